@@ -1,0 +1,35 @@
+"""Load testing of LLM endpoints with Locust: User classes, honest rows, LLMPerf's tables.
+
+Touching a User class loads Locust and registers the options and listeners, once. Importing this package does not,
+so ``llm_users.record`` can be used where Locust (which patches the interpreter) is not wanted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llm_users.extension import attach
+    from llm_users.record import RequestRecord
+    from llm_users.users.llm import LLMUser
+    from llm_users.users.openai import OpenAIUser
+
+__version__ = "0.1.0"
+__all__ = ["LLMUser", "OpenAIUser", "RequestRecord", "attach"]
+
+_HOMES = {
+    "LLMUser": "llm_users.users.llm",
+    "OpenAIUser": "llm_users.users.openai",
+    "RequestRecord": "llm_users.record",
+    "attach": "llm_users.extension",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'llm_users' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

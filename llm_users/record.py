@@ -1,0 +1,163 @@
+"""The one data type that travels: a request's row, and the row of a stage.
+
+Columns, their units and meanings are declared here once; the CSV headers, the report, the web table and the
+documentation are made from them. This module must stay free of Locust, gevent and pandas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a file: its name, its unit ("" for names and codes), its meaning and its Python type."""
+
+    name: str
+    unit: str
+    meaning: str
+    type: type
+
+
+def _column(unit: str, meaning: str, type_: type = float, default: Any = None) -> Any:
+    return field(default=default, metadata={"unit": unit, "meaning": meaning, "type": type_})
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request, whatever became of it. ``None`` means "not measured" and is an empty cell in the CSV.
+
+    Durations are seconds of one monotonic clock. t0 is the moment before the first byte of the request was handed
+    to the socket; c1..cK are the arrival stamps of the content chunks; N is the number of output tokens.
+    """
+
+    request_id: str = _column("", "identifier of this request, unique over all workers of the run", str, "")
+    run_id: str = _column("", "identifier of the run", str, "")
+    worker: int = _column("", "rank of the load process that sent the request, from 0", int, 0)
+    user_id: str = _column("", "the simulated user that sent it", str, "")
+    response_id: str | None = _column("", "the server's own identifier of the answer", str)
+    stage: int = _column("", "stage in which the request started, from 1", int, 0)
+    stage_end: int = _column("", "stage in which the request ended", int, 0)
+    user_class: str = _column("", "name of the User class", str, "")
+    api: str = _column("", "wire dialect: openai-chat, openai-completions, bedrock-converse, ...", str, "")
+    model: str = _column("", "model name as sent", str, "")
+    name: str = _column("", "name of the request in Locust's table", str, "")
+    framework: str = _column("", "serving framework or provider, for the tables", str, "")
+    prompt_index: int | None = _column("", "position of the prompt in the seeded sequence", int)
+    phase: str = _column("", "ramp, warmup, measure or drain: the stage's phase when the request started", str, "")
+    phase_end: str = _column("", "the stage's phase when the request ended", str, "")
+    measured: int = _column("0/1", "1 when the request counts in the stage's statistics", int, 0)
+    window_tokens: float | None = _column("tokens", "its output tokens that arrived inside the MEASURE window")
+    concurrency: int = _column("users", "target number of users of the stage", int, 0)
+    started_at: float | None = _column("unix s", "wall clock of t0 (of the start of connecting when that failed)")
+    queue_s: float | None = _column("s", "intended send time to t0")
+    connect_s: float | None = _column("s", "DNS + TCP + TLS before t0; 0 on a reused connection")
+    ttft_s: float | None = _column("s", "c1 - t0: time to the first chunk of any kind")
+    ttfat_s: float | None = _column("s", "time to the first answer (non-reasoning) chunk, from t0")
+    end_to_end_latency_s: float | None = _column("s", "end of stream - t0 (LLMPerf)")
+    last_token_s: float | None = _column("s", "cK - t0")
+    tpot_s: float | None = _column("s/token", "(cK - c1) / (N - tokens in the first chunk); empty when N is too small")
+    gap_p50_s: float | None = _column("s", "median of this request's chunk gaps")
+    gap_p95_s: float | None = _column("s", "95th percentile of this request's chunk gaps")
+    gap_p99_s: float | None = _column("s", "99th percentile of this request's chunk gaps")
+    gap_max_s: float | None = _column("s", "largest of this request's chunk gaps")
+    chunks: int = _column("count", "events that carried output", int, 0)
+    reads: int = _column("count", "reads from the socket", int, 0)
+    coalesced: int = _column("count", "content chunks that shared a read with an earlier one", int, 0)
+    output_tokens: int | None = _column("tokens", "output tokens: the server's usage, else the local tokenizer", int)
+    output_tokens_source: str | None = _column("", "usage or tokenizer", str)
+    input_tokens: int | None = _column("tokens", "input tokens: the server's usage, else the local tokenizer", int)
+    input_tokens_source: str | None = _column("", "usage or tokenizer", str)
+    cached_tokens: int | None = _column("tokens", "input tokens that the server took from its cache", int)
+    reasoning_tokens: int | None = _column("tokens", "output tokens spent on reasoning", int)
+    requested_output_tokens: int | None = _column("tokens", "the cap on output tokens that was sent", int)
+    request_output_throughput_token_per_s: float | None = _column(
+        "tokens/s", "output_tokens / end_to_end_latency_s (LLMPerf)"
+    )
+    server_latency_s: float | None = _column("s", "latency as the server itself reports it")
+    server_ttft_s: float | None = _column("s", "time to first token as the server itself reports it")
+    finish_reason: str | None = _column("", "why the answer ended, in the server's words", str)
+    http_status: int | None = _column("", "HTTP status of the response", int)
+    retries: int = _column("count", "attempts beyond the first, when retries are on", int, 0)
+    reconnects: int = _column("count", "reused connections that died before the first byte and were replaced", int, 0)
+    error_code: str | None = _column(
+        "",
+        "empty = success; else HTTP status, the provider's code, or connect, timeout, reset, truncated, malformed, "
+        "empty, aborted, buffered",
+        str,
+    )
+    error_message: str | None = _column("", "what went wrong, in words", str)
+    stamp_source: str | None = _column("", "kernel or user: where the arrival stamps come from", str)
+
+    def row(self) -> list[Any]:
+        """The values in the order of ``REQUEST_COLUMNS``: the packed form that travels between processes."""
+        return [getattr(self, name) for name in _REQUEST_NAMES]
+
+    @classmethod
+    def from_row(cls, values: Iterable[Any]) -> RequestRecord:
+        """The inverse of ``row``."""
+        return cls(*values)
+
+    @property
+    def ok(self) -> bool:
+        """True when the request succeeded. ``buffered`` is a warning: the answer is complete, its TTFT is not known."""
+        return self.error_code is None or self.error_code == "buffered"
+
+
+@dataclass(slots=True)
+class StageRecord:
+    """One stage of a run, over all load processes."""
+
+    stage: int = _column("", "number of the stage, from 1", int, 0)
+    concurrency: int = _column("users", "target number of users", int, 0)
+    measure_started_at: float | None = _column("unix s", "master's wall clock at the start of MEASURE")
+    measure_s: float | None = _column("s", "length of the MEASURE window (user-weighted mean over the workers)")
+    requests_started: int = _column("count", "requests started in the stage, in any phase", int, 0)
+    requests_measured: int = _column("count", "requests that count in the stage's statistics", int, 0)
+    requests_ok: int = _column("count", "measured requests that succeeded", int, 0)
+    requests_failed: int = _column("count", "measured requests that failed (throttled ones included)", int, 0)
+    requests_throttled: int = _column("count", "measured requests that were throttled (429)", int, 0)
+    requests_aborted: int = _column("count", "measured requests cut by the end of the stage or of the test", int, 0)
+    window_tokens: float = _column("tokens", "output tokens that arrived inside the MEASURE window", float, 0.0)
+    output_throughput_token_per_s: float | None = _column("tokens/s", "window_tokens / measure_s")
+    request_throughput_per_s: float | None = _column("requests/s", "requests started in MEASURE / measure_s")
+    concurrency_actual: float | None = _column("requests", "time-weighted number of requests in flight in the window")
+    client_cpu_s: float | None = _column("s", "CPU of all load processes inside the MEASURE window")
+    client_cpu_share_max: float | None = _column("share", "largest CPU share of one load process in the window")
+    lag_p99_s: float | None = _column("s", "99th percentile of how late a short sleep woke up, worst process")
+    queue_p99_s: float | None = _column("s", "99th percentile of queue_s over the measured requests")
+    forced_start_share: float | None = _column("share", "starts that did not get a quiet event loop within 20 ms")
+    coalesced_share: float | None = _column("share", "content chunks that shared a read with an earlier one")
+    tokens_per_chunk: float | None = _column("tokens", "output tokens per content chunk")
+    stamp_source: str | None = _column("", "kernel, user or mixed", str)
+    health: str | None = _column("", "ok, strained or saturated: was the client itself the limit?", str)
+
+
+def columns_of(record_type: type) -> tuple[Column, ...]:
+    """The columns that a record type declares, in file order."""
+    return tuple(
+        Column(f.name, f.metadata["unit"], f.metadata["meaning"], f.metadata["type"])
+        for f in dataclasses.fields(record_type)
+    )
+
+
+REQUEST_COLUMNS = columns_of(RequestRecord)
+STAGE_COLUMNS = columns_of(StageRecord)
+_REQUEST_NAMES = tuple(column.name for column in REQUEST_COLUMNS)
+
+# A spreadsheet takes a cell that starts with one of these for a formula; text from a server must never become one.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def cell(value: Any) -> Any:
+    """A value as it is written into a CSV cell: ``None`` empty, floats short, text that looks like a formula quoted."""
+    if value is None:
+        return ""
+    if type(value) is float:
+        return format(value, ".9g") if abs(value) < 1e6 else format(value, ".6f")
+    if type(value) is str and value.startswith(_FORMULA_STARTS):
+        return "'" + value
+    return value

@@ -1,0 +1,59 @@
+"""The percentile function against numpy, the mergeable histogram against the percentile function."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_users.quantile import DurationHistogram, quantile
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=50), st.floats(0, 1))
+def test_quantile_is_numpys_linear_interpolation(values: list[float], q: float) -> None:
+    assert quantile(sorted(values), q) == pytest.approx(float(np.quantile(values, q)), rel=1e-9, abs=1e-6)
+
+
+def test_quantile_of_nothing_is_nan() -> None:
+    assert math.isnan(quantile([], 0.5))
+
+
+@pytest.mark.parametrize("q", [0.0, 0.25, 0.5, 0.95, 0.99, 1.0])
+def test_histogram_quantiles_are_within_a_tenth_of_a_percent(q: float) -> None:
+    rng = random.Random(5)
+    values = [rng.lognormvariate(-4, 1.5) for _ in range(20_000)]
+    histogram = DurationHistogram()
+    for value in values:
+        histogram.add(value)
+    assert histogram.quantile(q) == pytest.approx(quantile(sorted(values), q), rel=0.0011)
+
+
+def test_merged_histograms_equal_one_over_everything() -> None:
+    rng = random.Random(6)
+    values = [rng.expovariate(100) for _ in range(5000)]
+    whole, parts = DurationHistogram(), [DurationHistogram() for _ in range(4)]
+    for place, value in enumerate(values):
+        whole.add(value)
+        parts[place % 4].add(value)
+    merged = DurationHistogram()
+    for part in parts:
+        merged.merge(part.counts)
+    assert merged.counts == whole.counts
+    assert merged.total == whole.total == 5000
+
+
+@given(st.floats(1e-8, 1e5))
+def test_every_duration_lies_in_its_bucket(duration_s: float) -> None:
+    low_s, high_s = DurationHistogram.bounds_s(DurationHistogram.bucket(duration_s))
+    assert low_s * (1 - 1e-9) <= duration_s <= high_s * (1 + 1e-9)
+
+
+def test_zero_and_negative_durations_read_as_zero() -> None:
+    histogram = DurationHistogram()
+    for value in (0.0, -1.0, 0.0):
+        histogram.add(value)
+    assert histogram.quantile(0.5) == 0.0

@@ -1,0 +1,74 @@
+"""The record: one table of columns, packed and unpacked without loss, safe in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from llm_users.collect.files import RunFiles, check_prefix, move_aside
+from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageRecord, cell
+
+
+def test_a_record_survives_packing() -> None:
+    record = RequestRecord(request_id="r-1", ttft_s=0.25, output_tokens=7, error_code="429", measured=1)
+    assert RequestRecord.from_row(record.row()) == record
+
+
+def test_every_column_says_what_it_means() -> None:
+    for column in (*REQUEST_COLUMNS, *STAGE_COLUMNS):
+        assert column.meaning
+        assert column.type in (int, float, str)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2", "@SUM(A1)", "\tx"])
+def test_text_that_looks_like_a_formula_is_defused(text: str) -> None:
+    assert cell(text) == "'" + text
+
+
+def test_numbers_keep_their_sign_and_precision() -> None:
+    assert cell(-1.5) == "-1.5"
+    assert cell(-3) == -3
+    assert cell(1795304183.906275) == "1795304183.906275"
+    assert cell(0.000123456789) == "0.000123456789"
+    assert cell(None) == ""
+
+
+def test_buffered_is_a_warning_and_other_codes_are_failures() -> None:
+    assert RequestRecord().ok
+    assert RequestRecord(error_code="buffered").ok
+    assert not RequestRecord(error_code="truncated").ok
+
+
+def test_headers_are_there_before_the_first_row(tmp_path: Path) -> None:
+    files = RunFiles(str(tmp_path / "run"), offsets=True)
+    for suffix in ("requests", "stages", "gaps", "offsets"):
+        assert (tmp_path / f"run_llm_{suffix}.csv").read_text().count("\n") == 1
+    files.close()
+
+
+def test_rows_with_quotes_and_newlines_read_back(tmp_path: Path) -> None:
+    files = RunFiles(str(tmp_path / "run"), offsets=False)
+    message = 'a "quoted", two-line\nmessage'
+    files.write_request(RequestRecord(request_id="r", error_message=message).row())
+    files.write_stage(StageRecord(stage=1, concurrency=2))
+    files.close()
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "run_llm_requests.csv").read_text()))
+    assert row["error_message"] == message
+
+
+def test_files_of_an_earlier_start_are_moved_aside(tmp_path: Path) -> None:
+    prefix = str(tmp_path / "run")
+    for wanted in ("run.1", "run.2"):
+        RunFiles(prefix, offsets=False).close()
+        assert move_aside(prefix) == str(tmp_path / wanted)
+    assert move_aside(prefix) is None
+    assert (tmp_path / "run.2_llm_requests.csv").exists()
+
+
+def test_an_unwritable_place_is_said_kindly(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="--csv"):
+        check_prefix(str(tmp_path / "file" / "run"))
