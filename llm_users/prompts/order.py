@@ -1,0 +1,31 @@
+"""Seeded chance that is the same in every process, thread and Python version.
+
+Knows nothing of what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from random import Random
+
+
+def stream(seed: int, *names: object) -> Random:
+    """The random stream of one purpose, e.g. ``stream(seed, index, "lines")``.
+
+    Every purpose has its own, so that changing the output law leaves the texts as they were. A string seed goes
+    through SHA-512 and not through ``hash()``, which differs from process to process.
+    """
+    return Random(":".join(map(str, (seed, *names))))
+
+
+def shuffled(rng: Random, numbers: Iterable[int]) -> Iterator[int]:
+    """``numbers`` in random order, drawn one by one.
+
+    Not ``Random.shuffle``: only ``random()`` is promised to give the same in all Python versions, and a usual prompt
+    takes a sixth of the lines it could have.
+    """
+    left = list(numbers)
+    while left:
+        pick = int(rng.random() * len(left))
+        left[pick], left[-1] = left[-1], left[pick]
+        yield left.pop()

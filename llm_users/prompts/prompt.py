@@ -1,0 +1,30 @@
+"""What a prompt is, what gives prompts, and how a bad one is reported.
+
+Knows nothing of where prompts come from, of tokenizers or of how a prompt is sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class PromptError(ValueError):
+    """Bad input for prompts. The message says what was wrong, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Prompt ``index`` of a seeded sequence: either ``text`` or ``messages`` is given, never both."""
+
+    index: int
+    text: str | None  # the user's text
+    messages: list[dict[str, Any]] | None
+    input_tokens: int | None  # of the text, without chat template and special tokens; None when unknown
+    max_tokens: int | None  # the output cap to send; None: no cap
+
+
+class PromptSource(Protocol):
+    """A seeded sequence of prompts. ``prompt`` is a pure function of the seed and the index, safe in any thread."""
+
+    def prompt(self, index: int) -> Prompt: ...
