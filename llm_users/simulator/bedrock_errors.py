@@ -1,0 +1,101 @@
+"""What Bedrock says when it refuses: names, statuses and messages, before a stream and inside it.
+
+Nothing but the tables; it must not know HTTP or frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BedrockError:
+    """`code` is the exception's name outside a stream; inside one its first letter is small."""
+
+    code: str
+    status: int
+    message: str
+
+
+_RUNTIME = "Bedrock is unable to process your request."
+
+# Short name, as the spec has it -> the error. Three quotas share one exception and differ in their message.
+ERRORS: dict[str, BedrockError] = {
+    "throttling": BedrockError("ThrottlingException", 429, "Too many requests, please wait before trying again."),
+    "throttling_tokens": BedrockError("ThrottlingException", 429, "Too many tokens, please wait before trying again."),
+    "throttling_day": BedrockError(
+        "ThrottlingException", 429, "Too many tokens per day, please wait before trying again."
+    ),
+    "model_not_ready": BedrockError(
+        "ModelNotReadyException", 429, "The model is not ready for inference. Wait and try your request again."
+    ),
+    "validation": BedrockError("ValidationException", 400, "The provided request is not valid."),
+    "service_quota": BedrockError("ServiceQuotaExceededException", 400, "Your request exceeds the service quota."),
+    "access_denied": BedrockError(
+        "AccessDeniedException", 403, "You don't have access to the model with the specified model ID."
+    ),
+    "expired_token": BedrockError(
+        "ExpiredTokenException", 403, "The security token included in the request is expired"
+    ),
+    "unrecognized_client": BedrockError(
+        "UnrecognizedClientException", 403, "The security token included in the request is invalid."
+    ),
+    "resource_not_found": BedrockError("ResourceNotFoundException", 404, "Could not resolve the foundation model."),
+    "model_timeout": BedrockError("ModelTimeoutException", 408, "The model took too long to process the request."),
+    "model_error": BedrockError("ModelErrorException", 424, "The request failed while the model processed it."),
+    "internal_server": BedrockError(
+        "InternalServerException", 500, "The system encountered an unexpected error during processing. Try again."
+    ),
+    "service_unavailable": BedrockError("ServiceUnavailableException", 503, _RUNTIME),
+}
+
+# A status of `error=` -> the error that has it.
+BY_STATUS = {
+    400: ERRORS["validation"],
+    403: ERRORS["access_denied"],
+    404: ERRORS["resource_not_found"],
+    408: ERRORS["model_timeout"],
+    424: ERRORS["model_error"],
+    429: ERRORS["throttling"],
+    500: ERRORS["internal_server"],
+    503: ERRORS["service_unavailable"],
+}
+
+# Name of an exception frame -> what is said in it.
+STREAM_ERRORS: dict[str, str] = {
+    "throttlingException": ERRORS["throttling"].message,
+    "modelStreamErrorException": "The model stream broke off.",
+    "internalServerException": ERRORS["internal_server"].message,
+    "validationException": ERRORS["validation"].message,
+    "serviceUnavailableException": _RUNTIME,
+    "modelTimeoutException": ERRORS["model_timeout"].message,
+}
+
+
+def error_of(name: str) -> BedrockError:
+    """By short name or by the exception's own; KeyError for another."""
+    for short, error in ERRORS.items():
+        if name in (short, error.code):
+            return error
+    raise KeyError(name)
+
+
+def of_status(status: int) -> BedrockError:
+    """A status that Bedrock has no exception for gives the one of its hundred."""
+    return BY_STATUS.get(status) or BedrockError(BY_STATUS[500 if status >= 500 else 400].code, status, _RUNTIME)
+
+
+def error_fields(error: BedrockError, message: str = "") -> dict[str, object]:
+    """The body of the refusal."""
+    fields: dict[str, object] = {"message": message or error.message}
+    if error.code == "ModelErrorException":
+        fields |= {"originalStatusCode": 500, "resourceName": "simulated"}
+    return fields
+
+
+def stream_error_fields(kind: str) -> dict[str, object]:
+    """The payload of an exception frame."""
+    fields: dict[str, object] = {"message": STREAM_ERRORS[kind]}
+    if kind == "modelStreamErrorException":
+        fields |= {"originalStatusCode": 500, "originalMessage": "the model's process ended"}
+    return fields

@@ -1,0 +1,311 @@
+"""What each family of models says through Invoke: the JSON documents of its stream, and its answer in one piece.
+
+A `Shape` gives documents; what wraps them into frames, and when they leave, is not its business. The field names and
+their order of events are those of AWS's pages on each model's inference parameters.
+"""
+
+# ruff: noqa: ARG002 (one interface, of which no family needs everything)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+Document = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Turn:
+    """One answer, as far as its documents need to know it. `finish` is length, stop or tool."""
+
+    response_id: str
+    number: int
+    model: str
+    created: int
+    prompt_tokens: int
+    cached_tokens: int
+    tokens: int
+    thought_tokens: int
+    tool_tokens: int
+    finish: str
+    latency_ms: int = 0
+    used: Document = field(default_factory=dict)  # latency mode and service tier, where they were asked for
+    thought: str = ""
+    text: str = ""
+    call: str = ""
+
+    @property
+    def fresh_tokens(self) -> int:
+        """AWS counts what came from the cache apart from the input."""
+        return self.prompt_tokens - self.cached_tokens
+
+
+class Shape:
+    """A family. Kinds of output are `thought`, `text` and `tool`; each kind is one block with its own index."""
+
+    name: ClassVar[str]
+    caps: ClassVar[tuple[str, ...]] = ("max_tokens",)
+    needs: ClassVar[tuple[str, ...]] = ("prompt",)
+    thinks: ClassVar[bool] = False
+    calls: ClassVar[bool] = False
+    finishes: ClassVar[Mapping[str, str]] = {"length": "length", "stop": "stop"}
+
+    def complaint(self, body: Mapping[str, Any]) -> str:
+        """Why this body is refused beyond what is missing in it; empty for a good one."""
+        return ""
+
+    def head(self, turn: Turn) -> list[Document]:
+        """Before the first token; says no output."""
+        return []
+
+    def opens(self, kind: str, index: int) -> list[Document]:
+        return []
+
+    def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
+        raise NotImplementedError
+
+    def closes(self, kind: str, index: int) -> list[Document]:
+        return []
+
+    def tail(self, turn: Turn) -> list[Document]:
+        """After the last token; the last of these carries the invocation's metrics."""
+        raise NotImplementedError
+
+    def whole(self, turn: Turn) -> Document:
+        raise NotImplementedError
+
+
+class Plain(Shape):
+    """A family whose stream is one kind of document again and again, the last one with the reason of the end."""
+
+    def part(self, turn: Turn, text: str, reason: str | None) -> Document:
+        raise NotImplementedError
+
+    def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
+        return self.part(turn, text, None)
+
+    def tail(self, turn: Turn) -> list[Document]:
+        return [self.part(turn, "", self.finishes[turn.finish])]
+
+    def whole(self, turn: Turn) -> Document:
+        return self.part(turn, turn.text, self.finishes[turn.finish])
+
+
+class AnthropicMessages(Shape):
+    name, needs = "anthropic-messages", ("anthropic_version", "max_tokens", "messages")
+    thinks = calls = True
+    finishes: ClassVar = {"length": "max_tokens", "stop": "end_turn", "tool": "tool_use"}
+
+    def _message(self, turn: Turn, content: list[Document], **more: Any) -> Document:
+        usage: Document = {"input_tokens": turn.fresh_tokens}
+        if turn.cached_tokens:
+            usage |= {"cache_read_input_tokens": turn.cached_tokens, "cache_creation_input_tokens": 0}
+        fields = {"id": f"msg_bdrk_{turn.number:08d}", "type": "message", "role": "assistant", "model": turn.model}
+        return {**fields, "content": content, "stop_reason": None, "stop_sequence": None, **more, "usage": usage}
+
+    def head(self, turn: Turn) -> list[Document]:
+        message = self._message(turn, [])
+        message["usage"]["output_tokens"] = 1
+        return [{"type": "message_start", "message": message}]
+
+    def opens(self, kind: str, index: int) -> list[Document]:
+        block: Document = {
+            "thought": {"type": "thinking", "thinking": "", "signature": ""},
+            "text": {"type": "text", "text": ""},
+            "tool": {"type": "tool_use", "id": "toolu_bdrk_simulated", "name": "simulated", "input": {}},
+        }[kind]
+        return [{"type": "content_block_start", "index": index, "content_block": block}]
+
+    def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
+        deltas: dict[str, Document] = {
+            "thought": {"type": "thinking_delta", "thinking": text},
+            "text": {"type": "text_delta", "text": text},
+            "tool": {"type": "input_json_delta", "partial_json": text},
+        }
+        return {"type": "content_block_delta", "index": index, "delta": deltas[kind]}
+
+    def closes(self, kind: str, index: int) -> list[Document]:
+        signature = {"type": "signature_delta", "signature": "c2ltdWxhdGVk"}
+        signed = [{"type": "content_block_delta", "index": index, "delta": signature}] if kind == "thought" else []
+        return [*signed, {"type": "content_block_stop", "index": index}]
+
+    def tail(self, turn: Turn) -> list[Document]:
+        delta = {"stop_reason": self.finishes[turn.finish], "stop_sequence": None}
+        usage = {"output_tokens": turn.tokens}
+        return [{"type": "message_delta", "delta": delta, "usage": usage}, {"type": "message_stop"}]
+
+    def whole(self, turn: Turn) -> Document:
+        content: list[Document] = []
+        if turn.thought:
+            content.append({"type": "thinking", "thinking": turn.thought, "signature": "c2ltdWxhdGVk"})
+        if turn.text:
+            content.append({"type": "text", "text": turn.text})
+        if turn.call:
+            call = {"id": "toolu_bdrk_simulated", "name": "simulated", "input": {"text": turn.call}}
+            content.append({"type": "tool_use", **call})
+        message = self._message(turn, content, stop_reason=self.finishes[turn.finish])
+        message["usage"]["output_tokens"] = turn.tokens
+        return message
+
+
+class AnthropicText(Plain):
+    """The format of Claude 2 and Instant: what the first LLMPerf runs on Bedrock spoke."""
+
+    name, caps, needs = "anthropic-text", ("max_tokens_to_sample",), ("prompt", "max_tokens_to_sample")
+    finishes: ClassVar = {"length": "max_tokens", "stop": "stop_sequence"}
+
+    def complaint(self, body: Mapping[str, Any]) -> str:
+        human = str(body["prompt"]).find("\n\nHuman:")
+        if human < 0:
+            return 'Invalid prompt: prompt must start with "\\n\\nHuman:" turn after an optional system prompt'
+        if "\n\nAssistant:" not in body["prompt"][human:]:
+            return 'Invalid prompt: prompt must end with "\\n\\nAssistant:" turn'
+        return ""
+
+    def part(self, turn: Turn, text: str, reason: str | None) -> Document:
+        stop = "\n\nHuman:" if reason == "stop_sequence" else None
+        return {"type": "completion", "completion": text, "stop_reason": reason, "stop": stop}
+
+    def whole(self, turn: Turn) -> Document:
+        # This model begins every completion with a space.
+        return self.part(turn, " " + turn.text, self.finishes[turn.finish])
+
+
+class Llama(Shape):
+    name, caps = "llama", ("max_gen_len",)
+
+    def _generation(self, text: str, prompt: int | None, count: int | None, reason: str | None) -> Document:
+        counts = {"prompt_token_count": prompt, "generation_token_count": count}
+        return {"generation": text, **counts, "stop_reason": reason}
+
+    def head(self, turn: Turn) -> list[Document]:
+        return [self._generation("", turn.prompt_tokens, 0, None)]
+
+    def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
+        return self._generation(text, None, RUNNING_COUNT, None)
+
+    def tail(self, turn: Turn) -> list[Document]:
+        return [self._generation("", None, turn.tokens, self.finishes[turn.finish])]
+
+    def whole(self, turn: Turn) -> Document:
+        return self._generation(turn.text, turn.prompt_tokens, turn.tokens, self.finishes[turn.finish])
+
+
+class Titan(Shape):
+    name, caps, needs = "titan", ("textGenerationConfig.maxTokenCount",), ("inputText",)
+    finishes: ClassVar = {"length": "LENGTH", "stop": "FINISH"}
+
+    def _output(self, text: str, counts: tuple[int, int] | None, reason: str | None) -> Document:
+        asked, given = counts or (None, None)
+        fields = {"outputText": text, "index": 0, "totalOutputTextTokenCount": given}
+        return {**fields, "completionReason": reason, "inputTextTokenCount": asked}
+
+    def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
+        return self._output(text, None, None)
+
+    def tail(self, turn: Turn) -> list[Document]:
+        return [self._output("", (turn.prompt_tokens, turn.tokens), self.finishes[turn.finish])]
+
+    def whole(self, turn: Turn) -> Document:
+        reason = self.finishes[turn.finish]
+        result = {"tokenCount": turn.tokens, "outputText": turn.text, "completionReason": reason}
+        return {"inputTextTokenCount": turn.prompt_tokens, "results": [result]}
+
+
+class Nova(Shape):
+    """Converse's documents, one of them per chunk, each under its event's name."""
+
+    name, needs = "nova", ("messages",)
+    caps: ClassVar[tuple[str, ...]] = ("inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens")
+    thinks = calls = True
+    finishes: ClassVar = {"length": "max_tokens", "stop": "end_turn", "tool": "tool_use"}
+
+    def head(self, turn: Turn) -> list[Document]:
+        return [{"messageStart": {"role": "assistant"}}]
+
+    def opens(self, kind: str, index: int) -> list[Document]:
+        if kind != "tool":
+            return []
+        start = {"toolUse": {"toolUseId": "tooluse_simulated", "name": "simulated"}}
+        return [{"contentBlockStart": {"start": start, "contentBlockIndex": index}}]
+
+    def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
+        deltas: dict[str, Document] = {
+            "thought": {"reasoningContent": {"text": text}},
+            "text": {"text": text},
+            "tool": {"toolUse": {"input": text}},
+        }
+        return {"contentBlockDelta": {"delta": deltas[kind], "contentBlockIndex": index}}
+
+    def closes(self, kind: str, index: int) -> list[Document]:
+        return [{"contentBlockStop": {"contentBlockIndex": index}}]
+
+    def tail(self, turn: Turn) -> list[Document]:
+        stop = {"messageStop": {"stopReason": self.finishes[turn.finish]}}
+        return [stop, {"metadata": {"usage": self._usage(turn), "metrics": {}, "trace": {}}}]
+
+    def _usage(self, turn: Turn) -> Document:
+        usage = {"inputTokens": turn.fresh_tokens, "outputTokens": turn.tokens}
+        return {**usage, "cacheReadInputTokenCount": turn.cached_tokens, "cacheWriteInputTokenCount": 0}
+
+    def whole(self, turn: Turn) -> Document:
+        message = {"role": "assistant", "content": content_blocks(turn)}
+        usage = {**self._usage(turn), "totalTokens": turn.prompt_tokens + turn.tokens}
+        return {"output": {"message": message}, "stopReason": self.finishes[turn.finish], "usage": usage}
+
+
+class Converse(Nova):
+    """Not a family but the API that is the same for all of them; the metadata differs from Nova's own."""
+
+    name, caps = "converse", ("inferenceConfig.maxTokens",)
+
+    def closes(self, kind: str, index: int) -> list[Document]:
+        signature = {"reasoningContent": {"signature": "c2ltdWxhdGVk"}}
+        signed = [{"contentBlockDelta": {"delta": signature, "contentBlockIndex": index}}] if kind == "thought" else []
+        return [*signed, *super().closes(kind, index)]
+
+    def tail(self, turn: Turn) -> list[Document]:
+        metadata = {"usage": self._usage(turn), "metrics": {"latencyMs": turn.latency_ms}, **turn.used}
+        return [{"messageStop": {"stopReason": self.finishes[turn.finish]}}, {"metadata": metadata}]
+
+    def _usage(self, turn: Turn) -> Document:
+        total = turn.prompt_tokens + turn.tokens
+        usage = {"inputTokens": turn.fresh_tokens, "outputTokens": turn.tokens, "totalTokens": total}
+        if turn.cached_tokens:
+            usage |= {"cacheReadInputTokens": turn.cached_tokens, "cacheWriteInputTokens": 0}
+        return usage
+
+    def whole(self, turn: Turn) -> Document:
+        metrics = {"latencyMs": turn.latency_ms}
+        return {**super().whole(turn), "usage": self._usage(turn), "metrics": metrics, **turn.used}
+
+
+RUNNING_COUNT = 1234567890
+"""Stands in a delta's document where the number of tokens so far belongs."""
+
+
+def content_blocks(turn: Turn) -> list[Document]:
+    """An answer in one piece, as Converse and Nova have it."""
+    blocks: list[Document] = []
+    if turn.thought:
+        thought = {"text": turn.thought, "signature": "c2ltdWxhdGVk"}
+        blocks.append({"reasoningContent": {"reasoningText": thought}})
+    if turn.text:
+        blocks.append({"text": turn.text})
+    if turn.call:
+        call = {"toolUseId": "tooluse_simulated", "name": "simulated", "input": {"text": turn.call}}
+        blocks.append({"toolUse": call})
+    return blocks
+
+
+def provider_of(model: str) -> tuple[str, str]:
+    """The provider that a model id or an ARN names, and the rest. A region before it is left out."""
+    provider, _, rest = model.rpartition("/")[2].partition(".")
+    if re.fullmatch(r"[a-z]{2,6}(-[a-z]+)?", provider) and "." in rest and provider in _REGIONS:
+        provider, _, rest = rest.partition(".")
+    return provider, rest
+
+
+_REGIONS = {"us", "eu", "apac", "jp", "au", "ca", "sa", "us-gov", "global", "in", "mx", "il", "me", "uk"}

@@ -1,0 +1,340 @@
+"""The event loop: sockets on one side, the schedule of tokens on the other, one thread.
+
+It must not know any API's JSON. Due tokens and ready sockets are served in alternating small batches, so that neither
+a flood of requests nor a flood of tokens can starve the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+
+from llm_users.simulator.answer import Answer, Application, Reply
+from llm_users.simulator.connection import Connection, ask_for_stamps
+from llm_users.simulator.http_wire import CONTINUE, BadRequest
+from llm_users.simulator.log import Entry, RequestLog, Totals
+from llm_users.simulator.pace import Pace
+from llm_users.simulator.poller import MAX_EVENTS, READ, WRITE, Poller
+from llm_users.simulator.spec import Spec
+
+# About as long as MAX_EVENTS requests take to read.
+_FIRE_BATCH = 32
+_TICK_NS = 500_000_000
+_IDLE_S = 0.005
+# A client that pipelines, or does not read, beyond this is cut off.
+_MAX_WAITING_BYTES = 1 << 20
+_MAX_UNSENT_BYTES = 64 << 20
+
+now_ns = time.monotonic_ns
+
+
+class Job:
+    """One answer on its way."""
+
+    __slots__ = ("answer", "comment_ns", "connection", "due_ns", "entry", "pace", "sent_tokens")
+
+    def __init__(self, connection: Connection, answer: Answer, pace: Pace, entry: Entry, due_ns: int) -> None:
+        self.connection: Connection | None = connection
+        self.answer = answer
+        self.pace = pace
+        self.entry = entry
+        self.due_ns = due_ns
+        self.comment_ns = 0
+        self.sent_tokens = 0
+
+
+class Engine:
+    """Serves `application` on `listener` until `stop` is called or `limit_s` is over."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        spec: Spec,
+        make_application: Callable[[Callable[[], dict[str, float]]], Application],
+        log: RequestLog,
+        poller: Poller,
+    ) -> None:
+        listener.setblocking(False)
+        ask_for_stamps(listener)
+        self._listener = listener
+        self._spec = spec
+        self._log = log
+        self._poller = poller
+        self._comments_ns = round(spec.comments * 1e9)
+        self._heap: list[tuple[int, int, Job]] = []
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._connections: dict[int, Connection] = {}
+        self._active = 0
+        self._accepting = False
+        self._stopping = False
+        self.totals = Totals()
+        self._application = make_application(self.stats)
+        self._accept_again()
+
+    def watch(self, fd: int, on_ready: Callable[[], None]) -> None:
+        """Call `on_ready` when another descriptor can be read."""
+        self._handlers[fd] = lambda _events: on_ready()
+        self._poller.register(fd, READ)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def stats(self) -> dict[str, float]:
+        return {**self.totals.report(), "active": self._active, "connections": len(self._connections)}
+
+    def run(self, *, limit_s: float = 0.0, stop_if: Callable[[], bool] | None = None) -> None:
+        """`stop_if` is asked at every wake-up, at least twice a second when it is given."""
+        end_ns = now_ns() + round(limit_s * 1e9) if limit_s else None
+        tick_ns = None if end_ns is None and stop_if is None else _TICK_NS
+        heap, handlers, fire, wait = self._heap, self._handlers, self._fire, self._poller.wait
+        try:
+            while not self._stopping:
+                now = now_ns()
+                for _ in range(_FIRE_BATCH):
+                    if not heap or heap[0][0] > now:
+                        break
+                    fire()
+                    now = now_ns()
+                if end_ns is not None and now >= end_ns:
+                    break
+                if stop_if is not None and stop_if():
+                    break
+                sleep_ns = None if not heap else max(heap[0][0] - now, 0)
+                if tick_ns is not None:
+                    sleep_ns = tick_ns if sleep_ns is None else min(sleep_ns, tick_ns)
+                    if end_ns is not None:
+                        sleep_ns = min(sleep_ns, max(end_ns - now, 0))
+                if self._log.dirty and (sleep_ns is None or sleep_ns > _IDLE_S * 1e9):
+                    self._log.flush()
+                    sleep_ns = 0  # the flush took time: look at the sockets, then count again
+                for fd, events in wait(None if sleep_ns is None else sleep_ns / 1e9):
+                    handler = handlers.get(fd)
+                    if handler is not None:
+                        handler(events)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        self._log.flush()
+        self._poller.close()
+        self._listener.close()
+
+    # Sockets
+
+    def _accept(self, _events: int) -> None:
+        for _ in range(MAX_EVENTS):
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue
+            except OSError:
+                # Out of descriptors. The listener stays readable, so leave it alone until a connection is closed.
+                self._poller.unregister(self._listener.fileno())
+                self._accepting = False
+                return
+            connection = Connection(sock, self._poller)
+            self._connections[connection.fd] = connection
+            self._handlers[connection.fd] = partial(self._ready, connection)
+
+    def _accept_again(self) -> None:
+        self._accepting = True
+        self._handlers[self._listener.fileno()] = self._accept
+        self._poller.register(self._listener.fileno(), READ)
+
+    def _ready(self, connection: Connection, events: int) -> None:
+        try:
+            if events & WRITE:
+                connection.flush()
+                self._close_if_done(connection)
+            if events & READ:
+                data = connection.read()
+                if data is None:
+                    return
+                if not data:
+                    # With an answer under way the client has given up; else what is left is still sent.
+                    if connection.job is None and connection.unsent_bytes:
+                        connection.closing = True
+                        connection.stop_reading()
+                    else:
+                        self._drop(connection)
+                    return
+                if connection.closing:
+                    return
+                connection.reader.feed(data)
+                self._serve(connection)
+        except OSError:
+            self._drop(connection)
+
+    def _serve(self, connection: Connection, since_ns: int = 0) -> None:
+        """Take requests from the buffer until one has to wait for its tokens."""
+        reader = connection.reader
+        while connection.job is None and not connection.closing:
+            try:
+                request = reader.next()
+            except BadRequest as error:
+                self._reply(connection, self._application.refuse(error.status, str(error)))
+                return
+            if request is None:
+                if reader.wants_continue:
+                    reader.wants_continue = False
+                    connection.send(CONTINUE)
+                return
+            outcome = self._application.handle(request)
+            if isinstance(outcome, Reply):
+                self._reply(connection, outcome)
+            else:
+                self._start(connection, outcome, since_ns)
+        if reader.waiting_bytes > _MAX_WAITING_BYTES and not connection.closing:
+            self._drop(connection)
+
+    def _reply(self, connection: Connection, reply: Reply) -> None:
+        connection.send(reply.data)
+        if reply.failed_id:
+            self.totals.requests += 1
+            self.totals.errors += 1
+            entry = Entry(
+                response_id=reply.failed_id,
+                outcome="error",
+                status=reply.status,
+                received_ns=connection.stamp_ns,
+                received_by=connection.stamped_by,
+                active=self._active,
+            )
+            self._log.write(entry)
+        connection.closing = reply.close
+        self._close_if_done(connection)
+
+    def _close_if_done(self, connection: Connection) -> None:
+        if connection.closing and not connection.draining and not connection.unsent_bytes:
+            connection.drain()
+
+    def _drop(self, connection: Connection) -> None:
+        if self._connections.pop(connection.fd, None) is None:
+            return
+        del self._handlers[connection.fd]
+        connection.close()
+        if connection.job is not None:
+            self.totals.aborted += 1
+            self._finish(connection.job, "aborted")
+        if not self._accepting and not self._stopping:
+            self._accept_again()
+
+    # The schedule
+
+    def _start(self, connection: Connection, answer: Answer, since_ns: int) -> None:
+        # A pipelined request can have arrived long before its turn; its schedule begins with its turn.
+        received_ns = connection.stamp_ns
+        pace = Pace(self._spec, answer.number)
+        base_ns = max(received_ns, since_ns)
+        due_ns = base_ns + pace.first_ns()
+        self._active += 1
+        totals = self.totals
+        totals.requests += 1
+        totals.peak_active = max(totals.peak_active, self._active)
+        entry = Entry(
+            response_id=answer.response_id,
+            outcome="",
+            status=200,
+            received_ns=received_ns,
+            received_by=connection.stamped_by,
+            ideal_first_ns=due_ns,
+            sent_ns=[],
+            prompt_tokens=answer.prompt_tokens,
+            active=self._active,
+        )
+        job = connection.job = Job(connection, answer, pace, entry, due_ns)
+        heapq.heappush(self._heap, (due_ns, answer.number, job))
+        if self._comments_ns and answer.streamed:
+            job.comment_ns = base_ns + self._comments_ns
+            if job.comment_ns < due_ns:
+                heapq.heappush(self._heap, (job.comment_ns, -answer.number, job))
+        opening = answer.opening()
+        if opening:
+            connection.send(opening)
+
+    def _fire(self) -> None:
+        """Send what is due first. It pays to keep this short: it runs once per token."""
+        when_ns, order, job = self._heap[0]
+        connection = job.connection
+        if connection is None:
+            heapq.heappop(self._heap)
+            return
+        if order < 0:
+            heapq.heappop(self._heap)
+            self._comment(job, connection)
+            return
+        answer, entry = job.answer, job.entry
+        data, count = answer.piece(job.sent_tokens)
+        job.sent_tokens += count
+        last = job.sent_tokens >= answer.tokens
+        if last:
+            data += answer.closing()
+            heapq.heappop(self._heap)
+        else:
+            job.due_ns = when_ns + job.pace.gap_ns(count, self._active)
+            heapq.heapreplace(self._heap, (job.due_ns, order, job))
+        self.totals.tokens += count
+        if not data:
+            return
+        stamp_ns = now_ns()
+        try:
+            connection.send(data)
+        except OSError:
+            self.totals.tokens -= count
+            job.sent_tokens -= count
+            self._drop(connection)
+            return
+        if count:  # an exception in place of the first token is no token
+            entry.sent_ns.append(stamp_ns)
+        late_ns = stamp_ns - when_ns
+        entry.late_max_ns = max(entry.late_max_ns, late_ns)
+        self.totals.late.add(late_ns)
+        if connection.unsent_bytes:
+            entry.held += 1
+            if connection.unsent_bytes > _MAX_UNSENT_BYTES:
+                self._drop(connection)
+                return
+        if last:
+            self._complete(job, connection)
+
+    def _comment(self, job: Job, connection: Connection) -> None:
+        job.comment_ns += self._comments_ns
+        if job.comment_ns < job.due_ns and not job.sent_tokens:
+            heapq.heappush(self._heap, (job.comment_ns, -job.answer.number, job))
+        try:
+            connection.send(job.answer.comment())
+        except OSError:
+            self._drop(connection)
+
+    def _complete(self, job: Job, connection: Connection) -> None:
+        outcome = job.answer.outcome
+        if outcome == "completed":
+            self.totals.completed += 1
+        else:
+            self.totals.broken += 1
+        self._finish(job, outcome)
+        connection.closing = job.answer.close
+        with contextlib.suppress(OSError):  # a client that is gone now is found by the next read
+            self._close_if_done(connection)
+            self._serve(connection, since_ns=now_ns())
+
+    def _finish(self, job: Job, outcome: str) -> None:
+        """Take the job off its connection, which also breaks the reference cycle: the collector is off."""
+        self._active -= 1
+        if job.connection is not None:
+            job.connection.job = None
+            job.connection = None
+        entry = job.entry
+        entry.outcome = outcome
+        if entry.sent_ns:
+            entry.tokens = job.sent_tokens
+            entry.first_ns, entry.last_ns = entry.sent_ns[0], entry.sent_ns[-1]
+        self._log.write(entry)

@@ -1,0 +1,180 @@
+"""Starting the endpoint as a process of its own and ending it for certain.
+
+Works in a plain process and in one that gevent has patched: it only polls, so a patched `time.sleep` lets other
+greenlets run. It must not import gevent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from llm_users.simulator.main import SPEC_VARIABLE
+from llm_users.simulator.spec import Spec
+
+_READY = re.compile(rb"llm-simulator listening on (http://\S+:(\d+)/v1)\n")
+_POLL_S = 0.01
+_STOP_TIMEOUT_S = 5.0
+
+
+class SimulatorError(RuntimeError):
+    """The endpoint did not start, or did not end as it should."""
+
+
+class Simulator:
+    """A running endpoint: `url` for a client's base URL, `stop()` for its totals. Also a context manager."""
+
+    def __init__(self, spec: Spec, *, log: Path | None, options: Sequence[str], timeout_s: float) -> None:
+        self.spec = spec
+        self.log = log
+        self._owner_pid = os.getpid()
+        self._totals: dict[str, Any] | None = None
+        self._said = b""
+        # Ours outlives the call: closed in _end, on every way out.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self._stdout, their_stdout = os.pipe()
+        their_stdin, self._stdin = os.pipe()
+        os.set_blocking(self._stdout, False)
+        ties = ["--stdin-eof", "--parent-pid", str(os.getpid())]
+        ties += ["--log", str(log)] if log is not None else []
+        try:
+            # A session of its own: Ctrl-C at the terminal reaches the launcher, which stops us after its last request.
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-m", "llm_users.simulator.main", *ties, *options],
+                stdin=their_stdin,
+                stdout=their_stdout,
+                stderr=self._stderr,
+                env=_environment(spec),
+                start_new_session=True,
+            )
+        except BaseException:
+            self._release()
+            raise
+        finally:
+            os.close(their_stdin)
+            os.close(their_stdout)
+        atexit.register(self._stop_at_exit)
+        try:
+            self.url, self.port = self._await_ready(timeout_s)
+        except BaseException:
+            self._end(kill=True)
+            raise
+
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
+    def stop(self) -> dict[str, Any]:
+        """End the endpoint and return its totals; a second call returns them again."""
+        if self._totals is None:
+            complaint = self._end(kill=False)
+            last = self._said.strip().rpartition(b"\n")[2]
+            if not last.startswith(b"{"):
+                raise SimulatorError(f"the simulator ended without its totals{complaint}")
+            self._totals = json.loads(last)
+        return self._totals
+
+    def __enter__(self) -> Simulator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _await_ready(self, timeout_s: float) -> tuple[str, int]:
+        end_s = time.monotonic() + timeout_s
+        while True:
+            ended = self._process.poll() is not None
+            self._listen()
+            match = _READY.search(self._said)
+            if match:
+                return match[1].decode(), int(match[2])
+            if ended:
+                raise SimulatorError(
+                    f"the simulator did not start (exit code {self._process.returncode}){self._blame()}"
+                )
+            if time.monotonic() > end_s:
+                raise SimulatorError(f"the simulator was not ready after {timeout_s:g} s{self._blame()}")
+            time.sleep(_POLL_S)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._stdout, 65536):
+                self._said += data
+
+    def _blame(self) -> str:
+        self._stderr.seek(0)
+        text = self._stderr.read().decode(errors="replace").strip()
+        return f": {text[-2000:]}" if text else ""
+
+    def _end(self, *, kill: bool) -> str:
+        """Make sure that the process is gone; returns what it complained about."""
+        atexit.unregister(self._stop_at_exit)
+        if self._process.poll() is None:
+            (self._process.kill if kill else self._process.terminate)()
+            if not self._gone_within(_STOP_TIMEOUT_S):
+                self._process.kill()
+                self._gone_within(_STOP_TIMEOUT_S)
+        self._listen()
+        complaint = self._blame()
+        self._release()
+        return complaint
+
+    def _gone_within(self, timeout_s: float) -> bool:
+        end_s = time.monotonic() + timeout_s
+        while self._process.poll() is None:
+            if time.monotonic() > end_s:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def _release(self) -> None:
+        os.close(self._stdin)
+        os.close(self._stdout)
+        self._stderr.close()
+
+    def _stop_at_exit(self) -> None:
+        # A forked child inherits this hook, but the endpoint is its parent's.
+        if os.getpid() == self._owner_pid:
+            self._end(kill=False)
+
+
+def launch(
+    spec: Spec | str = "",
+    *,
+    log: Path | None = None,
+    port: int = 0,
+    max_seconds: float = 0.0,
+    timeout_s: float = 15.0,
+    options: Sequence[str] = (),
+) -> Simulator:
+    """Start an endpoint beside this process and wait until it listens. It ends with this process at the latest.
+
+    `options` are further options of the command. `SimulatorError` when it does not start, `ValueError` for a bad spec.
+    """
+    spec = Spec.parse(spec) if isinstance(spec, str) else spec
+    options = ["--port", str(port), "--max-seconds", str(max_seconds), *options]
+    return Simulator(spec, log=log, options=options, timeout_s=timeout_s)
+
+
+def _environment(spec: Spec) -> dict[str, str]:
+    environment = {**os.environ, SPEC_VARIABLE: str(spec)}
+    root = Path(__file__).resolve().parents[2]
+    # From a checkout the package must be found whatever the current folder is; installed, it is found anyway, and
+    # site-packages must not come before the standard library.
+    if root.name not in ("site-packages", "dist-packages"):
+        paths = [str(root), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment

@@ -1,0 +1,194 @@
+"""The command `llm-simulator`: options, signals, the ready line, the totals.
+
+It must not know wire formats or the schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import gc
+import ipaddress
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from llm_users.simulator.engine import Engine
+from llm_users.simulator.log import RequestLog
+from llm_users.simulator.poller import make_poller, sharpen_timers
+from llm_users.simulator.routes import Routes
+from llm_users.simulator.spec import Spec
+
+# The launcher hands the spec over here: a command line can be read by every user of the machine.
+SPEC_VARIABLE = "LLM_SIMULATOR_SPEC"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llm-simulator",
+        description="An OpenAI-compatible endpoint with known timing: token k leaves at arrival + ttft + k * itl.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, loopback only")
+    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one; default: 8000")
+    parser.add_argument("--spec", metavar="KEY=VALUE,…", help=f"the keys below in one text; default: ${SPEC_VARIABLE}")
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="write when each token left, one JSON line per request"
+    )
+    parser.add_argument("--max-seconds", type=float, default=0.0, metavar="S", help="stop after this time; 0: never")
+    parser.add_argument("--parent-pid", type=int, metavar="PID", help="stop when this process ends")
+    parser.add_argument("--stdin-eof", action="store_true", help="stop when standard input ends")
+    parser.add_argument(
+        "--poller", choices=("auto", "epoll", "selectors"), default="auto", help="how to wait for sockets"
+    )
+    group = parser.add_argument_group("keys of the spec, which win over --spec")
+    for f in dataclasses.fields(Spec):
+        key, meaning = f.metadata["key"], f.metadata["meaning"]
+        group.add_argument(f"--{key.replace('_', '-')}", dest=f"key_{key}", metavar="VALUE", help=meaning)
+    return parser
+
+
+def read_spec(options: argparse.Namespace) -> Spec:
+    text = options.spec if options.spec is not None else os.environ.get(SPEC_VARIABLE, "")
+    given = {name[4:]: value for name, value in vars(options).items() if name.startswith("key_") and value is not None}
+    return Spec.of_texts({**Spec.parse_texts(text), **given})
+
+
+def listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # A few thousand users connect at one instant; the kernel caps this at its own limit.
+    return socket.create_server((host, port), family=family, backlog=8192)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    try:
+        spec = read_spec(options)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        listener = listen(options.host, options.port)
+    except (OSError, OverflowError) as error:
+        return _give_up(f"cannot listen on {options.host} port {options.port}: {error}")
+    try:
+        log = RequestLog(options.log)
+    except OSError as error:
+        return _give_up(f"cannot write the log: {error}")
+    _warn_if_public(options.host)
+    _raise_descriptor_limit()
+    sharpen_timers()
+    engine = Engine(listener, spec, partial(Routes, spec), log, make_poller(options.poller))
+    stop_if = _tie_to_parent(engine, options.parent_pid)
+    if options.stdin_eof and not _tie_to_stdin(engine):
+        return _give_up("--stdin-eof needs a pipe or a terminal as standard input")
+    _stop_on_signals(engine)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    _say(f"llm-simulator listening on http://{shown}:{port}/v1")
+    # Nothing here makes reference cycles per request, and a collection would make every stream late.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        engine.run(limit_s=options.max_seconds, stop_if=stop_if)
+    finally:
+        log.close()
+        _say(json.dumps(engine.totals.report()))
+    return 0
+
+
+def _give_up(reason: str) -> int:
+    print(f"llm-simulator: {reason}", file=sys.stderr)
+    return 2
+
+
+def _say(line: str) -> None:
+    # Unbuffered, and no failure when whoever launched us has gone.
+    with contextlib.suppress(OSError):
+        os.write(1, line.encode() + b"\n")
+
+
+def _warn_if_public(host: str) -> None:
+    try:
+        private = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        private = host == "localhost"
+    if not private:
+        print(f"llm-simulator: warning: {host} can be reached from other machines", file=sys.stderr)
+
+
+def _raise_descriptor_limit() -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _stop_on_signals(engine: Engine) -> None:
+    # Python retries an interrupted wait, so a signal has to make a descriptor readable to end it.
+    receiver, sender = socket.socketpair()
+    receiver.setblocking(False)
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: engine.stop())
+
+    def woken() -> None:
+        receiver.recv(64)
+        sender.fileno()  # keeps the sender alive as long as the handler
+
+    engine.watch(receiver.fileno(), woken)
+
+
+def _tie_to_stdin(engine: Engine) -> bool:
+    def readable() -> None:
+        try:
+            ended = not os.read(0, 4096)
+        except OSError:
+            ended = True
+        if ended:
+            engine.stop()
+
+    try:
+        engine.watch(0, readable)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _tie_to_parent(engine: Engine, pid: int | None) -> Callable[[], bool] | None:
+    """Stop with that process; where the kernel cannot tell, the answer is a question to ask now and then."""
+    if pid is None:
+        return None
+    if hasattr(os, "pidfd_open"):
+        try:
+            engine.watch(os.pidfd_open(pid), engine.stop)
+            return None
+        except ProcessLookupError:
+            engine.stop()
+            return None
+        except OSError:
+            pass  # a kernel or a sandbox without pidfd
+
+    def gone() -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    return gone
+
+
+if __name__ == "__main__":
+    sys.exit(main())

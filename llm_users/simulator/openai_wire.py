@@ -1,0 +1,276 @@
+"""OpenAI's JSON: request bodies, answers as server-sent events or whole, error bodies.
+
+A token is one word of text, so a client can recount what it got; a prompt's tokens are its words, as `str.split` cuts
+them. It must not know sockets, time or the schedule.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from llm_users.simulator import faults, http_wire
+from llm_users.simulator.bedrock_errors import STREAM_ERRORS
+from llm_users.simulator.spec import Spec
+
+# Shakespeare's first sonnet; plain ASCII without characters that JSON escapes, which the event templates rely on.
+_SONNET = (
+    "from fairest creatures we desire increase that thereby beautys rose might never die but as the riper should by "
+    "time decease his tender heir might bear his memory but thou contracted to thine own bright eyes feedst thy "
+    "lights flame with self-substantial fuel making a famine where abundance lies"
+)
+_SPACED = [b" " + word.encode() for word in _SONNET.split()]
+_STREAM_TYPE = "text/event-stream; charset=utf-8"
+
+
+class Part(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+
+
+class Message(msgspec.Struct):
+    role: str
+    content: str | list[Part] | None = None
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
+class _Body(msgspec.Struct, kw_only=True):
+    model: str = ""
+    stream: bool | None = False
+    stream_options: StreamOptions | UnsetType | None = UNSET
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+
+
+class ChatBody(_Body, kw_only=True):
+    """The fields of POST /chat/completions that matter here; all others are ignored."""
+
+    messages: list[Message]
+
+    def prompt_tokens(self) -> int:
+        words = 0
+        for message in self.messages:
+            if isinstance(message.content, str):
+                words += len(message.content.split())
+            elif message.content:
+                words += sum(len(part.text.split()) for part in message.content if part.text)
+        return words
+
+
+class TextBody(_Body, kw_only=True):
+    """The fields of POST /completions that matter here. A prompt of token ids counts as it is."""
+
+    prompt: str | list[str | int | list[int]] = ""
+
+    def prompt_tokens(self) -> int:
+        if isinstance(self.prompt, str):
+            return len(self.prompt.split())
+        tokens = 0
+        for item in self.prompt:
+            tokens += len(item.split()) if isinstance(item, str) else len(item) if isinstance(item, list) else 1
+        return tokens
+
+
+Body = ChatBody | TextBody
+_CHAT_DECODER = msgspec.json.Decoder(ChatBody)
+_TEXT_DECODER = msgspec.json.Decoder(TextBody)
+
+
+def read_body(data: bytes, *, chat: bool) -> Body:
+    """Raises ValueError with a message for the client."""
+    try:
+        body: Body = _CHAT_DECODER.decode(data) if chat else _TEXT_DECODER.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"We could not parse the JSON body of your request: {error}") from None
+    if body.n not in (None, 1):
+        raise ValueError("n must be 1: this endpoint gives one choice")
+    prompts = body.prompt if isinstance(body, TextBody) and isinstance(body.prompt, list) else []
+    if len(prompts) > 1 and not all(isinstance(item, int) for item in prompts):
+        raise ValueError("prompt must be one prompt: this endpoint gives one choice")
+    return body
+
+
+def cap(body: Body, spec: Spec) -> int:
+    """How many tokens to answer with; ValueError for a cap that cannot be met."""
+    name, wanted = "max_completion_tokens", body.max_completion_tokens
+    if wanted is None:
+        name, wanted = "max_tokens", body.max_tokens
+    if wanted is None:
+        return spec.tokens
+    if not 1 <= wanted <= 1_000_000:
+        raise ValueError(f"{name} must be from 1 to 1000000, got {wanted}")
+    return wanted
+
+
+def json_bytes(value: Any) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def error_body(shape: str, status: int, message: str, code: str | None = None) -> tuple[bytes, str]:
+    """An error's body and content type, in one of the shapes that servers are known to use."""
+    if shape == "empty":
+        return b"", ""
+    if shape == "text":
+        return message.encode(), "text/plain; charset=utf-8"
+    if shape == "string":
+        return json_bytes({"error": message}), "application/json"
+    if shape == "detail":
+        return json_bytes({"detail": message}), "application/json"
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return json_bytes({"error": {"message": message, "type": kind, "param": None, "code": code}}), "application/json"
+
+
+def extra_field_body(options: StreamOptions | None) -> bytes:
+    """What a FastAPI server with strict models says about a field that it does not know."""
+    given = None if options is None else {"include_usage": options.include_usage}
+    place = ["body", "stream_options"]
+    detail = {"type": "extra_forbidden", "loc": place, "msg": "Extra inputs are not permitted", "input": given}
+    return json_bytes({"detail": [detail]})
+
+
+def words(number: int, start: int, count: int) -> bytes:
+    """The text of tokens start..start+count of an answer, each with a space before it."""
+    if count == 1:
+        return _SPACED[(number * 7 + start) % len(_SPACED)]
+    return b"".join(_SPACED[(number * 7 + i) % len(_SPACED)] for i in range(start, start + count))
+
+
+class OpenAIAnswer:
+    """One answer to a chat or text completion, as a stream of events or as one JSON object."""
+
+    def __init__(self, spec: Spec, number: int, body: Body, *, can_chunk: bool, keep_alive: bool) -> None:
+        self._spec = spec
+        self._chat = isinstance(body, ChatBody)
+        self.number = number
+        self.response_id = response_id(number, chat=self._chat)
+        self.prompt_tokens = body.prompt_tokens()
+        self.streamed = bool(body.stream)
+        self._whole_tokens = cap(body, spec)
+        self._break = faults.stream_break(spec, number, self._whole_tokens) if self.streamed else None
+        self.tokens = self._whole_tokens if self._break is None else self._break.after_tokens
+        self.outcome = "completed" if self._break is None else self._break.outcome
+        self._chunked = can_chunk and spec.framing == "chunked"
+        self._keep_alive = keep_alive
+        cut = self.outcome == "cut"
+        self.close = cut or not keep_alive or (self.streamed and (not self._chunked or spec.hangup))
+        self._reasoning = min(spec.reasoning, self._whole_tokens) if self._chat else 0
+        self._model = body.model or spec.model
+        self._created = int(time.time())
+        options = body.stream_options
+        asked = isinstance(options, StreamOptions) and options.include_usage
+        self._usage_event = spec.usage == "always" or (spec.usage == "on" and asked)
+        # Everything in an event that does not change from token to token is made once per answer.
+        name = "chat.completion.chunk" if self._chat else "text_completion"
+        base = {"id": self.response_id, "object": name, "created": self._created, "model": self._model}
+        self._base = json_bytes(base)[:-1]
+        start = b"data: " + self._base + b',"choices":[{"index":0,'
+        self._role_late = self._chat and self.streamed and spec.role in ("late", "with-first")
+        self._start = start
+        self._text_start = start + (b'"delta":{"content":"' if self._chat else b'"text":"')
+        self._thought_start = start + b'"delta":{"reasoning_content":"'
+        self._text_end = b'"%b,"logprobs":null,"finish_reason":null}]}\n\n' % (b"}" if self._chat else b"")
+
+    def opening(self) -> bytes:
+        if not self.streamed:
+            return b""
+        head = http_wire.stream_head(
+            _STREAM_TYPE,
+            chunked=self._chunked,
+            keep_alive=self._keep_alive,
+            headers={"x-request-id": self.response_id},
+        )
+        return head + self._role_event() if self._chat and self._spec.role == "early" else head
+
+    def comment(self) -> bytes:
+        return self._framed(b":\n\n") if self.streamed else b""
+
+    def piece(self, start: int) -> tuple[bytes, int]:
+        if start >= self.tokens:  # an error before the first token
+            return b"", 0
+        border = min(self._reasoning, self.tokens) if start < self._reasoning else self.tokens
+        count = min(self._spec.tokens_per_chunk, border - start)
+        if not self.streamed:
+            return b"", count
+        text = words(self.number, start, count)
+        if start in (0, self._reasoning):
+            text = text[1:]
+        event = (self._thought_start if start < self._reasoning else self._text_start) + text + self._text_end
+        data = b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event
+        return (self._role_event() + data if start == 0 and self._role_late else data), count
+
+    def closing(self) -> bytes:
+        if not self.streamed:
+            return self._whole()
+        if self._break is not None:
+            return self._broken_off(self._break.error)
+        usage = b',"usage":' + json_bytes(self._usage())
+        delta = b'"delta":{},' if self._chat else b'"text":"",'
+        finish = delta + b'"logprobs":null,"finish_reason":"%b"}]' % self._spec.finish.encode()
+        in_finish = usage if self._spec.usage == "finish" else b""
+        data = self._framed(self._start + finish + in_finish + b"}\n\n")
+        if self._usage_event:
+            data += self._framed(b"data: " + self._base + b',"choices":[]' + usage + b"}\n\n")
+        if self._spec.done:
+            data += self._framed(b"data: [DONE]\n\n")
+        return data + http_wire.LAST_CHUNK if self._chunked else data
+
+    def _broken_off(self, error: str) -> bytes:
+        if not error:
+            return b""
+        fields = {"message": STREAM_ERRORS[error], "type": error, "param": None, "code": None}
+        data = self._framed(b"data: " + json_bytes({"error": fields}) + b"\n\n")
+        return data + http_wire.LAST_CHUNK if self._chunked else data
+
+    def _framed(self, event: bytes) -> bytes:
+        return http_wire.chunk(event) if self._chunked else event
+
+    def _role_event(self) -> bytes:
+        content = b"null" if self._spec.role_content == "null" else b'""'
+        delta = b'"delta":{"role":"assistant","content":%b},' % content
+        return self._framed(self._start + delta + b'"logprobs":null,"finish_reason":null}]}\n\n')
+
+    def _usage(self) -> dict[str, Any]:
+        usage: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.tokens,
+            "total_tokens": self.prompt_tokens + self.tokens,
+        }
+        if self._spec.cached:
+            usage["prompt_tokens_details"] = {"cached_tokens": min(self._spec.cached, self.prompt_tokens)}
+        if self._reasoning:
+            usage["completion_tokens_details"] = {"reasoning_tokens": self._reasoning}
+        return usage
+
+    def _whole(self) -> bytes:
+        text = words(self.number, self._reasoning, self.tokens - self._reasoning).decode().strip()
+        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": self._spec.finish}
+        if self._chat:
+            choice["message"] = {"role": "assistant", "content": text}
+            if self._reasoning:
+                thought = words(self.number, 0, self._reasoning).decode().strip()
+                choice["message"]["reasoning_content"] = thought
+        else:
+            choice["text"] = text
+        body: dict[str, Any] = {
+            "id": self.response_id,
+            "object": "chat.completion" if self._chat else "text_completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": [choice],
+        }
+        if self._spec.usage != "off":
+            body["usage"] = self._usage()
+        headers = {"x-request-id": self.response_id}
+        return http_wire.response(200, json_bytes(body), headers=headers, keep_alive=self._keep_alive)
+
+
+def response_id(number: int, *, chat: bool) -> str:
+    return f"{'chatcmpl' if chat else 'cmpl'}-{number:08d}"

@@ -1,0 +1,135 @@
+"""Which path gives what: models, health, counters, completions, Bedrock, and the refusals that the spec asks for.
+
+It must not know sockets or the schedule.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UNSET
+
+from llm_users.simulator import faults, http_wire, openai_wire
+from llm_users.simulator.answer import Answer, Reply
+from llm_users.simulator.bedrock_routes import BedrockRoutes, is_bedrock
+from llm_users.simulator.http_wire import Request
+from llm_users.simulator.openai_wire import OpenAIAnswer
+from llm_users.simulator.spec import Spec
+
+_MESSAGES = {429: "Rate limit reached for requests", 503: "The engine is currently overloaded, please try again later"}
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, message: str, code: str | None = None, *, injected: bool = False) -> None:
+        super().__init__(message)
+        self.status, self.code, self.injected = status, code, injected
+
+
+class Routes:
+    """The application of one endpoint."""
+
+    def __init__(self, spec: Spec, stats: Callable[[], dict[str, Any]]) -> None:
+        self._spec = spec
+        self._stats = stats
+        self._number = 0
+        self._bedrock = BedrockRoutes(spec)
+        self._paths: dict[str, tuple[str, Callable[[Request], Reply | Answer]]] = {
+            "/v1/chat/completions": ("POST", lambda request: self._complete(request, chat=True)),
+            "/v1/completions": ("POST", lambda request: self._complete(request, chat=False)),
+            "/v1/models": ("GET", self._models),
+            "/v1/stats": ("GET", lambda request: self._json(request, self._stats())),
+            "/health": ("GET", lambda request: self._json(request, {"status": "ok"})),
+        }
+
+    def handle(self, request: Request) -> Reply | Answer:
+        if is_bedrock(request.path):
+            self._number += 1
+            return self._bedrock.handle(request, self._number)
+        method, serve = self._paths.get(request.path, ("", self._unknown_path))
+        if method and request.method != method:
+            refusal = _Refusal(405, f"{request.path} is for {method}, not {request.method}")
+            return self._refused(refusal, keep_alive=request.keep_alive, headers={"allow": method})
+        try:
+            if request.path.startswith("/v1/") and method and request.method == "GET":
+                self._check_key(request)
+            return serve(request)
+        except _Refusal as refusal:
+            return self._refused(refusal, keep_alive=request.keep_alive)
+
+    def refuse(self, status: int, message: str) -> Reply:
+        return self._refused(_Refusal(status, message), keep_alive=False)
+
+    def _unknown_path(self, request: Request) -> Reply:
+        hint = f". Did you mean /v1{request.path}?" if f"/v1{request.path}" in self._paths else ""
+        raise _Refusal(404, f"Invalid URL ({request.method} {request.path}){hint}", "unknown_url")
+
+    def _models(self, request: Request) -> Reply:
+        model = {"id": self._spec.model, "object": "model", "created": 1700000000, "owned_by": "llm-simulator"}
+        return self._json(request, {"object": "list", "data": [model]})
+
+    def _json(self, request: Request, value: Any) -> Reply:
+        data = http_wire.response(200, openai_wire.json_bytes(value), keep_alive=request.keep_alive)
+        return Reply(data, 200, close=not request.keep_alive)
+
+    def _complete(self, request: Request, *, chat: bool) -> Reply | Answer:
+        self._number += 1
+        number = self._number
+        try:
+            self._check_key(request)
+            self._inject_error(number)
+            try:
+                body = openai_wire.read_body(request.body, chat=chat)
+                answer = OpenAIAnswer(
+                    self._spec, number, body, can_chunk=request.can_chunk, keep_alive=request.keep_alive
+                )
+            except ValueError as error:
+                raise _Refusal(400, str(error)) from None
+            if self._spec.check_model and body.model != self._spec.model:
+                message = f"The model `{body.model}` does not exist or you do not have access to it."
+                raise _Refusal(404, message, "model_not_found")
+            if self._spec.usage == "refuse" and body.stream_options is not UNSET:
+                raise _Refusal(400, "Unrecognized request argument supplied: stream_options")
+            if self._spec.usage == "refuse422" and body.stream_options is not UNSET:
+                headers = {"x-request-id": answer.response_id}
+                data = http_wire.response(
+                    422,
+                    openai_wire.extra_field_body(body.stream_options or None),
+                    headers=headers,
+                    keep_alive=request.keep_alive,
+                )
+                return Reply(data, 422, close=not request.keep_alive, failed_id=answer.response_id)
+            return answer
+        except _Refusal as refusal:
+            failed_id = openai_wire.response_id(number, chat=chat)
+            return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id)
+
+    def _check_key(self, request: Request) -> None:
+        if not self._spec.api_key:
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key:
+            raise _Refusal(401, "You didn't provide an API key: send it as Authorization: Bearer KEY.")
+        if not hmac.compare_digest(key.strip().encode(), self._spec.api_key.encode()):
+            raise _Refusal(401, "Incorrect API key provided.", "invalid_api_key")
+
+    def _inject_error(self, number: int) -> None:
+        status = faults.status_error(self._spec, number)
+        if status is not None:
+            message = _MESSAGES.get(status, "The server had an error while processing your request")
+            raise _Refusal(status, message, "rate_limit_exceeded" if status == 429 else None, injected=True)
+
+    def _refused(
+        self, refusal: _Refusal, *, keep_alive: bool, failed_id: str = "", headers: dict[str, str] | None = None
+    ) -> Reply:
+        status = refusal.status
+        body, content_type = openai_wire.error_body(self._spec.error_shape, status, str(refusal), refusal.code)
+        headers = dict(headers or {})
+        if failed_id:
+            headers["x-request-id"] = failed_id
+        if refusal.injected and self._spec.retry_after:
+            headers["retry-after"] = str(math.ceil(self._spec.retry_after))
+        data = http_wire.response(status, body, content_type=content_type, headers=headers, keep_alive=keep_alive)
+        return Reply(data, status, close=not keep_alive, failed_id=failed_id)

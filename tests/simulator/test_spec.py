@@ -1,0 +1,76 @@
+import dataclasses
+
+import pytest
+
+from llm_users.simulator.spec import DIALECTS, Spec, known_keys
+
+
+def test_reads_every_kind_of_value():
+    spec = Spec.parse("ttft=200ms, itl=50us,capacity=8,jitter=0.1,tokens=7,role=none,done=off,error=429:0.1+500:.05")
+    assert spec.ttft_s == pytest.approx(0.2)
+    assert spec.itl_s == pytest.approx(50e-6)
+    assert (spec.capacity, spec.jitter, spec.tokens, spec.role, spec.done) == (8, 0.1, 7, "none", False)
+    assert spec.error == ((429, 0.1), (500, 0.05))
+
+
+def test_empty_text_is_the_default():
+    assert Spec.parse("") == Spec()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("ttft=200", "unit"),
+        ("ttft=-1ms", "unit"),
+        ("ttft=2h", "unit"),
+        ("itl=3601s", "at most"),
+        ("tokens=0", "from 1"),
+        ("tokens=many", "whole number"),
+        ("jitter=nan", "needs a number"),
+        ("usage=maybe", "one of on, off, always"),
+        ("done=yes", "on or off"),
+        ("error=429", "429:0.1+500:0.05"),
+        ("error=429:0.9+500:0.9", "more than 1"),
+        ("error=200:1", "STATUS:PROBABILITY"),
+        ("colour=blue", "unknown key 'colour'"),
+        ("ttft", "not KEY=VALUE"),
+        ("ttft=1ms,ttft=2ms", "given twice"),
+        ("dialect=klingon", "one of openai"),
+        ("model=", "not empty"),
+    ],
+)
+def test_complains_kindly(text, says):
+    with pytest.raises(ValueError) as caught:
+        Spec.parse(text)
+    assert says in str(caught.value)
+    if "twice" not in says:
+        assert known_keys() in str(caught.value)
+
+
+def test_a_key_is_not_shown_in_a_complaint():
+    with pytest.raises(ValueError) as caught:
+        Spec.parse("api_key=se\x01cret")
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ttft=1ms,itl=50us,error=429:0.1+500:0.05,api_key=sesame,done=off,retry_after=2s",
+        *(f"dialect={name}" for name in DIALECTS),
+        "dialect=transformers,usage=on,done=on",
+    ],
+)
+def test_text_form_gives_the_same_spec_back(text):
+    spec = Spec.parse(text)
+    again = Spec.parse(str(spec))
+    for f in dataclasses.fields(Spec):
+        value = getattr(spec, f.name)
+        assert getattr(again, f.name) == (pytest.approx(value) if isinstance(value, float) else value), f.name
+
+
+def test_a_given_key_wins_over_its_dialect():
+    assert Spec.parse("dialect=transformers").usage == "finish"
+    assert Spec.parse("usage=always,dialect=transformers").usage == "always"
+    assert Spec.parse("dialect=transformers").done is False
