@@ -1,0 +1,129 @@
+"""HTTP/1.1 on the wire: a request as bytes, a response through the llhttp parser that Locust installs.
+
+Knows bytes and headers, no sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
+
+from llm_users.transport.connection import Origin
+from llm_users.transport.errors import BadResponse, ResponseCut
+
+MAX_HEADER_BYTES = 256 * 1024
+"""A response whose headers are longer is refused: no server of this kind sends a hundredth of it."""
+
+Headers = list[tuple[bytes, bytes]]
+
+_REPLACED = {b"accept-encoding", b"connection", b"content-length", b"transfer-encoding", b"host"}
+
+
+def request_bytes(
+    method: str, target: bytes, origin: Origin, headers: Iterable[tuple[bytes, bytes]], body: bytes
+) -> bytes:
+    """One request, ready to send. Compression is refused: a compressed stream hides when its tokens arrived."""
+    host = next((value for name, value in headers if name.lower() == b"host"), None) or _host(origin)
+    lines = [method.encode() + b" " + target + b" HTTP/1.1", b"Host: " + host]
+    lines += [name + b": " + value for name, value in headers if name.lower() not in _REPLACED]
+    lines += [b"Accept-Encoding: identity", b"Connection: keep-alive"]
+    if body or method not in ("GET", "HEAD"):
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def _host(origin: Origin) -> bytes:
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    default = {"http": 80, "https": 443}.get(origin.scheme)
+    return host.encode() if origin.port == default else f"{host}:{origin.port}".encode()
+
+
+class ResponseParser(HTTPResponseParser):
+    """One response. ``feed`` puts pieces of the body into ``body``; the caller empties it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers: Headers = []
+        self.status = 0
+        self.headers_complete = False
+        self.complete = False
+        self.body: list[bytearray] = []
+        self.reason = ""
+        # llhttp calls these by name; bound methods of plain lists spare a Python frame per piece of body.
+        self._on_body = self.body.append
+        self._name = ""
+        self._value: str | None = None
+        self._header_bytes = 0
+        self._surplus = False  # more came than this response
+
+    def feed_or_refuse(self, data: bytes) -> None:
+        """``feed``, with errors in the transport's words. ``data`` is empty at the end of the connection."""
+        try:
+            self.feed(data)
+        except HTTPParseError as error:
+            if self.complete and self.headers_complete:
+                self._surplus = True
+                return
+            if not data:
+                raise ResponseCut("the connection was closed before the response was complete") from None
+            raise BadResponse(f"the server's answer is not HTTP/1.1: {error}") from None
+        if not self.headers_complete:
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                raise BadResponse(f"the response's headers are longer than {MAX_HEADER_BYTES // 1024} KiB")
+
+    @property
+    def reusable(self) -> bool:
+        """True when the connection can carry another request: this response is over, and nothing came after it."""
+        return self.complete and not self._surplus and not self.parser_failed() and self.should_keep_alive()
+
+    def is_over(self) -> bool:
+        """True when the last byte of the response has come."""
+        return self.complete and self.headers_complete
+
+    def ends_by_itself(self) -> bool:
+        """False when only the closing of the connection ends the body, so that waiting for its end gains nothing."""
+        return bool(self.should_keep_alive())
+
+    # Callbacks of the parser. Names and values may come in pieces.
+
+    def _on_message_begin(self) -> None:
+        if self.headers_complete:  # a second response that nobody asked for
+            self._surplus = True
+            self._on_body = self._drop
+        elif self.complete:  # after an interim 1xx response: start over
+            self.headers.clear()
+            self.complete = False
+            self.reason = ""
+            self.status = 0
+
+    def _drop(self, piece: bytearray) -> None:
+        pass
+
+    def _on_status(self, text: str) -> None:
+        if not self._surplus:
+            self.reason += text
+
+    def _on_header_field(self, text: str) -> None:
+        if self._value is not None:
+            self._store()
+        self._name += text
+
+    def _on_header_value(self, text: str) -> None:
+        self._value = (self._value or "") + text
+
+    def _on_headers_complete(self) -> None:
+        if self._name:
+            self._store()
+        if not self._surplus:
+            self.status = int(self.get_code())
+            self.headers_complete = self.status >= 200
+
+    def _on_message_complete(self) -> None:
+        self.complete = True
+
+    def _store(self) -> None:
+        if not self.headers_complete:  # else a trailer
+            self.headers.append((self._name.encode("latin-1"), (self._value or "").encode("latin-1")))
+        self._name, self._value = "", None

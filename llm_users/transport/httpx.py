@@ -1,0 +1,90 @@
+"""The adapter under the openai SDK: an httpx2 transport that sends through ``Exchange``.
+
+Knows httpx2's interface and nothing of the API that is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx2
+
+from llm_users.transport.connection import Origin
+from llm_users.transport.errors import BadResponse, ConnectFailed, DeadlineExceeded, TransportError
+from llm_users.transport.exchange import CURRENT, Exchange
+from llm_users.transport.http1 import request_bytes
+from llm_users.transport.pool import Pool
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def origin_of(url: httpx2.URL) -> Origin:
+    """Scheme, host and port that a URL leads to."""
+    host = url.raw_host.decode("ascii").strip("[]")
+    return Origin(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme])
+
+
+class GeventTransport(httpx2.BaseTransport):
+    """httpx2 transport over the process's pool. Finds the caller's exchange in ``CURRENT``, else makes its own."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.scheme not in _DEFAULT_PORTS:
+            raise httpx2.UnsupportedProtocol(
+                f"the URL must start with http:// or https://, not {request.url.scheme}://"
+            )
+        exchange = CURRENT.get() or Exchange(self.pool)
+        origin = origin_of(request.url)
+        body = request.read()
+        wire = request_bytes(request.method, request.url.raw_path, origin, request.headers.raw, body)
+        try:
+            response = exchange.send(origin, wire)
+        except TransportError as error:
+            exchange.release()
+            raise as_httpx(error, request) from error
+        except BaseException:
+            exchange.release()
+            raise
+        return httpx2.Response(
+            response.status,
+            headers=response.headers,
+            stream=_Body(exchange, request),
+            extensions={"reason_phrase": response.reason.encode("ascii", "replace"), "http_version": b"HTTP/1.1"},
+        )
+
+    def close(self) -> None:
+        """Nothing to do: the pool belongs to the process and is closed with it."""
+
+
+class _Body(httpx2.SyncByteStream):
+    """The body for SDK code that reads a response as a whole (errors, model lists)."""
+
+    def __init__(self, exchange: Exchange, request: httpx2.Request) -> None:
+        self._exchange = exchange
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for arrival in self._exchange.arrivals():
+                for piece in arrival.pieces:
+                    yield bytes(piece)
+        except TransportError as error:
+            response = self._exchange.response
+            if response is not None and response.status >= 400:
+                return  # an error whose text was cut is still that error
+            raise as_httpx(error, self._request) from error
+
+    def close(self) -> None:
+        self._exchange.release()
+
+
+def as_httpx(error: TransportError, request: httpx2.Request) -> httpx2.TransportError:
+    """The transport's error in httpx2's words, so that the SDK maps it to its own classes."""
+    kinds: dict[type[TransportError], type[httpx2.TransportError]] = {
+        ConnectFailed: httpx2.ConnectError,
+        DeadlineExceeded: httpx2.ReadTimeout,
+        BadResponse: httpx2.RemoteProtocolError,
+    }
+    return kinds.get(type(error), httpx2.ReadError)(str(error), request=request)
