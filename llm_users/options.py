@@ -1,0 +1,316 @@
+"""Every command-line option of the extension, and the frozen object that they become.
+
+Options are declared once here; Locust shows them on its command line, in its web form, in its configuration files and
+as LOCUST_LLM_... variables. Values stay text until ``Options.parse``, so edits in the web form keep their type.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm_users.prompts import LengthLaw
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$")
+_SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+
+
+class OptionError(ValueError):
+    """An option that cannot be used; the message names it and says what would be right."""
+
+
+def duration_s(text: str) -> float:
+    """Seconds from ``500ms``, ``10s``, ``2m``, ``1h`` or a bare number of seconds."""
+    match = _DURATION.match(text.strip())
+    if match is None:
+        raise OptionError(f"{text!r} is not a duration; write for example 500ms, 10s or 2m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def sweep(text: str) -> tuple[int, ...]:
+    """Concurrencies of a sweep, from ``1,2,4,8``."""
+    try:
+        levels = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        levels = ()
+    if not levels or min(levels) < 1:
+        raise OptionError(f"{text!r} is not a list of concurrencies; write for example 1,2,4,8")
+    return levels
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.strip().isdigit() or int(text) < 1:
+        raise OptionError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError(f"{text!r} is not a whole number") from None
+
+
+def warmup(text: str) -> tuple[int, float]:
+    """Warm-up of a stage: (requests per user, seconds) from ``2`` or ``10s``; one of them is 0."""
+    text = text.strip()
+    if text.isdigit():
+        return int(text), 0.0
+    try:
+        return 0, duration_s(text)
+    except OptionError:
+        raise OptionError(f"{text!r} is neither a number of requests per user (1) nor a time (10s)") from None
+
+
+def ratio(text: str) -> float:
+    """A share between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise OptionError(f"{text!r} is not a share between 0 and 1; write for example 0.5")
+    return value
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise OptionError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise OptionError(f'{text!r} is not a JSON object; write for example {{"temperature": 0}}')
+    return value
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Name and value from ``NAME=VALUE``."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise OptionError(f"{text!r} is not of the form NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def header_from_environment(text: str) -> tuple[str, str]:
+    """Header name and variable from ``NAME=ENVVAR``; the variable must exist, its value stays where it is."""
+    name, variable = pair(text)
+    if variable not in os.environ:
+        raise OptionError(f"the environment has no variable {variable!r} (for the header {name}); export it first")
+    return name, variable
+
+
+def length_law(text: str) -> LengthLaw:
+    """A Gaussian law of lengths from ``MEAN[,SD]``."""
+    try:
+        return LengthLaw.parse(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def existing_file(text: str) -> Path:
+    """A file that can be read."""
+    path = Path(text)
+    if not path.is_file():
+        raise OptionError(f"there is no file {text!r}")
+    return path
+
+
+APIS = ("chat", "completions")
+TRANSPORTS = ("fast", "sdk")
+DEFAULT_REQUESTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    flag: str
+    help: str
+    metavar: str = "VALUE"
+    default: str | None = None
+    check: Callable[[str], Any] = str
+    choices: tuple[str, ...] | None = None
+    many: bool = False
+    switch: bool = False
+
+    @property
+    def dest(self) -> str:
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+_OPTIONS = (
+    _Option("--llm-model", "Model to ask. Default: the only one that the server lists", "NAME"),
+    _Option("--llm-api", "API to call. Default: what the locustfile says", choices=APIS),
+    _Option("--llm-sweep", "Concurrency of each stage, for example 1,2,4,8", "LIST", check=sweep),
+    _Option("--llm-requests", "Measured requests per stage, over all workers (100 in a sweep)", "N", check=positive),
+    _Option("--llm-stage-time", "Measure each stage for this time (or until N requests, whichever comes first)", "TIME",
+            check=duration_s),
+    _Option("--llm-warmup", "Before measuring: N requests per user, or a time (10s); 0: none", "N|TIME", "1", warmup),
+    _Option("--llm-ramp", "A stage's users start evenly over this time (0: at once)", "TIME", "0.5s", duration_s),
+    _Option("--llm-stop-on-errors", "End the sweep when more than this share of a stage fails", "SHARE", check=ratio),
+    _Option("--llm-input-tokens", "Prompt length in tokens", "MEAN[,SD]", "550,150", length_law),
+    _Option("--llm-output-tokens", "Cap on output tokens", "MEAN[,SD]", "150,80", length_law),
+    _Option("--llm-seed", "Seed of prompts and lengths", "N", "11111", whole),
+    _Option("--llm-prompt", "One fixed prompt for every request", "TEXT"),
+    _Option("--llm-prompts", "File of prompts: JSONL, or text with one prompt per line", "FILE", check=existing_file),
+    _Option("--llm-tokenizer", "Tokenizer: a folder, a tokenizer.json or a hub id. Default: a packaged one", "PATH|ID"),
+    _Option("--llm-extra-body", 'Extra fields of each request, as JSON: {"temperature": 0}', "JSON", check=json_object),
+    _Option("--llm-header-env", "Extra header whose value is taken from an environment variable (repeatable)",
+            "NAME=VAR", check=header_from_environment, many=True),
+    _Option("--llm-timeout", "Deadline of one request", "TIME", "600s", duration_s),
+    _Option("--llm-transport", "fast: kernel receive stamps; sdk: the SDK's own HTTP stack, for comparison",
+            default="fast", choices=TRANSPORTS),
+    _Option("--llm-new-connections", "Open a connection for every request, as LLMPerf does", switch=True),
+    _Option("--llm-offsets", "Also write the arrival of every chunk", switch=True),
+    _Option("--llm-simulator", "Start the simulated endpoint beside the run and use it: ttft=200ms,itl=20ms,capacity=8",
+            "SPEC"),
+    _Option("--llm-framework", "Name of the serving framework in tables and files", "NAME"),
+    _Option("--llm-metadata", "Note for the files (repeatable)", "KEY=VALUE", check=pair, many=True),
+    _Option("--llm-report", "Print LLMPerf's tables at the end and write the report folder", switch=True),
+)  # fmt: skip
+
+
+def register(parser: Any) -> None:
+    """Add the options to Locust's parser. (Argument groups would never reach the web form.)"""
+    for option in _OPTIONS:
+        variable = "LOCUST_" + option.dest.upper()
+        if option.switch:
+            parser.add_argument(option.flag, help=option.help, action="store_true", default=False, env_var=variable)
+        elif option.flag == "--llm-simulator":
+            parser.add_argument(option.flag, help=option.help, metavar=option.metavar, nargs="?", const="default",
+                                default=None, env_var=variable)  # fmt: skip
+        elif option.many:
+            parser.add_argument(option.flag, help=option.help, metavar=option.metavar, type=_checked(option),
+                                action="append", default=[], env_var=variable)  # fmt: skip
+        elif option.choices:
+            parser.add_argument(option.flag, help=option.help, choices=list(option.choices), default=option.default,
+                                env_var=variable)  # fmt: skip
+        else:
+            parser.add_argument(option.flag, help=option.help, metavar=option.metavar, type=_checked(option),
+                                default=option.default, env_var=variable)  # fmt: skip
+
+
+def _checked(option: _Option) -> Callable[[str], str]:
+    """The option's value as it was written, once it is known to be usable."""
+
+    def check(text: str) -> str:
+        if text != "":  # the web form and configuration files send empty fields
+            try:
+                option.check(text)
+            except ValueError as error:
+                raise argparse.ArgumentTypeError(f"{option.flag}: {error}") from None
+        return text
+
+    check.__name__ = option.metavar
+    return check
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one run, read once at its start."""
+
+    model: str | None = None
+    api: str | None = None
+    sweep: tuple[int, ...] = ()
+    requests: int | None = None
+    stage_s: float | None = None
+    warmup_requests: int = 1
+    warmup_s: float = 0.0
+    ramp_s: float = 0.5
+    stop_on_errors: float | None = None
+    input_tokens: LengthLaw = field(default_factory=lambda: LengthLaw.parse("550,150"))
+    output_tokens: LengthLaw = field(default_factory=lambda: LengthLaw.parse("150,80"))
+    seed: int = 11111
+    prompt: str | None = None
+    prompts: Path | None = None
+    tokenizer: str | None = None
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    header_variables: tuple[tuple[str, str], ...] = ()
+    timeout_s: float = 600.0
+    transport: str = "fast"
+    new_connections: bool = False
+    offsets: bool = False
+    simulator: str | None = None
+    framework: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    report: bool = False
+
+    @classmethod
+    def parse(cls, parsed: Any) -> Options:
+        """From Locust's parsed options (or None: all defaults). Raises ``OptionError``."""
+        values: dict[str, Any] = {}
+        for option in _OPTIONS:
+            value = getattr(parsed, option.dest, None)
+            if not value and value is not False:
+                value = option.default
+            if value is None:
+                continue
+            try:
+                values[option.dest] = _value(option, value)
+            except ValueError as error:
+                raise OptionError(f"{option.flag}: {error}") from None
+        warmup_requests, warmup_s = values.get("llm_warmup", (1, 0.0))
+        options = cls(
+            warmup_requests=warmup_requests,
+            warmup_s=warmup_s,
+            header_variables=tuple(values.get("llm_header_env", ())),
+            metadata=dict(values.get("llm_metadata", ())),
+            **{name: values[dest] for name, dest in _FIELDS.items() if dest in values},
+        )
+        if options.prompt is not None and options.prompts is not None:
+            raise OptionError("--llm-prompt and --llm-prompts exclude each other; give one of them")
+        return options
+
+    @property
+    def stage_requests(self) -> int | None:
+        """Measured requests per stage of a sweep; None: as many as fit into the stage's time."""
+        if self.requests is None and self.stage_s is None:
+            return DEFAULT_REQUESTS
+        return self.requests
+
+
+_FIELDS = {
+    "model": "llm_model",
+    "api": "llm_api",
+    "sweep": "llm_sweep",
+    "requests": "llm_requests",
+    "stage_s": "llm_stage_time",
+    "ramp_s": "llm_ramp",
+    "stop_on_errors": "llm_stop_on_errors",
+    "input_tokens": "llm_input_tokens",
+    "output_tokens": "llm_output_tokens",
+    "seed": "llm_seed",
+    "prompt": "llm_prompt",
+    "prompts": "llm_prompts",
+    "tokenizer": "llm_tokenizer",
+    "extra_body": "llm_extra_body",
+    "timeout_s": "llm_timeout",
+    "transport": "llm_transport",
+    "new_connections": "llm_new_connections",
+    "offsets": "llm_offsets",
+    "simulator": "llm_simulator",
+    "framework": "llm_framework",
+    "report": "llm_report",
+}
+
+
+def _value(option: _Option, value: Any) -> Any:
+    if option.switch:
+        return value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes", "on")
+    if option.many:
+        return [option.check(str(item)) for item in (value if isinstance(value, list) else str(value).split(","))]
+    if option.choices and value not in option.choices:
+        raise OptionError(f"{value!r} is not one of {', '.join(option.choices)}")
+    return option.check(str(value))
+
+
+def as_text(parsed: Any) -> dict[str, Any]:
+    """The options as given, for the manifest."""
+    return {option.dest: getattr(parsed, option.dest, None) for option in _OPTIONS}

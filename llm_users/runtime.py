@@ -1,0 +1,73 @@
+"""What the users of one load process share during a run: options, gate, connections, prompts, the way for records.
+
+Made by the extension at the start of a test, found by users through their environment. Knows no Locust classes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from llm_users.options import Options
+from llm_users.prompts import Prompt, Tokenizer
+from llm_users.record import RequestRecord
+from llm_users.stage import StageGate
+from llm_users.transport.pool import Pool
+from llm_users.transport.starts import StartQueue
+
+
+@dataclass
+class Runtime:
+    """One load process in one run."""
+
+    options: Options
+    run_id: str
+    worker: int
+    workers: int
+    gate: StageGate
+    starts: StartQueue
+    pool: Pool
+    tokenizer: Tokenizer
+    next_prompt: Callable[[], Prompt]
+    on_record: Callable[[RequestRecord, list[float]], None]
+    note: Callable[[str], None]
+    """Something the manifest and the notes under the tables should say, once."""
+    model: str | None = None
+    clients: dict[Any, Any] = field(default_factory=dict)
+    """SDK clients by their settings: one per process, an ``OpenAI()`` costs 67 ms."""
+    _request_numbers: Any = field(default_factory=itertools.count)
+    _user_numbers: Any = field(default_factory=itertools.count)
+
+    def new_request_id(self) -> str:
+        """Unique over all workers of the run."""
+        return f"{self.run_id}-{self.worker}-{next(self._request_numbers)}"
+
+    def new_user_id(self) -> str:
+        return f"{self.worker}-{next(self._user_numbers)}"
+
+
+_runtimes: WeakKeyDictionary[Any, Runtime] = WeakKeyDictionary()
+
+
+def install(environment: Any, runtime: Runtime) -> None:
+    """Make this the environment's runtime."""
+    _runtimes[environment] = runtime
+
+
+def runtime_of(environment: Any) -> Runtime:
+    """The environment's runtime. Raises RuntimeError outside of a test."""
+    runtime = _runtimes.get(environment)
+    if runtime is None:
+        raise RuntimeError(
+            "no test is running in this environment. With Locust as a library, call llm_users.attach(environment) "
+            "before the runner is created."
+        )
+    return runtime
+
+
+def runtime_or_none(environment: Any) -> Runtime | None:
+    """The environment's runtime, if a test has started."""
+    return _runtimes.get(environment)

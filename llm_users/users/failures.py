@@ -1,0 +1,154 @@
+"""The one classification of errors: from whatever was raised to the row's ``error_code`` and ``error_message``.
+
+Messages say what was wrong, where, and what to do, and never hold a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import httpx2
+import openai
+from locust.exception import StopUser
+
+from llm_users.record import RequestRecord
+from llm_users.secrets import redact
+from llm_users.transport.errors import TransportError
+from llm_users.transport.sse import EventTooLong
+from llm_users.users.openai_events import MalformedEvent, StreamFailure, failure_from
+
+MESSAGE_CHARACTERS = 500
+"""Longer messages are cut: some servers send a whole page of HTML."""
+
+
+CODE_CHARACTERS = 64
+"""Codes inside a stream are the provider's own text, and column values."""
+
+
+class RequestFailed(Exception):
+    """What a failed call becomes in Locust's failures table, and what it raises with ``raise_errors``."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+
+
+def failure_of(error: BaseException, base_url: str) -> tuple[str, str]:
+    """(error_code, error_message) of anything that a request can raise."""
+    code, message = _classify(error, base_url)
+    return _short(redact(code), CODE_CHARACTERS), _short(redact(message))
+
+
+def redact_fields(record: RequestRecord) -> None:
+    """Take secrets out of what a server may have put into the other columns."""
+    if record.response_id is not None:
+        record.response_id = redact(record.response_id)
+    if record.finish_reason is not None:
+        record.finish_reason = redact(record.finish_reason)
+
+
+def shows_no_secret(error: BaseException | None) -> bool:
+    """True when the error, printed with all its causes, has nothing to hide."""
+    if error is None:
+        return False
+    printed = "".join(traceback.format_exception(error))
+    return redact(printed) == printed
+
+
+def _classify(error: BaseException, base_url: str) -> tuple[str, str]:
+    if isinstance(error, gevent.Timeout):
+        return "timeout", f"the locustfile's own timeout ended the request ({error})"
+    if isinstance(error, StopUser) or not isinstance(error, Exception):
+        return "aborted", "the test or the stage ended while the request was in flight"
+    if isinstance(error, StreamFailure):
+        return error.code, f"the server reported an error inside the stream: {error.message}"
+    if isinstance(error, TransportError):
+        return error.code, str(error)
+    if isinstance(error, (MalformedEvent, EventTooLong)):
+        return "malformed", str(error)
+    if isinstance(error, openai.APIStatusError):
+        return str(error.status_code), _status_message(error, base_url)
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, TransportError):
+            return cause.code, str(cause)
+    for cause in causes:
+        if isinstance(cause, httpx2.TransportError):
+            return _sdk_code(cause), f"{base_url}: {str(cause) or type(cause).__name__}"
+    return type(error).__name__, str(error)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on: our transport's own errors come wrapped by the SDK."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _sdk_code(error: httpx2.TransportError) -> str:
+    """The code of what the SDK's own HTTP stack raises."""
+    if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+        return "connect"
+    if isinstance(error, httpx2.TimeoutException):
+        return "timeout"
+    return "reset"
+
+
+def _status_message(error: openai.APIStatusError, base_url: str) -> str:
+    status = error.status_code
+    message = _body_message(error) or error.response.reason_phrase or f"HTTP {status}"
+    path = error.request.url.path
+    if status == 401:
+        return f"{message} (the key was refused or is missing: set OPENAI_API_KEY)"
+    if status == 404 and "model" in message.lower():
+        return f"{message} (is --llm-model spelled as the server lists it under /models?)"
+    if status == 404 and not base_url.rstrip("/").endswith(("/v1", "/v1beta/openai", "/openai")):
+        return f"{message} ({path} does not exist there; does the base URL need /v1 at its end?)"
+    if status == 404:
+        return f"{message} (is {path} served there, and is --llm-model spelled as in /models?)"
+    return message
+
+
+def _body_message(error: openai.APIStatusError) -> str:
+    """The message in any of the shapes that servers send: object, string, ``detail``, plain text, nothing."""
+    text = error.response.text.strip()
+    try:
+        body: Any = json.loads(text)
+    except ValueError:
+        return _words_of_page(text) if text.startswith("<") else text
+    if isinstance(body, dict):
+        if body.get("error"):
+            return failure_from(body["error"]).message
+        detail = body.get("detail") or body.get("message") or body.get("msg")
+        if isinstance(detail, str):
+            return detail
+        if isinstance(detail, list):
+            return "; ".join(_validation(item) for item in detail)
+        return text if body else ""
+    return body if isinstance(body, str) else text
+
+
+def _words_of_page(html: str) -> str:
+    """What a page of HTML says, as of a gateway before the server."""
+    visible = re.sub(r"(?is)<(script|style|head)\b.*?</\1>", lambda m: m[0] if "<title" in m[0].lower() else " ", html)
+    return re.sub(r"<[^>]*>", " ", visible)
+
+
+def _validation(item: Any) -> str:
+    """One entry of FastAPI's ``detail`` list."""
+    if not isinstance(item, dict):
+        return str(item)
+    where = ".".join(str(part) for part in item.get("loc", []))
+    return f"{where}: {item.get('msg', '')}".strip(": ")
+
+
+def _short(message: str, most: int = MESSAGE_CHARACTERS) -> str:
+    message = " ".join(message.split())
+    return message if len(message) <= most else message[: most - 3] + "..."

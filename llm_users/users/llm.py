@@ -1,0 +1,267 @@
+"""LLMUser: asks, times, hands over the record. What is special about an API is in its subclasses.
+
+Never touches files or the web.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import gevent
+from gevent import GreenletExit
+from locust import User
+from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
+
+from llm_users import endpoint
+from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
+from llm_users.prompts import Prompt
+from llm_users.record import RequestRecord
+from llm_users.runtime import Runtime, runtime_of
+from llm_users.stage import Ticket, UserSeat
+from llm_users.transport.errors import DeadlineExceeded
+from llm_users.transport.exchange import Exchange
+from llm_users.transport.sdk import SdkExchange
+from llm_users.users.chunks import Chunks, time_tokens
+from llm_users.users.failures import RequestFailed, failure_of, redact_fields, shows_no_secret
+from llm_users.users.reading import Opened, Reader
+
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call returns, failed or not: ``record.error_code`` is empty when it succeeded."""
+
+    text: str
+    record: RequestRecord
+    reasoning: str = ""
+    finish_reason: str | None = None
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One call, as the subclass wants it made."""
+
+    api: str
+    model: str
+    prompt: Prompt
+    body: dict[str, Any]
+
+
+class LLMUser(User):
+    """Base of the User classes. Subclasses implement ``_open``, ``_decoder`` and ``_count_usage``."""
+
+    abstract = True
+
+    model: str | None = None
+    """The model to ask; None: ``--llm-model``, else the only one that the server lists."""
+
+    raise_errors: bool = False
+    """True: a failed call raises ``RequestFailed`` instead of returning an answer whose record has the error."""
+
+    request_name: str | None = None
+    """Name in Locust's table; None: the model's."""
+
+    framework: ClassVar[str] = ""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.runtime: Runtime = runtime_of(environment)
+        # Credentials in a class's own base URL stay in memory, like those of --host.
+        self.host = endpoint.clean_url(self.host or environment.host or "")
+        self._seat = UserSeat()
+        self._user_id = self.runtime.new_user_id()
+
+    @classmethod
+    def prepare_process(cls, runtime: Runtime, host: str) -> None:
+        """Called once per process and test, before any user exists: make clients, load what is slow."""
+
+    def wait_time(self) -> float:
+        """No pause between requests: the closed loop of a concurrency sweep. Override as in any Locust user."""
+        return 0.0
+
+    # What the subclasses say about their API.
+
+    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
+        raise NotImplementedError
+
+    # The one way of every request.
+
+    def _ask(self, make: Callable[[], Ask]) -> Answer:
+        """Wait for the turn, ask, time, hand over the record."""
+        call = _Call(self, self._enter())
+        try:
+            call.run(make)
+            answer = self._finish(call)
+        finally:
+            call.leave()
+        record = answer.record
+        if call.interruption is not None:
+            raise call.interruption
+        if self.raise_errors and not record.ok:
+            failed = RequestFailed(record.error_code or "", record.error_message or "")
+            raise failed from (call.error if shows_no_secret(call.error) else None)
+        return answer
+
+    def _enter(self) -> Ticket:
+        """Wait at the gate. A waiting user can be stopped at once, like one in ``wait()``."""
+        if self._state == LOCUST_STATE_STOPPING:
+            raise StopUser
+        outer = self._state
+        self._state = LOCUST_STATE_WAITING
+        ticket = self.runtime.gate.enter(self._seat)
+        self._state = LOCUST_STATE_RUNNING if outer is None else outer
+        return ticket
+
+    def _identify(self, record: RequestRecord, ticket: Ticket) -> None:
+        """The columns that are known before the request is made."""
+        runtime = self.runtime
+        record.request_id = runtime.new_request_id()
+        record.run_id = runtime.run_id
+        record.worker = runtime.worker
+        record.user_id = self._user_id
+        record.user_class = type(self).__name__
+        record.name = self.request_name or type(self).__name__
+        record.framework = runtime.options.framework or self.framework
+        record.stage = ticket.plan.stage
+        record.phase = ticket.phase
+        record.measured = int(ticket.measured)
+        record.concurrency = ticket.plan.concurrency
+
+    def _describe(self, record: RequestRecord, ask: Ask) -> None:
+        """The columns that say what was asked."""
+        record.api = ask.api
+        record.model = ask.model
+        record.name = self.request_name or ask.model
+        record.prompt_index = ask.prompt.index if ask.prompt.index >= 0 else None
+        record.requested_output_tokens = ask.prompt.max_tokens
+
+    def _finish(self, call: _Call) -> Answer:
+        """Complete the record and hand it over; whatever was measured up to an error is kept."""
+        runtime, gate = self.runtime, self.runtime.gate
+        record, opened, reader, error = call.record, call.opened, call.reader, call.error
+        chunks = opened.events.chunks if opened is not None else Chunks()
+        gaps_s, stamps_ns = reader.fill_timing(chunks)
+        if opened is not None:
+            error = error or opened.verdict()
+            record.http_status = opened.status
+            record.response_id = opened.events.response_id or opened.request_id
+            record.finish_reason = opened.events.finish_reason
+            opened.count_usage(record)
+        elif error is not None:
+            record.http_status = getattr(error, "status_code", None)
+            record.response_id = getattr(error, "request_id", None)
+        if error is not None:
+            record.error_code, record.error_message = failure_of(error, self.host or "")
+        text, reasoning = chunks.answer, chunks.reasoning
+        self._count_missing(call, text + reasoning)
+        time_tokens(record, gate.window_share(stamps_ns))
+        if opened is not None and error is None and opened.buffered(record, reader.body_reads):
+            record.error_code = "buffered"
+            record.error_message = (
+                "the answer came all at once although a stream was asked for: no first token was seen"
+            )
+            record.ttft_s = record.ttfat_s = record.tpot_s = None
+        ticket = call.ticket
+        record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns) / _NS) if reader.start_ns else None
+        record.phase_end, record.stage_end = gate.phase, gate.plan.stage
+        redact_fields(record)
+        tool_calls = opened.events.tool_calls if opened is not None else []
+        answer = Answer(text, record, reasoning, record.finish_reason, tool_calls)
+        if ticket.measured and record.ok:
+            gate.add_gap_counts(gaps_s)
+        offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.offsets else []
+        self._report(record, answer, offsets_s)
+        return answer
+
+    def _count_missing(self, call: _Call, text: str) -> None:
+        """Token counts that the server did not give come from the local tokenizer."""
+        record = call.record
+        if record.output_tokens is None and record.chunks + len(text) > 0:
+            try:
+                record.output_tokens = self._count_tokens(text)
+            except GreenletExit as killed:  # between the end of the answer and its row: the row comes first
+                call.interruption = killed
+                record.output_tokens = self.runtime.tokenizer.count(text)
+            record.output_tokens_source = "tokenizer"
+        if record.input_tokens is None and call.ask is not None and call.ask.prompt.input_tokens is not None:
+            record.input_tokens = call.ask.prompt.input_tokens
+            record.input_tokens_source = "tokenizer"
+
+    def _count_tokens(self, text: str) -> int:
+        """Count in a thread: a long text must not hold up the streams of the others."""
+        return int(gevent.get_hub().threadpool.apply(self.runtime.tokenizer.count, (text,)))
+
+    def _report(self, record: RequestRecord, answer: Answer, offsets_s: list[float]) -> None:
+        runtime = self.runtime
+        events = self.environment.events
+        runtime.on_record(record, offsets_s)
+        events.llm_request.fire(user=self, record=record)
+        if record.error_code == "aborted":
+            return
+        stats = self.environment.stats
+        if record.ok:
+            if record.ttft_s is not None:
+                stats.get(record.name, "TTFT").log(record.ttft_s * 1000, 0)
+            if record.tpot_s is not None:
+                stats.get(record.name, "TPOT").log(record.tpot_s * 1000, 0)
+        e2e_s = record.connect_s if record.end_to_end_latency_s is None else record.end_to_end_latency_s
+        events.request.fire(
+            request_type="E2E",
+            name=record.name,
+            response_time=(e2e_s or 0.0) * 1000,
+            response_length=len(answer.text),
+            exception=None if record.ok else RequestFailed(record.error_code or "", record.error_message or ""),
+            context={**self.context(), "record": record},
+            start_time=record.started_at,
+            url=self.host,
+        )
+
+
+class _Call:
+    """One request on its way: what it was asked, what came back, how it ended."""
+
+    def __init__(self, user: LLMUser, ticket: Ticket) -> None:
+        self._user = user
+        runtime = user.runtime
+        self.ticket = ticket
+        self.record = RequestRecord()
+        fast = runtime.options.transport == "fast"
+        self.exchange: Exchange | SdkExchange = Exchange(runtime.pool) if fast else SdkExchange()
+        self.reader = Reader(user, self.record, self.exchange)
+        self.ask: Ask | None = None
+        self.opened: Opened | None = None
+        self.error: BaseException | None = None
+        self.interruption: BaseException | None = None
+        """What ends the user, not only the request: raised again when the row is written."""
+        user._identify(self.record, ticket)
+
+    def run(self, make: Callable[[], Ask]) -> None:
+        """Ask and read. Never raises: how it ended is in ``error`` and ``interruption``."""
+        user = self._user
+        timeout_s = user.runtime.options.timeout_s
+        late = DeadlineExceeded(f"no complete answer within {timeout_s:g} s (--llm-timeout)")
+        try:
+            self.ask = make()
+            user._describe(self.record, self.ask)
+            with gevent.Timeout(timeout_s, late):
+                self.opened = user._open(self.ask, self.exchange)
+                self.reader.read(self.opened)
+        except BaseException as raised:
+            if not isinstance(raised, Exception) or isinstance(raised, StopUser):
+                self.interruption = raised
+            if not self.reader.finished:  # an answer that was read to its end has succeeded
+                self.error = raised
+                self.reader.failed()
+        finally:
+            self.exchange.release()
+
+    def leave(self) -> None:
+        """Give the ticket back."""
+        record = self.record
+        code = None if record.ok else record.error_code
+        self._user.runtime.gate.leave(self.ticket, self._user._seat, code, record.error_message)

@@ -1,0 +1,310 @@
+"""OpenAIUser: chat completions and legacy completions through the openai SDK, streamed.
+
+The SDK does what users rely on it for (keys, base URL, headers, request building, error types); its typed stream is
+left alone, since it costs several times what decoding does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import httpx2
+import openai
+
+from llm_users import endpoint, secrets
+from llm_users.prompts import Prompt
+from llm_users.record import RequestRecord
+from llm_users.runtime import Runtime
+from llm_users.transport.errors import BadResponse
+from llm_users.transport.exchange import CURRENT, Exchange
+from llm_users.transport.httpx import GeventTransport, origin_of
+from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.sse import SseDecoder
+from llm_users.users.llm import Answer, Ask, LLMUser
+from llm_users.users.openai_events import OpenAIEvents
+from llm_users.users.reading import Opened
+
+CHAT, COMPLETIONS = "openai-chat", "openai-completions"
+_PATHS = {CHAT: "/chat/completions", COMPLETIONS: "/completions"}
+
+_KEYED_HOSTS = ("api.openai.com",)
+_USAGE_REFUSALS = (400, 422)
+_LOGGING_PACKAGES = ("openai", "httpx2", "httpcore2")
+
+
+class OpenAIUser(LLMUser):
+    """A user of an OpenAI-compatible endpoint; ``host`` is the base URL as the SDK expects it (``.../v1``).
+
+    Example::
+
+        from locust import task
+        from llm_users import OpenAIUser
+
+        class Chat(OpenAIUser):
+            @task
+            def ask(self):
+                answer = self.chat("Why is the sky blue?")
+    """
+
+    abstract = True
+    framework: ClassVar[str] = "openai"
+
+    default_headers: ClassVar[dict[str, str]] = {}
+    """Extra headers of every request of this class."""
+
+    @classmethod
+    def prepare_process(cls, runtime: Runtime, host: str) -> None:
+        cls._client(runtime, host)
+
+    def chat(
+        self, prompt: str | None = None, *, messages: Sequence[dict[str, Any]] | None = None, **body: Any
+    ) -> Answer:
+        """One streamed chat completion.
+
+        ``prompt`` is the user's text; ``messages`` a whole conversation; with neither, the next prompt of the run's
+        source is asked. Other keywords go into the request's body (``temperature=0``, ``max_tokens=64``).
+        """
+        return self._ask(lambda: self._chat_ask(prompt, messages, body))
+
+    def complete(self, prompt: str | None = None, **body: Any) -> Answer:
+        """One streamed legacy completion; without ``prompt``, of the next prompt of the run's source."""
+        return self._ask(lambda: self._completion_ask(prompt, body))
+
+    def _chat_ask(self, text: str | None, messages: Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
+        prompt = self._prompt(text, messages)
+        turns = prompt.messages or [{"role": "user", "content": prompt.text}]
+        return self._make_ask(CHAT, prompt, {"messages": turns}, body)
+
+    def _completion_ask(self, text: str | None, body: dict[str, Any]) -> Ask:
+        prompt = self._prompt(text, None)
+        flat = prompt.text
+        if flat is None:
+            flat = "\n\n".join(str(turn.get("content", "")) for turn in prompt.messages or [])
+        return self._make_ask(COMPLETIONS, prompt, {"prompt": flat}, body)
+
+    def _make_ask(self, api: str, prompt: Prompt, content: dict[str, Any], extra: dict[str, Any]) -> Ask:
+        model = self._model()
+        body: dict[str, Any] = {"model": model, **content, "stream": True}
+        if prompt.max_tokens is not None:
+            body["max_tokens"] = prompt.max_tokens
+        body.update(self.runtime.options.extra_body)
+        body.update(extra)
+        cap = body.get("max_tokens") or body.get("max_completion_tokens")
+        if "max_completion_tokens" in body and "max_tokens" not in {**self.runtime.options.extra_body, **extra}:
+            body.pop("max_tokens", None)
+            cap = body["max_completion_tokens"]
+        if cap != prompt.max_tokens:
+            prompt = Prompt(prompt.index, prompt.text, prompt.messages, prompt.input_tokens, cap)
+        return Ask(api, str(body["model"]), prompt, body)
+
+    def _prompt(self, text: str | None, messages: Sequence[dict[str, Any]] | None) -> Prompt:
+        if messages is not None:
+            return Prompt(-1, None, [dict(message) for message in messages], None, None)
+        if text is not None:
+            return Prompt(-1, text, None, self._count_tokens(text), None)
+        return self.runtime.next_prompt()
+
+    def _model(self) -> str:
+        model = type(self).model or self.runtime.model
+        if model is None:
+            raise ValueError("no model: give --llm-model, or set `model` on the user class")
+        return model
+
+    # The wire.
+
+    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
+        client = self._client(self.runtime, self.host or "")
+        if isinstance(exchange, Exchange):
+            exchange.reserve(origin_of(client.base_url))
+        self.runtime.starts.wait()
+        usage = endpoint.usage_of(str(client.base_url))
+        if usage.asked and "stream_options" not in ask.body:
+            body = {**ask.body, "stream_options": {"include_usage": True}}
+            try:
+                response = self._post(client, ask, body, exchange)
+            except openai.APIStatusError as error:
+                if error.status_code not in _USAGE_REFUSALS or not usage.may_be_refusal(error.response.text):
+                    raise
+                response = self._post_without_usage(client, ask, exchange, usage, error)
+            else:
+                usage.accepted()
+        else:
+            response = self._post(client, ask, ask.body, exchange)
+        return _OpenedSse(response, usage, self.runtime.note)
+
+    def _post_without_usage(
+        self,
+        client: openai.OpenAI,
+        ask: Ask,
+        exchange: Exchange | SdkExchange,
+        usage: endpoint.UsageSupport,
+        refusal: openai.APIStatusError,
+    ) -> httpx2.Response:
+        """Once more without the field that the server may have refused."""
+        try:
+            response = self._post(client, ask, ask.body, exchange)
+        except openai.APIStatusError:
+            usage.not_the_cause()
+            raise refusal from None
+        usage.refused()
+        self.runtime.note(
+            f"{ask.model}: the server refuses stream_options.include_usage; output tokens are counted here"
+        )
+        return response
+
+    def _post(
+        self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange
+    ) -> httpx2.Response:
+        if isinstance(exchange, Exchange):
+            CURRENT.set(exchange)
+        else:
+            exchange.mark_sent()
+        try:
+            response = client.post(_PATHS[ask.api], cast_to=object, body=body, stream=True, stream_cls=_Unread).response
+        finally:
+            CURRENT.set(None)
+        if isinstance(exchange, SdkExchange):
+            exchange.body = response
+        return response
+
+    @classmethod
+    def _client(cls, runtime: Runtime, host: str) -> openai.OpenAI:
+        """The process's client for this base URL and these headers."""
+        host = endpoint.clean_url(host)
+        options = runtime.options
+        headers = {**cls.default_headers, **endpoint.headers_from_environment(options.header_variables)}
+        key = (cls.__name__, host, tuple(sorted(headers.items())))
+        client: openai.OpenAI | None = runtime.clients.get(key)
+        if client is None:
+            client = runtime.clients[key] = _make_client(runtime, host, headers)
+        return client
+
+    @classmethod
+    def listed_models(cls, runtime: Runtime, host: str) -> list[str]:
+        """The models that the server lists. Raises the SDK's errors."""
+        return [model.id for model in cls._client(runtime, host).models.list()]
+
+
+def _make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> openai.OpenAI:
+    secrets.redact_logs(_LOGGING_PACKAGES)
+    sent = dict(headers)
+    authorization = endpoint.authorization_of(host)
+    key = os.environ.get("OPENAI_API_KEY") or None
+    secrets.remember(key)
+    keyless = key is None and not authorization and httpx2.URL(host).host not in _KEYED_HOSTS
+    if authorization:
+        sent["Authorization"] = authorization
+    elif keyless and not any(name.lower() == "authorization" for name in sent):
+        runtime.note("no OPENAI_API_KEY in the environment: requests carry no key")
+    settings: dict[str, Any] = {"follow_redirects": True}  # as the SDK's own client does
+    if keyless:
+        settings["event_hooks"] = {"request": [_without_placeholder]}
+    if runtime.options.transport == "fast":
+        http_client = httpx2.Client(transport=GeventTransport(runtime.pool), **settings)
+    else:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        http_client = openai.DefaultHttpxClient(limits=limits, **settings)
+    return openai.OpenAI(
+        # The SDK insists on a key; a server that needs none gets none.
+        api_key=_PLACEHOLDER if keyless or authorization else None,
+        base_url=host,
+        max_retries=0,  # a retry would hide throttling inside the time to first token
+        timeout=httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
+        default_headers=sent,
+        default_query=endpoint.query_of(host),
+        http_client=http_client,
+    )
+
+
+_PLACEHOLDER = "no-key"
+
+_AT_ONCE_SHARE = 0.05
+"""An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
+
+
+def _without_placeholder(request: httpx2.Request) -> None:
+    if request.headers.get("authorization") == f"Bearer {_PLACEHOLDER}":
+        del request.headers["authorization"]
+
+
+class _Unread(openai.Stream[object]):
+    """The SDK's stream class, without its decoding: only carries the response to us."""
+
+    def __init__(self, *, cast_to: Any, response: httpx2.Response, client: Any, options: Any = None) -> None:  # noqa: ARG002
+        self.response = response
+
+
+class _WholeBody:
+    """Decoder of an unstreamed body: one event, at the end."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def feed(self, piece: bytearray) -> list[bytes]:
+        self._parts.append(bytes(piece))
+        return []
+
+    def finish(self) -> list[bytes]:
+        return [b"".join(self._parts)]
+
+
+class _OpenedSse(Opened):
+    """An answer in server-sent events, or in one JSON body from a server that does not stream."""
+
+    def __init__(self, response: httpx2.Response, usage: endpoint.UsageSupport, note: Callable[[str], None]) -> None:
+        super().__init__(response.status_code, response.headers.get("x-request-id"))
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise BadResponse(f"the stream came compressed ({encoding}) although that was refused; switch it off there")
+        self._usage = usage
+        self._note = note
+        content_type = response.headers.get("content-type", "").lower()
+        self._framed = "content-length" in response.headers
+        self._chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
+        self._whole = "json" in content_type
+        if content_type.startswith("text/html"):
+            raise BadResponse("the server answered with a page of HTML; is the base URL that of the API?")
+        self.events: OpenAIEvents = OpenAIEvents()
+        self.decoder = _WholeBody() if self._whole else SseDecoder()
+        # Bound here: one call less per event.
+        self.take = self._take_whole if self._whole else self.events.take  # type: ignore[method-assign, assignment]
+
+    def _take_whole(self, data: bytes, _stamp_ns: int, _clock_ns: int) -> None:
+        self.events.take_whole(data)
+
+    def buffered(self, record: RequestRecord, body_reads: int) -> bool:
+        if self._whole:
+            return True
+        if self._chunked or record.ttft_s is None or record.last_token_s is None:
+            return False
+        # A body whose length was announced existed before it was sent; a large one comes in several reads.
+        at_once = self._framed and record.last_token_s - record.ttft_s < _AT_ONCE_SHARE * record.ttft_s
+        return body_reads <= 1 or at_once
+
+    def count_usage(self, record: RequestRecord) -> None:
+        usage = self.events.usage
+        if not isinstance(usage, dict):
+            if self.events.complete and self._usage.missing():
+                self._note(f"{record.model}: the server sends no usage; output tokens are counted here")
+            return
+        output, prompt = _count(usage.get("completion_tokens")), _count(usage.get("prompt_tokens"))
+        if output is not None and (output or not record.chunks):
+            record.output_tokens, record.output_tokens_source = output, "usage"
+        if prompt is not None:
+            record.input_tokens, record.input_tokens_source = prompt, "usage"
+        record.cached_tokens = _count(_inside(usage, "prompt_tokens_details", "cached_tokens"))
+        record.reasoning_tokens = _count(_inside(usage, "completion_tokens_details", "reasoning_tokens"))
+
+
+def _inside(usage: dict[str, Any], group: str, name: str) -> Any:
+    details = usage.get(group)
+    return details.get(name) if isinstance(details, dict) else None
+
+
+def _count(value: Any) -> int | None:
+    """A token count, if this is one (some servers send 12.0)."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return int(value)
+    return None

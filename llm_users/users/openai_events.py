@@ -1,0 +1,278 @@
+"""The events of OpenAI's streams, chat and legacy completions, in the dialects that servers speak.
+
+Bytes of one event in, chunks out. Knows no transport and no Locust.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from llm_users.transport.errors import BadResponse
+from llm_users.transport.sse import NamedEvent
+from llm_users.users.chunks import Chunks
+
+REASONING_NAMES = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+"""Where servers put reasoning: DeepSeek, SGLang, llama.cpp the first; vLLM, OpenRouter, Groq, Ollama the second."""
+
+_DONE = b"[DONE]"
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    thinking: Any = None
+    refusal: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    index: int = 0
+    message: Any = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    id: str | None = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+class MalformedEvent(BadResponse):
+    """An event that is not the JSON it should be."""
+
+
+class StreamFailure(Exception):
+    """An error that the server reported inside the stream. ``code`` is the provider's own."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class OpenAIEvents:
+    """Takes the data of one event after the other; keeps the chunks and what the server said besides."""
+
+    def __init__(self) -> None:
+        self.chunks = Chunks()
+        self.response_id: str | None = None
+        self.finish_reason: str | None = None
+        self.done = False  # [DONE] was seen
+        self.usage: dict[str, Any] | None = None
+        self.tool_calls: list[dict[str, Any]] = []
+
+    @property
+    def complete(self) -> bool:
+        """True when the answer ended with a terminator: a finish reason or [DONE]."""
+        return self.done or self.finish_reason is not None
+
+    @property
+    def empty(self) -> bool:
+        """True when there was no output: no text, no reasoning, no tool call."""
+        chunks = self.chunks
+        return not (any(chunks.texts) or chunks.reasoning_at or self.tool_calls)
+
+    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
+        """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
+        if data == _DONE:
+            self.done = True
+            return
+        if type(data) is NamedEvent and data.name == "error":
+            raise failure_from(_json_or_text(data))
+        try:
+            event = _decode_event(data)
+        except msgspec.ValidationError:
+            event = self._unusual(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if not data.strip():  # a keep-alive
+                return
+            raise _not_an_event(data, error) from None
+        if event.error:
+            raise failure_from(event.error)
+        if event.choices is None and event.usage is None:
+            _refuse_bare_error(data)
+        if self.response_id is None:
+            self.response_id = event.id
+        if event.usage and type(event.usage) is dict:
+            self.usage = event.usage
+        if event.choices:
+            for choice in event.choices:
+                self._choice(choice, stamp_ns, clock_ns)
+
+    def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
+        if choice.finish_reason:
+            self.finish_reason = choice.finish_reason
+        delta = choice.delta
+        if delta is None:
+            if choice.text:
+                self.chunks.add(stamp_ns, clock_ns, choice.text, "")
+            return
+        content = delta.content
+        if type(content) is str:
+            if content and delta.tool_calls is None and delta.reasoning_content is None and delta.reasoning is None:
+                self.chunks.add(stamp_ns, clock_ns, content, "")
+                return
+            answer, reasoning = content, ""
+        else:
+            answer, reasoning = _parts(content) if content else ("", "")
+        reasoning = reasoning or next((v for n in REASONING_NAMES if type(v := getattr(delta, n)) is str and v), "")
+        if type(delta.refusal) is str:
+            answer += delta.refusal
+        if delta.tool_calls:
+            answer += self._tool_fragments(delta.tool_calls)
+        if type(delta.function_call) is dict:
+            answer += _text_of(delta.function_call.get("name")) + _text_of(delta.function_call.get("arguments"))
+        if answer or reasoning:
+            self.chunks.add(stamp_ns, clock_ns, answer, reasoning)
+
+    def _tool_fragments(self, fragments: Any) -> str:
+        """Assemble tool calls; returns the text that these fragments brought."""
+        text = ""
+        for fragment in _list_of(fragments):
+            if not isinstance(fragment, dict):
+                continue
+            index = fragment.get("index")
+            place = index if isinstance(index, int) and 0 <= index <= len(self.tool_calls) else len(self.tool_calls)
+            if place == len(self.tool_calls):
+                self.tool_calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
+            call = self.tool_calls[place]
+            call["id"] = call["id"] or fragment.get("id")
+            function = fragment.get("function")
+            if isinstance(function, dict):
+                name, arguments = _text_of(function.get("name")), _text_of(function.get("arguments"))
+                call["function"]["name"] += name
+                call["function"]["arguments"] += arguments
+                text += name + arguments
+        return text
+
+    def _unusual(self, data: bytes) -> _Event:
+        """Valid JSON of an unexpected shape: take what can be understood."""
+        try:
+            value = json.loads(data)
+        except ValueError as error:
+            raise _not_an_event(data, error) from None
+        if not isinstance(value, dict):
+            raise _not_an_event(data, TypeError(f"a {type(value).__name__} where an object belongs"))
+        choices = []
+        for raw in _list_of(value.get("choices")):
+            if isinstance(raw, dict):
+                delta = raw.get("delta")
+                known = (
+                    {k: v for k, v in delta.items() if k in _Delta.__struct_fields__}
+                    if isinstance(delta, dict)
+                    else None
+                )
+                reason = raw.get("finish_reason")
+                choices.append(
+                    _Choice(
+                        delta=_Delta(**known) if known is not None else None,
+                        text=_text_of(raw.get("text")) or None,
+                        finish_reason=None if reason is None else str(reason),
+                        message=raw.get("message"),
+                    )
+                )
+        identifier = value.get("id")
+        return _Event(
+            id=None if identifier is None else str(identifier),
+            choices=choices,
+            usage=value.get("usage"),
+            error=value.get("error"),
+        )
+
+    def take_whole(self, body: bytes) -> None:
+        """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
+        try:
+            value = json.loads(body)
+        except ValueError as error:
+            raise _not_an_event(body, error) from None
+        if not isinstance(value, dict):
+            raise _not_an_event(body, TypeError(f"a {type(value).__name__} where an object belongs"))
+        if value.get("error"):
+            raise failure_from(value["error"])
+        if "choices" not in value:
+            _refuse_bare_error(body)
+        identifier, usage = value.get("id"), value.get("usage")
+        self.response_id = None if identifier is None else str(identifier)
+        self.usage = usage if isinstance(usage, dict) else None
+        for choice in _list_of(value.get("choices")):
+            if isinstance(choice, dict):
+                self._whole_choice(choice)
+
+    def _whole_choice(self, choice: dict[str, Any]) -> None:
+        message = choice.get("message")
+        fields = message if isinstance(message, dict) else {}
+        content = fields.get("content")
+        answer, reasoning = _parts(content) if isinstance(content, list) else (_text_of(content), "")
+        reasoning = reasoning or next((v for n in REASONING_NAMES if (v := _text_of(fields.get(n)))), "")
+        texts = self.chunks.texts
+        if reasoning:
+            self.chunks.reasoning_at[len(texts)] = reasoning
+        texts.append(answer or _text_of(choice.get("text")) or _text_of(fields.get("refusal")))
+        reason = choice.get("finish_reason")
+        self.finish_reason = str(reason) if reason else self.finish_reason
+        self.tool_calls += [call for call in _list_of(fields.get("tool_calls")) if isinstance(call, dict)]
+
+
+def failure_from(error: Any) -> StreamFailure:
+    """Code and message of an error in any of the shapes that servers send."""
+    if isinstance(error, dict):
+        inner = error.get("error")
+        if isinstance(inner, (dict, str)) and "message" not in error:
+            return failure_from(inner)
+        message = error.get("message") or error.get("detail") or json.dumps(error)
+        code = error.get("code") or error.get("type") or "error"
+        return StreamFailure(str(code), message if isinstance(message, str) else json.dumps(message))
+    return StreamFailure("error", str(error))
+
+
+def _parts(content: Any) -> tuple[str, str]:
+    """(answer, reasoning) of content given as a list of typed parts, as Mistral's reasoning models do."""
+    answer = reasoning = ""
+    for part in _list_of(content):
+        if not isinstance(part, dict):
+            continue
+        if part.get("type") in ("thinking", "reasoning"):
+            inner = part.get("thinking") or part.get("text") or part.get("reasoning")
+            reasoning += inner if isinstance(inner, str) else "".join(_parts(inner))
+        else:
+            answer += _text_of(part.get("text"))
+    return answer, reasoning
+
+
+def _refuse_bare_error(data: bytes) -> None:
+    """Some servers send an error without the word: ``{"object": "error", ...}``, ``{"detail": ...}``."""
+    value = json.loads(data)
+    if value.get("object") == "error" or "detail" in value or ("message" in value and "code" in value):
+        raise failure_from(value)
+
+
+def _json_or_text(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data.decode("utf-8", "replace")
+
+
+def _list_of(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text_of(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _not_an_event(data: bytes, error: Exception) -> MalformedEvent:
+    shown = data[:80].decode("utf-8", "replace")
+    return MalformedEvent(f"an event of the stream is not valid JSON ({error}): {shown!r}")

@@ -1,0 +1,191 @@
+"""Reading one answer: from the arrivals of the transport to chunks with stamps. The hot path.
+
+Knows the record and the extension's two token events; not how requests are made or counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from llm_users.record import RequestRecord
+from llm_users.transport import clock
+from llm_users.transport.errors import BadResponse, ConnectionLost, ResponseCut
+from llm_users.transport.exchange import Exchange
+from llm_users.transport.sdk import SdkExchange
+from llm_users.users.chunks import Chunks, time_chunks
+
+_NS = 1_000_000_000
+
+
+class Events(Protocol):
+    """What a stream's events add up to. One implementation per wire format."""
+
+    chunks: Chunks
+    response_id: str | None
+    finish_reason: str | None
+    tool_calls: list[dict[str, Any]]
+    done: bool
+    """Nothing more will come: stop reading."""
+
+    @property
+    def complete(self) -> bool:
+        """True when the answer ended with a terminator."""
+
+    @property
+    def empty(self) -> bool:
+        """True when there was no output of any kind."""
+
+
+class Decoder(Protocol):
+    """From pieces of a body to the data of events."""
+
+    def feed(self, piece: bytearray) -> list[bytes]:
+        """The events that ended in this piece."""
+
+    def finish(self) -> list[bytes]:
+        """What is left at the end of the body."""
+
+
+class EmptyAnswer(BadResponse):
+    """A complete answer without output."""
+
+    code = "empty"
+
+
+class Opened:
+    """An answer that has begun: how to read it and what to make of its end. One subclass per wire format."""
+
+    events: Events
+    decoder: Decoder
+
+    def __init__(self, status: int, request_id: str | None) -> None:
+        self.status = status
+        self.request_id = request_id
+
+    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
+        """One event's data and the two stamps of the read that completed it."""
+        raise NotImplementedError
+
+    def buffered(self, record: RequestRecord, body_reads: int) -> bool:  # noqa: ARG002 - for subclasses
+        """True when the answer came all at once although a stream was asked for."""
+        return False
+
+    def verdict(self) -> Exception | None:
+        """What was wrong with an answer that ended without an error."""
+        if not self.events.complete:
+            return ResponseCut("the stream ended without its terminator (finish reason or [DONE])")
+        if self.events.empty:
+            return EmptyAnswer("the answer ended properly without any output")
+        return None
+
+    def count_usage(self, record: RequestRecord) -> None:
+        """Fill the token counts that the server gave."""
+        raise NotImplementedError
+
+
+class Reader:
+    """Reads one answer and stamps it."""
+
+    def __init__(self, user: Any, record: RequestRecord, exchange: Exchange | SdkExchange) -> None:
+        self._user = user
+        self._record = record
+        self._exchange = exchange
+        self._first_told = False
+        self._told = 0
+        self._end_stamp_ns = self._end_clock_ns = 0
+        self.finished = False
+        """The answer was read to its end."""
+
+    def read(self, opened: Opened) -> None:
+        """Take every event of the stream. Raises what the transport and the events raise."""
+        exchange, events = self._exchange, opened.events
+        feed, take = opened.decoder.feed, opened.take
+        seen = events.chunks.stamps_ns
+        has_listeners = self._user.environment.events.llm_token._handlers
+        stamp_ns = clock_ns = 0
+        try:
+            for stamp_ns, clock_ns, pieces in exchange.arrivals():
+                for piece in pieces:
+                    for data in feed(piece):
+                        take(data, stamp_ns, clock_ns)
+                if seen and (has_listeners or not self._first_told):
+                    self._tell(events.chunks)
+                if events.done:
+                    break
+        except ConnectionLost:
+            if not events.complete:
+                raise
+        self._take_rest(opened, stamp_ns, clock_ns)
+        self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
+        self.finished = True
+        if seen:
+            self._tell(events.chunks)
+        exchange.drain()
+
+    def _take_rest(self, opened: Opened, stamp_ns: int, clock_ns: int) -> None:
+        """What the stream ended in the middle of: a whole event without its blank line, or a part of one."""
+        for data in opened.decoder.finish():
+            try:
+                opened.take(data, stamp_ns, clock_ns)
+            except BadResponse:
+                if not opened.events.complete:
+                    raise ResponseCut("the stream ended in the middle of an event") from None
+
+    def _tell(self, chunks: Chunks) -> None:
+        """Fire the public events for what is new."""
+        hooks = self._user.environment.events
+        request_id = self._record.request_id
+        if not self._first_told:
+            self._first_told = True
+            first_ns = chunks.stamps_ns[0] or chunks.clocks_ns[0]
+            ttft_s = (first_ns - self._exchange.sent_ns) / _NS
+            hooks.llm_first_token.fire(user=self._user, request_id=request_id, ttft_s=ttft_s)
+        if not hooks.llm_token._handlers:
+            return
+        for index in range(self._told, len(chunks.stamps_ns)):
+            hooks.llm_token.fire(
+                user=self._user,
+                request_id=request_id,
+                index=index,
+                stamp_ns=chunks.stamps_ns[index] or chunks.clocks_ns[index],
+                piece=chunks.piece(index),
+            )
+        self._told = len(chunks.stamps_ns)
+
+    def failed(self) -> None:
+        """The request ended here and now, with an error."""
+        if not self.finished and self._exchange.sent_ns:
+            self._end_clock_ns = clock.now_ns()
+
+    @property
+    def sent_ns(self) -> int:
+        """t0, or 0 when the request was never sent."""
+        return self._exchange.sent_ns
+
+    @property
+    def start_ns(self) -> int:
+        """The end of the queue: t0, or the start of connecting when that failed; 0 when it never came to that."""
+        return self._exchange.sent_ns or self._exchange.connect_started_ns
+
+    @property
+    def body_reads(self) -> int:
+        """Reads of the socket that brought a part of the body."""
+        return self._exchange.body_reads
+
+    def fill_timing(self, chunks: Chunks) -> tuple[list[float], list[int]]:
+        """Fill the timing columns; returns the chunk gaps in seconds and the stamps they come from."""
+        exchange, record = self._exchange, self._record
+        record.reads, record.reconnects = exchange.reads, exchange.reconnects
+        if exchange.sent_wall_ns:
+            record.started_at = exchange.sent_wall_ns / _NS
+            record.connect_s = exchange.connect_ns / _NS
+        stamps_ns, source = chunks.trusted_stamps_ns(clock_moved=bool(chunks.stamps_ns) and exchange.clock_moved())
+        gaps_s = time_chunks(record, chunks, stamps_ns, exchange.sent_ns)
+        if stamps_ns:
+            record.stamp_source = source
+        end_ns = self._end_clock_ns
+        if source == "kernel" and self._end_stamp_ns:
+            end_ns = max(self._end_stamp_ns, stamps_ns[-1])
+        if exchange.sent_ns and end_ns:
+            record.end_to_end_latency_s = (end_ns - exchange.sent_ns) / _NS
+        return gaps_s, stamps_ns
