@@ -1,0 +1,106 @@
+"""The files of one run: rows, stages, gaps, offsets, manifest, all named by one prefix.
+
+Knows columns and paths; not where the rows come from.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from llm_users.quantile import DurationHistogram
+from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, StageRecord, cell
+
+GAP_COLUMNS = ("stage", "bucket", "lower_s", "upper_s", "count")
+OFFSET_COLUMNS = ("request_id", "offsets_s")
+SUFFIXES = ("_llm_requests.csv", "_llm_stages.csv", "_llm_gaps.csv", "_llm_offsets.csv", "_llm_run.json")
+
+
+def check_prefix(prefix: str) -> None:
+    """Make the prefix's folder and see that files can be written there. Raises OSError with a kind message."""
+    folder = Path(prefix).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{Path(prefix).name}_llm_write_test_{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"cannot write files into {str(folder)!r}: {error.strerror}. Give another place with --csv FOLDER/NAME."
+        ) from error
+
+
+def move_aside(prefix: str) -> str | None:
+    """Rename the files of an earlier start with this prefix to the next free ``PREFIX.N_...``; returns that prefix."""
+    present = [suffix for suffix in SUFFIXES if Path(prefix + suffix).exists()]
+    if not present:
+        return None
+    folder, name = Path(prefix).parent, Path(prefix).name
+    taken = [
+        int(match[1])
+        for path in folder.glob(f"{name}.*_llm_*")
+        if (match := re.match(re.escape(name) + r"\.(\d+)_llm_", path.name))
+    ]
+    aside = f"{prefix}.{max(taken, default=0) + 1}"
+    for suffix in present:
+        Path(prefix + suffix).rename(aside + suffix)
+    return aside
+
+
+class RunFiles:
+    """The open files of a run. Every CSV has its header from the start."""
+
+    def __init__(self, prefix: str, *, offsets: bool) -> None:
+        self.prefix = prefix
+        self._files: list[TextIO] = []
+        self._requests = self._open("_llm_requests.csv", [column.name for column in REQUEST_COLUMNS])
+        self._stages = self._open("_llm_stages.csv", [column.name for column in STAGE_COLUMNS])
+        self._gaps = self._open("_llm_gaps.csv", GAP_COLUMNS)
+        self._offsets = self._open("_llm_offsets.csv", OFFSET_COLUMNS) if offsets else None
+        if self._offsets is None:
+            Path(prefix + "_llm_offsets.csv").unlink(missing_ok=True)  # of an earlier run with this prefix
+        self.flush()
+
+    def write_request(self, row: Iterable[Any]) -> None:
+        """One packed request record."""
+        self._requests.writerow([cell(value) for value in row])
+
+    def write_stage(self, record: StageRecord) -> None:
+        self._stages.writerow([cell(getattr(record, column.name)) for column in STAGE_COLUMNS])
+
+    def write_gaps(self, stage: int, counts: Mapping[int, int]) -> None:
+        """The histogram of a stage's chunk gaps, one line per bucket."""
+        for bucket in sorted(counts):
+            low_s, high_s = DurationHistogram.bounds_s(bucket)
+            self._gaps.writerow([stage, bucket, cell(low_s), cell(high_s), counts[bucket]])
+
+    def write_offsets(self, request_id: str, offsets_s: Iterable[float]) -> None:
+        """Arrival of every chunk of a request, in seconds from t0, separated by spaces."""
+        if self._offsets is not None:
+            self._offsets.writerow([request_id, " ".join(f"{offset:.6f}" for offset in offsets_s)])
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        path = Path(self.prefix + "_llm_run.json")
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(manifest, indent=2, default=str) + "\n", encoding="utf-8")
+        part.replace(path)
+
+    def flush(self) -> None:
+        for file in self._files:
+            file.flush()
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def _open(self, suffix: str, header: Iterable[str]) -> Any:
+        file = Path(self.prefix + suffix).open("w", newline="", encoding="utf-8")  # noqa: SIM115 - closed with the run
+        self._files.append(file)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        return writer

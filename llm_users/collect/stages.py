@@ -1,0 +1,134 @@
+"""From rows and workers' totals to the row of a stage. Runs where the rows are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_users.collect.health import verdict
+from llm_users.quantile import DurationHistogram
+from llm_users.record import RequestRecord, StageRecord
+from llm_users.stage import StageTotals
+
+THROTTLED = ("429", "throttlingexception")
+
+
+@dataclass
+class _Tally:
+    """What a stage's rows add up to."""
+
+    started: int = 0
+    measured: int = 0
+    ok: int = 0
+    failed: int = 0
+    throttled: int = 0
+    aborted: int = 0
+    window_tokens: float = 0.0
+    tokens: int = 0
+    chunks: int = 0
+    token_chunks: int = 0  # chunks of the rows whose tokens are known
+    coalesced: int = 0
+    sources: set[str] = field(default_factory=set)
+    queue: DurationHistogram = field(default_factory=DurationHistogram)
+
+
+class StageBook:
+    """Adds up rows by stage as they come; memory does not depend on their number."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[int, _Tally] = {}
+
+    def add(self, record: RequestRecord) -> None:
+        """One row, measured or not."""
+        tally = self._tallies.setdefault(record.stage, _Tally())
+        tally.started += 1
+        tally.window_tokens += record.window_tokens or 0.0
+        if not record.measured:
+            return
+        tally.measured += 1
+        if record.ok:
+            tally.ok += 1
+        elif record.error_code == "aborted":
+            tally.aborted += 1
+        else:
+            tally.failed += 1
+            tally.throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
+        if record.queue_s is not None:
+            tally.queue.add(record.queue_s)
+        tally.chunks += record.chunks
+        tally.coalesced += record.coalesced
+        if record.output_tokens is not None and record.chunks:
+            tally.tokens += record.output_tokens
+            tally.token_chunks += record.chunks
+        if record.stamp_source:
+            tally.sources.add(record.stamp_source)
+
+    def counts(self, stage: int) -> tuple[int, int, int]:
+        """(measured, failed, aborted) rows of a stage so far."""
+        tally = self._tallies.get(stage, _Tally())
+        return tally.measured, tally.failed, tally.aborted
+
+    @property
+    def started(self) -> int:
+        """Rows of the run so far."""
+        return sum(tally.started for tally in self._tallies.values())
+
+    def record(self, stage: int, concurrency: int, totals: Sequence[StageTotals]) -> StageRecord:
+        """The stage's row. Windows are each worker's own; their user-weighted mean stands for the stage."""
+        tally = self._tallies.get(stage, _Tally())
+        active = [part for part in totals if part.window_s > 0]
+        users = sum(part.users for part in active) or len(active)
+        measure_s = sum(part.window_s * (part.users or 1) for part in active) / users if active else None
+        lag = DurationHistogram()
+        for part in totals:
+            lag.merge(part.lag_counts)
+        lags = [DurationHistogram(part.lag_counts).quantile(0.99) for part in totals if part.lag_counts]
+        starts = sum(part.starts for part in totals)
+        result = StageRecord(
+            stage=stage,
+            concurrency=concurrency,
+            measure_started_at=min((p.measure_started_at for p in totals if p.measure_started_at), default=None),
+            measure_s=measure_s,
+            requests_started=tally.started,
+            requests_measured=tally.measured,
+            requests_ok=tally.ok,
+            requests_failed=tally.failed,
+            requests_throttled=tally.throttled,
+            requests_aborted=tally.aborted,
+            window_tokens=tally.window_tokens,
+            client_cpu_s=sum(part.cpu_s for part in totals),
+            client_cpu_share_max=max((part.cpu_s / part.window_s for part in active), default=None),
+            lag_p99_s=max(lags, default=None),
+            queue_p99_s=tally.queue.quantile(0.99) if tally.queue.total else None,
+            forced_start_share=sum(part.forced for part in totals) / starts if starts else None,
+            coalesced_share=tally.coalesced / tally.chunks if tally.chunks else None,
+            tokens_per_chunk=tally.tokens / tally.token_chunks if tally.token_chunks else None,
+            stamp_source=_one_of(tally.sources),
+        )
+        if measure_s:
+            result.output_throughput_token_per_s = tally.window_tokens / measure_s
+            result.request_throughput_per_s = sum(part.measured for part in totals) / measure_s
+            result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s
+        result.health = verdict(result)
+        return result
+
+
+def _one_of(sources: set[str]) -> str | None:
+    if not sources:
+        return None
+    return sources.pop() if len(sources) == 1 else "mixed"
+
+
+def gap_counts(totals: Sequence[StageTotals]) -> dict[int, int]:
+    """The workers' gap histograms as one."""
+    merged = DurationHistogram()
+    for part in totals:
+        merged.merge(part.gap_counts)
+    return dict(merged.counts)
+
+
+def totals_from(data: dict[str, Any]) -> StageTotals:
+    """Totals as they arrive from a worker (msgpack leaves histogram keys as integers)."""
+    known = {name: data[name] for name in StageTotals.__slots__ if name in data}
+    return StageTotals(**known)

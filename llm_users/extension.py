@@ -1,0 +1,140 @@
+"""Wires the extension into Locust: options, listeners, messages, exit code. Loaded with the first User class.
+
+The only module that knows both sides of a run; what happens in them is in ``load`` and ``collect``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import locust
+from locust.env import Environment
+from locust.event import EventHook
+from locust.runners import MasterRunner, WorkerRunner
+
+from llm_users import endpoint
+from llm_users import options as option_table
+from llm_users.collect.files import check_prefix
+from llm_users.load.coordinator_role import CoordinatorRole
+from llm_users.load.process_role import ProcessRole
+
+
+def register(events: Any) -> None:
+    """Listen on Locust's global events; called once, when the package's Locust side is first touched."""
+    if getattr(events, "_llm_users_registered", False):
+        return
+    events._llm_users_registered = True
+    _add_events(events)
+    events.init_command_line_parser.add_listener(_on_parser)
+    events.init.add_listener(_on_init)
+    # One line per request from the SDK's HTTP layer would drown Locust's own output.
+    for name in ("httpx2", "httpcore2"):
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _on_parser(parser: Any) -> None:
+    option_table.register(parser)
+    # Locust makes the folder of --csv itself, with a traceback when it cannot; so it is looked at before.
+    for action in parser._actions:
+        if action.dest == "csv_prefix":
+            action.type = _writable_prefix
+
+
+def _writable_prefix(prefix: str) -> str:
+    try:
+        check_prefix(prefix)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return prefix
+
+
+def attach(environment: Environment) -> None:
+    """Use the extension with Locust as a library: call before ``create_local_runner`` and its kin.
+
+    ``environment.parsed_options`` may be None (defaults) or hold the options as attributes (``llm_model`` ...).
+    """
+    _add_events(environment.events)
+    environment.events.init.add_listener(_on_init)
+    if environment.runner is not None:
+        _on_init(environment)
+        return
+    # Library users create the runner themselves and fire no ``init``.
+    create = environment._create_runner
+
+    def create_and_wire(*args: Any, **kwargs: Any) -> Any:
+        runner = create(*args, **kwargs)
+        _on_init(environment)
+        return runner
+
+    environment._create_runner = create_and_wire  # type: ignore[method-assign]
+
+
+def _add_events(events: Any) -> None:
+    """The extension's own events; see FACE in the documentation for their arguments."""
+    for name in ("llm_first_token", "llm_token", "llm_request"):
+        if not hasattr(events, name):
+            setattr(events, name, EventHook())
+
+
+_wired: WeakKeyDictionary[Any, Wiring] = WeakKeyDictionary()
+
+
+def _on_init(environment: Any, **_kwargs: Any) -> None:
+    if environment not in _wired:
+        _wired[environment] = Wiring(environment)
+
+
+def wiring_of(environment: Any) -> Wiring | None:
+    """The extension's part in an environment, once it is initialised."""
+    return _wired.get(environment)
+
+
+class Wiring:
+    """What of the extension lives in an environment: the coordinator's role, the load process's, or both."""
+
+    def __init__(self, environment: Any) -> None:
+        runner = environment.runner
+        self.coordinating: CoordinatorRole | None = None
+        self.loading: ProcessRole | None = None
+        if environment.host:
+            environment.host = endpoint.clean_url(environment.host)
+        if not isinstance(runner, WorkerRunner):
+            self.coordinating = CoordinatorRole(environment)
+        if not isinstance(runner, MasterRunner):
+            role = self.coordinating
+            self.loading = ProcessRole(environment, role.keep, role.kept) if role else ProcessRole(environment)
+        hooks = environment.events
+        hooks.test_start.add_listener(self._on_test_start)
+        hooks.test_stopping.add_listener(self._on_test_stopping)
+        hooks.quitting.add_listener(self._on_quitting)
+        hooks.quit.add_listener(self._on_quit)
+
+    def _on_test_start(self, **_kwargs: Any) -> None:
+        role = self.coordinating
+        if role is not None and not role.coordinator.active and not role.begin_run():
+            role.coordinator.stop_run()
+        elif self.loading is not None:
+            self.loading.process.on_test_start()
+
+    def _on_test_stopping(self, **_kwargs: Any) -> None:
+        if self.coordinating is not None:
+            self.coordinating.finish()
+        elif self.loading is not None:
+            self.loading.abort()
+
+    def _on_quitting(self, **_kwargs: Any) -> None:
+        if self.coordinating is not None:
+            self.coordinating.set_verdict()
+        elif self.loading is not None:
+            self.loading.abort()
+
+    def _on_quit(self, **_kwargs: Any) -> None:
+        if self.coordinating is not None:
+            self.coordinating.close()
+
+
+register(locust.events)

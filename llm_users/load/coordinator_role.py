@@ -1,0 +1,317 @@
+"""The coordinator's place in Locust: options checked, endpoint named, shape installed, verdict and report at the end.
+
+On the master, or in the only process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust.runners import MasterRunner
+
+from llm_users import endpoint
+from llm_users import options as option_table
+from llm_users.collect.sender import REPORT_KEY
+from llm_users.collect.writer import RunWriter, start_writing
+from llm_users.load import messages
+from llm_users.load.coordinator import Coordinator
+from llm_users.load.process_role import listener
+from llm_users.load.shape import SweepShape
+from llm_users.options import OptionError, Options
+from llm_users.prompts import load_tokenizer
+from llm_users.record import RequestRecord
+from llm_users.secrets import redact
+
+logger = logging.getLogger(__name__)
+
+REFUSED, LOST = 2, 3
+
+INTERRUPTED_GRACE_S = 10.0
+"""After Ctrl-C, SIGTERM or the stop button, without --stop-timeout: most answers end in this time, people wait it."""
+
+
+class CoordinatorRole:
+    """Wires a ``Coordinator`` to the environment. Ends the process with exit code 2 when the options cannot be."""
+
+    def __init__(self, environment: Any) -> None:
+        self.environment = environment
+        self.runner = environment.runner
+        self._starts = 0
+        self._reported = False
+        self._simulator: Any = None
+        parsed = environment.parsed_options
+        self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
+        try:
+            options = Options.parse(parsed)
+            self._start_simulator(options)
+            self._check_host()
+        except (OptionError, OSError) as error:
+            print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
+            sys.exit(REFUSED)
+        self._stop_timeout = environment.stop_timeout or options.timeout_s
+        self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
+        coordinator.stop_run = self._stop_run
+        handlers = {
+            messages.READY: coordinator.on_ready,
+            messages.DONE: coordinator.on_done,
+            messages.FINAL: coordinator.on_final,
+            messages.NOTE: coordinator.on_note,
+            messages.REFUSED: coordinator.on_refused,
+            messages.ROWS: lambda data: coordinator.on_rows(data["rows"]),
+        }
+        for kind, handler in handlers.items():
+            self.runner.register_message(kind, listener(handler))
+        if isinstance(self.runner, MasterRunner):
+            environment.events.worker_report.add_listener(self._on_worker_report)
+        self._install_shape(options.sweep)
+        if getattr(parsed, "headless", False):
+            gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
+        if environment.web_ui is not None:
+            environment.web_ui.app.before_request(self._before_web_request)
+
+    # Records of the only process.
+
+    def keep(self, record: RequestRecord, offsets_s: list[float]) -> None:
+        """Write a record of this process."""
+        if self.coordinator.writer is not None:
+            self.coordinator.writer.add(record, offsets_s)
+
+    def kept(self) -> int:
+        """How many records of this process were written."""
+        return self.coordinator.writer.received[0] if self.coordinator.writer is not None else 0
+
+    # The course of a run.
+
+    def begin_run(self) -> bool:
+        """A run starts, unless its options cannot be."""
+        coordinator, parsed = self.coordinator, self.environment.parsed_options
+        try:
+            options = Options.parse(parsed)
+        except OptionError as error:
+            coordinator.refused = str(error)
+            logger.error("the run is refused: %s", error)
+            return False
+        if not self._clients():
+            logger.error("no worker is ready yet, so nothing can start; try again when one is")
+            return False
+        if self.environment.host:
+            self._set_host(self.environment.host)  # the web form may have brought another one
+        self.environment.stop_timeout = self._stop_timeout
+        run_s = getattr(parsed, "run_time", None) if options.sweep else None
+        coordinator.begin(options, users=self.runner.target_user_count, run_s=float(run_s) if run_s else None)
+        return True
+
+    def finish(self) -> None:
+        """The run stops: nothing new starts, what is in flight may end, up to the stop timeout.
+
+        A run that ended by itself waits for the request timeout when no stop timeout was given; somebody who pressed
+        Ctrl-C or the stop button waits ``INTERRUPTED_GRACE_S``, and not at all when pressing Ctrl-C once more.
+        """
+        if not self.coordinator.active:
+            return
+        interrupted = not (self.coordinator.ended_by_itself or self._run_time_is_over())
+        grace_s = self._stop_timeout
+        if interrupted and not getattr(self.environment.parsed_options, "stop_timeout", 0):
+            grace_s = min(grace_s, INTERRUPTED_GRACE_S)
+        if interrupted:
+            logger.info("stopping: what is in flight has %g s to end; Ctrl-C once more stops at once", grace_s)
+        restore = self._listen_for_another_interrupt()
+        try:
+            self.coordinator.finish(abort=False, grace_s=grace_s)
+        finally:
+            restore()
+
+    def set_verdict(self) -> None:
+        """The exit code, while Locust is quitting."""
+        if self.coordinator.active:
+            self.runner.stop()  # Ctrl-C comes here before Locust has stopped anything
+            self.finish()
+        code = self._verdict()
+        if code and not self.environment.process_exit_code:
+            self.environment.process_exit_code = code
+
+    def close(self) -> None:
+        """The very end: files closed and named, tables printed."""
+        if self._simulator is not None:
+            self._simulator.stop()
+        writer = self.coordinator.writer
+        if writer is None or self._reported:
+            return
+        self._reported = True
+        writer.close()
+        if writer.book.started and self.coordinator.options.report:
+            self._report()
+        print(f"Rows, stages and manifest: {self.prefix}_llm_*", file=sys.stderr)
+
+    # Inside.
+
+    def _verdict(self) -> int:
+        coordinator = self.coordinator
+        if coordinator.refused:
+            return REFUSED
+        writer = coordinator.writer
+        if writer is None:
+            return 0  # the web interface was opened and no test started
+        lost = writer.lost()
+        if lost or coordinator.incomplete:
+            where = ", ".join(f"worker {w}: {n} rows" for w, n in lost.items()) or f"workers {coordinator.incomplete}"
+            logger.error("rows are missing (%s): what was sent and what was written differ; see the manifest", where)
+            return LOST
+        if writer.book.started == 0:
+            logger.error("not one request was started: nothing was measured")
+            return LOST
+        return 0
+
+    def _report(self) -> None:
+        import reports
+
+        try:
+            report = reports.report_run(self.prefix, out=Path(self.prefix + "_report"))
+        except reports.InputError as error:
+            logger.error("no report: %s", error)
+            return
+        print(report.text)
+        if report.files:
+            print(f"Report: {self.prefix}_report/", file=sys.stderr)
+
+    def _run_time_is_over(self) -> bool:
+        """Locust itself ends a run without a sweep after --run-time, and says so to nobody."""
+        coordinator = self.coordinator
+        run_s = getattr(self.environment.parsed_options, "run_time", None)
+        if not run_s or coordinator.writer is None or coordinator.options.sweep:
+            return False
+        return time.time() - coordinator.writer.started_at >= float(run_s) - 0.5
+
+    def _start_simulator(self, options: Options) -> None:
+        if options.simulator is None:
+            return
+        from llm_users.simulator.launch import SimulatorError, launch
+
+        try:
+            self._simulator = launch("" if options.simulator == "default" else options.simulator)
+        except (ValueError, SimulatorError) as error:
+            raise OptionError(f"--llm-simulator: {error}") from None
+        self._set_host(self._simulator.url)
+        logger.info("simulated endpoint at %s", self._simulator.url)
+
+    def _check_host(self) -> None:
+        """The base URL must be named: api.openai.com costs money."""
+        host = self.environment.host or os.environ.get("OPENAI_BASE_URL")
+        classes = [c for c in self.environment.user_classes if hasattr(c, "prepare_process")]
+        if host:
+            problem = endpoint.check_url(host)
+            if problem:
+                raise OptionError(f"--host {redact(host)}: {problem}; write for example https://HOST/v1")
+            self._set_host(host)
+        elif any(not c.host for c in classes) and self.environment.web_ui is None:  # else the form can still give it
+            raise OptionError(
+                "no endpoint: give its base URL with --host https://HOST/v1 (or OPENAI_BASE_URL), or --llm-simulator"
+            )
+
+    def _set_host(self, url: str) -> None:
+        """Credentials and query in the base URL stay in this process's memory."""
+        clean = endpoint.clean_url(url)
+        self.environment.host = clean
+        if self.environment.parsed_options is not None:
+            self.environment.parsed_options.host = clean
+
+    def _listen_for_another_interrupt(self) -> Callable[[], None]:
+        """While in-flight requests drain, Ctrl-C cuts them; returns what puts the old handler back."""
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+        old = signal.signal(signal.SIGINT, lambda *_: gevent.get_hub().loop.run_callback_threadsafe(self._cut))
+
+        def restore() -> None:
+            signal.signal(signal.SIGINT, old or signal.default_int_handler)
+
+        return restore
+
+    def _cut(self) -> None:
+        gevent.spawn(self.coordinator.abort)
+
+    def _install_shape(self, sweep: tuple[int, ...]) -> None:
+        """Our shape for a sweep; whatever Locust had without one."""
+        environment = self.environment
+        if sweep:
+            environment.shape_class = SweepShape(self._tick)
+            environment.shape_class.runner = self.runner
+        elif isinstance(environment.shape_class, SweepShape):
+            environment.shape_class = None
+
+    def _tick(self) -> tuple[int, float] | None:
+        if not self.coordinator.active and not self.begin_run():
+            return None
+        return self.coordinator.tick()
+
+    def _before_web_request(self) -> None:
+        """The form's sweep decides, at each start from the web, whether our shape is there."""
+        from flask import request
+
+        text = request.form.get("llm_sweep") if request.method == "POST" and request.path.endswith("/swarm") else None
+        if text is not None:
+            try:
+                self._install_shape(option_table.sweep(text) if text else ())
+            except OptionError as error:
+                logger.error("--llm-sweep: %s", error)
+
+    def _on_sigterm(self) -> None:
+        """Locust handles SIGTERM only after a headless shape is over; until then it shall do what Ctrl-C does."""
+        if self.runner.shape_greenlet is not None:
+            hub: Any = gevent.get_hub()
+            hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt)  # the hub's parent is the main greenlet
+
+    def _make_writer(self, run_id: str, options: Options) -> RunWriter:
+        parsed = self.environment.parsed_options
+        about = {
+            "host": self.environment.host,
+            "model": options.model,
+            "framework": options.framework,
+            "options": json.loads(redact(json.dumps(option_table.as_text(parsed), default=str))),
+            "users": getattr(parsed, "num_users", None),
+            "locustfile": self.environment.locustfile,
+            "metadata": options.metadata,
+            "simulator": self._simulator is not None,
+            "clock": "CLOCK_MONOTONIC; arrivals by SO_TIMESTAMPNS where the kernel stamps them",
+            "tokenizer": _tokenizer_identity(options),
+        }
+        if self.coordinator.writer is not None:
+            self.coordinator.writer.close()
+        self._starts += 1
+        return start_writing(self.prefix, run_id, about, offsets=options.offsets, keep_old=self._starts > 1)
+
+    def _clients(self) -> list[str | None]:
+        if isinstance(self.runner, MasterRunner):
+            clients = self.runner.clients
+            return [*sorted(node.id for node in clients.ready + clients.spawning + clients.running)]
+        return [None]
+
+    def _send(self, kind: str, data: dict[str, Any], client_id: str | None) -> None:
+        self.runner.send_message(kind, data, client_id=client_id)
+
+    def _on_worker_report(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        if REPORT_KEY in data:
+            self.coordinator.on_rows(data.pop(REPORT_KEY))
+
+    def _stop_run(self) -> None:
+        if getattr(self.environment.parsed_options, "headless", True):
+            self.runner.quit()
+        else:
+            self.runner.stop()
+
+
+def _tokenizer_identity(options: Options) -> dict[str, str]:
+    try:
+        tokenizer = load_tokenizer(options.tokenizer)
+    except ValueError as error:
+        return {"name": options.tokenizer or "default", "error": str(error)}
+    return {"name": tokenizer.name, "digest": tokenizer.digest}

@@ -1,0 +1,253 @@
+"""The load side of a run, in every process that has users: runtime, gate, prompts, records on their way.
+
+Does what the coordinator says; the same code runs in one process and on workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import getcurrent
+from gevent.event import Event
+
+from llm_users import endpoint, runtime
+from llm_users.collect.lag import LagProbe
+from llm_users.load import messages
+from llm_users.load.feed import PromptFeed
+from llm_users.options import Options
+from llm_users.prompts import load_tokenizer, make_source
+from llm_users.record import RequestRecord
+from llm_users.stage import StageGate, StagePlan, StageTotals
+from llm_users.transport.pool import Pool
+from llm_users.transport.starts import StartQueue
+
+logger = logging.getLogger(__name__)
+
+_READY_REPORT_S = 0.02
+"""Arrivals of users at the gate are reported together: 512 users must not be 512 messages."""
+
+_DRAIN_LOOK_S = 0.01
+
+_GC_GENERATIONS = (50_000, 20, 1000)
+"""Collections during a run: rare, and never of what lived before it (gc.freeze)."""
+
+
+class LoadProcess:
+    """One process's part in a run. ``keep`` takes finished records, ``flush`` sends what was kept."""
+
+    def __init__(
+        self,
+        environment: Any,
+        send: Callable[[str, dict[str, Any]], None],
+        keep: Callable[[RequestRecord, list[float]], None],
+        flush: Callable[[], int],
+    ) -> None:
+        self._environment = environment
+        self._send = send
+        self._keep = keep
+        self._flush = flush
+        self.gate = StageGate()
+        self.gate.on_ready = self._on_ready
+        self.gate.on_finished = self._on_stage_finished
+        self._probe = LagProbe(self.gate.add_lag)
+        self._run: dict[str, Any] = {}
+        self._runtime: runtime.Runtime | None = None
+        self._feed: PromptFeed | None = None
+        self._built_stage = -1
+        self._reporting = False
+        self._finished = True
+        self._cut = Event()
+        self._over = Event()
+        self._over.set()
+        self._noted: set[str] = set()
+        self._old_gc = gc.get_threshold()
+
+    # What the coordinator says.
+
+    def on_run(self, data: dict[str, Any]) -> None:
+        """A run begins; its options come with the test start."""
+        self._run = data
+        self._runtime = self._feed = None
+        self._built_stage = -1
+        self._finished = False
+        self._cut.clear()
+        self._over.clear()
+        self._noted.clear()
+
+    def on_stage(self, data: dict[str, Any]) -> None:
+        """A stage is coming: close the gate for it and build its prompts."""
+        plan = StagePlan(**data)
+        self.gate.prepare(plan)
+        if self._runtime is not None:
+            self._build_prompts()
+
+    def on_go(self, data: dict[str, Any]) -> None:
+        if data["stage"] == self.gate.plan.stage:
+            self.gate.go(data["quota"])
+
+    def on_end(self, data: dict[str, Any]) -> None:
+        if data["stage"] == self.gate.plan.stage:
+            self.gate.end_measure()
+
+    def on_finish(self, data: dict[str, Any]) -> None:
+        """The run is over: let what is in flight end, or cut it; send everything. ``abort`` cuts a drain short."""
+        if data["abort"]:
+            self._cut.set()
+        if self._finished:
+            self._over.wait()
+            return
+        self._finished = True
+        self.gate.close()
+        self._await_drain(data["grace_s"])
+        if self.gate.in_flight:
+            self._kill_users()
+        self._environment.stop_timeout = 0.0  # nobody is left to wait for; Locust would sleep it off on workers
+        self._probe.stop()
+        gc.set_threshold(*self._old_gc)
+        gc.unfreeze()
+        if self._runtime is not None:
+            self._runtime.pool.close()
+        sent = self._flush()
+        self._send(messages.FINAL, {"worker": self._run.get("worker", 0), "sent": sent})
+        self._over.set()
+
+    # What Locust says.
+
+    def on_test_start(self) -> None:
+        """Options are known now: make everything that the users of this process share."""
+        if not self._run:
+            return
+        try:
+            options = Options.parse(self._environment.parsed_options)
+            self._make_runtime(options)
+        except Exception as error:
+            self.gate.close()
+            self._send(messages.REFUSED, {"reason": str(error) or repr(error)})
+
+    def on_target_reached(self) -> None:
+        """The users that Locust was told to run are running."""
+        self.gate.target_reached()
+
+    @property
+    def running(self) -> bool:
+        """True until everything of the run has been sent."""
+        return not self._over.is_set()
+
+    # Inside.
+
+    def _make_runtime(self, options: Options) -> None:
+        host = self._environment.host or ""
+        endpoint.forget()
+        pool = Pool(keep_alive=not options.new_connections)
+        tokenizer = gevent.get_hub().threadpool.apply(load_tokenizer, (options.tokenizer,))
+        source = make_source(
+            tokenizer=tokenizer,
+            input_law=options.input_tokens,
+            output_law=options.output_tokens,
+            seed=options.seed,
+            text=options.prompt,
+            file=options.prompts,
+        )
+        worker, workers = self._run["worker"], self._run["workers"]
+        self._feed = PromptFeed(source, worker, workers)
+        starts = StartQueue()
+        self.gate.counters = lambda: (starts.starts, starts.forced)
+        made = runtime.Runtime(
+            options=options,
+            run_id=self._run["run_id"],
+            worker=worker,
+            workers=workers,
+            gate=self.gate,
+            starts=starts,
+            pool=pool,
+            tokenizer=tokenizer,
+            next_prompt=self._feed.next,
+            on_record=self._keep,
+            note=self._note,
+            model=options.model,
+        )
+        runtime.install(self._environment, made)
+        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
+        for user_class in user_classes:
+            user_class.prepare_process(made, user_class.host or host)
+            if made.model is None and user_class.model is None:
+                made.model = only_model(user_class, made, user_class.host or host)
+        self._runtime = made
+        self._build_prompts()
+        gc.collect()
+        gc.freeze()  # the collector's pauses stay out of the measurement
+        gc.set_threshold(*_GC_GENERATIONS)
+        self._probe.start()
+
+    def _build_prompts(self) -> None:
+        """Counted stages are built before they start."""
+        plan, made, feed = self.gate.plan, self._runtime, self._feed
+        assert made is not None
+        assert feed is not None
+        if plan.free or plan.requests is None:
+            feed.expect(2 * math.ceil(plan.concurrency / plan.workers))
+        else:
+            users = math.ceil(plan.concurrency / plan.workers)
+            feed.expect(users * plan.warmup_requests + math.ceil(plan.requests * users / plan.concurrency))
+            feed.stage_is_built()
+        self._built_stage = plan.stage
+        self._on_ready(plan.stage, 0)
+
+    def _on_ready(self, _stage: int, _waiting: int) -> None:
+        if not self._reporting:
+            self._reporting = True
+            gevent.spawn_later(_READY_REPORT_S, self._report_ready)
+
+    def _report_ready(self) -> None:
+        self._reporting = False
+        plan = self.gate.plan
+        if self._built_stage == plan.stage and not plan.free and not self._finished:
+            waiting = self.gate.waiting
+            self._send(messages.READY, {"worker": plan.worker, "stage": plan.stage, "waiting": waiting})
+
+    def _on_stage_finished(self, totals: StageTotals) -> None:
+        self._flush()
+        self._send(messages.DONE, dataclasses.asdict(totals))
+
+    def _note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self._send(messages.NOTE, {"text": text})
+
+    def _await_drain(self, grace_s: float) -> None:
+        limit = time.monotonic() + grace_s
+        while self.gate.in_flight and not self._cut.is_set() and time.monotonic() < limit:
+            self._cut.wait(timeout=_DRAIN_LOOK_S)
+
+    def _kill_users(self) -> None:
+        users = self._environment.runner.user_greenlets
+        others = [greenlet for greenlet in list(users) if greenlet is not getcurrent()]
+        gevent.killall(others, block=True, timeout=10)
+
+
+class NoSingleModel(ValueError):
+    """The server lists no model or several, so one has to be chosen."""
+
+
+def only_model(user_class: Any, made: runtime.Runtime, host: str) -> str:
+    """The only model that the server lists. Raises ``NoSingleModel`` with the list."""
+    try:
+        listed = user_class.listed_models(made, host)
+    except Exception as error:
+        from llm_users.users.failures import failure_of
+
+        code, message = failure_of(error, host)
+        raise NoSingleModel(
+            f"no --llm-model was given and {host} does not list its models ({code}: {message})"
+        ) from error
+    if len(listed) != 1:
+        shown = ", ".join(sorted(listed)[:20]) + (", ..." if len(listed) > 20 else "") or "none"
+        raise NoSingleModel(f"{host} lists {len(listed)} models ({shown}); choose one with --llm-model")
+    return str(listed[0])

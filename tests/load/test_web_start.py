@@ -1,0 +1,99 @@
+"""Starting from Locust's own web form: options as edited there, a second start, the stop button."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llm_users.simulator.launch import Simulator
+from tests.load.conftest import Locust
+
+
+class Web:
+    """Locust's web interface, as a browser's form uses it."""
+
+    def __init__(self, port: int) -> None:
+        self.base = f"http://127.0.0.1:{port}"
+
+    def post(self, path: str, **form: str) -> dict[str, Any]:
+        data = urllib.parse.urlencode(form).encode()
+        with urllib.request.urlopen(self.base + path, data=data, timeout=10) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.base + path, timeout=10) as response:
+            return json.load(response)
+
+    def state(self) -> str:
+        return str(self.get("/stats/requests")["state"])
+
+    def start_again(self, started: Callable[[], bool], **form: str) -> None:
+        """Press start until it has an effect: Locust says success, and does nothing, while the last shape winds up."""
+
+        def pressed() -> bool:
+            self.post("/swarm", **form)
+            time.sleep(1)
+            return started()
+
+        _await(pressed, "a new start that moves the old files aside")
+
+    def await_workers(self, count: int) -> None:
+        """Until so many workers can take a test."""
+        _await(
+            lambda: [w["state"] for w in self.get("/stats/requests").get("workers", [])].count("ready") == count,
+            "workers",
+        )
+
+
+def _await(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    limit = time.monotonic() + timeout_s
+    while time.monotonic() < limit:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(f"{what} did not happen within {timeout_s} s")
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_two_sweeps_from_the_form_leave_two_sets_of_files(locust: Locust, simulator: Simulator, processes: int) -> None:
+    with socket.socket() as probe, socket.socket() as other:
+        probe.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        port, rpc = probe.getsockname()[1], str(other.getsockname()[1])
+    more = ("--processes", str(processes), "--master-bind-port", rpc, "--master-port", rpc) if processes else ()
+    running = locust.start("--web-port", str(port), "--web-host", "127.0.0.1", *more, headless=False)
+    web = Web(port)
+    _await(lambda: web.state() == "ready", "the web interface")
+    web.await_workers(processes)
+    form = {"user_count": "1", "spawn_rate": "1", "host": simulator.url, "llm_requests": "4"}
+    assert web.post("/swarm", **form, llm_sweep="1,2")["success"]
+    _await(lambda: len(running.finished_rows("stages")) == 2 and web.state() in ("stopped", "ready"), "the first sweep")
+    web.await_workers(processes)
+    web.start_again(lambda: running.prefix.with_name("run.1_llm_requests.csv").exists(), **form, llm_sweep="3")
+    _await(
+        lambda: len(running.finished_rows("stages")) == 1 and web.state() in ("stopped", "ready"), "the second sweep"
+    )
+    assert [row["stage"] for row in running.finished_rows("requests")].count("1") == 3 + 4
+    web.await_workers(processes)
+    form["llm_requests"] = "100000"
+    web.start_again(lambda: running.prefix.with_name("run.2_llm_requests.csv").exists(), **form, llm_sweep="2")
+    _await(lambda: len(running.finished_rows("requests")) > 3, "the third sweep")
+    web.post("/stop")
+    _await(lambda: web.state() in ("stopped", "ready"), "stopping")
+    time.sleep(0.5)  # the last answer must be out: the signal would be raised in the middle of sending it
+    running.interrupt()
+    done = running.finish(30)
+    rows = done.rows()
+    assert sum(done.manifest["counts"]["sent"].values()) == len(rows)
+    assert "Traceback" not in done.err, done.err
