@@ -1,0 +1,202 @@
+"""Groups: the requests that one row of a table stands for, that is one stage of one run and one model.
+
+Decides which requests count (MEASUREMENT: measured, no error, not aborted) and what each metric is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pandas import DataFrame, Series
+
+from llm_users.record import REQUEST_COLUMNS
+from reports.run import Run
+from reports.statistics import Summary, summarize
+
+_UNITS = {column.name: column.unit for column in REQUEST_COLUMNS}
+_Key = tuple[int, int, str, str]
+_KEY = ["stage", "concurrency", "framework", "model"]
+_UNKNOWN = -1
+HEALTH_KEY = "client_health"  # under which a written LLMPerf summary carries the verdict on the client
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Something measured once per request: its name, its unit, and how it follows from the rows.
+
+    ``values(rows, connect_s)`` gives one value per row; ``connect_s`` is what to add to times that start at t0.
+    """
+
+    name: str
+    unit: str
+    values: Callable[[DataFrame, Series], Series]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the requests of a group."""
+
+    rows: int
+    measured: int
+    ok: int
+    failed: int
+    aborted: int
+    errors: tuple[tuple[str, int], ...]  # code and count, most frequent first, without aborted
+    unmeasured_phases: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """One stage of one run, for one framework and model: the rows that count, and what became of the others.
+
+    ``stage`` and ``concurrency`` are ``None`` when the file does not say. ``measured`` holds the measured requests
+    whatever became of them, ``ok`` those that succeeded (``buffered`` ones among them: their answer is complete, only
+    their times to first token are unknown).
+    """
+
+    run: Run
+    stage: int | None
+    concurrency: int | None
+    framework: str
+    model: str
+    counts: Counts
+    measured: DataFrame
+    ok: DataFrame
+    health: str
+    count_connect: bool
+
+    def summary(self, metric: Metric) -> Summary:
+        """The figures of a metric over the requests that count."""
+        return summarize(self.values(metric, self.ok))
+
+    def values(self, metric: Metric, rows: DataFrame) -> Series:
+        """A metric of rows of this group, one value per row."""
+        return metric.values(rows, rows["connect_s"].fillna(0.0) * (1.0 if self.count_connect else 0.0))
+
+
+def groups(runs: Iterable[Run], *, count_connect: bool = False) -> list[Group]:
+    """The groups of the runs: in the order of the runs, then by stage, concurrency, framework and model."""
+    return [group for run in runs for group in _groups_of(run, count_connect)]
+
+
+def _column(name: str) -> Metric:
+    return Metric(name, _UNITS[name], lambda rows, _: rows[name].astype("float64"))
+
+
+def _until_first_token(name: str) -> Metric:
+    # A buffered answer arrived all at once, so its first arrival says nothing about the first token.
+    return Metric(name, _UNITS[name], lambda rows, connect_s: (rows[name] + connect_s).where(_streamed(rows)))
+
+
+def _streamed(rows: DataFrame) -> Series:
+    return rows["error_code"] != "buffered"
+
+
+def _throughput(rows: DataFrame, connect_s: Series) -> Series:
+    duration_s = rows["end_to_end_latency_s"] + connect_s
+    return rows["output_tokens"].astype("float64") / duration_s.where(duration_s > 0)
+
+
+def _llmperf_inter_token_latency(rows: DataFrame, connect_s: Series) -> Series:
+    if "llmperf_inter_token_latency_s" in rows:
+        return rows["llmperf_inter_token_latency_s"]
+    tokens = rows["output_tokens"].astype("float64")
+    return (rows["last_token_s"] + connect_s) / tokens.where(tokens > 0)
+
+
+TTFT = _until_first_token("ttft_s")
+OUTPUT_THROUGHPUT = Metric(
+    "request_output_throughput_token_per_s", _UNITS["request_output_throughput_token_per_s"], _throughput
+)
+LATENCY = Metric(
+    "end_to_end_latency_s",
+    _UNITS["end_to_end_latency_s"],
+    lambda rows, connect_s: rows["end_to_end_latency_s"] + connect_s,
+)
+LLMPERF_INTER_TOKEN_LATENCY = Metric("llmperf_inter_token_latency_s", "s/token", _llmperf_inter_token_latency)
+INPUT_TOKENS = _column("input_tokens")
+OUTPUT_TOKENS = _column("output_tokens")
+REQUEST_METRICS = (
+    TTFT,
+    _until_first_token("ttfat_s"),
+    Metric("tpot_s", _UNITS["tpot_s"], lambda rows, _: rows["tpot_s"].where(_streamed(rows))),
+    LATENCY,
+    _column("queue_s"),
+    _column("connect_s"),
+    OUTPUT_THROUGHPUT,
+    LLMPERF_INTER_TOKEN_LATENCY,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+)
+
+
+def _groups_of(run: Run, count_connect: bool) -> list[Group]:
+    keys = run.requests[_KEY].copy()
+    for column in ("stage", "concurrency"):
+        keys[column] = keys[column].fillna(_UNKNOWN).astype("int64")
+    found = {_key(key): run.requests.loc[rows.index] for key, rows in keys.groupby(_KEY, sort=False)}
+    _add_stages_without_rows(run, found)
+    health = _health_by_stage(run.stages)
+    made = []
+    for key in sorted(found):
+        stage, concurrency, framework, model = key
+        rows = found[key]
+        measured = rows[rows["measured"] == 1]
+        made.append(
+            Group(
+                run=run,
+                stage=None if stage == _UNKNOWN else stage,
+                concurrency=None if concurrency == _UNKNOWN else concurrency,
+                framework=framework,
+                model=model,
+                counts=_counts(rows, measured),
+                measured=measured,
+                ok=measured[measured["error_code"].isin(["", "buffered"])],
+                health=health.get(stage) or str(run.manifest.get(HEALTH_KEY) or ""),
+                count_connect=count_connect,
+            )
+        )
+    return made
+
+
+def _key(values: Any) -> _Key:
+    stage, concurrency, framework, model = values
+    return int(stage), int(concurrency), str(framework), str(model)
+
+
+def _add_stages_without_rows(run: Run, found: dict[_Key, DataFrame]) -> None:
+    """A stage in which nothing was sent keeps its row in the tables: a gap in a sweep must be seen."""
+    with_rows = {key[0] for key in found}
+    names = sorted({key[2:] for key in found}) or [("", "")]
+    declared = run.stages[["stage", "concurrency"]].fillna(_UNKNOWN)
+    for stage, concurrency in zip(declared["stage"], declared["concurrency"], strict=True):
+        if int(stage) not in with_rows:
+            for framework, model in names:
+                found[int(stage), int(concurrency), framework, model] = run.requests.iloc[:0]
+
+
+def _health_by_stage(stages: DataFrame) -> Mapping[int, str]:
+    known = stages[stages["stage"].notna()]
+    return {int(stage): str(health) for stage, health in zip(known["stage"], known["health"], strict=True)}
+
+
+def _counts(rows: DataFrame, measured: DataFrame) -> Counts:
+    codes = measured["error_code"]
+    ok = int(codes.isin(["", "buffered"]).sum())
+    aborted = int((codes == "aborted").sum())
+    return Counts(
+        rows=len(rows),
+        measured=len(measured),
+        ok=ok,
+        failed=len(measured) - ok - aborted,
+        aborted=aborted,
+        errors=_frequencies(codes[~codes.isin(["", "buffered", "aborted"])]),
+        unmeasured_phases=_frequencies(rows["phase"][rows["measured"] != 1]),
+    )
+
+
+def _frequencies(texts: Series) -> tuple[tuple[str, int], ...]:
+    counted = ((str(text), int(count)) for text, count in texts.value_counts().items())
+    return tuple(sorted(counted, key=lambda item: (-item[1], item[0])))

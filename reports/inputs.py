@@ -1,0 +1,158 @@
+"""From what was typed on the command line to runs: finding the files, loading them, naming them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pandas import DataFrame
+
+from llm_users.quantile import DurationHistogram
+from reports.errors import InputError, unreadable
+from reports.llmperf_file import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
+from reports.manifest import disagreements, read_manifest
+from reports.rows_file import empty_stages, first_line_is_rows_header, read_gaps, read_requests, read_stages
+from reports.run import Run
+
+REQUESTS_SUFFIX = "_llm_requests.csv"
+
+
+def load(prefix: str | Path) -> Run:
+    """The one run behind a PREFIX, a rows file, an LLMPerf file, or a folder that holds only one of these."""
+    files = find(prefix)
+    if len(files) > 1:
+        raise InputError(f"{prefix}: holds {len(files)} runs. Name one of them, or load them all with load_all.")
+    return load_file(files[0])
+
+
+def load_all(inputs: Iterable[str | Path]) -> list[Run]:
+    """Every run behind the inputs, in their order; what is named twice is loaded once."""
+    files: dict[Path, Path] = {}
+    for each in inputs:
+        for path in find(each):
+            files.setdefault(path.resolve(), path)
+    return _with_distinct_names([load_file(path) for path in files.values()])
+
+
+def find(given: str | Path) -> list[Path]:
+    """The rows files and LLMPerf files that an input stands for."""
+    path = Path(given)
+    requests = path.with_name(path.name + REQUESTS_SUFFIX) if path.name else path
+    if path.name and requests.is_file():
+        return [requests]
+    if path.is_dir():
+        return _in_folder(path)
+    if path.exists():
+        return [path]
+    raise InputError(
+        f"{path}: no such input. There is no file or folder of this name, nor {requests}.{_runs_beside(path)} "
+        "Give a run's PREFIX (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, or a folder."
+    )
+
+
+def load_file(path: Path) -> Run:
+    """One run from its rows file (with what lies beside it) or from an LLMPerf file."""
+    if path.suffix == ".json":
+        summary, warnings = read_summary(path)
+        requests = read_responses(path, summary)
+        return Run(stem_of(path), path, requests, empty_stages(), manifest=summary, foreign=True, warnings=warnings)
+    if not path.name.endswith(REQUESTS_SUFFIX):
+        requests, warnings = read_requests(path)
+        return Run(path.stem, path, requests, empty_stages(), warnings=warnings)
+    return _load_run(path, path.with_name(path.name.removesuffix(REQUESTS_SUFFIX)))
+
+
+def _load_run(path: Path, prefix: Path) -> Run:
+    requests, warnings = read_requests(path)
+    found = list(warnings)
+    stages = empty_stages()
+    gaps: dict[int, DurationHistogram] = {}
+    stages_path = prefix.with_name(f"{prefix.name}_llm_stages.csv")
+    gaps_path = prefix.with_name(f"{prefix.name}_llm_gaps.csv")
+    # The rows are enough for the tables, so a broken companion costs its own figures only.
+    if stages_path.exists():
+        try:
+            stages, warnings = read_stages(stages_path)
+            found.extend(warnings)
+        except InputError as error:
+            found.append(f"{error} Client health is therefore unknown.")
+    if gaps_path.exists():
+        try:
+            gaps, warnings = read_gaps(gaps_path)
+            found.extend(warnings)
+        except InputError as error:
+            found.append(f"{error} Chunk gaps are therefore left out.")
+    manifest, warnings = read_manifest(prefix.with_name(f"{prefix.name}_llm_run.json"))
+    found.extend(warnings)
+    found.extend(f"{path}: {text}" for text in disagreements(manifest, requests, stages))
+    return Run(
+        name=prefix.name,
+        source=path,
+        requests=_named_by_manifest(requests, manifest),
+        stages=stages,
+        gaps=gaps,
+        manifest=manifest,
+        report_dir=prefix.with_name(f"{prefix.name}_report"),
+        warnings=tuple(found),
+    )
+
+
+def _named_by_manifest(requests: DataFrame, manifest: dict[str, object]) -> DataFrame:
+    """Rows that do not name their framework or model get the manifest's."""
+    for column in ("framework", "model"):
+        name = manifest.get(column)
+        if isinstance(name, str) and name:
+            requests = requests.assign(**{column: requests[column].where(requests[column] != "", name)})
+    return requests
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The runs and LLMPerf files of a folder or, when it holds none itself, of its subfolders."""
+    try:
+        found = _inputs_among(folder.iterdir())
+        for subfolder in sorted(folder.iterdir(), key=_natural) if not found else ():
+            if subfolder.is_dir():
+                found.extend(_inputs_among(subfolder.iterdir()))
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    if not found:
+        raise InputError(
+            f"{folder}: the folder holds neither a run (*{REQUESTS_SUFFIX}) nor an LLMPerf file (*{RESPONSES_SUFFIX}). "
+            "Name the folder that --csv wrote to."
+        )
+    return found
+
+
+def _inputs_among(paths: Iterable[Path]) -> list[Path]:
+    return sorted((path for path in paths if path.is_file() and _is_input(path)), key=_natural)
+
+
+def _is_input(path: Path) -> bool:
+    if path.name.endswith((REQUESTS_SUFFIX, RESPONSES_SUFFIX)):
+        return True
+    return path.suffix == ".csv" and first_line_is_rows_header(path)
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """A sort key by which run2 comes before run10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
+
+
+def _runs_beside(path: Path) -> str:
+    try:
+        beside = sorted(path.parent.glob(f"*{REQUESTS_SUFFIX}"), key=_natural)
+    except OSError:
+        return ""
+    names = [str(other.with_name(other.name.removesuffix(REQUESTS_SUFFIX))) for other in beside[:3]]
+    return f" Runs in that folder: {', '.join(names)}{', ...' if len(beside) > 3 else ''}." if names else ""
+
+
+def _with_distinct_names(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one name (``out/a/run`` and ``out/b/run``) are called by folder and name."""
+    names = [run.name for run in runs]
+    return [
+        run if names.count(run.name) == 1 else dataclasses.replace(run, name=f"{run.source.parent.name}/{run.name}")
+        for run in runs
+    ]

@@ -1,0 +1,150 @@
+"""Reading LLMPerf's own files into the columns of a run, and the names of what was tested."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame, Series
+
+from llm_users.record import REQUEST_COLUMNS
+from reports.errors import InputError, unreadable
+from reports.rows_file import typed_frame
+
+RESPONSES_SUFFIX = "_individual_responses.json"
+SUMMARY_SUFFIX = "_summary.json"
+
+# LLMPerf's name of a value -> ours. Its column request_output_throughput_token_per_s is left out on purpose: it counted
+# chunks. The tables use number_output_tokens / end_to_end_latency_s, as the published ones do.
+_NUMBERS = {
+    "ttft_s": "ttft_s",
+    "end_to_end_latency_s": "end_to_end_latency_s",
+    "number_output_tokens": "output_tokens",
+    "number_input_tokens": "input_tokens",
+    "inter_token_latency_s": "llmperf_inter_token_latency_s",
+}
+_REQUIRED = ("error_code", "ttft_s", "end_to_end_latency_s", "number_output_tokens")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a foreign file measured, as far as it can be known; "" and ``None`` are unknown."""
+
+    framework: str
+    model: str
+    concurrency: int | None
+
+
+def read_responses(path: Path, summary: Mapping[str, Any]) -> DataFrame:
+    """The requests of an LLMPerf file, all of them measured."""
+    responses = _responses(path)
+    names = names_of(path, summary)
+    values: dict[str, Series] = {
+        ours: Series([_number(path, i, response, theirs) for i, response in enumerate(responses)], dtype="float64")
+        for theirs, ours in _NUMBERS.items()
+    }
+    count = len(responses)
+    values["error_code"] = Series([_error_code(response) for response in responses], dtype=object)
+    values["error_message"] = Series([str(response.get("error_msg") or "") for response in responses], dtype=object)
+    values["measured"] = Series([1.0] * count)
+    values["framework"] = Series([names.framework] * count, dtype=object)
+    values["model"] = Series([names.model] * count, dtype=object)
+    values["concurrency"] = Series([math.nan if names.concurrency is None else names.concurrency] * count)
+    return typed_frame(values, REQUEST_COLUMNS)
+
+
+def read_summary(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The ``*_summary.json`` beside a file of responses, and a warning when it is there but cannot be used."""
+    beside = path.with_name(stem_of(path) + SUMMARY_SUFFIX)
+    try:
+        summary = json.loads(beside.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}, ()
+    except (OSError, ValueError, RecursionError) as error:
+        return {}, (f"{beside}: not readable as JSON ({error}); framework and model are taken from the file name.",)
+    return (summary, ()) if isinstance(summary, dict) else ({}, ())
+
+
+def names_of(path: Path, summary: Mapping[str, Any]) -> Names:
+    """Framework, model and concurrency: from the summary as far as it says, else from the file name."""
+    framework, model = _names_in_file_name(stem_of(path), str(summary.get("model") or ""))
+    concurrency = summary.get("num_concurrent_requests")
+    return Names(
+        # An empty name is one that was not known when the file was written, and the file name knows no better.
+        framework=str(summary.get("framework", framework) or ""),
+        model=str(summary.get("model", model) or ""),
+        concurrency=concurrency if type(concurrency) is int else None,
+    )
+
+
+def stem_of(path: Path) -> str:
+    """The part of its name that a file of responses shares with its summary."""
+    return path.name.removesuffix(RESPONSES_SUFFIX).removesuffix(".json")
+
+
+def safe_name(text: str) -> str:
+    """A text as LLMPerf has it in file names: runs of anything but letters, digits and ``_`` are one ``-``."""
+    return re.sub(r"-{2,}", "-", re.sub(r"[^\w-]+", "-", text))
+
+
+def _names_in_file_name(stem: str, known_model: str) -> tuple[str, str]:
+    """Up to the first ``_`` the framework, the rest the model. LLMPerf itself names its files MODEL_INPUT_OUTPUT."""
+    by_llmperf = re.fullmatch(r"(.+)_\d+_\d+", stem)
+    if by_llmperf and ("_" not in by_llmperf[1] or by_llmperf[1] == safe_name(known_model)):
+        return "", by_llmperf[1]
+    framework, _, model = stem.partition("_")
+    return framework, model
+
+
+def _responses(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file in UTF-8 ({error.reason}). Give LLMPerf's file as it is.") from error
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty. Was LLMPerf ended before it wrote its results?")
+    try:
+        responses = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: malformed JSON ({error}). The file may be cut; run LLMPerf again.") from error
+    if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
+        raise InputError(
+            f"{path}: not LLMPerf's individual responses, which are a list of objects. "
+            f"Give the *{RESPONSES_SUFFIX} file, or a run's PREFIX."
+        )
+    missing = [name for name in _REQUIRED if responses and not any(name in response for response in responses)]
+    if missing:
+        raise InputError(
+            f"{path}: not LLMPerf's individual responses, no entry has {', '.join(missing)}. "
+            f"Give the *{RESPONSES_SUFFIX} file, or a run's PREFIX."
+        )
+    return responses
+
+
+def _error_code(response: Mapping[str, Any]) -> str:
+    code = response.get("error_code")
+    if code is None or code == "" or (isinstance(code, float) and math.isnan(code)):
+        return ""
+    return str(int(code)) if isinstance(code, float) and code.is_integer() else str(code)
+
+
+def _number(path: Path, index: int, response: Mapping[str, Any], name: str) -> float:
+    value = response.get(name)
+    if value is None:
+        return math.nan
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isinf(number):
+        raise InputError(
+            f"{path}, entry {index + 1}: {name} is {value!r}, which is not a number. Correct or remove the entry."
+        )
+    return number

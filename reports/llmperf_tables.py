@@ -1,0 +1,114 @@
+"""LLMPerf's two tables as data: which rows, which figures, rounded how. Knows nothing of Markdown or files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Context, Decimal
+
+from pandas import DataFrame
+
+from reports.grouping import OUTPUT_THROUGHPUT, TTFT, Group, Metric, groups
+from reports.notes import notes_under
+from reports.run import Run
+from reports.statistics import Summary
+
+NOTHING = "-"
+_FIGURES = ("Median", "Mean", "Min", "Max", "P25", "P75", "P95", "P99")
+_EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # any float written out with decimals fits
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: what was measured, and its figures unrounded."""
+
+    framework: str
+    model: str
+    concurrency: int | None
+    figures: Summary
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the two tables. ``notes`` are the marks that belong under it, never into its cells."""
+
+    title: str
+    metric: str
+    decimals: int
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def concurrency_varies(self) -> bool:
+        """Whether the rows differ in concurrency, so that a column has to say it."""
+        return len({row.concurrency for row in self.rows}) > 1
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return ("Framework", "Model", *(("Concurrency",) if self.concurrency_varies else ()), *_FIGURES)
+
+    @property
+    def cells(self) -> tuple[tuple[str, ...], ...]:
+        """The table as it is printed: names and bare, rounded numbers; ``-`` where there is none."""
+        return tuple(self._cells_of(row) for row in self.rows)
+
+    def frame(self) -> DataFrame:
+        """The table with unrounded numbers, for a notebook."""
+        return DataFrame([self._values_of(row) for row in self.rows], columns=list(self.header))
+
+    def _cells_of(self, row: Row) -> tuple[str, ...]:
+        names = [row.framework or NOTHING, row.model or NOTHING]
+        if self.concurrency_varies:
+            names.append(NOTHING if row.concurrency is None else str(row.concurrency))
+        return (*names, *(rounded(figure, self.decimals) for figure in _figures_of(row.figures)))
+
+    def _values_of(self, row: Row) -> list[object]:
+        concurrency = [row.concurrency] if self.concurrency_varies else []
+        return [row.framework, row.model, *concurrency, *_figures_of(row.figures)]
+
+
+def tables(runs: Iterable[Run], *, count_connect: bool = False) -> tuple[Table, Table]:
+    """Time to first token and output tokens throughput of the runs, one row per stage.
+
+    ``count_connect`` adds the time of connecting to TTFT and latency, as LLMPerf measures it.
+    """
+    return tables_of(groups(runs, count_connect=count_connect))
+
+
+def tables_of(made: Sequence[Group]) -> tuple[Table, Table]:
+    """The two tables of groups that are already made."""
+    return (
+        _table("Time to First Token (seconds)", TTFT, 2, made),
+        _table("Output Tokens Throughput (tokens/s)", OUTPUT_THROUGHPUT, 0, made),
+    )
+
+
+def rounded(figure: float, decimals: int) -> str:
+    """A figure in decimals, halves rounded away from zero on the shortest decimal form of the number."""
+    if not math.isfinite(figure):
+        return NOTHING
+    return format(Decimal(repr(figure)).quantize(Decimal(1).scaleb(-decimals), context=_EXACT), "f")
+
+
+def _table(title: str, metric: Metric, decimals: int, made: Sequence[Group]) -> Table:
+    figures = [group.summary(metric) for group in made]
+    rows = tuple(
+        Row(group.framework, group.model, group.concurrency, summary)
+        for group, summary in zip(made, figures, strict=True)
+    )
+    return Table(title, metric.name, decimals, rows, notes_under(metric, made, figures))
+
+
+def _figures_of(summary: Summary) -> tuple[float, ...]:
+    return (
+        summary.median,
+        summary.mean,
+        summary.min,
+        summary.max,
+        summary.p25,
+        summary.p75,
+        summary.p95,
+        summary.p99,
+    )

@@ -1,0 +1,177 @@
+"""The notes under a table: what a reader must know before believing a figure, and what can be done about it.
+
+A note is made once and names the rows that it concerns, so that a sweep of twenty stages does not repeat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.grouping import TTFT, Group, Metric
+from reports.statistics import Summary
+
+# Below 1 / (1 - q) values a percentile is hardly more than the largest (or smallest) of them.
+_VALUES_NEEDED = (("P99", 100), ("P95", 20), ("P25 and P75", 4))
+_CACHED_SHARE = 0.05  # of the input tokens; above it the prefix cache of the server shows in TTFT
+_HEALTH_NOTES = {
+    "saturated": "The client was saturated: the load generator itself was the limit and its delay is in these figures."
+    " Add workers or lower the concurrency",
+    "strained": "The client was strained: part of the tail may be the load generator's own delay."
+    " Consider more workers",
+}
+
+
+def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summary]) -> tuple[str, ...]:
+    """The notes for a table of one metric, in a fixed order."""
+    notes = Notes(groups)
+    if not groups:
+        return ("No request was measured.",)
+    notes.add("No figures, no measured request succeeded", [_nothing_succeeded(group) for group in groups])
+    notes.add("Failed requests are excluded", [_failed(group) for group in groups])
+    notes.add(
+        "Aborted requests (cut by the end of the stage or the test) are excluded",
+        [_share(group.counts.aborted, group.counts.measured) if group.counts.ok else "" for group in groups],
+    )
+    notes.add("Requests outside the measured phase are excluded", [_unmeasured(group) for group in groups])
+    for health, text in _HEALTH_NOTES.items():
+        notes.mark(text, [group.health == health for group in groups])
+    _add_sources(notes, metric, groups)
+    notes.add(
+        "Successful requests without this value are left out",
+        [_without_value(metric, group, summary) for group, summary in zip(groups, figures, strict=True)],
+    )
+    for percentile, needed in _VALUES_NEEDED:
+        notes.add(
+            f"{percentile} of fewer than {needed} values says little",
+            [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
+        )
+    return tuple(notes.lines)
+
+
+class Notes:
+    """Collects notes; each names the rows it concerns, unless there is only one row or it concerns all of them."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.lines: list[str] = []
+        self._labels = labels(groups)
+
+    def add(self, text: str, details: Sequence[str]) -> None:
+        """A note with a detail for each row that it concerns; "" for the others."""
+        concerned = [(label, detail) for label, detail in zip(self._labels, details, strict=True) if detail]
+        if not concerned:
+            return
+        if len(concerned) == len(self._labels) and len({detail for _, detail in concerned}) == 1:
+            several = "each row, " if len(concerned) > 1 else ""
+            self.lines.append(f"{text}: {several}{concerned[0][1]}.")
+        else:
+            self.lines.append(f"{text}: {'; '.join(f'{label} ({detail})' for label, detail in concerned)}.")
+
+    def mark(self, text: str, concerned: Sequence[bool]) -> None:
+        """A note without details for the rows that it concerns."""
+        names = [label for label, mark in zip(self._labels, concerned, strict=True) if mark]
+        if len(names) == len(self._labels):
+            self.lines.append(f"{text}.")
+        elif names:
+            self.lines.append(f"{text}: {'; '.join(names)}.")
+
+
+def labels(groups: Sequence[Group]) -> list[str]:
+    """The shortest names by which the rows can be told apart."""
+    candidates = (
+        [group.framework or "-" for group in groups],
+        [group.model or "-" for group in groups],
+        [f"concurrency {'-' if group.concurrency is None else group.concurrency}" for group in groups],
+        [f"stage {'-' if group.stage is None else group.stage}" for group in groups],
+        [f"run {group.run.name}" for group in groups],
+    )
+    parts: list[list[str]] = [[] for _ in groups]
+    for values in candidates:
+        if len({tuple(part) for part in parts}) == len(groups):
+            break
+        if len(set(values)) > 1:
+            for part, value in zip(parts, values, strict=True):
+                part.append(value)
+    return [" ".join(part) for part in parts]
+
+
+def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
+    """Where the figures come from, as far as it matters for the metric."""
+    if metric is TTFT:
+        notes.add(
+            "Answers that arrived all at once (`buffered`) have no time to first token; is streaming on in the server "
+            "and in every proxy?",
+            [_having(group, "error_code", "buffered") for group in groups],
+        )
+        notes.add(
+            "Arrival stamps were taken by the process (`user`), so they contain its own delay",
+            [_having(group, "stamp_source", "user") for group in groups],
+        )
+        notes.add(
+            "Input tokens came from the server's cache, which shortens the time to first token",
+            [_cached(group) for group in groups],
+        )
+    else:
+        notes.add(
+            "Output tokens were counted by the local tokenizer, not by the server",
+            [_having(group, "output_tokens_source", "tokenizer") for group in groups],
+        )
+    if groups[0].count_connect:
+        notes.mark(
+            "Connecting is counted in TTFT and latency (--count-connect)", [not group.run.foreign for group in groups]
+        )
+        notes.mark(
+            "LLMPerf's own files count connecting already; nothing was added", [group.run.foreign for group in groups]
+        )
+        notes.add("Rows without connect_s were taken as 0", [_without_connect(group) for group in groups])
+
+
+def _nothing_succeeded(group: Group) -> str:
+    counts = group.counts
+    if counts.ok:
+        return ""
+    if not counts.measured:
+        phases = ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in counts.unmeasured_phases)
+        return f"no request was measured{f', {phases}' if phases else ''}"
+    aborted = f"{counts.aborted} aborted" if counts.aborted else ""
+    failed = f"{counts.failed} failed with {_codes(group)}" if counts.failed else ""
+    return f"of {counts.measured}: {', '.join(part for part in (failed, aborted) if part)}"
+
+
+def _failed(group: Group) -> str:
+    counts = group.counts
+    return f"{_share(counts.failed, counts.measured)}, {_codes(group)}" if counts.ok and counts.failed else ""
+
+
+def _codes(group: Group) -> str:
+    errors = group.counts.errors
+    shown = ", ".join(f"{code}: {count}" for code, count in errors[:4])
+    return shown + (f", {len(errors) - 4} other codes" if len(errors) > 4 else "")
+
+
+def _unmeasured(group: Group) -> str:
+    if not group.counts.ok:
+        return ""
+    return ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in group.counts.unmeasured_phases)
+
+
+def _without_value(metric: Metric, group: Group, summary: Summary) -> str:
+    buffered = int((group.ok["error_code"] == "buffered").sum()) if metric is TTFT else 0
+    return _share(len(group.ok) - buffered - summary.n, len(group.ok))
+
+
+def _without_connect(group: Group) -> str:
+    return "" if group.run.foreign else _share(int(group.ok["connect_s"].isna().sum()), len(group.ok))
+
+
+def _having(group: Group, column: str, value: str) -> str:
+    return _share(int((group.ok[column] == value).sum()), len(group.ok))
+
+
+def _cached(group: Group) -> str:
+    cached = float(group.ok["cached_tokens"].astype("float64").sum())
+    tokens = float(group.ok["input_tokens"].astype("float64").sum())
+    return f"{cached / tokens:.0%}" if tokens and cached / tokens > _CACHED_SHARE else ""
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole}" if part > 0 else ""

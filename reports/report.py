@@ -1,0 +1,130 @@
+"""A report from start to end: runs in, tables as text and files out. The command and the load side both call it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports.errors import InputError
+from reports.formats import DEFAULT_FORMATS, FORMATS, checked
+from reports.grouping import Group, groups
+from reports.inputs import load
+from reports.llmperf_tables import Table, tables_of
+from reports.llmperf_text import print_out
+from reports.report_md import all_notes, tables_and_notes
+from reports.run import Run
+
+SOME_FIGURES = 0
+ALL_FAILED = 1
+BAD_OUTPUT = 2
+ZERO_REQUESTS = 3
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything a format can write about: the runs, their groups, the two tables and the warnings."""
+
+    runs: tuple[Run, ...]
+    groups: tuple[Group, ...]
+    tables: tuple[Table, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished report: ``text`` is what goes to stdout, ``files`` were written.
+
+    ``exit_code`` is 0; 1 when no request succeeded at all; 2 when files could not be written; 3 when a run has no
+    measured request. When it is not 0, ``problem`` says so in words. ``warnings`` are in the text too.
+    """
+
+    text: str
+    files: tuple[Path, ...]
+    warnings: tuple[str, ...]
+    exit_code: int
+    problem: str
+
+
+def report_run(
+    prefix: str | Path,
+    *,
+    out: Path | None = None,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    count_connect: bool = False,
+) -> Report:
+    """The report of one run, written to ``out`` or to PREFIX_report; raises ``InputError`` when it cannot be read."""
+    return report_runs([load(prefix)], out=out, formats=formats, count_connect=count_connect)
+
+
+def report_runs(
+    runs: Sequence[Run],
+    *,
+    out: Path | None = None,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    count_connect: bool = False,
+) -> Report:
+    """One report of several runs. Without ``out`` each run gets its own files in PREFIX_report, foreign files none."""
+    wanted = checked(formats)
+    content = content_of(runs, count_connect=count_connect)
+    if out is not None:
+        parts = [(out, content)]
+    else:
+        own = [(run.report_dir, run) for run in runs if run.report_dir is not None]
+        parts = [(folder, content_of([run], count_connect=count_connect)) for folder, run in own]
+    exit_code, problem = _verdict(content)
+    files: list[Path] = []
+    try:
+        for folder, part in parts:
+            files.extend(_write(part, folder, wanted))
+    except InputError as error:
+        exit_code, problem = BAD_OUTPUT, str(error)  # the tables themselves are fine and must not be lost
+    return Report(_printed(content, wanted), tuple(files), content.warnings, exit_code, problem)
+
+
+def content_of(runs: Sequence[Run], *, count_connect: bool = False) -> Content:
+    """What a report of these runs says, before any format."""
+    made = tuple(groups(runs, count_connect=count_connect))
+    warnings = dict.fromkeys(warning for run in runs for warning in run.warnings)
+    return Content(tuple(runs), made, tables_of(made), tuple(warnings))
+
+
+def _printed(content: Content, wanted: Sequence[str]) -> str:
+    """What goes to stdout: the tables; LLMPerf's print-out where that was asked for, and both when both were."""
+    if "llmperf" not in wanted:
+        return tables_and_notes(content)
+    if "md" in wanted:
+        return f"{tables_and_notes(content)}\n{print_out(content)}"
+    return f"{print_out(content)}\n{all_notes(content)}".rstrip("\n") + "\n"
+
+
+def _verdict(content: Content) -> tuple[int, str]:
+    unmeasured = [str(run.source) for run in content.runs if not run.measured]
+    if unmeasured:
+        return ZERO_REQUESTS, (
+            f"{', '.join(unmeasured)}: no request was measured (no row has measured=1). "
+            "Was the run ended in its warm-up, or was the server out of reach?"
+        )
+    if not any(len(group.ok) for group in content.groups):
+        sources = ", ".join(str(run.source) for run in content.runs)
+        return ALL_FAILED, (
+            f"{sources}: every measured request failed, so there are no figures. "
+            "The notes count the error codes; error_message in the rows says more."
+        )
+    return SOME_FIGURES, ""
+
+
+def _write(content: Content, folder: Path, formats: Iterable[str]) -> list[Path]:
+    written = []
+    for name in formats:
+        for file_name, text in FORMATS[name](content).items():
+            path = folder / file_name
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
+            except OSError as error:
+                raise InputError(
+                    f"{path}: cannot be written ({error.strerror or error}). Name a folder you may write to with --out."
+                ) from error
+            written.append(path)
+    return written

@@ -1,0 +1,46 @@
+"""One run as the report sees it: its rows and what was written beside them. Knows no file format."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_users.quantile import DurationHistogram
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The rows of one run, or of one foreign file.
+
+    ``requests`` and ``stages`` have the columns of ``llm_users.record`` (columns of the file beyond those are kept).
+    Numbers that were not measured are missing values; text that was not set is "". ``stages`` has no rows when the
+    run has no such file. ``gaps`` holds one histogram of chunk gaps per stage, ``manifest`` is PREFIX_llm_run.json, or
+    the ``*_summary.json`` beside a foreign file.
+    """
+
+    name: str
+    source: Path
+    requests: DataFrame
+    stages: DataFrame
+    gaps: Mapping[int, DurationHistogram] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    report_dir: Path | None = None
+    foreign: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> int:
+        """How many requests count in the statistics, failed ones included."""
+        return int((self.requests["measured"] == 1).sum())
+
+    def renamed(self, *, framework: str | None = None, model: str | None = None) -> Run:
+        """The same run under another framework or model name, in every row."""
+        names = {"framework": framework, "model": model}
+        given = {column: name for column, name in names.items() if name is not None}
+        return dataclasses.replace(self, requests=self.requests.assign(**given)) if given else self

@@ -1,0 +1,105 @@
+"""``summary.csv``: every metric of every stage of every run in one tidy shape, one line each."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pandas import DataFrame
+
+from llm_users.record import STAGE_COLUMNS, cell
+from reports.grouping import REQUEST_METRICS, Group, groups
+from reports.run import Run
+from reports.statistics import Summary, summarize_histogram
+
+if TYPE_CHECKING:
+    from reports.report import Content
+
+FILE_NAME = "summary.csv"
+GAP_METRIC = "chunk_gap_s"
+_FIGURES = tuple(each.name for each in dataclasses.fields(Summary))
+COLUMNS = ("run", "framework", "model", "stage", "concurrency", "metric", "unit", *_FIGURES)
+
+# What a stage has exactly one of: everything measured in its row of PREFIX_llm_stages.csv except the key, the clock
+# time and the counts, which are counted from the rows.
+_STAGE_FIGURES = tuple(
+    column for column in STAGE_COLUMNS if column.type is float and column.name != "measure_started_at"
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the file. A stage's own figures and counts stand in ``mean``, with n = 1 and nothing else."""
+
+    run: str
+    framework: str
+    model: str
+    stage: int | None
+    concurrency: int | None
+    metric: str
+    unit: str
+    figures: Summary
+
+    def values(self) -> list[object]:
+        """The values in the order of ``COLUMNS``; ``None`` where there is none."""
+        names = [self.run, self.framework, self.model, self.stage, self.concurrency, self.metric, self.unit]
+        figures = [getattr(self.figures, name) for name in _FIGURES]
+        return [*names, *(None if math.isnan(figure) else figure for figure in figures)]
+
+
+def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
+    """The content of ``summary.csv`` as a DataFrame, unrounded."""
+    lines = summary_lines(groups(runs, count_connect=count_connect))
+    return DataFrame([line.values() for line in lines], columns=list(COLUMNS))
+
+
+def files(content: Content) -> dict[str, str]:
+    """The files of this format: name and text."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for line in summary_lines(content.groups):
+        writer.writerow([cell(value) for value in line.values()])
+    return {FILE_NAME: text.getvalue()}
+
+
+def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
+    """The lines: each group's requests, its counts, then what is known of its stage as a whole."""
+    for group in made:
+        for metric in REQUEST_METRICS:
+            yield _line(group, metric.name, metric.unit, group.summary(metric))
+        counts = group.counts
+        for name in ("measured", "ok", "failed", "aborted"):
+            yield _line(group, f"requests_{name}", "count", _single(getattr(counts, name)))
+    seen: set[tuple[Run, int]] = set()
+    for group in made:
+        # Models that share a stage share its gaps and its throughput, so these stand once and without a model.
+        if group.stage is None or (group.run, group.stage) in seen:
+            continue
+        seen.add((group.run, group.stage))
+        sharers = [other for other in made if other.run is group.run and other.stage == group.stage]
+        owner = group if len(sharers) == 1 else dataclasses.replace(group, framework="", model="")
+        yield from _stage_lines(owner, group.stage)
+
+
+def _stage_lines(owner: Group, stage: int) -> Iterator[Line]:
+    gaps = owner.run.gaps.get(stage)
+    if gaps is not None:
+        yield _line(owner, GAP_METRIC, "s", summarize_histogram(gaps))
+    stages = owner.run.stages
+    for column in _STAGE_FIGURES:
+        for value in stages[stages["stage"] == stage][column.name].dropna():
+            yield _line(owner, column.name, column.unit, _single(float(value)))
+
+
+def _line(group: Group, metric: str, unit: str, figures: Summary) -> Line:
+    return Line(group.run.name, group.framework, group.model, group.stage, group.concurrency, metric, unit, figures)
+
+
+def _single(value: float) -> Summary:
+    return Summary(n=1, mean=value)

@@ -1,0 +1,133 @@
+"""Files as a run and as LLMPerf write them, made small and by hand or seeded, for the tests of the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_users.quantile import DurationHistogram
+from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageRecord, cell
+
+WriteRun = Callable[..., Path]
+
+
+def record(index: int, **values: Any) -> RequestRecord:
+    """A measured, successful request: TTFT 0.1 s, 1 s for 50 tokens; ``values`` say what is different."""
+    defaults: dict[str, Any] = {
+        "request_id": f"r{index}",
+        "run_id": "run-1",
+        "stage": 1,
+        "stage_end": 1,
+        "api": "openai-chat",
+        "model": "tiny",
+        "framework": "vllm",
+        "phase": "measure",
+        "phase_end": "measure",
+        "measured": 1,
+        "concurrency": 1,
+        "started_at": 1_700_000_000.0 + index,
+        "queue_s": 0.0,
+        "connect_s": 0.0,
+        "ttft_s": 0.1,
+        "ttfat_s": 0.1,
+        "end_to_end_latency_s": 1.0,
+        "last_token_s": 1.0,
+        "tpot_s": 0.018,
+        "output_tokens": 50,
+        "output_tokens_source": "usage",
+        "input_tokens": 550,
+        "stamp_source": "kernel",
+    }
+    return RequestRecord(**{**defaults, **values})
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([cell(value) for value in row] for row in rows)
+    return path
+
+
+def write_rows(path: Path, records: Iterable[RequestRecord]) -> Path:
+    return write_csv(path, [column.name for column in REQUEST_COLUMNS], [each.row() for each in records])
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> WriteRun:
+    """Writes the files of a run and returns its PREFIX."""
+
+    def write(
+        records: Iterable[RequestRecord],
+        *,
+        stages: Iterable[StageRecord] = (),
+        gaps_s: dict[int, list[float]] | None = None,
+        manifest: dict[str, Any] | None = None,
+        name: str = "run",
+    ) -> Path:
+        prefix = tmp_path / name
+        write_rows(Path(f"{prefix}_llm_requests.csv"), records)
+        names = [column.name for column in STAGE_COLUMNS]
+        rows = [[getattr(stage, column) for column in names] for stage in stages]
+        if rows:
+            write_csv(Path(f"{prefix}_llm_stages.csv"), names, rows)
+        if gaps_s:
+            lines = []
+            for stage, gaps in gaps_s.items():
+                histogram = DurationHistogram()
+                for gap in gaps:
+                    histogram.add(gap)
+                lines += [[stage, b, *DurationHistogram.bounds_s(b), n] for b, n in sorted(histogram.counts.items())]
+            write_csv(Path(f"{prefix}_llm_gaps.csv"), ["stage", "bucket", "lower_s", "upper_s", "count"], lines)
+        if manifest is not None:
+            Path(f"{prefix}_llm_run.json").write_text(json.dumps(manifest))
+        return prefix
+
+    return write
+
+
+@pytest.fixture
+def write_responses(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file as LLMPerf does, with seeded figures and some throttled requests."""
+
+    def write(name: str, *, seed: int = 1, ok: int = 137, failed: int = 13) -> Path:
+        dice = random.Random(seed)
+        responses = []
+        for _ in range(ok):
+            tokens = dice.randint(20, 400)
+            ttft_s = dice.lognormvariate(-1.2, 0.6)
+            latency_s = ttft_s + tokens * dice.uniform(0.01, 0.05)
+            responses.append(
+                {
+                    "error_code": None,
+                    "error_msg": "",
+                    "inter_token_latency_s": latency_s / tokens,
+                    "ttft_s": ttft_s,
+                    "end_to_end_latency_s": latency_s,
+                    "request_output_throughput_token_per_s": 1.0,
+                    "number_total_tokens": 550 + tokens,
+                    "number_output_tokens": tokens,
+                    "number_input_tokens": 550,
+                }
+            )
+        for _ in range(failed):
+            error = dict.fromkeys(responses[0], 0) if responses else {"ttft_s": 0, "end_to_end_latency_s": 0}
+            responses.append({**error, "error_code": 429, "error_msg": "slow down", "number_output_tokens": 1})
+        dice.shuffle(responses)
+        path = tmp_path / name
+        path.write_text(json.dumps(responses, indent=1))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_record() -> Callable[..., RequestRecord]:
+    return record
