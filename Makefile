@@ -1,0 +1,74 @@
+# One command each: `make bench` shows the product, `make test` proves it. `make help` lists the rest.
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := out/bench
+# The first interpreter that will do, the versions that constraints.txt was made with first;
+# `make PYTHON=/path/to/python3.12 bench` names another one.
+FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	"$$p" -c '$(FITS)' >/dev/null 2>&1 && echo "$$p" && break; done)
+
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
+
+# 100 requests per stage, so that the 99th percentile means something; about two minutes in all.
+# From 8 answers at a time on the endpoint slows down: the sweep shows it.
+SIMULATOR := ttft=150ms,itl=7ms,capacity=8,jitter=0.1
+SWEEP := --llm-sweep 1,2,4,8,16 --llm-requests 100 --llm-output-tokens 60,15
+
+.PHONY: help bench test test-real accuracy lint docs setup clean
+
+help:
+	@echo 'make bench       sweep the simulated endpoint, print the two tables; files in $(OUT)/'
+	@echo 'make test        the test suite'
+	@echo 'make test-real   a real model behind a real server (downloads both, as packages)'
+	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server'
+	@echo 'make lint        ruff and mypy'
+	@echo 'make docs        write docs/options.md, columns.md and simulator.md anew from the tables in the code'
+	@echo 'make setup       only the virtual environment that all of these use'
+	@echo 'make clean       remove everything that these made, the virtual environment too'
+	@echo 'PYTHON=...       another interpreter for the virtual environment, 3.11 or newer'
+
+bench: $(READY)
+	@rm -rf $(OUT)
+	@$(BIN)/locust -f locustfiles/sweep.py --headless --only-summary --csv $(OUT)/run \
+		--llm-simulator $(SIMULATOR) $(SWEEP) --llm-report
+	@echo 'Files: $(OUT)/'
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+test-real: $(READY)
+	@$(BIN)/python -m pytest tests/real
+
+accuracy: $(READY)
+	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)")
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+docs: $(READY)
+	@$(BIN)/python docs/generate.py
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@'$(PYTHON)' -c '$(FITS)' >/dev/null 2>&1 || { echo \
+		'This needs Python 3.11 or newer with its venv module (Debian: python3-venv), and "$(PYTHON)" is not that.' \
+		'Install one, or name it: make PYTHON=/path/to/python3.12 ...' >&2; exit 1; }
+	@echo 'Setting up $(VENV) with $(PYTHON); the packages come from the network, once ...'
+	@'$(PYTHON)' -m venv --clear $(VENV)
+	@$(PIP) setuptools
+	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

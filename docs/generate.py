@@ -1,0 +1,93 @@
+"""Writes options.md, columns.md and simulator.md from the tables in the code; a test compares them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from llm_users.options import _OPTIONS
+from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, Column
+from llm_users.simulator.spec import Spec
+
+DOCS = Path(__file__).resolve().parent
+_MADE = "<!-- Made by `make docs` from {source}; edit it there. -->"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def options() -> str:
+    rows = []
+    for option in _OPTIONS:
+        values = "" if option.switch else " " + ("|".join(option.choices) if option.choices else option.metavar)
+        if option.flag == "--llm-simulator":
+            values = f" [{option.metavar}]"
+        rows.append([f"`{option.flag}{values}`", option.help, f"`{option.default}`" if option.default else ""])
+    text = (
+        "Each of them can be given on the command line, in Locust's web form, in `locust.conf` or its TOML files, and\n"
+        "as an environment variable: `--llm-stage-time` is `LOCUST_LLM_STAGE_TIME`. Times are written `500ms`, `10s`,\n"
+        "`2m`. Locust's own options (`--host`, `--headless`, `--csv`, `--run-time`, `--stop-timeout`, ...)\n"
+        "work beside them."
+    )
+    return _page("Options", "llm_users/options.py", text, table(["option", "meaning", "default"], rows))
+
+
+def columns() -> str:
+    def rows(of: Iterable[Column]) -> list[list[str]]:
+        return [[f"`{column.name}`", column.unit, column.meaning] for column in of]
+
+    head = ["column", "unit", "meaning"]
+    return _page(
+        "Columns",
+        "llm_users/record.py",
+        "An empty cell means: not measured. What t0, c1, cK and N are is said in [measurement.md](measurement.md).",
+        "## `PREFIX_llm_requests.csv`: one row per request",
+        table(head, rows(REQUEST_COLUMNS)),
+        "## `PREFIX_llm_stages.csv`: one row per stage",
+        table(head, rows(STAGE_COLUMNS)),
+    )
+
+
+def simulator() -> str:
+    rows = [
+        [f"`{field.metadata['key']}`", field.metadata["meaning"], _default(field)] for field in dataclasses.fields(Spec)
+    ]
+    return _page(
+        "The simulated endpoint",
+        "llm_users/simulator/spec.py",
+        "`--llm-simulator ttft=150ms,itl=12ms,capacity=8` starts it beside a run; `llm-simulator --ttft 150ms` alone.\n"
+        "It speaks the OpenAI API with known timing: token k leaves at arrival + ttft + k * itl.",
+        table(["key", "meaning", "default"], rows),
+    )
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default
+    if isinstance(value, bool):
+        return "`on`" if value else "`off`"
+    if value in ("", ()):
+        return ""
+    # Durations are the fields with seconds in their name.
+    if field.name.endswith("_s"):
+        return f"`{value * 1000:g}ms`"
+    return f"`{value:g}`" if type(value) is float else f"`{value}`"
+
+
+def pages() -> dict[str, str]:
+    """Content by file name."""
+    return {"options.md": options(), "columns.md": columns(), "simulator.md": simulator()}
+
+
+def _page(title: str, source: str, *parts: str) -> str:
+    return "\n\n".join([f"# {title}", _MADE.format(source=source), *parts]) + "\n"
+
+
+if __name__ == "__main__":
+    for name, text in pages().items():
+        (DOCS / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,20 @@
+"""Sweep an OpenAI-compatible endpoint: no code needed, everything is an option.
+
+    OPENAI_API_KEY=... locust -f locustfiles/sweep.py --headless --host https://HOST/v1 --llm-model NAME \
+        --llm-sweep 1,2,4,8 --llm-requests 100 --csv out/run --llm-report
+"""
+
+from locust import task
+
+from llm_users import OpenAIUser
+
+
+class SweepUser(OpenAIUser):
+    """Asks one prompt after the other, by the API that --llm-api names (chat or completions)."""
+
+    @task
+    def ask(self) -> None:
+        if self.runtime.options.api == "completions":
+            self.complete()
+        else:
+            self.chat()
