@@ -1,0 +1,78 @@
+"""A line of the table: medians over its runs, and whether they keep the bounds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bounds import Bounds
+from load_run import Outcome, Plan
+
+SERVER_LATE_S = 0.005
+"""A server that was late itself (p99) measures itself, not the client."""
+
+BUSY_CORES = 0.2
+"""Others used more of the machine than this: two processes that need a core each no longer have one."""
+
+PASS, MISS, NO_BOUND = "pass", "MISS", "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the table, over all its runs."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    bounds: Bounds | None
+
+    def median(self, of: Callable[[Outcome], float]) -> float:
+        return statistics.median(of(outcome) for outcome in self.outcomes)
+
+    @property
+    def spoilt(self) -> str | None:
+        """Why the line cannot be judged, if so."""
+        return next((reason for outcome in self.outcomes if (reason := spoilt(outcome))), None)
+
+    @property
+    def verdict(self) -> str:
+        if self.spoilt:
+            return self.spoilt
+        misses = self.misses()
+        if misses:
+            return f"{MISS}: {', '.join(misses)}"
+        return PASS if self.bounds is not None else NO_BOUND
+
+    @property
+    def missed(self) -> bool:
+        return self.verdict.startswith(MISS)
+
+    def misses(self) -> list[str]:
+        """What is worse than it may be. Lost or miscounted answers are never fine."""
+        found = []
+        if any(outcome.failed for outcome in self.outcomes):
+            found.append("failed requests")
+        if any(outcome.miscounted for outcome in self.outcomes):
+            found.append("token counts")
+        if self.bounds is None:
+            return found
+        bounds = self.bounds
+        limits: Sequence[tuple[str, Callable[[Outcome], float], float | None]] = (
+            ("TTFT p50", lambda o: o.ttft_p50_s, bounds.ttft_p50_s),
+            ("TTFT p99", lambda o: o.ttft_p99_s, bounds.ttft_p99_s),
+            ("last - first", lambda o: o.span_p99_s, bounds.span_p99_s),
+            ("CPU", lambda o: o.cpu_per_token_s, bounds.cpu_per_token_s),
+        )
+        found += [name for name, of, limit in limits if limit is not None and not self.median(of) <= limit]
+        if not self.median(lambda o: o.rate) >= bounds.rate:
+            found.append("rate")
+        return found
+
+
+def spoilt(outcome: Outcome) -> str | None:
+    """Why a run says nothing about the client, if so."""
+    if outcome.late_p99_s > SERVER_LATE_S:
+        return "server late"
+    if outcome.neighbours > BUSY_CORES:
+        return "machine busy"
+    return None

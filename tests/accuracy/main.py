@@ -1,0 +1,140 @@
+"""How true are the numbers? Prints the accuracy table: this client's figures against the server's own send times.
+
+    python tests/accuracy/main.py                        # on the simulator: 1, 32 and 256 streams
+    python tests/accuracy/main.py --truth truth_server.c # on a native server: 256 and 512 streams
+
+A benchmark for a quiet machine, not a test: it takes about two minutes. Exit code 1 when a judged line misses a bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import machine
+import markdown
+from bounds import NATIVE, SIMULATOR, bounds_of
+from endpoints import Timing, native_binary
+from judging import Line, spoilt
+from load_run import Outcome, Plan, RunError, measure
+
+_RAMP, _WAVE = "0.5s", "0"
+
+# Enough for a p99 where there are many streams; few at one stream, where every request takes its 2.7 s alone.
+_REQUESTS = {1: 6, 32: 256, 256: 1024, 512: 1536}
+
+_NOTES = """
+Errors are per request against the server's own send times, rows and server log joined by response id; measured
+requests only. TTFT error = |ttft_s - (first token sent - request read)|; error of (last - first) = |(last_token_s -
+ttft_s) - (last token sent - first token sent)|; quantiles by linear interpolation. CPU per token = CPU of the load
+process inside MEASURE / tokens that arrived inside MEASURE. Rate / ideal = (TTFT + (tokens - 1) gaps) / mean(queue_s +
+end_to_end_latency_s). Bounds in brackets; a ramp of 0 starts all users at one instant and has none."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    timing = Timing(options.ttft_ms / 1e3, options.gap_ms / 1e3, options.tokens)
+    signal.signal(signal.SIGTERM, _leave)
+    with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
+        try:
+            native = native_binary(options.truth, Path(folder)) if options.truth is not None else None
+        except FileNotFoundError as error:
+            print(f"--truth: {error}", file=sys.stderr)
+            return 2
+        streams = options.streams or ([256, 512] if native is not None else [1, 32, 256])
+        plans = [
+            Plan(count, options.requests or _requests(count, ramp), ramp, timing)
+            for count in streams
+            for ramp in options.ramps
+        ]
+        return _measure_all(plans, native, repeat=options.repeat, tries=options.tries)
+
+
+def _measure_all(plans: Sequence[Plan], native: Path | None, *, repeat: int, tries: int) -> int:
+    timing = plans[0].timing
+    for text in machine.description():
+        print(text)
+    print(
+        f"Server: TTFT {timing.ttft_s * 1e3:g} ms, gap {timing.gap_s * 1e3:g} ms, {timing.tokens} tokens; "
+        f"one Locust process; a warm-up request per user\n"
+    )
+    for text in markdown.header():
+        print(text, flush=True)
+    missed, unjudged = False, 0
+    for plan in plans:
+        try:
+            line = _line(plan, native, repeat=repeat, tries=tries)
+        except RunError as error:
+            print(f"\n{plan.streams} streams, ramp {plan.ramp}: {error}", file=sys.stderr)
+            return 1
+        print(markdown.line(line), flush=True)
+        missed |= line.missed
+        unjudged += line.bounds is not None and line.spoilt is not None
+    print(_NOTES)
+    if unjudged:
+        print(f"\n{unjudged} of the lines with bounds could not be judged; repeat them when the machine is quiet.")
+    return 1 if missed else 0
+
+
+def _line(plan: Plan, native: Path | None, *, repeat: int, tries: int) -> Line:
+    outcomes = tuple(_unspoilt(plan, native, tries) for _ in range(repeat))
+    server = SIMULATOR if native is None else NATIVE
+    return Line(plan, outcomes, bounds_of(plan.streams, server) if plan.ramp == _RAMP else None)
+
+
+def _unspoilt(plan: Plan, native: Path | None, tries: int) -> Outcome:
+    """The first run in which server and machine did their part; the last one when there is none."""
+    for attempt in range(1, tries + 1):
+        outcome = measure(plan, native)
+        reason = spoilt(outcome)
+        if reason is None or attempt == tries:
+            break
+        print(f"{plan.streams} streams, ramp {plan.ramp}: {reason}, once more", file=sys.stderr)
+    return outcome
+
+
+def _requests(streams: int, ramp: str) -> int:
+    requests = _REQUESTS.get(streams, 4 * streams)
+    return requests if ramp == _RAMP else max(3, requests // 2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--truth", type=Path, metavar="PATH", help="a native truth server: its binary or its .c file")
+    parser.add_argument("--streams", type=_counts, metavar="N,N", help="default: 1,32,256; with --truth: 256,512")
+    parser.add_argument("--requests", type=_count, metavar="N", help="measured requests per line; default: by streams")
+    parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="runs per line, medians are shown")
+    parser.add_argument(
+        "--tries", type=_count, default=3, metavar="N", help="a run with a late server or a busy machine is repeated"
+    )
+    parser.add_argument(
+        "--ramps", type=lambda text: text.split(","), default=[_RAMP, _WAVE], metavar="T,T",
+        help=f"ramps per row; default: {_RAMP},{_WAVE} (only {_RAMP} has bounds)",
+    )  # fmt: skip
+    parser.add_argument("--ttft-ms", type=float, default=200.0)
+    parser.add_argument("--gap-ms", type=float, default=20.0)
+    parser.add_argument("--tokens", type=_count, default=128)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # by way of the blocks that end the server
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The accuracy benchmark itself works: a small row, end to end on the simulator, with bounds for a noisy machine."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import markdown
+import pytest
+from bounds import BOUNDS
+from endpoints import Timing
+from judging import Line
+from load_run import Outcome, Plan, measure
+from main import main
+
+PLAN = Plan(streams=4, requests=12, ramp="0.5s", timing=Timing(ttft_s=0.2, gap_s=0.02, tokens=16))
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return measure(PLAN, native=None)
+
+
+def test_the_rows_agree_with_the_server_s_own_send_times(outcome: Outcome) -> None:
+    assert (outcome.failed, outcome.miscounted) == (0, 0)
+    assert 0 < outcome.ttft_p50_s < 0.02
+    assert outcome.span_p99_s < 0.02
+    assert 0.8 < outcome.rate <= 1.001
+    assert 0 < outcome.cpu_per_token_s < 0.005
+
+
+def test_the_table_shows_figures_bounds_and_verdict(outcome: Outcome) -> None:
+    good = dataclasses.replace(
+        outcome, ttft_p50_s=1e-4, ttft_p99_s=2e-4, span_p99_s=1e-4, cpu_per_token_s=4e-5, rate=1.0,
+        late_p99_s=1e-3, neighbours=0.0,
+    )  # fmt: skip
+    text = markdown.line(Line(PLAN, (good,), BOUNDS[256]))
+    assert "| 0.10 / 0.20 ms (≤ 0.3 / 1) |" in text
+    assert text.endswith("| pass |")
+    assert text.count("|") == markdown.header()[0].count("|")
+    worse = [dataclasses.replace(good, ttft_p99_s=2e-3), dataclasses.replace(good, rate=0.5)]
+    assert Line(PLAN, (worse[0],), BOUNDS[256]).verdict == "MISS: TTFT p99"
+    assert Line(PLAN, (worse[1],), BOUNDS[256]).verdict == "MISS: rate"
+    assert Line(PLAN, (worse[0], good, good), BOUNDS[256]).verdict == "pass"  # medians
+
+
+@pytest.mark.parametrize(
+    ("circumstance", "verdict"), [({"late_p99_s": 0.006}, "server late"), ({"neighbours": 0.5}, "machine busy")]
+)
+def test_a_spoilt_run_is_not_judged(outcome: Outcome, circumstance: dict[str, float], verdict: str) -> None:
+    quiet = dataclasses.replace(outcome, late_p99_s=1e-3, neighbours=0.0, ttft_p99_s=1.0)
+    line = Line(PLAN, (dataclasses.replace(quiet, **circumstance),), BOUNDS[256])  # type: ignore[arg-type]
+    assert line.verdict == verdict
+    assert not line.missed
+
+
+def test_the_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    small = ["--streams", "2", "--requests", "2", "--tokens", "4", "--ramps", "0", "--tries", "1"]
+    assert main(small) == 0
+    printed = capsys.readouterr().out
+    assert "| streams | on | ramp |" in printed
+    assert "\n| 2 | simulator | 0 | 2 |" in printed
+
+
+def test_a_missing_truth_server_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main(["--truth", "nowhere/truth_server.c"]) == 2
+    assert "no native server at nowhere" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""A real server with a real model, collected only when asked for by path: it downloads 130 MB at its first run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import SWEEP, Counted, Recorded, run
+from llama import LlamaServer
+from parts import model_file, server_packages
+from recording_proxy import RecordingProxy
+
+HERE = Path(__file__).parent
+TABLES = pytest.StashKey[str]()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Everything here, unless this folder was named on the command line."""
+    named = [(config.invocation_params.dir / text.partition("::")[0]).resolve() for text in config.args]
+    return None if any(path.is_relative_to(HERE) for path in named) else True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The tables of the sweep, as the command printed them."""
+    tables = config.stash.get(TABLES, "")
+    if tables:
+        terminalreporter.section("sweep against llama.cpp")
+        terminalreporter.write(tables)
+
+
+@pytest.fixture(scope="session")
+def llama() -> Iterator[LlamaServer]:
+    server = LlamaServer(server_packages(), model_file(), slots=4)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def sweep(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Counted:
+    """1, 2 and 4 users, eight measured requests each; answers of equal length, so that times can be added up."""
+    before = llama.counters()
+    made = run(
+        SWEEP, llama.url, tmp_path_factory.mktemp("sweep") / "run",
+        "--llm-sweep", "1,2,4", "--llm-requests", "8", "--llm-input-tokens", "60,10", "--llm-output-tokens", "40,0",
+        "--llm-extra-body", '{"ignore_eos": true}', "--llm-framework", "llama.cpp", "--llm-report",
+    )  # fmt: skip
+    after = llama.counters()
+    pytestconfig.stash[TABLES] = made.printed
+    return Counted(made, {name: after[name] - before[name] for name in after})
+
+
+def _recorded(llama: LlamaServer, folder: Path, locustfile: Path, *options: str) -> Recorded:
+    # Prompts of their own: those of the sweep would be in the server's cache.
+    proxy = RecordingProxy(llama.port)
+    try:
+        made = run(
+            locustfile,
+            proxy.url,
+            folder / "run",
+            "--llm-sweep",
+            "2",
+            "--llm-requests",
+            "6",
+            "--llm-seed",
+            "7",
+            *options,
+        )
+        return Recorded(made, proxy.said())
+    finally:
+        proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def chat(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """One user, so that the server does one thing at a time and its timings are those of one request."""
+    lengths = ("--llm-input-tokens", "60,10", "--llm-output-tokens", "40,0")
+    return _recorded(llama, tmp_path_factory.mktemp("chat"), SWEEP, "--llm-sweep", "1", *lengths)
+
+
+@pytest.fixture(scope="session")
+def completions(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    lengths = ("--llm-input-tokens", "40,5", "--llm-output-tokens", "24,4", "--llm-api", "completions")
+    return _recorded(llama, tmp_path_factory.mktemp("completions"), SWEEP, *lengths)
+
+
+@pytest.fixture(scope="session")
+def conversation(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return _recorded(llama, tmp_path_factory.mktemp("conversation"), HERE / "conversation_locustfile.py")
