@@ -111,12 +111,12 @@ class AnthropicMessages(Shape):
         return [{"type": "message_start", "message": message}]
 
     def opens(self, kind: str, index: int) -> list[Document]:
-        block: Document = {
+        blocks: dict[str, Document] = {
             "thought": {"type": "thinking", "thinking": "", "signature": ""},
             "text": {"type": "text", "text": ""},
             "tool": {"type": "tool_use", "id": "toolu_bdrk_simulated", "name": "simulated", "input": {}},
-        }[kind]
-        return [{"type": "content_block_start", "index": index, "content_block": block}]
+        }
+        return [{"type": "content_block_start", "index": index, "content_block": blocks[kind]}]
 
     def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
         deltas: dict[str, Document] = {
@@ -157,10 +157,11 @@ class AnthropicText(Plain):
     finishes: ClassVar = {"length": "max_tokens", "stop": "stop_sequence"}
 
     def complaint(self, body: Mapping[str, Any]) -> str:
-        human = str(body["prompt"]).find("\n\nHuman:")
+        prompt = str(body["prompt"])
+        human = prompt.find("\n\nHuman:")
         if human < 0:
             return 'Invalid prompt: prompt must start with "\\n\\nHuman:" turn after an optional system prompt'
-        if "\n\nAssistant:" not in body["prompt"][human:]:
+        if "\n\nAssistant:" not in prompt[human:]:
             return 'Invalid prompt: prompt must end with "\\n\\nAssistant:" turn'
         return ""
 

@@ -40,6 +40,8 @@ class BedrockRoutes:
             return self._answer(request, target, number)
         except BadBody as error:
             return self._refused(ERRORS["validation"], request, number, str(error))
+        except RecursionError:
+            return self._refused(ERRORS["validation"], request, number, "Malformed input request: nested too deeply")
 
     def _injected(self, number: int) -> BedrockError | None:
         name = faults.bedrock_error(self._spec, number)

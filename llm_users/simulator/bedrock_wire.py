@@ -208,7 +208,7 @@ class BedrockAnswer:
         closes = [] if old is None else shape.closes(old.kind, old.index)
         document = shape.delta(block.kind, block.index, _TEXT_MARK, self._turn)
         text = json_bytes(document["contentBlockDelta"] if self._converse else document)
-        start, end = text.split(_TEXT_MARK.encode())
+        start, _, end = text.rpartition(_TEXT_MARK.encode())  # a model's name comes before its text
         # Padding takes the place of the last brace.
         self._parts = [start, *(end[:-1] if self._converse else end).split(_COUNT_MARK)]
         self._counted = len(self._parts) == 3

@@ -32,7 +32,8 @@ SPEC_VARIABLE = "LLM_SIMULATOR_SPEC"
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="llm-simulator",
-        description="An OpenAI-compatible endpoint with known timing: token k leaves at arrival + ttft + k * itl.",
+        description="An endpoint with known timing that speaks the OpenAI API and AWS Bedrock's runtime API: "
+        "token k leaves at arrival + ttft + k * itl.",
         allow_abbrev=False,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, loopback only")

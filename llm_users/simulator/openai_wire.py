@@ -153,15 +153,15 @@ class OpenAIAnswer:
         self.response_id = response_id(number, chat=self._chat)
         self.prompt_tokens = body.prompt_tokens()
         self.streamed = bool(body.stream)
-        self._whole_tokens = cap(body, spec)
-        self._break = faults.stream_break(spec, number, self._whole_tokens) if self.streamed else None
-        self.tokens = self._whole_tokens if self._break is None else self._break.after_tokens
+        tokens = cap(body, spec)
+        self._break = faults.stream_break(spec, number, tokens) if self.streamed else None
+        self.tokens = tokens if self._break is None else self._break.after_tokens
         self.outcome = "completed" if self._break is None else self._break.outcome
         self._chunked = can_chunk and spec.framing == "chunked"
         self._keep_alive = keep_alive
         cut = self.outcome == "cut"
         self.close = cut or not keep_alive or (self.streamed and (not self._chunked or spec.hangup))
-        self._reasoning = min(spec.reasoning, self._whole_tokens) if self._chat else 0
+        self._reasoning = min(spec.reasoning, tokens) if self._chat else 0
         self._model = body.model or spec.model
         self._created = int(time.time())
         options = body.stream_options

@@ -197,7 +197,9 @@ class Spec:
     )
     model: str = _key("simulated", "model", _name, "the one model that is served")
     check_model: bool = _key(False, "check_model", _switch, "answer 404 to another model: on, off")
-    api_key: str = _key("", "api_key", _name, "requests must carry it as bearer token, else 401")
+    api_key: str = _key(
+        "", "api_key", _name, "requests must carry it as bearer token, else 401; Bedrock's paths take any credentials"
+    )
     error: tuple[tuple[int, float], ...] = _key((), "error", _errors, "STATUS:PROBABILITY, several joined with +")
     bedrock_error: tuple[tuple[str, float], ...] = _key(
         (), "bedrock_error", _bedrock_errors, f"EXCEPTION:PROBABILITY for Bedrock's paths, of {', '.join(ERRORS)}"

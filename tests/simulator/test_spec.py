@@ -32,6 +32,14 @@ def test_empty_text_is_the_default():
         ("error=429", "429:0.1+500:0.05"),
         ("error=429:0.9+500:0.9", "more than 1"),
         ("error=200:1", "STATUS:PROBABILITY"),
+        ("bedrock_error=throttling", "EXCEPTION:PROBABILITY"),
+        ("bedrock_error=hunger:0.1", "there are throttling, throttling_tokens"),
+        ("bedrock_error=throttling:0.9+ModelTimeoutException:0.9", "more than 1"),
+        ("stream_error=throttlingException", "throttlingException@5"),
+        ("stream_error=ThrottlingException@5", "there are throttlingException, "),
+        ("stream_error=throttlingException@5+throttlingException@6", "more than 1"),
+        ("cut=0", "from 1 token on"),
+        ("cut=5:2", "TOKENS:PROBABILITY"),
         ("colour=blue", "unknown key 'colour'"),
         ("ttft", "not KEY=VALUE"),
         ("ttft=1ms,ttft=2ms", "given twice"),
@@ -60,6 +68,8 @@ def test_a_key_is_not_shown_in_a_complaint():
         "ttft=1ms,itl=50us,error=429:0.1+500:0.05,api_key=sesame,done=off,retry_after=2s",
         *(f"dialect={name}" for name in DIALECTS),
         "dialect=transformers,usage=on,done=on",
+        "bedrock_error=throttling:0.1+ExpiredTokenException:0.05,cut=5:0.5+9:0.5,cached=4,tool=3",
+        "stream_error=throttlingException@0+modelStreamErrorException@7:0",
     ],
 )
 def test_text_form_gives_the_same_spec_back(text):

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_users.transport.eventstream import EventStreamDecoder
+
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 
@@ -17,8 +19,11 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes = b""
-    events: list[Any] = field(default_factory=list)  # decoded data of each event; "[DONE]" and comments as text
+    # Decoded data of each event; "[DONE]" and comments as text; of an event stream the messages.
+    events: list[Any] = field(default_factory=list)
     stamps_ns: list[int] = field(default_factory=list)  # when each event's last byte was read
+
+    decoder: EventStreamDecoder = field(default_factory=EventStreamDecoder, repr=False)
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -99,10 +104,16 @@ class Client:
             while self._buffer or self._more():
                 pending, self._buffer = self._take(answer, pending + self._buffer), b""
         assert pending == b""
+        answer.decoder.finish()
         return answer
 
     def _take(self, answer: Answer, data: bytes) -> bytes:
         answer.body += data
+        if answer.headers.get("content-type") == "application/vnd.amazon.eventstream":
+            messages = answer.decoder.feed(data)
+            answer.events += messages
+            answer.stamps_ns += [self.stamp_ns] * len(messages)
+            return b""
         *events, rest = data.split(b"\n\n")
         for event in events:
             text = event.removeprefix(b"data: ").decode()
