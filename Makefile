@@ -47,7 +47,7 @@ test-real: $(READY)
 	@$(BIN)/python -m pytest tests/real
 
 accuracy: $(READY)
-	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)")
+	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)") $(if $(LADDER),--ladder)
 
 lint: $(READY)
 	@$(BIN)/ruff check .

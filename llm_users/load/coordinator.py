@@ -16,6 +16,7 @@ from uuid import uuid4
 import gevent
 from gevent.event import Event
 
+from llm_users.collect.health import OK, advice, reasons
 from llm_users.collect.stages import totals_from
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
@@ -277,6 +278,10 @@ class Coordinator:
         totals = [worker.totals for worker in self._workers.values() if worker.totals is not None]
         record = writer.finish_stage(plan.stage, plan.concurrency, totals)
         logger.info("%s", describe(record))
+        if record.health != OK:
+            why = "; ".join(reasons(record)[:3])
+            logger.warning("stage %d: the client was %s (%s): %s", plan.stage, record.health, why,
+                           advice(record, len(self._workers)))  # fmt: skip
         limit = self.options.stop_on_errors
         if limit is not None and record.requests_measured and record.requests_failed / record.requests_measured > limit:
             self._ending = "too many errors"
@@ -342,6 +347,4 @@ def describe(stage: StageRecord) -> str:
         f"{stage.requests_ok} of {stage.requests_measured} requests ok",
         f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
     ]
-    if stage.health != "ok":
-        parts.append(f"client {stage.health}")
     return ", ".join(parts)

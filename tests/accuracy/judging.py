@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bounds import Bounds
+from bounds import OK_MEANS_BELOW_S, SATURATED_FROM_S, Bounds
 from load_run import Outcome, Plan
 
 SERVER_LATE_S = 0.005
@@ -54,6 +54,7 @@ class Line:
             found.append("failed requests")
         if any(outcome.miscounted for outcome in self.outcomes):
             found.append("token counts")
+        found += [wrong for outcome in self.outcomes if (wrong := wrong_health(outcome))][:1]
         if self.bounds is None:
             return found
         bounds = self.bounds
@@ -67,6 +68,15 @@ class Line:
         if not self.median(lambda o: o.rate) >= bounds.rate:
             found.append("rate")
         return found
+
+
+def wrong_health(outcome: Outcome) -> str | None:
+    """What is wrong with the client's own verdict, if anything."""
+    if outcome.health == "ok" and outcome.ttft_p99_s >= OK_MEANS_BELOW_S:
+        return "called ok"
+    if outcome.health != "saturated" and outcome.ttft_p99_s > SATURATED_FROM_S:
+        return "not called saturated"
+    return None
 
 
 def spoilt(outcome: Outcome) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ class Plan:
     requests: int
     ramp: str
     timing: Timing
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ def _run_load(plan: Plan, url: str, prefix: Path) -> None:
     command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
     command += ["--llm-sweep", str(plan.streams), "--llm-requests", str(plan.requests), "--llm-ramp", plan.ramp]
     command += ["--llm-warmup", "1", "--llm-input-tokens", "100,0", "--llm-output-tokens", f"{plan.timing.tokens},0"]
+    if plan.processes > 1:
+        port = free_port()
+        command += ["--processes", str(plan.processes), "--master-bind-port", port, "--master-port", port]
     rounds = 2 + plan.requests / plan.streams
     ended = subprocess.run(
         command,
@@ -89,6 +94,13 @@ def _run_load(plan: Plan, url: str, prefix: Path) -> None:
     # 1 is Locust's code for failed requests: their rows say more.
     if ended.returncode not in (0, 1):
         raise RunError(f"the load process ended with exit code {ended.returncode}:\n{ended.stderr[-2000:]}")
+
+
+def free_port() -> str:
+    """A port for master and workers to meet at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def _read(prefix: Path, what: str) -> list[dict[str, str]]:

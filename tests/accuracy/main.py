@@ -1,7 +1,8 @@
 """How true are the numbers? Prints the accuracy table: this client's figures against the server's own send times.
 
     python tests/accuracy/main.py                        # on the simulator: 1, 32 and 256 streams
-    python tests/accuracy/main.py --truth truth_server.c # on a native server: 256 and 512 streams
+    python tests/accuracy/main.py --truth truth_server.c # on a native server: 256, 512 and, over two processes, 1,000
+    python tests/accuracy/main.py --truth truth_server.c --ladder # up to where the client must say it is the limit
 
 A benchmark for a quiet machine, not a test: it takes about two minutes. Exit code 1 when a judged line misses a bound.
 """
@@ -24,6 +25,8 @@ from judging import Line, spoilt
 from load_run import Outcome, Plan, RunError, measure
 
 _RAMP, _WAVE = "0.5s", "0"
+_TWO_PROCESSES = Plan(1000, 3000, _RAMP, Timing(0.2, 0.05, 64), processes=2)
+_LADDER = [64, 128, 256, 512, 768, 1024, 1536, 2000]
 
 # Enough for a p99 where there are many streams; few at one stream, where every request takes its 2.7 s alone.
 _REQUESTS = {1: 6, 32: 256, 256: 1024, 512: 1536}
@@ -47,11 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"--truth: {error}", file=sys.stderr)
             return 2
         streams = options.streams or ([256, 512] if native is not None else [1, 32, 256])
+        ramps = options.ramps
+        if options.ladder:
+            streams, ramps = options.streams or _LADDER, [_RAMP]
         plans = [
-            Plan(count, options.requests or _requests(count, ramp), ramp, timing)
+            Plan(count, options.requests or _requests(count, ramp), ramp, timing, options.processes)
             for count in streams
-            for ramp in options.ramps
+            for ramp in ramps
         ]
+        if native is not None and not options.streams and not options.ladder:
+            plans.append(_TWO_PROCESSES)
         return _measure_all(plans, native, repeat=options.repeat, tries=options.tries)
 
 
@@ -59,10 +67,10 @@ def _measure_all(plans: Sequence[Plan], native: Path | None, *, repeat: int, tri
     timing = plans[0].timing
     for text in machine.description():
         print(text)
-    print(
-        f"Server: TTFT {timing.ttft_s * 1e3:g} ms, gap {timing.gap_s * 1e3:g} ms, {timing.tokens} tokens; "
-        f"one Locust process; a warm-up request per user\n"
-    )
+    print(f"Server: {_server(timing)}; one Locust process unless said otherwise; a warm-up request per user")
+    if plans[-1].timing != timing:
+        print(f"Last row: {_server(plans[-1].timing)}")
+    print()
     for text in markdown.header():
         print(text, flush=True)
     missed, unjudged = False, 0
@@ -81,10 +89,14 @@ def _measure_all(plans: Sequence[Plan], native: Path | None, *, repeat: int, tri
     return 1 if missed else 0
 
 
+def _server(timing: Timing) -> str:
+    return f"TTFT {timing.ttft_s * 1e3:g} ms, gap {timing.gap_s * 1e3:g} ms, {timing.tokens} tokens"
+
+
 def _line(plan: Plan, native: Path | None, *, repeat: int, tries: int) -> Line:
     outcomes = tuple(_unspoilt(plan, native, tries) for _ in range(repeat))
     server = SIMULATOR if native is None else NATIVE
-    return Line(plan, outcomes, bounds_of(plan.streams, server) if plan.ramp == _RAMP else None)
+    return Line(plan, outcomes, bounds_of(plan.streams, server, plan.processes) if plan.ramp == _RAMP else None)
 
 
 def _unspoilt(plan: Plan, native: Path | None, tries: int) -> Outcome:
@@ -116,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
         "--ramps", type=lambda text: text.split(","), default=[_RAMP, _WAVE], metavar="T,T",
         help=f"ramps per row; default: {_RAMP},{_WAVE} (only {_RAMP} has bounds)",
     )  # fmt: skip
+    parser.add_argument("--processes", type=_count, default=1, metavar="N", help="load processes")
+    parser.add_argument(
+        "--ladder", action="store_true", help="64 to 2,000 streams: is the client's verdict about itself right?"
+    )
     parser.add_argument("--ttft-ms", type=float, default=200.0)
     parser.add_argument("--gap-ms", type=float, default=20.0)
     parser.add_argument("--tokens", type=_count, default=128)

@@ -37,11 +37,11 @@ def line(of: Line) -> str:
     rate = f"{of.median(lambda o: o.rate):.4f}"
     if bounds is not None:
         ttft += f" (≤ {bounds.ttft_p50_s * 1e3:g} / {bounds.ttft_p99_s * 1e3:g})"
-        span += f" (≤ {bounds.span_p99_s * 1e3:g})"
+        span += f" (≤ {bounds.span_p99_s * 1e3:g})" if bounds.span_p99_s is not None else ""
         cpu += f" (≤ {bounds.cpu_per_token_s * 1e6:g})" if bounds.cpu_per_token_s is not None else " (-)"
         rate += f" (≥ {bounds.rate:g})"
     cells = [
-        str(of.plan.streams),
+        f"{of.plan.streams}{_processes(of)}",
         first.server,
         of.plan.ramp,
         f"{first.requests}{runs}",
@@ -56,6 +56,10 @@ def line(of: Line) -> str:
         of.verdict,
     ]
     return _row(cells)
+
+
+def _processes(of: Line) -> str:
+    return "" if of.plan.processes == 1 else f" over {of.plan.processes} processes"
 
 
 def _row(cells: list[str] | tuple[str, ...]) -> str:
