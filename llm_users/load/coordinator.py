@@ -20,8 +20,9 @@ from llm_users.collect.health import OK, advice, reasons
 from llm_users.collect.stages import totals_from
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
+from llm_users.load.spending import Spending
 from llm_users.options import Options
-from llm_users.record import StageRecord
+from llm_users.record import RequestRecord, StageRecord
 from llm_users.stage import StagePlan, StageTotals
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class _Worker:
     waiting: int | None = None  # users at its gate, once it said so for this stage
     totals: StageTotals | None = None
     sent: int | None = None
+    lost: bool = False  # it was here when the run began and is not any more
 
 
 class Coordinator:
@@ -60,6 +62,8 @@ class Coordinator:
         self.writer: RunWriter | None = None
         self.active = False
         self.refused: str | None = None
+        self.reserves_quota = False
+        self._spending = Spending(self.options)
         self.stop_run: Callable[[], None] = lambda: None
         self.ended_by_itself = False
         self._workers: dict[int, _Worker] = {}
@@ -82,19 +86,24 @@ class Coordinator:
         if self.active:
             return
         self.options = options
+        clients = self._clients()
+        self._levels = options.sweep
+        self._spending = Spending(options, distributed=clients != [None], reserves_quota=self.reserves_quota)
+        self.refused = self._spending.plan(1, self._levels[0] if self._levels else users, free=not self._levels)
+        if self.refused:
+            logger.error("the run is refused: %s", self.refused)
+            return
         self.active = True
-        self.refused = None
         self.ended_by_itself = False
         self._ending = None
         run_id = uuid4().hex[:8]
         self.writer = self._make_writer(run_id, options)
+        self.writer.on_record = self._on_record
         self._deadline = time.monotonic() + run_s if run_s else None
-        clients = self._clients()
         self._workers = {rank: _Worker(client, rank) for rank, client in enumerate(clients)}
         for worker in self._workers.values():
             run = {"run_id": run_id, "worker": worker.rank, "workers": len(clients)}
             self._send(messages.RUN, run, worker.client_id)
-        self._levels = options.sweep
         if self._levels:
             self._announce(1, self._levels[0], free=False)
         else:
@@ -113,8 +122,9 @@ class Coordinator:
             self._end_stage()
             self.ended_by_itself = True
             return None
+        self._notice_lost()
         if self._gathering and time.monotonic() - self._prepared_at > GATHER_S:
-            here = sum(worker.waiting or 0 for worker in self._workers.values())
+            here = sum(worker.waiting or 0 for worker in self._present)
             logger.warning("stage %d: only %d of %d users came within %g s; it starts with them",
                            plan.stage, here, plan.concurrency, GATHER_S)  # fmt: skip
             if here:
@@ -125,6 +135,11 @@ class Coordinator:
                 self.ended_by_itself = True
                 return None
             concurrency = self._levels[plan.stage]
+            too_dear = self._spending.plan(plan.stage + 1, concurrency, free=False)
+            if too_dear:
+                self._end_for_budget(too_dear)
+                self.ended_by_itself = True
+                return None
             self._announce(plan.stage + 1, concurrency, free=False)
             return concurrency, float(concurrency)
         return plan.concurrency, float(max(1, plan.concurrency))
@@ -163,10 +178,7 @@ class Coordinator:
         if plan is None or worker is None or data["stage"] != plan.stage:
             return
         worker.waiting = data["waiting"]
-        counts = [w.waiting for w in self._workers.values()]
-        # All must have spoken: a worker that still has users of a larger stage could make up the number by itself.
-        if self._gathering and None not in counts and sum(count or 0 for count in counts) == plan.concurrency:
-            self._go()
+        self._go_when_gathered()
 
     def on_done(self, data: dict[str, Any]) -> None:
         totals = totals_from(data)
@@ -209,7 +221,50 @@ class Coordinator:
         """Ranks of load processes that never gave their final count."""
         return [worker.rank for worker in self._workers.values() if worker.sent is None]
 
+    # Money.
+
+    def _on_record(self, record: RequestRecord) -> None:
+        """A row is here: the budget decides whether the run goes on."""
+        self._spending.add(record)
+        if self._plan is None or self._ending is not None:
+            return
+        why = self._spending.why_stop(self._plan.concurrency)
+        if why:
+            self._end_for_budget(why)
+            self._end_stage()
+
+    def _end_for_budget(self, why: str) -> None:
+        self._ending = "the budget"
+        logger.error("the run ends: %s", why)
+        if self.writer is not None:
+            self.writer.note(f"the run was ended: {why}")
+
     # Inside.
+
+    @property
+    def _present(self) -> list[_Worker]:
+        return [worker for worker in self._workers.values() if not worker.lost]
+
+    def _notice_lost(self) -> None:
+        """A worker that went away takes its share of the stage with it; the stage goes on without."""
+        here = set(self._clients())
+        for worker in self._workers.values():
+            was_lost, worker.lost = worker.lost, worker.client_id not in here
+            if worker.lost and not was_lost and self.writer is not None and self._plan is not None:
+                self.writer.note(
+                    f"worker {worker.rank} was lost in stage {self._plan.stage}; its share was not finished"
+                )
+                logger.error("%s", self.writer.notes[-1])
+                self._go_when_gathered()
+
+    def _go_when_gathered(self) -> None:
+        plan = self._plan
+        counts = [worker.waiting for worker in self._present]
+        # All must have spoken: a worker that still has users of a larger stage could make up the number by itself.
+        if plan is None or not self._gathering or not counts or None in counts:
+            return
+        if sum(count or 0 for count in counts) == plan.concurrency:
+            self._go()
 
     @property
     def _gathering(self) -> bool:
@@ -224,7 +279,7 @@ class Coordinator:
         for worker in self._workers.values():
             worker.waiting = None
             worker.totals = None
-        for worker in self._workers.values():
+        for worker in self._present:
             plan = StagePlan(
                 stage=stage,
                 concurrency=concurrency,
@@ -245,13 +300,13 @@ class Coordinator:
         plan = self._plan
         assert plan is not None
         self._gone = True
-        users = {worker.rank: worker.waiting or 0 for worker in self._workers.values()}
+        users = {worker.rank: worker.waiting or 0 for worker in self._present}
         quotas = split(plan.requests, users)
         how_many = f"{plan.requests} requests" if plan.requests is not None else f"{plan.measure_s:g} s"
         levels = len(self._levels)
         logger.info("stage %d of %d: %d users, %s", plan.stage, levels, plan.concurrency, how_many)
         self._told_at = time.monotonic()
-        for worker in self._workers.values():
+        for worker in self._present:
             self._send(messages.GO, {"stage": plan.stage, "quota": quotas[worker.rank]}, worker.client_id)
 
     def _tell_finish(self, *, abort: bool, grace_s: float) -> None:
@@ -264,7 +319,7 @@ class Coordinator:
                 self._send(messages.END, {"stage": self._plan.stage}, worker.client_id)
 
     def _all_done(self) -> bool:
-        return bool(self._workers) and all(worker.totals is not None for worker in self._workers.values())
+        return bool(self._workers) and all(w.totals is not None or w.lost for w in self._workers.values())
 
     def _all_final(self) -> bool:
         present = set(self._clients())

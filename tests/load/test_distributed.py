@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 
-from llm_users.simulator.launch import Simulator
+from llm_users.simulator.launch import Simulator, launch
 from tests.load.conftest import Locust
 
 
@@ -62,3 +62,21 @@ def test_a_free_run_over_processes_is_one_stage(locust: Locust, simulator: Simul
     (stage,) = done.rows("stages")
     assert stage["concurrency"] == "4"
     assert int(stage["requests_measured"]) > 20
+
+
+def test_a_worker_that_is_killed_is_noted_and_the_sweep_goes_on(locust: Locust) -> None:
+    with launch("ttft=20ms,itl=10ms", max_seconds=90) as simulator:
+        port = _free_port()
+        master = locust.start("--host", simulator.url, "--llm-sweep", "4,2", "--llm-requests", "60", "--master",
+                              "--expect-workers", "2", "--master-bind-port", port,
+                              "--llm-output-tokens", "30,0")  # fmt: skip
+        workers = [locust.start("--worker", "--master-port", port, prefix=f"worker{number}") for number in range(2)]
+        master.await_rows(8)
+        workers[0].process.kill()
+        done = master.finish(60)
+    assert done.code == 3, done.err
+    assert any("was lost in stage 1" in note for note in done.manifest["notes"])
+    stages = done.rows("stages")
+    assert [stage["stage"] for stage in stages] == ["1", "2"]
+    assert int(stages[0]["requests_measured"]) < 60
+    assert int(stages[1]["requests_measured"]) == 60
