@@ -20,6 +20,7 @@ from llm_users.collect.health import OK, advice, reasons
 from llm_users.collect.stages import totals_from
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
+from llm_users.load.quotas import share, split
 from llm_users.load.spending import Spending
 from llm_users.options import Options
 from llm_users.record import RequestRecord, StageRecord
@@ -291,7 +292,7 @@ class Coordinator:
                 measure_s=options.stage_s,
                 requests=requests,
                 free=free,
-                free_quota=_share(requests, worker.rank, workers) if free and requests is not None else None,
+                free_quota=share(requests, worker.rank, workers) if free and requests is not None else None,
             )
             self._plan = plan
             self._send(messages.STAGE, dataclasses.asdict(plan), worker.client_id)
@@ -373,25 +374,6 @@ class Coordinator:
         of = f" of {plan.requests}" if plan.requests is not None else ""
         logger.info("stage %d of %d: %d users, %d%s requests done, %d failed",
                     plan.stage, len(self._levels), plan.concurrency, measured, of, failed)  # fmt: skip
-
-
-def split(requests: int | None, users: dict[int, int]) -> dict[int, int | None]:
-    """Shares of a stage's requests for its workers, in proportion to their users; they add up exactly."""
-    if requests is None:
-        return dict.fromkeys(users)
-    everyone = sum(users.values())
-    shares: dict[int, int | None] = {}
-    seen = given = 0
-    for rank, count in users.items():
-        seen += count
-        upto = requests * seen // everyone if everyone else 0
-        shares[rank] = upto - given
-        given = upto
-    return shares
-
-
-def _share(requests: int, rank: int, workers: int) -> int:
-    return requests * (rank + 1) // workers - requests * rank // workers
 
 
 def describe(stage: StageRecord) -> str:
