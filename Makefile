@@ -21,12 +21,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint
 SIMULATOR := ttft=150ms,itl=7ms,capacity=8,jitter=0.1
 SWEEP := --llm-sweep 1,2,4,8,16 --llm-requests 100 --llm-output-tokens 60,15
 
-.PHONY: help bench test test-real accuracy lint docs setup clean
+.PHONY: help bench bench-bedrock test test-real test-web accuracy lint docs setup clean
 
 help:
 	@echo 'make bench       sweep the simulated endpoint, print the two tables; files in $(OUT)/'
+	@echo 'make bench-bedrock  the same with the simulated Bedrock: no AWS account needed; files in $(OUT)-bedrock/'
 	@echo 'make test        the test suite'
 	@echo 'make test-real   a real model behind a real server (downloads both, as packages)'
+	@echo 'make test-web    the pages in a real Chromium; screenshots in out/screenshots/'
 	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make docs        write docs/options.md, columns.md and simulator.md anew from the tables in the code'
@@ -40,11 +42,28 @@ bench: $(READY)
 		--llm-simulator $(SIMULATOR) $(SWEEP) --llm-report
 	@echo 'Files: $(OUT)/'
 
+bench-bedrock: $(READY)
+	@rm -rf $(OUT)-bedrock
+	@$(BIN)/locust -f locustfiles/bedrock.py --headless --only-summary --csv $(OUT)-bedrock/run \
+		--llm-model anthropic.claude-3-haiku-20240307-v1:0 \
+		--llm-simulator $(SIMULATOR) $(SWEEP) --llm-report
+	@echo 'Files: $(OUT)-bedrock/'
+
 test: $(READY)
 	@$(BIN)/python -m pytest
 
 test-real: $(READY)
 	@$(BIN)/python -m pytest tests/real
+
+# The browser is the system's: Debian's is installed when this runs as root, CHROMIUM=/path names another one.
+test-web: $(READY)
+	@$(PIP) --no-build-isolation --editable '.[dev,web]'
+	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || { echo \
+		'This needs Chromium. Install it (Debian: apt-get install chromium), or name one: make CHROMIUM=/path test-web' >&2; \
+		exit 1; }
+	@CHROMIUM="$$CHROMIUM" $(BIN)/python -m pytest tests/web
 
 accuracy: $(READY)
 	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)") $(if $(LADDER),--ladder)

@@ -46,7 +46,7 @@ def columns() -> str:
     return _page(
         "Columns",
         "llm_users/record.py",
-        "An empty cell means: not measured. What t0, c1, cK and N are is said in [measurement.md](measurement.md).",
+        "An empty cell means: not measured. What t0, c1, cK and N are is said in [metrics.md](metrics.md).",
         "## `PREFIX_llm_requests.csv`: one row per request",
         table(head, rows(REQUEST_COLUMNS)),
         "## `PREFIX_llm_stages.csv`: one row per stage",
@@ -62,7 +62,10 @@ def simulator() -> str:
         "The simulated endpoint",
         "llm_users/simulator/spec.py",
         "`--llm-simulator ttft=150ms,itl=12ms,capacity=8` starts it beside a run; `llm-simulator --ttft 150ms` alone.\n"
-        "It speaks the OpenAI API with known timing: token k leaves at arrival + ttft + k * itl.",
+        "It speaks the OpenAI API (chat completions, legacy completions) and AWS Bedrock's runtime API\n"
+        "(ConverseStream, Converse, InvokeModelWithResponseStream, InvokeModel) with known timing: token k leaves at\n"
+        "arrival + ttft + k * itl. It prints the base URL for `--host`; boto3's endpoint is the same without `/v1`.\n"
+        "`--log FILE` writes when each token left, one JSON line per request.",
         table(["key", "meaning", "default"], rows),
     )
 

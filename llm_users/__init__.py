@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llm_users.extension import attach
+    from llm_users.prompts.images import image_part
     from llm_users.record import RequestRecord
+    from llm_users.users.azure import AzureOpenAIUser
+    from llm_users.users.bedrock import BedrockUser
     from llm_users.users.llm import LLMUser
     from llm_users.users.openai import OpenAIUser
 
 __version__ = "0.1.0"
-__all__ = ["LLMUser", "OpenAIUser", "RequestRecord", "attach"]
+__all__ = ["AzureOpenAIUser", "BedrockUser", "LLMUser", "OpenAIUser", "RequestRecord", "attach", "image_part"]
 
 _HOMES = {
+    "AzureOpenAIUser": "llm_users.users.azure",
+    "BedrockUser": "llm_users.users.bedrock",
     "LLMUser": "llm_users.users.llm",
     "OpenAIUser": "llm_users.users.openai",
     "RequestRecord": "llm_users.record",
     "attach": "llm_users.extension",
+    "image_part": "llm_users.prompts.images",
 }
 
 

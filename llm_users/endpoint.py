@@ -5,11 +5,10 @@ Credentials in a base URL stay here, in memory; everything that travels or is sh
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from llm_users import secrets
 
@@ -29,16 +28,11 @@ def clean_url(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     clean = urlunsplit((parts.scheme, host, parts.path.rstrip("/") or parts.path, "", ""))
     if parts.netloc != host or parts.query:
-        authorization = None
-        if parts.netloc != host:
-            user, password = unquote(parts.username or ""), unquote(parts.password or "")
-            secrets.remember(password)
-            secrets.remember(user if not password else None)
-            authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-            secrets.remember(authorization)
+        authorization = secrets.remember_user_info(parts.netloc)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        for value in query.values():
-            secrets.remember(value)
+        for name, value in query.items():
+            if secrets.is_secret_query(name):
+                secrets.remember(value)
         _hidden[clean] = _Hidden(authorization, query)
     return clean
 
@@ -118,7 +112,27 @@ class UsageSupport:
         return True
 
 
+class CapName:
+    """What an endpoint calls the cap on output tokens of a model: newer OpenAI models refuse ``max_tokens``."""
+
+    OLD, NEW = "max_tokens", "max_completion_tokens"
+
+    def __init__(self) -> None:
+        self.name = self.OLD
+
+    def is_refused(self, body: dict[str, object], message: str) -> bool:
+        """True when this refusal says to use the new name, and the old one was used."""
+        return self.OLD in body and self.NEW not in body and self.NEW in message
+
+    def renamed(self, body: dict[str, object]) -> dict[str, object]:
+        """The body with the cap under its name there."""
+        if self.name == self.OLD or self.OLD not in body or self.NEW in body:
+            return body
+        return {self.NEW if key == self.OLD else key: value for key, value in body.items()}
+
+
 _usage: dict[str, UsageSupport] = {}
+_caps: dict[tuple[str, str], CapName] = {}
 
 
 def usage_of(base_url: str) -> UsageSupport:
@@ -126,6 +140,12 @@ def usage_of(base_url: str) -> UsageSupport:
     return _usage.setdefault(base_url, UsageSupport())
 
 
+def cap_of(base_url: str, model: str) -> CapName:
+    """This process's knowledge about a model's cap on output tokens."""
+    return _caps.setdefault((base_url, model), CapName())
+
+
 def forget() -> None:
     """A new test starts: servers may have changed."""
     _usage.clear()
+    _caps.clear()

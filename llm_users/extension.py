@@ -15,7 +15,7 @@ from locust.env import Environment
 from locust.event import EventHook
 from locust.runners import MasterRunner, WorkerRunner
 
-from llm_users import endpoint
+from llm_users import endpoint, secrets
 from llm_users import options as option_table
 from llm_users.collect.files import check_prefix
 from llm_users.load.coordinator_role import CoordinatorRole
@@ -27,6 +27,8 @@ def register(events: Any) -> None:
     if getattr(events, "_llm_users_registered", False):
         return
     events._llm_users_registered = True
+    secrets.remember_environment()
+    secrets.redact_logs()
     _add_events(events)
     events.init_command_line_parser.add_listener(_on_parser)
     events.init.add_listener(_on_init)
@@ -98,10 +100,15 @@ class Wiring:
 
     def __init__(self, environment: Any) -> None:
         runner = environment.runner
+        secrets.redact_logs()  # again: Locust has made its handlers by now
+        secrets.redact_exceptions(runner)
         self.coordinating: CoordinatorRole | None = None
         self.loading: ProcessRole | None = None
         if environment.host:
             environment.host = endpoint.clean_url(environment.host)
+        for user_class in environment.user_classes:
+            if user_class.host and hasattr(user_class, "prepare_process"):  # Locust's pages show it
+                user_class.host = endpoint.clean_url(user_class.host)
         if not isinstance(runner, WorkerRunner):
             self.coordinating = CoordinatorRole(environment)
         if not isinstance(runner, MasterRunner):

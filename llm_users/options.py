@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm_users.prices import PriceError, Prices
 from llm_users.prompts import LengthLaw
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$")
@@ -81,6 +82,14 @@ def ratio(text: str) -> float:
     return value
 
 
+def stage_to_judge(text: str) -> str:
+    """``all``, ``best`` or the number of a stage."""
+    stage = text.strip().lower()
+    if stage not in ("all", "best") and not (stage.isdecimal() and int(stage) > 0):
+        raise OptionError(f"{text!r} is not a stage to judge; write all, best or the number of a stage, from 1")
+    return stage
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object."""
     try:
@@ -124,7 +133,34 @@ def existing_file(text: str) -> Path:
     return path
 
 
-APIS = ("chat", "completions")
+def invoke_format(text: str) -> str | dict[str, Any]:
+    """The name of a family, or the format in a JSON file."""
+    path = Path(text)
+    if path.suffix != ".json" and not path.is_file():
+        return text
+    return json_object(existing_file(text).read_text(encoding="utf-8"))
+
+
+def load_prices(text: str) -> Prices:
+    """The user's own prices; the extension knows none."""
+    try:
+        return Prices.load(existing_file(text).read_text(encoding="utf-8"), text)
+    except PriceError as error:
+        raise OptionError(str(error)) from None
+
+
+def amount(text: str) -> float:
+    """A sum of money above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise OptionError(f"{text!r} is not a sum of money; write for example 2.50")
+    return value
+
+
+APIS = ("chat", "completions", "converse", "invoke")
 TRANSPORTS = ("fast", "sdk")
 DEFAULT_REQUESTS = 100
 
@@ -168,11 +204,25 @@ _OPTIONS = (
     _Option("--llm-transport", "fast: kernel receive stamps; sdk: the SDK's own HTTP stack, for comparison",
             default="fast", choices=TRANSPORTS),
     _Option("--llm-new-connections", "Open a connection for every request, as LLMPerf does", switch=True),
+    _Option("--llm-client-cert", "Client certificate: a PEM file, its key inside or in a second file. "
+            "Default: SSL_CLIENT_CERT and SSL_CLIENT_KEY", "PATH[,KEY]"),
+    _Option("--llm-insecure", "Do not verify the server's certificate. Every output says so", switch=True),
+    _Option("--llm-proxy-loopback", "Send requests to this machine through HTTP_PROXY or HTTPS_PROXY too", switch=True),
+    _Option("--llm-region", "AWS region of Bedrock. Default: AWS_REGION, AWS_DEFAULT_REGION, the profile's", "NAME"),
+    _Option("--llm-invoke-format", "Bedrock's invoke: name of a family, or a JSON file with body and paths. "
+            "Default: what the model id says", "NAME|FILE", check=invoke_format),
+    _Option("--llm-prices", "File of prices per million tokens, to say what a stage costs", "FILE",
+            check=load_prices),
+    _Option("--llm-budget", "End the run before it has cost more than this (needs --llm-prices)", "AMOUNT",
+            check=amount),
     _Option("--llm-offsets", "Also write the arrival of every chunk", switch=True),
     _Option("--llm-simulator", "Start the simulated endpoint beside the run and use it: ttft=200ms,itl=20ms,capacity=8",
             "SPEC"),
     _Option("--llm-framework", "Name of the serving framework in tables and files", "NAME"),
     _Option("--llm-metadata", "Note for the files (repeatable)", "KEY=VALUE", check=pair, many=True),
+    _Option("--llm-slo", "Exit with 3 unless these objectives are met beyond doubt: ttft_p95<0.5,errors<0.01", "EXPR"),
+    _Option("--llm-slo-stage", "Stages that --llm-slo judges: all, the best one, or the one with this number",
+            "all|best|N", "all", stage_to_judge),
     _Option("--llm-report", "Print LLMPerf's tables at the end and write the report folder", switch=True),
 )  # fmt: skip
 
@@ -236,11 +286,20 @@ class Options:
     timeout_s: float = 600.0
     transport: str = "fast"
     new_connections: bool = False
+    client_cert: str | None = None
+    insecure: bool = False
+    proxy_loopback: bool = False
     offsets: bool = False
     simulator: str | None = None
     framework: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    slo: str | None = None
+    slo_stage: str = "all"
     report: bool = False
+    region: str | None = None
+    invoke_format: str | dict[str, Any] | None = None
+    prices: Prices | None = None
+    budget: float | None = None
 
     @classmethod
     def parse(cls, parsed: Any) -> Options:
@@ -266,6 +325,8 @@ class Options:
         )
         if options.prompt is not None and options.prompts is not None:
             raise OptionError("--llm-prompt and --llm-prompts exclude each other; give one of them")
+        if options.budget is not None and options.prices is None:
+            raise OptionError("--llm-budget needs to know prices: give them with --llm-prices FILE")
         return options
 
     @property
@@ -294,10 +355,19 @@ _FIELDS = {
     "timeout_s": "llm_timeout",
     "transport": "llm_transport",
     "new_connections": "llm_new_connections",
+    "client_cert": "llm_client_cert",
+    "insecure": "llm_insecure",
+    "proxy_loopback": "llm_proxy_loopback",
     "offsets": "llm_offsets",
     "simulator": "llm_simulator",
     "framework": "llm_framework",
+    "slo": "llm_slo",
+    "slo_stage": "llm_slo_stage",
     "report": "llm_report",
+    "region": "llm_region",
+    "invoke_format": "llm_invoke_format",
+    "prices": "llm_prices",
+    "budget": "llm_budget",
 }
 
 

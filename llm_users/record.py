@@ -91,6 +91,10 @@ class RequestRecord:
     )
     error_message: str | None = _column("", "what went wrong, in words", str)
     stamp_source: str | None = _column("", "kernel or user: where the arrival stamps come from", str)
+    cache_write_tokens: int | None = _column("tokens", "input tokens that the server wrote to its cache", int)
+    latency_mode: str | None = _column("", "Bedrock's performanceConfig as it was really used", str)
+    service_tier: str | None = _column("", "service tier that really served the request", str)
+    events_per_token: float | None = _column("events/token", "chunks / output_tokens: a stream event is not a token")
 
     def row(self) -> list[Any]:
         """The values in the order of ``REQUEST_COLUMNS``: the packed form that travels between processes."""

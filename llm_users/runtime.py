@@ -38,6 +38,10 @@ class Runtime:
     model: str | None = None
     clients: dict[Any, Any] = field(default_factory=dict)
     """SDK clients by their settings: one per process, an ``OpenAI()`` costs 67 ms."""
+    run_s: float | None = None
+    """How long the run will take, where that is known beforehand."""
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+    """What is to be done when the run is over."""
     _request_numbers: Any = field(default_factory=itertools.count)
     _user_numbers: Any = field(default_factory=itertools.count)
 

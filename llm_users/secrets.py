@@ -1,50 +1,173 @@
-"""What must never be shown: keys and header values that this process uses, kept only to take them out of texts."""
+"""What must never be shown: keys and header values that this process uses, kept only to take them out of texts.
+
+What it knows of comes from the environment, from URLs and from headers; what only looks like a key goes too.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
+import os
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 _MARK = "[redacted]"
 _SHORTEST = 6  # shorter "secrets" would tear holes into ordinary words
+_PLACEHOLDERS = frozenset({"ollama", "lm-studio", "not-needed", "no-key", "dummy-key", "anything", "simulated"})
+"""Keys that people give to servers which want none; taking them out would take out the servers' names."""
+
+_SECRET_WORDS = frozenset(
+    {"apikey", "credential", "credentials", "key", "passwd", "password", "secret", "sig", "signature", "token"}
+)
+_QUERY_WORDS = _SECRET_WORDS | {"auth", "authorization", "code"}
+_ENVIRONMENT_SHORTEST = 8  # what else is in the environment is not known to be a key; be surer
+
 _known: set[str] = set()
-_KEY_SHAPES = re.compile(r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|AKIA|ASIA)[-_A-Za-z0-9]{12,}|(?i:bearer)\s+[\w.~+/=-]{8,}")
+
+_SHAPES = (
+    re.compile(r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|fw)[-_][-_A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}"),
+    re.compile(r"\bdapi[0-9a-f]{24,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"),
+    re.compile(r"\b(?:bearer|basic)\s+(?=[^\s\"']*[\d=])[\w.~+/=-]{8,}", re.IGNORECASE),
+    re.compile(r"(?<=://)[^/\s@:\"'<>,]+:[^/\s@\"'<>,]*(?=@)"),
+    re.compile(r"(?i)(?<=[?&])(?:[\w-]*[-_])?(?:apikey|key|token|sig|signature|secret|password)=[^&\s\"'<>]+"),
+)  # fmt: skip
+"""Keys of providers, AWS ids and JSON web tokens, authorization headers, user info and secrets in URLs."""
 
 
 def remember(secret: str | None) -> None:
-    """Take this value out of every text from now on."""
-    if secret and len(secret) >= _SHORTEST:
-        _known.add(secret)
+    """Take this value out of every text from now on, in the spellings in which it may come back."""
+    if not secret or len(secret) < _SHORTEST or secret.lower() in _PLACEHOLDERS:
+        return
+    _known.update((secret, quote(secret, safe=""), json.dumps(secret)[1:-1]))
+
+
+def remember_user_info(netloc: str) -> str | None:
+    """Remember what stands before the ``@`` of a URL; returns the Basic header that it makes, if there is any."""
+    info, at, _host = netloc.rpartition("@")
+    if not at:
+        return None
+    user, colon, password = info.partition(":")
+    for part in (password, unquote(password)) if colon and password else (user, unquote(user)):
+        remember(part)
+    login = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    remember(login)
+    remember(f"Basic {login}")
+    return f"Basic {login}"
+
+
+def remember_environment(environment: Mapping[str, str] | None = None) -> None:
+    """Remember what the environment calls a key, a token or a password, and the logins in its proxies' URLs."""
+    for name, value in (os.environ if environment is None else environment).items():
+        if name.lower().endswith("_proxy"):
+            remember_user_info(urlsplit(value if "://" in value else f"//{value}").netloc)
+        elif _is_named_secret(name, _SECRET_WORDS) and len(value) >= _ENVIRONMENT_SHORTEST and value[0] not in "/.~":
+            remember(value)
+
+
+def is_secret_query(name: str) -> bool:
+    """True when a parameter of this name in a URL is not to be shown; ``api-version`` may be."""
+    return _is_named_secret(name, _QUERY_WORDS)
+
+
+def _is_named_secret(name: str, words: frozenset[str]) -> bool:
+    return not words.isdisjoint(re.split(r"[^a-z]+", name.lower()))
 
 
 def redact(text: str) -> str:
     """The text without known secrets and without what looks like a key."""
-    for secret in _known:
-        text = text.replace(secret, _MARK)
-    return _KEY_SHAPES.sub(_MARK, text)
+    for secret in sorted(_known, key=len, reverse=True):  # one may be a part of another
+        if secret in text:
+            text = text.replace(secret, _MARK)
+    for shape in _SHAPES:
+        text = shape.sub(_MARK, text)
+    return text
 
 
-class _Redactor(logging.Filter):
-    """Takes secrets out of log lines, whatever their level."""
+# Logs.
+
+
+def redact_record(record: logging.LogRecord) -> logging.LogRecord:
+    """Take secrets out of a log record, whatever its level: message, exception and stack."""
+    try:
+        message = record.getMessage()
+    except Exception:  # the record does not fit its own format; its handler will say so
+        message = " ".join(str(part) for part in (record.msg, record.args))
+    shown = redact(message)
+    if shown != message:
+        record.msg, record.args = shown, ()
+    if record.exc_info and record.exc_info[0] is not None:
+        printed = "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        hidden = redact(printed)
+        if hidden != printed:
+            record.exc_text, record.exc_info = hidden, None  # no handler can print the original
+    if record.stack_info:
+        record.stack_info = redact(record.stack_info)
+    return record
+
+
+class Redactor(logging.Filter):
+    """Takes secrets out of what passes a handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        shown = redact(message)
-        if shown != message:
-            record.msg, record.args = shown, ()
-        if record.exc_info and record.exc_info[0] is not None:
-            record.exc_text = redact("".join(traceback.format_exception(*record.exc_info)).rstrip())
+        redact_record(record)
         return True
 
 
-_redactor = _Redactor()
+_redactor = Redactor()
 
 
-def redact_logs(packages: Iterable[str]) -> None:
-    """Keep secrets out of what these packages log; SDKs log headers and answers when debugging is on."""
-    prefixes = tuple(packages)
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith(prefixes):
-            logging.getLogger(name).addFilter(_redactor)
+def redact_logs(_packages: Iterable[str] = ()) -> None:
+    """Keep secrets out of every log line of this process: Locust's, the SDKs', and those of libraries below them.
+
+    SDKs log headers and answers when debugging is on. Records are redacted when they are made, so it does not matter
+    which handlers exist or come later; the root's handlers filter too, for records that were made elsewhere.
+    """
+    make = logging.getLogRecordFactory()
+    if not getattr(make, "redacts", False):
+
+        def make_redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            return redact_record(make(*args, **kwargs))
+
+        make_redacted.redacts = True  # type: ignore[attr-defined]
+        logging.setLogRecordFactory(make_redacted)
+    for name in (None, "locust", "locust.stats_logger"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_redactor)  # twice is once
+
+
+# Locust's exceptions page, its file, and the messages that carry them from workers.
+
+
+def redact_exceptions(runner: Any) -> None:
+    """Keep secrets out of what this runner keeps or sends of exceptions in users' tasks."""
+    keep = runner.log_exception
+
+    def keep_redacted(node_id: str, msg: str, formatted_tb: str) -> None:
+        keep(node_id, redact(msg), redact(formatted_tb))
+
+    runner.log_exception = keep_redacted
+    if getattr(runner, "client", None) is None:
+        return
+    _redact_sending(runner)
+    reset = runner.reset_connection
+
+    def reset_and_redact() -> None:
+        reset()  # makes a new client
+        _redact_sending(runner)
+
+    runner.reset_connection = reset_and_redact
+
+
+def _redact_sending(runner: Any) -> None:
+    send = runner.client.send
+
+    def send_redacted(message: Any) -> Any:
+        if message.type == "exception":
+            message.data = {name: redact(text) for name, text in message.data.items()}
+        return send(message)
+
+    runner.client.send = send_redacted

@@ -18,7 +18,14 @@ from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, StageRecord, cell
 
 GAP_COLUMNS = ("stage", "bucket", "lower_s", "upper_s", "count")
 OFFSET_COLUMNS = ("request_id", "offsets_s")
-SUFFIXES = ("_llm_requests.csv", "_llm_stages.csv", "_llm_gaps.csv", "_llm_offsets.csv", "_llm_run.json")
+SUFFIXES = (
+    "_llm_requests.csv",
+    "_llm_stages.csv",
+    "_llm_gaps.csv",
+    "_llm_offsets.csv",
+    "_llm_run.json",
+    "_llm_gate.xml",
+)
 
 
 def check_prefix(prefix: str) -> None:

@@ -9,7 +9,7 @@ import logging
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -39,6 +39,7 @@ class RunWriter:
         self.received: defaultdict[int, int] = defaultdict(int)
         self.sent: dict[int, int] = {}
         self.notes: list[str] = []
+        self.on_record: Callable[[RequestRecord], None] = lambda _record: None
         self._models: set[str] = set()
         self._frameworks: set[str] = set()
         self._files = RunFiles(prefix, offsets=offsets)
@@ -58,6 +59,7 @@ class RunWriter:
         self._models.add(record.model)
         self._frameworks.add(record.framework)
         self.book.add(record)
+        self.on_record(record)
         self._files.write_request(record.row())
         if offsets_s:
             self._files.write_offsets(record.request_id, offsets_s)

@@ -189,7 +189,6 @@ class Coordinator:
             return
         worker.totals = totals
         if totals.given_up:
-            self._ending = self._ending or None
             logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, totals.given_up)
             self._end_stage()
         if plan.free and self._all_done():

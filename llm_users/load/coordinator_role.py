@@ -34,7 +34,7 @@ from llm_users.secrets import redact
 
 logger = logging.getLogger(__name__)
 
-REFUSED, LOST = 2, 3
+REFUSED, LOST, NOT_MET = 2, 3, 3
 
 INTERRUPTED_GRACE_S = 10.0
 """After Ctrl-C, SIGTERM or the stop button, without --stop-timeout: most answers end in this time, people wait it."""
@@ -48,11 +48,12 @@ class CoordinatorRole:
         self.runner = environment.runner
         self._starts = 0
         self._reported = False
+        self._gate_text = ""
         self._simulator: Any = None
         parsed = environment.parsed_options
         self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
         try:
-            options = Options.parse(parsed)
+            options = _checked(Options.parse(parsed))
             self._start_simulator(options)
             self._check_host()
         except (OptionError, OSError) as error:
@@ -61,6 +62,7 @@ class CoordinatorRole:
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
         coordinator.stop_run = self._stop_run
+        coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
         handlers = {
             messages.READY: coordinator.on_ready,
             messages.DONE: coordinator.on_done,
@@ -96,7 +98,7 @@ class CoordinatorRole:
         """A run starts, unless its options cannot be."""
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         try:
-            options = Options.parse(parsed)
+            options = _checked(Options.parse(parsed))
         except OptionError as error:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
@@ -109,7 +111,7 @@ class CoordinatorRole:
         self.environment.stop_timeout = self._stop_timeout
         run_s = getattr(parsed, "run_time", None) if options.sweep else None
         coordinator.begin(options, users=self.runner.target_user_count, run_s=float(run_s) if run_s else None)
-        return True
+        return coordinator.active
 
     def finish(self) -> None:
         """The run stops: nothing new starts, what is in flight may end, up to the stop timeout.
@@ -136,7 +138,7 @@ class CoordinatorRole:
         if self.coordinator.active:
             self.runner.stop()  # Ctrl-C comes here before Locust has stopped anything
             self.finish()
-        code = self._verdict()
+        code = self._verdict() or self._judge()
         if code and not self.environment.process_exit_code:
             self.environment.process_exit_code = code
 
@@ -151,6 +153,8 @@ class CoordinatorRole:
         writer.close()
         if writer.book.started and self.coordinator.options.report:
             self._report()
+        elif self._gate_text:
+            print(self._gate_text)
         print(f"Rows, stages and manifest: {self.prefix}_llm_*", file=sys.stderr)
 
     # Inside.
@@ -172,11 +176,38 @@ class CoordinatorRole:
             return LOST
         return 0
 
+    def _judge(self) -> int:
+        """The gate of ``--llm-slo``, over the rows as they are on disk."""
+        options, writer = self.coordinator.options, self.coordinator.writer
+        if options.slo is None or writer is None:
+            return 0
+        import reports
+
+        writer.flush()
+        try:
+            groups = reports.groups([reports.load(self.prefix)])
+            verdict = reports.gate(groups, reports.parse_objectives(options.slo), options.slo_stage)
+            self._gate_text = reports.gate_text(verdict)
+            reports.publish_gate(verdict, Path(f"{self.prefix}_llm_gate.xml"))
+        except reports.InputError as error:
+            logger.error("--llm-slo: %s", error)
+            return NOT_MET
+        if not verdict.passed:
+            logger.error("--llm-slo: the gate is %s: %s", verdict.outcome, "; ".join(verdict.reasons))
+            return NOT_MET
+        judges_errors = any(each.name == "errors" for each in verdict.objectives.all)
+        if judges_errors and not self.runner.exceptions and self.environment.process_exit_code is None:
+            self.environment.process_exit_code = 0  # as many failures as the objective allows are none for Locust
+        return 0
+
     def _report(self) -> None:
         import reports
 
+        options = self.coordinator.options
         try:
-            report = reports.report_run(self.prefix, out=Path(self.prefix + "_report"))
+            objectives = reports.parse_objectives(options.slo) if options.slo is not None else None
+            questions = reports.Questions(objectives, objectives, options.slo_stage)
+            report = reports.report_run(self.prefix, out=Path(self.prefix + "_report"), questions=questions)
         except reports.InputError as error:
             logger.error("no report: %s", error)
             return
@@ -205,15 +236,18 @@ class CoordinatorRole:
         logger.info("simulated endpoint at %s", self._simulator.url)
 
     def _check_host(self) -> None:
-        """The base URL must be named: api.openai.com costs money."""
-        host = self.environment.host or os.environ.get("OPENAI_BASE_URL")
+        """The base URL must be named: api.openai.com costs money. Bedrock's users know theirs."""
         classes = [c for c in self.environment.user_classes if hasattr(c, "prepare_process")]
+        hostless = [c for c in classes if c.needs_host()]
+        variables = {c.host_variable: None for c in hostless or classes} or {"OPENAI_BASE_URL": None}
+        named = next(filter(None, (os.environ.get(variable) for variable in variables)), None)
+        host = self.environment.host or named
         if host:
             problem = endpoint.check_url(host)
             if problem:
                 raise OptionError(f"--host {redact(host)}: {problem}; write for example https://HOST/v1")
             self._set_host(host)
-        elif any(not c.host for c in classes) and self.environment.web_ui is None:  # else the form can still give it
+        elif hostless and self.environment.web_ui is None:  # else the form can still give it
             raise OptionError(
                 "no endpoint: give its base URL with --host https://HOST/v1 (or OPENAI_BASE_URL), or --llm-simulator"
             )
@@ -256,7 +290,12 @@ class CoordinatorRole:
     def _before_web_request(self) -> None:
         """The form's sweep decides, at each start from the web, whether our shape is there."""
         from flask import request
+        from werkzeug.datastructures import ImmutableMultiDict
 
+        if request.method == "POST" and request.path.endswith("/swarm") and request.form.get("host"):
+            # Locust shows the host, and sends it to workers, as it came.
+            cleaned = {**request.form.to_dict(flat=False), "host": [endpoint.clean_url(request.form["host"])]}
+            request.form = ImmutableMultiDict([(name, value) for name, values in cleaned.items() for value in values])
         text = request.form.get("llm_sweep") if request.method == "POST" and request.path.endswith("/swarm") else None
         if text is not None:
             try:
@@ -307,6 +346,18 @@ class CoordinatorRole:
             self.runner.quit()
         else:
             self.runner.stop()
+
+
+def _checked(options: Options) -> Options:
+    """The options, once their objectives are known to be some."""
+    if options.slo is not None:
+        import reports
+
+        try:
+            reports.parse_objectives(options.slo)
+        except reports.InputError as error:
+            raise OptionError(f"--llm-slo: {error}") from None
+    return options
 
 
 def _tokenizer_identity(options: Options) -> dict[str, str]:

@@ -26,7 +26,9 @@ from llm_users.prompts import load_tokenizer, make_source
 from llm_users.record import RequestRecord
 from llm_users.stage import StageGate, StagePlan, StageTotals
 from llm_users.transport.pool import Pool
+from llm_users.transport.proxies import Proxies
 from llm_users.transport.starts import StartQueue
+from llm_users.transport.tls import TlsSettings
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +115,8 @@ class LoadProcess:
         gc.set_threshold(*self._old_gc)
         gc.unfreeze()
         if self._runtime is not None:
+            for end in self._runtime.at_end:
+                end()
             self._runtime.pool.close()
         sent = self._flush()
         self._send(messages.FINAL, {"worker": self._run.get("worker", 0), "sent": sent})
@@ -145,7 +149,11 @@ class LoadProcess:
     def _make_runtime(self, options: Options) -> None:
         host = self._environment.host or ""
         endpoint.forget()
-        pool = Pool(keep_alive=not options.new_connections)
+        pool = Pool(
+            keep_alive=not options.new_connections,
+            tls=TlsSettings.parse(options.client_cert, insecure=options.insecure),
+            proxies=Proxies.from_environment(loopback=options.proxy_loopback),
+        )
         tokenizer = gevent.get_hub().threadpool.apply(load_tokenizer, (options.tokenizer,))
         source = make_source(
             tokenizer=tokenizer,
@@ -172,6 +180,7 @@ class LoadProcess:
             on_record=self._keep,
             note=self._note,
             model=options.model,
+            run_s=_run_s(options, self._environment.parsed_options),
         )
         runtime.install(self._environment, made)
         user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
@@ -180,6 +189,11 @@ class LoadProcess:
             if made.model is None and user_class.model is None:
                 made.model = only_model(user_class, made, user_class.host or host)
         self._runtime = made
+        if options.insecure:
+            self._note(
+                "--llm-insecure: certificates were not verified, so whoever stands in between could read keys and "
+                "answers, and change them; use it for tests only"
+            )
         self._build_prompts()
         gc.collect()
         gc.freeze()  # the collector's pauses stay out of the measurement
@@ -230,6 +244,13 @@ class LoadProcess:
         users = self._environment.runner.user_greenlets
         others = [greenlet for greenlet in list(users) if greenlet is not getcurrent()]
         gevent.killall(others, block=True, timeout=10)
+
+
+def _run_s(options: Options, parsed: Any) -> float | None:
+    """How long the run will take, as far as options say it."""
+    stages_s = options.stage_s * max(1, len(options.sweep)) if options.stage_s is not None else None
+    times_s = [float(given) for given in (stages_s, getattr(parsed, "run_time", None)) if given]
+    return min(times_s, default=None)
 
 
 class NoSingleModel(ValueError):

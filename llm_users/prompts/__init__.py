@@ -8,7 +8,7 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from llm_users.prompts.files import FileSource, FixedSource, count_messages
+from llm_users.prompts.files import FileSource, FixedSource, count_messages, is_text_only
 from llm_users.prompts.lengths import LengthLaw
 from llm_users.prompts.prompt import Prompt, PromptError, PromptSource
 from llm_users.prompts.sonnets import SonnetSource
@@ -21,6 +21,7 @@ __all__ = [
     "PromptSource",
     "Tokenizer",
     "count_messages",
+    "is_text_only",
     "load_tokenizer",
     "make_source",
 ]

@@ -49,7 +49,9 @@ class FileSource:
         self._items = read_items(file)
         self._order = list(shuffled(stream(seed, "entries"), range(len(self._items))))
         self._tokenizer, self._output_law, self._seed = tokenizer, output_law, seed
-        self._tokens: dict[int, int] = {}  # counted on first use; counting a large file at once would take minutes
+        self._tokens: dict[
+            int, int | None
+        ] = {}  # counted on first use; counting a large file at once would take minutes
 
     def prompt(self, index: int) -> Prompt:
         number = self._order[index % len(self._order)]
@@ -66,13 +68,29 @@ class FileSource:
             if item.messages is None:
                 self._tokens[number] = self._tokenizer.count(item.text or "")
             else:
-                self._tokens[number] = count_messages(self._tokenizer, item.messages)
+                text_only = is_text_only(item.messages)
+                self._tokens[number] = count_messages(self._tokenizer, item.messages) if text_only else None
         return self._tokens[number]
 
 
 def count_messages(tokenizer: Tokenizer, messages: list[dict[str, Any]]) -> int:
     """Tokens of the messages' text contents, without what the server's chat template adds; images count nothing."""
     return sum(tokenizer.count(text) for message in messages for text in _texts(message.get("content")))
+
+
+def is_text_only(messages: list[dict[str, Any]]) -> bool:
+    """True when the messages are nothing but text: what an image, or a tool call, is worth only the server knows."""
+    return all(
+        _is_text(message.get("content")) and not (message.get("tool_calls") or message.get("function_call"))
+        for message in messages
+    )
+
+
+def _is_text(content: object) -> bool:
+    if isinstance(content, list):
+        kinds = ("text", "input_text", None)  # Bedrock's parts have no type
+        return all(isinstance(part, dict) and "text" in part and part.get("type") in kinds for part in content)
+    return content is None or isinstance(content, str)
 
 
 def _texts(content: object) -> Iterator[str]:

@@ -6,19 +6,15 @@ Knows bytes only. TLS runs over memory buffers, so encrypted segments are read, 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import gevent
 from gevent import get_hub, getcurrent
-from gevent.monkey import get_original
-from gevent.socket import getaddrinfo
 
 from llm_users.transport import clock
-from llm_users.transport.errors import ConnectFailed
 
 READ_BYTES = 65536
 _READ, _WRITE = 1, 2  # libev's event bits, as ``loop.io`` takes them
@@ -47,12 +43,39 @@ class Read(NamedTuple):
     data: bytes
 
 
-class Connection:
-    """A plain connection. Used by one greenlet at a time."""
+class Connection(ABC):
+    """What a request is sent over and read from. Used by one greenlet at a time."""
+
+    dress: Callable[[bytes], bytes] | None = None
+    """What has to be done to a request before it is sent here; None: nothing."""
+
+    def __init__(self, origin: Origin, *, stamped: bool) -> None:
+        self.origin = origin
+        self.stamped = stamped
+        self.used = False  # has carried a request before
+
+    @abstractmethod
+    def read(self) -> Read:
+        """Wait until something arrives and read it once. Raises OSError when the connection is broken."""
+
+    @abstractmethod
+    def send(self, data: bytes) -> None:
+        """Send all of ``data``. Raises OSError when the connection is broken."""
+
+    @abstractmethod
+    def is_idle(self) -> bool:
+        """True when the peer has neither closed the connection nor sent anything that nobody asked for."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close at once. Harmless when repeated."""
+
+
+class PlainConnection(Connection):
+    """Bytes as they are, over a socket that is connected."""
 
     def __init__(self, sock: socket.socket, origin: Origin) -> None:
-        self.origin = origin
-        self.used = False  # has carried a request before
+        super().__init__(origin, stamped=clock.enable_stamps(sock))
         self._sock = sock
         self._recvmsg = sock.recvmsg
         self._send = sock.send
@@ -60,10 +83,8 @@ class Connection:
         self._switch_to_hub: Callable[[], Any] = hub.switch
         self._readable = hub.loop.io(sock.fileno(), _READ)
         self._writable = hub.loop.io(sock.fileno(), _WRITE)
-        self.stamped = clock.enable_stamps(sock)
 
     def read(self) -> Read:
-        """Wait until something arrives and read it once. Raises OSError when the connection is broken."""
         while True:
             self._wait(self._readable)
             try:
@@ -73,7 +94,6 @@ class Connection:
             return Read(clock.kernel_stamp_ns(ancillary), clock.now_ns(), data)
 
     def send(self, data: bytes) -> None:
-        """Send all of ``data``. Raises OSError when the connection is broken."""
         view = memoryview(data)
         while view:
             try:
@@ -82,7 +102,6 @@ class Connection:
                 self._wait(self._writable)
 
     def is_idle(self) -> bool:
-        """True when the peer has neither closed the connection nor sent anything that nobody asked for."""
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -92,7 +111,6 @@ class Connection:
         return False
 
     def close(self) -> None:
-        """Close at once. Harmless when repeated."""
         self._readable.stop()
         self._writable.stop()
         self._readable.close()
@@ -109,10 +127,11 @@ class Connection:
 
 
 class TlsConnection(Connection):
-    """A TLS connection; call ``handshake`` before anything else."""
+    """TLS over another connection, which may be TLS itself; call ``handshake`` before anything else."""
 
-    def __init__(self, sock: socket.socket, origin: Origin, context: ssl.SSLContext) -> None:
-        super().__init__(sock, origin)
+    def __init__(self, carrier: Connection, origin: Origin, context: ssl.SSLContext) -> None:
+        super().__init__(origin, stamped=carrier.stamped)
+        self._carrier = carrier
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=origin.host)
@@ -146,10 +165,13 @@ class TlsConnection(Connection):
         self._flush()
 
     def is_idle(self) -> bool:
-        return self._incoming.pending == 0 and self._tls.pending() == 0 and super().is_idle()
+        return self._incoming.pending == 0 and self._tls.pending() == 0 and self._carrier.is_idle()
+
+    def close(self) -> None:
+        self._carrier.close()
 
     def _feed(self) -> Read:
-        arrival = super().read()
+        arrival = self._carrier.read()
         if arrival.data:
             self._incoming.write(arrival.data)
         else:
@@ -158,7 +180,7 @@ class TlsConnection(Connection):
 
     def _flush(self) -> None:
         if self._outgoing.pending:
-            super().send(self._outgoing.read())
+            self._carrier.send(self._outgoing.read())
 
     def _decrypted(self) -> bytes | None:
         """All plain text that can be had now; b"" at the end of the stream; None when a record is incomplete."""
@@ -176,73 +198,3 @@ class TlsConnection(Connection):
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             pass
         return b"".join(parts)
-
-
-def connect(origin: Origin, context: Callable[[], ssl.SSLContext], timeout_s: float) -> Connection:
-    """Resolve, connect and, for https, shake hands. Raises ``ConnectFailed`` with the reason."""
-    try:
-        with gevent.Timeout(timeout_s, TimeoutError(f"no connection within {timeout_s:g} s")):
-            return _connect(origin, context)
-    except ssl.SSLCertVerificationError as error:
-        raise ConnectFailed(
-            f"cannot verify the certificate of {origin}: {error.verify_message}. For a private CA set SSL_CERT_FILE "
-            "to its PEM file."
-        ) from error
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        if isinstance(error, ssl.SSLError):
-            advice = "Does the server speak TLS on this port? Without TLS the URL begins with http://"
-        elif isinstance(error, FileNotFoundError):
-            advice = ""  # the reason names the setting
-        else:
-            advice = "Is the server running and the address right?"
-        raise ConnectFailed(f"cannot connect to {origin}: {reason.rstrip('.')}. {advice}".rstrip()) from error
-
-
-def _connect(origin: Origin, context: Callable[[], ssl.SSLContext]) -> Connection:
-    failure: OSError | None = None
-    tls = context() if origin.scheme == "https" else None
-    for family, kind, protocol, _name, address in getaddrinfo(origin.host, origin.port, 0, socket.SOCK_STREAM):
-        try:
-            sock = _open_socket(family, kind, protocol, address)
-        except OSError as error:
-            failure = error
-            continue
-        if tls is None:
-            return Connection(sock, origin)
-        connection = TlsConnection(sock, origin, tls)
-        try:
-            connection.handshake()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-    raise failure or OSError(errno.EADDRNOTAVAIL, "the name has no address")
-
-
-def _open_socket(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
-    # The unpatched class: our reads and writes go through watchers of their own.
-    sock: socket.socket = get_original("socket", "socket")(family, kind, protocol)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex(address)
-        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-            raise OSError(code, _reason(code))
-        if code:
-            watcher = get_hub().loop.io(sock.fileno(), _WRITE)
-            try:
-                get_hub().wait(watcher)
-            finally:
-                watcher.close()
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, _reason(code))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _reason(code: int) -> str:
-    return os.strerror(code)

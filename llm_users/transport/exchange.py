@@ -48,6 +48,7 @@ class Exchange:
         self.sent_wall_ns = 0
         self.reads = 0
         self.reconnects = 0
+        self.retries = 0  # attempts beyond the first, when the SDK was told to make some
         self._reads_before = 0  # reads of earlier attempts
         self._head_reads = 0  # reads of this attempt that brought headers and nothing else
         self._offset_ns = 0
@@ -147,6 +148,8 @@ class Exchange:
         self._reads_before, self._head_reads = self.reads, 0
         self._early.clear()
         self._early_failure = None
+        if connection.dress is not None:
+            request = connection.dress(request)
         self._offset_ns = clock.wall_offset_ns()
         response = self.response = ResponseParser()
         self.sent_ns = clock.now_ns()
@@ -182,10 +185,17 @@ class Exchange:
         try:
             read = connection.read()
         except OSError as error:
-            raise ConnectionLost(f"the connection was lost: {error.strerror or error}") from error
+            raise ConnectionLost(f"the connection was lost: {_words(error)}") from error
         if read.data:
             self.reads += 1
         return read
+
+
+def _words(error: OSError) -> str:
+    words = error.strerror or str(error)
+    if "CERTIFICATE_REQUIRED" in words.upper().replace(" ", "_"):  # TLS 1.3 says so only after the handshake
+        return f"{words}. Give a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
+    return words
 
 
 CURRENT: ContextVar[Exchange | None] = ContextVar(

@@ -5,48 +5,35 @@ Knows connections, not requests. It never limits: as many connections as there a
 
 from __future__ import annotations
 
-import os
-import ssl
 from collections import defaultdict
-from functools import cache
-from pathlib import Path
+from functools import partial
 
 from llm_users.transport.clock import now_ns
-from llm_users.transport.connection import Connection, Origin, connect
+from llm_users.transport.connection import Connection, Origin
+from llm_users.transport.dial import connect
+from llm_users.transport.proxies import Proxies
+from llm_users.transport.tls import TlsSettings, tls_context
 
 CONNECT_TIMEOUT_S = 10.0
-CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Where a custom CA is looked for, in this order; SSL_CERT_DIR names a folder of certificates."""
-
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """The process's TLS settings: verification on, system CAs or those named by the environment."""
-    for variable in CA_VARIABLES:
-        path = os.environ.get(variable)
-        if path:
-            if not Path(path).exists():
-                raise FileNotFoundError(f"{variable} names {path}, which does not exist. Correct or unset it.")
-            is_folder = Path(path).is_dir()
-            context = ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
-            break
-    else:
-        context = ssl.create_default_context()
-        if not context.get_ca_certs() and not os.environ.get("SSL_CERT_DIR"):
-            # A slim container or a python.org build on macOS has no CA of its own.
-            import certifi
-
-            context.load_verify_locations(cafile=certifi.where())
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+_VERIFYING = TlsSettings()
 
 
 class Pool:
     """Idle connections by origin, most recently used first."""
 
-    def __init__(self, connect_timeout_s: float = CONNECT_TIMEOUT_S, *, keep_alive: bool = True) -> None:
+    def __init__(
+        self,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        *,
+        keep_alive: bool = True,
+        tls: TlsSettings = _VERIFYING,
+        proxies: Proxies | None = None,
+    ) -> None:
+        """``proxies``: None for those of the environment."""
         self.connect_timeout_s = connect_timeout_s
         self.keep_alive = keep_alive
+        self.tls = tls
+        self.proxies = Proxies.from_environment() if proxies is None else proxies
         self.opened = 0
         self._closed = False
         self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
@@ -60,7 +47,8 @@ class Pool:
                 return connection, 0
             connection.close()
         started_ns = now_ns()
-        connection = connect(origin, tls_context, self.connect_timeout_s)
+        context = partial(tls_context, self.tls)
+        connection = connect(origin, context, self.connect_timeout_s, self.proxies.of(origin))
         self.opened += 1
         return connection, now_ns() - started_ns
 

@@ -28,6 +28,7 @@ class SdkExchange:
         self.sent_ns = 0
         self.sent_wall_ns = 0
         self.reads = 0
+        self.retries = 0
         self._pieces: Iterator[bytes] = iter(())
 
     def mark_sent(self) -> None:

@@ -26,6 +26,8 @@ MESSAGE_CHARACTERS = 500
 """Longer messages are cut: some servers send a whole page of HTML."""
 
 
+_FORMULA_STARTS = "=+-@ \t\r\n"
+
 CODE_CHARACTERS = 64
 """Codes inside a stream are the provider's own text, and column values."""
 
@@ -42,7 +44,8 @@ class RequestFailed(Exception):
 def failure_of(error: BaseException, base_url: str) -> tuple[str, str]:
     """(error_code, error_message) of anything that a request can raise."""
     code, message = _classify(error, base_url)
-    return _short(redact(code), CODE_CHARACTERS), _short(redact(message))
+    # Locust begins lines of its own CSV files with the code: a provider's must not become a formula there.
+    return _short(redact(code).lstrip(_FORMULA_STARTS), CODE_CHARACTERS) or "error", _short(redact(message))
 
 
 def redact_fields(record: RequestRecord) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import gevent
@@ -17,7 +18,7 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST
 
 from llm_users import endpoint
 from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
-from llm_users.prompts import Prompt
+from llm_users.prompts import Prompt, count_messages, is_text_only
 from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime, runtime_of
 from llm_users.stage import Ticket, UserSeat
@@ -40,6 +41,8 @@ class Answer:
     reasoning: str = ""
     finish_reason: str | None = None
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    choices: list[str] = field(default_factory=list)
+    """The texts of all choices when several were asked for (``n``); ``text`` is that of the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,12 @@ class LLMUser(User):
 
     framework: ClassVar[str] = ""
 
+    host_variable: ClassVar[str] = "OPENAI_BASE_URL"
+    """Environment variable that names the endpoint when --host does not."""
+
+    reserves_quota: ClassVar[bool] = False
+    """True where a request reserves input and output cap of the provider's quota: each stage says how much."""
+
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self.runtime: Runtime = runtime_of(environment)
@@ -80,6 +89,11 @@ class LLMUser(User):
     def prepare_process(cls, runtime: Runtime, host: str) -> None:
         """Called once per process and test, before any user exists: make clients, load what is slow."""
 
+    @classmethod
+    def needs_host(cls) -> bool:
+        """False for an API that knows its own endpoint; else a run without one is refused."""
+        return not cls.host
+
     def wait_time(self) -> float:
         """No pause between requests: the closed loop of a concurrency sweep. Override as in any Locust user."""
         return 0.0
@@ -88,6 +102,18 @@ class LLMUser(User):
 
     def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
         raise NotImplementedError
+
+    def _make_exchange(self) -> Exchange | SdkExchange:
+        """What the next request goes through."""
+        return Exchange(self.runtime.pool) if self.runtime.options.transport == "fast" else SdkExchange()
+
+    def _failure_of(self, error: BaseException) -> tuple[str, str]:
+        """(error_code, error_message) of anything that a request can raise."""
+        return failure_of(error, self.host or "")
+
+    def _refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
+        """(HTTP status, the server's id) of an answer that was an error."""
+        return getattr(error, "status_code", None), getattr(error, "request_id", None)
 
     # The one way of every request.
 
@@ -153,13 +179,14 @@ class LLMUser(User):
             record.finish_reason = opened.events.finish_reason
             opened.count_usage(record)
         elif error is not None:
-            record.http_status = getattr(error, "status_code", None)
-            record.response_id = getattr(error, "request_id", None)
+            record.http_status, record.response_id = self._refusal_of(error)
         if error is not None:
-            record.error_code, record.error_message = failure_of(error, self.host or "")
+            record.error_code, record.error_message = self._failure_of(error)
         text, reasoning = chunks.answer, chunks.reasoning
-        self._count_missing(call, text + reasoning)
+        self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
         time_tokens(record, gate.window_share(stamps_ns))
+        if record.output_tokens and record.chunks:
+            record.events_per_token = record.chunks / record.output_tokens
         if opened is not None and error is None and opened.buffered(record, reader.body_reads):
             record.error_code = "buffered"
             record.error_message = (
@@ -171,7 +198,7 @@ class LLMUser(User):
         record.phase_end, record.stage_end = gate.phase, gate.plan.stage
         redact_fields(record)
         tool_calls = opened.events.tool_calls if opened is not None else []
-        answer = Answer(text, record, reasoning, record.finish_reason, tool_calls)
+        answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, chunks.choices)
         if ticket.measured and record.ok:
             gate.add_gap_counts(gaps_s)
         offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.offsets else []
@@ -182,15 +209,25 @@ class LLMUser(User):
         """Token counts that the server did not give come from the local tokenizer."""
         record = call.record
         if record.output_tokens is None and record.chunks + len(text) > 0:
-            try:
-                record.output_tokens = self._count_tokens(text)
-            except GreenletExit as killed:  # between the end of the answer and its row: the row comes first
-                call.interruption = killed
-                record.output_tokens = self.runtime.tokenizer.count(text)
+            record.output_tokens = self._count_before_row(call, self.runtime.tokenizer.count, text)
             record.output_tokens_source = "tokenizer"
-        if record.input_tokens is None and call.ask is not None and call.ask.prompt.input_tokens is not None:
-            record.input_tokens = call.ask.prompt.input_tokens
-            record.input_tokens_source = "tokenizer"
+        if record.input_tokens is None and call.ask is not None:
+            prompt = call.ask.prompt
+            record.input_tokens = prompt.input_tokens
+            # What is not text, an image, only the server can count.
+            if prompt.input_tokens is None and prompt.messages and is_text_only(prompt.messages) and record.ok:
+                count = partial(count_messages, self.runtime.tokenizer)
+                record.input_tokens = self._count_before_row(call, count, prompt.messages)
+            if record.input_tokens is not None:
+                record.input_tokens_source = "tokenizer"
+
+    def _count_before_row(self, call: _Call, count: Callable[[Any], int], what: Any) -> int:
+        """Count in a thread, but come back with the figure even when this user is killed meanwhile."""
+        try:
+            return int(gevent.get_hub().threadpool.apply(count, (what,)))
+        except GreenletExit as killed:  # between the end of the answer and its row: the row comes first
+            call.interruption = killed
+            return count(what)
 
     def _count_tokens(self, text: str) -> int:
         """Count in a thread: a long text must not hold up the streams of the others."""
@@ -227,11 +264,9 @@ class _Call:
 
     def __init__(self, user: LLMUser, ticket: Ticket) -> None:
         self._user = user
-        runtime = user.runtime
         self.ticket = ticket
         self.record = RequestRecord()
-        fast = runtime.options.transport == "fast"
-        self.exchange: Exchange | SdkExchange = Exchange(runtime.pool) if fast else SdkExchange()
+        self.exchange = user._make_exchange()
         self.reader = Reader(user, self.record, self.exchange)
         self.ask: Ask | None = None
         self.opened: Opened | None = None

@@ -6,32 +6,31 @@ left alone, since it costs several times what decoding does.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import httpx2
 import openai
 
-from llm_users import endpoint, secrets
+from llm_users import endpoint
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.exchange import CURRENT, Exchange
-from llm_users.transport.httpx import GeventTransport, origin_of
+from llm_users.transport.httpx import origin_of
 from llm_users.transport.sdk import SdkExchange
 from llm_users.transport.sse import SseDecoder
 from llm_users.users.llm import Answer, Ask, LLMUser
+from llm_users.users.openai_client import deployment_of, has_deployments, make_azure_client, make_client
 from llm_users.users.openai_events import OpenAIEvents
 from llm_users.users.reading import Opened
 
 CHAT, COMPLETIONS = "openai-chat", "openai-completions"
 _PATHS = {CHAT: "/chat/completions", COMPLETIONS: "/completions"}
 
-_KEYED_HOSTS = ("api.openai.com",)
-_USAGE_REFUSALS = (400, 422)
-_LOGGING_PACKAGES = ("openai", "httpx2", "httpcore2")
+_REFUSALS = (400, 422)
 
 
 class OpenAIUser(LLMUser):
@@ -120,19 +119,33 @@ class OpenAIUser(LLMUser):
             exchange.reserve(origin_of(client.base_url))
         self.runtime.starts.wait()
         usage = endpoint.usage_of(str(client.base_url))
-        if usage.asked and "stream_options" not in ask.body:
-            body = {**ask.body, "stream_options": {"include_usage": True}}
-            try:
-                response = self._post(client, ask, body, exchange)
-            except openai.APIStatusError as error:
-                if error.status_code not in _USAGE_REFUSALS or not usage.may_be_refusal(error.response.text):
-                    raise
-                response = self._post_without_usage(client, ask, exchange, usage, error)
-            else:
-                usage.accepted()
-        else:
-            response = self._post(client, ask, ask.body, exchange)
-        return _OpenedSse(response, usage, self.runtime.note)
+        cap = endpoint.cap_of(str(client.base_url), ask.model)
+        ask = replace(ask, body=cap.renamed(ask.body))
+        try:
+            response = self._post_with_usage(client, ask, exchange, usage)
+        except openai.APIStatusError as error:
+            if error.status_code not in _REFUSALS or not cap.is_refused(ask.body, error.response.text):
+                raise
+            cap.name = cap.NEW
+            self.runtime.note(f"{ask.model}: the server wants {cap.NEW} instead of {cap.OLD}; it gets that from now on")
+            response = self._post_with_usage(client, replace(ask, body=cap.renamed(ask.body)), exchange, usage)
+        return _OpenedSse(response, usage, self.runtime.note, choices=ask.body.get("n"))
+
+    def _post_with_usage(
+        self, client: openai.OpenAI, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
+    ) -> httpx2.Response:
+        """The request, with usage asked for unless the server is known not to take that."""
+        if not usage.asked or "stream_options" in ask.body:
+            return self._post(client, ask, ask.body, exchange)
+        body = {**ask.body, "stream_options": {"include_usage": True}}
+        try:
+            response = self._post(client, ask, body, exchange)
+        except openai.APIStatusError as error:
+            if error.status_code not in _REFUSALS or not usage.may_be_refusal(error.response.text):
+                raise
+            return self._post_without_usage(client, ask, exchange, usage, error)
+        usage.accepted()
+        return response
 
     def _post_without_usage(
         self,
@@ -178,55 +191,24 @@ class OpenAIUser(LLMUser):
         key = (cls.__name__, host, tuple(sorted(headers.items())))
         client: openai.OpenAI | None = runtime.clients.get(key)
         if client is None:
-            client = runtime.clients[key] = _make_client(runtime, host, headers)
+            client = runtime.clients[key] = cls._make_client(runtime, host, headers)
         return client
+
+    @classmethod
+    def _make_client(cls, runtime: Runtime, host: str, headers: dict[str, str]) -> openai.OpenAI:
+        return (make_azure_client if has_deployments(host) else make_client)(runtime, host, headers)
 
     @classmethod
     def listed_models(cls, runtime: Runtime, host: str) -> list[str]:
         """The models that the server lists. Raises the SDK's errors."""
+        if has_deployments(endpoint.clean_url(host)):  # Azure lists what could be deployed, not what is
+            deployment = deployment_of(endpoint.clean_url(host))
+            return [deployment] if deployment else []
         return [model.id for model in cls._client(runtime, host).models.list()]
 
 
-def _make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> openai.OpenAI:
-    secrets.redact_logs(_LOGGING_PACKAGES)
-    sent = dict(headers)
-    authorization = endpoint.authorization_of(host)
-    key = os.environ.get("OPENAI_API_KEY") or None
-    secrets.remember(key)
-    keyless = key is None and not authorization and httpx2.URL(host).host not in _KEYED_HOSTS
-    if authorization:
-        sent["Authorization"] = authorization
-    elif keyless and not any(name.lower() == "authorization" for name in sent):
-        runtime.note("no OPENAI_API_KEY in the environment: requests carry no key")
-    settings: dict[str, Any] = {"follow_redirects": True}  # as the SDK's own client does
-    if keyless:
-        settings["event_hooks"] = {"request": [_without_placeholder]}
-    if runtime.options.transport == "fast":
-        http_client = httpx2.Client(transport=GeventTransport(runtime.pool), **settings)
-    else:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        http_client = openai.DefaultHttpxClient(limits=limits, **settings)
-    return openai.OpenAI(
-        # The SDK insists on a key; a server that needs none gets none.
-        api_key=_PLACEHOLDER if keyless or authorization else None,
-        base_url=host,
-        max_retries=0,  # a retry would hide throttling inside the time to first token
-        timeout=httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
-        default_headers=sent,
-        default_query=endpoint.query_of(host),
-        http_client=http_client,
-    )
-
-
-_PLACEHOLDER = "no-key"
-
 _AT_ONCE_SHARE = 0.05
 """An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
-
-
-def _without_placeholder(request: httpx2.Request) -> None:
-    if request.headers.get("authorization") == f"Bearer {_PLACEHOLDER}":
-        del request.headers["authorization"]
 
 
 class _Unread(openai.Stream[object]):
@@ -253,7 +235,9 @@ class _WholeBody:
 class _OpenedSse(Opened):
     """An answer in server-sent events, or in one JSON body from a server that does not stream."""
 
-    def __init__(self, response: httpx2.Response, usage: endpoint.UsageSupport, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, response: httpx2.Response, usage: endpoint.UsageSupport, note: Callable[[str], None], choices: Any = None
+    ) -> None:
         super().__init__(response.status_code, response.headers.get("x-request-id"))
         encoding = response.headers.get("content-encoding", "identity")
         if encoding != "identity":
@@ -266,10 +250,13 @@ class _OpenedSse(Opened):
         self._whole = "json" in content_type
         if content_type.startswith("text/html"):
             raise BadResponse("the server answered with a page of HTML; is the base URL that of the API?")
-        self.events: OpenAIEvents = OpenAIEvents()
+        self.events: OpenAIEvents = OpenAIEvents(choices if type(choices) is int else 1)
         self.decoder = _WholeBody() if self._whole else SseDecoder()
         # Bound here: one call less per event.
         self.take = self._take_whole if self._whole else self.events.take  # type: ignore[method-assign, assignment]
+
+    def settled(self) -> bool:
+        return self.events.settled
 
     def _take_whole(self, data: bytes, _stamp_ns: int, _clock_ns: int) -> None:
         self.events.take_whole(data)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from llm_users.secrets import redact
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.sse import NamedEvent
 from llm_users.users.chunks import Chunks
@@ -65,8 +66,12 @@ class StreamFailure(Exception):
 class OpenAIEvents:
     """Takes the data of one event after the other; keeps the chunks and what the server said besides."""
 
-    def __init__(self) -> None:
+    def __init__(self, choices: int = 1) -> None:
+        """``choices``: how many were asked for (``n``)."""
         self.chunks = Chunks()
+        self._expected = choices
+        self._others: dict[int, bool] = {}  # of choices beyond the first: whether they have finished
+        self._other_calls: dict[int, list[dict[str, Any]]] = {}
         self.response_id: str | None = None
         self.finish_reason: str | None = None
         self.done = False  # [DONE] was seen
@@ -75,8 +80,13 @@ class OpenAIEvents:
 
     @property
     def complete(self) -> bool:
-        """True when the answer ended with a terminator: a finish reason or [DONE]."""
-        return self.done or self.finish_reason is not None
+        """True when the answer ended with a terminator: a finish reason of each choice, or [DONE]."""
+        return self.done or (self.finish_reason is not None and all(self._others.values()))
+
+    @property
+    def settled(self) -> bool:
+        """True when no choice has anything more to say; usage may still come."""
+        return self.complete and len(self._others) + 1 >= self._expected
 
     @property
     def empty(self) -> bool:
@@ -98,7 +108,9 @@ class OpenAIEvents:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if not data.strip():  # a keep-alive
                 return
-            raise _not_an_event(data, error) from None
+            if b"\\ud" not in data.lower():
+                raise _not_an_event(data, error) from None
+            event = self._unusual(data)  # half a character, the other half is in another event
         if event.error:
             raise failure_from(event.error)
         if event.choices is None and event.usage is None:
@@ -112,17 +124,20 @@ class OpenAIEvents:
                 self._choice(choice, stamp_ns, clock_ns)
 
     def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
-        if choice.finish_reason:
+        index = choice.index
+        if index:
+            self._others[index] = bool(choice.finish_reason) or self._others.get(index, False)
+        elif choice.finish_reason:
             self.finish_reason = choice.finish_reason
         delta = choice.delta
         if delta is None:
             if choice.text:
-                self.chunks.add(stamp_ns, clock_ns, choice.text, "")
+                self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
             return
         content = delta.content
         if type(content) is str:
             if content and delta.tool_calls is None and delta.reasoning_content is None and delta.reasoning is None:
-                self.chunks.add(stamp_ns, clock_ns, content, "")
+                self.chunks.add(stamp_ns, clock_ns, content, "", index)
                 return
             answer, reasoning = content, ""
         else:
@@ -131,23 +146,25 @@ class OpenAIEvents:
         if type(delta.refusal) is str:
             answer += delta.refusal
         if delta.tool_calls:
-            answer += self._tool_fragments(delta.tool_calls)
+            answer += self._tool_fragments(
+                delta.tool_calls, self._other_calls.setdefault(index, []) if index else self.tool_calls
+            )
         if type(delta.function_call) is dict:
             answer += _text_of(delta.function_call.get("name")) + _text_of(delta.function_call.get("arguments"))
         if answer or reasoning:
-            self.chunks.add(stamp_ns, clock_ns, answer, reasoning)
+            self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
 
-    def _tool_fragments(self, fragments: Any) -> str:
-        """Assemble tool calls; returns the text that these fragments brought."""
+    def _tool_fragments(self, fragments: Any, calls: list[dict[str, Any]]) -> str:
+        """Assemble the tool calls of a choice; returns the text that these fragments brought."""
         text = ""
         for fragment in _list_of(fragments):
             if not isinstance(fragment, dict):
                 continue
             index = fragment.get("index")
-            place = index if isinstance(index, int) and 0 <= index <= len(self.tool_calls) else len(self.tool_calls)
-            if place == len(self.tool_calls):
-                self.tool_calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
-            call = self.tool_calls[place]
+            place = index if isinstance(index, int) and 0 <= index <= len(calls) else len(calls)
+            if place == len(calls):
+                calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
+            call = calls[place]
             call["id"] = call["id"] or fragment.get("id")
             function = fragment.get("function")
             if isinstance(function, dict):
@@ -180,6 +197,7 @@ class OpenAIEvents:
                         delta=_Delta(**known) if known is not None else None,
                         text=_text_of(raw.get("text")) or None,
                         finish_reason=None if reason is None else str(reason),
+                        index=index if type(index := raw.get("index")) is int else 0,
                         message=raw.get("message"),
                     )
                 )
@@ -206,11 +224,11 @@ class OpenAIEvents:
         identifier, usage = value.get("id"), value.get("usage")
         self.response_id = None if identifier is None else str(identifier)
         self.usage = usage if isinstance(usage, dict) else None
-        for choice in _list_of(value.get("choices")):
+        for index, choice in enumerate(_list_of(value.get("choices"))):
             if isinstance(choice, dict):
-                self._whole_choice(choice)
+                self._whole_choice(index, choice)
 
-    def _whole_choice(self, choice: dict[str, Any]) -> None:
+    def _whole_choice(self, index: int, choice: dict[str, Any]) -> None:
         message = choice.get("message")
         fields = message if isinstance(message, dict) else {}
         content = fields.get("content")
@@ -219,8 +237,13 @@ class OpenAIEvents:
         texts = self.chunks.texts
         if reasoning:
             self.chunks.reasoning_at[len(texts)] = reasoning
+        if index:
+            self.chunks.choice_at[len(texts)] = index
         texts.append(answer or _text_of(choice.get("text")) or _text_of(fields.get("refusal")))
         reason = choice.get("finish_reason")
+        if index:
+            self._others[index] = bool(reason)
+            return
         self.finish_reason = str(reason) if reason else self.finish_reason
         self.tool_calls += [call for call in _list_of(fields.get("tool_calls")) if isinstance(call, dict)]
 
@@ -274,5 +297,5 @@ def _text_of(value: Any) -> str:
 
 
 def _not_an_event(data: bytes, error: Exception) -> MalformedEvent:
-    shown = data[:80].decode("utf-8", "replace")
+    shown = redact(data[:4096].decode("utf-8", "replace"))[:80]  # in this order: half a key is too much
     return MalformedEvent(f"an event of the stream is not valid JSON ({error}): {shown!r}")

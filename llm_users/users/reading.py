@@ -5,16 +5,22 @@ Knows the record and the extension's two token events; not how requests are made
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
+
+import gevent
 
 from llm_users.record import RequestRecord
 from llm_users.transport import clock
 from llm_users.transport.errors import BadResponse, ConnectionLost, ResponseCut
-from llm_users.transport.exchange import Exchange
+from llm_users.transport.exchange import Arrival, Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.users.chunks import Chunks, time_chunks
 
 _NS = 1_000_000_000
+
+FINISH_GRACE_S = 1.0
+"""After the finish reason, usage and [DONE] follow at once if at all; some servers hold the connection open instead."""
 
 
 class Events(Protocol):
@@ -37,12 +43,12 @@ class Events(Protocol):
 
 
 class Decoder(Protocol):
-    """From pieces of a body to the data of events."""
+    """From pieces of a body to the data of events: bytes, or messages with headers."""
 
-    def feed(self, piece: bytearray) -> list[bytes]:
+    def feed(self, piece: bytearray) -> Sequence[Any]:
         """The events that ended in this piece."""
 
-    def finish(self) -> list[bytes]:
+    def finish(self) -> Sequence[Any]:
         """What is left at the end of the body."""
 
 
@@ -62,9 +68,13 @@ class Opened:
         self.status = status
         self.request_id = request_id
 
-    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
+    def take(self, data: Any, stamp_ns: int, clock_ns: int) -> None:
         """One event's data and the two stamps of the read that completed it."""
         raise NotImplementedError
+
+    def settled(self) -> bool:
+        """True when the answer is complete and only what is said about it, such as usage, can still come."""
+        return self.events.complete
 
     def buffered(self, record: RequestRecord, body_reads: int) -> bool:  # noqa: ARG002 - for subclasses
         """True when the answer came all at once although a stream was asked for."""
@@ -103,8 +113,9 @@ class Reader:
         seen = events.chunks.stamps_ns
         has_listeners = self._user.environment.events.llm_token._handlers
         stamp_ns = clock_ns = 0
+        arrivals = exchange.arrivals()
         try:
-            for stamp_ns, clock_ns, pieces in exchange.arrivals():
+            for stamp_ns, clock_ns, pieces in arrivals:
                 for piece in pieces:
                     for data in feed(piece):
                         take(data, stamp_ns, clock_ns)
@@ -112,15 +123,45 @@ class Reader:
                     self._tell(events.chunks)
                 if events.done:
                     break
+                if events.finish_reason is not None and opened.settled():
+                    self._read_tail(opened, arrivals, stamp_ns, clock_ns)
+                    break
         except ConnectionLost:
             if not events.complete:
                 raise
         self._take_rest(opened, stamp_ns, clock_ns)
-        self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
+        if not self._end_clock_ns:
+            self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
         self.finished = True
         if seen:
             self._tell(events.chunks)
         exchange.drain()
+
+    def _read_tail(self, opened: Opened, arrivals: Iterator[Arrival], stamp_ns: int, clock_ns: int) -> None:
+        """What follows the finish reason, for as long as it follows. The stamps are those of the finish reason.
+
+        The answer ends with the stream, or, when the server leaves the connection open and silent, with the last event.
+        """
+        last_event = self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
+        grace = gevent.Timeout.start_new(FINISH_GRACE_S)
+        try:
+            for stamp, clock_now, pieces in arrivals:
+                self._end_stamp_ns, self._end_clock_ns = stamp, clock_now
+                found = [data for piece in pieces for data in opened.decoder.feed(piece)]
+                for data in found:
+                    opened.take(data, stamp, clock_now)
+                if found:
+                    last_event = stamp, clock_now
+                    grace.close()
+                    grace = gevent.Timeout.start_new(FINISH_GRACE_S)
+                if opened.events.done:
+                    break
+        except gevent.Timeout as timeout:
+            if timeout is not grace:
+                raise
+            self._end_stamp_ns, self._end_clock_ns = last_event
+        finally:
+            grace.close()
 
     def _take_rest(self, opened: Opened, stamp_ns: int, clock_ns: int) -> None:
         """What the stream ended in the middle of: a whole event without its blank line, or a part of one."""
@@ -176,6 +217,7 @@ class Reader:
         """Fill the timing columns; returns the chunk gaps in seconds and the stamps they come from."""
         exchange, record = self._exchange, self._record
         record.reads, record.reconnects = exchange.reads, exchange.reconnects
+        record.retries = exchange.retries
         if exchange.sent_wall_ns:
             record.started_at = exchange.sent_wall_ns / _NS
             record.connect_s = exchange.connect_ns / _NS

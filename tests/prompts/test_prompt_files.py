@@ -50,7 +50,7 @@ def test_plain_text_one_prompt_per_line(tmp_path: Path, default_tokenizer: Token
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.json-lines", "P.JSONL", "p.ndjson"])
 def test_json_lines(tmp_path: Path, default_tokenizer: Tokenizer, name: str) -> None:
-    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    parts = [{"type": "text", "text": "What is this?"}]
     messages = [
         {"role": "system", "content": "Be short."},
         {"role": "user", "content": parts},
@@ -69,6 +69,14 @@ def test_json_lines(tmp_path: Path, default_tokenizer: Tokenizer, name: str) -> 
     assert chat.max_tokens == 9
     contents = ("Be short.", "What is this?", "as Bedrock writes it")
     assert chat.input_tokens == sum(map(default_tokenizer.count, contents))
+
+
+def test_what_is_not_text_is_left_to_the_server_to_count(tmp_path: Path, default_tokenizer: Tokenizer) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    called = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    for message in ({"role": "user", "content": [{"type": "text", "text": "this?"}, image]}, called):
+        file = write(tmp_path, "p.jsonl", json.dumps({"messages": [message]}))
+        assert source(default_tokenizer, file).prompt(0).input_tokens is None
 
 
 def test_all_are_used_before_any_comes_again(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 import trustme
 
 import llm_users.extension  # noqa: F401 - Locust patches the interpreter before anything opens a socket
-from llm_users.transport.pool import Pool, tls_context
+from llm_users.transport.pool import Pool
+from llm_users.transport.tls import tls_context
 from tests.wire_server import Wire
 
 
@@ -52,4 +53,19 @@ def own_ca(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Au
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.root))
     tls_context.cache_clear()
     yield authority
+    tls_context.cache_clear()
+
+
+@pytest.fixture
+def own_ca_for_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Authority]:
+    """An authority whose server may be a name that only a proxy knows."""
+    made = trustme.CA()
+    files = Authority(tmp_path / "root.pem", tmp_path / "server.pem")
+    made.cert_pem.write_to_path(str(files.root))
+    made.issue_cert("only-the-proxy-knows.test", "localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(files.server)
+    )
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.root))
+    tls_context.cache_clear()
+    yield files
     tls_context.cache_clear()

@@ -39,7 +39,13 @@ class Rig:
     """A running test. ``call`` has one of its users do something and returns what that gave."""
 
     def __init__(
-        self, folder: Path, *, users: int = 1, attributes: dict[str, Any] | None = None, **options: Any
+        self,
+        folder: Path,
+        *,
+        users: int = 1,
+        attributes: dict[str, Any] | None = None,
+        user_class: Any = OpenAIUser,
+        **options: Any,
     ) -> None:
         self.jobs: Queue[tuple[Job, AsyncResult[Any]]] = Queue()
         self.seen = Seen()
@@ -47,7 +53,7 @@ class Rig:
         """What was logged while this rig lived: notes for the manifest are logged too."""
         rig = self
 
-        class Puppet(OpenAIUser):
+        class Puppet(user_class):  # type: ignore[misc]
             @task
             def work(self) -> None:
                 job, result = rig.jobs.get()

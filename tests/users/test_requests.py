@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tests.stream_bytes import chat_events, reply, stream
 from tests.users.rig import Rig, at
@@ -148,3 +151,21 @@ def test_the_only_listed_model_is_asked(make_rig: MakeRig, wire: Wire) -> None:
     port = wire.serve(reply("200 OK", models), ANSWER)
     record = make_rig(host=port.url, llm_model=None).call(at(port.url, lambda user: user.chat("hi"))).record
     assert record.model == "the-one"
+
+
+@pytest.mark.parametrize("transport", ["fast", "sdk"])
+def test_an_unverified_certificate_is_taken_only_when_asked_and_said(
+    make_rig: MakeRig, rig: Rig, wire: Wire, tmp_path: Path, transport: str
+) -> None:
+    pem = tmp_path / "server.pem"
+    trustme.CA().issue_cert("somewhere.test").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    port = wire.serve(ANSWER, tls=pem)
+    assert rig.ask(port.url).record.error_code == "connect"
+    insecure = make_rig(llm_insecure=True, llm_transport=transport)
+    assert insecure.ask(port.url).record.error_code is None
+    assert any("--llm-insecure: certificates were not verified" in note for note in insecure.notes)
+    insecure.stop()
+    (manifest,) = Path(insecure.environment.parsed_options.csv_prefix).parent.glob("*_llm_run.json")
+    written = json.loads(manifest.read_text())
+    assert any("--llm-insecure" in note for note in written["notes"])
+    assert written["options"]["llm_insecure"] is True

@@ -1,0 +1,180 @@
+"""The adapter under boto3: botocore's ``before-send`` event answered by ``Exchange``, and boto3's own path beside it.
+
+botocore validates, resolves and signs; what goes over the wire is ours. Knows botocore's interface and nothing of the
+API that is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import gevent
+import msgspec
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ResponseStreamingError
+from botocore.exceptions import ReadTimeoutError as BotoReadTimeout
+from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import ReadTimeoutError as PoolReadTimeout
+
+from llm_users.transport import clock
+from llm_users.transport.connection import Origin
+from llm_users.transport.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    ResponseCut,
+    TransportError,
+)
+from llm_users.transport.eventstream import Message
+from llm_users.transport.exchange import LINGER_S, Arrival, Exchange
+from llm_users.transport.http1 import request_bytes
+from llm_users.transport.pool import Pool
+from llm_users.transport.sdk import SdkExchange
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Sending:
+    """One call of an operation: its exchange, and the attempts that botocore makes of it.
+
+    t0 is that of the first attempt: retries belong to what the caller waits for.
+    """
+
+    def __init__(self, exchange: Exchange | BotocoreExchange) -> None:
+        self.exchange = exchange
+        self.attempts = 0
+        self._first_sent_ns = self._first_wall_ns = 0
+
+    def attempted(self) -> None:
+        """An attempt was made, with whatever outcome; the moment of the first one that was sent stays."""
+        exchange = self.exchange
+        exchange.retries = max(0, self.attempts - 1)
+        if self._first_sent_ns:
+            exchange.sent_ns, exchange.sent_wall_ns = self._first_sent_ns, self._first_wall_ns
+        elif exchange.sent_ns:
+            self._first_sent_ns, self._first_wall_ns = exchange.sent_ns, exchange.sent_wall_ns
+
+
+SENDING: ContextVar[Sending | None] = ContextVar("the call that this greenlet is about to make", default=None)
+
+
+def origin_of(url: str) -> Origin:
+    """Scheme, host and port that a URL leads to."""
+    parts = urlsplit(url)
+    return Origin(parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 443))
+
+
+def send_through(client: Any, pool: Pool) -> None:
+    """From now on this client's requests go through our transport."""
+
+    def send(request: AWSPreparedRequest, **_event: Any) -> AWSResponse:
+        return _send(request, SENDING.get() or Sending(Exchange(pool)))
+
+    _on_send(client, send)
+
+
+def only_stamp(client: Any) -> None:
+    """Leave the sending to botocore, but take t0 when everything is signed."""
+
+    def mark(**_event: Any) -> None:
+        sending = SENDING.get()
+        if sending is not None and isinstance(sending.exchange, SdkExchange):
+            sending.attempts += 1
+            sending.exchange.mark_sent()
+            sending.attempted()
+
+    _on_send(client, mark)
+
+
+def _on_send(client: Any, handler: Callable[..., Any]) -> None:
+    service = client.meta.service_model.service_id.hyphenize()
+    client.meta.events.register_first(f"before-send.{service}.*", handler)
+
+
+def _send(request: AWSPreparedRequest, sending: Sending) -> AWSResponse:
+    exchange = cast(Exchange, sending.exchange)
+    parts = urlsplit(request.url)
+    origin = origin_of(request.url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    headers = [(_bytes(name), _bytes(value)) for name, value in request.headers.items()]
+    wire = request_bytes(request.method, target.encode(), origin, headers, _bytes(request.body or b""))
+    sending.attempts += 1
+    try:
+        response = exchange.send(origin, wire)
+    except TransportError as error:
+        exchange.release()
+        retried = as_botocore(error, request.url)
+        raise retried from (None if retried is error else error)
+    except BaseException:
+        exchange.release()
+        raise
+    finally:
+        sending.attempted()
+    names = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+    return AWSResponse(request.url, response.status, names, _Raw(exchange))
+
+
+def _bytes(value: str | bytes | bytearray) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+class _Raw:
+    """The body for botocore, which reads it only when the response is an error."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def stream(self, *_size: Any, **_more: Any) -> Iterator[bytes]:
+        with contextlib.suppress(TransportError):  # an error whose text was cut is still that error
+            for arrival in self._exchange.arrivals():
+                for piece in arrival.pieces:
+                    yield bytes(piece)
+        self._exchange.release()
+
+    def close(self) -> None:
+        self._exchange.release()
+
+
+def as_botocore(error: TransportError, url: str) -> Exception:
+    """The transport's error in botocore's words, so that its retries know what it is. A deadline stays ours."""
+    if isinstance(error, ConnectFailed):
+        return EndpointConnectionError(endpoint_url=url, error=error)  # type: ignore[no-any-return]
+    if isinstance(error, ConnectionLost):
+        return ConnectionClosedError(endpoint_url=url, error=error)  # type: ignore[no-any-return]
+    return error
+
+
+class BotocoreExchange(SdkExchange):
+    """A request that boto3 sends, reads and parses by itself. ``body`` is its event stream.
+
+    Its events come as the messages they were, so that one reader serves both paths.
+    """
+
+    def arrivals(self) -> Iterator[Arrival]:
+        try:
+            for event in self.body:
+                self.reads += 1
+                yield Arrival(0, clock.now_ns(), cast("list[bytearray]", [_message(event)]))
+        except (PoolReadTimeout, BotoReadTimeout) as error:
+            raise DeadlineExceeded(f"nothing came within the read timeout: {error}") from error
+        except (ProtocolError, ResponseStreamingError, HTTPError) as error:
+            raise ResponseCut(f"the connection was closed before the response was complete: {error}") from error
+        except OSError as error:
+            raise ConnectionLost(f"the connection was lost: {error}") from error
+
+    def drain(self) -> None:
+        """After the last event: the end of the body, so that the connection goes back to boto3's pool."""
+        with contextlib.suppress(Exception), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
+            for _event in self.body:
+                pass
+        self.release()
+
+
+def _message(event: dict[str, Any]) -> Message:
+    """What boto3 parsed, as it was."""
+    name, content = next(iter(event.items()))
+    return Message({":message-type": "event", ":event-type": name}, msgspec.json.encode(content))

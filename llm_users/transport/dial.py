@@ -1,0 +1,213 @@
+"""Making a connection: names to addresses, the first address that answers, the proxy's tunnel, TLS.
+
+Knows no requests. Every failure is a ``ConnectFailed`` that says where, why and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import chain, zip_longest
+from typing import Any
+
+import gevent
+from gevent import get_hub
+from gevent.monkey import get_original
+from gevent.queue import Empty, Queue
+from gevent.socket import getaddrinfo
+
+from llm_users.transport.connection import Connection, Origin, PlainConnection, TlsConnection
+from llm_users.transport.errors import ConnectFailed
+from llm_users.transport.proxies import Proxy
+
+STAGGER_S = 0.25
+"""RFC 8305, section 8: how long an address may take before the next one is tried beside it."""
+
+MAX_TUNNEL_BYTES = 65536
+"""A proxy whose answer to CONNECT has longer headers is given up."""
+
+_WRITE = 2  # libev's event bit, as ``loop.io`` takes it
+
+Context = Callable[[], ssl.SSLContext]
+Address = tuple[int, int, int, Any]  # family, kind, protocol, address as ``connect`` takes it
+
+
+class _ProxyRefused(OSError):
+    """The proxy answered, and made no tunnel."""
+
+
+def connect(origin: Origin, context: Context, timeout_s: float, proxy: Proxy | None = None) -> Connection:
+    """Resolve, connect, through the proxy if there is one, and, for https, shake hands. Raises ``ConnectFailed``."""
+    where = f"{origin} through the proxy {proxy}" if proxy else str(origin)
+    try:
+        with gevent.Timeout(timeout_s, TimeoutError(f"no connection within {timeout_s:g} s")):
+            return _connect(origin, context, proxy)
+    except ssl.SSLCertVerificationError as error:
+        raise ConnectFailed(
+            f"cannot verify the certificate of {where}: {error.verify_message}. For a private CA set SSL_CERT_FILE "
+            "to its PEM file."
+        ) from error
+    except (OSError, UnicodeError) as error:
+        raise ConnectFailed(f"cannot connect to {where}: {_words(error, proxy)}") from error
+
+
+def _words(error: Exception, proxy: Proxy | None) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, ssl.SSLError):
+        advice = _tls_advice(error)
+    elif isinstance(error, (FileNotFoundError, _ProxyRefused)):
+        advice = ""  # the reason names the setting
+    elif proxy is not None:
+        advice = f"Is the proxy right? {proxy.variable} names it; what NO_PROXY lists is reached without it"
+    else:
+        advice = "Is the server running and the address right?"
+    return f"{reason.rstrip('.')}. {advice}".rstrip()
+
+
+def _tls_advice(error: ssl.SSLError) -> str:
+    if "ALERT" in (error.reason or ""):
+        return (
+            "The server ended the TLS handshake; if it wants a client certificate, give it with --llm-client-cert or "
+            "SSL_CLIENT_CERT"
+        )
+    return "Does the server speak TLS on this port? Without TLS the URL begins with http://"
+
+
+def _connect(origin: Origin, context: Context, proxy: Proxy | None) -> Connection:
+    tls = context() if "https" in (origin.scheme, proxy.origin.scheme if proxy else "") else None
+    first = proxy.origin if proxy else origin
+    connection: Connection = PlainConnection(_reach(first.host, first.port), origin)
+    try:
+        if proxy is not None:
+            if proxy.origin.scheme == "https":
+                connection = _secured(connection, proxy.origin, tls)
+                connection.origin = origin
+            if origin.scheme == "http":
+                connection.dress = lambda request: proxy.absolute(origin, request)
+            else:
+                _open_tunnel(connection, origin, proxy)
+        return _secured(connection, origin, tls) if origin.scheme == "https" else connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _secured(carrier: Connection, origin: Origin, context: ssl.SSLContext | None) -> TlsConnection:
+    assert context is not None
+    connection = TlsConnection(carrier, origin, context)
+    connection.handshake()
+    return connection
+
+
+def _open_tunnel(connection: Connection, origin: Origin, proxy: Proxy) -> None:
+    """Have the proxy connect to the origin. What it says to refuse goes into the error."""
+    connection.send(proxy.connect_request(origin))
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        data = connection.read().data
+        if not data:
+            raise _ProxyRefused("the proxy closed the connection instead of making a tunnel")
+        answer += data
+        if len(answer) > MAX_TUNNEL_BYTES:
+            raise _ProxyRefused("the proxy's answer is not one to CONNECT")
+    status = answer.split(b"\r\n", 1)[0].decode("latin-1").partition(" ")[2]
+    if status.startswith("407"):
+        raise _ProxyRefused(
+            f"the proxy wants to know who asks ({status}): write {proxy.variable}=http://USER:PASSWORD@HOST:PORT"
+        )
+    if not status.startswith("2"):
+        raise _ProxyRefused(
+            f"the proxy made no tunnel ({status}). Does it allow that? What NO_PROXY lists is reached without it"
+        )
+
+
+def _reach(host: str, port: int) -> socket.socket:
+    """A socket connected to the first address of the host that answers."""
+    found = getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    addresses = _alternating((family, kind, protocol, address) for family, kind, protocol, _name, address in found)
+    if not addresses:
+        raise OSError(errno.EADDRNOTAVAIL, "the name has no address")
+    return _open_socket(*addresses[0]) if len(addresses) == 1 else _Race(addresses).winner()
+
+
+def _alternating(addresses: Iterable[Address]) -> list[Address]:
+    """The addresses, families in turn, the family of the first one first (RFC 8305, section 4)."""
+    by_family: dict[int, list[Address]] = {}
+    for address in addresses:
+        by_family.setdefault(address[0], []).append(address)
+    return [address for address in chain.from_iterable(zip_longest(*by_family.values())) if address is not None]
+
+
+class _Race:
+    """Attempts at several addresses, each started when the one before it failed or took ``STAGGER_S``."""
+
+    def __init__(self, addresses: Iterable[Address]) -> None:
+        self._waiting = deque(addresses)
+        self._results: Queue[socket.socket | OSError] = Queue()
+        self._over = False
+
+    def winner(self) -> socket.socket:
+        """The first socket that is connected. Raises the first failure when there is none."""
+        attempts: list[Any] = []
+        failures: list[OSError] = []
+        try:
+            while self._waiting or len(failures) < len(attempts):
+                if self._waiting:
+                    attempts.append(gevent.spawn(self._attempt, self._waiting.popleft()))
+                try:
+                    result = self._results.get(timeout=STAGGER_S if self._waiting else None)
+                except Empty:
+                    continue
+                if isinstance(result, OSError):
+                    failures.append(result)
+                else:
+                    return result
+            raise failures[0]
+        finally:
+            self._over = True
+            gevent.killall(attempts, block=False)
+            while not self._results.empty():
+                self._close(self._results.get_nowait())
+
+    def _attempt(self, address: Address) -> None:
+        try:
+            result: socket.socket | OSError = _open_socket(*address)
+        except OSError as error:
+            result = error
+        if self._over:
+            self._close(result)
+        else:
+            self._results.put(result)
+
+    @staticmethod
+    def _close(result: socket.socket | OSError) -> None:
+        if not isinstance(result, OSError):
+            result.close()
+
+
+def _open_socket(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
+    # The unpatched class: our reads and writes go through watchers of their own.
+    sock: socket.socket = get_original("socket", "socket")(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+            raise OSError(code, os.strerror(code))
+        if code:
+            watcher = get_hub().loop.io(sock.fileno(), _WRITE)
+            try:
+                get_hub().wait(watcher)
+            finally:
+                watcher.close()
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

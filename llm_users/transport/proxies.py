@@ -1,0 +1,140 @@
+"""Which proxy a connection goes through, as the environment says: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY.
+
+Knows names and addresses, no sockets. A proxy's user info becomes a header and is never part of a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from llm_users.transport.connection import Origin
+from llm_users.transport.errors import ConnectFailed
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Proxy(NamedTuple):
+    """A proxy, and the variable that named it. ``authorization`` is the value of its header, b"" for none."""
+
+    origin: Origin
+    authorization: bytes
+    variable: str
+
+    def __str__(self) -> str:
+        return f"{self.origin} ({self.variable})"
+
+    def connect_request(self, origin: Origin) -> bytes:
+        """The request for a tunnel to this origin."""
+        authority = str(origin).partition("://")[2].encode()
+        return b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (authority, authority, self._header())
+
+    def absolute(self, origin: Origin, request: bytes) -> bytes:
+        """A request as a proxy wants it when there is no tunnel: with the whole URL in its first line."""
+        method, _, rest = request.partition(b" ")
+        target, _, rest = rest.partition(b"\r\n")
+        first = b"%s %s%s\r\n" % (method, str(origin).encode(), target)
+        return first + self._header() + rest
+
+    def _header(self) -> bytes:
+        return b"Proxy-Authorization: %s\r\n" % self.authorization if self.authorization else b""
+
+
+class Proxies:
+    """The environment's proxies. Lower-case names win over upper-case ones, as with curl."""
+
+    def __init__(self, environment: Mapping[str, str], *, loopback: bool = False) -> None:
+        """``loopback``: connections to this machine go through the proxy too."""
+        self._loopback = loopback
+        self._urls = {scheme: _named(environment, f"{scheme}_proxy") for scheme in ("http", "https", "all")}
+        self._exempt = [entry for entry in _named(environment, "no_proxy")[1].replace(" ", ",").split(",") if entry]
+
+    @classmethod
+    def from_environment(cls, *, loopback: bool = False) -> Proxies:
+        return cls(os.environ, loopback=loopback)
+
+    def of(self, origin: Origin) -> Proxy | None:
+        """The proxy for a connection to this origin. Raises ``ConnectFailed`` when it cannot be used."""
+        variable, url = self._urls[origin.scheme]
+        if not url:
+            variable, url = self._urls["all"]
+        if not url or (not self._loopback and is_loopback(origin.host)):
+            return None
+        if any(_exempts(entry, origin) for entry in self._exempt):
+            return None
+        return parse_proxy(variable, url)
+
+
+def parse_proxy(variable: str, url: str) -> Proxy:
+    """The proxy that a variable names. Raises ``ConnectFailed``."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ConnectFailed(f"{variable}: the proxy's port is not a number from 1 to 65535") from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ConnectFailed(
+            f"{variable} names a {parts.scheme} proxy; http:// and https:// proxies can be used. Name one of those, or "
+            "put the endpoint's host into NO_PROXY"
+        )
+    if not parts.hostname:
+        raise ConnectFailed(f"{variable} names no host; write for example http://proxy.example:3128")
+    authorization = b""
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = b"Basic " + base64.b64encode(login.encode())
+    return Proxy(Origin(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme]), authorization, variable)
+
+
+def is_loopback(host: str) -> bool:
+    """True for this machine itself, by any of its names."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    address = _address(name)
+    return address is not None and address.is_loopback
+
+
+def _named(environment: Mapping[str, str], name: str) -> tuple[str, str]:
+    """(variable, value) of a setting that may be written in lower or upper case."""
+    for variable in (name, name.upper()):
+        if variable in environment:
+            return variable, environment[variable].strip()
+    return name.upper(), ""
+
+
+def _exempts(entry: str, origin: Origin) -> bool:
+    """True when one entry of NO_PROXY covers this origin: ``*``, a domain, an address, a network, each with a port."""
+    if entry == "*":
+        return True
+    entry = entry.lower()
+    network = _network(entry.strip("[]"))
+    if network is None:
+        entry, _, port = entry.rpartition(":") if ":" in entry else (entry, "", "")
+        if port and port != str(origin.port):
+            return False
+        network = _network(entry.strip("[]"))
+    host = origin.host.lower().rstrip(".")
+    address = _address(host)
+    if network is not None or address is not None:
+        return network is not None and address is not None and address in network
+    domain = entry.removeprefix("*").strip(".")
+    return bool(domain) and (host == domain or host.endswith("." + domain))
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None

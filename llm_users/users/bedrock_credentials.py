@@ -1,0 +1,130 @@
+"""AWS credentials during a run: signing never waits for them, a greenlet renews them beside it.
+
+Knows botocore's credentials through their public methods; not clients, users or regions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from botocore.credentials import Credentials, ReadOnlyCredentials
+
+from llm_users import secrets
+
+logger = logging.getLogger(__name__)
+
+BEARER_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
+
+RENEW_BEFORE_S = 895.0
+"""botocore renews credentials only in their last 900 s (its advisory window); asking earlier changes nothing."""
+
+_LOOK_S = 1.0  # at most this often, and at least every _LOOK_MOST_S
+_LOOK_MOST_S = 60.0
+_FOREVER_S = 10 * 365 * 86400.0
+
+# How botocore calls the places where credentials were found.
+_PLACES = {
+    "env": "access key from the environment",
+    "shared-credentials-file": "access key from the credentials file",
+    "config-file": "access key from the config file",
+    "assume-role": "assumed role",
+    "assume-role-with-web-identity": "role assumed with a web identity",
+    "sso": "single sign-on",
+    "login": "console login",
+    "custom-process": "credential process",
+    "container-role": "role of the container",
+    "iam-role": "role of the EC2 instance",
+    "explicit": "explicit credentials",
+}
+
+
+def seconds_left(credentials: Any) -> float | None:
+    """How long these credentials are valid; None when nothing is known about an end."""
+    needed: Callable[[float], bool] | None = getattr(credentials, "refresh_needed", None)
+    if needed is None or not needed(_FOREVER_S):
+        return None
+    low, high = 0.0, _FOREVER_S
+    while high - low > 0.01:  # the only public question is whether less than this is left
+        middle = (low + high) / 2
+        low, high = (low, middle) if needed(middle) else (middle, high)
+    return low
+
+
+class HeldCredentials(Credentials):  # type: ignore[misc]
+    """What signing uses: a snapshot of the source, so that no request ever waits for a renewal."""
+
+    def __init__(self, source: Any) -> None:
+        frozen = source.get_frozen_credentials()
+        super().__init__(frozen.access_key, frozen.secret_key, frozen.token, method=source.method)
+        self.source = source
+        self._frozen = frozen
+        self.lifetime_s = seconds_left(source)
+        _remember(frozen)
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        return self._frozen
+
+    def renew(self) -> bool:
+        """Ask the source, which renews when its time has come. True when the credentials have changed."""
+        frozen = self.source.get_frozen_credentials()
+        changed = bool(frozen != self._frozen)
+        if changed:
+            _remember(frozen)
+            self.access_key, self.secret_key, self.token = frozen.access_key, frozen.secret_key, frozen.token
+            self._frozen = frozen
+            self.lifetime_s = seconds_left(self.source)
+        return changed
+
+    def due_s(self) -> float | None:
+        """How long the next renewal can wait: until the last half, and the last 15 minutes. None: for ever."""
+        left_s = seconds_left(self.source)
+        if left_s is None or self.lifetime_s is None:
+            return None
+        return max(0.0, left_s - min(RENEW_BEFORE_S, self.lifetime_s / 2))
+
+
+def keep_fresh(held: HeldCredentials, note: Callable[[str], None]) -> Callable[[], None]:
+    """Renew in the background; returns what ends that."""
+    if held.lifetime_s is None:
+        return lambda: None
+    greenlet = gevent.spawn(_keep_fresh, held, note)
+    return lambda: greenlet.kill(block=False)
+
+
+def _keep_fresh(held: HeldCredentials, note: Callable[[str], None]) -> None:
+    failures = 0
+    while True:
+        due_s = held.due_s()
+        if due_s is None:
+            return
+        pause_s = min(_LOOK_S, (held.lifetime_s or 0) / 4) * 2**failures
+        gevent.sleep(min(max(due_s, pause_s), _LOOK_MOST_S))
+        if due_s > _LOOK_MOST_S:  # wall clocks are set, laptops sleep: look again
+            continue
+        try:
+            held.renew()
+            failures = 0
+        except Exception as error:
+            failures += 1
+            note(f"AWS credentials could not be renewed ({type(error).__name__}): {secrets.redact(str(error))}")
+
+
+def describe(credentials: Any, profile: str | None) -> str:
+    """Which kind of credentials is in force, never what they are."""
+    method = str(credentials.method)
+    text = _PLACES.get(method, method)
+    if profile and method != "env":
+        text += f", profile {profile}"
+    if method == "env" and os.environ.get("AWS_SESSION_TOKEN"):
+        text += ", temporary"
+    return text
+
+
+def _remember(frozen: ReadOnlyCredentials) -> None:
+    """Keep every part out of whatever is shown."""
+    for part in (frozen.access_key, frozen.secret_key, frozen.token):
+        secrets.remember(part)

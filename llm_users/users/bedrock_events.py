@@ -1,0 +1,198 @@
+"""What both streams of Bedrock have in common: frames, exceptions inside the stream, usage, the end.
+
+Knows no transport's connections and no Locust; what the events of an API mean is in its own module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from llm_users.record import RequestRecord
+from llm_users.transport.errors import BadResponse, ResponseCut
+from llm_users.transport.eventstream import BadEventStream, EventStreamDecoder, Message
+from llm_users.users.chunks import Chunks
+from llm_users.users.openai_events import StreamFailure
+from llm_users.users.reading import Opened
+
+_MS = 0.001
+
+_AT_ONCE_SHARE = 0.05
+"""An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the service says about an answer. AWS counts cached input apart from ``input_tokens``."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    latency_ms: float | None = None
+    first_byte_ms: float | None = None
+    latency_mode: str | None = None
+    service_tier: str | None = None
+
+    def fill(self, record: RequestRecord) -> None:
+        """Put it into the row."""
+        if self.output_tokens is not None and (self.output_tokens or not record.chunks):
+            record.output_tokens, record.output_tokens_source = self.output_tokens, "usage"
+        if self.input_tokens is not None:
+            cached = (self.cache_read_tokens or 0) + (self.cache_write_tokens or 0)
+            record.input_tokens, record.input_tokens_source = self.input_tokens + cached, "usage"
+        record.cached_tokens = self.cache_read_tokens
+        record.cache_write_tokens = self.cache_write_tokens
+        if self.latency_ms is not None:
+            record.server_latency_s = self.latency_ms * _MS
+        if self.first_byte_ms is not None:
+            record.server_ttft_s = self.first_byte_ms * _MS
+        record.latency_mode = self.latency_mode or record.latency_mode
+        record.service_tier = self.service_tier or record.service_tier
+
+
+class BedrockEvents:
+    """Takes one message after the other; keeps the chunks and what the service said besides."""
+
+    terminator = "messageStop"
+
+    def __init__(self) -> None:
+        self.chunks = Chunks()
+        self.response_id: str | None = None
+        self.finish_reason: str | None = None
+        self.done = False
+        self.stopped = False  # the terminator was seen
+        self.usage = Usage()
+        self.tool_calls: list[dict[str, Any]] = []
+
+    @property
+    def complete(self) -> bool:
+        """True when the answer ended with its terminator."""
+        raise NotImplementedError
+
+    @property
+    def empty(self) -> bool:
+        """True when there was no output: no text, no reasoning, no tool call."""
+        return not (self.chunks.texts or self.tool_calls)
+
+    def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
+        """One message. Raises ``StreamFailure``, or ``BadResponse`` for what cannot be understood."""
+        raise NotImplementedError
+
+    def begin_tool(self, identifier: Any, name: Any) -> None:
+        """A tool call starts; its arguments come in pieces."""
+        function = {"name": str(name or ""), "arguments": ""}
+        self.tool_calls.append({"id": identifier, "type": "function", "function": function})
+
+    def add_arguments(self, piece: str) -> None:
+        if not self.tool_calls:
+            self.begin_tool(None, "")
+        self.tool_calls[-1]["function"]["arguments"] += piece
+
+
+def raise_exception(message: Message) -> None:
+    """The error that a frame which is no event tells of. Nothing for an event without a type."""
+    headers = message.headers
+    kind = headers.get(":message-type")
+    if kind == "error":  # unmodelled: code and text are headers
+        raise StreamFailure(str(headers.get(":error-code", "error")), str(headers.get(":error-message", "")))
+    if kind != "exception":
+        return
+    name = str(headers.get(":exception-type", "exception"))
+    fields = json_object(message.payload) or {}
+    text = str(fields.get("message") or fields.get("Message") or "no message")
+    if fields.get("originalStatusCode"):
+        text += f" (the model's own status: {fields['originalStatusCode']}"
+        text += f", {fields['originalMessage']})" if fields.get("originalMessage") else ")"
+    # Outside of a stream the same exceptions begin with a capital letter: one name for both.
+    raise StreamFailure(name[:1].upper() + name[1:], text)
+
+
+def json_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object that this is; None for anything else."""
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def count(value: Any) -> int | None:
+    """A token count, if this is one."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return int(value)
+    return None
+
+
+def number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+class _Frames(EventStreamDecoder):
+    """The decoder, with its errors in the words of a row."""
+
+    __slots__ = ("_events",)
+
+    def __init__(self, events: BedrockEvents) -> None:
+        super().__init__()
+        self._events = events
+
+    def finish(self) -> list[Message]:
+        try:
+            return super().finish()
+        except BadEventStream as error:
+            if self._events.complete:
+                return []
+            raise (ResponseCut if error.incomplete else BadResponse)(str(error)) from error
+
+
+class _Parsed:
+    """Decoder of a path on which boto3 has decoded already."""
+
+    def feed(self, piece: Any) -> tuple[Any, ...]:
+        return (piece,)
+
+    def finish(self) -> tuple[Any, ...]:
+        return ()
+
+
+class OpenedBedrock(Opened):
+    """An answer in an event stream. ``metadata`` is botocore's ResponseMetadata."""
+
+    events: BedrockEvents
+
+    def __init__(self, events: BedrockEvents, metadata: dict[str, Any], *, parsed: bool) -> None:
+        super().__init__(metadata["HTTPStatusCode"], metadata.get("RequestId"))
+        headers = metadata.get("HTTPHeaders", {})
+        content_type = headers.get("content-type", "").lower()
+        if content_type.startswith(("text/", "application/json")):
+            raise BadResponse(
+                f"the endpoint answered with {content_type.partition(';')[0]} where an event stream belongs; "
+                "is it Bedrock's runtime that --host names?"
+            )
+        self._framed = "content-length" in headers
+        self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        self._parsed = parsed
+        self.events = events
+        events.usage.latency_mode = headers.get("x-amzn-bedrock-performanceconfig-latency")
+        events.usage.service_tier = headers.get("x-amzn-bedrock-service-tier")
+        self.decoder = _Parsed() if parsed else _Frames(events)
+        # Bound here: one call less per event.
+        self.take = events.take  # type: ignore[method-assign, assignment]
+
+    def buffered(self, record: RequestRecord, body_reads: int) -> bool:
+        if self._chunked or record.ttft_s is None or record.last_token_s is None:
+            return False
+        # A body whose length was announced existed before it was sent; a large one comes in several reads.
+        at_once = self._framed and record.last_token_s - record.ttft_s < _AT_ONCE_SHARE * record.ttft_s
+        return at_once or (body_reads <= 1 and not self._parsed)
+
+    def verdict(self) -> Exception | None:
+        if not self.events.complete:
+            return ResponseCut(f"the stream ended without its terminator ({self.events.terminator})")
+        return super().verdict()
+
+    def count_usage(self, record: RequestRecord) -> None:
+        self.events.usage.fill(record)

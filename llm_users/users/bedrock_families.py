@@ -1,0 +1,258 @@
+"""The families of models behind InvokeModel: how each is asked, and how its stream is read. One line per family.
+
+A reader takes one JSON document of the stream and gives its output as (answer, reasoning), `NOTHING` for a document
+without output, and None for a shape that it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llm_users.users import bedrock_bodies as bodies
+from llm_users.users.bedrock_converse import take_metadata
+from llm_users.users.bedrock_events import BedrockEvents, count
+from llm_users.users.openai_events import REASONING_NAMES, failure_from
+
+Document = dict[str, Any]
+Output = tuple[str, ...]
+NOTHING: Output = ()
+Reader = Callable[[BedrockEvents, Document], Output | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """``cap`` is the path to the cap on output tokens in the body, ``terminator`` what ends the stream."""
+
+    name: str
+    body: bodies.Builder
+    read: Reader
+    terminator: str
+    cap: tuple[str, ...] = ("max_tokens",)
+
+
+def _anthropic_messages(events: BedrockEvents, document: Document) -> Output | None:
+    kind = document.get("type")
+    if kind == "content_block_delta":
+        delta = document.get("delta") or {}
+        what = delta.get("type")
+        if what == "text_delta":
+            return _output(delta.get("text"), "")
+        if what == "thinking_delta":
+            return _output("", delta.get("thinking"))
+        if what == "input_json_delta":
+            return _arguments(events, delta.get("partial_json"))
+        return NOTHING  # signatures, citations
+    if kind == "content_block_start":
+        block = document.get("content_block") or {}
+        if block.get("type") == "tool_use":
+            events.begin_tool(block.get("id"), block.get("name"))
+        # Redacted thinking is output whose text nobody sees, and comes whole.
+        return ("", "") if block.get("type") == "redacted_thinking" else NOTHING
+    if kind == "message_start":
+        message = document.get("message") or {}
+        usage = message.get("usage") or {}
+        events.usage.input_tokens = count(usage.get("input_tokens"))
+        events.usage.cache_read_tokens = count(usage.get("cache_read_input_tokens"))
+        events.usage.cache_write_tokens = count(usage.get("cache_creation_input_tokens"))
+    elif kind == "message_delta":
+        events.finish_reason = (document.get("delta") or {}).get("stop_reason") or events.finish_reason
+        events.usage.output_tokens = count((document.get("usage") or {}).get("output_tokens"))
+    elif kind == "message_stop":
+        events.finish_reason = events.finish_reason or "message_stop"
+        events.stopped = True
+    elif kind == "error":
+        raise failure_from(document)
+    return NOTHING if isinstance(kind, str) else None
+
+
+def _anthropic_text(events: BedrockEvents, document: Document) -> Output | None:
+    if "completion" not in document:
+        return None
+    _finish(events, document.get("stop_reason"))
+    return _output(document["completion"], "")
+
+
+def _llama(events: BedrockEvents, document: Document) -> Output | None:
+    if "generation" not in document:
+        return None
+    _counts(events, document.get("prompt_token_count"), document.get("generation_token_count"))
+    _finish(events, document.get("stop_reason"))
+    return _output(document["generation"], "")
+
+
+def _titan(events: BedrockEvents, document: Document) -> Output | None:
+    if "outputText" not in document:
+        return None
+    _counts(events, document.get("inputTextTokenCount"), document.get("totalOutputTextTokenCount"))
+    _finish(events, document.get("completionReason"))
+    return _output(document["outputText"], "")
+
+
+def _nova(events: BedrockEvents, document: Document) -> Output | None:
+    """Converse's events, each under its name."""
+    if "contentBlockDelta" in document:
+        delta = document["contentBlockDelta"].get("delta") or {}
+        reasoning, tool = delta.get("reasoningContent"), delta.get("toolUse")
+        if isinstance(tool, dict):
+            return _arguments(events, tool.get("input"))
+        if isinstance(reasoning, dict):
+            return _output("", reasoning.get("text") or (reasoning.get("reasoningText") or {}).get("text"))
+        return _output(delta.get("text"), "")
+    if "messageStop" in document:
+        events.finish_reason = document["messageStop"].get("stopReason") or "unknown"
+        events.stopped = True
+    elif "metadata" in document:
+        take_metadata(events, document["metadata"])
+    elif "contentBlockStart" in document:
+        tool = (document["contentBlockStart"].get("start") or {}).get("toolUse")
+        if isinstance(tool, dict):
+            events.begin_tool(tool.get("toolUseId"), tool.get("name"))
+    elif "messageStart" not in document and "contentBlockStop" not in document:
+        return None
+    return NOTHING
+
+
+def _mistral_text(events: BedrockEvents, document: Document) -> Output | None:
+    outputs = document.get("outputs")
+    if not isinstance(outputs, list):
+        return None
+    output: Document = outputs[0] if outputs else {}
+    _finish(events, output.get("stop_reason"))
+    return _output(output.get("text"), "")
+
+
+def _cohere_command(events: BedrockEvents, document: Document) -> Output | None:
+    if "is_finished" not in document:
+        return None
+    if document["is_finished"]:
+        _finish(events, document.get("finish_reason") or "is_finished")
+    return _output(document.get("text"), "")
+
+
+def _cohere_command_r(events: BedrockEvents, document: Document) -> Output | None:
+    kind = document.get("event_type")
+    if kind == "text-generation":
+        return _output(document.get("text"), "")
+    if kind == "tool-calls-generation":
+        for call in document.get("tool_calls") or []:
+            events.begin_tool(None, call.get("name"))
+            events.add_arguments(str(call.get("parameters") or ""))
+        return _output(str(document.get("tool_calls") or ""), "")
+    if kind == "stream-end":
+        _finish(events, document.get("finish_reason") or "stream-end")
+    return NOTHING if isinstance(kind, str) else None
+
+
+def _choices(events: BedrockEvents, document: Document) -> Output | None:
+    """OpenAI's chunks and their relatives: ``delta``, ``message`` or ``text``; ``finish_reason`` or ``stop_reason``."""
+    if document.get("error"):
+        raise failure_from(document["error"])
+    usage = document.get("usage")
+    if isinstance(usage, dict):
+        _counts(events, usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    choices = document.get("choices")
+    if not isinstance(choices, list):
+        return NOTHING if usage else None
+    answer = reasoning = ""
+    for choice in choices:
+        said = choice.get("delta") or choice.get("message") or {}
+        answer += _text(choice.get("text")) + _text(said.get("content")) + _text(said.get("refusal"))
+        reasoning += next((text for name in REASONING_NAMES if (text := _text(said.get(name)))), "")
+        for fragment in said.get("tool_calls") or []:
+            function = fragment.get("function") or {}
+            if function.get("name"):
+                events.begin_tool(fragment.get("id"), function["name"])
+            arguments = _text(function.get("arguments"))
+            if arguments:
+                events.add_arguments(arguments)
+            answer += _text(function.get("name")) + arguments
+        _finish(events, choice.get("finish_reason") or choice.get("stop_reason"))
+    return _output(answer, reasoning)
+
+
+def _output(answer: Any, reasoning: Any) -> Output:
+    if answer or reasoning:
+        return (_text(answer), _text(reasoning))
+    return NOTHING
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _arguments(events: BedrockEvents, piece: Any) -> Output:
+    if not piece or not isinstance(piece, str):
+        return NOTHING
+    events.add_arguments(piece)
+    return (piece, "")
+
+
+def _counts(events: BedrockEvents, asked: Any, given: Any) -> None:
+    """Counts of the family's own; the last one given stands."""
+    usage = events.usage
+    usage.input_tokens = count(asked) if asked is not None else usage.input_tokens
+    usage.output_tokens = count(given) if given is not None else usage.output_tokens
+
+
+def _finish(events: BedrockEvents, reason: Any) -> None:
+    if reason:
+        events.finish_reason = str(reason)
+        events.stopped = True
+
+
+_TITAN_CAP = ("textGenerationConfig", "maxTokenCount")
+_NOVA_CAP = ("inferenceConfig", "maxTokens")
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("anthropic-messages", bodies.anthropic_messages, _anthropic_messages, "message_stop"),
+        Family("anthropic-text", bodies.anthropic_text, _anthropic_text, "stop_reason", ("max_tokens_to_sample",)),
+        Family("llama", bodies.llama, _llama, "stop_reason", ("max_gen_len",)),
+        Family("titan", bodies.titan, _titan, "completionReason", _TITAN_CAP),
+        Family("nova", bodies.nova, _nova, "messageStop", _NOVA_CAP),
+        Family("mistral-text", bodies.mistral_text, _mistral_text, "stop_reason"),
+        Family("mistral-chat", bodies.chat, _choices, "stop_reason"),
+        Family("cohere-command", bodies.cohere_command, _cohere_command, "is_finished"),
+        Family("cohere-command-r", bodies.cohere_command_r, _cohere_command_r, "stream-end"),
+        Family("jamba", bodies.chat, _choices, "finish_reason"),
+        Family("deepseek-text", bodies.deepseek_text, _choices, "stop_reason"),
+        Family("openai", bodies.chat, _choices, "finish_reason"),
+    )
+}
+
+# Provider -> [(a part of the model's name, its family)], the first that fits; "" fits all.
+_BY_PROVIDER: dict[str, tuple[tuple[str, str], ...]] = {
+    "anthropic": (("claude-v", "anthropic-text"), ("claude-instant", "anthropic-text"), ("", "anthropic-messages")),
+    "meta": (("", "llama"),),
+    "amazon": (("titan", "titan"), ("nova", "nova")),
+    "mistral": (
+        ("mistral-7b-instruct", "mistral-text"),
+        ("mixtral", "mistral-text"),
+        ("-2402", "mistral-text"),
+        ("", "mistral-chat"),
+    ),
+    "cohere": (("command-r", "cohere-command-r"), ("", "cohere-command")),
+    "ai21": (("jamba", "jamba"),),
+    "deepseek": (("r1", "deepseek-text"), ("", "openai")),
+    **dict.fromkeys(
+        ("openai", "qwen", "moonshot", "moonshotai", "writer", "minimax", "nvidia", "zai", "google"), (("", "openai"),)
+    ),
+}
+
+
+def family_of(model: str) -> Family:
+    """The family that a model id, an inference profile or an ARN names. ValueError when it names none."""
+    identifier = model.rpartition("/")[2]
+    parts = identifier.split(".")
+    for place, provider in enumerate(parts[:-1]):  # a region may stand before it
+        rest = ".".join(parts[place + 1 :])
+        for part, name in _BY_PROVIDER.get(provider, ()):
+            if part in rest:
+                return FAMILIES[name]
+    raise ValueError(
+        f"the model id {model!r} does not say which request body InvokeModel wants: give --llm-invoke-format "
+        f"({', '.join(FAMILIES)}, or a JSON file for a model of your own), or use --llm-api converse"
+    )

@@ -1,0 +1,22 @@
+"""Sweep a model on AWS Bedrock: no code needed, everything is an option. Credentials are found as boto3 finds them.
+
+    AWS_PROFILE=... locust -f locustfiles/bedrock.py --headless --llm-region us-east-1 --llm-model MODEL_ID \
+        --llm-sweep 1,2,4,8 --llm-requests 100 --csv out/run --llm-report
+
+--llm-api invoke asks by InvokeModelWithResponseStream instead of ConverseStream; --llm-simulator needs no account.
+"""
+
+from locust import task
+
+from llm_users import BedrockUser
+
+
+class Bedrock(BedrockUser):
+    """Asks one prompt after the other, by the API that --llm-api names (converse or invoke)."""
+
+    @task
+    def ask(self) -> None:
+        if self.runtime.options.api == "invoke":
+            self.invoke()
+        else:
+            self.converse()

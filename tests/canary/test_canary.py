@@ -1,0 +1,373 @@
+"""Marked secrets go in wherever secrets go in; nothing that comes out may hold one of them.
+
+Real Locust processes run, everything that they print, write, serve and send to each other is searched. The list of
+places is printed at the end.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.forward_proxy import ForwardProxy
+from tests.stream_bytes import DONE, chat_events, delta, event, reply, stream
+from tests.wire_server import CLOSE, RESET, Port, Script, Wire, pause
+
+LOCUSTFILE = Path(__file__).with_name("leaky_locustfile.py")
+LOCUST = str(Path(sys.executable).with_name("locust"))
+
+KEY = "canary-Key/of+OpenAI-4c7a91"
+SHAPED = "sk-canary0123456789abcdefABCDEF"  # never told to anybody: known by its looks only
+HEADER = "canary-header-of-the-gateway-77b0"
+PASSWORD = "canary:url pass@word-19d2"
+QUERY = "canary-query-key-5e5e"
+PROXY_PASSWORD = "canary-proxy-pass%word-a2a2"
+AWS_ID, AWS_SECRET, AWS_TOKEN = (
+    "AKIACANARY0123456789",
+    "canaryAwsSecret/0123456789abcdef",
+    "canary-session-token-c3c3==",
+)
+SECRETS = {
+    "API key": KEY,
+    "key by its looks": SHAPED,
+    "header from the environment": HEADER,
+    "password in the URL": PASSWORD,
+    "key in the URL's query": QUERY,
+    "password of the proxy": PROXY_PASSWORD,
+    "AWS key id": AWS_ID,
+    "AWS secret": AWS_SECRET,
+    "AWS session token": AWS_TOKEN,
+}
+HOSTILE = "=cmd|'/C calc'!A0<script>canary()</script>"
+"""What a server may say to become a formula in a spreadsheet or a script in a page."""
+
+quoted = urllib.parse.quote
+
+
+def spellings(secret: str) -> set[bytes]:
+    """How a secret may look in a file, a page or a message."""
+    logins = [f"{user}:{secret}" for user in ("anna", "paula", "")]
+    return {
+        text.encode()
+        for text in (
+            secret,
+            secret[:9],  # a part is too much
+            quote(secret),
+            urllib.parse.quote_plus(secret),
+            json.dumps(secret)[1:-1],
+            repr(secret)[1:-1],
+            secret.replace("/", "\\/"),
+            secret.replace("+", "&#43;").replace("/", "&#x2F;"),
+            *(base64.b64encode(login.encode()).decode() for login in [secret, *logins]),
+        )
+    }
+
+
+def quote(secret: str) -> str:
+    return quoted(secret, safe="")
+
+
+@dataclass
+class Search:
+    """The places that were searched, with the number of bytes in each, and what was found."""
+
+    places: dict[str, int] = field(default_factory=dict)
+    found: list[str] = field(default_factory=list)
+    marks: int = 0
+
+    def verdict(self) -> str:
+        """What was found since the last verdict."""
+        found, self.found = self.found, []
+        return "\n".join(found)
+
+    def look(self, place: str, content: bytes) -> None:
+        self.places[place] = self.places.get(place, 0) + len(content)
+        self.marks += content.count(b"[redacted]")
+        if (place.endswith(".html") or b"<!doctype html" in content[:200].lower()) and b"<script>canary" in content:
+            self.found.append(f"{place}: a script of the server's")
+        if place.endswith((".csv", "/csv")):
+            cells = [cell for row in csv.reader(io.StringIO(content.decode())) for cell in row]
+            self.found += [f"{place}: a formula: {cell[:80]}" for cell in cells if cell.startswith(("=", "+", "@"))]
+        for name, secret in SECRETS.items():
+            for spelling in spellings(secret):
+                at = content.find(spelling)
+                if at >= 0:
+                    around = content[max(0, at - 150) : at + len(spelling) + 40]
+                    self.found.append(f"{place}: {name}: ...{around.decode('utf-8', 'replace')}...")
+
+    def look_into(self, run: str, folder: Path) -> None:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.look(f"{run}: file {path.relative_to(folder)}", path.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def search() -> Search:
+    return Search()
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    with Wire() as running:
+        yield running
+
+
+def echoes(*secrets: str) -> list[Script]:
+    """Answers of all kinds, good and bad, that repeat what they were sent."""
+    said = " ".join(secrets)
+    failure = {"error": {"message": f"Incorrect API key provided: {said}", "code": said, "type": "auth"}}
+    ids = f"x-request-id: {secrets[0]}\r\n"
+    good = stream([*chat_events("fine")], more=ids)
+    return [
+        good,
+        reply("401 Unauthorized", failure, more=ids),
+        stream([delta(content="a"), event({"error": {"message": f"no more for {said}", "code": KEY}})], more=ids),
+        stream([event({"id": said, "choices": [{"index": 0, "delta": {"content": said}, "finish_reason": None}]}),
+                delta(said), DONE]),
+        stream([event({"error": {"message": HOSTILE, "code": HOSTILE}})]),
+        stream([event({"id": HOSTILE, "choices": [{"index": 0, "delta": {"content": HOSTILE}}]}), delta(HOSTILE)]),
+        reply("500 Internal Server Error", f"<html><body><h1>{said}</h1></body></html>", kind="text/html", more=ids),
+        stream([event(b'{"broken": ' + said.encode())]),
+        [pause(0.01), RESET],
+        [CLOSE],
+        reply("429 Too Many Requests", {"detail": [{"loc": [said], "msg": said}]}, more=ids),
+        stream([delta(content="cut "), delta(content=said)]),
+    ]  # fmt: skip
+
+
+Echo = Callable[..., Port]
+
+
+@pytest.fixture
+def echo(wire: Wire) -> Echo:
+    """Call it with the secrets of a run: a server that sends all of them back."""
+    return lambda *secrets: wire.serve(*(echoes(KEY, SHAPED, HEADER, *secrets) * 100))
+
+
+@dataclass
+class Surroundings:
+    """Where a run happens."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            LOCUST, "-f", str(LOCUSTFILE), "--loglevel", "DEBUG", "--llm-model", "tiny", "--csv", "out/run",
+            "--csv-full-history", "--html", "out/report.html", "--llm-header-env", "X-Gateway=GATEWAY_TOKEN",
+            "--llm-report", "--llm-offsets",
+            "--stop-timeout", "2", "-u", "2", "-r", "2", *arguments,
+        ]  # fmt: skip
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environment, capture_output=True, timeout=90,
+            stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, wire: Wire) -> Surroundings:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LOCUST_", "OPENAI_", "AWS_")) and not name.lower().endswith("_proxy")
+    }
+    refusal = reply(
+        "403 Forbidden", {"message": f"no {AWS_TOKEN} {AWS_ID}"}, more=f"x-amzn-RequestId: {AWS_SECRET}\r\n"
+    )
+    return Surroundings(
+        tmp_path,
+        {
+            **kept,
+            "OPENAI_API_KEY": KEY,
+            "GATEWAY_TOKEN": HEADER,
+            "AWS_ACCESS_KEY_ID": AWS_ID,
+            "AWS_SECRET_ACCESS_KEY": AWS_SECRET,
+            "AWS_SESSION_TOKEN": AWS_TOKEN,
+            "AWS_ECHO": wire.serve(refusal).root,
+            "WIRETAP": str(tmp_path / "messages.bin"),
+            "NO_COLOR": "1",
+            "PYTHONWARNINGS": "ignore",
+        },
+    )
+
+
+def through_proxy(proxy: ForwardProxy) -> str:
+    return f"http://paula:{quote(PROXY_PASSWORD)}@localhost:{proxy.port}"
+
+
+def checked(search: Search, run: str, surroundings: Surroundings, done: subprocess.CompletedProcess[bytes]) -> None:
+    search.look(f"{run}: stdout", done.stdout)
+    search.look(f"{run}: stderr (log at DEBUG)", done.stderr)
+    search.look_into(run, surroundings.folder)
+    assert not search.verdict()
+
+
+@pytest.mark.parametrize("transport", ["fast", "sdk"])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_headless(search: Search, echo: Echo, surroundings: Surroundings, transport: str, processes: str) -> None:
+    several = ["--processes", processes] if processes != "1" else []
+    server = echo(PROXY_PASSWORD)
+    with ForwardProxy() as proxy:
+        surroundings.environment["HTTP_PROXY"] = through_proxy(proxy)
+        done = surroundings.run(
+            "--headless", "--host", server.url, "--llm-sweep", "2", "--llm-requests", "24", "--llm-warmup", "0",
+            "--llm-transport", transport, "--llm-proxy-loopback", *several,
+        )  # fmt: skip
+        login = base64.b64encode(f"paula:{PROXY_PASSWORD}".encode()).decode()
+        assert login in "\n".join(proxy.heads)
+    heads = "\n".join(request.head for request in server.requests())
+    assert f"Bearer {KEY}" in heads  # all of it was really in use
+    assert HEADER in heads
+    rows = (surroundings.folder / "out" / "run_llm_requests.csv").read_text()
+    assert "[redacted]" in rows
+    assert HOSTILE[1:20] in rows
+    assert rows.count("\n") == 25
+    assert b"DEBUG/" in done.stderr
+    for logger in (b"openai", b"botocore", b"somebody.else", *((b"httpcore2",) if transport == "sdk" else ())):
+        assert b"DEBUG/" + logger in done.stderr, logger
+    assert b"the gateway refuses [redacted]" in done.stderr + done.stdout
+    assert (surroundings.folder / "out" / "run_exceptions.csv").is_file()
+    assert (surroundings.folder / "messages.bin").is_file() == (processes != "1")
+    checked(search, f"headless, {transport}, processes {processes}", surroundings, done)
+
+
+@pytest.mark.parametrize(("where", "processes"), [("option", "1"), ("option", "2"), ("variable", "1"), ("class", "2")])
+def test_headless_with_secrets_in_the_url(
+    search: Search, echo: Echo, surroundings: Surroundings, where: str, processes: str
+) -> None:
+    server = echo(PASSWORD, QUERY)
+    url = server.url.replace("http://", f"http://anna:{quote(PASSWORD)}@") + f"?api-version=2024-10-21&api_key={QUERY}"
+    variable = {"variable": "OPENAI_BASE_URL", "class": "CLASS_HOST"}.get(where)
+    if variable:
+        surroundings.environment[variable] = url
+    given = ["--host", url] if where == "option" else []
+    several = ["--processes", processes] if processes != "1" else []
+    counted = ["--llm-sweep", "2", "--llm-requests", "24", "--llm-warmup", "0"]
+    done = surroundings.run("--headless", *given, *counted, *several)
+    requests = server.requests()
+    assert any(QUERY in request.target for request in requests)
+    assert any(
+        base64.b64encode(f"anna:{PASSWORD}".encode()).decode() in request.headers.get("authorization", "")
+        for request in requests
+    )
+    manifest = (surroundings.folder / "out" / "run_llm_run.json").read_text()
+    assert "options" in json.loads(manifest)
+    checked(search, f"headless, secrets in the URL by {where}, processes {processes}", surroundings, done)
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [("ftp://anna:{password}@a.test/v1", 2), ("https://anna:{password}@a.invalid/v1?api_key={query}", None)],
+)  # fmt: skip
+def test_a_run_that_is_refused(search: Search, surroundings: Surroundings, host: str, code: int | None) -> None:
+    url = host.format(password=quote(PASSWORD), query=QUERY)
+    surroundings.environment["HTTPS_PROXY"] = f"socks5://paula:{quote(PROXY_PASSWORD)}@localhost:1"
+    done = surroundings.run("--headless", "--host", url, "--llm-requests", "2", "-t", "3s")
+    assert done.returncode == code if code else done.returncode != 0
+    checked(search, f"refused run ({url.partition(':')[0]})", surroundings, done)
+
+
+PAGES = (
+    "/", "/stats/requests", "/stats/report", "/stats/report?download=1", "/stats/requests/csv", "/stats/failures/csv",
+    "/stats/requests_full_history/csv", "/exceptions", "/exceptions/csv", "/tasks", "/logs", "/worker-count",
+)  # fmt: skip
+
+
+def fetched(url: str, data: dict[str, str] | None = None) -> bytes:
+    body = urllib.parse.urlencode(data).encode() if data is not None else None
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=10) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.read()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_web_interface(search: Search, echo: Echo, surroundings: Surroundings, processes: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    root = f"http://127.0.0.1:{number}"
+    server = echo(PASSWORD, QUERY)
+    url = server.url.replace("http://", f"http://anna:{quote(PASSWORD)}@") + f"?api_key={QUERY}"
+    several = ["--processes", processes] if processes != "1" else []
+    run = f"web interface, processes {processes}"
+    arguments = surroundings.command("--web-host", "127.0.0.1", "--web-port", str(number), "--host", url, *several)
+    output = surroundings.folder / "console.txt"
+    with output.open("wb") as console:
+        process = subprocess.Popen(
+            arguments, cwd=surroundings.folder, env=surroundings.environment, stdin=subprocess.DEVNULL, stdout=console,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            wait_for(lambda: fetched(f"{root}/"))
+            search.look(f"{run}: page / before the start", fetched(f"{root}/"))
+            if processes != "1":
+                wait_for(lambda: len(json.loads(fetched(f"{root}/stats/requests"))["workers"]) == 2)
+            form = {"user_count": "2", "spawn_rate": "2", "host": url, "llm_requests": "24"}
+            search.look(f"{run}: answer to /swarm", fetched(f"{root}/swarm", form))
+            time.sleep(4)
+            for page in PAGES:
+                content = fetched(root + page)
+                assert content, page
+                search.look(f"{run}: page {page}", content)
+            assert b"refuses [redacted]" in fetched(f"{root}/exceptions")
+            assert b"redacted" in fetched(f"{root}/stats/failures/csv")
+            assert b"DEBUG" in fetched(f"{root}/logs")
+            search.look(f"{run}: answer to /stop", fetched(f"{root}/stop"))
+            search.look(f"{run}: page / after the stop", fetched(f"{root}/"))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    search.look_into(run, surroundings.folder)
+    assert not search.verdict()
+
+
+def wait_for(condition: object, within_s: float = 25.0) -> None:
+    limit = time.monotonic() + within_s
+    while True:
+        try:
+            if condition():  # type: ignore[operator]
+                return
+        except (OSError, ValueError, KeyError, IndexError):
+            pass
+        assert time.monotonic() < limit, "it never came true"
+        time.sleep(0.2)
+
+
+def test_the_search_was_a_search(search: Search, capsys: pytest.CaptureFixture[str]) -> None:
+    """Something was looked at, something was taken out, and every spelling would have been found."""
+    if len(search.places) < 50:
+        pytest.skip("only a part of the searches ran")
+    assert search.marks > 100
+    for name, secret in SECRETS.items():
+        for spelling in spellings(secret):
+            other = Search()
+            other.look("control", b"before " + spelling + b" after")
+            assert other.found, name
+    with capsys.disabled():
+        print(f"\nsearched for {', '.join(SECRETS)} in {len(search.places)} places, {search.marks} redactions seen:")
+        for place, size in search.places.items():
+            print(f"  {place} ({size} bytes)")

@@ -1,0 +1,119 @@
+"""Taking secrets out of texts, logs and exceptions."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from llm_users import endpoint, secrets
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(secrets, "_known", set())
+    factory = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(factory)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sk-proj-abcdEFGH0123456789", "gsk_abcdefghij0123456789", "hf_abcdefghijklmnop", "AKIAABCDEFGHIJKLMNOP",
+     "Authorization: Bearer abc.def-123456", "Basic YW5uYTpwYXNzd29yZA==", "http://anna:geheim@host/v1",
+     "https://h/v1?a=b&api_key=geheim99", "https://h?X-Amz-Signature=0123abcd", "eyJhbGciOiJI.eyJzdWIi.c2lnbmF0"],
+)  # fmt: skip
+def test_what_looks_like_a_key_goes(text: str) -> None:
+    shown = secrets.redact(f'{{"said": "{text}", "b": 1}}')
+    assert "[redacted]" in shown
+    assert json.loads(shown)["b"] == 1  # the text around it stays whole
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["skeletonization of sk-learn", "the bearer certificates of the house", "https://h/v1?api-version=2024-10-21",
+     "max_tokens=1000 and tokens=12", "basic understanding", "hello@example.org", 'http://a","b":"c@d'],
+)  # fmt: skip
+def test_what_does_not_stays(text: str) -> None:
+    assert secrets.redact(text) == text
+
+
+def test_spellings_of_what_is_known() -> None:
+    secrets.remember('geh"eim/+ 1')
+    for spelling in ('geh"eim/+ 1', "geh%22eim%2F%2B%201", 'geh\\"eim/+ 1'):
+        assert secrets.redact(f"<{spelling}>") == "<[redacted]>"
+    secrets.remember("a part")
+    secrets.remember("a part of a whole")
+    assert secrets.redact("a part of a whole") == "[redacted]"
+    secrets.remember("ollama")  # what people give to a server that wants no key
+    assert secrets.redact("ollama") == "ollama"
+
+
+def test_the_environment_is_asked() -> None:
+    secrets.remember_environment(
+        {
+            "TEAM_API_KEY": "value-of-a-key", "DB_PASSWORD": "value-of-a-password", "SSL_CLIENT_KEY": "/etc/key.pem",
+            "LOCUST_LLM_INPUT_TOKENS": "1000,200", "https_proxy": "http://anna:p%40ss-word@proxy:1",
+            "MONKEY": "bananas!", "PWD": "some/where/else",
+        }
+    )  # fmt: skip
+    for secret in ("value-of-a-key", "value-of-a-password", "p@ss-word", "p%40ss-word", "YW5uYTpwQHNzLXdvcmQ="):
+        assert secrets.redact(secret) == "[redacted]"
+    for plain in ("/etc/key.pem", "1000,200", "bananas!", "some/where/else"):
+        assert secrets.redact(plain) == plain
+
+
+def test_only_secret_parts_of_a_query_are_secret() -> None:
+    clean = endpoint.clean_url(
+        "https://h.test/v1?api-version=2024-10-21-x&subscription-key=abcdef123&sig=0123456&code=zyxwvu"
+    )
+    assert clean == "https://h.test/v1"
+    assert endpoint.query_of(clean)["api-version"] == "2024-10-21-x"
+    assert secrets.redact("2024-10-21-x abcdef123 0123456 zyxwvu") == "2024-10-21-x [redacted] [redacted] [redacted]"
+
+
+def test_logs_of_any_logger_and_handler() -> None:
+    secrets.remember("value-of-a-key")
+    secrets.redact_logs()
+    secrets.redact_logs()  # once
+    written = io.StringIO()
+    logger = logging.getLogger("somebody.else.entirely")
+    handler = logging.StreamHandler(written)
+    logger.addHandler(handler)
+    try:
+        logger.warning("headers %s", {"x": "value-of-a-key"})
+        logger.warning("plain %s", "text")
+        try:
+            raise KeyError("value-of-a-key")
+        except KeyError:
+            logger.exception("no", stack_info=True)
+    finally:
+        logger.removeHandler(handler)
+    assert "value-of-a-key" not in written.getvalue()
+    assert "KeyError: '[redacted]'" in written.getvalue()
+    assert "plain text" in written.getvalue()
+
+
+def test_exceptions_in_tasks_are_kept_and_sent_without_secrets() -> None:
+    secrets.remember("value-of-a-key")
+    kept: list[Any] = []
+    sent: list[Any] = []
+
+    def connect() -> None:
+        runner.client = types.SimpleNamespace(send=sent.append)
+
+    runner = types.SimpleNamespace(log_exception=lambda *args: kept.append(args), reset_connection=connect)
+    connect()
+    secrets.redact_exceptions(runner)
+    for _ in range(2):
+        runner.log_exception("node", "no value-of-a-key", "line value-of-a-key")
+        message = types.SimpleNamespace(type="exception", data={"msg": "value-of-a-key", "traceback": "value-of-a-key"})
+        runner.client.send(message)
+        runner.reset_connection()
+    assert kept == [("node", "no [redacted]", "line [redacted]")] * 2
+    assert [message.data for message in sent] == [{"msg": "[redacted]", "traceback": "[redacted]"}] * 2
