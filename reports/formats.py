@@ -1,32 +1,35 @@
-"""The formats of a report. A format is one module with ``files(content)``: the names and texts of its files."""
+"""The formats of a report. A format is one function of a content: the names of its files and their text or bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from reports import llmperf_json, llmperf_text, report_md, summary_csv
+from reports import html_page, llmperf_json, llmperf_text, openmetrics, parquet, plots, report_md, summary_csv
 from reports.errors import InputError
 
 if TYPE_CHECKING:
     from reports.report import Content
 
-FORMATS: dict[str, Callable[[Content], dict[str, str]]] = {
+FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
     "md": report_md.files,
     "csv": summary_csv.files,
     "json": llmperf_json.files,
     "llmperf": llmperf_text.files,
+    "html": html_page.files,
+    "summary": summary_csv.json_files,
+    "openmetrics": openmetrics.files,
+    "parquet": parquet.files,
+    "svg": plots.svg_files,
+    "png": plots.png_files,
 }
 DEFAULT_FORMATS = ("md", "csv")
-_PLANNED = ("html",)
 
 
 def checked(names: Iterable[str]) -> tuple[str, ...]:
     """The names of formats, each once, or an error that says which there are."""
     wanted = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
     for name in wanted:
-        if name in _PLANNED:
-            raise InputError(f"--format {name}: this version cannot write {name} yet. Use {_choices()}.")
         if name not in FORMATS:
             raise InputError(f"--format {name}: there is no such format. Use {_choices()}.")
     if not wanted:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pandas import DataFrame, Series
 
 from llm_users.record import REQUEST_COLUMNS
@@ -17,6 +18,7 @@ from reports.statistics import Summary, summarize
 
 _UNITS = {column.name: column.unit for column in REQUEST_COLUMNS}
 _Key = tuple[int, int, str, str]
+Places = np.ndarray[Any, np.dtype[np.intp]]
 _KEY = ["stage", "concurrency", "framework", "model"]
 _UNKNOWN = -1
 HEALTH_KEY = "client_health"  # under which a written LLMPerf summary carries the verdict on the client
@@ -107,6 +109,7 @@ def _llmperf_inter_token_latency(rows: DataFrame, connect_s: Series) -> Series:
 
 
 TTFT = _until_first_token("ttft_s")
+TPOT = Metric("tpot_s", _UNITS["tpot_s"], lambda rows, _: rows["tpot_s"].where(_streamed(rows)))
 OUTPUT_THROUGHPUT = Metric(
     "request_output_throughput_token_per_s", _UNITS["request_output_throughput_token_per_s"], _throughput
 )
@@ -121,7 +124,7 @@ OUTPUT_TOKENS = _column("output_tokens")
 REQUEST_METRICS = (
     TTFT,
     _until_first_token("ttfat_s"),
-    Metric("tpot_s", _UNITS["tpot_s"], lambda rows, _: rows["tpot_s"].where(_streamed(rows))),
+    TPOT,
     LATENCY,
     _column("queue_s"),
     _column("connect_s"),
@@ -136,14 +139,17 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     keys = run.requests[_KEY].copy()
     for column in ("stage", "concurrency"):
         keys[column] = keys[column].fillna(_UNKNOWN).astype("int64")
-    found = {_key(key): run.requests.loc[rows.index] for key, rows in keys.groupby(_KEY, sort=False)}
+    # Only where the rows are: copies of all of them at once would take as much memory as the file again.
+    found = {
+        _key(key): np.asarray(places, dtype=np.intp) for key, places in keys.groupby(_KEY, sort=False).indices.items()
+    }
     _add_stages_without_rows(run, found)
     health = _health_by_stage(run.stages)
     made = []
     for key in sorted(found):
         stage, concurrency, framework, model = key
-        rows = found[key]
-        measured = rows[rows["measured"] == 1]
+        rows = run.requests.take(found[key])
+        measured = _where(rows, rows["measured"] == 1)
         made.append(
             Group(
                 run=run,
@@ -153,7 +159,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
                 model=model,
                 counts=_counts(rows, measured),
                 measured=measured,
-                ok=measured[measured["error_code"].isin(["", "buffered"])],
+                ok=_where(measured, measured["error_code"].isin(["", "buffered"])),
                 health=health.get(stage) or str(run.manifest.get(HEALTH_KEY) or ""),
                 count_connect=count_connect,
             )
@@ -161,12 +167,17 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     return made
 
 
+def _where(rows: DataFrame, wanted: Series) -> DataFrame:
+    """The wanted rows; the same object, not a copy, when these are all."""
+    return rows if bool(wanted.all()) else rows[wanted.fillna(value=False).astype(bool)]
+
+
 def _key(values: Any) -> _Key:
     stage, concurrency, framework, model = values
     return int(stage), int(concurrency), str(framework), str(model)
 
 
-def _add_stages_without_rows(run: Run, found: dict[_Key, DataFrame]) -> None:
+def _add_stages_without_rows(run: Run, found: dict[_Key, Places]) -> None:
     """A stage in which nothing was sent keeps its row in the tables: a gap in a sweep must be seen."""
     with_rows = {key[0] for key in found}
     names = sorted({key[2:] for key in found}) or [("", "")]
@@ -174,7 +185,7 @@ def _add_stages_without_rows(run: Run, found: dict[_Key, DataFrame]) -> None:
     for stage, concurrency in zip(declared["stage"], declared["concurrency"], strict=True):
         if int(stage) not in with_rows:
             for framework, model in names:
-                found[int(stage), int(concurrency), framework, model] = run.requests.iloc[:0]
+                found[int(stage), int(concurrency), framework, model] = np.empty(0, dtype=np.intp)
 
 
 def _health_by_stage(stages: DataFrame) -> Mapping[int, str]:

@@ -102,7 +102,7 @@ def results(group: Group) -> Results:
         completed=len(group.ok),
         output_tokens=float(group.ok["output_tokens"].astype("float64").sum()),
         error_codes=dict(sorted(codes.items(), key=lambda item: (-item[1], str(item[0])))),
-        duration_s=_duration_s(group),
+        duration_s=duration_s(group),
     )
 
 
@@ -118,10 +118,11 @@ def ended_at(group: Group) -> float:
     return float((rows["started_at"] + took_s).max())
 
 
-def _duration_s(group: Group) -> float:
-    duration_s = ended_at(group) - float(group.measured["started_at"].min())
-    if not math.isnan(duration_s):
-        return duration_s
+def duration_s(group: Group) -> float:
+    """From the first start to the last end of the measured requests; NaN when nothing says."""
+    by_rows = ended_at(group) - float(group.measured["started_at"].min())
+    if not math.isnan(by_rows):
+        return by_rows
     # A foreign file has no times; its summary knows the duration as a rate.
     completed = group.run.manifest.get("results_num_completed_requests")
     per_min = group.run.manifest.get("results_num_completed_requests_per_min")

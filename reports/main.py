@@ -2,70 +2,111 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from reports.errors import InputError
 
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from reports.run import Run
+
 BAD_INPUT = 2
+NOT_PASSED = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 fine, 1 all requests failed, 2 bad input, 3 zero requests."""
-    options = _parser().parse_args(argv)
-    # pandas loads here and not for --help
-    from reports.formats import checked
-    from reports.inputs import load_all
-    from reports.report import report_runs
+    """Run the command; returns its exit code.
 
+    0 fine, 1 all requests failed, 2 bad input, 3 zero requests, a gate that is not met or not decidable, a regression.
+    """
+    from reports.arguments import parse
+
+    options = parse(sys.argv[1:] if argv is None else argv)
+    command: Callable[[Namespace], int] = {"compare": _compare, "leaderboard": _leaderboard}.get(
+        options.command, _report
+    )
     try:
-        formats = checked(options.format.split(","))
-        runs = [run.renamed(framework=options.framework, model=options.model) for run in load_all(options.inputs)]
-        report = report_runs(runs, out=options.out, formats=formats, count_connect=options.count_connect)
+        return command(options)
     except InputError as error:
         _say(f"error: {error}")
         return BAD_INPUT
+
+
+def _report(options: Namespace) -> int:
+    # pandas loads here and not for --help
+    from reports.formats import checked
+    from reports.junit import cases_of, junit_xml, write_job_summary, write_junit
+    from reports.objectives import parse_objectives
+    from reports.prices import load_prices
+    from reports.report import Questions, report_runs
+    from reports.verdict import valid_stage
+
+    formats = checked([*options.format.split(","), options.plots or ""])
+    fail_on = parse_objectives(options.fail_on) if options.fail_on else None
+    if options.junit and fail_on is None:
+        raise InputError("--junit: there is nothing to judge; say what must hold with --fail-on")
+    objectives = parse_objectives(options.slo) if options.slo else fail_on
+    prices = load_prices(options.prices) if options.prices else None
+    questions = Questions(objectives, fail_on, valid_stage(options.slo_stage), prices)
+    runs = _loaded(options)
+    report = report_runs(
+        runs, out=options.out, formats=formats, count_connect=options.count_connect, questions=questions
+    )
     _print(report.text)
     for warning in report.warnings:
         _say(f"warning: {warning}")
     if report.files:
         _say(f"wrote {', '.join(map(str, report.files))}")
+    if report.gate is not None and options.junit:
+        write_junit(options.junit, junit_xml("llm-report", cases_of(report.gate)))
+    if report.gate is not None or options.github_summary:
+        write_job_summary(report.text, options.github_summary)
     if report.problem:
         _say(f"error: {report.problem}")
     return report.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="llm-report",
-        description="LLMPerf's tables from the rows of a run, or from LLMPerf's own files. Tables go to stdout.",
-        epilog="Exit codes: 0 fine, 1 every request failed, 2 bad options or input, 3 a run without measured requests.",
-    )
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="a run's PREFIX (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, or a folder",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the files (default: PREFIX_report for runs, else no files)"
-    )
-    parser.add_argument(
-        "--format",
-        default="md,csv",
-        metavar="LIST",
-        help="files to write (default: %(default)s): md, csv, json (LLMPerf's two files), llmperf (its print-out, "
-        "which then goes to stdout instead of the tables, or after them with md,llmperf)",
-    )
-    parser.add_argument("--framework", metavar="NAME", help="framework to print, whatever the files say")
-    parser.add_argument("--model", metavar="NAME", help="model to print, whatever the files say")
-    parser.add_argument(
-        "--count-connect", action="store_true", help="add the time of connecting to TTFT and latency, as LLMPerf does"
-    )
-    return parser
+def _compare(options: Namespace) -> int:
+    from reports.comparison import compare
+    from reports.comparison_md import cases, comparison_text, verdict
+    from reports.junit import junit_xml, write_job_summary, write_junit
+
+    comparison = compare(_loaded(options), threshold=options.threshold, count_connect=options.count_connect)
+    text = comparison_text(comparison)
+    _print(text)
+    if options.junit:
+        write_junit(options.junit, junit_xml("llm-report compare", cases(comparison)))
+    write_job_summary(text, options.github_summary)
+    if not comparison.passed:
+        _say(f"error: {verdict(comparison).replace('**', '')}")
+    return 0 if comparison.passed else NOT_PASSED
+
+
+def _leaderboard(options: Namespace) -> int:
+    from reports.junit import write_job_summary
+    from reports.ranking import leaderboard
+    from reports.report_md import markdown
+
+    tables = leaderboard(_loaded(options), concurrency=options.concurrency, count_connect=options.count_connect)
+    text = "\n".join(markdown(table) for table in tables)
+    _print(text)
+    if options.github_summary:
+        write_job_summary(text, options.github_summary)
+    return 0
+
+
+def _loaded(options: Namespace) -> list[Run]:
+    from reports.inputs import load_all
+
+    runs = load_all(options.inputs)
+    for run in runs:
+        for warning in run.warnings if options.command else ():
+            _say(f"warning: {warning}")
+    return [run.renamed(framework=options.framework, model=options.model) for run in runs]
 
 
 def _print(text: str) -> None:

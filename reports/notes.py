@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.grouping import TTFT, Group, Metric
+from reports.intervals import values_needed
 from reports.statistics import Summary
 
 # Below 1 / (1 - q) values a percentile is hardly more than the largest (or smallest) of them.
@@ -45,6 +46,12 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
             f"{percentile} of fewer than {needed} values says little",
             [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
         )
+    needed = values_needed(0.99)
+    notes.add(
+        f"A P99 has a 95 % interval from {needed} values on (a P95 from {values_needed(0.95)}); for a stable one "
+        "measure at least as many requests per stage",
+        [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
+    )
     return tuple(notes.lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from reports.errors import InputError
@@ -12,23 +13,53 @@ from reports.grouping import Group, groups
 from reports.inputs import load
 from reports.llmperf_tables import Table, tables_of
 from reports.llmperf_text import print_out
-from reports.report_md import all_notes, tables_and_notes
+from reports.objectives import Objectives
+from reports.prices import PriceFile
+from reports.report_md import all_notes, decisions, tables_and_notes
 from reports.run import Run
+from reports.sizing import StagePoint, stage_points
+from reports.verdict import ALL_STAGES, MISSED, Gate, gate
 
 SOME_FIGURES = 0
 ALL_FAILED = 1
 BAD_OUTPUT = 2
 ZERO_REQUESTS = 3
+NOT_PASSED = 3
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a report is asked beyond its tables.
+
+    ``objectives`` are reported on; ``fail_on`` are judged in ``stage`` (all, best or a number) and decide the exit
+    code.
+    """
+
+    objectives: Objectives | None = None
+    fail_on: Objectives | None = None
+    stage: str = ALL_STAGES
+    prices: PriceFile | None = None
+
+
+NO_QUESTIONS = Questions()
 
 
 @dataclass(frozen=True)
 class Content:
-    """Everything a format can write about: the runs, their groups, the two tables and the warnings."""
+    """Everything a format can write about: the runs, their groups, the two tables, the warnings, and the answers."""
 
     runs: tuple[Run, ...]
     groups: tuple[Group, ...]
     tables: tuple[Table, ...]
     warnings: tuple[str, ...]
+    objectives: Objectives | None = None
+    prices: PriceFile | None = None
+    gate: Gate | None = None
+
+    @cached_property
+    def points(self) -> list[StagePoint]:
+        """The stages as points of the curve, judged by the objectives when there are some."""
+        return stage_points(self.groups, self.objectives) if self.objectives else stage_points(self.groups)
 
 
 @dataclass(frozen=True)
@@ -36,7 +67,8 @@ class Report:
     """A finished report: ``text`` is what goes to stdout, ``files`` were written.
 
     ``exit_code`` is 0; 1 when no request succeeded at all; 2 when files could not be written; 3 when a run has no
-    measured request. When it is not 0, ``problem`` says so in words. ``warnings`` are in the text too.
+    measured request or the gate does not pass. When it is not 0, ``problem`` says so in words. ``warnings`` are in the
+    text too.
     """
 
     text: str
@@ -44,6 +76,8 @@ class Report:
     warnings: tuple[str, ...]
     exit_code: int
     problem: str
+    gate: Gate | None = None
+    decisions: str = ""
 
 
 def report_run(
@@ -52,9 +86,11 @@ def report_run(
     out: Path | None = None,
     formats: Sequence[str] = DEFAULT_FORMATS,
     count_connect: bool = False,
+    questions: Questions = NO_QUESTIONS,
 ) -> Report:
     """The report of one run, written to ``out`` or to PREFIX_report; raises ``InputError`` when it cannot be read."""
-    return report_runs([load(prefix)], out=out, formats=formats, count_connect=count_connect)
+    runs = [load(prefix)]
+    return report_runs(runs, out=out, formats=formats, count_connect=count_connect, questions=questions)
 
 
 def report_runs(
@@ -63,15 +99,20 @@ def report_runs(
     out: Path | None = None,
     formats: Sequence[str] = DEFAULT_FORMATS,
     count_connect: bool = False,
+    questions: Questions = NO_QUESTIONS,
 ) -> Report:
     """One report of several runs. Without ``out`` each run gets its own files in PREFIX_report, foreign files none."""
     wanted = checked(formats)
-    content = content_of(runs, count_connect=count_connect)
+    content = content_of(runs, count_connect=count_connect, questions=questions)
     if out is not None:
         parts = [(out, content)]
     else:
         own = [(run.report_dir, run) for run in runs if run.report_dir is not None]
-        parts = [(folder, content_of([run], count_connect=count_connect)) for folder, run in own]
+        parts = [
+            # What was computed once is good enough twice: the rows of a large run take seconds.
+            (folder, content if len(runs) == 1 else content_of([run], count_connect=count_connect, questions=questions))
+            for folder, run in own
+        ]
     exit_code, problem = _verdict(content)
     files: list[Path] = []
     try:
@@ -79,14 +120,30 @@ def report_runs(
             files.extend(_write(part, folder, wanted))
     except InputError as error:
         exit_code, problem = BAD_OUTPUT, str(error)  # the tables themselves are fine and must not be lost
-    return Report(_printed(content, wanted), tuple(files), content.warnings, exit_code, problem)
+    return Report(
+        _printed(content, wanted),
+        tuple(files),
+        content.warnings,
+        exit_code,
+        problem,
+        content.gate,
+        decisions(content),
+    )
 
 
-def content_of(runs: Sequence[Run], *, count_connect: bool = False) -> Content:
+def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Questions = NO_QUESTIONS) -> Content:
     """What a report of these runs says, before any format."""
     made = tuple(groups(runs, count_connect=count_connect))
     warnings = dict.fromkeys(warning for run in runs for warning in run.warnings)
-    return Content(tuple(runs), made, tables_of(made), tuple(warnings))
+    return Content(
+        tuple(runs),
+        made,
+        tables_of(made),
+        tuple(warnings),
+        questions.objectives,
+        questions.prices,
+        gate(made, questions.fail_on, questions.stage) if questions.fail_on is not None else None,
+    )
 
 
 def _printed(content: Content, wanted: Sequence[str]) -> str:
@@ -95,7 +152,8 @@ def _printed(content: Content, wanted: Sequence[str]) -> str:
         return tables_and_notes(content)
     if "md" in wanted:
         return f"{tables_and_notes(content)}\n{print_out(content)}"
-    return f"{print_out(content)}\n{all_notes(content)}".rstrip("\n") + "\n"
+    parts = (print_out(content), all_notes(content), decisions(content))
+    return "\n".join(filter(None, parts)).rstrip("\n") + "\n"
 
 
 def _verdict(content: Content) -> tuple[int, str]:
@@ -105,6 +163,9 @@ def _verdict(content: Content) -> tuple[int, str]:
             f"{', '.join(unmeasured)}: no request was measured (no row has measured=1). "
             "Was the run ended in its warm-up, or was the server out of reach?"
         )
+    if content.gate is not None and not content.gate.passed:
+        word = "not met" if content.gate.outcome == MISSED else "not decided"
+        return NOT_PASSED, f"the gate is {word}: {'; '.join(content.gate.reasons)}"
     if not any(len(group.ok) for group in content.groups):
         sources = ", ".join(str(run.source) for run in content.runs)
         return ALL_FAILED, (
@@ -121,7 +182,7 @@ def _write(content: Content, folder: Path, formats: Iterable[str]) -> list[Path]
             path = folder / file_name
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8", newline="\n")
+                path.write_bytes(text.encode() if isinstance(text, str) else text)
             except OSError as error:
                 raise InputError(
                     f"{path}: cannot be written ({error.strerror or error}). Name a folder you may write to with --out."

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from reports.curve_md import curve_section
 from reports.llmperf_tables import Table
+from reports.md_text import aligned, bullets, escaped, plain
 from reports.run import Run
+from reports.verdict_md import cost_section, gate_text, intervals_section, knee_section, objectives_section
 
 if TYPE_CHECKING:
     from reports.report import Content
 
+__all__ = ["all_notes", "bullets", "decisions", "files", "markdown", "plain", "tables_and_notes"]
+
 FILE_NAME = "report.md"
-_WIDTH = 80
 _NAME_COLUMNS = ("Framework", "Model")
 
 
 def markdown(table: Table) -> str:
     """A table under its heading, columns padded just enough to stand in line, and its notes as a list below."""
-    header = [_escaped(name) for name in table.header]
-    lines = [[_escaped(cell) for cell in row] for row in table.cells]
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    left = [name in _NAME_COLUMNS for name in table.header]
-    rule = ["-" * width if is_left else "-" * (width - 1) + ":" for width, is_left in zip(widths, left, strict=True)]
-    rows = [_line(header, widths, left), _line(rule, widths, left), *(_line(line, widths, left) for line in lines)]
-    parts = [f"## {table.title}", "\n".join(rows)]
+    left = {place for place, name in enumerate(table.header) if name in _NAME_COLUMNS}
+    parts = [f"## {table.title}", aligned(table.header, table.cells, left)]
     if table.notes:
         parts.append(bullets(table.notes))
     return "\n\n".join(parts) + "\n"
 
 
 def tables_and_notes(content: Content) -> str:
-    """What goes to stdout: the two tables, their notes, then what loading had to say."""
+    """What goes to stdout: the two tables, their notes, what was decided, then what loading had to say."""
     parts = [markdown(table) for table in _saying_notes_once(content.tables)]
+    if decided := decisions(content):
+        parts.append(decided)
     if content.warnings:
         parts.append(f"## Warnings\n\n{bullets(content.warnings)}\n")
     return "\n".join(parts)
@@ -51,27 +51,21 @@ def all_notes(content: Content) -> str:
 def files(content: Content) -> dict[str, str]:
     """The files of this format: name and text."""
     runs = bullets(_described(run) for run in content.runs)
-    return {FILE_NAME: f"# LLM load test\n\n{runs}\n\n{tables_and_notes(content)}"}
+    parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content)]
+    more = (curve_section(content), knee_section(content.points), intervals_section(content.groups))
+    return {FILE_NAME: "\n".join([*parts, *filter(None, more)])}
 
 
-def bullets(texts: Iterable[str]) -> str:
-    """A Markdown list, wrapped for a terminal."""
-    return "\n".join(
-        textwrap.fill(
-            plain(text),
-            _WIDTH,
-            initial_indent="- ",
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for text in texts
-    )
-
-
-def plain(text: str) -> str:
-    """Text from files on one line, without control characters that a terminal would obey."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+def decisions(content: Content) -> str:
+    """What was asked for beyond the tables: objectives, costs, the gate; "" when nothing was."""
+    parts = []
+    if content.objectives is not None:
+        parts.append(objectives_section(content.points, content.objectives.text))
+    if content.prices is not None:
+        parts.append(cost_section(content.points, content.prices))
+    if content.gate is not None:
+        parts.append(gate_text(content.gate))
+    return "\n".join(parts)
 
 
 def _saying_notes_once(tables: Iterable[Table]) -> Iterator[Table]:
@@ -84,25 +78,13 @@ def _saying_notes_once(tables: Iterable[Table]) -> Iterator[Table]:
         yield dataclasses.replace(table, notes=(*fresh, *repeated))
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
-    padded = [
-        cell.ljust(width) if is_left else cell.rjust(width)
-        for cell, width, is_left in zip(cells, widths, left, strict=True)
-    ]
-    return f"| {' | '.join(padded)} |"
-
-
-def _escaped(text: str) -> str:
-    return plain(text).replace("|", "\\|").replace("<", "&lt;")
-
-
 def _described(run: Run) -> str:
     rows = run.requests
     measured = rows[rows["measured"] == 1]
     succeeded = int(measured["error_code"].isin(["", "buffered"]).sum())
-    parts = [f"**{_escaped(run.name)}**"]
+    parts = [f"**{escaped(run.name)}**"]
     for column, called in (("framework", "framework"), ("model", "model"), ("api", "API")):
-        names = sorted({_escaped(str(name)) for name in rows[column] if name})
+        names = sorted({escaped(str(name)) for name in rows[column].unique() if name})
         if names:
             parts.append(f"{called} {', '.join(names)}")
     levels = sorted({int(level) for level in rows["concurrency"].dropna()})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gc
 import math
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pandas import DataFrame, Series
 
 from llm_users.quantile import DurationHistogram
@@ -22,44 +26,38 @@ _GAP_COLUMNS = (
     Column("count", "count", "gaps in the bucket", int),
 )
 _LARGEST_WHOLE = 2**53  # above it floats, through which the text is read, skip integers
+_ROWS_WANTED = "Give a run's PREFIX, its PREFIX_llm_requests.csv, or an LLMPerf *_individual_responses.json."
+_AS_WRITTEN = "Give the file as the run wrote it."
 _FIELD_LIMIT = 16 * 2**20  # an error message may hold a whole response body; csv's own limit is 128 KiB
+
+
+_AT_A_TIME = 20_000  # lines; a million rows as lists of text would take 5 GB
 
 
 @dataclass(frozen=True)
 class _Lines:
-    """The fields of a CSV file as text, with the line on which each record ends."""
+    """A CSV file by column: numbers where the table of columns says so, the rest as text."""
 
-    path: Path
-    header: list[str]
-    records: list[list[str]]
-    line_numbers: list[int]
+    values: dict[str, Series]
     warnings: tuple[str, ...]
 
 
 def read_requests(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     """The rows of a PREFIX_llm_requests.csv and what is to be said about the file."""
-    lines = _read(path)
-    missing = [name for name in REQUIRED_COLUMNS if name not in lines.header]
-    if missing:
-        raise InputError(
-            f"{path}: not a rows file, it has no column {', '.join(missing)}. Give a run's PREFIX, its "
-            "PREFIX_llm_requests.csv, or an LLMPerf *_individual_responses.json."
-        )
-    return typed_frame(_by_column(lines, REQUEST_COLUMNS), REQUEST_COLUMNS), lines.warnings
+    lines = _read(path, REQUEST_COLUMNS, REQUIRED_COLUMNS, "not a rows file, it has", _ROWS_WANTED)
+    return typed_frame(lines.values, REQUEST_COLUMNS), lines.warnings
 
 
 def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     """The rows of a PREFIX_llm_stages.csv and what is to be said about the file."""
-    lines = _read(path)
-    _require(lines, ("stage",))
-    return typed_frame(_by_column(lines, STAGE_COLUMNS), STAGE_COLUMNS), lines.warnings
+    lines = _read(path, STAGE_COLUMNS, ("stage",))
+    return typed_frame(lines.values, STAGE_COLUMNS), lines.warnings
 
 
 def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]]:
     """One histogram per stage from a PREFIX_llm_gaps.csv and what is to be said about the file."""
-    lines = _read(path)
-    _require(lines, [column.name for column in _GAP_COLUMNS])
-    values = _by_column(lines, _GAP_COLUMNS)
+    lines = _read(path, _GAP_COLUMNS, [column.name for column in _GAP_COLUMNS])
+    values = lines.values
     histograms: dict[int, DurationHistogram] = {}
     for stage, bucket, count in zip(values["stage"], values["bucket"], values["count"], strict=True):
         if math.isnan(float(stage)) or math.isnan(float(bucket)) or math.isnan(float(count)):
@@ -88,7 +86,7 @@ def typed_frame(values: Mapping[str, Series], columns: Sequence[Column]) -> Data
             whole = column.type is int and bool(((known % 1 == 0) & (known.abs() < _LARGEST_WHOLE)).all())
             typed[column.name] = series.astype("Int64" if whole else "float64")
     typed.update({name: series for name, series in values.items() if name not in typed})
-    return DataFrame(typed)
+    return DataFrame(typed, copy=False)  # a copy of a million rows takes half a gigabyte
 
 
 def first_line_is_rows_header(path: Path) -> bool:
@@ -101,78 +99,146 @@ def first_line_is_rows_header(path: Path) -> bool:
     return set(REQUIRED_COLUMNS) <= set(header)
 
 
-def _read(path: Path) -> _Lines:
+def _read(
+    path: Path,
+    columns: Sequence[Column],
+    required: Sequence[str],
+    lacking: str = "it has",
+    wanted: str = _AS_WRITTEN,
+) -> _Lines:
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
-    records: list[list[str]] = []
-    line_numbers: list[int] = []
     try:
         # A cut in the middle of a character must not hide the rows before it, hence "replace".
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
-            for record in reader:
-                if record:
-                    records.append(record)
-                    line_numbers.append(reader.line_num)
+            if not header:
+                raise InputError(
+                    f"{path}: the file is empty, without even a header line. Was the run ended before it started?"
+                )
+            missing = [name for name in required if name not in header]
+            if missing:
+                raise InputError(f"{path}: {lacking} no column {', '.join(missing)}. {wanted}")
+            gathered = _Gathered(path, header, columns)
+            with _uncollected():
+                for record in reader:
+                    if record:
+                        gathered.add(record, reader.line_num)
     except OSError as error:
         raise unreadable(path, error) from error
     except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file ({error}). Give the file as the run wrote it.") from error
-    if not header:
-        raise InputError(f"{path}: the file is empty, without even a header line. Was the run ended before it started?")
-    warnings: tuple[str, ...] = ()
-    if records and len(records[-1]) < len(header):
-        warnings = (
-            f"{path}: the last line (line {line_numbers[-1]}) is cut, as by a crash; "
-            f"the {len(records) - 1} complete rows before it were read.",
-        )
-        records.pop()
-        line_numbers.pop()
-    for record, number in zip(records, line_numbers, strict=True):
-        if len(record) != len(header):
-            raise InputError(
-                f"{path}, line {number}: {len(record)} fields where the header has {len(header)}. "
-                "Remove the line, or give the file as the run wrote it."
+        raise InputError(f"{path}: not a CSV file ({error}). {_AS_WRITTEN}") from error
+    return gathered.lines()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would look through millions of lines for cycles that they do not have."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class _Gathered:
+    """Takes records and keeps them by column, a batch of lines at a time."""
+
+    def __init__(self, path: Path, header: list[str], columns: Sequence[Column]) -> None:
+        self._path = path
+        self._header = header
+        numeric = {column.name for column in columns if column.type is not str}
+        self._numbers = {name: array("d") for name in header if name in numeric}
+        self._texts: dict[str, list[str]] = {name: [] for name in header if name not in numeric}
+        self._known: dict[str, str] = {}
+        self._records: list[list[str]] = []
+        self._line_numbers: list[int] = []
+        self._rows = 0
+
+    def add(self, record: list[str], line_number: int) -> None:
+        """One record; it is looked at only once another one follows, since the last one may be cut."""
+        if len(self._records) >= _AT_A_TIME:
+            self._keep()
+        self._records.append(record)
+        self._line_numbers.append(line_number)
+
+    def lines(self) -> _Lines:
+        """Everything, once there are no more records."""
+        warnings: tuple[str, ...] = ()
+        if self._records and len(self._records[-1]) < len(self._header):
+            warnings = (
+                f"{self._path}: the last line (line {self._line_numbers[-1]}) is cut, as by a crash; "
+                f"the {self._rows + len(self._records) - 1} complete rows before it were read.",
             )
-    return _Lines(path, header, records, line_numbers, warnings)
+            self._records.pop()
+            self._line_numbers.pop()
+        self._keep()
+        values = {
+            name: Series(np.frombuffer(self._numbers.pop(name), dtype="float64"))
+            if name in self._numbers
+            else Series(self._texts.pop(name), dtype=object)
+            for name in self._header
+        }
+        return _Lines(values, warnings)
+
+    def _keep(self) -> None:
+        width = len(self._header)
+        for record, number in zip(self._records, self._line_numbers, strict=True):
+            if len(record) != width:
+                raise InputError(
+                    f"{self._path}, line {number}: {len(record)} fields where the header has {width}. "
+                    "Remove the line, or give the file as the run wrote it."
+                )
+        by_column: list[tuple[str, ...]] = list(zip(*self._records, strict=True)) or [()] * width
+        for name, texts in zip(self._header, by_column, strict=True):
+            if name in self._numbers:
+                self._numbers[name].extend(self._parsed(name, texts))
+            else:
+                self._texts[name].extend(self._unguarded(texts))
+        self._rows += len(self._records)
+        self._records, self._line_numbers = [], []
+
+    def _unguarded(self, texts: Sequence[str]) -> Iterable[str]:
+        """The texts as they were before writing; of what many rows have in common one copy is enough."""
+        if texts and texts.count(texts[0]) == len(texts):
+            return [_unguarded(texts[0])] * len(texts)
+        distinct, known = set(texts), self._known
+        if len(distinct) > len(texts) // 2:
+            return map(_unguarded, texts)
+        known.update((text, _unguarded(text)) for text in distinct if text not in known)
+        return [known[text] for text in texts]
+
+    def _parsed(self, name: str, texts: Sequence[str]) -> Iterable[float]:
+        # Python's float() reads every decimal exactly; pandas' own parser may be off in the last bit.
+        numbers: list[float] = []
+        try:
+            if texts and texts.count(texts[0]) == len(texts):
+                numbers = [float(texts[0] or "nan")] * len(texts)
+            else:
+                numbers = [float(text) if text else math.nan for text in texts]
+        except ValueError:
+            pass
+        else:
+            if math.inf not in numbers and -math.inf not in numbers:
+                return numbers
+        for line_number, text in zip(self._line_numbers, texts, strict=True):
+            if not _is_number(text):
+                raise InputError(
+                    f"{self._path}, line {line_number}: column {name} holds {text!r}, which is not a number. "
+                    "Correct or remove the line."
+                )
+        return numbers
 
 
-def _require(lines: _Lines, names: Sequence[str]) -> None:
-    missing = [name for name in names if name not in lines.header]
-    if missing:
-        raise InputError(f"{lines.path}: it has no column {', '.join(missing)}. Give the file as the run wrote it.")
-
-
-def _by_column(lines: _Lines, columns: Sequence[Column]) -> dict[str, Series]:
-    numeric = {column.name for column in columns if column.type is not str}
-    by_column: list[tuple[str, ...]] = list(zip(*lines.records, strict=True)) or [()] * len(lines.header)
-    values: dict[str, Series] = {}
-    for name, texts in zip(lines.header, by_column, strict=True):
-        values[name] = _numbers(lines, name, texts) if name in numeric else _texts(texts)
-    return values
-
-
-def _texts(texts: Sequence[str]) -> Series:
-    return Series([_unguarded(text) for text in texts], dtype=object)
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isinf(float(text or "nan"))
+    except ValueError:
+        return False
 
 
 def _unguarded(text: str) -> str:
     """The inverse of ``record.cell``, which puts a ' before text that a spreadsheet would take for a formula."""
     return text[1:] if text.startswith("'") and cell(text[1:]) == text else text
-
-
-def _numbers(lines: _Lines, name: str, texts: Sequence[str]) -> Series:
-    # Python's float() reads every decimal exactly; pandas' own parser may be off in the last bit.
-    numbers = []
-    for line_number, text in zip(lines.line_numbers, texts, strict=True):
-        try:
-            value = float(text) if text else math.nan
-        except ValueError:
-            value = math.inf
-        if math.isinf(value):
-            raise InputError(
-                f"{lines.path}, line {line_number}: column {name} holds {text!r}, which is not a number. "
-                "Correct or remove the line."
-            )
-        numbers.append(value)
-    return Series(numbers, dtype="float64")

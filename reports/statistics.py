@@ -6,15 +6,26 @@ Sums are exact (``math.fsum``), so the order of the values never shows in a resu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from pandas import Series
 
 from llm_users.quantile import DurationHistogram, quantile
+from reports.intervals import Interval, mean_interval, quantile_interval
+
+PERCENTILES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A series in figures. NaN stands for what it has none of: everything when it is empty, ``stddev`` below two."""
+    """A series in figures. NaN stands for what it has none of: everything when it is empty, ``stddev`` below two.
+
+    ``intervals`` has the 95 % interval of the mean and of each percentile, by the name of the figure; it is empty for
+    what is no sample of independent values.
+    """
 
     n: int
     mean: float = math.nan
@@ -27,28 +38,40 @@ class Summary:
     p90: float = math.nan
     p95: float = math.nan
     p99: float = math.nan
+    intervals: Mapping[str, Interval] = field(default_factory=dict, repr=False)
+
+
+def ordered(values: Iterable[float]) -> Sequence[float]:
+    """The values that are there, in ascending order: a numpy array, which the types only know as a sequence."""
+    return cast("Sequence[float]", _sorted(values))
+
+
+def _sorted(values: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    given = values.to_numpy(np.float64, na_value=math.nan) if isinstance(values, Series) else [*map(float, values)]
+    array = np.array(given, dtype=np.float64)
+    array = array[~np.isnan(array)]
+    array.sort()
+    return array
 
 
 def summarize(values: Iterable[float]) -> Summary:
     """The figures of the values that are there; NaN values are left out."""
-    ordered = sorted(value for value in map(float, values) if not math.isnan(value))
-    n = len(ordered)
+    array = _sorted(values)
+    n = len(array)
     if n == 0:
         return Summary(0)
-    mean = math.fsum(ordered) / n
-    squares = math.fsum((value - mean) ** 2 for value in ordered)
+    in_order = cast("Sequence[float]", array)
+    mean = math.fsum(array.tolist()) / n
+    stddev = math.sqrt(math.fsum(((array - mean) ** 2).tolist()) / (n - 1)) if n > 1 else math.nan
+    intervals = {name: quantile_interval(in_order, q) for name, q in PERCENTILES.items()}
     return Summary(
         n=n,
         mean=mean,
-        median=quantile(ordered, 0.5),
-        stddev=math.sqrt(squares / (n - 1)) if n > 1 else math.nan,
-        min=ordered[0],
-        max=ordered[-1],
-        p25=quantile(ordered, 0.25),
-        p75=quantile(ordered, 0.75),
-        p90=quantile(ordered, 0.90),
-        p95=quantile(ordered, 0.95),
-        p99=quantile(ordered, 0.99),
+        stddev=stddev,
+        min=float(array[0]),
+        max=float(array[-1]),
+        **{name: quantile(in_order, q) for name, q in PERCENTILES.items()},
+        intervals={"mean": mean_interval(mean, stddev, n), **intervals},
     )
 
 

@@ -1,10 +1,15 @@
-"""``summary.csv``: every metric of every stage of every run in one tidy shape, one line each."""
+"""``summary.csv`` and ``summary.json``: every metric of every stage of every run in one tidy shape, one line each.
+
+After the figures stand the ends of their 95 % intervals, ``mean_ci_low``, ``mean_ci_high`` and so on; an
+end that the sample cannot give is empty.
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,16 +19,21 @@ from pandas import DataFrame
 
 from llm_users.record import STAGE_COLUMNS, cell
 from reports.grouping import REQUEST_METRICS, Group, groups
+from reports.intervals import UNKNOWN, ratio_interval
 from reports.run import Run
-from reports.statistics import Summary, summarize_histogram
+from reports.statistics import PERCENTILES, Summary, summarize_histogram
 
 if TYPE_CHECKING:
     from reports.report import Content
 
 FILE_NAME = "summary.csv"
+JSON_NAME = "summary.json"
 GAP_METRIC = "chunk_gap_s"
-_FIGURES = tuple(each.name for each in dataclasses.fields(Summary))
-COLUMNS = ("run", "framework", "model", "stage", "concurrency", "metric", "unit", *_FIGURES)
+ERROR_RATIO = "error_ratio"
+_FIGURES = tuple(each.name for each in dataclasses.fields(Summary) if each.name != "intervals")
+_WITH_INTERVAL = ("mean", *PERCENTILES)
+_ENDS = tuple(f"{figure}_ci_{end}" for figure in _WITH_INTERVAL for end in ("low", "high"))
+COLUMNS = ("run", "framework", "model", "stage", "concurrency", "metric", "unit", *_FIGURES, *_ENDS)
 
 # What a stage has exactly one of: everything measured in its row of PREFIX_llm_stages.csv except the key, the clock
 # time and the counts, which are counted from the rows.
@@ -49,7 +59,9 @@ class Line:
         """The values in the order of ``COLUMNS``; ``None`` where there is none."""
         names = [self.run, self.framework, self.model, self.stage, self.concurrency, self.metric, self.unit]
         figures = [getattr(self.figures, name) for name in _FIGURES]
-        return [*names, *(None if math.isnan(figure) else figure for figure in figures)]
+        intervals = [self.figures.intervals.get(name, UNKNOWN) for name in _WITH_INTERVAL]
+        ends = [end for interval in intervals for end in (interval.low, interval.high)]
+        return [*names, *(figure if math.isfinite(figure) else None for figure in (*figures, *ends))]
 
 
 def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
@@ -68,6 +80,13 @@ def files(content: Content) -> dict[str, str]:
     return {FILE_NAME: text.getvalue()}
 
 
+def json_files(content: Content) -> dict[str, str]:
+    """The same lines as JSON, a list of objects without their empty values."""
+    lines = [dict(zip(COLUMNS, line.values(), strict=True)) for line in summary_lines(content.groups)]
+    known = [{name: value for name, value in line.items() if value is not None} for line in lines]
+    return {JSON_NAME: json.dumps(known, indent=1) + "\n"}
+
+
 def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
     """The lines: each group's requests, its counts, then what is known of its stage as a whole."""
     for group in made:
@@ -76,6 +95,7 @@ def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
         counts = group.counts
         for name in ("measured", "ok", "failed", "aborted"):
             yield _line(group, f"requests_{name}", "count", _single(getattr(counts, name)))
+        yield _line(group, ERROR_RATIO, "share", error_ratio(group))
     seen: set[tuple[Run, int]] = set()
     for group in made:
         # Models that share a stage share its gaps and its throughput, so these stand once and without a model.
@@ -85,6 +105,15 @@ def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
         sharers = [other for other in made if other.run is group.run and other.stage == group.stage]
         owner = group if len(sharers) == 1 else dataclasses.replace(group, framework="", model="")
         yield from _stage_lines(owner, group.stage)
+
+
+def error_ratio(group: Group) -> Summary:
+    """The share of failed requests with Wilson's interval, in ``mean``; aborted requests neither failed nor not."""
+    ended = group.counts.measured - group.counts.aborted
+    if not ended:
+        return Summary(0)
+    failed = group.counts.failed
+    return Summary(n=ended, mean=failed / ended, intervals={"mean": ratio_interval(failed, ended)})
 
 
 def _stage_lines(owner: Group, stage: int) -> Iterator[Line]:

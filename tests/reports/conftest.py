@@ -60,6 +60,12 @@ def write_rows(path: Path, records: Iterable[RequestRecord]) -> Path:
     return write_csv(path, [column.name for column in REQUEST_COLUMNS], [each.row() for each in records])
 
 
+@pytest.fixture(autouse=True)
+def no_job_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts of tests do not belong into the summary of the job that runs the tests."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
 @pytest.fixture
 def write_run(tmp_path: Path) -> WriteRun:
     """Writes the files of a run and returns its PREFIX."""

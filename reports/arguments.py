@@ -1,0 +1,127 @@
+"""What can be typed after ``llm-report``: options of the report itself and of its subcommands. Loads no pandas."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from reports.objectives import EXAMPLE
+
+_EXIT_CODES = (
+    "Exit codes: 0 fine, 1 every request failed, 2 bad options or input, 3 a run without measured requests, "
+    "objectives that are not met or cannot be decided, or a regression."
+)
+_COMMANDS = ("compare", "leaderboard")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options as a namespace; ``command`` is "" for the report itself."""
+    command = argv[0] if argv and argv[0] in _COMMANDS else ""
+    parser = {"compare": _compare, "leaderboard": _leaderboard}.get(command, _report)()
+    options = parser.parse_args(argv[1:] if command else argv)
+    options.command = command
+    return options
+
+
+def _report() -> argparse.ArgumentParser:
+    parser = _parser(
+        "llm-report",
+        "LLMPerf's tables from the rows of a run, or from LLMPerf's own files. Tables go to stdout. "
+        "See also: llm-report compare --help, llm-report leaderboard --help.",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the files (default: PREFIX_report for runs, else no files)"
+    )
+    parser.add_argument(
+        "--format",
+        default="md,csv",
+        metavar="LIST",
+        help="files to write (default: %(default)s): md, csv, json (LLMPerf's two files), llmperf (its print-out, "
+        "which then goes to stdout instead of the tables, or after them with md,llmperf), html (a page with figures), "
+        "summary (summary.csv as JSON), openmetrics, parquet (needs the extra of that name)",
+    )
+    parser.add_argument(
+        "--plots",
+        choices=("svg", "png"),
+        help="write the figures of the page as image files, too (png needs the extra plots)",
+    )
+    parser.add_argument(
+        "--slo", metavar="EXPR", help=f"report attainment, goodput and the highest load for objectives: {EXAMPLE}"
+    )
+    parser.add_argument(
+        "--fail-on", metavar="EXPR", help="exit with 3 unless these objectives are met beyond doubt (same form)"
+    )
+    parser.add_argument(
+        "--slo-stage",
+        default="all",
+        metavar="all|best|N",
+        help="stages that --fail-on judges: all, the best one, or the one with number N (default: %(default)s)",
+    )
+    parser.add_argument("--prices", type=Path, metavar="FILE", help="price file (JSON or TOML): report costs")
+    _add_verdict_files(parser)
+    return parser
+
+
+def _compare() -> argparse.ArgumentParser:
+    parser = _parser(
+        "llm-report compare",
+        "Compare runs with the first one: per stage and figure the difference, the ratio, and whether it is more "
+        "than noise.",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_share,
+        metavar="SHARE",
+        help="exit with 3 when a figure is worse by more than this (5%% or 0.05) and by more than noise, when errors "
+        "increased, or when the runs cannot be compared",
+    )
+    _add_verdict_files(parser)
+    return parser
+
+
+def _leaderboard() -> argparse.ArgumentParser:
+    parser = _parser(
+        "llm-report leaderboard", "LLMPerf's two tables over many endpoints, the best one of each table first."
+    )
+    parser.add_argument("--concurrency", type=int, metavar="N", help="only the stages of this concurrency")
+    parser.add_argument(
+        "--github-summary", type=Path, metavar="FILE", help="append the tables as Markdown to this file"
+    )
+    return parser
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=name, description=description, epilog=_EXIT_CODES)
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="a run's PREFIX (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, or a folder",
+    )
+    parser.add_argument("--framework", metavar="NAME", help="framework to print, whatever the files say")
+    parser.add_argument("--model", metavar="NAME", help="model to print, whatever the files say")
+    parser.add_argument(
+        "--count-connect", action="store_true", help="add the time of connecting to TTFT and latency, as LLMPerf does"
+    )
+    return parser
+
+
+def _add_verdict_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the verdict as JUnit XML")
+    parser.add_argument(
+        "--github-summary",
+        type=Path,
+        metavar="FILE",
+        help="append what is printed to this file; a verdict goes to GitHub's job summary by itself",
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; write 5% or 0.05")
+    return value

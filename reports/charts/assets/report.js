@@ -1,0 +1,236 @@
+// The report's page: its figures, their controls, its theme. Tables are in the page already and need no script.
+"use strict";
+
+(() => {
+  const data = JSON.parse(document.getElementById("llm-data").textContent);
+  const { number, span, xy } = window.LLMCharts;
+  const PAPER_PX = 690; // the width of A4 between its margins
+  const ranks = data.labels.length;
+  const find = (id) => document.getElementById(id);
+  const when = (ids, act) => ids.forEach((id) => find(id)?.addEventListener("input", act));
+  const seconds = (value) => (value === null ? "-" : value < 0.1 ? `${number(value * 1000)} ms` : `${number(value)} s`);
+
+  // A figure whose element is missing has nothing to show (the page says why); others must still be drawn.
+  function figure(id, options, ids = []) {
+    const host = find(id);
+    if (!host) return null;
+    const chart = xy(host, { label: host.dataset.label, ...options() });
+    when(ids, () => chart.set(options()));
+    return chart;
+  }
+
+  // ---- the curve
+
+  function curve() {
+    const [metric, quantile] = [find("curve-latency").value, find("curve-figure").value];
+    const budget = parseFloat(find("curve-budget").value);
+    const latency = (point) => point.latency_s[metric][quantile];
+    const marks = budget > 0 ? [{ x: budget, label: `budget ${seconds(budget)}` }] : [];
+    const series = data.curves.map((each, k) => ({
+      name: each.name,
+      kind: "curve",
+      colour: data.curves.length === 1 ? "accent" : undefined,
+      rank: k,
+      ranks: data.curves.length,
+      x: each.points.map(latency),
+      y: each.points.map((point) => point.throughput_token_per_s),
+      labels: each.points.map((point) => point.name),
+      hollow: each.points.map((point) => point.health === "strained" || point.health === "saturated"),
+      tip: (i) => tipOf(each.points[i], metric, quantile),
+    }));
+    find("curve-best").textContent = best(series, budget, metric, quantile);
+    const name = `${data.latency_names[metric]}, ${quantile === "p50" ? "median" : quantile} (s)`;
+    return {
+      x: { label: name, log: find("curve-log").checked, zero: true },
+      y: { label: "System, output tokens/s", log: find("curve-log").checked, zero: true },
+      series,
+      marks,
+      legend: series.length > 1,
+    };
+  }
+
+  function tipOf(point, metric, quantile) {
+    return [
+      `${point.name} parallel requests`,
+      `${number(point.throughput_token_per_s)} tokens/s of the system${point.estimated ? " (from the rows)" : ""}`,
+      `${number(point.per_user_token_per_s)} tokens/s per user`,
+      `${data.latency_names[metric]} ${quantile}: ${seconds(point.latency_s[metric][quantile])}`,
+    ];
+  }
+
+  function best(series, budget, metric, quantile) {
+    if (!(budget > 0)) return "Enter a latency budget to see the best point within it.";
+    return series
+      .map((each, k) => {
+        const within = each.x
+          .map((x, i) => i)
+          .filter((i) => each.x[i] !== null && each.x[i] <= budget && each.y[i] !== null);
+        const of = series.length > 1 ? `${each.name}: ` : "";
+        if (!within.length) return `${of}No point is within ${seconds(budget)}.`;
+        const top = within.reduce((a, b) => (each.y[b] > each.y[a] ? b : a));
+        const point = data.curves[k].points[top];
+        const total =
+          point.total_token_per_s === null ? "" : ` (${number(point.total_token_per_s)} tokens/s with input)`;
+        return `${of}Best within ${seconds(budget)}: ${point.name} parallel requests, ${number(each.y[top])} output tokens/s${total}; ${data.latency_names[metric].toLowerCase()} ${quantile} ${seconds(each.x[top])}.`;
+      })
+      .join(" ");
+  }
+
+  function speeds(key, label) {
+    return () => ({
+      x: { label: "Parallel requests", zero: true },
+      y: { label, zero: true },
+      legend: data.curves.length > 1,
+      height: 260,
+      series: data.curves.map((each, k) => ({
+        name: each.name,
+        kind: "curve",
+        colour: data.curves.length === 1 ? "accent" : undefined,
+        rank: k,
+        ranks: data.curves.length,
+        x: each.points.map((point) => point.concurrency),
+        y: each.points.map((point) => point[key]),
+        labels: each.points.map((point) => number(point[key])),
+      })),
+    });
+  }
+
+  // ---- distributions
+
+  function distribution() {
+    const each = data.distributions.find((one) => one.key === find("distribution-latency").value);
+    const log = find("distribution-log").checked;
+    const histogram = find("distribution-view").value === "histogram";
+    const bins = log ? each.log : each.linear;
+    const shared = (k) => ({ name: data.labels[k], rank: k, ranks });
+    const cumulative = (one, k) => ({
+      ...shared(k),
+      kind: "step",
+      x: one.x,
+      y: one.y,
+      tip: (i) => [`${number(one.y[i] * 100)} % within ${seconds(one.x[i])}`, `of ${one.n} requests`],
+    });
+    const bars = (shares, k) => ({
+      ...shared(k),
+      kind: "area",
+      // A step holds from its border to the next one; the last border ends the last bin.
+      x: shares.length ? bins.borders : [],
+      y: shares.length ? [...shares, 0] : [],
+      tip: (i) => [
+        i < shares.length
+          ? `${number(shares[i] * 100)} % from ${seconds(bins.borders[i])} to ${seconds(bins.borders[i + 1])}`
+          : "the longest",
+      ],
+    });
+    return {
+      x: { label: `${each.name} (${each.unit})`, log },
+      y: { label: histogram ? "Share of the requests" : "Share within this time", zero: true, most: 1 },
+      series: histogram ? bins.shares.map(bars) : each.cumulative.map(cumulative),
+    };
+  }
+
+  // ---- requests over time
+
+  function timeline() {
+    const each = data.timelines[find("timeline-run") ? Number(find("timeline-run").value) : 0];
+    const metric = find("timeline-latency").value;
+    const shapes = { ok: "circle", unmeasured: "circle", throttled: "triangle", failed: "cross", aborted: "diamond" };
+    return {
+      x: { label: "Start of the request, since the first one", span: true },
+      y: { label: `${data.latency_names[metric]} (s)`, log: find("timeline-log").checked, zero: true },
+      bands: each.stages.map(([from, to, label]) => ({ from, to, label })),
+      series: each.outcomes.map((outcome) => ({
+        name: `${outcome.name} (${outcome.count.toLocaleString("en")})`,
+        kind: "points",
+        colour: outcome.key,
+        shape: shapes[outcome.key],
+        size: outcome.key === "ok" || outcome.key === "unmeasured" ? 2.5 : 4,
+        floor: true,
+        x: outcome.started_s,
+        y: outcome[metric],
+        tip: (i) => [
+          `after ${span(outcome.started_s[i])}, ${outcome.concurrency[i] ?? "?"} parallel requests`,
+          outcome[metric][i] === null ? "no such time" : seconds(outcome[metric][i]),
+        ],
+      })),
+    };
+  }
+
+  // ---- points with a line through them
+
+  function withLines(scatters, axes, line, residual) {
+    const points = scatters.map((each, k) => ({
+      name: data.labels[k],
+      rank: k,
+      ranks,
+      kind: "points",
+      x: each.x,
+      y: residual ? each.x.map((x, i) => each.y[i] - line(k, x)) : each.y,
+    }));
+    const lines = scatters.flatMap((each, k) => {
+      const ends = [each.x[0], each.x.at(-1)];
+      const [low, high] = [line(k, ends[0]), line(k, ends[1])];
+      if (residual || low === null || !Number.isFinite(low)) return [];
+      return [{ name: data.labels[k], rank: k, ranks, kind: "line", quiet: true, x: ends, y: [low, high] }];
+    });
+    return { ...axes, series: [...points, ...lines] };
+  }
+
+  function input() {
+    const log = find("input-log").checked;
+    const line = (k, x) => data.inputs[k].line.constant + data.inputs[k].line.slope * x;
+    const fitted = (k, x) => (data.inputs[k].line.constant === null ? null : line(k, x));
+    return withLines(
+      data.inputs,
+      { x: { label: "Input tokens" }, y: { label: "Time to first token (s)", log } },
+      fitted,
+      false,
+    );
+  }
+
+  function model() {
+    const residual = find("model-view").value === "residuals";
+    const fitted = (k, x) =>
+      data.models[k].ttft_s === null ? null : data.models[k].ttft_s + data.models[k].tpot_s * (x - 1);
+    const y = { label: residual ? "Measured minus modelled latency (s)" : "End-to-end latency (s)", zero: !residual };
+    return {
+      ...withLines(data.outputs, { x: { label: "Output tokens" }, y }, fitted, residual),
+      marks: residual ? [{ y: 0, label: "as the model says", colour: "soft" }] : [],
+    };
+  }
+
+  // ---- theme and paper
+
+  const root = document.documentElement;
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+
+  function theme(name) {
+    if (name) root.dataset.theme = name;
+    else delete root.dataset.theme;
+    find("theme").textContent = dark() ? "Light" : "Dark";
+    window.LLMCharts.refresh();
+  }
+
+  find("theme").addEventListener("click", () => theme(dark() ? "light" : "dark"));
+  find("print").addEventListener("click", () => window.print());
+  system.addEventListener("change", () => theme(root.dataset.theme));
+  let before;
+  window.addEventListener("beforeprint", () => {
+    before = root.dataset.theme;
+    root.dataset.theme = "light";
+    window.LLMCharts.refresh(PAPER_PX);
+  });
+  window.addEventListener("afterprint", () => theme(before));
+
+  figure("curve-chart", curve, ["curve-latency", "curve-figure", "curve-budget", "curve-log"]);
+  figure("system-chart", speeds("throughput_token_per_s", "System, output tokens/s"));
+  figure("user-chart", speeds("per_user_token_per_s", "One user, tokens/s"));
+  figure("distribution-chart", distribution, ["distribution-latency", "distribution-view", "distribution-log"]);
+  figure("timeline-chart", timeline, ["timeline-run", "timeline-latency", "timeline-log"]);
+  figure("model-chart", model, ["model-view"]);
+  figure("input-chart", input, ["input-log"]);
+  theme();
+  find("unscripted").remove();
+  root.dataset.drawn = "";
+})();

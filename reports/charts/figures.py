@@ -1,0 +1,69 @@
+"""All figures of a report as data: what the page draws, what the image files draw, and the same in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.charts.curve import LATENCY_NAMES, Curve, curves
+from reports.charts.distributions import Distribution, distributions
+from reports.charts.timeline import Scatter, Timeline, input_scatters, output_scatters, timelines
+from reports.grouping import Group
+from reports.latency_model import LatencyModel, latency_models
+from reports.notes import labels
+from reports.run import Run
+from reports.sizing import StagePoint
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures; lists named after groups are in the order of ``labels``."""
+
+    labels: list[str]
+    curves: list[Curve]
+    distributions: list[Distribution]
+    timelines: list[Timeline]
+    inputs: list[Scatter]
+    outputs: list[Scatter]
+    models: list[LatencyModel]
+
+
+def figures(runs: Sequence[Run], groups: Sequence[Group], stages: Sequence[StagePoint]) -> Figures:
+    """The figures of some runs, their groups and the rates of these."""
+    names = [label or "all requests" for label in labels(groups)]
+    return Figures(
+        labels=names,
+        curves=curves(groups, names, stages),
+        distributions=distributions(groups),
+        timelines=timelines(runs),
+        inputs=input_scatters(groups),
+        outputs=output_scatters(groups),
+        models=latency_models(groups),
+    )
+
+
+def as_json(made: Figures) -> str:
+    """The figures as JSON that may stand inside a ``<script>`` element of a page, whatever the texts in it say."""
+    payload = dataclasses.asdict(made)
+    payload["latency_names"] = LATENCY_NAMES
+    for curve, source in zip(payload["curves"], made.curves, strict=True):
+        for point, its_source in zip(curve["points"], source.points, strict=True):
+            point["name"] = its_source.name
+    text = json.dumps(_finite(payload), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for char in "<>&\u2028\u2029":  # so neither </script> nor <!-- can be in it
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value

@@ -1,0 +1,140 @@
+"""Requests over time, by what became of them, and time to first token against the length of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pandas import DataFrame, Series
+
+from reports.charts.samples import Floats, Places, evenly, short, thinned
+from reports.grouping import INPUT_TOKENS, TTFT, Group
+from reports.latency_model import Line, paired, robust_line, tokens_and_latency
+from reports.run import Run
+
+OUTCOMES = {
+    "ok": "succeeded",
+    "unmeasured": "succeeded outside the measured phase",
+    "throttled": "throttled",
+    "failed": "failed",
+    "aborted": "aborted by the end of the stage or test",
+}
+POINTS = 12_000  # of one figure: drawn in about 30 ms
+_THROTTLED = ("429", "throttlingexception")
+_RARE = 3000  # outcomes other than success are all drawn up to this many of each
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The requests of one outcome: all of them counted, some or all drawn. A latency that is missing is ``None``."""
+
+    key: str
+    name: str
+    count: int
+    started_s: list[float | None]
+    e2e: list[float | None]
+    ttft: list[float | None]
+    concurrency: list[float | None]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One run: its requests by start, in seconds since the first of them, and where its stages lie."""
+
+    run: str
+    total: int
+    shown: int
+    outcomes: list[Outcome]
+    stages: list[tuple[float, float, str]]
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Points of one group and the robust line through all of them."""
+
+    total: int
+    x: list[float | None]
+    y: list[float | None]
+    line: Line
+
+
+def timelines(runs: Sequence[Run]) -> list[Timeline]:
+    """The timeline of every run whose rows say when requests started."""
+    dated = [run for run in runs if run.requests["started_at"].notna().any()]
+    return [_timeline(run, POINTS // len(dated)) for run in dated]
+
+
+def input_scatters(groups: Sequence[Group]) -> list[Scatter]:
+    """Time to first token against input tokens."""
+    return [
+        _scatter(*paired(group.values(INPUT_TOKENS, group.ok), group.values(TTFT, group.ok)), len(groups))
+        for group in groups
+    ]
+
+
+def output_scatters(groups: Sequence[Group]) -> list[Scatter]:
+    """Latency against output tokens: what the latency model is fitted to."""
+    return [_scatter(*tokens_and_latency(group), len(groups)) for group in groups]
+
+
+def outcome_of(rows: DataFrame) -> Series:
+    """The outcome of every row, as a key of ``OUTCOMES``."""
+    code = rows["error_code"].str.lower()
+    found = Series("failed", index=rows.index)
+    fine = code.isin(["", "buffered"])
+    found[code.isin(_THROTTLED) | (rows["http_status"] == 429).fillna(False)] = "throttled"
+    found[fine] = "unmeasured"
+    found[fine & (rows["measured"] == 1)] = "ok"
+    found[code == "aborted"] = "aborted"
+    return found
+
+
+def _timeline(run: Run, limit: int) -> Timeline:
+    rows = run.requests[run.requests["started_at"].notna()]
+    rows = rows.sort_values(["started_at", "request_id", "end_to_end_latency_s"], kind="stable")
+    since_s = (rows["started_at"] - rows["started_at"].iloc[0]).to_numpy(dtype=np.float64)
+    e2e, ttft, level = (
+        rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        for name in ("end_to_end_latency_s", "ttft_s", "concurrency")
+    )
+    outcome = outcome_of(rows).to_numpy()
+    drawn: dict[str, Places] = {}
+    for key in reversed(OUTCOMES):  # the rare ones first: what they leave is for the successful
+        places = np.flatnonzero(outcome == key)
+        left = max(limit // 4, limit - sum(map(len, drawn.values())))
+        room = min(_RARE, left) if key not in ("ok", "unmeasured") else left // (2 if key == "unmeasured" else 1)
+        heights = np.where(np.isfinite(e2e[places]), e2e[places], 0.0)
+        drawn[key] = places[thinned(since_s[places], heights, room)]
+    outcomes = [
+        Outcome(
+            key=key,
+            name=name,
+            count=int((outcome == key).sum()),
+            started_s=[round(float(value), 3) for value in since_s[drawn[key]]],
+            e2e=short(e2e[drawn[key]]),
+            ttft=short(ttft[drawn[key]]),
+            concurrency=short(level[drawn[key]]),
+        )
+        for key, name in OUTCOMES.items()
+    ]
+    shown = sum(map(len, drawn.values()))
+    return Timeline(run.name, len(rows), shown, [each for each in outcomes if each.count], _stages(rows, since_s))
+
+
+def _stages(rows: DataFrame, since_s: Floats) -> list[tuple[float, float, str]]:
+    """Where each stage lies, from the start of its first to the start of its last request."""
+    starts = DataFrame({"stage": rows["stage"], "concurrency": rows["concurrency"], "at": since_s})
+    spans = starts.dropna().groupby("stage").agg({"at": ["min", "max"], "concurrency": "max"})
+    return [
+        (round(float(first), 3), round(float(last), 3), f"{int(level)}")
+        for first, last, level in spans.itertuples(index=False)
+    ]
+
+
+def _scatter(x: Floats, y: Floats, sharers: int) -> Scatter:
+    limit = max(200, POINTS // max(1, sharers))
+    places = thinned(x, y, limit)
+    if len(places) > 2 * limit:
+        places = places[evenly(len(places), limit)]
+    return Scatter(len(x), short(x[places]), short(y[places]), robust_line(x, y))

@@ -1,0 +1,57 @@
+"""The report's own Markdown as HTML, so that what report.md decides is said in the page in the same words.
+
+Knows what ``md_text`` writes and no more: headings, aligned tables, lists, paragraphs, ``**`` and backticks.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+
+from reports.html_elements import Markup, element, joined, listed, table
+
+_CELL = re.compile(r"(?<!\\)\|")
+_STRONG = re.compile(r"\*\*(.+?)\*\*")
+_CODE = re.compile(r"`([^`]+)`")
+
+
+def as_html(text: str, *, headings: bool = True) -> Markup:
+    """The blocks of a text, one after the other."""
+    title = ""
+    made = []
+    for block in _blocks(text):
+        if block.startswith("#"):
+            title = _plain(block.lstrip("# "))
+            if headings:
+                made.append(element("h3", _inline(block.lstrip("# "))))
+        elif block.startswith("|"):
+            made.append(_table(title, block))
+        elif block.startswith("- "):
+            items = re.split(r"\n(?=- )", block)
+            made.append(listed(_inline(" ".join(item[2:].split())) for item in items))
+        else:
+            made.append(element("p", _inline(" ".join(block.split()))))
+    return joined(made)
+
+
+def _blocks(text: str) -> Iterator[str]:
+    yield from (block.strip("\n") for block in re.split(r"\n\s*\n", text) if block.strip())
+
+
+def _table(title: str, block: str) -> Markup:
+    lines = [[cell.strip() for cell in _CELL.split(line.strip()[1:-1])] for line in block.splitlines()]
+    header, _, *rows = lines
+    return table(
+        title, [_plain(name) for name in header], [[_inline(cell) for cell in row] for row in rows], titled=True
+    )
+
+
+def _inline(text: str) -> Markup:
+    safe = html.escape(_plain(text))
+    return Markup(_STRONG.sub(r"<strong>\1</strong>", _CODE.sub(r"<code>\1</code>", safe)))
+
+
+def _plain(text: str) -> str:
+    """The text before ``md_text.escaped`` made it fit for Markdown."""
+    return text.replace("\\|", "|").replace("&lt;", "<")

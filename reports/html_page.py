@@ -1,0 +1,140 @@
+"""``report.html``: the whole report in one file that needs no network.
+
+The tables are plain HTML and work by themselves; the script draws the figures.
+
+The page forbids itself every request and every script but its own by a content security policy, so that a message from
+a server could do nothing even if it were not escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING
+
+from reports.charts.assets import REPORT_SCRIPTS, REPORT_STYLES, asset
+from reports.charts.figures import as_json, figures
+from reports.html_elements import Markup, element, escaped, joined, listed, section, table
+from reports.html_markdown import as_html
+from reports.html_outcomes import errors_section, excluded_section, figures_section
+from reports.html_sections import curve_section, distribution_section, input_section, model_section, timeline_section
+from reports.html_verdict import configuration, verdict
+from reports.report_md import decisions
+from reports.verdict_md import intervals_section, knee_section
+
+if TYPE_CHECKING:
+    from reports.report import Content
+
+FILE_NAME = "report.html"
+_UNSCRIPTED = "Figures are drawn by a script, which does not run here. All tables are complete without it."
+_PARTS = {
+    "decisions": "Decisions",
+    "tables": "Tables",
+    "curve": "Throughput and latency",
+    "distribution": "Distributions",
+    "timeline": "Over time",
+    "model": "Latency model",
+    "input": "Input length",
+    "errors": "Errors",
+    "excluded": "Exclusions",
+    "configuration": "Run",
+    "intervals": "Intervals",
+    "figures": "All figures",
+}
+
+
+def files(content: Content) -> dict[str, str]:
+    """The files of this format: name and text."""
+    return {FILE_NAME: page(content)}
+
+
+def page(content: Content) -> str:
+    """The page as text."""
+    made = figures(content.runs, content.groups, content.points)
+    title = f"LLM load test: {', '.join(run.name for run in content.runs[:3])}"
+    body = joined(
+        [
+            _top(content),
+            verdict(content, made.labels),
+            _decisions(content),
+            _tables(content),
+            curve_section(made),
+            distribution_section(made),
+            timeline_section(made),
+            model_section(made),
+            input_section(made),
+            errors_section(content, made.labels),
+            excluded_section(content, made.labels),
+            configuration(content),
+            section("intervals", "95 % intervals", as_html(intervals_section(content.groups), headings=False)),
+            figures_section(content),
+        ]
+    )
+    script = "\n".join(asset(name) for name in REPORT_SCRIPTS)
+    style = "\n".join(asset(name) for name in REPORT_STYLES)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escaped(title)}</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body class="llm">
+<main class="page">
+{body}
+</main>
+<script type="application/json" id="llm-data">{as_json(made)}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _top(content: Content) -> Markup:
+    models = sorted({group.model for group in content.groups if group.model})
+    names = ", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
+    buttons = Markup(
+        '<div><button type="button" id="theme">Dark</button> <button type="button" id="print">Print</button></div>'
+    )
+    links = (element("a", title, href=f"#{name}") for name, title in _PARTS.items())
+    return joined(
+        [
+            element("div", joined([element("h1", f"LLM load test: {names or '-'}"), buttons]), class_="top"),
+            element("nav", listed(links, class_=""), aria_label="Sections"),
+            element("p", _UNSCRIPTED, id="unscripted"),
+        ]
+    )
+
+
+def _decisions(content: Content) -> Markup:
+    said = "\n".join(filter(None, [decisions(content), knee_section(content.points)]))
+    nothing = (
+        "Nothing was asked (--slo, --fail-on and --prices ask), and a knee takes three levels of parallel requests."
+    )
+    return section("decisions", "Decisions", as_html(said) if said else element("p", nothing, class_="soft"))
+
+
+def _tables(content: Content) -> Markup:
+    parts: list[object] = []
+    said: set[str] = set()
+    for place, each in enumerate(content.tables):
+        fresh = [note for note in each.notes if note not in said]
+        said.update(fresh)
+        parts += [
+            element("h3", each.title),
+            table(each.title, each.header, each.cells, id_=f"llmperf-{place + 1}", titled=True),
+            listed([*fresh, *(("See the notes above.",) if len(fresh) < len(each.notes) else ())]),
+        ]
+    return section("tables", "LLMPerf's tables", *parts)
+
+
+def _policy(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )

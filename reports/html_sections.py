@@ -1,0 +1,271 @@
+"""The sections of the page that show figures: each a chart, what it shows in words, and the same as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reports.charts.curve import LATENCY_NAMES, WORDS_PER_TOKEN, Curve
+from reports.charts.figures import Figures
+from reports.charts.samples import drawn
+from reports.charts.timeline import Scatter
+from reports.html_elements import (
+    Markup,
+    check,
+    choice,
+    controls,
+    element,
+    figure,
+    folded,
+    joined,
+    number,
+    section,
+    table,
+)
+
+_FIGURE_NAMES = {"p50": "median", "p95": "95th percentile", "p99": "99th percentile"}
+
+
+def curve_section(figures: Figures) -> Markup:
+    """Throughput against latency, with a budget line and the best point within it."""
+    budget = element(
+        "label",
+        joined(
+            [
+                "Latency budget (s)",
+                Markup('<input type="number" id="curve-budget" min="0" step="any" inputmode="decimal">'),
+            ]
+        ),
+    )
+    return section(
+        "curve",
+        "Throughput and latency",
+        controls(
+            choice("curve-latency", "Latency", LATENCY_NAMES),
+            choice("curve-figure", "Figure", _FIGURE_NAMES),
+            budget,
+            check("curve-log", "logarithmic"),
+        ),
+        element("output", "", id="curve-best", for_="curve-budget curve-latency curve-figure"),
+        figure("curve-chart", joined(map(_curve_in_words, figures.curves), " "), *_curve_notes(figures)),
+        speed_table(figures),
+    )
+
+
+def speed_table(figures: Figures) -> Markup:
+    """The system's throughput and one user's speed side by side."""
+    several = len(figures.curves) > 1
+    header = (
+        *(("Curve",) if several else ()),
+        "Parallel requests",
+        "Client",
+        "System, output tokens/s",
+        "System, input + output tokens/s",
+        "Requests/s",
+        "User, tokens/s",
+        "User, words/min",
+        "E2E median (s)",
+        "TTFT median (s)",
+        "TPOT median (ms)",
+    )
+    rows = [
+        [
+            *((curve.name,) if several else ()),
+            "?" if point.concurrency is None else point.concurrency,
+            point.health or "-",
+            number(point.throughput_token_per_s, 1) + (" *" if point.estimated else ""),
+            number(point.total_token_per_s, 1),
+            number(point.requests_per_s, 2),
+            number(point.per_user_token_per_s, 1),
+            number(point.words_per_minute),
+            number(point.latency_s["e2e"]["p50"], 3),
+            number(point.latency_s["ttft"]["p50"], 3),
+            number(point.latency_s["tpot"]["p50"] * 1000, 2),
+        ]
+        for curve in figures.curves
+        for point in curve.points
+    ]
+    said = (
+        "A user's speed is 1 / median TPOT, the pace at which an answer streams. Words are counted as "
+        f"{WORDS_PER_TOKEN} per token, the usual factor for English: other languages and code differ."
+    )
+    charts = joined(
+        [
+            figure("system-chart", "Output tokens per second of the whole system, against parallel requests."),
+            figure("user-chart", "Tokens per second that one user sees, against parallel requests."),
+        ]
+    )
+    return joined(
+        [
+            table("The system's throughput and one user's speed", header, rows, id_="speed"),
+            element("p", said, class_="soft"),
+            element("div", charts, class_="pair"),
+        ]
+    )
+
+
+def distribution_section(figures: Figures) -> Markup:
+    """How a latency is distributed in each stage."""
+    names = {each.key: each.name for each in figures.distributions}
+    if not names:
+        return section("distribution", "Distributions", element("p", "No latency was measured."))
+    points = {curve_point.label: curve_point for curve in figures.curves for curve_point in curve.points}
+    first = figures.distributions[0]
+    words = f"{first.name}: " + "; ".join(
+        f"{label}: median {number(points[label].latency_s[first.key]['p50'], 3)} s, "
+        f"99th percentile {number(points[label].latency_s[first.key]['p99'], 3)} s"
+        for label in figures.labels
+        if label in points
+    )
+    return section(
+        "distribution",
+        "Distributions",
+        controls(
+            choice("distribution-latency", "Latency", names),
+            choice("distribution-view", "View", {"cumulative": "cumulative (ECDF)", "histogram": "histogram"}),
+            check("distribution-log", "logarithmic", checked=_wide(figures)),
+        ),
+        figure("distribution-chart", f"{words}.", "Successful measured requests, all of them counted."),
+    )
+
+
+def timeline_section(figures: Figures) -> Markup:
+    """Every request by its start and what became of it."""
+    if not figures.timelines:
+        return section(
+            "timeline", "Requests over time", element("p", "The input does not say when requests were started.")
+        )
+    parts = []
+    for each in figures.timelines:
+        counted = ", ".join(f"{outcome.count:,} {outcome.name}" for outcome in each.outcomes)
+        name = f"{each.run}: " if len(figures.timelines) > 1 else ""
+        parts.append(f"{name}{each.total:,} requests: {counted}. {drawn(each.shown, each.total)}".strip())
+    runs = {str(i): each.run for i, each in enumerate(figures.timelines)}
+    return section(
+        "timeline",
+        "Requests over time",
+        controls(
+            *((choice("timeline-run", "Run", runs),) if len(runs) > 1 else ()),
+            choice("timeline-latency", "Latency", {key: LATENCY_NAMES[key] for key in ("e2e", "ttft")}),
+            check("timeline-log", "logarithmic"),
+        ),
+        figure(
+            "timeline-chart",
+            " ".join(parts),
+            "Shaded: the stages, with their parallel requests. What has no latency stands on the floor.",
+        ),
+    )
+
+
+def model_section(figures: Figures) -> Markup:
+    """Latency taken apart into prefill and decode, with what the line does not explain."""
+    remark = ("Remark",) if any(model.problem for model in figures.models) else ()
+    header = (
+        "Stage",
+        "Requests",
+        "TTFT fitted (s)",
+        "TPOT fitted (ms)",
+        "Residual, median (ms)",
+        "Residual, p95 (ms)",
+        "Explained",
+        *remark,
+    )
+    rows = [
+        [
+            label,
+            model.n,
+            number(model.ttft_s, 3),
+            number(model.tpot_s * 1000, 2),
+            number(model.residual_p50_s * 1000, 1),
+            number(model.residual_p95_s * 1000, 1),
+            number(model.explained * 100, 0, " %"),
+            *((model.problem or "-",) if remark else ()),
+        ]
+        for label, model in zip(figures.labels, figures.models, strict=True)
+    ]
+    fitted = [(label, m) for label, m in zip(figures.labels, figures.models, strict=True) if not m.problem]
+    words = "; ".join(
+        f"{label}: {number(model.ttft_s, 3)} s + {number(model.tpot_s * 1000, 2)} ms per token"
+        for label, model in fitted
+    )
+    return section(
+        "model",
+        "Latency model",
+        element(
+            "p",
+            Markup(
+                "latency = TTFT + TPOT &times; tokens after the first, fitted to each stage: the constant is prefill "
+                "and waiting, the slope is decoding. Outliers weigh little (Huber's fit). Explained: by how much the "
+                "line makes the median deviation smaller. A large residual says that requests of one length took very "
+                "different times."
+            ),
+            class_="soft",
+        ),
+        controls(choice("model-view", "View", {"latency": "latency", "residuals": "residuals"})),
+        figure(
+            "model-chart", f"Latency against output tokens. {words or 'No line could be fitted'}.", _of(figures.outputs)
+        ),
+        table("The fitted lines", header, rows, id_="model-table"),
+    )
+
+
+def input_section(figures: Figures) -> Markup:
+    """What a longer prompt costs."""
+    header = ("Stage", "Requests", "Constant (s)", "Per 1,000 input tokens (ms)", "Remark")
+    rows = [
+        [
+            label,
+            each.total,
+            number(each.line.constant, 3),
+            number(each.line.slope * 1e6, 1),
+            each.line.problem or "-",
+        ]
+        for label, each in zip(figures.labels, figures.inputs, strict=True)
+    ]
+    words = "; ".join(
+        f"{label}: {number(each.line.slope * 1e6, 1)} ms more per 1,000 input tokens"
+        for label, each in zip(figures.labels, figures.inputs, strict=True)
+        if not each.line.problem
+    )
+    return section(
+        "input",
+        "Time to first token and input length",
+        controls(check("input-log", "logarithmic")),
+        figure(
+            "input-chart",
+            f"Time to first token against input tokens. {words or 'No line could be fitted'}.",
+            _of(figures.inputs),
+        ),
+        folded("The fitted lines", table("Robust lines through all points", header, rows)),
+    )
+
+
+def _of(scatters: Sequence[Scatter]) -> str:
+    return drawn(sum(len(each.x) for each in scatters), sum(each.total for each in scatters))
+
+
+def _curve_in_words(curve: Curve) -> str:
+    points = [point for point in curve.points if math.isfinite(point.throughput_token_per_s)]
+    if not points:
+        return f"{curve.name}: no throughput is known."
+    said = "; ".join(
+        f"{point.name}: {number(point.throughput_token_per_s)} tokens/s at {number(point.latency_s['e2e']['p50'], 2)} s"
+        for point in points
+    )
+    return f"{curve.name}, parallel requests, output tokens/s of the system and median latency: {said}."
+
+
+def _curve_notes(figures: Figures) -> list[str]:
+    points = [point for curve in figures.curves for point in curve.points]
+    notes = ["Points are labelled with the parallel requests."]
+    if any(point.health in ("strained", "saturated") for point in points):
+        notes.append("Hollow points: the client itself was strained or saturated.")
+    if any(point.estimated for point in points):
+        notes.append("* All output tokens by the time from the first start to the last end: no stages file was there.")
+    return notes
+
+
+def _wide(figures: Figures) -> bool:
+    """Whether the first distribution spans so much that a linear axis would hide most of it."""
+    borders = [border for border in figures.distributions[0].log.borders if border]
+    return bool(borders) and borders[-1] / borders[0] > 20

@@ -1,0 +1,52 @@
+"""Markdown as text: aligned tables, wrapped lists, and text from files made harmless. Knows nothing of runs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
+
+_WIDTH = 80
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int]) -> str:
+    """A table whose columns are padded just enough to stand in line; the columns in ``left`` are text."""
+    head = [escaped(name) for name in header]
+    lines = [[escaped(cell) for cell in row] for row in rows]
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    rule = ["-" * width if i in left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    return "\n".join(_line(line, widths, left) for line in [head, rule, *lines])
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """A Markdown list, wrapped for a terminal."""
+    return "\n".join(
+        textwrap.fill(
+            plain(text),
+            _WIDTH,
+            initial_indent="- ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for text in texts
+    )
+
+
+def plain(text: str) -> str:
+    """Text from files on one line, without control characters that a terminal would obey."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def escaped(text: str) -> str:
+    """Text for a cell of a table. A cell that is all code keeps its < and >."""
+    if len(text) > 2 and text[0] == text[-1] == "`" and "`" not in text[1:-1]:
+        return plain(text).replace("|", "\\|")
+    return plain(text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], left: Collection[int]) -> str:
+    padded = [
+        cell.ljust(width) if i in left else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return f"| {' | '.join(padded)} |"

@@ -1,0 +1,153 @@
+"""The figures of the page as files for pipelines: ``--plots svg`` or ``--plots png``. Same data, same colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from reports.charts.assets import colours
+from reports.charts.curve import LATENCY_NAMES
+from reports.charts.figures import Figures, figures
+from reports.charts.samples import drawn
+from reports.charts.timeline import Scatter
+from reports.latency_model import Line
+from reports.plots_drawing import Axis, Plot, Series, drawing
+from reports.plots_png import png
+from reports.plots_svg import svg
+
+if TYPE_CHECKING:
+    from reports.report import Content
+
+_SHAPES = {"ok": "circle", "unmeasured": "circle", "throttled": "triangle", "failed": "cross", "aborted": "diamond"}
+_RAMP_STOPS = 6
+_MOST_POINTS = 3000  # of one file: a vector image of 12,000 points opens slowly
+
+
+def svg_files(content: Content) -> dict[str, str]:
+    """The files of ``--plots svg``: name and text."""
+    return {f"plot_{each.name}.svg": svg(drawing(each), each.title, each.note) for each in plots(content)}
+
+
+def png_files(content: Content) -> dict[str, bytes]:
+    """The files of ``--plots png``: name and bytes."""
+    return {f"plot_{each.name}.png": png(drawing(each)) for each in plots(content)}
+
+
+def plots(content: Content) -> list[Plot]:
+    """The plots of a report; what has no data is left out."""
+    made = figures(content.runs, content.groups, content.points)
+    found = [*_curves(made), *_distributions(made), *_timelines(made), *_scatters(made)]
+    return [each for each in found if any(value is not None for series in each.series for value in series.x)]
+
+
+def ramp(place: int, count: int) -> str:
+    """The colour of one of several series in order, between the colours that charts.css declares."""
+    at = place / (count - 1) * (_RAMP_STOPS - 1) if count > 1 else 1.0
+    low = min(_RAMP_STOPS - 2, int(at))
+    stops = [colours()[f"ramp-{stop}"] for stop in (low, low + 1)]
+    ends = [[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in stops]
+    mixed = [round(a + (b - a) * (at - low)) for a, b in zip(*ends, strict=True)]
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+
+
+def _curves(made: Figures) -> Iterator[Plot]:
+    one = len(made.curves) == 1
+    for key, figure in (("e2e", "p50"), ("ttft", "p95")):
+        series = [
+            Series(
+                curve.name,
+                [_known(point.latency_s[key][figure]) for point in curve.points],
+                [_known(point.throughput_token_per_s) for point in curve.points],
+                "curve",
+                colours()["accent"] if one else ramp(k, len(made.curves)),
+                labels=[point.name for point in curve.points],
+                hollow=[point.health in ("strained", "saturated") for point in curve.points],
+            )
+            for k, curve in enumerate(made.curves)
+        ]
+        label = f"{LATENCY_NAMES[key]}, {'median' if figure == 'p50' else figure} (s)"
+        yield Plot(
+            f"curve_{key}",
+            f"Throughput against {LATENCY_NAMES[key].lower()}",
+            Axis(label, zero=True),
+            Axis("System, output tokens/s", zero=True),
+            series,
+            "Points are labelled with the parallel requests.",
+        )
+
+
+def _distributions(made: Figures) -> Iterator[Plot]:
+    for each in made.distributions:
+        borders = [border for border in each.log.borders if border]
+        series = [
+            Series(made.labels[k], one.x, one.y, "step", ramp(k, len(made.labels)))
+            for k, one in enumerate(each.cumulative)
+        ]
+        wide = bool(borders) and borders[-1] / borders[0] > 20
+        yield Plot(
+            each.key,
+            f"{each.name}: share of the requests within this time",
+            Axis(f"{each.name} ({each.unit})", log=wide),
+            Axis("Share", zero=True),
+            series,
+            "Successful measured requests.",
+        )
+
+
+def _timelines(made: Figures) -> Iterator[Plot]:
+    for place, each in enumerate(made.timelines):
+        left = _MOST_POINTS if each.shown <= _MOST_POINTS else _MOST_POINTS // len(each.outcomes)
+        series = []
+        for outcome in each.outcomes:
+            step = -(-len(outcome.started_s) // left)
+            name = f"{outcome.name} ({outcome.count:,})"
+            shape, colour = _SHAPES[outcome.key], colours()[outcome.key]
+            series.append(Series(name, outcome.started_s[::step], outcome.e2e[::step], "points", colour, shape))
+        shown = sum(len(one.x) for one in series)
+        several = len(made.timelines) > 1
+        yield Plot(
+            f"timeline_{place + 1}" if several else "timeline",
+            f"Requests over time{f', {each.run}' if several else ''}",
+            Axis("Start of the request, seconds since the first one"),
+            Axis("End-to-end latency (s)", zero=True),
+            series,
+            "" if shown >= each.total else f"{shown:,} of {each.total:,} requests are drawn; the counts are of all.",
+        )
+
+
+def _scatters(made: Figures) -> Iterator[Plot]:
+    lines = [Line(model.ttft_s - model.tpot_s, model.tpot_s, model.problem) for model in made.models]
+    yield _with_lines(
+        made,
+        "model",
+        "Latency against output tokens, with the fitted lines",
+        ("Output tokens", "End-to-end latency (s)"),
+        made.outputs,
+        lines,
+    )
+    axes = ("Input tokens", "Time to first token (s)")
+    inputs = [each.line for each in made.inputs]
+    yield _with_lines(made, "input", "Time to first token against input tokens", axes, made.inputs, inputs)
+
+
+def _with_lines(
+    made: Figures, name: str, title: str, axes: tuple[str, str], scatters: Sequence[Scatter], lines: Sequence[Line]
+) -> Plot:
+    limit = max(1, _MOST_POINTS // max(1, len(scatters)))
+    points, fits = [], []
+    for k, (each, line) in enumerate(zip(scatters, lines, strict=True)):
+        step = max(1, -(-len(each.x) // limit))
+        colour = ramp(k, len(scatters))
+        points.append(Series(made.labels[k], each.x[::step], each.y[::step], "points", colour))
+        known = [x for x in each.x if x is not None]
+        if known and not line.problem:
+            ends = [min(known), max(known)]
+            heights = [line.constant + line.slope * x for x in ends]
+            fits.append(Series(made.labels[k], ends, heights, "line", colour, quiet=True))
+    note = drawn(sum(len(one.x) for one in points), sum(each.total for each in scatters))
+    return Plot(name, title, Axis(axes[0]), Axis(axes[1], zero=True), [*points, *fits], note)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

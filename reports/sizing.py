@@ -1,0 +1,233 @@
+"""What an endpoint is good for: attainment and goodput per stage, the highest concurrency that meets, the knee.
+
+A request *meets* when it succeeded and kept to every limit (``Objectives.limits``). Attainment is the share of the
+measured requests that meet, aborted ones aside. Goodput counts only what meets: requests over the MEASURE window that
+started in it, and tokens that arrived inside it, whoever asked for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pandas import DataFrame, Series
+
+from reports.grouping import LATENCY, Group
+from reports.intervals import Interval, ratio_interval
+from reports.llmperf_results import duration_s
+from reports.objectives import Objectives, parse_objectives
+from reports.verdict import MET, MISSED, judge, metric_of, shown, worst
+
+_FLAT = 0.02  # a level whose power is within this share of the best one's is as good
+_NO_OBJECTIVES = Objectives("", ())
+
+
+@dataclass(frozen=True)
+class StagePoint:
+    """One stage as a point of the curve. NaN where the files do not say, as without times."""
+
+    group: Group
+    window_s: float
+    requests_per_s: float
+    tokens_per_s: float
+    latency_mean_s: float
+    met: int
+    judged: int
+    goodput_requests_per_s: float
+    goodput_tokens_per_s: float
+    outcome: str  # of the objectives together; "" without any
+    reasons: tuple[str, ...]
+
+    @property
+    def attainment(self) -> float:
+        """The share of requests that met all limits."""
+        return self.met / self.judged if self.judged else math.nan
+
+    @property
+    def attainment_interval(self) -> Interval:
+        """Its Wilson interval."""
+        return ratio_interval(self.met, self.judged)
+
+    @property
+    def power(self) -> float:
+        """Kleinrock's power of a system under load: throughput by latency."""
+        return self.tokens_per_s / self.latency_mean_s if self.latency_mean_s > 0 else math.nan
+
+    @property
+    def concurrency(self) -> int:
+        """The stage's users; 0 when unknown."""
+        return self.group.concurrency or 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A point of the curve, or none, and why."""
+
+    name: str
+    point: StagePoint | None
+    reasoning: tuple[str, ...]
+
+
+def stage_points(groups: Iterable[Group], objectives: Objectives | str = _NO_OBJECTIVES) -> list[StagePoint]:
+    """A point for each group that has requests."""
+    wanted = parse_objectives(objectives) if isinstance(objectives, str) else objectives
+    return [_point(group, wanted) for group in groups if len(group.measured)]
+
+
+def points_frame(points: Sequence[StagePoint]) -> DataFrame:
+    """The points as a table for a notebook."""
+    return DataFrame(
+        [
+            {
+                "run": point.group.run.name,
+                "framework": point.group.framework,
+                "model": point.group.model,
+                "stage": point.group.stage,
+                "concurrency": point.group.concurrency,
+                "requests_per_s": point.requests_per_s,
+                "tokens_per_s": point.tokens_per_s,
+                "latency_mean_s": point.latency_mean_s,
+                "attainment": point.attainment,
+                "attainment_ci_low": point.attainment_interval.low,
+                "attainment_ci_high": point.attainment_interval.high,
+                "goodput_requests_per_s": point.goodput_requests_per_s,
+                "goodput_tokens_per_s": point.goodput_tokens_per_s,
+                "power": point.power,
+                "outcome": point.outcome,
+            }
+            for point in points
+        ]
+    )
+
+
+def sweeps(points: Iterable[StagePoint]) -> list[list[StagePoint]]:
+    """The points of each endpoint in ascending concurrency: one run, framework and model at a time."""
+    found: dict[tuple[object, str, str], list[StagePoint]] = {}
+    for point in points:
+        if point.group.concurrency is not None:
+            found.setdefault((point.group.run, point.group.framework, point.group.model), []).append(point)
+    return [sorted(sweep, key=lambda point: point.concurrency) for sweep in found.values()]
+
+
+def highest(sweep: Sequence[StagePoint]) -> Choice:
+    """The highest concurrency that meets all objectives, with every lower one not missing them."""
+    name = "Highest concurrency that meets the objectives"
+    best, lines = None, []
+    for point in sweep:
+        if point.outcome == MISSED:
+            lines.append(f"{point.concurrency} does not: {'; '.join(point.reasons)}")
+            break
+        if point.outcome == MET:
+            best = point
+        else:
+            lines.append(f"{point.concurrency} is not decided: {'; '.join(point.reasons)}")
+    beyond = [p.concurrency for p in sweep if p.outcome == MET and (best is None or p.concurrency > best.concurrency)]
+    if beyond:
+        lines.append(f"{_listed(beyond)} would meet them again, above a level that does not: noise, or a cache")
+    if best is None:
+        return Choice(name, None, (f"none of {_listed(p.concurrency for p in sweep)} is shown to meet them", *lines))
+    if best is sweep[-1]:
+        lines.append("it is the highest that was measured; the limit may lie above")
+    return Choice(name, best, (f"{best.concurrency} meets them: {'; '.join(best.reasons)}", *lines))
+
+
+def knee(sweep: Sequence[StagePoint]) -> Choice:
+    """The level of the highest power, throughput by mean latency (Kleinrock): from there latency grows faster.
+
+    Below the knee more users bring more throughput than they cost in latency, in proportion; above it the reverse.
+    Among levels within 2 % of the highest power the highest concurrency is taken.
+    """
+    name = "Knee of the curve"
+    usable = [point for point in sweep if math.isfinite(point.power) and point.group.health != "saturated"]
+    if len({point.concurrency for point in usable}) < 3:
+        return Choice(name, None, ("a curve needs three levels of concurrency with an unsaturated client",))
+    top = max(point.power for point in usable)
+    chosen = [point for point in usable if point.power >= top * (1 - _FLAT)][-1]
+    powers = ", ".join(f"{p.concurrency}: {p.tokens_per_s:.4g}/{p.latency_mean_s:.3g} = {p.power:.4g}" for p in usable)
+    lines = [f"{chosen.concurrency} has the highest power, tokens/s by mean latency in s ({powers})"]
+    place = usable.index(chosen)
+    if place + 1 < len(usable):
+        after = usable[place + 1]
+        lines.append(
+            f"from {chosen.concurrency} to {after.concurrency} throughput changes by "
+            f"{_change(after.tokens_per_s, chosen.tokens_per_s)}, latency by "
+            f"{_change(after.latency_mean_s, chosen.latency_mean_s)}"
+        )
+    else:
+        whose = "the highest that was measured" if chosen is sweep[-1] else "the highest with an unsaturated client"
+        lines.append(f"it is {whose}: the curve has not bent yet, measure higher levels")
+    if place == 0:
+        lines.append("it is the lowest that was measured: the endpoint may have been full from the start")
+    return Choice(name, chosen, tuple(lines))
+
+
+def _point(group: Group, objectives: Objectives) -> StagePoint:
+    judgements = [judge(group, objective) for objective in objectives.all]
+    outcome = worst(each.outcome for each in judgements) if judgements else ""
+    reasons = tuple(dict.fromkeys(each.reason for each in judgements if each.outcome == outcome))
+    meeting = met_by(group, group.ok, objectives)
+    window_s, of_window = _window_s(group)
+    tokens_per_s, good_tokens_per_s = _token_rates(group, objectives, window_s, of_window)
+    started = group.counts.measured - group.counts.aborted
+    return StagePoint(
+        group=group,
+        window_s=window_s,
+        requests_per_s=len(group.ok) / window_s,
+        tokens_per_s=tokens_per_s,
+        latency_mean_s=group.summary(LATENCY).mean,
+        met=int(meeting.sum()),
+        judged=started,
+        goodput_requests_per_s=int(meeting.sum()) / window_s,
+        goodput_tokens_per_s=good_tokens_per_s,
+        outcome=outcome,
+        reasons=reasons,
+    )
+
+
+def met_by(group: Group, rows: DataFrame, objectives: Objectives) -> Series:
+    """Which successful requests keep to every limit.
+
+    A time per token that an answer of one token does not have is no offence; a first token at an unknown time is.
+    """
+    meeting = Series(True, index=rows.index)
+    for name, objective in objectives.limits.items():
+        values = group.values(metric_of(objective), rows)
+        kept = values <= objective.limit if objective.kind.less_is_better else values >= objective.limit
+        if not objective.inclusive:
+            kept &= values != objective.limit
+        meeting &= kept | values.isna() if name == "tpot" else kept
+    return meeting
+
+
+def _window_s(group: Group) -> tuple[float, bool]:
+    """The length to divide by, and whether it is the MEASURE window; without stages the time of the rows."""
+    stages = group.run.stages
+    known = stages[stages["stage"] == group.stage]["measure_s"].dropna() if group.stage is not None else ()
+    if len(known) and float(known.iloc[0]) > 0:  # type: ignore[union-attr]
+        return float(known.iloc[0]), True  # type: ignore[union-attr]
+    by_rows = duration_s(group)
+    return (by_rows if by_rows > 0 else math.nan), False
+
+
+def _token_rates(group: Group, objectives: Objectives, window_s: float, of_window: bool) -> tuple[float, float]:
+    """Tokens per second, of all requests and of those that meet."""
+    if of_window:
+        rows = group.run.requests
+        own = (rows["stage"] == group.stage) & (rows["model"] == group.model) & (rows["window_tokens"] > 0)
+        rows = rows[own & (rows["framework"] == group.framework)]
+        if len(rows):
+            ok = rows[rows["error_code"].isin(["", "buffered"])]
+            good = ok["window_tokens"][met_by(group, ok, objectives)]
+            return math.fsum(rows["window_tokens"]) / window_s, math.fsum(good) / window_s
+    tokens = group.ok["output_tokens"].astype("float64").fillna(0.0)
+    good = tokens[met_by(group, group.ok, objectives)]
+    return math.fsum(tokens) / window_s, math.fsum(good) / window_s
+
+
+def _change(after: float, before: float) -> str:
+    return f"{100 * (after / before - 1):+.0f} %" if before else shown(after, "")
+
+
+def _listed(levels: Iterable[int]) -> str:
+    return ", ".join(map(str, levels))

@@ -1,0 +1,179 @@
+"""The part of a report that decides, in Markdown: goodput, highest concurrency, knee, gate, intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reports.grouping import LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
+from reports.intervals import UNKNOWN, Interval, requests_for_stable, values_needed
+from reports.md_text import aligned, bullets
+from reports.notes import labels
+from reports.prices import PriceFile, chosen_points, costs
+from reports.sizing import StagePoint, highest, knee, sweeps
+from reports.statistics import ordered
+from reports.verdict import MET, MISSED, Gate, Judgement, shown
+
+_WORDS = {MET: "passed", MISSED: "FAILED"}
+_INTERVAL_METRICS = (TTFT, TPOT, LATENCY, OUTPUT_THROUGHPUT)
+_INTERVAL_FIGURES = {"median": "Median", "mean": "Mean", "p95": "P95", "p99": "P99"}
+INDEPENDENCE = (
+    "Intervals hold for independent requests. Those of a closed loop move together with the load, so the true "
+    "intervals are somewhat wider."
+)
+
+
+def objectives_section(points: Sequence[StagePoint], text: str) -> str:
+    """Attainment and goodput of every stage, then the highest concurrency that meets, with its reasons."""
+    header = ["", "Attainment", "95 % interval", "Good requests/s", "of", "Good tokens/s", "of", "Verdict"]
+    rows = [
+        [
+            label or "all requests",
+            percent(point.attainment),
+            between(point.attainment_interval, percent),
+            number(point.goodput_requests_per_s),
+            number(point.requests_per_s),
+            number(point.goodput_tokens_per_s),
+            number(point.tokens_per_s),
+            point.outcome,
+        ]
+        for label, point in zip(labels([point.group for point in points]), points, strict=True)
+    ]
+    parts = [f"## Objectives\n\n`{text}`", aligned(header, rows, left={0, 7})]
+    lines = []
+    for sweep in sweeps(points):
+        choice = highest(sweep)
+        named = f" of {sweep[0].group.run.name} {sweep[0].group.model}".rstrip() if len(sweeps(points)) > 1 else ""
+        level = "none" if choice.point is None else str(choice.point.concurrency)
+        lines.append(f"{choice.name}{named}: **{level}**. {_sentence(choice.reasoning)}")
+    return "\n\n".join([*parts, *([bullets(lines)] if lines else [])]) + "\n"
+
+
+def knee_section(points: Sequence[StagePoint]) -> str:
+    """The knee of each curve; "" when there is no curve."""
+    lines = []
+    for sweep in sweeps(points):
+        choice = knee(sweep)
+        if choice.point is not None:
+            named = f" of {sweep[0].group.run.name} {sweep[0].group.model}".rstrip() if len(sweeps(points)) > 1 else ""
+            lines.append(
+                f"{choice.name}{named}: concurrency **{choice.point.concurrency}**. {_sentence(choice.reasoning)}"
+            )
+    return f"## Knee\n\n{bullets(lines)}\n" if lines else ""
+
+
+def gate_text(verdict: Gate) -> str:
+    """The verdict, what it rests on, and why it is not better."""
+    header = ["", "Objective", "Measured", "95 % interval", "Requests", "Verdict"]
+    rows = [
+        [
+            each.label,
+            f"`{each.objective.text}`",
+            shown(each.estimate, each.objective.kind.unit),
+            between(each.interval, lambda value, unit=each.objective.kind.unit: shown(value, unit)),
+            str(each.n),
+            each.outcome,
+        ]
+        for each in verdict.judgements
+    ]
+    stage = {"all": "every stage", "best": "the best stage"}.get(verdict.stage, f"stage {verdict.stage}")
+    parts = [f"## Gate: {_WORDS.get(verdict.outcome, 'REFUSED')}", f"Judged: {stage}."]
+    if rows:
+        parts.append(aligned(header, rows, left={0, 1, 5}))
+    if verdict.reasons:
+        parts.append(bullets(f"{reason}." for reason in verdict.reasons))
+    unjudged = _failures_nobody_judges(verdict.judgements)
+    if unjudged:
+        parts.append(bullets([unjudged]))
+    return "\n\n".join(parts) + "\n"
+
+
+def cost_section(points: Sequence[StagePoint], prices: PriceFile) -> str:
+    """Costs of every stage, and of the point to run at."""
+    currency = f" ({prices.currency})" if prices.currency else ""
+    header = ["", f"Per request{currency}", "Per million output tokens", "Per hour", "Paid by"]
+    found = costs(points, prices)
+    rows = [
+        [
+            label or "all requests",
+            number(cost.per_request),
+            number(cost.per_million_output_tokens),
+            number(cost.per_hour),
+            cost.by,
+        ]
+        for label, cost in zip(labels([point.group for point in points]), found, strict=True)
+    ]
+    lines = []
+    for point, why in chosen_points(points, by_objectives=any(point.outcome for point in points)):
+        cost = found[list(points).index(point)]
+        lines.append(
+            f"At concurrency {point.concurrency} ({why}): {number(cost.per_request)} per request, "
+            f"{number(cost.per_million_output_tokens)} per million output tokens, {number(cost.per_hour)} per hour."
+        )
+    unpriced = sorted({cost.point.group.model or "-" for cost in found if cost.by == "no price"})
+    if unpriced:
+        lines.append(f"The price file has no price for {', '.join(unpriced)}.")
+    lines.append("Only requests that succeeded are counted, at the rate at which this stage made them.")
+    return f"## Costs\n\n{aligned(header, rows, left={0, 4})}\n\n{bullets(lines)}\n"
+
+
+def intervals_section(groups: Sequence[Group]) -> str:
+    """95 % intervals of the figures of every stage, and how many requests a stable P99 takes."""
+    header = ["", "", *_INTERVAL_FIGURES.values(), "Requests for a stable P99"]
+    rows = []
+    for group, label in zip(groups, labels(groups), strict=True):
+        for metric in _INTERVAL_METRICS:
+            figures = group.summary(metric)
+            if not figures.n:
+                continue
+            needed = requests_for_stable(ordered(group.values(metric, group.ok)), 0.99)
+            cells = [
+                f"{number(getattr(figures, name))} ({between(figures.intervals.get(name, UNKNOWN), number)})"
+                for name in _INTERVAL_FIGURES
+            ]
+            rows.append([label or "all requests", metric.name, *cells, "-" if needed is None else str(needed)])
+    if not rows:
+        return ""
+    notes = [
+        f"? is an end that the sample is too small for: a P99 needs {values_needed(0.99)} requests to be bounded, "
+        f"a P95 {values_needed(0.95)}. Stable: the interval is within 10 % of the P99, judged by these requests.",
+        "Percentiles: order statistics, exact binomial ranks. Means: Student's t. Shares: Wilson.",
+        INDEPENDENCE,
+    ]
+    return f"## 95 % intervals\n\n{aligned(header, rows, left={0, 1})}\n\n{bullets(notes)}\n"
+
+
+def number(value: float) -> str:
+    """Three significant digits without an exponent."""
+    if not math.isfinite(value):
+        return "?" if math.isinf(value) else "-"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def percent(value: float) -> str:
+    """A share in percent."""
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def between(interval: Interval, text: object = number) -> str:
+    """Both ends; ? where the sample cannot give one."""
+    if math.isnan(interval.low):
+        return "-"
+    show = text if callable(text) else number
+    ends = [show(end) if math.isfinite(end) else "?" for end in (interval.low, interval.high)]
+    return f"{ends[0]} to {ends[1]}"
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+
+
+def _failures_nobody_judges(judgements: Sequence[Judgement]) -> str:
+    if any(each.objective.name == "errors" for each in judgements):
+        return ""
+    groups = {each.group for each in judgements}
+    failed = sum(group.counts.failed for group in groups)
+    if not failed:
+        return ""
+    total = sum(group.counts.measured for group in groups)
+    return f"{failed} of {total} requests failed and no objective speaks of errors; add one such as errors<0.01."

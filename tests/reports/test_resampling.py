@@ -1,0 +1,111 @@
+"""Comparing two runs of one process: how often it cries wolf, with requests that remember each other."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import signal, stats
+
+from llm_users.quantile import quantile
+from reports import resampling
+from reports.resampling import above, cut, difference_interval, drawn_spreads, holm, memory, permutation_p, sums
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@pytest.fixture(autouse=True)
+def fewer_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "PERMUTATIONS", 999)
+    resampling._labellings.cache_clear()
+
+
+def one_run(dice: np.random.Generator, n: int, users: int, shared: float) -> Floats:
+    """Latencies of a closed loop: lognormal, a share of their variance with a memory of one request per user."""
+    rho = math.exp(-1 / users)
+    steps = dice.standard_normal(n + 200)
+    common = signal.lfilter([math.sqrt(1 - rho**2)], [1, -rho], steps)[200:]
+    spread = 0.5 * (math.sqrt(1 - shared) * dice.standard_normal(n) + math.sqrt(shared) * common)
+    return np.asarray(np.exp(-1.5 + spread), dtype=np.float64)
+
+
+def p_of(samples: tuple[Floats, Floats], users: int, q: float) -> float:
+    blocks = cut((len(samples[0]), len(samples[1])), users)
+    pooled = np.sort(np.concatenate(samples))
+    parts = [sums(above(values, q, pooled), first) for values, first in zip(samples, blocks.first, strict=True)]  # type: ignore[arg-type]
+    wholes = [sums(np.ones(len(values)), first) for values, first in zip(samples, blocks.first, strict=True)]
+    return permutation_p((parts[0], parts[1]), (wholes[0], wholes[1]))
+
+
+@pytest.mark.parametrize("q", [0.5, 0.95])
+@pytest.mark.parametrize(("counts", "users"), [((400, 400), 8), ((1000, 700), 16)])
+def test_false_alarms_come_at_their_rate(counts: tuple[int, int], users: int, q: float) -> None:
+    dice = np.random.default_rng(11)
+    alarms = sum(
+        p_of((one_run(dice, counts[0], users, 0.36), one_run(dice, counts[1], users, 0.36)), users, q) < 0.05
+        for _ in range(3000)
+    )
+    assert 100 * alarms / 3000 == pytest.approx(5, abs=1.5)
+
+
+def test_a_difference_is_found() -> None:
+    dice = np.random.default_rng(12)
+    found = sum(p_of((one_run(dice, 400, 8, 0.1), 1.4 * one_run(dice, 400, 8, 0.1)), 8, 0.5) < 0.05 for _ in range(100))
+    assert found > 90
+
+
+def test_intervals_of_the_ratio_cover_it() -> None:
+    dice = np.random.default_rng(13)
+    covered = 0
+    for _ in range(150):
+        samples = one_run(dice, 400, 8, 0.36), 1.3 * one_run(dice, 400, 8, 0.36)
+        blocks = cut((400, 400), 8)
+
+        def median(values: Floats) -> float:
+            return quantile(values, 0.5)  # type: ignore[arg-type]
+
+        pooled = np.sort(np.concatenate((samples[0], samples[1] / 1.3)))
+        scores = [above(v, 0.5, pooled) for v in (samples[0], samples[1] / 1.3)]  # type: ignore[arg-type]
+        parts = (sums(scores[0], blocks.first[0]), sums(scores[1], blocks.first[1]))
+        ones = (sums(np.ones(400), blocks.first[0]), sums(np.ones(400), blocks.first[1]))
+        figures = (median(np.sort(samples[0])), median(np.sort(samples[1])))
+        drawn = drawn_spreads(samples, blocks, median)
+        interval = difference_interval(figures, drawn, blocks, widened=memory(parts, ones), as_ratio=True)
+        covered += interval.low <= 1.3 <= interval.high
+    assert covered >= 133  # of 150; 142.5 are expected, and 133 or fewer of those come once in 2,000 times
+
+
+def test_holm_corrects_as_scipy_s_definition_says() -> None:
+    assert holm([0.01, 0.04, 0.03, math.nan]) == pytest.approx([0.03, 0.06, 0.06, math.nan], nan_ok=True)
+    dice = np.random.default_rng(1)
+    alarms = sum(min(holm(list(dice.random(12)))) < 0.05 for _ in range(4000))
+    assert 100 * alarms / 4000 == pytest.approx(5, abs=1.5)
+
+
+def test_permutation_agrees_with_scipy() -> None:
+    dice = np.random.default_rng(6)
+    first, second = dice.normal(size=14), dice.normal(0.9, size=12)
+
+    def difference(x: Floats, y: Floats) -> float:
+        return float(x.mean() - y.mean())
+
+    expected = stats.permutation_test((first, second), difference, n_resamples=9999, rng=1).pvalue
+    ones = np.ones(14), np.ones(12)
+    widened = memory((first, second), ones)
+    if widened == 1.0:
+        assert permutation_p((first, second), ones) == pytest.approx(float(expected), abs=0.02)
+    else:
+        assert permutation_p((first, second), ones) >= float(expected) - 0.02
+
+
+def test_blocks_are_of_one_length_and_hold_everything() -> None:
+    for counts, users in (((20, 20), 1), ((100, 5000), 16), ((1_000_000, 999_999), 64), ((150, 150), 5)):
+        blocks = cut(counts, users)
+        for count, first in zip(counts, blocks.first, strict=True):
+            lengths = np.diff([*first, count])
+            assert lengths.sum() == count
+            assert lengths.min() >= 1
+            assert lengths.max() <= max(2 * blocks.length, 2)
+        assert sum(blocks.numbers) <= 400
