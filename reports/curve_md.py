@@ -17,7 +17,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def curve_section(content: Content) -> str:
-    """One line per stage: what the system gives, what one user sees, and what that costs in latency; "" for one stage."""
+    """One line per stage: what the system gives, what one user sees, and what it takes; "" for a single stage."""
     found = curves(content.groups, labels(content.groups), content.points)
     known = [point for curve in found for point in curve.points if math.isfinite(point.throughput_token_per_s)]
     if len(known) < 2:

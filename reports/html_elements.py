@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from reports.md_text import plain
 
 NOTHING = "-"
-_LONG = 14  # letters; the name of a column that is longer may be broken, but not at every word
+_LONG = 20  # letters; the name of a column that is longer may be broken, but not at every word
 
 
 class Markup(str):
