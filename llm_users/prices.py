@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +51,13 @@ class Prices:
 
     @classmethod
     def load(cls, text: str, name: str) -> Prices:
-        """From the text of a file; raises ``PriceError`` with what is wrong."""
+        """From the text of a JSON or TOML file; raises ``PriceError`` with what is wrong.
+
+        Models that are paid by the hour (``gpu_hour``) have a price only for the report, and are left out.
+        """
         try:
-            document: Any = json.loads(text)
-            entries = document["models"]
+            document: Any = tomllib.loads(text) if name.lower().endswith(".toml") else json.loads(text)
+            entries = {k: entry for k, entry in document["models"].items() if "gpu_hour" not in entry}
             models = {str(model): _price(entry, f"{name}: {model}") for model, entry in entries.items()}
         except PriceError:
             raise

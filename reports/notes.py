@@ -22,6 +22,10 @@ _HEALTH_NOTES = {
 }
 
 
+# Notes of the load side (the manifest's) that decide whether the figures can be believed, by words they contain.
+_RUN_NOTES = ("--llm-insecure", "was lost in stage", "requests were not started")
+
+
 def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summary]) -> tuple[str, ...]:
     """The notes for a table of one metric, in a fixed order."""
     notes = Notes(groups)
@@ -36,6 +40,8 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     notes.add("Requests outside the measured phase are excluded", [_unmeasured(group) for group in groups])
     for health, text in _HEALTH_NOTES.items():
         notes.mark(text, [group.health == health for group in groups])
+    for text in _RUN_NOTES:
+        notes.add(*_said_by_the_run(text, groups))
     _add_sources(notes, metric, groups)
     notes.add(
         "Successful requests without this value are left out",
@@ -53,6 +59,12 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
         [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
     )
     return tuple(notes.lines)
+
+
+def _said_by_the_run(words: str, groups: Sequence[Group]) -> tuple[str, list[str]]:
+    """A kind of note for ``Notes.add``: its heading, and each row's run's own words."""
+    said = [[note for note in group.run.manifest.get("notes", ()) if words in str(note)] for group in groups]
+    return "The run notes", ["; ".join(map(str, notes)) for notes in said]
 
 
 class Notes:

@@ -61,6 +61,7 @@ ONLY_PARSED = {
     "docs/recipes.md": "hosts that cost money and want an account",
     "docs/networks.md": "needs proxies, certificates or Azure resources of one's own",
     "docs/bedrock.md": "needs an AWS account",
+    "docs/reports.md": "shows gates that fail, and needs runs of hundreds of requests; tests/reports executes them",
 }
 
 ENVIRONMENT = {
@@ -300,7 +301,16 @@ def _pairs(words: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 def _is_missing(word: str, before: str, site: Site) -> bool:
     """True for an INPUT of llm-report that does not exist in the folder."""
-    is_value = before in ("--out", "--format", "--framework", "--model")
+    is_value = before in (
+        "--out",
+        "--format",
+        "--framework",
+        "--model",
+        "--slo",
+        "--fail-on",
+        "--slo-stage",
+        "--prices",
+    )
     return not word.startswith("-") and not is_value and not list(site.folder.glob(f"{word}*"))
 
 

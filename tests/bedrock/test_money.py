@@ -49,6 +49,12 @@ def test_the_longest_name_wins() -> None:
     assert price.input == pytest.approx(2e-6)
 
 
+def test_the_reports_price_file_will_do() -> None:
+    text = 'currency = "EUR"\n[models.tiny]\ninput = 1\noutput = 2\n[models.own]\ngpu_hour = 2.5\n'
+    prices = Prices.load(text, "prices.toml")
+    assert (prices.currency, list(prices.models)) == ("EUR", ["tiny"])
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"models": {"a": {"input": 1}}}', '{"models": {"a": {"input": -1, "output": 1}}}',
