@@ -55,6 +55,10 @@ class OpenAIUser(LLMUser):
 
     @classmethod
     def prepare_process(cls, runtime: Runtime, host: str) -> None:
+        if runtime.options.api not in (None, "chat", "completions"):
+            raise ValueError(
+                f"--llm-api {runtime.options.api} is Bedrock's (locustfiles/bedrock.py); here: chat, completions"
+            )
         cls._client(runtime, host)
 
     def chat(

@@ -176,6 +176,12 @@ def test_bad_options_are_refused_with_exit_code_2(locust: Locust, simulator: Sim
         assert "Traceback" not in done.err
 
 
+def test_an_api_of_another_kind_of_endpoint_is_refused(locust: Locust, simulator: Simulator) -> None:
+    done = locust.run("--host", simulator.url, "--llm-sweep", "1", "--llm-api", "converse")
+    assert done.code == 2
+    assert "locustfiles/bedrock.py" in done.err
+
+
 def test_no_endpoint_is_refused(locust: Locust) -> None:
     done = locust.run("--llm-sweep", "1")
     assert done.code == 2
