@@ -24,12 +24,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reports.charts.figures import Figures, figures
     from reports.comparison import Comparison, compare
     from reports.errors import InputError
     from reports.grouping import Group, groups
     from reports.inputs import load, load_all
     from reports.intervals import Interval
     from reports.junit import junit_xml, publish_gate
+    from reports.latency_model import LatencyModel, latency_models
     from reports.llmperf_tables import Table, tables
     from reports.objectives import Objectives, parse_objectives
     from reports.prices import Cost, costs, costs_frame, load_prices
@@ -47,10 +49,12 @@ __all__ = [
     "Choice",
     "Comparison",
     "Cost",
+    "Figures",
     "Gate",
     "Group",
     "InputError",
     "Interval",
+    "LatencyModel",
     "Objectives",
     "Questions",
     "Report",
@@ -61,12 +65,14 @@ __all__ = [
     "compare",
     "costs",
     "costs_frame",
+    "figures",
     "gate",
     "gate_text",
     "groups",
     "highest",
     "junit_xml",
     "knee",
+    "latency_models",
     "leaderboard",
     "load",
     "load_all",
@@ -88,10 +94,12 @@ _HOMES = {
     "Choice": "sizing",
     "Comparison": "comparison",
     "Cost": "prices",
+    "Figures": "charts.figures",
     "Gate": "verdict",
     "Group": "grouping",
     "InputError": "errors",
     "Interval": "intervals",
+    "LatencyModel": "latency_model",
     "Objectives": "objectives",
     "Questions": "report",
     "Report": "report",
@@ -102,12 +110,14 @@ _HOMES = {
     "compare": "comparison",
     "costs": "prices",
     "costs_frame": "prices",
+    "figures": "charts.figures",
     "gate": "verdict",
     "gate_text": "verdict_md",
     "groups": "grouping",
     "highest": "sizing",
     "junit_xml": "junit",
     "knee": "sizing",
+    "latency_models": "latency_model",
     "leaderboard": "ranking",
     "load": "inputs",
     "load_all": "inputs",

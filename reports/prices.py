@@ -63,7 +63,8 @@ def load_prices(path: str | Path) -> PriceFile:
     by_token = {name: entry for name, entry in models.items() if name not in machines}
     currency = str(document.get("currency", ""))
     try:
-        tokens = Prices.load(json.dumps({"currency": currency, "models": by_token}), str(path))
+        listed = json.dumps({"currency": currency, "models": by_token})
+        tokens = Prices.load(listed, str(path)) if by_token or not machines else Prices(currency, {})
     except PriceError as error:
         raise InputError(str(error)) from None
     return PriceFile(currency, tokens, machines)

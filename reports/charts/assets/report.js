@@ -38,6 +38,7 @@
       hollow: each.points.map((point) => point.health === "strained" || point.health === "saturated"),
       tip: (i) => tipOf(each.points[i], metric, quantile),
     }));
+    find("curve-best").toggleAttribute("data-hint", !(budget > 0));
     find("curve-best").textContent = best(series, budget, metric, quantile);
     const name = `${data.latency_names[metric]}, ${quantile === "p50" ? "median" : quantile} (s)`;
     return {
