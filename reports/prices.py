@@ -60,14 +60,11 @@ def load_prices(path: str | Path) -> PriceFile:
             f"{path}: not a price file ({error}). Write for example {_EXAMPLE}, per million tokens."
         ) from None
     machines = {name: _per_hour(entry, f"{path}: {name}") for name, entry in models.items() if _is_machine(entry)}
-    by_token = {name: entry for name, entry in models.items() if name not in machines}
-    currency = str(document.get("currency", ""))
     try:
-        listed = json.dumps({"currency": currency, "models": by_token})
-        tokens = Prices.load(listed, str(path)) if by_token or not machines else Prices(currency, {})
+        tokens = Prices.load(text, str(path))
     except PriceError as error:
         raise InputError(str(error)) from None
-    return PriceFile(currency, tokens, machines)
+    return PriceFile(tokens.currency, tokens, machines)
 
 
 def costs(points: Sequence[StagePoint], prices: PriceFile) -> list[Cost]:

@@ -80,8 +80,8 @@ def _saying_notes_once(tables: Iterable[Table]) -> Iterator[Table]:
 
 def _described(run: Run) -> str:
     rows = run.requests
-    measured = rows[rows["measured"] == 1]
-    succeeded = int(measured["error_code"].isin(["", "buffered"]).sum())
+    measured = rows["error_code"][rows["measured"] == 1]
+    succeeded = int(measured.isin(["", "buffered"]).sum())
     parts = [f"**{escaped(run.name)}**"]
     for column, called in (("framework", "framework"), ("model", "model"), ("api", "API")):
         names = sorted({escaped(str(name)) for name in rows[column].unique() if name})

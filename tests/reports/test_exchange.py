@@ -108,6 +108,10 @@ def test_costs_by_the_hour_of_the_machines(
     points = reports.stage_points(reports.groups([reports.load(prefix)]))
     (cost,) = reports.costs(points, reports.load_prices(prices))
     assert cost.per_hour == 10
+    prices.write_text(prices.read_text() + "[models.other]\ninput = 1\noutput = 2\n")
+    mixed = reports.load_prices(prices)
+    assert (mixed.currency, mixed.machines) == ("USD", {"tiny": 10.0})
+    assert mixed.tokens.of_model("other") is not None
     assert cost.per_request == pytest.approx(10 / 3600 / (400 / 60))
     assert cost.per_million_output_tokens == pytest.approx(10 / 3600 / (400 * 100 / 60) * 1e6)
     assert main([str(prefix), "--prices", str(prices), "--slo", "errors<0.01"]) == 0
