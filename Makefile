@@ -21,13 +21,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint
 SIMULATOR := ttft=150ms,itl=7ms,capacity=8,jitter=0.1
 SWEEP := --llm-sweep 1,2,4,8,16 --llm-requests 100 --llm-output-tokens 60,15
 
-.PHONY: help bench bench-bedrock test test-real test-web accuracy lint docs setup clean
+.PHONY: help bench bench-bedrock test test-real test-canary test-web accuracy lint docs setup clean
 
 help:
 	@echo 'make bench       sweep the simulated endpoint, print the two tables; files in $(OUT)/'
 	@echo 'make bench-bedrock  the same with the simulated Bedrock: no AWS account needed; files in $(OUT)-bedrock/'
 	@echo 'make test        the test suite'
 	@echo 'make test-real   a real model behind a real server (downloads both, as packages)'
+	@echo 'make test-canary runs everything with marked secrets and searches all output for them'
 	@echo 'make test-web    the pages in a real Chromium; screenshots in out/screenshots/'
 	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server'
 	@echo 'make lint        ruff and mypy'
@@ -56,6 +57,9 @@ test-real: $(READY)
 	@$(BIN)/python -m pytest tests/real
 
 # The browser is the system's: Debian's is installed when this runs as root, CHROMIUM=/path names another one.
+test-canary: $(READY)
+	@$(BIN)/python -m pytest tests/canary
+
 test-web: $(READY)
 	@$(PIP) --no-build-isolation --editable '.[dev,web]'
 	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || { \
