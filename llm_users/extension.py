@@ -10,6 +10,7 @@ import logging
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import gevent
 import locust
 from locust.env import Environment
 from locust.event import EventHook
@@ -114,6 +115,8 @@ class Wiring:
         if not isinstance(runner, MasterRunner):
             role = self.coordinating
             self.loading = ProcessRole(environment, role.keep, role.kept) if role else ProcessRole(environment)
+        # Locust's --run-time begins now; gevent would count it from the loop's last turn, seconds of imports ago.
+        gevent.get_hub().loop.update_now()
         hooks = environment.events
         hooks.test_start.add_listener(self._on_test_start)
         hooks.test_stopping.add_listener(self._on_test_stopping)

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import trustme
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -58,8 +60,6 @@ A_RUN = "out/run"
 # or ask this machine are run all the same.
 ONLY_PARSED = {
     "make": "each is a job of minutes, or the test suite itself; targets and variables are looked up",
-    "docs/recipes.md": "hosts that cost money and want an account",
-    "docs/networks.md": "needs proxies, certificates or Azure resources of one's own",
     "docs/bedrock.md": "needs an AWS account",
     "docs/reports.md": "shows gates that fail, and needs runs of hundreds of requests; tests/reports executes them",
 }
@@ -173,7 +173,7 @@ def run_block(block: list[Command], site: Site) -> dict[Command, Outcome]:
             continue
         # Keys are made up: nothing real is asked.
         names = [name for name, _ in command.variables] + header_variables(command)
-        site.environment = {**ENVIRONMENT, **dict.fromkeys(names, "made-up")}
+        site.environment = {**ENVIRONMENT, **dict.fromkeys(names, "made-up"), **_certificates(command, site)}
         if "--master" in command.words:
             outcomes.update(_run_distributed(command, workers, site))
         else:
@@ -292,6 +292,21 @@ def _write_files(command: Command, site: Site) -> None:
         if option in FILES and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(FILES[option])
+
+
+def _certificates(command: Command, site: Site) -> dict[str, str]:
+    """The reader's own authority and client certificate, where a command names such files."""
+    variables = {name: value for name, value in command.variables if name == "SSL_CERT_FILE"}
+    authority = trustme.CA()
+    for name in variables.values():
+        authority.cert_pem.write_to_path(str(site.folder / name))
+    for option, word in _pairs(command.words):
+        if option == "--llm-client-cert":
+            certificate, key = word.split(",")
+            client = authority.issue_cert("client.example")
+            client.cert_chain_pems[0].write_to_path(str(site.folder / certificate))
+            client.private_key_pem.write_to_path(str(site.folder / key))
+    return variables
 
 
 def _pairs(words: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -164,8 +164,11 @@ class CoordinatorRole:
         if coordinator.refused:
             return REFUSED
         writer = coordinator.writer
-        if writer is None:
+        if writer is None and not getattr(self.environment.parsed_options, "headless", False):
             return 0  # the web interface was opened and no test started
+        if writer is None:
+            logger.error("the run ended before its test began: nothing was measured; is --run-time long enough?")
+            return LOST
         lost = writer.lost()
         if lost or coordinator.incomplete:
             where = ", ".join(f"worker {w}: {n} rows" for w, n in lost.items()) or f"workers {coordinator.incomplete}"

@@ -161,6 +161,21 @@ def test_without_a_sweep_the_run_is_one_stage_of_locusts_users(locust: Locust, s
     assert all(row["error_code"] in ("", "aborted") for row in rows)
 
 
+def test_a_run_that_ends_before_its_test_begins_fails(locust: Locust, simulator: Simulator) -> None:
+    (locust.folder / "early.py").write_text(
+        "from locust import events\n"
+        "from llm_users import OpenAIUser\n"
+        "class Chat(OpenAIUser):\n"
+        "    pass\n"
+        "@events.init.add_listener\n"
+        "def leave(environment, **kwargs):\n"
+        "    environment.runner.quit()\n"
+    )
+    done = locust.run("--host", simulator.url, "-u", "1", "-t", "1s", locustfile="early.py")
+    assert done.code == 3, done.err
+    assert "nothing was measured" in done.err
+
+
 def test_bad_options_are_refused_with_exit_code_2(locust: Locust, simulator: Simulator, tmp_path: Path) -> None:
     for arguments, complaint in (
         (("--llm-sweep", "1,x"), "1,2,4,8"),
