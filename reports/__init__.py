@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reports.charts.figures import Figures, figures
     from reports.comparison import Comparison, compare
+    from reports.correctness import mismatches
     from reports.errors import InputError
     from reports.grouping import Group, groups
     from reports.inputs import load, load_all
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from reports.latency_model import LatencyModel, latency_models
     from reports.llmperf_tables import Table, tables
     from reports.objectives import Objectives, parse_objectives
+    from reports.plots import Svg, pictures
     from reports.prices import Cost, costs, costs_frame, load_prices
     from reports.ranking import leaderboard
     from reports.report import Questions, Report, report_run, report_runs
@@ -61,6 +63,7 @@ __all__ = [
     "Run",
     "StagePoint",
     "Summary",
+    "Svg",
     "Table",
     "compare",
     "costs",
@@ -78,7 +81,9 @@ __all__ = [
     "load_all",
     "load_prices",
     "markdown",
+    "mismatches",
     "parse_objectives",
+    "pictures",
     "points_frame",
     "publish_gate",
     "report_run",
@@ -106,6 +111,7 @@ _HOMES = {
     "Run": "run",
     "StagePoint": "sizing",
     "Summary": "statistics",
+    "Svg": "plots",
     "Table": "llmperf_tables",
     "compare": "comparison",
     "costs": "prices",
@@ -123,7 +129,9 @@ _HOMES = {
     "load_all": "inputs",
     "load_prices": "prices",
     "markdown": "report_md",
+    "mismatches": "correctness",
     "parse_objectives": "objectives",
+    "pictures": "plots",
     "points_frame": "sizing",
     "publish_gate": "junit",
     "report_run": "report",

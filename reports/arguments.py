@@ -76,6 +76,7 @@ def _compare() -> argparse.ArgumentParser:
         help="exit with 3 when a figure is worse by more than this (5%% or 0.05) and by more than noise, when errors "
         "increased, or when the runs cannot be compared",
     )
+    _add_pictures(parser, "comparison.md and comparison.html, with the curves of all runs overlaid")
     _add_verdict_files(parser)
     return parser
 
@@ -85,6 +86,7 @@ def _leaderboard() -> argparse.ArgumentParser:
         "llm-report leaderboard", "LLMPerf's two tables over many endpoints, the best one of each table first."
     )
     parser.add_argument("--concurrency", type=int, metavar="N", help="only the stages of this concurrency")
+    _add_pictures(parser, "leaderboard.md and leaderboard.html, with a bar chart of each table")
     parser.add_argument(
         "--github-summary", type=Path, metavar="FILE", help="append the tables as Markdown to this file"
     )
@@ -105,6 +107,16 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
         "--count-connect", action="store_true", help="add the time of connecting to TTFT and latency, as LLMPerf does"
     )
     return parser
+
+
+def _add_pictures(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"write {what} (default: no files)")
+    parser.add_argument(
+        "--plots",
+        choices=("svg", "png"),
+        help="write the figures as image files, too, for comparison.md or leaderboard.md to show (needs --out; png "
+        "needs the extra plots)",
+    )
 
 
 def _add_verdict_files(parser: argparse.ArgumentParser) -> None:

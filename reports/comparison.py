@@ -1,7 +1,7 @@
 """Run against run: per stage and figure the difference, the ratio, its interval, and whether it is more than noise.
 
 The first run is what the others are compared with. Stages are matched by concurrency (and model, when the runs share
-their models). See ``resampling`` for the method; p-values are corrected over the whole table.
+their models). See ``resampling`` for the method; p-values are corrected over the whole table, by joint shuffles.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -20,16 +20,18 @@ from reports.errors import InputError
 from reports.grouping import LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group, Metric, groups
 from reports.intervals import UNKNOWN, Interval
 from reports.resampling import (
+    NO_CHANCE,
     Blocks,
+    Chance,
     Floats,
     above,
     cut,
     difference_interval,
     drawn_rates,
     drawn_spreads,
-    holm,
+    jointly,
     memory,
-    permutation_p,
+    permutation,
     sums,
 )
 from reports.run import Run
@@ -65,11 +67,16 @@ class Difference:
     after: float
     difference_interval: Interval
     ratio_interval: Interval
-    p_alone: float
+    chance: Chance = field(repr=False)
     blocks: int
     p: float = math.nan
     outcome: str = NOISE
     reason: str = ""
+
+    @property
+    def p_alone(self) -> float:
+        """The p of this line, uncorrected."""
+        return self.chance.p
 
     @property
     def difference(self) -> float:
@@ -90,12 +97,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All differences. Without a threshold nothing is a regression."""
+    """All differences, and all stages of all runs. Without a threshold nothing is a regression."""
 
     runs: tuple[Run, ...]
     differences: tuple[Difference, ...]
     threshold: float | None
     notes: tuple[str, ...]
+    groups: tuple[Group, ...] = ()
 
     @property
     def regressions(self) -> tuple[Difference, ...]:
@@ -147,14 +155,18 @@ def compare(runs: Sequence[Run], *, threshold: float | None = None, count_connec
         raise InputError("compare needs two runs or more: the one to compare with first, then the others")
     made = [groups([run], count_connect=count_connect) for run in runs]
     differences: list[Difference] = []
+    families: list[int] = []
     notes: list[str] = []
     for other in made[1:]:
         for base_group, other_group in _matched(made[0], other, notes):
-            differences.extend(_differences(base_group, other_group))
+            found = list(_differences(base_group, other_group))
+            families += [families[-1] + 1 if families else 0] * len(found)
+            differences += found
             notes.extend(_unlike(base_group, other_group))
-    corrected = holm([each.p_alone for each in differences])
+    corrected = jointly([each.chance for each in differences], families)
     judged = [_judged(each, p, threshold) for each, p in zip(differences, corrected, strict=True)]
-    return Comparison(tuple(runs), tuple(judged), threshold, tuple(dict.fromkeys(notes)))
+    everything = tuple(group for found in made for group in found)
+    return Comparison(tuple(runs), tuple(judged), threshold, tuple(dict.fromkeys(notes)), everything)
 
 
 def _matched(base: Sequence[Group], other: Sequence[Group], notes: list[str]) -> Iterator[tuple[Group, Group]]:
@@ -248,7 +260,7 @@ def _of_quantile(
         base, other, metric.name, figure, metric.unit, *figures,
         difference_interval(figures, drawn, blocks, widened=widened),
         difference_interval(figures, drawn, blocks, widened=widened, as_ratio=True),
-        permutation_p(parts, wholes), min(blocks.numbers),
+        permutation(parts, wholes), min(blocks.numbers),
     )  # fmt: skip
 
 
@@ -258,12 +270,12 @@ def _of_errors(base: Group, other: Group, rows: tuple[DataFrame, ...], blocks: B
     shares = [float(f.sum() / e.sum()) if e.sum() else math.nan for f, e in zip(failed, ended, strict=True)]
     parts = (sums(failed[0], blocks.first[0]), sums(failed[1], blocks.first[1]))
     wholes = (sums(ended[0], blocks.first[0]), sums(ended[1], blocks.first[1]))
-    p = permutation_p(parts, wholes)
+    chance = permutation(parts, wholes)
     masked = tuple(np.where(e > 0, f, math.nan) for f, e in zip(failed, ended, strict=True))
     drawn = drawn_spreads(cast("tuple[Floats, Floats]", masked), blocks, _mean)
     interval = difference_interval((shares[0], shares[1]), drawn, blocks, widened=memory(parts, wholes))
     return Difference(
-        base, other, ERROR_RATIO, "share", "", shares[0], shares[1], interval, UNKNOWN, p, min(blocks.numbers)
+        base, other, ERROR_RATIO, "share", "", shares[0], shares[1], interval, UNKNOWN, chance, min(blocks.numbers)
     )
 
 
@@ -289,7 +301,7 @@ def _of_throughput(base: Group, other: Group, rows: tuple[DataFrame, ...], block
         base, other, SYSTEM_THROUGHPUT, "system", "tokens/s", *pair,
         difference_interval(pair, drawn, blocks, widened=widened),
         difference_interval(pair, drawn, blocks, widened=widened, as_ratio=True),
-        permutation_p(parts, wholes), min(blocks.numbers),
+        permutation(parts, wholes), min(blocks.numbers),
     )  # fmt: skip
 
 
@@ -303,7 +315,7 @@ def _lasting(starts: Floats, first: Sequence[int]) -> Floats:
 
 def _refused(base: Group, other: Group, reason: str) -> Difference:
     return Difference(
-        base, other, "all", "", "", math.nan, math.nan, UNKNOWN, UNKNOWN, math.nan, 0, outcome=REFUSED, reason=reason
+        base, other, "all", "", "", math.nan, math.nan, UNKNOWN, UNKNOWN, NO_CHANCE, 0, outcome=REFUSED, reason=reason
     )
 
 
@@ -341,6 +353,11 @@ def _unlike(base: Group, other: Group) -> Iterator[str]:
     for group in (base, other):
         if group.health == "strained":
             yield f"The client of {group.run.name} was strained{level}."
+        counts = group.counts
+        if counts.throttled:
+            yield (
+                f"Of the {counts.failed} failed requests of {group.run.name}{level}, {counts.throttled} were throttled."
+            )
     rounds = min(len(base.measured), len(other.measured)) / max(base.concurrency or 1, 1)
     if rounds < 24:
         yield (

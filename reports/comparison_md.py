@@ -12,8 +12,9 @@ from reports.verdict import REFUSED as NOT_DECIDED
 from reports.verdict_md import between, number
 
 METHOD = (
-    "p: how often blocks of time, shuffled between both runs, differ as much by chance; corrected for all lines "
-    f"(Holm). Below {LEVEL:g} it is more than noise. Intervals: 95 %, by drawing blocks, each line on its own."
+    "p: how often blocks of time, shuffled between both runs, differ as much by chance in any line of this table "
+    f"(Westfall and Young). Below {LEVEL:g} it is more than noise. Intervals: 95 %, by drawing blocks, each line on "
+    "its own."
 )
 ONE_RUN = (
     "Both sides are single runs: what changes from run to run (another machine, another hour) is not in the noise. "

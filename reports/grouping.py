@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame, Series
 
-from llm_users.record import REQUEST_COLUMNS
+from llm_users.record import REQUEST_COLUMNS, THROTTLED
 from reports.run import Run
 from reports.statistics import Summary, summarize
 
@@ -38,15 +38,22 @@ class Metric:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the requests of a group."""
+    """What became of the requests of a group. ``failed`` has the throttled ones among them, as in the stages file."""
 
     rows: int
     measured: int
     ok: int
     failed: int
+    throttled: int
     aborted: int
-    errors: tuple[tuple[str, int], ...]  # code and count, most frequent first, without aborted
+    errors: tuple[tuple[str, int], ...]  # code and count, most frequent first, without aborted and throttled
+    throttles: tuple[tuple[str, int], ...]
     unmeasured_phases: tuple[tuple[str, int], ...]
+
+    @property
+    def failed_otherwise(self) -> int:
+        """Failed, and not because the endpoint would not take more."""
+        return self.failed - self.throttled
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +88,15 @@ class Group:
 def groups(runs: Iterable[Run], *, count_connect: bool = False) -> list[Group]:
     """The groups of the runs: in the order of the runs, then by stage, concurrency, framework and model."""
     return [group for run in runs for group in _groups_of(run, count_connect)]
+
+
+def throttled(rows: DataFrame) -> Series:
+    """Which rows the endpoint refused because it was asked for too much."""
+    code = rows["error_code"]
+    # Of the few different codes, not of a million texts.
+    codes = [each for each in code.unique() if str(each).lower() in THROTTLED]
+    by_status = (rows["http_status"] == 429).fillna(value=False).astype(bool)
+    return code.isin(codes) | (by_status & ~code.isin(["", "buffered", "aborted"]))
 
 
 def _column(name: str) -> Metric:
@@ -197,13 +213,16 @@ def _counts(rows: DataFrame, measured: DataFrame) -> Counts:
     codes = measured["error_code"]
     ok = int(codes.isin(["", "buffered"]).sum())
     aborted = int((codes == "aborted").sum())
+    refused = throttled(measured)
     return Counts(
         rows=len(rows),
         measured=len(measured),
         ok=ok,
         failed=len(measured) - ok - aborted,
+        throttled=int(refused.sum()),
         aborted=aborted,
-        errors=_frequencies(codes[~codes.isin(["", "buffered", "aborted"])]),
+        errors=_frequencies(codes[~codes.isin(["", "buffered", "aborted"]) & ~refused]),
+        throttles=_frequencies(codes[refused]),
         unmeasured_phases=_frequencies(rows["phase"][rows["measured"] != 1]),
     )
 

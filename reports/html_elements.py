@@ -119,9 +119,11 @@ def figure(identity: str, words: str, *captions: str) -> Markup:
     return element("figure", joined([chart(identity, words), element("figcaption", said)]))
 
 
-def choice(identity: str, label: str, options: Mapping[str, str]) -> Markup:
-    """A labelled choice; the first option is the chosen one."""
-    made = joined((element("option", text, value=value) for value, text in options.items()), "")
+def choice(identity: str, label: str, options: Mapping[str, str], chosen: str = "") -> Markup:
+    """A labelled choice; without another one chosen, the first option is."""
+    made = joined(
+        (element("option", text, value=value, selected=value == chosen) for value, text in options.items()), ""
+    )
     return element("label", joined([label, element("select", made, id=identity)]))
 
 

@@ -35,7 +35,13 @@ def errors_section(content: Content, labels: Sequence[str]) -> Markup:
     counts = sorted(failed["error_code"].value_counts().items(), key=lambda item: (-item[1], str(item[0])))
     lines = [_class(str(code), failed[failed["error_code"] == code], total) for code, _ in counts[:_MOST_CODES]]
     left = f" {len(counts) - _MOST_CODES} rarer classes are not listed." if len(counts) > _MOST_CODES else ""
-    words = f"{len(failed):,} of {total:,} measured requests did not succeed, in {len(counts)} classes.{left}"
+    tallies = [group.counts for group in content.groups]
+    words = (
+        f"{len(failed):,} of {total:,} measured requests did not succeed, in {len(counts)} classes: "
+        f"{sum(each.throttled for each in tallies):,} throttled, "
+        f"{sum(each.failed_otherwise for each in tallies):,} failed otherwise, "
+        f"{sum(each.aborted for each in tallies):,} aborted by the end of the stage or the test.{left}"
+    )
     header = ("Class", "Requests", "Share", "Where", "Examples")
     return section(
         "errors",
@@ -47,14 +53,34 @@ def errors_section(content: Content, labels: Sequence[str]) -> Markup:
 
 def excluded_section(content: Content, labels: Sequence[str]) -> Markup:
     """What every row was: counted or not, and the reasons."""
-    header = ("Stage", "Rows", "Measured", "Counted", "Failed", "Aborted", "Outside the measured phase", "Of these")
+    header = (
+        "Stage",
+        "Rows",
+        "Measured",
+        "Counted",
+        "Throttled",
+        "Failed otherwise",
+        "Aborted",
+        "Outside the measured phase",
+        "Of these",
+    )
     lines = []
     for label, group in zip(labels, content.groups, strict=True):
         counts = group.counts
         phases = ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in counts.unmeasured_phases)
         outside = counts.rows - counts.measured
         lines.append(
-            [label, counts.rows, counts.measured, counts.ok, counts.failed, counts.aborted, outside, phases or "-"]
+            [
+                label,
+                counts.rows,
+                counts.measured,
+                counts.ok,
+                counts.throttled,
+                counts.failed_otherwise,
+                counts.aborted,
+                outside,
+                phases or "-",
+            ]
         )
     notes = dict.fromkeys(note for each in content.tables for note in each.notes)
     return section(

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from reports.charts.assets import REPORT_SCRIPTS, REPORT_STYLES, asset
-from reports.charts.figures import as_json, figures
+from reports.charts.figures import Figures, as_json, figures
+from reports.gaps import gaps_of, name_of, note_of, table_of
 from reports.html_elements import Markup, element, escaped, joined, listed, section, table
 from reports.html_markdown import as_html
 from reports.html_outcomes import errors_section, excluded_section, figures_section
@@ -38,6 +40,7 @@ _PARTS = {
     "errors": "Errors",
     "excluded": "Exclusions",
     "configuration": "Run",
+    "gaps": "Gaps",
     "intervals": "Intervals",
     "figures": "All figures",
 }
@@ -50,11 +53,11 @@ def files(content: Content) -> dict[str, str]:
 
 def page(content: Content) -> str:
     """The page as text."""
-    made = figures(content.runs, content.groups, content.points)
+    made = figures(content.runs, content.groups, content.points, content.objectives)
     title = f"LLM load test: {', '.join(run.name for run in content.runs[:3])}"
     body = joined(
         [
-            _top(content),
+            top(f"LLM load test: {_models(content)}", _PARTS),
             verdict(content, made.labels),
             _decisions(content),
             _tables(content),
@@ -66,10 +69,16 @@ def page(content: Content) -> str:
             errors_section(content, made.labels),
             excluded_section(content, made.labels),
             configuration(content),
+            gaps_table(content),
             section("intervals", "95 % intervals", as_html(intervals_section(content.groups), headings=False)),
             figures_section(content),
         ]
     )
+    return document(title, body, made)
+
+
+def document(title: str, body: Markup, made: Figures) -> str:
+    """A page of its own with these figures: it forbids itself every request and every script but this one."""
     script = "\n".join(asset(name) for name in REPORT_SCRIPTS)
     style = "\n".join(asset(name) for name in REPORT_STYLES)
     return f"""<!doctype html>
@@ -94,16 +103,20 @@ def page(content: Content) -> str:
 """
 
 
-def _top(content: Content) -> Markup:
+def _models(content: Content) -> str:
     models = sorted({group.model for group in content.groups if group.model})
-    names = ", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
+    return (", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")) or "-"
+
+
+def top(title: str, parts: Mapping[str, str]) -> Markup:
+    """The head of a page: its title, buttons, and links to its sections."""
     buttons = Markup(
         '<div><button type="button" id="theme">Dark</button> <button type="button" id="print">Print</button></div>'
     )
-    links = (element("a", title, href=f"#{name}") for name, title in _PARTS.items())
+    links = (element("a", name_of_part, href=f"#{name}") for name, name_of_part in parts.items())
     return joined(
         [
-            element("div", joined([element("h1", f"LLM load test: {names or '-'}"), buttons]), class_="top"),
+            element("div", joined([element("h1", title), buttons]), class_="top"),
             element("nav", listed(links, class_=""), aria_label="Sections"),
             element("p", _UNSCRIPTED, id="unscripted"),
         ]
@@ -130,6 +143,16 @@ def _tables(content: Content) -> Markup:
             listed([*fresh, *(("See the notes above.",) if len(fresh) < len(each.notes) else ())]),
         ]
     return section("tables", "LLMPerf's tables", *parts)
+
+
+def gaps_table(content: Content) -> Markup:
+    """The gaps between tokens, or between events where these are not tokens."""
+    header, lines = table_of(content.groups)
+    if not lines:
+        return section("gaps", "Gaps", element("p", "The input has no gaps: they stand in a run's own gaps file."))
+    found = gaps_of(content.groups)
+    title = f"{name_of(found).capitalize()} gaps"
+    return section("gaps", title, table(title, header, lines, id_="gaps-table"), element("p", note_of(found)))
 
 
 def _policy(script: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reports.charts.curve import LATENCY_NAMES, WORDS_PER_TOKEN, Curve
+from reports.charts.curve import FIGURE_NAMES, LATENCY_NAMES, WORDS_PER_TOKEN, Curve, figure_name
 from reports.charts.figures import Figures
 from reports.charts.samples import drawn
 from reports.charts.timeline import Scatter
@@ -23,8 +23,6 @@ from reports.html_elements import (
     table,
 )
 
-_FIGURE_NAMES = {"p50": "median", "p95": "95th percentile", "p99": "99th percentile"}
-
 
 def curve_section(figures: Figures) -> Markup:
     """Throughput against latency, with a budget line and the best point within it."""
@@ -37,12 +35,15 @@ def curve_section(figures: Figures) -> Markup:
             ]
         ),
     )
+    # With objectives the curve opens on what the first of them speaks of, so that its line is seen.
+    first = figures.limits[0] if figures.limits else None
+    names = FIGURE_NAMES | {each.figure: figure_name(each.figure) for each in figures.limits}
     return section(
         "curve",
         "Throughput and latency",
         controls(
-            choice("curve-latency", "Latency", LATENCY_NAMES),
-            choice("curve-figure", "Figure", _FIGURE_NAMES),
+            choice("curve-latency", "Latency", LATENCY_NAMES, chosen=first.metric if first else ""),
+            choice("curve-figure", "Figure", names, chosen=first.figure if first else ""),
             budget,
             check("curve-log", "logarithmic"),
         ),
@@ -258,6 +259,9 @@ def _curve_in_words(curve: Curve) -> str:
 def _curve_notes(figures: Figures) -> list[str]:
     points = [point for curve in figures.curves for point in curve.points]
     notes = ["Points are labelled with the parallel requests."]
+    if figures.limits:
+        lines = ", ".join(each.text for each in figures.limits)
+        notes.append(f"Lines are the objectives ({lines}), each where its latency and figure are chosen.")
     if any(point.health in ("strained", "saturated") for point in points):
         notes.append("Hollow points: the client itself was strained or saturated.")
     if any(point.estimated for point in points):

@@ -15,8 +15,11 @@ from reports.llmperf_file import RESPONSES_SUFFIX, read_responses, read_summary,
 from reports.manifest import disagreements, read_manifest
 from reports.rows_file import empty_stages, first_line_is_rows_header, read_gaps, read_requests, read_stages
 from reports.run import Run
+from reports.shards import with_shards
 
 REQUESTS_SUFFIX = "_llm_requests.csv"
+SHARD_SUFFIX = "_llm_shard.csv"
+"""A part of a run's rows: what a worker kept on its own disk, or what did not fit into the rows file."""
 
 
 def load(prefix: str | Path) -> Run:
@@ -28,12 +31,18 @@ def load(prefix: str | Path) -> Run:
 
 
 def load_all(inputs: Iterable[str | Path]) -> list[Run]:
-    """Every run behind the inputs, in their order; what is named twice is loaded once."""
+    """Every run behind the inputs, in their order; what is named twice is loaded once.
+
+    Shards are added to the run that they are of, each row once; those of a run that is not among the inputs are a run
+    by themselves.
+    """
     files: dict[Path, Path] = {}
     for each in inputs:
         for path in find(each):
             files.setdefault(path.resolve(), path)
-    return _with_distinct_names([load_file(path) for path in files.values()])
+    shards = [path for path in files.values() if path.name.endswith(SHARD_SUFFIX)]
+    runs = [load_file(path) for path in files.values() if path not in shards]
+    return _with_distinct_names(with_shards(runs, shards))
 
 
 def find(given: str | Path) -> list[Path]:

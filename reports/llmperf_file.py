@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from pandas import DataFrame, Series
 
 from llm_users.record import REQUEST_COLUMNS
+from reports import llmperf_correctness
+from reports.correctness import MATCH, STRICT_MATCH
 from reports.errors import InputError, unreadable
 from reports.rows_file import typed_frame
 
@@ -41,8 +43,11 @@ class Names:
 
 
 def read_responses(path: Path, summary: Mapping[str, Any]) -> DataFrame:
-    """The requests of an LLMPerf file, all of them measured."""
-    responses = _responses(path)
+    """The requests of an LLMPerf file, of its load test or its correctness test, all of them measured."""
+    entries = _responses(path)
+    checked = llmperf_correctness.is_correctness(entries)
+    responses = [llmperf_correctness.metrics_of(entry, summary) for entry in entries] if checked else entries
+    _refuse_others(path, responses)
     names = names_of(path, summary)
     values: dict[str, Series] = {
         ours: Series([_number(path, i, response, theirs) for i, response in enumerate(responses)], dtype="float64")
@@ -55,6 +60,8 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> DataFrame:
     values["framework"] = Series([names.framework] * count, dtype=object)
     values["model"] = Series([names.model] * count, dtype=object)
     values["concurrency"] = Series([math.nan if names.concurrency is None else names.concurrency] * count)
+    if checked:
+        values |= _checks(entries)
     return typed_frame(values, REQUEST_COLUMNS)
 
 
@@ -94,6 +101,9 @@ def safe_name(text: str) -> str:
 
 def _names_in_file_name(stem: str, known_model: str) -> tuple[str, str]:
     """Up to the first ``_`` the framework, the rest the model. LLMPerf itself names its files MODEL_INPUT_OUTPUT."""
+    correctness = re.fullmatch(rf"(.+?){llmperf_correctness.STEM}(?:_.*)?", stem)
+    if correctness:
+        return "", correctness[1]
     by_llmperf = re.fullmatch(r"(.+)_\d+_\d+", stem)
     if by_llmperf and ("_" not in by_llmperf[1] or by_llmperf[1] == safe_name(known_model)):
         return "", by_llmperf[1]
@@ -119,13 +129,27 @@ def _responses(path: Path) -> list[dict[str, Any]]:
             f"{path}: not LLMPerf's individual responses, which are a list of objects. "
             f"Give the *{RESPONSES_SUFFIX} file, or a run's PREFIX."
         )
+    return responses
+
+
+def _refuse_others(path: Path, responses: Sequence[Mapping[str, Any]]) -> None:
     missing = [name for name in _REQUIRED if responses and not any(name in response for response in responses)]
     if missing:
         raise InputError(
             f"{path}: not LLMPerf's individual responses, no entry has {', '.join(missing)}. "
             f"Give the *{RESPONSES_SUFFIX} file, or a run's PREFIX."
         )
-    return responses
+
+
+def _checks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
+    """The columns about right and wrong answers."""
+    found = [llmperf_correctness.checked(entry) for entry in entries]
+    return {
+        "expected_answer": Series([each["expected_answer"] for each in found], dtype=object),
+        "answer_excerpt": Series([each["answer_excerpt"] for each in found], dtype=object),
+        MATCH: Series([each.get(MATCH) for each in found], dtype="float64"),
+        STRICT_MATCH: Series([each.get(STRICT_MATCH) for each in found], dtype="float64"),
+    }
 
 
 def _error_code(response: Mapping[str, Any]) -> str:

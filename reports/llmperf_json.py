@@ -1,5 +1,7 @@
 """LLMPerf's two files, ``*_summary.json`` and ``*_individual_responses.json``, one pair for each stage.
 
+Requests whose answers are checked have a pair of their own, that of LLMPerf's correctness test.
+
 Valid JSON throughout: a figure that does not exist is ``null``, where LLMPerf itself writes the word NaN.
 """
 
@@ -10,6 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from reports import llmperf_correctness
+from reports.correctness import parted
 from reports.grouping import HEALTH_KEY, Group
 from reports.llmperf_conditions import Conditions, conditions_of
 from reports.llmperf_file import RESPONSES_SUFFIX, SUMMARY_SUFFIX, safe_name
@@ -18,25 +22,40 @@ from reports.llmperf_results import FIGURES, QUANTILES, Results, ended_at, is_co
 if TYPE_CHECKING:
     from reports.report import Content
 
+_NAME_BYTES = 90
 _VERSION = "2023-08-31"  # of LLMPerf's format
 
 
 def files(content: Content) -> dict[str, str]:
     """The files of this format: name and text. A stage in which nothing was measured has none."""
-    measured = [group for group in content.groups if len(group.measured)]
-    conditions = [conditions_of(group) for group in measured]
+    parts = [parted(group) for group in content.groups]
+    checked = [group for group, _ in parts if len(group.measured)]
+    others = [group for _, group in parts if len(group.measured)]
     made: dict[str, str] = {}
-    for group, known, name in zip(measured, conditions, _names(measured, conditions), strict=True):
-        summary = _summary(group, known, name + SUMMARY_SUFFIX.removesuffix(".json"))
-        made[name + SUMMARY_SUFFIX] = json.dumps(summary, indent=4, default=str)
-        made[name + RESPONSES_SUFFIX] = json.dumps(responses(group), indent=4)
+    conditions = [conditions_of(group) for group in others]
+    bases = [_base(group, known) for group, known in zip(others, conditions, strict=True)]
+    for group, known, name in zip(others, conditions, _names(others, bases), strict=True):
+        made |= _pair(group, known, name, _figures(group, known), responses(group))
+    bases = [_short(safe_name(group.model or "unknown")) + llmperf_correctness.STEM for group in checked]
+    for group, name in zip(checked, _names(checked, bases), strict=True):
+        known = conditions_of(group)
+        figures = llmperf_correctness.summary(group, known.sampling)
+        made |= _pair(group, known, name, figures, llmperf_correctness.individual_responses(group))
     return made
 
 
-def _summary(group: Group, known: Conditions, name: str) -> dict[str, Any]:
-    summary = {
-        "version": _VERSION,
-        "name": name,
+def _pair(
+    group: Group, known: Conditions, name: str, figures: dict[str, Any], individual: list[dict[str, Any]]
+) -> dict[str, str]:
+    summary = _summary(group, known, name + SUMMARY_SUFFIX.removesuffix(".json"), figures)
+    return {
+        name + SUMMARY_SUFFIX: json.dumps(summary, indent=4, default=str),
+        name + RESPONSES_SUFFIX: json.dumps(individual, indent=4),
+    }
+
+
+def _figures(group: Group, known: Conditions) -> dict[str, Any]:
+    return {
         "model": group.model,
         **known.lengths,
         "num_concurrent_requests": group.concurrency,
@@ -44,6 +63,14 @@ def _summary(group: Group, known: Conditions, name: str) -> dict[str, Any]:
         **_flat_results(results(group)),
         # From here on it is what LLMPerf's --metadata would add.
         "framework": group.framework,
+    }
+
+
+def _summary(group: Group, known: Conditions, name: str, figures: dict[str, Any]) -> dict[str, Any]:
+    summary = {
+        "version": _VERSION,
+        "name": name,
+        **figures,
         **({HEALTH_KEY: group.health} if group.health not in ("", "ok") else {}),
     }
     others = {key: value for key, value in known.metadata.items() if key not in summary and key != "timestamp"}
@@ -77,10 +104,9 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _names(groups: Sequence[Group], conditions: Sequence[Conditions]) -> list[str]:
-    """LLMPerf's MODEL_INPUT_OUTPUT. Groups that would share it get what they differ in as well: ``_stage2_c8``."""
+def _names(groups: Sequence[Group], bases: Sequence[str]) -> list[str]:
+    """LLMPerf's names. Groups that would share one get what they differ in as well: ``_stage2_c8``."""
     runs = list(dict.fromkeys(group.run for group in groups))
-    bases = [_base(group, known) for group, known in zip(groups, conditions, strict=True)]
     parts = [_parts(group, runs.index(group.run) + 1) for group in groups]
     names = []
     for base, own in zip(bases, parts, strict=True):
@@ -93,11 +119,17 @@ def _names(groups: Sequence[Group], conditions: Sequence[Conditions]) -> list[st
 
 
 def _base(group: Group, known: Conditions) -> str:
+    """LLMPerf's MODEL_INPUT_OUTPUT."""
     lengths = (known.lengths["mean_input_tokens"] or 0, known.lengths["mean_output_tokens"] or 0)
-    return safe_name(f"{group.model or 'unknown'}_{lengths[0]}_{lengths[1]}")
+    return _short(safe_name(group.model or "unknown")) + safe_name(f"_{lengths[0]}_{lengths[1]}")
+
+
+def _short(name: str) -> str:
+    """As much of a name as leaves room for the rest: most file systems take 255 bytes, some models' ARNs are longer."""
+    return name.encode()[:_NAME_BYTES].decode(errors="ignore")
 
 
 def _parts(group: Group, run: int) -> tuple[str, ...]:
     stage = "" if group.stage is None else f"stage{group.stage}"
     concurrency = "" if group.concurrency is None else f"c{group.concurrency}"
-    return f"run{run}", stage, concurrency, safe_name(group.framework)
+    return f"run{run}", stage, concurrency, _short(safe_name(group.framework))

@@ -11,6 +11,7 @@ from reports.errors import InputError
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from pathlib import Path
 
     from reports.run import Run
 
@@ -59,8 +60,7 @@ def _report(options: Namespace) -> int:
     _print(report.text)
     for warning in report.warnings:
         _say(f"warning: {warning}")
-    if report.files:
-        _say(f"wrote {', '.join(map(str, report.files))}")
+    _wrote(report.files)
     if report.gate is not None and options.junit:
         write_junit(options.junit, junit_xml("llm-report", cases_of(report.gate)))
     if report.gate is not None or options.github_summary:
@@ -73,11 +73,16 @@ def _report(options: Namespace) -> int:
 def _compare(options: Namespace) -> int:
     from reports.comparison import compare
     from reports.comparison_md import cases, comparison_text, verdict
+    from reports.comparison_page import comparison_files
     from reports.junit import junit_xml, write_job_summary, write_junit
+    from reports.output_folder import write_files
 
+    _check_out(options)
     comparison = compare(_loaded(options), threshold=options.threshold, count_connect=options.count_connect)
     text = comparison_text(comparison)
     _print(text)
+    if options.out is not None:
+        _wrote(write_files(comparison_files(comparison, options.plots), options.out))
     if options.junit:
         write_junit(options.junit, junit_xml("llm-report compare", cases(comparison)))
     write_job_summary(text, options.github_summary)
@@ -88,15 +93,27 @@ def _compare(options: Namespace) -> int:
 
 def _leaderboard(options: Namespace) -> int:
     from reports.junit import write_job_summary
+    from reports.output_folder import write_files
     from reports.ranking import leaderboard
+    from reports.ranking_page import leaderboard_files
     from reports.report_md import markdown
 
+    _check_out(options)
     tables = leaderboard(_loaded(options), concurrency=options.concurrency, count_connect=options.count_connect)
     text = "\n".join(markdown(table) for table in tables)
     _print(text)
+    if options.out is not None:
+        _wrote(write_files(leaderboard_files(tables, options.plots), options.out))
     if options.github_summary:
         write_job_summary(text, options.github_summary)
     return 0
+
+
+def _check_out(options: Namespace) -> None:
+    if options.plots and options.out is None:
+        raise InputError(
+            f"--plots {options.plots}: say where the files shall go, for example --out out/{options.command}"
+        )
 
 
 def _loaded(options: Namespace) -> list[Run]:
@@ -116,6 +133,11 @@ def _print(text: str) -> None:
     except BrokenPipeError:
         # The reader (head, a pager) has seen enough. Python would complain once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _wrote(files: Sequence[Path]) -> None:
+    if files:
+        _say(f"wrote {', '.join(map(str, files))}")
 
 
 def _say(text: str) -> None:

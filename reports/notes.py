@@ -23,7 +23,7 @@ _HEALTH_NOTES = {
 
 
 # Notes of the load side (the manifest's) that decide whether the figures can be believed, by words they contain.
-_RUN_NOTES = ("--llm-insecure", "was lost in stage", "requests were not started")
+_RUN_NOTES = ("--llm-insecure", "was lost in stage", "had started were lost", "requests were not started")
 
 
 def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summary]) -> tuple[str, ...]:
@@ -32,6 +32,7 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     if not groups:
         return ("No request was measured.",)
     notes.add("No figures, no measured request succeeded", [_nothing_succeeded(group) for group in groups])
+    notes.add("Throttled requests are excluded", [_throttled(group) for group in groups])
     notes.add("Failed requests are excluded", [_failed(group) for group in groups])
     notes.add(
         "Aborted requests (cut by the end of the stage or the test) are excluded",
@@ -152,17 +153,24 @@ def _nothing_succeeded(group: Group) -> str:
         phases = ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in counts.unmeasured_phases)
         return f"no request was measured{f', {phases}' if phases else ''}"
     aborted = f"{counts.aborted} aborted" if counts.aborted else ""
-    failed = f"{counts.failed} failed with {_codes(group)}" if counts.failed else ""
-    return f"of {counts.measured}: {', '.join(part for part in (failed, aborted) if part)}"
+    failed = f"{counts.failed_otherwise} failed with {_codes(counts.errors)}" if counts.failed_otherwise else ""
+    throttled = f"{counts.throttled} throttled with {_codes(counts.throttles)}" if counts.throttled else ""
+    return f"of {counts.measured}: {', '.join(part for part in (throttled, failed, aborted) if part)}"
 
 
 def _failed(group: Group) -> str:
+    counts, failed = group.counts, group.counts.failed_otherwise
+    return f"{_share(failed, counts.measured)}, {_codes(counts.errors)}" if counts.ok and failed else ""
+
+
+def _throttled(group: Group) -> str:
     counts = group.counts
-    return f"{_share(counts.failed, counts.measured)}, {_codes(group)}" if counts.ok and counts.failed else ""
+    if not (counts.ok and counts.throttled):
+        return ""
+    return f"{_share(counts.throttled, counts.measured)}, {_codes(counts.throttles)}"
 
 
-def _codes(group: Group) -> str:
-    errors = group.counts.errors
+def _codes(errors: Sequence[tuple[str, int]]) -> str:
     shown = ", ".join(f"{code}: {count}" for code, count in errors[:4])
     return shown + (f", {len(errors) - 4} other codes" if len(errors) > 4 else "")
 

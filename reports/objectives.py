@@ -6,6 +6,7 @@ Loads no pandas: Locust's command line checks its ``--llm-slo`` with it.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from reports.errors import InputError
 
 EXAMPLE = "ttft_p95<0.5,tpot_p95<0.05,e2e_p99<10,errors<0.01"
-ERRORS = "errors"
+ERRORS, MISMATCHES, STRICT_MISMATCHES = "errors", "mismatches", "strict_mismatches"
 _FORM = re.compile(r"([a-z0-9_]+?)(?:_(p[0-9.]+|[a-z]+))?(<=|>=|<|>)([0-9.]+(?:e-?[0-9]+)?)(ms|s|%|tok/s|tokens/s)?")
 _TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001}
 _SHARE_UNITS = {"": 1.0, "%": 0.01}
@@ -38,16 +39,19 @@ KINDS = {
     "queue": Kind("queue_s", "wait in the client before sending"),
     "throughput": Kind("request_output_throughput_token_per_s", "output tokens/s of one request", "tokens/s", False),
     ERRORS: Kind("error_code", "share of requests that failed", ""),
+    MISMATCHES: Kind("answer_match", "share of checked answers that are wrong", ""),
+    STRICT_MISMATCHES: Kind("answer_strict_match", "the same by the stricter rule", ""),
 }
 _MEANT = {
     "latency": "e2e", "end_to_end": "e2e", "end_to_end_latency": "e2e", "e2el": "e2e", "itl": "tpot", "error": ERRORS,
     "inter_token_latency": "tpot", "error_rate": ERRORS, "failures": ERRORS, "tps": "throughput", "ttft_s": "ttft",
+    "mismatch": MISMATCHES, "mismatch_rate": MISMATCHES, "wrong": MISMATCHES,
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One of them. ``q`` is the quantile it speaks of, ``None`` for a mean and for the share of errors."""
+    """One of them. ``q`` is the quantile it speaks of, ``None`` for a mean and for a share of requests."""
 
     text: str
     name: str
@@ -59,6 +63,11 @@ class Objective:
     def kind(self) -> Kind:
         """What it is about."""
         return KINDS[self.name]
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it speaks of how many requests, not of a figure that each of them has."""
+        return not self.kind.unit
 
     def holds(self, value: float) -> bool:
         """Whether a value is on the right side of the limit; NaN is not."""
@@ -80,14 +89,14 @@ class Objectives:
 
     @property
     def limits(self) -> Mapping[str, Objective]:
-        """What one request must keep to: of each metric the loosest of its limits; the share of errors aside.
+        """What one request must keep to: of each metric the loosest of its limits; shares of requests aside.
 
         A P50 under 0.2 s and a P95 under 0.5 s allow a single request 0.5 s.
         """
         loosest: dict[str, Objective] = {}
         for each in self.all:
             known = loosest.get(each.name)
-            if each.name != ERRORS and (known is None or known.holds(each.limit) is False):
+            if not each.is_share and (known is None or known.holds(each.limit) is False):
                 loosest[each.name] = each
         return loosest
 
@@ -128,9 +137,9 @@ def _check_name(text: str, name: str) -> None:
 
 
 def _quantile(text: str, name: str, statistic: str) -> float | None:
-    if name == ERRORS:
+    if not KINDS[name].unit:
         if statistic:
-            raise InputError(f"{text!r}: errors are a share of all requests and have no {statistic}; write errors<0.01")
+            raise InputError(f"{text!r}: {name} are a share of all requests and have no {statistic}; write {name}<0.01")
         return None
     if statistic == "mean":
         return None
@@ -160,13 +169,13 @@ def _limit(text: str, name: str, number: str, unit: str) -> float:
         limit = float(number) * units[unit]
     except ValueError:
         raise InputError(f"{text!r}: {number!r} is not a number") from None
-    if name == ERRORS and not 0 < limit < 1:
+    if not kind.unit and not 0 < limit < 1:
         raise InputError(
-            f"{text!r}: a share of errors lies between 0 and 1, and no sample can prove that it is 0; "
-            "write errors<0.01 or errors<1%"
+            f"{text!r}: a share of {name} lies between 0 and 1, and no sample can prove that it is 0; "
+            f"write {name}<0.01 or {name}<1%"
         )
-    if limit <= 0:
-        raise InputError(f"{text!r}: the limit must be above 0")
+    if not 0 < limit < math.inf:
+        raise InputError(f"{text!r}: the limit must be a number above 0")
     return limit
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from reports.errors import InputError
-from reports.summary_csv import COLUMNS, summary_lines
+from reports.summary_csv import summary_frame
 
 if TYPE_CHECKING:
     from reports.report import Content
@@ -22,8 +22,7 @@ def files(content: Content) -> dict[str, bytes]:
     """The files of this format: name and bytes. Rows are in the order of their starts, with their run's name."""
     rows = [run.requests.assign(run=run.name) for run in content.runs]
     requests = pd.concat(rows, ignore_index=True).sort_values(["run", "started_at", "request_id"], kind="stable")
-    lines = DataFrame([line.values() for line in summary_lines(content.groups)], columns=list(COLUMNS))
-    return {ROWS_NAME: _written(requests), SUMMARY_NAME: _written(lines)}
+    return {ROWS_NAME: _written(requests), SUMMARY_NAME: _written(summary_frame(content.groups))}
 
 
 def _written(frame: DataFrame) -> bytes:

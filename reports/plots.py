@@ -3,41 +3,77 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reports.charts.assets import colours
-from reports.charts.curve import LATENCY_NAMES
+from reports.charts.curve import LATENCY_NAMES, Limit
 from reports.charts.figures import Figures, figures
 from reports.charts.samples import drawn
 from reports.charts.timeline import Scatter
 from reports.latency_model import Line
+from reports.objectives import parse_objectives
 from reports.plots_drawing import Axis, Plot, Series, drawing
 from reports.plots_png import png
 from reports.plots_svg import svg
 
 if TYPE_CHECKING:
     from reports.report import Content
+    from reports.run import Run
 
 _SHAPES = {"ok": "circle", "unmeasured": "circle", "throttled": "triangle", "failed": "cross", "aborted": "diamond"}
+_CURVES = (("e2e", "p50"), ("ttft", "p95"))
 _RAMP_STOPS = 6
 _MOST_POINTS = 3000  # of one file: a vector image of 12,000 points opens slowly
 
 
-def svg_files(content: Content) -> dict[str, str]:
+def svg_files(content: Content) -> dict[str, str | bytes]:
     """The files of ``--plots svg``: name and text."""
-    return {f"plot_{each.name}.svg": svg(drawing(each), each.title, each.note) for each in plots(content)}
+    return {name: data for name, (_, data) in image_files(plots(content), "svg").items()}
 
 
-def png_files(content: Content) -> dict[str, bytes]:
+def png_files(content: Content) -> dict[str, str | bytes]:
     """The files of ``--plots png``: name and bytes."""
-    return {f"plot_{each.name}.png": png(drawing(each)) for each in plots(content)}
+    return {name: data for name, (_, data) in image_files(plots(content), "png").items()}
+
+
+def image_files(found: Iterable[Plot], kind: str) -> dict[str, tuple[str, str | bytes]]:
+    """Plots as files, svg or png: of each name the title and the content."""
+    return {
+        f"plot_{each.name}.{kind}": (
+            each.title,
+            png(drawing(each)) if kind == "png" else svg(drawing(each), each.title, each.note),
+        )
+        for each in found
+    }
+
+
+class Svg(str):
+    """A picture as the text of an SVG file, which a notebook shows as a picture."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+def pictures(runs: Sequence[Run], slo: str | None = None, *, count_connect: bool = False) -> dict[str, Svg]:
+    """The figures of some runs by name (``curve_e2e``, ``ttft``, ...), for a notebook; objectives become lines."""
+    from reports.report import Questions, content_of
+
+    questions = Questions(parse_objectives(slo) if slo else None)
+    content = content_of(runs, count_connect=count_connect, questions=questions)
+    return {each.name: Svg(svg(drawing(each), each.title, each.note)) for each in plots(content)}
 
 
 def plots(content: Content) -> list[Plot]:
     """The plots of a report; what has no data is left out."""
-    made = figures(content.runs, content.groups, content.points)
-    found = [*_curves(made), *_distributions(made), *_timelines(made), *_scatters(made)]
+    made = figures(content.runs, content.groups, content.points, content.objectives)
+    return with_data([*curves_of(made), *distributions_of(made), *_timelines(made), *_scatters(made)])
+
+
+def with_data(found: Iterable[Plot]) -> list[Plot]:
+    """The plots that have anything to show."""
     return [each for each in found if any(value is not None for series in each.series for value in series.x)]
 
 
@@ -51,9 +87,13 @@ def ramp(place: int, count: int) -> str:
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 
-def _curves(made: Figures) -> Iterator[Plot]:
+def curves_of(made: Figures) -> Iterator[Plot]:
+    """The curve over median latency, over the P95 of TTFT, and over what objectives speak of, with their lines."""
     one = len(made.curves) == 1
-    for key, figure in (("e2e", "p50"), ("ttft", "p95")):
+    shown: dict[tuple[str, str], list[Limit]] = {each: [] for each in _CURVES}
+    for limit in made.limits:
+        shown.setdefault((limit.metric, limit.figure), []).append(limit)
+    for (key, figure), limits in shown.items():
         series = [
             Series(
                 curve.name,
@@ -68,16 +108,18 @@ def _curves(made: Figures) -> Iterator[Plot]:
         ]
         label = f"{LATENCY_NAMES[key]}, {'median' if figure == 'p50' else figure} (s)"
         yield Plot(
-            f"curve_{key}",
+            f"curve_{key}" if (key, figure) in _CURVES else f"curve_{key}_{figure}",
             f"Throughput against {LATENCY_NAMES[key].lower()}",
             Axis(label, zero=True),
             Axis("System, output tokens/s", zero=True),
             series,
             "Points are labelled with the parallel requests.",
+            [(each.limit_s, each.text) for each in limits],
         )
 
 
-def _distributions(made: Figures) -> Iterator[Plot]:
+def distributions_of(made: Figures) -> Iterator[Plot]:
+    """The cumulative curve of each latency, stage by stage."""
     for each in made.distributions:
         borders = [border for border in each.log.borders if border]
         series = [

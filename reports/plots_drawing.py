@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 WIDTH, HEIGHT = 960, 560
-INK, SOFT, GRID, PAPER = "#1c2126", "#59636e", "#e7ebef", "#ffffff"
+INK, SOFT, GRID, PAPER, LIMIT = "#1c2126", "#59636e", "#e7ebef", "#ffffff", "#8a5a00"
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 24, 52, 60
 _LEGEND_LINE = 20
 _DASHES: tuple[tuple[float, ...], ...] = ((), (7, 3), (2, 3), (9, 3, 2, 3))
@@ -91,11 +91,13 @@ class Plot:
     y: Axis
     series: Sequence[Series]
     note: str = ""
-    marks: list[Mark] = field(default_factory=list)
+    limits: Sequence[tuple[float, str]] = ()  # places in x with a name: a line from bottom to top
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
+    """From values to places on the sheet."""
+
     low: float
     high: float
     log: bool
@@ -103,6 +105,7 @@ class _Scale:
     end: float
 
     def at(self, value: float | None) -> float | None:
+        """The place of a value; ``None`` when it has none."""
         if value is None or (self.log and value <= 0):
             return None
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
@@ -130,17 +133,20 @@ def drawing(plot: Plot) -> list[Mark]:
     legend = list(_legend(named)) if len(named) > 1 else []
     lines = int(max((mark.y for mark in legend if isinstance(mark, Words)), default=_TOP - _LEGEND_LINE) - _TOP) + 20
     top = _TOP + lines
-    x = _scale(plot.x, [value for each in plot.series for value in each.x], _LEFT, WIDTH - _RIGHT)
-    y = _scale(plot.y, [value for each in plot.series for value in each.y], HEIGHT - _BOTTOM, top)
+    places = [at for at, _ in plot.limits]
+    x = scale_of(plot.x, [*(value for each in plot.series for value in each.x), *places], _LEFT, WIDTH - _RIGHT)
+    y = scale_of(plot.y, [value for each in plot.series for value in each.y], HEIGHT - _BOTTOM, top)
     marks: list[Mark] = [Words(_LEFT, 28, plot.title, size=17, bold=True), *_axes(plot, x, y), *legend]
     for k, each in enumerate(plot.series):
         marks.extend(_drawn(each, k, x, y))
+    for row, (value, name) in enumerate(plot.limits):
+        marks.extend(_limit(value, name, row, x, y))
     if plot.note:
         marks.append(Words(_LEFT, HEIGHT - 8, plot.note, SOFT, 11))
     return marks
 
 
-def _axes(plot: Plot, x: _Scale, y: _Scale) -> Iterator[Mark]:
+def _axes(plot: Plot, x: Scale, y: Scale) -> Iterator[Mark]:
     for place, value in x.ticks():
         yield Stroke([(place, y.start), (place, y.end)], GRID, 1)
         yield Words(place, y.start + 18, tick(value), SOFT, anchor="middle")
@@ -166,7 +172,7 @@ def _legend(named: Sequence[tuple[Series, int]]) -> Iterator[Mark]:
         x += wide
 
 
-def _drawn(series: Series, k: int, x: _Scale, y: _Scale) -> Iterator[Mark]:
+def _drawn(series: Series, k: int, x: Scale, y: Scale) -> Iterator[Mark]:
     floor = y.start - 5
     places = [(x.at(a), floor if b is None and series.kind == "points" else y.at(b)) for a, b in _pairs(series)]
     known = [(a, b) for a, b in places if a is not None and b is not None]
@@ -186,26 +192,38 @@ def _drawn(series: Series, k: int, x: _Scale, y: _Scale) -> Iterator[Mark]:
     for i, label in enumerate(series.labels):
         a, b = places[i]
         if a is not None and b is not None:
-            fits = a + 10 + len(label) * 12 * _LETTER < x.end
+            # Every other curve has its labels on the left, so that curves close to each other can be read.
+            fits = a + 10 + len(label) * 12 * _LETTER < x.end and k % 2 == 0
             yield Words(a + 9 if fits else a - 9, b - 6, label, anchor="start" if fits else "end", bold=True)
+
+
+def _limit(value: float, name: str, row: int, x: Scale, y: Scale) -> Iterator[Mark]:
+    at = x.at(value)
+    if at is None:
+        return
+    yield Stroke([(at, y.start), (at, y.end)], LIMIT, 1.5, (6, 4))
+    fits = at + 6 + len(name) * 12 * _LETTER < x.end
+    height = y.start - 10 - 16 * row
+    yield Words(at + 6 if fits else at - 6, height, name, LIMIT, anchor="start" if fits else "end")
 
 
 def _pairs(series: Series) -> Iterator[tuple[float | None, float | None]]:
     yield from zip(series.x, series.y, strict=True)
 
 
-def _scale(axis: Axis, values: Sequence[float | None], start: float, end: float) -> _Scale:
+def scale_of(axis: Axis, values: Sequence[float | None], start: float, end: float) -> Scale:
+    """The scale on which these values fit between two places of the sheet."""
     known = [value for value in values if value is not None and not (axis.log and value <= 0)]
     if not known:
-        return _Scale(0.1 if axis.log else 0.0, 1.0, axis.log, start, end)
+        return Scale(0.1 if axis.log else 0.0, 1.0, axis.log, start, end)
     low, high = min(known), max(known)
     if axis.log:
         pad = max(1.05, (high / low) ** 0.05)
-        return _Scale(low / pad, high * pad, True, start, end)
+        return Scale(low / pad, high * pad, True, start, end)
     if axis.zero and low >= 0:
         low = 0.0
     pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    return _Scale(low if low == 0 else low - pad, high + pad, False, start, end)
+    return Scale(low if low == 0 else low - pad, high + pad, False, start, end)
 
 
 def _nice(rough: float) -> float:

@@ -11,13 +11,16 @@ from reports.plots_drawing import HEIGHT, PAPER, WIDTH, Dot, Mark, Stroke
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 
-def svg(marks: Sequence[Mark], title: str, description: str) -> str:
-    """The picture, with its title and what it shows in words for screen readers."""
+def svg(marks: Sequence[Mark], title: str, description: str, *, ids: str = "") -> str:
+    """The picture, with its title and what it shows in words for screen readers.
+
+    ``ids`` begin the identifiers in it, where several pictures stand in one page.
+    """
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'role="img" aria-labelledby="title desc" font-family="{_FONT}">',
-        f'<title id="title">{_text(title)}</title>',
-        f'<desc id="desc">{_text(description)}</desc>',
+        f'role="img" aria-labelledby="{ids}title {ids}desc" font-family="{_FONT}">',
+        f'<title id="{ids}title">{_text(title)}</title>',
+        f'<desc id="{ids}desc">{_text(description)}</desc>',
         f'<rect width="100%" height="100%" fill="{PAPER}"/>',
         *map(_element, marks),
         "</svg>\n",

@@ -14,6 +14,7 @@ from reports.inputs import load
 from reports.llmperf_tables import Table, tables_of
 from reports.llmperf_text import print_out
 from reports.objectives import Objectives
+from reports.output_folder import write_files
 from reports.prices import PriceFile
 from reports.report_md import all_notes, decisions, tables_and_notes
 from reports.run import Run
@@ -176,16 +177,7 @@ def _verdict(content: Content) -> tuple[int, str]:
 
 
 def _write(content: Content, folder: Path, formats: Iterable[str]) -> list[Path]:
-    written = []
+    written: list[Path] = []
     for name in formats:
-        for file_name, text in FORMATS[name](content).items():
-            path = folder / file_name
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(text.encode() if isinstance(text, str) else text)
-            except OSError as error:
-                raise InputError(
-                    f"{path}: cannot be written ({error.strerror or error}). Name a folder you may write to with --out."
-                ) from error
-            written.append(path)
+        written += write_files(FORMATS[name](content), folder)
     return written

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from reports.correctness import correctness_section
 from reports.curve_md import curve_section
+from reports.gaps import gaps_section
+from reports.grouping import throttled
 from reports.llmperf_tables import Table
 from reports.md_text import aligned, bullets, escaped, plain
 from reports.run import Run
@@ -52,13 +55,14 @@ def files(content: Content) -> dict[str, str]:
     """The files of this format: name and text."""
     runs = bullets(_described(run) for run in content.runs)
     parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content)]
-    more = (curve_section(content), knee_section(content.points), intervals_section(content.groups))
+    groups = content.groups
+    more = (curve_section(content), knee_section(content.points), gaps_section(groups), intervals_section(groups))
     return {FILE_NAME: "\n".join([*parts, *filter(None, more)])}
 
 
 def decisions(content: Content) -> str:
-    """What was asked for beyond the tables: objectives, costs, the gate; "" when nothing was."""
-    parts = []
+    """What was asked for beyond the tables: right answers, objectives, costs, the gate; "" when nothing was."""
+    parts = [correct] if (correct := correctness_section(content.groups)) else []
     if content.objectives is not None:
         parts.append(objectives_section(content.points, content.objectives.text))
     if content.prices is not None:
@@ -90,7 +94,11 @@ def _described(run: Run) -> str:
     levels = sorted({int(level) for level in rows["concurrency"].dropna()})
     if levels:
         parts.append(f"concurrency {', '.join(map(str, levels))}")
-    parts.append(f"{len(measured)} measured requests, {succeeded} of them successful")
+    refused = int(throttled(rows[["error_code", "http_status"]][rows["measured"] == 1]).sum())
+    aborted = int((measured == "aborted").sum())
+    others = {"throttled": refused, "failed": len(measured) - succeeded - refused - aborted, "aborted": aborted}
+    counted = [f"{count} {word}" for word, count in others.items() if count]
+    parts.append(", ".join([f"{len(measured)} measured requests, {succeeded} of them successful", *counted]))
     started = rows["started_at"].dropna()
     with contextlib.suppress(ValueError, OverflowError, OSError):  # no rows, or a stamp that is no time of this world
         parts.append(f"started {datetime.fromtimestamp(float(started.min()), UTC):%Y-%m-%d %H:%M:%S} UTC")

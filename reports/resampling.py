@@ -21,11 +21,14 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 PERMUTATIONS = 9_999  # the smallest p is then 1 in 10,000
 DRAWS = 500
+FEWEST_DRAWS = 100  # of very long runs, where each draw takes long
 _BLOCKS = 24  # of the shorter run, when it is long enough for that
 _FEWEST = 8
 _MOST = 400  # of both runs together
 _ROUNDS = 3  # requests of every user in a block: the memory of a closed loop is about one
 _SEED = 20_231_221
+_TURN = 997
+_LEAST_MEMORY = 0.25
 _WORK = 100_000_000  # values drawn for one interval
 
 
@@ -58,24 +61,61 @@ def sums(values: Floats, first: Sequence[int]) -> Floats:
     return cast("Floats", np.add.reduceat(values, np.array(first)))
 
 
-def permutation_p(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> float:
+@dataclass(frozen=True)
+class Chance:
+    """What chance alone does: the ``p`` of what was observed, and the p that every shuffle would have had instead."""
+
+    p: float
+    shuffles: Floats
+
+
+NO_CHANCE = Chance(math.nan, np.empty(0))
+
+
+def permutation(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> Chance:
     """How often chance alone makes two ratios differ as much: of sums of ``parts`` by sums of ``wholes``, by block.
 
     Under the hypothesis that both runs are of one process, which block belongs to which run is arbitrary.
     """
     part, whole = np.concatenate(parts), np.concatenate(wholes)
     if not whole.sum() or not all(each.sum() for each in wholes):
-        return math.nan
-    observed = abs(parts[0].sum() / wholes[0].sum() - parts[1].sum() / wholes[1].sum())
-    chosen = _labellings(len(part), len(parts[0]))
-    part_in, whole_in = chosen @ part, chosen @ whole
+        return NO_CHANCE
+    orders, first = _orders(len(part)), len(parts[0])
+    by_chance = _distances(part[orders], whole[orders], first)
+    in_order = np.sort(by_chance)
+    observed = _distances(part[np.newaxis], whole[np.newaxis], first)
+    return Chance(float(_p_values(observed, in_order)[0]), _p_values(by_chance, in_order))
+
+
+def _distances(part: Floats, whole: Floats, first: int) -> Floats:
+    """How far apart the ratios of both runs are in each line of blocks, by what their memory lets them vary.
+
+    A shuffle has no memory but is measured as if it had, so what the estimate adds by chance is in all of them alike.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        by_chance = np.abs(part_in / whole_in - (part.sum() - part_in) / (whole.sum() - whole_in))
-    by_chance *= math.sqrt(memory(parts, wholes))
-    larger = int((by_chance > observed * (1 + 1e-9)).sum())
-    as_large = int((by_chance >= observed * (1 - 1e-9)).sum())
+        ratios = [part[:, own].sum(axis=1) / whole[:, own].sum(axis=1) for own in (slice(first), slice(first, None))]
+        off = part - np.repeat(np.stack(ratios, axis=1), (first, part.shape[1] - first), axis=1) * whole
+        products = off[:, 1:] * off[:, :-1]
+        products[:, first - 1] = (
+            0.0  # the last block of the first run and the first one of the second are no neighbours
+        )
+        together = products.sum(axis=1) / (off * off).sum(axis=1) + 2 / part.shape[1]
+        found = np.abs(ratios[0] - ratios[1]) / np.sqrt(np.maximum(_LEAST_MEMORY, 1 + 2 * together))
+    return cast("Floats", np.nan_to_num(found, nan=0.0))
+
+
+def permutation_p(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> float:
+    """The p of ``permutation`` alone; NaN when there is nothing to shuffle."""
+    return permutation(parts, wholes).p
+
+
+def _p_values(observed: Floats, in_order: Floats) -> Floats:
+    """How many of the values in order are as large as each observed one, as a share."""
+    count = len(in_order)
+    larger = count - np.searchsorted(in_order, observed * (1 + 1e-9), side="right")
+    as_large = count - np.searchsorted(in_order, observed * (1 - 1e-9), side="left")
     # Scores are counts and tie often; half of the ties (mid-p) keeps the rate of false alarms at its level.
-    return (1 + (larger + as_large) / 2) / (1 + len(by_chance))
+    return cast("Floats", (1 + (larger + as_large) / 2) / (1 + count))
 
 
 def memory(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> float:
@@ -103,7 +143,7 @@ def drawn_spreads(
     samples: tuple[Floats, Floats], blocks: Blocks, figure: Callable[[Floats], float]
 ) -> tuple[Floats, Floats]:
     """The figure of each run over blocks drawn with replacement, many times."""
-    draws = max(100, min(DRAWS, _WORK // max(1, sum(blocks.counts))))
+    draws = max(FEWEST_DRAWS, min(DRAWS, _WORK // max(1, sum(blocks.counts))))
     first, second = (
         _drawn(values, starts, figure, draws, _SEED + place)
         for place, (values, starts) in enumerate(zip(samples, blocks.first, strict=True))
@@ -145,14 +185,24 @@ def difference_interval(
     return Interval(second - first - reach, second - first + reach)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p corrected for how many there are (Holm): below 0.05 with at most 5 % for one false alarm among all."""
-    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
-    corrected = [math.nan] * len(p_values)
+def jointly(chances: Sequence[Chance], families: Sequence[int]) -> list[float]:
+    """Each p corrected for all of them together (Westfall and Young): the share of shuffles with one as small.
+
+    Lines of one stage move together, and so they do in its shuffles; a correction line by line (Holm's) finds less.
+    ``families`` number the stages: shuffles of different ones are independent of each other.
+    """
+    corrected = [math.nan] * len(chances)
+    known = sorted((place for place, each in enumerate(chances) if not math.isnan(each.p)), key=lambda i: chances[i].p)
+    smallest: Floats | None = None
+    for place in reversed(known):
+        # All stages are shuffled by one list; turning it makes their shuffles independent.
+        own = np.roll(chances[place].shuffles, _TURN * families[place])
+        smallest = own if smallest is None else np.minimum(smallest, own)
+        smaller, as_small = (smallest < chances[place].p).sum(), (smallest <= chances[place].p).sum()
+        corrected[place] = float((1 + (smaller + as_small) / 2) / (1 + len(smallest)))  # half of the ties, as above
     reached = 0.0
-    for rank, (p, place) in enumerate(known):
-        reached = max(reached, min(1.0, p * (len(known) - rank)))
-        corrected[place] = reached
+    for place in known:
+        corrected[place] = reached = max(reached, corrected[place])
     return corrected
 
 
@@ -172,8 +222,6 @@ def _drawn(values: Floats, first: Sequence[int], figure: Callable[[Floats], floa
 
 
 @lru_cache(maxsize=8)
-def _labellings(blocks: int, chosen: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Which blocks belong to the first run, in every permutation: always the same ones, so results repeat."""
-    dice = np.random.default_rng(_SEED)
-    ranks = dice.random((PERMUTATIONS, blocks)).argsort(axis=1)
-    return (ranks < chosen).astype(np.float64)
+def _orders(blocks: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """The blocks in every shuffle: always the same ones, so results repeat."""
+    return np.random.default_rng(_SEED).random((PERMUTATIONS, blocks)).argsort(axis=1)

@@ -119,6 +119,9 @@ def _read(
             missing = [name for name in required if name not in header]
             if missing:
                 raise InputError(f"{path}: {lacking} no column {', '.join(missing)}. {wanted}")
+            twice = sorted({name for name in header if header.count(name) > 1})
+            if twice:
+                raise InputError(f"{path}: the column {', '.join(twice)} is there twice. {_AS_WRITTEN}")
             gathered = _Gathered(path, header, columns)
             with _uncollected():
                 for record in reader:

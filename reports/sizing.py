@@ -16,7 +16,7 @@ from pandas import DataFrame, Series
 from reports.grouping import LATENCY, Group
 from reports.intervals import Interval, ratio_interval
 from reports.llmperf_results import duration_s
-from reports.objectives import Objectives, parse_objectives
+from reports.objectives import ERRORS, Objectives, parse_objectives
 from reports.verdict import MET, MISSED, judge, metric_of, shown, worst
 
 _FLAT = 0.02  # a level whose power is within this share of the best one's is as good
@@ -188,9 +188,13 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
 def met_by(group: Group, rows: DataFrame, objectives: Objectives) -> Series:
     """Which successful requests keep to every limit.
 
-    A time per token that an answer of one token does not have is no offence; a first token at an unknown time is.
+    A time per token that an answer of one token does not have is no offence; a first token at an unknown time is. Where
+    wrong answers are an objective, a wrong answer keeps to nothing.
     """
     meeting = Series(True, index=rows.index)
+    for objective in objectives.all:
+        if objective.is_share and objective.name != ERRORS:
+            meeting &= ~(rows[objective.kind.column] == 0).fillna(value=False).astype(bool)
     for name, objective in objectives.limits.items():
         values = group.values(metric_of(objective), rows)
         kept = values <= objective.limit if objective.kind.less_is_better else values >= objective.limit

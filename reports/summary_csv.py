@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pandas import DataFrame
 
 from llm_users.record import STAGE_COLUMNS, cell
+from reports.correctness import ratio_lines
 from reports.grouping import REQUEST_METRICS, Group, groups
 from reports.intervals import UNKNOWN, ratio_interval
 from reports.run import Run
@@ -33,6 +34,7 @@ ERROR_RATIO = "error_ratio"
 _FIGURES = tuple(each.name for each in dataclasses.fields(Summary) if each.name != "intervals")
 _WITH_INTERVAL = ("mean", *PERCENTILES)
 _ENDS = tuple(f"{figure}_ci_{end}" for figure in _WITH_INTERVAL for end in ("low", "high"))
+_REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS)
 COLUMNS = ("run", "framework", "model", "stage", "concurrency", "metric", "unit", *_FIGURES, *_ENDS)
 
 # What a stage has exactly one of: everything measured in its row of PREFIX_llm_stages.csv except the key, the clock
@@ -66,8 +68,13 @@ class Line:
 
 def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
     """The content of ``summary.csv`` as a DataFrame, unrounded."""
-    lines = summary_lines(groups(runs, count_connect=count_connect))
-    return DataFrame([line.values() for line in lines], columns=list(COLUMNS))
+    return summary_frame(groups(runs, count_connect=count_connect))
+
+
+def summary_frame(made: Sequence[Group]) -> DataFrame:
+    """The same of groups that are already made: whole numbers nullable, figures as floats."""
+    frame = DataFrame([line.values() for line in summary_lines(made)], columns=list(COLUMNS))
+    return frame.astype({"stage": "Int64", "concurrency": "Int64", **dict.fromkeys(_REAL, "float64")})
 
 
 def files(content: Content) -> dict[str, str]:
@@ -93,9 +100,11 @@ def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
         for metric in REQUEST_METRICS:
             yield _line(group, metric.name, metric.unit, group.summary(metric))
         counts = group.counts
-        for name in ("measured", "ok", "failed", "aborted"):
+        for name in ("measured", "ok", "failed", "throttled", "aborted"):
             yield _line(group, f"requests_{name}", "count", _single(getattr(counts, name)))
         yield _line(group, ERROR_RATIO, "share", error_ratio(group))
+        for name, figures in ratio_lines(group):
+            yield _line(group, name, "share", figures)
     seen: set[tuple[Run, int]] = set()
     for group in made:
         # Models that share a stage share its gaps and its throughput, so these stand once and without a model.

@@ -15,6 +15,7 @@ import numpy as np
 from pandas import DataFrame
 
 from llm_users.quantile import quantile
+from reports.correctness import mismatches
 from reports.errors import InputError
 from reports.grouping import OUTPUT_THROUGHPUT, REQUEST_METRICS, Group, Metric
 from reports.intervals import (
@@ -120,6 +121,9 @@ def judge(group: Group, objective: Objective) -> Judgement:
     """
     if objective.name == ERRORS:
         n, estimate, best, worst_case = _errors(group)
+    elif objective.is_share:
+        share = mismatches(group, objective.kind.column)
+        n, estimate, best, worst_case = share.checked, share.ratio, share.interval, share.worst_interval
     else:
         n, estimate, best, worst_case = _latencies(group, objective)
     outcome, reason = _decided(objective, n, estimate, best, worst_case)
@@ -128,6 +132,8 @@ def judge(group: Group, objective: Objective) -> Judgement:
         reason = "the client was saturated: it measured itself. Add workers or lower the concurrency"
     elif outcome == REFUSED and n:
         reason = _advice(group, objective, n, estimate, best)
+    if objective.name == ERRORS and group.counts.throttled and n:
+        reason += f" ({group.counts.throttled} of the {group.counts.failed} that failed were throttled)"
     return Judgement("", group, objective, n, estimate, best, outcome, reason)
 
 
@@ -212,6 +218,8 @@ def metric_of(objective: Objective) -> Metric:
 
 def _unknown(group: Group, objective: Objective) -> int:
     """Requests of which nobody knows on which side of the limit they would have been."""
+    if objective.is_share and objective.name != ERRORS:
+        return mismatches(group, objective.kind.column).unknown
     buffered = int((group.ok["error_code"] == "buffered").sum()) if objective.name in _NEEDS_STREAMING else 0
     return group.counts.aborted + buffered
 
@@ -253,13 +261,13 @@ def _advice(group: Group, objective: Objective, n: int, estimate: float, interva
 
 def least_requests(objective: Objective) -> int:
     """The smallest sample that can meet an objective at all."""
-    if objective.name == ERRORS:
+    if objective.is_share:
         return requests_needed_below(objective.limit)
     return 2 if objective.q is None else values_needed(objective.q)
 
 
 def _enough(group: Group, objective: Objective, estimate: float) -> int | None:
-    if objective.name == ERRORS:
+    if objective.is_share:
         return requests_to_tell(estimate, objective.limit)
     values = np.asarray(ordered(group.values(metric_of(objective), group.ok)))
     if objective.q is None:

@@ -176,4 +176,6 @@ def _failures_nobody_judges(judgements: Sequence[Judgement]) -> str:
     if not failed:
         return ""
     total = sum(group.counts.measured for group in groups)
-    return f"{failed} of {total} requests failed and no objective speaks of errors; add one such as errors<0.01."
+    throttled = sum(group.counts.throttled for group in groups)
+    among = f" ({throttled} of them throttled)" if throttled else ""
+    return f"{failed} of {total} requests failed{among} and no objective speaks of errors; add one such as errors<0.01."

@@ -10,6 +10,7 @@ import numpy as np
 
 from llm_users.quantile import quantile
 from reports.grouping import INPUT_TOKENS, LATENCY, OUTPUT_TOKENS, TPOT, TTFT, Group
+from reports.objectives import Objective, Objectives
 from reports.sizing import StagePoint
 from reports.statistics import ordered
 
@@ -18,6 +19,34 @@ WORDS_PER_TOKEN = 0.75
 LATENCIES = {"e2e": LATENCY, "ttft": TTFT, "tpot": TPOT}
 LATENCY_NAMES = {"e2e": "End-to-end latency", "ttft": "Time to first token", "tpot": "Time per output token"}
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+MEAN = "mean"
+FIGURE_NAMES = {"p50": "median", "p95": "95th percentile", "p99": "99th percentile"}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """An objective as a line on the curve, where the curve shows this figure of this latency."""
+
+    metric: str
+    figure: str
+    limit_s: float
+    text: str
+
+
+def limits(objectives: Objectives | None) -> list[Limit]:
+    """The objectives that speak of a latency of the curve."""
+    found = objectives.all if objectives is not None else ()
+    return [Limit(each.name, figure_of(each), each.limit, each.text) for each in found if each.name in LATENCIES]
+
+
+def figure_of(objective: Objective) -> str:
+    """The figure an objective speaks of: ``p95``, ``p99.9`` or ``mean``."""
+    return MEAN if objective.q is None else f"p{round(100 * objective.q, 10):g}"
+
+
+def figure_name(figure: str) -> str:
+    """A figure in words."""
+    return FIGURE_NAMES.get(figure) or (MEAN if figure == MEAN else f"{figure.removeprefix('p')}th percentile")
 
 
 @dataclass(frozen=True)
@@ -59,12 +88,18 @@ class Curve:
         return max(within, key=lambda point: point.throughput_token_per_s, default=None)
 
 
-def curves(groups: Sequence[Group], labels: Sequence[str], stages: Sequence[StagePoint]) -> list[Curve]:
-    """The curves of the groups; ``labels`` name the groups elsewhere in the report, ``stages`` know their rates."""
+def curves(
+    groups: Sequence[Group], labels: Sequence[str], stages: Sequence[StagePoint], wanted: Sequence[Limit] = ()
+) -> list[Curve]:
+    """The curves of the groups; ``labels`` name the groups elsewhere in the report, ``stages`` know their rates.
+
+    The points have the figures that limits are wanted for besides the median, the P95 and the P99.
+    """
+    more = dict.fromkeys(each.figure for each in wanted)
     rates = {stage.group: stage for stage in stages}
     found: dict[tuple[str, str, str], list[Point]] = {}
     for group, label in zip(groups, labels, strict=True):
-        made = _point(group, label, rates.get(group))
+        made = _point(group, label, rates.get(group), [*dict.fromkeys([*QUANTILES, *more])])
         found.setdefault((group.run.name, group.framework, group.model), []).append(made)
     parts = [{key[i] for key in found} for i in range(3)]
     telling = [i for i in (1, 2, 0) if len(parts[i]) > 1] or [2]
@@ -77,7 +112,7 @@ def curves(groups: Sequence[Group], labels: Sequence[str], stages: Sequence[Stag
     ]
 
 
-def _point(group: Group, label: str, rates: StagePoint | None) -> Point:
+def _point(group: Group, label: str, rates: StagePoint | None, figures: Sequence[str]) -> Point:
     throughput = rates.tokens_per_s if rates else math.nan
     tokens_in, tokens_out = (
         float(np.nansum(group.values(metric, group.ok).to_numpy(dtype=np.float64)))
@@ -96,7 +131,11 @@ def _point(group: Group, label: str, rates: StagePoint | None) -> Point:
         requests_per_s=rates.requests_per_s if rates else math.nan,
         per_user_token_per_s=1.0 / tpot_s if tpot_s > 0 else math.nan,
         total_token_per_s=throughput * (tokens_in + tokens_out) / tokens_out if tokens_out else math.nan,
-        latency_s={
-            name: {figure: quantile(values, q) for figure, q in QUANTILES.items()} for name, values in latencies.items()
-        },
+        latency_s={name: {figure: _figure(values, figure) for figure in figures} for name, values in latencies.items()},
     )
+
+
+def _figure(values: Sequence[float], figure: str) -> float:
+    if figure == MEAN:
+        return math.fsum(values) / len(values) if len(values) else math.nan
+    return quantile(values, float(figure.removeprefix("p")) / 100)

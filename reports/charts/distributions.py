@@ -14,6 +14,7 @@ import numpy as np
 
 from reports.charts.curve import LATENCIES, LATENCY_NAMES
 from reports.charts.samples import evenly, short
+from reports.gaps import gaps_of, name_of
 from reports.grouping import Group
 from reports.statistics import ordered
 
@@ -69,7 +70,39 @@ def distributions(groups: Sequence[Group]) -> list[Distribution]:
                     log=_histogram(values, log=True),
                 )
             )
-    return made
+    gaps = _gaps(groups)
+    return [*made, gaps] if gaps else made
+
+
+def _gaps(groups: Sequence[Group]) -> Distribution | None:
+    """The gaps between the events of all answers, from the stages' histograms, named for what they are between."""
+    found = gaps_of(groups)
+    if not found:
+        return None
+    nothing = np.empty(0)
+    values, counts = [nothing] * len(groups), [nothing] * len(groups)
+    for each in found:
+        buckets = sorted(bucket for bucket, count in each.histogram.counts.items() if count)
+        values[each.place] = np.array([each.histogram.value_s(bucket) for bucket in buckets])
+        counts[each.place] = np.array([each.histogram.counts[bucket] for bucket in buckets], dtype=np.float64)
+    return Distribution(
+        key="gap",
+        name=f"{name_of(found).capitalize()} gap",
+        unit="s",
+        cumulative=[_counted(*each) for each in zip(values, counts, strict=True)],
+        linear=_histogram(values, log=False, weights=counts),
+        log=_histogram(values, log=True, weights=counts),
+    )
+
+
+def _counted(values: np.ndarray, counts: np.ndarray) -> Cumulative:
+    """The cumulative curve of values that occur so often each."""
+    n = int(counts.sum())
+    shares = np.cumsum(counts) / max(1, n)
+    # Steps that rise by less than a screen shows are left out, but for the first and the last.
+    kept = np.unique(np.searchsorted(shares, np.linspace(0, 1, _MOST_STEPS), side="left").clip(max=len(shares) - 1))
+    places = kept if n else np.arange(0)
+    return Cumulative(n, short(values[places]), short(shares[places]))
 
 
 def _cumulative(values: np.ndarray, steps: int) -> Cumulative:
@@ -79,7 +112,7 @@ def _cumulative(values: np.ndarray, steps: int) -> Cumulative:
     return Cumulative(n, short(values[places]), short((places + 1) / n if n else places))
 
 
-def _histogram(values: Sequence[np.ndarray], *, log: bool) -> Histogram:
+def _histogram(values: Sequence[np.ndarray], *, log: bool, weights: Sequence[np.ndarray] | None = None) -> Histogram:
     together = np.concatenate([each[each > 0] if log else each for each in values])
     if not len(together):
         return Histogram(log, [], [[] for _ in values])
@@ -88,5 +121,11 @@ def _histogram(values: Sequence[np.ndarray], *, log: bool) -> Histogram:
         low, high = (low / 1.1, high * 1.1) if log and low > 0 else (low - 0.05 * abs(low or 1), high + abs(high or 1))
     borders = np.geomspace(low, high, _BINS + 1) if log else np.linspace(low, high, _BINS + 1)
     borders[0], borders[-1] = math.nextafter(low, -math.inf), math.nextafter(high, math.inf)
-    shares = [np.histogram(each, borders)[0] / max(1, len(each)) for each in values]
+    if weights is None:
+        shares = [np.histogram(each, borders)[0] / max(1, len(each)) for each in values]
+    else:
+        shares = [
+            np.histogram(each, borders, weights=own)[0] / max(1.0, float(own.sum()))
+            for each, own in zip(values, weights, strict=True)
+        ]
     return Histogram(log, short(borders, 7), [short(each) for each in shares])

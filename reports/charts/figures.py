@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.charts.curve import LATENCY_NAMES, Curve, curves
+from reports.charts.curve import LATENCY_NAMES, Curve, Limit, curves, limits
 from reports.charts.distributions import Distribution, distributions
 from reports.charts.timeline import Scatter, Timeline, input_scatters, output_scatters, timelines
 from reports.grouping import Group
 from reports.latency_model import LatencyModel, latency_models
 from reports.notes import labels
+from reports.objectives import Objectives
 from reports.run import Run
 from reports.sizing import StagePoint
 
@@ -30,19 +31,27 @@ class Figures:
     inputs: list[Scatter]
     outputs: list[Scatter]
     models: list[LatencyModel]
+    limits: list[Limit]
 
 
-def figures(runs: Sequence[Run], groups: Sequence[Group], stages: Sequence[StagePoint]) -> Figures:
-    """The figures of some runs, their groups and the rates of these."""
+def figures(
+    runs: Sequence[Run],
+    groups: Sequence[Group],
+    stages: Sequence[StagePoint],
+    objectives: Objectives | None = None,
+) -> Figures:
+    """The figures of some runs, their groups and the rates of these; objectives become lines on the curve."""
     names = [label or "all requests" for label in labels(groups)]
+    lines = limits(objectives)
     return Figures(
         labels=names,
-        curves=curves(groups, names, stages),
+        curves=curves(groups, names, stages, lines),
         distributions=distributions(groups),
         timelines=timelines(runs),
         inputs=input_scatters(groups),
         outputs=output_scatters(groups),
         models=latency_models(groups),
+        limits=lines,
     )
 
 

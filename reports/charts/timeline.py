@@ -9,7 +9,7 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from reports.charts.samples import Floats, Places, evenly, short, thinned
-from reports.grouping import INPUT_TOKENS, TTFT, Group
+from reports.grouping import INPUT_TOKENS, TTFT, Group, throttled
 from reports.latency_model import Line, paired, robust_line, tokens_and_latency
 from reports.run import Run
 
@@ -21,7 +21,6 @@ OUTCOMES = {
     "aborted": "aborted by the end of the stage or test",
 }
 POINTS = 12_000  # of one figure: drawn in about 30 ms
-_THROTTLED = ("429", "throttlingexception")
 _RARE = 3000  # outcomes other than success are all drawn up to this many of each
 
 
@@ -80,10 +79,10 @@ def output_scatters(groups: Sequence[Group]) -> list[Scatter]:
 
 def outcome_of(rows: DataFrame) -> Series:
     """The outcome of every row, as a key of ``OUTCOMES``."""
-    code = rows["error_code"].str.lower()
+    code = rows["error_code"]
     found = Series("failed", index=rows.index)
     fine = code.isin(["", "buffered"])
-    found[code.isin(_THROTTLED) | (rows["http_status"] == 429).fillna(False)] = "throttled"
+    found[throttled(rows)] = "throttled"
     found[fine] = "unmeasured"
     found[fine & (rows["measured"] == 1)] = "ok"
     found[code == "aborted"] = "aborted"

@@ -89,6 +89,15 @@ def test_simulated_coverage_of_a_ratio_is_the_exact_one(n: int, share: float) ->
     assert 100 * np.isin(hits, inside).mean() == pytest.approx(100 * exact, abs=1.5)
 
 
+@pytest.mark.parametrize("n", [5, 30, 400])
+def test_simulated_coverage_of_a_mean_is_the_stated_one(n: int) -> None:
+    samples = np.random.default_rng(n).normal(3.0, 0.5, size=(20_000, n))
+    means, deviations = samples.mean(axis=1), samples.std(axis=1, ddof=1)
+    intervals = (mean_interval(mean, sd, n) for mean, sd in zip(means, deviations, strict=True))
+    covered = sum(interval.low <= 3.0 <= interval.high for interval in intervals)
+    assert 100 * covered / len(samples) == pytest.approx(95, abs=1.5)
+
+
 def test_how_many_requests_are_needed() -> None:
     assert (values_needed(0.99), values_needed(0.95), values_needed(0.5)) == (368, 72, 6)
     assert requests_needed_below(0.01) == 381

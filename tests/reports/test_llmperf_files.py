@@ -240,7 +240,7 @@ def test_the_print_out_of_three_requests(
     prefix = write_run(three(make_record))
     assert main([str(prefix), "--format", "llmperf"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(PRINTED + "\n- Failed requests are excluded: 1 of 3, 429: 1.\n")
+    assert printed.startswith(PRINTED + "\n- Throttled requests are excluded: 1 of 3, 429: 1.\n")
     assert "| Framework" not in printed
     assert Path(f"{prefix}_report/llmperf.txt").read_text() == printed
     assert main([str(prefix), "--format", "md,llmperf"]) == 0
@@ -287,7 +287,8 @@ def test_what_became_of_requests_survives(write_run: Write, make_record: Make, t
     ours, theirs = (reports.groups([reports.load(path)])[0] for path in (prefix, tmp_path / "out"))
     assert (theirs.framework, theirs.model, theirs.concurrency) == ("vllm", "org/m", 8)
     assert theirs.health == "saturated"
-    assert theirs.counts.errors == ours.counts.errors == (("429", 2), ("connect", 1))
+    assert theirs.counts.errors == ours.counts.errors == (("connect", 1),)
+    assert theirs.counts.throttles == ours.counts.throttles == (("429", 2),)
     assert (theirs.counts.aborted, theirs.counts.ok) == (1, 56)
     buffered = [each for each in read(next((tmp_path / "out").glob("*_resp*"))) if each["ttft_s"] is None]
     assert [(each["error_code"], each["end_to_end_latency_s"] > 0) for each in buffered] == [(None, True)] * 2

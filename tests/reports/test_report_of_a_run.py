@@ -99,12 +99,15 @@ def test_rows_that_do_not_count(write_run: Write, make_record: Make) -> None:
         line for line in GOLDEN.splitlines() if line.startswith("| vllm")
     ]
     notes = unwrapped(report.text)
-    assert "- Failed requests are excluded: 3 of 9, 429: 2, 500: 1." in notes
+    assert "- Throttled requests are excluded: 2 of 9, 429: 2." in notes
+    assert "- Failed requests are excluded: 1 of 9, 500: 1." in notes
     assert "- Aborted requests (cut by the end of the stage or the test) are excluded: 1 of 9." in notes
     assert "- Requests outside the measured phase are excluded: 1 in ramp, 1 in warmup." in notes
     lines = reports.summary([reports.load(prefix)]).set_index("metric")["mean"]
-    counts = [lines[f"requests_{name}"] for name in ("measured", "ok", "failed", "aborted")]
-    assert counts == [9, 5, 3, 1]
+    counts = [lines[f"requests_{name}"] for name in ("measured", "ok", "failed", "throttled", "aborted")]
+    assert counts == [9, 5, 3, 2, 1]
+    described = unwrapped(Path(f"{prefix}_report/report.md").read_text())
+    assert "9 measured requests, 5 of them successful, 2 throttled, 1 failed, 1 aborted" in described
 
 
 def test_buffered_answers_count_in_throughput_only(write_run: Write, make_record: Make) -> None:
@@ -242,7 +245,7 @@ def test_what_was_not_measured_is_an_empty_cell(write_run: Write, make_record: M
     report = reports.report_run(write_run([make_record(1, input_tokens=None), make_record(2), bare]))
     lines = reports.summary([reports.load(report.files[0].parent.parent)]).set_index(["model", "metric"])["n"]
     assert (lines["tiny", "input_tokens"], lines["tiny", "output_tokens"]) == (1, 2)
-    counts = [f"requests_{name}" for name in ("measured", "ok", "failed", "aborted")]
+    counts = [f"requests_{name}" for name in ("measured", "ok", "failed", "throttled", "aborted")]
     assert lines[""].drop([*counts, "error_ratio"]).eq(0).all()
     assert ",-,-,1,1,ttft_s" not in report.files[1].read_text()
     assert f"run,,,1,1,ttft_s,s,0{24 * ','}\n" in report.files[1].read_text()

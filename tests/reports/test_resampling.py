@@ -11,7 +11,18 @@ from scipy import signal, stats
 
 from llm_users.quantile import quantile
 from reports import resampling
-from reports.resampling import above, cut, difference_interval, drawn_spreads, holm, memory, permutation_p, sums
+from reports.resampling import (
+    NO_CHANCE,
+    above,
+    cut,
+    difference_interval,
+    drawn_spreads,
+    jointly,
+    memory,
+    permutation,
+    permutation_p,
+    sums,
+)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -19,7 +30,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 @pytest.fixture(autouse=True)
 def fewer_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resampling, "PERMUTATIONS", 999)
-    resampling._labellings.cache_clear()
+    resampling._orders.cache_clear()
 
 
 def one_run(dice: np.random.Generator, n: int, users: int, shared: float) -> Floats:
@@ -77,13 +88,6 @@ def test_intervals_of_the_ratio_cover_it() -> None:
     assert covered >= 133  # of 150; 142.5 are expected, and 133 or fewer of those come once in 2,000 times
 
 
-def test_holm_corrects_as_scipy_s_definition_says() -> None:
-    assert holm([0.01, 0.04, 0.03, math.nan]) == pytest.approx([0.03, 0.06, 0.06, math.nan], nan_ok=True)
-    dice = np.random.default_rng(1)
-    alarms = sum(min(holm(list(dice.random(12)))) < 0.05 for _ in range(4000))
-    assert 100 * alarms / 4000 == pytest.approx(5, abs=1.5)
-
-
 def test_permutation_agrees_with_scipy() -> None:
     dice = np.random.default_rng(6)
     first, second = dice.normal(size=14), dice.normal(0.9, size=12)
@@ -109,3 +113,28 @@ def test_blocks_are_of_one_length_and_hold_everything() -> None:
             assert lengths.min() >= 1
             assert lengths.max() <= max(2 * blocks.length, 2)
         assert sum(blocks.numbers) <= 400
+
+
+def test_lines_that_move_together_are_not_corrected_twice() -> None:
+    dice = np.random.default_rng(21)
+    one = [np.asarray(dice.normal(size=24)) for _ in range(2)]
+    ones = np.ones(24), np.ones(24)
+    alone = permutation((one[0] + 0.6, one[1]), ones)
+    assert jointly([alone], [0])[0] == pytest.approx(alone.p, abs=5e-3)
+    assert jointly([alone] * 9, [0] * 9) == pytest.approx([alone.p] * 9, abs=5e-3)
+    apart = jointly([alone] * 9, list(range(9)))
+    assert apart == pytest.approx([1 - (1 - alone.p) ** 9] * 9, rel=0.2)  # nine independent lines
+    assert math.isnan(jointly([alone, NO_CHANCE], [0, 0])[1])
+
+
+def test_false_alarms_of_a_whole_table_come_at_their_rate() -> None:
+    dice = np.random.default_rng(22)
+    ones = np.ones(24), np.ones(24)
+    alarms = 0
+    for _ in range(1500):
+        common = [np.asarray(dice.normal(size=24)) for _ in range(2)]
+        lines = [
+            permutation((common[0] + dice.normal(size=24), common[1] + dice.normal(size=24)), ones) for _ in range(4)
+        ]
+        alarms += min(jointly(lines, [0] * 4)) < 0.05
+    assert 100 * alarms / 1500 == pytest.approx(5, abs=1.5)

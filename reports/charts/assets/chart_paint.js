@@ -92,12 +92,13 @@ window.LLMPaint = (() => {
         if (!down) ctx.moveTo(px[i], stepped ? floor : py[i]);
         else if (stepped) ctx.lineTo(px[i], py[i - 1]);
         ctx.lineTo(px[i], py[i]);
-      }
+      } else if (down && stepped) ctx.lineTo(px[i - 1], floor);
       down = here;
     }
     ctx.stroke();
     ctx.setLineDash([]);
     if (each.kind !== "area") return;
+    if (down) ctx.lineTo(px[px.length - 1], floor);
     ctx.globalAlpha = 0.12;
     ctx.fill();
     ctx.globalAlpha = 1;
@@ -139,7 +140,9 @@ window.LLMPaint = (() => {
     ctx.font = text(ratio);
     const wide = ctx.measureText(mark.label).width + 5 * ratio;
     const beside = place + wide > left + width ? place - wide : place + 5 * ratio;
-    const [x, y] = upright ? [beside, top + height - 8 * ratio] : [left + 5 * ratio, place - 5 * ratio];
+    const over = mark.right ? left + width - wide : left + 5 * ratio;
+    const under = mark.right && place - top < 32 * ratio; // above it stand the names of bands
+    const [x, y] = upright ? [beside, top + height - 8 * ratio] : [over, under ? place + 14 * ratio : place - 5 * ratio];
     write(scene, mark.label, x, y);
   }
 

@@ -6,8 +6,12 @@
 //     series: [{ name: "stage 1", x: [...], y: [...], kind: "line" }],     // line, step, area, points, curve
 //     marks: [{ x: 0.5, label: "budget" }], bands: [{ from: 0, to: 9, label: "1" }],
 //   });
-//   chart.set({ series: [...] });       // new data: a redraw, not a rebuild, so a live page may do it every second
+//   chart.set({ series: [...] });       // new data: a redraw, not a rebuild, so a live page may do it every second;
+//                                       // with keepZoom: true what is zoomed, pointed at and focused stays so
+//   chart.zoomX([from, to]);            // as a drag does, without onZoom(zoom) being called; null goes back
 //   chart.destroy();
+//
+// An axis with tight: true ends where the data end; room: 0.1 leaves a tenth more above them.
 //
 // uPlot brings ticks, scales, device pixels and the cursor; lines and points are painted here, because a
 // latency/throughput curve may turn back in x, which uPlot's own series cannot. Text goes in as textContent only.
@@ -47,6 +51,8 @@ window.LLMCharts = (() => {
     let colour = M.palette(host);
     let spots = []; // per series, where its points were painted: what the pointer and the keys can reach
     let at = null; // [series, point] that the keys have reached
+    let shown = null; // [series, point] that the tip speaks of
+    let told = null; // what the legend was made of
 
     const visible = () => spec.series.map((each, k) => [each, k]).filter(([each]) => !hidden.has(each.name));
     const colourOf = (series, k) =>
@@ -65,14 +71,16 @@ window.LLMCharts = (() => {
       for (const [series] of visible()) series[name].forEach(widen);
       for (const mark of spec.marks) widen(mark[name]);
       if (low > high) return axis.log ? [0.1, 10] : [0, 1];
+      if (axis.tight) return [low, high > low ? high : low + 1];
       if (axis.log) {
         const pad = Math.max(1.05, (high / low) ** 0.05);
-        return [low / pad, high * pad];
+        return [low / pad, high * pad * (high / low) ** (axis.room || 0)];
       }
       const zero = axis.zero && low >= 0;
       const pad = (high - (zero ? 0 : low)) * 0.06 || Math.abs(high) * 0.1 || 1;
       const bottom = zero ? 0 : low >= 0 && low - pad < 0 ? 0 : low - pad;
-      return [bottom, axis.most ? Math.min(axis.most, high + pad) : high + pad];
+      const top = high + pad + (axis.room || 0) * (high - bottom);
+      return [bottom, axis.most ? Math.min(axis.most, top) : top];
     }
 
     function axis(name) {
@@ -140,6 +148,7 @@ window.LLMCharts = (() => {
     function zoomTo(next) {
       zoom = next;
       redraw();
+      spec.onZoom?.(next);
     }
 
     function select(u) {
@@ -168,6 +177,7 @@ window.LLMCharts = (() => {
 
     function paint(u) {
       spots = window.LLMPaint.series(scene(u), visible());
+      if (shown) show(shown); // on with the point, wherever it stands now
     }
 
     // ---- pointing
@@ -195,7 +205,8 @@ window.LLMCharts = (() => {
     }
 
     function show(found) {
-      tip.hidden = ring.hidden = found === null || !spots[found[0]];
+      shown = found !== null && found[1] < (spots[found[0]]?.px.length ?? 0) ? found : null;
+      tip.hidden = ring.hidden = shown === null;
       if (tip.hidden) return;
       const { series, px, py, ratio } = spots[found[0]];
       const [x, y] = [px[found[1]] / ratio, py[found[1]] / ratio];
@@ -228,6 +239,11 @@ window.LLMCharts = (() => {
     // ---- legend
 
     function fillLegend() {
+      const now = JSON.stringify(spec.series.map((each, k) => [each.name, each.kind, each.quiet, colourOf(each, k)]));
+      const next = `${now}${spec.legend}${[...hidden]}`;
+      if (next === told) return; // its buttons may have the focus
+      told = next;
+      const focused = [...legend.children].indexOf(document.activeElement);
       legend.replaceChildren();
       legend.hidden = !spec.legend;
       const named = spec.series.map((each, k) => [each, k]).filter(([each]) => !each.quiet);
@@ -252,6 +268,7 @@ window.LLMCharts = (() => {
         );
         made.setAttribute("aria-pressed", String(!hidden.has(series.name)));
       }
+      legend.children[focused]?.focus();
     }
 
     function button(text, picture, act) {
@@ -279,12 +296,16 @@ window.LLMCharts = (() => {
         const before = shape();
         Object.assign(spec, next);
         if (next.series) zoom = next.keepZoom ? zoom : null;
-        box.setAttribute("aria-label", spec.label);
+        if (box.getAttribute("aria-label") !== spec.label) box.setAttribute("aria-label", spec.label);
         fillLegend();
-        show(null);
+        if (!next.keepZoom) show(null);
         extent = { x: range("x"), y: range("y") };
         if (before !== shape() || !plot) build();
         else redraw();
+      },
+      zoomX(range) {
+        zoom = range && { x: range, y: extent.y };
+        redraw();
       },
       refresh(width) {
         spec.width = width;

@@ -25,7 +25,10 @@
     const [metric, quantile] = [find("curve-latency").value, find("curve-figure").value];
     const budget = parseFloat(find("curve-budget").value);
     const latency = (point) => point.latency_s[metric][quantile];
-    const marks = budget > 0 ? [{ x: budget, label: `budget ${seconds(budget)}` }] : [];
+    const marks = data.limits
+      .filter((each) => each.metric === metric && each.figure === quantile)
+      .map((each) => ({ x: each.limit_s, label: each.text, colour: "warn" }));
+    if (budget > 0) marks.push({ x: budget, label: `budget ${seconds(budget)}` });
     const series = data.curves.map((each, k) => ({
       name: each.name,
       kind: "curve",

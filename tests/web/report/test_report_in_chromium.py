@@ -13,6 +13,7 @@ from playwright.sync_api import Page
 
 from reports.charts.figures import figures
 from reports.inputs import load
+from reports.main import main
 from reports.report import content_of, report_run
 from tests.reports.sweep_on_disk import write_sweep
 
@@ -191,6 +192,45 @@ def test_it_fits_its_window(
     page.click("#theme")
     assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 29)") != dark
     assert all(ink(page, chart) > 3 for chart in CHARTS)
+
+
+def test_the_curve_opens_on_the_objective(prefix: Path, tmp_path: Path, open_page: OpenPage, screenshots: Path) -> None:
+    out = tmp_path / "out"
+    assert main([str(prefix), "--format", "html", "--out", str(out), "--slo", "e2e_p95<3.5,ttft_p90<0.3"]) == 0
+    page = open_page(out / "report.html", width=1100)
+    assert page.input_value("#curve-latency") == "e2e"
+    assert page.input_value("#curve-figure") == "p95"
+    chart = page.locator("#curve-chart canvas").first
+    with_line = chart.screenshot()
+    page.locator("#curve").screenshot(path=screenshots / "report-curve.png")  # docs/images/report.png
+    page.evaluate("document.getElementById('curve-figure').value = 'p99'")
+    page.dispatch_event("#curve-figure", "input")
+    assert chart.screenshot() != with_line
+    page.select_option("#curve-latency", "ttft")
+    page.select_option("#curve-figure", "p90")
+    assert "(e2e_p95<3.5, ttft_p90<0.3)" in page.locator("#curve figcaption").first.inner_text()
+    assert ink(page, "curve") > 3
+
+
+def test_a_comparison_overlays_its_runs(prefix: Path, tmp_path: Path, open_page: OpenPage, screenshots: Path) -> None:
+    other = write_sweep(tmp_path / "after", levels=LEVELS, seed=8)
+    assert main(["compare", str(prefix), str(other), "--out", str(tmp_path)]) == 0
+    page = open_page(tmp_path / "comparison.html")
+    assert page.locator("html[data-drawn]").count() == 1
+    for name in ("run", "after"):
+        assert page.locator("#curve-chart").get_by_role("button", name=name, exact=True).count() == 1
+    assert all(ink(page, chart) > 3 for chart in ("curve", "system", "user", "distribution", "timeline"))
+    assert page.locator("#comparison tbody tr").count() == 9 * len(LEVELS)
+    page.screenshot(path=screenshots / "comparison.png", full_page=True)
+
+
+def test_a_leaderboard_shows_its_bars(prefix: Path, tmp_path: Path, open_page: OpenPage, screenshots: Path) -> None:
+    assert main(["leaderboard", str(prefix), "--out", str(tmp_path)]) == 0
+    page = open_page(tmp_path / "leaderboard.html")
+    sizes = page.eval_on_selector_all("img", "all => all.map(one => [one.complete, one.naturalWidth, one.alt.length])")
+    assert len(sizes) == 2
+    assert all(complete and width > 900 and words > 50 for complete, width, words in sizes)
+    page.screenshot(path=screenshots / "leaderboard.png", full_page=True)
 
 
 def test_it_prints(report: Path, open_page: OpenPage, screenshots: Path) -> None:

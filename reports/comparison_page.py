@@ -1,0 +1,58 @@
+"""The files of a comparison: its text, a page of its own with the curves of all runs overlaid, and these as images."""
+
+from __future__ import annotations
+
+from reports.charts.figures import Figures, figures
+from reports.comparison import Comparison
+from reports.comparison_md import comparison_text
+from reports.html_elements import joined, section
+from reports.html_markdown import as_html
+from reports.html_page import document, top
+from reports.html_sections import curve_section, distribution_section, timeline_section
+from reports.plots import curves_of, distributions_of, image_files, with_data
+from reports.sizing import stage_points
+
+MD_NAME, PAGE_NAME = "comparison.md", "comparison.html"
+_PARTS = {
+    "comparison": "Comparison",
+    "curve": "Throughput and latency",
+    "distribution": "Distributions",
+    "timeline": "Over time",
+}
+
+
+def comparison_files(comparison: Comparison, plots: str | None = None) -> dict[str, str | bytes]:
+    """Names and contents; ``plots`` is svg or png for image files besides, which the Markdown then shows."""
+    made = overlaid(comparison)
+    images = image_files(with_data([*curves_of(made), *distributions_of(made)]), plots) if plots else {}
+    shown = [f"![{title}]({name})" for name, (title, _) in images.items()]
+    more = shown or [f"The curves of all runs overlaid, and their distributions: [{PAGE_NAME}]({PAGE_NAME})"]
+    text = "\n\n".join([comparison_text(comparison).rstrip("\n"), "## Figures", *more])
+    return {
+        MD_NAME: f"{text}\n",
+        PAGE_NAME: comparison_page(comparison, made),
+        **{name: data for name, (_, data) in images.items()},
+    }
+
+
+def overlaid(comparison: Comparison) -> Figures:
+    """The figures of all runs together: a curve for each of them."""
+    return figures(comparison.runs, comparison.groups, stage_points(comparison.groups))
+
+
+def comparison_page(comparison: Comparison, made: Figures | None = None) -> str:
+    """The page as text; ``made`` are its figures when they are there already."""
+    made = made or overlaid(comparison)
+    base, *others = (run.name for run in comparison.runs)
+    title = f"{base} against {', '.join(others)}"
+    text = comparison_text(comparison).partition("\n")[2]  # without its heading, which is the page's title
+    body = joined(
+        [
+            top(title, _PARTS),
+            section("comparison", "Comparison", as_html(text, headings=False)),
+            curve_section(made),
+            distribution_section(made),
+            timeline_section(made),
+        ]
+    )
+    return document(title, body, made)

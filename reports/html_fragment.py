@@ -1,0 +1,54 @@
+"""A section for somebody else's page, such as Locust's own report: the tables and the curve, without any script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reports.html_elements import Markup, element, joined, listed, table
+from reports.html_markdown import as_html
+from reports.inputs import load
+from reports.objectives import parse_objectives
+from reports.plots import plots
+from reports.plots_drawing import drawing
+from reports.plots_svg import svg
+from reports.report import Content, Questions, content_of
+from reports.report_md import decisions
+
+MARK = "llm-section"
+"""The id of the section's element: by it a page is known to have it."""
+
+_FIRST = "curve_"
+_STYLE = """
+#llm-section{box-sizing:border-box;max-width:1200px;margin:24px auto;padding:16px 24px;border-radius:4px;
+background:#fff;color:#1b1f24;font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}
+#llm-section h2{margin:.2em 0 .6em;font-size:1.5em}#llm-section h3{margin:1.2em 0 .4em;font-size:1.15em}
+#llm-section .scroll{overflow-x:auto}#llm-section table{border-collapse:collapse;width:100%}
+#llm-section th,#llm-section td{padding:4px 10px;border-bottom:1px solid #d8dee4;text-align:left;white-space:nowrap}
+#llm-section .number{text-align:right;font-variant-numeric:tabular-nums}
+#llm-section .llm-sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+#llm-section svg{display:block;max-width:100%;height:auto;margin:8px 0}
+#llm-section .notes,#llm-section .soft{color:#57606a;font-size:.93em}
+"""
+
+
+def fragment_of(prefix: str | Path, *, slo: str | None = None, stage: str = "all") -> str:
+    """The section about one run; raises ``InputError`` when its rows cannot be read."""
+    objectives = parse_objectives(slo) if slo else None
+    return fragment(content_of([load(prefix)], questions=Questions(objectives, objectives, stage)))
+
+
+def fragment(content: Content) -> str:
+    """The section with its own style; every text in it is escaped."""
+    parts: list[object] = [element("h2", "LLM load test")]
+    if said := decisions(content):
+        parts.append(as_html(said))
+    notes: dict[str, None] = {}
+    for each in content.tables:
+        parts += [element("h3", each.title), table(each.title, each.header, each.cells, titled=True)]
+        notes.update(dict.fromkeys(each.notes))
+    parts.append(listed([*notes, *content.warnings]))
+    for plot in plots(content):
+        if plot.name.startswith(_FIRST):
+            parts.append(Markup(svg(drawing(plot), plot.title, plot.note, ids=f"llm-{plot.name}-")))
+    style = Markup(f"<style>{_STYLE}</style>")
+    return str(joined([style, element("section", joined(parts), id=MARK, aria_label="LLM load test")])) + "\n"

@@ -1,0 +1,97 @@
+"""The files of a leaderboard: its tables, a page with a bar chart of each, and the charts as images."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from reports.charts.assets import REPORT_STYLES, asset
+from reports.html_elements import Markup, element, escaped, joined, listed, section, table
+from reports.llmperf_tables import Table, rounded
+from reports.plots_bars import Bar, bars
+from reports.plots_drawing import Mark
+from reports.plots_png import png
+from reports.plots_svg import svg
+from reports.report_md import markdown
+
+MD_NAME, PAGE_NAME = "leaderboard.md", "leaderboard.html"
+_TITLE = "LLM leaderboard"
+_NOTE = "Bars: medians. Lines: from the 25th to the 75th percentile of the requests."
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def leaderboard_files(tables: Sequence[Table], plots: str | None = None) -> dict[str, str | bytes]:
+    """Names and contents; ``plots`` is svg or png for image files besides, which the Markdown then shows."""
+    images = {f"plot_{each.metric}.{plots}": _image(each, plots) for each in tables} if plots else {}
+    shown = dict(zip([each.title for each in tables], images, strict=False))
+    parts = []
+    for each in tables:
+        name = shown.get(each.title)
+        parts.append(f"{markdown(each)}\n![{each.title}]({name})\n" if name else markdown(each))
+    return {MD_NAME: "\n".join(parts), PAGE_NAME: leaderboard_page(tables), **images}
+
+
+def chart(each: Table) -> list[Mark]:
+    """The bar chart of one table, in its order."""
+    varies = each.concurrency_varies
+    found = [
+        Bar(
+            " ".join(
+                [row.framework or "-", row.model or "-", *([f"({row.concurrency or '-'} parallel)"] if varies else [])]
+            ),
+            row.figures.median,
+            row.figures.p25,
+            row.figures.p75,
+            rounded(row.figures.median, each.decimals),
+        )
+        for row in each.rows
+    ]
+    return bars(each.title, each.title, found, _NOTE)
+
+
+def leaderboard_page(tables: Sequence[Table]) -> str:
+    """The page as text: it needs neither network nor script."""
+    body = joined([element("h1", _TITLE), *(_section(place, each) for place, each in enumerate(tables))])
+    style = "\n".join(asset(name) for name in REPORT_STYLES)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escaped(_TITLE)}</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body class="llm">
+<main class="page">
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _section(place: int, each: Table) -> Markup:
+    # As an image, so that the picture's own names (title, desc) do not meet those of the other one.
+    data = base64.b64encode(svg(chart(each), each.title, _NOTE).encode()).decode("ascii")
+    picture = Markup(f'<img src="data:image/svg+xml;base64,{data}" alt="{escaped(_in_words(each))}" class="picture">')
+    return section(
+        f"leaderboard-{place + 1}",
+        each.title,
+        picture,
+        table(each.title, each.header, each.cells, titled=True),
+        listed(each.notes),
+    )
+
+
+def _in_words(each: Table) -> str:
+    named = (
+        f"{row.framework or '-'} {row.model or '-'}: {rounded(row.figures.median, each.decimals)}" for row in each.rows
+    )
+    return f"{each.title}, medians. {'; '.join(named)}"
+
+
+def _image(each: Table, kind: str | None) -> str | bytes:
+    return png(chart(each)) if kind == "png" else svg(chart(each), each.title, _NOTE)
