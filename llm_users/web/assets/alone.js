@@ -1,0 +1,38 @@
+// The live page on a page of its own: its theme, which it shares with Locust's page, and its start.
+"use strict";
+
+(() => {
+  const root = document.documentElement;
+  const button = document.getElementById("llm-theme");
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+
+  // Locust keeps the chosen theme under this name; without one both follow the system.
+  function stored() {
+    try {
+      return localStorage.getItem("theme");
+    } catch {
+      return null;
+    }
+  }
+
+  function apply() {
+    const known = stored();
+    root.dataset.theme = known === "dark" || known === "light" ? known : system.matches ? "dark" : "light";
+    button.textContent = root.dataset.theme === "dark" ? "Light" : "Dark";
+    window.LLMCharts.refresh();
+  }
+
+  button.addEventListener("click", () => {
+    try {
+      localStorage.setItem("theme", root.dataset.theme === "dark" ? "light" : "dark");
+    } catch {
+      return;
+    }
+    apply();
+  });
+  system.addEventListener("change", apply);
+  window.addEventListener("storage", apply);
+  apply();
+  const host = document.getElementById("llm-panel");
+  window.LLMLive.mount(host, new URL(host.dataset.base, document.baseURI)).start();
+})();

@@ -1,0 +1,86 @@
+// Small pieces of page: elements, numbers as words, tables that are updated in place. All text is set as text.
+"use strict";
+
+window.LLMDom = (() => {
+  const { number, span } = window.LLMCharts;
+
+  // make("p", { className: "x" }, "text", element)
+  function make(tag, properties = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(properties)) {
+      if (name in made) made[name] = value;
+      else made.setAttribute(name, value);
+    }
+    made.append(...children.filter((child) => child !== null));
+    return made;
+  }
+
+  function write(element, text) {
+    if (element.textContent !== text) element.textContent = text;
+  }
+
+  const some = (value) => value !== null && value !== undefined;
+
+  function seconds(value) {
+    if (!some(value)) return "–";
+    return Math.abs(value) < 1 ? `${number(value * 1000)} ms` : `${number(value)} s`;
+  }
+
+  const plain = (value) => (some(value) ? number(value) : "–");
+  const fixed = (digits) => (value) => (some(value) ? value.toFixed(digits) : "–");
+  const percent = (value) => (some(value) ? `${Math.round(value * 100)} %` : "–");
+  const clock = (value) => (some(value) ? span(Math.round(value)) : "–");
+
+  // A table with a caption and column headers. Columns: { title, help, value(row), text(value), words, varying }; words
+  // are set to the left, numbers to the right; a varying one is hidden while all rows agree in it. The exact value of a
+  // rounded cell is its title and its data-value.
+  function table(caption, columns) {
+    const body = make("tbody");
+    const head = columns.map(({ title, help, words }) =>
+      make("th", { scope: "col", className: words ? "llm-words" : "", ...(help ? { title: help } : {}) }, title),
+    );
+    const made = make(
+      "table",
+      {},
+      make("caption", {}, caption),
+      make("thead", {}, make("tr", {}, ...head)),
+      body,
+    );
+    const element = make("div", { className: "llm-scroll", tabIndex: 0, role: "group", "aria-label": caption }, made);
+    return {
+      element,
+      fill(rows, kind) {
+        fill(body, columns, rows, kind);
+        columns.forEach(({ varying, value }, k) => {
+          if (!varying) return;
+          const same = new Set(rows.map(value).filter(some)).size < 2;
+          for (const line of made.rows) line.cells[k].hidden = same;
+        });
+      },
+    };
+  }
+
+  function fill(body, columns, rows, kind = () => "") {
+    while (body.rows.length > rows.length) body.deleteRow(-1);
+    rows.forEach((row, i) => {
+      const line = body.rows[i] || body.insertRow();
+      if (line.className !== kind(row)) line.className = kind(row);
+      columns.forEach((column, k) => {
+        const cell = line.cells[k] || line.insertCell();
+        if (column.words && cell.className !== "llm-words") cell.className = "llm-words";
+        const value = column.value(row);
+        write(cell, column.text ? column.text(value, row) : some(value) ? String(value) : "–");
+        if (column.text && typeof value === "number" && cell.dataset.value !== String(value)) {
+          cell.dataset.value = value;
+          cell.title = String(value);
+        }
+        if (!some(value) && cell.dataset.value) {
+          delete cell.dataset.value;
+          cell.removeAttribute("title");
+        }
+      });
+    });
+  }
+
+  return { make, write, some, seconds, plain, fixed, percent, clock, table };
+})();

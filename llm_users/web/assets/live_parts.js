@@ -1,0 +1,300 @@
+// The parts of the live page that are words and tables: banners, progress, figures of now, stages, load processes,
+// downloads. Each is { element, show(state, history) }.
+"use strict";
+
+window.LLMParts = (() => {
+  const { number } = window.LLMCharts;
+  const { make, write, some, seconds, plain, fixed, percent, clock, table } = window.LLMDom;
+
+  const STATES = {
+    ready: "Ready",
+    spawning: "Starting users",
+    running: "Running",
+    stopping: "Stopping",
+    stopped: "Stopped",
+  };
+  const PHASES = {
+    RAMP: "users are brought up",
+    "WARM-UP": "not measured yet",
+    MEASURE: "",
+    DRAIN: "the last answers finish",
+  };
+  const MOST_OPEN = 2;
+  const LEVELS = { bad: "Problem", warn: "Note well", info: "Note" };
+
+  // ---- banners
+
+  function banners() {
+    const [first, others] = [make("div"), make("div")];
+    const summary = make("summary");
+    const rest = make("details", { hidden: true }, summary, others);
+    return {
+      element: make("div", { className: "llm-banners" }, first, rest),
+      // The worst come first; many must not push the figures off the screen.
+      show({ banners: all = [] }) {
+        const open = all.length > MOST_OPEN + 1 ? MOST_OPEN : all.length;
+        fillBanners(first, all.slice(0, open));
+        fillBanners(others, all.slice(open));
+        rest.hidden = open === all.length;
+        write(summary, `${all.length - open} more notes`);
+      },
+    };
+  }
+
+  // In place: figures in the texts change every second, and a reader may be in the middle of one.
+  function fillBanners(list, all) {
+    while (list.children.length > all.length) list.lastChild.remove();
+    while (list.children.length < all.length) list.append(make("p", {}, make("strong"), make("span")));
+    all.forEach(({ level, text }, k) => {
+      const known = level in LEVELS ? level : "info";
+      const each = list.children[k];
+      if (each.className !== `llm-banner llm-${known}`) each.className = `llm-banner llm-${known}`;
+      write(each.firstChild, `${LEVELS[known]}: `);
+      write(each.lastChild, text);
+    });
+  }
+
+  // ---- where the run stands
+
+  function progress() {
+    const chip = make("span", { className: "llm-chip" });
+    const words = make("span", { className: "llm-stage" });
+    const left = make("span", { className: "llm-left" });
+    const steps = make("div", {
+      className: "llm-steps", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": 0,
+      "aria-valuemax": 100,
+    }); // prettier-ignore
+    const about = make("p", { className: "llm-about" });
+    const voice = make("p", { className: "llm-sr", "aria-live": "polite" });
+    const line = make("p", { className: "llm-line" }, chip, words, left);
+    return {
+      element: make("div", { className: "llm-card llm-progress" }, line, steps, about, voice),
+      show(state) {
+        write(chip, STATES[state.state] || String(state.state));
+        chip.dataset.state = state.state;
+        write(words, standing(state));
+        write(left, remaining(state));
+        write(about, aboutOf(state.about || {}));
+        step(steps, state);
+        write(voice, spokenOf(state));
+      },
+    };
+  }
+
+  const parallel = (count) => `${count} parallel ${count === 1 ? "request" : "requests"}`;
+
+  // What is worth an announcement: where the run stands, and whether there is something to read.
+  function spokenOf({ state, progress: at, banners: all = [] }) {
+    const where = at ? `, stage ${at.stage}, ${at.phase}` : "";
+    const problems = all.filter(({ level }) => level !== "info").length;
+    const warned = problems ? `. ${problems} ${problems === 1 ? "warning" : "warnings"} at the top of the page` : "";
+    return `${STATES[state] || ""}${where}${warned}`;
+  }
+
+  function standing({ run, state, progress: at, stages = [] }) {
+    if (at) {
+      const of = at.stages ? ` of ${at.stages}` : "";
+      const users = some(at.concurrency) ? `, ${parallel(at.concurrency)}` : "";
+      const total = some(at.of) ? ` of ${number(at.of)}` : "";
+      const done = some(at.done) ? `${number(at.done)}${total} requests` : "";
+      const what = at.phase === "MEASURE" ? done : PHASES[at.phase];
+      return `Stage ${at.stage}${of}${users} · ${at.phase}${what ? `: ${what}` : ""}`;
+    }
+    if (run === null || run === undefined) return "No test has been started yet.";
+    const finished = stages.filter((each) => each.finished).length;
+    if (state === "stopped" || state === "ready") {
+      return `${finished} ${finished === 1 ? "stage" : "stages"} finished; the figures below stay until the next start.`;
+    }
+    return "";
+  }
+
+  function remaining({ progress: at, now_s: now }) {
+    const since = some(now) ? clock(now) : "";
+    if (!at || !some(at.left_s)) return since;
+    return `${since} · about ${clock(Math.max(0, at.left_s))} left in this stage`;
+  }
+
+  function aboutOf({ host, model, framework, api }) {
+    return [model, api, framework, host].filter(Boolean).join(" · ");
+  }
+
+  // One piece of the bar per stage; the running one is filled as far as its requests are.
+  function step(steps, { progress: at, stages = [] }) {
+    const count = Math.min(200, at?.stages || stages.length);
+    if (at && some(at.left_s) && steps.stage !== at.stage) Object.assign(steps, { stage: at.stage, whole_s: at.left_s });
+    const share = (k) => {
+      if (!at) return stages[k]?.finished ? 1 : 0;
+      if (k + 1 !== at.stage) return k + 1 < at.stage ? 1 : 0;
+      if (at.phase === "DRAIN") return 1;
+      if (at.phase !== "MEASURE") return 0;
+      if (at.of) return Math.min(1, at.done / at.of);
+      // Measured by time: the part of what was left when it was first seen.
+      return some(at.left_s) && steps.whole_s > 0 ? Math.min(1, Math.max(0, 1 - at.left_s / steps.whole_s)) : 0;
+    };
+    steps.hidden = !count;
+    while (steps.children.length > count) steps.lastChild.remove();
+    while (steps.children.length < count) steps.append(make("span", {}, make("i"), make("b")));
+    let total = 0;
+    [...steps.children].forEach((each, k) => {
+      total += share(k);
+      each.firstChild.style.width = `${100 * share(k)}%`;
+      each.toggleAttribute("data-here", Boolean(at) && k + 1 === at.stage);
+      const known = stages.find((one) => one.stage === k + 1)?.concurrency;
+      write(each.lastChild, String((at?.stage === k + 1 ? at.concurrency : known) ?? ""));
+    });
+    const percentage = count ? Math.round((100 * total) / count) : 0;
+    steps.setAttribute("aria-valuenow", percentage);
+    steps.setAttribute("aria-valuetext", `${percentage} %`);
+  }
+
+  // ---- figures of now
+
+  function figures() {
+    const tiles = [
+      ["TTFT, median", (h) => [seconds(h.newest("ttft_p50")), `p95 ${seconds(h.newest("ttft_p95"))}`]],
+      ["TPOT, median", (h) => [seconds(h.newest("tpot_p50")), `p95 ${seconds(h.newest("tpot_p95"))}`]],
+      ["Output tokens/s", (h) => [plain(h.newest("tokens_per_s")), "all requests together"]],
+      ["Requests/s", (h) => [plain(h.newest("requests_per_s")), "finished"]],
+      ["In flight", (h) => [plain(h.newest("in_flight")), `of ${plain(h.newest("users"))} users`]],
+      ["Errors/s", (h) => [plain(h.newest("errors_per_s")), `${plain(h.newest("throttled_per_s"))} throttled/s`]],
+    ].map(([name, read]) => {
+      const [value, more] = [make("dd"), make("dd", { className: "llm-more" })];
+      return { read, value, more, element: make("div", { className: "llm-card" }, make("dt", {}, name), value, more) };
+    });
+    return {
+      element: make("dl", { className: "llm-tiles" }, ...tiles.map((tile) => tile.element)),
+      show(_, history) {
+        for (const { read, value, more, element } of tiles) {
+          const [now, beside] = read(history);
+          write(value, now);
+          write(more, beside);
+          element.toggleAttribute("data-bad", element === tiles[5].element && history.newest("errors_per_s") > 0);
+        }
+      },
+    };
+  }
+
+  // ---- stages
+
+  const AGGREGATES = [
+    ["Median", "median"], ["Mean", "mean"], ["Min", "min"], ["Max", "max"], ["P25", "p25"], ["P75", "p75"],
+    ["P95", "p95"], ["P99", "p99"],
+  ]; // prettier-ignore
+
+  const NAMES = [
+    { title: "Framework", value: (row) => row.framework, words: true, varying: true },
+    { title: "Model", value: (row) => row.model, words: true, varying: true },
+  ];
+
+  function percentiles(caption, metric, digits) {
+    return table(caption, [
+      ...NAMES,
+      { title: "Concurrency", value: (row) => row.concurrency, words: true },
+      ...AGGREGATES.map(([title, key]) => ({
+        title, value: (row) => row[metric]?.[key] ?? null, text: fixed(digits),
+      })),
+    ]); // prettier-ignore
+  }
+
+  function stages() {
+    const overview = table("Overview", [
+      ...NAMES,
+      { title: "Concurrency", value: (row) => row.concurrency, words: true },
+      { title: "Stage", value: standingOf, words: true },
+      { title: "Requests", value: (row) => row.requests },
+      { title: "OK", value: (row) => row.ok },
+      { title: "Failed", value: (row) => row.failed },
+      { title: "Throttled", value: (row) => row.throttled },
+      { title: "Aborted", value: (row) => row.aborted },
+      { title: "Output tokens/s", value: (row) => row.output_throughput_token_per_s, text: plain },
+      { title: "Requests/s", value: (row) => row.request_throughput_per_s, text: plain },
+      { title: "TTFT median", value: (row) => row.ttft?.median, text: seconds },
+      { title: "TTFT P95", value: (row) => row.ttft?.p95, text: seconds },
+      { title: "TPOT median", value: (row) => row.tpot?.median, text: seconds },
+      { title: "TPOT P95", value: (row) => row.tpot?.p95, text: seconds },
+      {
+        title: "Client",
+        help: "Whether the load generator kept up: ok, strained or saturated",
+        value: (row) => row.health,
+        words: true,
+      },
+    ]);
+    const tables = [
+      [overview, "stages"],
+      [percentiles("Time to First Token (seconds)", "ttft", 2), "ttft"],
+      [percentiles("Output Tokens Throughput (tokens/s)", "throughput", 0), "throughput"],
+      [percentiles("Time per output token (seconds)", "tpot", 4), "tpot"],
+      [percentiles("End-to-end latency (seconds)", "e2e", 2), "e2e"],
+    ];
+    for (const [each, name] of tables) {
+      each.element.classList.add("llm-card");
+      each.element.id = `llm-table-${name}`;
+    }
+    const pair = (...some) => make("div", { className: "llm-tables" }, ...some.map(([each]) => each.element));
+    const more = make("details", {}, make("summary", {}, "Time per output token and end-to-end latency"));
+    more.append(pair(tables[3], tables[4]));
+    const empty = make("p", { className: "llm-soft" }, "Figures come with the first answers.");
+    const note = make(
+      "p",
+      { className: "llm-soft" },
+      "Finished stages are computed from every row, as llm-report does; the running stage is an estimate from histograms.",
+    );
+    const filled = make("div", { className: "llm-stack" }, overview.element, pair(tables[1], tables[2]), more, note);
+    const element = make("section", { "aria-label": "Stages" }, make("h2", {}, "Results by stage"), empty, filled);
+    return {
+      element,
+      show({ stages: rows = [] }) {
+        empty.hidden = rows.length > 0;
+        filled.hidden = !rows.length;
+        for (const [each] of tables) each.fill(rows, (row) => (row.finished ? "" : "llm-running"));
+      },
+    };
+  }
+
+  // A finished stage whose rows could not be read in time has the figures of the histograms.
+  function standingOf({ finished, exact }) {
+    if (!finished) return "running";
+    return exact === false ? "finished, estimated" : "finished";
+  }
+
+  // ---- load processes
+
+  function workers() {
+    const list = table("Load processes", [
+      { title: "Process", value: (row) => row.name, words: true },
+      { title: "CPU", value: (row) => row.cpu, text: percent, help: "Share of one core" },
+      { title: "Event loop lag, p99", value: (row) => row.lag_p99, text: seconds },
+      { title: "In flight", value: (row) => row.in_flight },
+    ]);
+    list.element.classList.add("llm-card");
+    list.element.id = "llm-table-workers";
+    const element = make("section", { "aria-label": "Client" }, make("h2", {}, "Client"), list.element);
+    return {
+      element,
+      show({ workers: rows = [] }) {
+        element.hidden = !rows.length;
+        list.fill(rows);
+      },
+    };
+  }
+
+  // ---- downloads and objectives
+
+  function downloads(address) {
+    const list = make("ul", { className: "llm-downloads" });
+    const element = make("section", { "aria-label": "Downloads" }, make("h2", {}, "Downloads"), list);
+    let before = "";
+    return {
+      element,
+      show({ downloads: all = [] }) {
+        element.hidden = !all.length;
+        if (JSON.stringify(all) === before) return;
+        before = JSON.stringify(all);
+        const link = ({ kind, label }) => make("a", { href: address(kind), download: "" }, label);
+        list.replaceChildren(...all.map((each) => make("li", {}, link(each))));
+      },
+    };
+  }
+
+  return { banners, progress, figures, stages, workers, downloads };
+})();

@@ -1,0 +1,135 @@
+// Puts the live page into the tab that Locust's page has for it. Locust draws the tab but knows nothing to put there.
+//
+// The anchor is an element of the role "tab" with the tab's title, inside <main>. Where a page has none, a link to the
+// page of its own stands in a corner instead. `data-llm` of the root element says which of the two it is.
+"use strict";
+
+(() => {
+  const own = document.currentScript;
+  const title = own.dataset.title;
+  const assets = new URL(".", own.src);
+  const base = new URL("..", assets);
+  const PATIENCE_MS = 3000; // Locust's script draws the page within a fraction of this
+  const root = document.documentElement;
+  let panel = null;
+  let live = null;
+  let loading = null;
+  let link = null;
+  let since = performance.now();
+  let due = false;
+  let dark = null;
+
+  const tabs = () => [...document.querySelectorAll('[role="tab"]')];
+
+  function sync() {
+    due = false;
+    theme();
+    const tab = tabs().find((each) => each.textContent.trim() === title);
+    const main = tab?.closest("main");
+    if (!main) return missing();
+    root.dataset.llm = "tab";
+    since = performance.now();
+    link?.remove();
+    const selected = tab.getAttribute("aria-selected") === "true";
+    if (!selected) return hide();
+    panel ??= makePanel();
+    // Locust redraws what is beside; the panel stays behind it all.
+    if (main.lastElementChild !== panel) main.append(panel);
+    panel.hidden = false;
+    if (live) live.start();
+    else load();
+  }
+
+  function makePanel() {
+    const made = document.createElement("div");
+    made.id = "llm-panel";
+    made.className = "llm-panel";
+    made.setAttribute("role", "tabpanel");
+    made.setAttribute("aria-label", title);
+    return made;
+  }
+
+  function hide() {
+    live?.stop();
+    if (panel) panel.hidden = true;
+  }
+
+  // No tab: on the start form that is as it should be; else Locust's page is not what it was.
+  function missing() {
+    hide();
+    if (performance.now() - since < PATIENCE_MS) {
+      setTimeout(request, PATIENCE_MS + 100);
+      return;
+    }
+    const form = document.querySelector("main form") && !tabs().length;
+    if (form) return link?.remove();
+    root.dataset.llm = "link";
+    if (!link) {
+      link = document.createElement("a");
+      link.id = "llm-link";
+      link.href = base.href.replace(/\/$/, "");
+      link.textContent = `${title}: live view`;
+      link.style.cssText =
+        "position:fixed;right:16px;bottom:16px;z-index:2000;padding:8px 14px;border-radius:6px;background:#0067a6;color:#fff;font:500 14px system-ui,sans-serif";
+    }
+    if (!link.isConnected) document.body.append(link);
+  }
+
+  function load() {
+    loading ??= Promise.all([...own.dataset.styles.split(" ").map(style), script(own.dataset.scripts.split(" "))])
+      .then(() => {
+        live = window.LLMLive.mount(panel, base);
+        sync();
+      })
+      .catch((error) => {
+        console.error(error);
+        loading = null;
+        panel.textContent = "The live view could not be loaded from Locust. Open another tab and come back to try again.";
+      });
+  }
+
+  function style(name) {
+    return new Promise((resolve, reject) => {
+      const made = document.createElement("link");
+      made.rel = "stylesheet";
+      made.href = new URL(name, assets).href;
+      made.onload = resolve;
+      made.onerror = reject;
+      document.head.append(made);
+    });
+  }
+
+  async function script(names) {
+    for (const name of names) {
+      await new Promise((resolve, reject) => {
+        const made = document.createElement("script");
+        made.src = new URL(name, assets).href;
+        made.onload = resolve;
+        made.onerror = reject;
+        document.head.append(made);
+      });
+    }
+  }
+
+  // Locust's theme is in its background only; the charts' colours follow the attribute.
+  function theme() {
+    const [red, green, blue] = getComputedStyle(document.body).backgroundColor.match(/\d+/g) || [255, 255, 255];
+    const now = 0.299 * red + 0.587 * green + 0.114 * blue < 128;
+    if (now === dark) return;
+    dark = now;
+    root.dataset.theme = dark ? "dark" : "light";
+    window.LLMCharts?.refresh();
+  }
+
+  function request() {
+    if (due) return;
+    due = true;
+    // Not in an animation frame: a window in the background has none.
+    setTimeout(sync, 30);
+  }
+
+  new MutationObserver((records) => {
+    if (records.some(({ target }) => !panel || !panel.contains(target))) request();
+  }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-selected"] });
+  request();
+})();

@@ -1,0 +1,119 @@
+"""What can be taken away from the page: the rows so far, the stages, and the report of a finished run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flask import Response, make_response
+from gevent.lock import BoundedSemaphore
+
+from llm_users.web.state import LiveState
+
+_LIVE = {"rows.csv": ("_llm_requests.csv", "Rows so far (CSV)"), "stages.csv": ("_llm_stages.csv", "Stages (CSV)")}
+_FINAL = {
+    "summary.csv": "Every figure (CSV)",
+    "report.md": "Report (Markdown)",
+    "report.html": "Report (HTML)",
+}
+_TYPES = {".csv": "text/csv", ".md": "text/markdown", ".html": "text/html"}
+_PIECE_BYTES = 1 << 16
+
+
+class Downloads:
+    """The files of the current run. Reports are made once per run, in another process."""
+
+    def __init__(self, state: LiveState) -> None:
+        self._state = state
+        self._turn = BoundedSemaphore(1)
+        self._made: tuple[str | None, Any] = (None, None)  # run, folder
+
+    def offered(self) -> list[dict[str, str]]:
+        """What there is now, with labels."""
+        if self._state.run is None:
+            return []
+        found = [{"kind": kind, "label": label} for kind, (_, label) in _LIVE.items()]
+        if self._state.finished:
+            found += [{"kind": kind, "label": label} for kind, label in _FINAL.items()]
+        return found
+
+    def response(self, kind: str) -> Response:
+        """The file, or 404 with a sentence why there is none."""
+        writer = self._state.coordinator.writer
+        if kind not in _LIVE and kind not in _FINAL:
+            return make_response(f"There is no such download; there are {', '.join((*_LIVE, *_FINAL))}.", 404)
+        if writer is None or self._state.run is None:
+            return make_response("No test has been started yet, so there is nothing to download.", 404)
+        name = f"{Path(writer.prefix).name}_{kind.replace('rows', 'llm_requests').replace('stages', 'llm_stages')}"
+        if kind in _LIVE:
+            writer.flush()
+            return _attached(Path(writer.prefix + _LIVE[kind][0]), name, kind)
+        if not self._state.finished:
+            return make_response("The report is made when the test is over; this one is still running.", 404)
+        folder = self._report()
+        path = folder and Path(folder) / kind
+        if not path or not path.is_file():
+            return make_response(f"There is no report of this run: {self._problem}", 404)
+        return _attached(path, name, kind)
+
+    def section(self) -> str:
+        """The LLM section of Locust's own report, by the rows so far; "" when there are none."""
+        state = self._state
+        writer, options = state.coordinator.writer, state.coordinator.options
+        if writer is None or not writer.book.started:
+            return ""
+        writer.flush()
+        answer = state.follower.ask("fragment", prefix=writer.prefix, slo=options.slo, slo_stage=options.slo_stage)
+        return str(answer.get("html", ""))
+
+    def close(self) -> None:
+        """Remove what was made."""
+        folder = self._made[1]
+        self._made = (None, None)
+        if folder is not None:
+            folder.cleanup()
+
+    _problem = ""
+
+    def _report(self) -> str | None:
+        """The folder with the report of the finished run."""
+        state = self._state
+        with self._turn:
+            if self._made[0] == state.run and self._made[1] is not None:
+                return str(self._made[1].name)
+            self.close()
+            writer, options = state.coordinator.writer, state.coordinator.options
+            assert writer is not None
+            run, folder = state.run, tempfile.TemporaryDirectory(prefix="llm-report-")
+            answer = state.follower.ask(
+                "report", prefix=writer.prefix, out=folder.name, slo=options.slo, slo_stage=options.slo_stage
+            )
+            if "error" in answer:
+                self._problem = str(answer["error"])
+                folder.cleanup()
+                return None
+            self._made = (run, folder)
+            return folder.name
+
+
+def _attached(path: Path, name: str, kind: str) -> Response:
+    """The file as it is now: what is written to it while it is sent is left for the next time."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return make_response(f"The file is gone: {error.strerror}.", 404)
+    response = Response(_pieces(path, size), mimetype=_TYPES[Path(kind).suffix])
+    response.headers["Content-Length"] = str(size)
+    response.headers["Content-Disposition"] = f"attachment; filename={name}"
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _pieces(path: Path, left: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while left > 0 and (piece := file.read(min(_PIECE_BYTES, left))):
+            left -= len(piece)
+            yield piece

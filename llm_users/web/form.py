@@ -1,0 +1,49 @@
+"""Locust's start form: our options keep the values of the last start, and secrets in them never reach a page.
+
+Locust itself fills the form from the command line each time, so what was edited would be gone after a reload.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from werkzeug.datastructures import ImmutableMultiDict
+
+from llm_users.secrets import redact
+
+_OURS = "llm_"
+
+
+def keep_edits(web_ui: Any) -> None:
+    """Make the form show our options as they are now."""
+    update = web_ui.update_template_args
+
+    def update_and_keep() -> None:
+        update()
+        parsed = web_ui.environment.parsed_options
+        for name, option in (web_ui.template_args.get("extra_options") or {}).items():
+            if name.startswith(_OURS):
+                option["default_value"] = shown(getattr(parsed, name, option.get("default_value")))
+
+    web_ui.update_template_args = update_and_keep
+
+
+def shown(value: Any) -> Any:
+    """A value as the form may show it."""
+    if isinstance(value, list):
+        return [redact(str(each)) for each in value]
+    return redact(value) if isinstance(value, str) else value
+
+
+def unmasked(form: Any, parsed: Any) -> Any:
+    """The form as it was meant: a value that came back masked, as it was shown, is the one that it stands for."""
+    changed = {}
+    for name in form:
+        current = getattr(parsed, name, None) if name.startswith(_OURS) else None
+        text = ",".join(map(str, current)) if isinstance(current, list) else current
+        if isinstance(text, str) and form[name] == redact(text) != text:
+            changed[name] = text
+    if not changed:
+        return form
+    kept = {**form.to_dict(flat=False), **{name: [text] for name, text in changed.items()}}
+    return ImmutableMultiDict([(name, value) for name, values in kept.items() for value in values])

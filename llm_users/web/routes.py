@@ -1,0 +1,85 @@
+"""The LLM tab's own addresses in Locust's web interface: below its base path, behind its login."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from flask import Response, request
+
+from llm_users.load.coordinator import Coordinator
+from llm_users.web.downloads import Downloads
+from llm_users.web.form import keep_edits, unmasked
+from llm_users.web.html_section import with_section
+from llm_users.web.state import LiveState, Surroundings
+
+
+class LiveTab:
+    """What of the tab lives in a process: the state of the run, its routes, its downloads."""
+
+    def __init__(
+        self, environment: Any, coordinator: Coordinator, objectives: Callable[[str], list[dict[str, Any]]]
+    ) -> None:
+        runner = environment.runner
+        around = Surroundings(
+            state=lambda: str(runner.state),
+            users=lambda: int(runner.target_user_count),
+            host=lambda: environment.host,
+            objectives=objectives,
+        )
+        self.state = LiveState(coordinator, around)
+        self.downloads = Downloads(self.state)
+        environment.events.reset_stats.add_listener(lambda **_: self.state.forget_samples())
+        self._add_routes(environment.web_ui)
+        self.state.start()
+
+    def close(self) -> None:
+        """The process ends."""
+        self.state.stop()
+        self.downloads.close()
+
+    def _add_routes(self, web_ui: Any) -> None:
+        def state_json() -> Response:
+            since = request.args.get("since", "")
+            known = int(since) if since.isdecimal() and len(since) < 17 else None
+            made = self.state.json(request.args.get("run") or None, known)
+            made["downloads"] = self.downloads.offered()
+            response = Response(msgspec.json.encode(made), mimetype="application/json")
+            response.headers["Cache-Control"] = "no-store"
+            return response
+
+        def download(kind: str) -> Response:
+            return self.downloads.response(kind)
+
+        def with_llm_section(response: Response) -> Response:
+            if request.endpoint == "locust.stats_report" and response.status_code == 200:
+                response.set_data(with_section(response.get_data(as_text=True), self.downloads.section()))
+            return response
+
+        def take_form() -> None:
+            if request.method == "POST" and request.path.endswith("/swarm"):
+                request.form = unmasked(request.form, web_ui.environment.parsed_options)
+
+        web_ui.app.after_request(with_llm_section)
+        web_ui.app.before_request(take_form)
+        keep_edits(web_ui)
+
+        base = base_path(web_ui)
+        for rule, view in (("/llm/state.json", state_json), ("/llm/download/<kind>", download)):
+            web_ui.app.add_url_rule(base + rule, f"llm_{view.__name__}", web_ui.auth_required_if_enabled(view))
+
+
+def base_path(web_ui: Any) -> str:
+    """``--web-base-path`` as it stands before a route: "" or "/path"."""
+    prefix: str | None = web_ui.app.blueprints["locust"].url_prefix
+    return (prefix or "").rstrip("/")
+
+
+def install(environment: Any, coordinator: Coordinator, objectives: Callable[[str], list[dict[str, Any]]]) -> LiveTab:
+    """Give the environment's web interface the LLM tab; call before it serves its first page."""
+    tab = LiveTab(environment, coordinator, objectives)
+    if importlib.util.find_spec("llm_users.web.page") is not None:
+        importlib.import_module("llm_users.web.page").install(environment.web_ui)
+    return tab

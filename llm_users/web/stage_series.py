@@ -1,0 +1,87 @@
+"""The stage that is going on, in the columns of the finished ones: figures from histograms, by the rows so far."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from llm_users.quantile import DurationHistogram
+from llm_users.record import RequestRecord
+
+FIGURES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+
+
+class Series:
+    """One metric: mean and extremes exactly, percentiles within the 0.1 % of the histogram."""
+
+    def __init__(self) -> None:
+        self._histogram = DurationHistogram()
+        self._sum = 0.0
+        self._min, self._max = math.inf, -math.inf
+
+    def add(self, value: float | None) -> None:
+        if value is None or not math.isfinite(value):
+            return
+        self._histogram.add(value)
+        self._sum += value
+        self._min, self._max = min(self._min, value), max(self._max, value)
+
+    def figures(self) -> dict[str, float | None]:
+        """Median, mean, min, max and the percentiles; None when there are none."""
+        n = self._histogram.total
+        if not n:
+            return dict.fromkeys((*FIGURES, "mean", "min", "max"))
+        found = self._histogram.quantiles(tuple(FIGURES.values()))
+        within = (min(max(value, self._min), self._max) for value in found)  # not beyond what really was
+        return {
+            **dict(zip(FIGURES, within, strict=True)),
+            "mean": self._sum / n,
+            "min": self._min,
+            "max": self._max,
+        }
+
+
+class StageSeries:
+    """What the measured rows of one stage add up to."""
+
+    def __init__(self, stage: int, concurrency: int) -> None:
+        self.stage = stage
+        self.concurrency = concurrency
+        self.requests = self.ok = self.failed = self.throttled = self.aborted = 0
+        self._ttft, self._throughput, self._tpot, self._e2e = (Series() for _ in range(4))
+
+    def add(self, record: RequestRecord, *, throttled: bool) -> None:
+        """One measured row."""
+        self.requests += 1
+        if not record.ok:
+            self.aborted += record.error_code == "aborted"
+            self.failed += record.error_code != "aborted"
+            self.throttled += throttled
+            return
+        self.ok += 1
+        self._throughput.add(record.request_output_throughput_token_per_s)
+        self._e2e.add(record.end_to_end_latency_s)
+        if record.error_code != "buffered":  # it came all at once: no first token was seen
+            self._ttft.add(record.ttft_s)
+            self._tpot.add(record.tpot_s)
+
+    def row(self) -> dict[str, Any]:
+        """The stage as the page shows it, unfinished."""
+        return {
+            "stage": self.stage,
+            "concurrency": self.concurrency,
+            "finished": False,
+            "exact": False,
+            "health": None,
+            "requests": self.requests,
+            "ok": self.ok,
+            "failed": self.failed,
+            "throttled": self.throttled,
+            "aborted": self.aborted,
+            "ttft": self._ttft.figures(),
+            "throughput": self._throughput.figures(),
+            "tpot": self._tpot.figures(),
+            "e2e": self._e2e.figures(),
+            "output_throughput_token_per_s": None,
+            "request_throughput_per_s": None,
+        }

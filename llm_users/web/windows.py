@@ -1,0 +1,63 @@
+"""Sliding windows over beats: percentiles and rates of the last seconds, over any number of load processes."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from llm_users.quantile import DurationHistogram
+
+WINDOW_TICKS = 10
+"""Percentiles are of the last ten seconds: long enough for a p95 at a few requests a second."""
+
+RATE_TICKS = 3
+"""Rates are means of three seconds: what the beats of several processes miss of each other evens out."""
+
+
+class SlidingHistogram:
+    """Durations of the last ticks. Merging and taking out cost by the number of buckets, not of durations."""
+
+    def __init__(self, ticks: int = WINDOW_TICKS) -> None:
+        self._whole = DurationHistogram()
+        self._parts: deque[Mapping[int, int]] = deque()
+        self._ticks = ticks
+        self._new = DurationHistogram()
+
+    def merge(self, counts: Mapping[int, int]) -> None:
+        """Counts that arrived since the last tick."""
+        self._new.merge(counts)
+
+    def tick(self) -> None:
+        """Another second is over."""
+        part, self._new = self._new.counts, DurationHistogram()
+        self._whole.merge(part)
+        self._parts.append(part)
+        if len(self._parts) > self._ticks:
+            self._whole.remove(self._parts.popleft())
+
+    def quantiles(self, qs: Sequence[float]) -> list[float | None]:
+        """In seconds; None when nothing arrived in the window."""
+        return [None if math.isnan(value) else value for value in self._whole.quantiles(qs)]
+
+
+class Rate:
+    """Something counted per second."""
+
+    def __init__(self, ticks: int = RATE_TICKS) -> None:
+        self._parts: deque[tuple[float, float]] = deque(maxlen=ticks)
+        self._new = 0.0
+
+    def add(self, amount: float) -> None:
+        self._new += amount
+
+    def tick(self, passed_s: float) -> None:
+        """Another so many seconds are over."""
+        self._parts.append((self._new, passed_s))
+        self._new = 0.0
+
+    @property
+    def per_s(self) -> float:
+        """The mean rate of the last ticks."""
+        passed_s = sum(part_s for _, part_s in self._parts)
+        return sum(amount for amount, _ in self._parts) / passed_s if passed_s else 0.0
