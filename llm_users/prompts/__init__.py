@@ -1,21 +1,31 @@
-"""Where prompts come from: the sonnets task, a fixed text or a file, and the counting of their tokens.
+"""Where prompts come from: the sonnets task, a fixed text or a data set, and the counting of their tokens.
 
 Knows nothing of Locust, gevent or requests. Importing it is cheap; tokenizer libraries load with ``load_tokenizer``.
 """
 
 from __future__ import annotations
 
-from os import PathLike
-from pathlib import Path
+from functools import cached_property
+from os import PathLike, fspath
 
-from llm_users.prompts.files import FileSource, FixedSource, count_messages, is_text_only
-from llm_users.prompts.lengths import LengthLaw
+from llm_users.prompts.chat import count_messages, is_text_only
+from llm_users.prompts.exact import ExactText
+from llm_users.prompts.files import read_items, split_name
+from llm_users.prompts.hub import HUB, parse_hub_name
+from llm_users.prompts.items import Item
+from llm_users.prompts.lengths import LengthLaw, parse_mix
+from llm_users.prompts.openings import Openings, Prefixes
+from llm_users.prompts.pictures import PicturedSource, Pictures
 from llm_users.prompts.prompt import Prompt, PromptError, PromptSource
-from llm_users.prompts.sonnets import SonnetSource
+from llm_users.prompts.sonnets import SonnetSource, sonnet_texts
+from llm_users.prompts.source import GivenSource, data_set_notes
 from llm_users.prompts.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
+    "HUB",
     "LengthLaw",
+    "Pictures",
+    "Prefixes",
     "Prompt",
     "PromptError",
     "PromptSource",
@@ -24,6 +34,9 @@ __all__ = [
     "is_text_only",
     "load_tokenizer",
     "make_source",
+    "parse_hub_name",
+    "parse_mix",
+    "split_name",
 ]
 
 
@@ -35,18 +48,79 @@ def make_source(
     seed: int,
     text: str | None = None,
     file: str | PathLike[str] | None = None,
+    in_order: bool = False,
+    prefixes: Prefixes | None = None,
+    cache_bust: str | None = None,
+    pictures: Pictures | None = None,
 ) -> PromptSource:
     """The fixed ``text``, the prompts of ``file``, or else the sonnets task in lengths of ``input_law``.
 
     The output cap is drawn from ``output_law`` (None: no cap) unless an entry of ``file`` has its own. Without a
-    tokenizer the tokens of a text or file stay unknown; the sonnets need one.
+    tokenizer the tokens of a text or file stay unknown; the sonnets need one. ``file`` is what ``read_items`` takes,
+    asked in a seeded order unless ``in_order``. With ``cache_bust``, the run's name, all prompts begin differently.
+    Reads files and may use the network: not for an event loop. Raises ``PromptError``.
     """
     if text is not None and file is not None:
         raise PromptError("both a fixed prompt and a prompts file are given; leave one out")
+    made = _Made(tokenizer, input_law, output_law, seed, prefixes, cache_bust)
     if text is not None:
-        return FixedSource(tokenizer, output_law, seed, text)
-    if file is not None:
-        return FileSource(tokenizer, output_law, seed, Path(file))
-    if tokenizer is None:
+        source: PromptSource = made.fixed(text)
+    elif file is not None:
+        source = made.data_set(fspath(file), in_order)
+    elif tokenizer is None:
         raise PromptError("prompts of a given length need a tokenizer; give one, or a fixed prompt or prompts file")
-    return SonnetSource(tokenizer, input_law, output_law, seed)
+    else:
+        source = made.sonnets
+    return source if pictures is None else PicturedSource(source, pictures, seed)
+
+
+class _Made:
+    """The parts that sources share, each made once and only where it is needed."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None,
+        input_law: LengthLaw,
+        output_law: LengthLaw | None,
+        seed: int,
+        prefixes: Prefixes | None,
+        salt: str | None,
+    ) -> None:
+        self._tokenizer, self._input_law, self._output_law, self._seed = tokenizer, input_law, output_law, seed
+        self._salt = salt
+        self._openings = Openings(seed, self._texts if prefixes is not None and tokenizer else None, prefixes, salt)
+
+    def fixed(self, text: str) -> PromptSource:
+        if not text.strip():
+            raise PromptError("the fixed prompt is empty. Give a text, or leave it out to send the sonnets task")
+        return self._given([Item(text)])
+
+    def data_set(self, name: str, in_order: bool) -> PromptSource:
+        data = read_items(name)
+        source = self._given(data.items, in_order=in_order)
+        source.notes = data_set_notes(data)
+        if self._salt is None and any(item.input_tokens is None for item in data.items):
+            source.different = len(data.items)
+        return source
+
+    @cached_property
+    def sonnets(self) -> SonnetSource:
+        assert self._tokenizer is not None
+        return SonnetSource(self._tokenizer, self._texts, self._input_law, self._output_law, self._seed, self._openings)
+
+    @cached_property
+    def _texts(self) -> ExactText:
+        assert self._tokenizer is not None
+        return sonnet_texts(self._tokenizer)
+
+    def _given(self, items: list[Item], *, in_order: bool = False) -> GivenSource:
+        only_lengths = any(item.input_tokens is not None for item in items)
+        return GivenSource(
+            items,
+            tokenizer=self._tokenizer,
+            output_law=self._output_law,
+            seed=self._seed,
+            openings=self._openings,
+            make=self.sonnets.text if only_lengths and self._tokenizer else None,
+            in_order=in_order,
+        )

@@ -35,6 +35,11 @@ class ExactText:
         # Made on first use; two threads may make the same entry, which is then equal.
         self._cuts: dict[tuple[int, bool, bool], dict[int, str]] = {}
 
+    @property
+    def lines(self) -> int:
+        """How many lines there are to build of."""
+        return len(self._lines)
+
     def build(self, head: str, order: Iterator[int], tokens: int) -> str | None:
         """``head`` and lines in ``order`` (endless) of exactly ``tokens`` tokens; None when no such text was found.
 

@@ -19,12 +19,20 @@ class Prompt:
 
     index: int
     text: str | None  # the user's text
-    messages: list[dict[str, Any]] | None
-    input_tokens: int | None  # of the text, without chat template and special tokens; None when unknown
-    max_tokens: int | None  # the output cap to send; None: no cap
+    messages: list[dict[str, Any]] | None = None
+    input_tokens: int | None = None  # of the text, without chat template and special tokens; None when unknown
+    max_tokens: int | None = None  # the output cap to send; None: no cap
 
 
 class PromptSource(Protocol):
     """A seeded sequence of prompts. ``prompt`` is a pure function of the seed and the index, safe in any thread."""
+
+    @property
+    def different(self) -> int | None:
+        """How many there are before they come again, where that is worth a note; else None."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about where they come from."""
 
     def prompt(self, index: int) -> Prompt: ...

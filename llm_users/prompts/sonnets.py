@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llm_users.prompts.exact import ExactText
 from llm_users.prompts.lengths import LengthLaw, draw_cap
+from llm_users.prompts.openings import Openings
 from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.tokenizer import Tokenizer
@@ -28,6 +29,11 @@ def sonnets() -> dict[int, tuple[str, ...]]:
     return {int(number): tuple(lines) for number, *lines in poems}
 
 
+def sonnet_texts(tokenizer: Tokenizer) -> ExactText:
+    """Builds texts of lines of all sonnets."""
+    return ExactText(tokenizer, [line for poem in sonnets().values() for line in poem])
+
+
 def instruction(output_tokens: int | None) -> str:
     """LLMPerf's words (``randomly_sample_sonnet_lines_prompt``); without a number when the output has no cap."""
     length = "" if output_tokens is None else f" with {output_tokens} output tokens"
@@ -35,29 +41,48 @@ def instruction(output_tokens: int | None) -> str:
 
 
 class SonnetSource:
-    """Prompt i: the instruction and randomly drawn lines, ``input_law`` many tokens in all.
+    """Prompt i: what opens it, the instruction and randomly drawn lines, ``input_law`` many tokens in all.
 
-    A length below the instruction's own drops the instruction. The first line goes round all lines before any comes
-    again, so that prompts share no more than the instruction and a server's prefix cache gains nothing.
+    A shared text of the opening comes on top of that; a head against caches is part of it. A length below the
+    instruction's own drops the instruction. The first line goes round all lines before any comes again, so that
+    prompts share no more than the instruction and a server's prefix cache gains nothing.
     """
 
-    def __init__(self, tokenizer: Tokenizer, input_law: LengthLaw, output_law: LengthLaw | None, seed: int) -> None:
-        lines = [line for poem in sonnets().values() for line in poem]
+    notes: tuple[str, ...] = ()
+    different: int | None = None
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        texts: ExactText,
+        input_law: LengthLaw,
+        output_law: LengthLaw | None,
+        seed: int,
+        openings: Openings,
+    ) -> None:
         self._tokenizer, self._input_law, self._output_law, self._seed = tokenizer, input_law, output_law, seed
-        self._texts = ExactText(tokenizer, lines)
-        self._first = list(shuffled(stream(seed, "first lines"), range(len(lines))))
+        self._texts, self._openings = texts, openings
+        self._first = list(shuffled(stream(seed, "first lines"), range(texts.lines)))
 
     def prompt(self, index: int) -> Prompt:
         max_tokens = draw_cap(self._output_law, self._seed, index)
-        tokens = self._input_law.draw(stream(self._seed, index, "input"))
-        for head, redraw in product((instruction(max_tokens), ""), range(_REDRAWS)):
-            text = self._texts.build(head, self._order(index, redraw), tokens)
-            if text is not None:
-                return Prompt(index, text, None, tokens, max_tokens)
+        tokens = self._input_law.at(self._seed, index, "input")
+        text = self.text(index, tokens, max_tokens)
+        return Prompt(index, text, None, tokens + self._openings.tokens, max_tokens)
+
+    def text(self, index: int, tokens: int, max_tokens: int | None) -> str:
+        """The text of prompt ``index``: ``tokens`` tokens, and those of a shared text. Raises ``PromptError``."""
+        openings = self._openings.texts(index)
+        wanted = tokens + self._openings.tokens
+        for head, redraw in product((openings[0] + instruction(max_tokens), *openings), range(_REDRAWS)):
+            text = self._texts.build(head, self._order(index, redraw), wanted)
+            if text is not None and text not in openings:  # one may end in a line break, and chat templates strip that
+                return text
         raise PromptError(
-            f"prompt {index}: no text of exactly {tokens} tokens could be made under tokenizer "
+            f"prompt {index}: no text of exactly {wanted} tokens could be made under tokenizer "
             f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, choose another "
-            "(--llm-tokenizer) or another length (--llm-input-tokens), or give your own prompts (--llm-prompts)"
+            "(--llm-tokenizer) or another length (--llm-input-tokens, --llm-lengths), or give your own prompts "
+            "(--llm-prompts)"
         )
 
     def _order(self, index: int, redraw: int) -> Iterator[int]:

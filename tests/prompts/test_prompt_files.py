@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm_users.prompts import LengthLaw, PromptError, PromptSource, Tokenizer, make_source
 from llm_users.prompts.files import read_items
+from llm_users.prompts.hub import parse_hub_name
 
-INPUT, OUTPUT = LengthLaw(550, 150), LengthLaw(150, 80)
+INPUT, OUTPUT = LengthLaw.parse("550,150"), LengthLaw.parse("150,80")
 
 
 def source(
-    tokenizer: Tokenizer | None, file: Path | None = None, text: str | None = None, seed: int = 1
+    tokenizer: Tokenizer | None, file: Path | str | None = None, text: str | None = None, seed: int = 1, **more: Any
 ) -> PromptSource:
-    return make_source(tokenizer=tokenizer, input_law=INPUT, output_law=OUTPUT, seed=seed, text=text, file=file)
+    return make_source(tokenizer=tokenizer, input_law=INPUT, output_law=OUTPUT, seed=seed, text=text, file=file, **more)
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -39,7 +42,7 @@ def test_a_fixed_text_for_every_index(default_tokenizer: Tokenizer) -> None:
 def test_plain_text_one_prompt_per_line(tmp_path: Path, default_tokenizer: Tokenizer) -> None:
     file = write(tmp_path, "p.txt", '\ufeffone\r\n\r\n  two\u2028still two \n{"prompt": 1}\n\nVögel 🐦')
     texts = ["one", "two\u2028still two", '{"prompt": 1}', "Vögel 🐦"]
-    assert [item.text for item in read_items(file)] == texts
+    assert [item.text for item in read_items(str(file)).items] == texts
     prompts = source(default_tokenizer, file)
     for index in range(4):
         prompt = prompts.prompt(index)
@@ -112,10 +115,25 @@ def test_changing_the_messages_of_a_prompt_does_not_change_the_source(tmp_path: 
     [
         ("p.jsonl", '"a"\n{"prompt": "b"', r"p\.jsonl', line 2: not JSON"),
         ("p.jsonl", "\n\nhello", "line 3: not JSON"),
-        ("p.json", "[\n", "line 1: not JSON"),
-        ("p.jsonl", "[1]", 'line 1: needs either "prompt" or "messages"'),
-        ("p.jsonl", '{"text": "a"}', "line 1: needs either"),
-        ("p.jsonl", '{"prompt": "a", "messages": []}', "line 1: needs either"),
+        ("p.json", "[\n", r"p\.json': not JSON"),
+        ("p.json", '["a", 1]', r"p\.json', entry 2: is 1; an entry has one of \"prompt\""),
+        ("p.jsonl", "[1]", r'line 1: is \[1\]; an entry has one of "prompt"'),
+        ("p.jsonl", '{"text": "a"}', "line 1: has text; an entry has .* name the field: FILE:FIELD"),
+        ("p.jsonl", "{}", "line 1: has nothing; an entry"),
+        ("p.jsonl", '{"prompt": "a", "messages": []}', 'line 1: has "prompt" and "messages"; an entry has one of'),
+        ("p.jsonl", '{"conversations": 1}', 'line 1: "conversations" must be a list of objects with "from"'),
+        ("p.jsonl", '{"conversations": [1]}', 'line 1: "conversations" must be a list of objects with "from"'),
+        ("p.jsonl", '{"conversations": [{"from": "gpt", "value": "Hi"}]}', "in none of its 1 conversations a human"),
+        ("p.jsonl", '{"input_length": 0}', 'line 1: "input_length" must be a whole number .* not 0'),
+        ("p.jsonl", '{"input_length": 2.5}', 'line 1: "input_length" must be a whole number .* not 2.5'),
+        ("p.csv", "question,max_tokens\na,5\n", "line 2: has question, max_tokens; an entry"),
+        ("p.csv", "prompt,max_tokens\na,five\n", 'line 2: "max_tokens" must be .* not "five"'),
+        ("p.csv", 'prompt\n"a\nb"\n  \n', 'line 4: "prompt" must be a text that is not empty'),
+        ("p.csv", "prompt\na,b\n", "line 2: not as many cells"),
+        ("p.csv", 'prompt\n"a\n', "line 1: not a table"),
+        ("p.csv", b"prompt\nfine\n\xff\n", "line 3: not UTF-8"),
+        ("p.csv", "prompt\n", "has no prompts"),
+        ("p.parquet", "no table", "cannot be read as Parquet: "),
         ("p.jsonl", '{"prompt": 3}', 'line 1: "prompt" must be a text'),
         ("p.jsonl", '"a"\n" "', 'line 2: "prompt" must be a text'),
         ("p.jsonl", '{"messages": []}', 'line 1: "messages" must be a list'),
@@ -138,7 +156,173 @@ def test_a_missing_file_and_contradictions_are_refused(tmp_path: Path) -> None:
         source(None, tmp_path / "nix.txt")
     with pytest.raises(PromptError, match="cannot be read"):
         source(None, tmp_path)
+    with pytest.raises(PromptError, match=r"cannot be read as Parquet: .*No such file"):
+        source(None, tmp_path / "nix.parquet")
     with pytest.raises(PromptError, match="leave one out"):
         source(None, write(tmp_path, "p.txt", "a"), text="a")
     with pytest.raises(PromptError, match="empty"):
         source(None, text=" \n")
+
+
+# Recorded conversations, and entries that are only lengths.
+
+
+def test_the_first_turn_of_recorded_conversations(tmp_path: Path, default_tokenizer: Tokenizer) -> None:
+    answer = "The Rhine, the Danube and the Elbe."
+    entries = [
+        {"id": "a", "conversations": [{"from": "human", "value": "Name rivers."}, {"from": "gpt", "value": answer},
+                                      {"from": "human", "value": "Longer ones."}]},
+        {"id": "b", "conversations": [{"from": "gpt", "value": "Hello."}, {"from": "human", "value": "Name a sea."}]},
+        {"id": "c", "conversations": [{"from": "gpt", "value": "Nobody answers."}]},
+        {"id": "d", "conversations": []} | {"conversations": [{"from": "system", "value": "Be short."},
+                                                              {"from": "human", "value": "Name a lake."}]},
+        {"id": "e", "conversations": [{"role": "user", "content": "Name a hill."},
+                                      {"role": "assistant", "content": "K2."}], "max_tokens": 9},
+    ]  # fmt: skip
+    files = [
+        write(tmp_path, "share.json", json.dumps(entries, indent=1)),
+        write(tmp_path, "share.jsonl", "\n".join(map(json.dumps, entries))),
+    ]
+    for file in files:
+        prompts = source(default_tokenizer, file, in_order=True)
+        assert prompts.notes == (f"{file}: 1 recorded conversations in which no human says anything were left out",)
+        assert prompts.different == 4
+        seen = [prompts.prompt(index) for index in range(4)]
+        assert [prompt.text for prompt in seen] == ["Name rivers.", "Name a sea.", None, "Name a hill."]
+        system = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Name a lake."}]
+        assert seen[2].messages == system
+        # As long as the recorded answer, else as drawn.
+        assert (seen[0].max_tokens, seen[3].max_tokens) == (default_tokenizer.count(answer), 9)
+        assert seen[1].max_tokens == source(default_tokenizer).prompt(1).max_tokens
+
+
+def test_entries_that_are_lengths_get_texts_of_them(tmp_path: Path, default_tokenizer: Tokenizer) -> None:
+    lengths = [(31, 7), (4000, 500), (120, None)]
+    file = write(
+        tmp_path,
+        "lengths.jsonl",
+        "\n".join(json.dumps({"timestamp": 1, "input_length": i, "output_length": o}) for i, o in lengths),
+    )
+    prompts = source(default_tokenizer, file, in_order=True)
+    seen = [prompts.prompt(index) for index in range(6)]
+    assert [default_tokenizer.count(prompt.text or "") for prompt in seen] == [31, 4000, 120] * 2
+    assert [prompt.input_tokens for prompt in seen] == [31, 4000, 120] * 2
+    assert [prompt.max_tokens for prompt in seen[:2]] == [7, 500]
+    assert len({prompt.text for prompt in seen}) == 6  # lengths come again, texts do not
+    assert prompts.different is None
+    with pytest.raises(PromptError, match="need a tokenizer"):
+        source(None, file).prompt(0)
+
+
+# Tables.
+
+
+def test_csv(tmp_path: Path, default_tokenizer: Tokenizer) -> None:
+    rows = '\ufeffid,prompt,max_tokens,question\n1,"Two\nlines, ""quoted""",12,a\n2,' + "x" * 200_000 + ",,b\n"
+    file = write(tmp_path, "p.csv", rows)
+    prompts = source(default_tokenizer, file, in_order=True)
+    first, second = prompts.prompt(0), prompts.prompt(1)
+    assert (first.text, first.max_tokens) == ('Two\nlines, "quoted"', 12)
+    assert len(second.text or "") == 200_000
+    assert second.max_tokens == source(default_tokenizer).prompt(1).max_tokens
+    named = source(default_tokenizer, f"{file}:question", in_order=True)
+    assert [(named.prompt(index).text, named.prompt(index).max_tokens) for index in (0,)] == [("a", 12)]
+    with pytest.raises(PromptError, match=r'line 3: has no "answer", it has id, prompt, max_tokens, question'):
+        source(None, f"{file}:answer")
+
+
+def test_tsv_and_a_name_with_a_colon(tmp_path: Path) -> None:
+    file = write(tmp_path, "a:b.tsv", "prompt\tinput_length\none, two\t5\n")
+    assert source(None, file).prompt(0).text == "one, two"
+    assert source(None, f"{file}:prompt").prompt(0).text == "one, two"
+
+
+def test_a_named_field_of_json_lines(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "b"}]
+    turns = [{"from": "human", "value": "c"}]
+    file = write(
+        tmp_path, "p.jsonl", "\n".join(json.dumps({"q": each, "prompt": "x"}) for each in ("a", messages, turns))
+    )
+    prompts = source(None, f"{file}:q", in_order=True)
+    assert [prompts.prompt(index).text for index in range(3)] == ["a", None, "c"]
+    assert prompts.prompt(1).messages == messages
+    with pytest.raises(PromptError, match="read as text, one prompt a line: it has no column 'q'"):
+        source(None, f"{write(tmp_path, 'p.txt', 'a')}:q")
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    chat = [{"role": "system", "content": "s", "name": "n"}, {"role": "user", "content": "u"}]
+    rows = [
+        {"prompt": "a", "max_tokens": 5, "messages": None, "picture": b"\x00" * 1000},
+        {"prompt": None, "max_tokens": None, "messages": chat, "picture": b""},
+    ]
+    file = tmp_path / "p.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    prompts = source(None, file, in_order=True)
+    assert (prompts.prompt(0).text, prompts.prompt(0).max_tokens) == ("a", 5)
+    assert prompts.prompt(1).messages == chat  # without "name": null in the second
+    pq.write_table(pa.table({"question": ["q"], "n": [1]}), file)
+    assert source(None, f"{file}:question").prompt(0).text == "q"
+    for name, wanted in ((str(file), "conversations, input_length, messages, prompt"), (f"{file}:answer", "answer")):
+        with pytest.raises(PromptError, match=f"its columns are question, n, and none of them is {wanted}. Name"):
+            source(None, name)
+    pq.write_table(pa.table({"input_length": [40.0, None], "prompt": pa.nulls(2, pa.string())}), file)
+    with pytest.raises(PromptError, match=r"row 2: "):
+        source(None, file)
+
+
+def test_without_the_packages_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("pyarrow", "datasets"):
+        monkeypatch.setitem(sys.modules, package, None)  # how Python marks what cannot be imported
+    with pytest.raises(
+        PromptError, match=r"p\.parquet': reading Parquet needs the package pyarrow.*pip install 'locust"
+    ):
+        source(None, write(tmp_path, "p.parquet", "PAR1"))
+    with pytest.raises(PromptError, match=r"'hf:org/name:test': .* need the package datasets.*pip install datasets"):
+        source(None, "hf:org/name:test")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("hf:org/name", ("org/name", None, "train", None)),
+        ("hf:name:test", ("name", None, "test", None)),
+        ("hf:org/name/small:test:question", ("org/name", "small", "test", "question")),
+        ("hf:org/name::question", ("org/name", None, "train", "question")),
+        ("hf:org/name:train[:1000]:my text", ("org/name", None, "train[:1000]", "my text")),
+        ("hf:org/name:train[10:20]", ("org/name", None, "train[10:20]", None)),
+    ],
+)
+def test_names_of_hub_data_sets(name: str, parts: tuple[str | None, ...]) -> None:
+    assert parse_hub_name(name) == parts
+
+
+def test_a_name_of_no_hub_data_set_is_refused() -> None:
+    with pytest.raises(PromptError, match="names no data set; write hf:ORG/NAME"):
+        parse_hub_name("hf:")
+
+
+def test_a_hub_data_set(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    write(tmp_path, "train.jsonl", '{"question": "a", "other": 1}\n{"question": "b", "other": 2}\n')
+    prompts = source(None, f"hf:{tmp_path}:train:question", in_order=True)
+    assert [prompts.prompt(index).text for index in range(2)] == ["a", "b"]
+
+
+# Order.
+
+
+def test_in_the_order_of_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "p.txt", "\n".join(f"prompt {number}" for number in range(7)))
+    prompts = source(None, file, in_order=True)
+    assert [prompts.prompt(index).text for index in range(14)] == [f"prompt {number}" for number in range(7)] * 2
+    assert prompts.different == 7
+    assert source(None, file, cache_bust="run").different is None  # no two begin alike
+    assert source(None, text="a").different is None
+
+
+def test_workers_together_ask_each_entry_once(tmp_path: Path) -> None:
+    file = write(tmp_path, "p.txt", "\n".join(f"prompt {number}" for number in range(23)))
+    texts = [source(None, file).prompt(index).text or "" for worker in range(3) for index in range(worker, 23, 3)]
+    assert sorted(texts) == sorted(f"prompt {number}" for number in range(23))

@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llm_users.prompts import LengthLaw, PromptError, PromptSource, Tokenizer, make_source
+from llm_users.prompts import PromptError, PromptSource, Tokenizer, make_source
+from llm_users.prompts.lengths import Normal
 from llm_users.prompts.sonnets import instruction, sonnets
 
-OUTPUT = LengthLaw(150, 80)
+OUTPUT = Normal(150, 80)
 
 
 def source(tokenizer: Tokenizer, mean: float, sd: float = 0, seed: int = 11111) -> PromptSource:
-    return make_source(tokenizer=tokenizer, input_law=LengthLaw(mean, sd), output_law=OUTPUT, seed=seed)
+    return make_source(tokenizer=tokenizer, input_law=Normal(mean, sd), output_law=OUTPUT, seed=seed)
 
 
 class EveryCharacter:
@@ -142,7 +143,8 @@ def test_a_pure_function_of_seed_and_index(default_tokenizer: Tokenizer) -> None
 def test_the_same_in_every_process() -> None:
     program = (
         "import hashlib; from llm_users.prompts import *;"
-        "s = make_source(tokenizer=load_tokenizer(None), input_law=LengthLaw(550, 150), output_law=LengthLaw(150, 80),"
+        "s = make_source(tokenizer=load_tokenizer(None), input_law=LengthLaw.parse('550,150'),"
+        "output_law=LengthLaw.parse('150,80'),"
         "seed=11111); p = [s.prompt(i) for i in range(5)];"
         "print([(q.input_tokens, q.max_tokens) for q in p], hashlib.sha256(str(p).encode()).hexdigest(), sep=chr(10))"
     )
@@ -156,9 +158,9 @@ def test_the_same_in_every_process() -> None:
 
 
 def test_changing_the_output_law_leaves_the_lengths_and_lines(default_tokenizer: Tokenizer) -> None:
-    laws = (LengthLaw(150, 80), LengthLaw(10))
+    laws = (Normal(150, 80), Normal(10))
     both = [
-        make_source(tokenizer=default_tokenizer, input_law=LengthLaw(300, 50), output_law=law, seed=1).prompt(4)
+        make_source(tokenizer=default_tokenizer, input_law=Normal(300, 50), output_law=law, seed=1).prompt(4)
         for law in laws
     ]
     assert both[0].input_tokens == both[1].input_tokens
@@ -167,7 +169,7 @@ def test_changing_the_output_law_leaves_the_lengths_and_lines(default_tokenizer:
 
 
 def test_without_an_output_law_there_is_no_cap(default_tokenizer: Tokenizer) -> None:
-    prompt = make_source(tokenizer=default_tokenizer, input_law=LengthLaw(99), output_law=None, seed=1).prompt(0)
+    prompt = make_source(tokenizer=default_tokenizer, input_law=Normal(99), output_law=None, seed=1).prompt(0)
     assert prompt.max_tokens is None
     assert prompt.text
     assert prompt.text.startswith("Randomly stream lines from the following text. Don't")

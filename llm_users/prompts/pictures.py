@@ -1,0 +1,99 @@
+"""Images in prompts: those of a folder, or synthetic ones of a given size, each a different one.
+
+Knows nothing of the prompts that they are put into.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_users.prompts.chat import with_images
+from llm_users.prompts.images import image_part
+from llm_users.prompts.order import shuffled, stream
+from llm_users.prompts.prompt import Prompt, PromptError, PromptSource
+
+_SIZE = 512
+_LARGEST = 8192
+_TILE = 32
+_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """``count`` images in each prompt: of ``folder``, else synthetic ones of ``width`` by ``height`` pixels."""
+
+    count: int
+    width: int = _SIZE
+    height: int = _SIZE
+    folder: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Pictures:
+        """From ``N``, ``NxWIDTHxHEIGHT``, ``FOLDER`` or ``N:FOLDER``. Raises ``PromptError``."""
+        sizes = re.fullmatch(r"\s*(\d+)\s*(?:x\s*(\d+)\s*x\s*(\d+)\s*)?", text)
+        if sizes is not None:
+            count, width, height = int(sizes[1]), int(sizes[2] or _SIZE), int(sizes[3] or _SIZE)
+            if count < 1 or not (1 <= width <= _LARGEST and 1 <= height <= _LARGEST):
+                raise PromptError(f"{text!r}: 1 image or more, of 1 to {_LARGEST} pixels a side, for example 1x512x512")
+            return cls(count, width, height)
+        numbered = re.fullmatch(r"([1-9]\d*):(.+)", text)
+        count, name = (int(numbered[1]), numbered[2]) if numbered else (1, text)
+        folder = os.path.expanduser(name)  # noqa: PTH111 - as is isdir: Path's raise when a name is too long for one
+        if not os.path.isdir(folder):  # noqa: PTH112
+            raise PromptError(
+                f"{text!r} is neither NxWIDTHxHEIGHT, for example 1x512x512, nor a folder of images that exists"
+            )
+        return cls(count, folder=Path(folder))
+
+
+class PicturedSource:
+    """The prompts of ``source`` with images in them. A pure function of the seed and the index."""
+
+    def __init__(self, source: PromptSource, pictures: Pictures, seed: int) -> None:
+        self._source, self._pictures, self._seed = source, pictures, seed
+        self.different, self.notes = source.different, source.notes
+        self._files: list[Path] = []
+        if pictures.folder is not None:
+            found = sorted(file for file in pictures.folder.iterdir() if file.suffix.lower() in _ENDINGS)
+            self._files = [found[place] for place in shuffled(stream(seed, "pictures"), range(len(found)))]
+            if not self._files:
+                raise PromptError(f"folder {str(pictures.folder)!r} has no images: {', '.join(sorted(_ENDINGS))}")
+
+    def prompt(self, index: int) -> Prompt:
+        prompt = self._source.prompt(index)
+        count = self._pictures.count
+        images = [self._image(index * count + place) for place in range(count)]
+        messages = with_images(prompt.messages or [{"role": "user", "content": prompt.text or ""}], images)
+        # What an image is worth only the server knows.
+        return Prompt(index, None, messages, None, prompt.max_tokens)
+
+    def _image(self, number: int) -> dict[str, Any]:
+        if self._files:
+            return image_part(self._files[number % len(self._files)])
+        data = tiles(self._seed, number, self._pictures.width, self._pictures.height)
+        return image_part(f"data:image/png;base64,{base64.b64encode(data).decode()}")
+
+
+def tiles(seed: int, number: int, width: int, height: int) -> bytes:
+    """Image ``number`` as a PNG: coloured tiles. 6 kB at 512 by 512: what costs a server are the pixels."""
+    rng = stream(seed, number, "picture")
+    across, down = -(-width // _TILE), -(-height // _TILE)
+    colours = bytes(int(rng.random() * 256) for _ in range(3 * across * down))
+    rows = []
+    for row in range(down):
+        start = 3 * across * row
+        line = b"".join(colours[at : at + 3] * _TILE for at in range(start, start + 3 * across, 3))[: 3 * width]
+        # The first line of a row of tiles as it is, the others as no difference from the line above (filter 2).
+        rows += [b"\x00" + line] + [b"\x02" + bytes(3 * width)] * (min(_TILE, height - row * _TILE) - 1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits of red, green and blue
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows), 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )

@@ -1,0 +1,99 @@
+"""Prompts given by the user, one fixed text or the items of a data set, as a seeded sequence.
+
+Knows nothing of files or of how a prompt is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llm_users.prompts.chat import count_messages, is_text_only, opened_with
+from llm_users.prompts.files import DataSet
+from llm_users.prompts.items import Item
+from llm_users.prompts.lengths import LengthLaw, draw_cap
+from llm_users.prompts.openings import Openings
+from llm_users.prompts.order import shuffled, stream
+from llm_users.prompts.prompt import Prompt, PromptError
+from llm_users.prompts.tokenizer import Tokenizer
+
+
+class GivenSource:
+    """Items in turn, all used before any comes again: in a seeded order, or ``in_order`` as they stand.
+
+    The output cap is an item's own, else the length of its recorded answer, else drawn. ``make`` makes the text of an
+    item that is only a length: (index, tokens, cap) -> text.
+    """
+
+    notes: tuple[str, ...] = ()
+    different: int | None = None
+
+    def __init__(
+        self,
+        items: list[Item],
+        *,
+        tokenizer: Tokenizer | None,
+        output_law: LengthLaw | None,
+        seed: int,
+        openings: Openings,
+        make: Callable[[int, int, int | None], str] | None = None,
+        in_order: bool = False,
+    ) -> None:
+        numbers = range(len(items))
+        self._order = list(numbers) if in_order else list(shuffled(stream(seed, "entries"), numbers))
+        self._items, self._tokenizer, self._output_law, self._seed = items, tokenizer, output_law, seed
+        self._openings, self._make = openings, make
+        # Counted on first use: counting a large file at once would take minutes.
+        self._tokens: dict[int, int | None] = {}
+        self._answers: dict[int, int] = {}
+
+    def prompt(self, index: int) -> Prompt:
+        number = self._order[index % len(self._order)]
+        item = self._items[number]
+        cap = self._cap(index, number, item)
+        if item.input_tokens is not None:
+            return self._made(index, item.input_tokens, cap)
+        # Copied, so that a user's locustfile that changes its messages does not change the next round's.
+        messages = None if item.messages is None else [dict(message) for message in item.messages]
+        if self._openings.are_empty:
+            return Prompt(index, item.text, messages, self._count(number, item), cap)
+        opening = self._openings.text(index)
+        if messages is None:
+            text = opening + (item.text or "")
+            return Prompt(index, text, None, self._tokenizer.count(text) if self._tokenizer else None, cap)
+        messages = opened_with(opening, messages)
+        return Prompt(index, None, messages, self._count_messages(messages), cap)
+
+    def _made(self, index: int, tokens: int, cap: int | None) -> Prompt:
+        if self._make is None:
+            raise PromptError("entries with nothing but a length need a tokenizer; give one, or prompts")
+        return Prompt(index, self._make(index, tokens, cap), None, tokens + self._openings.tokens, cap)
+
+    def _cap(self, index: int, number: int, item: Item) -> int | None:
+        if item.max_tokens is not None or self._tokenizer is None or item.answer is None:
+            return item.max_tokens or draw_cap(self._output_law, self._seed, index)
+        if number not in self._answers:
+            self._answers[number] = max(1, self._tokenizer.count(item.answer))
+        return self._answers[number]
+
+    def _count(self, number: int, item: Item) -> int | None:
+        if self._tokenizer is None:
+            return None
+        if number not in self._tokens:
+            if item.messages is None:
+                self._tokens[number] = self._tokenizer.count(item.text or "")
+            else:
+                self._tokens[number] = self._count_messages(item.messages)
+        return self._tokens[number]
+
+    def _count_messages(self, messages: list[dict[str, Any]]) -> int | None:
+        if self._tokenizer is None or not is_text_only(messages):
+            return None
+        return count_messages(self._tokenizer, messages)
+
+
+def data_set_notes(data: DataSet) -> tuple[str, ...]:
+    """What should be said about a data set that was read."""
+    if not data.skipped:
+        return ()
+    return (f"{data.name}: {data.skipped} recorded conversations in which no human says anything were left out",)
