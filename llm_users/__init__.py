@@ -11,20 +11,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llm_users.extension import attach
     from llm_users.prompts.images import image_part
+    from llm_users.prompts.prompt import Prompt
     from llm_users.record import RequestRecord
+    from llm_users.users.anthropic import AnthropicUser
     from llm_users.users.azure import AzureOpenAIUser
     from llm_users.users.bedrock import BedrockUser
-    from llm_users.users.llm import LLMUser
+    from llm_users.users.llm import Answer, AnswerCheck, LLMUser
     from llm_users.users.openai import OpenAIUser
 
 __version__ = "0.1.0"
-__all__ = ["AzureOpenAIUser", "BedrockUser", "LLMUser", "OpenAIUser", "RequestRecord", "attach", "image_part"]
+__all__ = [
+    "Answer",
+    "AnswerCheck",
+    "AnthropicUser",
+    "AzureOpenAIUser",
+    "BedrockUser",
+    "LLMUser",
+    "OpenAIUser",
+    "Prompt",
+    "RequestRecord",
+    "attach",
+    "image_part",
+]
 
 _HOMES = {
+    "Answer": "llm_users.users.llm",
+    "AnswerCheck": "llm_users.users.llm",
+    "AnthropicUser": "llm_users.users.anthropic",
     "AzureOpenAIUser": "llm_users.users.azure",
     "BedrockUser": "llm_users.users.bedrock",
     "LLMUser": "llm_users.users.llm",
     "OpenAIUser": "llm_users.users.openai",
+    "Prompt": "llm_users.prompts.prompt",
     "RequestRecord": "llm_users.record",
     "attach": "llm_users.extension",
     "image_part": "llm_users.prompts.images",

@@ -1,24 +1,40 @@
-"""The command ``llm-bench``: Locust with the packaged sweep locustfile; every option is Locust's or the extension's.
+"""The command ``llm-bench``: Locust with the packaged locustfile of an API.
+
+Every option is Locust's or the extension's.
 
 Locust itself is started unchanged, so whatever ``locust`` takes, ``llm-bench`` takes.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
-_LOCUSTFILE = "sweep.py"
+_LOCUSTFILES = {"messages": "messages.py", "converse": "bedrock.py", "invoke": "bedrock.py"}
+"""By --llm-api; OpenAI's are all in ``sweep.py``."""
 
 
-def locustfile() -> Path:
-    """The sweep locustfile: inside the installed package, or beside the package in a checkout."""
+def locustfile(api: str = "") -> Path:
+    """The locustfile of an API: inside the installed package, or beside the package in a checkout."""
+    name = _LOCUSTFILES.get(api, "sweep.py")
     package = Path(__file__).resolve().parent
     for folder in (package / "locustfiles", package.parent / "locustfiles"):
-        path = folder / _LOCUSTFILE
+        path = folder / name
         if path.is_file():
             return path
-    raise FileNotFoundError(f"{_LOCUSTFILE} is not in {package}: the installation is damaged, install it again")
+    raise FileNotFoundError(f"{name} is not in {package}: the installation is damaged, install it again")
+
+
+def named_api(arguments: list[str]) -> str:
+    """What --llm-api says, on the command line or else in its variable; empty when nothing does."""
+    named = os.environ.get("LOCUST_LLM_API", "")
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
+        if argument == "--llm-api":
+            named = following
+        elif argument.startswith("--llm-api="):
+            named = argument.partition("=")[2]
+    return named
 
 
 def names_locustfile(arguments: list[str]) -> bool:
@@ -34,7 +50,7 @@ def names_locustfile(arguments: list[str]) -> bool:
 def main() -> None:
     """Run Locust on the command line's arguments; it ends the process with its exit code."""
     if not names_locustfile(sys.argv[1:]):
-        sys.argv[1:1] = ["-f", str(locustfile())]
+        sys.argv[1:1] = ["-f", str(locustfile(named_api(sys.argv[1:])))]
     from locust.main import main as locust
 
     # Locust answers --help before it reads the locustfile; the extension's options must be in that answer.

@@ -89,6 +89,8 @@ _wired: WeakKeyDictionary[Any, Wiring] = WeakKeyDictionary()
 def _on_init(environment: Any, **_kwargs: Any) -> None:
     if environment not in _wired:
         _wired[environment] = Wiring(environment)
+    elif (role := _wired[environment].coordinating) is not None:
+        role.show_in_web()  # a library user makes the web interface after the runner
 
 
 def wiring_of(environment: Any) -> Wiring | None:

@@ -7,160 +7,44 @@ as LOCUST_LLM_... variables. Values stay text until ``Options.parse``, so edits 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from llm_users.prices import PriceError, Prices
-from llm_users.prompts import LengthLaw
+from llm_users.option_values import (
+    OptionError,
+    amount,
+    duration_s,
+    header_from_environment,
+    invoke_format,
+    json_object,
+    length_law,
+    load_prices,
+    pair,
+    positive,
+    prompts_file,
+    ratio,
+    stage_to_judge,
+    sweep,
+    warmup,
+    whole,
+)
+from llm_users.prices import Prices
+from llm_users.prompts import LengthLaw, Pictures, Prefixes, parse_mix
 
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$")
-_SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+__all__ = [
+    "APIS",
+    "DEFAULT_REQUESTS",
+    "TRANSPORTS",
+    "OptionError",
+    "Options",
+    "as_text",
+    "load_prices",
+    "register",
+    "sweep",
+]
 
-
-class OptionError(ValueError):
-    """An option that cannot be used; the message names it and says what would be right."""
-
-
-def duration_s(text: str) -> float:
-    """Seconds from ``500ms``, ``10s``, ``2m``, ``1h`` or a bare number of seconds."""
-    match = _DURATION.match(text.strip())
-    if match is None:
-        raise OptionError(f"{text!r} is not a duration; write for example 500ms, 10s or 2m")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def sweep(text: str) -> tuple[int, ...]:
-    """Concurrencies of a sweep, from ``1,2,4,8``."""
-    try:
-        levels = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        levels = ()
-    if not levels or min(levels) < 1:
-        raise OptionError(f"{text!r} is not a list of concurrencies; write for example 1,2,4,8")
-    return levels
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.strip().isdigit() or int(text) < 1:
-        raise OptionError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def whole(text: str) -> int:
-    """A whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise OptionError(f"{text!r} is not a whole number") from None
-
-
-def warmup(text: str) -> tuple[int, float]:
-    """Warm-up of a stage: (requests per user, seconds) from ``2`` or ``10s``; one of them is 0."""
-    text = text.strip()
-    if text.isdigit():
-        return int(text), 0.0
-    try:
-        return 0, duration_s(text)
-    except OptionError:
-        raise OptionError(f"{text!r} is neither a number of requests per user (1) nor a time (10s)") from None
-
-
-def ratio(text: str) -> float:
-    """A share between 0 and 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise OptionError(f"{text!r} is not a share between 0 and 1; write for example 0.5")
-    return value
-
-
-def stage_to_judge(text: str) -> str:
-    """``all``, ``best`` or the number of a stage."""
-    stage = text.strip().lower()
-    if stage not in ("all", "best") and not (stage.isdecimal() and int(stage) > 0):
-        raise OptionError(f"{text!r} is not a stage to judge; write all, best or the number of a stage, from 1")
-    return stage
-
-
-def json_object(text: str) -> dict[str, Any]:
-    """A JSON object."""
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise OptionError(f"{text!r} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise OptionError(f'{text!r} is not a JSON object; write for example {{"temperature": 0}}')
-    return value
-
-
-def pair(text: str) -> tuple[str, str]:
-    """Name and value from ``NAME=VALUE``."""
-    name, separator, value = text.partition("=")
-    if not separator or not name.strip():
-        raise OptionError(f"{text!r} is not of the form NAME=VALUE")
-    return name.strip(), value.strip()
-
-
-def header_from_environment(text: str) -> tuple[str, str]:
-    """Header name and variable from ``NAME=ENVVAR``; the variable must exist, its value stays where it is."""
-    name, variable = pair(text)
-    if variable not in os.environ:
-        raise OptionError(f"the environment has no variable {variable!r} (for the header {name}); export it first")
-    return name, variable
-
-
-def length_law(text: str) -> LengthLaw:
-    """A Gaussian law of lengths from ``MEAN[,SD]``."""
-    try:
-        return LengthLaw.parse(text)
-    except ValueError as error:
-        raise OptionError(str(error)) from None
-
-
-def existing_file(text: str) -> Path:
-    """A file that can be read."""
-    path = Path(text)
-    if not path.is_file():
-        raise OptionError(f"there is no file {text!r}")
-    return path
-
-
-def invoke_format(text: str) -> str | dict[str, Any]:
-    """The name of a family, or the format in a JSON file."""
-    path = Path(text)
-    if path.suffix != ".json" and not path.is_file():
-        return text
-    return json_object(existing_file(text).read_text(encoding="utf-8"))
-
-
-def load_prices(text: str) -> Prices:
-    """The user's own prices; the extension knows none."""
-    try:
-        return Prices.load(existing_file(text).read_text(encoding="utf-8"), text)
-    except PriceError as error:
-        raise OptionError(str(error)) from None
-
-
-def amount(text: str) -> float:
-    """A sum of money above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise OptionError(f"{text!r} is not a sum of money; write for example 2.50")
-    return value
-
-
-APIS = ("chat", "completions", "converse", "invoke")
+APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
 TRANSPORTS = ("fast", "sdk")
 DEFAULT_REQUESTS = 100
 
@@ -191,11 +75,23 @@ _OPTIONS = (
     _Option("--llm-warmup", "Before measuring: N requests per user, or a time (10s); 0: none", "N|TIME", "1", warmup),
     _Option("--llm-ramp", "A stage's users start evenly over this time (0: at once)", "TIME", "0.5s", duration_s),
     _Option("--llm-stop-on-errors", "End the sweep when more than this share of a stage fails", "SHARE", check=ratio),
-    _Option("--llm-input-tokens", "Prompt length in tokens", "MEAN[,SD]", "550,150", length_law),
-    _Option("--llm-output-tokens", "Cap on output tokens", "MEAN[,SD]", "150,80", length_law),
+    _Option("--llm-input-tokens", "Prompt length in tokens, Gaussian, or another law: lognormal:MEAN,SD, "
+            "uniform:LOW,HIGH, fixed:N", "MEAN[,SD]|LAW", "550,150", length_law),
+    _Option("--llm-output-tokens", "Cap on output tokens, in the same ways", "MEAN[,SD]|LAW", "150,80", length_law),
+    _Option("--llm-lengths", "Mix of lengths in place of both: 80:500/100,20:4000/500", "WEIGHT:INPUT/OUTPUT,...",
+            check=parse_mix),
     _Option("--llm-seed", "Seed of prompts and lengths", "N", "11111", whole),
     _Option("--llm-prompt", "One fixed prompt for every request", "TEXT"),
-    _Option("--llm-prompts", "File of prompts: JSONL, or text with one prompt per line", "FILE", check=existing_file),
+    _Option("--llm-prompts", "Data set of prompts: JSONL, CSV, Parquet, text with one prompt per line, or "
+            "hf:ORG/NAME[:SPLIT]", "FILE[:COLUMN]", check=prompts_file),
+    _Option("--llm-prompts-order", "Order of a data set: shuffled by the seed, or as in the file",
+            default="shuffled", choices=("shuffled", "file")),
+    _Option("--llm-prefix", "Begin prompts with one of COUNT shared texts of so many tokens: 1000x8", "TOKENSxCOUNT",
+            check=Prefixes.parse),
+    _Option("--llm-cache-bust", "Begin every prompt with a head of its own, so that no prefix cache holds it",
+            switch=True),
+    _Option("--llm-images", "Put images into every prompt: N synthetic ones, or those of a folder in turn",
+            "N[xWxH]|[N:]FOLDER", check=Pictures.parse),
     _Option("--llm-tokenizer", "Tokenizer: a folder, a tokenizer.json or a hub id. Default: a packaged one", "PATH|ID"),
     _Option("--llm-extra-body", 'Extra fields of each request, as JSON: {"temperature": 0}', "JSON", check=json_object),
     _Option("--llm-header-env", "Extra header whose value is taken from an environment variable (repeatable)",
@@ -237,8 +133,9 @@ def register(parser: Any) -> None:
             parser.add_argument(option.flag, help=option.help, metavar=option.metavar, nargs="?", const="default",
                                 default=None, env_var=variable)  # fmt: skip
         elif option.many:
+            # No empty list: Locust takes one for a list of integers when its form is sent.
             parser.add_argument(option.flag, help=option.help, metavar=option.metavar, type=_checked(option),
-                                action="append", default=[], env_var=variable)  # fmt: skip
+                                action="append", default=None, env_var=variable)  # fmt: skip
         elif option.choices:
             parser.add_argument(option.flag, help=option.help, choices=list(option.choices), default=option.default,
                                 env_var=variable)  # fmt: skip
@@ -279,7 +176,11 @@ class Options:
     output_tokens: LengthLaw = field(default_factory=lambda: LengthLaw.parse("150,80"))
     seed: int = 11111
     prompt: str | None = None
-    prompts: Path | None = None
+    prompts: str | None = None
+    prompts_order: str = "shuffled"
+    prefix: Prefixes | None = None
+    cache_bust: bool = False
+    images: Pictures | None = None
     tokenizer: str | None = None
     extra_body: dict[str, Any] = field(default_factory=dict)
     header_variables: tuple[tuple[str, str], ...] = ()
@@ -316,6 +217,8 @@ class Options:
             except ValueError as error:
                 raise OptionError(f"{option.flag}: {error}") from None
         warmup_requests, warmup_s = values.get("llm_warmup", (1, 0.0))
+        if "llm_lengths" in values:
+            values["llm_input_tokens"], values["llm_output_tokens"] = values["llm_lengths"]
         options = cls(
             warmup_requests=warmup_requests,
             warmup_s=warmup_s,
@@ -325,6 +228,8 @@ class Options:
         )
         if options.prompt is not None and options.prompts is not None:
             raise OptionError("--llm-prompt and --llm-prompts exclude each other; give one of them")
+        if options.images is not None and options.api == "completions":
+            raise OptionError("--llm-images: legacy completions take nothing but text; leave out --llm-api completions")
         if options.budget is not None and options.prices is None:
             raise OptionError("--llm-budget needs to know prices: give them with --llm-prices FILE")
         return options
@@ -350,6 +255,10 @@ _FIELDS = {
     "seed": "llm_seed",
     "prompt": "llm_prompt",
     "prompts": "llm_prompts",
+    "prompts_order": "llm_prompts_order",
+    "prefix": "llm_prefix",
+    "cache_bust": "llm_cache_bust",
+    "images": "llm_images",
     "tokenizer": "llm_tokenizer",
     "extra_body": "llm_extra_body",
     "timeout_s": "llm_timeout",
@@ -375,7 +284,8 @@ def _value(option: _Option, value: Any) -> Any:
     if option.switch:
         return value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes", "on")
     if option.many:
-        return [option.check(str(item)) for item in (value if isinstance(value, list) else str(value).split(","))]
+        items = value if isinstance(value, list) else str(value).split(",")
+        return [option.check(str(item)) for item in items if item != ""]  # the web form sends empty fields
     if option.choices and value not in option.choices:
         raise OptionError(f"{value!r} is not one of {', '.join(option.choices)}")
     return option.check(str(value))

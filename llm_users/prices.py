@@ -61,7 +61,7 @@ class Prices:
             models = {str(model): _price(entry, f"{name}: {model}") for model, entry in entries.items()}
         except PriceError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             raise PriceError(
                 f'{name} is not a price list; write for example {{"currency": "USD", "models": '
                 '{"anthropic.claude-3-haiku": {"input": 0.25, "output": 1.25}}}, per million tokens'

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+THROTTLED = ("429", "throttlingexception", "rate_limit_error", "rate_limit_exceeded")
+"""Values of ``error_code``, in lower case, that mean: asked too often. So does the HTTP status 429."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -42,7 +45,9 @@ class RequestRecord:
     stage: int = _column("", "stage in which the request started, from 1", int, 0)
     stage_end: int = _column("", "stage in which the request ended", int, 0)
     user_class: str = _column("", "name of the User class", str, "")
-    api: str = _column("", "wire dialect: openai-chat, openai-completions, bedrock-converse, ...", str, "")
+    api: str = _column(
+        "", "wire dialect: openai-chat, openai-responses, anthropic-messages, bedrock-converse, ...", str, ""
+    )
     model: str = _column("", "model name as sent", str, "")
     name: str = _column("", "name of the request in Locust's table", str, "")
     framework: str = _column("", "serving framework or provider, for the tables", str, "")
@@ -95,6 +100,10 @@ class RequestRecord:
     latency_mode: str | None = _column("", "Bedrock's performanceConfig as it was really used", str)
     service_tier: str | None = _column("", "service tier that really served the request", str)
     events_per_token: float | None = _column("events/token", "chunks / output_tokens: a stream event is not a token")
+    expected_answer: str | None = _column("", "what the answer was checked against; empty: it was not checked", str)
+    answer_match: int | None = _column("0/1", "1 when a checked answer is right (numbers: by LLMPerf's rule)", int)
+    answer_strict_match: int | None = _column("0/1", "1 when it is right by the stricter rule too", int)
+    answer_excerpt: str | None = _column("", "how a checked answer begins: 200 characters, secrets taken out", str)
 
     def row(self) -> list[Any]:
         """The values in the order of ``REQUEST_COLUMNS``: the packed form that travels between processes."""
@@ -162,6 +171,9 @@ def cell(value: Any) -> Any:
         return ""
     if type(value) is float:
         return format(value, ".9g") if abs(value) < 1e6 else format(value, ".6f")
-    if type(value) is str and value.startswith(_FORMULA_STARTS):
-        return "'" + value
+    if type(value) is str:
+        if "\r" in value:  # the csv module writes it without quotes, and takes it for the end of a line
+            value = value.replace("\r", " ")
+        if value.lstrip("'").startswith(_FORMULA_STARTS):  # also what would be read as if it had been quoted
+            return "'" + value
     return value

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from llm_users.options import Options
@@ -17,6 +17,16 @@ from llm_users.record import RequestRecord
 from llm_users.stage import StageGate
 from llm_users.transport.pool import Pool
 from llm_users.transport.starts import StartQueue
+
+
+class Watch(Protocol):
+    """Whoever wants to know about requests in flight (``collect.live``): told twice per request, never per chunk."""
+
+    def began(self, key: object, stream: Any, sent_ns: int) -> None:
+        """An answer has begun; ``stream`` holds its chunks as they come."""
+
+    def ended(self, key: object, record: RequestRecord) -> None:
+        """The request is over."""
 
 
 @dataclass
@@ -40,14 +50,24 @@ class Runtime:
     """SDK clients by their settings: one per process, an ``OpenAI()`` costs 67 ms."""
     run_s: float | None = None
     """How long the run will take, where that is known beforehand."""
+    watch: Watch | None = None
+    """Set when the run is watched live."""
+    first_prompt: int = 0
+    prompt_step: int = 1
+    """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step`` from there."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """What is to be done when the run is over."""
     _request_numbers: Any = field(default_factory=itertools.count)
     _user_numbers: Any = field(default_factory=itertools.count)
+    _prompt_numbers: Any = field(default_factory=itertools.count)
 
     def new_request_id(self) -> str:
         """Unique over all workers of the run."""
         return f"{self.run_id}-{self.worker}-{next(self._request_numbers)}"
+
+    def new_prompt_index(self) -> int:
+        """The next place in a locustfile's own seeded sequence of prompts; over all workers none comes twice."""
+        return self.first_prompt + self.prompt_step * int(next(self._prompt_numbers))
 
     def new_user_id(self) -> str:
         return f"{self.worker}-{next(self._user_numbers)}"

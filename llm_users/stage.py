@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
 from gevent.event import Event
 
+from llm_users.plan import StagePlan, StageTotals
 from llm_users.quantile import DurationHistogram
 
 IDLE, RAMP, WARMUP, MEASURE, DRAIN = "idle", "ramp", "warmup", "measure", "drain"
@@ -27,26 +27,6 @@ GIVE_UP_AFTER = 20
 """A stage whose first so many requests all fail to connect is ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class StagePlan:
-    """What a worker is told about a stage before its users are spawned. Times in seconds."""
-
-    stage: int
-    concurrency: int
-    worker: int = 0
-    workers: int = 1
-    ramp_s: float = 0.0
-    warmup_requests: int = 0
-    warmup_s: float = 0.0
-    measure_s: float | None = None
-    requests: int | None = None
-    """Measured requests of the stage over all workers; None: as many as fit into ``measure_s``."""
-    free: bool = False
-    """True without a sweep: users come and go as Locust says, nothing is held back."""
-    free_quota: int | None = None
-    """Measured requests of this worker in a free stage; None: no limit."""
-
-
 class Ticket:
     """Permission to start one request. Handed out by ``StageGate.enter`` and given back to ``StageGate.leave``."""
 
@@ -58,26 +38,6 @@ class Ticket:
         self.measured = phase == MEASURE
         self.intended_ns = intended_ns
         self.sequence = sequence
-
-
-@dataclass(slots=True)
-class StageTotals:
-    """What a worker reports when its part of a stage is over. Travels as a dictionary."""
-
-    stage: int
-    worker: int
-    users: int = 0
-    started: int = 0
-    measured: int = 0
-    window_s: float = 0.0
-    cpu_s: float = 0.0
-    in_flight_s: float = 0.0  # integral of the requests in flight over the window
-    starts: int = 0
-    forced: int = 0
-    measure_started_at: float | None = None  # unix s
-    lag_counts: dict[int, int] = field(default_factory=dict)
-    gap_counts: dict[int, int] = field(default_factory=dict)
-    given_up: str | None = None  # why the stage was ended early: nobody could connect
 
 
 class UserSeat:
@@ -103,6 +63,8 @@ class StageGate:
         self.on_finished: Callable[[StageTotals], None] = lambda totals: None
         self.on_ready: Callable[[int, int], None] = lambda stage, waiting: None
         self.counters: Callable[[], tuple[int, int]] = lambda: (0, 0)  # (starts, forced starts) so far
+        self.on_start: Callable[[int, bool], None] = lambda stage, measured: None  # told before each request
+        self.may_start: Callable[[], bool] = lambda: True  # False: wait for the coordinator's word
         self.closed = False
         self._quota: int | None = 0
         self._measured_started = 0
@@ -110,6 +72,7 @@ class StageGate:
         self._ended = 0
         self._failed_to_connect = 0
         self._waiting: list[UserSeat] = []
+        self._ended_early = False  # by the end of the time, or because it was told to
         self._sequence = 0
         self._in_flight = 0
         self._in_flight_mark_ns = 0
@@ -159,13 +122,31 @@ class StageGate:
             seat.stage = plan.stage
             seat.warmups_left = plan.warmup_requests
             # Even over the ramp, and the workers' users between each other's.
-            seat.due_ns = now_ns + int(plan.ramp_s * (place + plan.worker / plan.workers) / len(users) * _NS)
+            offset = plan.worker % plan.workers / plan.workers
+            seat.due_ns = now_ns + int(plan.ramp_s * (place + offset) / len(users) * _NS)
         if plan.warmup_s:
             self._after(plan.warmup_s, self._begin_measure)
         elif self.phase == MEASURE and quota is None:
             self._begin_measure()
         self._release_all()
         self._finish_if_over()
+
+    def change_quota(self, quota: int | None) -> None:
+        """The coordinator's word on this process's share while the stage runs, or after it: what others left undone.
+
+        Lets those go on who had to wait for it. A share that is used up, or comes too late, is answered like the end
+        of a stage.
+        """
+        if quota is not None and self._quota is not None:
+            self._quota = quota
+            if self._measured_started >= quota:
+                self._warmups_left = 0
+                self.end_measure()
+            elif self.phase == IDLE and not self._ended_early and not self.closed:
+                self._reopen()
+            elif self.phase == IDLE:
+                self._report()
+        self._release_all()
 
     def target_reached(self) -> None:
         """Without a sweep: the wanted number of users runs, so measuring begins."""
@@ -255,11 +236,18 @@ class StageGate:
     def in_flight(self) -> int:
         return self._in_flight
 
+    @property
+    def measured_s(self) -> float | None:
+        """How long this process has been measuring in the stage, in seconds; None before and after."""
+        if self._window is None or self._window[1] is not None:
+            return None
+        return (time.monotonic_ns() - self._window[0]) / _NS
+
     # Inside.
 
     def _try_enter(self, seat: UserSeat) -> Ticket | None:
         plan = self.plan
-        if self.closed or self.phase in (IDLE, DRAIN):
+        if self.closed or self.phase in (IDLE, DRAIN) or not self.may_start():
             return None
         if plan.free and seat.stage != plan.stage:
             seat.stage = plan.stage
@@ -297,6 +285,7 @@ class StageGate:
         self._sequence += 1
         self._count(+1)
         self.totals.started += 1
+        self.on_start(self.plan.stage, phase == MEASURE)
         return Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence)
 
     def _begin_measure(self) -> None:
@@ -349,13 +338,29 @@ class StageGate:
             return
         self._cancel_timer()
         self._close_window()
+        self._ended_early = self.phase == DRAIN
         self.phase = IDLE
+        self._report()
+
+    def _report(self) -> None:
         starts, forced = self.counters()
         self.totals.starts = starts - self._counter_marks[0]
         self.totals.forced = forced - self._counter_marks[1]
         self.totals.lag_counts = dict(self._lag.counts)
         self.totals.gap_counts = dict(self._gaps.counts)
+        self.totals.quota = None if self.closed else self._quota
         self.on_finished(self.totals)
+
+    def _reopen(self) -> None:
+        """More to do after all; the window goes on as if it had never been closed."""
+        self.phase = MEASURE
+        if self._window is None:
+            return
+        start_ns, now_ns = self._window[0], time.monotonic_ns()
+        self._window = (start_ns, None)
+        self._in_flight_mark_ns = now_ns
+        if self.plan.measure_s is not None:
+            self._after(max(0.0, self.plan.measure_s - (now_ns - start_ns) / _NS), self.end_measure)
 
     def _report_ready(self) -> None:
         if self.phase == RAMP and not self.plan.free:

@@ -10,11 +10,13 @@ from llm_users import OpenAIUser
 
 
 class SweepUser(OpenAIUser):
-    """Asks one prompt after the other, by the API that --llm-api names (chat or completions)."""
+    """Asks one prompt after the other, by the API that --llm-api names (chat, completions or responses)."""
 
     @task
     def ask(self) -> None:
         if self.runtime.options.api == "completions":
             self.complete()
+        elif self.runtime.options.api == "responses":
+            self.respond()
         else:
             self.chat()

@@ -6,13 +6,16 @@ Knows columns and paths; not where the rows come from.
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from llm_users.collect.disk import LineFile
 from llm_users.quantile import DurationHistogram
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, StageRecord, cell
 
@@ -50,7 +53,7 @@ def move_aside(prefix: str) -> str | None:
     folder, name = Path(prefix).parent, Path(prefix).name
     taken = [
         int(match[1])
-        for path in folder.glob(f"{name}.*_llm_*")
+        for path in folder.glob(f"{glob.escape(name)}.*_llm_*")
         if (match := re.match(re.escape(name) + r"\.(\d+)_llm_", path.name))
     ]
     aside = f"{prefix}.{max(taken, default=0) + 1}"
@@ -60,12 +63,21 @@ def move_aside(prefix: str) -> str | None:
 
 
 class RunFiles:
-    """The open files of a run. Every CSV has its header from the start."""
+    """The open files of a run. Every CSV has its header from the start.
 
-    def __init__(self, prefix: str, *, offsets: bool) -> None:
+    Nothing here waits for the disk but ``flush`` and ``close``. Rows that the disk does not take go to a file of their
+    own in the system's temporary folder; ``on_trouble`` is told.
+    """
+
+    def __init__(
+        self, prefix: str, *, offsets: bool, run_id: str = "", on_trouble: Callable[[str], None] = lambda _text: None
+    ) -> None:
         self.prefix = prefix
-        self._files: list[TextIO] = []
-        self._requests = self._open("_llm_requests.csv", [column.name for column in REQUEST_COLUMNS])
+        self._run_id = run_id
+        self._on_trouble = on_trouble
+        self._files: list[LineFile] = []
+        self._requests = self._open("_llm_requests.csv", [c.name for c in REQUEST_COLUMNS], self._elsewhere)
+        self.rows_file = self._files[0]
         self._stages = self._open("_llm_stages.csv", [column.name for column in STAGE_COLUMNS])
         self._gaps = self._open("_llm_gaps.csv", GAP_COLUMNS)
         self._offsets = self._open("_llm_offsets.csv", OFFSET_COLUMNS) if offsets else None
@@ -80,6 +92,12 @@ class RunFiles:
     def write_stage(self, record: StageRecord) -> None:
         self._stages.writerow([cell(getattr(record, column.name)) for column in STAGE_COLUMNS])
 
+    def rewrite_stages(self, records: Iterable[StageRecord]) -> None:
+        """All stages anew: rows came after their stage had been closed."""
+        self._files[1].restart()
+        for record in records:
+            self.write_stage(record)
+
     def write_gaps(self, stage: int, counts: Mapping[int, int]) -> None:
         """The histogram of a stage's chunk gaps, one line per bucket."""
         for bucket in sorted(counts):
@@ -92,12 +110,17 @@ class RunFiles:
             self._offsets.writerow([request_id, " ".join(f"{offset:.6f}" for offset in offsets_s)])
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """The manifest, whole or not at all: the old one stays when the disk does not take it."""
         path = Path(self.prefix + "_llm_run.json")
         part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(manifest, indent=2, default=str) + "\n", encoding="utf-8")
-        part.replace(path)
+        try:
+            part.write_text(json.dumps(manifest, indent=2, default=str) + "\n", encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            self._on_trouble(f"{path} cannot be written ({error.strerror or error})")
 
     def flush(self) -> None:
+        """Wait, for a few seconds at most, until everything so far is on disk."""
         for file in self._files:
             file.flush()
 
@@ -105,9 +128,12 @@ class RunFiles:
         for file in self._files:
             file.close()
 
-    def _open(self, suffix: str, header: Iterable[str]) -> Any:
-        file = Path(self.prefix + suffix).open("w", newline="", encoding="utf-8")  # noqa: SIM115 - closed with the run
+    def _open(self, suffix: str, header: Iterable[str], elsewhere: Callable[[], Path] | None = None) -> Any:
+        line = ",".join(header) + "\n"
+        file = LineFile(Path(self.prefix + suffix), line, elsewhere=elsewhere, on_trouble=self._on_trouble)
         self._files.append(file)
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        return writer
+        return csv.writer(file, lineterminator="\n")
+
+    def _elsewhere(self) -> Path:
+        """A shard for the rows that do not fit: `llm-report` takes it beside the rows file."""
+        return Path(tempfile.mkdtemp(prefix="locust-llm-rows-")) / f"{self._run_id}_rows_llm_shard.csv"

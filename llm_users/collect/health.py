@@ -57,6 +57,12 @@ def advice(stage: StageRecord, processes: int) -> str:
     return f"use --processes {max(needed, processes + 1)} (or as many workers), or a lower concurrency"
 
 
+def complaint(stage: StageRecord, processes: int) -> str:
+    """One line about a stage in which the client was not ``ok``: the gravest reasons, and what would help."""
+    why = "; ".join(reasons(stage)[:3])
+    return f"stage {stage.stage}: the client was {stage.health} ({why}): {advice(stage, processes)}"
+
+
 def _findings(stage: StageRecord) -> list[tuple[int, str]]:
     late = (stage.lag_p99_s or 0.0) >= _LATE_S or (stage.client_cpu_share_max or 0.0) >= _LIMITS[0].strained_from
     limits = (*_LIMITS, _COALESCED) if late else _LIMITS

@@ -1,10 +1,22 @@
-"""Records on a worker, on their way to the master: in batches, on Locust's own report and at the end of a stage."""
+"""Records on a worker, on their way to the master: in batches, on Locust's own report and at the end of a stage.
+
+Every row is in the worker's spool first. When there are more than the master should have to take, they stay there and
+are fetched at the end of the stage.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import gevent
+
+from llm_users.collect.shards import ShardReader
+from llm_users.collect.spool import Spool
 from llm_users.record import RequestRecord
 
 BATCH_ROWS = 1000
@@ -12,25 +24,119 @@ BATCH_ROWS = 1000
 
 REPORT_KEY = "llm_rows"
 
+_RATE_S = 2.0
+"""A rate is taken over at least so long: the users of a stage may all end at once."""
+
 
 class RecordSender:
     """Buffers packed records of one worker."""
 
-    def __init__(self, send: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, send: Callable[[str, dict[str, Any]], None], note: Callable[[str], None] = lambda _text: None
+    ) -> None:
         self._send = send
+        self._note = note
         self._rows: list[tuple[list[Any], list[float]]] = []
+        self._spool: Spool | None = None
+        self._run_id = ""
+        self._worker = 0
+        self._rows_per_s: float | None = None
+        self._rate_mark = (0.0, 0)
+        self._readers: dict[Path, ShardReader] = {}
         self.sent = 0
+        self.held = 0
+        """Rows that are in the spool only, for the master to fetch."""
+        self._holds = False
+
+    def begin(self, run_id: str, worker: int, folder: str | None, rows_per_s: float | None) -> None:
+        """A run begins. ``rows_per_s``: what this worker may send; None: everything."""
+        if self._spool is not None:
+            self._spool.close()
+        self._rows, self.sent, self.held, self._holds = [], 0, 0, False
+        self._run_id, self._worker, self._rows_per_s = run_id, worker, rows_per_s
+        self._rate_mark, self._readers = (time.monotonic(), 0), {}
+        try:
+            self._spool = Spool(run_id, worker, folder, self._note)
+        except OSError as error:
+            self._spool = None
+            self._note(f"worker {worker} has no spool ({error}); rows that it has not sent would die with it")
 
     def add(self, record: RequestRecord, offsets_s: list[float]) -> None:
-        self._rows.append((record.row(), offsets_s))
+        row = record.row()
+        spool = self._spool
+        if spool is not None:
+            spool.add(row)
+            if self._holds and not spool.broken:
+                self.held += 1
+                return
+        self._rows.append((row, offsets_s))
 
     def take(self) -> list[tuple[list[Any], list[float]]]:
         """A batch for the report that is about to leave."""
+        self._watch_rate()
         batch, self._rows = self._rows[:BATCH_ROWS], self._rows[BATCH_ROWS:]
         self.sent += len(batch)
         return batch
 
     def flush(self) -> None:
-        """Send everything now."""
+        """Send everything now; what is held back is brought to where the master can read it, or sent after all."""
         while self._rows:
             self._send(REPORT_KEY, {"rows": self.take()})
+        if self.held and self._spool is not None:
+            self._spool.flush()
+            if not self._spool.shared or len(self._spool.paths) > 1:
+                self._send_held()
+
+    def about(self) -> dict[str, Any]:
+        """What the master should know of the spool."""
+        paths = [str(path) for path in self._spool.paths] if self._spool is not None else []
+        return {"held": self.held, "shards": paths, "host": socket.gethostname()}
+
+    def settled(self, run_id: str) -> None:
+        """The master has everything: the spool is not needed any more."""
+        if self._spool is not None and run_id == self._run_id:
+            self._spool.remove()
+            self._spool = None
+
+    # Inside.
+
+    def _watch_rate(self) -> None:
+        """Hold rows back from now on when they come faster than they may be sent."""
+        spool = self._spool
+        if spool is None or spool.broken or self._rows_per_s is None or self._holds:
+            return
+        since, rows = self._rate_mark
+        passed_s = time.monotonic() - since
+        if passed_s < _RATE_S:
+            return
+        rate = (spool.rows - rows) / passed_s
+        self._rate_mark = (time.monotonic(), spool.rows)
+        if rate > self._rows_per_s:
+            self._holds = True
+            self._note(
+                f"worker {self._worker} ends {rate:.0f} requests/s, more than the {self._rows_per_s:.0f} rows/s that "
+                "it sends: its rows stay in its spool and are merged at the end of each stage"
+            )
+
+    def _send_held(self) -> None:
+        """Where the master cannot read the spool: read it here and send the rows now that nothing is measured."""
+        assert self._spool is not None
+        first = 0 if self._readers else self._spool.rows - self.held
+        batch: list[Any] = []
+        for record in islice(self._spooled(), first, None):
+            batch.append((record.row(), []))
+            if len(batch) == BATCH_ROWS:
+                self._send_batch(batch)
+                batch = []
+                gevent.sleep(0)
+        self._send_batch(batch)
+
+    def _spooled(self) -> Iterator[RequestRecord]:
+        """The rows of the spool that were not read yet."""
+        assert self._spool is not None
+        for path in self._spool.paths:
+            yield from self._readers.setdefault(path, ShardReader(path)).rows()
+
+    def _send_batch(self, batch: list[Any]) -> None:
+        self._send(REPORT_KEY, {"rows": batch})
+        self.sent, self.held = self.sent + len(batch), max(0, self.held - len(batch))

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_users.collect.health import verdict
+from llm_users.plan import StagePlan, StageTotals
 from llm_users.quantile import DurationHistogram
-from llm_users.record import RequestRecord, StageRecord
-from llm_users.stage import StageTotals
-
-THROTTLED = ("429", "throttlingexception")
+from llm_users.record import THROTTLED, RequestRecord, StageRecord
 
 
 @dataclass
@@ -68,6 +66,10 @@ class StageBook:
         """(measured, failed, aborted) rows of a stage so far."""
         tally = self._tallies.get(stage, _Tally())
         return tally.measured, tally.failed, tally.aborted
+
+    def rows(self, stage: int) -> int:
+        """All rows of a stage so far."""
+        return self._tallies.get(stage, _Tally()).started
 
     @property
     def started(self) -> int:
@@ -132,3 +134,21 @@ def totals_from(data: dict[str, Any]) -> StageTotals:
     """Totals as they arrive from a worker (msgpack leaves histogram keys as integers)."""
     known = {name: data[name] for name in StageTotals.__slots__ if name in data}
     return StageTotals(**known)
+
+
+def describe(stage: StageRecord) -> str:
+    """One line about a finished stage."""
+    rate = stage.output_throughput_token_per_s
+    parts = [
+        f"stage {stage.stage} done: {stage.concurrency} users",
+        f"{stage.requests_ok} of {stage.requests_measured} requests ok",
+        f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
+    ]
+    return ", ".join(parts)
+
+
+def progress(plan: StagePlan, stages: int, counts: tuple[int, int, int]) -> str:
+    """One line about a stage that is measured: ``counts`` are its measured, failed and aborted rows."""
+    measured, failed, _aborted = counts
+    of = f" of {plan.requests}" if plan.requests is not None else ""
+    return f"stage {plan.stage} of {stages}: {plan.concurrency} users, {measured}{of} requests done, {failed} failed"

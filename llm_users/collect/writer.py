@@ -11,17 +11,26 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import gevent
+
+from llm_users.collect.accounts import WorkerAccount
 from llm_users.collect.files import RunFiles, check_prefix, move_aside
+from llm_users.collect.seen import SeenNumbers
+from llm_users.collect.shards import ShardReader
 from llm_users.collect.stages import StageBook, gap_counts
+from llm_users.plan import StageTotals
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.secrets import redact
-from llm_users.stage import StageTotals
 
 logger = logging.getLogger(__name__)
 
-_FLUSH_S = 2.0
+_AT_A_TIME = 200
+"""Rows from a shard between two looks at the rest of the process: some 15 ms."""
+
+_MOST_NOTES = 1000
 
 _PACKAGES = ("locust-llm", "locust", "gevent", "geventhttpclient", "openai", "boto3", "httpx2", "msgspec")
 
@@ -32,17 +41,22 @@ class RunWriter:
     def __init__(self, prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool) -> None:
         check_prefix(prefix)
         self.prefix = prefix
+        self.run_id = run_id
         self.started_at = time.time()
-        self._flushed_at = time.monotonic()
         self.book = StageBook()
         self.stages: list[StageRecord] = []
         self.received: defaultdict[int, int] = defaultdict(int)
-        self.sent: dict[int, int] = {}
+        self.accounts: dict[int, WorkerAccount] = {}
+        self.repeated = 0
+        """Rows that came twice; the second ones were dropped."""
         self.notes: list[str] = []
         self.on_record: Callable[[RequestRecord], None] = lambda _record: None
         self._models: set[str] = set()
         self._frameworks: set[str] = set()
-        self._files = RunFiles(prefix, offsets=offsets)
+        self._seen: defaultdict[int, SeenNumbers] = defaultdict(SeenNumbers)
+        self._shards: dict[str, ShardReader] = {}
+        self._closed: dict[int, tuple[StageRecord, list[StageTotals], int]] = {}
+        self._files = RunFiles(prefix, offsets=offsets, run_id=run_id, on_trouble=self._on_trouble)
         self._about = {
             "run_id": run_id,
             "started_at": self.started_at,
@@ -53,9 +67,19 @@ class RunWriter:
         }
         self.write_manifest()
 
-    def add(self, record: RequestRecord, offsets_s: Sequence[float]) -> None:
-        """One record."""
+    def add(self, record: RequestRecord, offsets_s: Sequence[float], *, recovered: bool = False) -> bool:
+        """One record; False when it is here already, or of another run."""
+        if record.run_id and record.run_id != self.run_id:
+            return False
+        number = record.request_id.rpartition("-")[2]
+        if number.isdecimal() and not self._seen[record.worker].add(int(number)):
+            self.repeated += not recovered
+            return False
         self.received[record.worker] += 1
+        account = self.accounts.get(record.worker)
+        if account is not None:
+            account.received += not recovered
+            account.recovered += recovered
         self._models.add(record.model)
         self._frameworks.add(record.framework)
         self.book.add(record)
@@ -63,38 +87,91 @@ class RunWriter:
         self._files.write_request(record.row())
         if offsets_s:
             self._files.write_offsets(record.request_id, offsets_s)
-        if time.monotonic() - self._flushed_at > _FLUSH_S:  # whoever looks at the file sees the run go on
-            self.flush()
+        return True
 
     def add_packed(self, rows: Iterable[Sequence[Any]]) -> None:
         """Records as they travel: ``[row, offsets]`` each."""
         for row, offsets_s in rows:
             self.add(RequestRecord.from_row(row), offsets_s)
 
+    def recover(self, account: WorkerAccount) -> int:
+        """Take from a worker's shards what did not come by message; returns how many rows that were.
+
+        Reads on from where it stopped the last time. A shard that cannot be read is left alone.
+        """
+        found = 0
+        for name in account.shards:
+            reader = self._shards.setdefault(name, ShardReader(Path(name)))
+            try:
+                for count, record in enumerate(reader.rows()):
+                    if record.worker == account.rank:
+                        found += self.add(record, (), recovered=True)
+                    if count % _AT_A_TIME == 0:
+                        gevent.sleep(0)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                self._on_trouble(f"the spool {name} cannot be read ({error})")
+        return found
+
     def finish_stage(self, stage: int, concurrency: int, totals: Sequence[StageTotals]) -> StageRecord:
-        """All rows of the stage are here: write its row and its gaps."""
+        """The rows of the stage are here: write its row and its gaps."""
         record = self.book.record(stage, concurrency, totals)
         self.stages.append(record)
+        self._closed[stage] = (record, list(totals), self.book.rows(stage))
         self._files.write_stage(record)
         self._files.write_gaps(stage, gap_counts(totals))
-        self._files.flush()
         return record
 
+    def revise_stages(self) -> None:
+        """Rows that came after their stage was closed are counted in its row."""
+        revised = False
+        for stage, (record, totals, rows) in self._closed.items():
+            if self.book.rows(stage) != rows:
+                place = self.stages.index(record)
+                self.stages[place] = self.book.record(stage, record.concurrency, totals)
+                self._closed[stage] = (self.stages[place], totals, self.book.rows(stage))
+                revised = True
+        if revised:
+            self._files.rewrite_stages(self.stages)
+
     def note(self, text: str) -> bool:
-        """Keep a note for the manifest; False when it is there already."""
+        """Keep a note for the manifest; False when it is there already, or there are too many."""
         text = redact(text)
-        if text in self.notes:
+        if text in self.notes or len(self.notes) >= _MOST_NOTES:
             return False
         self.notes.append(text)
         return True
 
     def lost(self) -> dict[int, int]:
-        """Rows that workers say they sent and that never came, by worker."""
-        return {w: sent - self.received[w] for w, sent in self.sent.items() if sent != self.received[w]}
+        """Requests that were started and have no row, by worker."""
+        return {account.rank: account.lost for account in self.accounts.values() if account.lost}
+
+    def unwritten(self) -> int:
+        """Rows that were here and that the disk did not take."""
+        return self._files.rows_file.unwritten
+
+    def elsewhere(self) -> list[Path]:
+        """The shards that hold rows which did not fit into the rows file."""
+        return self._files.rows_file.paths[1:]
+
+    def problem(self) -> str:
+        """Why the rows file is not all of it, and what to do; "" when it is."""
+        problems = []
+        if self.lost():
+            problems.append("rows are missing: " + ", ".join(f"{n} of worker {w}" for w, n in self.lost().items()))
+        if self.unwritten():
+            problems.append(f"{self.unwritten()} rows could not be written")
+        if self.elsewhere():
+            names = " ".join(str(path) for path in self.elsewhere())
+            problems.append(f"the disk was full, so some rows are in {names}: llm-report {self.prefix} {names}")
+        return "; ".join(problems)
 
     def write_manifest(self, **more: Any) -> None:
         """Write what is known so far; called at the start, so that the file exists, and at the end."""
-        workers = sorted({*self.sent, *self.received})
+        accounts = [self.accounts[rank] for rank in sorted(self.accounts)]
+        workers = sorted({*self.accounts, *self.received})
+        sent = {account.rank: account.sent for account in accounts}
         self._about.update(more)
         self._files.write_manifest(
             {
@@ -102,20 +179,26 @@ class RunWriter:
                 "framework": ", ".join(sorted(filter(None, self._frameworks))) or self._about.get("framework"),
                 "model": ", ".join(sorted(filter(None, self._models))) or self._about.get("model"),
                 "counts": {
-                    "sent": {str(w): self.sent.get(w) for w in workers},
+                    "sent": {str(w): sent.get(w) for w in workers},
                     "received": {str(w): self.received[w] for w in workers},
                 },
+                "workers": {account.name: account.entry(shards=bool(self.problem())) for account in accounts},
+                **({"rows_elsewhere": [str(path) for path in self.elsewhere()]} if self.elsewhere() else {}),
                 "stamp_source": sorted({s.stamp_source for s in self.stages if s.stamp_source}),
                 "notes": self.notes,
             }
         )
 
     def flush(self) -> None:
-        self._flushed_at = time.monotonic()
+        """Wait until everything so far is on disk."""
         self._files.flush()
 
     def close(self) -> None:
         self._files.close()
+
+    def _on_trouble(self, text: str) -> None:
+        if self.note(text):
+            logger.error("%s", self.notes[-1])
 
 
 def start_writing(prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool, keep_old: bool) -> RunWriter:

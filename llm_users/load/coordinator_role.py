@@ -23,8 +23,10 @@ from llm_users import endpoint
 from llm_users import options as option_table
 from llm_users.collect.sender import REPORT_KEY
 from llm_users.collect.writer import RunWriter, start_writing
-from llm_users.load import messages
+from llm_users.load import messages, run_report
+from llm_users.load.checked import Gatekeeper
 from llm_users.load.coordinator import Coordinator
+from llm_users.load.crowd import Crowd
 from llm_users.load.process_role import listener
 from llm_users.load.shape import SweepShape
 from llm_users.options import OptionError, Options
@@ -46,6 +48,7 @@ class CoordinatorRole:
     def __init__(self, environment: Any) -> None:
         self.environment = environment
         self.runner = environment.runner
+        self._began_at = time.time()
         self._starts = 0
         self._reported = False
         self._gate_text = ""
@@ -63,23 +66,28 @@ class CoordinatorRole:
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
         coordinator.stop_run = self._stop_run
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
-        handlers = {
+        handlers: dict[str, Callable[[Any], None]] = {
             messages.READY: coordinator.on_ready,
             messages.DONE: coordinator.on_done,
             messages.FINAL: coordinator.on_final,
+            messages.COUNT: coordinator.on_count,
+            messages.BACK: coordinator.on_back,
             messages.NOTE: coordinator.on_note,
             messages.REFUSED: coordinator.on_refused,
-            messages.ROWS: lambda data: coordinator.on_rows(data["rows"]),
+            messages.ROWS: coordinator.on_rows,
         }
+        self.crowd: Crowd | None = None
+        self._gatekeeper = Gatekeeper()
         for kind, handler in handlers.items():
-            self.runner.register_message(kind, listener(handler))
+            self.runner.register_message(kind, self._gatekeeper.listener(kind, handler))
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)
+            self.crowd = Crowd(self.runner, coordinator)
         self._install_shape(options.sweep)
         if getattr(parsed, "headless", False):
             gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
-        if environment.web_ui is not None:
-            environment.web_ui.app.before_request(self._before_web_request)
+        self._tab: Any = None
+        self.show_in_web()
 
     # Records of the only process.
 
@@ -103,6 +111,8 @@ class CoordinatorRole:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
             return False
+        if self.crowd is not None:
+            self.crowd.await_hellos()
         if not self._clients():
             logger.error("no worker is ready yet, so nothing can start; try again when one is")
             return False
@@ -146,16 +156,33 @@ class CoordinatorRole:
         """The very end: files closed and named, tables printed."""
         if self._simulator is not None:
             self._simulator.stop()
+        if self._tab is not None:
+            self._tab.close()
         writer = self.coordinator.writer
         if writer is None or self._reported:
             return
         self._reported = True
         writer.close()
-        if writer.book.started and self.coordinator.options.report:
-            self._report()
+        options, html = self.coordinator.options, getattr(self.environment.parsed_options, "html_file", None)
+        if writer.book.started and html:
+            run_report.add_to_html(self.prefix, options, html, not_before=self._began_at)
+        if writer.book.started and options.report:
+            prices = getattr(self.environment.parsed_options, "llm_prices", None)
+            run_report.print_report(self.prefix, options, prices)
         elif self._gate_text:
             print(self._gate_text)
         print(f"Rows, stages and manifest: {self.prefix}_llm_*", file=sys.stderr)
+
+    def show_in_web(self) -> None:
+        """The LLM tab, once there is a web interface; as a library that may be later than the rest."""
+        web_ui = self.environment.web_ui
+        if web_ui is None or self._tab is not None:
+            return
+        from llm_users.web.routes import install
+
+        web_ui.app.before_request(self._before_web_request)
+        self._tab = install(self.environment, self.coordinator, run_report.objectives_of)
+        self.runner.register_message(messages.LIVE, listener(self._tab.state.on_beat))
 
     # Inside.
 
@@ -169,10 +196,11 @@ class CoordinatorRole:
         if writer is None:
             logger.error("the run ended before its test began: nothing was measured; is --run-time long enough?")
             return LOST
-        lost = writer.lost()
-        if lost or coordinator.incomplete:
-            where = ", ".join(f"worker {w}: {n} rows" for w, n in lost.items()) or f"workers {coordinator.incomplete}"
-            logger.error("rows are missing (%s): what was sent and what was written differ; see the manifest", where)
+        problem = writer.problem()
+        if coordinator.incomplete and not problem:
+            problem = f"no row is missing, but workers {coordinator.incomplete} were not there at the end"
+        if problem:
+            logger.error("%s; see the manifest %s_llm_run.json", problem, self.prefix)
             return LOST
         if writer.book.started == 0:
             logger.error("not one request was started: nothing was measured")
@@ -202,21 +230,6 @@ class CoordinatorRole:
         if judges_errors and not self.runner.exceptions and self.environment.process_exit_code is None:
             self.environment.process_exit_code = 0  # as many failures as the objective allows are none for Locust
         return 0
-
-    def _report(self) -> None:
-        import reports
-
-        options = self.coordinator.options
-        try:
-            objectives = reports.parse_objectives(options.slo) if options.slo is not None else None
-            questions = reports.Questions(objectives, objectives, options.slo_stage)
-            report = reports.report_run(self.prefix, out=Path(self.prefix + "_report"), questions=questions)
-        except reports.InputError as error:
-            logger.error("no report: %s", error)
-            return
-        print(report.text)
-        if report.files:
-            print(f"Report: {self.prefix}_report/", file=sys.stderr)
 
     def _run_time_is_over(self) -> bool:
         """Locust itself ends a run without a sweep after --run-time, and says so to nobody."""
@@ -252,7 +265,8 @@ class CoordinatorRole:
             self._set_host(host)
         elif hostless and self.environment.web_ui is None:  # else the form can still give it
             raise OptionError(
-                "no endpoint: give its base URL with --host https://HOST/v1 (or OPENAI_BASE_URL), or --llm-simulator"
+                f"no endpoint: give its base URL with --host https://HOST/v1 (or {', '.join(variables)}), "
+                "or --llm-simulator"
             )
 
     def _set_host(self, url: str) -> None:
@@ -332,17 +346,14 @@ class CoordinatorRole:
         return start_writing(self.prefix, run_id, about, offsets=options.offsets, keep_old=self._starts > 1)
 
     def _clients(self) -> list[str | None]:
-        if isinstance(self.runner, MasterRunner):
-            clients = self.runner.clients
-            return [*sorted(node.id for node in clients.ready + clients.spawning + clients.running)]
-        return [None]
+        return [*self.crowd.present] if self.crowd is not None else [None]
 
     def _send(self, kind: str, data: dict[str, Any], client_id: str | None) -> None:
         self.runner.send_message(kind, data, client_id=client_id)
 
-    def _on_worker_report(self, data: dict[str, Any], **_kwargs: Any) -> None:
+    def _on_worker_report(self, data: dict[str, Any], client_id: str = "", **_kwargs: Any) -> None:
         if REPORT_KEY in data:
-            self.coordinator.on_rows(data.pop(REPORT_KEY))
+            self.coordinator.on_rows(self._gatekeeper.rows(data.pop(REPORT_KEY), client_id))
 
     def _stop_run(self) -> None:
         if getattr(self.environment.parsed_options, "headless", True):

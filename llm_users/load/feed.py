@@ -1,12 +1,14 @@
 """Prompts for one load process: built ahead, in a thread, so that no tokenizing happens between tokens.
 
-Worker w of W takes the indices i = w (mod W) of the seeded sequence, each once in the whole run.
+Each load process has its own part of the seeded sequence and takes every index of it once in the whole run: of the W
+that a run begins with, worker w takes i = w (mod W); one that joins later has a range of its own.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 
 import gevent
 
@@ -24,10 +26,12 @@ _LOW = 64
 class PromptFeed:
     """The prompts of this process, in order."""
 
-    def __init__(self, source: PromptSource, worker: int, workers: int) -> None:
+    def __init__(self, source: PromptSource, first: int, step: int, note: Callable[[str], None]) -> None:
         self._source = source
-        self._next_index = worker
-        self._step = workers
+        self._different = source.different
+        self._note = note
+        self._next_index = first
+        self._step = step
         self._ready: deque[Prompt] = deque()
         self._wanted = 0
         self._refilling: gevent.Greenlet[[], None] | None = None
@@ -46,6 +50,12 @@ class PromptFeed:
         prompt = self._ready.popleft()
         if len(self._ready) < _LOW // 2 and self._wanted > len(self._ready) and self._refilling is None:
             self._refilling = gevent.spawn(self._refill)
+        if self._different is not None and prompt.index >= self._different:
+            self._note(
+                f"the data set has {self._different} prompts and the run asked for more, so they came again: a server "
+                "that caches prefixes answers those faster (--llm-cache-bust prevents that)"
+            )
+            self._different = None
         return prompt
 
     def stage_is_built(self) -> None:

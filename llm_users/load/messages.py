@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 # Coordinator to load processes.
-RUN = "llm_run"  # run_id, worker, workers: a run begins
+RUN = (
+    "llm_run"  # run_id, worker, workers, live, first_prompt, prompt_step, distributed, spool, rows_per_s: a run begins
+)
 STAGE = "llm_stage"  # a StagePlan's fields: a stage is coming
 GO = "llm_go"  # stage, quota
+QUOTA = "llm_quota"  # stage, quota: the share has changed; whoever waits for a word may go on
 END = "llm_end"  # stage: nothing more starts in it
 FINISH = "llm_finish"  # abort, grace_s: the run is over
+SETTLED = "llm_settled"  # run_id: every row of this load process is on the coordinator's disk
 
 # Load processes to the coordinator.
+HELLO = "llm_hello"  # nothing: this load process listens now, which is later than Locust says it is connected
 READY = "llm_ready"  # worker, stage, waiting
 ROWS = "llm_rows"  # rows
+COUNT = "llm_count"  # worker, stage, started, measured, total, held, shards, counts, host: once a second
+BACK = "llm_back"  # worker, stage, measured: it stood still for a while and waits for a word
 DONE = "llm_done"  # a StageTotals' fields
 FINAL = "llm_final"  # worker, sent
 NOTE = "llm_note"  # text
+LIVE = "llm_live"  # a Beat's fields, once a second, when the run is watched
 REFUSED = "llm_refused"  # reason: the run cannot be

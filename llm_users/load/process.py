@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -19,12 +20,15 @@ from gevent.event import Event
 
 from llm_users import endpoint, runtime
 from llm_users.collect.lag import LagProbe
+from llm_users.collect.live import LiveBeat
 from llm_users.load import messages
 from llm_users.load.feed import PromptFeed
+from llm_users.load.pulse import Pulse
 from llm_users.options import Options
+from llm_users.plan import StagePlan, StageTotals
 from llm_users.prompts import load_tokenizer, make_source
 from llm_users.record import RequestRecord
-from llm_users.stage import StageGate, StagePlan, StageTotals
+from llm_users.stage import StageGate
 from llm_users.transport.pool import Pool
 from llm_users.transport.proxies import Proxies
 from llm_users.transport.starts import StartQueue
@@ -58,12 +62,15 @@ class LoadProcess:
         self.gate = StageGate()
         self.gate.on_ready = self._on_ready
         self.gate.on_finished = self._on_stage_finished
-        self._probe = LagProbe(self.gate.add_lag)
+        self.pulse = Pulse(self.gate, send)
+        self._probe = LagProbe(self._on_lag)
+        self._beat: LiveBeat | None = None  # when the run is watched
         self._run: dict[str, Any] = {}
         self._runtime: runtime.Runtime | None = None
         self._feed: PromptFeed | None = None
         self._built_stage = -1
         self._reporting = False
+        self._telling: gevent.Greenlet[..., None] | None = None
         self._finished = True
         self._cut = Event()
         self._over = Event()
@@ -76,12 +83,13 @@ class LoadProcess:
     def on_run(self, data: dict[str, Any]) -> None:
         """A run begins; its options come with the test start."""
         self._run = data
-        self._runtime = self._feed = None
+        self._runtime = self._feed = self._beat = None
         self._built_stage = -1
         self._finished = False
         self._cut.clear()
         self._over.clear()
         self._noted.clear()
+        self.pulse.begin(data["run_id"], data["worker"], distributed=data["distributed"])
 
     def on_stage(self, data: dict[str, Any]) -> None:
         """A stage is coming: close the gate for it and build its prompts."""
@@ -93,6 +101,12 @@ class LoadProcess:
     def on_go(self, data: dict[str, Any]) -> None:
         if data["stage"] == self.gate.plan.stage:
             self.gate.go(data["quota"])
+
+    def on_quota(self, data: dict[str, Any]) -> None:
+        """The share of the stage has changed, or the answer to "may I go on?"."""
+        self.pulse.go_on()
+        if data["stage"] == self.gate.plan.stage:
+            self.gate.change_quota(data["quota"])
 
     def on_end(self, data: dict[str, Any]) -> None:
         if data["stage"] == self.gate.plan.stage:
@@ -112,14 +126,21 @@ class LoadProcess:
             self._kill_users()
         self._environment.stop_timeout = 0.0  # nobody is left to wait for; Locust would sleep it off on workers
         self._probe.stop()
+        self.pulse.stop()
+        if self._beat is not None:
+            self._beat.stop()
         gc.set_threshold(*self._old_gc)
         gc.unfreeze()
         if self._runtime is not None:
             for end in self._runtime.at_end:
                 end()
             self._runtime.pool.close()
+        if self._telling is not None:
+            self._telling.join()
         sent = self._flush()
+        self.pulse.tell()
         self._send(messages.FINAL, {"worker": self._run.get("worker", 0), "sent": sent})
+        self.pulse.forget()
         self._over.set()
 
     # What Locust says.
@@ -155,18 +176,33 @@ class LoadProcess:
             proxies=Proxies.from_environment(loopback=options.proxy_loopback),
         )
         tokenizer = gevent.get_hub().threadpool.apply(load_tokenizer, (options.tokenizer,))
-        source = make_source(
-            tokenizer=tokenizer,
-            input_law=options.input_tokens,
-            output_law=options.output_tokens,
-            seed=options.seed,
-            text=options.prompt,
-            file=options.prompts,
+        source = gevent.get_hub().threadpool.apply(
+            partial(
+                make_source,
+                tokenizer=tokenizer,
+                input_law=options.input_tokens,
+                output_law=options.output_tokens,
+                seed=options.seed,
+                text=options.prompt,
+                file=options.prompts,
+                in_order=options.prompts_order == "file",
+                prefixes=options.prefix,
+                cache_bust=self._run["run_id"] if options.cache_bust else None,
+                pictures=options.images,
+            )
         )
+        for note in source.notes:
+            self._note(note)
         worker, workers = self._run["worker"], self._run["workers"]
-        self._feed = PromptFeed(source, worker, workers)
+        first, step = self._run["first_prompt"], self._run["prompt_step"]
+        self._feed = PromptFeed(source, first, step, self._note)
         starts = StartQueue()
-        self.gate.counters = lambda: (starts.starts, starts.forced)
+        # On from the run before: the first stage may have been marked with those counts already.
+        before, forced_before = self.gate.counters()
+        self.gate.counters = lambda: (before + starts.starts, forced_before + starts.forced)
+        if self._run.get("live"):
+            send_beat = partial(self._send, messages.LIVE)
+            self._beat = LiveBeat(self.gate, send_beat, self._run["run_id"], worker)
         made = runtime.Runtime(
             options=options,
             run_id=self._run["run_id"],
@@ -181,6 +217,9 @@ class LoadProcess:
             note=self._note,
             model=options.model,
             run_s=_run_s(options, self._environment.parsed_options),
+            watch=self._beat,
+            first_prompt=first,
+            prompt_step=step,
         )
         runtime.install(self._environment, made)
         user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
@@ -199,6 +238,8 @@ class LoadProcess:
         gc.freeze()  # the collector's pauses stay out of the measurement
         gc.set_threshold(*_GC_GENERATIONS)
         self._probe.start()
+        if self._beat is not None:
+            self._beat.start()
 
     def _build_prompts(self) -> None:
         """Counted stages are built before they start."""
@@ -227,8 +268,19 @@ class LoadProcess:
             self._send(messages.READY, {"worker": plan.worker, "stage": plan.stage, "waiting": waiting})
 
     def _on_stage_finished(self, totals: StageTotals) -> None:
+        data = dataclasses.asdict(totals)
+        # In its own greenlet: the caller is a user, which may be stopped, and rows in the spool may take a while.
+        self._telling = gevent.spawn(self._tell_stage, data)
+
+    def _tell_stage(self, data: dict[str, Any]) -> None:
         self._flush()
-        self._send(messages.DONE, dataclasses.asdict(totals))
+        self.pulse.tell()
+        self._send(messages.DONE, data)
+
+    def _on_lag(self, lag_s: float) -> None:
+        self.gate.add_lag(lag_s)
+        if self._beat is not None:
+            self._beat.add_lag(lag_s)
 
     def _note(self, text: str) -> None:
         if text not in self._noted:

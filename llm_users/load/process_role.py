@@ -25,11 +25,11 @@ class ProcessRole:
     """Wires a ``LoadProcess`` to the environment. ``keep`` and ``flush`` are for the only process: straight to disk."""
 
     def __init__(self, environment: Any, keep: Keep = _nowhere, flush: Flush = lambda: 0) -> None:
-        runner = environment.runner
+        self._runner = runner = environment.runner
         self._sender: RecordSender | None = None
         self._shares_interrupts = False
         if isinstance(runner, WorkerRunner):
-            self._sender = RecordSender(runner.send_message)
+            self._sender = RecordSender(runner.send_message, self._note)
             keep, flush = self._sender.add, self._flush
             environment.events.report_to_master.add_listener(self._on_report_to_master)
             # A worker of --processes gets the Ctrl-C that is meant for its master too: during a run it is the
@@ -39,9 +39,13 @@ class ProcessRole:
         runner.register_message(messages.RUN, listener(self._on_run))
         runner.register_message(messages.GO, listener(process.on_go))
         runner.register_message(messages.END, listener(process.on_end))
+        runner.register_message(messages.QUOTA, listener(process.on_quota))
+        runner.register_message(messages.SETTLED, listener(self._on_settled))
         # These two may take long, and a worker must go on answering its master meanwhile.
         runner.register_message(messages.STAGE, listener(process.on_stage), concurrent=True)
         runner.register_message(messages.FINISH, listener(self._on_finish), concurrent=True)
+        if self._sender is not None:
+            runner.send_message(messages.HELLO, None)
         environment.events.spawning_complete.add_listener(lambda **_: process.on_target_reached())
 
     def abort(self) -> None:
@@ -51,10 +55,18 @@ class ProcessRole:
 
     def _on_run(self, data: dict[str, Any]) -> None:
         if self._sender is not None:
-            self._sender.sent = 0
+            self._sender.begin(data["run_id"], data["worker"], data["spool"], data["rows_per_s"])
+            self.process.pulse.about = self._sender.about
         if self._shares_interrupts:
             signal.signal(signal.SIGINT, lambda *_: None)
         self.process.on_run(data)
+
+    def _on_settled(self, data: dict[str, Any]) -> None:
+        if self._sender is not None:
+            self._sender.settled(data["run_id"])
+
+    def _note(self, text: str) -> None:
+        self._runner.send_message(messages.NOTE, {"text": text})
 
     def _on_finish(self, data: dict[str, Any]) -> None:
         self.process.on_finish(data)

@@ -30,8 +30,10 @@ class Answer(Protocol):
     prompt_tokens: int
     tokens: int
     streamed: bool
-    outcome: str  # for the log: completed; cut or error when the stream shall break off
+    outcome: str  # for the log: completed; cut, error, reset or stalled when the stream shall break off
     close: bool
+    answered: str  # for the log: right, wrong or vague; empty when no number was asked for
+    fault: str  # for the log: what goes wrong with it on the way, if anything
 
     def opening(self) -> bytes:
         """Sent as soon as the request was read."""

@@ -15,7 +15,8 @@ import msgspec
 
 # A base URL that ends in /v1, as the OpenAI side has it, is no mistake worth a refusal.
 _PATH = re.compile(r"(?:/v1)?/model/(.+)/(converse|converse-stream|invoke|invoke-with-response-stream)")
-_PROMPT_FIELDS = ("prompt", "inputText", "message", "messages", "system", "chat_history", "preamble")
+_PROMPT_FIELDS = ("prompt", "inputText", "message", "messages", "system", "chat_history", "preamble", "input",
+                  "instructions")  # fmt: skip
 
 
 class BadBody(ValueError):

@@ -94,7 +94,9 @@ class OpenAIShaped(Shape):
         return [self._chunk(turn, {"role": "assistant", "content": ""}, None)]
 
     def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
-        return self._chunk(turn, {"reasoning_content" if kind == "thought" else "content": text}, None)
+        if kind == "thought" and not _thinks_in_tags(turn):
+            return self._chunk(turn, {"reasoning_content": text}, None)
+        return self._chunk(turn, {"content": f"<reasoning>{text}</reasoning>" if kind == "thought" else text}, None)
 
     def tail(self, turn: Turn) -> list[Document]:
         return [self._chunk(turn, {}, self.finishes[turn.finish])]
@@ -105,10 +107,17 @@ class OpenAIShaped(Shape):
 
     def whole(self, turn: Turn) -> Document:
         message = {"role": "assistant", "content": turn.text}
-        if turn.thought:
+        if turn.thought and _thinks_in_tags(turn):
+            message["content"] = f"<reasoning>{turn.thought}</reasoning>{turn.text}"
+        elif turn.thought:
             message["reasoning_content"] = turn.thought
         choice = {"index": 0, "message": message, "finish_reason": self.finishes[turn.finish]}
         return {**self._base(turn, "chat.completion"), "choices": [choice], "usage": self._usage(turn)}
+
+
+def _thinks_in_tags(turn: Turn) -> bool:
+    """OpenAI's open models: each piece of reasoning is content in tags of its own."""
+    return "gpt-oss" in turn.model
 
 
 class Jamba(OpenAIShaped):

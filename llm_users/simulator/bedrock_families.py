@@ -94,7 +94,8 @@ class Plain(Shape):
 
 
 class AnthropicMessages(Shape):
-    name, needs = "anthropic-messages", ("anthropic_version", "max_tokens", "messages")
+    name = "anthropic-messages"
+    needs: ClassVar[tuple[str, ...]] = ("anthropic_version", "max_tokens", "messages")
     thinks = calls = True
     finishes: ClassVar = {"length": "max_tokens", "stop": "end_turn", "tool": "tool_use"}
 

@@ -1,18 +1,20 @@
 """What a request to one of Bedrock's four operations gets: an answer, or the exception that fits.
 
-Signatures are not looked at: any credentials will do. It must not know sockets or the schedule.
+Signatures are not looked at: any credentials will do, until they expire where the spec says so. It must not know
+sockets or the schedule.
 """
 
 from __future__ import annotations
 
 import math
+import time
 
-from llm_users.simulator import faults
+from llm_users.simulator import faults, faulty
 from llm_users.simulator.answer import Answer, Reply
 from llm_users.simulator.bedrock_body import BadBody, Target, read_json, read_path, require
 from llm_users.simulator.bedrock_choices import CONVERSE, family_of
 from llm_users.simulator.bedrock_errors import ERRORS, BedrockError, error_of, of_status
-from llm_users.simulator.bedrock_wire import BedrockAnswer, refusal, response_id
+from llm_users.simulator.bedrock_wire import EVENT_START, BedrockAnswer, refusal, response_id
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.spec import Spec
 
@@ -28,11 +30,14 @@ class BedrockRoutes:
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
+        self._first_use_s: dict[str, float] = {}  # of each key, on the monotonic clock
 
     def handle(self, request: Request, number: int) -> Reply | Answer:
         target = read_path(request.path)
         if target is None or request.method != "POST":
             return self._refused(_UNKNOWN, request, number)
+        if self._spec.expire_credentials and self._expired(request):
+            return self._refused(ERRORS["expired_token"], request, number)
         injected = self._injected(number)
         if injected is not None:
             return self._refused(injected, request, number, injected=True)
@@ -43,6 +48,15 @@ class BedrockRoutes:
         except RecursionError:
             return self._refused(ERRORS["validation"], request, number, "Malformed input request: nested too deeply")
 
+    def _expired(self, request: Request) -> bool:
+        """Whether the key of this request has been in use for too long. Requests without one never have."""
+        given = request.headers.get("authorization", "")
+        key = given.partition("Credential=")[2].partition("/")[0] or given
+        if not key:
+            return False
+        now_s = time.monotonic()
+        return now_s - self._first_use_s.setdefault(key, now_s) > self._spec.expire_credentials
+
     def _injected(self, number: int) -> BedrockError | None:
         name = faults.bedrock_error(self._spec, number)
         if name is not None:
@@ -50,7 +64,7 @@ class BedrockRoutes:
         status = faults.status_error(self._spec, number)
         return None if status is None else of_status(status)
 
-    def _answer(self, request: Request, target: Target, number: int) -> BedrockAnswer:
+    def _answer(self, request: Request, target: Target, number: int) -> Answer:
         body = read_json(request.body)
         if self._spec.check_model and target.model != self._spec.model:
             raise BadBody("The provided model identifier is invalid.")
@@ -61,7 +75,7 @@ class BedrockRoutes:
         complaint = shape.complaint(body)
         if complaint:
             raise BadBody(complaint)
-        return BedrockAnswer(
+        answer = BedrockAnswer(
             self._spec,
             number,
             target,
@@ -71,6 +85,7 @@ class BedrockRoutes:
             can_chunk=request.can_chunk,
             keep_alive=request.keep_alive,
         )
+        return faulty.met(self._spec, answer, EVENT_START)
 
     def _refused(
         self, error: BedrockError, request: Request, number: int, message: str = "", *, injected: bool = False

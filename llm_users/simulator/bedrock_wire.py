@@ -5,11 +5,13 @@ It must not know sockets or the schedule; of time it knows only what it reports 
 
 from __future__ import annotations
 
+import struct
 import time
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from llm_users.simulator import faults, http_wire
 from llm_users.simulator.bedrock_body import Target, cap, prompt_tokens
@@ -20,6 +22,8 @@ from llm_users.simulator.spec import Spec
 from llm_users.transport.eventstream import encode, encode_headers, frame
 
 STREAM_TYPE = "application/vnd.amazon.eventstream"
+EVENT_START = (_GIANT := struct.pack(">II", 64 << 20, 64)) + struct.pack(">I", crc32(_GIANT))
+"""The lengths of a message of 64 MiB."""
 _JSON = "application/json"
 _LATENCY_HEADER, _TIER_HEADER = "x-amzn-bedrock-performanceconfig-latency", "x-amzn-bedrock-service-tier"
 _TEXT_MARK = "@text@"
@@ -78,6 +82,8 @@ class _Block:
 class BedrockAnswer:
     """One answer to any of the four operations; `shape` is what makes them differ."""
 
+    answered = fault = ""
+
     def __init__(
         self,
         spec: Spec,
@@ -96,7 +102,7 @@ class BedrockAnswer:
         self._shape = shape
         self._converse = target.converse
         self.number = number
-        self.response_id = response_id(number)
+        self.response_id = self._identify(number)
         self.prompt_tokens = prompt_tokens(body)
         self.streamed = target.streamed
         tokens = cap(body, shape.caps, spec.tokens)
@@ -172,23 +178,36 @@ class BedrockAnswer:
     def closing(self) -> bytes:
         turn = self._turn
         turn.latency_ms = self._since_ms(time.monotonic_ns())
+        turn.thought, turn.text, turn.call = (
+            words(self.number, block.start, block.end - block.start).decode().strip() if block else ""
+            for block in (self._block_of(kind) for kind in ("thought", "text", "tool"))
+        )
         if not self.streamed:
             return self._whole()
         if self.outcome == "cut":
             return b""
         data = b""
         if self._break is not None:
-            data = self._framed(exception_frame(self._break.error))
+            data = self._failure(self._break.error)
         elif self._spec.done:
             closes = [] if self._block is None else self._shape.closes(self._block.kind, self._block.index)
-            turn.text = words(self.number, turn.thought_tokens, turn.tokens - turn.thought_tokens).decode().strip()
-            tail = self._shape.tail(turn)
-            if self._spec.usage == "off":
-                tail = [document for document in tail if "metadata" not in document]
-            elif not self._converse:
-                tail[-1]["amazon-bedrock-invocationMetrics"] = self._metrics()
-            data = self._documents([*closes, *tail])
+            data = self._documents([*closes, *self._with_metrics(self._shape.tail(turn))])
         return data + http_wire.LAST_CHUNK if self._chunked else data
+
+    def _identify(self, number: int) -> str:
+        return response_id(number)
+
+    def _failure(self, error: str) -> bytes:
+        """What breaks the stream off with an error."""
+        return self._framed(exception_frame(error))
+
+    def _with_metrics(self, tail: list[Document]) -> list[Document]:
+        """The last documents, with what the service counted."""
+        if self._spec.usage == "off":
+            return [document for document in tail if "metadata" not in document]
+        if not self._converse:
+            tail[-1]["amazon-bedrock-invocationMetrics"] = self._metrics()
+        return tail
 
     def _since_ms(self, stamp_ns: int) -> int:
         return (stamp_ns - self._begun_ns) // 1_000_000
@@ -245,10 +264,6 @@ class BedrockAnswer:
 
     def _whole(self) -> bytes:
         turn = self._turn
-        turn.thought, turn.text, turn.call = (
-            words(self.number, block.start, block.end - block.start).decode().strip() if block else ""
-            for block in (self._block_of(kind) for kind in ("thought", "text", "tool"))
-        )
         headers = {"x-amzn-RequestId": self.response_id}
         if not self._converse:
             headers |= self._used

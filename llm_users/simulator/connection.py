@@ -23,6 +23,7 @@ _READ_BYTES = 64 * 1024
 _SO_TIMESTAMPNS = 35
 _HAS_STAMPS = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64", "riscv64", "ppc64le", "s390x")
 _TIMESPEC = struct.Struct("qq")
+_NO_LINGER = struct.pack("ii", 1, 0)
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 # A kernel stamp older than this says that the wall clock was set, not that the loop was busy.
 _CREDIBLE_NS = 5_000_000_000
@@ -113,6 +114,10 @@ class Connection:
         """Say that nothing more comes, but let the client close first: closing with unread input resets the stream."""
         self.draining = True
         self._sock.shutdown(socket.SHUT_WR)
+
+    def reset_on_close(self) -> None:
+        """Let `close` break the connection instead of ending it."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
     def close(self) -> None:
         self._poller.unregister(self.fd)

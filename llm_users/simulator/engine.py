@@ -249,6 +249,8 @@ class Engine:
             sent_ns=[],
             prompt_tokens=answer.prompt_tokens,
             active=self._active,
+            answered=answer.answered,
+            fault=answer.fault,
         )
         job = connection.job = Job(connection, answer, pace, entry, due_ns)
         heapq.heappush(self._heap, (due_ns, answer.number, job))
@@ -282,7 +284,7 @@ class Engine:
             job.due_ns = when_ns + job.pace.gap_ns(count, self._active)
             heapq.heapreplace(self._heap, (job.due_ns, order, job))
         self.totals.tokens += count
-        if not data:
+        if not data and not last:
             return
         stamp_ns = now_ns()
         try:
@@ -321,6 +323,10 @@ class Engine:
         else:
             self.totals.broken += 1
         self._finish(job, outcome)
+        if outcome == "reset":
+            connection.reset_on_close()
+            self._drop(connection)
+            return
         connection.closing = job.answer.close
         with contextlib.suppress(OSError):  # a client that is gone now is found by the next read
             self._close_if_done(connection)

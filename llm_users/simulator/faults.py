@@ -27,6 +27,17 @@ class Break:
         return "error" if self.error else "cut"
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One of `fault_kinds`, and after how many tokens; None: before the answer's headers."""
+
+    kind: str
+    after: int | None
+
+    def __str__(self) -> str:
+        return self.kind if self.after is None else f"{self.kind}@{self.after}"
+
+
 def drawn(choices: Sequence[tuple[_Kind, float]], key: str) -> _Kind | None:
     """One of the choices, each with its probability, or none."""
     if not choices:
@@ -47,6 +58,12 @@ def status_error(spec: Spec, number: int) -> int | None:
 def bedrock_error(spec: Spec, number: int) -> str | None:
     """The name of the exception with which this request shall be refused."""
     return drawn(spec.bedrock_error, f"bedrock_error {spec.seed} {number}")
+
+
+def fault(spec: Spec, number: int) -> Fault | None:
+    """What goes wrong with the connection or the stream of this request."""
+    places = [(Fault(kind, after), share) for kind, after, share in spec.fault]
+    return drawn(places, f"fault {spec.seed} {number}")
 
 
 def stream_break(spec: Spec, number: int, tokens: int) -> Break | None:

@@ -19,7 +19,8 @@ class Entry(msgspec.Struct, kw_only=True):
     received_ns: arrival of the request's last segment, by the kernel's stamp where there is one (`received_by`), else
     the clock at return from the read. sent_ns: taken immediately before each content chunk was handed to the kernel;
     `outcome` is completed, error (refused, or an error inside the stream), cut (as the spec asked) or aborted (by the
-    client). `held` counts the chunks that had to wait in our own buffer because the client did not read.
+    client). `held` counts the chunks that had to wait in our own buffer because the client did not read. `answered` is
+    right, wrong or vague when a number was asked for; `fault` is the one of the spec's that the request met.
     """
 
     response_id: str
@@ -36,6 +37,8 @@ class Entry(msgspec.Struct, kw_only=True):
     late_max_ns: int = 0
     held: int = 0
     active: int = 0
+    answered: str = ""
+    fault: str = ""
 
 
 class Lateness:

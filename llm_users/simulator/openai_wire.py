@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from llm_users.simulator import faults, http_wire
+from llm_users.simulator import faults, http_wire, numerals
 from llm_users.simulator.bedrock_errors import STREAM_ERRORS
 from llm_users.simulator.spec import Spec
 
@@ -23,7 +23,8 @@ _SONNET = (
     "lights flame with self-substantial fuel making a famine where abundance lies"
 )
 _SPACED = [b" " + word.encode() for word in _SONNET.split()]
-_STREAM_TYPE = "text/event-stream; charset=utf-8"
+EVENT_START = b'data: {"x": "'
+STREAM_TYPE = "text/event-stream; charset=utf-8"
 
 
 class Part(msgspec.Struct):
@@ -54,6 +55,11 @@ class ChatBody(_Body, kw_only=True):
 
     messages: list[Message]
 
+    def question(self) -> str:
+        """The text of the last message."""
+        content = self.messages[-1].content if self.messages else None
+        return content if isinstance(content, str) else " ".join(part.text or "" for part in content or [])
+
     def prompt_tokens(self) -> int:
         words = 0
         for message in self.messages:
@@ -68,6 +74,9 @@ class TextBody(_Body, kw_only=True):
     """The fields of POST /completions that matter here. A prompt of token ids counts as it is."""
 
     prompt: str | list[str | int | list[int]] = ""
+
+    def question(self) -> str:
+        return self.prompt if isinstance(self.prompt, str) else ""
 
     def prompt_tokens(self) -> int:
         if isinstance(self.prompt, str):
@@ -146,7 +155,11 @@ def words(number: int, start: int, count: int) -> bytes:
 class OpenAIAnswer:
     """One answer to a chat or text completion, as a stream of events or as one JSON object."""
 
-    def __init__(self, spec: Spec, number: int, body: Body, *, can_chunk: bool, keep_alive: bool) -> None:
+    fault = ""
+
+    def __init__(
+        self, spec: Spec, number: int, body: Body, *, can_chunk: bool, keep_alive: bool, active: int = 0
+    ) -> None:
         self._spec = spec
         self._chat = isinstance(body, ChatBody)
         self.number = number
@@ -162,6 +175,7 @@ class OpenAIAnswer:
         cut = self.outcome == "cut"
         self.close = cut or not keep_alive or (self.streamed and (not self._chunked or spec.hangup))
         self._reasoning = min(spec.reasoning, tokens) if self._chat else 0
+        self.answered, self._digits = numerals.answer(spec, number, body.question(), active)
         self._model = body.model or spec.model
         self._created = int(time.time())
         options = body.stream_options
@@ -182,7 +196,7 @@ class OpenAIAnswer:
         if not self.streamed:
             return b""
         head = http_wire.stream_head(
-            _STREAM_TYPE,
+            STREAM_TYPE,
             chunked=self._chunked,
             keep_alive=self._keep_alive,
             headers={"x-request-id": self.response_id},
@@ -199,12 +213,18 @@ class OpenAIAnswer:
         count = min(self._spec.tokens_per_chunk, border - start)
         if not self.streamed:
             return b"", count
-        text = words(self.number, start, count)
+        text = self._words(start, count)
         if start in (0, self._reasoning):
             text = text[1:]
         event = (self._thought_start if start < self._reasoning else self._text_start) + text + self._text_end
         data = b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event
         return (self._role_event() + data if start == 0 and self._role_late else data), count
+
+    def _words(self, start: int, count: int) -> bytes:
+        """The text of tokens; the first one of the answer may be the number that was asked for."""
+        if not self._digits or start != self._reasoning or not count:
+            return words(self.number, start, count)
+        return b" " + self._digits + (words(self.number, start + 1, count - 1) if count > 1 else b"")
 
     def closing(self) -> bytes:
         if not self.streamed:
@@ -250,7 +270,7 @@ class OpenAIAnswer:
         return usage
 
     def _whole(self) -> bytes:
-        text = words(self.number, self._reasoning, self.tokens - self._reasoning).decode().strip()
+        text = self._words(self._reasoning, self.tokens - self._reasoning).decode().strip()
         choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": self._spec.finish}
         if self._chat:
             choice["message"] = {"role": "assistant", "content": text}

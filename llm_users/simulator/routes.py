@@ -12,14 +12,21 @@ from typing import Any
 
 from msgspec import UNSET
 
-from llm_users.simulator import faults, http_wire, openai_wire
+from llm_users.simulator import anthropic_shape, faults, faulty, http_wire, openai_wire
 from llm_users.simulator.answer import Answer, Reply
+from llm_users.simulator.anthropic_shape import MESSAGES
 from llm_users.simulator.bedrock_routes import BedrockRoutes, is_bedrock
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import OpenAIAnswer
+from llm_users.simulator.responses_shape import RESPONSES
 from llm_users.simulator.spec import Spec
+from llm_users.simulator.sse_wire import SseAnswer, Typed
 
-_MESSAGES = {429: "Rate limit reached for requests", 503: "The engine is currently overloaded, please try again later"}
+_MESSAGES = {
+    429: "Rate limit reached for requests",
+    503: "The engine is currently overloaded, please try again later",
+    529: "Overloaded",
+}
 
 
 class _Refusal(Exception):
@@ -39,6 +46,8 @@ class Routes:
         self._paths: dict[str, tuple[str, Callable[[Request], Reply | Answer]]] = {
             "/v1/chat/completions": ("POST", lambda request: self._complete(request, chat=True)),
             "/v1/completions": ("POST", lambda request: self._complete(request, chat=False)),
+            "/v1/responses": ("POST", lambda request: self._speak(request, RESPONSES)),
+            "/v1/messages": ("POST", lambda request: self._speak(request, MESSAGES)),
             "/v1/models": ("GET", self._models),
             "/v1/stats": ("GET", lambda request: self._json(request, self._stats())),
             "/health": ("GET", lambda request: self._json(request, {"status": "ok"})),
@@ -83,7 +92,12 @@ class Routes:
             try:
                 body = openai_wire.read_body(request.body, chat=chat)
                 answer = OpenAIAnswer(
-                    self._spec, number, body, can_chunk=request.can_chunk, keep_alive=request.keep_alive
+                    self._spec,
+                    number,
+                    body,
+                    can_chunk=request.can_chunk,
+                    keep_alive=request.keep_alive,
+                    active=1 + self._stats()["active"] if self._spec.wrong_above else 1,
                 )
             except ValueError as error:
                 raise _Refusal(400, str(error)) from None
@@ -101,15 +115,37 @@ class Routes:
                     keep_alive=request.keep_alive,
                 )
                 return Reply(data, 422, close=not request.keep_alive, failed_id=answer.response_id)
-            return answer
+            return faulty.met(self._spec, answer, openai_wire.EVENT_START)
         except _Refusal as refusal:
             failed_id = openai_wire.response_id(number, chat=chat)
             return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id)
+
+    def _speak(self, request: Request, shape: Typed) -> Reply | Answer:
+        """An API whose events name their type."""
+        self._number += 1
+        number = self._number
+        try:
+            self._check_key(request)
+            self._inject_error(number)
+            if shape is MESSAGES and "anthropic-version" not in request.headers:
+                raise _Refusal(400, "anthropic-version: header is required")
+            try:
+                answer = SseAnswer(self._spec, number, shape, request)
+            except ValueError as error:
+                raise _Refusal(400, str(error)) from None
+            if self._spec.check_model and answer.model != self._spec.model:
+                raise _Refusal(404, f"model: {answer.model}", "model_not_found")
+            return faulty.met(self._spec, answer, openai_wire.EVENT_START)
+        except _Refusal as refusal:
+            failed_id = shape.identify(number)
+            return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id, claude=shape is MESSAGES)
 
     def _check_key(self, request: Request) -> None:
         if not self._spec.api_key:
             return
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if "anthropic-version" in request.headers and "x-api-key" in request.headers:
+            scheme, key = "bearer", request.headers["x-api-key"]
         if scheme.lower() != "bearer" or not key:
             raise _Refusal(401, "You didn't provide an API key: send it as Authorization: Bearer KEY.")
         if not hmac.compare_digest(key.strip().encode(), self._spec.api_key.encode()):
@@ -122,13 +158,21 @@ class Routes:
             raise _Refusal(status, message, "rate_limit_exceeded" if status == 429 else None, injected=True)
 
     def _refused(
-        self, refusal: _Refusal, *, keep_alive: bool, failed_id: str = "", headers: dict[str, str] | None = None
+        self,
+        refusal: _Refusal,
+        *,
+        keep_alive: bool,
+        failed_id: str = "",
+        headers: dict[str, str] | None = None,
+        claude: bool = False,
     ) -> Reply:
         status = refusal.status
         body, content_type = openai_wire.error_body(self._spec.error_shape, status, str(refusal), refusal.code)
+        if claude and self._spec.error_shape == "object":
+            body = openai_wire.json_bytes(anthropic_shape.refusal(status, str(refusal)))
         headers = dict(headers or {})
         if failed_id:
-            headers["x-request-id"] = failed_id
+            headers["request-id" if claude else "x-request-id"] = failed_id
         if refusal.injected and self._spec.retry_after:
             headers["retry-after"] = str(math.ceil(self._spec.retry_after))
         data = http_wire.response(status, body, content_type=content_type, headers=headers, keep_alive=keep_alive)

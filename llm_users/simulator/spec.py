@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_users.simulator import fault_kinds
 from llm_users.simulator.bedrock_errors import ERRORS, STREAM_ERRORS, error_of
 
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
@@ -135,6 +136,24 @@ def _cuts(text: str) -> tuple[tuple[int, float], ...]:
     return tuple(found)
 
 
+def _faults(text: str) -> tuple[tuple[str, int | None, float], ...]:
+    found: list[tuple[str, int | None, float]] = []
+    for part in filter(None, text.split("+")):
+        match = re.fullmatch(rf"([a-z]+)(?:@(\d{{1,7}}))?(?::{_SHARE})?", part)
+        if match is None:
+            raise ValueError("needs FAULT:PROBABILITY or FAULT@TOKENS:PROBABILITY, such as reset:0.1+stall@5:0.1")
+        kind, after = match[1], None if match[2] is None else int(match[2])
+        known = fault_kinds.BEFORE_ANSWER if after is None else fault_kinds.IN_ANSWER
+        if kind not in known:
+            raise ValueError(f"has {part.partition(':')[0]!r}, which is none of {_FAULTS}")
+        found.append((kind, after, float(match[3] or 1)))
+    _refuse_more_than_all(share for _, _, share in found)
+    return tuple(found)
+
+
+_FAULTS = ", ".join([*fault_kinds.BEFORE_ANSWER, *(f"{kind}@TOKENS" for kind in fault_kinds.IN_ANSWER)])
+
+
 def _refuse_more_than_all(shares: Iterable[float]) -> None:
     if sum(shares) > 1 + 1e-9:
         raise ValueError("has probabilities that add up to more than 1")
@@ -163,10 +182,21 @@ class Spec:
     reasoning: int = _key(
         0, "reasoning", _whole(0, 1_000_000), "this many first tokens are reasoning, where the API has it"
     )
-    tool: int = _key(0, "tool", _whole(0, 1_000_000), "this many last tokens are a tool call's arguments (Bedrock)")
+    tool: int = _key(0, "tool", _whole(0, 1_000_000), "this many last tokens are a tool call's arguments (not chat)")
     cached: int = _key(
         0, "cached", _whole(0, 1_000_000), "of a prompt's tokens, up to this many are reported as read from a cache"
     )
+    answers: str = _key(
+        "words",
+        "answers",
+        _one_of("words", "numbers"),
+        "words, or numbers: begin with the digits of the number that the prompt spells in words (chat, completions)",
+    )
+    wrong: float = _key(0.0, "wrong", _number(0, 1), "share of such answers that begin with another number")
+    wrong_above: float = _key(
+        0.0, "wrong_above", _number(0, 1e6), "with A active answers above this N, a share 1 - N/A is wrong; 0: never"
+    )
+    vague: float = _key(0.0, "vague", _number(0, 1), "share of such answers that name another number as well")
     finish: str = _key("length", "finish", _one_of("length", "stop"), "finish_reason: length, stop")
     usage: str = _key(
         "on",
@@ -198,11 +228,20 @@ class Spec:
     model: str = _key("simulated", "model", _name, "the one model that is served")
     check_model: bool = _key(False, "check_model", _switch, "answer 404 to another model: on, off")
     api_key: str = _key(
-        "", "api_key", _name, "requests must carry it as bearer token, else 401; Bedrock's paths take any credentials"
+        "",
+        "api_key",
+        _name,
+        "requests must carry it (bearer token or x-api-key), else 401; Bedrock's paths take any credentials",
     )
     error: tuple[tuple[int, float], ...] = _key((), "error", _errors, "STATUS:PROBABILITY, several joined with +")
     bedrock_error: tuple[tuple[str, float], ...] = _key(
         (), "bedrock_error", _bedrock_errors, f"EXCEPTION:PROBABILITY for Bedrock's paths, of {', '.join(ERRORS)}"
+    )
+    expire_credentials: float = _key(
+        0.0,
+        "expire_credentials",
+        _duration,
+        "Bedrock's paths refuse an access key or bearer token as expired so long after its first use; 0: never",
     )
     stream_error: tuple[tuple[str, int, float], ...] = _key(
         (),
@@ -212,6 +251,12 @@ class Spec:
     )
     cut: tuple[tuple[int, float], ...] = _key(
         (), "cut", _cuts, "TOKENS:PROBABILITY, the connection is closed after so many tokens of a stream"
+    )
+    fault: tuple[tuple[str, int | None, float], ...] = _key(
+        (),
+        "fault",
+        _faults,
+        f"FAULT:PROBABILITY, several joined with +, for streams: {_FAULTS}",
     )
     error_shape: str = _key(
         "object",
@@ -279,7 +324,7 @@ def _write(is_duration: bool, value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return "+".join(f"{'@'.join(map(str, kind))}:{share:.9f}" for *kind, share in value)
+        return "+".join(f"{'@'.join(str(k) for k in kind if k is not None)}:{share:.9f}" for *kind, share in value)
     if is_duration:
         # Fixed point in the smallest unit: repr() may answer 5e-05, which the parser refuses.
         return f"{value * 1e6:.6f}us"

@@ -31,7 +31,7 @@ from llm_users.transport.errors import (
 )
 from llm_users.transport.eventstream import Message
 from llm_users.transport.exchange import LINGER_S, Arrival, Exchange
-from llm_users.transport.http1 import request_bytes
+from llm_users.transport.http1 import MAX_ERROR_BYTES, request_bytes
 from llm_users.transport.pool import Pool
 from llm_users.transport.sdk import SdkExchange
 
@@ -129,10 +129,14 @@ class _Raw:
         self._exchange = exchange
 
     def stream(self, *_size: Any, **_more: Any) -> Iterator[bytes]:
+        taken = 0
         with contextlib.suppress(TransportError):  # an error whose text was cut is still that error
             for arrival in self._exchange.arrivals():
                 for piece in arrival.pieces:
+                    taken += len(piece)
                     yield bytes(piece)
+                if taken > MAX_ERROR_BYTES:
+                    break
         self._exchange.release()
 
     def close(self) -> None:

@@ -48,11 +48,21 @@ def connect(origin: Origin, context: Context, timeout_s: float, proxy: Proxy | N
             return _connect(origin, context, proxy)
     except ssl.SSLCertVerificationError as error:
         raise ConnectFailed(
-            f"cannot verify the certificate of {where}: {error.verify_message}. For a private CA set SSL_CERT_FILE "
-            "to its PEM file."
+            f"cannot verify the certificate of {where}: {error.verify_message.rstrip('.')}. {_advice(error)}"
         ) from error
     except (OSError, UnicodeError) as error:
         raise ConnectFailed(f"cannot connect to {where}: {_words(error, proxy)}") from error
+
+
+_EXPIRED, _NOT_YET_VALID, _OTHER_HOST, _OTHER_ADDRESS = 10, 9, 62, 64  # OpenSSL's X509_V_ERR_...
+
+
+def _advice(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
+        return "It has to be renewed there; is this machine's clock right?"
+    if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
+        return "Write the host as the certificate names it."
+    return "For a private CA set SSL_CERT_FILE to its PEM file."
 
 
 def _words(error: Exception, proxy: Proxy | None) -> str:
@@ -63,6 +73,8 @@ def _words(error: Exception, proxy: Proxy | None) -> str:
         advice = ""  # the reason names the setting
     elif proxy is not None:
         advice = f"Is the proxy right? {proxy.variable} names it; what NO_PROXY lists is reached without it"
+    elif isinstance(error, socket.gaierror):
+        advice = "Is the host's name spelled right?"
     else:
         advice = "Is the server running and the address right?"
     return f"{reason.rstrip('.')}. {advice}".rstrip()

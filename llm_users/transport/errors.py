@@ -30,6 +30,10 @@ class ConnectionLost(TransportError):
     code = "reset"
 
 
+class UnaskedBytes(ConnectionLost):
+    """A kept connection brought bytes before the request was sent: whatever they are, they are not its answer."""
+
+
 class ResponseCut(ConnectionLost):
     """The peer closed the connection in the middle of a response body."""
 

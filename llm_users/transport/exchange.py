@@ -15,7 +15,7 @@ import gevent
 
 from llm_users.transport import clock
 from llm_users.transport.connection import Connection, Origin, Read
-from llm_users.transport.errors import ConnectionLost, TransportError
+from llm_users.transport.errors import ConnectionLost, TransportError, UnaskedBytes
 from llm_users.transport.http1 import ResponseParser
 from llm_users.transport.pool import Pool
 
@@ -75,9 +75,11 @@ class Exchange:
         assert self.connection is not None
         try:
             return self._send(request)
-        except ConnectionLost:
-            # Servers close idle connections whenever they like, some while advertising keep-alive (llama.cpp).
-            if not self.connection.used or self.reads > self._reads_before:
+        except ConnectionLost as error:
+            # Servers close idle connections whenever they like, some while advertising keep-alive (llama.cpp), some
+            # with a parting word (408) that must not be taken for an answer.
+            unasked = isinstance(error, UnaskedBytes)
+            if not self.connection.used or (self.reads > self._reads_before and not unasked):
                 raise
         self.release()
         self.reconnects += 1
@@ -133,6 +135,12 @@ class Exchange:
             finished = response.reusable
         self.pool.release(connection, reusable=finished)
 
+    def discard(self) -> None:
+        """Close the connection whatever came over it: what comes next could be an answer to another request."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self.pool.release(connection, reusable=False)
+
     @property
     def body_reads(self) -> int:
         """Reads of the socket that brought a part of the body."""
@@ -164,6 +172,8 @@ class Exchange:
             read = self._read(connection)
             if not read.data:
                 raise ConnectionLost("the server closed the connection without an answer")
+            if read.kernel_ns and read.kernel_ns < self.sent_wall_ns and connection.used and self._is_unasked():
+                raise UnaskedBytes("bytes that nobody had asked for came before the request was sent")
             try:
                 response.feed_or_refuse(read.data)
             except TransportError as error:
@@ -180,6 +190,10 @@ class Exchange:
                 stamp_ns = read.kernel_ns - self._offset_ns if read.kernel_ns else 0
                 self._early.append(Arrival(stamp_ns, read.clock_ns, []))
         return response
+
+    def _is_unasked(self) -> bool:
+        """The first bytes have a stamp from before the request: True unless that is the clock's fault."""
+        return self.reads == self._reads_before + 1 and not self.clock_moved()
 
     def _read(self, connection: Connection) -> Read:
         try:

@@ -12,6 +12,12 @@ from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 from llm_users.transport.connection import Origin
 from llm_users.transport.errors import BadResponse, ResponseCut
 
+MAX_ERROR_BYTES = 1024 * 1024
+"""Of the body of an error no more is read: it is only put into words."""
+
+MAX_WHOLE_BYTES = 64 * 1024 * 1024
+"""A body that is wanted as a whole, such as a list of models, must not be longer."""
+
 MAX_HEADER_BYTES = 256 * 1024
 """A response whose headers are longer is refused: no server of this kind sends a hundredth of it."""
 
@@ -37,6 +43,11 @@ def _host(origin: Origin) -> bytes:
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     default = {"http": 80, "https": 443}.get(origin.scheme)
     return host.encode() if origin.port == default else f"{host}:{origin.port}".encode()
+
+
+def _words(error: HTTPParseError) -> str:
+    """What llhttp says; its errors come with a number."""
+    return str(error.args[0] if error.args else error)
 
 
 class ResponseParser(HTTPResponseParser):
@@ -67,7 +78,7 @@ class ResponseParser(HTTPResponseParser):
                 return
             if not data:
                 raise ResponseCut("the connection was closed before the response was complete") from None
-            raise BadResponse(f"the server's answer is not HTTP/1.1: {error}") from None
+            raise BadResponse(f"the server's answer is not HTTP/1.1: {_words(error)}") from None
         if not self.headers_complete:
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
@@ -108,10 +119,11 @@ class ResponseParser(HTTPResponseParser):
     def _on_header_field(self, text: str) -> None:
         if self._value is not None:
             self._store()
-        self._name += text
+        if not self.headers_complete:
+            self._name += text
 
     def _on_header_value(self, text: str) -> None:
-        self._value = (self._value or "") + text
+        self._value = "" if self.headers_complete else (self._value or "") + text  # trailers are not kept
 
     def _on_headers_complete(self) -> None:
         if self._name:

@@ -12,7 +12,7 @@ import httpx2
 from llm_users.transport.connection import Origin
 from llm_users.transport.errors import BadResponse, ConnectFailed, DeadlineExceeded, TransportError
 from llm_users.transport.exchange import CURRENT, Exchange
-from llm_users.transport.http1 import request_bytes
+from llm_users.transport.http1 import MAX_ERROR_BYTES, MAX_WHOLE_BYTES, request_bytes
 from llm_users.transport.pool import Pool
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -66,13 +66,20 @@ class _Body(httpx2.SyncByteStream):
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
+        response = self._exchange.response
+        is_error = response is not None and response.status >= 400
+        taken = 0
         try:
             for arrival in self._exchange.arrivals():
                 for piece in arrival.pieces:
+                    taken += len(piece)
                     yield bytes(piece)
+                if is_error and taken > MAX_ERROR_BYTES:
+                    return
+                if taken > MAX_WHOLE_BYTES:
+                    raise BadResponse(f"the response is longer than {MAX_WHOLE_BYTES >> 20} MiB")
         except TransportError as error:
-            response = self._exchange.response
-            if response is not None and response.status >= 400:
+            if is_error:
                 return  # an error whose text was cut is still that error
             raise as_httpx(error, self._request) from error
 

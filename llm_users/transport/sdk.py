@@ -65,5 +65,7 @@ class SdkExchange:
         if self.body is not None:
             self.body.close()
 
+    discard = release
+
     def clock_moved(self) -> bool:
         return False

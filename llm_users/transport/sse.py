@@ -8,6 +8,8 @@ from __future__ import annotations
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """An event, or a line without an end, beyond this is refused: memory must not depend on the server's goodwill."""
 
+_LINE_BYTES = 48
+"""What a line takes beside its text: a bytes object and its place in a list."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -25,11 +27,12 @@ class NamedEvent(bytes):
 class SseDecoder:
     """``feed`` bytes, get the data of every event that they completed. Comments and other fields are dropped."""
 
-    __slots__ = ("_buffer", "_data", "_name", "_skip_newline", "_started")
+    __slots__ = ("_buffer", "_data", "_held_bytes", "_name", "_skip_newline", "_started")
 
     def __init__(self) -> None:
         self._buffer = bytearray()  # the line that has not ended yet
         self._data: list[bytes] = []
+        self._held_bytes = 0  # in the lines of the event that has not ended yet
         self._name = ""
         self._started = False
         self._skip_newline = False
@@ -87,7 +90,7 @@ class SseDecoder:
         return events
 
     def _refuse_if_too_long(self) -> None:
-        if len(self._buffer) + sum(map(len, self._data)) > MAX_EVENT_BYTES:
+        if len(self._buffer) + self._held_bytes > MAX_EVENT_BYTES:
             raise EventTooLong(f"an event of the stream is longer than {MAX_EVENT_BYTES >> 20} MiB")
 
     def _line(self, line: bytes, events: list[bytes]) -> None:
@@ -100,12 +103,14 @@ class SseDecoder:
                     data = event
                 events.append(data)
             self._data = []
+            self._held_bytes = 0
             self._name = ""
             return
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
             self._data.append(value)
+            self._held_bytes += len(value) + _LINE_BYTES
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
 

@@ -150,27 +150,10 @@ class BedrockUser(LLMUser):
             request["requestMetadata"] = json.dumps(metadata)
         return Ask(INVOKE, model, _capped(prompt, cap_of(family, document)), {"family": family, "request": request})
 
-    def _prompt(self, text: str | None, messages: Sequence[dict[str, Any]] | None) -> Prompt:
-        if messages is not None:
-            return Prompt(-1, None, [dict(message) for message in messages], None, None)
-        if text is not None:
-            return Prompt(-1, text, None, self._count_tokens(text), None)
-        return self.runtime.next_prompt()
-
-    def _default_cap(self) -> int:
-        """Bedrock reserves quota for the cap, and the largest possible one where none is sent: one always is."""
-        return round(self.runtime.options.output_tokens.mean)
-
     def _metadata(self) -> dict[str, str]:
         """What the account's invocation log will say about the request."""
         runtime = self.runtime
         return {"locust-run": runtime.run_id, "locust-stage": str(runtime.gate.plan.stage)}
-
-    def _model(self) -> str:
-        model = type(self).model or self.runtime.model
-        if model is None:
-            raise ValueError("no model: give --llm-model, or set `model` on the user class")
-        return model
 
     @classmethod
     def _family(cls, runtime: Runtime, model: str) -> Family:

@@ -5,8 +5,10 @@ Made once per process before the first user exists; building one costs about 50 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import boto3
@@ -18,6 +20,7 @@ from botocore.session import Session
 from llm_users import __version__, endpoint, secrets
 from llm_users.runtime import Runtime
 from llm_users.transport.botocore import only_stamp, send_through
+from llm_users.transport.botocore_network import network_of
 from llm_users.users.bedrock_credentials import BEARER_VARIABLE, HeldCredentials, describe, keep_fresh
 
 HOST_VARIABLE = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"
@@ -38,28 +41,34 @@ def make_client(
         host = host.removesuffix("/v1")
     region = region_of(session, options.region, host)
     auth, about = _authentication(runtime, session, host, simulated=simulated)
-    client = boto3.session.Session(botocore_session=session).client(
+    make = partial(
+        boto3.session.Session(botocore_session=session).client,
         "bedrock-runtime",
         region_name=region,
         endpoint_url=host or None,
-        verify=False if options.insecure else None,
-        config=Config(
-            # botocore builds its own user agent anew, twice per request, for 100 of 420 us.
-            user_agent=f"locust-llm/{__version__} Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
-            # A retry would hide throttling inside the time to first token; the environment's wishes do not count.
-            retries={"total_max_attempts": attempts, "mode": retry_mode},
-            connect_timeout=runtime.pool.connect_timeout_s,
-            read_timeout=options.timeout_s,
-            # As many as users; boto3's own 10 made 237 connections for 400 requests.
-            max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.concurrency, *options.sweep),
-            **auth,
-        ),
     )
+    config = Config(
+        # botocore builds its own user agent anew, twice per request, for 100 of 420 us.
+        user_agent=f"locust-llm/{__version__} Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
+        # A retry would hide throttling inside the time to first token; the environment's wishes do not count.
+        retries={"total_max_attempts": attempts, "mode": retry_mode},
+        connect_timeout=runtime.pool.connect_timeout_s,
+        read_timeout=options.timeout_s,
+        # As many as users; boto3's own 10 made 237 connections for 400 requests.
+        max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.concurrency, *options.sweep),
+        **auth,
+    )
+    client = make(config=config)
+    if options.transport == "sdk":  # only a client knows its endpoint, and so its proxy
+        network, verify = network_of(runtime.pool, client.meta.endpoint_url)
+        client = make(config=config.merge(Config(**network)), verify=verify)
     _add_headers(client, endpoint.headers_from_environment(options.header_variables))
     if options.transport == "fast":
         send_through(client, runtime.pool)
     else:
         only_stamp(client)
+        # Its debugging shows bodies whole, and Invoke's are base64: what is a secret in there nobody would find.
+        logging.getLogger("botocore.parsers").setLevel(logging.INFO)
     secrets.redact_logs(_LOGGING_PACKAGES)
     runtime.note(f"Bedrock: {client.meta.endpoint_url}, region {region}, {about}")
     return client

@@ -13,9 +13,11 @@ import msgspec
 from llm_users.record import RequestRecord
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.eventstream import BadEventStream, EventStreamDecoder, Message
+from llm_users.users.bedrock_reasoning import ReasoningTags
 from llm_users.users.chunks import Chunks
 from llm_users.users.openai_events import StreamFailure
 from llm_users.users.reading import Opened
+from llm_users.users.sse_answer import MOST_TOKENS
 
 _MS = 0.001
 
@@ -66,6 +68,7 @@ class BedrockEvents:
         self.stopped = False  # the terminator was seen
         self.usage = Usage()
         self.tool_calls: list[dict[str, Any]] = []
+        self.tags = ReasoningTags()
 
     @property
     def complete(self) -> bool:
@@ -121,13 +124,14 @@ def json_object(data: bytes) -> dict[str, Any] | None:
 
 def count(value: Any) -> int | None:
     """A token count, if this is one."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS:
         return int(value)
     return None
 
 
 def number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MOST_TOKENS
+    return float(value) if good else None
 
 
 class _Frames(EventStreamDecoder):

@@ -46,25 +46,40 @@ def _anthropic_messages(events: BedrockEvents, document: Document) -> Output | N
         return NOTHING  # signatures, citations
     if kind == "content_block_start":
         block = document.get("content_block") or {}
-        if block.get("type") == "tool_use":
+        if str(block.get("type")).endswith("tool_use"):  # the user's, or one of the service's own
             events.begin_tool(block.get("id"), block.get("name"))
         # Redacted thinking is output whose text nobody sees, and comes whole.
-        return ("", "") if block.get("type") == "redacted_thinking" else NOTHING
+        return (
+            ("", "") if block.get("type") == "redacted_thinking" else _output(block.get("text"), block.get("thinking"))
+        )
     if kind == "message_start":
         message = document.get("message") or {}
-        usage = message.get("usage") or {}
-        events.usage.input_tokens = count(usage.get("input_tokens"))
-        events.usage.cache_read_tokens = count(usage.get("cache_read_input_tokens"))
-        events.usage.cache_write_tokens = count(usage.get("cache_creation_input_tokens"))
+        _message_counts(events, {**(message.get("usage") or {}), "output_tokens": None})  # not yet the answer's
     elif kind == "message_delta":
         events.finish_reason = (document.get("delta") or {}).get("stop_reason") or events.finish_reason
-        events.usage.output_tokens = count((document.get("usage") or {}).get("output_tokens"))
+        _message_counts(events, document.get("usage") or {})
     elif kind == "message_stop":
         events.finish_reason = events.finish_reason or "message_stop"
         events.stopped = True
     elif kind == "error":
         raise failure_from(document)
     return NOTHING if isinstance(kind, str) else None
+
+
+_MESSAGE_COUNTS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_read_tokens": "cache_read_input_tokens",
+    "cache_write_tokens": "cache_creation_input_tokens",
+}
+
+
+def _message_counts(events: BedrockEvents, usage: Document) -> None:
+    """Counts so far: what a later event says replaces what an earlier one said."""
+    for name, called in _MESSAGE_COUNTS.items():
+        value = count(usage.get(called))
+        if value is not None:
+            setattr(events.usage, name, value)
 
 
 def _anthropic_text(events: BedrockEvents, document: Document) -> Output | None:
@@ -172,6 +187,19 @@ def _choices(events: BedrockEvents, document: Document) -> Output | None:
     return _output(answer, reasoning)
 
 
+def _openai(events: BedrockEvents, document: Document) -> Output | None:
+    """``_choices`` of models some of which think in tags."""
+    output = _choices(events, document)
+    if output is None:
+        return None
+    answer, reasoning = output or ("", "")
+    answer, thought = events.tags.split(answer)
+    if events.stopped:
+        late_answer, late_thought = events.tags.rest()
+        answer, thought = answer + late_answer, thought + late_thought
+    return _output(answer, reasoning + thought)
+
+
 def _output(answer: Any, reasoning: Any) -> Output:
     if answer or reasoning:
         return (_text(answer), _text(reasoning))
@@ -219,7 +247,7 @@ FAMILIES = {
         Family("cohere-command-r", bodies.cohere_command_r, _cohere_command_r, "stream-end"),
         Family("jamba", bodies.chat, _choices, "finish_reason"),
         Family("deepseek-text", bodies.deepseek_text, _choices, "stop_reason"),
-        Family("openai", bodies.chat, _choices, "finish_reason"),
+        Family("openai", bodies.chat, _openai, "finish_reason"),
     )
 }
 

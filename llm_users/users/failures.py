@@ -26,10 +26,17 @@ MESSAGE_CHARACTERS = 500
 """Longer messages are cut: some servers send a whole page of HTML."""
 
 
+EXCERPT_CHARACTERS = 200
+"""Of an answer that was checked."""
+
 _FORMULA_STARTS = "=+-@ \t\r\n"
 
 CODE_CHARACTERS = 64
 """Codes inside a stream are the provider's own text, and column values."""
+
+
+VALUE_CHARACTERS = 200
+"""Of what a server says in the other columns."""
 
 
 class RequestFailed(Exception):
@@ -41,19 +48,24 @@ class RequestFailed(Exception):
         self.message = message
 
 
-def failure_of(error: BaseException, base_url: str) -> tuple[str, str]:
+def failure_of(error: BaseException, base_url: str, key_variable: str = "OPENAI_API_KEY") -> tuple[str, str]:
     """(error_code, error_message) of anything that a request can raise."""
-    code, message = _classify(error, base_url)
+    code, message = _classify(error, base_url, key_variable)
     # Locust begins lines of its own CSV files with the code: a provider's must not become a formula there.
     return _short(redact(code).lstrip(_FORMULA_STARTS), CODE_CHARACTERS) or "error", _short(redact(message))
 
 
 def redact_fields(record: RequestRecord) -> None:
-    """Take secrets out of what a server may have put into the other columns."""
-    if record.response_id is not None:
-        record.response_id = redact(record.response_id)
-    if record.finish_reason is not None:
-        record.finish_reason = redact(record.finish_reason)
+    """Take secrets, and what is longer than any name, out of what a server may have put into the other columns."""
+    for name in ("response_id", "finish_reason", "latency_mode", "service_tier"):
+        value = getattr(record, name)
+        if value is not None:
+            setattr(record, name, _short(redact(str(value)), VALUE_CHARACTERS))
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text on one line, without secrets."""
+    return _short(redact(text), EXCERPT_CHARACTERS)
 
 
 def shows_no_secret(error: BaseException | None) -> bool:
@@ -64,7 +76,7 @@ def shows_no_secret(error: BaseException | None) -> bool:
     return redact(printed) == printed
 
 
-def _classify(error: BaseException, base_url: str) -> tuple[str, str]:
+def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[str, str]:
     if isinstance(error, gevent.Timeout):
         return "timeout", f"the locustfile's own timeout ended the request ({error})"
     if isinstance(error, StopUser) or not isinstance(error, Exception):
@@ -73,10 +85,12 @@ def _classify(error: BaseException, base_url: str) -> tuple[str, str]:
         return error.code, f"the server reported an error inside the stream: {error.message}"
     if isinstance(error, TransportError):
         return error.code, str(error)
+    if isinstance(error, RecursionError):
+        return "malformed", "what the server sent is nested more deeply than anybody means"
     if isinstance(error, (MalformedEvent, EventTooLong)):
         return "malformed", str(error)
     if isinstance(error, openai.APIStatusError):
-        return str(error.status_code), _status_message(error, base_url)
+        return str(error.status_code), _status_message(error, base_url, key_variable)
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, TransportError):
@@ -104,12 +118,14 @@ def _sdk_code(error: httpx2.TransportError) -> str:
     return "reset"
 
 
-def _status_message(error: openai.APIStatusError, base_url: str) -> str:
+def _status_message(error: openai.APIStatusError, base_url: str, key_variable: str) -> str:
     status = error.status_code
     message = _body_message(error) or error.response.reason_phrase or f"HTTP {status}"
     path = error.request.url.path
     if status == 401:
-        return f"{message} (the key was refused or is missing: set OPENAI_API_KEY)"
+        return f"{message} (the key was refused or is missing: set {key_variable})"
+    if status == 529:  # Anthropic's own
+        return f"{message} (the service is overloaded for everybody; a limit of this account would be a 429)"
     if status == 404 and "model" in message.lower():
         return f"{message} (is --llm-model spelled as the server lists it under /models?)"
     if status == 404 and not base_url.rstrip("/").endswith(("/v1", "/v1beta/openai", "/openai")):
@@ -124,7 +140,7 @@ def _body_message(error: openai.APIStatusError) -> str:
     text = error.response.text.strip()
     try:
         body: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _words_of_page(text) if text.startswith("<") else text
     if isinstance(body, dict):
         if body.get("error"):
@@ -148,10 +164,11 @@ def _validation(item: Any) -> str:
     """One entry of FastAPI's ``detail`` list."""
     if not isinstance(item, dict):
         return str(item)
-    where = ".".join(str(part) for part in item.get("loc", []))
+    place = item.get("loc")
+    where = ".".join(map(str, place)) if isinstance(place, list) else str(place or "")
     return f"{where}: {item.get('msg', '')}".strip(": ")
 
 
 def _short(message: str, most: int = MESSAGE_CHARACTERS) -> str:
-    message = " ".join(message.split())
+    message = " ".join(message.encode("utf-8", "replace").decode().split())  # JSON may have half a character
     return message if len(message) <= most else message[: most - 3] + "..."

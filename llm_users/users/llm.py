@@ -5,7 +5,7 @@ Never touches files or the web.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from llm_users.transport.errors import DeadlineExceeded
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.users.chunks import Chunks, time_tokens
-from llm_users.users.failures import RequestFailed, failure_of, redact_fields, shows_no_secret
+from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
 from llm_users.users.reading import Opened, Reader
 
 _NS = 1_000_000_000
@@ -43,6 +43,15 @@ class Answer:
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     choices: list[str] = field(default_factory=list)
     """The texts of all choices when several were asked for (``n``); ``text`` is that of the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCheck:
+    """What ``check_answer`` found: the expected answer, whether the given one is right, and whether strictly so."""
+
+    expected: str
+    match: bool
+    strict_match: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,34 @@ class LLMUser(User):
     def wait_time(self) -> float:
         """No pause between requests: the closed loop of a concurrency sweep. Override as in any Locust user."""
         return 0.0
+
+    def make_prompt(self) -> Prompt:
+        """What a call without a prompt asks: the next one of the run's source. Override it to make your own."""
+        return self.runtime.next_prompt()
+
+    def check_answer(self, prompt: Prompt, answer: Answer) -> AnswerCheck | None:  # noqa: ARG002 - for subclasses
+        """Whether a successful answer is right; None: not checked. Called before the row leaves, which then says so."""
+        return None
+
+    # What every API asks with.
+
+    def _prompt(self, text: str | None, messages: Sequence[dict[str, Any]] | None) -> Prompt:
+        if messages is not None:
+            return Prompt(-1, None, [dict(message) for message in messages], None, None)
+        if text is not None:
+            return Prompt(-1, text, None, self._count_tokens(text), None)
+        return self.make_prompt()
+
+    def _model(self) -> str:
+        model = type(self).model or self.runtime.model
+        if model is None:
+            raise ValueError("no model: give --llm-model, or set `model` on the user class")
+        return model
+
+    def _default_cap(self) -> int:
+        """The cap on output tokens for an API that wants one in every request (Anthropic), or else reserves quota for
+        the largest possible answer (Bedrock)."""
+        return round(self.runtime.options.output_tokens.mean)
 
     # What the subclasses say about their API.
 
@@ -199,11 +236,27 @@ class LLMUser(User):
         redact_fields(record)
         tool_calls = opened.events.tool_calls if opened is not None else []
         answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, chunks.choices)
+        self._check(call, answer)
         if ticket.measured and record.ok:
             gate.add_gap_counts(gaps_s)
         offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.offsets else []
         self._report(record, answer, offsets_s)
         return answer
+
+    def _check(self, call: _Call, answer: Answer) -> None:
+        """Have the locustfile check the answer. What it raises ends its task, after the row is written."""
+        record = answer.record
+        if not record.ok or call.ask is None:
+            return
+        try:
+            check = self.check_answer(call.ask.prompt, answer)
+        except BaseException as raised:  # also of a user that is stopped meanwhile: the row comes first
+            call.interruption = call.interruption or raised
+            return
+        if check is not None:
+            record.expected_answer, record.answer_excerpt = excerpt(check.expected), excerpt(answer.text)
+            record.answer_match = int(check.match)
+            record.answer_strict_match = None if check.strict_match is None else int(check.strict_match)
 
     def _count_missing(self, call: _Call, text: str) -> None:
         """Token counts that the server did not give come from the local tokenizer."""
@@ -215,7 +268,9 @@ class LLMUser(User):
             prompt = call.ask.prompt
             record.input_tokens = prompt.input_tokens
             # What is not text, an image, only the server can count.
-            if prompt.input_tokens is None and prompt.messages and is_text_only(prompt.messages) and record.ok:
+            if prompt.input_tokens is None and prompt.text is not None:
+                record.input_tokens = self._count_before_row(call, self.runtime.tokenizer.count, prompt.text)
+            elif prompt.input_tokens is None and prompt.messages and is_text_only(prompt.messages) and record.ok:
                 count = partial(count_messages, self.runtime.tokenizer)
                 record.input_tokens = self._count_before_row(call, count, prompt.messages)
             if record.input_tokens is not None:
@@ -285,6 +340,8 @@ class _Call:
             user._describe(self.record, self.ask)
             with gevent.Timeout(timeout_s, late):
                 self.opened = user._open(self.ask, self.exchange)
+                if user.runtime.watch is not None:
+                    user.runtime.watch.began(self, self.opened.events.chunks, self.reader.sent_ns)
                 self.reader.read(self.opened)
         except BaseException as raised:
             if not isinstance(raised, Exception) or isinstance(raised, StopUser):
@@ -292,11 +349,15 @@ class _Call:
             if not self.reader.finished:  # an answer that was read to its end has succeeded
                 self.error = raised
                 self.reader.failed()
+                if self.opened is not None:
+                    self.exchange.discard()
         finally:
             self.exchange.release()
 
     def leave(self) -> None:
         """Give the ticket back."""
-        record = self.record
+        record, runtime = self.record, self._user.runtime
+        if runtime.watch is not None:
+            runtime.watch.ended(self, record)
         code = None if record.ok else record.error_code
-        self._user.runtime.gate.leave(self.ticket, self._user._seat, code, record.error_message)
+        runtime.gate.leave(self.ticket, self._user._seat, code, record.error_message)

@@ -1,4 +1,4 @@
-"""OpenAIUser: chat completions and legacy completions through the openai SDK, streamed.
+"""OpenAIUser: chat completions, legacy completions and responses through the openai SDK, streamed.
 
 The SDK does what users rely on it for (keys, base URL, headers, request building, error types); its typed stream is
 left alone, since it costs several times what decoding does.
@@ -6,7 +6,7 @@ left alone, since it costs several times what decoding does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -17,18 +17,22 @@ from llm_users import endpoint
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime
-from llm_users.transport.errors import BadResponse
 from llm_users.transport.exchange import CURRENT, Exchange
 from llm_users.transport.httpx import origin_of
 from llm_users.transport.sdk import SdkExchange
-from llm_users.transport.sse import SseDecoder
 from llm_users.users.llm import Answer, Ask, LLMUser
 from llm_users.users.openai_client import deployment_of, has_deployments, make_azure_client, make_client
 from llm_users.users.openai_events import OpenAIEvents
 from llm_users.users.reading import Opened
+from llm_users.users.responses import OpenedResponse, input_of
+from llm_users.users.responses_events import ResponseEvents
+from llm_users.users.sse_answer import OpenedSse, fill_openai_usage
 
-CHAT, COMPLETIONS = "openai-chat", "openai-completions"
-_PATHS = {CHAT: "/chat/completions", COMPLETIONS: "/completions"}
+CHAT, COMPLETIONS, RESPONSES = "openai-chat", "openai-completions", "openai-responses"
+_PATHS = {CHAT: "/chat/completions", COMPLETIONS: "/completions", RESPONSES: "/responses"}
+_APIS = ("chat", "completions", "responses")
+
+_ELSEWHERE = "converse and invoke: locustfiles/bedrock.py, messages: locustfiles/messages.py"
 
 _REFUSALS = (400, 422)
 
@@ -55,9 +59,9 @@ class OpenAIUser(LLMUser):
 
     @classmethod
     def prepare_process(cls, runtime: Runtime, host: str) -> None:
-        if runtime.options.api not in (None, "chat", "completions"):
+        if runtime.options.api not in (None, *_APIS):
             raise ValueError(
-                f"--llm-api {runtime.options.api} is Bedrock's (locustfiles/bedrock.py); here: chat, completions"
+                f"--llm-api {runtime.options.api} is another user's ({_ELSEWHERE}); here: {', '.join(_APIS)}"
             )
         cls._client(runtime, host)
 
@@ -74,6 +78,29 @@ class OpenAIUser(LLMUser):
     def complete(self, prompt: str | None = None, **body: Any) -> Answer:
         """One streamed legacy completion; without ``prompt``, of the next prompt of the run's source."""
         return self._ask(lambda: self._completion_ask(prompt, body))
+
+    def respond(
+        self, prompt: str | None = None, *, input: str | Sequence[dict[str, Any]] | None = None, **body: Any
+    ) -> Answer:
+        """One streamed response (the Responses API).
+
+        ``prompt`` is the user's text; ``input`` what the API calls so: a text, or a list of items, which is sent as it
+        is; with neither, the next prompt of the run's source is asked. Other keywords go into the request's body
+        (``instructions="Be short."``, ``max_output_tokens=64``).
+        """
+        return self._ask(lambda: self._respond_ask(prompt, input, body))
+
+    def _respond_ask(self, text: str | None, given: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
+        if isinstance(given, str):
+            text, given = given, None
+        prompt = self._prompt(text, given)
+        items = prompt.messages if given is not None else input_of(prompt)
+        request: dict[str, Any] = {"model": self._model(), "input": items, "stream": True}
+        if prompt.max_tokens is not None:
+            request["max_output_tokens"] = prompt.max_tokens
+        request |= {**self.runtime.options.extra_body, **body}
+        prompt = replace(prompt, max_tokens=request.get("max_output_tokens"))
+        return Ask(RESPONSES, str(request["model"]), prompt, request)
 
     def _chat_ask(self, text: str | None, messages: Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
         prompt = self._prompt(text, messages)
@@ -102,19 +129,6 @@ class OpenAIUser(LLMUser):
             prompt = Prompt(prompt.index, prompt.text, prompt.messages, prompt.input_tokens, cap)
         return Ask(api, str(body["model"]), prompt, body)
 
-    def _prompt(self, text: str | None, messages: Sequence[dict[str, Any]] | None) -> Prompt:
-        if messages is not None:
-            return Prompt(-1, None, [dict(message) for message in messages], None, None)
-        if text is not None:
-            return Prompt(-1, text, None, self._count_tokens(text), None)
-        return self.runtime.next_prompt()
-
-    def _model(self) -> str:
-        model = type(self).model or self.runtime.model
-        if model is None:
-            raise ValueError("no model: give --llm-model, or set `model` on the user class")
-        return model
-
     # The wire.
 
     def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
@@ -123,6 +137,9 @@ class OpenAIUser(LLMUser):
             exchange.reserve(origin_of(client.base_url))
         self.runtime.starts.wait()
         usage = endpoint.usage_of(str(client.base_url))
+        if ask.api == RESPONSES:
+            response = self._post(client, ask, ask.body, exchange)
+            return OpenedResponse(response, ResponseEvents(), usage, self.runtime.note)
         cap = endpoint.cap_of(str(client.base_url), ask.model)
         ask = replace(ask, body=cap.renamed(ask.body))
         try:
@@ -133,7 +150,9 @@ class OpenAIUser(LLMUser):
             cap.name = cap.NEW
             self.runtime.note(f"{ask.model}: the server wants {cap.NEW} instead of {cap.OLD}; it gets that from now on")
             response = self._post_with_usage(client, replace(ask, body=cap.renamed(ask.body)), exchange, usage)
-        return _OpenedSse(response, usage, self.runtime.note, choices=ask.body.get("n"))
+        choices = ask.body.get("n")
+        events = OpenAIEvents(choices if type(choices) is int else 1)
+        return _OpenedCompletion(response, events, usage, self.runtime.note)
 
     def _post_with_usage(
         self, client: openai.OpenAI, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
@@ -211,10 +230,6 @@ class OpenAIUser(LLMUser):
         return [model.id for model in cls._client(runtime, host).models.list()]
 
 
-_AT_ONCE_SHARE = 0.05
-"""An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
-
-
 class _Unread(openai.Stream[object]):
     """The SDK's stream class, without its decoding: only carries the response to us."""
 
@@ -222,80 +237,15 @@ class _Unread(openai.Stream[object]):
         self.response = response
 
 
-class _WholeBody:
-    """Decoder of an unstreamed body: one event, at the end."""
+class _OpenedCompletion(OpenedSse):
+    """A chat completion or a legacy one."""
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def feed(self, piece: bytearray) -> list[bytes]:
-        self._parts.append(bytes(piece))
-        return []
-
-    def finish(self) -> list[bytes]:
-        return [b"".join(self._parts)]
-
-
-class _OpenedSse(Opened):
-    """An answer in server-sent events, or in one JSON body from a server that does not stream."""
-
-    def __init__(
-        self, response: httpx2.Response, usage: endpoint.UsageSupport, note: Callable[[str], None], choices: Any = None
-    ) -> None:
-        super().__init__(response.status_code, response.headers.get("x-request-id"))
-        encoding = response.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise BadResponse(f"the stream came compressed ({encoding}) although that was refused; switch it off there")
-        self._usage = usage
-        self._note = note
-        content_type = response.headers.get("content-type", "").lower()
-        self._framed = "content-length" in response.headers
-        self._chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
-        self._whole = "json" in content_type
-        if content_type.startswith("text/html"):
-            raise BadResponse("the server answered with a page of HTML; is the base URL that of the API?")
-        self.events: OpenAIEvents = OpenAIEvents(choices if type(choices) is int else 1)
-        self.decoder = _WholeBody() if self._whole else SseDecoder()
-        # Bound here: one call less per event.
-        self.take = self._take_whole if self._whole else self.events.take  # type: ignore[method-assign, assignment]
-
-    def settled(self) -> bool:
-        return self.events.settled
-
-    def _take_whole(self, data: bytes, _stamp_ns: int, _clock_ns: int) -> None:
-        self.events.take_whole(data)
-
-    def buffered(self, record: RequestRecord, body_reads: int) -> bool:
-        if self._whole:
-            return True
-        if self._chunked or record.ttft_s is None or record.last_token_s is None:
-            return False
-        # A body whose length was announced existed before it was sent; a large one comes in several reads.
-        at_once = self._framed and record.last_token_s - record.ttft_s < _AT_ONCE_SHARE * record.ttft_s
-        return body_reads <= 1 or at_once
+    events: OpenAIEvents
+    terminator = "finish reason or [DONE]"
 
     def count_usage(self, record: RequestRecord) -> None:
         usage = self.events.usage
-        if not isinstance(usage, dict):
-            if self.events.complete and self._usage.missing():
-                self._note(f"{record.model}: the server sends no usage; output tokens are counted here")
-            return
-        output, prompt = _count(usage.get("completion_tokens")), _count(usage.get("prompt_tokens"))
-        if output is not None and (output or not record.chunks):
-            record.output_tokens, record.output_tokens_source = output, "usage"
-        if prompt is not None:
-            record.input_tokens, record.input_tokens_source = prompt, "usage"
-        record.cached_tokens = _count(_inside(usage, "prompt_tokens_details", "cached_tokens"))
-        record.reasoning_tokens = _count(_inside(usage, "completion_tokens_details", "reasoning_tokens"))
-
-
-def _inside(usage: dict[str, Any], group: str, name: str) -> Any:
-    details = usage.get(group)
-    return details.get(name) if isinstance(details, dict) else None
-
-
-def _count(value: Any) -> int | None:
-    """A token count, if this is one (some servers send 12.0)."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-        return int(value)
-    return None
+        if isinstance(usage, dict):
+            fill_openai_usage(record, usage, "prompt", "completion")
+        else:
+            self.note_missing_usage(record)

@@ -132,31 +132,33 @@ def _settings(
     without_placeholder: bool = False,
 ) -> dict[str, Any]:
     """What every client of this process is made with."""
-    pool = runtime.pool
-    settings: dict[str, Any] = {"follow_redirects": True}  # as the SDK's own client does
-    if without_placeholder:
-        settings["event_hooks"] = {"request": [_without_placeholder]}
-    if runtime.options.transport == "fast":
-        http_client = httpx2.Client(transport=GeventTransport(pool), trust_env=False, **settings)
-    else:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        # The same rules for proxies and certificates as on our transport.
-        url = httpx2.URL(base_url)
-        proxy = pool.proxies.of(origin_of(url))
-        if proxy is not None:
-            login = {"Proxy-Authorization": proxy.authorization.decode()} if proxy.authorization else None
-            settings["proxy"] = httpx2.Proxy(str(proxy.origin), headers=login)
-        if url.scheme == "https":
-            settings["verify"] = tls_context(pool.tls)
-        http_client = openai.DefaultHttpxClient(limits=limits, trust_env=False, **settings)
+    hooks = {"event_hooks": {"request": [_without_placeholder]}} if without_placeholder else {}
     return {
         "base_url": base_url,
         "max_retries": 0,  # a retry would hide throttling inside the time to first token
-        "timeout": httpx2.Timeout(runtime.options.timeout_s, connect=pool.connect_timeout_s),
+        "timeout": httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
         "default_headers": headers,
         "default_query": query,
-        "http_client": http_client,
+        "http_client": make_http_client(runtime, base_url, **hooks),
     }
+
+
+def make_http_client(runtime: Runtime, base_url: str, **settings: Any) -> httpx2.Client:
+    """The HTTP layer below a client: our transport, or the SDK's own for comparison (--llm-transport sdk)."""
+    pool = runtime.pool
+    settings["follow_redirects"] = True  # as the SDK's own client does
+    if runtime.options.transport == "fast":
+        return httpx2.Client(transport=GeventTransport(pool), trust_env=False, **settings)
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+    # The same rules for proxies and certificates as on our transport.
+    url = httpx2.URL(base_url)
+    proxy = pool.proxies.of(origin_of(url))
+    if proxy is not None:
+        login = {"Proxy-Authorization": proxy.authorization.decode()} if proxy.authorization else None
+        settings["proxy"] = httpx2.Proxy(str(proxy.origin), headers=login)
+    if url.scheme == "https":
+        settings["verify"] = tls_context(pool.tls)
+    return openai.DefaultHttpxClient(limits=limits, trust_env=False, **settings)
 
 
 def _without_placeholder(request: httpx2.Request) -> None:

@@ -100,7 +100,7 @@ class OpenAIEvents:
             self.done = True
             return
         if type(data) is NamedEvent and data.name == "error":
-            raise failure_from(_json_or_text(data))
+            raise failure_from(json_or_text(data))
         try:
             event = _decode_event(data)
         except msgspec.ValidationError:
@@ -109,12 +109,12 @@ class OpenAIEvents:
             if not data.strip():  # a keep-alive
                 return
             if b"\\ud" not in data.lower():
-                raise _not_an_event(data, error) from None
+                raise not_an_event(data, error) from None
             event = self._unusual(data)  # half a character, the other half is in another event
         if event.error:
             raise failure_from(event.error)
         if event.choices is None and event.usage is None:
-            _refuse_bare_error(data)
+            refuse_bare_error(data)
         if self.response_id is None:
             self.response_id = event.id
         if event.usage and type(event.usage) is dict:
@@ -179,9 +179,9 @@ class OpenAIEvents:
         try:
             value = json.loads(data)
         except ValueError as error:
-            raise _not_an_event(data, error) from None
+            raise not_an_event(data, error) from None
         if not isinstance(value, dict):
-            raise _not_an_event(data, TypeError(f"a {type(value).__name__} where an object belongs"))
+            raise not_an_event(data, TypeError(f"a {type(value).__name__} where an object belongs"))
         choices = []
         for raw in _list_of(value.get("choices")):
             if isinstance(raw, dict):
@@ -214,13 +214,13 @@ class OpenAIEvents:
         try:
             value = json.loads(body)
         except ValueError as error:
-            raise _not_an_event(body, error) from None
+            raise not_an_event(body, error) from None
         if not isinstance(value, dict):
-            raise _not_an_event(body, TypeError(f"a {type(value).__name__} where an object belongs"))
+            raise not_an_event(body, TypeError(f"a {type(value).__name__} where an object belongs"))
         if value.get("error"):
             raise failure_from(value["error"])
         if "choices" not in value:
-            _refuse_bare_error(body)
+            refuse_bare_error(body)
         identifier, usage = value.get("id"), value.get("usage")
         self.response_id = None if identifier is None else str(identifier)
         self.usage = usage if isinstance(usage, dict) else None
@@ -274,14 +274,14 @@ def _parts(content: Any) -> tuple[str, str]:
     return answer, reasoning
 
 
-def _refuse_bare_error(data: bytes) -> None:
+def refuse_bare_error(data: bytes) -> None:
     """Some servers send an error without the word: ``{"object": "error", ...}``, ``{"detail": ...}``."""
     value = json.loads(data)
     if value.get("object") == "error" or "detail" in value or ("message" in value and "code" in value):
         raise failure_from(value)
 
 
-def _json_or_text(data: bytes) -> Any:
+def json_or_text(data: bytes) -> Any:
     try:
         return json.loads(data)
     except ValueError:
@@ -296,6 +296,6 @@ def _text_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _not_an_event(data: bytes, error: Exception) -> MalformedEvent:
+def not_an_event(data: bytes, error: Exception) -> MalformedEvent:
     shown = redact(data[:4096].decode("utf-8", "replace"))[:80]  # in this order: half a key is too much
     return MalformedEvent(f"an event of the stream is not valid JSON ({error}): {shown!r}")

@@ -135,6 +135,8 @@ class Reader:
         self.finished = True
         if seen:
             self._tell(events.chunks)
+        if not events.complete:  # what came may have been meant for another request
+            exchange.discard()
         exchange.drain()
 
     def _read_tail(self, opened: Opened, arrivals: Iterator[Arrival], stamp_ns: int, clock_ns: int) -> None:

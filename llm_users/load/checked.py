@@ -1,0 +1,205 @@
+"""What load processes report, checked before the coordinator acts on it: it came over a network.
+
+A message that is not what it should be is left out with one line in the log, and the run goes on; rows that were left
+out are missing in the counts at the end, which says so (exit code 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from llm_users.load import messages
+from llm_users.plan import StageTotals
+from llm_users.record import RequestRecord
+
+logger = logging.getLogger(__name__)
+
+MOST_ROWS = 20_000
+"""Rows in one message; a sender makes batches of a thousand."""
+
+MOST_OFFSETS = 1_000_000
+"""Arrivals of one request: no endpoint gives an answer of more tokens."""
+
+MOST_CHARACTERS = 16_384
+"""A text in a row; the longest that is meant to be there is an error message of 500."""
+
+NOTE_CHARACTERS = 2_000
+MOST_BUCKETS = 20_000
+
+_MOST_TEXTS = 100
+_MOST_COUNT = 2**53
+_MOST_NUMBER = 1e15
+
+Handler = Callable[[Any], None]
+Read = Callable[[Any, str], Any]
+
+
+class BadMessage(ValueError):
+    """A message that cannot be used; says what is wrong with it."""
+
+
+class Gatekeeper:
+    """Stands before the coordinator's handlers. Complains once per kind of message and load process."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def listener(self, kind: str, handler: Handler) -> Any:
+        """A handler of checked data as Locust calls it."""
+        fields = _FIELDS[kind]
+
+        def on_message(environment: Any, msg: Any, **_kwargs: Any) -> None:  # noqa: ARG001 - Locust's signature
+            try:
+                checked = {name: read(msg.data, name) for name, read in fields.items()}
+            except BadMessage as error:
+                self._complain(kind, msg.node_id, str(error))
+                return
+            handler(self.rows(checked["rows"], msg.node_id) if kind == messages.ROWS else {**msg.data, **checked})
+
+        return on_message
+
+    def rows(self, rows: Any, sender: Any) -> list[Any]:
+        """Those of the packed rows that are some."""
+        if not isinstance(rows, list | tuple) or len(rows) > MOST_ROWS:
+            self._complain(messages.ROWS, sender, f"it is no list of at most {MOST_ROWS} rows")
+            return []
+        problem = ""
+        good = []
+        for packed in rows:
+            found = row_problem(packed)
+            if found is None:
+                good.append(packed)
+            else:
+                problem = problem or found
+        if problem:
+            self._complain(
+                messages.ROWS, sender, f"{len(rows) - len(good)} of its {len(rows)} rows are none: {problem}"
+            )
+        return good
+
+    def _complain(self, kind: str, sender: Any, problem: str) -> None:
+        who = str(sender)[:80]
+        if (kind, who) not in self._told and len(self._told) < MOST_ROWS:
+            self._told.add((kind, who))
+            logger.warning(
+                "a message %s from load process %s was left out, and others like it will be: %s", kind, who, problem
+            )
+
+
+def row_problem(packed: Any) -> str | None:
+    """What is wrong with ``[row, offsets]``; None when nothing is. Some 5 us."""
+    if not isinstance(packed, list | tuple) or len(packed) != 2:
+        return "no pair of a row and its arrivals"
+    row, offsets_s = packed
+    if not isinstance(row, list | tuple) or len(row) != len(_ROW):
+        return f"not {len(_ROW)} values (do all load processes have the same version of locust-llm?)"
+    for value, (name, kind, may_be_empty) in zip(row, _ROW, strict=True):
+        if value is None:
+            if not may_be_empty:
+                return f"{name} is empty"
+        elif kind is str:
+            if type(value) is not str or len(value) > MOST_CHARACTERS:
+                return f"{name} is no text of at most {MOST_CHARACTERS} characters"
+        elif kind is int:
+            if type(value) is not int or not 0 <= value <= _MOST_COUNT:
+                return f"{name} is no count"
+        elif not _is_number(value):
+            return f"{name} is no number"
+    if not isinstance(offsets_s, list | tuple) or len(offsets_s) > MOST_OFFSETS or not all(map(_is_number, offsets_s)):
+        return "its arrivals are no list of seconds"
+    return None
+
+
+_ROW = tuple((f.name, f.metadata["type"], f.default is None) for f in dataclasses.fields(RequestRecord))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (float, int) and -_MOST_NUMBER < value < _MOST_NUMBER
+
+
+def _field(data: Any, name: str) -> Any:
+    if not isinstance(data, dict):
+        raise BadMessage("it is no table of fields")
+    if name not in data:
+        raise BadMessage(f"it has no field {name}")
+    return data[name]
+
+
+def _count(data: Any, name: str) -> int:
+    value = _field(data, name)
+    if type(value) is not int or not 0 <= value <= _MOST_COUNT:
+        raise BadMessage(f"{name} is no count")
+    return value
+
+
+def _number(data: Any, name: str) -> float:
+    value = _field(data, name)
+    if not _is_number(value):
+        raise BadMessage(f"{name} is no number")
+    return float(value)
+
+
+def _text(data: Any, name: str) -> str:
+    """A text; one that is too long is cut."""
+    value = _field(data, name)
+    if not isinstance(value, str):
+        raise BadMessage(f"{name} is no text")
+    return value if len(value) <= NOTE_CHARACTERS else value[: NOTE_CHARACTERS - 3] + "..."
+
+
+def _histogram(data: Any, name: str) -> dict[int, int]:
+    counts = _field(data, name)
+    if not isinstance(counts, dict) or len(counts) > MOST_BUCKETS:
+        raise BadMessage(f"{name} is no histogram")
+    for bucket, count in counts.items():
+        if type(bucket) is not int or not -1 <= bucket <= MOST_BUCKETS:
+            raise BadMessage(f"{name} has a bucket that cannot be")
+        if type(count) is not int or not 0 <= count <= _MOST_COUNT:
+            raise BadMessage(f"{name} has a count that cannot be")
+    return counts
+
+
+def _or_none(read: Read) -> Read:
+    return lambda data, name: None if _field(data, name) is None else read(data, name)
+
+
+def _texts(data: Any, name: str) -> list[str]:
+    """A short list of texts, such as the files of a spool."""
+    value = _field(data, name)
+    if not isinstance(value, list | tuple) or len(value) > _MOST_TEXTS:
+        raise BadMessage(f"{name} is no list of at most {_MOST_TEXTS} texts")
+    return [_text({name: each}, name) for each in value]
+
+
+_READ_AS: dict[str, Read] = {
+    "int": _count,
+    "float": _number,
+    "str": _text,
+    "dict[int, int]": _histogram,
+}
+
+
+def _reader(kind: str) -> Read:
+    name, _, none = kind.partition(" | ")
+    return _or_none(_READ_AS[name]) if none else _READ_AS[name]
+
+
+# Kind of message -> how its fields are read. Fields that are not named here are handed on as they are.
+_FIELDS: dict[str, dict[str, Read]] = {
+    messages.READY: dict.fromkeys(("worker", "stage", "waiting"), _count),
+    messages.COUNT: {
+        **dict.fromkeys(("worker", "stage", "started", "measured", "total", "held"), _count),
+        "shards": _texts,
+        "counts": _or_none(_text),
+        "host": _text,
+    },
+    messages.BACK: dict.fromkeys(("worker", "stage", "measured"), _count),
+    messages.DONE: {f.name: _reader(str(f.type)) for f in dataclasses.fields(StageTotals)},
+    messages.FINAL: dict.fromkeys(("worker", "sent"), _count),
+    messages.NOTE: {"text": _text},
+    messages.REFUSED: {"reason": _text},
+    messages.ROWS: {"rows": _field},
+}

@@ -1,0 +1,37 @@
+"""Which worker gets which users: as Locust decides, except that nobody who comes disturbs a stage that is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from locust.dispatch import UsersDispatcher
+
+
+class StageDispatcher(UsersDispatcher):
+    """Locust moves users to a worker as soon as it connects, and stops them elsewhere. In a sweep it waits for the
+    next stage: the measured one keeps its users. Nobody gets users before it listens.
+    """
+
+    def __init__(self, worker_nodes: list[Any], user_classes: list[Any], *, holds: Callable[[str], bool]) -> None:
+        super().__init__(worker_nodes=worker_nodes, user_classes=user_classes)
+        self._holds = holds
+        self._held: list[Any] = []
+
+    def add_worker(self, worker_node: Any) -> None:
+        if self._holds(worker_node.id):
+            self._held = [node for node in self._held if node.id != worker_node.id] + [worker_node]
+        else:
+            super().add_worker(worker_node)
+
+    def remove_worker(self, worker_node: Any) -> None:
+        self._held = [node for node in self._held if node.id != worker_node.id]
+        if any(node.id == worker_node.id for node in self._worker_nodes):
+            super().remove_worker(worker_node)
+
+    def admit(self) -> None:
+        """A stage is over: those that came meanwhile take part in the next."""
+        held, self._held = self._held, []
+        for node in held:
+            self._worker_nodes = [other for other in self._worker_nodes if other.id != node.id]
+            super().add_worker(node)

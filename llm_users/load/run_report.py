@@ -1,0 +1,72 @@
+"""What the report side makes of a run when it is over: tables and folder, the section in Locust's own report.
+
+One of the few modules that call ``reports``; pandas is loaded when they do, never while anything is measured.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from llm_users.options import Options
+from llm_users.web.html_section import append_to_file
+
+logger = logging.getLogger(__name__)
+
+
+FORMATS = ("md", "csv", "html")
+"""What the folder gets: of a million rows the page takes about 10 s more than the tables (docs/report-html.md)."""
+
+
+def print_report(prefix: str, options: Options, prices: str | None = None) -> None:
+    """``--llm-report``: the tables to stdout, the folder beside the rows; with a price file the costs too."""
+    import reports
+
+    try:
+        objectives = reports.parse_objectives(options.slo) if options.slo is not None else None
+        questions = reports.Questions(objectives, objectives, options.slo_stage, _prices(prices))
+        report = reports.report_run(prefix, out=Path(prefix + "_report"), formats=FORMATS, questions=questions)
+    except reports.InputError as error:
+        logger.error("no report: %s", error)
+        return
+    print(report.text)
+    if report.files:
+        print(f"Report: {prefix}_report/", file=sys.stderr)
+
+
+def _prices(path: str | None) -> Any:
+    """The report's view of the price file, which may also name the price of an hour; a bad one costs only the costs."""
+    import reports
+
+    try:
+        return reports.load_prices(path) if path else None
+    except reports.InputError as error:
+        logger.error("--llm-prices: no costs in the report: %s", error)
+        return None
+
+
+def add_to_html(prefix: str, options: Options, path: str, *, not_before: float) -> None:
+    """``--html``: the section with tables and curve, in the file that Locust has written by now."""
+    import reports
+    from reports.html_fragment import fragment_of
+
+    try:
+        section = fragment_of(prefix, slo=options.slo, stage=options.slo_stage)
+    except reports.InputError as error:
+        logger.error("no LLM section in %s: %s", path, error)
+        return
+    append_to_file(path, section, not_before=not_before)
+
+
+def objectives_of(slo: str) -> list[dict[str, Any]]:
+    """The objectives as the page draws them; of one about a mean or a share the percentile is None."""
+    import reports
+
+    found = []
+    for each in reports.parse_objectives(slo).all:
+        percent = None if each.q is None else float(f"{each.q * 100:.10g}")
+        percentile = int(percent) if percent is not None and percent.is_integer() else percent
+        found.append({"text": each.text, "metric": each.name, "percentile": percentile, "limit": each.limit})
+    return found

@@ -1,0 +1,169 @@
+"""What the value of an option may be: one function for each kind, from the text to what the program uses.
+
+Each raises ``OptionError`` with what would be right, or the error of what it makes. Knows no options.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from llm_users.prices import PriceError, Prices
+from llm_users.prompts import HUB, LengthLaw, parse_hub_name, split_name
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$")
+_LONGEST_S, _MOST_DIGITS = 366 * 86400.0, 15
+_SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+
+
+class OptionError(ValueError):
+    """An option that cannot be used; the message names it and says what would be right."""
+
+
+def duration_s(text: str) -> float:
+    """Seconds from ``500ms``, ``10s``, ``2m``, ``1h`` or a bare number of seconds."""
+    match = _DURATION.match(text.strip())
+    if match is None:
+        raise OptionError(f"{text!r} is not a duration; write for example 500ms, 10s or 2m")
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST_S:
+        raise OptionError(f"{text[:40]!r} is longer than a year")
+    return seconds
+
+
+def sweep(text: str) -> tuple[int, ...]:
+    """Concurrencies of a sweep, from ``1,2,4,8``."""
+    try:
+        levels = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        levels = ()
+    if not levels or min(levels) < 1:
+        raise OptionError(f"{text!r} is not a list of concurrencies; write for example 1,2,4,8")
+    return levels
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.strip().isdecimal() or len(text) > _MOST_DIGITS or int(text) < 1:
+        raise OptionError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError(f"{text[:40]!r} is not a whole number") from None
+
+
+def warmup(text: str) -> tuple[int, float]:
+    """Warm-up of a stage: (requests per user, seconds) from ``2`` or ``10s``; one of them is 0."""
+    text = text.strip()
+    if text.isdecimal() and len(text) <= _MOST_DIGITS:
+        return int(text), 0.0
+    try:
+        return 0, duration_s(text)
+    except OptionError:
+        raise OptionError(f"{text!r} is neither a number of requests per user (1) nor a time (10s)") from None
+
+
+def ratio(text: str) -> float:
+    """A share between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise OptionError(f"{text!r} is not a share between 0 and 1; write for example 0.5")
+    return value
+
+
+def stage_to_judge(text: str) -> str:
+    """``all``, ``best`` or the number of a stage."""
+    stage = text.strip().lower()
+    if stage not in ("all", "best") and not (stage.isdecimal() and int(stage) > 0):
+        raise OptionError(f"{text!r} is not a stage to judge; write all, best or the number of a stage, from 1")
+    return stage
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{text[:200]!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise OptionError(f'{text!r} is not a JSON object; write for example {{"temperature": 0}}')
+    return value
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Name and value from ``NAME=VALUE``."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise OptionError(f"{text!r} is not of the form NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def header_from_environment(text: str) -> tuple[str, str]:
+    """Header name and variable from ``NAME=ENVVAR``; the variable must exist, its value stays where it is."""
+    name, variable = pair(text)
+    if variable not in os.environ:
+        raise OptionError(f"the environment has no variable {variable!r} (for the header {name}); export it first")
+    return name, variable
+
+
+def length_law(text: str) -> LengthLaw:
+    """A law of lengths from ``MEAN[,SD]`` or ``NAME:NUMBERS``."""
+    try:
+        return LengthLaw.parse(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def prompts_file(text: str) -> str:
+    """A data set: a file that can be read, perhaps with a column, or one of the hub, as it was written."""
+    if text.startswith(HUB):
+        parse_hub_name(text)
+    else:
+        existing_file(str(split_name(text)[0]))
+    return text
+
+
+def existing_file(text: str) -> Path:
+    """A file that can be read."""
+    path = Path(text)
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file() raises when a name is too long for one
+        raise OptionError(f"there is no file {text[:200]!r}")
+    return path
+
+
+def invoke_format(text: str) -> str | dict[str, Any]:
+    """The name of a family, or the format in a JSON file."""
+    path = Path(text)
+    if path.suffix != ".json" and not os.path.isfile(path):  # noqa: PTH113
+        return text
+    return json_object(existing_file(text).read_text(encoding="utf-8"))
+
+
+def load_prices(text: str) -> Prices:
+    """The user's own prices; the extension knows none."""
+    try:
+        return Prices.load(existing_file(text).read_text(encoding="utf-8"), text)
+    except PriceError as error:
+        raise OptionError(str(error)) from None
+
+
+def amount(text: str) -> float:
+    """A sum of money above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise OptionError(f"{text!r} is not a sum of money; write for example 2.50")
+    return value

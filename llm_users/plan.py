@@ -1,0 +1,49 @@
+"""What coordinator and load processes tell each other about a stage: its plan before, its totals after.
+
+Plain data that travels; knows nothing of how either is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What a worker is told about a stage before its users are spawned. Times in seconds."""
+
+    stage: int
+    concurrency: int
+    worker: int = 0
+    workers: int = 1
+    ramp_s: float = 0.0
+    warmup_requests: int = 0
+    warmup_s: float = 0.0
+    measure_s: float | None = None
+    requests: int | None = None
+    """Measured requests of the stage over all workers; None: as many as fit into ``measure_s``."""
+    free: bool = False
+    """True without a sweep: users come and go as Locust says, nothing is held back."""
+    free_quota: int | None = None
+    """Measured requests of this worker in a free stage; None: no limit."""
+
+
+@dataclass(slots=True)
+class StageTotals:
+    """What a worker reports when its part of a stage is over. Travels as a dictionary."""
+
+    stage: int
+    worker: int
+    users: int = 0
+    started: int = 0
+    measured: int = 0
+    window_s: float = 0.0
+    cpu_s: float = 0.0
+    in_flight_s: float = 0.0  # integral of the requests in flight over the window
+    starts: int = 0
+    forced: int = 0
+    measure_started_at: float | None = None  # unix s
+    lag_counts: dict[int, int] = field(default_factory=dict)
+    gap_counts: dict[int, int] = field(default_factory=dict)
+    given_up: str | None = None  # why the stage was ended early: nobody could connect
+    quota: int | None = None  # the share that it knew of; None: none, or the process leaves

@@ -1,0 +1,96 @@
+"""An answer of documents that name their type, as server-sent events or whole: OpenAI's responses, Claude's messages.
+
+It must not know sockets or the schedule.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_users.simulator import http_wire
+from llm_users.simulator.anthropic_shape import Messages
+from llm_users.simulator.bedrock_body import BadBody, Target, read_json, require
+from llm_users.simulator.bedrock_families import Document
+from llm_users.simulator.bedrock_wire import BedrockAnswer
+from llm_users.simulator.http_wire import Request
+from llm_users.simulator.openai_wire import STREAM_TYPE, json_bytes
+from llm_users.simulator.responses_shape import Responses
+from llm_users.simulator.spec import Spec
+
+Typed = Responses | Messages
+
+
+class SseAnswer(BedrockAnswer):
+    """Blocks and schedule are those of a Bedrock answer, each document is an event of its own."""
+
+    _shape: Typed
+
+    def __init__(self, spec: Spec, number: int, shape: Typed, request: Request) -> None:
+        """ValueError for a body that would be refused."""
+        try:
+            body = read_json(request.body)
+        except RecursionError:
+            raise BadBody("the body is nested too deeply") from None
+        require(body, shape.needs)
+        self.model = str(body.get("model") or spec.model)
+        self._sequence = 0
+        self._lead = b""
+        target = Target(self.model, converse=False, streamed=bool(body.get("stream")))
+        super().__init__(
+            spec, number, target, shape, body, {}, can_chunk=request.can_chunk, keep_alive=request.keep_alive
+        )
+
+    def opening(self) -> bytes:
+        if not self.streamed:
+            return b""
+        headers = {self._shape.id_header: self.response_id}
+        head = http_wire.stream_head(STREAM_TYPE, chunked=self._chunked, keep_alive=self._keep_alive, headers=headers)
+        return head + self._head() if self._spec.role == "early" else head
+
+    def comment(self) -> bytes:
+        return self._framed(b":\n\n") if self.streamed else b""
+
+    def _identify(self, number: int) -> str:
+        return self._shape.identify(number)
+
+    def _turn_to(self, block: Any) -> bytes:
+        opens = super()._turn_to(block)
+        kind = self._shape.delta(block.kind, block.index, "", self._turn)["type"]
+        self._lead = b"event: %b\ndata: " % kind.encode()
+        return opens
+
+    def _event(self, name: str, document: bytes, salt: int) -> bytes:  # noqa: ARG002 - Bedrock's have a name and padding
+        """One delta, whose document is made already."""
+        return self._lead + self._numbered(document) + b"\n\n"
+
+    def _documents(self, documents: list[Document]) -> bytes:
+        events = b"".join(
+            b"event: %b\ndata: %b\n\n"
+            % (document["type"].encode(), self._numbered(json_bytes(self._counted_as(document))))
+            for document in documents
+        )
+        return self._framed(events) if events else b""
+
+    def _numbered(self, document: bytes) -> bytes:
+        if not self._shape.numbered:
+            return document
+        self._sequence += 1
+        return document[:-1] + b',"sequence_number":%d}' % (self._sequence - 1)
+
+    def _counted_as(self, document: Document) -> Document:
+        """The document, without usage where the spec wants none."""
+        if self._spec.usage != "off":
+            return document
+        inner = {name: self._counted_as(document[name]) for name in ("message", "response") if name in document}
+        return {name: value for name, value in document.items() if name != "usage"} | inner
+
+    def _failure(self, error: str) -> bytes:
+        return self._documents([self._shape.failure(self._turn, error)])
+
+    def _with_metrics(self, tail: list[Document]) -> list[Document]:
+        return tail
+
+    def _whole(self) -> bytes:
+        body = json_bytes(self._counted_as(self._shape.whole(self._turn)))
+        headers = {self._shape.id_header: self.response_id}
+        return http_wire.response(200, body, headers=headers, keep_alive=self._keep_alive)

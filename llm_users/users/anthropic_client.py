@@ -1,0 +1,97 @@
+"""The HTTP client of Anthropic's API: where it is, keys, headers. No SDK of its own: one request needs none.
+
+Keys come from the environment only, and go nowhere but to the endpoint that the run names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx2
+
+import llm_users
+from llm_users import endpoint, secrets
+from llm_users.runtime import Runtime
+from llm_users.transport.connection import Origin
+from llm_users.transport.httpx import origin_of
+from llm_users.users.openai_client import make_http_client
+
+HOST_VARIABLE = "ANTHROPIC_BASE_URL"
+KEY_VARIABLE = "ANTHROPIC_API_KEY"
+_TOKEN_VARIABLE = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the variable's name
+
+_VERSION = "2023-06-01"
+_KEYED_DOMAIN = ".anthropic.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Everything that is the same for all requests of a user class to one endpoint."""
+
+    base_url: str
+    http: httpx2.Client
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> httpx2.Request:
+        """A request that ``http`` can send."""
+        return self.http.build_request(method, f"{self.base_url}{path}", content=body)
+
+
+def versioned(host: str) -> str:
+    """The base URL with its ``/v1``, which Anthropic's own base URLs leave out."""
+    return host if host.rstrip("/").endswith("/v1") else f"{host.rstrip('/')}/v1"
+
+
+def make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> Client:
+    """A client of this base URL. ValueError when a key is needed and there is none."""
+    sent = {
+        "accept": "application/json",
+        "content-type": "application/json",
+        "accept-encoding": "identity",
+        "user-agent": f"locust-llm/{llm_users.__version__}",
+        "anthropic-version": _VERSION,
+        **_credentials(runtime, host, headers),
+        **{name.lower(): value for name, value in headers.items()},
+    }
+    base_url = versioned(host)
+    http = make_http_client(
+        runtime,
+        base_url,
+        event_hooks={"request": [_keeping_the_key_at(origin_of(httpx2.URL(base_url)))]},
+        headers=sent,
+        params=endpoint.query_of(host),
+        timeout=httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
+    )
+    return Client(base_url, http)
+
+
+def _keeping_the_key_at(home: Origin) -> Callable[[httpx2.Request], None]:
+    """A redirect elsewhere must not take the key along; httpx sees to that for Authorization only."""
+
+    def drop_elsewhere(request: httpx2.Request) -> None:
+        if origin_of(request.url) != home:
+            request.headers.pop("x-api-key", None)
+
+    return drop_elsewhere
+
+
+def _credentials(runtime: Runtime, host: str, headers: dict[str, str]) -> dict[str, str]:
+    """The headers that say who asks: user info of the URL, a key, or a bearer token."""
+    authorization = endpoint.authorization_of(host)
+    key, token = os.environ.get(KEY_VARIABLE), os.environ.get(_TOKEN_VARIABLE)
+    secrets.remember(key)
+    secrets.remember(token)
+    if authorization:
+        return {"authorization": authorization}
+    if key:
+        return {"x-api-key": key}
+    if token:
+        return {"authorization": f"Bearer {token}"}
+    if {"authorization", "x-api-key"} & {name.lower() for name in headers}:
+        return {}
+    if f".{httpx2.URL(host).host}".endswith(_KEYED_DOMAIN):
+        raise ValueError(f"Anthropic wants a key: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a bearer token")
+    if runtime.options.simulator is None:
+        runtime.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
+    return {}

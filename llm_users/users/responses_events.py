@@ -1,0 +1,210 @@
+"""The events of the Responses API's streams.
+
+Bytes of one event in, chunks out. Knows no transport and no Locust.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from llm_users.users.chunks import Chunks
+from llm_users.users.openai_events import (
+    StreamFailure,
+    failure_from,
+    json_or_text,
+    not_an_event,
+    refuse_bare_error,
+)
+
+_ANSWERS = frozenset(("response.output_text.delta", "response.refusal.delta"))
+_REASONING = frozenset(("response.reasoning_summary_text.delta", "response.reasoning_text.delta"))
+_ARGUMENTS = frozenset(
+    (
+        "response.function_call_arguments.delta",
+        "response.custom_tool_call_input.delta",
+        "response.mcp_call_arguments.delta",
+        "response.code_interpreter_call_code.delta",
+    )
+)
+_CALLS = frozenset(("function_call", "custom_tool_call", "mcp_call"))
+"""Items that become tool calls; what the service does by itself (searching, running code) does not."""
+
+
+class _Response(msgspec.Struct, gc=False):
+    id: Any = None
+    status: Any = None
+    error: Any = None
+    incomplete_details: Any = None
+    usage: Any = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str = ""
+    delta: Any = None
+    output_index: int | None = None
+    item: Any = None
+    response: _Response | None = None
+    error: Any = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+class ResponseEvents:
+    """Takes the data of one event after the other; keeps the chunks and what the server said besides."""
+
+    def __init__(self) -> None:
+        self.chunks = Chunks()
+        self.response_id: str | None = None
+        self.finish_reason: str | None = None
+        self.done = False  # completed or incomplete: nothing comes after it
+        self.usage: dict[str, Any] | None = None
+        self.tool_calls: list[dict[str, Any]] = []
+        self._calls: dict[int | None, dict[str, Any]] = {}  # the same by the item's place in the output
+
+    @property
+    def complete(self) -> bool:
+        return self.done
+
+    @property
+    def settled(self) -> bool:
+        return self.done
+
+    @property
+    def empty(self) -> bool:
+        """True when there was no output: no text, no reasoning, no tool call."""
+        return not (any(self.chunks.texts) or self.chunks.reasoning_at or self.tool_calls)
+
+    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
+        """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
+        event = _event_of(data)
+        if event is None:
+            return
+        kind, text = event.type, event.delta
+        if kind in _ANSWERS:
+            if type(text) is str and text:
+                self.chunks.add(stamp_ns, clock_ns, text, "")
+        elif type(text) is str and text:
+            if kind in _REASONING:
+                self.chunks.add(stamp_ns, clock_ns, "", text)
+            elif kind in _ARGUMENTS:
+                if event.output_index in self._calls:
+                    self._calls[event.output_index]["function"]["arguments"] += text
+                self.chunks.add(stamp_ns, clock_ns, text, "")
+        elif type(event.item) is dict:
+            if event.item.get("type") in _CALLS:
+                self._call(event, stamp_ns, clock_ns)
+        elif event.response is not None:
+            self._about(kind, event.response, event.error)
+        elif kind in ("error", "response.failed"):
+            raise failure_from(json_or_text(data))
+        elif not kind:
+            _refuse_untyped(event, data)
+
+    def _call(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
+        """A tool call begins or is complete. Arguments that were not streamed come with its end."""
+        whole = _call_of(event.item)
+        call = self._calls.get(event.output_index)
+        if call is None:
+            call = self._calls[event.output_index] = {**whole, "function": {**whole["function"], "arguments": ""}}
+            self.tool_calls.append(call)
+        arguments = whole["function"]["arguments"]
+        if event.type == "response.output_item.done" and arguments and not call["function"]["arguments"]:
+            call["function"] = whole["function"]
+            self.chunks.add(stamp_ns, clock_ns, arguments, "")
+
+    def _about(self, kind: str, response: _Response, error: Any) -> None:
+        """An event that tells of the whole response: begun, completed, incomplete, failed."""
+        if self.response_id is None and response.id is not None:
+            self.response_id = str(response.id)
+        if type(response.usage) is dict:
+            self.usage = response.usage
+        if kind == "response.failed":
+            raise failure_from(response.error or error or {"message": "the response failed, without a reason"})
+        if kind == "response.cancelled":
+            raise StreamFailure("cancelled", "the response was cancelled on the server")
+        if kind == "response.completed":
+            self.finish_reason, self.done = "completed", True
+        elif kind == "response.incomplete":
+            self.finish_reason, self.done = _reason(response.incomplete_details), True
+
+    def take_whole(self, body: bytes) -> None:
+        """A complete, unstreamed response (JSON). Its chunks have no stamps."""
+        try:
+            value = json.loads(body)
+            response = msgspec.convert(value, _Response)
+        except (ValueError, msgspec.ValidationError) as error:
+            raise not_an_event(body, error) from None
+        if response.status is None and "output" not in value:
+            if response.error:
+                raise failure_from(response.error)
+            refuse_bare_error(body)
+        self._about(f"response.{response.status}", response, None)
+        for item in _list_of(value.get("output")):
+            if isinstance(item, dict):
+                self._whole_item(item)
+
+    def _whole_item(self, item: dict[str, Any]) -> None:
+        texts, kind = self.chunks.texts, item.get("type")
+        if kind in _CALLS:
+            self.tool_calls.append(_call_of(item))
+        elif kind == "reasoning":
+            thought = _texts(item.get("content")) or _texts(item.get("summary"))
+            if thought:
+                self.chunks.reasoning_at[len(texts)] = thought
+                texts.append("")
+        else:
+            texts.append(_texts(item.get("content")))
+
+
+def _event_of(data: bytes) -> _Event | None:
+    try:
+        return _decode_event(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if getattr(data, "name", "") == "error":
+            raise failure_from(json_or_text(data)) from None
+        if not data.strip() or data == b"[DONE]":  # a keep-alive, a gateway's own end
+            return None
+        if b"\\ud" not in data.lower():
+            raise not_an_event(data, error) from None
+        return _with_half_characters(data)
+
+
+def _refuse_untyped(event: _Event, data: bytes) -> None:
+    """Every event has a type; what has none may be an error."""
+    if event.error:
+        raise failure_from(event.error)
+    refuse_bare_error(data)
+
+
+def _with_half_characters(data: bytes) -> _Event:
+    """Half a character, the other half is in another event."""
+    try:
+        return msgspec.convert(json.loads(data), _Event)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise not_an_event(data, error) from None
+
+
+def _call_of(item: dict[str, Any]) -> dict[str, Any]:
+    """A tool call in the shape that answers have."""
+    arguments = item.get("arguments") or item.get("input")
+    function = {"name": str(item.get("name") or ""), "arguments": arguments if isinstance(arguments, str) else ""}
+    return {"id": item.get("call_id") or item.get("id"), "type": "function", "function": function}
+
+
+def _reason(details: Any) -> str:
+    reason = details.get("reason") if isinstance(details, dict) else None
+    return str(reason) if reason else "incomplete"
+
+
+def _texts(parts: Any) -> str:
+    """The text of content parts, of whatever kind."""
+    found = [part.get("text") or part.get("refusal") for part in _list_of(parts) if isinstance(part, dict)]
+    return "".join(text for text in found if isinstance(text, str))
+
+
+def _list_of(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,132 @@
+"""An answer in server-sent events, or in one JSON body from a server that does not stream: what all such APIs share.
+
+Knows HTTP's headers; what the events mean is in each API's own module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import httpx2
+
+from llm_users.endpoint import UsageSupport
+from llm_users.record import RequestRecord
+from llm_users.transport.errors import BadResponse, ResponseCut
+from llm_users.transport.sse import MAX_EVENT_BYTES, EventTooLong, SseDecoder
+from llm_users.users.reading import Events, Opened
+
+MOST_TOKENS = 2**53
+"""What claims to be more, infinity among it, is no count."""
+
+_AT_ONCE_SHARE = 0.05
+"""An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
+
+
+class SseEvents(Events, Protocol):
+    """What the events of an API add up to."""
+
+    @property
+    def settled(self) -> bool:
+        """True when nothing more is to be said; usage may still come."""
+
+    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
+        """One event."""
+
+    def take_whole(self, body: bytes) -> None:
+        """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
+
+
+class OpenedSse(Opened):
+    """An answer that has begun; subclasses count its tokens."""
+
+    events: SseEvents
+    terminator: ClassVar[str]
+    """What ends a stream, in words."""
+
+    def __init__(
+        self, response: httpx2.Response, events: SseEvents, usage: UsageSupport, note: Callable[[str], None]
+    ) -> None:
+        headers = response.headers
+        super().__init__(response.status_code, headers.get("x-request-id") or headers.get("request-id"))
+        encoding = headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise BadResponse(f"the stream came compressed ({encoding}) although that was refused; switch it off there")
+        content_type = headers.get("content-type", "").lower()
+        self._usage = usage
+        self._note = note
+        self._framed = "content-length" in headers
+        self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        self._whole = "json" in content_type
+        if content_type.startswith("text/html"):
+            raise BadResponse("the server answered with a page of HTML; is the base URL that of the API?")
+        self.events = events
+        self.decoder = _WholeBody() if self._whole else SseDecoder()
+        # Bound here: one call less per event.
+        self.take = self._take_whole if self._whole else events.take  # type: ignore[method-assign, assignment]
+
+    def settled(self) -> bool:
+        return self.events.settled
+
+    def _take_whole(self, data: bytes, _stamp_ns: int, _clock_ns: int) -> None:
+        self.events.take_whole(data)
+
+    def verdict(self) -> Exception | None:
+        if not self.events.complete:
+            return ResponseCut(f"the stream ended without its terminator ({self.terminator})")
+        return super().verdict()
+
+    def buffered(self, record: RequestRecord, body_reads: int) -> bool:
+        if self._whole:
+            return True
+        if self._chunked or record.ttft_s is None or record.last_token_s is None:
+            return False
+        # A body whose length was announced existed before it was sent; a large one comes in several reads.
+        at_once = self._framed and record.last_token_s - record.ttft_s < _AT_ONCE_SHARE * record.ttft_s
+        return body_reads <= 1 or at_once
+
+    def note_missing_usage(self, record: RequestRecord) -> None:
+        """Say once per endpoint that a complete answer came without token counts."""
+        if self.events.complete and self._usage.missing():
+            self._note(f"{record.model}: the server sends no usage; output tokens are counted here")
+
+
+class _WholeBody:
+    """Decoder of an unstreamed body: one event, at the end."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._bytes = 0
+
+    def feed(self, piece: bytearray) -> Sequence[bytes]:
+        self._parts.append(bytes(piece))
+        self._bytes += len(piece)
+        if self._bytes > MAX_EVENT_BYTES:
+            raise EventTooLong(f"an answer that is no stream is longer than {MAX_EVENT_BYTES >> 20} MiB")
+        return []
+
+    def finish(self) -> Sequence[bytes]:
+        return [b"".join(self._parts)]
+
+
+def fill_openai_usage(record: RequestRecord, usage: dict[str, Any], asked: str, given: str) -> None:
+    """Put the counts of OpenAI's usage into the row. ``asked`` and ``given`` are what this API calls the two sides."""
+    output, prompt = count(usage.get(f"{given}_tokens")), count(usage.get(f"{asked}_tokens"))
+    if output is not None and (output or not record.chunks):
+        record.output_tokens, record.output_tokens_source = output, "usage"
+    if prompt is not None:
+        record.input_tokens, record.input_tokens_source = prompt, "usage"
+    record.cached_tokens = count(_inside(usage, f"{asked}_tokens_details", "cached_tokens"))
+    record.reasoning_tokens = count(_inside(usage, f"{given}_tokens_details", "reasoning_tokens"))
+
+
+def _inside(usage: dict[str, Any], group: str, name: str) -> Any:
+    details = usage.get(group)
+    return details.get(name) if isinstance(details, dict) else None
+
+
+def count(value: Any) -> int | None:
+    """A token count, if this is one (some servers send 12.0)."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS:
+        return int(value)
+    return None

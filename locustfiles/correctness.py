@@ -1,0 +1,40 @@
+"""Are the answers right, also under load? Asks for numbers that are spelled in words and checks the digits.
+
+    locust -f locustfiles/correctness.py --headless --host https://HOST/v1 --llm-model NAME \
+        --llm-sweep 1,8,32 --llm-requests 400 --csv out/right --llm-report --llm-slo "mismatches<0.01"
+
+LLMPerf's second test. Beside another locustfile (-f locustfiles/correctness.py,locustfiles/sweep.py) it asks under
+that one's load.
+"""
+
+from random import Random
+
+from locust import task
+
+from llm_users import Answer, AnswerCheck, OpenAIUser, Prompt
+from llm_users.digits import has_number, in_words, is_only_number
+
+LARGEST = 10_000
+QUESTION = "Write this number in digits: {words}. Begin your answer with the number."
+
+
+class Correctness(OpenAIUser):
+    """Asks for one number after the other; which ones follows from --llm-seed."""
+
+    def make_prompt(self) -> Prompt:
+        index = self.runtime.new_prompt_index()
+        return Prompt(index, QUESTION.format(words=in_words(self.number(index))))
+
+    def check_answer(self, prompt: Prompt, answer: Answer) -> AnswerCheck:
+        number = self.number(prompt.index)
+        return AnswerCheck(str(number), has_number(answer.text, number), is_only_number(answer.text, number))
+
+    def number(self, index: int) -> int:
+        return int(Random(f"{self.runtime.options.seed}:{index}:number").random() * (LARGEST + 1))
+
+    @task
+    def ask(self) -> None:
+        asks = {"completions": self.complete, "responses": self.respond}
+        ask = asks.get(self.runtime.options.api or "", self.chat)
+        # --llm-extra-body wins: some models take no temperature but their own.
+        ask(**{"temperature": 0, **self.runtime.options.extra_body})
