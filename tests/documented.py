@@ -50,7 +50,14 @@ STAND_INS = {
 SHORT = ("--llm-requests", "4", "--llm-input-tokens", "30,5", "--llm-output-tokens", "8,2", "--llm-ramp", "0.1s",
          "--only-summary")  # fmt: skip
 # Content of files that a command names and that are the reader's own, by option.
-FILES = {"--llm-prompts": '{"prompt": "Name a river."}\n'}
+FILES = {
+    "--llm-prompts": '{"prompt": "Name a river."}\n',
+    "--llm-prices": '{"models": {"claude-3-haiku": {"input": 0.25, "output": 1.25}}}',
+}
+BEDROCK = "locustfiles/bedrock.py"
+"""Models are left as they are where this runs: their ids say what to ask for."""
+# The same where a column of a table is named behind the file.
+TABLE = "question\nName a river.\n"
 # Files that locustfiles of the pages read.
 PICTURES = {"cat.png": b"\x89PNG\r\n\x1a\n"}
 A_RUN = "out/run"
@@ -60,12 +67,13 @@ A_RUN = "out/run"
 # or ask this machine are run all the same.
 ONLY_PARSED = {
     "make": "each is a job of minutes, or the test suite itself; targets and variables are looked up",
-    "docs/bedrock.md": "needs an AWS account",
     "docs/reports.md": "shows gates that fail, and needs runs of hundreds of requests; tests/reports executes them",
 }
 
 ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "OPENAI_"))},
+    **{name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "OPENAI_", "AWS_"))},
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
     # The commands as they are in a checkout, wherever the tests run.
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
 }
@@ -153,14 +161,15 @@ def locustfiles() -> list[tuple[str, str]]:
         (f"{page} python {number}", block)
         for page, text in PAGES.items()
         for number, block in enumerate(_blocks(text, "python"), 1)
-        if "(OpenAIUser):" in block
+        if any(f"({name}):" in block for name in ("OpenAIUser", "AnthropicUser", "BedrockUser"))
     ]
 
 
 def prepare(folder: Path, run: Path, simulator: str) -> Site:
     """A folder to run commands in; ``run`` is the folder with a finished run."""
     shutil.copytree(run, folder)
-    (folder / "locustfiles").symlink_to(ROOT / "locustfiles")
+    for name in ("locustfiles", "deploy"):
+        (folder / name).symlink_to(ROOT / name)
     return Site(folder, simulator)
 
 
@@ -173,7 +182,9 @@ def run_block(block: list[Command], site: Site) -> dict[Command, Outcome]:
             continue
         # Keys are made up: nothing real is asked.
         names = [name for name, _ in command.variables] + header_variables(command)
-        site.environment = {**ENVIRONMENT, **dict.fromkeys(names, "made-up"), **_certificates(command, site)}
+        site.environment = {
+            **ENVIRONMENT, **dict.fromkeys(names, "made-up"), **_certificates(command, site), **_profile(site),
+        }  # fmt: skip
         if "--master" in command.words:
             outcomes.update(_run_distributed(command, workers, site))
         else:
@@ -210,7 +221,9 @@ def _shortened(command: Command, site: Site) -> list[str]:
     _write_files(command, site)
     given = [word.partition("=")[0] for word in command.words]
     stand_ins = [[option, value.format(simulator=site.simulator)] for option, value in STAND_INS.items()
-                 if option in given]  # fmt: skip
+                 if option in given and not (option == "--llm-model" and BEDROCK in given)]  # fmt: skip
+    if BEDROCK in given and not {"--host", "--llm-simulator"} & set(given):
+        stand_ins.append(["--host", site.simulator])  # instead of AWS
     return [*command.words, *itertools.chain.from_iterable(stand_ins), *SHORT]
 
 
@@ -288,10 +301,11 @@ def _leading_variables(words: list[str]) -> tuple[tuple[tuple[str, str], ...], l
 
 def _write_files(command: Command, site: Site) -> None:
     for option, word in _pairs(command.words):
-        path = site.folder / word
+        file, column, _ = word.partition(".csv:")
+        path = site.folder / (f"{file}.csv" if column else word)
         if option in FILES and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(FILES[option])
+            path.write_text(TABLE if column else FILES[option])
 
 
 def _certificates(command: Command, site: Site) -> dict[str, str]:
@@ -307,6 +321,13 @@ def _certificates(command: Command, site: Site) -> dict[str, str]:
             client.cert_chain_pems[0].write_to_path(str(site.folder / certificate))
             client.private_key_pem.write_to_path(str(site.folder / key))
     return variables
+
+
+def _profile(site: Site) -> dict[str, str]:
+    """A reader's AWS profile; its name is the made-up one that every variable gets."""
+    config = site.folder / "aws.ini"
+    config.write_text("[profile made-up]\naws_access_key_id = made-up\naws_secret_access_key = made-up\n")
+    return {"AWS_CONFIG_FILE": str(config)}
 
 
 def _pairs(words: tuple[str, ...]) -> Iterator[tuple[str, str]]:

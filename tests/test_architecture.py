@@ -18,29 +18,39 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "record": set(),
     "quantile": set(),
+    "digits": set(),
     "secrets": set(),
     "transport": set(),
     "prompts": set(),
     "simulator": set(),
-    "stage": {"quantile"},
+    "plan": set(),
+    "stage": {"plan", "quantile"},
     "prices": set(),
-    "options": {"prices", "prompts"},
+    "option_values": {"prices", "prompts"},
+    "options": {"option_values", "prices", "prompts"},
     "endpoint": {"secrets"},
     "runtime": {"options", "prompts", "record", "stage", "transport"},
-    "collect": {"quantile", "record", "secrets", "stage", "transport"},
+    "collect": {"plan", "quantile", "record", "secrets", "stage", "transport"},
     "load": {
-        "collect", "endpoint", "options", "prices", "prompts", "quantile", "record", "runtime", "secrets", "stage",
-        "transport",
+        "collect", "endpoint", "options", "plan", "prices", "prompts", "quantile", "record", "runtime", "secrets",
+        "stage", "transport",
     },
     "users": {"endpoint", "extension", "prompts", "quantile", "record", "runtime", "secrets", "stage", "transport"},
+    "web": {"collect", "load", "quantile", "record", "secrets", "stage"},
     "extension": {
-        "collect", "endpoint", "load", "options", "prompts", "record", "runtime", "secrets", "simulator", "stage"
+        "collect", "endpoint", "load", "options", "prompts", "record", "runtime", "secrets", "simulator", "stage",
+        "web",
     },
     "bench": {"extension"},
 }  # fmt: skip
 
 # Modules that tie the rooms into Locust: only they see both sides, and nobody but `users` and `bench` sees them.
-WIRING = {"llm_users.extension", "llm_users.load.coordinator_role", "llm_users.load.process_role"}
+WIRING = {
+    "llm_users.extension",
+    "llm_users.load.coordinator_role",
+    "llm_users.load.process_role",
+    "llm_users.load.run_report",
+}
 
 # Single arrows against the rule, and why.
 EXCEPTIONS = {
@@ -55,6 +65,8 @@ EXCEPTIONS = {
     ("llm_users", "llm_users.users.bedrock"),
     ("llm_users", "llm_users.users.llm"),
     ("llm_users", "llm_users.prompts.images"),
+    ("llm_users", "llm_users.prompts.prompt"),
+    ("llm_users", "llm_users.users.anthropic"),
     ("llm_users", "llm_users.users.azure"),
     ("llm_users", "llm_users.users.openai"),
 }
@@ -69,7 +81,9 @@ FORBIDDEN = {
     "users": {"pandas", "csv", "pathlib", "flask"},
     "collect": {"locust", "pandas", "openai", "boto3"},
     "load": {"pandas", "openai", "boto3", "flask"},
+    "web": {"locust", "pandas", "openai", "boto3"},
     "stage": {"locust", "pandas"},
+    "option_values": {"locust", "gevent", "pandas"},
     "options": {"locust", "gevent", "pandas"},
     "runtime": {"locust", "pandas"},
     "endpoint": {"locust", "gevent", "pandas"},
@@ -145,9 +159,9 @@ def test_rooms_do_not_know_what_is_not_theirs() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_report_side_sees_only_records_quantiles_and_prices() -> None:
+def test_the_report_side_sees_only_records_quantiles_prices_and_digits() -> None:
     used = {name for path in (ROOT / "reports").rglob("*.py") for name in imports(path) if name.startswith("llm_users")}
-    assert used <= {"llm_users.record", "llm_users.quantile", "llm_users.prices"}
+    assert used <= {"llm_users.record", "llm_users.quantile", "llm_users.prices", "llm_users.digits"}
 
 
 def test_only_the_wiring_calls_the_report_side() -> None:

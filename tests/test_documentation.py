@@ -1,52 +1,18 @@
-"""The documentation says what the code does: generated pages are current, and what it shows is run.
+"""The documentation says what the code does: generated pages are current, links lead somewhere, options exist.
 
-How commands are run, and which are only parsed: ``documented.py``.
+That what it shows works is shown by ``tests/shown`` (``make test-shown``), which runs it.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 import runpy
-import shlex
-import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from llm_users.collect.health import _COALESCED, _LATE_S, _LIMITS
 from llm_users.options import _OPTIONS
-from llm_users.simulator.launch import launch
-from tests.documented import (
-    A_RUN,
-    ENVIRONMENT,
-    FAST,
-    LOCUST,
-    ONLY_PARSED,
-    PAGES,
-    PICTURES,
-    ROOT,
-    SHORT,
-    Command,
-    Outcome,
-    Site,
-    commands,
-    header_variables,
-    locustfiles,
-    parse_arguments,
-    prepare,
-    run_block,
-)
-
-COMMANDS = commands()
-RUN = [command for command in COMMANDS if command.why_not_run is None]
-PARSED = [command for command in COMMANDS if command.why_not_run is not None]
-LOCUSTFILES = locustfiles()
-AT_ONCE = 2
-"""Commands at a time: most of each one's time is starting Python, on one core."""
+from tests.documented import PAGES, ROOT, Command, commands
 
 
 def test_generated_pages_are_current() -> None:
@@ -96,143 +62,9 @@ def test_the_limits_of_the_client_are_those_of_the_code() -> None:
     assert f"lag p99 from {_LATE_S:g} s" in page
 
 
-def test_the_pages_have_commands_and_locustfiles() -> None:
-    assert {command.program for command in RUN} == {*LOCUST, "llm-report", "llm-simulator"}
-    assert {"README.md", "docs/distributed.md", "docs/own-user-class.md"} <= {command.page for command in RUN}
-    assert len(LOCUSTFILES) > 5
-    assert set(ONLY_PARSED) <= {"make", *PAGES}, "a reason for what is not there"
-
-
-# What the pages show, run: all of it at the first test that asks, two at a time.
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[str]:
-    with launch(FAST, max_seconds=600) as running:
-        yield running.url
-
-
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, simulator: str) -> Path:
-    """A folder with a run, as commands that read one need it."""
-    folder = tmp_path_factory.mktemp("run")
-    words = ["llm-bench", "--headless", "--host", simulator, "--llm-sweep", "1,2", *SHORT, "--csv", A_RUN]
-    done = Site(folder, simulator).run(words)
-    assert done.code == 0, done.err
-    return folder
-
-
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory, simulator: str, finished_run: Path) -> dict[Command, Outcome]:
-    folder = tmp_path_factory.mktemp("commands")
-    blocks = [list(block) for _, block in itertools.groupby(RUN, key=lambda command: (command.page, command.block))]
-    sites = [prepare(folder / str(number), finished_run, simulator) for number in range(len(blocks))]
-    work = list(zip(blocks, sites, strict=True))
-    # Runs over several processes need the machine for themselves: a worker that is silent for 6 s is given up.
-    alone = [task for task in work if any({"--processes", "--master"} & set(command.words) for command in task[0])]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        done = list(pool.map(lambda task: run_block(*task), [task for task in work if task not in alone]))
-    done += [run_block(*task) for task in alone]
-    return {command: outcome for each in done for command, outcome in each.items()}
-
-
-@pytest.fixture(scope="module")
-def locustfile_outcomes(tmp_path_factory: pytest.TempPathFactory, simulator: str) -> dict[str, Outcome]:
-    folder = tmp_path_factory.mktemp("locustfiles")
-    for name, content in PICTURES.items():
-        (folder / name).write_bytes(content)
-
-    def run(number: int, text: str) -> Outcome:
-        # The address in a script stands for the reader's own endpoint.
-        path = folder / f"shown_{number}.py"
-        path.write_text(re.sub(r"http://127\.0\.0\.1:\d+/v1", simulator, text))
-        site = Site(folder, simulator)
-        return site.run([sys.executable, str(path)] if "attach(" in text else locust_command(path, simulator))
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        done = pool.map(run, itertools.count(), [text for _, text in LOCUSTFILES])
-        return dict(zip([name for name, _ in LOCUSTFILES], done, strict=True))
-
-
-@pytest.mark.parametrize("command", RUN, ids=str)
-def test_a_command_runs(command: Command, outcomes: dict[Command, Outcome]) -> None:
-    done = outcomes[command]
-    assert done.code == 0, done.out + done.err
-    assert not done.tracebacks, done.err
-    words = command.words
-    if command.program == "llm-simulator":
-        assert "listening on http://" in done.out
-    elif command.program == "llm-report" or ("--llm-report" in words and "--worker" not in words):
-        assert re.search("Time to First Token|ttft_s", done.out)
-
-
-@pytest.mark.parametrize("name", [name for name, _ in LOCUSTFILES])
-def test_a_locustfile_runs(name: str, locustfile_outcomes: dict[str, Outcome]) -> None:
-    done = locustfile_outcomes[name]
-    assert done.code == 0, done.out + done.err
-    assert not done.tracebacks, done.err
-
-
-def test_commands_that_are_not_run_parse(tmp_path: Path) -> None:
-    folder = tmp_path / "commands"
-    site = Site(folder, "")
-    folder.mkdir()
-    (folder / "locustfiles").symlink_to(ROOT / "locustfiles")
-    given = [shlex.join(parse_arguments(command, site)) for command in PARSED if command.program in LOCUST]
-    variables = {name: "made-up" for command in PARSED for name in header_variables(command)}
-    site.environment = {**ENVIRONMENT, **variables}
-    code = (
-        "import shlex, sys, locust, llm_users.extension\n"
-        "from locust.argument_parser import get_parser\n"
-        "for line in sys.argv[1].splitlines():\n"
-        "    get_parser().parse_args(shlex.split(line))\n"
-    )
-    done = site.run([sys.executable, "-c", code, "\n".join(given)])
-    assert done.code == 0, done.err
-
-
-@pytest.mark.parametrize("command", [command for command in PARSED if command.program == "make"], ids=str)
+@pytest.mark.parametrize("command", [command for command in commands() if command.program == "make"], ids=str)
 def test_a_make_command_names_what_the_makefile_has(command: Command) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for word in command.words[1:]:
         name, is_variable, _ = word.partition("=")
         assert f"$({name})" in makefile if is_variable else re.search(rf"^{name}:", makefile, flags=re.MULTILINE)
-
-
-# Beyond what the pages show.
-
-
-@pytest.mark.parametrize("name", ["chat.py", "listener.py"])
-def test_an_example_runs_as_it_is(name: str, tmp_path: Path, simulator: str) -> None:
-    command = locust_command(ROOT / "locustfiles" / name, simulator)
-    done = Site(tmp_path, simulator).run([*command, "--csv", A_RUN])
-    assert done.code == 0, done.err
-    rows = (tmp_path / f"{A_RUN}_llm_requests.csv").read_text().splitlines()
-    assert len(rows) > 4
-    if name == "listener.py":
-        assert "the slowest requests:" in done.out
-        assert re.search(r"^\w+-0-\d+: \d+\.\d\d s, first token after 0\.\d+ s, \d+ tokens", done.out, re.MULTILINE)
-
-
-def locust_command(path: Path, simulator: str) -> list[str]:
-    return ["locust", "-f", str(path), "--headless", "-u", "2", "-r", "2", "--host", simulator, *SHORT,
-            "--llm-warmup", "0"]  # fmt: skip
-
-
-def test_llm_bench_lists_the_extensions_options(tmp_path: Path) -> None:
-    done = Site(tmp_path, "").run(["llm-bench", "--help"])
-    assert done.code == 0, done.err
-    assert {option.flag for option in _OPTIONS} <= set(re.findall(r"--llm-[a-z-]+", done.out))
-
-
-def test_llm_bench_is_locust_with_the_packaged_locustfile(finished_run: Path) -> None:
-    # That the command itself works is shown by the run.
-    prefix = os.path.join(finished_run, A_RUN)  # noqa: PTH118 - the start of names, not a file
-    assert "SweepUser" in Path(f"{prefix}_llm_requests.csv").read_text()
-
-
-def test_llm_bench_takes_another_locustfile(tmp_path: Path) -> None:
-    done = Site(tmp_path, "").run(["llm-bench", "-f", str(ROOT / "locustfiles" / "chat.py"), "--list"])
-    assert done.code == 0, done.err
-    assert "Chat" in done.out
-    assert "SweepUser" not in done.out

@@ -57,3 +57,34 @@ def test_zero_and_negative_durations_read_as_zero() -> None:
     for value in (0.0, -1.0, 0.0):
         histogram.add(value)
     assert histogram.quantile(0.5) == 0.0
+
+
+def test_durations_in_nanoseconds_count_like_those_in_seconds() -> None:
+    rng = random.Random(7)
+    values_ns = [0, -5, 1, *(int(rng.lognormvariate(16, 3)) for _ in range(5000))]
+    one_by_one, together = DurationHistogram(), DurationHistogram()
+    for value_ns in values_ns:
+        one_by_one.add(value_ns / 1e9)
+    together.add_ns(values_ns)
+    assert together.total == one_by_one.total
+    qs = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
+    assert together.quantiles(qs) == pytest.approx(one_by_one.quantiles(qs), rel=0.002)
+
+
+def test_what_was_merged_can_be_taken_out_again() -> None:
+    first, second = DurationHistogram(), DurationHistogram()
+    first.add_ns((10_000, 20_000, 20_000))
+    second.add_ns((20_000, 5))
+    whole = DurationHistogram(first.counts)
+    whole.merge(second.counts)
+    whole.remove(first.counts)
+    assert whole.counts == second.counts
+    assert whole.total == 2
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=60), st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_histogram_quantiles_interpolate_as_the_percentile_function_does(values_ns: list[int], qs: list[float]) -> None:
+    histogram = DurationHistogram()
+    histogram.add_ns(values_ns)
+    read = sorted(histogram.value_s(histogram.bucket(value_ns / 1e9)) for value_ns in values_ns)
+    assert histogram.quantiles(qs) == pytest.approx([quantile(read, q) for q in qs], rel=0.0021)

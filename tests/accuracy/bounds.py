@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SIMULATOR, NATIVE = "simulator", "native"
+
+CHAT, CONVERSE, INVOKE = "chat", "converse", "invoke"
+"""What is asked: OpenAI's chat completions, ConverseStream, and Invoke with Anthropic's messages."""
+RESPONSES, MESSAGES = "responses", "messages"
+"""OpenAI's responses and Anthropic's own messages, which are asked on demand and held to chat's bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,14 @@ BOUNDS = {
 }
 
 
+# The same for Bedrock, except for the cost: an event has CRCs, headers and more JSON, and boto3 builds each request,
+# which few streams with short answers feel most.
+BEDROCK_BOUNDS = {
+    1: BOUNDS[1],
+    32: replace(BOUNDS[32], cpu_per_token_s=None),
+    256: replace(BOUNDS[256], cpu_per_token_s=60e-6, servers=(SIMULATOR,)),
+}
+
 # Two load processes, gap 50 ms, 64 tokens.
 BOUNDS_OF_TWO_PROCESSES = {1000: Bounds(0.5e-3, 10e-3, None, 60e-6, 0.95, (NATIVE,))}
 
@@ -38,7 +51,8 @@ SATURATED_FROM_S = 10e-3
 """Where the p99 of the TTFT error is above this, the client calls itself saturated."""
 
 
-def bounds_of(streams: int, server: str, processes: int = 1) -> Bounds | None:
+def bounds_of(streams: int, server: str, processes: int = 1, api: str = CHAT) -> Bounds | None:
     """The bounds of a row; None when there are none for this number of streams on this server."""
-    bounds = (BOUNDS if processes == 1 else BOUNDS_OF_TWO_PROCESSES).get(streams)
+    of_one = BEDROCK_BOUNDS if api in (CONVERSE, INVOKE) else BOUNDS
+    bounds = (of_one if processes == 1 else BOUNDS_OF_TWO_PROCESSES).get(streams)
     return bounds if bounds is not None and server in bounds.servers else None

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bounds import CHAT, CONVERSE, INVOKE, MESSAGES
 from endpoints import Sent, Timing, Truth, running
 from machine import Neighbours
 
@@ -19,6 +20,17 @@ from llm_users.quantile import quantile
 
 ROOT = Path(__file__).resolve().parents[2]
 _SPARE_S = 60.0
+
+_CLAUDE = "anthropic.claude-3-haiku-20240307-v1:0"
+_LOCUSTFILES = {CONVERSE: "bedrock.py", INVOKE: "bedrock.py", MESSAGES: "messages.py"}
+_THEIRS = ("LOCUST_", "OPENAI_", "ANTHROPIC_", "AWS_")
+# Requests to Bedrock are signed, as they are in earnest.
+_NOBODYS = {
+    "AWS_ACCESS_KEY_ID": "simulator",
+    "AWS_SECRET_ACCESS_KEY": "simulator",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
 
 
 class RunError(RuntimeError):
@@ -34,6 +46,9 @@ class Plan:
     ramp: str
     timing: Timing
     processes: int = 1
+    api: str = CHAT
+    sdk: bool = False
+    """On boto3's own path, for comparison: never judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +87,15 @@ def measure(plan: Plan, native: Path | None) -> Outcome:
 
 
 def _run_load(plan: Plan, url: str, prefix: Path) -> None:
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / "sweep.py"), "--headless"]
+    locustfile = ROOT / "locustfiles" / _LOCUSTFILES.get(plan.api, "sweep.py")
+    command = [sys.executable, "-m", "locust", "-f", str(locustfile), "--headless"]
     command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
     command += ["--llm-sweep", str(plan.streams), "--llm-requests", str(plan.requests), "--llm-ramp", plan.ramp]
     command += ["--llm-warmup", "1", "--llm-input-tokens", "100,0", "--llm-output-tokens", f"{plan.timing.tokens},0"]
+    if plan.api != CHAT:
+        command += ["--llm-api", plan.api, "--llm-model", _CLAUDE]
+    if plan.sdk:
+        command += ["--llm-transport", "sdk"]
     if plan.processes > 1:
         port = free_port()
         command += ["--processes", str(plan.processes), "--master-bind-port", port, "--master-port", port]
@@ -83,7 +103,7 @@ def _run_load(plan: Plan, url: str, prefix: Path) -> None:
     ended = subprocess.run(
         command,
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "OPENAI_"))},
+        env={**{name: value for name, value in os.environ.items() if not name.startswith(_THEIRS)}, **_NOBODYS},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-_PACKAGES = ("locust-llm", "locust", "gevent", "geventhttpclient", "openai")
+_PACKAGES = ("locust-llm", "locust", "gevent", "geventhttpclient", "openai", "boto3")
 _BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 
 

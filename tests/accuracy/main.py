@@ -1,10 +1,11 @@
 """How true are the numbers? Prints the accuracy table: this client's figures against the server's own send times.
 
-    python tests/accuracy/main.py                        # on the simulator: 1, 32 and 256 streams
+    python tests/accuracy/main.py                        # on the simulator: 1, 32 and 256 streams of each API
+    python tests/accuracy/main.py --boto3                # besides, 256 streams of Bedrock on boto3's own path
     python tests/accuracy/main.py --truth truth_server.c # on a native server: 256, 512 and, over two processes, 1,000
     python tests/accuracy/main.py --truth truth_server.c --ladder # up to where the client must say it is the limit
 
-A benchmark for a quiet machine, not a test: it takes about two minutes. Exit code 1 when a judged line misses a bound.
+A benchmark for a quiet machine, not a test: it takes about five minutes. Exit code 1 when a judged line misses a bound.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import machine
 import markdown
-from bounds import NATIVE, SIMULATOR, bounds_of
+from bounds import CHAT, CONVERSE, INVOKE, MESSAGES, NATIVE, RESPONSES, SIMULATOR, bounds_of
 from endpoints import Timing, native_binary
 from judging import Line, spoilt
 from load_run import Outcome, Plan, RunError, measure
@@ -27,6 +29,8 @@ from load_run import Outcome, Plan, RunError, measure
 _RAMP, _WAVE = "0.5s", "0"
 _TWO_PROCESSES = Plan(1000, 3000, _RAMP, Timing(0.2, 0.05, 64), processes=2)
 _LADDER = [64, 128, 256, 512, 768, 1024, 1536, 2000]
+_BEDROCK = (CONVERSE, INVOKE)
+_STREAMS_OF_BOTO3 = 256
 
 # Enough for a p99 where there are many streams; few at one stream, where every request takes its 2.7 s alone.
 _REQUESTS = {1: 6, 32: 256, 256: 1024, 512: 1536}
@@ -36,7 +40,8 @@ Errors are per request against the server's own send times, rows and server log 
 requests only. TTFT error = |ttft_s - (first token sent - request read)|; error of (last - first) = |(last_token_s -
 ttft_s) - (last token sent - first token sent)|; quantiles by linear interpolation. CPU per token = CPU of the load
 process inside MEASURE / tokens that arrived inside MEASURE. Rate / ideal = (TTFT + (tokens - 1) gaps) / mean(queue_s +
-end_to_end_latency_s). Bounds in brackets; a ramp of 0 starts all users at one instant and has none."""
+end_to_end_latency_s). Every token comes in an event of its own. Bounds in brackets; a ramp of 0 starts all users at one
+instant and has none."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +65,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         if native is not None and not options.streams and not options.ladder:
             plans.append(_TWO_PROCESSES)
+        if native is None:
+            plans = _by_api(plans, options.apis, options.ramps, boto3=options.boto3)
         return _measure_all(plans, native, repeat=options.repeat, tries=options.tries)
+
+
+def _by_api(plans: Sequence[Plan], apis: Sequence[str], ramps: Sequence[str], *, boto3: bool) -> list[Plan]:
+    """The plans for each API that the simulator speaks. Bedrock's are one ramp long, as the wave has no bounds."""
+    found = [replace(plan, api=api) for api in apis for plan in plans if api == CHAT or plan.ramp == ramps[0]]
+    if boto3:
+        requests = _requests(_STREAMS_OF_BOTO3, _RAMP)
+        comparison = Plan(_STREAMS_OF_BOTO3, requests, _RAMP, plans[0].timing, sdk=True)
+        found += [replace(comparison, api=api) for api in _BEDROCK]
+    return found
 
 
 def _measure_all(plans: Sequence[Plan], native: Path | None, *, repeat: int, tries: int) -> int:
@@ -78,7 +95,7 @@ def _measure_all(plans: Sequence[Plan], native: Path | None, *, repeat: int, tri
         try:
             line = _line(plan, native, repeat=repeat, tries=tries)
         except RunError as error:
-            print(f"\n{plan.streams} streams, ramp {plan.ramp}: {error}", file=sys.stderr)
+            print(f"\n{plan.api}, {plan.streams} streams, ramp {plan.ramp}: {error}", file=sys.stderr)
             return 1
         print(markdown.line(line), flush=True)
         missed |= line.missed
@@ -96,7 +113,8 @@ def _server(timing: Timing) -> str:
 def _line(plan: Plan, native: Path | None, *, repeat: int, tries: int) -> Line:
     outcomes = tuple(_unspoilt(plan, native, tries) for _ in range(repeat))
     server = SIMULATOR if native is None else NATIVE
-    return Line(plan, outcomes, bounds_of(plan.streams, server, plan.processes) if plan.ramp == _RAMP else None)
+    judged = plan.ramp == _RAMP and not plan.sdk
+    return Line(plan, outcomes, bounds_of(plan.streams, server, plan.processes, plan.api) if judged else None)
 
 
 def _unspoilt(plan: Plan, native: Path | None, tries: int) -> Outcome:
@@ -106,7 +124,7 @@ def _unspoilt(plan: Plan, native: Path | None, tries: int) -> Outcome:
         reason = spoilt(outcome)
         if reason is None or attempt == tries:
             break
-        print(f"{plan.streams} streams, ramp {plan.ramp}: {reason}, once more", file=sys.stderr)
+        print(f"{plan.api}, {plan.streams} streams, ramp {plan.ramp}: {reason}, once more", file=sys.stderr)
     return outcome
 
 
@@ -128,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
         "--ramps", type=lambda text: text.split(","), default=[_RAMP, _WAVE], metavar="T,T",
         help=f"ramps per row; default: {_RAMP},{_WAVE} (only {_RAMP} has bounds)",
     )  # fmt: skip
+    parser.add_argument(
+        "--apis", type=_apis, default=[CHAT, *_BEDROCK], metavar="A,A",
+        help="chat, converse, invoke (these by default), responses, messages. The native server speaks chat",
+    )  # fmt: skip
+    parser.add_argument("--boto3", action="store_true", help="Bedrock on boto3's own path too, for comparison")
     parser.add_argument("--processes", type=_count, default=1, metavar="N", help="load processes")
     parser.add_argument(
         "--ladder", action="store_true", help="64 to 2,000 streams: is the client's verdict about itself right?"
@@ -146,6 +169,13 @@ def _count(text: str) -> int:
 
 def _counts(text: str) -> list[int]:
     return [_count(part) for part in text.split(",")]
+
+
+def _apis(text: str) -> list[str]:
+    names = text.split(",")
+    if not set(names) <= {CHAT, RESPONSES, MESSAGES, *_BEDROCK}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of chat, responses, messages, converse and invoke")
+    return names
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bounds import CHAT, CONVERSE, INVOKE, MESSAGES, RESPONSES
 from judging import Line
 
+_APIS = {
+    CHAT: "OpenAI chat",
+    RESPONSES: "OpenAI responses",
+    MESSAGES: "Anthropic messages",
+    CONVERSE: "ConverseStream",
+    INVOKE: "Invoke (Anthropic)",
+}
 _HEADER = (
+    "asked",
     "streams",
     "on",
     "ramp",
     "requests",
     "TTFT error p50 / p99",
     "error of (last - first) p99",
-    "CPU per token",
+    "CPU per token (event)",
     "rate / ideal",
     "client",
     "stamps",
@@ -41,6 +50,7 @@ def line(of: Line) -> str:
         cpu += f" (≤ {bounds.cpu_per_token_s * 1e6:g})" if bounds.cpu_per_token_s is not None else " (-)"
         rate += f" (≥ {bounds.rate:g})"
     cells = [
+        _APIS[of.plan.api] + (", boto3's own path" if of.plan.sdk else ""),
         f"{of.plan.streams}{_processes(of)}",
         first.server,
         of.plan.ramp,

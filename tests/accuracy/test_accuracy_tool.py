@@ -6,7 +6,7 @@ import dataclasses
 
 import markdown
 import pytest
-from bounds import BOUNDS
+from bounds import BOUNDS, CONVERSE, INVOKE, SIMULATOR, bounds_of
 from endpoints import Timing
 from judging import Line
 from load_run import Outcome, Plan, measure
@@ -58,8 +58,29 @@ def test_the_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: p
     small = ["--streams", "2", "--requests", "2", "--tokens", "4", "--ramps", "0", "--tries", "1"]
     assert main(small) == 0
     printed = capsys.readouterr().out
-    assert "| streams | on | ramp |" in printed
-    assert "\n| 2 | simulator | 0 | 2 |" in printed
+    assert "| asked | streams | on | ramp |" in printed
+    for asked in ("OpenAI chat", "ConverseStream", "Invoke (Anthropic)"):
+        assert f"\n| {asked} | 2 | simulator | 0 | 2 |" in printed
+
+
+def test_boto3s_own_path_is_measured_and_never_judged(outcome: Outcome) -> None:
+    plan = dataclasses.replace(PLAN, api=CONVERSE, sdk=True)
+    measured = measure(plan, native=None)
+    assert (measured.failed, measured.miscounted, measured.stamp_source) == (0, 0, "user")
+    late = dataclasses.replace(outcome, ttft_p99_s=1.0, health="ok", late_p99_s=1e-3, neighbours=0.0)
+    line = Line(plan, (late,), None)
+    assert line.verdict == "-"
+    assert markdown.line(line).startswith("| ConverseStream, boto3's own path | 4 |")
+
+
+def test_the_bounds_of_bedrock() -> None:
+    assert bounds_of(256, SIMULATOR, api=CONVERSE) == dataclasses.replace(
+        BOUNDS[256], cpu_per_token_s=60e-6, servers=(SIMULATOR,)
+    )
+    bounds = bounds_of(32, SIMULATOR, api=INVOKE)
+    assert bounds is not None
+    assert bounds.cpu_per_token_s is None
+    assert bounds_of(512, SIMULATOR, api=INVOKE) is None
 
 
 def test_a_missing_truth_server_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ from llm_users.users.bedrock_credentials import HeldCredentials, keep_fresh, sec
 from tests.bedrock.conftest import ACCESS_KEY, SECRET_KEY
 from tests.bedrock.frames import answer, converse_events, refusal
 from tests.bedrock.test_converse import ask
+from tests.stream_bytes import head
 from tests.users.rig import Rig, eventually
-from tests.wire_server import Port, Wire
+from tests.wire_server import Port, Wire, send
 
 MakeRig = Callable[..., Rig]
 
@@ -30,7 +31,19 @@ region = eu-west-3
 aws_access_key_id = AKIAIOSFODNN7LABLABX
 aws_secret_access_key = labSecretlabSecretlabSecretlabSecretlabS
 [profile nowhere]
+[profile role]
+region = eu-west-3
+source_profile = lab
+role_arn = arn:aws:iam::123456789012:role/Measuring
+role_session_name = load
 """
+
+ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
+<AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/Measuring/load</Arn>
+<AssumedRoleId>AROAIOSFODNN7ROLEROL:load</AssumedRoleId></AssumedRoleUser>
+<Credentials><AccessKeyId>ASIAIOSFODNN7ROLEROL</AccessKeyId><SecretAccessKey>roleSecret</SecretAccessKey>
+<SessionToken>roleToken</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>
+</AssumeRoleResult></AssumeRoleResponse>"""
 
 
 @pytest.fixture
@@ -143,6 +156,23 @@ def test_a_profile(make_rig: MakeRig, port: Port, monkeypatch: pytest.MonkeyPatc
     rig = make_rig(host=port.root)
     assert rig.call(lambda user: user.converse("hi")).record.ok
     assert "access key from the config file, profile lab" in notes(rig)
+
+
+@pytest.mark.usefixtures("profiles", "keyless")
+def test_an_assumed_role(make_rig: MakeRig, port: Port, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    sts = wire.serve([send(head("content-length", len(ASSUMED), kind="text/xml") + ASSUMED.encode())])
+    monkeypatch.setenv("AWS_PROFILE", "role")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.root)
+    rig = make_rig(host=port.root)
+    assert rig.call(lambda user: user.converse("hi")).record.ok
+    asked = sts.requests()[0]
+    assert b"role%2FMeasuring" in asked.body
+    assert "AKIAIOSFODNN7LABLABX" in asked.headers["authorization"]
+    signed = port.requests()[0].headers
+    assert "ASIAIOSFODNN7ROLEROL" in signed["authorization"]
+    assert signed["x-amz-security-token"] == "roleToken"
+    assert "assumed role, profile role" in notes(rig)
+    assert "roleToken" not in notes(rig)
 
 
 def test_a_bearer_key_goes_first_and_only_over_https(
@@ -258,6 +288,41 @@ def test_credentials_that_end_in_the_middle_of_a_run(make_rig: MakeRig, wire: Wi
     assert max(record.queue_s for record in records) < 0.15
     assert max(record.ttft_s for record in records) < 0.15
     assert "assumed role, valid for 0 min, renewed beside the run" in notes(rig)
+
+
+def test_credentials_that_expire_at_the_service_in_the_middle_of_a_run(
+    make_rig: MakeRig, simulate: Callable[[str], str]
+) -> None:
+    """Keys that renew themselves: nobody notices. The endpoint refuses each key after a second."""
+    url = simulate("ttft=20ms,itl=1ms,expire_credentials=1s")
+    vault = Vault(life_s=1.0, slow_s=0.15)
+    rig = make_rig(host=url, user_class=user_of(vault), users=4)
+    end = time.monotonic() + 3.0
+    records = []
+    while time.monotonic() < end:
+        sent = [rig.send(lambda user: user.converse("hi", maxTokens=4)) for _ in range(4)]
+        records += [result.get(timeout=10).record for result in sent]
+    assert {record.error_code for record in records} == {None}
+    assert vault.given >= 4
+    assert len(records) > 100
+    assert max(record.ttft_s for record in records) < 0.02 + 0.1  # a renewal takes longer
+    assert max(record.queue_s for record in records) < 0.1
+
+
+def test_keys_that_do_not_renew_themselves_expire(make_rig: MakeRig, simulate: Callable[[str], str]) -> None:
+    rig = make_rig(host=simulate("ttft=5ms,itl=1ms,expire_credentials=400ms"))
+    records = [rig.call(lambda user: user.converse("hi", maxTokens=4)).record]
+    begun = time.monotonic()
+    while time.monotonic() < begun + 0.8:
+        records.append(rig.call(lambda user: user.converse("hi", maxTokens=4)).record)
+    codes = [record.error_code for record in records]
+    assert codes == sorted(codes, key=bool)  # good ones, and from one moment on none
+    assert {*codes} == {None, "ExpiredTokenException"}
+    expired = records[-1]
+    assert (expired.http_status, expired.chunks, expired.ttft_s) == (403, 0, None)
+    assert "security token included in the request is expired" in (expired.error_message or "")
+    assert "renew them where they come from" in (expired.error_message or "")
+    assert expired.response_id
 
 
 def test_a_renewal_that_fails_is_said_once_and_without_the_secret(make_rig: MakeRig, wire: Wire) -> None:

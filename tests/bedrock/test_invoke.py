@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_users.users.bedrock_families import FAMILIES, family_of
 from llm_users.users.bedrock_invoke import custom_family
+from llm_users.users.bedrock_reasoning import ReasoningTags
 from llm_users.users.llm import Answer
 from tests.bedrock.frames import REQUEST_ID, answer, cut_after, exception, metrics, part
 from tests.users.rig import Rig, at
-from tests.wire_server import Script, Wire
+from tests.wire_server import Script, Wire, pause
 
 Simulate = Callable[[str], str]
 MakeRig = Callable[..., Rig]
@@ -72,6 +74,49 @@ def test_reasoning(rig_with: MakeRig, simulate: Simulate, name: str) -> None:
     assert answered.record.ttft_s is not None
     assert answered.record.ttfat_s is not None
     assert answered.record.ttfat_s - answered.record.ttft_s == pytest.approx(0.015, abs=0.004)
+    assert (answered.record.chunks, "<" in answered.reasoning + answered.text) == (6, False)
+
+
+def choices(*pieces: str) -> list[bytes]:
+    """An OpenAI-shaped answer in these pieces of content."""
+    documents = [{"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
+    last = {"choices": [{"index": 0, "delta": {"content": None}, "finish_reason": "stop"}], **metrics(len(pieces))}
+    return [part(document) for document in (*documents, last)]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reasoning", "text", "first_answer"),
+    [
+        # As Bedrock sends it: a pair of tags around each piece.
+        (["", "<reasoning>First, </reasoning>", "<reasoning>then.</reasoning>", "Yes", "."], "First, then.", "Yes.", 2),
+        (["<reasoning>a b", " c</reasoning>\n\nYes", " so"], "a b c\n\n", "Yes so", 1),
+        (["<reas", "oning>a</rea", "soning>", "Yes"], "a", "Yes", 1),
+        (["<reasoning></reasoning>", "Yes"], "", "Yes", 0),
+        (["No <reasoning>", "tags</reasoning>"], "", "No <reasoning>tags</reasoning>", 0),
+        (["<reasoning>never closed"], "never closed", "", None),
+        (["\n", "<b>"], "", "\n<b>", 0),
+        (["<rea"], "", "<rea", 0),
+    ],
+)
+def test_reasoning_between_tags(
+    rig: Rig, wire: Wire, pieces: list[str], reasoning: str, text: str, first_answer: int | None
+) -> None:
+    steps = answer(*choices(*pieces))
+    script = [step for sent in steps for step in (sent, pause(0.005))]  # arrivals of their own
+    answered = ask(rig, wire.serve(script).root, modelId=MODELS["openai"])
+    assert (answered.record.error_code, answered.reasoning, answered.text) == (None, reasoning, text)
+    record = answered.record
+    assert (record.ttfat_s is None) == (first_answer is None)
+    if record.ttfat_s is not None and record.ttft_s is not None:
+        assert (record.ttfat_s > record.ttft_s) == bool(first_answer)
+
+
+def test_tags_are_found_wherever_they_are_split() -> None:
+    text = "<reasoning>a < b</reasoning>\n<reasoning> c</reasoning> Yes <reasoning>"
+    for size in range(1, len(text) + 1):
+        tags = ReasoningTags()
+        pieces = [tags.split(text[start : start + size]) for start in range(0, len(text), size)] + [tags.rest()]
+        assert ["".join(part) for part in zip(*pieces, strict=True)] == ["Yes <reasoning>", "a < b\n c "]
 
 
 @pytest.mark.parametrize("name", ["anthropic-messages", "nova"])
@@ -233,8 +278,11 @@ FORM = {
 IMPORTED = "arn:aws:bedrock:us-east-1:123456789012:imported-model/abcdef123456"
 
 
-def test_a_format_of_ones_own(make_rig: MakeRig, wire: Wire) -> None:
-    rig = make_rig(attributes={"invoke_format": FORM})
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_format_of_ones_own(make_rig: MakeRig, wire: Wire, tmp_path: Path, in_a_file: bool) -> None:
+    (tmp_path / "form.json").write_text(json.dumps(FORM))
+    given = {"llm_invoke_format": str(tmp_path / "form.json")} if in_a_file else {"attributes": {"invoke_format": FORM}}
+    rig = make_rig(**given)
     events = [{"token": {"thought": "hm"}}, {"token": {"text": "Yes"}}, {"details": {"reason": "eos", "generated": 3}}]
     port = wire.serve(answer(*map(part, events)))
     answered = ask(rig, port.root, "Why?", modelId=IMPORTED)

@@ -7,125 +7,36 @@ places is printed at the end.
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
+from tests.canary.searching import (
+    HEADER,
+    HOSTILE,
+    KEY,
+    PAGES,
+    PASSWORD,
+    PROXY_PASSWORD,
+    QUERY,
+    SECRETS,
+    SHAPED,
+    Search,
+    Surroundings,
+    checked,
+    fetched,
+    quote,
+    spellings,
+    through_proxy,
+    wait_for,
+)
 from tests.forward_proxy import ForwardProxy
 from tests.stream_bytes import DONE, chat_events, delta, event, reply, stream
 from tests.wire_server import CLOSE, RESET, Port, Script, Wire, pause
-
-LOCUSTFILE = Path(__file__).with_name("leaky_locustfile.py")
-LOCUST = str(Path(sys.executable).with_name("locust"))
-
-KEY = "canary-Key/of+OpenAI-4c7a91"
-SHAPED = "sk-canary0123456789abcdefABCDEF"  # never told to anybody: known by its looks only
-HEADER = "canary-header-of-the-gateway-77b0"
-PASSWORD = "canary:url pass@word-19d2"
-QUERY = "canary-query-key-5e5e"
-PROXY_PASSWORD = "canary-proxy-pass%word-a2a2"
-AWS_ID, AWS_SECRET, AWS_TOKEN = (
-    "AKIACANARY0123456789",
-    "canaryAwsSecret/0123456789abcdef",
-    "canary-session-token-c3c3==",
-)
-SECRETS = {
-    "API key": KEY,
-    "key by its looks": SHAPED,
-    "header from the environment": HEADER,
-    "password in the URL": PASSWORD,
-    "key in the URL's query": QUERY,
-    "password of the proxy": PROXY_PASSWORD,
-    "AWS key id": AWS_ID,
-    "AWS secret": AWS_SECRET,
-    "AWS session token": AWS_TOKEN,
-}
-HOSTILE = "=cmd|'/C calc'!A0<script>canary()</script>"
-"""What a server may say to become a formula in a spreadsheet or a script in a page."""
-
-quoted = urllib.parse.quote
-
-
-def spellings(secret: str) -> set[bytes]:
-    """How a secret may look in a file, a page or a message."""
-    logins = [f"{user}:{secret}" for user in ("anna", "paula", "")]
-    return {
-        text.encode()
-        for text in (
-            secret,
-            secret[:9],  # a part is too much
-            quote(secret),
-            urllib.parse.quote_plus(secret),
-            json.dumps(secret)[1:-1],
-            repr(secret)[1:-1],
-            secret.replace("/", "\\/"),
-            secret.replace("+", "&#43;").replace("/", "&#x2F;"),
-            *(base64.b64encode(login.encode()).decode() for login in [secret, *logins]),
-        )
-    }
-
-
-def quote(secret: str) -> str:
-    return quoted(secret, safe="")
-
-
-@dataclass
-class Search:
-    """The places that were searched, with the number of bytes in each, and what was found."""
-
-    places: dict[str, int] = field(default_factory=dict)
-    found: list[str] = field(default_factory=list)
-    marks: int = 0
-
-    def verdict(self) -> str:
-        """What was found since the last verdict."""
-        found, self.found = self.found, []
-        return "\n".join(found)
-
-    def look(self, place: str, content: bytes) -> None:
-        self.places[place] = self.places.get(place, 0) + len(content)
-        self.marks += content.count(b"[redacted]")
-        if (place.endswith(".html") or b"<!doctype html" in content[:200].lower()) and b"<script>canary" in content:
-            self.found.append(f"{place}: a script of the server's")
-        if place.endswith((".csv", "/csv")):
-            cells = [cell for row in csv.reader(io.StringIO(content.decode())) for cell in row]
-            self.found += [f"{place}: a formula: {cell[:80]}" for cell in cells if cell.startswith(("=", "+", "@"))]
-        for name, secret in SECRETS.items():
-            for spelling in spellings(secret):
-                at = content.find(spelling)
-                if at >= 0:
-                    around = content[max(0, at - 150) : at + len(spelling) + 40]
-                    self.found.append(f"{place}: {name}: ...{around.decode('utf-8', 'replace')}...")
-
-    def look_into(self, run: str, folder: Path) -> None:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                self.look(f"{run}: file {path.relative_to(folder)}", path.read_bytes())
-
-
-@pytest.fixture(scope="module")
-def search() -> Search:
-    return Search()
-
-
-@pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
-    with Wire() as running:
-        yield running
 
 
 def echoes(*secrets: str) -> list[Script]:
@@ -158,66 +69,6 @@ Echo = Callable[..., Port]
 def echo(wire: Wire) -> Echo:
     """Call it with the secrets of a run: a server that sends all of them back."""
     return lambda *secrets: wire.serve(*(echoes(KEY, SHAPED, HEADER, *secrets) * 100))
-
-
-@dataclass
-class Surroundings:
-    """Where a run happens."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def command(self, *arguments: str) -> list[str]:
-        return [
-            LOCUST, "-f", str(LOCUSTFILE), "--loglevel", "DEBUG", "--llm-model", "tiny", "--csv", "out/run",
-            "--csv-full-history", "--html", "out/report.html", "--llm-header-env", "X-Gateway=GATEWAY_TOKEN",
-            "--llm-report", "--llm-offsets",
-            "--stop-timeout", "2", "-u", "2", "-r", "2", *arguments,
-        ]  # fmt: skip
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment, capture_output=True, timeout=90,
-            stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-
-
-@pytest.fixture
-def surroundings(tmp_path: Path, wire: Wire) -> Surroundings:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("LOCUST_", "OPENAI_", "AWS_")) and not name.lower().endswith("_proxy")
-    }
-    refusal = reply(
-        "403 Forbidden", {"message": f"no {AWS_TOKEN} {AWS_ID}"}, more=f"x-amzn-RequestId: {AWS_SECRET}\r\n"
-    )
-    return Surroundings(
-        tmp_path,
-        {
-            **kept,
-            "OPENAI_API_KEY": KEY,
-            "GATEWAY_TOKEN": HEADER,
-            "AWS_ACCESS_KEY_ID": AWS_ID,
-            "AWS_SECRET_ACCESS_KEY": AWS_SECRET,
-            "AWS_SESSION_TOKEN": AWS_TOKEN,
-            "AWS_ECHO": wire.serve(refusal).root,
-            "WIRETAP": str(tmp_path / "messages.bin"),
-            "NO_COLOR": "1",
-            "PYTHONWARNINGS": "ignore",
-        },
-    )
-
-
-def through_proxy(proxy: ForwardProxy) -> str:
-    return f"http://paula:{quote(PROXY_PASSWORD)}@localhost:{proxy.port}"
-
-
-def checked(search: Search, run: str, surroundings: Surroundings, done: subprocess.CompletedProcess[bytes]) -> None:
-    search.look(f"{run}: stdout", done.stdout)
-    search.look(f"{run}: stderr (log at DEBUG)", done.stderr)
-    search.look_into(run, surroundings.folder)
-    assert not search.verdict()
 
 
 @pytest.mark.parametrize("transport", ["fast", "sdk"])
@@ -285,21 +136,6 @@ def test_a_run_that_is_refused(search: Search, surroundings: Surroundings, host:
     checked(search, f"refused run ({url.partition(':')[0]})", surroundings, done)
 
 
-PAGES = (
-    "/", "/stats/requests", "/stats/report", "/stats/report?download=1", "/stats/requests/csv", "/stats/failures/csv",
-    "/stats/requests_full_history/csv", "/exceptions", "/exceptions/csv", "/tasks", "/logs", "/worker-count",
-)  # fmt: skip
-
-
-def fetched(url: str, data: dict[str, str] | None = None) -> bytes:
-    body = urllib.parse.urlencode(data).encode() if data is not None else None
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=10) as answer:
-            return bytes(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.read()
-
-
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_web_interface(search: Search, echo: Echo, surroundings: Surroundings, processes: str) -> None:
     with socket.socket() as free:
@@ -324,7 +160,9 @@ def test_web_interface(search: Search, echo: Echo, surroundings: Surroundings, p
                 wait_for(lambda: len(json.loads(fetched(f"{root}/stats/requests"))["workers"]) == 2)
             form = {"user_count": "2", "spawn_rate": "2", "host": url, "llm_requests": "24"}
             search.look(f"{run}: answer to /swarm", fetched(f"{root}/swarm", form))
-            time.sleep(4)
+            # Workers report every few seconds.
+            wait_for(lambda: b"redacted" in fetched(f"{root}/stats/failures/csv"))
+            wait_for(lambda: b"refuses [redacted]" in fetched(f"{root}/exceptions"))
             for page in PAGES:
                 content = fetched(root + page)
                 assert content, page
@@ -343,18 +181,6 @@ def test_web_interface(search: Search, echo: Echo, surroundings: Surroundings, p
                 process.wait()
     search.look_into(run, surroundings.folder)
     assert not search.verdict()
-
-
-def wait_for(condition: object, within_s: float = 25.0) -> None:
-    limit = time.monotonic() + within_s
-    while True:
-        try:
-            if condition():  # type: ignore[operator]
-                return
-        except (OSError, ValueError, KeyError, IndexError):
-            pass
-        assert time.monotonic() < limit, "it never came true"
-        time.sleep(0.2)
 
 
 def test_the_search_was_a_search(search: Search, capsys: pytest.CaptureFixture[str]) -> None:

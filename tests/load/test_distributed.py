@@ -9,7 +9,7 @@ from llm_users.simulator.launch import Simulator, launch
 from tests.load.conftest import Locust
 
 
-def _free_port() -> str:
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
@@ -17,7 +17,7 @@ def _free_port() -> str:
 
 def ports() -> tuple[str, ...]:
     """A port of our own for master and workers: test runs must not meet."""
-    port = _free_port()
+    port = free_port()
     return "--master-bind-port", port, "--master-port", port
 
 
@@ -43,7 +43,7 @@ def test_counts_and_prompts_are_exact_over_processes(locust: Locust, simulator: 
 
 
 def test_master_and_workers_started_apart(locust: Locust, simulator: Simulator) -> None:
-    port = _free_port()
+    port = free_port()
     master = locust.start("--host", simulator.url, "--llm-sweep", "4", "--llm-requests", "10", "--master",
                           "--expect-workers", "2", "--master-bind-port", port)  # fmt: skip
     workers = [locust.start("--worker", "--master-port", port, prefix=f"worker{number}") for number in range(2)]
@@ -66,7 +66,7 @@ def test_a_free_run_over_processes_is_one_stage(locust: Locust, simulator: Simul
 
 def test_a_worker_that_is_killed_is_noted_and_the_sweep_goes_on(locust: Locust) -> None:
     with launch("ttft=20ms,itl=10ms", max_seconds=90) as simulator:
-        port = _free_port()
+        port = free_port()
         master = locust.start("--host", simulator.url, "--llm-sweep", "4,2", "--llm-requests", "60", "--master",
                               "--expect-workers", "2", "--master-bind-port", port,
                               "--llm-output-tokens", "30,0")  # fmt: skip

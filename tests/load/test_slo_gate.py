@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 LOCUSTFILE = Path(__file__).resolve().parents[2] / "locustfiles" / "sweep.py"
 
 
@@ -37,9 +35,10 @@ def test_too_few_requests_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_met_passes_and_what_is_missed_fails(tmp_path: Path) -> None:
-    passed = run(tmp_path, "e2e_p50<5", 30)
-    if "saturated" in passed.stderr:
-        pytest.skip("the machine is too busy to measure anything")
+    for _ in range(3):  # a machine that is busy with other things saturates the client, which no gate lets pass
+        passed = run(tmp_path, "e2e_p50<5", 30)
+        if "saturated" not in passed.stderr:
+            break
     assert passed.returncode == 0, passed.stderr
     assert "## Gate: passed" in passed.stdout
     missed = run(tmp_path, "e2e_p50<1ms", 30)
@@ -51,3 +50,16 @@ def test_an_expression_that_cannot_be_is_said_before_anything_runs(tmp_path: Pat
     done = run(tmp_path, "ttft<1", 20)
     assert done.returncode == 2
     assert "--llm-slo: 'ttft<1': which statistic of it? write ttft_p95" in done.stderr.replace(";", "")
+
+
+def test_a_price_file_puts_the_costs_into_the_report_of_the_run(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"currency": "USD", "models": {"simulated": {"input": 10, "output": 100}}}')
+    done = run(tmp_path, "e2e_p50<5", 8, "--llm-report", "--llm-prices", str(prices))
+    report = (tmp_path / "out" / "run_report" / "report.md").read_text()
+    for text in (done.stdout, report):
+        section = text.split("## Cost")[1].split("##")[0]
+        rows = [line for line in section.splitlines() if line.startswith("|")]
+        assert len(rows) > 2, section
+        assert "USD" in section
+    assert (tmp_path / "out" / "run_report" / "report.html").stat().st_size > 50_000

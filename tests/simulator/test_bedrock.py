@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -166,13 +167,23 @@ def test_cache_reasoning_and_tool_through_anthropic(bedrock: Callable[..., Any])
     assert documents[-1]["amazon-bedrock-invocationMetrics"]["cacheReadInputTokenCount"] == 1
 
 
-@pytest.mark.parametrize("name", ["nova", "gpt-oss", "llama"])
-def test_reasoning_of_other_families(bedrock: Callable[..., Any], name: str) -> None:
+@pytest.mark.parametrize(("name", "thoughts"), [("nova", 3), ("qwen", 3), ("llama", 0)])
+def test_reasoning_of_other_families(bedrock: Callable[..., Any], name: str, thoughts: int) -> None:
     family = FAMILIES[name]
     documents = stream_documents(bedrock("reasoning=3"), family.model, family.body)
-    thinks = name != "llama"  # Llama has no field for it: all is text
-    assert len(words_of(family, documents)) == (1 if thinks else 4)
-    assert json.dumps(documents).lower().count("reasoning") == (3 if thinks else 0)
+    assert len(words_of(family, documents)) == 4 - thoughts  # Llama has no field for it: all is text
+    assert json.dumps(documents).lower().count("reasoning") == thoughts
+
+
+def test_reasoning_of_the_model_that_thinks_in_tags(bedrock: Callable[..., Any]) -> None:
+    family = FAMILIES["gpt-oss"]
+    *thoughts, said = words_of(family, stream_documents(bedrock("reasoning=3"), family.model, family.body))
+    assert len(thoughts) == 3
+    assert all(re.fullmatch(r"<reasoning> ?\S+</reasoning>", thought) for thought in thoughts)
+    assert "<" not in said
+    answer = bedrock("reasoning=3").invoke_model(modelId=family.model, body=json.dumps(family.body))
+    whole = family.whole(json.loads(answer["body"].read()))
+    assert re.fullmatch(r"<reasoning>(\S+ ){2}\S+</reasoning>\S+", whole)
 
 
 def test_every_refusal(bedrock: Callable[..., Any]) -> None:

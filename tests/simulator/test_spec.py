@@ -40,6 +40,10 @@ def test_empty_text_is_the_default():
         ("stream_error=throttlingException@5+throttlingException@6", "more than 1"),
         ("cut=0", "from 1 token on"),
         ("cut=5:2", "TOKENS:PROBABILITY"),
+        ("fault=half", "none of reset, stall"),
+        ("fault=slow@3", "none of reset, stall"),
+        ("fault=reset:2", "reset:0.1+stall@5:0.1"),
+        ("fault=reset+stall", "more than 1"),
         ("colour=blue", "unknown key 'colour'"),
         ("ttft", "not KEY=VALUE"),
         ("ttft=1ms,ttft=2ms", "given twice"),
@@ -70,6 +74,7 @@ def test_a_key_is_not_shown_in_a_complaint():
         "dialect=transformers,usage=on,done=on",
         "bedrock_error=throttling:0.1+ExpiredTokenException:0.05,cut=5:0.5+9:0.5,cached=4,tool=3",
         "stream_error=throttlingException@0+modelStreamErrorException@7:0",
+        "fault=reset:0.1+reset@0:0.1+giant@20:0.25",
     ],
 )
 def test_text_form_gives_the_same_spec_back(text):

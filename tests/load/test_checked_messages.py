@@ -1,0 +1,134 @@
+"""Messages from load processes that are not what they should be: left out with a line in the log, the run goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_users.load import checked, messages
+from llm_users.load.checked import Gatekeeper, row_problem
+from llm_users.plan import StageTotals
+from llm_users.record import RequestRecord
+from llm_users.simulator.launch import Simulator
+from tests.load.conftest import Locust
+from tests.load.test_distributed import ports
+
+JUNK_LOCUSTFILE = str(Path(__file__).with_name("junk_locustfile.py"))
+KINDS = tuple(checked._FIELDS)
+ROW = RequestRecord(request_id="a", worker=1, ttft_s=0.2, chunks=3).row()
+
+
+def hand_over(gatekeeper: Gatekeeper, kind: str, data: Any, taken: list[Any]) -> None:
+    """What Locust does with a message, by way of the wire's own packing."""
+    arrived = msgpack.loads(msgpack.dumps(data), raw=False, strict_map_key=False)
+    gatekeeper.listener(kind, taken.append)(environment=None, msg=SimpleNamespace(data=arrived, node_id="host_1"))
+
+
+def test_a_load_process_that_sends_junk_does_not_disturb_the_run(locust: Locust, simulator: Simulator) -> None:
+    done = locust.run("--host", simulator.url, "--llm-sweep", "2", "--llm-requests", "12", "--processes", "1",
+                      *ports(), locustfile=JUNK_LOCUSTFILE, timeout_s=120)  # fmt: skip
+    assert done.code == 0, done.err
+    assert sum(row["phase"] == "measure" for row in done.rows()) == 12
+    assert done.manifest["counts"]["sent"] == done.manifest["counts"]["received"]
+    assert "Traceback" not in done.err
+    for kind in KINDS:
+        complaints = [line for line in done.err.splitlines() if f"a message {kind} from load process" in line]
+        assert len(complaints) == 1, (kind, complaints)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (messages.READY, {"worker": 0, "stage": 1, "waiting": 4}),
+        (messages.FINAL, {"worker": 3, "sent": 0}),
+        (messages.BACK, {"worker": 3, "stage": 1, "measured": 0}),
+        (messages.COUNT, {"worker": 1, "stage": 1, "started": 2, "measured": 1, "total": 9, "held": 0,
+                          "shards": ["a"], "counts": None, "host": "h"}),
+        (messages.NOTE, {"text": "something"}),
+        (messages.REFUSED, {"reason": "no"}),
+        (messages.DONE, {name: getattr(StageTotals(1, 2, lag_counts={-1: 3}, given_up="refused"), name)
+                         for name in StageTotals.__slots__}),
+    ],
+)  # fmt: skip
+def test_what_is_right_is_handed_on_as_it_is(kind: str, data: dict[str, Any]) -> None:
+    taken: list[Any] = []
+    hand_over(Gatekeeper(), kind, data, taken)
+    assert taken == [data]
+
+
+def test_of_a_batch_only_the_bad_rows_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    bad = [
+        ROW[:-1], [*ROW, None], ["x" * 20_000, *ROW[1:]], [1, *ROW[1:]], [None, *ROW[1:]],
+        RequestRecord(worker=-1).row(), RequestRecord(stage=True).row(), RequestRecord(chunks=2**60).row(),
+        RequestRecord(ttft_s=float("inf")).row(), RequestRecord(ttft_s=float("nan")).row(),
+        RequestRecord(ttft_s="soon").row(),  # type: ignore[arg-type]
+    ]  # fmt: skip
+    rows = [[ROW, []], *([row, []] for row in bad), [ROW], [ROW, [], []], None, [ROW, [0.1, "x"]], [ROW, [0.1, 1]]]
+    taken: list[Any] = []
+    with caplog.at_level(logging.WARNING):
+        hand_over(Gatekeeper(), messages.ROWS, {"rows": rows}, taken)
+    assert taken == [[[ROW, []], [ROW, [0.1, 1]]]]
+    assert "15 of its 17 rows are none" in caplog.text
+
+
+def test_a_message_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    taken: list[Any] = []
+    gatekeeper = Gatekeeper()
+    hand_over(gatekeeper, messages.ROWS, {"rows": [None] * (checked.MOST_ROWS + 1)}, taken)
+    hand_over(gatekeeper, messages.NOTE, {"text": "x" * 10**6}, taken)
+    assert taken[0] == []
+    assert len(taken[1]["text"]) == checked.NOTE_CHARACTERS
+
+
+def test_a_load_process_is_complained_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    gatekeeper, taken = Gatekeeper(), []  # type: ignore[var-annotated]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(50):
+            hand_over(gatekeeper, messages.READY, {"worker": "x"}, taken)
+    assert (len(caplog.records), taken) == (1, [])
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(
+            st.sampled_from(["worker", "stage", "waiting", "sent", "text", "reason", "rows", "gap_counts", "users"])
+            | st.integers(-5, 5),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(KINDS), VALUES)
+def test_no_message_raises(kind: str, data: Any) -> None:
+    hand_over(Gatekeeper(), kind, data, [])
+
+
+def test_checking_a_row_costs_little_beside_writing_it() -> None:
+    rows = [[RequestRecord(request_id=str(i), ttft_s=0.2, end_to_end_latency_s=1.0).row(), []] for i in range(2000)]
+    best_s = min(_cost_s(rows) for _ in range(5))
+    assert best_s / len(rows) < 40e-6  # about 6 us on a quiet machine
+
+
+def _cost_s(rows: list[Any]) -> float:
+    before_s = time.process_time()
+    assert not any(row_problem(packed) for packed in rows)
+    return time.process_time() - before_s

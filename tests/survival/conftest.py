@@ -1,0 +1,79 @@
+"""Masters and workers as processes of their own, so that signals can hit one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_users.simulator.launch import Simulator, launch
+from tests.load.conftest import Finished, Locust, Running
+from tests.load.test_distributed import free_port
+
+
+class Crew:
+    """A master and its workers."""
+
+    def __init__(self, folder: Path, simulator: Simulator) -> None:
+        self._locust = Locust(folder)
+        self._port = free_port()
+        self.simulator = simulator
+        self.workers: list[Running] = []
+
+    def start(self, workers: int, *arguments: str, **more: Any) -> Running:
+        """A master that waits for so many workers, and these."""
+        self.master = self._locust.start(
+            "--host", self.simulator.url, "--master", "--expect-workers", str(workers), "--master-bind-port",
+            self._port, *arguments, **more,
+        )  # fmt: skip
+        for _ in range(workers):
+            self.join(**more)
+        return self.master
+
+    def join(self, **more: Any) -> Running:
+        """One more worker."""
+        name = f"worker{len(self.workers)}"
+        self.workers.append(self._locust.start("--worker", "--master-port", self._port, prefix=name, **more))
+        return self.workers[-1]
+
+    def send(self, worker: int, signal_: signal.Signals) -> None:
+        os.kill(self.workers[worker].process.pid, signal_)
+
+    def finish(self, timeout_s: float) -> Finished:
+        return self.master.finish(timeout_s)
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                os.kill(worker.process.pid, signal.SIGCONT)
+        self._locust.stop_all()
+
+
+def accounts(done: Finished) -> dict[int, dict[str, Any]]:
+    """What the manifest says of each worker, by rank."""
+    return {entry["worker"]: entry for entry in done.manifest["workers"].values()}
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 15) -> None:
+    limit = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < limit, f"not within {timeout_s} s: {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Simulator]:
+    with launch("ttft=50ms,itl=10ms", max_seconds=120) as running:
+        yield running
+
+
+@pytest.fixture
+def crew(tmp_path: Path, endpoint: Simulator) -> Iterator[Crew]:
+    made = Crew(tmp_path, endpoint)
+    yield made
+    made.stop()

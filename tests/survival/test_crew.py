@@ -1,0 +1,91 @@
+"""Workers that come late, leave, die, freeze and return: the run goes on and every request is accounted for.
+
+The endpoint counts what really came in; rows, accounts and that count have to agree.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+
+from tests.load.conftest import Finished
+from tests.survival.conftest import Crew, accounts
+
+ANSWERS = ("--llm-output-tokens", "15,0", "--llm-warmup", "0")  # 0.2 s each
+
+
+def agree(crew: Crew, done: Finished) -> None:
+    """Each request that came in has a row or is a counted loss; no row twice, no prompt twice."""
+    rows = done.rows()
+    came_in = crew.simulator.stop()["requests"]
+    lost = sum(account["lost"] for account in accounts(done).values())
+    assert len(rows) + lost == came_in, (len(rows), lost, came_in)
+    assert len({row["request_id"] for row in rows}) == len(rows)
+    assert len({row["prompt_index"] for row in rows}) == len(rows)
+    by_worker = Counter(int(row["worker"]) for row in rows)
+    for rank, account in accounts(done).items():
+        assert account["started"] == account["received"] + account["recovered"] + account["lost"]
+        assert account["received"] + account["recovered"] == by_worker[rank]
+    for stage in done.rows("stages"):
+        measured = [row for row in rows if row["stage"] == stage["stage"] and row["measured"] == "1"]
+        assert len(measured) == int(stage["requests_measured"])
+
+
+def test_a_worker_that_joins_late_takes_part_from_the_next_stage_on(crew: Crew) -> None:
+    crew.start(1, "--llm-sweep", "2,2", "--llm-requests", "50", *ANSWERS).await_rows(4)
+    crew.join()
+    done = crew.finish(30)
+    assert done.code == 0, done.err
+    workers = {stage: {row["worker"] for row in done.rows() if row["stage"] == stage} for stage in "12"}
+    assert workers == {"1": {"0"}, "2": {"0", "1"}}
+    assert [stage["requests_measured"] for stage in done.rows("stages")] == ["50", "50"]
+    assert "worker 1 joined in stage 1" in done.manifest["notes"]
+    agree(crew, done)
+
+
+def test_a_worker_that_leaves_gives_its_rows_and_leaves_its_share_to_the_others(crew: Crew) -> None:
+    crew.start(2, "--llm-sweep", "4,4", "--llm-requests", "120", *ANSWERS).await_rows(8)
+    crew.send(0, signal.SIGTERM)
+    done = crew.finish(40)
+    assert done.code == 0, done.err
+    stages = done.rows("stages")
+    assert [stage["requests_measured"] for stage in stages] == ["120", "120"]
+    assert sorted(account["state"] for account in accounts(done).values()) == ["here", "left"]
+    assert any("left in stage 1; " in note for note in done.manifest["notes"])
+    assert not any(account["lost"] for account in accounts(done).values())
+    agree(crew, done)
+
+
+def test_a_worker_that_is_killed_loses_only_what_was_in_flight(crew: Crew) -> None:
+    crew.start(2, "--llm-sweep", "4,4", "--llm-requests", "120", *ANSWERS).await_rows(8)
+    crew.send(1, signal.SIGKILL)
+    done = crew.finish(40)
+    assert done.code == 3, done.err
+    (dead,) = (account for account in accounts(done).values() if account["state"] == "missing")
+    assert dead["started_is_exact"]
+    assert 0 < dead["lost"] <= 2 + 8, "its users' requests, and rows of the last half second"
+    assert dead["spool"], "the manifest says where the spool is"
+    started = {stage["stage"]: int(stage["requests_measured"]) for stage in done.rows("stages")}
+    assert started == {"1": 120 - dead["lost"], "2": 120}
+    assert "rows are missing" in done.err
+    agree(crew, done)
+
+
+def freeze_and_return(crew: Crew, frozen_s: float, stages: int, requests: int) -> Finished:
+    """A worker that stands still for a while in the first stage; all requests are started all the same."""
+    crew.start(2, "--llm-sweep", ",".join(["4"] * stages), "--llm-requests", str(requests), *ANSWERS).await_rows(8)
+    crew.send(1, signal.SIGSTOP)
+    time.sleep(frozen_s)
+    crew.send(1, signal.SIGCONT)
+    done = crew.finish(60)
+    assert done.code == 0, done.err
+    assert [stage["requests_measured"] for stage in done.rows("stages")] == [str(requests)] * stages
+    assert not any(account["lost"] for account in accounts(done).values())
+    assert {row["worker"] for row in done.rows() if row["stage"] == str(stages)} == {"0", "1"}
+    agree(crew, done)
+    return done
+
+
+def test_a_worker_that_stands_still_for_a_moment_goes_on(crew: Crew) -> None:
+    freeze_and_return(crew, 2.6, 1, 120)
