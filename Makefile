@@ -30,7 +30,7 @@ help:
 	@echo 'make test-real   a real model behind a real server (downloads both, as packages)'
 	@echo 'make test-canary runs everything with marked secrets and searches all output for them'
 	@echo 'make test-faults endpoints that fail in every known way, among 200 streams, and longer fuzzing; prints the table'
-	@echo 'make test-shown  every command and locustfile of README.md and docs/, run against the simulated endpoint'
+	@echo 'make test-shown  every command and locustfile of README.md and docs/, run against the simulated endpoint; the files of deploy/'
 	@echo 'make test-web    the pages in a real Chromium; screenshots in out/screenshots/'
 	@echo 'make soak        20 minutes under load (MINUTES=60: longer): memory of master and workers must not grow'
 	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server; BOTO3=1: boto3 alone too'
@@ -63,10 +63,10 @@ test-canary: $(READY)
 	@$(BIN)/python -m pytest tests/canary
 
 test-faults: $(READY)
-	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest tests/faults tests/fuzz tests/survival/slow
+	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest tests/faults tests/survival tests/survival/slow tests/fuzz
 
 test-shown: $(READY)
-	@$(BIN)/python -m pytest tests/shown
+	@$(BIN)/python -m pytest tests/shown tests/deploy
 
 # The browser is the system's: Debian's is installed when this runs as root, CHROMIUM=/path names another one.
 test-web: $(READY)

@@ -31,6 +31,9 @@ class Crowd:
         self._listening: set[str] = set()
         runner.environment.dispatcher_class = partial(StageDispatcher, holds=self._holds)
         runner.register_message(messages.HELLO, self._on_hello)
+        # Workers that were faster than this master's own locustfile have said it to nobody.
+        for client_id in self._connected:
+            runner.send_message(messages.WHO, None, client_id=client_id)
         coordinator.before_stage = self._admit
 
     @property

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 # Coordinator to load processes.
-RUN = (
-    "llm_run"  # run_id, worker, workers, live, first_prompt, prompt_step, distributed, spool, rows_per_s: a run begins
-)
+RUN = "llm_run"  # run_id, worker, workers, live, first_prompt, prompt_step, distributed, spool, rows_per_s
 STAGE = "llm_stage"  # a StagePlan's fields: a stage is coming
+WHO = "llm_who"  # nothing: whoever listens shall say HELLO (again)
 GO = "llm_go"  # stage, quota
 QUOTA = "llm_quota"  # stage, quota: the share has changed; whoever waits for a word may go on
 END = "llm_end"  # stage: nothing more starts in it

@@ -45,6 +45,7 @@ class ProcessRole:
         runner.register_message(messages.STAGE, listener(process.on_stage), concurrent=True)
         runner.register_message(messages.FINISH, listener(self._on_finish), concurrent=True)
         if self._sender is not None:
+            runner.register_message(messages.WHO, lambda **_: runner.send_message(messages.HELLO, None))
             runner.send_message(messages.HELLO, None)
         environment.events.spawning_complete.add_listener(lambda **_: process.on_target_reached())
 

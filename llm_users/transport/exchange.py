@@ -87,7 +87,10 @@ class Exchange:
         return self._send(request)
 
     def arrivals(self) -> Iterator[Arrival]:
-        """The body as it arrives. Raises ``ConnectionLost`` and its kin when it ends too early."""
+        """The body as it arrives. Raises ``ConnectionLost`` and its kin when it ends too early.
+
+        The connection stays: only whoever knows what the body means can tell whether another request may have it.
+        """
         response = self.response
         assert response is not None
         yield from self._early
@@ -113,7 +116,6 @@ class Exchange:
             yield Arrival(stamp_ns, read.clock_ns, pieces)
             if failure is not None:  # what came before it was handed over first
                 raise failure
-        self.release()
 
     def drain(self) -> None:
         """After the last event: take the rest of the body if it is already on its way, and give the connection back."""

@@ -78,6 +78,7 @@ class _Body(httpx2.SyncByteStream):
                     return
                 if taken > MAX_WHOLE_BYTES:
                     raise BadResponse(f"the response is longer than {MAX_WHOLE_BYTES >> 20} MiB")
+            self._exchange.release()
         except TransportError as error:
             if is_error:
                 return  # an error whose text was cut is still that error

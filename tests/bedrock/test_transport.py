@@ -63,6 +63,7 @@ def test_before_send_is_the_seam(wire: Wire) -> None:
     assert response["ResponseMetadata"]["RequestId"] == REQUEST_ID
     assert response["ResponseMetadata"]["HTTPHeaders"]["transfer-encoding"] == "chunked"
     assert b"messageStop" in b"".join(bytes(piece) for a in exchange.arrivals() for piece in a.pieces)
+    exchange.release()
     # The error's body is read by botocore through us, and the connection can be used again.
     with pytest.raises(client.exceptions.ThrottlingException, match="slow"):
         client.converse_stream(**asked)

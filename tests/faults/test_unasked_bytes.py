@@ -97,7 +97,9 @@ def test_between_taking_the_connection_and_sending_it_is_no_answer(scripts: list
 
 def body_of(exchange: Exchange, origin: Origin, request: bytes) -> bytes:
     exchange.send(origin, request)
-    return b"".join(bytes(piece) for arrival in exchange.arrivals() for piece in arrival.pieces)
+    body = b"".join(bytes(piece) for arrival in exchange.arrivals() for piece in arrival.pieces)
+    exchange.release()
+    return body
 
 
 def test_the_answers_after_it_are_not_off_by_one(endpoints: Endpoints, rig_with: Callable[..., Rig]) -> None:

@@ -80,3 +80,25 @@ def test_a_worker_that_is_killed_is_noted_and_the_sweep_goes_on(locust: Locust) 
     assert [stage["stage"] for stage in stages] == ["1", "2"]
     assert int(stages[0]["requests_measured"]) < 60
     assert int(stages[1]["requests_measured"]) == 60
+
+
+def test_workers_that_are_ready_before_their_master_take_part(locust: Locust, simulator: Simulator) -> None:
+    (locust.folder / "slow_master.py").write_text(
+        "import gevent\n"
+        "from locust import events, task\n"
+        "from locust.runners import MasterRunner\n"
+        "@events.init.add_listener\n"
+        "def take_time(environment, **kwargs):\n"
+        "    if isinstance(environment.runner, MasterRunner):\n"
+        "        gevent.sleep(3)\n"
+        "from llm_users import OpenAIUser\n"
+        "class Chat(OpenAIUser):\n"
+        "    @task\n"
+        "    def ask(self):\n"
+        "        self.chat()\n"
+    )
+    done = locust.run("--host", simulator.url, "--llm-sweep", "2", "--llm-requests", "6", "--processes", "2", *ports(),
+                      locustfile="slow_master.py")  # fmt: skip
+    assert done.code == 0, done.err
+    assert {row["worker"] for row in done.rows()} == {"0", "1"}
+    assert "without locust-llm" not in done.err

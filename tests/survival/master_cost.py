@@ -44,6 +44,7 @@ class SendingWorker:
         self._state = "ready"
         self.sending = False
         self._tell("client_ready", __version__)
+        self._tell(messages.HELLO, None)
         gevent.spawn(self._beat)
         self.greenlet = gevent.spawn(self._listen)
 

@@ -127,6 +127,7 @@ def test_a_second_request_of_an_exchange_may_be_replaced_too(wire: Wire, pool: P
     port = wire.serve(stream(PARTS), [CLOSE], stream(PARTS))
     exchange = begun(pool, port)
     assert list(exchange.arrivals())
+    exchange.release()
     wire_bytes = request_bytes("GET", b"/", origin_of(port), [], b"")
     exchange.send(origin_of(port), wire_bytes)
     assert exchange.reconnects == 1

@@ -111,6 +111,7 @@ def sent(pool: Pool, port: Port, body: bytes = b"{}") -> tuple[Exchange, list[by
     exchange.reserve(origin)
     exchange.send(origin, request_bytes("POST", b"/v1/x?y=1", origin, [(b"X-A", b"1")], body))
     arrivals = list(exchange.arrivals())
+    exchange.release()
     return exchange, [bytes(p) for a in arrivals for p in a.pieces], [a.stamp_ns for a in arrivals if a.pieces]
 
 

@@ -95,7 +95,7 @@ STREAMS: dict[str, list[bytes]] = {
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("name", STREAMS)
 def test_every_dialect_gives_the_same_answer(rig: Rig, wire: Wire, name: str, framing: str) -> None:
-    answer = rig.ask(wire.serve(stream(STREAMS[name], framing, gap_s=0.002)).url)
+    answer = rig.ask(wire.serve(stream(STREAMS[name], framing, gap_s=0.01)).url)
     record = answer.record
     assert record.error_code is None
     assert (answer.text, record.chunks) == ("ab", 2)
