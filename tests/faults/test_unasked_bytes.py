@@ -106,7 +106,8 @@ def test_the_answers_after_it_are_not_off_by_one(endpoints: Endpoints, rig_with:
     rig = rig_with(CHAT, "5s")
     stray = reply("200 OK", {"unasked": True})
     answers = [stream(chat_events(word), gap_s=0.005) for word in ("one", "two", "three")]
-    url = endpoints.script([*answers[0], pause(0.05), *stray], [pause(0.2), *answers[1]], answers[2])
+    # It leaves when the second request has been read: before that, closing the connection could take it back unread.
+    url = endpoints.script(answers[0], [*stray, pause(0.2), *answers[1]], answers[2])
     first, second, third = (rig.ask(url) for _ in range(3))
     assert (first.text, first.record.error_code) == ("one", None)
     assert (second.text, second.record.error_code) == ("", "truncated")
