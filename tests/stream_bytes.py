@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.wire_server import CLOSE, Script, pause, send
+from tests.wire_server import CLOSE, Script, bytewise, pause, send
 
 DONE = b"data: [DONE]\n\n"
 CHUNKED, LENGTH, UNTIL_CLOSE = "chunked", "content-length", "close-delimited"
@@ -91,3 +91,12 @@ def reply(status: str, body: bytes | str | Any = b"", *, kind: str = "applicatio
     if not isinstance(body, bytes):
         body = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     return [send(head(LENGTH, len(body), status=status, kind=kind, more=more) + body)]
+
+
+def split_everywhere(body: bytes, framing: str) -> Script:
+    """A stream whose every byte comes in a read of its own, or as nearly as the framing lets it."""
+    if framing == CHUNKED:  # every byte a chunk of HTTP's framing too
+        writes = framed([bytes([byte]) for byte in body])
+        return [send(writes[0]), *(send(b"".join(writes[i : i + 7])) for i in range(1, len(writes), 7))]
+    half = len(body) // 2
+    return [send(head(framing)), bytewise(body[:half]), pause(0.01), bytewise(body[half:]), CLOSE]

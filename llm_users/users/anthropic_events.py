@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
+from llm_users.users.bad_events import MalformedEvent, failure_from, object_despite, refuse_bare_error
 from llm_users.users.bedrock_events import BedrockEvents
 from llm_users.users.bedrock_families import FAMILIES
-from llm_users.users.openai_events import MalformedEvent, failure_from, json_or_text, not_an_event, refuse_bare_error
 
 _CLAUDE = FAMILIES["anthropic-messages"]
 _read = _CLAUDE.read
@@ -93,16 +93,4 @@ def _document(data: bytes) -> dict[str, Any] | None:
     try:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if getattr(data, "name", "") == "error":
-            raise failure_from(json_or_text(data)) from None
-        if not data.strip() or data == b"[DONE]":  # a keep-alive, a gateway's own end
-            return None
-        if b"\\ud" not in data.lower():
-            raise not_an_event(data, error) from None
-    try:  # half a character, the other half is in another event
-        value = json.loads(data)
-    except ValueError as error:
-        raise not_an_event(data, error) from None
-    if not isinstance(value, dict):
-        raise not_an_event(data, TypeError(f"a {type(value).__name__} where an object belongs"))
-    return value
+        return object_despite(error, data)

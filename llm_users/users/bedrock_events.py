@@ -13,9 +13,9 @@ import msgspec
 from llm_users.record import RequestRecord
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.eventstream import BadEventStream, EventStreamDecoder, Message
+from llm_users.users.bad_events import StreamFailure
 from llm_users.users.bedrock_reasoning import ReasoningTags
 from llm_users.users.chunks import Chunks
-from llm_users.users.openai_events import StreamFailure
 from llm_users.users.reading import Opened
 from llm_users.users.sse_answer import MOST_TOKENS
 

@@ -12,8 +12,8 @@ from botocore import exceptions as boto
 
 from llm_users.transport.errors import TransportError
 from llm_users.transport.eventstream import BadEventStream
+from llm_users.users.bad_events import StreamFailure
 from llm_users.users.failures import CODE_CHARACTERS, failure_of
-from llm_users.users.openai_events import StreamFailure
 
 # What to do about the refusals that have a remedy.
 _ADVICE = {

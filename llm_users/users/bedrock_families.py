@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_users.users import bedrock_bodies as bodies
+from llm_users.users.bad_events import failure_from
 from llm_users.users.bedrock_converse import take_metadata
 from llm_users.users.bedrock_events import BedrockEvents, count
-from llm_users.users.openai_events import REASONING_NAMES, failure_from
+from llm_users.users.openai_events import REASONING_NAMES
 
 Document = dict[str, Any]
 Output = tuple[str, ...]

@@ -20,7 +20,7 @@ from llm_users.record import RequestRecord
 from llm_users.secrets import redact
 from llm_users.transport.errors import TransportError
 from llm_users.transport.sse import EventTooLong
-from llm_users.users.openai_events import MalformedEvent, StreamFailure, failure_from
+from llm_users.users.bad_events import MalformedEvent, StreamFailure, failure_from
 
 MESSAGE_CHARACTERS = 500
 """Longer messages are cut: some servers send a whole page of HTML."""

@@ -5,14 +5,12 @@ Bytes of one event in, chunks out. Knows no transport and no Locust.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
 
-from llm_users.secrets import redact
-from llm_users.transport.errors import BadResponse
 from llm_users.transport.sse import NamedEvent
+from llm_users.users.bad_events import failure_from, json_or_text, object_despite, object_from, refuse_bare_error
 from llm_users.users.chunks import Chunks
 
 REASONING_NAMES = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
@@ -48,19 +46,6 @@ class _Event(msgspec.Struct, gc=False):
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
-
-
-class MalformedEvent(BadResponse):
-    """An event that is not the JSON it should be."""
-
-
-class StreamFailure(Exception):
-    """An error that the server reported inside the stream. ``code`` is the provider's own."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class OpenAIEvents:
@@ -104,13 +89,12 @@ class OpenAIEvents:
         try:
             event = _decode_event(data)
         except msgspec.ValidationError:
-            event = self._unusual(data)
+            event = self._unusual(object_from(data))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            if not data.strip():  # a keep-alive
+            value = object_despite(error, data)
+            if value is None:
                 return
-            if b"\\ud" not in data.lower():
-                raise not_an_event(data, error) from None
-            event = self._unusual(data)  # half a character, the other half is in another event
+            event = self._unusual(value)
         if event.error:
             raise failure_from(event.error)
         if event.choices is None and event.usage is None:
@@ -174,14 +158,8 @@ class OpenAIEvents:
                 text += name + arguments
         return text
 
-    def _unusual(self, data: bytes) -> _Event:
+    def _unusual(self, value: dict[str, Any]) -> _Event:
         """Valid JSON of an unexpected shape: take what can be understood."""
-        try:
-            value = json.loads(data)
-        except ValueError as error:
-            raise not_an_event(data, error) from None
-        if not isinstance(value, dict):
-            raise not_an_event(data, TypeError(f"a {type(value).__name__} where an object belongs"))
         choices = []
         for raw in _list_of(value.get("choices")):
             if isinstance(raw, dict):
@@ -211,12 +189,7 @@ class OpenAIEvents:
 
     def take_whole(self, body: bytes) -> None:
         """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
-        try:
-            value = json.loads(body)
-        except ValueError as error:
-            raise not_an_event(body, error) from None
-        if not isinstance(value, dict):
-            raise not_an_event(body, TypeError(f"a {type(value).__name__} where an object belongs"))
+        value = object_from(body)
         if value.get("error"):
             raise failure_from(value["error"])
         if "choices" not in value:
@@ -248,18 +221,6 @@ class OpenAIEvents:
         self.tool_calls += [call for call in _list_of(fields.get("tool_calls")) if isinstance(call, dict)]
 
 
-def failure_from(error: Any) -> StreamFailure:
-    """Code and message of an error in any of the shapes that servers send."""
-    if isinstance(error, dict):
-        inner = error.get("error")
-        if isinstance(inner, (dict, str)) and "message" not in error:
-            return failure_from(inner)
-        message = error.get("message") or error.get("detail") or json.dumps(error)
-        code = error.get("code") or error.get("type") or "error"
-        return StreamFailure(str(code), message if isinstance(message, str) else json.dumps(message))
-    return StreamFailure("error", str(error))
-
-
 def _parts(content: Any) -> tuple[str, str]:
     """(answer, reasoning) of content given as a list of typed parts, as Mistral's reasoning models do."""
     answer = reasoning = ""
@@ -274,28 +235,9 @@ def _parts(content: Any) -> tuple[str, str]:
     return answer, reasoning
 
 
-def refuse_bare_error(data: bytes) -> None:
-    """Some servers send an error without the word: ``{"object": "error", ...}``, ``{"detail": ...}``."""
-    value = json.loads(data)
-    if value.get("object") == "error" or "detail" in value or ("message" in value and "code" in value):
-        raise failure_from(value)
-
-
-def json_or_text(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return data.decode("utf-8", "replace")
-
-
 def _list_of(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
 def _text_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def not_an_event(data: bytes, error: Exception) -> MalformedEvent:
-    shown = redact(data[:4096].decode("utf-8", "replace"))[:80]  # in this order: half a key is too much
-    return MalformedEvent(f"an event of the stream is not valid JSON ({error}): {shown!r}")

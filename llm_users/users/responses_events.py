@@ -5,19 +5,22 @@ Bytes of one event in, chunks out. Knows no transport and no Locust.
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from llm_users.users.chunks import Chunks
-from llm_users.users.openai_events import (
+from llm_users.users.bad_events import (
     StreamFailure,
     failure_from,
     json_or_text,
     not_an_event,
+    object_despite,
+    object_from,
     refuse_bare_error,
 )
+from llm_users.users.chunks import Chunks
+
+_T = TypeVar("_T")
 
 _ANSWERS = frozenset(("response.output_text.delta", "response.refusal.delta"))
 _REASONING = frozenset(("response.reasoning_summary_text.delta", "response.reasoning_text.delta"))
@@ -133,11 +136,8 @@ class ResponseEvents:
 
     def take_whole(self, body: bytes) -> None:
         """A complete, unstreamed response (JSON). Its chunks have no stamps."""
-        try:
-            value = json.loads(body)
-            response = msgspec.convert(value, _Response)
-        except (ValueError, msgspec.ValidationError) as error:
-            raise not_an_event(body, error) from None
+        value = object_from(body)
+        response = _converted(value, _Response, body)
         if response.status is None and "output" not in value:
             if response.error:
                 raise failure_from(response.error)
@@ -164,13 +164,15 @@ def _event_of(data: bytes) -> _Event | None:
     try:
         return _decode_event(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if getattr(data, "name", "") == "error":
-            raise failure_from(json_or_text(data)) from None
-        if not data.strip() or data == b"[DONE]":  # a keep-alive, a gateway's own end
-            return None
-        if b"\\ud" not in data.lower():
-            raise not_an_event(data, error) from None
-        return _with_half_characters(data)
+        value = object_despite(error, data)
+        return None if value is None else _converted(value, _Event, data)
+
+
+def _converted(value: Any, kind: type[_T], data: bytes) -> _T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise not_an_event(data, error) from None
 
 
 def _refuse_untyped(event: _Event, data: bytes) -> None:
@@ -178,14 +180,6 @@ def _refuse_untyped(event: _Event, data: bytes) -> None:
     if event.error:
         raise failure_from(event.error)
     refuse_bare_error(data)
-
-
-def _with_half_characters(data: bytes) -> _Event:
-    """Half a character, the other half is in another event."""
-    try:
-        return msgspec.convert(json.loads(data), _Event)
-    except (ValueError, msgspec.ValidationError) as error:
-        raise not_an_event(data, error) from None
 
 
 def _call_of(item: dict[str, Any]) -> dict[str, Any]:

@@ -102,20 +102,9 @@ def test_where_the_region_comes_from(
     assert f"region {region}" in notes(rig)
 
 
-def refused(rig: Rig) -> str:
-    """Why the run was refused."""
-    from llm_users.extension import wiring_of
-
-    wiring = wiring_of(rig.environment)
-    assert wiring is not None
-    assert wiring.coordinating is not None
-    role = wiring.coordinating
-    return str(eventually(lambda: role.coordinator.refused))
-
-
 def test_no_host_is_needed_but_a_region_is(make_rig: MakeRig) -> None:
-    assert "--llm-region" in refused(make_rig(host=""))
-    assert "not a region" in refused(make_rig(host="", llm_region="not a region"))
+    assert "--llm-region" in make_rig(host="").refused()
+    assert "not a region" in make_rig(host="", llm_region="not a region").refused()
     rig = make_rig(host="", llm_region="eu-central-1")
     eventually(lambda: "https://bedrock-runtime.eu-central-1.amazonaws.com" in notes(rig))
 
@@ -128,15 +117,15 @@ def test_the_endpoint_from_the_environment(make_rig: MakeRig, port: Port, monkey
 
 
 def test_a_run_without_a_model_is_refused(make_rig: MakeRig) -> None:
-    assert "--llm-model" in refused(make_rig(llm_model=None))
+    assert "--llm-model" in make_rig(llm_model=None).refused()
 
 
 def test_a_run_by_invoke_of_a_model_that_says_nothing_is_refused(make_rig: MakeRig) -> None:
-    assert "--llm-invoke-format" in refused(make_rig(llm_api="invoke", llm_model="my-model"))
+    assert "--llm-invoke-format" in make_rig(llm_api="invoke", llm_model="my-model").refused()
 
 
 def test_the_apis_of_others_are_refused(make_rig: MakeRig) -> None:
-    assert "converse and invoke" in refused(make_rig(llm_api="chat"))
+    assert "converse and invoke" in make_rig(llm_api="chat").refused()
 
 
 # Which credentials.
@@ -182,7 +171,7 @@ def test_a_bearer_key_goes_first_and_only_over_https(
     rig = make_rig(host="", llm_region="us-east-1")
     eventually(lambda: "bearer key from AWS_BEARER_TOKEN_BEDROCK" in notes(rig))
     assert "YmVkcm9jaw" not in notes(rig)
-    assert "https" in refused(make_rig(host=port.root))
+    assert "https" in make_rig(host=port.root).refused()
 
 
 @pytest.mark.usefixtures("keyless")
@@ -191,7 +180,7 @@ def test_without_credentials(make_rig: MakeRig, port: Port) -> None:
     assert rig.call(lambda user: user.converse("hi")).record.error_code is None
     assert "authorization" not in port.requests()[0].headers
     assert "not signed" in notes(rig)
-    assert "AWS_PROFILE" in refused(make_rig(host="", llm_region="us-east-1"))
+    assert "AWS_PROFILE" in make_rig(host="", llm_region="us-east-1").refused()
 
 
 def test_the_simulator_gets_a_made_up_key(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from llm_users.record import RequestRecord
 from llm_users.transport.tls import tls_context
 from tests.bedrock.frames import answer as bedrock_answer
 from tests.bedrock.frames import converse_events
-from tests.bedrock.test_client import refused
 from tests.forward_proxy import ForwardProxy
 from tests.stream_bytes import chat_events, stream
 from tests.users.rig import Rig
@@ -169,7 +168,7 @@ def test_a_kind_of_proxy_that_cannot_be_used_refuses_the_run(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://anna:geheim@localhost:1")
     rig = make_rig(user_class=side.user_class, host=f"http://{HOST}{side.path}", llm_transport="sdk")
-    reason = refused(rig)
+    reason = rig.refused()
     assert "ALL_PROXY names a socks5 proxy" in reason
     assert "geheim" not in reason
 
@@ -221,9 +220,9 @@ def test_what_boto3s_own_path_cannot_do_refuses_the_run(
     monkeypatch.setenv("SSL_CLIENT_KEY_PASSWORD", "open sesame")
     monkeypatch.setenv("SSL_CERT_FILE", str(files.root))
     options: dict[str, Any] = {"host": strict_url, "llm_transport": "sdk"}
-    reason = refused(make_rig(**options, llm_client_cert=f"{files.cert},{files.locked}"))
+    reason = make_rig(**options, llm_client_cert=f"{files.cert},{files.locked}").refused()
     assert "has a password" in reason
     assert "--llm-transport fast" in reason
-    assert "cannot be used" in refused(make_rig(**options, llm_client_cert=str(files.root)))
+    assert "cannot be used" in make_rig(**options, llm_client_cert=str(files.root)).refused()
     monkeypatch.setenv("SSL_CERT_FILE", str(files.root.parent))
-    assert "SSL_CERT_FILE names a folder" in refused(make_rig(**options))
+    assert "SSL_CERT_FILE names a folder" in make_rig(**options).refused()

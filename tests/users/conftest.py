@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from llm_users import stage
+from llm_users import AnthropicUser, stage
 from tests.users.rig import Rig
 from tests.wire_server import Wire
 
@@ -53,3 +53,19 @@ def rig(shared_rig: Rig) -> Rig:
     for log in vars(shared_rig.seen).values():
         log.clear()
     return shared_rig
+
+
+@pytest.fixture(scope="package")
+def shared_claude(make_rig: Callable[..., Rig]) -> Rig:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
+            patch.delenv(name, raising=False)
+        return make_rig(user_class=AnthropicUser)
+
+
+@pytest.fixture
+def claude(shared_claude: Rig) -> Rig:
+    """The same for the Messages API."""
+    for log in vars(shared_claude.seen).values():
+        log.clear()
+    return shared_claude

@@ -18,6 +18,7 @@ from locust.env import Environment
 
 import llm_users
 from llm_users import OpenAIUser, RequestRecord
+from llm_users.extension import wiring_of
 from llm_users.users.llm import Answer
 
 Job = Callable[[Any], Any]
@@ -96,6 +97,14 @@ class Rig:
         """One chat completion of this endpoint."""
         answer: Answer = self.call(at(url, lambda user: user.chat(prompt, **more)))
         return answer
+
+    def refused(self) -> str:
+        """Why the run was refused, once it was."""
+        wiring = wiring_of(self.environment)
+        assert wiring is not None
+        assert wiring.coordinating is not None
+        coordinator = wiring.coordinating.coordinator
+        return str(eventually(lambda: coordinator.refused))
 
     def stop(self) -> None:
         self.environment.stop_timeout = 0

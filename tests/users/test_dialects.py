@@ -17,14 +17,14 @@ from tests.stream_bytes import (
     chat_events,
     delta,
     event,
-    framed,
     head,
     reply,
+    split_everywhere,
     stream,
     usage,
 )
 from tests.users.rig import Rig
-from tests.wire_server import CLOSE, Wire, bytewise, pause, send
+from tests.wire_server import CLOSE, Wire, pause, send
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "real" / "raw_sse"
 
@@ -191,13 +191,7 @@ TRICKY = ["naïve ", "日本語 ", "👩‍👩‍👧 ", "\u2028", "tab\there"]
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
 def test_text_split_at_every_byte_is_whole_again(rig: Rig, wire: Wire, framing: str, end: bytes) -> None:
     body = b"".join(part.replace(b"\n", end) for part in chat_events(*TRICKY))
-    if framing == CHUNKED:  # every byte a chunk of HTTP's framing too
-        writes = framed([bytes([byte]) for byte in body])
-        script = [send(writes[0]), *(send(b"".join(writes[i : i + 7])) for i in range(1, len(writes), 7))]
-    else:
-        half = len(body) // 2
-        script = [send(head(framing)), bytewise(body[:half]), pause(0.01), bytewise(body[half:]), CLOSE]
-    answer = rig.ask(wire.serve(script).url)
+    answer = rig.ask(wire.serve(split_everywhere(body, framing)).url)
     assert (answer.record.error_code, answer.text) == (None, "".join(TRICKY))
     assert answer.record.chunks == len(TRICKY)
 

@@ -10,9 +10,20 @@ import pytest
 
 from llm_users import Prompt
 from llm_users.users.llm import Answer
-from tests.stream_bytes import CHUNKED, DONE, FRAMINGS, UNTIL_CLOSE, chunk, event, framed, head, reply, stream
+from tests.stream_bytes import (
+    CHUNKED,
+    DONE,
+    FRAMINGS,
+    UNTIL_CLOSE,
+    chunk,
+    event,
+    head,
+    reply,
+    split_everywhere,
+    stream,
+)
 from tests.users.rig import Rig, at
-from tests.wire_server import CLOSE, RESET, Wire, bytewise, pause, send
+from tests.wire_server import CLOSE, RESET, Wire, pause, send
 
 MakeRig = Callable[..., Rig]
 NS = 1_000_000_000
@@ -153,13 +164,7 @@ TRICKY = ["naïve ", "日本語 ", "👩‍👩‍👧 ", "tab\there", "line\nbr
 def test_text_split_at_every_byte_is_whole_again(rig: Rig, wire: Wire, framing: str, end: bytes) -> None:
     parts = [CREATED, *map(text, TRICKY), ended(output=5)]
     body = b"".join(part.replace(b"\n", end) for part in parts)
-    if framing == CHUNKED:
-        writes = framed([bytes([byte]) for byte in body])
-        script = [send(writes[0]), *(send(b"".join(writes[i : i + 7])) for i in range(1, len(writes), 7))]
-    else:
-        half = len(body) // 2
-        script = [send(head(framing)), bytewise(body[:half]), pause(0.01), bytewise(body[half:]), CLOSE]
-    answer = ask(rig, wire.serve(script).url)
+    answer = ask(rig, wire.serve(split_everywhere(body, framing)).url)
     assert (answer.record.error_code, answer.text, answer.record.chunks) == (None, "".join(TRICKY), 5)
 
 
