@@ -19,8 +19,8 @@ from locust.runners import MasterRunner, WorkerRunner
 from llm_users import endpoint, secrets
 from llm_users import options as option_table
 from llm_users.collect.files import check_prefix
-from llm_users.load.coordinator_role import CoordinatorRole
-from llm_users.load.process_role import ProcessRole
+from llm_users.wiring.coordinator_role import CoordinatorRole
+from llm_users.wiring.process_role import ProcessRole
 
 
 def register(events: Any) -> None:

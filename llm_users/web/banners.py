@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llm_users.collect.health import OK, SATURATED, advice, reasons, verdict
-from llm_users.load.coordinator import Coordinator
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.secrets import redact
+from llm_users.web.course import Course
 
 _MOST_NAMES = 32  # of models: whoever makes up one per request gets the first few
 _MOST_NOTES = 20
@@ -36,7 +36,7 @@ class Seen:
                 names.add(name)
 
 
-def banners(coordinator: Coordinator, seen: Seen, client: StageRecord | None) -> list[dict[str, str]]:
+def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list[dict[str, str]]:
     """The banners, the worst first; ``client`` says how the load processes are now."""
     writer = coordinator.writer
     found: list[tuple[str, str]] = []

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from flask import Response, request
 
-from llm_users.load.coordinator import Coordinator
+from llm_users.web.course import Course
 from llm_users.web.downloads import Downloads
 from llm_users.web.form import keep_edits, unmasked
 from llm_users.web.html_section import with_section
@@ -20,7 +20,7 @@ class LiveTab:
     """What of the tab lives in a process: the state of the run, its routes, its downloads."""
 
     def __init__(
-        self, environment: Any, coordinator: Coordinator, objectives: Callable[[str], list[dict[str, Any]]]
+        self, environment: Any, coordinator: Course, objectives: Callable[[str], list[dict[str, Any]]]
     ) -> None:
         runner = environment.runner
         around = Surroundings(
@@ -77,7 +77,7 @@ def base_path(web_ui: Any) -> str:
     return (prefix or "").rstrip("/")
 
 
-def install(environment: Any, coordinator: Coordinator, objectives: Callable[[str], list[dict[str, Any]]]) -> LiveTab:
+def install(environment: Any, coordinator: Course, objectives: Callable[[str], list[dict[str, Any]]]) -> LiveTab:
     """Give the environment's web interface the LLM tab; call before it serves its first page."""
     tab = LiveTab(environment, coordinator, objectives)
     if importlib.util.find_spec("llm_users.web.page") is not None:

@@ -15,11 +15,11 @@ from typing import Any
 import gevent
 
 from llm_users.collect.live_message import BadBeat, beat_from
-from llm_users.load.coordinator import Coordinator
 from llm_users.record import THROTTLED, RequestRecord
 from llm_users.secrets import redact
 from llm_users.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP
 from llm_users.web.banners import Seen, banners
+from llm_users.web.course import Course
 from llm_users.web.follower import Follower
 from llm_users.web.history import History
 from llm_users.web.stage_series import StageSeries
@@ -69,7 +69,7 @@ class LiveState:
     _measuring: tuple[int, float] | None  # stage, since when
     _seen: Seen
 
-    def __init__(self, coordinator: Coordinator, surroundings: Surroundings) -> None:
+    def __init__(self, coordinator: Course, surroundings: Surroundings) -> None:
         self.coordinator = coordinator
         self._around = surroundings
         self.follower = Follower()

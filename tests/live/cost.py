@@ -84,10 +84,10 @@ def measure(seconds: float) -> dict[str, float]:
 
     from llm_users.collect.writer import start_writing
     from llm_users.load.coordinator import Coordinator
-    from llm_users.load.run_report import objectives_of
     from llm_users.options import Options
     from llm_users.web import routes
     from llm_users.web.history import MOST_SAMPLES
+    from llm_users.wiring.run_report import objectives_of
 
     with tempfile.TemporaryDirectory() as folder:
         prefix = str(Path(folder) / "run")

@@ -23,16 +23,17 @@ from llm_users import endpoint
 from llm_users import options as option_table
 from llm_users.collect.sender import REPORT_KEY
 from llm_users.collect.writer import RunWriter, start_writing
-from llm_users.load import messages, run_report
+from llm_users.load import messages
 from llm_users.load.checked import Gatekeeper
 from llm_users.load.coordinator import Coordinator
-from llm_users.load.crowd import Crowd
-from llm_users.load.process_role import listener
 from llm_users.load.shape import SweepShape
 from llm_users.options import OptionError, Options
 from llm_users.prompts import load_tokenizer
 from llm_users.record import RequestRecord
 from llm_users.secrets import redact
+from llm_users.wiring import run_report
+from llm_users.wiring.crowd import Crowd
+from llm_users.wiring.process_role import listener
 
 logger = logging.getLogger(__name__)
 
