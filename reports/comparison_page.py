@@ -5,9 +5,9 @@ from __future__ import annotations
 from reports.charts.figures import Figures, figures
 from reports.comparison import Comparison
 from reports.comparison_md import comparison_text
+from reports.html_document import document, top
 from reports.html_elements import joined, section
 from reports.html_markdown import as_html
-from reports.html_page import document, top
 from reports.html_sections import curve_section, distribution_section, timeline_section
 from reports.plots import curves_of, distributions_of, image_files, with_data
 from reports.sizing import stage_points

@@ -1,22 +1,16 @@
 """``report.html``: the whole report in one file that needs no network.
 
 The tables are plain HTML and work by themselves; the script draws the figures.
-
-The page forbids itself every request and every script but its own by a content security policy, so that a message from
-a server could do nothing even if it were not escaped.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from reports.charts.assets import REPORT_SCRIPTS, REPORT_STYLES, asset
-from reports.charts.figures import Figures, as_json, figures
+from reports.charts.figures import figures
 from reports.gaps import gaps_of, name_of, note_of, table_of
-from reports.html_elements import Markup, element, escaped, joined, listed, section, table
+from reports.html_document import document, top
+from reports.html_elements import Markup, element, joined, listed, section, table
 from reports.html_markdown import as_html
 from reports.html_outcomes import errors_section, excluded_section, figures_section
 from reports.html_sections import curve_section, distribution_section, input_section, model_section, timeline_section
@@ -28,7 +22,6 @@ if TYPE_CHECKING:
     from reports.report import Content
 
 FILE_NAME = "report.html"
-_UNSCRIPTED = "Figures are drawn by a script, which does not run here. All tables are complete without it."
 _PARTS = {
     "decisions": "Decisions",
     "tables": "Tables",
@@ -77,50 +70,9 @@ def page(content: Content) -> str:
     return document(title, body, made)
 
 
-def document(title: str, body: Markup, made: Figures) -> str:
-    """A page of its own with these figures: it forbids itself every request and every script but this one."""
-    script = "\n".join(asset(name) for name in REPORT_SCRIPTS)
-    style = "\n".join(asset(name) for name in REPORT_STYLES)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escaped(title)}</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body class="llm">
-<main class="page">
-{body}
-</main>
-<script type="application/json" id="llm-data">{as_json(made)}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
 def _models(content: Content) -> str:
     models = sorted({group.model for group in content.groups if group.model})
     return (", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")) or "-"
-
-
-def top(title: str, parts: Mapping[str, str]) -> Markup:
-    """The head of a page: its title, buttons, and links to its sections."""
-    buttons = Markup(
-        '<div><button type="button" id="theme">Dark</button> <button type="button" id="print">Print</button></div>'
-    )
-    links = (element("a", name_of_part, href=f"#{name}") for name, name_of_part in parts.items())
-    return joined(
-        [
-            element("div", joined([element("h1", title), buttons]), class_="top"),
-            element("nav", listed(links, class_=""), aria_label="Sections"),
-            element("p", _UNSCRIPTED, id="unscripted"),
-        ]
-    )
 
 
 def _decisions(content: Content) -> Markup:
@@ -153,11 +105,3 @@ def gaps_table(content: Content) -> Markup:
     found = gaps_of(content.groups)
     title = f"{name_of(found).capitalize()} gaps"
     return section("gaps", title, table(title, header, lines, id_="gaps-table"), element("p", note_of(found)))
-
-
-def _policy(script: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )

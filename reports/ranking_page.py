@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from reports.charts.assets import REPORT_STYLES, asset
+from reports.html_document import document
 from reports.html_elements import Markup, element, escaped, joined, listed, section, table
 from reports.llmperf_tables import Table, rounded
 from reports.plots_bars import Bar, bars
@@ -17,7 +17,6 @@ from reports.report_md import markdown
 MD_NAME, PAGE_NAME = "leaderboard.md", "leaderboard.html"
 _TITLE = "LLM leaderboard"
 _NOTE = "Bars: medians. Lines: from the 25th to the 75th percentile of the requests."
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def leaderboard_files(tables: Sequence[Table], plots: str | None = None) -> dict[str, str | bytes]:
@@ -52,25 +51,7 @@ def chart(each: Table) -> list[Mark]:
 def leaderboard_page(tables: Sequence[Table]) -> str:
     """The page as text: it needs neither network nor script."""
     body = joined([element("h1", _TITLE), *(_section(place, each) for place, each in enumerate(tables))])
-    style = "\n".join(asset(name) for name in REPORT_STYLES)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escaped(_TITLE)}</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body class="llm">
-<main class="page">
-{body}
-</main>
-</body>
-</html>
-"""
+    return document(_TITLE, body)
 
 
 def _section(place: int, each: Table) -> Markup:
