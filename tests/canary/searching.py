@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -170,3 +171,13 @@ def wait_for(condition: object, within_s: float = 25.0) -> None:
             pass
         assert time.monotonic() < limit, "it never came true"
         time.sleep(0.2)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, and make it."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

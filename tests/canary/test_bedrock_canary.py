@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from tests.canary.searching import (
     Search,
     Surroundings,
     checked,
+    end,
     fetched,
     wait_for,
 )
@@ -185,12 +185,7 @@ def test_web_interface(search: Search, wire: Wire, bedrock: Surroundings) -> Non
             assert b"AWS refuses ['[redacted]" in fetched(f"{root}/exceptions").replace(b"&#39;", b"'")
             search.look(f"{run}: answer to /stop", fetched(f"{root}/stop"))
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
     search.look_into(run, bedrock.folder)
     found = search.verdict()
     assert not found, found

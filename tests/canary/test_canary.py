@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from tests.canary.searching import (
     Search,
     Surroundings,
     checked,
+    end,
     fetched,
     quote,
     spellings,
@@ -173,12 +173,7 @@ def test_web_interface(search: Search, echo: Echo, surroundings: Surroundings, p
             search.look(f"{run}: answer to /stop", fetched(f"{root}/stop"))
             search.look(f"{run}: page / after the stop", fetched(f"{root}/"))
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
     search.look_into(run, surroundings.folder)
     assert not search.verdict()
 

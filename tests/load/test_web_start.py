@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 import urllib.parse
 import urllib.request
@@ -12,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from llm_users.simulator.launch import Simulator
-from tests.load.conftest import Locust
+from llm_users.simulator.launch import Simulator, launch
+from tests.load.conftest import Locust, Running
+from tests.load.test_distributed import free_port, ports
 
 
 class Web:
@@ -65,17 +65,20 @@ def _await(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> N
     raise AssertionError(f"{what} did not happen within {timeout_s} s")
 
 
-@pytest.mark.parametrize("processes", [0, 2])
-def test_two_sweeps_from_the_form_leave_two_sets_of_files(locust: Locust, simulator: Simulator, processes: int) -> None:
-    with socket.socket() as probe, socket.socket() as other:
-        probe.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        port, rpc = probe.getsockname()[1], str(other.getsockname()[1])
-    more = ("--processes", str(processes), "--master-bind-port", rpc, "--master-port", rpc) if processes else ()
-    running = locust.start("--web-port", str(port), "--web-host", "127.0.0.1", *more, headless=False)
-    web = Web(port)
+def _opened(locust: Locust, processes: int) -> tuple[Running, Web]:
+    """Locust with its web interface, as many workers as asked for ready."""
+    port = free_port()
+    more = ("--processes", str(processes), *ports()) if processes else ()
+    running = locust.start("--web-port", port, "--web-host", "127.0.0.1", *more, headless=False)
+    web = Web(int(port))
     _await(lambda: web.state() == "ready", "the web interface")
     web.await_workers(processes)
+    return running, web
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_two_sweeps_from_the_form_leave_two_sets_of_files(locust: Locust, simulator: Simulator, processes: int) -> None:
+    running, web = _opened(locust, processes)
     form = {"user_count": "1", "spawn_rate": "1", "host": simulator.url, "llm_requests": "4"}
     assert web.post("/swarm", **form, llm_sweep="1,2")["success"]
     _await(lambda: len(running.finished_rows("stages")) == 2 and web.state() in ("stopped", "ready"), "the first sweep")
@@ -96,4 +99,29 @@ def test_two_sweeps_from_the_form_leave_two_sets_of_files(locust: Locust, simula
     done = running.finish(30)
     rows = done.rows()
     assert sum(done.manifest["counts"]["sent"].values()) == len(rows)
+    assert "Traceback" not in done.err, done.err
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_users_that_are_taken_away_in_the_middle_finish_their_requests(locust: Locust, processes: int) -> None:
+    with launch("ttft=100ms,itl=10ms,tokens=40", max_seconds=90) as simulator:
+        running, web = _opened(locust, processes)
+        form = {"spawn_rate": "10", "host": simulator.url, "llm_requests": "100000"}
+        assert web.post("/swarm", **form, user_count="6")["success"]
+        _await(lambda: web.get("/stats/requests")["user_count"] == 6, "six users")
+        _await(lambda: len(running.finished_rows("requests")) > 12, "two rounds of requests")
+        assert web.post("/swarm", **form, user_count="2")["success"]
+        _await(lambda: web.get("/stats/requests")["user_count"] == 2, "two users")
+        before = len(running.finished_rows("requests"))
+        _await(lambda: len(running.finished_rows("requests")) > before + 6, "requests of those that are left")
+        web.post("/stop")
+        _await(lambda: web.state() in ("stopped", "ready"), "stopping")
+        time.sleep(0.5)  # the last answer must be out: the signal would be raised in the middle of sending it
+        running.interrupt()
+        done = running.finish(30)
+        served = simulator.stop()
+    rows = done.rows()
+    assert served["aborted"] == 0
+    assert {row["error_code"] for row in rows} == {""}
+    assert len(rows) == served["completed"] == sum(done.manifest["counts"]["sent"].values())
     assert "Traceback" not in done.err, done.err
