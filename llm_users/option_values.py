@@ -11,12 +11,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from llm_users.arrivals import ArrivalLaw
 from llm_users.prices import PriceError, Prices
 from llm_users.prompts import HUB, LengthLaw, parse_hub_name, split_name
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$")
 _LONGEST_S, _MOST_DIGITS = 366 * 86400.0, 15
 _SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+
+
+_HIGHEST_RATE = 1e6
 
 
 class OptionError(ValueError):
@@ -43,6 +47,25 @@ def sweep(text: str) -> tuple[int, ...]:
     if not levels or min(levels) < 1:
         raise OptionError(f"{text!r} is not a list of concurrencies; write for example 1,2,4,8")
     return levels
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Requests per second of the stages of an open loop, from ``5,10,20``."""
+    try:
+        levels = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        levels = ()
+    if not levels or not all(0 < level <= _HIGHEST_RATE for level in levels):
+        raise OptionError(f"{text[:80]!r} is not a list of rates in requests/s; write for example 5,10,20")
+    return levels
+
+
+def arrivals(text: str) -> ArrivalLaw:
+    """The law that arrivals of an open loop follow."""
+    try:
+        return ArrivalLaw.parse(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
 
 
 def positive(text: str) -> int:

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_users.arrivals import ArrivalLaw
 from llm_users.option_values import (
     OptionError,
     amount,
+    arrivals,
     duration_s,
     header_from_environment,
     invoke_format,
@@ -23,6 +25,7 @@ from llm_users.option_values import (
     pair,
     positive,
     prompts_file,
+    rates,
     ratio,
     stage_to_judge,
     sweep,
@@ -46,6 +49,7 @@ __all__ = [
 
 APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
 TRANSPORTS = ("fast", "sdk")
+OVERFLOWS = ("wait", "drop")
 DEFAULT_REQUESTS = 100
 
 
@@ -69,6 +73,16 @@ _OPTIONS = (
     _Option("--llm-model", "Model to ask. Default: the only one that the server lists", "NAME"),
     _Option("--llm-api", "API to call. Default: what the locustfile says", choices=APIS),
     _Option("--llm-sweep", "Concurrency of each stage, for example 1,2,4,8", "LIST", check=sweep),
+    _Option("--llm-rate", "Open loop: requests per second of each stage, for example 5,10,20", "LIST", check=rates),
+    _Option("--llm-arrivals", "Law of the gaps between requests: constant, poisson or gamma:CV", "LAW", "poisson",
+            arrivals),
+    _Option("--llm-max-in-flight", "Open loop: at most so many requests at a time, over all workers", "N",
+            check=positive),
+    _Option("--llm-overflow", "What becomes of a request above --llm-max-in-flight: it waits for its turn, and the "
+            "wait counts, or it is dropped and its row says so", default="wait", choices=OVERFLOWS),
+    _Option("--llm-find", "Search the highest load that meets these objectives: ttft_p95<0.5,tpot_p95<0.05. "
+            "--llm-sweep LOW,HIGH or --llm-rate LOW,HIGH says where", "EXPR"),
+    _Option("--llm-find-stages", "Stages that the search may take", "N", "12", positive),
     _Option("--llm-requests", "Measured requests per stage, over all workers (100 in a sweep)", "N", check=positive),
     _Option("--llm-stage-time", "Measure each stage for this time (or until N requests, whichever comes first)", "TIME",
             check=duration_s),
@@ -166,6 +180,12 @@ class Options:
     model: str | None = None
     api: str | None = None
     sweep: tuple[int, ...] = ()
+    rates: tuple[float, ...] = ()
+    arrivals: ArrivalLaw = field(default_factory=ArrivalLaw)
+    max_in_flight: int | None = None
+    overflow: str = "wait"
+    find: str | None = None
+    find_stages: int = 12
     requests: int | None = None
     stage_s: float | None = None
     warmup_requests: int = 1
@@ -228,11 +248,18 @@ class Options:
         )
         if options.prompt is not None and options.prompts is not None:
             raise OptionError("--llm-prompt and --llm-prompts exclude each other; give one of them")
+        if options.rates and options.sweep:
+            raise OptionError("--llm-rate and --llm-sweep exclude each other: a stage has its rate or its users")
         if options.images is not None and options.api == "completions":
             raise OptionError("--llm-images: legacy completions take nothing but text; leave out --llm-api completions")
         if options.budget is not None and options.prices is None:
             raise OptionError("--llm-budget needs to know prices: give them with --llm-prices FILE")
         return options
+
+    @property
+    def staged(self) -> bool:
+        """True when stages decide about users, and not Locust's own options."""
+        return bool(self.sweep or self.rates or self.find)
 
     @property
     def stage_requests(self) -> int | None:
@@ -246,6 +273,12 @@ _FIELDS = {
     "model": "llm_model",
     "api": "llm_api",
     "sweep": "llm_sweep",
+    "rates": "llm_rate",
+    "arrivals": "llm_arrivals",
+    "max_in_flight": "llm_max_in_flight",
+    "overflow": "llm_overflow",
+    "find": "llm_find",
+    "find_stages": "llm_find_stages",
     "requests": "llm_requests",
     "stage_s": "llm_stage_time",
     "ramp_s": "llm_ramp",

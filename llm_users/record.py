@@ -56,7 +56,7 @@ class RequestRecord:
     phase_end: str = _column("", "the stage's phase when the request ended", str, "")
     measured: int = _column("0/1", "1 when the request counts in the stage's statistics", int, 0)
     window_tokens: float | None = _column("tokens", "its output tokens that arrived inside the MEASURE window")
-    concurrency: int = _column("users", "target number of users of the stage", int, 0)
+    concurrency: int = _column("users", "target number of users of the stage; 0 in an open loop", int, 0)
     started_at: float | None = _column("unix s", "wall clock of t0 (of the start of connecting when that failed)")
     queue_s: float | None = _column("s", "intended send time to t0")
     connect_s: float | None = _column("s", "DNS + TCP + TLS before t0; 0 on a reused connection")
@@ -104,6 +104,10 @@ class RequestRecord:
     answer_match: int | None = _column("0/1", "1 when a checked answer is right (numbers: by LLMPerf's rule)", int)
     answer_strict_match: int | None = _column("0/1", "1 when it is right by the stricter rule too", int)
     answer_excerpt: str | None = _column("", "how a checked answer begins: 200 characters, secrets taken out", str)
+    rate_per_s: float | None = _column("requests/s", "target rate of the stage in an open loop; its concurrency is 0")
+    held_s: float | None = _column("s", "of queue_s, the wait for a place among --llm-max-in-flight")
+    corrected_ttft_s: float | None = _column("s", "open loop: c1 - intended send time, so that no delay is omitted")
+    corrected_end_to_end_latency_s: float | None = _column("s", "open loop: end of stream - intended send time")
 
     def row(self) -> list[Any]:
         """The values in the order of ``REQUEST_COLUMNS``: the packed form that travels between processes."""
@@ -125,7 +129,7 @@ class StageRecord:
     """One stage of a run, over all load processes."""
 
     stage: int = _column("", "number of the stage, from 1", int, 0)
-    concurrency: int = _column("users", "target number of users", int, 0)
+    concurrency: int = _column("users", "target number of users; 0 in an open loop", int, 0)
     measure_started_at: float | None = _column("unix s", "master's wall clock at the start of MEASURE")
     measure_s: float | None = _column("s", "length of the MEASURE window (user-weighted mean over the workers)")
     requests_started: int = _column("count", "requests started in the stage, in any phase", int, 0)
@@ -147,6 +151,9 @@ class StageRecord:
     tokens_per_chunk: float | None = _column("tokens", "output tokens per content chunk")
     stamp_source: str | None = _column("", "kernel, user or mixed", str)
     health: str | None = _column("", "ok, strained or saturated: was the client itself the limit?", str)
+    rate_per_s: float | None = _column("requests/s", "target rate in an open loop; its concurrency is 0")
+    requests_held: int = _column("count", "measured requests that waited for a place among --llm-max-in-flight", int, 0)
+    requests_dropped: int = _column("count", "measured requests that found no place and were dropped", int, 0)
 
 
 def columns_of(record_type: type) -> tuple[Column, ...]:

@@ -20,11 +20,12 @@ from llm_users.collect.stages import describe, progress, totals_from
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.crew import Crew
+from llm_users.load.levels import FixedLevels, Level, Levels, listed_levels
 from llm_users.load.roster import Roster, Worker
 from llm_users.load.spending import Spending
 from llm_users.options import Options
 from llm_users.plan import StagePlan
-from llm_users.record import RequestRecord
+from llm_users.record import RequestRecord, StageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +59,13 @@ class Coordinator:
         self.stop_run: Callable[[], None] = lambda: None
         self.ended_by_itself = False
         self.before_stage: Callable[[], None] = lambda: None
+        self.make_levels: Callable[[Options], Levels] = listed_levels
         self._crew: Crew | None = None
         self._spread = 0  # changes of the crew before the present stage
         self._watching: gevent.Greenlet[[], None] | None = None
         self._plan: StagePlan | None = None
-        self._levels: tuple[int, ...] = ()
+        self._levels: Levels = FixedLevels(())
+        self._last: StageRecord | None = None
         self._gone = False  # the stage's users were let go
         self._stage_ended = False  # before its time
         self._prepared_at = 0.0
@@ -82,9 +85,11 @@ class Coordinator:
             return
         self.options = options
         clients = self._clients()
-        self._levels = options.sweep
+        self._levels = self.make_levels(options)
+        self._last = None
+        first = self._levels.next(None)
         self._spending = Spending(options, distributed=clients != [None], reserves_quota=self.reserves_quota)
-        self.refused = self._spending.plan(1, self._levels[0] if self._levels else users, free=not self._levels)
+        self.refused = self._spending.plan(1, first.users if first else users, free=first is None)
         if self.refused:
             logger.error("the run is refused: %s", self.refused)
             return
@@ -97,10 +102,7 @@ class Coordinator:
         self._deadline = time.monotonic() + run_s if run_s else None
         rows_at_once = options.budget is not None or options.offsets  # these need the rows as they come
         self._crew = Crew(self._send, self.writer, clients, live=self.watch is not None, rows_at_once=rows_at_once)
-        if self._levels:
-            self._announce(1, self._levels[0], free=False)
-        else:
-            self._announce(1, users, free=True)
+        self._announce(1, first or Level(users), free=first is None)
         if self._crew.distributed:
             self._watching = gevent.spawn(self._look_after)
 
@@ -125,16 +127,16 @@ class Coordinator:
                 self._go()
         if self.roster.all_done:
             self._close_stage()
-            if self._ending is not None or plan.stage >= len(self._levels):
+            level = self._levels.next(self._last) if self._ending is None else None
+            if level is None:
                 self.ended_by_itself = True
                 return None
-            concurrency = self._levels[plan.stage]
-            too_dear = self._spending.plan(plan.stage + 1, concurrency, free=False)
+            too_dear = self._spending.plan(plan.stage + 1, level.users, free=False)
             if too_dear:
                 self._end_for_budget(too_dear)
                 self.ended_by_itself = True
                 return None
-            self._announce(plan.stage + 1, concurrency, free=False)
+            self._announce(plan.stage + 1, level, free=False)
         return self._wanted()
 
     def _wanted(self) -> tuple[int, float]:
@@ -255,7 +257,7 @@ class Coordinator:
     @property
     def stages(self) -> int:
         """How many stages the run has."""
-        return max(1, len(self._levels))
+        return self._levels.count
 
     @property
     def worker_names(self) -> dict[int, str]:
@@ -324,13 +326,13 @@ class Coordinator:
     def _gathering(self) -> bool:
         return self._plan is not None and not self._plan.free and not self._gone
 
-    def _announce(self, stage: int, concurrency: int, *, free: bool) -> None:
+    def _announce(self, stage: int, level: Level, *, free: bool) -> None:
         assert self._crew is not None
         self.before_stage()
         self._gone = self._stage_ended = False
         self._prepared_at = time.monotonic()
         self._spread = self._crew.changes
-        self._plan = self._crew.plan_of(self.options, stage, concurrency, free=free)
+        self._plan = self._crew.plan_of(self.options, stage, level, free=free)
         self._crew.announce(self._plan)
 
     def _go(self) -> None:
@@ -339,7 +341,7 @@ class Coordinator:
         assert self._crew is not None
         self._gone = True
         how_many = f"{plan.requests} requests" if plan.requests is not None else f"{plan.measure_s:g} s"
-        logger.info("stage %d of %d: %d users, %s", plan.stage, len(self._levels), plan.concurrency, how_many)
+        logger.info("stage %d of %d: %d users, %s", plan.stage, self.stages, plan.concurrency, how_many)
         self._told_at = time.monotonic()
         self._crew.let_go(plan)
 
@@ -362,7 +364,7 @@ class Coordinator:
         self._closed_stage = plan.stage
         self._crew.recover()
         totals = [worker.totals for worker in self.roster if worker.totals is not None]
-        record = writer.finish_stage(plan.stage, plan.concurrency, totals)
+        record = self._last = writer.finish_stage(plan.stage, plan.concurrency, totals)
         logger.info("%s", describe(record))
         if record.health != OK:
             logger.warning("%s", complaint(record, len(self.roster)))
@@ -396,4 +398,4 @@ class Coordinator:
         if plan is None or writer is None or not self._gone or time.monotonic() - self._told_at < _PROGRESS_S:
             return
         self._told_at = time.monotonic()
-        logger.info("%s", progress(plan, len(self._levels), writer.book.counts(plan.stage)))
+        logger.info("%s", progress(plan, self.stages, writer.book.counts(plan.stage)))

@@ -15,6 +15,7 @@ from typing import Any
 from llm_users.collect.spool import clear_folder, mark_folder
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
+from llm_users.load.levels import Level
 from llm_users.load.quotas import share, split
 from llm_users.load.roster import Roster, Worker
 from llm_users.options import Options
@@ -87,11 +88,11 @@ class Crew:
 
     # Stages.
 
-    def plan_of(self, options: Options, stage: int, concurrency: int, *, free: bool) -> StagePlan:
+    def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
         return StagePlan(
             stage=stage,
-            concurrency=concurrency,
+            concurrency=level.users,
             workers=max(1, len(self.roster.present)),
             ramp_s=options.ramp_s,
             warmup_requests=options.warmup_requests,

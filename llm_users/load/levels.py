@@ -1,0 +1,59 @@
+"""What a run's stages are, one after the other: fixed beforehand, or decided by what the stages before them gave.
+
+Knows what a stage is asked for; nothing of how it is run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from llm_users.options import Options
+from llm_users.record import StageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The load of one stage: so many users in a closed loop, or so many requests per second in an open one."""
+
+    users: int = 0
+    rate_per_s: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.users} users" if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
+
+
+class Levels(Protocol):
+    """Asked once before every stage."""
+
+    @property
+    def count(self) -> int:
+        """How many stages the run has, as far as is known."""
+
+    def next(self, last: StageRecord | None) -> Level | None:
+        """The level of the next stage, once ``last`` is over (None: of the first one). None: the run is over."""
+
+
+class FixedLevels:
+    """Those of a list."""
+
+    def __init__(self, levels: tuple[Level, ...]) -> None:
+        self._levels = levels
+        self._given = 0
+
+    @property
+    def count(self) -> int:
+        return max(1, len(self._levels))
+
+    def next(self, last: StageRecord | None) -> Level | None:  # noqa: ARG002 - what was before changes nothing
+        if self._given == len(self._levels):
+            return None
+        self._given += 1
+        return self._levels[self._given - 1]
+
+
+def listed_levels(options: Options) -> Levels:
+    """The stages that the options list: rates, else concurrencies; none when Locust's own users are the load."""
+    if options.rates:
+        return FixedLevels(tuple(Level(rate_per_s=rate) for rate in options.rates))
+    return FixedLevels(tuple(Level(users) for users in options.sweep))
