@@ -50,6 +50,8 @@ __all__ = [
 APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
 TRANSPORTS = ("fast", "sdk")
 OVERFLOWS = ("wait", "drop")
+STAGING = ("llm_sweep", "llm_rate", "llm_find")
+"""Options, as the web form calls them, that make a run one of stages."""
 DEFAULT_REQUESTS = 100
 
 
@@ -250,11 +252,22 @@ class Options:
             raise OptionError("--llm-prompt and --llm-prompts exclude each other; give one of them")
         if options.rates and options.sweep:
             raise OptionError("--llm-rate and --llm-sweep exclude each other: a stage has its rate or its users")
+        if options.rates and options.budget is not None and options.max_in_flight is None:
+            raise OptionError(
+                "--llm-budget needs --llm-max-in-flight in an open loop: else nobody knows what is on its way"
+            )
+        if options.max_in_flight is not None and not options.rates:
+            raise OptionError("--llm-max-in-flight is for an open loop; give its rate with --llm-rate")
         if options.images is not None and options.api == "completions":
             raise OptionError("--llm-images: legacy completions take nothing but text; leave out --llm-api completions")
         if options.budget is not None and options.prices is None:
             raise OptionError("--llm-budget needs to know prices: give them with --llm-prices FILE")
         return options
+
+    @property
+    def open_loop(self) -> bool:
+        """True when requests start on a schedule, whether or not answers have come."""
+        return bool(self.rates)
 
     @property
     def staged(self) -> bool:

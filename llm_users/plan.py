@@ -26,6 +26,12 @@ class StagePlan:
     """True without a sweep: users come and go as Locust says, nothing is held back."""
     free_quota: int | None = None
     """Measured requests of this worker in a free stage; None: no limit."""
+    place: int = 0
+    """This worker's place among those of the stage, from 0; ``worker`` is its rank in the run."""
+    rate_per_s: float | None = None
+    """Requests per second over all workers in an open loop, whose ``concurrency`` is one dispatcher per worker."""
+    max_in_flight: int | None = None
+    """Requests that this worker may have in flight at a time in an open loop; None: as many as arrive."""
 
 
 @dataclass(slots=True)

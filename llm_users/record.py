@@ -109,6 +109,15 @@ class RequestRecord:
     corrected_ttft_s: float | None = _column("s", "open loop: c1 - intended send time, so that no delay is omitted")
     corrected_end_to_end_latency_s: float | None = _column("s", "open loop: end of stream - intended send time")
 
+    def correct_for_omission(self) -> None:
+        """Latencies from when the request was meant to be sent: an open loop that falls behind omits nothing."""
+        if self.queue_s is None:
+            return
+        if self.ttft_s is not None:
+            self.corrected_ttft_s = self.queue_s + self.ttft_s
+        if self.end_to_end_latency_s is not None:
+            self.corrected_end_to_end_latency_s = self.queue_s + self.end_to_end_latency_s
+
     def row(self) -> list[Any]:
         """The values in the order of ``REQUEST_COLUMNS``: the packed form that travels between processes."""
         return [getattr(self, name) for name in _REQUEST_NAMES]
@@ -145,7 +154,7 @@ class StageRecord:
     client_cpu_s: float | None = _column("s", "CPU of all load processes inside the MEASURE window")
     client_cpu_share_max: float | None = _column("share", "largest CPU share of one load process in the window")
     lag_p99_s: float | None = _column("s", "99th percentile of how late a short sleep woke up, worst process")
-    queue_p99_s: float | None = _column("s", "99th percentile of queue_s over the measured requests")
+    queue_p99_s: float | None = _column("s", "99th percentile of queue_s, held_s left out, over the measured requests")
     forced_start_share: float | None = _column("share", "starts that did not get a quiet event loop within 20 ms")
     coalesced_share: float | None = _column("share", "content chunks that shared a read with an earlier one")
     tokens_per_chunk: float | None = _column("tokens", "output tokens per content chunk")

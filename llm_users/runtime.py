@@ -6,15 +6,17 @@ Made by the extension at the start of a test, found by users through their envir
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from llm_users.options import Options
+from llm_users.plan import StagePlan
 from llm_users.prompts import Prompt, Tokenizer
 from llm_users.record import RequestRecord
 from llm_users.stage import StageGate
+from llm_users.transport.alarm import Alarm
 from llm_users.transport.pool import Pool
 from llm_users.transport.starts import StartQueue
 
@@ -52,6 +54,12 @@ class Runtime:
     """How long the run will take, where that is known beforehand."""
     watch: Watch | None = None
     """Set when the run is watched live."""
+    alarm: Alarm | None = None
+    """Wakes requests of an open loop when they are due."""
+    arrivals: Callable[[StagePlan], Iterable[float]] = lambda _plan: ()
+    """This process's arrivals in a stage of an open loop, in seconds from the stage's origin."""
+    open_loop: Any = None
+    """The ``users.open_loop.OpenLoop`` of the process, once there is one."""
     first_prompt: int = 0
     prompt_step: int = 1
     """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step`` from there."""

@@ -15,6 +15,8 @@ from gevent.event import Event
 
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.quantile import DurationHistogram
+from llm_users.seat import Ticket, UserSeat
+from llm_users.window import MeasureWindow
 
 IDLE, RAMP, WARMUP, MEASURE, DRAIN = "idle", "ramp", "warmup", "measure", "drain"
 
@@ -27,87 +29,59 @@ GIVE_UP_AFTER = 20
 """A stage whose first so many requests all fail to connect is ended."""
 
 
-class Ticket:
-    """Permission to start one request. Handed out by ``StageGate.enter`` and given back to ``StageGate.leave``."""
-
-    __slots__ = ("intended_ns", "measured", "phase", "plan", "sequence")
-
-    def __init__(self, plan: StagePlan, phase: str, intended_ns: int, sequence: int) -> None:
-        self.plan = plan
-        self.phase = phase
-        self.measured = phase == MEASURE
-        self.intended_ns = intended_ns
-        self.sequence = sequence
-
-
-class UserSeat:
-    """What the gate remembers of one user."""
-
-    __slots__ = ("backoff_s", "due_ns", "released", "stage", "warmups_left")
-
-    def __init__(self) -> None:
-        self.stage = -1
-        self.warmups_left = 0
-        self.due_ns = 0  # when its next request is meant to start; 0: as soon as it comes
-        self.backoff_s = 0.0
-        self.released = Event()
-
-
 class StageGate:
     """Lets requests of this process through, phase by phase. One per load process."""
 
     def __init__(self) -> None:
         self.plan = StagePlan(stage=0, concurrency=0)
         self.phase = IDLE
-        self.totals = StageTotals(0, 0)
         self.on_finished: Callable[[StageTotals], None] = lambda totals: None
         self.on_ready: Callable[[int, int], None] = lambda stage, waiting: None
         self.counters: Callable[[], tuple[int, int]] = lambda: (0, 0)  # (starts, forced starts) so far
         self.on_start: Callable[[int, bool], None] = lambda stage, measured: None  # told before each request
         self.may_start: Callable[[], bool] = lambda: True  # False: wait for the coordinator's word
-        self.closed = False
-        self._quota: int | None = 0
-        self._measured_started = 0
-        self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
-        self._ended = 0
-        self._failed_to_connect = 0
         self._waiting: list[UserSeat] = []
         self._ended_early = False  # by the end of the time, or because it was told to
         self._sequence = 0
-        self._in_flight = 0
-        self._in_flight_mark_ns = 0
-        self._window: tuple[int, int | None] | None = None
+        self._unfinished = 0
+        self._window = MeasureWindow()
+        self._origin_ns = 0
+        self._border = Event()
         self._cpu_mark_s = 0.0
-        self._counter_marks = (0, 0)
-        self._lag = DurationHistogram()
-        self._gaps = DurationHistogram()
         self._timer: Any = None
+        self._begin_stage(self.plan)
 
     # What the coordinator says.
 
     def prepare(self, plan: StagePlan) -> None:
         """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp)."""
         self._cancel_timer()
-        self.plan = plan
-        self.totals = StageTotals(plan.stage, plan.worker)
-        self.closed = False
-        self._quota = plan.free_quota if plan.free else 0
-        self._measured_started = 0
-        self._warmups_left = 0
-        self._ended = self._failed_to_connect = 0
-        self._window = None
-        self._lag = DurationHistogram()
-        self._gaps = DurationHistogram()
-        self._counter_marks = self.counters()
+        self._begin_stage(plan)
         self.phase = RAMP
+        self._border.set()
         if plan.free:
             self._release_all()
         else:
             self.on_ready(plan.stage, len(self._waiting))
 
-    def go(self, quota: int | None) -> None:
-        """Start the stage: ``quota`` measured requests on this worker (None: until the time is over)."""
+    def _begin_stage(self, plan: StagePlan) -> None:
+        self.plan = plan
+        self.totals = StageTotals(plan.stage, plan.worker)
+        self.closed = False
+        self._quota = plan.free_quota if plan.free else 0
+        self._measured_started = self._ended = self._failed_to_connect = 0
+        self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
+        self._window.forget()
+        self._lag, self._gaps = DurationHistogram(), DurationHistogram()
+        self._counter_marks = self.counters()
+
+    def go(self, quota: int | None, origin_ns: int = 0) -> None:
+        """Start the stage: ``quota`` measured requests on this worker (None: until the time is over).
+
+        ``origin_ns``: the moment that the arrivals of an open loop are counted from; 0: now.
+        """
         plan = self.plan
+        self._origin_ns = origin_ns or time.monotonic_ns()
         self._quota = quota
         users = self._waiting
         self.totals.users = len(users)
@@ -125,7 +99,7 @@ class StageGate:
             offset = plan.worker % plan.workers / plan.workers
             seat.due_ns = now_ns + int(plan.ramp_s * (place + offset) / len(users) * _NS)
         if plan.warmup_s:
-            self._after(plan.warmup_s, self._begin_measure)
+            self._after(plan.warmup_s + max(0.0, (self._origin_ns - now_ns) / _NS), self._begin_measure)
         elif self.phase == MEASURE and quota is None:
             self._begin_measure()
         self._release_all()
@@ -160,6 +134,7 @@ class StageGate:
         self._cancel_timer()
         self._close_window()
         self.phase = DRAIN
+        self._border.set()
         self._finish_if_over()
 
     def close(self) -> None:
@@ -177,21 +152,13 @@ class StageGate:
             ticket = self._try_enter(seat)
             if ticket is not None:
                 return ticket
-            seat.released.clear()
-            self._waiting.append(seat)
-            try:
-                self._report_ready()
-                seat.released.wait()
-                wait_ns = seat.due_ns - time.monotonic_ns()
-                if wait_ns > 0:
-                    gevent.sleep(wait_ns / _NS)
-            finally:
-                self._waiting.remove(seat)
-                self._report_ready()
+            self._park(seat)
 
     def leave(self, ticket: Ticket, seat: UserSeat, error_code: str | None, error_message: str | None = None) -> None:
         """The request has ended, however it did."""
-        self._count(-1)
+        self._unfinished -= 1
+        if ticket.begun:
+            self._window.count(-1)
         if error_code is None:
             seat.backoff_s = 0.0
         else:
@@ -207,14 +174,7 @@ class StageGate:
 
     def window_share(self, stamps_ns: list[int]) -> int:
         """How many of these arrival stamps lie inside the MEASURE window, as far as it is known."""
-        if self._window is None:
-            return 0
-        start_ns, end_ns = self._window
-        if end_ns is None:
-            end_ns = time.monotonic_ns()
-        if stamps_ns and start_ns <= stamps_ns[0] and stamps_ns[-1] <= end_ns:
-            return len(stamps_ns)
-        return sum(start_ns <= stamp_ns <= end_ns for stamp_ns in stamps_ns)
+        return self._window.share(stamps_ns)
 
     def add_gap_counts(self, gaps_s: list[float]) -> None:
         """Add a measured request's chunk gaps to the stage's histogram."""
@@ -224,7 +184,7 @@ class StageGate:
 
     def add_lag(self, lag_s: float) -> None:
         """How late a short sleep woke up (the lag probe)."""
-        if self._window is not None and self._window[1] is None:
+        if self._window.is_open:
             self._lag.add(lag_s)
 
     @property
@@ -234,16 +194,74 @@ class StageGate:
 
     @property
     def in_flight(self) -> int:
-        return self._in_flight
+        """Requests that were sent, or are about to be, and have not ended."""
+        return self._window.in_flight
+
+    @property
+    def unfinished(self) -> int:
+        """The same and those that wait for a place among them."""
+        return self._unfinished
 
     @property
     def measured_s(self) -> float | None:
         """How long this process has been measuring in the stage, in seconds; None before and after."""
-        if self._window is None or self._window[1] is not None:
-            return None
-        return (time.monotonic_ns() - self._window[0]) / _NS
+        return self._window.open_s
+
+    # What the dispatcher of an open loop does besides entering.
+
+    @property
+    def origin_ns(self) -> int:
+        """The moment that the arrivals of the stage are counted from."""
+        return self._origin_ns
+
+    def await_stage(self, seat: UserSeat) -> StagePlan:
+        """Stand at the gate until a stage begins, and wants something started."""
+        while seat.stage != self.plan.stage or not self._takes_more():
+            self._park(seat)
+        return self.plan
+
+    def arrive(self, seat: UserSeat, due_ns: int) -> Ticket | None:
+        """A ticket for the request that is meant to be sent then; None when the stage takes no more."""
+        plan = self.plan
+        while self.plan is plan and self._takes_more():
+            seat.due_ns = due_ns
+            ticket = self._try_enter(seat)
+            if ticket is not None:
+                return ticket
+            seat.due_ns = 0
+            self._park(seat)
+        return None
+
+    def sleep_until(self, moment_ns: int) -> None:
+        """Until then, or until nothing more can start in the stage."""
+        plan = self.plan
+        while self.plan is plan and self._takes_more():
+            wait_ns = moment_ns - time.monotonic_ns()
+            if wait_ns <= 0:
+                return
+            self._border.clear()
+            self._border.wait(wait_ns / _NS)
+
+    def begin(self, ticket: Ticket) -> None:
+        """A ticket's request is on its way to be sent, ``intended_ns`` at the earliest."""
+        self._count_in(ticket)
+        self._window.discount(max(0, ticket.intended_ns - time.monotonic_ns()))
 
     # Inside.
+
+    def _park(self, seat: UserSeat) -> None:
+        """Wait until something has changed, and then for the seat's own moment."""
+        seat.released.clear()
+        self._waiting.append(seat)
+        try:
+            self._report_ready()
+            seat.released.wait()
+            wait_ns = seat.due_ns - time.monotonic_ns()
+            if wait_ns > 0:
+                gevent.sleep(wait_ns / _NS)
+        finally:
+            self._waiting.remove(seat)
+            self._report_ready()
 
     def _try_enter(self, seat: UserSeat) -> Ticket | None:
         plan = self.plan
@@ -274,24 +292,37 @@ class StageGate:
             self._measured_started += 1
         ticket = self._ticket(seat, MEASURE)
         self.totals.measured += 1
-        if self._window is None:
-            self._open_window()
+        if not self._window.exists:
+            self._open_window(ticket.intended_ns)
         if self._quota is not None and self._measured_started == self._quota:
-            self._close_window()
+            self._close_window(ticket.intended_ns)
         return ticket
 
     def _ticket(self, seat: UserSeat, phase: str) -> Ticket:
         due_ns, seat.due_ns = seat.due_ns, 0
         self._sequence += 1
-        self._count(+1)
+        self._unfinished += 1
         self.totals.started += 1
         self.on_start(self.plan.stage, phase == MEASURE)
-        return Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence)
+        ticket = Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
+        if self.plan.rate_per_s is None:
+            self._count_in(ticket)
+        return ticket
+
+    def _count_in(self, ticket: Ticket) -> None:
+        ticket.begun = True
+        self._window.count(+1)
+
+    def _takes_more(self) -> bool:
+        """Whether anything can still start in the stage."""
+        if self.phase == MEASURE:
+            return self._quota is None or self._measured_started < self._quota
+        return self.phase == WARMUP
 
     def _begin_measure(self) -> None:
         self.phase = MEASURE
         if self._quota is None:
-            self._open_window()
+            self._open_window(max(self._origin_ns, time.monotonic_ns()))
         # Whoever waited for the border goes on, one after the other: all at one instant would be a wave.
         spacing_ns = int(self.plan.ramp_s / max(1, self.plan.concurrency) * _NS)
         now_ns = time.monotonic_ns()
@@ -302,36 +333,27 @@ class StageGate:
         if self._quota == 0:
             self._finish_if_over()
 
-    def _open_window(self) -> None:
-        start_ns = time.monotonic_ns()
-        self._window = (start_ns, None)
-        self.totals.measure_started_at = time.time()
-        self._in_flight_mark_ns = start_ns
-        self.totals.in_flight_s = 0.0
+    def _open_window(self, start_ns: int) -> None:
+        """At the first measured start, which in an open loop is a moment from now."""
+        now_ns = time.monotonic_ns()
+        start_ns = now_ns if self.plan.rate_per_s is None else start_ns
+        self._window.open(start_ns)
+        self.totals.measure_started_at = time.time() + (start_ns - now_ns) / _NS
         self._cpu_mark_s = time.process_time()
         if self.plan.measure_s is not None:
-            self._after(self.plan.measure_s, self.end_measure)
+            self._after(self.plan.measure_s + max(0, start_ns - now_ns) / _NS, self.end_measure)
 
-    def _close_window(self) -> None:
-        if self._window is None or self._window[1] is not None:
+    def _close_window(self, end_ns: int = 0) -> None:
+        if not self._window.is_open:
             return
-        self._count(0)
-        end_ns = time.monotonic_ns()
-        start_ns = self._window[0]
-        self._window = (start_ns, end_ns)
-        self.totals.window_s = (end_ns - start_ns) / _NS
+        end_ns = end_ns if self.plan.rate_per_s is not None and end_ns else time.monotonic_ns()
+        self.totals.window_s = self._window.close(end_ns)
+        self.totals.in_flight_s = self._window.in_flight_s
         self.totals.cpu_s = time.process_time() - self._cpu_mark_s
-
-    def _count(self, change: int) -> None:
-        if self._window is not None and self._window[1] is None:
-            moment_ns = time.monotonic_ns()
-            self.totals.in_flight_s += self._in_flight * (moment_ns - self._in_flight_mark_ns) / _NS
-            self._in_flight_mark_ns = moment_ns
-        self._in_flight += change
 
     def _finish_if_over(self) -> None:
         """Report the stage when nothing more will start and nothing is in flight."""
-        if self._in_flight or self.phase in (IDLE, RAMP):
+        if self._unfinished or self.phase in (IDLE, RAMP):
             return
         all_started = self._quota is not None and self._measured_started >= self._quota and not self._warmups_left
         if self.phase != DRAIN and not all_started:
@@ -354,13 +376,10 @@ class StageGate:
     def _reopen(self) -> None:
         """More to do after all; the window goes on as if it had never been closed."""
         self.phase = MEASURE
-        if self._window is None:
-            return
-        start_ns, now_ns = self._window[0], time.monotonic_ns()
-        self._window = (start_ns, None)
-        self._in_flight_mark_ns = now_ns
-        if self.plan.measure_s is not None:
-            self._after(max(0.0, self.plan.measure_s - (now_ns - start_ns) / _NS), self.end_measure)
+        if self._window.exists:
+            open_s = self._window.reopen()
+            if self.plan.measure_s is not None:
+                self._after(max(0.0, self.plan.measure_s - open_s), self.end_measure)
 
     def _report_ready(self) -> None:
         if self.phase == RAMP and not self.plan.free:

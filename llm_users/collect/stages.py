@@ -28,7 +28,27 @@ class _Tally:
     token_chunks: int = 0  # chunks of the rows whose tokens are known
     coalesced: int = 0
     sources: set[str] = field(default_factory=set)
+    held: int = 0
+    dropped: int = 0
     queue: DurationHistogram = field(default_factory=DurationHistogram)
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """Which stage, and the load that it was asked for: users, or requests per second."""
+
+    stage: int
+    concurrency: int
+    rate_per_s: float | None = None
+
+    @property
+    def text(self) -> str:
+        return f"{self.concurrency} users" if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
+
+
+def load_of(plan: StagePlan) -> StageLoad:
+    """The load of a stage as its row says it: the dispatchers of an open loop are no users."""
+    return StageLoad(plan.stage, plan.concurrency if plan.rate_per_s is None else 0, plan.rate_per_s)
 
 
 class StageBook:
@@ -52,8 +72,10 @@ class StageBook:
         else:
             tally.failed += 1
             tally.throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
+            tally.dropped += record.error_code == "overflow"
+        tally.held += bool(record.held_s)
         if record.queue_s is not None:
-            tally.queue.add(record.queue_s)
+            tally.queue.add(max(0.0, record.queue_s - (record.held_s or 0.0)))
         tally.chunks += record.chunks
         tally.coalesced += record.coalesced
         if record.output_tokens is not None and record.chunks:
@@ -76,9 +98,9 @@ class StageBook:
         """Rows of the run so far."""
         return sum(tally.started for tally in self._tallies.values())
 
-    def record(self, stage: int, concurrency: int, totals: Sequence[StageTotals]) -> StageRecord:
+    def record(self, load: StageLoad, totals: Sequence[StageTotals]) -> StageRecord:
         """The stage's row. Windows are each worker's own; their user-weighted mean stands for the stage."""
-        tally = self._tallies.get(stage, _Tally())
+        tally = self._tallies.get(load.stage, _Tally())
         active = [part for part in totals if part.window_s > 0]
         users = sum(part.users for part in active) or len(active)
         measure_s = sum(part.window_s * (part.users or 1) for part in active) / users if active else None
@@ -88,8 +110,11 @@ class StageBook:
         lags = [DurationHistogram(part.lag_counts).quantile(0.99) for part in totals if part.lag_counts]
         starts = sum(part.starts for part in totals)
         result = StageRecord(
-            stage=stage,
-            concurrency=concurrency,
+            stage=load.stage,
+            concurrency=load.concurrency,
+            rate_per_s=load.rate_per_s,
+            requests_held=tally.held,
+            requests_dropped=tally.dropped,
             measure_started_at=min((p.measure_started_at for p in totals if p.measure_started_at), default=None),
             measure_s=measure_s,
             requests_started=tally.started,
@@ -140,7 +165,7 @@ def describe(stage: StageRecord) -> str:
     """One line about a finished stage."""
     rate = stage.output_throughput_token_per_s
     parts = [
-        f"stage {stage.stage} done: {stage.concurrency} users",
+        f"stage {stage.stage} done: {StageLoad(stage.stage, stage.concurrency, stage.rate_per_s).text}",
         f"{stage.requests_ok} of {stage.requests_measured} requests ok",
         f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
     ]
@@ -151,4 +176,5 @@ def progress(plan: StagePlan, stages: int, counts: tuple[int, int, int]) -> str:
     """One line about a stage that is measured: ``counts`` are its measured, failed and aborted rows."""
     measured, failed, _aborted = counts
     of = f" of {plan.requests}" if plan.requests is not None else ""
-    return f"stage {plan.stage} of {stages}: {plan.concurrency} users, {measured}{of} requests done, {failed} failed"
+    load = load_of(plan).text
+    return f"stage {plan.stage} of {stages}: {load}, {measured}{of} requests done, {failed} failed"

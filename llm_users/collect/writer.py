@@ -20,7 +20,7 @@ from llm_users.collect.accounts import WorkerAccount
 from llm_users.collect.files import RunFiles, check_prefix, move_aside
 from llm_users.collect.seen import SeenNumbers
 from llm_users.collect.shards import ShardReader
-from llm_users.collect.stages import StageBook, gap_counts
+from llm_users.collect.stages import StageBook, StageLoad, gap_counts
 from llm_users.plan import StageTotals
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.secrets import redact
@@ -114,9 +114,10 @@ class RunWriter:
                 self._on_trouble(f"the spool {name} cannot be read ({error})")
         return found
 
-    def finish_stage(self, stage: int, concurrency: int, totals: Sequence[StageTotals]) -> StageRecord:
+    def finish_stage(self, load: StageLoad, totals: Sequence[StageTotals]) -> StageRecord:
         """The rows of the stage are here: write its row and its gaps."""
-        record = self.book.record(stage, concurrency, totals)
+        stage = load.stage
+        record = self.book.record(load, totals)
         self.stages.append(record)
         self._closed[stage] = (record, list(totals), self.book.rows(stage))
         self._files.write_stage(record)
@@ -129,7 +130,7 @@ class RunWriter:
         for stage, (record, totals, rows) in self._closed.items():
             if self.book.rows(stage) != rows:
                 place = self.stages.index(record)
-                self.stages[place] = self.book.record(stage, record.concurrency, totals)
+                self.stages[place] = self.book.record(StageLoad(stage, record.concurrency, record.rate_per_s), totals)
                 self._closed[stage] = (self.stages[place], totals, self.book.rows(stage))
                 revised = True
         if revised:

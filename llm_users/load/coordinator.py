@@ -16,7 +16,7 @@ import gevent
 from gevent.event import Event
 
 from llm_users.collect.health import OK, complaint
-from llm_users.collect.stages import describe, progress, totals_from
+from llm_users.collect.stages import describe, load_of, progress, totals_from
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.crew import Crew
@@ -86,7 +86,6 @@ class Coordinator:
         self.options = options
         clients = self._clients()
         self._levels = self.make_levels(options)
-        self._last = None
         first = self._levels.next(None)
         self._spending = Spending(options, distributed=clients != [None], reserves_quota=self.reserves_quota)
         self.refused = self._spending.plan(1, first.users if first else users, free=first is None)
@@ -340,8 +339,8 @@ class Coordinator:
         assert plan is not None
         assert self._crew is not None
         self._gone = True
-        how_many = f"{plan.requests} requests" if plan.requests is not None else f"{plan.measure_s:g} s"
-        logger.info("stage %d of %d: %d users, %s", plan.stage, self.stages, plan.concurrency, how_many)
+        budget = f"{plan.requests} requests" if plan.requests is not None else f"{plan.measure_s:g} s"
+        logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, load_of(plan).text, budget)
         self._told_at = time.monotonic()
         self._crew.let_go(plan)
 
@@ -364,7 +363,7 @@ class Coordinator:
         self._closed_stage = plan.stage
         self._crew.recover()
         totals = [worker.totals for worker in self.roster if worker.totals is not None]
-        record = self._last = writer.finish_stage(plan.stage, plan.concurrency, totals)
+        record = self._last = writer.finish_stage(load_of(plan), totals)
         logger.info("%s", describe(record))
         if record.health != OK:
             logger.warning("%s", complaint(record, len(self.roster)))
@@ -389,8 +388,7 @@ class Coordinator:
             self._close_stage()
         else:
             self._crew.recover()
-        self._closed_stage = 0
-        self._plan = None
+        self._closed_stage, self._plan = 0, None
         self._crew.settle(self.refused)
 
     def _tell_progress(self) -> None:

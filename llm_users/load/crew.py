@@ -29,6 +29,9 @@ MOST_ROWS_PER_S = 5000.0
 LATE_PROMPTS = 10_000_000
 """Prompts of each worker that joins later: a range of its own, beyond those of the workers that were there."""
 
+_ORIGIN_AHEAD_S = 0.2
+"""The arrivals of an open loop are counted from so long after the word to begin, when all workers have heard it."""
+
 Send = Callable[[str, dict[str, Any], str | None], None]
 
 
@@ -90,16 +93,19 @@ class Crew:
 
     def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
+        workers = max(1, len(self.roster.present))
         return StagePlan(
             stage=stage,
-            concurrency=level.users,
-            workers=max(1, len(self.roster.present)),
-            ramp_s=options.ramp_s,
+            concurrency=level.users if level.rate_per_s is None else workers,
+            workers=workers,
+            ramp_s=options.ramp_s if level.rate_per_s is None else 0.0,
             warmup_requests=options.warmup_requests,
             warmup_s=options.warmup_s,
             measure_s=options.stage_s,
             requests=options.requests if free else options.stage_requests,
             free=free,
+            rate_per_s=level.rate_per_s,
+            max_in_flight=options.max_in_flight,
         )
 
     def announce(self, plan: StagePlan) -> None:
@@ -123,9 +129,10 @@ class Crew:
         """The users stand at the gates: let them start, each worker its share."""
         going = [worker for worker in self.roster.present if worker.waiting is not None]
         quotas = split(plan.requests, {worker.rank: worker.waiting or 0 for worker in going})
+        origin = time.time() + _ORIGIN_AHEAD_S if plan.rate_per_s is not None else None
         for worker in going:
             worker.part, worker.users, worker.quota = True, worker.waiting or 0, quotas[worker.rank]
-            self.tell(worker, messages.GO, {"stage": plan.stage, "quota": worker.quota})
+            self.tell(worker, messages.GO, {"stage": plan.stage, "quota": worker.quota, "origin": origin})
 
     def tell_quota(self, worker: Worker, plan: StagePlan) -> None:
         """What is a worker's to start in the stage by now; one that waits for a word goes on."""
@@ -190,7 +197,16 @@ class Crew:
                 worker.counts.unlink(missing_ok=True)
 
     def _send_plan(self, worker: Worker, plan: StagePlan) -> None:
-        own = dataclasses.replace(plan, worker=worker.rank, free_quota=worker.quota if plan.free else None)
+        present = [each.rank for each in self.roster.present]
+        place = present.index(worker.rank) if worker.rank in present[: plan.workers] else 0
+        most = plan.max_in_flight
+        own = dataclasses.replace(
+            plan,
+            worker=worker.rank,
+            place=place,
+            free_quota=worker.quota if plan.free else None,
+            max_in_flight=None if most is None else max(1, share(most, place, plan.workers)),
+        )
         self.tell(worker, messages.STAGE, dataclasses.asdict(own))
 
     def _make_folder(self) -> Path | None:

@@ -19,9 +19,6 @@ class Level:
     users: int = 0
     rate_per_s: float | None = None
 
-    def __str__(self) -> str:
-        return f"{self.users} users" if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
-
 
 class Levels(Protocol):
     """Asked once before every stage."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 RUN = "llm_run"  # run_id, worker, workers, live, first_prompt, prompt_step, distributed, spool, rows_per_s
 STAGE = "llm_stage"  # a StagePlan's fields: a stage is coming
 WHO = "llm_who"  # nothing: whoever listens shall say HELLO (again)
-GO = "llm_go"  # stage, quota
+GO = "llm_go"  # stage, quota, origin: wall clock that the arrivals of an open loop are counted from, else None
 QUOTA = "llm_quota"  # stage, quota: the share has changed; whoever waits for a word may go on
 END = "llm_end"  # stage: nothing more starts in it
 FINISH = "llm_finish"  # abort, grace_s: the run is over

@@ -10,7 +10,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from gevent import getcurrent
 from gevent.event import Event
 
 from llm_users import endpoint, runtime
+from llm_users.arrivals import arrival_times_s, part_of
 from llm_users.collect.lag import LagProbe
 from llm_users.collect.live import LiveBeat
 from llm_users.load import messages
@@ -29,6 +30,7 @@ from llm_users.plan import StagePlan, StageTotals
 from llm_users.prompts import load_tokenizer, make_source
 from llm_users.record import RequestRecord
 from llm_users.stage import StageGate
+from llm_users.transport.alarm import Alarm
 from llm_users.transport.pool import Pool
 from llm_users.transport.proxies import Proxies
 from llm_users.transport.starts import StartQueue
@@ -100,7 +102,7 @@ class LoadProcess:
 
     def on_go(self, data: dict[str, Any]) -> None:
         if data["stage"] == self.gate.plan.stage:
-            self.gate.go(data["quota"])
+            self.gate.go(data["quota"], _moment_ns(data.get("origin")))
 
     def on_quota(self, data: dict[str, Any]) -> None:
         """The share of the stage has changed, or the answer to "may I go on?"."""
@@ -122,7 +124,9 @@ class LoadProcess:
         self._finished = True
         self.gate.close()
         self._await_drain(data["grace_s"])
-        if self.gate.in_flight:
+        if self._runtime is not None and self._runtime.open_loop is not None:
+            self._runtime.open_loop.close()
+        if self.gate.unfinished:
             self._kill_users()
         self._environment.stop_timeout = 0.0  # nobody is left to wait for; Locust would sleep it off on workers
         self._probe.stop()
@@ -135,6 +139,8 @@ class LoadProcess:
             for end in self._runtime.at_end:
                 end()
             self._runtime.pool.close()
+            if self._runtime.alarm is not None:
+                self._runtime.alarm.close()
         if self._telling is not None:
             self._telling.join()
         sent = self._flush()
@@ -218,6 +224,8 @@ class LoadProcess:
             model=options.model,
             run_s=_run_s(options, self._environment.parsed_options),
             watch=self._beat,
+            alarm=Alarm() if options.open_loop else None,
+            arrivals=partial(_arrivals, options),
             first_prompt=first,
             prompt_step=step,
         )
@@ -246,7 +254,10 @@ class LoadProcess:
         plan, made, feed = self.gate.plan, self._runtime, self._feed
         assert made is not None
         assert feed is not None
-        if plan.free or plan.requests is None:
+        if plan.rate_per_s is not None:
+            arrivals = plan.requests or plan.rate_per_s * (plan.warmup_s + (plan.measure_s or 0.0))
+            feed.expect(math.ceil(arrivals / plan.workers) + plan.warmup_requests)
+        elif plan.free or plan.requests is None:
             feed.expect(2 * math.ceil(plan.concurrency / plan.workers))
         else:
             users = math.ceil(plan.concurrency / plan.workers)
@@ -289,7 +300,7 @@ class LoadProcess:
 
     def _await_drain(self, grace_s: float) -> None:
         limit = time.monotonic() + grace_s
-        while self.gate.in_flight and not self._cut.is_set() and time.monotonic() < limit:
+        while self.gate.unfinished and not self._cut.is_set() and time.monotonic() < limit:
             self._cut.wait(timeout=_DRAIN_LOOK_S)
 
     def _kill_users(self) -> None:
@@ -298,9 +309,25 @@ class LoadProcess:
         gevent.killall(others, block=True, timeout=10)
 
 
+_LATEST_S = 5.0
+
+
+def _moment_ns(wall_s: float | None) -> int:
+    """A moment of the wall clock on this process's monotonic clock; 0 (now) for none, and for one that cannot be."""
+    ahead_s = 0.0 if wall_s is None else wall_s - time.time()
+    return time.monotonic_ns() + int(ahead_s * 1e9) if 0 < ahead_s < _LATEST_S else 0
+
+
+def _arrivals(options: Options, plan: StagePlan) -> Iterable[float]:
+    """This process's part of the stage's arrivals."""
+    assert plan.rate_per_s is not None
+    times_s = arrival_times_s(options.arrivals, plan.rate_per_s, f"{options.seed}:{plan.stage}:arrivals")
+    return part_of(times_s, plan.place, plan.workers)
+
+
 def _run_s(options: Options, parsed: Any) -> float | None:
     """How long the run will take, as far as options say it."""
-    stages_s = options.stage_s * max(1, len(options.sweep)) if options.stage_s is not None else None
+    stages_s = options.stage_s * max(1, len(options.sweep), len(options.rates)) if options.stage_s is not None else None
     times_s = [float(given) for given in (stages_s, getattr(parsed, "run_time", None)) if given]
     return min(times_s, default=None)
 

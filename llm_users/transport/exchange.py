@@ -7,7 +7,7 @@ are asked to send in ``CURRENT``, so the caller has its stamps whatever the SDK 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -48,6 +48,8 @@ class Exchange:
         self.sent_wall_ns = 0
         self.reads = 0
         self.reconnects = 0
+        self.not_before: Callable[[], None] | None = None
+        """Called once before the first byte goes out: returns when the request is due. None: it is due at once."""
         self.retries = 0  # attempts beyond the first, when the SDK was told to make some
         self._reads_before = 0  # reads of earlier attempts
         self._head_reads = 0  # reads of this attempt that brought headers and nothing else
@@ -160,6 +162,9 @@ class Exchange:
         self._early_failure = None
         if connection.dress is not None:
             request = connection.dress(request)
+        if self.not_before is not None:
+            wait, self.not_before = self.not_before, None
+            wait()
         self._offset_ns = clock.wall_offset_ns()
         response = self.response = ResponseParser()
         self.sent_ns = clock.now_ns()

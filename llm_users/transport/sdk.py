@@ -6,7 +6,7 @@ Stamps are the monotonic clock when the SDK hands bytes over; connection handlin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -29,10 +29,14 @@ class SdkExchange:
         self.sent_wall_ns = 0
         self.reads = 0
         self.retries = 0
+        self.not_before: Callable[[], None] | None = None  # as in ``Exchange``
         self._pieces: Iterator[bytes] = iter(())
 
     def mark_sent(self) -> None:
         """t0, as near as the SDK lets us come: before it is asked to send."""
+        if self.not_before is not None:
+            wait, self.not_before = self.not_before, None
+            wait()
         self.sent_ns = clock.now_ns()
         self.sent_wall_ns = self.sent_ns + clock.wall_offset_ns()
 

@@ -28,6 +28,7 @@ FALLBACK_REGION = "us-east-1"
 
 _LOGGING_PACKAGES = ("botocore", "boto3", "urllib3")
 _LEAST_POOL = 100
+_OPEN_LOOP_POOL = 1000  # an open loop has no number of users
 _MADE_UP = "simulator"
 
 
@@ -47,6 +48,7 @@ def make_client(
         region_name=region,
         endpoint_url=host or None,
     )
+    open_loop = (options.max_in_flight or _OPEN_LOOP_POOL) if options.open_loop else 0
     config = Config(
         # botocore builds its own user agent anew, twice per request, for 100 of 420 us.
         user_agent=f"locust-llm/{__version__} Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
@@ -55,7 +57,7 @@ def make_client(
         connect_timeout=runtime.pool.connect_timeout_s,
         read_timeout=options.timeout_s,
         # As many as users; boto3's own 10 made 237 connections for 400 requests.
-        max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.concurrency, *options.sweep),
+        max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.concurrency, open_loop, *options.sweep),
         **auth,
     )
     client = make(config=config)

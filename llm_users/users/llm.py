@@ -5,6 +5,7 @@ Never touches files or the web.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,12 +22,13 @@ from llm_users import extension as _extension  # noqa: F401 - registers options 
 from llm_users.prompts import Prompt, count_messages, is_text_only
 from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime, runtime_of
-from llm_users.stage import Ticket, UserSeat
+from llm_users.seat import Ticket, UserSeat
 from llm_users.transport.errors import DeadlineExceeded
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
+from llm_users.users.open_loop import OpenLoop
 from llm_users.users.reading import Opened, Reader
 
 _NS = 1_000_000_000
@@ -176,9 +178,31 @@ class LLMUser(User):
             raise StopUser
         outer = self._state
         self._state = LOCUST_STATE_WAITING
-        ticket = self.runtime.gate.enter(self._seat)
+        ticket = self._open_loop().take(self) if self._is_open_loop else self.runtime.gate.enter(self._seat)
         self._state = LOCUST_STATE_RUNNING if outer is None else outer
         return ticket
+
+    @property
+    def _is_open_loop(self) -> bool:
+        return self.runtime.gate.plan.rate_per_s is not None
+
+    def _open_loop(self) -> OpenLoop:
+        if self.runtime.open_loop is None:
+            self.runtime.open_loop = OpenLoop(self.runtime, self)
+        loop: OpenLoop = self.runtime.open_loop
+        return loop
+
+    def never_sent(self, ticket: Ticket, code: str, message: str) -> None:
+        """The row of a request of an open loop that was meant to be sent and could not be."""
+        runtime, record = self.runtime, RequestRecord()
+        self._identify(record, ticket)
+        record.model = type(self).model or runtime.model or ""
+        record.name = self.request_name or record.model or record.name
+        record.error_code, record.error_message = code, message
+        record.started_at = time.time() + (ticket.intended_ns - time.monotonic_ns()) / _NS
+        record.phase_end, record.stage_end = runtime.gate.phase, runtime.gate.plan.stage
+        self._report(record, Answer("", record), [])
+        runtime.gate.leave(ticket, UserSeat(), code, message)
 
     def _identify(self, record: RequestRecord, ticket: Ticket) -> None:
         """The columns that are known before the request is made."""
@@ -193,7 +217,8 @@ class LLMUser(User):
         record.stage = ticket.plan.stage
         record.phase = ticket.phase
         record.measured = int(ticket.measured)
-        record.concurrency = ticket.plan.concurrency
+        record.rate_per_s = ticket.plan.rate_per_s
+        record.concurrency = ticket.plan.concurrency if record.rate_per_s is None else 0
 
     def _describe(self, record: RequestRecord, ask: Ask) -> None:
         """The columns that say what was asked."""
@@ -232,6 +257,9 @@ class LLMUser(User):
             record.ttft_s = record.ttfat_s = record.tpot_s = None
         ticket = call.ticket
         record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns) / _NS) if reader.start_ns else None
+        if record.rate_per_s is not None:
+            record.held_s = ticket.held_ns / _NS
+            record.correct_for_omission()
         record.phase_end, record.stage_end = gate.phase, gate.plan.stage
         redact_fields(record)
         tool_calls = opened.events.tool_calls if opened is not None else []
@@ -329,6 +357,9 @@ class _Call:
         self.interruption: BaseException | None = None
         """What ends the user, not only the request: raised again when the row is written."""
         user._identify(self.record, ticket)
+        alarm = user.runtime.alarm
+        if alarm is not None:
+            self.exchange.not_before = partial(alarm.wait_until, ticket.intended_ns)
 
     def run(self, make: Callable[[], Ask]) -> None:
         """Ask and read. Never raises: how it ended is in ``error`` and ``interruption``."""
@@ -361,3 +392,5 @@ class _Call:
             runtime.watch.ended(self, record)
         code = None if record.ok else record.error_code
         runtime.gate.leave(self.ticket, self._user._seat, code, record.error_message)
+        if runtime.open_loop is not None:
+            runtime.open_loop.over()

@@ -58,6 +58,7 @@ class CoordinatorRole:
         self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
         try:
             options = _checked(Options.parse(parsed))
+            self._check_users(options)
             self._start_simulator(options)
             self._check_host()
         except (OptionError, OSError) as error:
@@ -84,7 +85,7 @@ class CoordinatorRole:
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)
             self.crowd = Crowd(self.runner, coordinator)
-        self._install_shape(options.sweep)
+        self._install_shape(staged=options.staged)
         if getattr(parsed, "headless", False):
             gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
         self._tab: Any = None
@@ -108,6 +109,7 @@ class CoordinatorRole:
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         try:
             options = _checked(Options.parse(parsed))
+            self._check_users(options)
         except OptionError as error:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
@@ -120,7 +122,7 @@ class CoordinatorRole:
         if self.environment.host:
             self._set_host(self.environment.host)  # the web form may have brought another one
         self.environment.stop_timeout = self._stop_timeout
-        run_s = getattr(parsed, "run_time", None) if options.sweep else None
+        run_s = getattr(parsed, "run_time", None) if options.staged else None
         coordinator.begin(options, users=self.runner.target_user_count, run_s=float(run_s) if run_s else None)
         return coordinator.active
 
@@ -236,7 +238,7 @@ class CoordinatorRole:
         """Locust itself ends a run without a sweep after --run-time, and says so to nobody."""
         coordinator = self.coordinator
         run_s = getattr(self.environment.parsed_options, "run_time", None)
-        if not run_s or coordinator.writer is None or coordinator.options.sweep:
+        if not run_s or coordinator.writer is None or coordinator.options.staged:
             return False
         return time.time() - coordinator.writer.started_at >= float(run_s) - 0.5
 
@@ -251,6 +253,15 @@ class CoordinatorRole:
             raise OptionError(f"--llm-simulator: {error}") from None
         self._set_host(self._simulator.url)
         logger.info("simulated endpoint at %s", self._simulator.url)
+
+    def _check_users(self, options: Options) -> None:
+        """An open loop needs users that can be told when to ask."""
+        others = [c.__name__ for c in self.environment.user_classes if not hasattr(c, "prepare_process")]
+        if options.open_loop and others:
+            raise OptionError(
+                f"an open loop (--llm-rate) is for LLM users only, and {', '.join(sorted(others))} is none; name the "
+                "classes that shall run after Locust's options, or leave that one out"
+            )
 
     def _check_host(self) -> None:
         """The base URL must be named: api.openai.com costs money. Bedrock's users know theirs."""
@@ -291,10 +302,10 @@ class CoordinatorRole:
     def _cut(self) -> None:
         gevent.spawn(self.coordinator.abort)
 
-    def _install_shape(self, sweep: tuple[int, ...]) -> None:
-        """Our shape for a sweep; whatever Locust had without one."""
+    def _install_shape(self, *, staged: bool) -> None:
+        """Our shape for stages; whatever Locust had without any."""
         environment = self.environment
-        if sweep:
+        if staged:
             environment.shape_class = SweepShape(self._tick)
             environment.shape_class.runner = self.runner
         elif isinstance(environment.shape_class, SweepShape):
@@ -306,7 +317,7 @@ class CoordinatorRole:
         return self.coordinator.tick()
 
     def _before_web_request(self) -> None:
-        """The form's sweep decides, at each start from the web, whether our shape is there."""
+        """What the form says of stages decides, at each start from the web, whether our shape is there."""
         from flask import request
         from werkzeug.datastructures import ImmutableMultiDict
 
@@ -314,12 +325,8 @@ class CoordinatorRole:
             # Locust shows the host, and sends it to workers, as it came.
             cleaned = {**request.form.to_dict(flat=False), "host": [endpoint.clean_url(request.form["host"])]}
             request.form = ImmutableMultiDict([(name, value) for name, values in cleaned.items() for value in values])
-        text = request.form.get("llm_sweep") if request.method == "POST" and request.path.endswith("/swarm") else None
-        if text is not None:
-            try:
-                self._install_shape(option_table.sweep(text) if text else ())
-            except OptionError as error:
-                logger.error("--llm-sweep: %s", error)
+        if request.method == "POST" and request.path.endswith("/swarm") and "llm_sweep" in request.form:
+            self._install_shape(staged=any(request.form.get(name) for name in option_table.STAGING))
 
     def _on_sigterm(self) -> None:
         """Locust handles SIGTERM only after a headless shape is over; until then it shall do what Ctrl-C does."""

@@ -1,0 +1,38 @@
+"""What a stage's gate knows of one user, and the permission to start one request that it gives.
+
+Plain data; the rules are the gate's (``stage``).
+"""
+
+from __future__ import annotations
+
+from gevent.event import Event
+
+from llm_users.plan import StagePlan
+
+
+class Ticket:
+    """Permission to start one request. Handed out by ``StageGate.enter`` and given back to ``StageGate.leave``."""
+
+    __slots__ = ("begun", "held_ns", "intended_ns", "measured", "phase", "plan", "sequence")
+
+    def __init__(self, plan: StagePlan, phase: str, intended_ns: int, sequence: int, *, measured: bool) -> None:
+        self.plan = plan
+        self.phase = phase
+        self.measured = measured
+        self.intended_ns = intended_ns
+        self.held_ns = 0  # of the wait since then, that for a place among the requests in flight
+        self.sequence = sequence
+        self.begun = False  # it counts among the requests in flight
+
+
+class UserSeat:
+    """What the gate remembers of one user."""
+
+    __slots__ = ("backoff_s", "due_ns", "released", "stage", "warmups_left")
+
+    def __init__(self) -> None:
+        self.stage = -1
+        self.warmups_left = 0
+        self.due_ns = 0  # when its next request is meant to start; 0: as soon as it comes
+        self.backoff_s = 0.0
+        self.released = Event()
