@@ -39,6 +39,7 @@ STAND_INS = {
     "--llm-simulator": FAST,
     "--llm-sweep": "1,2",
     "--llm-stage-time": "1s",
+    "--llm-rate": "10,20",
     "--run-time": "2s",
     "-t": "2s",
     "-u": "2",

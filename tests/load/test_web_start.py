@@ -125,3 +125,19 @@ def test_users_that_are_taken_away_in_the_middle_finish_their_requests(locust: L
     assert {row["error_code"] for row in rows} == {""}
     assert len(rows) == served["completed"] == sum(done.manifest["counts"]["sent"].values())
     assert "Traceback" not in done.err, done.err
+
+
+def test_an_open_loop_from_the_form_and_a_sweep_after_it(locust: Locust, simulator: Simulator) -> None:
+    running, web = _opened(locust, 0)
+    form = {"user_count": "1", "spawn_rate": "1", "host": simulator.url, "llm_requests": "20"}
+    assert web.post("/swarm", **form, llm_sweep="", llm_rate="40,80")["success"]
+    _await(lambda: len(running.finished_rows("stages")) == 2 and web.state() in ("stopped", "ready"), "the open loop")
+    assert {row["rate_per_s"] for row in running.finished_rows("stages")} == {"40", "80"}
+    assert web.post("/swarm", **form, llm_sweep="2", llm_rate="")["success"]
+    _await(lambda: [row["rate_per_s"] for row in running.finished_rows("stages")] == [""], "the sweep")
+    _await(lambda: web.state() in ("stopped", "ready"), "the sweep's end")
+    time.sleep(0.5)
+    running.interrupt()
+    done = running.finish(30)
+    assert [row["concurrency"] for row in done.rows("stages")] == ["2"]
+    assert "Traceback" not in done.err, done.err
