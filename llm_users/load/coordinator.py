@@ -88,7 +88,7 @@ class Coordinator:
         self._levels = self.make_levels(options)
         first = self._levels.next(None)
         self._spending = Spending(options, distributed=clients != [None], reserves_quota=self.reserves_quota)
-        self.refused = self._spending.plan(1, first.users if first else users, free=first is None)
+        self.refused = self._spending.plan(1, first.most(options) if first else users, free=first is None)
         if self.refused:
             logger.error("the run is refused: %s", self.refused)
             return
@@ -130,7 +130,7 @@ class Coordinator:
             if level is None:
                 self.ended_by_itself = True
                 return None
-            too_dear = self._spending.plan(plan.stage + 1, level.users, free=False)
+            too_dear = self._spending.plan(plan.stage + 1, level.most(self.options), free=False)
             if too_dear:
                 self._end_for_budget(too_dear)
                 self.ended_by_itself = True
@@ -272,7 +272,7 @@ class Coordinator:
             self.watch(record)
         if self._plan is None or self._ending is not None:
             return
-        if why := self._spending.why_stop(self._plan.concurrency):
+        if why := self._spending.why_stop(self._plan.max_in_flight or self._plan.concurrency):
             self._end_for_budget(why)
             self._end_stage()
 

@@ -19,6 +19,10 @@ class Level:
     users: int = 0
     rate_per_s: float | None = None
 
+    def most(self, options: Options) -> int:
+        """Requests in flight at most; 0 where nothing limits them."""
+        return self.users if self.rate_per_s is None else options.max_in_flight or 0
+
 
 class Levels(Protocol):
     """Asked once before every stage."""

@@ -58,7 +58,7 @@ class Spending:
         """Say what a stage reserves and costs, before it begins; returns why it must not, or None."""
         options = self._options
         requests = options.requests if free else options.stage_requests
-        if requests is not None:
+        if requests is not None and not options.open_loop:
             requests += users * options.warmup_requests
         text = self.describe_stage(users, requests)
         if text:
@@ -74,9 +74,10 @@ class Spending:
         prices = self._options.prices
         tokens = self._input + self._output
         parts = []
-        if self._reserves_quota:
+        if self._reserves_quota and users:
+            whose = "requests in flight" if self._options.open_loop else "users"
             parts.append(
-                f"{users} users x ({self._input:g} input + {self._output:g} max output) reserve "
+                f"{users} {whose} x ({self._input:g} input + {self._output:g} max output) reserve "
                 f"{users * tokens:,.0f} tokens of quota at a time"
             )
         if requests is not None and (self._reserves_quota or prices is not None):

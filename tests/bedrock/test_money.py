@@ -167,3 +167,14 @@ def test_a_run_beyond_its_budget_is_refused(locust: Locust, prices: Path) -> Non
     run = locust.run(*ASKED, *money, "--llm-sweep", "2", "--llm-requests", "100", locustfile=BEDROCK)
     assert run.code == 2
     assert "stage 1 would cost" in run.err
+
+
+def test_what_an_open_loop_reserves_is_what_may_be_in_flight() -> None:
+    limited = Options(rates=(5.0,), max_in_flight=8)
+    text = Spending(limited, reserves_quota=True).describe_stage(8, 100)
+    assert text is not None
+    assert text.startswith(
+        "8 requests in flight x (550 input + 150 max output) reserve 5,600 tokens of quota at a time"
+    )
+    unlimited = Spending(Options(rates=(5.0,)), reserves_quota=True).describe_stage(0, 100)
+    assert unlimited == "100 requests with 70,000 tokens in all"
