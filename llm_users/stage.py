@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event
 
 from llm_users.plan import StagePlan, StageTotals
-from llm_users.quantile import DurationHistogram
+from llm_users.samples import StageSamples
 from llm_users.seat import Ticket, UserSeat
 from llm_users.window import MeasureWindow
 
@@ -47,7 +47,6 @@ class StageGate:
         self._window = MeasureWindow()
         self._origin_ns = 0
         self._border = Event()
-        self._cpu_mark_s = 0.0
         self._timer: Any = None
         self._begin_stage(self.plan)
 
@@ -72,8 +71,7 @@ class StageGate:
         self._measured_started = self._ended = self._failed_to_connect = 0
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
         self._window.forget()
-        self._lag, self._gaps = DurationHistogram(), DurationHistogram()
-        self._counter_marks = self.counters()
+        self._samples = StageSamples(self.counters())
 
     def go(self, quota: int | None, origin_ns: int = 0) -> None:
         """Start the stage: ``quota`` measured requests on this worker (None: until the time is over).
@@ -178,14 +176,12 @@ class StageGate:
 
     def add_gap_counts(self, gaps_s: list[float]) -> None:
         """Add a measured request's chunk gaps to the stage's histogram."""
-        add = self._gaps.add
-        for gap_s in gaps_s:
-            add(gap_s)
+        self._samples.add_gaps(gaps_s)
 
     def add_lag(self, lag_s: float) -> None:
         """How late a short sleep woke up (the lag probe)."""
         if self._window.is_open:
-            self._lag.add(lag_s)
+            self._samples.add_lag(lag_s)
 
     @property
     def waiting(self) -> int:
@@ -339,7 +335,7 @@ class StageGate:
         start_ns = now_ns if self.plan.rate_per_s is None else start_ns
         self._window.open(start_ns)
         self.totals.measure_started_at = time.time() + (start_ns - now_ns) / _NS
-        self._cpu_mark_s = time.process_time()
+        self._samples.mark_cpu()
         if self.plan.measure_s is not None:
             self._after(self.plan.measure_s + max(0, start_ns - now_ns) / _NS, self.end_measure)
 
@@ -349,7 +345,7 @@ class StageGate:
         end_ns = end_ns if self.plan.rate_per_s is not None and end_ns else time.monotonic_ns()
         self.totals.window_s = self._window.close(end_ns)
         self.totals.in_flight_s = self._window.in_flight_s
-        self.totals.cpu_s = time.process_time() - self._cpu_mark_s
+        self.totals.cpu_s = self._samples.cpu_s
 
     def _finish_if_over(self) -> None:
         """Report the stage when nothing more will start and nothing is in flight."""
@@ -365,11 +361,7 @@ class StageGate:
         self._report()
 
     def _report(self) -> None:
-        starts, forced = self.counters()
-        self.totals.starts = starts - self._counter_marks[0]
-        self.totals.forced = forced - self._counter_marks[1]
-        self.totals.lag_counts = dict(self._lag.counts)
-        self.totals.gap_counts = dict(self._gaps.counts)
+        self._samples.fill(self.totals, self.counters())
         self.totals.quota = None if self.closed else self._quota
         self.on_finished(self.totals)
 
