@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from llm_users.options import Options
-from llm_users.prompts import Prompt, Tokenizer
+from llm_users.prompts import Conversation, Prompt, Tokenizer
 from llm_users.record import RequestRecord
 from llm_users.stage import StageGate
+from llm_users.targets import TargetWheel
 from llm_users.transport.pool import Pool
 from llm_users.transport.starts import StartQueue
 
@@ -55,6 +56,9 @@ class Runtime:
     first_prompt: int = 0
     prompt_step: int = 1
     """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step`` from there."""
+    next_conversation: Callable[[], Conversation] = field(default=lambda: _no_conversations())
+    targets: TargetWheel | None = None
+    """Set when the run has several models or endpoints."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """What is to be done when the run is over."""
     _request_numbers: Any = field(default_factory=itertools.count)
@@ -71,6 +75,10 @@ class Runtime:
 
     def new_user_id(self) -> str:
         return f"{self.worker}-{next(self._user_numbers)}"
+
+
+def _no_conversations() -> Conversation:
+    raise RuntimeError("no user class of this run holds conversations (holds_conversations = True makes one)")
 
 
 _runtimes: WeakKeyDictionary[Any, Runtime] = WeakKeyDictionary()

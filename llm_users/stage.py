@@ -173,6 +173,10 @@ class StageGate:
         """Wait until the user may start a request, and count it as started."""
         if seat.backoff_s:
             gevent.sleep(seat.backoff_s)
+        ticket = self._try_enter(seat)
+        if ticket is not None:
+            return ticket
+        seat.due_ns = 0  # the end of a pause: whoever has to wait for another reason is not late
         while True:
             ticket = self._try_enter(seat)
             if ticket is not None:
@@ -188,6 +192,23 @@ class StageGate:
             finally:
                 self._waiting.remove(seat)
                 self._report_ready()
+
+    def rest(self, seat: UserSeat, seconds: float) -> None:
+        """A user's pause between two requests, spent here: a stage that begins meanwhile counts the user as present.
+
+        The next request is meant to start when the pause is over, or at the user's place in the new stage's ramp.
+        """
+        due_ns = time.monotonic_ns() + int(seconds * _NS)
+        seat.due_ns = 0
+        self._waiting.append(seat)
+        try:
+            self._report_ready()
+            while (wait_ns := max(due_ns, seat.due_ns) - time.monotonic_ns()) > 0:
+                gevent.sleep(wait_ns / _NS)
+        finally:
+            self._waiting.remove(seat)
+            self._report_ready()
+        seat.due_ns = max(due_ns, seat.due_ns)
 
     def leave(self, ticket: Ticket, seat: UserSeat, error_code: str | None, error_message: str | None = None) -> None:
         """The request has ended, however it did."""

@@ -27,16 +27,20 @@ MAY_IMPORT = {
     "plan": set(),
     "stage": {"plan", "quantile"},
     "prices": set(),
-    "option_values": {"arrivals", "prices", "prompts"},
-    "options": {"arrivals", "option_values", "prices", "prompts"},
+    "think_time": set(),
+    "targets": set(),
+    "option_values": {"arrivals", "prices", "prompts", "targets", "think_time"},
+    "options": {"arrivals", "option_values", "prices", "prompts", "targets", "think_time"},
     "endpoint": {"secrets"},
-    "runtime": {"options", "prompts", "record", "stage", "transport"},
+    "runtime": {"options", "prompts", "record", "stage", "targets", "transport"},
     "collect": {"plan", "quantile", "record", "secrets", "stage", "transport"},
     "load": {
         "arrivals", "collect", "endpoint", "options", "plan", "prices", "prompts", "quantile", "record", "runtime", "secrets",
-        "stage", "transport",
+        "stage", "targets", "transport",
     },
-    "users": {"endpoint", "extension", "prompts", "quantile", "record", "runtime", "secrets", "stage", "transport"},
+    "users": {
+        "endpoint", "extension", "prompts", "quantile", "record", "runtime", "secrets", "stage", "targets", "transport",
+    },
     "web": {"collect", "options", "plan", "quantile", "record", "secrets", "stage"},
     "extension": {
         "collect", "endpoint", "load", "options", "prompts", "record", "runtime", "secrets", "simulator", "stage",
@@ -61,6 +65,7 @@ EXCEPTIONS = {
     ("llm_users", "llm_users.prompts.prompt"),
     ("llm_users", "llm_users.users.anthropic"),
     ("llm_users", "llm_users.users.azure"),
+    ("llm_users", "llm_users.users.conversation"),
     ("llm_users", "llm_users.users.openai"),
 }
 

@@ -6,6 +6,7 @@ Never touches files or the web.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -19,14 +20,16 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST
 from llm_users import endpoint
 from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
 from llm_users.prompts import Prompt, count_messages, is_text_only
-from llm_users.record import RequestRecord
+from llm_users.record import CANCELLED, UNFINISHED, RequestRecord
 from llm_users.runtime import Runtime, runtime_of
 from llm_users.stage import Ticket, UserSeat
+from llm_users.targets import Target
 from llm_users.transport.errors import DeadlineExceeded
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
+from llm_users.users.patience import Patience, is_chosen
 from llm_users.users.reading import Opened, Reader
 
 _NS = 1_000_000_000
@@ -86,11 +89,19 @@ class LLMUser(User):
     reserves_quota: ClassVar[bool] = False
     """True where a request reserves input and output cap of the provider's quota: each stage says how much."""
 
+    holds_conversations: ClassVar[bool] = False
+    """True where users ask the conversations of the run's source and not its prompts."""
+
+    follow_up: bool = False
+    """True while what is asked belongs to something that has begun, so that it waits for no further arrival."""
+
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self.runtime: Runtime = runtime_of(environment)
         # Credentials in a class's own base URL stay in memory, like those of --host.
         self.host = endpoint.clean_url(self.host or environment.host or "")
+        self._own_host = self.host
+        self._target: Target | None = None
         self._seat = UserSeat()
         self._user_id = self.runtime.new_user_id()
 
@@ -125,7 +136,7 @@ class LLMUser(User):
         return self.make_prompt()
 
     def _model(self) -> str:
-        model = type(self).model or self.runtime.model
+        model = type(self).model or (self._target.model if self._target else self.runtime.model)
         if model is None:
             raise ValueError("no model: give --llm-model, or set `model` on the user class")
         return model
@@ -156,7 +167,9 @@ class LLMUser(User):
 
     def _ask(self, make: Callable[[], Ask]) -> Answer:
         """Wait for the turn, ask, time, hand over the record."""
-        call = _Call(self, self._enter())
+        ticket = self._enter()
+        self._aim()
+        call = _Call(self, ticket)
         try:
             call.run(make)
             answer = self._finish(call)
@@ -180,6 +193,13 @@ class LLMUser(User):
         self._state = LOCUST_STATE_RUNNING if outer is None else outer
         return ticket
 
+    def _aim(self) -> None:
+        """Where the next request goes, when ``--llm-targets`` has several; a class with its own model is asked that."""
+        wheel = self.runtime.targets
+        if wheel is not None and type(self).model is None:
+            self._target = wheel.next()
+            self.host = self._target.url or self._own_host
+
     def _identify(self, record: RequestRecord, ticket: Ticket) -> None:
         """The columns that are known before the request is made."""
         runtime = self.runtime
@@ -190,6 +210,7 @@ class LLMUser(User):
         record.user_class = type(self).__name__
         record.name = self.request_name or type(self).__name__
         record.framework = runtime.options.framework or self.framework
+        record.endpoint = self.host or None
         record.stage = ticket.plan.stage
         record.phase = ticket.phase
         record.measured = int(ticket.measured)
@@ -199,7 +220,8 @@ class LLMUser(User):
         """The columns that say what was asked."""
         record.api = ask.api
         record.model = ask.model
-        record.name = self.request_name or ask.model
+        target = self._target
+        record.name = self.request_name or (target.name if target and target.model == ask.model else ask.model)
         record.prompt_index = ask.prompt.index if ask.prompt.index >= 0 else None
         record.requested_output_tokens = ask.prompt.max_tokens
 
@@ -293,7 +315,7 @@ class LLMUser(User):
         events = self.environment.events
         runtime.on_record(record, offsets_s)
         events.llm_request.fire(user=self, record=record)
-        if record.error_code == "aborted":
+        if record.error_code in UNFINISHED:
             return
         stats = self.environment.stats
         if record.ok:
@@ -338,7 +360,7 @@ class _Call:
         try:
             self.ask = make()
             user._describe(self.record, self.ask)
-            with gevent.Timeout(timeout_s, late):
+            with gevent.Timeout(timeout_s, late), self._patience():
                 self.opened = user._open(self.ask, self.exchange)
                 if user.runtime.watch is not None:
                     user.runtime.watch.began(self, self.opened.events.chunks, self.reader.sent_ns)
@@ -354,10 +376,19 @@ class _Call:
         finally:
             self.exchange.release()
 
+    def _patience(self) -> AbstractContextManager[None]:
+        """Bounds the request where it is one of those that ``--llm-cancel`` gives up."""
+        runtime = self._user.runtime
+        if runtime.options.cancel is None:
+            return nullcontext()
+        share, after_s = runtime.options.cancel
+        chosen = is_chosen(runtime.options.seed, runtime.worker, self.record.request_id, share)
+        return Patience(self.exchange, after_s) if chosen else nullcontext()
+
     def leave(self) -> None:
         """Give the ticket back."""
         record, runtime = self.record, self._user.runtime
         if runtime.watch is not None:
             runtime.watch.ended(self, record)
-        code = None if record.ok else record.error_code
+        code = None if record.ok or record.error_code == CANCELLED else record.error_code
         runtime.gate.leave(self.ticket, self._user._seat, code, record.error_message)
