@@ -156,7 +156,8 @@ def turns_law(text: str) -> LengthLaw:
         return LengthLaw.parse(text)
     except ValueError:
         raise OptionError(
-            f"{text[:40]!r} is no law of turns; write MEAN[,SD], for example 3,1, or fixed:4, uniform:1,6, lognormal:5,4"
+            f"{text[:40]!r} is no law of turns; write MEAN[,SD], for example 3,1, or fixed:4, uniform:1,6 or "
+            "lognormal:5,4"
         ) from None
 
 

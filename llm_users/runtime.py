@@ -30,6 +30,10 @@ class Watch(Protocol):
         """The request is over."""
 
 
+def _no_conversations() -> Conversation:
+    raise RuntimeError("no user class of this run holds conversations (holds_conversations = True makes one)")
+
+
 @dataclass
 class Runtime:
     """One load process in one run."""
@@ -56,7 +60,7 @@ class Runtime:
     first_prompt: int = 0
     prompt_step: int = 1
     """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step`` from there."""
-    next_conversation: Callable[[], Conversation] = field(default=lambda: _no_conversations())
+    next_conversation: Callable[[], Conversation] = _no_conversations
     targets: TargetWheel | None = None
     """Set when the run has several models or endpoints."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
@@ -75,10 +79,6 @@ class Runtime:
 
     def new_user_id(self) -> str:
         return f"{self.worker}-{next(self._user_numbers)}"
-
-
-def _no_conversations() -> Conversation:
-    raise RuntimeError("no user class of this run holds conversations (holds_conversations = True makes one)")
 
 
 _runtimes: WeakKeyDictionary[Any, Runtime] = WeakKeyDictionary()

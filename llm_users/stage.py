@@ -173,8 +173,7 @@ class StageGate:
         """Wait until the user may start a request, and count it as started."""
         if seat.backoff_s:
             gevent.sleep(seat.backoff_s)
-        ticket = self._try_enter(seat)
-        if ticket is not None:
+        if (ticket := self._try_enter(seat)) is not None:
             return ticket
         seat.due_ns = 0  # the end of a pause: whoever has to wait for another reason is not late
         while True:
@@ -194,10 +193,7 @@ class StageGate:
                 self._report_ready()
 
     def rest(self, seat: UserSeat, seconds: float) -> None:
-        """A user's pause between two requests, spent here: a stage that begins meanwhile counts the user as present.
-
-        The next request is meant to start when the pause is over, or at the user's place in the new stage's ramp.
-        """
+        """A user's pause before its next request, spent here: a stage that begins meanwhile finds the user present."""
         due_ns = time.monotonic_ns() + int(seconds * _NS)
         seat.due_ns = 0
         self._waiting.append(seat)

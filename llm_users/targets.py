@@ -74,7 +74,7 @@ def _target(text: str) -> Target:
     rest, weight = _weighed(text)
     match = _AT_URL.fullmatch(rest)
     if match is not None:
-        model, url = match["model"].strip(), match["url"].strip()
+        model, url = match["model"].strip(), match["url"].strip().rstrip("/")
         if urlsplit(url).scheme.lower() not in ("http", "https"):
             raise TargetError(f"{_shown(text)}: the URL must start with http:// or https://; {_SHAPE}")
         if not urlsplit(url).hostname:

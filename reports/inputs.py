@@ -42,7 +42,7 @@ def load_all(inputs: Iterable[str | Path]) -> list[Run]:
             files.setdefault(path.resolve(), path)
     shards = [path for path in files.values() if path.name.endswith(SHARD_SUFFIX)]
     runs = [load_file(path) for path in files.values() if path not in shards]
-    return _with_distinct_names(with_shards(runs, shards))
+    return _with_distinct_names([run.told_apart() for run in with_shards(runs, shards)])
 
 
 def find(given: str | Path) -> list[Path]:

@@ -35,8 +35,8 @@ MAY_IMPORT = {
     "runtime": {"options", "prompts", "record", "stage", "targets", "transport"},
     "collect": {"plan", "quantile", "record", "secrets", "stage", "transport"},
     "load": {
-        "arrivals", "collect", "endpoint", "options", "plan", "prices", "prompts", "quantile", "record", "runtime", "secrets",
-        "stage", "targets", "transport",
+        "arrivals", "collect", "endpoint", "options", "plan", "prices", "prompts", "quantile", "record", "runtime",
+        "secrets", "stage", "targets", "transport",
     },
     "users": {
         "endpoint", "extension", "prompts", "quantile", "record", "runtime", "secrets", "stage", "targets", "transport",

@@ -1,4 +1,4 @@
-"""Prompts, or conversations, for one load process: built ahead, in a thread, so that no tokenizing happens between tokens.
+"""Prompts, or conversations, for one load process: built ahead, in a thread: no tokenizing between tokens.
 
 Each load process has its own part of the seeded sequence and takes every index of it once in the whole run: of the W
 that a run begins with, worker w takes i = w (mod W); one that joins later has a range of its own.
@@ -72,8 +72,8 @@ class PromptFeed(Generic[EntryT]):
             self._refilling = gevent.spawn(self._refill)
         if self._different is not None and prompt.index >= self._different:
             self._note(
-                f"the data set has {self._different} {self._what} and the run asked for more, so they came again: a server "
-                "that caches prefixes answers those faster (--llm-cache-bust prevents that)"
+                f"the data set has {self._different} {self._what} and the run asked for more, so they came again: a "
+                "server that caches prefixes answers those faster (--llm-cache-bust prevents that)"
             )
             self._different = None
         return prompt
