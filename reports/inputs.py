@@ -27,7 +27,7 @@ def load(prefix: str | Path) -> Run:
     files = find(prefix)
     if len(files) > 1:
         raise InputError(f"{prefix}: holds {len(files)} runs. Name one of them, or load them all with load_all.")
-    return load_file(files[0])
+    return load_file(files[0]).told_apart()
 
 
 def load_all(inputs: Iterable[str | Path]) -> list[Run]:
