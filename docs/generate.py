@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.options import _OPTIONS
-from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, Column
+from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, Column
 from llm_users.simulator.fault_kinds import BEFORE_ANSWER, IN_ANSWER
 from llm_users.simulator.spec import Spec
 
@@ -52,6 +52,8 @@ def columns() -> str:
         table(head, rows(REQUEST_COLUMNS)),
         "## `PREFIX_llm_stages.csv`: one row per stage",
         table(head, rows(STAGE_COLUMNS)),
+        "## `PREFIX_llm_conversations.csv`: one row per conversation, where users hold them",
+        table(head, rows(CONVERSATION_COLUMNS)),
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llm_users.users.anthropic import AnthropicUser
     from llm_users.users.azure import AzureOpenAIUser
     from llm_users.users.bedrock import BedrockUser
+    from llm_users.users.conversation import ConversationMixin, ConversationUser
     from llm_users.users.llm import Answer, AnswerCheck, LLMUser
     from llm_users.users.openai import OpenAIUser
 
@@ -26,6 +27,8 @@ __all__ = [
     "AnthropicUser",
     "AzureOpenAIUser",
     "BedrockUser",
+    "ConversationMixin",
+    "ConversationUser",
     "LLMUser",
     "OpenAIUser",
     "Prompt",
@@ -40,6 +43,8 @@ _HOMES = {
     "AnthropicUser": "llm_users.users.anthropic",
     "AzureOpenAIUser": "llm_users.users.azure",
     "BedrockUser": "llm_users.users.bedrock",
+    "ConversationMixin": "llm_users.users.conversation",
+    "ConversationUser": "llm_users.users.conversation",
     "LLMUser": "llm_users.users.llm",
     "OpenAIUser": "llm_users.users.openai",
     "Prompt": "llm_users.prompts.prompt",

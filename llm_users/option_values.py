@@ -14,6 +14,8 @@ from typing import Any
 from llm_users.arrivals import ArrivalLaw
 from llm_users.prices import PriceError, Prices
 from llm_users.prompts import HUB, LengthLaw, parse_hub_name, split_name
+from llm_users.targets import Target, TargetError, parse_targets
+from llm_users.think_time import ThinkTime
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$")
 _LONGEST_S, _MOST_DIGITS = 366 * 86400.0, 15
@@ -145,6 +147,41 @@ def length_law(text: str) -> LengthLaw:
     try:
         return LengthLaw.parse(text)
     except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def turns_law(text: str) -> LengthLaw:
+    """A law of the number of turns of a conversation."""
+    try:
+        return LengthLaw.parse(text)
+    except ValueError:
+        raise OptionError(
+            f"{text[:40]!r} is no law of turns; write MEAN[,SD], for example 3,1, or fixed:4, uniform:1,6 or "
+            "lognormal:5,4"
+        ) from None
+
+
+def think_time(text: str) -> ThinkTime:
+    """The pause of a user between two turns."""
+    try:
+        return ThinkTime.parse(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def cancel(text: str) -> tuple[float, float]:
+    """(share, seconds) from ``0.1:2s``."""
+    share, colon, delay = text.partition(":")
+    if not colon:
+        raise OptionError(f"{text[:40]!r} is not SHARE:TIME; write for example 0.1:2s")
+    return ratio(share), duration_s(delay)
+
+
+def targets(text: str) -> tuple[Target, ...]:
+    """Models, each perhaps at an endpoint of its own, with their weights."""
+    try:
+        return parse_targets(text)
+    except TargetError as error:
         raise OptionError(str(error)) from None
 
 

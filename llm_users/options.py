@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llm_users.arrivals import ArrivalLaw
@@ -16,7 +17,9 @@ from llm_users.option_values import (
     OptionError,
     amount,
     arrivals,
+    cancel,
     duration_s,
+    existing_file,
     header_from_environment,
     invoke_format,
     json_object,
@@ -29,11 +32,16 @@ from llm_users.option_values import (
     ratio,
     stage_to_judge,
     sweep,
+    targets,
+    think_time,
+    turns_law,
     warmup,
     whole,
 )
 from llm_users.prices import Prices
 from llm_users.prompts import LengthLaw, Pictures, Prefixes, parse_mix
+from llm_users.targets import Target
+from llm_users.think_time import ThinkTime
 
 __all__ = [
     "APIS",
@@ -108,6 +116,16 @@ _OPTIONS = (
             switch=True),
     _Option("--llm-images", "Put images into every prompt: N synthetic ones, or those of a folder in turn",
             "N[xWxH]|[N:]FOLDER", check=Pictures.parse),
+    _Option("--llm-conversations", "Conversations for ConversationUser: JSON lines with \"turns\" or \"messages\", or "
+            "ShareGPT's. Default: made ones", "FILE", check=existing_file),
+    _Option("--llm-turns", "Turns of a made conversation, in the ways of --llm-input-tokens", "MEAN[,SD]|LAW", "3,1",
+            turns_law),
+    _Option("--llm-think-time", "Pause before each further turn of a conversation: 1s, exp:2s, 2s,0.5s",
+            "TIME[,SD]|LAW", "1s", think_time),
+    _Option("--llm-cancel", "Clients that hang up: give up this share of requests so long after they were sent: "
+            "0.1:2s", "SHARE:TIME", check=cancel),
+    _Option("--llm-targets", "Several models or endpoints, each with its share of the requests: "
+            "small=3,large@https://HOST/v1=1", "MODEL[@URL][=WEIGHT],...", check=targets),
     _Option("--llm-tokenizer", "Tokenizer: a folder, a tokenizer.json or a hub id. Default: a packaged one", "PATH|ID"),
     _Option("--llm-extra-body", 'Extra fields of each request, as JSON: {"temperature": 0}', "JSON", check=json_object),
     _Option("--llm-header-env", "Extra header whose value is taken from an environment variable (repeatable)",
@@ -203,6 +221,12 @@ class Options:
     prefix: Prefixes | None = None
     cache_bust: bool = False
     images: Pictures | None = None
+    conversations: Path | None = None
+    turns: LengthLaw = field(default_factory=lambda: LengthLaw.parse("3,1"))
+    think_time: ThinkTime = field(default_factory=ThinkTime)
+    cancel: tuple[float, float] | None = None
+    """(share of the requests, seconds after t0)."""
+    targets: tuple[Target, ...] = ()
     tokenizer: str | None = None
     extra_body: dict[str, Any] = field(default_factory=dict)
     header_variables: tuple[tuple[str, str], ...] = ()
@@ -258,6 +282,8 @@ class Options:
             )
         if options.max_in_flight is not None and not options.rates:
             raise OptionError("--llm-max-in-flight is for an open loop; give its rate with --llm-rate")
+        if options.targets and options.model is not None:
+            raise OptionError("--llm-model and --llm-targets exclude each other: targets name their models")
         if options.images is not None and options.api == "completions":
             raise OptionError("--llm-images: legacy completions take nothing but text; leave out --llm-api completions")
         if options.budget is not None and options.prices is None:
@@ -305,6 +331,11 @@ _FIELDS = {
     "prefix": "llm_prefix",
     "cache_bust": "llm_cache_bust",
     "images": "llm_images",
+    "conversations": "llm_conversations",
+    "turns": "llm_turns",
+    "think_time": "llm_think_time",
+    "cancel": "llm_cancel",
+    "targets": "llm_targets",
     "tokenizer": "llm_tokenizer",
     "extra_body": "llm_extra_body",
     "timeout_s": "llm_timeout",

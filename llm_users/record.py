@@ -1,4 +1,4 @@
-"""The one data type that travels: a request's row, and the row of a stage.
+"""The one data type that travels: a request's row, and the rows of a stage and of a conversation.
 
 Columns, their units and meanings are declared here once; the CSV headers, the report, the web table and the
 documentation are made from them. This module must stay free of Locust, gevent and pandas.
@@ -13,6 +13,10 @@ from typing import Any
 
 THROTTLED = ("429", "throttlingexception", "rate_limit_error", "rate_limit_exceeded")
 """Values of ``error_code``, in lower case, that mean: asked too often. So does the HTTP status 429."""
+
+ABORTED, CANCELLED = "aborted", "cancelled"
+UNFINISHED = (ABORTED, CANCELLED)
+"""Values of ``error_code`` of requests that the client ended: they neither succeeded nor failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class RequestRecord:
     error_code: str | None = _column(
         "",
         "empty = success; else HTTP status, the provider's code, or connect, timeout, reset, truncated, malformed, "
-        "empty, aborted, buffered",
+        "empty, aborted, cancelled, buffered",
         str,
     )
     error_message: str | None = _column("", "what went wrong, in words", str)
@@ -108,6 +112,11 @@ class RequestRecord:
     held_s: float | None = _column("s", "of queue_s, the wait for a place among --llm-max-in-flight")
     corrected_ttft_s: float | None = _column("s", "open loop: c1 - intended send time, so that no delay is omitted")
     corrected_end_to_end_latency_s: float | None = _column("s", "open loop: end of stream - intended send time")
+    conversation_id: str | None = _column("", "the conversation that the request is a turn of", str)
+    turn: int | None = _column("", "which turn of the conversation, from 1", int)
+    turns: int | None = _column("count", "turns that the conversation is meant to have", int)
+    think_s: float | None = _column("s", "the user's pause before this turn; not part of queue_s")
+    endpoint: str | None = _column("", "base URL of the request, without credentials and query", str)
 
     def correct_for_omission(self) -> None:
         """Latencies from when the request was meant to be sent: an open loop that falls behind omits nothing."""
@@ -131,6 +140,11 @@ class RequestRecord:
     def ok(self) -> bool:
         """True when the request succeeded. ``buffered`` is a warning: the answer is complete, its TTFT is not known."""
         return self.error_code is None or self.error_code == "buffered"
+
+    @property
+    def failed(self) -> bool:
+        """True when it did not succeed, and not because the client itself had ended it."""
+        return not self.ok and self.error_code not in UNFINISHED
 
 
 @dataclass(slots=True)
@@ -163,6 +177,28 @@ class StageRecord:
     rate_per_s: float | None = _column("requests/s", "target rate in an open loop; its concurrency is 0")
     requests_held: int = _column("count", "measured requests that waited for a place among --llm-max-in-flight", int, 0)
     requests_dropped: int = _column("count", "measured requests that found no place and were dropped", int, 0)
+    requests_cancelled: int = _column("count", "measured requests that the client gave up (--llm-cancel)", int, 0)
+
+
+@dataclass(slots=True)
+class ConversationRecord:
+    """One conversation: what its turns add up to, those outside of MEASURE too."""
+
+    conversation_id: str = _column("", "as in the rows of its turns", str, "")
+    user_id: str = _column("", "the simulated user that held it", str, "")
+    model: str = _column("", "model name as sent", str, "")
+    turns_planned: int = _column("count", "turns that it was meant to have", int, 0)
+    turns_done: int = _column("count", "turns that were answered", int, 0)
+    started_at: float | None = _column("unix s", "wall clock of t0 of its first turn")
+    duration_s: float | None = _column("s", "end of its last turn - t0 of its first, pauses included")
+    think_s: float | None = _column("s", "sum of the user's pauses before its turns")
+    ttft_first_s: float | None = _column("s", "ttft_s of its first turn")
+    ttft_last_s: float | None = _column("s", "ttft_s of the last turn that was sent")
+    input_tokens: int | None = _column("tokens", "sum over its turns, each with the history before it", int)
+    output_tokens: int | None = _column("tokens", "sum over its turns", int)
+    cached_tokens: int | None = _column("tokens", "sum over its turns: taken from the server's cache", int)
+    completed: int = _column("0/1", "1 when every planned turn was answered", int, 0)
+    error_code: str | None = _column("", "what ended it early; empty also when the run ended between two turns", str)
 
 
 def columns_of(record_type: type) -> tuple[Column, ...]:
@@ -175,6 +211,7 @@ def columns_of(record_type: type) -> tuple[Column, ...]:
 
 REQUEST_COLUMNS = columns_of(RequestRecord)
 STAGE_COLUMNS = columns_of(StageRecord)
+CONVERSATION_COLUMNS = columns_of(ConversationRecord)
 _REQUEST_NAMES = tuple(column.name for column in REQUEST_COLUMNS)
 
 # A spreadsheet takes a cell that starts with one of these for a formula; text from a server must never become one.

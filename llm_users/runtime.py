@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from llm_users.open_gate import OpenGate
 from llm_users.options import Options
 from llm_users.plan import StagePlan
-from llm_users.prompts import Prompt, Tokenizer
+from llm_users.prompts import Conversation, Prompt, Tokenizer
 from llm_users.record import RequestRecord
-from llm_users.stage import StageGate
+from llm_users.targets import TargetWheel
 from llm_users.transport.alarm import Alarm
 from llm_users.transport.pool import Pool
 from llm_users.transport.starts import StartQueue
@@ -31,6 +32,10 @@ class Watch(Protocol):
         """The request is over."""
 
 
+def _no_conversations() -> Conversation:
+    raise RuntimeError("no user class of this run holds conversations (holds_conversations = True makes one)")
+
+
 @dataclass
 class Runtime:
     """One load process in one run."""
@@ -39,7 +44,7 @@ class Runtime:
     run_id: str
     worker: int
     workers: int
-    gate: StageGate
+    gate: OpenGate
     starts: StartQueue
     pool: Pool
     tokenizer: Tokenizer
@@ -63,6 +68,9 @@ class Runtime:
     first_prompt: int = 0
     prompt_step: int = 1
     """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step`` from there."""
+    next_conversation: Callable[[], Conversation] = _no_conversations
+    targets: TargetWheel | None = None
+    """Set when the run has several models or endpoints."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """What is to be done when the run is over."""
     _request_numbers: Any = field(default_factory=itertools.count)

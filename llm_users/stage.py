@@ -146,11 +146,31 @@ class StageGate:
         """Wait until the user may start a request, and count it as started."""
         if seat.backoff_s:
             gevent.sleep(seat.backoff_s)
+        if (ticket := self._try_enter(seat)) is not None:
+            return ticket
+        seat.due_ns = 0  # the end of a pause: whoever has to wait for another reason is not late
         while True:
             ticket = self._try_enter(seat)
             if ticket is not None:
                 return ticket
             self._park(seat)
+
+    def rest(self, seat: UserSeat, seconds: float) -> None:
+        """A user's pause before its next request, spent here: a stage that begins meanwhile finds the user present."""
+        due_ns = time.monotonic_ns() + int(seconds * _NS)
+        seat.due_ns = 0
+        if self.plan.rate_per_s is not None:  # nobody is waited for
+            gevent.sleep(seconds)
+            return
+        self._waiting.append(seat)
+        try:
+            self._report_ready()
+            while (wait_ns := max(due_ns, seat.due_ns) - time.monotonic_ns()) > 0:
+                gevent.sleep(wait_ns / _NS)
+        finally:
+            self._waiting.remove(seat)
+            self._report_ready()
+        seat.due_ns = max(due_ns, seat.due_ns)
 
     def leave(self, ticket: Ticket, seat: UserSeat, error_code: str | None, error_message: str | None = None) -> None:
         """The request has ended, however it did."""
@@ -202,46 +222,6 @@ class StageGate:
     def measured_s(self) -> float | None:
         """How long this process has been measuring in the stage, in seconds; None before and after."""
         return self._window.open_s
-
-    # What the dispatcher of an open loop does besides entering.
-
-    @property
-    def origin_ns(self) -> int:
-        """The moment that the arrivals of the stage are counted from."""
-        return self._origin_ns
-
-    def await_stage(self, seat: UserSeat) -> StagePlan:
-        """Stand at the gate until a stage begins, and wants something started."""
-        while seat.stage != self.plan.stage or not self._takes_more():
-            self._park(seat)
-        return self.plan
-
-    def arrive(self, seat: UserSeat, due_ns: int) -> Ticket | None:
-        """A ticket for the request that is meant to be sent then; None when the stage takes no more."""
-        plan = self.plan
-        while self.plan is plan and self._takes_more():
-            seat.due_ns = due_ns
-            ticket = self._try_enter(seat)
-            if ticket is not None:
-                return ticket
-            seat.due_ns = 0
-            self._park(seat)
-        return None
-
-    def sleep_until(self, moment_ns: int) -> None:
-        """Until then, or until nothing more can start in the stage."""
-        plan = self.plan
-        while self.plan is plan and self._takes_more():
-            wait_ns = moment_ns - time.monotonic_ns()
-            if wait_ns <= 0:
-                return
-            self._border.clear()
-            self._border.wait(wait_ns / _NS)
-
-    def begin(self, ticket: Ticket) -> None:
-        """A ticket's request is on its way to be sent, ``intended_ns`` at the earliest."""
-        self._count_in(ticket)
-        self._window.discount(max(0, ticket.intended_ns - time.monotonic_ns()))
 
     # Inside.
 

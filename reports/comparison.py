@@ -16,8 +16,9 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from llm_users.quantile import quantile
+from llm_users.record import UNFINISHED
 from reports.errors import InputError
-from reports.grouping import LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group, Metric, groups
+from reports.grouping import LATENCY, NO_FAILURES, OUTPUT_THROUGHPUT, TPOT, TTFT, Group, Metric, groups
 from reports.intervals import UNKNOWN, Interval
 from reports.resampling import (
     NO_CHANCE,
@@ -265,8 +266,8 @@ def _of_quantile(
 
 
 def _of_errors(base: Group, other: Group, rows: tuple[DataFrame, ...], blocks: Blocks) -> Difference:
-    ended = _pair(lambda _, frame: frame["error_code"] != "aborted", base, other, rows)
-    failed = _pair(lambda _, frame: ~frame["error_code"].isin(["", "buffered", "aborted"]), base, other, rows)
+    ended = _pair(lambda _, frame: ~frame["error_code"].isin(UNFINISHED), base, other, rows)
+    failed = _pair(lambda _, frame: ~frame["error_code"].isin(NO_FAILURES), base, other, rows)
     shares = [float(f.sum() / e.sum()) if e.sum() else math.nan for f, e in zip(failed, ended, strict=True)]
     parts = (sums(failed[0], blocks.first[0]), sums(failed[1], blocks.first[1]))
     wholes = (sums(ended[0], blocks.first[0]), sums(ended[1], blocks.first[1]))

@@ -98,11 +98,11 @@ def main(asked: TextIO = sys.stdin, answers: TextIO = sys.stdout) -> None:
 
 
 def _row(group: Group, of: int) -> dict[str, Any]:
-    from reports.grouping import LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT
+    from reports.grouping import LATENCY, NO_FAILURES, OUTPUT_THROUGHPUT, TPOT, TTFT
 
     counts, rows, stages = group.counts, group.measured, group.run.stages
     slow_down = rows["error_code"].str.lower().isin(THROTTLED) | (rows["http_status"] == 429).fillna(value=False)
-    failed = ~rows["error_code"].isin(["", "buffered", "aborted"])
+    failed = ~rows["error_code"].isin(NO_FAILURES)
     metrics = {"ttft": TTFT, "throughput": OUTPUT_THROUGHPUT, "tpot": TPOT, "e2e": LATENCY}
     return {
         "stage": group.stage,
@@ -117,6 +117,7 @@ def _row(group: Group, of: int) -> dict[str, Any]:
         "failed": counts.failed,
         "throttled": int((slow_down & failed).sum()),
         "aborted": counts.aborted,
+        "cancelled": counts.cancelled,
         **{
             name: {each: _known(getattr(found, each)) for each in _FIGURES}
             for name, metric in metrics.items()

@@ -1,6 +1,6 @@
 """Groups: the requests that one row of a table stands for, that is one stage of one run and one model.
 
-Decides which requests count (MEASUREMENT: measured, no error, not aborted) and what each metric is.
+Decides which requests count (MEASUREMENT: measured, no error, neither aborted nor cancelled) and what each metric is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame, Series
 
-from llm_users.record import REQUEST_COLUMNS, THROTTLED
+from llm_users.record import REQUEST_COLUMNS, THROTTLED, UNFINISHED
 from reports.run import Run
 from reports.statistics import Summary, summarize
 
@@ -21,6 +21,8 @@ _Key = tuple[int, int, str, str]
 Places = np.ndarray[Any, np.dtype[np.intp]]
 _KEY = ["stage", "concurrency", "framework", "model"]
 _UNKNOWN = -1
+NO_FAILURES = ("", "buffered", *UNFINISHED)
+"""Codes of requests that did not fail."""
 HEALTH_KEY = "client_health"  # under which a written LLMPerf summary carries the verdict on the client
 
 
@@ -46,9 +48,15 @@ class Counts:
     failed: int
     throttled: int
     aborted: int
-    errors: tuple[tuple[str, int], ...]  # code and count, most frequent first, without aborted and throttled
+    cancelled: int
+    errors: tuple[tuple[str, int], ...]  # code and count, most frequent first: failed, and not throttled
     throttles: tuple[tuple[str, int], ...]
     unmeasured_phases: tuple[tuple[str, int], ...]
+
+    @property
+    def ended(self) -> int:
+        """Measured, and not ended by the client: aborted and cancelled requests neither succeeded nor failed."""
+        return self.measured - self.aborted - self.cancelled
 
     @property
     def failed_otherwise(self) -> int:
@@ -96,7 +104,7 @@ def throttled(rows: DataFrame) -> Series:
     # Of the few different codes, not of a million texts.
     codes = [each for each in code.unique() if str(each).lower() in THROTTLED]
     by_status = (rows["http_status"] == 429).fillna(value=False).astype(bool)
-    return code.isin(codes) | (by_status & ~code.isin(["", "buffered", "aborted"]))
+    return code.isin(codes) | (by_status & ~code.isin(NO_FAILURES))
 
 
 def _column(name: str) -> Metric:
@@ -212,16 +220,17 @@ def _health_by_stage(stages: DataFrame) -> Mapping[int, str]:
 def _counts(rows: DataFrame, measured: DataFrame) -> Counts:
     codes = measured["error_code"]
     ok = int(codes.isin(["", "buffered"]).sum())
-    aborted = int((codes == "aborted").sum())
+    aborted, cancelled = (int((codes == code).sum()) for code in UNFINISHED)
     refused = throttled(measured)
     return Counts(
         rows=len(rows),
         measured=len(measured),
         ok=ok,
-        failed=len(measured) - ok - aborted,
+        failed=len(measured) - ok - aborted - cancelled,
         throttled=int(refused.sum()),
         aborted=aborted,
-        errors=_frequencies(codes[~codes.isin(["", "buffered", "aborted"]) & ~refused]),
+        cancelled=cancelled,
+        errors=_frequencies(codes[~codes.isin(NO_FAILURES) & ~refused]),
         throttles=_frequencies(codes[refused]),
         unmeasured_phases=_frequencies(rows["phase"][rows["measured"] != 1]),
     )

@@ -36,11 +36,13 @@ def errors_section(content: Content, labels: Sequence[str]) -> Markup:
     lines = [_class(str(code), failed[failed["error_code"] == code], total) for code, _ in counts[:_MOST_CODES]]
     left = f" {len(counts) - _MOST_CODES} rarer classes are not listed." if len(counts) > _MOST_CODES else ""
     tallies = [group.counts for group in content.groups]
+    given_up = sum(each.cancelled for each in tallies)
+    cancelled = f", {given_up:,} cancelled by the client (--llm-cancel)" if given_up else ""
     words = (
         f"{len(failed):,} of {total:,} measured requests did not succeed, in {len(counts)} classes: "
         f"{sum(each.throttled for each in tallies):,} throttled, "
         f"{sum(each.failed_otherwise for each in tallies):,} failed otherwise, "
-        f"{sum(each.aborted for each in tallies):,} aborted by the end of the stage or the test.{left}"
+        f"{sum(each.aborted for each in tallies):,} aborted by the end of the stage or the test{cancelled}.{left}"
     )
     header = ("Class", "Requests", "Share", "Where", "Examples")
     return section(
@@ -61,6 +63,7 @@ def excluded_section(content: Content, labels: Sequence[str]) -> Markup:
         "Throttled",
         "Failed otherwise",
         "Aborted",
+        "Cancelled",
         "Outside the measured phase",
         "Of these",
     )
@@ -78,6 +81,7 @@ def excluded_section(content: Content, labels: Sequence[str]) -> Markup:
                 counts.throttled,
                 counts.failed_otherwise,
                 counts.aborted,
+                counts.cancelled,
                 outside,
                 phases or "-",
             ]

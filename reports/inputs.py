@@ -27,7 +27,7 @@ def load(prefix: str | Path) -> Run:
     files = find(prefix)
     if len(files) > 1:
         raise InputError(f"{prefix}: holds {len(files)} runs. Name one of them, or load them all with load_all.")
-    return load_file(files[0])
+    return load_file(files[0]).told_apart()
 
 
 def load_all(inputs: Iterable[str | Path]) -> list[Run]:
@@ -42,7 +42,7 @@ def load_all(inputs: Iterable[str | Path]) -> list[Run]:
             files.setdefault(path.resolve(), path)
     shards = [path for path in files.values() if path.name.endswith(SHARD_SUFFIX)]
     runs = [load_file(path) for path in files.values() if path not in shards]
-    return _with_distinct_names(with_shards(runs, shards))
+    return _with_distinct_names([run.told_apart() for run in with_shards(runs, shards)])
 
 
 def find(given: str | Path) -> list[Path]:

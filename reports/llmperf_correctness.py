@@ -13,6 +13,7 @@ from typing import Any
 from pandas import isna
 
 from llm_users.digits import has_number, is_only_number
+from llm_users.record import UNFINISHED
 from reports.correctness import MATCH, STRICT_MATCH
 from reports.grouping import Group
 from reports.llmperf_results import responses
@@ -98,7 +99,7 @@ def checked(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _completed(group: Group) -> Group:
-    return dataclasses.replace(group, measured=group.measured[group.measured["error_code"] != "aborted"])
+    return dataclasses.replace(group, measured=group.measured[~group.measured["error_code"].isin(UNFINISHED)])
 
 
 def _api(group: Group) -> str | None:

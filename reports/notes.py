@@ -38,6 +38,11 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
         "Aborted requests (cut by the end of the stage or the test) are excluded",
         [_share(group.counts.aborted, group.counts.measured) if group.counts.ok else "" for group in groups],
     )
+    notes.add(
+        "Cancelled requests (the client hung up, --llm-cancel) are excluded; of the others, quick ones are a little "
+        "more frequent than without",
+        [_share(group.counts.cancelled, group.counts.measured) if group.counts.ok else "" for group in groups],
+    )
     notes.add("Requests outside the measured phase are excluded", [_unmeasured(group) for group in groups])
     for health, text in _HEALTH_NOTES.items():
         notes.mark(text, [group.health == health for group in groups])
@@ -153,9 +158,10 @@ def _nothing_succeeded(group: Group) -> str:
         phases = ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in counts.unmeasured_phases)
         return f"no request was measured{f', {phases}' if phases else ''}"
     aborted = f"{counts.aborted} aborted" if counts.aborted else ""
+    cancelled = f"{counts.cancelled} cancelled" if counts.cancelled else ""
     failed = f"{counts.failed_otherwise} failed with {_codes(counts.errors)}" if counts.failed_otherwise else ""
     throttled = f"{counts.throttled} throttled with {_codes(counts.throttles)}" if counts.throttled else ""
-    return f"of {counts.measured}: {', '.join(part for part in (throttled, failed, aborted) if part)}"
+    return f"of {counts.measured}: {', '.join(part for part in (throttled, failed, aborted, cancelled) if part)}"
 
 
 def _failed(group: Group) -> str:

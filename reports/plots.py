@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from reports.report import Content
     from reports.run import Run
 
-_SHAPES = {"ok": "circle", "unmeasured": "circle", "throttled": "triangle", "failed": "cross", "aborted": "diamond"}
+_SHAPES = {
+    "ok": "circle", "unmeasured": "circle", "throttled": "triangle", "failed": "cross", "aborted": "diamond",
+    "cancelled": "diamond",
+}  # fmt: skip
 _CURVES = (("e2e", "p50"), ("ttft", "p95"))
 _RAMP_STOPS = 6
 _MOST_POINTS = 3000  # of one file: a vector image of 12,000 points opens slowly

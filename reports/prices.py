@@ -19,6 +19,7 @@ from pandas import DataFrame
 
 from llm_users.prices import PriceError, Prices
 from reports.errors import InputError, unreadable
+from reports.run import AT
 from reports.sizing import StagePoint, highest, knee, sweeps
 
 _EXAMPLE = '{"currency": "USD", "models": {"llama-3-8b": {"input": 0.2, "output": 0.6}, "own": {"gpu_hour": 2.5}}}'
@@ -103,7 +104,7 @@ def chosen_points(points: Sequence[StagePoint], *, by_objectives: bool) -> list[
 
 
 def _cost(point: StagePoint, prices: PriceFile) -> Cost:
-    model = point.group.model
+    model = point.group.model.partition(AT)[0]
     per_hour = _of_model(prices.machines, model)
     if per_hour is not None:
         per_second = per_hour / 3600

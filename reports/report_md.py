@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from llm_users.record import UNFINISHED
 from reports.correctness import correctness_section
 from reports.curve_md import curve_section
 from reports.gaps import gaps_section
@@ -95,8 +96,9 @@ def _described(run: Run) -> str:
     if levels:
         parts.append(f"concurrency {', '.join(map(str, levels))}")
     refused = int(throttled(rows[["error_code", "http_status"]][rows["measured"] == 1]).sum())
-    aborted = int((measured == "aborted").sum())
-    others = {"throttled": refused, "failed": len(measured) - succeeded - refused - aborted, "aborted": aborted}
+    unfinished = {code: int((measured == code).sum()) for code in UNFINISHED}
+    failed = len(measured) - succeeded - refused - sum(unfinished.values())
+    others = {"throttled": refused, "failed": failed, **unfinished}
     counted = [f"{count} {word}" for word, count in others.items() if count]
     parts.append(", ".join([f"{len(measured)} measured requests, {succeeded} of them successful", *counted]))
     started = rows["started_at"].dropna()

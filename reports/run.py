@@ -13,6 +13,9 @@ from llm_users.quantile import DurationHistogram
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+AT = " @ "
+"""Between a model and its endpoint, in the name of a model that was asked at several."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -38,6 +41,21 @@ class Run:
     def measured(self) -> int:
         """How many requests count in the statistics, failed ones included."""
         return int((self.requests["measured"] == 1).sum())
+
+    def told_apart(self) -> Run:
+        """The same run with models that were asked at several endpoints named by these too: they are not one thing."""
+        places = self.requests[["framework", "model", "endpoint"]].drop_duplicates()
+        places = places[places["endpoint"] != ""]
+        twice = places.duplicated(["framework", "model"], keep=False)
+        if not twice.any():
+            return self
+        names = {
+            (framework, model, url): f"{model}{AT}{url}"
+            for framework, model, url in places[twice].itertuples(index=False)
+        }
+        rows = zip(self.requests["framework"], self.requests["model"], self.requests["endpoint"], strict=True)
+        model = [names.get(row, row[1]) for row in rows]
+        return dataclasses.replace(self, requests=self.requests.assign(model=model))
 
     def renamed(self, *, framework: str | None = None, model: str | None = None) -> Run:
         """The same run under another framework or model name, in every row."""

@@ -1,8 +1,8 @@
 """What an endpoint is good for: attainment and goodput per stage, the highest concurrency that meets, the knee.
 
 A request *meets* when it succeeded and kept to every limit (``Objectives.limits``). Attainment is the share of the
-measured requests that meet, aborted ones aside. Goodput counts only what meets: requests over the MEASURE window that
-started in it, and tokens that arrived inside it, whoever asked for them.
+measured requests that meet, aborted and cancelled ones aside. Goodput counts only what meets: requests over the
+MEASURE window that started in it, and tokens that arrived inside it, whoever asked for them.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
     meeting = met_by(group, group.ok, objectives)
     window_s, of_window = _window_s(group)
     tokens_per_s, good_tokens_per_s = _token_rates(group, objectives, window_s, of_window)
-    started = group.counts.measured - group.counts.aborted
+    started = group.counts.ended
     return StagePoint(
         group=group,
         window_s=window_s,

@@ -100,7 +100,7 @@ def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
         for metric in REQUEST_METRICS:
             yield _line(group, metric.name, metric.unit, group.summary(metric))
         counts = group.counts
-        for name in ("measured", "ok", "failed", "throttled", "aborted"):
+        for name in ("measured", "ok", "failed", "throttled", "aborted", "cancelled"):
             yield _line(group, f"requests_{name}", "count", _single(getattr(counts, name)))
         yield _line(group, ERROR_RATIO, "share", error_ratio(group))
         for name, figures in ratio_lines(group):
@@ -117,8 +117,8 @@ def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
 
 
 def error_ratio(group: Group) -> Summary:
-    """The share of failed requests with Wilson's interval, in ``mean``; aborted requests neither failed nor not."""
-    ended = group.counts.measured - group.counts.aborted
+    """The share of failed requests with Wilson's interval, in ``mean``, of those that the client did not end itself."""
+    ended = group.counts.ended
     if not ended:
         return Summary(0)
     failed = group.counts.failed

@@ -117,7 +117,7 @@ def judge(group: Group, objective: Objective) -> Judgement:
     """One objective in one group.
 
     What is not known of some requests (they were aborted, or arrived all at once) is taken at its worst before an
-    objective is met and at its best before it is missed.
+    objective is met and at its best before it is missed. Requests that the client cancelled on purpose are not judged.
     """
     if objective.name == ERRORS:
         n, estimate, best, worst_case = _errors(group)
@@ -184,14 +184,14 @@ def _best(judgements: Sequence[Judgement]) -> tuple[str, tuple[str, ...]]:
 
 def _errors(group: Group) -> tuple[int, float, Interval, Interval]:
     counts = group.counts
-    n = counts.measured - counts.aborted
+    n = counts.ended
     if not n:
         return 0, math.nan, UNKNOWN, UNKNOWN
     return (
         n,
         counts.failed / n,
         ratio_interval(counts.failed, n),
-        ratio_interval(counts.failed + counts.aborted, counts.measured),
+        ratio_interval(counts.failed + counts.aborted, n + counts.aborted),
     )
 
 

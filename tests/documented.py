@@ -53,6 +53,7 @@ SHORT = ("--llm-requests", "4", "--llm-input-tokens", "30,5", "--llm-output-toke
 # Content of files that a command names and that are the reader's own, by option.
 FILES = {
     "--llm-prompts": '{"prompt": "Name a river."}\n',
+    "--llm-conversations": '{"turns": ["Name a river.", "How long is it?"]}\n',
     "--llm-prices": '{"models": {"claude-3-haiku": {"input": 0.25, "output": 1.25}}}',
 }
 BEDROCK = "locustfiles/bedrock.py"
@@ -162,7 +163,16 @@ def locustfiles() -> list[tuple[str, str]]:
         (f"{page} python {number}", block)
         for page, text in PAGES.items()
         for number, block in enumerate(_blocks(text, "python"), 1)
-        if any(f"({name}):" in block for name in ("OpenAIUser", "AnthropicUser", "BedrockUser"))
+        if any(
+            f"({name}):" in block
+            for name in (
+                "OpenAIUser",
+                "AnthropicUser",
+                "BedrockUser",
+                "ConversationUser",
+                "ConversationMixin, AnthropicUser",
+            )
+        )
     ]
 
 

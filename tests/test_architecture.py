@@ -29,18 +29,22 @@ MAY_IMPORT = {
     "window": set(),
     "samples": {"plan", "quantile"},
     "stage": {"plan", "samples", "seat", "window"},
+    "open_gate": {"plan", "seat", "stage"},
     "prices": set(),
-    "option_values": {"arrivals", "prices", "prompts"},
-    "options": {"arrivals", "option_values", "prices", "prompts"},
+    "think_time": set(),
+    "targets": set(),
+    "option_values": {"arrivals", "prices", "prompts", "targets", "think_time"},
+    "options": {"arrivals", "option_values", "prices", "prompts", "targets", "think_time"},
     "endpoint": {"secrets"},
-    "runtime": {"options", "plan", "prompts", "record", "stage", "transport"},
+    "runtime": {"open_gate", "options", "plan", "prompts", "record", "targets", "transport"},
     "collect": {"plan", "quantile", "record", "secrets", "stage", "transport"},
     "load": {
-        "arrivals", "collect", "endpoint", "options", "plan", "prices", "prompts", "quantile", "record", "runtime",
-        "secrets", "stage", "transport",
+        "arrivals", "collect", "endpoint", "open_gate", "options", "plan", "prices", "prompts", "quantile", "record",
+        "runtime", "secrets", "stage", "targets", "transport",
     },
     "users": {
-        "endpoint", "extension", "prompts", "quantile", "record", "runtime", "seat", "secrets", "stage", "transport",
+        "endpoint", "extension", "prompts", "quantile", "record", "runtime", "seat", "secrets", "stage", "targets",
+        "transport",
     },
     "web": {"collect", "options", "plan", "quantile", "record", "secrets", "stage"},
     "extension": {
@@ -66,6 +70,7 @@ EXCEPTIONS = {
     ("llm_users", "llm_users.prompts.prompt"),
     ("llm_users", "llm_users.users.anthropic"),
     ("llm_users", "llm_users.users.azure"),
+    ("llm_users", "llm_users.users.conversation"),
     ("llm_users", "llm_users.users.openai"),
 }
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from llm_users.collect.disk import LineFile
 from llm_users.quantile import DurationHistogram
-from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, StageRecord, cell
+from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, ConversationRecord, StageRecord, cell
 
 GAP_COLUMNS = ("stage", "bucket", "lower_s", "upper_s", "count")
 OFFSET_COLUMNS = ("request_id", "offsets_s")
@@ -26,6 +26,7 @@ SUFFIXES = (
     "_llm_stages.csv",
     "_llm_gaps.csv",
     "_llm_offsets.csv",
+    "_llm_conversations.csv",
     "_llm_run.json",
     "_llm_gate.xml",
 )
@@ -63,7 +64,7 @@ def move_aside(prefix: str) -> str | None:
 
 
 class RunFiles:
-    """The open files of a run. Every CSV has its header from the start.
+    """The open files of a run. Every CSV has its header from the start; that of conversations is there with the first.
 
     Nothing here waits for the disk but ``flush`` and ``close``. Rows that the disk does not take go to a file of their
     own in the system's temporary folder; ``on_trouble`` is told.
@@ -83,6 +84,8 @@ class RunFiles:
         self._offsets = self._open("_llm_offsets.csv", OFFSET_COLUMNS) if offsets else None
         if self._offsets is None:
             Path(prefix + "_llm_offsets.csv").unlink(missing_ok=True)  # of an earlier run with this prefix
+        self._conversations: Any = None
+        Path(prefix + "_llm_conversations.csv").unlink(missing_ok=True)
         self.flush()
 
     def write_request(self, row: Iterable[Any]) -> None:
@@ -97,6 +100,16 @@ class RunFiles:
         self._files[1].restart()
         for record in records:
             self.write_stage(record)
+
+    def write_conversation(self, record: ConversationRecord) -> None:
+        if self._conversations is None:
+            try:
+                names = [column.name for column in CONVERSATION_COLUMNS]
+                self._conversations = self._open("_llm_conversations.csv", names)
+            except OSError as error:
+                self._on_trouble(f"conversations cannot be written ({error}); those of the rows file can be added up")
+                return
+        self._conversations.writerow([cell(getattr(record, column.name)) for column in CONVERSATION_COLUMNS])
 
     def write_gaps(self, stage: int, counts: Mapping[int, int]) -> None:
         """The histogram of a stage's chunk gaps, one line per bucket."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import gevent
 
 from llm_users.quantile import DurationHistogram
-from llm_users.record import THROTTLED, RequestRecord
+from llm_users.record import ABORTED, THROTTLED, RequestRecord
 from llm_users.stage import StageGate
 
 PERIOD_S = 1.0
@@ -63,15 +63,15 @@ class LiveBeat:
         if record.output_tokens and record.chunks and record.error_code != "buffered":
             self._tokens_of_ended += record.output_tokens
             self._chunks_of_ended += record.chunks
-        if record.error_code == "aborted":
+        if record.error_code == ABORTED:
             return
         self._requests += 1
         if record.measured:
             self._done[record.stage] = self._done.get(record.stage, 0) + 1
-        if not record.ok:
+        if record.failed:
             self._failed += 1
             self._throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
-        elif record.tpot_s is not None:
+        elif record.ok and record.tpot_s is not None:
             self._tpot.add(record.tpot_s)
 
     def add_lag(self, lag_s: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from llm_users.collect.health import verdict
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.quantile import DurationHistogram
-from llm_users.record import THROTTLED, RequestRecord, StageRecord
+from llm_users.record import ABORTED, CANCELLED, THROTTLED, RequestRecord, StageRecord
 
 
 @dataclass
@@ -22,6 +22,7 @@ class _Tally:
     failed: int = 0
     throttled: int = 0
     aborted: int = 0
+    cancelled: int = 0
     window_tokens: float = 0.0
     tokens: int = 0
     chunks: int = 0
@@ -67,8 +68,10 @@ class StageBook:
         tally.measured += 1
         if record.ok:
             tally.ok += 1
-        elif record.error_code == "aborted":
+        elif record.error_code == ABORTED:
             tally.aborted += 1
+        elif record.error_code == CANCELLED:
+            tally.cancelled += 1
         else:
             tally.failed += 1
             tally.throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
@@ -123,6 +126,7 @@ class StageBook:
             requests_failed=tally.failed,
             requests_throttled=tally.throttled,
             requests_aborted=tally.aborted,
+            requests_cancelled=tally.cancelled,
             window_tokens=tally.window_tokens,
             client_cpu_s=sum(part.cpu_s for part in totals),
             client_cpu_share_max=max((part.cpu_s / part.window_s for part in active), default=None),
@@ -166,7 +170,8 @@ def describe(stage: StageRecord) -> str:
     rate = stage.output_throughput_token_per_s
     parts = [
         f"stage {stage.stage} done: {StageLoad(stage.stage, stage.concurrency, stage.rate_per_s).text}",
-        f"{stage.requests_ok} of {stage.requests_measured} requests ok",
+        f"{stage.requests_ok} of {stage.requests_measured} requests ok"
+        + (f", {stage.requests_cancelled} cancelled" if stage.requests_cancelled else ""),
         f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
     ]
     return ", ".join(parts)

@@ -17,6 +17,7 @@ from typing import Any
 import gevent
 
 from llm_users.collect.accounts import WorkerAccount
+from llm_users.collect.conversations import ConversationBook
 from llm_users.collect.files import RunFiles, check_prefix, move_aside
 from llm_users.collect.seen import SeenNumbers
 from llm_users.collect.shards import ShardReader
@@ -44,6 +45,7 @@ class RunWriter:
         self.run_id = run_id
         self.started_at = time.time()
         self.book = StageBook()
+        self._conversations = ConversationBook()
         self.stages: list[StageRecord] = []
         self.received: defaultdict[int, int] = defaultdict(int)
         self.accounts: dict[int, WorkerAccount] = {}
@@ -85,6 +87,9 @@ class RunWriter:
         self.book.add(record)
         self.on_record(record)
         self._files.write_request(record.row())
+        conversation = self._conversations.add(record)
+        if conversation is not None:
+            self._files.write_conversation(conversation)
         if offsets_s:
             self._files.write_offsets(record.request_id, offsets_s)
         return True
@@ -135,6 +140,11 @@ class RunWriter:
                 revised = True
         if revised:
             self._files.rewrite_stages(self.stages)
+
+    def end_conversations(self) -> None:
+        """No further row comes: conversations whose rest was never sent get their rows."""
+        for conversation in self._conversations.end():
+            self._files.write_conversation(conversation)
 
     def note(self, text: str) -> bool:
         """Keep a note for the manifest; False when it is there already, or there are too many."""
@@ -195,6 +205,7 @@ class RunWriter:
         self._files.flush()
 
     def close(self) -> None:
+        self.end_conversations()
         self._files.close()
 
     def _on_trouble(self, text: str) -> None:

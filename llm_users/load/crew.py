@@ -186,6 +186,7 @@ class Crew:
                     "started were lost"
                 )
         writer.revise_stages()
+        writer.end_conversations()
         writer.flush()
         writer.write_manifest(finished_at=time.time(), refused=refused)
         if not writer.problem():

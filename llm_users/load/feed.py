@@ -1,4 +1,4 @@
-"""Prompts for one load process: built ahead, in a thread, so that no tokenizing happens between tokens.
+"""Prompts, or conversations, for one load process: built ahead, in a thread: no tokenizing between tokens.
 
 Each load process has its own part of the seeded sequence and takes every index of it once in the whole run: of the W
 that a run begins with, worker w takes i = w (mod W); one that joins later has a range of its own.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 import gevent
-
-from llm_users.prompts import Prompt, PromptSource
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +22,37 @@ _BATCH = 16
 _LOW = 64
 
 
-class PromptFeed:
-    """The prompts of this process, in order."""
+class _Entry(Protocol):
+    @property
+    def index(self) -> int: ...
 
-    def __init__(self, source: PromptSource, first: int, step: int, note: Callable[[str], None]) -> None:
+
+EntryT = TypeVar("EntryT", bound=_Entry)
+_EntryT_co = TypeVar("_EntryT_co", bound=_Entry, covariant=True)
+
+
+class _Source(Protocol[_EntryT_co]):
+    """``prompts.PromptSource``, or its like for conversations."""
+
+    @property
+    def different(self) -> int | None: ...
+
+    def prompt(self, index: int) -> _EntryT_co: ...
+
+
+class PromptFeed(Generic[EntryT]):
+    """The prompts of this process, in order; ``what`` they are called in notes."""
+
+    def __init__(
+        self, source: _Source[EntryT], first: int, step: int, note: Callable[[str], None], what: str = "prompts"
+    ) -> None:
         self._source = source
         self._different = source.different
         self._note = note
+        self._what = what
         self._next_index = first
         self._step = step
-        self._ready: deque[Prompt] = deque()
+        self._ready: deque[EntryT] = deque()
         self._wanted = 0
         self._refilling: gevent.Greenlet[[], None] | None = None
 
@@ -43,7 +63,7 @@ class PromptFeed:
         while len(self._ready) < target:
             self._build(min(_BATCH, target - len(self._ready)))
 
-    def next(self) -> Prompt:
+    def next(self) -> EntryT:
         """The next prompt."""
         if not self._ready:
             self._build(1)
@@ -52,8 +72,8 @@ class PromptFeed:
             self._refilling = gevent.spawn(self._refill)
         if self._different is not None and prompt.index >= self._different:
             self._note(
-                f"the data set has {self._different} prompts and the run asked for more, so they came again: a server "
-                "that caches prefixes answers those faster (--llm-cache-bust prevents that)"
+                f"the data set has {self._different} {self._what} and the run asked for more, so they came again: a "
+                "server that caches prefixes answers those faster (--llm-cache-bust prevents that)"
             )
             self._different = None
         return prompt

@@ -25,11 +25,13 @@ from llm_users.collect.live import LiveBeat
 from llm_users.load import messages
 from llm_users.load.feed import PromptFeed
 from llm_users.load.pulse import Pulse
+from llm_users.load.talks import Talks
+from llm_users.open_gate import OpenGate
 from llm_users.options import Options
 from llm_users.plan import StagePlan, StageTotals
-from llm_users.prompts import load_tokenizer, make_source
+from llm_users.prompts import Prompt, load_tokenizer, make_source
 from llm_users.record import RequestRecord
-from llm_users.stage import StageGate
+from llm_users.targets import TargetWheel
 from llm_users.transport.alarm import Alarm
 from llm_users.transport.pool import Pool
 from llm_users.transport.proxies import Proxies
@@ -61,7 +63,7 @@ class LoadProcess:
         self._send = send
         self._keep = keep
         self._flush = flush
-        self.gate = StageGate()
+        self.gate = OpenGate()
         self.gate.on_ready = self._on_ready
         self.gate.on_finished = self._on_stage_finished
         self.pulse = Pulse(self.gate, send)
@@ -69,7 +71,8 @@ class LoadProcess:
         self._beat: LiveBeat | None = None  # when the run is watched
         self._run: dict[str, Any] = {}
         self._runtime: runtime.Runtime | None = None
-        self._feed: PromptFeed | None = None
+        self._feed: PromptFeed[Prompt] | None = None
+        self._talks: Talks | None = None
         self._built_stage = -1
         self._reporting = False
         self._telling: gevent.Greenlet[..., None] | None = None
@@ -85,7 +88,7 @@ class LoadProcess:
     def on_run(self, data: dict[str, Any]) -> None:
         """A run begins; its options come with the test start."""
         self._run = data
-        self._runtime = self._feed = self._beat = None
+        self._runtime = self._feed = self._talks = self._beat = None
         self._built_stage = -1
         self._finished = False
         self._cut.clear()
@@ -202,6 +205,12 @@ class LoadProcess:
         worker, workers = self._run["worker"], self._run["workers"]
         first, step = self._run["first_prompt"], self._run["prompt_step"]
         self._feed = PromptFeed(source, first, step, self._note)
+        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
+        if any(each.holds_conversations for each in user_classes):
+            salt = self._run["run_id"] if options.cache_bust else None
+            make = partial(Talks, options, tokenizer, salt, (first, step), self._note)
+            self._talks = gevent.get_hub().threadpool.apply(make)
+            self._talks.only = all(each.holds_conversations for each in user_classes)
         starts = StartQueue()
         # On from the run before: the first stage may have been marked with those counts already.
         before, forced_before = self.gate.counters()
@@ -221,18 +230,24 @@ class LoadProcess:
             next_prompt=self._feed.next,
             on_record=self._keep,
             note=self._note,
-            model=options.model,
+            model=options.targets[0].model if options.targets else options.model,
             run_s=_run_s(options, self._environment.parsed_options),
             watch=self._beat,
             alarm=Alarm() if options.open_loop else None,
             arrivals=partial(_arrivals, options),
             first_prompt=first,
             prompt_step=step,
+            targets=TargetWheel(options.targets, worker) if options.targets else None,
         )
+        if self._talks is not None:
+            made.next_conversation = self._talks.feed.next
         runtime.install(self._environment, made)
-        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
         for user_class in user_classes:
-            user_class.prepare_process(made, user_class.host or host)
+            targets = options.targets if user_class.model is None else ()
+            for url in dict.fromkeys(target.url or user_class.host or host for target in targets) or [
+                user_class.host or host
+            ]:
+                user_class.prepare_process(made, url)
             if made.model is None and user_class.model is None:
                 made.model = only_model(user_class, made, user_class.host or host)
         self._runtime = made
@@ -256,13 +271,19 @@ class LoadProcess:
         assert feed is not None
         if plan.rate_per_s is not None:
             arrivals = plan.requests or plan.rate_per_s * (plan.warmup_s + (plan.measure_s or 0.0))
-            feed.expect(math.ceil(arrivals / plan.workers) + plan.warmup_requests)
+            count, counted = math.ceil(arrivals / plan.workers) + plan.warmup_requests, False
         elif plan.free or plan.requests is None:
-            feed.expect(2 * math.ceil(plan.concurrency / plan.workers))
+            count, counted = 2 * math.ceil(plan.concurrency / plan.workers), False
         else:
             users = math.ceil(plan.concurrency / plan.workers)
-            feed.expect(users * plan.warmup_requests + math.ceil(plan.requests * users / plan.concurrency))
-            feed.stage_is_built()
+            count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.concurrency)
+            counted = True
+        if self._talks is not None:
+            self._talks.expect(count, counted=counted)
+        if self._talks is None or not self._talks.only:
+            feed.expect(count)
+            if counted:
+                feed.stage_is_built()
         self._built_stage = plan.stage
         self._on_ready(plan.stage, 0)
 

@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from functools import cached_property
 from os import PathLike, fspath
+from pathlib import Path
 
 from llm_users.prompts.chat import count_messages, is_text_only
+from llm_users.prompts.conversations import (
+    Conversation,
+    ConversationSource,
+    GivenConversations,
+    MadeConversations,
+    read_scripts,
+)
 from llm_users.prompts.exact import ExactText
 from llm_users.prompts.files import read_items, split_name
 from llm_users.prompts.hub import HUB, parse_hub_name
@@ -23,6 +31,8 @@ from llm_users.prompts.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
     "HUB",
+    "Conversation",
+    "ConversationSource",
     "LengthLaw",
     "Pictures",
     "Prefixes",
@@ -33,6 +43,7 @@ __all__ = [
     "count_messages",
     "is_text_only",
     "load_tokenizer",
+    "make_conversations",
     "make_source",
     "parse_hub_name",
     "parse_mix",
@@ -74,6 +85,33 @@ def make_source(
     return source if pictures is None else PicturedSource(source, pictures, seed)
 
 
+def make_conversations(
+    *,
+    tokenizer: Tokenizer,
+    turns_law: LengthLaw,
+    input_law: LengthLaw,
+    output_law: LengthLaw | None,
+    seed: int,
+    file: Path | None = None,
+    in_order: bool = False,
+    prefixes: Prefixes | None = None,
+    cache_bust: str | None = None,
+) -> ConversationSource:
+    """The conversations of ``file``, or made ones: ``turns_law`` turns of ``input_law`` tokens each.
+
+    A shared text, and a head against caches, open a conversation and are not repeated in its later turns. Raises
+    ``PromptError``.
+    """
+    made = _Made(tokenizer, input_law, output_law, seed, prefixes, cache_bust)
+    if file is not None:
+        scripts, skipped = read_scripts(file)
+        notes = (f"{file}: {skipped} conversations in which no user says anything were left out",) if skipped else ()
+        openings = made.openings
+        return GivenConversations(scripts, tokenizer, output_law, seed, openings, in_order=in_order, notes=notes)
+    further = _Made(tokenizer, input_law, output_law, seed, None, None)
+    return MadeConversations(turns_law, input_law, output_law, seed, made.sonnets.text, further.sonnets.text)
+
+
 class _Made:
     """The parts that sources share, each made once and only where it is needed."""
 
@@ -88,7 +126,7 @@ class _Made:
     ) -> None:
         self._tokenizer, self._input_law, self._output_law, self._seed = tokenizer, input_law, output_law, seed
         self._salt = salt
-        self._openings = Openings(seed, self._texts if prefixes is not None and tokenizer else None, prefixes, salt)
+        self.openings = Openings(seed, self._texts if prefixes is not None and tokenizer else None, prefixes, salt)
 
     def fixed(self, text: str) -> PromptSource:
         if not text.strip():
@@ -106,7 +144,7 @@ class _Made:
     @cached_property
     def sonnets(self) -> SonnetSource:
         assert self._tokenizer is not None
-        return SonnetSource(self._tokenizer, self._texts, self._input_law, self._output_law, self._seed, self._openings)
+        return SonnetSource(self._tokenizer, self._texts, self._input_law, self._output_law, self._seed, self.openings)
 
     @cached_property
     def _texts(self) -> ExactText:
@@ -120,7 +158,7 @@ class _Made:
             tokenizer=self._tokenizer,
             output_law=self._output_law,
             seed=self._seed,
-            openings=self._openings,
+            openings=self.openings,
             make=self.sonnets.text if only_lengths and self._tokenizer else None,
             in_order=in_order,
         )

@@ -68,16 +68,11 @@ def _read_file(file: Path, column: str | None) -> Iterator[Item | None]:
     ending = file.suffix.lower()
     if ending == ".parquet":
         return read_parquet(file, column)
-    try:
-        data = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise PromptError(f"prompts file {str(file)!r} cannot be read: {error.strerror}. Check the path") from error
+    if ending in _JSON_LINES:
+        return (item_of(where, entry, column) for where, entry in json_entries(file, SHAPE))
+    data = _content(file)
     if ending in _TABLES:
         return _table(file, data, _TABLES[ending], column)
-    if ending == ".json" and data.lstrip().startswith(b"["):
-        return _array(file, data, column)
-    if ending in _JSON_LINES:
-        return _json_lines(file, data, column)
     if column is not None:
         raise PromptError(f"prompts file {str(file)!r} is read as text, one prompt a line: it has no column {column!r}")
     return (Item(line) for _, line in _lines(file, data))
@@ -96,23 +91,32 @@ def _lines(file: Path, data: bytes) -> Iterator[tuple[str, str]]:
             yield where, line
 
 
-def _json_lines(file: Path, data: bytes, column: str | None) -> Iterator[Item | None]:
+def json_entries(file: Path, shape: str) -> Iterator[tuple[str, object]]:
+    """(where it stands, the entry) of JSON lines, or of a ``.json`` file that is one list, as ShareGPT's are.
+
+    ``shape`` says in errors what an entry should be. Raises ``PromptError``.
+    """
+    data = _content(file)
+    if file.suffix.lower() == ".json" and data.lstrip().startswith(b"["):
+        try:
+            entries = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise PromptError(f"prompts file {str(file)!r}: not JSON ({error}); {shape}") from error
+        for number, entry in enumerate(entries, start=1):
+            yield f"prompts file {str(file)!r}, entry {number}", entry
+        return
     for where, line in _lines(file, data):
         try:
-            entry = json.loads(line)
+            yield where, json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise PromptError(f"{where}: not JSON ({error}); {SHAPE}") from error
-        yield item_of(where, entry, column)
+            raise PromptError(f"{where}: not JSON ({error}); {shape}") from error
 
 
-def _array(file: Path, data: bytes, column: str | None) -> Iterator[Item | None]:
-    """A JSON file that is one list, as ShareGPT's are."""
+def _content(file: Path) -> bytes:
     try:
-        entries = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise PromptError(f"prompts file {str(file)!r}: not JSON ({error}); {SHAPE}") from error
-    for number, entry in enumerate(entries, start=1):
-        yield item_of(f"prompts file {str(file)!r}, entry {number}", entry, column)
+        return file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise PromptError(f"prompts file {str(file)!r} cannot be read: {error.strerror}. Check the path") from error
 
 
 def _table(file: Path, data: bytes, separator: str, column: str | None) -> Iterator[Item | None]:

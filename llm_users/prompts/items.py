@@ -21,7 +21,7 @@ SHAPE = (
     '"max_tokens", "output_tokens" or "output_length"'
 )
 CONTENTS = ("prompt", "messages", "conversations")
-_HUMANS = ("human", "user")
+HUMANS = ("human", "user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ def item_of(where: str, entry: object, column: str | None = None) -> Item | None
     if isinstance(entry, str):
         entry = {"prompt": entry}
     if not isinstance(entry, Mapping):
-        raise PromptError(f"{where}: is {_shown(entry)}; {SHAPE}")
+        raise PromptError(f"{where}: is {shown(entry)}; {SHAPE}")
     field, value = _content(where, entry, column)
-    cap = next((number for key in CAPS if (number := _number(where, entry, key)) is not None), None)
+    cap = next((number for key in CAPS if (number := count_of(where, entry, key)) is not None), None)
     if field is None:
-        return Item(max_tokens=cap, input_tokens=_number(where, entry, LENGTH))
+        return Item(max_tokens=cap, input_tokens=count_of(where, entry, LENGTH))
     recorded = isinstance(value, list) and any(isinstance(turn, dict) and "from" in turn for turn in value)
     if field == "conversations" or recorded:
         return _first_turn(where, field, value, cap)
@@ -83,7 +83,7 @@ def _first_turn(where: str, field: str, turns: object, cap: int | None) -> Item 
 
     System texts before it are kept; the answer behind it says how long an answer is.
     """
-    said = [_said(turn) for turn in turns] if isinstance(turns, list) else []
+    said = [role_and_text(turn) for turn in turns] if isinstance(turns, list) else []
     if not said or None in said:
         raise PromptError(
             f'{where}: "{field}" must be a list of objects with "from" and "value" (or "role" and "content")'
@@ -92,15 +92,15 @@ def _first_turn(where: str, field: str, turns: object, cap: int | None) -> Item 
     for (role, text), (next_role, next_text) in pairwise([*filter(None, said), ("", "")]):
         if role == "system" and text:
             system.append({"role": "system", "content": text})
-        elif role in _HUMANS and text:
-            answer = next_text if next_role not in (*_HUMANS, "") else None
+        elif role in HUMANS and text:
+            answer = next_text if next_role not in (*HUMANS, "") else None
             if system:
                 return Item(None, [*system, {"role": "user", "content": text}], cap, answer=answer)
             return Item(text, max_tokens=cap, answer=answer)
     return None
 
 
-def _said(turn: object) -> tuple[str, str] | None:
+def role_and_text(turn: object) -> tuple[str, str] | None:
     """(role, text) of a turn; what is no text counts as nothing said. None: no turn at all."""
     if not isinstance(turn, dict):
         return None
@@ -118,13 +118,13 @@ def _are_messages(messages: object) -> bool:
     )
 
 
-def _number(where: str, entry: Mapping[str, Any], key: str) -> int | None:
+def count_of(where: str, entry: Mapping[str, Any], key: str) -> int | None:
     """A whole number from 1; what is null in the file, or empty in a table, is as good as absent."""
     value = entry.get(key)
     if _missing(value):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
-        raise PromptError(f'{where}: "{key}" must be a whole number of 1 or more, not {_shown(value)}')
+        raise PromptError(f'{where}: "{key}" must be a whole number of 1 or more, not {shown(value)}')
     return int(value)
 
 
@@ -132,6 +132,6 @@ def _missing(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -88,10 +88,14 @@ class BedrockUser(LLMUser):
             raise ValueError(
                 "no model: give --llm-model, an id, inference profile or ARN as in `aws bedrock list-foundation-models`"
             )
+        targets = runtime.options.targets if cls.model is None else ()
+        if any(target.url for target in targets):
+            raise ValueError("--llm-targets: on Bedrock name models only; where it is says --llm-region, or --host")
         if runtime.options.api not in (None, "converse", "invoke"):
             raise ValueError(f"--llm-api {runtime.options.api} is not Bedrock's: there are converse and invoke")
         if runtime.options.api == "invoke":
-            cls._family(runtime, model)
+            for each in [target.model for target in targets] or [model]:
+                cls._family(runtime, each)
         cls._client(runtime, host)
 
     def converse(

@@ -20,16 +20,17 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST
 from llm_users import endpoint
 from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
 from llm_users.prompts import Prompt, count_messages, is_text_only
-from llm_users.record import RequestRecord
+from llm_users.record import UNFINISHED, RequestRecord
 from llm_users.runtime import Runtime, runtime_of
 from llm_users.seat import Ticket, UserSeat
-from llm_users.transport.errors import DeadlineExceeded
+from llm_users.targets import Target
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
+from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
 from llm_users.users.open_loop import OpenLoop
-from llm_users.users.reading import Opened, Reader
+from llm_users.users.reading import Opened
 
 _NS = 1_000_000_000
 
@@ -88,11 +89,20 @@ class LLMUser(User):
     reserves_quota: ClassVar[bool] = False
     """True where a request reserves input and output cap of the provider's quota: each stage says how much."""
 
+    holds_conversations: ClassVar[bool] = False
+    """True where users ask the conversations of the run's source and not its prompts."""
+
+    follow_up: bool = False
+    """True while what is asked belongs to something that has begun, so that it waits for no further arrival."""
+
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self.runtime: Runtime = runtime_of(environment)
         # Credentials in a class's own base URL stay in memory, like those of --host.
         self.host = endpoint.clean_url(self.host or environment.host or "")
+        self._own_host = self.host
+        self._target: Target | None = None
+        self._arrival: Ticket | None = None
         self._seat = UserSeat()
         self._user_id = self.runtime.new_user_id()
 
@@ -127,7 +137,7 @@ class LLMUser(User):
         return self.make_prompt()
 
     def _model(self) -> str:
-        model = type(self).model or self.runtime.model
+        model = type(self).model or (self._target.model if self._target else self.runtime.model)
         if model is None:
             raise ValueError("no model: give --llm-model, or set `model` on the user class")
         return model
@@ -158,7 +168,9 @@ class LLMUser(User):
 
     def _ask(self, make: Callable[[], Ask]) -> Answer:
         """Wait for the turn, ask, time, hand over the record."""
-        call = _Call(self, self._enter())
+        ticket = self._enter()
+        self._aim()
+        call = Call(self, ticket)
         try:
             call.run(make)
             answer = self._finish(call)
@@ -178,7 +190,7 @@ class LLMUser(User):
             raise StopUser
         outer = self._state
         self._state = LOCUST_STATE_WAITING
-        ticket = self._open_loop().take(self) if self._is_open_loop else self.runtime.gate.enter(self._seat)
+        ticket = self._take_turn() if self._is_open_loop else self.runtime.gate.enter(self._seat)
         self._state = LOCUST_STATE_RUNNING if outer is None else outer
         return ticket
 
@@ -186,11 +198,17 @@ class LLMUser(User):
     def _is_open_loop(self) -> bool:
         return self.runtime.gate.plan.rate_per_s is not None
 
-    def _open_loop(self) -> OpenLoop:
+    def _take_turn(self) -> Ticket:
+        """In an open loop an arrival begins something; what follows from it does not wait for another one."""
         if self.runtime.open_loop is None:
             self.runtime.open_loop = OpenLoop(self.runtime, self)
         loop: OpenLoop = self.runtime.open_loop
-        return loop
+        if self.follow_up and self._arrival is not None:
+            return loop.follow(self._arrival)
+        ticket = self._arrival = loop.take(self)
+        if self.holds_conversations:
+            self.runtime.gate.linger()
+        return ticket
 
     def never_sent(self, ticket: Ticket, code: str, message: str) -> None:
         """The row of a request of an open loop that was meant to be sent and could not be."""
@@ -204,6 +222,13 @@ class LLMUser(User):
         self._report(record, Answer("", record), [])
         runtime.gate.leave(ticket, UserSeat(), code, message)
 
+    def _aim(self) -> None:
+        """Where the next request goes, when ``--llm-targets`` has several; a class with its own model is asked that."""
+        wheel = self.runtime.targets
+        if wheel is not None and type(self).model is None:
+            self._target = wheel.next()
+            self.host = self._target.url or self._own_host
+
     def _identify(self, record: RequestRecord, ticket: Ticket) -> None:
         """The columns that are known before the request is made."""
         runtime = self.runtime
@@ -214,6 +239,7 @@ class LLMUser(User):
         record.user_class = type(self).__name__
         record.name = self.request_name or type(self).__name__
         record.framework = runtime.options.framework or self.framework
+        record.endpoint = self.host or None
         record.stage = ticket.plan.stage
         record.phase = ticket.phase
         record.measured = int(ticket.measured)
@@ -224,11 +250,12 @@ class LLMUser(User):
         """The columns that say what was asked."""
         record.api = ask.api
         record.model = ask.model
-        record.name = self.request_name or ask.model
+        target = self._target
+        record.name = self.request_name or (target.name if target and target.model == ask.model else ask.model)
         record.prompt_index = ask.prompt.index if ask.prompt.index >= 0 else None
         record.requested_output_tokens = ask.prompt.max_tokens
 
-    def _finish(self, call: _Call) -> Answer:
+    def _finish(self, call: Call) -> Answer:
         """Complete the record and hand it over; whatever was measured up to an error is kept."""
         runtime, gate = self.runtime, self.runtime.gate
         record, opened, reader, error = call.record, call.opened, call.reader, call.error
@@ -271,7 +298,7 @@ class LLMUser(User):
         self._report(record, answer, offsets_s)
         return answer
 
-    def _check(self, call: _Call, answer: Answer) -> None:
+    def _check(self, call: Call, answer: Answer) -> None:
         """Have the locustfile check the answer. What it raises ends its task, after the row is written."""
         record = answer.record
         if not record.ok or call.ask is None:
@@ -286,7 +313,7 @@ class LLMUser(User):
             record.answer_match = int(check.match)
             record.answer_strict_match = None if check.strict_match is None else int(check.strict_match)
 
-    def _count_missing(self, call: _Call, text: str) -> None:
+    def _count_missing(self, call: Call, text: str) -> None:
         """Token counts that the server did not give come from the local tokenizer."""
         record = call.record
         if record.output_tokens is None and record.chunks + len(text) > 0:
@@ -304,7 +331,7 @@ class LLMUser(User):
             if record.input_tokens is not None:
                 record.input_tokens_source = "tokenizer"
 
-    def _count_before_row(self, call: _Call, count: Callable[[Any], int], what: Any) -> int:
+    def _count_before_row(self, call: Call, count: Callable[[Any], int], what: Any) -> int:
         """Count in a thread, but come back with the figure even when this user is killed meanwhile."""
         try:
             return int(gevent.get_hub().threadpool.apply(count, (what,)))
@@ -321,7 +348,7 @@ class LLMUser(User):
         events = self.environment.events
         runtime.on_record(record, offsets_s)
         events.llm_request.fire(user=self, record=record)
-        if record.error_code == "aborted":
+        if record.error_code in UNFINISHED:
             return
         stats = self.environment.stats
         if record.ok:
@@ -340,57 +367,3 @@ class LLMUser(User):
             start_time=record.started_at,
             url=self.host,
         )
-
-
-class _Call:
-    """One request on its way: what it was asked, what came back, how it ended."""
-
-    def __init__(self, user: LLMUser, ticket: Ticket) -> None:
-        self._user = user
-        self.ticket = ticket
-        self.record = RequestRecord()
-        self.exchange = user._make_exchange()
-        self.reader = Reader(user, self.record, self.exchange)
-        self.ask: Ask | None = None
-        self.opened: Opened | None = None
-        self.error: BaseException | None = None
-        self.interruption: BaseException | None = None
-        """What ends the user, not only the request: raised again when the row is written."""
-        user._identify(self.record, ticket)
-        alarm = user.runtime.alarm
-        if alarm is not None:
-            self.exchange.not_before = partial(alarm.wait_until, ticket.intended_ns)
-
-    def run(self, make: Callable[[], Ask]) -> None:
-        """Ask and read. Never raises: how it ended is in ``error`` and ``interruption``."""
-        user = self._user
-        timeout_s = user.runtime.options.timeout_s
-        late = DeadlineExceeded(f"no complete answer within {timeout_s:g} s (--llm-timeout)")
-        try:
-            self.ask = make()
-            user._describe(self.record, self.ask)
-            with gevent.Timeout(timeout_s, late):
-                self.opened = user._open(self.ask, self.exchange)
-                if user.runtime.watch is not None:
-                    user.runtime.watch.began(self, self.opened.events.chunks, self.reader.sent_ns)
-                self.reader.read(self.opened)
-        except BaseException as raised:
-            if not isinstance(raised, Exception) or isinstance(raised, StopUser):
-                self.interruption = raised
-            if not self.reader.finished:  # an answer that was read to its end has succeeded
-                self.error = raised
-                self.reader.failed()
-                if self.opened is not None:
-                    self.exchange.discard()
-        finally:
-            self.exchange.release()
-
-    def leave(self) -> None:
-        """Give the ticket back."""
-        record, runtime = self.record, self._user.runtime
-        if runtime.watch is not None:
-            runtime.watch.ended(self, record)
-        code = None if record.ok else record.error_code
-        runtime.gate.leave(self.ticket, self._user._seat, code, record.error_message)
-        if runtime.open_loop is not None:
-            runtime.open_loop.over()

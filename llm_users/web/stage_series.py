@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from llm_users.quantile import DurationHistogram
-from llm_users.record import RequestRecord
+from llm_users.record import ABORTED, CANCELLED, RequestRecord
 
 FIGURES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
@@ -47,15 +47,16 @@ class StageSeries:
     def __init__(self, stage: int, concurrency: int) -> None:
         self.stage = stage
         self.concurrency = concurrency
-        self.requests = self.ok = self.failed = self.throttled = self.aborted = 0
+        self.requests = self.ok = self.failed = self.throttled = self.aborted = self.cancelled = 0
         self._ttft, self._throughput, self._tpot, self._e2e = (Series() for _ in range(4))
 
     def add(self, record: RequestRecord, *, throttled: bool) -> None:
         """One measured row."""
         self.requests += 1
         if not record.ok:
-            self.aborted += record.error_code == "aborted"
-            self.failed += record.error_code != "aborted"
+            self.aborted += record.error_code == ABORTED
+            self.cancelled += record.error_code == CANCELLED
+            self.failed += record.failed
             self.throttled += throttled
             return
         self.ok += 1
@@ -78,6 +79,7 @@ class StageSeries:
             "failed": self.failed,
             "throttled": self.throttled,
             "aborted": self.aborted,
+            "cancelled": self.cancelled,
             "ttft": self._ttft.figures(),
             "throughput": self._throughput.figures(),
             "tpot": self._tpot.figures(),

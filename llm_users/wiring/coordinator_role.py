@@ -60,7 +60,7 @@ class CoordinatorRole:
             options = _checked(Options.parse(parsed))
             self._check_users(options)
             self._start_simulator(options)
-            self._check_host()
+            self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
         except (OptionError, OSError) as error:
             print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
             sys.exit(REFUSED)
@@ -263,8 +263,8 @@ class CoordinatorRole:
                 "classes that shall run after Locust's options, or leave that one out"
             )
 
-    def _check_host(self) -> None:
-        """The base URL must be named: api.openai.com costs money. Bedrock's users know theirs."""
+    def _check_host(self, *, all_named: bool) -> None:
+        """The base URL must be named: api.openai.com costs money. Bedrock's users know theirs, targets may."""
         classes = [c for c in self.environment.user_classes if hasattr(c, "prepare_process")]
         hostless = [c for c in classes if c.needs_host()]
         variables = {c.host_variable: None for c in hostless or classes} or {"OPENAI_BASE_URL": None}
@@ -275,7 +275,7 @@ class CoordinatorRole:
             if problem:
                 raise OptionError(f"--host {redact(host)}: {problem}; write for example https://HOST/v1")
             self._set_host(host)
-        elif hostless and self.environment.web_ui is None:  # else the form can still give it
+        elif hostless and not all_named and self.environment.web_ui is None:  # else the form can still give it
             raise OptionError(
                 f"no endpoint: give its base URL with --host https://HOST/v1 (or {', '.join(variables)}), "
                 "or --llm-simulator"

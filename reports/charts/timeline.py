@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from pandas import DataFrame, Series
 
+from llm_users.record import UNFINISHED
 from reports.charts.samples import Floats, Places, evenly, short, thinned
 from reports.grouping import INPUT_TOKENS, TTFT, Group, throttled
 from reports.latency_model import Line, paired, robust_line, tokens_and_latency
@@ -19,6 +20,7 @@ OUTCOMES = {
     "throttled": "throttled",
     "failed": "failed",
     "aborted": "aborted by the end of the stage or test",
+    "cancelled": "cancelled by the client",
 }
 POINTS = 12_000  # of one figure: drawn in about 30 ms
 _RARE = 3000  # outcomes other than success are all drawn up to this many of each
@@ -85,7 +87,8 @@ def outcome_of(rows: DataFrame) -> Series:
     found[throttled(rows)] = "throttled"
     found[fine] = "unmeasured"
     found[fine & (rows["measured"] == 1)] = "ok"
-    found[code == "aborted"] = "aborted"
+    for unfinished in UNFINISHED:
+        found[code == unfinished] = unfinished
     return found
 
 

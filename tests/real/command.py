@@ -15,6 +15,7 @@ from recording_proxy import Said
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = ROOT / "locustfiles" / "sweep.py"
+CONVERSATIONS = ROOT / "locustfiles" / "conversations.py"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import SWEEP, Counted, Recorded, run
+from command import CONVERSATIONS, SWEEP, Counted, Recorded, run
 from llama import LlamaServer
 from parts import model_file, server_packages
 from recording_proxy import RecordingProxy
@@ -88,4 +88,20 @@ def completions(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def conversation(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    return _recorded(llama, tmp_path_factory.mktemp("conversation"), HERE / "conversation_locustfile.py")
+    """Two users who talk in three turns each, with the answers that the model really gave in between."""
+    return _recorded(
+        llama, tmp_path_factory.mktemp("conversation"), CONVERSATIONS, "--llm-turns", "fixed:3",
+        "--llm-think-time", "100ms", "--llm-warmup", "0", "--llm-input-tokens", "40,5", "--llm-output-tokens", "24,0",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def hung_up(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Counted:
+    """Clients that give half of their requests up in the middle of the answer."""
+    made = run(
+        CONVERSATIONS, llama.url, tmp_path_factory.mktemp("hung_up") / "run",
+        "--llm-sweep", "2", "--llm-requests", "10", "--llm-seed", "9", "--llm-turns", "fixed:2",
+        "--llm-think-time", "0", "--llm-input-tokens", "30,5", "--llm-output-tokens", "100,0",
+        "--llm-extra-body", '{"ignore_eos": true}', "--llm-cancel", "0.5:300ms",
+    )  # fmt: skip
+    return Counted(made, llama.counters())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
-from command import Recorded
+from command import Counted, Recorded
 
 PROXY_S = 0.005
 """Two hops over loopback through another interpreter, on a machine whose cores the model keeps busy."""
@@ -50,8 +52,33 @@ def test_legacy_completions_are_known_by_their_name(completions: Recorded) -> No
     assert {row["api"] for row in completions.run.rows} == {"openai-completions"}
 
 
-def test_conversations_reach_the_template(conversation: Recorded) -> None:
+def test_turns_of_a_conversation_are_in_order_with_live_answers_before_them(conversation: Recorded) -> None:
     assert {row["api"] for row in conversation.run.rows} == {"openai-chat"}
-    assert {row["user_class"] for row in conversation.run.rows} == {"Conversation"}
-    # Three turns are far more than the last question alone.
-    assert min(int(row["input_tokens"]) for row in conversation.run.rows) > 40
+    held: dict[str, list[dict[str, str]]] = {}
+    for row in sorted(conversation.run.rows, key=lambda row: float(row["started_at"])):
+        held.setdefault(row["conversation_id"], []).append(row)
+    follow_ups = 0
+    for turns in held.values():
+        assert [int(row["turn"]) for row in turns] == list(range(1, len(turns) + 1))
+        for before, after in pairwise(turns):
+            follow_ups += 1
+            # The question, the answer that came and the next question are in the server's own count.
+            assert int(after["input_tokens"]) > int(before["input_tokens"]) + int(before["output_tokens"]) - 2
+            assert float(after["think_s"]) == pytest.approx(0.1)
+            # It had the history in its cache, which is only so when it is word for word what was said.
+            assert int(after["cached_tokens"]) >= int(before["input_tokens"]) - 2
+    assert follow_ups >= 3
+
+
+def test_clients_that_hang_up_leave_a_server_that_goes_on(hung_up: Counted) -> None:
+    rows = hung_up.run.measured
+    assert hung_up.run.exit_code == 0, hung_up.run.complaints[-3000:]
+    cancelled = [row for row in rows if row["error_code"] == "cancelled"]
+    served = [row for row in rows if not row["error_code"]]
+    assert len(cancelled) >= 2
+    assert len(served) >= 2
+    assert len(cancelled) + len(served) == 10
+    for row in cancelled:
+        assert float(row["end_to_end_latency_s"]) == pytest.approx(0.3, abs=0.1)
+    assert {int(row["output_tokens"]) for row in served} == {100}
+    assert hung_up.grown["requests_processing"] == 0

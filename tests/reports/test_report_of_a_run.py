@@ -245,7 +245,7 @@ def test_what_was_not_measured_is_an_empty_cell(write_run: Write, make_record: M
     report = reports.report_run(write_run([make_record(1, input_tokens=None), make_record(2), bare]))
     lines = reports.summary([reports.load(report.files[0].parent.parent)]).set_index(["model", "metric"])["n"]
     assert (lines["tiny", "input_tokens"], lines["tiny", "output_tokens"]) == (1, 2)
-    counts = [f"requests_{name}" for name in ("measured", "ok", "failed", "throttled", "aborted")]
+    counts = [f"requests_{name}" for name in ("measured", "ok", "failed", "throttled", "aborted", "cancelled")]
     assert lines[""].drop([*counts, "error_ratio"]).eq(0).all()
     assert ",-,-,1,1,ttft_s" not in report.files[1].read_text()
     assert f"run,,,1,1,ttft_s,s,0{24 * ','}\n" in report.files[1].read_text()

@@ -206,6 +206,7 @@ window.LLMParts = (() => {
       { title: "Failed", value: (row) => row.failed },
       { title: "Throttled", value: (row) => row.throttled },
       { title: "Aborted", value: (row) => row.aborted },
+      { title: "Cancelled", value: (row) => row.cancelled },
       { title: "Output tokens/s", value: (row) => row.output_throughput_token_per_s, text: plain },
       { title: "Requests/s", value: (row) => row.request_throughput_per_s, text: plain },
       { title: "TTFT median", value: (row) => row.ttft?.median, text: seconds },

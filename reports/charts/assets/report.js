@@ -138,7 +138,10 @@
   function timeline() {
     const each = data.timelines[find("timeline-run") ? Number(find("timeline-run").value) : 0];
     const metric = find("timeline-latency").value;
-    const shapes = { ok: "circle", unmeasured: "circle", throttled: "triangle", failed: "cross", aborted: "diamond" };
+    const shapes = {
+      ok: "circle", unmeasured: "circle", throttled: "triangle", failed: "cross", aborted: "diamond",
+      cancelled: "diamond",
+    }; // prettier-ignore
     return {
       x: { label: "Start of the request, since the first one", span: true },
       y: { label: `${data.latency_names[metric]} (s)`, log: find("timeline-log").checked, zero: true },

@@ -1,0 +1,207 @@
+"""Conversations whose answers are live: what a user says turn by turn, from a file or made of the sonnets.
+
+Knows neither Locust nor gevent, nor how a turn is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from llm_users.prompts.chat import Message, opened_with
+from llm_users.prompts.files import json_entries
+from llm_users.prompts.items import CAPS, HUMANS, count_of, role_and_text, shown
+from llm_users.prompts.lengths import LengthLaw
+from llm_users.prompts.openings import Openings
+from llm_users.prompts.order import shuffled, stream
+from llm_users.prompts.prompt import PromptError
+from llm_users.prompts.tokenizer import Tokenizer
+
+SHAPE = (
+    'a conversation has one of "turns" (a list of texts), "messages" (a list of objects with "role" and "content") and '
+    '"conversations" (ShareGPT\'s, with "from" and "value"); optionally "id" and "max_tokens"'
+)
+_FIELDS = ("turns", "messages", "conversations")
+_SYSTEM = ("system", "developer")
+_LONGEST_ID = 200
+
+MOST_TURNS = 1009
+"""Of a made conversation. A prime, so that its turns begin with lines all over the sonnets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is put behind the history, one message of the user as a rule, and the cap on the answer to it."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    answer: str | None = None  # the recorded one, whose length is the cap when there is no other
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Conversation ``index`` of a seeded sequence. ``id`` is different for every index."""
+
+    index: int
+    id: str
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A conversation as a file has it."""
+
+    id: str | None
+    turns: tuple[Turn, ...]
+
+
+class ConversationSource(Protocol):
+    """A seeded sequence of conversations. ``prompt`` is a pure function of the seed and the index, as for prompts."""
+
+    @property
+    def different(self) -> int | None: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def mean_turns(self) -> float: ...
+
+    def prompt(self, index: int) -> Conversation: ...
+
+
+@dataclass
+class GivenConversations:
+    """Those of a file in turn, all used before any comes again: in a seeded order, or as they stand."""
+
+    scripts: list[Script]
+    tokenizer: Tokenizer | None
+    output_law: LengthLaw | None
+    seed: int
+    openings: Openings
+    in_order: bool = False
+    notes: tuple[str, ...] = ()
+    _order: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        numbers = range(len(self.scripts))
+        self._order = list(numbers) if self.in_order else list(shuffled(stream(self.seed, "conversations"), numbers))
+
+    @property
+    def different(self) -> int | None:
+        return len(self.scripts)
+
+    @property
+    def mean_turns(self) -> float:
+        return sum(len(script.turns) for script in self.scripts) / len(self.scripts)
+
+    def prompt(self, index: int) -> Conversation:
+        script = self.scripts[self._order[index % len(self._order)]]
+        turns = [replace(turn, max_tokens=self._cap(index, place, turn)) for place, turn in enumerate(script.turns)]
+        if not self.openings.are_empty:
+            opening = self.openings.text(index)
+            turns[0] = replace(turns[0], messages=tuple(opened_with(opening, turns[0].messages)))
+        return Conversation(index, f"{index}:{script.id}" if script.id else str(index), tuple(turns))
+
+    def _cap(self, index: int, place: int, turn: Turn) -> int | None:
+        if turn.max_tokens is not None:
+            return turn.max_tokens
+        if turn.answer is not None and self.tokenizer is not None:
+            return max(1, self.tokenizer.count(turn.answer))
+        return None if self.output_law is None else self.output_law.at(self.seed, _place(index, place), "output")
+
+
+@dataclass(frozen=True)
+class MadeConversations:
+    """As many turns as ``turns_law`` draws, each a text of the sonnets of as many tokens as ``input_law`` draws.
+
+    ``first`` and ``further`` make texts: (index, tokens, cap) -> text. The first one has what opens a prompt.
+    """
+
+    turns_law: LengthLaw
+    input_law: LengthLaw
+    output_law: LengthLaw | None
+    seed: int
+    first: Callable[[int, int, int | None], str]
+    further: Callable[[int, int, int | None], str]
+    notes: tuple[str, ...] = ()
+    different: int | None = None
+
+    @property
+    def mean_turns(self) -> float:
+        return self.turns_law.mean
+
+    def prompt(self, index: int) -> Conversation:
+        count = min(MOST_TURNS, self.turns_law.at(self.seed, index, "turns"))
+        return Conversation(index, str(index), tuple(self._turn(index, place) for place in range(count)))
+
+    def _turn(self, index: int, place: int) -> Turn:
+        number = _place(index, place)
+        cap = None if self.output_law is None else self.output_law.at(self.seed, number, "output")
+        make = self.further if place else self.first
+        text = make(number, self.input_law.at(self.seed, number, "input"), cap)
+        return Turn(({"role": "user", "content": text},), cap)
+
+
+def read_scripts(file: Path) -> tuple[list[Script], int]:
+    """(conversations, entries left out because no user says anything in them). Raises ``PromptError``."""
+    scripts, skipped = [], 0
+    for where, entry in json_entries(file, SHAPE):
+        script = script_of(where, entry)
+        if script.turns:
+            scripts.append(script)
+        else:
+            skipped += 1
+    if not scripts:
+        because = f": in none of its {skipped} a user says anything" if skipped else ""
+        raise PromptError(f"conversations file {str(file)!r} has no conversations{because}. {SHAPE}")
+    return scripts, skipped
+
+
+def script_of(where: str, entry: object) -> Script:
+    """The entry as a conversation; without turns where no user says anything. ``where`` begins errors."""
+    if not isinstance(entry, Mapping):
+        raise PromptError(f"{where}: is {shown(entry)}; {SHAPE}")
+    given = [name for name in _FIELDS if entry.get(name) is not None]
+    if len(given) != 1:
+        raise PromptError(f"{where}: has {' and '.join(given) or ', '.join(map(str, entry)) or 'nothing'}; {SHAPE}")
+    cap = next((found for key in CAPS if (found := count_of(where, entry, key)) is not None), None)
+    value = entry[given[0]]
+    if not (isinstance(value, list) and value):
+        raise PromptError(f'{where}: "{given[0]}" must be a list that is not empty; {SHAPE}')
+    name = entry.get("id")
+    name = None if name is None or name == "" else str(name)[:_LONGEST_ID]
+    if given[0] == "turns":
+        wrong = next((each for each in value if not (isinstance(each, str) and each.strip())), None)
+        if wrong is not None:
+            raise PromptError(f'{where}: in "turns" is {shown(wrong)}, which is no text; {SHAPE}')
+        return Script(name, tuple(Turn(({"role": "user", "content": text},), cap) for text in value))
+    return Script(name, tuple(_turns_of(where, given[0], value, cap)))
+
+
+def _turns_of(where: str, field_name: str, recorded: list[Any], cap: int | None) -> list[Turn]:
+    """The user's messages; system messages stay before them, recorded answers only say how long an answer is."""
+    turns: list[Turn] = []
+    waiting: list[Message] = []
+    for message in recorded:
+        found = role_and_text(message)
+        if found is None:
+            raise PromptError(f'{where}: in "{field_name}" is {shown(message)}, which is no message; {SHAPE}')
+        role, text = found
+        content = message.get("content")
+        said: Any = content if isinstance(content, list) and content else text
+        if role in _SYSTEM and said:
+            waiting.append({"role": role, "content": said})
+        elif role in HUMANS and said:
+            turns.append(Turn((*waiting, {"role": "user", "content": said}), cap))
+            waiting = []
+        elif turns and text and role not in HUMANS and turns[-1].answer is None:
+            turns[-1] = replace(turns[-1], answer=text)
+    return turns
+
+
+def _place(index: int, place: int) -> int:
+    """A number of its own for every turn of every conversation, for what is drawn."""
+    return index * MOST_TURNS + place

@@ -1,0 +1,136 @@
+"""ConversationUser: turn after turn with the answers that really came, and pauses in which the user thinks.
+
+What is said comes from ``prompts.conversations``; how a turn is sent is the API's own class.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from locust import task
+from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
+
+from llm_users.prompts import Conversation, Prompt
+from llm_users.prompts.order import stream
+from llm_users.record import RequestRecord
+from llm_users.runtime import Runtime
+from llm_users.seat import Ticket
+from llm_users.users.llm import Answer, LLMUser
+from llm_users.users.openai import OpenAIUser
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a user is in its conversation: what is asked next, and what was said before."""
+
+    conversation: Conversation
+    history: list[dict[str, Any]]
+    turn: int = 0  # from 1
+    think_s: float | None = None
+
+
+class ConversationMixin(LLMUser):
+    """Makes a user of any API hold conversations: subclass it before that API's class, and say how it asks.
+
+    Example::
+
+        class Claude(ConversationMixin, AnthropicUser):
+            def ask(self):
+                return self.message()
+    """
+
+    abstract = True
+    holds_conversations: ClassVar[bool] = True
+
+    _at: _Place | None = None
+
+    def ask(self) -> Answer:
+        """One call of this API without a prompt: it then asks with what ``make_prompt`` gives, the whole history."""
+        raise NotImplementedError(f"{type(self).__name__}.ask must make one call, for example self.chat()")
+
+    @task
+    def _converse(self) -> None:
+        self.hold()
+
+    def hold(self, conversation: Conversation | None = None) -> list[Answer]:
+        """Hold the run's next conversation, or this one; returns the answers.
+
+        Turns go in order, each with the live answers before it. One that fails, or that the client gives up, ends the
+        conversation: the rest is not sent.
+        """
+        conversation = conversation or self.runtime.next_conversation()
+        at = self._at = _Place(conversation, [])
+        answers: list[Answer] = []
+        try:
+            for at.turn, turn in enumerate(conversation.turns, start=1):
+                if at.turn > 1:
+                    self._think(at)
+                at.history += map(dict, turn.messages)
+                self.follow_up = at.turn > 1
+                answer = self.ask()
+                answers.append(answer)
+                if not answer.record.ok:
+                    break
+                at.history.append({"role": "assistant", "content": answer.text})
+        finally:
+            self._at, self.follow_up = None, False
+            if self._arrival is not None:
+                self._arrival = None
+                self.runtime.gate.depart()
+        return answers
+
+    def make_prompt(self) -> Prompt:
+        at = self._at
+        if at is None:
+            return super().make_prompt()
+        return Prompt(-1, None, list(at.history), None, at.conversation.turns[at.turn - 1].max_tokens)
+
+    def _think(self, at: _Place) -> None:
+        """Pause, at the gate: a user who thinks can be stopped at once, and no stage waits for it."""
+        options, conversation = self.runtime.options, at.conversation
+        think_s = options.think_time.draw_s(stream(options.seed, conversation.index, "think", at.turn))
+        if self._state == LOCUST_STATE_STOPPING:
+            raise StopUser
+        outer = self._state
+        self._state = LOCUST_STATE_WAITING
+        began_s = time.monotonic()
+        self.runtime.gate.rest(self._seat, think_s)
+        self._state = LOCUST_STATE_RUNNING if outer is None else outer
+        at.think_s = min(think_s, time.monotonic() - began_s)
+
+    def _aim(self) -> None:
+        if not self.follow_up:  # a conversation stays where it began
+            super()._aim()
+
+    def _identify(self, record: RequestRecord, ticket: Ticket) -> None:
+        super()._identify(record, ticket)
+        at = self._at
+        if at is not None:
+            record.conversation_id, record.turn, record.turns = at.conversation.id, at.turn, len(at.conversation.turns)
+            record.think_s = at.think_s
+
+
+class ConversationUser(ConversationMixin, OpenAIUser):
+    """A user who holds conversations with an OpenAI-compatible endpoint, by chat completions or responses.
+
+    Example::
+
+        from llm_users import ConversationUser
+
+        class Visitor(ConversationUser):
+            pass
+    """
+
+    abstract = True
+
+    @classmethod
+    def prepare_process(cls, runtime: Runtime, host: str) -> None:
+        if runtime.options.api == "completions":
+            raise ValueError("--llm-api completions has no turns; conversations go by chat or responses")
+        super().prepare_process(runtime, host)
+
+    def ask(self) -> Answer:
+        return self.respond() if self.runtime.options.api == "responses" else self.chat()
