@@ -250,6 +250,10 @@ class Options:
             raise OptionError("--llm-prompt and --llm-prompts exclude each other; give one of them")
         if options.rates and options.sweep:
             raise OptionError("--llm-rate and --llm-sweep exclude each other: a stage has its rate or its users")
+        if options.find is not None:
+            for flag, ends in (("--llm-sweep", options.sweep), ("--llm-rate", options.rates)):
+                if len(ends) > 2 or (len(ends) == 2 and ends[0] >= ends[1]):
+                    raise OptionError(f"{flag}: with --llm-find it says where to search, as LOW,HIGH, for example 1,64")
         if options.images is not None and options.api == "completions":
             raise OptionError("--llm-images: legacy completions take nothing but text; leave out --llm-api completions")
         if options.budget is not None and options.prices is None:

@@ -28,6 +28,7 @@ SUFFIXES = (
     "_llm_offsets.csv",
     "_llm_run.json",
     "_llm_gate.xml",
+    "_llm_find.csv",
 )
 
 

@@ -276,6 +276,11 @@ class Coordinator:
         if why := self._spending.why_stop(self._plan.concurrency):
             self._end_for_budget(why)
             self._end_stage()
+            return
+        is_over = self._stage_ended or self._closed_stage == self._plan.stage
+        if record.stage == self._plan.stage and not is_over and (why := self._levels.seen(record)):
+            logger.info("stage %d ends early: %s", self._plan.stage, why)
+            self._end_stage()
 
     def _end_for_budget(self, why: str) -> None:
         self._ending = "the budget"
@@ -376,7 +381,7 @@ class Coordinator:
                 record.requests_failed, record.requests_measured, plan.stage, limit,
             )  # fmt: skip
         if self._ending is None and not self._finishing:
-            self._crew.check_started(plan, given_up=any(part.given_up for part in totals))
+            self._crew.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals))
         for worker in self.roster:
             worker.totals = None
 

@@ -26,14 +26,16 @@ from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load import messages
 from llm_users.load.checked import Gatekeeper
 from llm_users.load.coordinator import Coordinator
+from llm_users.load.levels import Levels, listed_levels
 from llm_users.load.shape import SweepShape
 from llm_users.options import OptionError, Options
-from llm_users.prompts import load_tokenizer
 from llm_users.record import RequestRecord
 from llm_users.secrets import redact
 from llm_users.wiring import run_report
 from llm_users.wiring.crowd import Crowd
+from llm_users.wiring.limit_search import LimitSearch
 from llm_users.wiring.process_role import listener
+from llm_users.wiring.run_options import checked, tokenizer_identity
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +55,12 @@ class CoordinatorRole:
         self._starts = 0
         self._reported = False
         self._gate_text = ""
+        self._search: LimitSearch | None = None
         self._simulator: Any = None
         parsed = environment.parsed_options
         self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
         try:
-            options = _checked(Options.parse(parsed))
+            options = checked(Options.parse(parsed))
             self._start_simulator(options)
             self._check_host()
         except (OptionError, OSError) as error:
@@ -66,6 +69,7 @@ class CoordinatorRole:
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
         coordinator.stop_run = self._stop_run
+        coordinator.make_levels = self._make_levels
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
         handlers: dict[str, Callable[[Any], None]] = {
             messages.READY: coordinator.on_ready,
@@ -84,7 +88,7 @@ class CoordinatorRole:
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)
             self.crowd = Crowd(self.runner, coordinator)
-        self._install_shape(options.sweep)
+        self._install_shape(options.staged)
         if getattr(parsed, "headless", False):
             gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
         self._tab: Any = None
@@ -107,7 +111,7 @@ class CoordinatorRole:
         """A run starts, unless its options cannot be."""
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         try:
-            options = _checked(Options.parse(parsed))
+            options = checked(Options.parse(parsed))
         except OptionError as error:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
@@ -120,7 +124,7 @@ class CoordinatorRole:
         if self.environment.host:
             self._set_host(self.environment.host)  # the web form may have brought another one
         self.environment.stop_timeout = self._stop_timeout
-        run_s = getattr(parsed, "run_time", None) if options.sweep else None
+        run_s = getattr(parsed, "run_time", None) if options.staged else None
         coordinator.begin(options, users=self.runner.target_user_count, run_s=float(run_s) if run_s else None)
         return coordinator.active
 
@@ -143,13 +147,16 @@ class CoordinatorRole:
             self.coordinator.finish(abort=False, grace_s=grace_s)
         finally:
             restore()
+        if self._search is not None and self.coordinator.writer is not None:
+            self.coordinator.writer.write_manifest(find=self._search.entry())
+            logger.info("%s", ". ".join([self._search.conclusion, *self._search.reservations]))
 
     def set_verdict(self) -> None:
         """The exit code, while Locust is quitting."""
         if self.coordinator.active:
             self.runner.stop()  # Ctrl-C comes here before Locust has stopped anything
             self.finish()
-        code = self._verdict() or self._judge()
+        code = self._verdict() or self._judge() or self._judge_search()
         if code and not self.environment.process_exit_code:
             self.environment.process_exit_code = code
 
@@ -165,6 +172,9 @@ class CoordinatorRole:
         self._reported = True
         writer.close()
         options, html = self.coordinator.options, getattr(self.environment.parsed_options, "html_file", None)
+        found = run_report.publish_search(self.prefix) if self._search is not None and writer.book.started else ""
+        if found and not options.report:
+            print(found)
         if writer.book.started and html:
             run_report.add_to_html(self.prefix, options, html, not_before=self._began_at)
         if writer.book.started and options.report:
@@ -232,11 +242,26 @@ class CoordinatorRole:
             self.environment.process_exit_code = 0  # as many failures as the objective allows are none for Locust
         return 0
 
+    def _judge_search(self) -> int:
+        """``--llm-find`` without a result is a gate that does not pass. Failures above the limit belong to a search."""
+        if self._search is None:
+            return 0
+        if not self._search.conclusive:
+            logger.error("--llm-find: %s", self._search.conclusion)
+            return NOT_MET
+        if not self.runner.exceptions and self.environment.process_exit_code is None:
+            self.environment.process_exit_code = 0
+        return 0
+
+    def _make_levels(self, options: Options) -> Levels:
+        self._search = LimitSearch(options) if options.find is not None else None
+        return self._search or listed_levels(options)
+
     def _run_time_is_over(self) -> bool:
         """Locust itself ends a run without a sweep after --run-time, and says so to nobody."""
         coordinator = self.coordinator
         run_s = getattr(self.environment.parsed_options, "run_time", None)
-        if not run_s or coordinator.writer is None or coordinator.options.sweep:
+        if not run_s or coordinator.writer is None or coordinator.options.staged:
             return False
         return time.time() - coordinator.writer.started_at >= float(run_s) - 0.5
 
@@ -291,10 +316,10 @@ class CoordinatorRole:
     def _cut(self) -> None:
         gevent.spawn(self.coordinator.abort)
 
-    def _install_shape(self, sweep: tuple[int, ...]) -> None:
-        """Our shape for a sweep; whatever Locust had without one."""
+    def _install_shape(self, staged: bool) -> None:
+        """Our shape for stages; whatever Locust had without them."""
         environment = self.environment
-        if sweep:
+        if staged:
             environment.shape_class = SweepShape(self._tick)
             environment.shape_class.runner = self.runner
         elif isinstance(environment.shape_class, SweepShape):
@@ -314,12 +339,10 @@ class CoordinatorRole:
             # Locust shows the host, and sends it to workers, as it came.
             cleaned = {**request.form.to_dict(flat=False), "host": [endpoint.clean_url(request.form["host"])]}
             request.form = ImmutableMultiDict([(name, value) for name, values in cleaned.items() for value in values])
-        text = request.form.get("llm_sweep") if request.method == "POST" and request.path.endswith("/swarm") else None
-        if text is not None:
-            try:
-                self._install_shape(option_table.sweep(text) if text else ())
-            except OptionError as error:
-                logger.error("--llm-sweep: %s", error)
+        if request.method == "POST" and request.path.endswith("/swarm"):
+            texts = [request.form.get(name) for name in ("llm_sweep", "llm_rate", "llm_find")]
+            if any(text is not None for text in texts):
+                self._install_shape(any(texts))
 
     def _on_sigterm(self) -> None:
         """Locust handles SIGTERM only after a headless shape is over; until then it shall do what Ctrl-C does."""
@@ -339,7 +362,7 @@ class CoordinatorRole:
             "metadata": options.metadata,
             "simulator": self._simulator is not None,
             "clock": "CLOCK_MONOTONIC; arrivals by SO_TIMESTAMPNS where the kernel stamps them",
-            "tokenizer": _tokenizer_identity(options),
+            "tokenizer": tokenizer_identity(options),
         }
         if self.coordinator.writer is not None:
             self.coordinator.writer.close()
@@ -361,23 +384,3 @@ class CoordinatorRole:
             self.runner.quit()
         else:
             self.runner.stop()
-
-
-def _checked(options: Options) -> Options:
-    """The options, once their objectives are known to be some."""
-    if options.slo is not None:
-        import reports
-
-        try:
-            reports.parse_objectives(options.slo)
-        except reports.InputError as error:
-            raise OptionError(f"--llm-slo: {error}") from None
-    return options
-
-
-def _tokenizer_identity(options: Options) -> dict[str, str]:
-    try:
-        tokenizer = load_tokenizer(options.tokenizer)
-    except ValueError as error:
-        return {"name": options.tokenizer or "default", "error": str(error)}
-    return {"name": tokenizer.name, "digest": tokenizer.digest}

@@ -67,7 +67,7 @@ class Crowd:
     def _holds(self, client_id: str) -> bool:
         """Whether a worker has to wait for the next stage, or until it listens."""
         coordinator = self._coordinator
-        return coordinator.active and (bool(coordinator.options.sweep) or not coordinator.roster.knows(client_id))
+        return coordinator.active and (coordinator.options.staged or not coordinator.roster.knows(client_id))
 
     def _admit(self) -> None:
         dispatcher = self._runner._users_dispatcher
