@@ -1,4 +1,4 @@
-"""The search for the highest load in words: its result, the table of all levels that were tried, and the same as CSV."""
+"""The search for the highest load in words: its result, the table of all levels that were tried; the same as CSV."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from reports.verdict import Judgement
 
 FIND_SUFFIX = "_llm_find.csv"
 _COLUMNS = (
-    "level", "unit", "stages", "requests", "failed", "objective", "n", "value", "ci_low", "ci_high", "outcome", "passed",
-    "decided", "output_throughput_token_per_s",
+    "level", "unit", "stages", "requests", "failed", "objective", "n", "value", "ci_low", "ci_high", "outcome",
+    "passed", "decided", "output_throughput_token_per_s",
 )  # fmt: skip
 
 
@@ -68,8 +68,8 @@ def _text(search: Search, name: str) -> str:
     notes = [*search.reservations, "Each objective: its figure and the 95 % interval, over all stages of a level."]
     if any(not decided for _, decided in search.counted.values()):
         notes.append(
-            "Verdict in brackets: not decided, because the interval holds the limit or the client itself was the limit; "
-            "the figure stands for it."
+            "Verdict in brackets: not decided, because the interval holds the limit or the client itself was the "
+            "limit; the figure stands for it."
         )
     notes.extend(f"{level.level:g} {search.unit}: {level.reason}" for level in search.levels if level.refuses)
     title = f"## The highest load{f' of {name}' if name else ''}"

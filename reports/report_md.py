@@ -37,7 +37,7 @@ def markdown(table: Table) -> str:
 
 
 def tables_and_notes(content: Content) -> str:
-    """What goes to stdout: a search's result, the two tables, their notes, what was decided, what loading had to say."""
+    """What goes to stdout: a search's result, the two tables, their notes, what was decided, what loading said."""
     parts = [found] if (found := limit_section(content.runs)) else []
     parts += [markdown(table) for table in _saying_notes_once(content.tables)]
     if decided := decisions(content):

@@ -33,8 +33,8 @@ MAY_IMPORT = {
     "runtime": {"options", "prompts", "record", "stage", "transport"},
     "collect": {"plan", "quantile", "record", "secrets", "stage", "transport"},
     "load": {
-        "arrivals", "collect", "endpoint", "options", "plan", "prices", "prompts", "quantile", "record", "runtime", "secrets",
-        "stage", "transport",
+        "arrivals", "collect", "endpoint", "options", "plan", "prices", "prompts", "quantile", "record", "runtime",
+        "secrets", "stage", "transport",
     },
     "users": {"endpoint", "extension", "prompts", "quantile", "record", "runtime", "secrets", "stage", "transport"},
     "web": {"collect", "options", "plan", "quantile", "record", "secrets", "stage"},

@@ -131,8 +131,7 @@ class Coordinator:
             if level is None:
                 self.ended_by_itself = True
                 return None
-            too_dear = self._spending.plan(plan.stage + 1, level.users, free=False)
-            if too_dear:
+            if too_dear := self._spending.plan(plan.stage + 1, level.users, free=False):
                 self._end_for_budget(too_dear)
                 self.ended_by_itself = True
                 return None
@@ -174,17 +173,12 @@ class Coordinator:
 
     def on_join(self, client_id: str) -> None:
         """A worker has come while the run goes on: it gets a share from the next stage on."""
-        if (
-            self.roster.knows(client_id)
-            or self._crew is None
-            or self._plan is None
-            or not self.active
-            or self._finishing
-        ):
+        plan, crew = self.plan, self._crew
+        if plan is None or crew is None or self._finishing or self.roster.knows(client_id):
             return
-        worker = self._crew.take_in(client_id)
-        self._crew.say_change(f"worker {worker.rank} joined in stage {self._plan.stage}")
-        self._crew.admit(worker, self._plan)
+        worker = crew.take_in(client_id)
+        crew.say_change(f"worker {worker.rank} joined in stage {plan.stage}")
+        crew.admit(worker, plan)
 
     def on_count(self, data: dict[str, Any]) -> None:
         self.roster.take_count(data)
@@ -267,8 +261,9 @@ class Coordinator:
     # Money.
 
     def _on_record(self, record: RequestRecord) -> None:
-        """A row is here: the budget decides whether the run goes on."""
+        """A row is here: the budget decides whether the run goes on, the levels whether the stage does."""
         self._spending.add(record)
+        failed = self._levels.seen(record)
         if self.watch is not None:
             self.watch(record)
         if self._plan is None or self._ending is not None:
@@ -276,10 +271,8 @@ class Coordinator:
         if why := self._spending.why_stop(self._plan.concurrency):
             self._end_for_budget(why)
             self._end_stage()
-            return
-        is_over = self._stage_ended or self._closed_stage == self._plan.stage
-        if record.stage == self._plan.stage and not is_over and (why := self._levels.seen(record)):
-            logger.info("stage %d ends early: %s", self._plan.stage, why)
+        elif failed and self._plan.stage == record.stage != self._closed_stage and not self._stage_ended:
+            logger.info("stage %d ends early: %s", record.stage, failed)
             self._end_stage()
 
     def _end_for_budget(self, why: str) -> None:

@@ -89,7 +89,7 @@ class LimitSearch:
         rows = self._rows.setdefault(record.stage, [])
         if len(rows) < MOST_ROWS:
             rows.append(tuple(getattr(record, name) for name in _COLUMNS))
-        return self._watch.add(record)
+        return self._watch.add(record) if record.stage == self._given else None
 
     # The result.
 
