@@ -265,5 +265,11 @@ class _Breaks:
     def __call__(self, record: RequestRecord) -> bool | None:
         if not record.ok or (self._streamed_only and record.error_code == "buffered"):
             return None
-        value = getattr(record, self._column)
+        value = _tokens_per_s(record) if self._objective.name == "throughput" else getattr(record, self._column)
         return None if value is None else self._objective.broken(value)
+
+
+def _tokens_per_s(record: RequestRecord) -> float | None:
+    """As the report side has it: from the row's own figures."""
+    tokens, duration_s = record.output_tokens, record.end_to_end_latency_s
+    return tokens / duration_s if tokens is not None and duration_s else None
