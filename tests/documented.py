@@ -39,6 +39,7 @@ STAND_INS = {
     "--llm-simulator": FAST,
     "--llm-sweep": "1,2",
     "--llm-stage-time": "1s",
+    "--llm-find": "e2e_mean<10",  # four requests decide no percentile
     "--run-time": "2s",
     "-t": "2s",
     "-u": "2",

@@ -54,7 +54,7 @@ class CoordinatorRole:
         self._began_at = time.time()
         self._starts = 0
         self._reported = False
-        self._gate_text = ""
+        self._gate_text = self._found_text = ""
         self._search: LimitSearch | None = None
         self._simulator: Any = None
         parsed = environment.parsed_options
@@ -147,9 +147,11 @@ class CoordinatorRole:
             self.coordinator.finish(abort=False, grace_s=grace_s)
         finally:
             restore()
-        if self._search is not None and self.coordinator.writer is not None:
-            self.coordinator.writer.write_manifest(find=self._search.entry())
-            logger.info("%s", ". ".join([self._search.conclusion, *self._search.reservations]))
+        writer, search = self.coordinator.writer, self._search
+        if search is not None and writer is not None and writer.book.started:
+            writer.write_manifest(find=search.entry())
+            logger.info("%s", ". ".join([search.conclusion, *search.reservations]))
+            self._found_text = run_report.publish_search(self.prefix)
 
     def set_verdict(self) -> None:
         """The exit code, while Locust is quitting."""
@@ -172,9 +174,8 @@ class CoordinatorRole:
         self._reported = True
         writer.close()
         options, html = self.coordinator.options, getattr(self.environment.parsed_options, "html_file", None)
-        found = run_report.publish_search(self.prefix) if self._search is not None and writer.book.started else ""
-        if found and not options.report:
-            print(found)
+        if self._found_text and not options.report:
+            print(self._found_text)
         if writer.book.started and html:
             run_report.add_to_html(self.prefix, options, html, not_before=self._began_at)
         if writer.book.started and options.report:
@@ -247,13 +248,14 @@ class CoordinatorRole:
         if self._search is None:
             return 0
         if not self._search.conclusive:
-            logger.error("--llm-find: %s", self._search.conclusion)
+            logger.error("--llm-find: %s", ". ".join([self._search.conclusion, *self._search.reservations]))
             return NOT_MET
         if not self.runner.exceptions and self.environment.process_exit_code is None:
             self.environment.process_exit_code = 0
         return 0
 
     def _make_levels(self, options: Options) -> Levels:
+        self._found_text = ""
         self._search = LimitSearch(options) if options.find is not None else None
         return self._search or listed_levels(options)
 

@@ -154,6 +154,8 @@ class LimitSearch:
         best = self._finder.best
         if best is not None and not best.decided:
             said.append(f"{best.level:g} {self.unit} are not decided: they count by their figures.")
+        if not any(point.decided for point in self._finder.points):
+            said.append("Not one level was decided: more requests, or a client that is not saturated, would decide.")
         if not self._finder.closed:
             used_up = self._over and self._finder.stages >= self._most_stages
             why = f"--llm-find-stages {self._most_stages} were not enough" if used_up else "the run was ended before"
