@@ -51,6 +51,8 @@ APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
 TRANSPORTS = ("fast", "sdk")
 OVERFLOWS = ("wait", "drop")
 DEFAULT_REQUESTS = 100
+FIND_MOST_USERS = 1024
+"""Where a search of ``--llm-find`` ends when nobody says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,12 @@ class Options:
     def staged(self) -> bool:
         """True when stages decide about users, and not Locust's own options."""
         return bool(self.sweep or self.rates or self.find)
+
+    @property
+    def most_users(self) -> int:
+        """Users of the largest stage, as far as options say it; 0 when they do not."""
+        open_ended = self.find is not None and not self.rates and len(self.sweep) < 2
+        return FIND_MOST_USERS if open_ended else max(self.sweep, default=0)
 
     @property
     def stage_requests(self) -> int | None:

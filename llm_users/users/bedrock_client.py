@@ -55,7 +55,7 @@ def make_client(
         connect_timeout=runtime.pool.connect_timeout_s,
         read_timeout=options.timeout_s,
         # As many as users; boto3's own 10 made 237 connections for 400 requests.
-        max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.concurrency, *options.sweep),
+        max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.concurrency, options.most_users),
         **auth,
     )
     client = make(config=config)

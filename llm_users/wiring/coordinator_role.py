@@ -148,9 +148,9 @@ class CoordinatorRole:
         finally:
             restore()
         writer, search = self.coordinator.writer, self._search
-        if search is not None and writer is not None and writer.book.started:
+        if search is not None and writer is not None and writer.book.started and not self._found_text:
             writer.write_manifest(find=search.entry())
-            logger.info("%s", ". ".join([search.conclusion, *search.reservations]))
+            logger.info("%s", search.said)
             self._found_text = run_report.publish_search(self.prefix)
 
     def set_verdict(self) -> None:
@@ -248,7 +248,7 @@ class CoordinatorRole:
         if self._search is None:
             return 0
         if not self._search.conclusive:
-            logger.error("--llm-find: %s", ". ".join([self._search.conclusion, *self._search.reservations]))
+            logger.error("--llm-find: %s", self._search.said)
             return NOT_MET
         if not self.runner.exceptions and self.environment.process_exit_code is None:
             self.environment.process_exit_code = 0

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_USERS = 1024
 MOST_TIMES_LOW = 1000.0
-"""Where a search ends when nobody says so: users, and times the lowest rate."""
+"""Where a search among rates ends when nobody says so: times the lowest."""
 
 MOST_ROWS = 20_000
 """Rows of a stage that are judged during the search; the first so many. Their intervals are below a percent wide."""
@@ -162,6 +161,11 @@ class LimitSearch:
             said.append(f"The limit is not known to {100 * WITHIN:g} %: {why}.")
         return said
 
+    @property
+    def said(self) -> str:
+        """All of it in a line."""
+        return " ".join([f"{self.conclusion}.", *self.reservations])
+
     # Inside.
 
     def _shown(self, level: float) -> str:
@@ -202,8 +206,8 @@ def _range_of(options: Options) -> Range:
     if options.rates:
         low, high = options.rates[0], options.rates[1] if len(options.rates) > 1 else options.rates[0] * MOST_TIMES_LOW
         return Range(low, high, whole=False)
-    users = options.sweep or (1,)
-    return Range(float(users[0]), float(users[1] if len(users) > 1 else MOST_USERS), whole=True)
+    low = options.sweep[0] if options.sweep else 1
+    return Range(float(low), float(max(low, options.most_users)), whole=True)
 
 
 def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]:
