@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.arrivals import ArrivalLaw
+from llm_users.option_rules import rules
 from llm_users.option_values import (
     OptionError,
     amount,
@@ -61,6 +62,8 @@ OVERFLOWS = ("wait", "drop")
 STAGING = ("llm_sweep", "llm_rate", "llm_find")
 """Options, as the web form calls them, that make a run one of stages."""
 DEFAULT_REQUESTS = 100
+FIND_MOST_USERS = 1024
+"""Where a search of ``--llm-find`` ends when nobody says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,22 +275,9 @@ class Options:
             metadata=dict(values.get("llm_metadata", ())),
             **{name: values[dest] for name, dest in _FIELDS.items() if dest in values},
         )
-        if options.prompt is not None and options.prompts is not None:
-            raise OptionError("--llm-prompt and --llm-prompts exclude each other; give one of them")
-        if options.rates and options.sweep:
-            raise OptionError("--llm-rate and --llm-sweep exclude each other: a stage has its rate or its users")
-        if options.rates and options.budget is not None and options.max_in_flight is None:
-            raise OptionError(
-                "--llm-budget needs --llm-max-in-flight in an open loop: else nobody knows what is on its way"
-            )
-        if options.max_in_flight is not None and not options.rates:
-            raise OptionError("--llm-max-in-flight is for an open loop; give its rate with --llm-rate")
-        if options.targets and options.model is not None:
-            raise OptionError("--llm-model and --llm-targets exclude each other: targets name their models")
-        if options.images is not None and options.api == "completions":
-            raise OptionError("--llm-images: legacy completions take nothing but text; leave out --llm-api completions")
-        if options.budget is not None and options.prices is None:
-            raise OptionError("--llm-budget needs to know prices: give them with --llm-prices FILE")
+        problem = next((text for wrong, text in rules(options) if wrong), None)
+        if problem is not None:
+            raise OptionError(problem)
         return options
 
     @property
@@ -299,6 +289,17 @@ class Options:
     def staged(self) -> bool:
         """True when stages decide about users, and not Locust's own options."""
         return bool(self.sweep or self.rates or self.find)
+
+    @property
+    def stages(self) -> int:
+        """How many stages the run has at most."""
+        return self.find_stages if self.find else max(1, len(self.sweep), len(self.rates))
+
+    @property
+    def most_users(self) -> int:
+        """Users of the largest stage, as far as options say it; 0 when they do not."""
+        open_ended = self.find is not None and not self.rates and len(self.sweep) < 2
+        return FIND_MOST_USERS if open_ended else max(self.sweep, default=0)
 
     @property
     def stage_requests(self) -> int | None:

@@ -15,6 +15,9 @@ from reports.html_markdown import as_html
 from reports.html_outcomes import errors_section, excluded_section, figures_section
 from reports.html_sections import curve_section, distribution_section, input_section, model_section, timeline_section
 from reports.html_verdict import configuration, verdict
+from reports.limit import search_of
+from reports.limit_md import limit_section
+from reports.objectives import Objectives
 from reports.report_md import decisions
 from reports.verdict_md import intervals_section, knee_section
 
@@ -46,7 +49,7 @@ def files(content: Content) -> dict[str, str]:
 
 def page(content: Content) -> str:
     """The page as text."""
-    made = figures(content.runs, content.groups, content.points, content.objectives)
+    made = figures(content.runs, content.groups, content.points, content.objectives or _searched(content))
     title = f"LLM load test: {', '.join(run.name for run in content.runs[:3])}"
     body = joined(
         [
@@ -75,8 +78,15 @@ def _models(content: Content) -> str:
     return (", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")) or "-"
 
 
+def _searched(content: Content) -> Objectives | None:
+    """The objectives of a search, when the runs are one."""
+    found = {search.objectives for run in content.runs if (search := search_of(run)) is not None}
+    return found.pop() if len(found) == 1 else None
+
+
 def _decisions(content: Content) -> Markup:
-    said = "\n".join(filter(None, [decisions(content), knee_section(content.points)]))
+    parts = [limit_section(content.runs), decisions(content), knee_section(content.points)]
+    said = "\n".join(filter(None, parts))
     nothing = (
         "Nothing was asked (--slo, --fail-on and --prices ask), and a knee takes three levels of parallel requests."
     )

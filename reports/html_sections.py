@@ -262,6 +262,8 @@ def _curve_notes(figures: Figures) -> list[str]:
     if figures.limits:
         lines = ", ".join(each.text for each in figures.limits)
         notes.append(f"Lines are the objectives ({lines}), each where its latency and figure are chosen.")
+    if any(point.mark for point in points):
+        notes.append("limit: the highest load that the search found; fails: the lowest tried load that does not meet.")
     if any(point.health in ("strained", "saturated") for point in points):
         notes.append("Hollow points: the client itself was strained or saturated.")
     if any(point.estimated for point in points):

@@ -13,6 +13,7 @@ from reports.correctness import correctness_section
 from reports.curve_md import curve_section
 from reports.gaps import gaps_section
 from reports.grouping import throttled
+from reports.limit_md import limit_section
 from reports.llmperf_tables import Table
 from reports.md_text import aligned, bullets, escaped, plain
 from reports.run import Run
@@ -37,8 +38,9 @@ def markdown(table: Table) -> str:
 
 
 def tables_and_notes(content: Content) -> str:
-    """What goes to stdout: the two tables, their notes, what was decided, then what loading had to say."""
-    parts = [markdown(table) for table in _saying_notes_once(content.tables)]
+    """What goes to stdout: a search's result, the two tables, their notes, what was decided, what loading said."""
+    parts = [found] if (found := limit_section(content.runs)) else []
+    parts += [markdown(table) for table in _saying_notes_once(content.tables)]
     if decided := decisions(content):
         parts.append(decided)
     if content.warnings:

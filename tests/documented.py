@@ -40,6 +40,7 @@ STAND_INS = {
     "--llm-sweep": "1,2",
     "--llm-stage-time": "1s",
     "--llm-rate": "10,20",
+    "--llm-find": "e2e_mean<10",  # four requests decide no percentile
     "--run-time": "2s",
     "-t": "2s",
     "-u": "2",

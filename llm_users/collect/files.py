@@ -29,6 +29,7 @@ SUFFIXES = (
     "_llm_conversations.csv",
     "_llm_run.json",
     "_llm_gate.xml",
+    "_llm_find.csv",
 )
 
 

@@ -130,8 +130,7 @@ class Coordinator:
             if level is None:
                 self.ended_by_itself = True
                 return None
-            too_dear = self._spending.plan(plan.stage + 1, level.most(self.options), free=False)
-            if too_dear:
+            if too_dear := self._spending.plan(plan.stage + 1, level.most(self.options), free=False):
                 self._end_for_budget(too_dear)
                 self.ended_by_itself = True
                 return None
@@ -173,17 +172,12 @@ class Coordinator:
 
     def on_join(self, client_id: str) -> None:
         """A worker has come while the run goes on: it gets a share from the next stage on."""
-        if (
-            self.roster.knows(client_id)
-            or self._crew is None
-            or self._plan is None
-            or not self.active
-            or self._finishing
-        ):
+        plan, crew = self.plan, self._crew
+        if plan is None or crew is None or self._finishing or self.roster.knows(client_id):
             return
-        worker = self._crew.take_in(client_id)
-        self._crew.say_change(f"worker {worker.rank} joined in stage {self._plan.stage}")
-        self._crew.admit(worker, self._plan)
+        worker = crew.take_in(client_id)
+        crew.say_change(f"worker {worker.rank} joined in stage {plan.stage}")
+        crew.admit(worker, plan)
 
     def on_count(self, data: dict[str, Any]) -> None:
         self.roster.take_count(data)
@@ -266,14 +260,18 @@ class Coordinator:
     # Money.
 
     def _on_record(self, record: RequestRecord) -> None:
-        """A row is here: the budget decides whether the run goes on."""
+        """A row is here: the budget decides whether the run goes on, the levels whether the stage does."""
         self._spending.add(record)
+        failed = self._levels.seen(record)
         if self.watch is not None:
             self.watch(record)
         if self._plan is None or self._ending is not None:
             return
         if why := self._spending.why_stop(self._plan.max_in_flight or self._plan.concurrency):
             self._end_for_budget(why)
+            self._end_stage()
+        elif failed and self._plan.stage == record.stage != self._closed_stage and not self._stage_ended:
+            logger.info("stage %d ends early: %s", record.stage, failed)
             self._end_stage()
 
     def _end_for_budget(self, why: str) -> None:
@@ -375,7 +373,7 @@ class Coordinator:
                 record.requests_failed, record.requests_measured, plan.stage, limit,
             )  # fmt: skip
         if self._ending is None and not self._finishing:
-            self._crew.check_started(plan, given_up=any(part.given_up for part in totals))
+            self._crew.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals))
         for worker in self.roster:
             worker.totals = None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llm_users.options import Options
-from llm_users.record import StageRecord
+from llm_users.record import RequestRecord, StageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,9 @@ class Levels(Protocol):
     def next(self, last: StageRecord | None) -> Level | None:
         """The level of the next stage, once ``last`` is over (None: of the first one). None: the run is over."""
 
+    def seen(self, record: RequestRecord) -> str | None:
+        """A row of the present stage has come: why the stage need not go on, or None."""
+
 
 class FixedLevels:
     """Those of a list."""
@@ -51,6 +54,9 @@ class FixedLevels:
             return None
         self._given += 1
         return self._levels[self._given - 1]
+
+    def seen(self, record: RequestRecord) -> str | None:  # noqa: ARG002 - every stage is measured to its end
+        return None
 
 
 def listed_levels(options: Options) -> Levels:

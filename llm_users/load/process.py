@@ -348,7 +348,7 @@ def _arrivals(options: Options, plan: StagePlan) -> Iterable[float]:
 
 def _run_s(options: Options, parsed: Any) -> float | None:
     """How long the run will take, as far as options say it."""
-    stages_s = options.stage_s * max(1, len(options.sweep), len(options.rates)) if options.stage_s is not None else None
+    stages_s = options.stage_s * options.stages if options.stage_s is not None else None
     times_s = [float(given) for given in (stages_s, getattr(parsed, "run_time", None)) if given]
     return min(times_s, default=None)
 

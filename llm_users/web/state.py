@@ -322,7 +322,8 @@ class LiveState:
         return sorted(shown, key=lambda row: int(row["stage"]))
 
     def _objectives(self) -> Sequence[dict[str, Any]]:
-        slo = self.coordinator.options.slo
+        options = self.coordinator.options
+        slo = options.slo or options.find
         return self._around.objectives(slo) if slo else []
 
     def _banners(self) -> list[dict[str, str]]:

@@ -26,14 +26,16 @@ from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load import messages
 from llm_users.load.checked import Gatekeeper
 from llm_users.load.coordinator import Coordinator
+from llm_users.load.levels import Levels, listed_levels
 from llm_users.load.shape import SweepShape
 from llm_users.options import OptionError, Options
-from llm_users.prompts import load_tokenizer
 from llm_users.record import RequestRecord
 from llm_users.secrets import redact
 from llm_users.wiring import run_report
 from llm_users.wiring.crowd import Crowd
+from llm_users.wiring.limit_search import LimitSearch
 from llm_users.wiring.process_role import listener
+from llm_users.wiring.run_options import checked, tokenizer_identity
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +54,13 @@ class CoordinatorRole:
         self._began_at = time.time()
         self._starts = 0
         self._reported = False
-        self._gate_text = ""
+        self._gate_text = self._found_text = ""
+        self._search: LimitSearch | None = None
         self._simulator: Any = None
         parsed = environment.parsed_options
         self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
         try:
-            options = _checked(Options.parse(parsed))
-            self._check_users(options)
+            options = checked(Options.parse(parsed), environment.user_classes)
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
         except (OptionError, OSError) as error:
@@ -67,6 +69,7 @@ class CoordinatorRole:
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
         coordinator.stop_run = self._stop_run
+        coordinator.make_levels = self._make_levels
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
         handlers: dict[str, Callable[[Any], None]] = {
             messages.READY: coordinator.on_ready,
@@ -108,8 +111,7 @@ class CoordinatorRole:
         """A run starts, unless its options cannot be."""
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         try:
-            options = _checked(Options.parse(parsed))
-            self._check_users(options)
+            options = checked(Options.parse(parsed), self.environment.user_classes)
         except OptionError as error:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
@@ -145,13 +147,18 @@ class CoordinatorRole:
             self.coordinator.finish(abort=False, grace_s=grace_s)
         finally:
             restore()
+        writer, search = self.coordinator.writer, self._search
+        if search is not None and writer is not None and writer.book.started and not self._found_text:
+            writer.write_manifest(find=search.entry())
+            logger.info("%s", search.said)
+            self._found_text = run_report.publish_search(self.prefix)
 
     def set_verdict(self) -> None:
         """The exit code, while Locust is quitting."""
         if self.coordinator.active:
             self.runner.stop()  # Ctrl-C comes here before Locust has stopped anything
             self.finish()
-        code = self._verdict() or self._judge()
+        code = self._verdict() or self._judge() or self._judge_search()
         if code and not self.environment.process_exit_code:
             self.environment.process_exit_code = code
 
@@ -167,6 +174,8 @@ class CoordinatorRole:
         self._reported = True
         writer.close()
         options, html = self.coordinator.options, getattr(self.environment.parsed_options, "html_file", None)
+        if self._found_text and not options.report:
+            print(self._found_text)
         if writer.book.started and html:
             run_report.add_to_html(self.prefix, options, html, not_before=self._began_at)
         if writer.book.started and options.report:
@@ -234,6 +243,22 @@ class CoordinatorRole:
             self.environment.process_exit_code = 0  # as many failures as the objective allows are none for Locust
         return 0
 
+    def _judge_search(self) -> int:
+        """``--llm-find`` without a result is a gate that does not pass. Failures above the limit belong to a search."""
+        if self._search is None:
+            return 0
+        if not self._search.conclusive:
+            logger.error("--llm-find: %s", self._search.said)
+            return NOT_MET
+        if not self.runner.exceptions and self.environment.process_exit_code is None:
+            self.environment.process_exit_code = 0
+        return 0
+
+    def _make_levels(self, options: Options) -> Levels:
+        self._found_text = ""
+        self._search = LimitSearch(options) if options.find is not None else None
+        return self._search or listed_levels(options)
+
     def _run_time_is_over(self) -> bool:
         """Locust itself ends a run without a sweep after --run-time, and says so to nobody."""
         coordinator = self.coordinator
@@ -253,15 +278,6 @@ class CoordinatorRole:
             raise OptionError(f"--llm-simulator: {error}") from None
         self._set_host(self._simulator.url)
         logger.info("simulated endpoint at %s", self._simulator.url)
-
-    def _check_users(self, options: Options) -> None:
-        """An open loop needs users that can be told when to ask."""
-        others = [c.__name__ for c in self.environment.user_classes if not hasattr(c, "prepare_process")]
-        if options.open_loop and others:
-            raise OptionError(
-                f"an open loop (--llm-rate) is for LLM users only, and {', '.join(sorted(others))} is none; name the "
-                "classes that shall run after Locust's options, or leave that one out"
-            )
 
     def _check_host(self, *, all_named: bool) -> None:
         """The base URL must be named: api.openai.com costs money. Bedrock's users know theirs, targets may."""
@@ -346,7 +362,7 @@ class CoordinatorRole:
             "metadata": options.metadata,
             "simulator": self._simulator is not None,
             "clock": "CLOCK_MONOTONIC; arrivals by SO_TIMESTAMPNS where the kernel stamps them",
-            "tokenizer": _tokenizer_identity(options),
+            "tokenizer": tokenizer_identity(options),
         }
         if self.coordinator.writer is not None:
             self.coordinator.writer.close()
@@ -368,23 +384,3 @@ class CoordinatorRole:
             self.runner.quit()
         else:
             self.runner.stop()
-
-
-def _checked(options: Options) -> Options:
-    """The options, once their objectives are known to be some."""
-    if options.slo is not None:
-        import reports
-
-        try:
-            reports.parse_objectives(options.slo)
-        except reports.InputError as error:
-            raise OptionError(f"--llm-slo: {error}") from None
-    return options
-
-
-def _tokenizer_identity(options: Options) -> dict[str, str]:
-    try:
-        tokenizer = load_tokenizer(options.tokenizer)
-    except ValueError as error:
-        return {"name": options.tokenizer or "default", "error": str(error)}
-    return {"name": tokenizer.name, "digest": tokenizer.digest}

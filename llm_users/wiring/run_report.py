@@ -36,6 +36,27 @@ def print_report(prefix: str, options: Options, prices: str | None = None) -> No
         print(f"Report: {prefix}_report/", file=sys.stderr)
 
 
+def publish_search(prefix: str) -> str:
+    """``--llm-find``: PREFIX_llm_find.csv from the files of the run, and the text with the result and its table."""
+    import reports
+    from reports.limit import search_of
+    from reports.limit_md import FIND_SUFFIX, find_csv, limit_section
+
+    try:
+        run = reports.load(prefix)
+    except reports.InputError as error:
+        logger.error("no table of the search: %s", error)
+        return ""
+    search = search_of(run)
+    if search is None:
+        return ""
+    try:
+        Path(prefix + FIND_SUFFIX).write_text(find_csv(search), encoding="utf-8")
+    except OSError as error:
+        logger.error("%s%s cannot be written: %s", prefix, FIND_SUFFIX, error.strerror or error)
+    return limit_section([run])
+
+
 def _prices(path: str | None) -> Any:
     """The report's view of the price file, which may also name the price of an hour; a bad one costs only the costs."""
     import reports

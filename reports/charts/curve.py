@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import numpy as np
 
 from llm_users.quantile import quantile
 from reports.grouping import INPUT_TOKENS, LATENCY, OUTPUT_TOKENS, TPOT, TTFT, Group
+from reports.limit import search_of
 from reports.objectives import Objective, Objectives
 from reports.sizing import StagePoint
 from reports.statistics import ordered
@@ -62,6 +64,7 @@ class Point:
     per_user_token_per_s: float
     total_token_per_s: float
     latency_s: dict[str, dict[str, float]] = field(default_factory=dict)
+    mark: str = ""  # of a search: limit, the level that was found, or fails, the lowest above it
 
     @property
     def words_per_minute(self) -> float:
@@ -72,7 +75,8 @@ class Point:
     def name(self) -> str:
         """The label of the point: parallel requests, with its mark when the client was not well."""
         level = "?" if self.concurrency is None else str(self.concurrency)
-        return f"{level} ({self.health})" if self.health in ("strained", "saturated") else level
+        said = [self.mark, self.health if self.health in ("strained", "saturated") else ""]
+        return f"{level} ({', '.join(filter(None, said))})" if any(said) else level
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,12 @@ def curves(
     """
     more = dict.fromkeys(each.figure for each in wanted)
     rates = {stage.group: stage for stage in stages}
+    searches = {run: search_of(run) for run in dict.fromkeys(group.run for group in groups)}
     found: dict[tuple[str, str, str], list[Point]] = {}
     for group, label in zip(groups, labels, strict=True):
         made = _point(group, label, rates.get(group), [*dict.fromkeys([*QUANTILES, *more])])
+        if (search := searches[group.run]) is not None:
+            made = dataclasses.replace(made, mark=search.mark(group.stage))
         found.setdefault((group.run.name, group.framework, group.model), []).append(made)
     parts = [{key[i] for key in found} for i in range(3)]
     telling = [i for i in (1, 2, 0) if len(parts[i]) > 1] or [2]

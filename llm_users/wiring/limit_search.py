@@ -1,0 +1,281 @@
+"""``--llm-find``: the levels of a run are those of a search, and the report side judges each of them.
+
+Keeps of every measured row what a judgement needs, so that files are not read again after every stage. pandas is loaded
+between the first stage and the second, when nothing is measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_users.load.early import Allowance, FailureWatch
+from llm_users.load.finder import FAILED, MOST_REPEATS, PASSED, UNDECIDED, WITHIN, Finder, Judgement, Range
+from llm_users.load.levels import Level
+from llm_users.options import Options
+from llm_users.record import RequestRecord, StageRecord
+
+if TYPE_CHECKING:
+    from reports.limit import LevelFigures
+    from reports.objectives import Objective
+
+logger = logging.getLogger(__name__)
+
+MOST_TIMES_LOW = 1000.0
+"""Where a search among rates ends when nobody says so: times the lowest."""
+
+MOST_ROWS = 20_000
+"""Rows of a stage that are judged during the search; the first so many. Their intervals are below a percent wide."""
+
+_COLUMNS = (
+    "stage", "concurrency", "framework", "model", "user_class", "measured", "phase", "connect_s", "ttft_s", "ttfat_s",
+    "tpot_s", "end_to_end_latency_s", "queue_s", "output_tokens", "http_status", "error_code", "expected_answer",
+    "answer_match", "answer_strict_match",
+)  # fmt: skip
+
+_VERDICTS = {"met": PASSED, "missed": FAILED, "refused": UNDECIDED}
+
+
+class LimitSearch:
+    """The levels of one run, decided one after the other."""
+
+    def __init__(self, options: Options) -> None:
+        import reports
+
+        self._open_loop = bool(options.rates)
+        self.unit = "requests/s" if self._open_loop else "users"
+        self._objectives = reports.parse_objectives(options.find or "")
+        self._most_stages = options.find_stages
+        self._finder = Finder(_range_of(options), options.find_stages, self._judge)
+        self._allowances = _allowances(self._objectives.all, options.stage_requests)
+        self._watch = FailureWatch(self._allowances)
+        self._rows: dict[int, list[tuple[Any, ...]]] = {}
+        self._stages: list[StageRecord] = []
+        self._level = 0.0
+        self._given = 0
+        self._over = False
+        for text in _too_few(self._objectives.all, options.stage_requests):
+            logger.warning("--llm-find: %s", text)
+
+    # What the coordinator asks.
+
+    @property
+    def count(self) -> int:
+        return max(1, self._given)
+
+    def next(self, last: StageRecord | None) -> Level | None:
+        if last is not None:
+            self._stages.append(last)
+            point = self._finder.ended(self._level, last.stage)
+            counts = "" if point.decided else f"; counts as {PASSED if point.passes else FAILED} by its figures"
+            logger.info("%s: %s%s: %s", self._shown(point.level), point.judgement.outcome, counts, point.judgement.text)
+        level = self._finder.next()
+        self._over = level is None
+        if level is None:
+            return None
+        self._level = level
+        self._given += 1
+        self._watch = FailureWatch(self._allowances)
+        return Level(rate_per_s=level) if self._open_loop else Level(int(level))
+
+    def seen(self, record: RequestRecord) -> str | None:
+        if not record.measured:
+            return None
+        rows = self._rows.setdefault(record.stage, [])
+        if len(rows) < MOST_ROWS:
+            rows.append(tuple(getattr(record, name) for name in _COLUMNS))
+        return self._watch.add(record) if record.stage == self._given else None
+
+    # The result.
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether a level was found, and not by undecided figures alone."""
+        return self._finder.best is not None and any(point.decided for point in self._finder.points)
+
+    def entry(self) -> dict[str, Any]:
+        """The search as the manifest has it."""
+        best, above = self._finder.best, self._finder.above
+        return {
+            "objectives": self._objectives.text,
+            "unit": self.unit,
+            "low": self._finder.where.low,
+            "high": self._finder.where.high,
+            "found": best.level if best is not None else None,
+            "fails": above.level if above is not None else None,
+            "conclusion": self.conclusion,
+            "reservations": self.reservations,
+            "points": [
+                {
+                    "level": point.level,
+                    "stages": point.stages,
+                    "passed": point.passes,
+                    "decided": point.decided,
+                    "reason": point.judgement.text,
+                }
+                for point in self._finder.points
+            ],
+        }
+
+    @property
+    def conclusion(self) -> str:
+        """The result in a sentence."""
+        finder, unit = self._finder, self.unit
+        best, above = finder.best, finder.above
+        stages = f"{finder.stages} {'stage' if finder.stages == 1 else 'stages'}"
+        if best is None and above is None:
+            return f"No load was tried to the end, so nothing is known about {self._objectives.text}"
+        if best is None and above is not None:
+            text = f"No load was found that meets {self._objectives.text}: below {above.level:g} {unit} ({stages})"
+        elif above is None and best is not None:
+            top = best.level >= finder.where.high
+            text = (
+                f"The highest load that meets {self._objectives.text}: at least {best.level:g} {unit} "
+                f"({'the highest that was allowed' if top else 'nothing higher was tried'}; {stages})"
+            )
+        else:
+            assert best is not None
+            assert above is not None
+            text = (
+                f"The highest load that meets {self._objectives.text}: {best.level:g} {unit} "
+                f"(between {best.level:g} and {above.level:g}; {stages})"
+            )
+        return text
+
+    @property
+    def reservations(self) -> list[str]:
+        """What is to be known about the result besides."""
+        said = []
+        best = self._finder.best
+        if best is not None and not best.decided:
+            said.append(f"{best.level:g} {self.unit} are not decided: they count by their figures.")
+        if not any(point.decided for point in self._finder.points):
+            said.append("Not one level was decided: more requests, or a client that is not saturated, would decide.")
+        if not self._finder.closed:
+            used_up = self._over and self._finder.stages >= self._most_stages
+            why = f"--llm-find-stages {self._most_stages} were not enough" if used_up else "the run was ended before"
+            said.append(f"The limit is not known to {100 * WITHIN:g} %: {why}.")
+        return said
+
+    @property
+    def said(self) -> str:
+        """All of it in a line."""
+        return " ".join([f"{self.conclusion}.", *self.reservations])
+
+    # Inside.
+
+    def _shown(self, level: float) -> str:
+        return f"{level:g} {self.unit}"
+
+    def _judge(self, stages: Sequence[int]) -> Judgement:
+        figures = self._figures(stages)
+        outcome = _VERDICTS[figures.outcome]
+        text = figures.reason
+        if figures.judgements and not any(each.n for each in figures.judgements):
+            text = "no request succeeded"
+        return Judgement(outcome, figures.holds, text, figures.margin, figures.could_decide(MOST_REPEATS))
+
+    def _figures(self, stages: Sequence[int]) -> LevelFigures:
+        from pandas import Series
+
+        from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS
+        from reports.limit import level_figures
+        from reports.rows_file import typed_frame
+        from reports.run import Run
+
+        rows = [row for stage in stages for row in self._rows.get(stage, [])]
+        texts = {column.name for column in REQUEST_COLUMNS + STAGE_COLUMNS if column.type is str}
+
+        def series(name: str, values: list[Any]) -> Series:
+            if name in texts:
+                return Series(["" if value is None else value for value in values], dtype=object)
+            return Series([math.nan if value is None else float(value) for value in values], dtype="float64")
+
+        requests = {name: series(name, [row[i] for row in rows]) for i, name in enumerate(_COLUMNS)}
+        records = [dataclasses.asdict(record) for record in self._stages if record.stage in stages]
+        about = {column.name: series(column.name, [r[column.name] for r in records]) for column in STAGE_COLUMNS}
+        run = Run("search", Path(), typed_frame(requests, REQUEST_COLUMNS), typed_frame(about, STAGE_COLUMNS))
+        return level_figures(run, self._level, stages, self._objectives)
+
+
+def _range_of(options: Options) -> Range:
+    if options.rates:
+        low, high = options.rates[0], options.rates[1] if len(options.rates) > 1 else options.rates[0] * MOST_TIMES_LOW
+        return Range(low, high, whole=False)
+    low = options.sweep[0] if options.sweep else 1
+    return Range(float(low), float(max(low, options.most_users)), whole=True)
+
+
+def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]:
+    """What the requests of a stage can never decide."""
+    from reports.verdict import least_requests
+
+    needed = {each.text: least_requests(each) for each in objectives}
+    return [
+        f"{text} needs at least {least} requests to be decided and a stage has {requests}: levels will count by their "
+        f"figures; give --llm-requests {least}"
+        for text, least in needed.items()
+        if requests is not None and requests < least
+    ]
+
+
+# When a stage has failed before its end.
+
+
+def _allowances(objectives: Sequence[Objective], requests: int | None) -> list[Allowance]:
+    from reports.limit import FAILURES_ALLOWED
+    from reports.objectives import ERRORS
+
+    made = [made for each in objectives if (made := _allowance(each, requests)) is not None]
+    if not any(each.name == ERRORS for each in objectives):
+        most = None if requests is None else math.floor(requests * FAILURES_ALLOWED) + 1
+        made.append(Allowance(f"errors<{FAILURES_ALLOWED:g}", _failed, FAILURES_ALLOWED, most))
+    return made
+
+
+def _allowance(objective: Objective, requests: int | None) -> Allowance | None:
+    """None for what single requests do not decide: means, and answers that are checked."""
+    from reports.intervals import order_ranks, ratio_interval
+    from reports.objectives import ERRORS
+
+    if objective.name == ERRORS:
+        certain = (n for n in range(requests or 0) if ratio_interval(n, requests or 0).low > objective.limit)
+        return Allowance(objective.text, _failed, objective.limit, next(certain, None))
+    if objective.q is None:
+        return None
+    less = objective.kind.less_is_better
+    sure = None
+    if requests is not None:
+        low, high = order_ranks(requests, objective.q)
+        # The bound of the interval is the value of this rank; so many beyond the limit put it there too.
+        sure = (requests - low + 1 if low >= 1 else None) if less else (high if high <= requests else None)
+    return Allowance(objective.text, _Breaks(objective), 1 - objective.q if less else objective.q, sure)
+
+
+def _failed(record: RequestRecord) -> bool | None:
+    return None if record.error_code == "aborted" else not record.ok
+
+
+class _Breaks:
+    """Whether the figure of a request is beyond an objective's limit; None where it has none."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self._column = objective.kind.column
+        self._streamed_only = objective.name in ("ttft", "ttfat", "tpot")
+
+    def __call__(self, record: RequestRecord) -> bool | None:
+        if not record.ok or (self._streamed_only and record.error_code == "buffered"):
+            return None
+        value = _tokens_per_s(record) if self._objective.name == "throughput" else getattr(record, self._column)
+        return None if value is None else self._objective.broken(value)
+
+
+def _tokens_per_s(record: RequestRecord) -> float | None:
+    """As the report side has it: from the row's own figures."""
+    tokens, duration_s = record.output_tokens, record.end_to_end_latency_s
+    return tokens / duration_s if tokens is not None and duration_s else None

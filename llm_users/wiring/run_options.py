@@ -1,0 +1,40 @@
+"""The options of a run as the coordinator needs them: objectives checked before anything starts, the tokenizer named.
+
+What an expression means is known to the report side alone, so this cannot stand beside the options themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_users.options import OptionError, Options
+from llm_users.prompts import load_tokenizer
+
+
+def checked(options: Options, user_classes: list[Any]) -> Options:
+    """The options, once their objectives are known to be some and the users to be able to do what they say."""
+    others = sorted(c.__name__ for c in user_classes if not hasattr(c, "prepare_process"))
+    if options.open_loop and others:
+        raise OptionError(
+            f"an open loop (--llm-rate) is for LLM users only, and {', '.join(others)} is none; name the classes that "
+            "shall run after Locust's options, or leave that one out"
+        )
+    for flag, expression in (("--llm-slo", options.slo), ("--llm-find", options.find)):
+        if expression is None:
+            continue
+        import reports
+
+        try:
+            reports.parse_objectives(expression)
+        except reports.InputError as error:
+            raise OptionError(f"{flag}: {error}") from None
+    return options
+
+
+def tokenizer_identity(options: Options) -> dict[str, str]:
+    """The tokenizer by name and digest, for the manifest."""
+    try:
+        tokenizer = load_tokenizer(options.tokenizer)
+    except ValueError as error:
+        return {"name": options.tokenizer or "default", "error": str(error)}
+    return {"name": tokenizer.name, "digest": tokenizer.digest}

@@ -1,0 +1,126 @@
+"""``--llm-find`` with the real command: on an endpoint whose limit is known, and on one that never meets.
+
+Above its capacity C every gap of the simulated endpoint grows by active/C, so a limit of 1.25 gaps is at 1.25 C users.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+import reports
+from llm_users.options import Options
+from llm_users.record import RequestRecord, StageRecord
+from llm_users.wiring.limit_search import LimitSearch
+from tests.load.conftest import Finished, Locust
+from tests.load.test_distributed import ports
+
+CAPACITY = 10
+KNEE = 1.25 * CAPACITY
+SIMULATOR = f"ttft=10ms,itl=16ms,capacity={CAPACITY}"
+FIND = ("--llm-find", "tpot_p95<0.020", "--llm-requests", "75", "--llm-output-tokens", "fixed:8", "--llm-ramp", "0.1s")
+
+
+def find(locust: Locust, *more: str, spec: str = SIMULATOR) -> Finished:
+    return locust.run(*FIND, "--llm-simulator", spec, *more, timeout_s=120)
+
+
+def test_the_knee_is_found_within_five_percent(locust: Locust) -> None:
+    for _ in range(3):  # a machine that is busy with other things is a slower endpoint
+        done = find(locust, "--llm-sweep", "4,64")
+        found = done.manifest["find"]
+        if found["found"] is not None and abs(found["found"] / KNEE - 1) <= 0.05:
+            break
+    assert done.code == 0, done.err
+    assert abs(found["found"] / KNEE - 1) <= 0.05, done.out
+    assert (found["found"], found["fails"]) == (12, 13)
+    stages = done.rows("stages")
+    assert len(stages) <= 12
+    assert sorted(stage for point in found["points"] for stage in point["stages"]) == [int(s["stage"]) for s in stages]
+    assert f"The highest load that meets tpot_p95<0.020: 12 users (between 12 and 13; {len(stages)} stages)" in done.out
+    table = [line for line in done.out.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(found["points"])
+    assert max(map(len, table)) <= 80
+    # Early: at 16 users and more every answer is too slow, so not all 75 requests were started.
+    hopeless = [stage for stage in stages if int(stage["concurrency"]) >= 16]
+    assert hopeless
+    assert all(int(stage["requests_measured"]) < 75 for stage in hopeless)
+    assert "ends early: tpot_p95<0.020 is missed by" in done.err
+    assert done.manifest["notes"] == []  # nobody calls what was not started missing
+    assert f"{len(done.rows())}" == f"{sum(int(stage['requests_started']) for stage in stages)}"
+    _report_agrees(done)
+
+
+def _report_agrees(done: Finished) -> None:
+    run = reports.load(done.prefix)
+    text = reports.report_runs([run], formats=("md", "html")).text
+    assert text.startswith("## The highest load")
+    assert text.split("\n## ")[0].rstrip() == done.out[done.out.index("## The highest load") :].rstrip()
+    assert "12 (limit" in Path(f"{done.prefix}_report/report.md").read_text()
+    assert "The highest load that meets" in Path(f"{done.prefix}_report/report.html").read_text()
+    lines = done.rows("find")
+    assert [float(line["level"]) for line in lines] == [point["level"] for point in done.manifest["find"]["points"]]
+    assert {line["passed"] for line in lines if float(line["level"]) <= 12} == {"1"}
+    # Of a level with one stage, and one that was not repeated, the gate of reports says the same as the search.
+    gate = reports.gate(reports.groups([run]), reports.parse_objectives("tpot_p95<0.020")).frame()
+    for line in lines:
+        stages = line["stages"].split()
+        if len(stages) == 1:
+            row = gate[gate["stage"] == int(stages[0])].iloc[0]
+            assert row["estimate"] == pytest.approx(float(line["value"]), rel=1e-8)
+            assert row["outcome"] == line["outcome"]
+
+
+def test_a_lowest_load_that_fails_is_no_result(locust: Locust) -> None:
+    done = find(locust, "--llm-sweep", "4,16", spec="ttft=10ms,itl=30ms")
+    assert done.code == 3
+    assert "No load was found that meets tpot_p95<0.020: below 4 users (1 stage)" in done.out
+    assert "--llm-find: No load was found" in done.err
+    assert done.manifest["find"]["found"] is None
+    assert int(done.rows("stages")[0]["requests_measured"]) < 75
+
+
+def test_two_processes_search_together_and_print_the_result_before_the_tables(locust: Locust) -> None:
+    done = find(locust, "--llm-sweep", "4,8", "--processes", "2", *ports(), "--llm-report", spec="ttft=10ms,itl=5ms")
+    # On a busy machine the client itself may be the limit at every level, and then nothing is decided.
+    decided = any(point["decided"] for point in done.manifest["find"]["points"])
+    assert done.code == (0 if decided else 3), done.err
+    assert "at least 8 users (the highest that was allowed; " in done.out
+    assert done.out.index("## The highest load") < done.out.index("## Time to First Token")
+    assert done.out.count("## The highest load") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--llm-find", "ttft<0.5"), "--llm-find: 'ttft<0.5': which statistic of it?"),
+        (
+            ("--llm-find", "ttft_p95<0.5", "--llm-sweep", "1,2,4"),
+            "--llm-sweep: with --llm-find it says where to search",
+        ),
+        (("--llm-find", "ttft_p95<0.5", "--llm-sweep", "8,2"), "--llm-sweep: with --llm-find it says where to search"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(locust: Locust, options: tuple[str, ...], said: str) -> None:
+    done = locust.run("--llm-simulator", *options)
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_judging_takes_no_time() -> None:
+    """Between stages nothing waits long for it: a thousand rows are judged in well under a second."""
+    search = LimitSearch(Options(find="ttft_p95<0.5,tpot_p95<0.05,errors<0.01", requests=1000))
+    search.next(None)
+    taken = []
+    for stage in (1, 2, 3):
+        for n in range(1000):
+            search.seen(RequestRecord(stage=stage, measured=1, concurrency=4**stage, ttft_s=0.1 + n * 1e-5, tpot_s=0.01,
+                                      end_to_end_latency_s=1.0, output_tokens=9))  # fmt: skip
+        began = time.perf_counter()
+        level = search.next(StageRecord(stage=stage, concurrency=4**stage, measure_s=1.0, health="ok"))
+        taken.append(time.perf_counter() - began)
+        assert level is not None
+        assert level.users == 4**stage
+    assert min(taken[1:]) < 0.5
