@@ -26,6 +26,7 @@ class StagePlan:
     """True without a sweep: users come and go as Locust says, nothing is held back."""
     free_quota: int | None = None
     """Measured requests of this worker in a free stage; None: no limit."""
+    rate_per_s: float | None = None
 
 
 @dataclass(slots=True)

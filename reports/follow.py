@@ -107,6 +107,7 @@ def _row(group: Group, of: int) -> dict[str, Any]:
     return {
         "stage": group.stage,
         "concurrency": group.concurrency,
+        "rate_per_s": group.load.rate_per_s,
         "framework": group.framework,
         "model": group.model,
         "finished": True,
