@@ -163,7 +163,10 @@ class StageRecord:
     requests_aborted: int = _column("count", "measured requests cut by the end of the stage or of the test", int, 0)
     window_tokens: float = _column("tokens", "output tokens that arrived inside the MEASURE window", float, 0.0)
     output_throughput_token_per_s: float | None = _column("tokens/s", "window_tokens / measure_s")
-    request_throughput_per_s: float | None = _column("requests/s", "requests started in MEASURE / measure_s")
+    request_throughput_per_s: float | None = _column(
+        "requests/s",
+        "requests started in MEASURE / measure_s; of a counted open loop, without the first of each process",
+    )
     concurrency_actual: float | None = _column("requests", "time-weighted number of requests in flight in the window")
     client_cpu_s: float | None = _column("s", "CPU of all load processes inside the MEASURE window")
     client_cpu_share_max: float | None = _column("share", "largest CPU share of one load process in the window")

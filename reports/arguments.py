@@ -85,7 +85,9 @@ def _leaderboard() -> argparse.ArgumentParser:
     parser = _parser(
         "llm-report leaderboard", "LLMPerf's two tables over many endpoints, the best one of each table first."
     )
-    parser.add_argument("--concurrency", type=int, metavar="N", help="only the stages of this concurrency")
+    level = parser.add_mutually_exclusive_group()
+    level.add_argument("--concurrency", type=int, metavar="N", help="only the stages of this concurrency")
+    level.add_argument("--rate", type=_rate, metavar="R", help="only the stages of this rate (requests/s, open loop)")
     _add_pictures(parser, "leaderboard.md and leaderboard.html, with a bar chart of each table")
     parser.add_argument(
         "--github-summary", type=Path, metavar="FILE", help="append the tables as Markdown to this file"
@@ -127,6 +129,16 @@ def _add_verdict_files(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="append what is printed to this file; a verdict goes to GitHub's job summary by itself",
     )
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate; write the requests per second, for example 5")
+    return value
 
 
 def _share(text: str) -> float:

@@ -1,6 +1,6 @@
 """Run against run: per stage and figure the difference, the ratio, its interval, and whether it is more than noise.
 
-The first run is what the others are compared with. Stages are matched by concurrency (and model, when the runs share
+The first run is what the others are compared with. Stages are matched by load (and model, when the runs share
 their models). See ``resampling`` for the method; p-values are corrected over the whole table, by joint shuffles.
 """
 
@@ -18,7 +18,18 @@ from pandas import DataFrame, Series
 from llm_users.quantile import quantile
 from llm_users.record import UNFINISHED
 from reports.errors import InputError
-from reports.grouping import LATENCY, NO_FAILURES, OUTPUT_THROUGHPUT, TPOT, TTFT, Group, Metric, groups
+from reports.grouping import (
+    CORRECTED_LATENCY,
+    CORRECTED_TTFT,
+    LATENCY,
+    NO_FAILURES,
+    OUTPUT_THROUGHPUT,
+    TPOT,
+    TTFT,
+    Group,
+    Metric,
+    groups,
+)
 from reports.intervals import UNKNOWN, Interval
 from reports.resampling import (
     NO_CHANCE,
@@ -37,6 +48,8 @@ from reports.resampling import (
 )
 from reports.run import Run
 from reports.sizing import stage_points
+from reports.stage_load import Load, loads_in_words
+from reports.start_order import at_once, in_order
 
 LEVEL = 0.05
 FEWEST_REQUESTS = 20
@@ -50,9 +63,13 @@ _OF_REQUESTS: tuple[tuple[Metric, str, float], ...] = (
     (LATENCY, "median", 0.5),
     (LATENCY, "p95", 0.95),
     (OUTPUT_THROUGHPUT, "median", 0.5),
+    (CORRECTED_TTFT, "median", 0.5),
+    (CORRECTED_TTFT, "p95", 0.95),
+    (CORRECTED_LATENCY, "median", 0.5),
+    (CORRECTED_LATENCY, "p95", 0.95),
 )
 _MORE_IS_BETTER = {OUTPUT_THROUGHPUT.name, SYSTEM_THROUGHPUT}
-_Key = tuple[str, int | None, int]
+_Key = tuple[str, Load, int]
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,7 @@ class Comparison:
                     "run": each.other.run.name,
                     "model": each.other.model,
                     "concurrency": each.other.concurrency,
+                    "rate_per_s": each.other.load.rate_per_s,
                     "metric": each.metric,
                     "figure": each.figure,
                     "unit": each.unit,
@@ -176,13 +194,13 @@ def _matched(base: Sequence[Group], other: Sequence[Group], notes: list[str]) ->
     common = [key for key in left if key in right]
     if not common:
         raise InputError(
-            f"{base[0].run.name} and {other[0].run.name} have no stage in common: concurrency "
-            f"{_levels(base)} here and {_levels(other)} there. Run both with the same --llm-sweep."
+            f"{base[0].run.name} and {other[0].run.name} have no stage in common: "
+            f"{_loads(base)} here and {_loads(other)} there. Run both with the same --llm-sweep or --llm-rate."
         )
     for groups_of, keys in ((base, left), (other, right)):
-        alone = [str(key[1]) for key in keys if key not in common]
+        alone = [keys[key] for key in keys if key not in common]
         if alone:
-            notes.append(f"{groups_of[0].run.name} alone has concurrency {', '.join(alone)}; it is left out.")
+            notes.append(f"{groups_of[0].run.name} alone has {_loads(alone)}; it is left out.")
     for key in common:
         yield left[key], right[key]
 
@@ -191,23 +209,23 @@ def _keyed(found: Sequence[Group], by_model: bool) -> dict[_Key, Group]:
     keyed: dict[_Key, Group] = {}
     for group in found:
         model = group.model if by_model else ""
-        again = sum(1 for key in keyed if key[:2] == (model, group.concurrency))
-        keyed[model, group.concurrency, again] = group
+        again = sum(1 for key in keyed if key[:2] == (model, group.load))
+        keyed[model, group.load, again] = group
     return keyed
 
 
-def _levels(found: Sequence[Group]) -> str:
-    return ", ".join("unknown" if group.concurrency is None else str(group.concurrency) for group in found)
+def _loads(found: Sequence[Group]) -> str:
+    return loads_in_words(group.load for group in found) or "an unknown load"
 
 
 def _differences(base: Group, other: Group) -> Iterator[Difference]:
-    rows = tuple(_in_order(group.measured) for group in (base, other))
+    rows = tuple(in_order(group.measured) for group in (base, other))
     counts = (len(rows[0]), len(rows[1]))
     if min(counts) < FEWEST_REQUESTS:
         reason = f"needs at least {FEWEST_REQUESTS} requests in both runs, there are {counts[0]} and {counts[1]}"
         yield _refused(base, other, reason)
         return
-    blocks = cut(counts, base.concurrency or 1)
+    blocks = cut(counts, at_once(base))
     for metric, figure, q in _OF_REQUESTS:
         samples = _pair(
             lambda group, frame, metric=metric: group.values(metric, frame).where(_ok(frame)), base, other, rows
@@ -218,10 +236,6 @@ def _differences(base: Group, other: Group) -> Iterator[Difference]:
     throughput = _of_throughput(base, other, rows, blocks)
     if throughput is not None:
         yield throughput
-
-
-def _in_order(rows: DataFrame) -> DataFrame:
-    return rows.sort_values(["started_at", "request_id"], kind="stable")
 
 
 def _ok(rows: DataFrame) -> Series:
@@ -340,7 +354,7 @@ def _judged(each: Difference, p: float, threshold: float | None) -> Difference:
 
 def _unlike(base: Group, other: Group) -> Iterator[str]:
     """What makes two stages hard to compare."""
-    level = "" if base.concurrency is None else f" at concurrency {base.concurrency}"
+    level = base.load.at
     means: Mapping[str, list[float]] = {
         name: [float(group.ok[name].astype("float64").mean()) for group in (base, other)]
         for name in ("input_tokens", "output_tokens")
@@ -359,9 +373,10 @@ def _unlike(base: Group, other: Group) -> Iterator[str]:
             yield (
                 f"Of the {counts.failed} failed requests of {group.run.name}{level}, {counts.throttled} were throttled."
             )
-    rounds = min(len(base.measured), len(other.measured)) / max(base.concurrency or 1, 1)
+    rounds = min(len(base.measured), len(other.measured)) / at_once(base)
+    each = "request in flight" if base.load.is_open else "user"
     if rounds < 24:
         yield (
-            f"Only {rounds:.0f} requests per user{level}: blocks of time are short against the memory of a closed "
-            "loop, and p is then too small. Measure at least 24 requests per user."
+            f"Only {rounds:.0f} requests per {each}{level}: blocks of time are short against the memory of the "
+            f"endpoint, and p is then too small. Measure at least 24 requests per {each}."
         )

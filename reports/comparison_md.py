@@ -7,6 +7,7 @@ import math
 from reports.comparison import ERROR_RATIO, LEVEL, NOISE, REFUSED, REGRESSION, WORSE, Comparison, Difference
 from reports.junit import Case
 from reports.md_text import aligned, bullets
+from reports.stage_load import LoadColumns, load_columns
 from reports.verdict import MET, MISSED, shown
 from reports.verdict import REFUSED as NOT_DECIDED
 from reports.verdict_md import between, number
@@ -26,11 +27,12 @@ def comparison_text(comparison: Comparison) -> str:
     """The table, what it means, and the verdict."""
     base, *others = comparison.runs
     title = f"## {base.name} against {', '.join(run.name for run in others)}"
+    columns = load_columns(each.other.load for each in comparison.differences)
     several, models = len(others) > 1, len({(each.other.model) for each in comparison.differences}) > 1
     header = [
         *(["Run"] if several else []),
         *(["Model"] if models else []),
-        "Concurrency",
+        *columns.header,
         "Figure",
         "Before",
         "After",
@@ -40,8 +42,9 @@ def comparison_text(comparison: Comparison) -> str:
         "Verdict",
     ]
     names = int(several) + int(models)
-    rows = [_cells(each, several, models) for each in comparison.differences]
-    table = aligned(header, rows, left={*range(names), names + 1, names + 7})
+    figure = names + len(columns.header)
+    rows = [_cells(each, several, models, columns) for each in comparison.differences]
+    table = aligned(header, rows, left={*range(names), figure, figure + 6})
     notes = [METHOD, ONE_RUN, *comparison.notes, *dict.fromkeys(_reasons(comparison))]
     return f"{title}\n\n{table}\n\n{bullets(notes)}\n\n{verdict(comparison)}\n"
 
@@ -71,7 +74,7 @@ def cases(comparison: Comparison) -> list[Case]:
     outcomes = {REGRESSION: MISSED, REFUSED: NOT_DECIDED} if comparison.threshold is not None else {}
     return [
         Case(
-            f"{each.other.run.name}.concurrency {each.other.concurrency}",
+            f"{each.other.run.name}.{each.other.load.words}",
             f"{each.metric} {each.figure}".strip(),
             outcomes.get(each.outcome, MET),
             each.reason or f"{_shown(each, each.before)} to {_shown(each, each.after)}, p {each.p:.4f}: {each.outcome}",
@@ -80,12 +83,11 @@ def cases(comparison: Comparison) -> list[Case]:
     ]
 
 
-def _cells(each: Difference, several: bool, models: bool) -> list[str]:
-    level = each.other.concurrency
+def _cells(each: Difference, several: bool, models: bool, columns: LoadColumns) -> list[str]:
     return [
         *([each.other.run.name] if several else []),
         *([each.other.model or "-"] if models else []),
-        "-" if level is None else str(level),
+        *columns.cells(each.other.load),
         f"{each.metric} {each.figure}".strip(),
         _shown(each, each.before),
         _shown(each, each.after),
@@ -108,9 +110,8 @@ def _with_interval(figure: str, interval: str) -> str:
 
 
 def _named(each: Difference) -> str:
-    level = "" if each.other.concurrency is None else f" at concurrency {each.other.concurrency}"
     change = shown(each.difference, "") if each.metric == ERROR_RATIO else f"{100 * (each.ratio - 1):+.1f} %"
-    return f"{each.metric} {each.figure}{level} ({change})".replace("  ", " ")
+    return f"{each.metric} {each.figure}{each.other.load.at} ({change})".replace("  ", " ")
 
 
 def _reasons(comparison: Comparison) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from reports.charts.curve import WORDS_PER_TOKEN, curves
+from reports.charts.curve import SEEN_NOTE, WORDS_PER_TOKEN, curves
 from reports.md_text import aligned, bullets
 from reports.notes import labels
+from reports.stage_load import SPOKEN, load_columns
 
 if TYPE_CHECKING:
     from reports.report import Content
@@ -24,28 +25,32 @@ def curve_section(content: Content) -> str:
         return ""
     most = max(point.throughput_token_per_s for point in known)
     several = len(found) > 1
+    loads = load_columns((point.load for curve in found for point in curve.points), SPOKEN)
     header = [
-        *(["Curve"] if several else []), "Parallel requests", "System, tokens/s", "", "User, tokens/s", "Words/min",
+        *(["Curve"] if several else []), *loads.header, "System, tokens/s", "", "User, tokens/s", "Words/min",
         "E2E median (s)", "TTFT median (s)",
     ]  # fmt: skip
     rows = [
         [
             *([curve.name] if several else []),
-            point.name,
+            *loads.marked(point.load, point.name),
             _number(point.throughput_token_per_s, 0),
             bar(point.throughput_token_per_s / most),
             _number(point.per_user_token_per_s, 1),
             _number(point.words_per_minute, 0),
-            _number(point.latency_s["e2e"]["p50"], 2),
-            _number(point.latency_s["ttft"]["p50"], 3),
+            _number(point.seen("e2e", "p50"), 2),
+            _number(point.seen("ttft", "p50"), 3),
         ]
         for curve in found
         for point in curve.points
     ]
     notes = [f"A user's tokens/s are 1 / median TPOT; words are {WORDS_PER_TOKEN} per token, as for English."]
+    if loads.rates:
+        notes.append(SEEN_NOTE)
     if any(point.estimated for point in known):
         notes.append("Without a stages file the system's throughput is all output tokens by the time of all requests.")
-    left = {0, 3} if several else {2}
+    first = int(several) + len(loads.header)
+    left = {first + 1, *({0} if several else ())}
     return f"## Throughput and latency\n\n{aligned(header, rows, left)}\n\n{bullets(notes)}\n"
 
 

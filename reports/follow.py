@@ -98,15 +98,25 @@ def main(asked: TextIO = sys.stdin, answers: TextIO = sys.stdout) -> None:
 
 
 def _row(group: Group, of: int) -> dict[str, Any]:
-    from reports.grouping import LATENCY, NO_FAILURES, OUTPUT_THROUGHPUT, TPOT, TTFT
+    from reports.grouping import (
+        CORRECTED_LATENCY,
+        CORRECTED_TTFT,
+        LATENCY,
+        NO_FAILURES,
+        OUTPUT_THROUGHPUT,
+        TPOT,
+        TTFT,
+    )
 
     counts, rows, stages = group.counts, group.measured, group.run.stages
     slow_down = rows["error_code"].str.lower().isin(THROTTLED) | (rows["http_status"] == 429).fillna(value=False)
     failed = ~rows["error_code"].isin(NO_FAILURES)
     metrics = {"ttft": TTFT, "throughput": OUTPUT_THROUGHPUT, "tpot": TPOT, "e2e": LATENCY}
+    metrics |= {"corrected_ttft": CORRECTED_TTFT, "corrected_e2e": CORRECTED_LATENCY}
     return {
         "stage": group.stage,
         "concurrency": group.concurrency,
+        "rate_per_s": group.load.rate_per_s,
         "framework": group.framework,
         "model": group.model,
         "finished": True,

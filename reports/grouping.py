@@ -14,15 +14,18 @@ from pandas import DataFrame, Series
 
 from llm_users.record import REQUEST_COLUMNS, THROTTLED, UNFINISHED
 from reports.run import Run
+from reports.stage_load import Load, load_of
 from reports.statistics import Summary, summarize
 
 _UNITS = {column.name: column.unit for column in REQUEST_COLUMNS}
-_Key = tuple[int, int, str, str]
+_Key = tuple[int, int, float, str, str]
 Places = np.ndarray[Any, np.dtype[np.intp]]
-_KEY = ["stage", "concurrency", "framework", "model"]
+_LOAD = ["concurrency", "rate_per_s"]
+_KEY = ["stage", *_LOAD, "framework", "model"]
 _UNKNOWN = -1
 NO_FAILURES = ("", "buffered", *UNFINISHED)
 """Codes of requests that did not fail."""
+OVERFLOW = "overflow"  # error_code of a request that found no place among --llm-max-in-flight and was dropped
 HEALTH_KEY = "client_health"  # under which a written LLMPerf summary carries the verdict on the client
 
 
@@ -68,14 +71,14 @@ class Counts:
 class Group:
     """One stage of one run, for one framework and model: the rows that count, and what became of the others.
 
-    ``stage`` and ``concurrency`` are ``None`` when the file does not say. ``measured`` holds the measured requests
-    whatever became of them, ``ok`` those that succeeded (``buffered`` ones among them: their answer is complete, only
-    their times to first token are unknown).
+    ``stage`` is ``None`` when the file does not say. ``measured`` holds the measured requests whatever became of them,
+    ``ok`` those that succeeded (``buffered`` ones among them: their answer is complete, only their times to first token
+    are unknown).
     """
 
     run: Run
     stage: int | None
-    concurrency: int | None
+    load: Load
     framework: str
     model: str
     counts: Counts
@@ -83,6 +86,11 @@ class Group:
     ok: DataFrame
     health: str
     count_connect: bool
+
+    @property
+    def concurrency(self) -> int | None:
+        """The users of a closed loop; ``None`` in an open one, and when the file does not say."""
+        return self.load.users
 
     def summary(self, metric: Metric) -> Summary:
         """The figures of a metric over the requests that count."""
@@ -94,8 +102,15 @@ class Group:
 
 
 def groups(runs: Iterable[Run], *, count_connect: bool = False) -> list[Group]:
-    """The groups of the runs: in the order of the runs, then by stage, concurrency, framework and model."""
+    """The groups of the runs: in the order of the runs, then by stage, load, framework and model."""
     return [group for run in runs for group in _groups_of(run, count_connect)]
+
+
+def loads_of(run: Run) -> set[Load]:
+    """The loads of its rows."""
+    different = run.requests[_LOAD].drop_duplicates()
+    columns = (different[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in _LOAD)
+    return {load_of(float(users), float(rate_per_s)) for users, rate_per_s in zip(*columns, strict=True)}
 
 
 def throttled(rows: DataFrame) -> Series:
@@ -105,6 +120,11 @@ def throttled(rows: DataFrame) -> Series:
     codes = [each for each in code.unique() if str(each).lower() in THROTTLED]
     by_status = (rows["http_status"] == 429).fillna(value=False).astype(bool)
     return code.isin(codes) | (by_status & ~code.isin(NO_FAILURES))
+
+
+def held(rows: DataFrame) -> Series:
+    """Which rows waited for a place among ``--llm-max-in-flight``, and then were sent."""
+    return (rows["held_s"] > 0).fillna(value=False).astype(bool) & (rows["error_code"] != OVERFLOW)
 
 
 def _column(name: str) -> Metric:
@@ -143,6 +163,10 @@ LATENCY = Metric(
     lambda rows, connect_s: rows["end_to_end_latency_s"] + connect_s,
 )
 LLMPERF_INTER_TOKEN_LATENCY = Metric("llmperf_inter_token_latency_s", "s/token", _llmperf_inter_token_latency)
+CORRECTED_TTFT = Metric(
+    "corrected_ttft_s", _UNITS["corrected_ttft_s"], lambda rows, _: rows["corrected_ttft_s"].where(_streamed(rows))
+)
+CORRECTED_LATENCY = _column("corrected_end_to_end_latency_s")
 INPUT_TOKENS = _column("input_tokens")
 OUTPUT_TOKENS = _column("output_tokens")
 REQUEST_METRICS = (
@@ -157,12 +181,20 @@ REQUEST_METRICS = (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
 )
+OPEN_LOOP_METRICS = (CORRECTED_TTFT, CORRECTED_LATENCY, _column("held_s"))
+"""What only an open loop has: its intended starts are those of a schedule, before connecting and any wait."""
+
+
+def metrics_of(group: Group) -> tuple[Metric, ...]:
+    """What is measured of each request of a group."""
+    return (*REQUEST_METRICS, *OPEN_LOOP_METRICS) if group.load.is_open else REQUEST_METRICS
 
 
 def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     keys = run.requests[_KEY].copy()
     for column in ("stage", "concurrency"):
         keys[column] = keys[column].fillna(_UNKNOWN).astype("int64")
+    keys["rate_per_s"] = keys["rate_per_s"].fillna(_UNKNOWN)
     # Only where the rows are: copies of all of them at once would take as much memory as the file again.
     found = {
         _key(key): np.asarray(places, dtype=np.intp) for key, places in keys.groupby(_KEY, sort=False).indices.items()
@@ -171,14 +203,14 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     health = _health_by_stage(run.stages)
     made = []
     for key in sorted(found):
-        stage, concurrency, framework, model = key
+        stage, concurrency, rate_per_s, framework, model = key
         rows = run.requests.take(found[key])
         measured = _where(rows, rows["measured"] == 1)
         made.append(
             Group(
                 run=run,
                 stage=None if stage == _UNKNOWN else stage,
-                concurrency=None if concurrency == _UNKNOWN else concurrency,
+                load=load_of(None if concurrency == _UNKNOWN else concurrency, rate_per_s),
                 framework=framework,
                 model=model,
                 counts=_counts(rows, measured),
@@ -197,19 +229,19 @@ def _where(rows: DataFrame, wanted: Series) -> DataFrame:
 
 
 def _key(values: Any) -> _Key:
-    stage, concurrency, framework, model = values
-    return int(stage), int(concurrency), str(framework), str(model)
+    stage, concurrency, rate_per_s, framework, model = values
+    return int(stage), int(concurrency), float(rate_per_s), str(framework), str(model)
 
 
 def _add_stages_without_rows(run: Run, found: dict[_Key, Places]) -> None:
     """A stage in which nothing was sent keeps its row in the tables: a gap in a sweep must be seen."""
     with_rows = {key[0] for key in found}
-    names = sorted({key[2:] for key in found}) or [("", "")]
-    declared = run.stages[["stage", "concurrency"]].fillna(_UNKNOWN)
-    for stage, concurrency in zip(declared["stage"], declared["concurrency"], strict=True):
+    names = sorted({key[-2:] for key in found}) or [("", "")]
+    declared = run.stages[["stage", *_LOAD]].fillna(_UNKNOWN)
+    for stage, *load in declared.itertuples(index=False):
         if int(stage) not in with_rows:
-            for framework, model in names:
-                found[int(stage), int(concurrency), framework, model] = np.empty(0, dtype=np.intp)
+            for name in names:
+                found[_key((stage, *load, *name))] = np.empty(0, dtype=np.intp)
 
 
 def _health_by_stage(stages: DataFrame) -> Mapping[int, str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from reports.report import Content
 
 FILE_NAME = "report.html"
+_OF_LLMPERF = 2  # the tables that are its own come first; those of an open loop follow
 _PARTS = {
     "decisions": "Decisions",
     "tables": "Tables",
@@ -87,9 +88,7 @@ def _searched(content: Content) -> Objectives | None:
 def _decisions(content: Content) -> Markup:
     parts = [limit_section(content.runs), decisions(content), knee_section(content.points)]
     said = "\n".join(filter(None, parts))
-    nothing = (
-        "Nothing was asked (--slo, --fail-on and --prices ask), and a knee takes three levels of parallel requests."
-    )
+    nothing = "Nothing was asked (--slo, --fail-on and --prices ask), and a knee takes three levels of load."
     return section("decisions", "Decisions", as_html(said) if said else element("p", nothing, class_="soft"))
 
 
@@ -101,7 +100,13 @@ def _tables(content: Content) -> Markup:
         said.update(fresh)
         parts += [
             element("h3", each.title),
-            table(each.title, each.header, each.cells, id_=f"llmperf-{place + 1}", titled=True),
+            table(
+                each.title,
+                each.header,
+                each.cells,
+                id_=f"llmperf-{place + 1}" if place < _OF_LLMPERF else f"open-loop-{place + 1 - _OF_LLMPERF}",
+                titled=True,
+            ),
             listed([*fresh, *(("See the notes above.",) if len(fresh) < len(each.notes) else ())]),
         ]
     return section("tables", "LLMPerf's tables", *parts)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reports.charts.curve import FIGURE_NAMES, LATENCY_NAMES, WORDS_PER_TOKEN, Curve, figure_name
+from reports.charts.curve import (
+    FIGURE_NAMES,
+    LATENCY_NAMES,
+    SEEN_NOTE,
+    WORDS_PER_TOKEN,
+    Curve,
+    figure_name,
+)
 from reports.charts.figures import Figures
 from reports.charts.samples import drawn
 from reports.charts.timeline import Scatter
@@ -22,6 +29,7 @@ from reports.html_elements import (
     section,
     table,
 )
+from reports.stage_load import SPOKEN, axis_name, load_columns, points_note
 
 
 def curve_section(figures: Figures) -> Markup:
@@ -42,7 +50,7 @@ def curve_section(figures: Figures) -> Markup:
         "curve",
         "Throughput and latency",
         controls(
-            choice("curve-latency", "Latency", LATENCY_NAMES, chosen=first.metric if first else ""),
+            choice("curve-latency", "Latency", figures.latencies, chosen=first.metric if first else ""),
             choice("curve-figure", "Figure", names, chosen=first.figure if first else ""),
             budget,
             check("curve-log", "logarithmic"),
@@ -56,9 +64,10 @@ def curve_section(figures: Figures) -> Markup:
 def speed_table(figures: Figures) -> Markup:
     """The system's throughput and one user's speed side by side."""
     several = len(figures.curves) > 1
+    loads = load_columns(figures.loads, SPOKEN)
     header = (
         *(("Curve",) if several else ()),
-        "Parallel requests",
+        *loads.header,
         "Client",
         "System, output tokens/s",
         "System, input + output tokens/s",
@@ -72,15 +81,15 @@ def speed_table(figures: Figures) -> Markup:
     rows = [
         [
             *((curve.name,) if several else ()),
-            "?" if point.concurrency is None else point.concurrency,
+            *loads.marked(point.load, f"{point.load.level:g}" if point.load.level is not None else "?"),
             point.health or "-",
             number(point.throughput_token_per_s, 1) + (" *" if point.estimated else ""),
             number(point.total_token_per_s, 1),
             number(point.requests_per_s, 2),
             number(point.per_user_token_per_s, 1),
             number(point.words_per_minute),
-            number(point.latency_s["e2e"]["p50"], 3),
-            number(point.latency_s["ttft"]["p50"], 3),
+            number(point.seen("e2e", "p50"), 3),
+            number(point.seen("ttft", "p50"), 3),
             number(point.latency_s["tpot"]["p50"] * 1000, 2),
         ]
         for curve in figures.curves
@@ -89,11 +98,14 @@ def speed_table(figures: Figures) -> Markup:
     said = (
         "A user's speed is 1 / median TPOT, the pace at which an answer streams. Words are counted as "
         f"{WORDS_PER_TOKEN} per token, the usual factor for English: other languages and code differ."
+        f"{f' {SEEN_NOTE}' if loads.rates else ''}"
     )
+    against = axis_name(figures.loads)
+    against = against[0].lower() + against[1:]
     charts = joined(
         [
-            figure("system-chart", "Output tokens per second of the whole system, against parallel requests."),
-            figure("user-chart", "Tokens per second that one user sees, against parallel requests."),
+            figure("system-chart", f"Output tokens per second of the whole system, against {against}."),
+            figure("user-chart", f"Tokens per second that one user sees, against {against}."),
         ]
     )
     return joined(
@@ -140,7 +152,9 @@ def timeline_section(figures: Figures) -> Markup:
     for each in figures.timelines:
         counted = ", ".join(f"{outcome.count:,} {outcome.name}" for outcome in each.outcomes)
         name = f"{each.run}: " if len(figures.timelines) > 1 else ""
-        parts.append(f"{name}{each.total:,} requests: {counted}. {drawn(each.shown, each.total)}".strip())
+        never = f" {each.dropped:,} more were dropped and never started." if each.dropped else ""
+        parts.append(f"{name}{each.total:,} requests: {counted}.{never} {drawn(each.shown, each.total)}".strip())
+    units = dict.fromkeys(each.load_unit for each in figures.timelines)
     runs = {str(i): each.run for i, each in enumerate(figures.timelines)}
     return section(
         "timeline",
@@ -153,7 +167,7 @@ def timeline_section(figures: Figures) -> Markup:
         figure(
             "timeline-chart",
             " ".join(parts),
-            "Shaded: the stages, with their parallel requests. What has no latency stands on the floor.",
+            f"Shaded: the stages, with their {' or '.join(units)}. What has no latency stands on the floor.",
         ),
     )
 
@@ -250,15 +264,24 @@ def _curve_in_words(curve: Curve) -> str:
     if not points:
         return f"{curve.name}: no throughput is known."
     said = "; ".join(
-        f"{point.name}: {number(point.throughput_token_per_s)} tokens/s at {number(point.latency_s['e2e']['p50'], 2)} s"
+        f"{point.name}: {number(point.throughput_token_per_s)} tokens/s at {number(point.seen('e2e', 'p50'), 2)} s"
         for point in points
     )
-    return f"{curve.name}, parallel requests, output tokens/s of the system and median latency: {said}."
+    what = axis_name(point.load for point in points)
+    from_intended = " from the intended start" if points[0].load.is_open else ""
+    return (
+        f"{curve.name}, {what[0].lower()}{what[1:]}, output tokens/s of the system and median latency{from_intended}: "
+        f"{said}."
+    )
 
 
 def _curve_notes(figures: Figures) -> list[str]:
     points = [point for curve in figures.curves for point in curve.points]
-    notes = ["Points are labelled with the parallel requests."]
+    notes = [points_note(figures.loads)]
+    if any(load.is_open for load in figures.loads):
+        notes.append(
+            "Latencies from the intended start count from the schedule of an open loop, with every wait in the client."
+        )
     if figures.limits:
         lines = ", ".join(each.text for each in figures.limits)
         notes.append(f"Lines are the objectives ({lines}), each where its latency and figure are chosen.")

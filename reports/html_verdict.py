@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pandas import isna
 
-from reports.grouping import Group
+from reports.grouping import Group, loads_of
 from reports.html_elements import Markup, element, facts, folded, joined, listed, number, section, table
 from reports.run import Run
+from reports.stage_load import loads_in_words
 
 if TYPE_CHECKING:
     from reports.report import Content
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _ORDER = ("saturated", "strained", "ok")
 _VERDICTS = {
     "saturated": "The client was saturated: the load generator itself was the limit in some stages, and its own delay "
-    "is in their figures. Add workers or lower the concurrency before believing them.",
+    "is in their figures. Add workers or lower the load before believing them.",
     "strained": "The client was strained in some stages: part of the tail may be the load generator's own delay.",
     "ok": "The client was well: the load generator kept up in every stage, so the figures are the endpoint's.",
     "": "Whether the client kept up is not known: the input has no figures of the load generator.",
@@ -34,6 +35,10 @@ _CLIENT = (
 )
 _SHOWN = {
     "llm_sweep",
+    "llm_rate",
+    "llm_arrivals",
+    "llm_max_in_flight",
+    "llm_overflow",
     "llm_requests",
     "llm_stage_time",
     "llm_warmup",
@@ -110,13 +115,12 @@ def _of_rows(run: Run) -> dict[str, object]:
         called: ", ".join(sorted({str(name) for name in rows[column] if name}))
         for column, called in (("framework", "framework"), ("model", "model"), ("api", "API"))
     }
-    levels = sorted({int(level) for level in rows["concurrency"].dropna()})
     started = ""
     with contextlib.suppress(ValueError, OverflowError, OSError):  # no rows, or a stamp that is no time of this world
         started = f"{datetime.fromtimestamp(float(rows['started_at'].min()), UTC):%Y-%m-%d %H:%M:%S} UTC"
     return {
         **names,
-        "parallel requests": ", ".join(map(str, levels)),
+        "load": loads_in_words(loads_of(run)),
         "requests": f"{len(rows):,}, {run.measured:,} of them measured",
         "started": started,
     }

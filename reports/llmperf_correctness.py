@@ -16,7 +16,7 @@ from llm_users.digits import has_number, is_only_number
 from llm_users.record import UNFINISHED
 from reports.correctness import MATCH, STRICT_MATCH
 from reports.grouping import Group
-from reports.llmperf_results import responses
+from reports.llmperf_results import rate_of, responses
 
 STEM = "_correctness"
 _NUMBER = "rnd_number"
@@ -44,6 +44,7 @@ def summary(group: Group, sampling: Mapping[str, Any]) -> dict[str, Any]:
         **sampling,
         "llm_api": _api(group),
         "framework": group.framework,
+        **rate_of(group),
         _STRICT: strictly,
         "strict_mismatch_rate": strictly / count if count else 0.0,
     }

@@ -16,7 +16,9 @@ from llm_users.record import REQUEST_COLUMNS
 from reports import llmperf_correctness
 from reports.correctness import MATCH, STRICT_MATCH
 from reports.errors import InputError, unreadable
+from reports.llmperf_results import RATE
 from reports.rows_file import typed_frame
+from reports.stage_load import Load, load_of
 
 RESPONSES_SUFFIX = "_individual_responses.json"
 SUMMARY_SUFFIX = "_summary.json"
@@ -39,7 +41,7 @@ class Names:
 
     framework: str
     model: str
-    concurrency: int | None
+    load: Load
 
 
 def read_responses(path: Path, summary: Mapping[str, Any]) -> DataFrame:
@@ -59,7 +61,8 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> DataFrame:
     values["measured"] = Series([1.0] * count)
     values["framework"] = Series([names.framework] * count, dtype=object)
     values["model"] = Series([names.model] * count, dtype=object)
-    values["concurrency"] = Series([math.nan if names.concurrency is None else names.concurrency] * count)
+    values["concurrency"] = Series([math.nan if names.load.users is None else names.load.users] * count)
+    values[RATE] = Series([math.nan if names.load.rate_per_s is None else names.load.rate_per_s] * count)
     if checked:
         values |= _checks(entries)
     return typed_frame(values, REQUEST_COLUMNS)
@@ -78,14 +81,14 @@ def read_summary(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
 
 
 def names_of(path: Path, summary: Mapping[str, Any]) -> Names:
-    """Framework, model and concurrency: from the summary as far as it says, else from the file name."""
+    """Framework, model and load: from the summary as far as it says, else from the file name."""
     framework, model = _names_in_file_name(stem_of(path), str(summary.get("model") or ""))
-    concurrency = summary.get("num_concurrent_requests")
+    users, rate_per_s = summary.get("num_concurrent_requests"), summary.get(RATE)
     return Names(
         # An empty name is one that was not known when the file was written, and the file name knows no better.
         framework=str(summary.get("framework", framework) or ""),
         model=str(summary.get("model", model) or ""),
-        concurrency=concurrency if type(concurrency) is int else None,
+        load=load_of(users if type(users) is int else None, rate_per_s if type(rate_per_s) in (int, float) else None),
     )
 
 

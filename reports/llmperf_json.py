@@ -17,7 +17,7 @@ from reports.correctness import parted
 from reports.grouping import HEALTH_KEY, Group
 from reports.llmperf_conditions import Conditions, conditions_of
 from reports.llmperf_file import RESPONSES_SUFFIX, SUMMARY_SUFFIX, safe_name
-from reports.llmperf_results import FIGURES, QUANTILES, Results, ended_at, is_count, responses, results
+from reports.llmperf_results import FIGURES, QUANTILES, Results, ended_at, is_count, rate_of, responses, results
 
 if TYPE_CHECKING:
     from reports.report import Content
@@ -63,6 +63,7 @@ def _figures(group: Group, known: Conditions) -> dict[str, Any]:
         **_flat_results(results(group)),
         # From here on it is what LLMPerf's --metadata would add.
         "framework": group.framework,
+        **rate_of(group),
     }
 
 
@@ -131,5 +132,7 @@ def _short(name: str) -> str:
 
 def _parts(group: Group, run: int) -> tuple[str, ...]:
     stage = "" if group.stage is None else f"stage{group.stage}"
-    concurrency = "" if group.concurrency is None else f"c{group.concurrency}"
-    return f"run{run}", stage, concurrency, _short(safe_name(group.framework))
+    load = "" if group.concurrency is None else f"c{group.concurrency}"
+    if group.load.rate_per_s is not None:
+        load = f"r{group.load.rate_per_s:g}"
+    return f"run{run}", stage, load, _short(safe_name(group.framework))

@@ -34,6 +34,7 @@ METRICS = {
     "number_output_tokens": OUTPUT_TOKENS,
 }
 QUANTILES = {"p25": "p25", "p50": "median", "p75": "p75", "p90": "p90", "p95": "p95", "p99": "p99"}
+RATE = "rate_per_s"
 FIGURES = ("mean", "min", "max", "stddev")
 
 
@@ -104,6 +105,11 @@ def results(group: Group) -> Results:
         error_codes=dict(sorted(codes.items(), key=lambda item: (-item[1], str(item[0])))),
         duration_s=duration_s(group),
     )
+
+
+def rate_of(group: Group) -> dict[str, float]:
+    """What a summary says of a stage of an open loop, which LLMPerf does not know; it is read again by this name."""
+    return {} if group.load.rate_per_s is None else {RATE: group.load.rate_per_s}
 
 
 def is_count(metric: str, figure: str, value: float) -> bool:

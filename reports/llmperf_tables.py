@@ -12,6 +12,7 @@ from pandas import DataFrame
 from reports.grouping import OUTPUT_THROUGHPUT, TTFT, Group, Metric, groups
 from reports.notes import notes_under
 from reports.run import Run
+from reports.stage_load import Load, LoadColumns, load_columns
 from reports.statistics import Summary
 
 NOTHING = "-"
@@ -25,13 +26,13 @@ class Row:
 
     framework: str
     model: str
-    concurrency: int | None
+    load: Load
     figures: Summary
 
 
 @dataclass(frozen=True)
 class Table:
-    """One of the two tables. ``notes`` are the marks that belong under it, never into its cells."""
+    """One table of one metric. ``notes`` are the marks that belong under it, never into its cells."""
 
     title: str
     metric: str
@@ -40,14 +41,16 @@ class Table:
     notes: tuple[str, ...]
 
     @property
-    def concurrency_varies(self) -> bool:
-        """Whether the rows differ in concurrency, so that a column has to say it."""
-        return len({row.concurrency for row in self.rows}) > 1
+    def load_columns(self) -> LoadColumns | None:
+        """The columns that say each row's load, where rows differ in it."""
+        loads = {row.load for row in self.rows}
+        return load_columns(loads) if len(loads) > 1 else None
 
     @property
     def header(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return ("Framework", "Model", *(("Concurrency",) if self.concurrency_varies else ()), *_FIGURES)
+        loads = self.load_columns
+        return ("Framework", "Model", *(loads.header if loads else ()), *_FIGURES)
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
@@ -59,14 +62,13 @@ class Table:
         return DataFrame([self._values_of(row) for row in self.rows], columns=list(self.header))
 
     def _cells_of(self, row: Row) -> tuple[str, ...]:
-        names = [row.framework or NOTHING, row.model or NOTHING]
-        if self.concurrency_varies:
-            names.append(NOTHING if row.concurrency is None else str(row.concurrency))
+        loads = self.load_columns
+        names = [row.framework or NOTHING, row.model or NOTHING, *(loads.cells(row.load) if loads else ())]
         return (*names, *(rounded(figure, self.decimals) for figure in _figures_of(row.figures)))
 
     def _values_of(self, row: Row) -> list[object]:
-        concurrency = [row.concurrency] if self.concurrency_varies else []
-        return [row.framework, row.model, *concurrency, *_figures_of(row.figures)]
+        loads = self.load_columns
+        return [row.framework, row.model, *(loads.values(row.load) if loads else ()), *_figures_of(row.figures)]
 
 
 def tables(runs: Iterable[Run], *, count_connect: bool = False) -> tuple[Table, Table]:
@@ -80,8 +82,8 @@ def tables(runs: Iterable[Run], *, count_connect: bool = False) -> tuple[Table, 
 def tables_of(made: Sequence[Group]) -> tuple[Table, Table]:
     """The two tables of groups that are already made."""
     return (
-        _table("Time to First Token (seconds)", TTFT, 2, made),
-        _table("Output Tokens Throughput (tokens/s)", OUTPUT_THROUGHPUT, 0, made),
+        table_of("Time to First Token (seconds)", TTFT, 2, made),
+        table_of("Output Tokens Throughput (tokens/s)", OUTPUT_THROUGHPUT, 0, made),
     )
 
 
@@ -92,13 +94,15 @@ def rounded(figure: float, decimals: int) -> str:
     return format(Decimal(repr(figure)).quantize(Decimal(1).scaleb(-decimals), context=_EXACT), "f")
 
 
-def _table(title: str, metric: Metric, decimals: int, made: Sequence[Group]) -> Table:
+def table_of(
+    title: str, metric: Metric, decimals: int, made: Sequence[Group], first_notes: Sequence[str] = ()
+) -> Table:
+    """One table of a metric; ``first_notes`` stand before those that the rows give cause for."""
     figures = [group.summary(metric) for group in made]
     rows = tuple(
-        Row(group.framework, group.model, group.concurrency, summary)
-        for group, summary in zip(made, figures, strict=True)
+        Row(group.framework, group.model, group.load, summary) for group, summary in zip(made, figures, strict=True)
     )
-    return Table(title, metric.name, decimals, rows, notes_under(metric, made, figures))
+    return Table(title, metric.name, decimals, rows, (*first_notes, *notes_under(metric, made, figures)))
 
 
 def _figures_of(summary: Summary) -> tuple[float, ...]:

@@ -99,7 +99,12 @@ def _leaderboard(options: Namespace) -> int:
     from reports.report_md import markdown
 
     _check_out(options)
-    tables = leaderboard(_loaded(options), concurrency=options.concurrency, count_connect=options.count_connect)
+    tables = leaderboard(
+        _loaded(options),
+        concurrency=options.concurrency,
+        rate_per_s=options.rate,
+        count_connect=options.count_connect,
+    )
     text = "\n".join(markdown(table) for table in tables)
     _print(text)
     if options.out is not None:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.grouping import TTFT, Group, Metric
+from pandas import DataFrame
+
+from reports.grouping import CORRECTED_TTFT, OVERFLOW, TTFT, Group, Metric, held
 from reports.intervals import values_needed
 from reports.statistics import Summary
 
 # Below 1 / (1 - q) values a percentile is hardly more than the largest (or smallest) of them.
 _VALUES_NEEDED = (("P99", 100), ("P95", 20), ("P25 and P75", 4))
+_FIRST_TOKEN = (TTFT, CORRECTED_TTFT)
 _CACHED_SHARE = 0.05  # of the input tokens; above it the prefix cache of the server shows in TTFT
 _HEALTH_NOTES = {
     "saturated": "The client was saturated: the load generator itself was the limit and its delay is in these figures."
-    " Add workers or lower the concurrency",
+    " Add workers or lower the load",
     "strained": "The client was strained: part of the tail may be the load generator's own delay."
     " Consider more workers",
 }
@@ -34,6 +37,14 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     notes.add("No figures, no measured request succeeded", [_nothing_succeeded(group) for group in groups])
     notes.add("Throttled requests are excluded", [_throttled(group) for group in groups])
     notes.add("Failed requests are excluded", [_failed(group) for group in groups])
+    notes.add(
+        "Requests that found no place among --llm-max-in-flight were dropped and count as failed",
+        [_having(group.measured, "error_code", OVERFLOW) for group in groups],
+    )
+    notes.add(
+        "Requests waited for a place among --llm-max-in-flight, so that they came later than the rate says",
+        [_share(int(held(group.measured).sum()), group.counts.measured) for group in groups],
+    )
     notes.add(
         "Aborted requests (cut by the end of the stage or the test) are excluded",
         [_share(group.counts.aborted, group.counts.measured) if group.counts.ok else "" for group in groups],
@@ -105,7 +116,7 @@ def labels(groups: Sequence[Group]) -> list[str]:
     candidates = (
         [group.framework or "-" for group in groups],
         [group.model or "-" for group in groups],
-        [f"concurrency {'-' if group.concurrency is None else group.concurrency}" for group in groups],
+        [group.load.words for group in groups],
         [f"stage {'-' if group.stage is None else group.stage}" for group in groups],
         [f"run {group.run.name}" for group in groups],
     )
@@ -121,15 +132,15 @@ def labels(groups: Sequence[Group]) -> list[str]:
 
 def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
     """Where the figures come from, as far as it matters for the metric."""
-    if metric is TTFT:
+    if metric in _FIRST_TOKEN:
         notes.add(
             "Answers that arrived all at once (`buffered`) have no time to first token; is streaming on in the server "
             "and in every proxy?",
-            [_having(group, "error_code", "buffered") for group in groups],
+            [_having(group.ok, "error_code", "buffered") for group in groups],
         )
         notes.add(
             "Arrival stamps were taken by the process (`user`), so they contain its own delay",
-            [_having(group, "stamp_source", "user") for group in groups],
+            [_having(group.ok, "stamp_source", "user") for group in groups],
         )
         notes.add(
             "Input tokens came from the server's cache, which shortens the time to first token",
@@ -138,7 +149,7 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
     else:
         notes.add(
             "Output tokens were counted by the local tokenizer, not by the server",
-            [_having(group, "output_tokens_source", "tokenizer") for group in groups],
+            [_having(group.ok, "output_tokens_source", "tokenizer") for group in groups],
         )
     if groups[0].count_connect:
         notes.mark(
@@ -188,7 +199,7 @@ def _unmeasured(group: Group) -> str:
 
 
 def _without_value(metric: Metric, group: Group, summary: Summary) -> str:
-    buffered = int((group.ok["error_code"] == "buffered").sum()) if metric is TTFT else 0
+    buffered = int((group.ok["error_code"] == "buffered").sum()) if metric in _FIRST_TOKEN else 0
     return _share(len(group.ok) - buffered - summary.n, len(group.ok))
 
 
@@ -196,8 +207,8 @@ def _without_connect(group: Group) -> str:
     return "" if group.run.foreign else _share(int(group.ok["connect_s"].isna().sum()), len(group.ok))
 
 
-def _having(group: Group, column: str, value: str) -> str:
-    return _share(int((group.ok[column] == value).sum()), len(group.ok))
+def _having(rows: DataFrame, column: str, value: str) -> str:
+    return _share(int((rows[column] == value).sum()), len(rows))
 
 
 def _cached(group: Group) -> str:

@@ -36,6 +36,8 @@ KINDS = {
     "ttfat": Kind("ttfat_s", "time to the first answer token, after any reasoning"),
     "tpot": Kind("tpot_s", "time per output token after the first"),
     "e2e": Kind("end_to_end_latency_s", "end of the answer since the request"),
+    "corrected_ttft": Kind("corrected_ttft_s", "open loop: first token since the intended start"),
+    "corrected_e2e": Kind("corrected_end_to_end_latency_s", "open loop: end of the answer since the intended start"),
     "queue": Kind("queue_s", "wait in the client before sending"),
     "throughput": Kind("request_output_throughput_token_per_s", "output tokens/s of one request", "tokens/s", False),
     ERRORS: Kind("error_code", "share of requests that failed", ""),
@@ -45,7 +47,7 @@ KINDS = {
 _MEANT = {
     "latency": "e2e", "end_to_end": "e2e", "end_to_end_latency": "e2e", "e2el": "e2e", "itl": "tpot", "error": ERRORS,
     "inter_token_latency": "tpot", "error_rate": ERRORS, "failures": ERRORS, "tps": "throughput", "ttft_s": "ttft",
-    "mismatch": MISMATCHES, "mismatch_rate": MISMATCHES, "wrong": MISMATCHES,
+    "corrected_latency": "corrected_e2e", "mismatch": MISMATCHES, "mismatch_rate": MISMATCHES, "wrong": MISMATCHES,
 }  # fmt: skip
 
 

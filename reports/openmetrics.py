@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from reports.grouping import REQUEST_METRICS
+from reports.grouping import OPEN_LOOP_METRICS, REQUEST_METRICS
 from reports.statistics import PERCENTILES
 from reports.summary_csv import Line, summary_lines
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FILE_NAME = "openmetrics.txt"
 INTERVAL = "llm_interval"
 _UNIT_WORDS = {"_s": "_seconds", "_per_s": "_per_second"}
-_DISTRIBUTIONS = {metric.name for metric in REQUEST_METRICS} | {"chunk_gap_s"}
+_DISTRIBUTIONS = {metric.name for metric in (*REQUEST_METRICS, *OPEN_LOOP_METRICS)} | {"chunk_gap_s"}
 
 
 def files(content: Content) -> dict[str, str]:
@@ -69,9 +69,13 @@ def _intervals(lines: Sequence[Line]) -> Iterator[str]:
 
 def _labels(line: Line) -> dict[str, str]:
     labels = {"run": line.run, "framework": line.framework, "model": line.model}
-    for name, value in (("stage", line.stage), ("concurrency", line.concurrency)):
+    for name, value in (
+        ("stage", line.stage),
+        ("concurrency", line.load.users),
+        ("rate_per_s", line.load.rate_per_s),
+    ):
         if value is not None:
-            labels[name] = str(value)
+            labels[name] = f"{value:g}" if isinstance(value, float) else str(value)
     return {name: value for name, value in labels.items() if value}
 
 

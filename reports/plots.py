@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reports.charts.assets import colours
-from reports.charts.curve import LATENCY_NAMES, Limit
+from reports.charts.curve import LATENCY_NAMES, Limit, drawn_as
 from reports.charts.figures import Figures, figures
 from reports.charts.samples import drawn
 from reports.charts.timeline import Scatter
@@ -16,6 +16,7 @@ from reports.objectives import parse_objectives
 from reports.plots_drawing import Axis, Plot, Series, drawing
 from reports.plots_png import png
 from reports.plots_svg import svg
+from reports.stage_load import points_note
 
 if TYPE_CHECKING:
     from reports.report import Content
@@ -93,7 +94,9 @@ def ramp(place: int, count: int) -> str:
 def curves_of(made: Figures) -> Iterator[Plot]:
     """The curve over median latency, over the P95 of TTFT, and over what objectives speak of, with their lines."""
     one = len(made.curves) == 1
-    shown: dict[tuple[str, str], list[Limit]] = {each: [] for each in _CURVES}
+    is_open = any(load.is_open for load in made.loads)
+    usual = [(drawn_as(key, is_open=is_open), figure) for key, figure in _CURVES]
+    shown: dict[tuple[str, str], list[Limit]] = {each: [] for each in usual}
     for limit in made.limits:
         shown.setdefault((limit.metric, limit.figure), []).append(limit)
     for (key, figure), limits in shown.items():
@@ -111,12 +114,12 @@ def curves_of(made: Figures) -> Iterator[Plot]:
         ]
         label = f"{LATENCY_NAMES[key]}, {'median' if figure == 'p50' else figure} (s)"
         yield Plot(
-            f"curve_{key}" if (key, figure) in _CURVES else f"curve_{key}_{figure}",
+            f"curve_{key}" if (key, figure) in usual else f"curve_{key}_{figure}",
             f"Throughput against {LATENCY_NAMES[key].lower()}",
             Axis(label, zero=True),
             Axis("System, output tokens/s", zero=True),
             series,
-            "Points are labelled with the parallel requests.",
+            points_note(made.loads),
             [(each.limit_s, each.text) for each in limits],
         )
 

@@ -82,6 +82,7 @@ def costs_frame(points: Sequence[StagePoint], prices: PriceFile) -> DataFrame:
                 "model": cost.point.group.model,
                 "stage": cost.point.group.stage,
                 "concurrency": cost.point.group.concurrency,
+                "rate_per_s": cost.point.group.load.rate_per_s,
                 "per_request": cost.per_request,
                 "per_million_output_tokens": cost.per_million_output_tokens,
                 "per_hour": cost.per_hour,

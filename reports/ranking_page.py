@@ -32,12 +32,10 @@ def leaderboard_files(tables: Sequence[Table], plots: str | None = None) -> dict
 
 def chart(each: Table) -> list[Mark]:
     """The bar chart of one table, in its order."""
-    varies = each.concurrency_varies
+    varies = each.load_columns is not None
     found = [
         Bar(
-            " ".join(
-                [row.framework or "-", row.model or "-", *([f"({row.concurrency or '-'} parallel)"] if varies else [])]
-            ),
+            " ".join([row.framework or "-", row.model or "-", *([f"({row.load.tag})"] if varies else [])]),
             row.figures.median,
             row.figures.p25,
             row.figures.p75,

@@ -14,6 +14,7 @@ from reports.inputs import load
 from reports.llmperf_tables import Table, tables_of
 from reports.llmperf_text import print_out
 from reports.objectives import Objectives
+from reports.open_loop import RateTable, open_loop_tables
 from reports.output_folder import write_files
 from reports.prices import PriceFile
 from reports.report_md import all_notes, decisions, tables_and_notes
@@ -47,11 +48,14 @@ NO_QUESTIONS = Questions()
 
 @dataclass(frozen=True)
 class Content:
-    """Everything a format can write about: the runs, their groups, the two tables, the warnings, and the answers."""
+    """Everything a format can write about: the runs, their groups, the tables, the warnings, and the answers.
+
+    LLMPerf's two tables come first; groups of an open loop have three more.
+    """
 
     runs: tuple[Run, ...]
     groups: tuple[Group, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[Table | RateTable, ...]
     warnings: tuple[str, ...]
     objectives: Objectives | None = None
     prices: PriceFile | None = None
@@ -139,7 +143,7 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
     return Content(
         tuple(runs),
         made,
-        tables_of(made),
+        (*tables_of(made), *open_loop_tables(made)),
         tuple(warnings),
         questions.objectives,
         questions.prices,

@@ -12,11 +12,13 @@ from llm_users.record import UNFINISHED
 from reports.correctness import correctness_section
 from reports.curve_md import curve_section
 from reports.gaps import gaps_section
-from reports.grouping import throttled
+from reports.grouping import loads_of, throttled
 from reports.limit_md import limit_section
 from reports.llmperf_tables import Table
 from reports.md_text import aligned, bullets, escaped, plain
+from reports.open_loop import RateTable
 from reports.run import Run
+from reports.stage_load import loads_in_words
 from reports.verdict_md import cost_section, gate_text, intervals_section, knee_section, objectives_section
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ FILE_NAME = "report.md"
 _NAME_COLUMNS = ("Framework", "Model")
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table | RateTable) -> str:
     """A table under its heading, columns padded just enough to stand in line, and its notes as a list below."""
     left = {place for place, name in enumerate(table.header) if name in _NAME_COLUMNS}
     parts = [f"## {table.title}", aligned(table.header, table.cells, left)]
@@ -75,7 +77,7 @@ def decisions(content: Content) -> str:
     return "\n".join(parts)
 
 
-def _saying_notes_once(tables: Iterable[Table]) -> Iterator[Table]:
+def _saying_notes_once(tables: Iterable[Table | RateTable]) -> Iterator[Table | RateTable]:
     """The tables, without the notes that stand under an earlier one but with a word that they hold here too."""
     said: set[str] = set()
     for table in tables:
@@ -94,9 +96,8 @@ def _described(run: Run) -> str:
         names = sorted({escaped(str(name)) for name in rows[column].unique() if name})
         if names:
             parts.append(f"{called} {', '.join(names)}")
-    levels = sorted({int(level) for level in rows["concurrency"].dropna()})
-    if levels:
-        parts.append(f"concurrency {', '.join(map(str, levels))}")
+    if loads := loads_in_words(loads_of(run)):
+        parts.append(loads)
     refused = int(throttled(rows[["error_code", "http_status"]][rows["measured"] == 1]).sum())
     unfinished = {code: int((measured == code).sum()) for code in UNFINISHED}
     failed = len(measured) - succeeded - refused - sum(unfinished.values())

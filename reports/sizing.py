@@ -1,4 +1,4 @@
-"""What an endpoint is good for: attainment and goodput per stage, the highest concurrency that meets, the knee.
+"""What an endpoint is good for: attainment and goodput per stage, the highest load that meets, the knee.
 
 A request *meets* when it succeeded and kept to every limit (``Objectives.limits``). Attainment is the share of the
 measured requests that meet, aborted and cancelled ones aside. Goodput counts only what meets: requests over the
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from pandas import DataFrame, Series
 
-from reports.grouping import LATENCY, Group
+from reports.grouping import CORRECTED_LATENCY, LATENCY, Group
 from reports.intervals import Interval, ratio_interval
 from reports.llmperf_results import duration_s
 from reports.objectives import ERRORS, Objectives, parse_objectives
+from reports.stage_load import Load
 from reports.verdict import MET, MISSED, judge, metric_of, shown, worst
 
 _FLAT = 0.02  # a level whose power is within this share of the best one's is as good
@@ -55,8 +56,13 @@ class StagePoint:
         return self.tokens_per_s / self.latency_mean_s if self.latency_mean_s > 0 else math.nan
 
     @property
+    def load(self) -> Load:
+        """The stage's users or its rate."""
+        return self.group.load
+
+    @property
     def concurrency(self) -> int:
-        """The stage's users; 0 when unknown."""
+        """The stage's users; 0 when unknown, and in an open loop."""
         return self.group.concurrency or 0
 
 
@@ -85,6 +91,7 @@ def points_frame(points: Sequence[StagePoint]) -> DataFrame:
                 "model": point.group.model,
                 "stage": point.group.stage,
                 "concurrency": point.group.concurrency,
+                "rate_per_s": point.group.load.rate_per_s,
                 "requests_per_s": point.requests_per_s,
                 "tokens_per_s": point.tokens_per_s,
                 "latency_mean_s": point.latency_mean_s,
@@ -102,55 +109,56 @@ def points_frame(points: Sequence[StagePoint]) -> DataFrame:
 
 
 def sweeps(points: Iterable[StagePoint]) -> list[list[StagePoint]]:
-    """The points of each endpoint in ascending concurrency: one run, framework and model at a time."""
+    """The points of each endpoint in ascending load: one run, framework and model at a time."""
     found: dict[tuple[object, str, str], list[StagePoint]] = {}
     for point in points:
-        if point.group.concurrency is not None:
+        if point.load.is_known:
             found.setdefault((point.group.run, point.group.framework, point.group.model), []).append(point)
-    return [sorted(sweep, key=lambda point: point.concurrency) for sweep in found.values()]
+    return [sorted(sweep, key=lambda point: point.load.order) for sweep in found.values()]
 
 
 def highest(sweep: Sequence[StagePoint]) -> Choice:
-    """The highest concurrency that meets all objectives, with every lower one not missing them."""
-    name = "Highest concurrency that meets the objectives"
+    """The highest concurrency, or rate, that meets all objectives, with every lower one not missing them."""
+    name = f"Highest {_kind(sweep)} that meets the objectives"
     best, lines = None, []
     for point in sweep:
         if point.outcome == MISSED:
-            lines.append(f"{point.concurrency} does not: {'; '.join(point.reasons)}")
+            lines.append(f"{point.load.short} does not: {'; '.join(point.reasons)}")
             break
         if point.outcome == MET:
             best = point
         else:
-            lines.append(f"{point.concurrency} is not decided: {'; '.join(point.reasons)}")
-    beyond = [p.concurrency for p in sweep if p.outcome == MET and (best is None or p.concurrency > best.concurrency)]
+            lines.append(f"{point.load.short} is not decided: {'; '.join(point.reasons)}")
+    beyond = [p for p in sweep if p.outcome == MET and (best is None or p.load.order > best.load.order)]
     if beyond:
-        lines.append(f"{_listed(beyond)} would meet them again, above a level that does not: noise, or a cache")
+        lines.append(f"{_levels(beyond)} would meet them again, above a level that does not: noise, or a cache")
     if best is None:
-        return Choice(name, None, (f"none of {_listed(p.concurrency for p in sweep)} is shown to meet them", *lines))
+        return Choice(name, None, (f"none of {_levels(sweep)} is shown to meet them", *lines))
     if best is sweep[-1]:
         lines.append("it is the highest that was measured; the limit may lie above")
-    return Choice(name, best, (f"{best.concurrency} meets them: {'; '.join(best.reasons)}", *lines))
+    return Choice(name, best, (f"{best.load.short} meets them: {'; '.join(best.reasons)}", *lines))
 
 
 def knee(sweep: Sequence[StagePoint]) -> Choice:
     """The level of the highest power, throughput by mean latency (Kleinrock): from there latency grows faster.
 
-    Below the knee more users bring more throughput than they cost in latency, in proportion; above it the reverse.
-    Among levels within 2 % of the highest power the highest concurrency is taken.
+    Below the knee more load brings more throughput than it costs in latency, in proportion; above it the reverse.
+    Among levels within 2 % of the highest power the highest load is taken. The latency of an open loop is the one from
+    the intended start.
     """
     name = "Knee of the curve"
     usable = [point for point in sweep if math.isfinite(point.power) and point.group.health != "saturated"]
-    if len({point.concurrency for point in usable}) < 3:
-        return Choice(name, None, ("a curve needs three levels of concurrency with an unsaturated client",))
+    if len({point.load for point in usable}) < 3:
+        return Choice(name, None, (f"a curve needs three levels of {_kind(sweep)} with an unsaturated client",))
     top = max(point.power for point in usable)
     chosen = [point for point in usable if point.power >= top * (1 - _FLAT)][-1]
-    powers = ", ".join(f"{p.concurrency}: {p.tokens_per_s:.4g}/{p.latency_mean_s:.3g} = {p.power:.4g}" for p in usable)
-    lines = [f"{chosen.concurrency} has the highest power, tokens/s by mean latency in s ({powers})"]
+    powers = ", ".join(f"{p.load.short}: {p.tokens_per_s:.4g}/{p.latency_mean_s:.3g} = {p.power:.4g}" for p in usable)
+    lines = [f"{chosen.load.short} has the highest power, tokens/s by mean latency in s ({powers})"]
     place = usable.index(chosen)
     if place + 1 < len(usable):
         after = usable[place + 1]
         lines.append(
-            f"from {chosen.concurrency} to {after.concurrency} throughput changes by "
+            f"from {chosen.load.short} to {after.load.short} throughput changes by "
             f"{_change(after.tokens_per_s, chosen.tokens_per_s)}, latency by "
             f"{_change(after.latency_mean_s, chosen.latency_mean_s)}"
         )
@@ -175,7 +183,7 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
         window_s=window_s,
         requests_per_s=len(group.ok) / window_s,
         tokens_per_s=tokens_per_s,
-        latency_mean_s=group.summary(LATENCY).mean,
+        latency_mean_s=group.summary(CORRECTED_LATENCY if group.load.is_open else LATENCY).mean,
         met=int(meeting.sum()),
         judged=started,
         goodput_requests_per_s=int(meeting.sum()) / window_s,
@@ -233,5 +241,10 @@ def _change(after: float, before: float) -> str:
     return f"{100 * (after / before - 1):+.0f} %" if before else shown(after, "")
 
 
-def _listed(levels: Iterable[int]) -> str:
-    return ", ".join(map(str, levels))
+def _kind(sweep: Sequence[StagePoint]) -> str:
+    """What the sweep is over."""
+    return "rate" if any(point.load.is_open for point in sweep) else "concurrency"
+
+
+def _levels(points: Iterable[StagePoint]) -> str:
+    return ", ".join(point.load.short for point in points)

@@ -1,7 +1,7 @@
 """``summary.csv`` and ``summary.json``: every metric of every stage of every run in one tidy shape, one line each.
 
 After the figures stand the ends of their 95 % intervals, ``mean_ci_low``, ``mean_ci_high`` and so on; an
-end that the sample cannot give is empty.
+end that the sample cannot give is empty. Last comes the rate of a stage of an open loop; its concurrency is empty.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pandas import DataFrame
 
 from llm_users.record import STAGE_COLUMNS, cell
 from reports.correctness import ratio_lines
-from reports.grouping import REQUEST_METRICS, Group, groups
+from reports.grouping import OVERFLOW, Group, groups, held, metrics_of
 from reports.intervals import UNKNOWN, ratio_interval
 from reports.run import Run
+from reports.stage_load import Load
 from reports.statistics import PERCENTILES, Summary, summarize_histogram
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ ERROR_RATIO = "error_ratio"
 _FIGURES = tuple(each.name for each in dataclasses.fields(Summary) if each.name != "intervals")
 _WITH_INTERVAL = ("mean", *PERCENTILES)
 _ENDS = tuple(f"{figure}_ci_{end}" for figure in _WITH_INTERVAL for end in ("low", "high"))
-_REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS)
-COLUMNS = ("run", "framework", "model", "stage", "concurrency", "metric", "unit", *_FIGURES, *_ENDS)
+_REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS, "rate_per_s")
+COLUMNS = ("run", "framework", "model", "stage", "concurrency", "metric", "unit", *_FIGURES, *_ENDS, "rate_per_s")
 
 # What a stage has exactly one of: everything measured in its row of PREFIX_llm_stages.csv except the key, the clock
 # time and the counts, which are counted from the rows.
@@ -52,18 +53,19 @@ class Line:
     framework: str
     model: str
     stage: int | None
-    concurrency: int | None
+    load: Load
     metric: str
     unit: str
     figures: Summary
 
     def values(self) -> list[object]:
         """The values in the order of ``COLUMNS``; ``None`` where there is none."""
-        names = [self.run, self.framework, self.model, self.stage, self.concurrency, self.metric, self.unit]
+        names = [self.run, self.framework, self.model, self.stage, self.load.users, self.metric, self.unit]
         figures = [getattr(self.figures, name) for name in _FIGURES]
         intervals = [self.figures.intervals.get(name, UNKNOWN) for name in _WITH_INTERVAL]
         ends = [end for interval in intervals for end in (interval.low, interval.high)]
-        return [*names, *(figure if math.isfinite(figure) else None for figure in (*figures, *ends))]
+        known = [figure if math.isfinite(figure) else None for figure in (*figures, *ends)]
+        return [*names, *known, self.load.rate_per_s]
 
 
 def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
@@ -97,11 +99,16 @@ def json_files(content: Content) -> dict[str, str]:
 def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
     """The lines: each group's requests, its counts, then what is known of its stage as a whole."""
     for group in made:
-        for metric in REQUEST_METRICS:
+        for metric in metrics_of(group):
             yield _line(group, metric.name, metric.unit, group.summary(metric))
         counts = group.counts
         for name in ("measured", "ok", "failed", "throttled", "aborted", "cancelled"):
             yield _line(group, f"requests_{name}", "count", _single(getattr(counts, name)))
+        if group.load.is_open:
+            yield _line(group, "requests_held", "count", _single(int(held(group.measured).sum())))
+            yield _line(
+                group, "requests_dropped", "count", _single(int((group.measured["error_code"] == OVERFLOW).sum()))
+            )
         yield _line(group, ERROR_RATIO, "share", error_ratio(group))
         for name, figures in ratio_lines(group):
             yield _line(group, name, "share", figures)
@@ -136,7 +143,7 @@ def _stage_lines(owner: Group, stage: int) -> Iterator[Line]:
 
 
 def _line(group: Group, metric: str, unit: str, figures: Summary) -> Line:
-    return Line(group.run.name, group.framework, group.model, group.stage, group.concurrency, metric, unit, figures)
+    return Line(group.run.name, group.framework, group.model, group.stage, group.load, metric, unit, figures)
 
 
 def _single(value: float) -> Summary:

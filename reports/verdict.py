@@ -17,7 +17,7 @@ from pandas import DataFrame
 from llm_users.quantile import quantile
 from reports.correctness import mismatches
 from reports.errors import InputError
-from reports.grouping import OUTPUT_THROUGHPUT, REQUEST_METRICS, Group, Metric
+from reports.grouping import OPEN_LOOP_METRICS, OUTPUT_THROUGHPUT, REQUEST_METRICS, Group, Metric
 from reports.intervals import (
     UNKNOWN,
     Interval,
@@ -34,8 +34,8 @@ from reports.statistics import ordered
 
 MET, MISSED, REFUSED = "met", "missed", "refused"
 ALL_STAGES, BEST_STAGE = "all", "best"
-_METRICS = {metric.name: metric for metric in REQUEST_METRICS}
-_NEEDS_STREAMING = {"ttft", "ttfat", "tpot"}
+_METRICS = {metric.name: metric for metric in (*REQUEST_METRICS, *OPEN_LOOP_METRICS)}
+_NEEDS_STREAMING = {"ttft", "ttfat", "tpot", "corrected_ttft"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Gate:
                     "model": each.group.model,
                     "stage": each.group.stage,
                     "concurrency": each.group.concurrency,
+                    "rate_per_s": each.group.load.rate_per_s,
                     "objective": each.objective.text,
                     "n": each.n,
                     "estimate": each.estimate,
@@ -91,7 +92,7 @@ class Gate:
 
 
 def gate(groups: Sequence[Group], objectives: Objectives, stage: str = ALL_STAGES) -> Gate:
-    """The verdict on every stage, on the best one of each run (the highest concurrency that meets), or on stage N."""
+    """The verdict on every stage, on the best one of each run (the highest load that meets), or on stage N."""
     chosen = _chosen(groups, stage)
     judgements = judge_all(chosen, objectives)
     if stage == BEST_STAGE:
@@ -129,7 +130,7 @@ def judge(group: Group, objective: Objective) -> Judgement:
     outcome, reason = _decided(objective, n, estimate, best, worst_case)
     if group.health == "saturated":
         outcome = REFUSED
-        reason = "the client was saturated: it measured itself. Add workers or lower the concurrency"
+        reason = "the client was saturated: it measured itself. Add workers or lower the load"
     elif outcome == REFUSED and n:
         reason = _advice(group, objective, n, estimate, best)
     if objective.name == ERRORS and group.counts.throttled and n:

@@ -1,16 +1,17 @@
-"""The part of a report that decides, in Markdown: goodput, highest concurrency, knee, gate, intervals."""
+"""The part of a report that decides, in Markdown: goodput, highest load, knee, gate, intervals."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from reports.grouping import LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
+from reports.grouping import CORRECTED_LATENCY, CORRECTED_TTFT, LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
 from reports.intervals import UNKNOWN, Interval, requests_for_stable, values_needed
 from reports.md_text import aligned, bullets
 from reports.notes import labels
 from reports.prices import PriceFile, chosen_points, costs
 from reports.sizing import StagePoint, highest, knee, sweeps
+from reports.stage_load import Load
 from reports.statistics import ordered
 from reports.verdict import MET, MISSED, Gate, Judgement, shown
 
@@ -18,13 +19,13 @@ _WORDS = {MET: "passed", MISSED: "FAILED"}
 _INTERVAL_METRICS = (TTFT, TPOT, LATENCY, OUTPUT_THROUGHPUT)
 _INTERVAL_FIGURES = {"median": "Median", "mean": "Mean", "p95": "P95", "p99": "P99"}
 INDEPENDENCE = (
-    "Intervals hold for independent requests. Those of a closed loop move together with the load, so the true "
+    "Intervals hold for independent requests. Those of one stage wait for each other at the endpoint, so the true "
     "intervals are somewhat wider."
 )
 
 
 def objectives_section(points: Sequence[StagePoint], text: str) -> str:
-    """Attainment and goodput of every stage, then the highest concurrency that meets, with its reasons."""
+    """Attainment and goodput of every stage, then the highest load that meets, with its reasons."""
     header = ["", "Attainment", "95 % interval", "Good requests/s", "of", "Good tokens/s", "of", "Verdict"]
     rows = [
         [
@@ -44,7 +45,7 @@ def objectives_section(points: Sequence[StagePoint], text: str) -> str:
     for sweep in sweeps(points):
         choice = highest(sweep)
         named = f" of {sweep[0].group.run.name} {sweep[0].group.model}".rstrip() if len(sweeps(points)) > 1 else ""
-        level = "none" if choice.point is None else str(choice.point.concurrency)
+        level = "none" if choice.point is None else choice.point.load.short
         lines.append(f"{choice.name}{named}: **{level}**. {_sentence(choice.reasoning)}")
     return "\n\n".join([*parts, *([bullets(lines)] if lines else [])]) + "\n"
 
@@ -56,9 +57,7 @@ def knee_section(points: Sequence[StagePoint]) -> str:
         choice = knee(sweep)
         if choice.point is not None:
             named = f" of {sweep[0].group.run.name} {sweep[0].group.model}".rstrip() if len(sweeps(points)) > 1 else ""
-            lines.append(
-                f"{choice.name}{named}: concurrency **{choice.point.concurrency}**. {_sentence(choice.reasoning)}"
-            )
+            lines.append(f"{choice.name}{named}: {_bold(choice.point.load)}. {_sentence(choice.reasoning)}")
     return f"## Knee\n\n{bullets(lines)}\n" if lines else ""
 
 
@@ -107,7 +106,7 @@ def cost_section(points: Sequence[StagePoint], prices: PriceFile) -> str:
     for point, why in chosen_points(points, by_objectives=any(point.outcome for point in points)):
         cost = found[list(points).index(point)]
         lines.append(
-            f"At concurrency {point.concurrency} ({why}): {number(cost.per_request)} per request, "
+            f"At {point.load.words} ({why}): {number(cost.per_request)} per request, "
             f"{number(cost.per_million_output_tokens)} per million output tokens, {number(cost.per_hour)} per hour."
         )
     unpriced = sorted({cost.point.group.model or "-" for cost in found if cost.by == "no price"})
@@ -122,7 +121,7 @@ def intervals_section(groups: Sequence[Group]) -> str:
     header = ["", "", *_INTERVAL_FIGURES.values(), "Requests for a stable P99"]
     rows = []
     for group, label in zip(groups, labels(groups), strict=True):
-        for metric in _INTERVAL_METRICS:
+        for metric in (*_INTERVAL_METRICS, *((CORRECTED_TTFT, CORRECTED_LATENCY) if group.load.is_open else ())):
             figures = group.summary(metric)
             if not figures.n:
                 continue
@@ -162,6 +161,10 @@ def between(interval: Interval, text: object = number) -> str:
     show = text if callable(text) else number
     ends = [show(end) if math.isfinite(end) else "?" for end in (interval.low, interval.high)]
     return f"{ends[0]} to {ends[1]}"
+
+
+def _bold(load: Load) -> str:
+    return f"**{load.words}**" if load.is_open else f"concurrency **{load.short}**"
 
 
 def _sentence(parts: Sequence[str]) -> str:

@@ -139,10 +139,17 @@ class StageBook:
         )
         if measure_s:
             result.output_throughput_token_per_s = tally.window_tokens / measure_s
-            result.request_throughput_per_s = sum(part.measured for part in totals) / measure_s
+            result.request_throughput_per_s = _starts_per_s(load, totals, measure_s)
             result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s
         result.health = verdict(result)
         return result
+
+
+def _starts_per_s(load: StageLoad, totals: Sequence[StageTotals], measure_s: float) -> float:
+    """Of an open loop's counted stage, whose window goes from the first start to the last: the gaps between them."""
+    if load.rate_per_s is None or any(part.quota is None for part in totals):
+        return sum(part.measured for part in totals) / measure_s
+    return sum((part.measured - 1) / part.window_s for part in totals if part.window_s > 0)
 
 
 def _one_of(sources: set[str]) -> str | None:

@@ -20,6 +20,8 @@ class Seen:
     rows: int = 0
     user_stamps: int = 0
     buffered: int = 0
+    dropped: int = 0
+    held: int = 0
     tokenizer: int = 0
     models: set[str] = field(default_factory=set)
     frameworks: set[str] = field(default_factory=set)
@@ -29,6 +31,8 @@ class Seen:
         """One row."""
         self.rows += 1
         self.user_stamps += record.stamp_source == "user"
+        self.dropped += record.error_code == "overflow"
+        self.held += record.error_code != "overflow" and (record.held_s or 0.0) > 0
         self.buffered += record.error_code == "buffered"
         self.tokenizer += record.output_tokens_source == "tokenizer"
         for names, name in ((self.models, record.model), (self.frameworks, record.framework), (self.apis, record.api)):
@@ -52,6 +56,16 @@ def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list
         said = f"In stage {stage.stage} the client was {stage.health} ({'; '.join(reasons(stage)[:3])})"
         meaning = "its figures are partly the client's own" if stage.health == SATURATED else "take it with care"
         found.append(("bad" if stage.health == SATURATED else "warn", f"{said}: {meaning}."))
+    if seen.dropped:
+        found.append(
+            ("warn", f"{seen.dropped} requests found no place among --llm-max-in-flight and were dropped; they count "
+                     "as failed.")
+        )  # fmt: skip
+    if seen.held:
+        found.append(
+            ("info", f"{seen.held} requests waited for a place among --llm-max-in-flight: they came later than the "
+                     "rate says.")
+        )  # fmt: skip
     if seen.buffered:
         found.append(
             ("warn", f"{seen.buffered} answers came all at once although a stream was asked for: no first token was "

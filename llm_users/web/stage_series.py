@@ -44,11 +44,13 @@ class Series:
 class StageSeries:
     """What the measured rows of one stage add up to."""
 
-    def __init__(self, stage: int, concurrency: int) -> None:
+    def __init__(self, stage: int, concurrency: int, rate_per_s: float | None = None) -> None:
         self.stage = stage
-        self.concurrency = concurrency
+        self.concurrency = concurrency if rate_per_s is None else None
+        self.rate_per_s = rate_per_s
         self.requests = self.ok = self.failed = self.throttled = self.aborted = self.cancelled = 0
         self._ttft, self._throughput, self._tpot, self._e2e = (Series() for _ in range(4))
+        self._corrected_ttft, self._corrected_e2e = Series(), Series()
 
     def add(self, record: RequestRecord, *, throttled: bool) -> None:
         """One measured row."""
@@ -62,15 +64,18 @@ class StageSeries:
         self.ok += 1
         self._throughput.add(record.request_output_throughput_token_per_s)
         self._e2e.add(record.end_to_end_latency_s)
+        self._corrected_e2e.add(record.corrected_end_to_end_latency_s)
         if record.error_code != "buffered":  # it came all at once: no first token was seen
             self._ttft.add(record.ttft_s)
             self._tpot.add(record.tpot_s)
+            self._corrected_ttft.add(record.corrected_ttft_s)
 
     def row(self) -> dict[str, Any]:
         """The stage as the page shows it, unfinished."""
         return {
             "stage": self.stage,
             "concurrency": self.concurrency,
+            "rate_per_s": self.rate_per_s,
             "finished": False,
             "exact": False,
             "health": None,
@@ -84,6 +89,8 @@ class StageSeries:
             "throughput": self._throughput.figures(),
             "tpot": self._tpot.figures(),
             "e2e": self._e2e.figures(),
+            "corrected_ttft": self._corrected_ttft.figures(),
+            "corrected_e2e": self._corrected_e2e.figures(),
             "output_throughput_token_per_s": None,
             "request_throughput_per_s": None,
         }

@@ -15,6 +15,7 @@ from typing import Any
 import gevent
 
 from llm_users.collect.live_message import BadBeat, beat_from
+from llm_users.plan import StagePlan
 from llm_users.record import THROTTLED, RequestRecord
 from llm_users.secrets import redact
 from llm_users.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP
@@ -89,7 +90,7 @@ class LiveState:
         if record.measured and record.run_id == self.run:
             series = self._running.get(record.stage)
             if series is None:
-                series = self._running[record.stage] = StageSeries(record.stage, record.concurrency)
+                series = self._running[record.stage] = StageSeries(record.stage, record.concurrency, record.rate_per_s)
             series.add(record, throttled=throttled)
 
     def on_beat(self, data: Any) -> None:
@@ -168,7 +169,8 @@ class LiveState:
             "errors_per_s": rates["failed"].per_s,
             "throttled_per_s": rates["throttled"].per_s,
             "in_flight": self._workers.in_flight if plan else 0,
-            "users": (plan.concurrency if not plan.free else self._around.users()) if plan else 0,
+            "users": self._users(plan) if plan else 0,
+            "rate_per_s": plan.rate_per_s if plan else None,
             "lag_p99": self._workers.lag_p99,
             "cpu_max": self._workers.cpu_max,
             "stage": plan.stage if plan else None,
@@ -291,12 +293,19 @@ class LiveState:
         return {
             "stage": plan.stage,
             "stages": self.coordinator.stages,
-            "concurrency": plan.concurrency if not plan.free else self._around.users(),
+            "concurrency": self._users(plan),
+            "rate_per_s": plan.rate_per_s,
             "phase": _PHASES[self._phase(plan.stage)],
             "done": done if of is None else min(done, of),
             "of": of,
             "left_s": self._left_s(plan.stage, plan.measure_s, done, of),
         }
+
+    def _users(self, plan: StagePlan) -> int | None:
+        """How many there shall be; an open loop has a rate in their place."""
+        if plan.rate_per_s is not None:
+            return None
+        return self._around.users() if plan.free else plan.concurrency
 
     def _left_s(self, stage: int, measure_s: float | None, done: int, of: int | None) -> float | None:
         """The rest of the stage: by its time, by its requests at their pace so far, whichever is sooner."""

@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from llm_users.quantile import quantile
-from reports.grouping import INPUT_TOKENS, LATENCY, OUTPUT_TOKENS, TPOT, TTFT, Group
+from reports.grouping import (
+    CORRECTED_LATENCY,
+    CORRECTED_TTFT,
+    INPUT_TOKENS,
+    LATENCY,
+    OUTPUT_TOKENS,
+    TPOT,
+    TTFT,
+    Group,
+    Metric,
+)
 from reports.limit import search_of
 from reports.objectives import Objective, Objectives
 from reports.sizing import StagePoint
+from reports.stage_load import Load
 from reports.statistics import ordered
 
 # Three words for four tokens, the factor of the published figures for English text: 10 tokens/s are 450 words a minute.
 WORDS_PER_TOKEN = 0.75
 LATENCIES = {"e2e": LATENCY, "ttft": TTFT, "tpot": TPOT}
-LATENCY_NAMES = {"e2e": "End-to-end latency", "ttft": "Time to first token", "tpot": "Time per output token"}
+CORRECTED = {"corrected_e2e": CORRECTED_LATENCY, "corrected_ttft": CORRECTED_TTFT}
+LATENCY_NAMES = {
+    "e2e": "End-to-end latency",
+    "ttft": "Time to first token",
+    "tpot": "Time per output token",
+    "corrected_e2e": "End-to-end latency from the intended start",
+    "corrected_ttft": "Time to first token from the intended start",
+}
+SEEN_NOTE = "TTFT and E2E of an open loop are those from the intended start."
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 MEAN = "mean"
 FIGURE_NAMES = {"p50": "median", "p95": "95th percentile", "p99": "99th percentile"}
@@ -38,7 +57,18 @@ class Limit:
 def limits(objectives: Objectives | None) -> list[Limit]:
     """The objectives that speak of a latency of the curve."""
     found = objectives.all if objectives is not None else ()
-    return [Limit(each.name, figure_of(each), each.limit, each.text) for each in found if each.name in LATENCIES]
+    return [Limit(each.name, figure_of(each), each.limit, each.text) for each in found if each.name in LATENCY_NAMES]
+
+
+def latencies_of(groups: Sequence[Group]) -> dict[str, Metric]:
+    """The latencies that groups have: with an open loop among them, those from the intended start as well."""
+    return {**LATENCIES, **CORRECTED} if any(group.load.is_open for group in groups) else LATENCIES
+
+
+def drawn_as(key: str, *, is_open: bool) -> str:
+    """The latency that stands for TTFT or end-to-end latency where there is room for one: an open loop's corrected."""
+    corrected = f"corrected_{key}"
+    return corrected if is_open and corrected in CORRECTED else key
 
 
 def figure_of(objective: Objective) -> str:
@@ -56,7 +86,7 @@ class Point:
     """One stage on the curve. NaN is what is not known; ``estimated`` when no stages file gave the throughput."""
 
     label: str
-    concurrency: int | None
+    load: Load
     health: str
     throughput_token_per_s: float
     estimated: bool
@@ -67,21 +97,36 @@ class Point:
     mark: str = ""  # of a search: limit, the level that was found, or fails, the lowest above it
 
     @property
+    def words(self) -> str:
+        """The same in a sentence: ``8 parallel requests``, ``5 requests/s``."""
+        unit = "requests/s" if self.load.is_open else "parallel requests"
+        marked = self.name.replace("/s", "", 1) if self.load.is_open else self.name
+        return f"{marked} {unit}"
+
+    @property
+    def concurrency(self) -> int | None:
+        """The users of a closed loop."""
+        return self.load.users
+
+    def seen(self, key: str, figure: str) -> float:
+        """TTFT or latency as a user sees it: in an open loop from the intended start."""
+        return self.latency_s[drawn_as(key, is_open=self.load.is_open)][figure]
+
+    @property
     def words_per_minute(self) -> float:
         """What one user reads while the answer streams."""
         return self.per_user_token_per_s * 60 * WORDS_PER_TOKEN
 
     @property
     def name(self) -> str:
-        """The label of the point: parallel requests, with its mark when the client was not well."""
-        level = "?" if self.concurrency is None else str(self.concurrency)
+        """The label of the point: the load, with its marks: of a search, and of a client that was not well."""
         said = [self.mark, self.health if self.health in ("strained", "saturated") else ""]
-        return f"{level} ({', '.join(filter(None, said))})" if any(said) else level
+        return f"{self.load.short} ({', '.join(filter(None, said))})" if any(said) else self.load.short
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The stages of one run, framework and model, in the order of their concurrency."""
+    """The stages of one run, framework and model, in the order of their loads."""
 
     name: str
     points: tuple[Point, ...]
@@ -100,11 +145,12 @@ def curves(
     The points have the figures that limits are wanted for besides the median, the P95 and the P99.
     """
     more = dict.fromkeys(each.figure for each in wanted)
+    latencies = latencies_of(groups)
     rates = {stage.group: stage for stage in stages}
     searches = {run: search_of(run) for run in dict.fromkeys(group.run for group in groups)}
     found: dict[tuple[str, str, str], list[Point]] = {}
     for group, label in zip(groups, labels, strict=True):
-        made = _point(group, label, rates.get(group), [*dict.fromkeys([*QUANTILES, *more])])
+        made = _point(group, label, rates.get(group), latencies, [*dict.fromkeys([*QUANTILES, *more])])
         if (search := searches[group.run]) is not None:
             made = dataclasses.replace(made, mark=search.mark(group.stage))
         found.setdefault((group.run.name, group.framework, group.model), []).append(made)
@@ -113,25 +159,31 @@ def curves(
     return [
         Curve(
             " ".join(key[i] or "-" for i in telling),
-            tuple(sorted(points, key=lambda each: (each.concurrency is None, each.concurrency or 0))),
+            tuple(sorted(points, key=lambda each: (not each.load.is_known, each.load.order))),
         )
         for key, points in found.items()
     ]
 
 
-def _point(group: Group, label: str, rates: StagePoint | None, figures: Sequence[str]) -> Point:
+def _point(
+    group: Group, label: str, rates: StagePoint | None, metrics: Mapping[str, Metric], figures: Sequence[str]
+) -> Point:
     throughput = rates.tokens_per_s if rates else math.nan
     tokens_in, tokens_out = (
         float(np.nansum(group.values(metric, group.ok).to_numpy(dtype=np.float64)))
         for metric in (INPUT_TOKENS, OUTPUT_TOKENS)
     )
-    latencies = {name: ordered(group.values(metric, group.ok)) for name, metric in LATENCIES.items()}
+    latencies: dict[str, Sequence[float]] = {}
+    for name, metric in metrics.items():
+        # Beside an open loop a closed one is drawn with its own latencies, in which no schedule was missed.
+        own = name.removeprefix("corrected_") if name in CORRECTED and not group.load.is_open else name
+        latencies[name] = latencies[own] if own in latencies else ordered(group.values(metric, group.ok))
     tpot_s = quantile(latencies["tpot"], 0.5)
     stages = group.run.stages
     known = stages[(stages["stage"] == group.stage) & (stages["measure_s"] > 0)] if group.stage is not None else ()
     return Point(
         label=label,
-        concurrency=group.concurrency,
+        load=group.load,
         health=group.health,
         throughput_token_per_s=throughput,
         estimated=not len(known),

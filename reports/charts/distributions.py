@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.charts.curve import LATENCIES, LATENCY_NAMES
+from reports.charts.curve import LATENCY_NAMES, latencies_of
 from reports.charts.samples import evenly, short
 from reports.gaps import gaps_of, name_of
 from reports.grouping import Group
@@ -56,7 +56,7 @@ class Distribution:
 def distributions(groups: Sequence[Group]) -> list[Distribution]:
     """The distribution of each latency that was measured at all."""
     made = []
-    for key, metric in LATENCIES.items():
+    for key, metric in latencies_of(groups).items():
         values = [np.asarray(ordered(group.values(metric, group.ok))) for group in groups]
         if sum(map(len, values)):
             steps = min(_MOST_STEPS, max(_FEWEST_STEPS, _STEPS_IN_ALL // len(groups)))

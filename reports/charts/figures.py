@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.charts.curve import LATENCY_NAMES, Curve, Limit, curves, limits
+from reports.charts.curve import CORRECTED, LATENCY_NAMES, Curve, Limit, curves, drawn_as, limits
 from reports.charts.distributions import Distribution, distributions
 from reports.charts.timeline import Scatter, Timeline, input_scatters, output_scatters, timelines
 from reports.grouping import Group
@@ -18,6 +18,7 @@ from reports.notes import labels
 from reports.objectives import Objectives
 from reports.run import Run
 from reports.sizing import StagePoint
+from reports.stage_load import Load, axis_name
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,19 @@ class Figures:
     outputs: list[Scatter]
     models: list[LatencyModel]
     limits: list[Limit]
+
+    @property
+    def loads(self) -> list[Load]:
+        """Those of all points of the curves."""
+        return [point.load for curve in self.curves for point in curve.points]
+
+    @property
+    def latencies(self) -> dict[str, str]:
+        """The latencies of the curve by key, each with its name; what stands for an open loop's latency first."""
+        is_open = any(load.is_open for load in self.loads)
+        keys = [key for key in LATENCY_NAMES if is_open or key not in CORRECTED]
+        first = drawn_as("e2e", is_open=is_open)
+        return {key: LATENCY_NAMES[key] for key in sorted(keys, key=lambda key: key != first)}
 
 
 def figures(
@@ -59,9 +73,10 @@ def as_json(made: Figures) -> str:
     """The figures as JSON that may stand inside a ``<script>`` element of a page, whatever the texts in it say."""
     payload = dataclasses.asdict(made)
     payload["latency_names"] = LATENCY_NAMES
+    payload["load_axis"] = axis_name(made.loads)
     for curve, source in zip(payload["curves"], made.curves, strict=True):
         for point, its_source in zip(curve["points"], source.points, strict=True):
-            point["name"] = its_source.name
+            point |= {"name": its_source.name, "load": its_source.load.level, "words": its_source.words}
     text = json.dumps(_finite(payload), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for char in "<>&\u2028\u2029":  # so neither </script> nor <!-- can be in it
         text = text.replace(char, f"\\u{ord(char):04x}")

@@ -10,7 +10,7 @@ from pandas import DataFrame, Series
 
 from llm_users.record import UNFINISHED
 from reports.charts.samples import Floats, Places, evenly, short, thinned
-from reports.grouping import INPUT_TOKENS, TTFT, Group, throttled
+from reports.grouping import INPUT_TOKENS, OVERFLOW, TTFT, Group, throttled
 from reports.latency_model import Line, paired, robust_line, tokens_and_latency
 from reports.run import Run
 
@@ -36,7 +36,7 @@ class Outcome:
     started_s: list[float | None]
     e2e: list[float | None]
     ttft: list[float | None]
-    concurrency: list[float | None]
+    load: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Timeline:
     shown: int
     outcomes: list[Outcome]
     stages: list[tuple[float, float, str]]
+    load_unit: str
+    dropped: int  # requests that were never started and so have no place
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,12 @@ def _timeline(run: Run, limit: int) -> Timeline:
     rows = run.requests[run.requests["started_at"].notna()]
     rows = rows.sort_values(["started_at", "request_id", "end_to_end_latency_s"], kind="stable")
     since_s = (rows["started_at"] - rows["started_at"].iloc[0]).to_numpy(dtype=np.float64)
-    e2e, ttft, level = (
+    e2e, ttft, users, rate = (
         rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        for name in ("end_to_end_latency_s", "ttft_s", "concurrency")
+        for name in ("end_to_end_latency_s", "ttft_s", "concurrency", "rate_per_s")
     )
+    is_open = bool(np.isfinite(rate).any())
+    level = rate if is_open else users
     outcome = outcome_of(rows).to_numpy()
     drawn: dict[str, Places] = {}
     for key in reversed(OUTCOMES):  # the rare ones first: what they leave is for the successful
@@ -116,21 +120,29 @@ def _timeline(run: Run, limit: int) -> Timeline:
             started_s=[round(float(value), 3) for value in since_s[drawn[key]]],
             e2e=short(e2e[drawn[key]]),
             ttft=short(ttft[drawn[key]]),
-            concurrency=short(level[drawn[key]]),
+            load=short(level[drawn[key]]),
         )
         for key, name in OUTCOMES.items()
     ]
     shown = sum(map(len, drawn.values()))
-    return Timeline(run.name, len(rows), shown, [each for each in outcomes if each.count], _stages(rows, since_s))
+    return Timeline(
+        run=run.name,
+        total=len(rows),
+        shown=shown,
+        outcomes=[each for each in outcomes if each.count],
+        stages=_stages(rows, level, since_s, is_open=is_open),
+        load_unit="requests/s" if is_open else "parallel requests",
+        dropped=int((run.requests["error_code"] == OVERFLOW).sum()),
+    )
 
 
-def _stages(rows: DataFrame, since_s: Floats) -> list[tuple[float, float, str]]:
+def _stages(rows: DataFrame, level: Floats, since_s: Floats, *, is_open: bool) -> list[tuple[float, float, str]]:
     """Where each stage lies, from the start of its first to the start of its last request."""
-    starts = DataFrame({"stage": rows["stage"], "concurrency": rows["concurrency"], "at": since_s})
-    spans = starts.dropna().groupby("stage").agg({"at": ["min", "max"], "concurrency": "max"})
+    starts = DataFrame({"stage": rows["stage"], "level": level, "at": since_s})
+    spans = starts.dropna().groupby("stage").agg({"at": ["min", "max"], "level": "max"})
     return [
-        (round(float(first), 3), round(float(last), 3), f"{int(level)}")
-        for first, last, level in spans.itertuples(index=False)
+        (round(float(first), 3), round(float(last), 3), f"{value:g}/s" if is_open else f"{value:g}")
+        for first, last, value in spans.itertuples(index=False)
     ]
 
 

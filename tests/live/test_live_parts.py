@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 import time
 from itertools import chain
@@ -13,13 +15,15 @@ import pytest
 from llm_users.collect.live import LiveBeat
 from llm_users.collect.live_message import BadBeat, beat_from
 from llm_users.quantile import DurationHistogram, quantile
-from llm_users.record import RequestRecord
+from llm_users.record import REQUEST_COLUMNS, RequestRecord
 from llm_users.stage import StageGate
 from llm_users.users.chunks import Chunks
 from llm_users.web.history import MOST_SAMPLES, History
 from llm_users.web.html_section import append_to_file, with_section
 from llm_users.web.stage_series import StageSeries
 from llm_users.web.windows import Rate, SlidingHistogram
+from reports.follow import stage as figures_of
+from tests.reports.open_loop_on_disk import write_rates
 
 _NS = 1_000_000_000
 
@@ -200,6 +204,26 @@ def test_a_running_stage_reads_as_its_rows_do() -> None:
     assert (row["ttft"]["min"], row["ttft"]["max"]) == (times[0], times[-1])
     assert row["ttft"]["mean"] == pytest.approx(sum(times) / 500)
     assert row["tpot"]["median"] is None
+
+
+def test_a_running_stage_of_an_open_loop_reads_as_its_rows_do_when_it_is_over(tmp_path: Path) -> None:
+    prefix = write_rates(tmp_path / "open", rates=(20,), policy="drop")
+    rows = Path(f"{prefix}_llm_requests.csv")
+    series = StageSeries(1, 0, 20.0)
+    columns = {column.name: column.type for column in REQUEST_COLUMNS}
+    for line in csv.DictReader(io.StringIO(rows.read_text())):
+        values = {name: columns[name](value) for name, value in line.items() if value}
+        series.add(RequestRecord(**values), throttled=False)
+    asked = {"rows": rows, "stages": f"{prefix}_llm_stages.csv", "stage": 1, "from": 0, "to": rows.stat().st_size}
+    (over,), running = figures_of(asked)["stages"], series.row()
+    load = ("stage", "concurrency", "rate_per_s")
+    assert [over[name] for name in load] == [running[name] for name in load] == [1, None, 20.0]
+    counts = ("requests", "ok", "failed", "throttled", "aborted")
+    assert [over[name] for name in counts] == [running[name] for name in counts]
+    assert over["failed"] > 20
+    for metric in ("ttft", "e2e", "corrected_ttft", "corrected_e2e"):
+        assert running[metric] == pytest.approx(over[metric], rel=0.003)
+    assert over["corrected_ttft"]["median"] > over["ttft"]["median"]
 
 
 def test_the_section_goes_into_the_file_of_this_run_once(tmp_path: Path) -> None:

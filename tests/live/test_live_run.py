@@ -15,13 +15,14 @@ import pytest
 import reports
 from llm_users.simulator.launch import Simulator, launch
 from reports.grouping import LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT
+from reports.stage_load import Load
 from tests.live.conftest import Started, Starter
 
 FIGURES = ("median", "mean", "min", "max", "p25", "p75", "p95", "p99")
 SAMPLES = {
     "t", "ttft_p50", "ttft_p95", "ttft_p99", "gap_p50", "gap_p95", "gap_p99", "tpot_p50", "tpot_p95", "tpot_p99",
-    "tokens_per_s", "requests_per_s", "in_flight", "users", "errors_per_s", "throttled_per_s", "lag_p99", "cpu_max",
-    "stage",
+    "tokens_per_s", "requests_per_s", "in_flight", "users", "rate_per_s", "errors_per_s", "throttled_per_s", "lag_p99",
+    "cpu_max", "stage",
 }  # fmt: skip
 
 
@@ -31,7 +32,8 @@ def equals_the_report(state: dict[str, Any], prefix: Path) -> None:
     assert len(state["stages"]) == len(groups) > 0
     for shown, group in zip(state["stages"], groups, strict=True):
         assert shown["finished"], shown
-        assert (shown["stage"], shown["concurrency"]) == (group.stage, group.concurrency)
+        load = Load(shown["concurrency"], shown["rate_per_s"])
+        assert (shown["stage"], load) == (group.stage, group.load)
         assert (shown["requests"], shown["ok"]) == (group.counts.measured, group.counts.ok)
         assert shown["health"] == group.health
         for name, metric in (("ttft", TTFT), ("throughput", OUTPUT_THROUGHPUT), ("tpot", TPOT), ("e2e", LATENCY)):

@@ -53,6 +53,7 @@ def test_requests_reach_the_server_on_schedule(locust: Locust, tmp_path: Path) -
     stage = run.rows("stages")[0]
     assert (stage["concurrency"], stage["rate_per_s"], stage["requests_measured"]) == ("0", "100", "400")
     assert float(stage["measure_s"]) == pytest.approx(meant[-1] - meant[0], rel=0.01)
+    assert float(stage["request_throughput_per_s"]) == pytest.approx(399 / (meant[-1] - meant[0]), rel=0.01)
     # Little's law: what is in flight is the rate times the latency.
     e2e_s = statistics.mean(float(row["end_to_end_latency_s"]) for row in rows)
     assert float(stage["concurrency_actual"]) == pytest.approx(399 / float(stage["measure_s"]) * e2e_s, rel=0.1)

@@ -30,7 +30,7 @@ def test_the_curves_of_all_runs_are_overlaid(runs: list[str], tmp_path: Path) ->
     assert found
     curves = json.loads(found[1])["curves"]
     assert [curve["name"] for curve in curves] == ["before", "after"]
-    assert [[point["concurrency"] for point in curve["points"]] for curve in curves] == [[1, 4, 16]] * 2
+    assert [[point["load"] for point in curve["points"]] for curve in curves] == [[1, 4, 16]] * 2
     picture = ET.fromstring((tmp_path / "plot_curve_e2e.svg").read_text())
     words = [each.text for each in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert {"before", "after"} <= set(words)

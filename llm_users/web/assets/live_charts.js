@@ -3,7 +3,7 @@
 "use strict";
 
 window.LLMLiveCharts = (() => {
-  const { make, write, some, seconds, plain, percent } = window.LLMDom;
+  const { make, write, some, seconds, plain, percent, isOpen, loadShort, loadWords } = window.LLMDom;
   const { xy, number } = window.LLMCharts;
   const share = (value) => percent(some(value) ? value / 100 : null);
   const milliseconds = (value) => (some(value) ? `${number(value)} ms` : "–");
@@ -46,13 +46,16 @@ window.LLMLiveCharts = (() => {
     },
     {
       id: "requests", title: "Requests per second", y: "Requests/s", text: plain,
-      lines: [{ column: "requests_per_s", name: "requests/s", colour: "ok", kind: "area", dash: [] }],
+      lines: [
+        { column: "requests_per_s", name: "requests/s", colour: "ok", kind: "area", dash: [] },
+        { column: "rate_per_s", name: "target rate", colour: "soft", dash: [7, 3], ifAny: true },
+      ],
     },
     {
       id: "flight", title: "Requests in flight", y: "Requests", text: plain,
       lines: [
         { column: "in_flight", name: "in flight", colour: "ok", kind: "area", dash: [] },
-        { column: "users", name: "target users", colour: "soft", dash: [7, 3] },
+        { column: "users", name: "target users", colour: "soft", dash: [7, 3], ifAny: true },
       ],
     },
     {
@@ -126,7 +129,7 @@ window.LLMLiveCharts = (() => {
 
   function optionsOf(spec, columns, from, t, shown, bands, objectives) {
     const scale = spec.scale || 1;
-    const series = spec.lines.map(({ column, ...look }) => {
+    const series = linesOf(spec, columns).map(({ column, ifAny, ...look }) => {
       const y = (columns[column] || []).slice(from).map((value) => (some(value) ? value * scale : null));
       while (y.length < t.length) y.push(null);
       const tip = (i) => [spec.text(y[i]), `after ${window.LLMCharts.span(Math.round(t[i]))}`];
@@ -153,9 +156,13 @@ window.LLMLiveCharts = (() => {
       .map(({ limit, text }) => ({ y: limit * scale, label: text, right: true }));
   }
 
-  // Stretches of the time axis by stage, named by their concurrency.
+  // Users are the target of a closed loop, a rate that of an open one: what the run has none of is no line.
+  const linesOf = (spec, columns) =>
+    spec.lines.filter(({ column, ifAny }) => !ifAny || (columns[column] || []).some(some));
+
+  // Stretches of the time axis by stage, named by their load.
   function bandsOf(t, stage, stages) {
-    const name = new Map(stages.map((each) => [each.stage, String(each.concurrency ?? each.stage)]));
+    const name = new Map(stages.map((each) => [each.stage, loadShort(each)]));
     const bands = [];
     t.forEach((at, i) => {
       const last = bands.at(-1);
@@ -169,8 +176,9 @@ window.LLMLiveCharts = (() => {
   }
 
   function nowOf(spec, columns) {
-    const lines = spec.lines.filter((line) => !line.hidden);
-    const values = lines.map(({ column }) => columns[column]?.at(-1));
+    const values = linesOf(spec, columns)
+      .filter((line) => !line.hidden)
+      .map(({ column }) => columns[column]?.at(-1));
     if (!values.some(some)) return "";
     return values.map((value) => spec.text(some(value) ? value * (spec.scale || 1) : null)).join(" / ");
   }
@@ -210,8 +218,15 @@ window.LLMLiveCharts = (() => {
     return { element: grid, draw };
   }
 
+  // What a user sees: in an open loop the figures from the intended start, where a latency has them.
+  const corrects = (point, metric) => isOpen(point) && Boolean(point[`corrected_${metric}`]);
+  const seen = (point, metric) => point[corrects(point, metric) ? `corrected_${metric}` : metric];
+  const nameOf = (name, metric, points) =>
+    points.some((point) => corrects(point, metric)) ? `${name} from the intended start` : name;
+
   function curveOf({ metric, name, unit, scale }, points, log, objectives) {
-    const latency = (point, key) => (some(point[metric]?.[key]) ? point[metric][key] * scale : null);
+    const latency = (point, key) => (some(seen(point, metric)?.[key]) ? seen(point, metric)[key] * scale : null);
+    const named = nameOf(name, metric, points);
     const series = [
       { key: "median", name: "median", colour: "p50", shape: "circle", dash: [], percentile: 50 },
       { key: "p95", name: "p95", colour: "p95", shape: "square", dash: [7, 3], percentile: 95 },
@@ -220,21 +235,21 @@ window.LLMLiveCharts = (() => {
       kind: "curve",
       x: points.map((point) => latency(point, key)),
       y: points.map((point) => point.output_throughput_token_per_s),
-      labels: points.map((point) => String(point.concurrency ?? point.stage)),
+      labels: points.map((point) => loadShort(point)),
       hollow: points.map((point) => !point.finished),
       tip: (i) => [
-        `${points[i].concurrency ?? "?"} parallel requests${points[i].finished ? "" : ", still running"}`,
-        `${name}, ${look.name}: ${seconds(points[i][metric]?.[key])}`,
+        `${loadWords(points[i])}${points[i].finished ? "" : ", still running"}`,
+        `${named}, ${look.name}: ${seconds(seen(points[i], metric)?.[key])}`,
         `${plain(points[i].output_throughput_token_per_s)} output tokens/s`,
       ],
     }));
     const marks = objectives
-      .filter((each) => each.metric === metric)
+      .filter((each) => each.metric === (named === name ? metric : `corrected_${metric}`))
       .map(({ limit, text }) => ({ x: limit * scale, label: text }));
     return {
-      label: spoken(name, metric, points),
+      label: spoken(named, metric, points),
       height: window.innerWidth > 2000 ? 420 : 300,
-      x: { label: `${name} (${unit})`, log, zero: true },
+      x: { label: `${named} (${unit})`, log, zero: true },
       y: { label: "Output tokens/s", log, zero: true },
       series,
       marks,
@@ -245,9 +260,9 @@ window.LLMLiveCharts = (() => {
     if (!points.length) return `Output tokens per second against ${name.toLowerCase()}: no stage has figures yet.`;
     const each = points.map(
       (point) =>
-        `${point.concurrency ?? point.stage} parallel${point.finished ? "" : " (running)"}: ` +
-        `${plain(point.output_throughput_token_per_s)} tokens/s at median ${seconds(point[metric]?.median)}, ` +
-        `p95 ${seconds(point[metric]?.p95)}`,
+        `${loadWords(point)}${point.finished ? "" : " (running)"}: ` +
+        `${plain(point.output_throughput_token_per_s)} tokens/s at median ${seconds(seen(point, metric)?.median)}, ` +
+        `p95 ${seconds(seen(point, metric)?.p95)}`,
     );
     return `Output tokens per second against ${name.toLowerCase()}. ${each.join("; ")}.`;
   }

@@ -31,9 +31,18 @@ window.LLMDom = (() => {
   const percent = (value) => (some(value) ? `${Math.round(value * 100)} %` : "–");
   const clock = (value) => (some(value) ? span(Math.round(value)) : "–");
 
-  // A table with a caption and column headers. Columns: { title, help, value(row), text(value), words, varying }; words
-  // are set to the left, numbers to the right; a varying one is hidden while all rows agree in it. The exact value of a
-  // rounded cell is its title and its data-value.
+  // What a stage is asked for: so many users, or in an open loop so many requests a second.
+  const isOpen = ({ rate_per_s: rate }) => some(rate);
+  const loadShort = (of) => (isOpen(of) ? `${of.rate_per_s}/s` : String(of.concurrency ?? of.stage ?? "?"));
+
+  function loadWords(of) {
+    if (isOpen(of)) return `${of.rate_per_s} requests/s`;
+    return `${of.concurrency ?? "?"} parallel ${of.concurrency === 1 ? "request" : "requests"}`;
+  }
+
+  // A table with a caption and column headers. Columns: { title, help, value(row), text(value), words, varying,
+  // wanted(rows) }; words are set to the left, numbers to the right; a varying one is hidden while all rows agree in it,
+  // any one while it is not wanted. The exact value of a rounded cell is its title and its data-value.
   function table(caption, columns) {
     const body = make("tbody");
     const head = columns.map(({ title, help, words }) =>
@@ -51,10 +60,10 @@ window.LLMDom = (() => {
       element,
       fill(rows, kind) {
         fill(body, columns, rows, kind);
-        columns.forEach(({ varying, value }, k) => {
-          if (!varying) return;
-          const same = new Set(rows.map(value).filter(some)).size < 2;
-          for (const line of made.rows) line.cells[k].hidden = same;
+        columns.forEach(({ varying, wanted, value }, k) => {
+          if (!varying && !wanted) return;
+          const hidden = wanted ? !wanted(rows) : new Set(rows.map(value).filter(some)).size < 2;
+          for (const line of made.rows) line.cells[k].hidden = hidden;
         });
       },
     };
@@ -82,5 +91,5 @@ window.LLMDom = (() => {
     });
   }
 
-  return { make, write, some, seconds, plain, fixed, percent, clock, table };
+  return { make, write, some, seconds, plain, fixed, percent, clock, isOpen, loadShort, loadWords, table };
 })();

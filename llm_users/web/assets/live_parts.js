@@ -4,7 +4,7 @@
 
 window.LLMParts = (() => {
   const { number } = window.LLMCharts;
-  const { make, write, some, seconds, plain, fixed, percent, clock, table } = window.LLMDom;
+  const { make, write, some, seconds, plain, fixed, percent, clock, isOpen, loadShort, loadWords, table } = window.LLMDom;
 
   const STATES = {
     ready: "Ready",
@@ -81,8 +81,6 @@ window.LLMParts = (() => {
     };
   }
 
-  const parallel = (count) => `${count} parallel ${count === 1 ? "request" : "requests"}`;
-
   // What is worth an announcement: where the run stands, and whether there is something to read.
   function spokenOf({ state, progress: at, banners: all = [] }) {
     const where = at ? `, stage ${at.stage}, ${at.phase}` : "";
@@ -94,11 +92,11 @@ window.LLMParts = (() => {
   function standing({ run, state, progress: at, stages = [] }) {
     if (at) {
       const of = at.stages ? ` of ${at.stages}` : "";
-      const users = some(at.concurrency) ? `, ${parallel(at.concurrency)}` : "";
+      const load = isOpen(at) || some(at.concurrency) ? `, ${loadWords(at)}` : "";
       const total = some(at.of) ? ` of ${number(at.of)}` : "";
       const done = some(at.done) ? `${number(at.done)}${total} requests` : "";
       const what = at.phase === "MEASURE" ? done : PHASES[at.phase];
-      return `Stage ${at.stage}${of}${users} · ${at.phase}${what ? `: ${what}` : ""}`;
+      return `Stage ${at.stage}${of}${load} · ${at.phase}${what ? `: ${what}` : ""}`;
     }
     if (run === null || run === undefined) return "No test has been started yet.";
     const finished = stages.filter((each) => each.finished).length;
@@ -139,8 +137,8 @@ window.LLMParts = (() => {
       total += share(k);
       each.firstChild.style.width = `${100 * share(k)}%`;
       each.toggleAttribute("data-here", Boolean(at) && k + 1 === at.stage);
-      const known = stages.find((one) => one.stage === k + 1)?.concurrency;
-      write(each.lastChild, String((at?.stage === k + 1 ? at.concurrency : known) ?? ""));
+      const of = at?.stage === k + 1 ? at : stages.find((one) => one.stage === k + 1);
+      write(each.lastChild, of ? loadShort({ rate_per_s: of.rate_per_s, concurrency: of.concurrency ?? "" }) : "");
     });
     const percentage = count ? Math.round((100 * total) / count) : 0;
     steps.setAttribute("aria-valuenow", percentage);
@@ -149,13 +147,15 @@ window.LLMParts = (() => {
 
   // ---- figures of now
 
+  const asked = (users, rate) => (some(rate) ? `at ${plain(rate)} requests/s` : `of ${plain(users)} users`);
+
   function figures() {
     const tiles = [
       ["TTFT, median", (h) => [seconds(h.newest("ttft_p50")), `p95 ${seconds(h.newest("ttft_p95"))}`]],
       ["TPOT, median", (h) => [seconds(h.newest("tpot_p50")), `p95 ${seconds(h.newest("tpot_p95"))}`]],
       ["Output tokens/s", (h) => [plain(h.newest("tokens_per_s")), "all requests together"]],
       ["Requests/s", (h) => [plain(h.newest("requests_per_s")), "finished"]],
-      ["In flight", (h) => [plain(h.newest("in_flight")), `of ${plain(h.newest("users"))} users`]],
+      ["In flight", (h) => [plain(h.newest("in_flight")), asked(h.newest("users"), h.newest("rate_per_s"))]],
       ["Errors/s", (h) => [plain(h.newest("errors_per_s")), `${plain(h.newest("throttled_per_s"))} throttled/s`]],
     ].map(([name, read]) => {
       const [value, more] = [make("dd"), make("dd", { className: "llm-more" })];
@@ -186,10 +186,17 @@ window.LLMParts = (() => {
     { title: "Model", value: (row) => row.model, words: true, varying: true },
   ];
 
+  // As in the report's tables: of each kind of load a column where there is one.
+  const LOADS = [
+    { title: "Concurrency", value: (row) => row.concurrency, words: true, wanted: (rows) => !rows.every(isOpen) },
+    { title: "Rate", help: "Target, in requests per second", value: (row) => row.rate_per_s, words: true,
+      wanted: (rows) => rows.some(isOpen) },
+  ]; // prettier-ignore
+
   function percentiles(caption, metric, digits) {
     return table(caption, [
       ...NAMES,
-      { title: "Concurrency", value: (row) => row.concurrency, words: true },
+      ...LOADS,
       ...AGGREGATES.map(([title, key]) => ({
         title, value: (row) => row[metric]?.[key] ?? null, text: fixed(digits),
       })),
@@ -199,7 +206,7 @@ window.LLMParts = (() => {
   function stages() {
     const overview = table("Overview", [
       ...NAMES,
-      { title: "Concurrency", value: (row) => row.concurrency, words: true },
+      ...LOADS,
       { title: "Stage", value: standingOf, words: true },
       { title: "Requests", value: (row) => row.requests },
       { title: "OK", value: (row) => row.ok },
@@ -226,6 +233,8 @@ window.LLMParts = (() => {
       [percentiles("Output Tokens Throughput (tokens/s)", "throughput", 0), "throughput"],
       [percentiles("Time per output token (seconds)", "tpot", 4), "tpot"],
       [percentiles("End-to-end latency (seconds)", "e2e", 2), "e2e"],
+      [percentiles("Time to First Token from the intended start (seconds)", "corrected_ttft", 2), "corrected-ttft"],
+      [percentiles("End-to-end latency from the intended start (seconds)", "corrected_e2e", 2), "corrected-e2e"],
     ];
     for (const [each, name] of tables) {
       each.element.classList.add("llm-card");
@@ -240,13 +249,16 @@ window.LLMParts = (() => {
       { className: "llm-soft" },
       "Finished stages are computed from every row, as llm-report does; the running stage is an estimate from histograms.",
     );
-    const filled = make("div", { className: "llm-stack" }, overview.element, pair(tables[1], tables[2]), more, note);
+    const corrected = pair(tables[5], tables[6]);
+    const both = pair(tables[1], tables[2]);
+    const filled = make("div", { className: "llm-stack" }, overview.element, both, corrected, more, note);
     const element = make("section", { "aria-label": "Stages" }, make("h2", {}, "Results by stage"), empty, filled);
     return {
       element,
       show({ stages: rows = [] }) {
         empty.hidden = rows.length > 0;
         filled.hidden = !rows.length;
+        corrected.hidden = !rows.some(isOpen);
         for (const [each] of tables) each.fill(rows, (row) => (row.finished ? "" : "llm-running"));
       },
     };

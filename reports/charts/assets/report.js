@@ -55,7 +55,7 @@
 
   function tipOf(point, metric, quantile) {
     return [
-      `${point.name} parallel requests`,
+      point.words,
       `${number(point.throughput_token_per_s)} tokens/s of the system${point.estimated ? " (from the rows)" : ""}`,
       `${number(point.per_user_token_per_s)} tokens/s per user`,
       `${data.latency_names[metric]} ${quantile}: ${seconds(point.latency_s[metric][quantile])}`,
@@ -75,14 +75,14 @@
         const point = data.curves[k].points[top];
         const total =
           point.total_token_per_s === null ? "" : ` (${number(point.total_token_per_s)} tokens/s with input)`;
-        return `${of}Best within ${seconds(budget)}: ${point.name} parallel requests, ${number(each.y[top])} output tokens/s${total}; ${data.latency_names[metric].toLowerCase()} ${quantile} ${seconds(each.x[top])}.`;
+        return `${of}Best within ${seconds(budget)}: ${point.words}, ${number(each.y[top])} output tokens/s${total}; ${data.latency_names[metric].toLowerCase()} ${quantile} ${seconds(each.x[top])}.`;
       })
       .join(" ");
   }
 
   function speeds(key, label) {
     return () => ({
-      x: { label: "Parallel requests", zero: true },
+      x: { label: data.load_axis, zero: true },
       y: { label, zero: true },
       legend: data.curves.length > 1,
       height: 260,
@@ -92,7 +92,7 @@
         colour: data.curves.length === 1 ? "accent" : undefined,
         rank: k,
         ranks: data.curves.length,
-        x: each.points.map((point) => point.concurrency),
+        x: each.points.map((point) => point.load),
         y: each.points.map((point) => point[key]),
         labels: each.points.map((point) => number(point[key])),
       })),
@@ -156,7 +156,7 @@
         x: outcome.started_s,
         y: outcome[metric],
         tip: (i) => [
-          `after ${span(outcome.started_s[i])}, ${outcome.concurrency[i] ?? "?"} parallel requests`,
+          `after ${span(outcome.started_s[i])}, ${outcome.load[i] ?? "?"} ${each.load_unit}`,
           outcome[metric][i] === null ? "no such time" : seconds(outcome[metric][i]),
         ],
       })),

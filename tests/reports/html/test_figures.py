@@ -19,6 +19,7 @@ from reports.inputs import load
 from reports.latency_model import latency_model, robust_line
 from reports.plots import png_files, ramp, svg_files
 from reports.report import Content, content_of
+from reports.stage_load import Load
 from tests.reports.sweep_on_disk import write_sweep
 
 
@@ -115,7 +116,7 @@ def test_the_model_takes_latency_apart(content: Content) -> None:
 def test_the_best_point_is_the_fastest_within_the_budget() -> None:
     def point(level: int, throughput: float, latency_s: float) -> Point:
         latencies = {"e2e": {"p50": latency_s}}
-        return Point("", level, "ok", throughput, False, 1.0, 10.0, throughput, latencies)
+        return Point("", Load(level), "ok", throughput, False, 1.0, 10.0, throughput, latencies)
 
     curve = Curve("", (point(1, 10, 1.0), point(2, 20, 1.1), point(4, 30, 2.0), point(8, math.nan, 1.0)))
     best = curve.best("e2e", "p50", 1.5)
