@@ -259,9 +259,14 @@ window.LLMParts = (() => {
 
   // ---- load processes
 
+  // By the number that charts and notes call it by, and by Locust's name.
+  function processOf({ worker, name }) {
+    return name === "this process" || !some(worker) ? name : `worker ${worker} · ${name}`;
+  }
+
   function workers() {
     const list = table("Load processes", [
-      { title: "Process", value: (row) => row.name, words: true },
+      { title: "Process", value: processOf, words: true },
       { title: "CPU", value: (row) => row.cpu, text: percent, help: "Share of one core" },
       { title: "Event loop lag, p99", value: (row) => row.lag_p99, text: seconds },
       { title: "In flight", value: (row) => row.in_flight },
