@@ -20,6 +20,7 @@ window.LLMParts = (() => {
     DRAIN: "the last answers finish",
   };
   const MOST_OPEN = 2;
+  const MOST_BAD_OPEN = 4;
   const LEVELS = { bad: "Problem", warn: "Note well", info: "Note" };
 
   // ---- banners
@@ -32,7 +33,9 @@ window.LLMParts = (() => {
       element: make("div", { className: "llm-banners" }, first, rest),
       // The worst come first; many must not push the figures off the screen.
       show({ banners: all = [] }) {
-        const open = all.length > MOST_OPEN + 1 ? MOST_OPEN : all.length;
+        const bad = all.filter(({ level }) => level === "bad").length;
+        const most = Math.max(MOST_OPEN, Math.min(MOST_BAD_OPEN, bad));
+        const open = all.length > most + 1 ? most : all.length;
         fillBanners(first, all.slice(0, open));
         fillBanners(others, all.slice(open));
         rest.hidden = open === all.length;

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,17 +15,18 @@ from tests.web.tab.test_sweep_in_the_tab import samples
 # A headless Chromium has no windows that cover each other: the page is told what a browser would tell it.
 TELL = """hidden => {
     Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
-    Object.defineProperty(document, "visibilityState", { configurable: true, get: () => hidden ? "hidden" : "visible" });
+    const state = hidden ? "hidden" : "visible";
+    Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state });
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
 
 
 @pytest.fixture
-def web(start_web: Callable[..., Web]) -> Iterator[Web]:
+def web(start_web: Callable[..., Web]) -> Web:
     started = start_web("--llm-simulator", "ttft=60ms,itl=4ms", "--llm-sweep", "2", "--llm-requests", "100000",
                         "--autostart")  # fmt: skip
     started.await_start()
-    yield started
+    return started
 
 
 def questions(watched: Any) -> list[str]:
@@ -56,7 +58,7 @@ def test_it_does_not_ask_and_misses_nothing(web: Web, open_url: OpenUrl, watched
     assert not told["reset"], "only what it missed is sent"
     assert len(missed) >= 4
     assert missed[0] <= last.value.json()["now_s"] + 3.5, "from where it stopped on"
-    assert max(b - a for a, b in zip(missed, missed[1:], strict=False)) < 2.5
+    assert max(b - a for a, b in pairwise(missed)) < 2.5
     page.wait_for_timeout(3000)
     assert known + 6 <= samples(page) <= known + 11
     assert 3 <= len(questions(watched)) - count <= 5, "once a second again, not twice"

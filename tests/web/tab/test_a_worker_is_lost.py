@@ -48,7 +48,7 @@ def test_it_is_said_until_the_next_test(
 ) -> None:
     rpc = str(free_port())
     web = start_web("--master", "--master-bind-port", rpc, "--expect-workers", "2", "--host", simulator.url,
-                    "--llm-sweep", "4,4", "--llm-requests", "150", "--autostart")  # fmt: skip
+                    "--llm-sweep", "4,4", "--llm-requests", "100", "--autostart")  # fmt: skip
     workers = [start_worker(rpc) for _ in range(2)]
     web.await_start()
     page = open_url(f"{web.root}/?tab=llm")
@@ -61,7 +61,7 @@ def test_it_is_said_until_the_next_test(
 
     # While the sweep goes on with the other one: the banner, a word for those who hear the page, one row less.
     expect(lost).to_be_visible(timeout=15_000)
-    expect(lost).to_contain_text("Note well: ")
+    expect(lost).to_contain_text("Problem: ")
     expect(page.locator(".llm-progress [aria-live=polite]")).to_contain_text("at the top of the page")
     expect(rows).to_have_count(1, timeout=15_000)
     expect(page.locator("#llm-cpu .llm-chart-legend button")).to_have_text(["worker 0", "worker 1"])
