@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 WARM_SHARE = 0.4
 WARM_S = 240.0
-"""Of the run, and no less than this: caches, histograms and Locust's own tables fill at first. A worker's memory grew by
-0.7 MB in the first minute, by 0.04 in the third, and by less than 0.02 from the fifth on."""
+"""Of the run, and no less than this: caches, histograms and Locust's own tables fill at first. A worker grew by 0.7 MB
+in the first minute, by 0.04 in the third, and by less than 0.02 from the fifth on."""
 
 STRETCHES = 12
 _ONE_SIDED_95 = 1.645

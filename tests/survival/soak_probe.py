@@ -24,7 +24,7 @@ _FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks"
 
 
 class _MallInfo(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]
 
 
 def used_kb() -> float:
