@@ -1,7 +1,7 @@
 """A start from the form is not taken back: Locust's page goes back to the form when it reads "ready" after a start.
 
-Locust says so until its users are being spawned, and for some two seconds more, because it keeps the answer that it gave
-before; on a busy machine the page sees that, and the person at it a form while the test runs. Knows nothing of runs.
+Locust says so until its users are being spawned, and for some two seconds more, because it keeps the answer that it
+gave before; on a busy machine the page sees that, and a person a form while the test runs. Knows nothing of runs.
 """
 
 from __future__ import annotations
