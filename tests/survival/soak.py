@@ -46,8 +46,9 @@ class Memory:
     kilobytes: list[float] = field(default_factory=list)
 
     def sample(self, at_s: float) -> None:
-        if self.look is not None:
-            self.kilobytes.append(self.look())
+        found = self.look() if self.look is not None else 0.0
+        if found:  # a process that has ended has none
+            self.kilobytes.append(found)
             self.seconds.append(at_s)
 
     @property

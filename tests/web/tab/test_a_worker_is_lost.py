@@ -57,6 +57,9 @@ def test_it_is_said_until_the_next_test(
     expect(page.locator(".llm-stage")).to_contain_text("MEASURE")
     lost = page.locator(".llm-banner").filter(has_text=re.compile(r"Worker \d was lost in stage \d"))
     assert lost.count() == 0
+    page.wait_for_function(  # both have something to lose
+        "[...document.querySelectorAll('#llm-table-workers tbody tr')].every(r => Number(r.cells[3].textContent) > 0)"
+    )
     workers[1].kill()
 
     # While the sweep goes on with the other one: the banner, a word for those who hear the page, one row less.
