@@ -159,7 +159,7 @@ SweepShape.tick = tick
 """
 
 
-def test_the_form_has_our_options_and_does_not_come_back_while_the_test_starts(
+def test_the_form_has_our_options_and_keeps_what_was_edited_through_a_slow_start(
     start_web: Callable[..., Web], open_url: OpenUrl, tmp_path: Path
 ) -> None:
     locustfile = tmp_path / "slow_start.py"
