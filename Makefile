@@ -32,7 +32,7 @@ help:
 	@echo 'make test-faults endpoints that fail in every known way, among 200 streams, and longer fuzzing; prints the table'
 	@echo 'make test-shown  every command and locustfile of README.md and docs/, run against the simulated endpoint; the files of deploy/'
 	@echo 'make test-web    the pages in a real Chromium; screenshots in out/screenshots/'
-	@echo 'make soak        20 minutes under load (MINUTES=60: longer): memory of master and workers must not grow'
+	@echo 'make soak        20 minutes under load (MINUTES=60: longer): memory of master, workers and page must not grow'
 	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server; BOTO3=1: boto3 alone too'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make docs        write docs/options.md, columns.md and simulator.md anew from the tables in the code'
@@ -79,6 +79,8 @@ test-web: $(READY)
 	@CHROMIUM="$$CHROMIUM" $(BIN)/python -m pytest tests/web
 
 soak: $(READY)
+	@if [ -n "$$CHROMIUM" ] || command -v chromium >/dev/null; then \
+		$(PIP) --no-build-isolation --editable '.[dev,web]'; fi
 	@$(BIN)/python -m tests.survival.soak --minutes $(or $(MINUTES),20)
 
 accuracy: $(READY)

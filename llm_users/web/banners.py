@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llm_users.collect.health import OK, SATURATED, advice, reasons, verdict
@@ -11,6 +13,9 @@ from llm_users.web.course import Course
 
 _MOST_NAMES = 32  # of models: whoever makes up one per request gets the first few
 _MOST_NOTES = 20
+
+_LOST = re.compile(r"(worker \d+)\b.* (?:was|were) lost\b")
+"""Of the run's notes, those of a load process that is gone, or of its requests."""
 
 
 @dataclass
@@ -46,6 +51,8 @@ def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list
     found: list[tuple[str, str]] = []
     if coordinator.refused:
         found.append(("bad", f"The run was refused: {coordinator.refused}"))
+    notes = writer.notes[:_MOST_NOTES] if writer is not None else []
+    found += [(_level(note, notes), note[:1].upper() + note[1:]) for note in notes]
     processes = max(1, len(coordinator.worker_names))
     if client is not None and (now := verdict(client)) != OK:
         said = f"The client is {now} now ({'; '.join(reasons(client)[:3])}): {advice(client, processes)}."
@@ -81,7 +88,13 @@ def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list
             ("info", f"Output tokens of {seen.tokenizer} answers were counted by the local tokenizer, because the "
                      "server did not say how many it sent.")
         )  # fmt: skip
-    if writer is not None:
-        found += [("warn", note[:1].upper() + note[1:]) for note in writer.notes[:_MOST_NOTES]]
     found.sort(key=lambda each: ("bad", "warn", "info").index(each[0]))
     return [{"level": level, "text": redact(text)} for level, text in found]
+
+
+def _level(note: str, notes: Sequence[str]) -> str:
+    """A load process that is gone takes requests with it, unless it came back."""
+    lost = _LOST.match(note)
+    if lost is None or any(other.startswith(f"{lost[1]} was back") for other in notes):
+        return "warn"
+    return "bad"

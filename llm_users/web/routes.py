@@ -13,6 +13,7 @@ from llm_users.web.course import Course
 from llm_users.web.downloads import Downloads
 from llm_users.web.form import keep_edits, unmasked
 from llm_users.web.html_section import with_section
+from llm_users.web.starting import Starting
 from llm_users.web.state import LiveState, Surroundings
 
 
@@ -33,6 +34,7 @@ class LiveTab:
         self.downloads = Downloads(self.state)
         environment.events.reset_stats.add_listener(lambda **_: self.state.forget_samples())
         self._add_routes(environment.web_ui)
+        environment.web_ui.app.after_request(Starting(runner).corrected)
         self.state.start()
 
     def close(self) -> None:

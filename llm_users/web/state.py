@@ -173,6 +173,7 @@ class LiveState:
             "rate_per_s": plan.rate_per_s if plan else None,
             "lag_p99": self._workers.lag_p99,
             "cpu_max": self._workers.cpu_max,
+            **self._workers.cpu_sample(self._now_s or 0.0),
             "stage": plan.stage if plan else None,
         }
         for name, window in self._times.items():
@@ -247,6 +248,7 @@ class LiveState:
         """The state for a page that knows the samples of ``run`` up to ``since``."""
         self._notice_run()
         reset, samples = self._history.after(since if run == self.run else None)
+        unused = self._workers.cpu_lines.unused
         return {
             "run": self.run,
             "seq": self._history.seq,
@@ -257,8 +259,9 @@ class LiveState:
             "about": self._about(),
             "progress": self._progress(),
             "window_s": WINDOW_TICKS * INTERVAL_S,
-            "samples": samples,
+            "samples": {name: values for name, values in samples.items() if name not in unused},
             "workers": self._workers.rows(self.coordinator.worker_names),
+            "cpu_lines": self._workers.cpu_lines.legend(),
             "stages": self._stages(),
             "objectives": self._objectives(),
             "banners": self._banners(),

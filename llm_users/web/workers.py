@@ -11,6 +11,7 @@ from llm_users.collect.live_message import Beat
 from llm_users.quantile import DurationHistogram
 from llm_users.record import StageRecord
 from llm_users.stage import MEASURE
+from llm_users.web.cpu_lines import CpuLines
 from llm_users.web.windows import WINDOW_TICKS, SlidingHistogram
 
 SILENT_S = 5.0
@@ -34,6 +35,7 @@ class Workers:
 
     def __init__(self) -> None:
         self._workers: dict[int, _Worker] = {}
+        self.cpu_lines = CpuLines()
 
     def add(self, beat: Beat) -> None:
         """One beat."""
@@ -70,10 +72,15 @@ class Workers:
         """Of the busiest process, share of a core."""
         return max((beat.cpu for _, beat in self._present()), default=None)
 
+    def cpu_sample(self, now_s: float) -> dict[str, float | None]:
+        """The CPU of each process as columns of a sample."""
+        return self.cpu_lines.sample({beat.worker: beat.cpu for _, beat in self._present()}, now_s)
+
     def rows(self, names: Mapping[int, str]) -> list[dict[str, Any]]:
         """The processes for the page."""
         return [
             {
+                "worker": beat.worker,
                 "name": names.get(beat.worker, str(beat.worker)),
                 "cpu": round(beat.cpu, 4),
                 "lag_p99": worker.lag_p99,

@@ -18,6 +18,7 @@ from llm_users.quantile import DurationHistogram, quantile
 from llm_users.record import REQUEST_COLUMNS, RequestRecord
 from llm_users.stage import StageGate
 from llm_users.users.chunks import Chunks
+from llm_users.web.cpu_lines import COLUMNS, MOST_LINES, CpuLines
 from llm_users.web.history import MOST_SAMPLES, History
 from llm_users.web.html_section import append_to_file, with_section
 from llm_users.web.stage_series import StageSeries
@@ -172,6 +173,38 @@ def test_the_history_of_eight_hours_is_bounded_and_goes_back_to_the_beginning() 
     assert samples["t"][-600:] == [float(second) for second in range(8 * 3600 - 600, 8 * 3600)]
     assert set(samples["ttft_p50"]) == {None}
     assert {len(values) for values in samples.values()} == {len(history)}
+
+
+def test_few_processes_have_a_cpu_line_each() -> None:
+    lines = CpuLines()
+    assert lines.sample({0: 0.2}, 1.0) == {"cpu_0": 0.2, "cpu_rest": None}
+    assert lines.sample({0: 0.3, 1: 0.9}, 2.0) == {"cpu_0": 0.3, "cpu_1": 0.9, "cpu_rest": None}
+    assert lines.sample({1: 0.8}, 3.0) == {"cpu_0": None, "cpu_1": 0.8, "cpu_rest": None}, "the first one is gone"
+    assert [(line["worker"], line["since_s"]) for line in lines.legend()] == [(0, 1.0), (1, 2.0)]
+    assert lines.unused == {*COLUMNS[2:], "cpu_rest"}
+
+
+def test_of_many_processes_the_busiest_have_the_lines_and_keep_them() -> None:
+    lines = CpuLines()
+    shares = {worker: 0.2 + 0.001 * worker for worker in range(20)}
+    for second in range(5):
+        made = lines.sample(shares, float(second))
+    assert len(lines.legend()) == MOST_LINES
+    assert made["cpu_rest"] == shares[19]
+    assert {line["worker"] for line in lines.legend()} == set(range(8)), "equals do not swap"
+    assert not lines.unused
+    shares |= {2: 0.1, 15: 0.9, 16: 0.8}
+    for second in range(5, 35):
+        made = lines.sample(shares, float(second))
+    owners = {line["worker"]: line for line in lines.legend()}
+    assert set(owners) == {1, 3, 4, 5, 6, 7, 15, 16}
+    assert made[str(owners[15]["column"])] == 0.9
+    assert float(owners[15]["since_s"]) >= 5, "what was drawn before was another one's"
+    assert made["cpu_rest"] == shares[19]
+    del shares[15]
+    shares[18] = 0.01
+    lines.sample(shares, 40.0)
+    assert 15 not in {line["worker"] for line in lines.legend()}, "who is gone makes room, for the idle too"
 
 
 def test_a_page_gets_what_it_does_not_know() -> None:

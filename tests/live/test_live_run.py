@@ -86,7 +86,12 @@ def test_a_sweep_from_the_form_and_another_one(web: Starter, simulator: Simulato
 
 
 def says_how_a_running_stage_stands(state: dict[str, Any], processes: int) -> None:
-    assert set(state["samples"]) == SAMPLES
+    cpu_columns = [f"cpu_{worker}" for worker in range(processes)]
+    assert set(state["samples"]) == {*SAMPLES, *cpu_columns}
+    assert sorted((line["column"], line["worker"]) for line in state["cpu_lines"]) == list(
+        zip(cpu_columns, range(processes), strict=True)
+    )
+    assert all(max(filter(None, state["samples"][column])) > 0 for column in cpu_columns)
     assert state["reset"]
     stage, progress = state["stages"][0], state["progress"]
     assert (stage["stage"], stage["concurrency"], stage["finished"]) == (1, 2, False)

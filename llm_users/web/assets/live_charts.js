@@ -70,8 +70,8 @@ window.LLMLiveCharts = (() => {
       lines: [{ column: "lag_p99", name: "lag p99", colour: "p99", dash: [] }],
     },
     {
-      id: "cpu", title: "Client: CPU, busiest process", y: "% of a core", text: share, scale: 100,
-      lines: [{ column: "cpu_max", name: "CPU", colour: "p99", dash: [] }],
+      id: "cpu", title: "Client: CPU of each process", y: "% of a core", text: share, scale: 100,
+      lines: [], now: "cpu_max",
     },
   ]; // prettier-ignore
 
@@ -79,6 +79,24 @@ window.LLMLiveCharts = (() => {
     { id: "curve-ttft", metric: "ttft", name: "Time to first token", unit: "s", scale: 1 },
     { id: "curve-tpot", metric: "tpot", name: "Time per output token", unit: "ms", scale: 1000 },
   ];
+
+  // The lines of the CPU chart: who has which column changes when there are more processes than lines. Four colours,
+  // solid and then dashed, so that neither colour alone nor dashes alone have to tell eight of them apart.
+  const CPU_COLOURS = ["p50", "p95", "p99", "tpot"];
+
+  function cpuLines(processes, columns) {
+    const look = (k) => ({ colour: CPU_COLOURS[k % 4], dash: k < 4 ? [] : [7, 3] });
+    const lines = [...processes]
+      .sort((one, other) => one.worker - other.worker)
+      .map(({ column, worker, since_s: since }) => ({
+        column,
+        since,
+        name: processes.length > 1 ? `worker ${worker}` : "CPU",
+        ...look(Number(column.split("_")[1])), // of the column: a line keeps its colour when another process joins
+      }));
+    if (columns.cpu_rest) lines.push({ column: "cpu_rest", name: "busiest of the others", colour: "soft", dash: [2, 3] });
+    return lines;
+  }
 
   function figure(id, title) {
     const now = make("span", { className: "llm-now" });
@@ -97,13 +115,14 @@ window.LLMLiveCharts = (() => {
       return { spec, ...parts, chart: null };
     });
 
-    function draw(columns, shown, stages, objectives) {
+    function draw(columns, shown, stages, objectives, processes = []) {
       const from = shown.last_s ? first(columns.t, columns.t.at(-1) - shown.last_s) : 0;
       const t = columns.t.slice(from);
       const bands = bandsOf(t, (columns.stage || []).slice(from), stages);
       for (const each of drawn) {
-        const options = optionsOf(each.spec, columns, from, t, shown, bands, objectives);
-        write(each.now, nowOf(each.spec, columns));
+        const spec = each.spec.id === "cpu" ? { ...each.spec, lines: cpuLines(processes, columns) } : each.spec;
+        const options = optionsOf(spec, columns, from, t, shown, bands, objectives);
+        write(each.now, nowOf(spec, columns));
         if (each.chart) each.chart.set({ ...options, keepZoom: shown.same });
         else each.chart = xy(each.host, { ...options, onZoom: (zoom) => zoomAll(each, zoom) });
       }
@@ -129,8 +148,9 @@ window.LLMLiveCharts = (() => {
 
   function optionsOf(spec, columns, from, t, shown, bands, objectives) {
     const scale = spec.scale || 1;
-    const series = linesOf(spec, columns).map(({ column, ifAny, ...look }) => {
-      const y = (columns[column] || []).slice(from).map((value) => (some(value) ? value * scale : null));
+    const series = linesOf(spec, columns).map(({ column, ifAny, since = 0, ...look }) => {
+      const own = (value, i) => some(value) && t[i] >= since;
+      const y = (columns[column] || []).slice(from).map((value, i) => (own(value, i) ? value * scale : null));
       while (y.length < t.length) y.push(null);
       const tip = (i) => [spec.text(y[i]), `after ${window.LLMCharts.span(Math.round(t[i]))}`];
       return { kind: "line", ...look, x: t, y, tip };
@@ -176,11 +196,11 @@ window.LLMLiveCharts = (() => {
   }
 
   function nowOf(spec, columns) {
-    const values = linesOf(spec, columns)
-      .filter((line) => !line.hidden)
-      .map(({ column }) => columns[column]?.at(-1));
+    const lines = linesOf(spec, columns).filter((line) => !line.hidden);
+    const values = (spec.now ? [spec.now] : lines.map(({ column }) => column)).map((name) => columns[name]?.at(-1));
     if (!values.some(some)) return "";
-    return values.map((value) => spec.text(some(value) ? value * (spec.scale || 1) : null)).join(" / ");
+    const words = values.map((value) => spec.text(some(value) ? value * (spec.scale || 1) : null)).join(" / ");
+    return spec.now && lines.length > 1 ? `busiest ${words}` : words;
   }
 
   function summary(spec, series, t) {

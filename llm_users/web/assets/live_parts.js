@@ -20,6 +20,7 @@ window.LLMParts = (() => {
     DRAIN: "the last answers finish",
   };
   const MOST_OPEN = 2;
+  const MOST_BAD_OPEN = 4;
   const LEVELS = { bad: "Problem", warn: "Note well", info: "Note" };
 
   // ---- banners
@@ -32,7 +33,9 @@ window.LLMParts = (() => {
       element: make("div", { className: "llm-banners" }, first, rest),
       // The worst come first; many must not push the figures off the screen.
       show({ banners: all = [] }) {
-        const open = all.length > MOST_OPEN + 1 ? MOST_OPEN : all.length;
+        const bad = all.filter(({ level }) => level === "bad").length;
+        const most = Math.max(MOST_OPEN, Math.min(MOST_BAD_OPEN, bad));
+        const open = all.length > most + 1 ? most : all.length;
         fillBanners(first, all.slice(0, open));
         fillBanners(others, all.slice(open));
         rest.hidden = open === all.length;
@@ -272,9 +275,14 @@ window.LLMParts = (() => {
 
   // ---- load processes
 
+  // By the number that charts and notes call it by, and by Locust's name.
+  function processOf({ worker, name }) {
+    return name === "this process" || !some(worker) ? name : `worker ${worker} · ${name}`;
+  }
+
   function workers() {
     const list = table("Load processes", [
-      { title: "Process", value: (row) => row.name, words: true },
+      { title: "Process", value: processOf, words: true },
       { title: "CPU", value: (row) => row.cpu, text: percent, help: "Share of one core" },
       { title: "Event loop lag, p99", value: (row) => row.lag_p99, text: seconds },
       { title: "In flight", value: (row) => row.in_flight },

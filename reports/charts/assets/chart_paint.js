@@ -146,11 +146,11 @@ window.LLMPaint = (() => {
     write(scene, mark.label, x, y);
   }
 
-  // Labels beside points; one that would cover another is left to the pointer.
+  // Labels beside points; one that would cover or touch another (8 and 8 read as 88) is left to the pointer.
   function labels(scene, spots) {
     const { ctx, ratio, bbox, colour } = scene;
     const taken = [];
-    const high = 14 * ratio;
+    const [high, apart] = [14 * ratio, 6 * ratio];
     ctx.font = text(ratio, 600);
     ctx.fillStyle = colour("ink");
     for (const { series: each, px, py } of spots) {
@@ -160,7 +160,8 @@ window.LLMPaint = (() => {
         const fits = px[i] + 9 * ratio + wide <= bbox.left + bbox.width;
         const x = fits ? px[i] + 9 * ratio : px[i] - 9 * ratio - wide;
         const y = Math.max(bbox.top + high, py[i] - 6 * ratio);
-        if (taken.some(([l, t, w]) => x < l + w && l < x + wide && Math.abs(t - y) < high)) return;
+        const covers = ([l, t, w]) => x < l + w + apart && l < x + wide + apart && Math.abs(t - y) < high;
+        if (taken.some(covers)) return;
         taken.push([x, y, wide]);
         write(scene, label, x, y);
       });

@@ -20,4 +20,5 @@ def test_memory_stays_where_it_is(tmp_path: Path) -> None:
     assert found.code == 0, found.log
     assert found.lost == 0
     for memory in found.memories:
-        assert memory.slope_kb_per_min < 3000, memory.name
+        assert not memory.growth(warm_s=20).exceeds(3000), memory.name
+        assert len(memory.kilobytes) > 20, memory.name

@@ -142,8 +142,11 @@ def test_from_the_form_to_the_report(
     assert page.locator("#llm-panel").is_hidden()
     if processes == 2:
         return
-    for name, width, scheme in (("light", 1440, "light"), ("dark", 1440, "dark"), ("narrow", 390, "light")):
-        window = open_url(f"{web.root}/?tab=llm", width=width, scheme=scheme)
+    for name, width, height, scheme in (
+        ("light", 1440, 900, "light"), ("dark", 1440, 900, "dark"), ("narrow", 390, 844, "light"),
+        ("narrow-dark", 390, 844, "dark"), ("4k", 3840, 2160, "light"),
+    ):  # fmt: skip
+        window = open_url(f"{web.root}/?tab=llm", width=width, height=height, scheme=scheme)
         window.wait_for_selector("#llm-tokens canvas")
         window.screenshot(path=screenshots / f"live-{name}.png", full_page=True)
         window.close()

@@ -258,6 +258,15 @@ def test_workers_are_listed(start_web: Callable[..., Web], open_url: OpenUrl) ->
         "#llm-table-workers tbody tr", "rows => rows.map(r => Number(r.cells[3].textContent))"
     )
     assert 0 < sum(flight) <= 4
+    names = page.eval_on_selector_all(
+        "#llm-table-workers tbody tr", "rows => rows.map(r => r.cells[0].textContent.split(' · ')[0])"
+    )
+    # A line for each in the chart of their CPU, under the names that the table gives them.
+    legend = page.locator("#llm-cpu .llm-chart-legend button")
+    expect(legend).to_have_text(names)
+    assert names == ["worker 0", "worker 1"]
+    words = page.locator("#llm-cpu .llm-chart-plot").get_attribute("aria-label") or ""
+    assert re.search(r"worker 0 now \d+ %.*; worker 1 now \d+ %", words), words
 
 
 def test_secrets_are_not_in_the_page(start_web: Callable[..., Web], open_url: OpenUrl) -> None:
