@@ -32,11 +32,13 @@ MAY_IMPORT = {
     "option_values": {"arrivals", "prices", "prompts"},
     "options": {"arrivals", "option_values", "prices", "prompts"},
     "endpoint": {"secrets"},
+    "capacity": {"record"},
+    "calibration": {"capacity", "option_values", "quantile", "simulator"},
     "runtime": {"options", "plan", "prompts", "record", "stage", "transport"},
     "collect": {"plan", "quantile", "record", "secrets", "stage", "transport"},
     "load": {
-        "arrivals", "collect", "endpoint", "options", "plan", "prices", "prompts", "quantile", "record", "runtime",
-        "secrets", "stage", "transport",
+        "arrivals", "capacity", "collect", "endpoint", "options", "plan", "prices", "prompts", "quantile", "record",
+        "runtime", "secrets", "stage", "transport",
     },
     "users": {
         "endpoint", "extension", "prompts", "quantile", "record", "runtime", "seat", "secrets", "stage", "transport",
@@ -46,7 +48,7 @@ MAY_IMPORT = {
         "collect", "endpoint", "load", "options", "prompts", "record", "runtime", "secrets", "simulator", "stage",
         "web",
     },
-    "bench": {"extension"},
+    "bench": {"calibration", "extension"},
 }  # fmt: skip
 
 # Single arrows against the rule, and why.
@@ -79,6 +81,8 @@ FORBIDDEN = {
     "collect": {"locust", "pandas", "openai", "boto3"},
     "load": {"pandas", "openai", "boto3", "flask"},
     "web": {"locust", "pandas", "openai", "boto3"},
+    "capacity": {"locust", "gevent", "pandas"},
+    "calibration": {"locust", "gevent", "pandas"},
     "stage": {"locust", "pandas"},
     "option_values": {"locust", "gevent", "pandas"},
     "options": {"locust", "gevent", "pandas"},
