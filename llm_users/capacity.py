@@ -141,6 +141,7 @@ def excess(stage: StageRecord, clients: Sequence[str | None], capacity: Capacity
     return (
         f"stage {stage.stage}: {asked} in {_counted(processes)}; this machine was calibrated for "
         f"{'at least ' if capacity.at_least else ''}{found} (llm-bench calibrate): {_advice(needed, processes)}"
+        f"{' to be sure' if capacity.at_least else ''}"
     )
 
 

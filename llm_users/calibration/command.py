@@ -58,13 +58,17 @@ def main(arguments: Sequence[str], locustfile: Path) -> int:
     def run(streams: int) -> Rung:
         requests = max(_ROUNDS * streams, 0 if options.streams else _LEAST_REQUESTS)
         load = Load(streams, requests, timing, locustfile, processes=options.processes)
-        return Rung(streams, measure(load), options.error)
+        try:
+            return Rung(streams, measure(load), options.error)
+        except (RunError, SimulatorError) as error:
+            print(f"llm-bench calibrate: {streams} streams: {error}", file=sys.stderr)
+            return Rung(streams, None, options.error)
 
     old = signal.signal(signal.SIGTERM, _leave)
     try:
         _say(text.header())
         done = climb(run, options.streams, lambda rung: _say(text.line(rung)))
-    except (RunError, SimulatorError, OSError) as error:
+    except OSError as error:
         print(f"llm-bench calibrate: {error}", file=sys.stderr)
         return NO_RESULT
     except KeyboardInterrupt:
@@ -72,12 +76,13 @@ def main(arguments: Sequence[str], locustfile: Path) -> int:
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, old)
-    best = done.best
     _say("")
-    if best is None:
+    best = done.best
+    if best is None or best.outcome is None:
         _say(text.no_result(done))
         return NO_RESULT
-    return _conclude(done, _capacity(best, timing, options.processes, at_least=done.at_least))
+    load = Load(best.streams, best.outcome.requests, timing, locustfile, processes=options.processes)
+    return _conclude(done, _capacity(load, best.outcome.tokens_per_s, options.error, at_least=done.at_least))
 
 
 def _conclude(done: Climb, found: Capacity) -> int:
@@ -91,20 +96,20 @@ def _conclude(done: Climb, found: Capacity) -> int:
     return FINE
 
 
-def _capacity(best: Rung, timing: Timing, processes: int, *, at_least: bool) -> Capacity:
+def _capacity(load: Load, tokens_per_s: float, error_s: float, *, at_least: bool) -> Capacity:
     return Capacity(
         host=socket.gethostname(),
         cores=capacity.cores(),
         python=platform.python_version(),
         version=version("locust-llm"),
         date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        streams=best.streams,
-        tokens_per_s=round(best.outcome.tokens_per_s, 1),
-        processes=processes,
+        streams=load.streams,
+        tokens_per_s=round(tokens_per_s, 1),
+        processes=load.processes,
         at_least=at_least,
-        gap_s=timing.gap_s,
-        tokens=timing.tokens,
-        error_s=best.error_s,
+        gap_s=load.timing.gap_s,
+        tokens=load.timing.tokens,
+        error_s=error_s,
     )
 
 

@@ -27,13 +27,14 @@ class Rung:
     """One run and what it means."""
 
     streams: int
-    outcome: Outcome
+    outcome: Outcome | None
+    """None: the run itself failed, as one of far too many streams does."""
     error_s: float
     """From where on an error is too large."""
 
     @property
     def server_was_late(self) -> bool:
-        return self.outcome.late_p99_s > SERVER_LATE_S
+        return self.outcome is not None and self.outcome.late_p99_s > max(SERVER_LATE_S, self.error_s)
 
     @property
     def judged(self) -> str:
@@ -49,6 +50,8 @@ class Rung:
     def faults(self) -> list[str]:
         """What is wrong with the client's figures, or was with the client."""
         outcome = self.outcome
+        if outcome is None:
+            return ["the run"]
         found = {
             "requests": outcome.failed > 0,
             "token counts": outcome.miscounted > 0,
@@ -84,7 +87,7 @@ class Climb:
     @property
     def others_cores(self) -> float:
         """What other programs used of the machine at most."""
-        return max((rung.outcome.neighbours for rung in self.rungs), default=0.0)
+        return max((rung.outcome.neighbours for rung in self.rungs if rung.outcome is not None), default=0.0)
 
     @property
     def was_disturbed(self) -> bool:

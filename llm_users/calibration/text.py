@@ -18,6 +18,8 @@ def header() -> str:
 def line(rung: Rung) -> str:
     """One rung."""
     of = rung.outcome
+    if of is None:
+        return _ROW.format(rung.streams, *"----", rung.judged)
     errors = f"{of.ttft_p50_s * 1e3:.2f} / {of.ttft_p99_s * 1e3:.2f}"
     return _ROW.format(
         rung.streams, f"{of.tokens_per_s:.0f}", errors, f"{of.cpu_share:.0%}", of.health, rung.judged
@@ -55,12 +57,12 @@ def _end(climb: Climb) -> str:
     rung = climb.stopped_by
     if rung is None:
         return "The ladder ended there; nothing failed."
-    if rung.server_was_late:
+    if rung.outcome is not None and rung.server_was_late:
         return (
             f"At {rung.streams} the simulated endpoint was late itself ({rung.outcome.late_p99_s * 1e3:.0f} ms, p99), "
             "so that rung is not judged: it shares the machine with the load process."
         )
-    return f"At {rung.streams} it did not: {', '.join(rung.faults())}."
+    return f"{rung.streams} were too many: {', '.join(rung.faults())}."
 
 
 def _disturbed(climb: Climb) -> str:
