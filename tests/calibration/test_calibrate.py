@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import llm_users
@@ -82,6 +85,25 @@ def test_nothing_is_stored_when_no_rung_passes(tmp_path: Path) -> None:
     assert "Nothing is stored." in failed.stdout
     rungs = [line.split()[0] for line in failed.stdout.splitlines()[1:3]]
     assert rungs == ["1", "1"]  # once more, and no higher
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_stores_nothing_and_leaves_nobody_behind(number: int, code: int, tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    command = [sys.executable, "-m", "llm_users.bench", "calibrate", "--streams", "1,2", "--tokens", "500"]
+    process = psutil.Popen(command, env={**os.environ, "LOCUST_LLM_CALIBRATION": str(path), "TMPDIR": str(tmp_path)},
+                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    limit = time.monotonic() + 30
+    while len(children := process.children(recursive=True)) < 2 and time.monotonic() < limit:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == code, said
+    assert len(children) == 2  # Locust and the simulated endpoint
+    assert not psutil.wait_procs(children, timeout=5)[1]
+    assert not list(tmp_path.iterdir())
+    assert b"Traceback" not in said
 
 
 def test_several_processes_share_the_streams(tmp_path: Path) -> None:
