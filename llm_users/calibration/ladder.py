@@ -75,9 +75,10 @@ class Climb:
 
     @property
     def stopped_by(self) -> Rung | None:
-        """The lowest rung above the best one that did not pass; None when the ladder ended first."""
+        """The lowest rung above the best one that did not pass, judged if it ever was; None: the ladder ended first."""
         best = self.best.streams if self.best is not None else 0
-        return min((rung for rung in self.rungs if rung.streams > best), key=lambda rung: rung.streams, default=None)
+        above = [rung for rung in self.rungs if rung.streams > best]
+        return min(above, key=lambda rung: (rung.streams, rung.server_was_late), default=None)
 
     @property
     def at_least(self) -> bool:
@@ -116,7 +117,7 @@ def climb(run: Callable[[int], Rung], listed: Sequence[int] | None, told: Callab
             high = streams
             break
         low = streams
-    finer = _FINER if listed is None and low and high and not rungs[-1].server_was_late else 0
+    finer = _FINER if listed is None and low and high and not Climb(tuple(rungs)).at_least else 0
     for _ in range(finer):
         assert high is not None
         middle = round(math.sqrt(low * high))

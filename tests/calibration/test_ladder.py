@@ -65,6 +65,20 @@ def test_a_late_server_ends_the_climb_and_blames_nobody() -> None:
     assert "the simulated endpoint was late itself" in " ".join(text.result(done, found(done)).split())
 
 
+def test_a_server_that_was_late_once_does_not_excuse_the_client_for_good() -> None:
+    tries: list[int] = []
+
+    def late_once(streams: int) -> dict[str, Any]:
+        tries.append(streams)
+        late = {"late_p99_s": 6e-3} if tries.count(streams) == 1 else {}
+        return {**late, "health": "saturated"} if streams > 100 else {}
+
+    done = up(late_once)
+    assert tried(done) == [16, 32, 64, 128, 128, 91, 108, 108]
+    assert (best(done), done.at_least) == (91, False)
+    assert "108 were too many: saturated." in text.result(done, found(done))
+
+
 def test_listed_rungs_are_the_only_ones() -> None:
     done = up(lambda n: {"health": "saturated"} if n == 40 else {}, (40, 10, 20, 80))
     assert tried(done) == [10, 20, 40, 40]
