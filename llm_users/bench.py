@@ -1,4 +1,4 @@
-"""The command ``llm-bench``: Locust with the packaged locustfile of an API.
+"""The command ``llm-bench``: Locust with the packaged locustfile of an API, and ``llm-bench calibrate``.
 
 Every option is Locust's or the extension's.
 
@@ -10,6 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+CALIBRATE = "calibrate"
+_HINT = "llm-bench calibrate: how many streams this machine's load processes can measure; it has a --help of its own"
 
 _LOCUSTFILES = {"messages": "messages.py", "converse": "bedrock.py", "invoke": "bedrock.py"}
 """By --llm-api; OpenAI's are all in ``sweep.py``."""
@@ -49,14 +53,24 @@ def names_locustfile(arguments: list[str]) -> bool:
 
 def main() -> None:
     """Run Locust on the command line's arguments; it ends the process with its exit code."""
+    if sys.argv[1:2] == [CALIBRATE]:
+        from llm_users.calibration.command import main as calibrate
+
+        sys.exit(calibrate(sys.argv[2:], locustfile()))
     if not names_locustfile(sys.argv[1:]):
         sys.argv[1:1] = ["-f", str(locustfile(named_api(sys.argv[1:])))]
+    from locust import events
     from locust.main import main as locust
 
     # Locust answers --help before it reads the locustfile; the extension's options must be in that answer.
     import llm_users.extension  # noqa: F401
 
+    events.init_command_line_parser.add_listener(_mention_calibrate)
     locust()
+
+
+def _mention_calibrate(parser: Any, **_kwargs: Any) -> None:
+    parser.epilog = f"{_HINT}\n\n{parser.epilog or ''}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,13 @@ _HEALTH_NOTES = {
 
 
 # Notes of the load side (the manifest's) that decide whether the figures can be believed, by words they contain.
-_RUN_NOTES = ("--llm-insecure", "was lost in stage", "had started were lost", "requests were not started")
+_RUN_NOTES = (
+    "--llm-insecure",
+    "was lost in stage",
+    "had started were lost",
+    "requests were not started",
+    "machine was calibrated for",
+)
 
 
 def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summary]) -> tuple[str, ...]:

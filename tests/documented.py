@@ -51,6 +51,8 @@ STAND_INS = {
 # What every run gets besides, to be short.
 SHORT = ("--llm-requests", "4", "--llm-input-tokens", "30,5", "--llm-output-tokens", "8,2", "--llm-ramp", "0.1s",
          "--only-summary")  # fmt: skip
+# The same for `llm-bench calibrate`, which would climb for minutes and is not judged here.
+SMALL_LADDER = ("--streams", "2", "--tokens", "4", "--error", "10s")
 # Content of files that a command names and that are the reader's own, by option.
 FILES = {
     "--llm-prompts": '{"prompt": "Name a river."}\n',
@@ -221,6 +223,9 @@ def _run(command: Command, site: Site) -> Outcome:
         return site.run([command.program, *inputs])
     if command.program == "llm-simulator":
         return site.run([*command.words, "--port", "0", "--max-seconds", "0.2"])
+    if "calibrate" in command.words:
+        site.environment["LOCUST_LLM_CALIBRATION"] = str(site.folder / "calibration.json")
+        return site.run([*command.words, *SMALL_LADDER])
     words = _shortened(command, site)
     if "--processes" in words:
         words += _ports()

@@ -37,11 +37,13 @@ MAY_IMPORT = {
     "option_rules": {"options"},
     "options": {"arrivals", "option_rules", "option_values", "prices", "prompts", "targets", "think_time"},
     "endpoint": {"secrets"},
+    "capacity": {"record"},
+    "calibration": {"capacity", "option_values", "quantile", "simulator"},
     "runtime": {"open_gate", "options", "plan", "prompts", "record", "targets", "transport"},
     "collect": {"plan", "quantile", "record", "secrets", "stage", "transport"},
     "load": {
-        "arrivals", "collect", "endpoint", "open_gate", "options", "plan", "prices", "prompts", "quantile", "record",
-        "runtime", "secrets", "stage", "targets", "transport",
+        "arrivals", "capacity", "collect", "endpoint", "open_gate", "options", "plan", "prices", "prompts", "quantile",
+        "record", "runtime", "secrets", "stage", "targets", "transport",
     },
     "users": {
         "endpoint", "extension", "prompts", "quantile", "record", "runtime", "seat", "secrets", "stage", "targets",
@@ -52,7 +54,7 @@ MAY_IMPORT = {
         "collect", "endpoint", "load", "options", "prompts", "record", "runtime", "secrets", "simulator", "stage",
         "web",
     },
-    "bench": {"extension"},
+    "bench": {"calibration", "extension"},
 }  # fmt: skip
 
 # Single arrows against the rule, and why.
@@ -86,6 +88,8 @@ FORBIDDEN = {
     "collect": {"locust", "pandas", "openai", "boto3"},
     "load": {"pandas", "openai", "boto3", "flask"},
     "web": {"locust", "pandas", "openai", "boto3"},
+    "capacity": {"locust", "gevent", "pandas"},
+    "calibration": {"locust", "gevent", "pandas"},
     "stage": {"locust", "pandas"},
     "option_values": {"locust", "gevent", "pandas"},
     "options": {"locust", "gevent", "pandas"},

@@ -15,8 +15,7 @@ from uuid import uuid4
 import gevent
 from gevent.event import Event
 
-from llm_users.collect.health import OK, complaint
-from llm_users.collect.stages import describe, load_of, progress, totals_from
+from llm_users.collect.stages import load_of, progress, totals_from
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.crew import Crew
@@ -362,9 +361,7 @@ class Coordinator:
         self._crew.recover()
         totals = [worker.totals for worker in self.roster if worker.totals is not None]
         record = self._last = writer.finish_stage(load_of(plan), totals)
-        logger.info("%s", describe(record))
-        if record.health != OK:
-            logger.warning("%s", complaint(record, len(self.roster)))
+        self._crew.tell_of(record)
         limit = self.options.stop_on_errors
         if limit is not None and record.requests_measured and record.requests_failed / record.requests_measured > limit:
             self._ending = "too many errors"

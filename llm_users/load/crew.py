@@ -12,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llm_users import capacity
+from llm_users.collect.health import OK, complaint
 from llm_users.collect.spool import clear_folder, mark_folder
+from llm_users.collect.stages import describe
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.levels import Level
@@ -20,6 +23,7 @@ from llm_users.load.quotas import share, split
 from llm_users.load.roster import Roster, Worker
 from llm_users.options import Options
 from llm_users.plan import StagePlan
+from llm_users.record import StageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class Crew:
         self.changes = 0
         """How often somebody came or went."""
         self._first_workers = len(clients)
+        self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
         self._folder = self._make_folder() if self.distributed else None
         self._run_message = {
             "run_id": writer.run_id,
@@ -174,6 +179,14 @@ class Crew:
         elif started < plan.requests and not given_up:
             missing = plan.requests - started
             self._writer.note(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started")
+
+    def tell_of(self, stage: StageRecord) -> None:
+        """A stage is over: how it went, and whether the client itself was the limit, or might have been."""
+        logger.info("%s", describe(stage))
+        if stage.health != OK:
+            logger.warning("%s", complaint(stage, len(self.roster)))
+        if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part], self._capacity):
+            self.say(text)
 
     def settle(self, refused: str | None) -> None:
         """The run is over and its rows are here: accounts, manifest; the spools, when they are not needed any more."""

@@ -169,12 +169,16 @@ def launch(
     return Simulator(spec, log=log, options=options, timeout_s=timeout_s)
 
 
-def _environment(spec: Spec) -> dict[str, str]:
-    environment = {**os.environ, SPEC_VARIABLE: str(spec)}
+def import_path() -> dict[str, str]:
+    """The variable with which another interpreter finds this package, whatever its folder is; {} when it is installed.
+
+    Installed, it is found anyway, and site-packages must not come before the standard library.
+    """
     root = Path(__file__).resolve().parents[2]
-    # From a checkout the package must be found whatever the current folder is; installed, it is found anyway, and
-    # site-packages must not come before the standard library.
-    if root.name not in ("site-packages", "dist-packages"):
-        paths = [str(root), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    return environment
+    if root.name in ("site-packages", "dist-packages"):
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}
+
+
+def _environment(spec: Spec) -> dict[str, str]:
+    return {**os.environ, **import_path(), SPEC_VARIABLE: str(spec)}

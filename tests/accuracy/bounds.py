@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-SIMULATOR, NATIVE = "simulator", "native"
+from llm_users.calibration.truth import SIMULATOR
+
+NATIVE = "native"
 
 CHAT, CONVERSE, INVOKE = "chat", "converse", "invoke"
 """What is asked: OpenAI's chat completions, ConverseStream, and Invoke with Anthropic's messages."""

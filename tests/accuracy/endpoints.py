@@ -1,7 +1,7 @@
-"""Servers whose timing is known: the project's simulator, and a native server given by path.
+"""A native server whose timing is known, given by path.
 
-Both keep a log of when each request was read and when its tokens left, in CLOCK_MONOTONIC nanoseconds, which every
-process of the machine shares. They know nothing of the client.
+Like the simulator it keeps a log of when each request was read and when its tokens left, in CLOCK_MONOTONIC
+nanoseconds. It knows nothing of the client.
 """
 
 from __future__ import annotations
@@ -13,94 +13,14 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bounds import NATIVE, SIMULATOR
+from bounds import NATIVE
 
-from llm_users.simulator.launch import launch
+from llm_users.calibration.truth import Endpoint, Sent, Timing, Truth
 
 _READY_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """What the server was told to do."""
-
-    ttft_s: float
-    gap_s: float
-    tokens: int
-
-    @property
-    def answer_s(self) -> float:
-        """From the request's arrival to its last token, on schedule."""
-        return self.ttft_s + (self.tokens - 1) * self.gap_s
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """When the server had read a request, and when its first and its last token left."""
-
-    received_ns: int
-    first_ns: int
-    last_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """The server's own record of a run: its send times by response id, and how late it was itself."""
-
-    sent: dict[str, Sent]
-    late_p99_s: float
-    cpu_per_token_s: float
-
-
-class Endpoint:
-    """A server that runs. Its ``truth`` is complete once it has been stopped."""
-
-    kind: str
-    url: str
-
-    def stop(self) -> None:
-        raise NotImplementedError
-
-    def truth(self) -> Truth:
-        raise NotImplementedError
-
-
-@contextlib.contextmanager
-def running(native: Path | None, timing: Timing, folder: Path) -> Iterator[Endpoint]:
-    """The native server when its binary is given, else the simulator. It ends with the block at the latest."""
-    endpoint = SimulatorEndpoint(timing, folder) if native is None else NativeEndpoint(native, timing, folder)
-    try:
-        yield endpoint
-    finally:
-        endpoint.stop()
-
-
-class SimulatorEndpoint(Endpoint):
-    kind = SIMULATOR
-
-    def __init__(self, timing: Timing, folder: Path) -> None:
-        self._log = folder / "simulator.jsonl"
-        spec = f"ttft={timing.ttft_s * 1e6:.0f}us,itl={timing.gap_s * 1e6:.0f}us,tokens={timing.tokens}"
-        self._simulator = launch(spec, log=self._log)
-        self.url = self._simulator.url
-
-    def stop(self) -> None:
-        self._simulator.stop()
-
-    def truth(self) -> Truth:
-        totals = self._simulator.stop()
-        entries = [json.loads(line) for line in self._log.read_text().splitlines()]
-        sent = {
-            entry["response_id"]: Sent(entry["received_ns"], entry["first_ns"], entry["last_ns"])
-            for entry in entries
-            if entry["first_ns"] is not None
-        }
-        return Truth(sent, totals["late_p99_us"] / 1e6, totals["cpu_us_per_token"] / 1e6)
 
 
 class NativeEndpoint(Endpoint):

@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bounds import OK_MEANS_BELOW_S, SATURATED_FROM_S, Bounds
-from load_run import Outcome, Plan
+from load_run import Plan
 
-SERVER_LATE_S = 0.005
-"""A server that was late itself (p99) measures itself, not the client."""
-
-BUSY_CORES = 0.2
-"""Others used more of the machine than this: two processes that need a core each no longer have one."""
+from llm_users.calibration.neighbours import BUSY_CORES
+from llm_users.calibration.outcome import Outcome
+from llm_users.calibration.truth import SERVER_LATE_S
 
 PASS, MISS, NO_BOUND = "pass", "MISS", "-"
 

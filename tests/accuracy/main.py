@@ -22,9 +22,13 @@ from types import FrameType
 import machine
 import markdown
 from bounds import CHAT, CONVERSE, INVOKE, MESSAGES, NATIVE, RESPONSES, SIMULATOR, bounds_of
-from endpoints import Timing, native_binary
+from endpoints import native_binary
 from judging import Line, spoilt
-from load_run import Outcome, Plan, RunError, measure
+from load_run import Plan, measure
+
+from llm_users.calibration.load import RunError
+from llm_users.calibration.outcome import Outcome
+from llm_users.calibration.truth import Timing
 
 _RAMP, _WAVE = "0.5s", "0"
 _TWO_PROCESSES = Plan(1000, 3000, _RAMP, Timing(0.2, 0.05, 64), processes=2)

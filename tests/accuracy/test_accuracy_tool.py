@@ -7,10 +7,12 @@ import dataclasses
 import markdown
 import pytest
 from bounds import BOUNDS, CONVERSE, INVOKE, SIMULATOR, bounds_of
-from endpoints import Timing
 from judging import Line
-from load_run import Outcome, Plan, measure
+from load_run import Plan, measure
 from main import main
+
+from llm_users.calibration.outcome import Outcome
+from llm_users.calibration.truth import Timing
 
 PLAN = Plan(streams=4, requests=12, ramp="0.5s", timing=Timing(ttft_s=0.2, gap_s=0.02, tokens=16))
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from llm_users.calibration.neighbours import BUSY_CORES, Neighbours
+from llm_users.calibration.truth import SERVER_LATE_S
 from llm_users.quantile import quantile
 from llm_users.simulator.launch import launch
 from tests.faults import table
@@ -24,8 +26,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "accuracy"))
 
 from bounds import BOUNDS, CHAT  # type: ignore[import-not-found]  # noqa: E402
-from judging import BUSY_CORES, SERVER_LATE_S  # type: ignore[import-not-found]  # noqa: E402
-from machine import Neighbours  # type: ignore[import-not-found]  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

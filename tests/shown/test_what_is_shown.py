@@ -97,8 +97,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, simulator: str, finished_
     blocks = [list(block) for _, block in itertools.groupby(RUN, key=lambda command: (command.page, command.block))]
     sites = [prepare(folder / str(number), finished_run, simulator) for number in range(len(blocks))]
     work = list(zip(blocks, sites, strict=True))
-    # Runs over several processes need the machine for themselves: a worker that is silent for 6 s is given up.
-    alone = [task for task in work if any({"--processes", "--master"} & set(command.words) for command in task[0])]
+    # Runs over several processes need the machine for themselves: a worker that is silent for 6 s is given up. So does
+    # a calibration, which comes to nothing when the client is saturated.
+    needy = {"--processes", "--master", "calibrate"}
+    alone = [task for task in work if any(needy & set(command.words) for command in task[0])]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         done = list(pool.map(lambda task: run_block(*task), [task for task in work if task not in alone]))
     done += [run_block(*task) for task in alone]

@@ -1,0 +1,119 @@
+"""A real headless Locust run of one stage, as a program of its own, and the rows that it left.
+
+Nothing of the caller's surroundings takes part: neither its options, variables and keys nor its configuration files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_users.calibration.truth import Timing
+from llm_users.capacity import PATH_VARIABLE
+from llm_users.simulator.launch import import_path
+
+_SPARE_S = 60.0
+
+_THEIRS = ("LOCUST_", "OPENAI_", "ANTHROPIC_", "AWS_")
+# Requests to Bedrock are signed, as they are in earnest.
+_NOBODYS = {
+    "AWS_ACCESS_KEY_ID": "simulator",
+    "AWS_SECRET_ACCESS_KEY": "simulator",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+class RunError(RuntimeError):
+    """The run itself failed, so there is nothing to judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is asked of the client: one stage of so many streams, each a request after the other."""
+
+    streams: int
+    requests: int
+    timing: Timing
+    locustfile: Path
+    ramp: str = "0.5s"
+    processes: int = 1
+    options: tuple[str, ...] = ()
+
+    @property
+    def longest_s(self) -> float:
+        """A run that takes longer than this hangs."""
+        return _SPARE_S + 3 * (2 + self.requests / self.streams) * self.timing.answer_s
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the run wrote: its requests and its only stage."""
+
+    requests: list[dict[str, str]]
+    stage: dict[str, str]
+
+
+def run_load(load: Load, url: str, folder: Path) -> Rows:
+    """Run the stage against ``url``, with its files in ``folder``."""
+    prefix = folder / "run"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_THEIRS)}
+    environment |= {**_NOBODYS, **import_path(), PATH_VARIABLE: str(folder / "none")}
+    # A session of its own: Ctrl-C is for us, and all of its processes end together.
+    with subprocess.Popen(  # noqa: S603
+        _command(load, url, prefix), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            _, said = process.communicate(timeout=load.longest_s)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            raise RunError(f"the load process did not end within {load.longest_s:.0f} s") from None
+        except BaseException:
+            _kill(process)
+            raise
+    # 1 is Locust's code for failed requests: their rows say more.
+    if process.returncode not in (0, 1):
+        raise RunError(f"the load process ended with exit code {process.returncode}:\n{said[-2000:]}")
+    stages = _read(prefix, "stages")
+    if not stages:
+        raise RunError(f"the load process finished no stage:\n{said[-2000:]}")
+    return Rows(_read(prefix, "requests"), stages[0])
+
+
+def _command(load: Load, url: str, prefix: Path) -> list[str]:
+    tokens = load.timing.tokens
+    command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
+    command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
+    command += ["--llm-sweep", str(load.streams), "--llm-requests", str(load.requests), "--llm-ramp", load.ramp]
+    command += ["--llm-warmup", "1", "--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
+    command += load.options
+    if load.processes > 1:
+        port = _free_port()
+        command += ["--processes", str(load.processes), "--master-bind-port", port, "--master-port", port]
+    return command
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _free_port() -> str:
+    """A port for master and workers to meet at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def _read(prefix: Path, what: str) -> list[dict[str, str]]:
+    with Path(f"{prefix}_llm_{what}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,89 @@
+"""The table of a calibration and its result in words, on 80 columns. Knows nothing of how a rung is run."""
+
+from __future__ import annotations
+
+import textwrap
+
+from llm_users.calibration.ladder import Climb, Rung
+from llm_users.capacity import Capacity, cores
+
+_WIDTH = 80
+_ROW = "{:>7}  {:>8}  {:>21}  {:>9}  {:<9}  {}"
+
+
+def header() -> str:
+    return _ROW.format("streams", "tokens/s", "TTFT error p50/p99 ms", "CPU share", "verdict", "judged")
+
+
+def line(rung: Rung) -> str:
+    """One rung."""
+    of = rung.outcome
+    if of is None:
+        return _ROW.format(rung.streams, *"----", rung.judged)
+    errors = f"{of.ttft_p50_s * 1e3:.2f} / {of.ttft_p99_s * 1e3:.2f}"
+    return _ROW.format(
+        rung.streams, f"{of.tokens_per_s:.0f}", errors, f"{of.cpu_share:.0%}", of.health, rung.judged
+    ).rstrip()
+
+
+def no_result(climb: Climb) -> str:
+    """Why nothing came of it."""
+    lowest = min(climb.rungs, key=lambda rung: rung.streams)
+    why = (
+        "the simulated endpoint was late itself"
+        if climb.at_least
+        else f"{lowest.streams} streams were too many ({', '.join(climb.rungs[-1].faults())})"
+    )
+    return _wrapped(f"No result: {why}. {_disturbed(climb)}Nothing is stored.")
+
+
+def result(climb: Climb, capacity: Capacity) -> str:
+    """What was found, why it ended, and how many processes more streams want."""
+    return "\n\n".join([_wrapped(f"{_found(capacity)} {_end(climb)} {_disturbed(climb)}"), _recommended(capacity)])
+
+
+def _found(capacity: Capacity) -> str:
+    several = capacity.processes > 1
+    who = f"{capacity.processes} load processes" if several else "One load process"
+    least = "at least " if capacity.at_least else ""
+    return (
+        f"{who} of this machine measure{'' if several else 's'} {least}{capacity.streams} streams, "
+        f"{capacity.tokens_per_s:.0f} tokens/s, with errors below {capacity.error_s * 1e3:g} ms "
+        f"(a token every {capacity.gap_s * 1e3:g} ms, {capacity.tokens} per answer)."
+    )
+
+
+def _end(climb: Climb) -> str:
+    rung = climb.stopped_by
+    if rung is None:
+        return "The ladder ended there; nothing failed."
+    if rung.outcome is not None and rung.server_was_late:
+        return (
+            f"At {rung.streams} the simulated endpoint was late itself ({rung.outcome.late_p99_s * 1e3:.0f} ms, p99), "
+            "so that rung is not judged: it shares the machine with the load process."
+        )
+    return f"{rung.streams} were too many: {', '.join(rung.faults())}."
+
+
+def _disturbed(climb: Climb) -> str:
+    if not climb.was_disturbed:
+        return ""
+    return (
+        f"Other programs used up to {climb.others_cores:.1f} cores meanwhile: on a quiet machine it may be more, "
+        "so repeat it then. "
+    )
+
+
+def _recommended(capacity: Capacity) -> str:
+    lines = ["Recommended:"]
+    for factor in (1, 2, 4):
+        streams = capacity.streams * factor
+        needed = capacity.processes_for(streams)
+        most = min(needed, max(cores(), capacity.processes))
+        rest = f", its cores; {needed} are needed, so other machines too" if most < needed else ""
+        lines.append(f"{streams:>7} streams  --processes {most}{rest}")
+    return "\n".join(lines)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), _WIDTH)
