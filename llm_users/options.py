@@ -17,6 +17,7 @@ from llm_users.option_values import (
     amount,
     arrivals,
     duration_s,
+    factor,
     header_from_environment,
     invoke_format,
     json_object,
@@ -29,6 +30,8 @@ from llm_users.option_values import (
     ratio,
     stage_to_judge,
     sweep,
+    trace_file,
+    trace_window,
     warmup,
     whole,
 )
@@ -50,7 +53,7 @@ __all__ = [
 APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
 TRANSPORTS = ("fast", "sdk")
 OVERFLOWS = ("wait", "drop")
-STAGING = ("llm_sweep", "llm_rate", "llm_find")
+STAGING = ("llm_sweep", "llm_rate", "llm_find", "llm_trace")
 """Options, as the web form calls them, that make a run one of stages."""
 DEFAULT_REQUESTS = 100
 
@@ -78,6 +81,10 @@ _OPTIONS = (
     _Option("--llm-rate", "Open loop: requests per second of each stage, for example 5,10,20", "LIST", check=rates),
     _Option("--llm-arrivals", "Law of the gaps between requests: constant, poisson or gamma:CV", "LAW", "poisson",
             arrivals),
+    _Option("--llm-trace", "Open loop: replay recorded traffic, a Mooncake-, BurstGPT- or Azure-shaped file", "FILE",
+            check=trace_file),
+    _Option("--llm-trace-speed", "Replay a trace so many times as fast", "FACTOR", "1", factor),
+    _Option("--llm-trace-window", "Part of a trace, in its own time: 0-600, 10m-20m", "FROM-TO", check=trace_window),
     _Option("--llm-max-in-flight", "Open loop: at most so many requests at a time, over all workers", "N",
             check=positive),
     _Option("--llm-overflow", "What becomes of a request above --llm-max-in-flight: it waits for its turn, and the "
@@ -184,6 +191,9 @@ class Options:
     sweep: tuple[int, ...] = ()
     rates: tuple[float, ...] = ()
     arrivals: ArrivalLaw = field(default_factory=ArrivalLaw)
+    trace: str | None = None
+    trace_speed: float = 1.0
+    trace_window: tuple[float, float] | None = None
     max_in_flight: int | None = None
     overflow: str = "wait"
     find: str | None = None
@@ -238,6 +248,7 @@ class Options:
                 values[option.dest] = _value(option, value)
             except ValueError as error:
                 raise OptionError(f"{option.flag}: {error}") from None
+        _check_trace(values)
         warmup_requests, warmup_s = values.get("llm_warmup", (1, 0.0))
         if "llm_lengths" in values:
             values["llm_input_tokens"], values["llm_output_tokens"] = values["llm_lengths"]
@@ -252,12 +263,12 @@ class Options:
             raise OptionError("--llm-prompt and --llm-prompts exclude each other; give one of them")
         if options.rates and options.sweep:
             raise OptionError("--llm-rate and --llm-sweep exclude each other: a stage has its rate or its users")
-        if options.rates and options.budget is not None and options.max_in_flight is None:
+        if options.open_loop and options.budget is not None and options.max_in_flight is None:
             raise OptionError(
                 "--llm-budget needs --llm-max-in-flight in an open loop: else nobody knows what is on its way"
             )
-        if options.max_in_flight is not None and not options.rates:
-            raise OptionError("--llm-max-in-flight is for an open loop; give its rate with --llm-rate")
+        if options.max_in_flight is not None and not options.open_loop:
+            raise OptionError("--llm-max-in-flight is for an open loop; give its rate with --llm-rate, or --llm-trace")
         if options.images is not None and options.api == "completions":
             raise OptionError("--llm-images: legacy completions take nothing but text; leave out --llm-api completions")
         if options.budget is not None and options.prices is None:
@@ -267,12 +278,12 @@ class Options:
     @property
     def open_loop(self) -> bool:
         """True when requests start on a schedule, whether or not answers have come."""
-        return bool(self.rates)
+        return bool(self.rates or self.trace)
 
     @property
     def staged(self) -> bool:
         """True when stages decide about users, and not Locust's own options."""
-        return bool(self.sweep or self.rates or self.find)
+        return bool(self.sweep or self.open_loop or self.find)
 
     @property
     def stage_requests(self) -> int | None:
@@ -288,6 +299,9 @@ _FIELDS = {
     "sweep": "llm_sweep",
     "rates": "llm_rate",
     "arrivals": "llm_arrivals",
+    "trace": "llm_trace",
+    "trace_speed": "llm_trace_speed",
+    "trace_window": "llm_trace_window",
     "max_in_flight": "llm_max_in_flight",
     "overflow": "llm_overflow",
     "find": "llm_find",
@@ -324,6 +338,37 @@ _FIELDS = {
     "prices": "llm_prices",
     "budget": "llm_budget",
 }
+
+
+_NOT_WITH_A_TRACE = {
+    "llm_rate": "a trace says when requests come",
+    "llm_sweep": "a trace says when requests come",
+    "llm_find": "a trace has one load; --llm-trace-speed makes it another",
+    "llm_stage_time": "a part of a trace is taken with --llm-trace-window, its first requests with --llm-requests",
+    "llm_prompt": "a trace says how long prompts are",
+    "llm_prompts": "a trace says how long prompts are",
+    "llm_lengths": "a trace says how long prompts and answers are",
+    "llm_prefix": "a trace says what its prompts share",
+}
+
+
+def _check_trace(values: dict[str, Any]) -> None:
+    """What a trace excludes, and no warm-up: it would take requests out of the trace."""
+    if "llm_trace" not in values:
+        if values["llm_trace_speed"] != 1 or "llm_trace_window" in values:
+            raise OptionError("--llm-trace-speed and --llm-trace-window are for a trace; give one with --llm-trace")
+        return
+    for dest, why in _NOT_WITH_A_TRACE.items():
+        if dest in values:
+            flag = "--" + dest.replace("_", "-")
+            raise OptionError(f"--llm-trace and {flag} exclude each other: {why}")
+    # One request is the default, which cannot be told from one that was given.
+    if values.pop("llm_warmup", None) not in (None, (0, 0.0), (1, 0.0)):
+        raise OptionError(
+            "--llm-trace and --llm-warmup exclude each other: warm-up requests would be missing in the trace. Begin it "
+            "earlier with --llm-trace-window, or warm the server up before"
+        )
+    values["llm_warmup"] = (0, 0.0)
 
 
 def _value(option: _Option, value: Any) -> Any:

@@ -52,6 +52,7 @@ SHORT = ("--llm-requests", "4", "--llm-input-tokens", "30,5", "--llm-output-toke
 # Content of files that a command names and that are the reader's own, by option.
 FILES = {
     "--llm-prompts": '{"prompt": "Name a river."}\n',
+    "--llm-trace": '{"timestamp": 0, "input_length": 600, "output_length": 4, "hash_ids": [1, 2]}\n',
     "--llm-prices": '{"models": {"claude-3-haiku": {"input": 0.25, "output": 1.25}}}',
 }
 BEDROCK = "locustfiles/bedrock.py"

@@ -251,8 +251,8 @@ def _checked(row: _Row, where: str, number: int) -> _Row:
     if 0 <= row[0] <= _LATEST_S and 0 <= row[1] <= _MOST_TOKENS and 0 <= row[2] <= _MOST_TOKENS:
         return row
     raise PromptError(
-        f"{where}, line {number}: time {row[0]:g} s, input {row[1]} tokens, output {row[2]} tokens cannot be. Times are "
-        f"from 0 on (of a clock: since 1970), lengths from 0 to {_MOST_TOKENS}; correct the row, or leave it out"
+        f"{where}, line {number}: time {row[0]:g} s, input {row[1]} tokens, output {row[2]} tokens cannot be. Times "
+        f"are from 0 on (of a clock: since 1970), lengths from 0 to {_MOST_TOKENS}; correct the row, or leave it out"
     )
 
 

@@ -26,13 +26,14 @@ from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load import messages
 from llm_users.load.checked import Gatekeeper
 from llm_users.load.coordinator import Coordinator
+from llm_users.load.levels import Levels, listed_levels
 from llm_users.load.shape import SweepShape
 from llm_users.options import OptionError, Options
-from llm_users.prompts import load_tokenizer
 from llm_users.record import RequestRecord
 from llm_users.secrets import redact
 from llm_users.wiring import run_report
 from llm_users.wiring.crowd import Crowd
+from llm_users.wiring.named_inputs import Replay, check_objectives, tokenizer_identity
 from llm_users.wiring.process_role import listener
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,11 @@ class CoordinatorRole:
         self._reported = False
         self._gate_text = ""
         self._simulator: Any = None
+        self._replay = Replay()
         parsed = environment.parsed_options
         self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
         try:
-            options = _checked(Options.parse(parsed))
-            self._check_users(options)
+            options = self._checked(parsed)
             self._start_simulator(options)
             self._check_host()
         except (OptionError, OSError) as error:
@@ -67,6 +68,7 @@ class CoordinatorRole:
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
         coordinator.stop_run = self._stop_run
+        coordinator.make_levels = self._levels
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
         handlers: dict[str, Callable[[Any], None]] = {
             messages.READY: coordinator.on_ready,
@@ -108,8 +110,7 @@ class CoordinatorRole:
         """A run starts, unless its options cannot be."""
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         try:
-            options = _checked(Options.parse(parsed))
-            self._check_users(options)
+            options = self._checked(parsed)
         except OptionError as error:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
@@ -254,13 +255,24 @@ class CoordinatorRole:
         self._set_host(self._simulator.url)
         logger.info("simulated endpoint at %s", self._simulator.url)
 
+    def _checked(self, parsed: Any) -> Options:
+        """The options, once it is known that a run can be made with them. Raises ``OptionError``."""
+        options = Options.parse(parsed)
+        check_objectives(options)
+        self._check_users(options)
+        self._replay.read(options)
+        return options
+
+    def _levels(self, options: Options) -> Levels:
+        return listed_levels(options, self._replay.level)
+
     def _check_users(self, options: Options) -> None:
         """An open loop needs users that can be told when to ask."""
         others = [c.__name__ for c in self.environment.user_classes if not hasattr(c, "prepare_process")]
         if options.open_loop and others:
             raise OptionError(
-                f"an open loop (--llm-rate) is for LLM users only, and {', '.join(sorted(others))} is none; name the "
-                "classes that shall run after Locust's options, or leave that one out"
+                f"an open loop (--llm-rate, --llm-trace) is for LLM users only, and {', '.join(sorted(others))} is "
+                "none; name the classes that shall run after Locust's options, or leave that one out"
             )
 
     def _check_host(self) -> None:
@@ -346,7 +358,8 @@ class CoordinatorRole:
             "metadata": options.metadata,
             "simulator": self._simulator is not None,
             "clock": "CLOCK_MONOTONIC; arrivals by SO_TIMESTAMPNS where the kernel stamps them",
-            "tokenizer": _tokenizer_identity(options),
+            "tokenizer": tokenizer_identity(options),
+            "trace": self._replay.about,
         }
         if self.coordinator.writer is not None:
             self.coordinator.writer.close()
@@ -368,23 +381,3 @@ class CoordinatorRole:
             self.runner.quit()
         else:
             self.runner.stop()
-
-
-def _checked(options: Options) -> Options:
-    """The options, once their objectives are known to be some."""
-    if options.slo is not None:
-        import reports
-
-        try:
-            reports.parse_objectives(options.slo)
-        except reports.InputError as error:
-            raise OptionError(f"--llm-slo: {error}") from None
-    return options
-
-
-def _tokenizer_identity(options: Options) -> dict[str, str]:
-    try:
-        tokenizer = load_tokenizer(options.tokenizer)
-    except ValueError as error:
-        return {"name": options.tokenizer or "default", "error": str(error)}
-    return {"name": tokenizer.name, "digest": tokenizer.digest}

@@ -1,0 +1,64 @@
+"""What a run's options name and somebody has to look into before it begins: objectives, a trace, the tokenizer.
+
+For the coordinator. Knows nothing of how a run goes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+
+import gevent
+
+from llm_users.load.levels import Level, trace_level
+from llm_users.options import OptionError, Options
+from llm_users.prompts import load_tokenizer, read_trace
+
+logger = logging.getLogger(__name__)
+
+
+class Replay:
+    """The trace of a run, if it has one: what it is, and the stage that replays it. Its entries are not kept."""
+
+    def __init__(self) -> None:
+        self.level: Level | None = None
+        self.about: str | None = None
+        self._known: object = None
+
+    def read(self, options: Options) -> None:
+        """Read it in a thread, unless that was done with the same options. Raises ``OptionError``."""
+        if options.trace is None:
+            self.level = self.about = self._known = None
+            return
+        try:
+            found = os.stat(os.path.expanduser(options.trace))  # noqa: PTH111, PTH116 - Path's raise for odd names
+            wanted = (options.trace, options.trace_speed, options.trace_window, options.requests, found.st_mtime_ns)
+            if wanted == self._known:
+                return
+            read = partial(read_trace, options.trace, speed=options.trace_speed, window=options.trace_window)
+            trace = gevent.get_hub().threadpool.apply(read)
+        except (OSError, ValueError) as error:
+            raise OptionError(f"--llm-trace: {error}") from None
+        self._known, self.level, self.about = wanted, trace_level(options, trace), trace.describe()
+        logger.info("%s", self.about)
+
+
+def check_objectives(options: Options) -> None:
+    """Raises ``OptionError`` for objectives that are none."""
+    if options.slo is not None:
+        import reports
+
+        try:
+            reports.parse_objectives(options.slo)
+        except reports.InputError as error:
+            raise OptionError(f"--llm-slo: {error}") from None
+
+
+def tokenizer_identity(options: Options) -> dict[str, str]:
+    """The tokenizer's name and digest, for the manifest."""
+    try:
+        tokenizer = load_tokenizer(options.tokenizer)
+    except ValueError as error:
+        return {"name": options.tokenizer or "default", "error": str(error)}
+    return {"name": tokenizer.name, "digest": tokenizer.digest}
