@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from llm_users.option_values import OptionError
 
 if TYPE_CHECKING:
     from llm_users.options import Options
@@ -25,7 +27,7 @@ def rules(o: Options) -> Iterator[tuple[bool, str]]:
     )
     yield (
         o.max_in_flight is not None and not o.open_loop,
-        "--llm-max-in-flight is for an open loop; give its rate with --llm-rate",
+        "--llm-max-in-flight is for an open loop; give its rate with --llm-rate, or --llm-trace",
     )
     yield (
         bool(o.targets) and o.model is not None,
@@ -44,3 +46,34 @@ def rules(o: Options) -> Iterator[tuple[bool, str]]:
         o.budget is not None and o.prices is None,
         "--llm-budget needs to know prices: give them with --llm-prices FILE",
     )
+
+
+_NOT_WITH_A_TRACE = {
+    "llm_rate": "a trace says when requests come",
+    "llm_sweep": "a trace says when requests come",
+    "llm_find": "a trace has one load; --llm-trace-speed makes it another",
+    "llm_stage_time": "a part of a trace is taken with --llm-trace-window, its first requests with --llm-requests",
+    "llm_prompt": "a trace says how long prompts are",
+    "llm_prompts": "a trace says how long prompts are",
+    "llm_lengths": "a trace says how long prompts and answers are",
+    "llm_prefix": "a trace says what its prompts share",
+}
+
+
+def check_trace(values: dict[str, Any]) -> None:
+    """What a trace excludes, and no warm-up: it would take requests out of the trace."""
+    if "llm_trace" not in values:
+        if values["llm_trace_speed"] != 1 or "llm_trace_window" in values:
+            raise OptionError("--llm-trace-speed and --llm-trace-window are for a trace; give one with --llm-trace")
+        return
+    for dest, why in _NOT_WITH_A_TRACE.items():
+        if dest in values:
+            flag = "--" + dest.replace("_", "-")
+            raise OptionError(f"--llm-trace and {flag} exclude each other: {why}")
+    # One request is the default, which cannot be told from one that was given.
+    if values.pop("llm_warmup", None) not in (None, (0, 0.0), (1, 0.0)):
+        raise OptionError(
+            "--llm-trace and --llm-warmup exclude each other: warm-up requests would be missing in the trace. Begin it "
+            "earlier with --llm-trace-window, or warm the server up before"
+        )
+    values["llm_warmup"] = (0, 0.0)

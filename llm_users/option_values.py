@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_users.arrivals import ArrivalLaw
 from llm_users.prices import PriceError, Prices
-from llm_users.prompts import HUB, LengthLaw, parse_hub_name, split_name
+from llm_users.prompts import HUB, LengthLaw, parse_hub_name, parse_window, split_name
 from llm_users.targets import Target, TargetError, parse_targets
 from llm_users.think_time import ThinkTime
 
@@ -68,6 +68,31 @@ def arrivals(text: str) -> ArrivalLaw:
         return ArrivalLaw.parse(text)
     except ValueError as error:
         raise OptionError(str(error)) from None
+
+
+def trace_file(text: str) -> str:
+    """A recorded trace: a file that can be read, as it was written."""
+    existing_file(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for a home that does not exist
+    return text
+
+
+def trace_window(text: str) -> tuple[float, float]:
+    """A part of a trace, in seconds of its own time."""
+    try:
+        return parse_window(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def factor(text: str) -> float:
+    """How many times as fast."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1e-6 <= value <= 1e6:
+        raise OptionError(f"{text[:40]!r} is no factor; write for example 2 for twice as fast, 0.5 for half")
+    return value
 
 
 def positive(text: str) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.arrivals import ArrivalLaw
-from llm_users.option_rules import rules
+from llm_users.option_rules import check_trace, rules
 from llm_users.option_values import (
     OptionError,
     amount,
@@ -21,6 +21,7 @@ from llm_users.option_values import (
     cancel,
     duration_s,
     existing_file,
+    factor,
     header_from_environment,
     invoke_format,
     json_object,
@@ -35,6 +36,8 @@ from llm_users.option_values import (
     sweep,
     targets,
     think_time,
+    trace_file,
+    trace_window,
     turns_law,
     warmup,
     whole,
@@ -59,7 +62,7 @@ __all__ = [
 APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
 TRANSPORTS = ("fast", "sdk")
 OVERFLOWS = ("wait", "drop")
-STAGING = ("llm_sweep", "llm_rate", "llm_find")
+STAGING = ("llm_sweep", "llm_rate", "llm_find", "llm_trace")
 """Options, as the web form calls them, that make a run one of stages."""
 DEFAULT_REQUESTS = 100
 FIND_MOST_USERS = 1024
@@ -89,6 +92,10 @@ _OPTIONS = (
     _Option("--llm-rate", "Open loop: requests per second of each stage, for example 5,10,20", "LIST", check=rates),
     _Option("--llm-arrivals", "Law of the gaps between requests: constant, poisson or gamma:CV", "LAW", "poisson",
             arrivals),
+    _Option("--llm-trace", "Open loop: replay recorded traffic, a Mooncake-, BurstGPT- or Azure-shaped file", "FILE",
+            check=trace_file),
+    _Option("--llm-trace-speed", "Replay a trace so many times as fast", "FACTOR", "1", factor),
+    _Option("--llm-trace-window", "Part of a trace, in its own time: 0-600, 10m-20m", "FROM-TO", check=trace_window),
     _Option("--llm-max-in-flight", "Open loop: at most so many requests at a time, over all workers", "N",
             check=positive),
     _Option("--llm-overflow", "What becomes of a request above --llm-max-in-flight: it waits for its turn, and the "
@@ -205,6 +212,9 @@ class Options:
     sweep: tuple[int, ...] = ()
     rates: tuple[float, ...] = ()
     arrivals: ArrivalLaw = field(default_factory=ArrivalLaw)
+    trace: str | None = None
+    trace_speed: float = 1.0
+    trace_window: tuple[float, float] | None = None
     max_in_flight: int | None = None
     overflow: str = "wait"
     find: str | None = None
@@ -265,6 +275,7 @@ class Options:
                 values[option.dest] = _value(option, value)
             except ValueError as error:
                 raise OptionError(f"{option.flag}: {error}") from None
+        check_trace(values)
         warmup_requests, warmup_s = values.get("llm_warmup", (1, 0.0))
         if "llm_lengths" in values:
             values["llm_input_tokens"], values["llm_output_tokens"] = values["llm_lengths"]
@@ -283,12 +294,12 @@ class Options:
     @property
     def open_loop(self) -> bool:
         """True when requests start on a schedule, whether or not answers have come."""
-        return bool(self.rates)
+        return bool(self.rates or self.trace)
 
     @property
     def staged(self) -> bool:
         """True when stages decide about users, and not Locust's own options."""
-        return bool(self.sweep or self.rates or self.find)
+        return bool(self.sweep or self.open_loop or self.find)
 
     @property
     def stages(self) -> int:
@@ -315,6 +326,9 @@ _FIELDS = {
     "sweep": "llm_sweep",
     "rates": "llm_rate",
     "arrivals": "llm_arrivals",
+    "trace": "llm_trace",
+    "trace_speed": "llm_trace_speed",
+    "trace_window": "llm_trace_window",
     "max_in_flight": "llm_max_in_flight",
     "overflow": "llm_overflow",
     "find": "llm_find",

@@ -63,6 +63,8 @@ class Runtime:
     """Wakes requests of an open loop when they are due."""
     arrivals: Callable[[StagePlan], Iterable[float]] = lambda _plan: ()
     """This process's arrivals in a stage of an open loop, in seconds from the stage's origin."""
+    prompt_per_arrival: bool = False
+    """True where each arrival has its own prompt, whoever sends it and whether or not it is sent (a trace)."""
     open_loop: Any = None
     """The ``users.open_loop.OpenLoop`` of the process, once there is one."""
     first_prompt: int = 0

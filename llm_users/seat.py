@@ -5,6 +5,8 @@ Plain data; the rules are the gate's (``stage``).
 
 from __future__ import annotations
 
+from typing import Any
+
 from gevent.event import Event
 
 from llm_users.plan import StagePlan
@@ -13,7 +15,7 @@ from llm_users.plan import StagePlan
 class Ticket:
     """Permission to start one request. Handed out by ``StageGate.enter`` and given back to ``StageGate.leave``."""
 
-    __slots__ = ("begun", "held_ns", "intended_ns", "measured", "phase", "plan", "sequence")
+    __slots__ = ("begun", "held_ns", "intended_ns", "measured", "phase", "plan", "prompt", "sequence")
 
     def __init__(self, plan: StagePlan, phase: str, intended_ns: int, sequence: int, *, measured: bool) -> None:
         self.plan = plan
@@ -22,17 +24,24 @@ class Ticket:
         self.intended_ns = intended_ns
         self.held_ns = 0  # of the wait since then, that for a place among the requests in flight
         self.sequence = sequence
+        self.prompt: Any = None  # the arrival's own, where it has one
         self.begun = False  # it counts among the requests in flight
 
 
 class UserSeat:
     """What the gate remembers of one user."""
 
-    __slots__ = ("backoff_s", "due_ns", "released", "stage", "warmups_left")
+    __slots__ = ("backoff_s", "due_ns", "prompt", "released", "stage", "warmups_left")
 
     def __init__(self) -> None:
         self.stage = -1
         self.warmups_left = 0
         self.due_ns = 0  # when its next request is meant to start; 0: as soon as it comes
         self.backoff_s = 0.0
+        self.prompt: Any = None  # of its present ticket
         self.released = Event()
+
+    def take_prompt(self) -> Any:
+        """The present ticket's own prompt, once; None where it has none."""
+        prompt, self.prompt = self.prompt, None
+        return prompt

@@ -57,6 +57,7 @@ SMALL_LADDER = ("--streams", "2", "--tokens", "4", "--error", "10s")
 FILES = {
     "--llm-prompts": '{"prompt": "Name a river."}\n',
     "--llm-conversations": '{"turns": ["Name a river.", "How long is it?"]}\n',
+    "--llm-trace": '{"timestamp": 0, "input_length": 600, "output_length": 4, "hash_ids": [1, 2]}\n',
     "--llm-prices": '{"models": {"claude-3-haiku": {"input": 0.25, "output": 1.25}}}',
 }
 BEDROCK = "locustfiles/bedrock.py"

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "think_time": set(),
     "targets": set(),
     "option_values": {"arrivals", "prices", "prompts", "targets", "think_time"},
-    "option_rules": {"options"},
+    "option_rules": {"option_values", "options"},
     "options": {"arrivals", "option_rules", "option_values", "prices", "prompts", "targets", "think_time"},
     "endpoint": {"secrets"},
     "capacity": {"record"},

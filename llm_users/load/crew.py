@@ -19,7 +19,7 @@ from llm_users.collect.stages import describe
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.levels import Level
-from llm_users.load.quotas import share, split
+from llm_users.load.quotas import share, split, turns
 from llm_users.load.roster import Roster, Worker
 from llm_users.options import Options
 from llm_users.plan import StagePlan
@@ -107,7 +107,7 @@ class Crew:
             warmup_requests=options.warmup_requests,
             warmup_s=options.warmup_s,
             measure_s=options.stage_s,
-            requests=options.requests if free else options.stage_requests,
+            requests=options.requests if free else level.requests or options.stage_requests,
             free=free,
             rate_per_s=level.rate_per_s,
             max_in_flight=options.max_in_flight,
@@ -133,7 +133,10 @@ class Crew:
     def let_go(self, plan: StagePlan) -> None:
         """The users stand at the gates: let them start, each worker its share."""
         going = [worker for worker in self.roster.present if worker.waiting is not None]
-        quotas = split(plan.requests, {worker.rank: worker.waiting or 0 for worker in going})
+        if plan.rate_per_s is not None:
+            quotas = turns(plan.requests, [worker.rank for worker in going])
+        else:
+            quotas = split(plan.requests, {worker.rank: worker.waiting or 0 for worker in going})
         origin = time.time() + _ORIGIN_AHEAD_S if plan.rate_per_s is not None else None
         for worker in going:
             worker.part, worker.users, worker.quota = True, worker.waiting or 0, quotas[worker.rank]

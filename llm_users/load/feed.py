@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 MOST_AHEAD = 5000
 """Prompts held at most (about 15 MB of long ones); a longer stage builds the rest while it runs."""
 
+MOST_TOKENS_AHEAD = 750 * MOST_AHEAD
+"""Tokens in prompts that are held, where they are known beforehand."""
+
 _BATCH = 16
 _LOW = 64
 
@@ -65,8 +68,11 @@ class PromptFeed(Generic[EntryT]):
 
     def next(self) -> EntryT:
         """The next prompt."""
-        if not self._ready:
-            self._build(1)
+        while not self._ready:
+            if self._refilling is None:
+                self._build(1)
+            else:  # what it builds comes first
+                self._refilling.join()
         prompt = self._ready.popleft()
         if len(self._ready) < _LOW // 2 and self._wanted > len(self._ready) and self._refilling is None:
             self._refilling = gevent.spawn(self._refill)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llm_users.options import Options
+from llm_users.prompts import Trace
 from llm_users.record import RequestRecord, StageRecord
 
 
@@ -18,6 +19,8 @@ class Level:
 
     users: int = 0
     rate_per_s: float | None = None
+    requests: int | None = None
+    """Measured requests where the stage itself says how many, and not the options."""
 
     def most(self, options: Options) -> int:
         """Requests in flight at most; 0 where nothing limits them."""
@@ -59,8 +62,17 @@ class FixedLevels:
         return None
 
 
-def listed_levels(options: Options) -> Levels:
-    """The stages that the options list: rates, else concurrencies; none when Locust's own users are the load."""
+def trace_level(options: Options, trace: Trace) -> Level:
+    """The stage that replays a trace, or the first requests of it."""
+    count = len(trace.entries)
+    return Level(rate_per_s=trace.rate_per_s, requests=min(count, options.requests or count))
+
+
+def listed_levels(options: Options, replay: Level | None = None) -> Levels:
+    """The stages that the options list: that of a trace, rates, else concurrencies; none when Locust's own users are
+    the load."""
+    if replay is not None:
+        return FixedLevels((replay,))
     if options.rates:
         return FixedLevels(tuple(Level(rate_per_s=rate) for rate in options.rates))
     return FixedLevels(tuple(Level(users) for users in options.sweep))

@@ -23,13 +23,13 @@ from llm_users.arrivals import arrival_times_s, part_of
 from llm_users.collect.lag import LagProbe
 from llm_users.collect.live import LiveBeat
 from llm_users.load import messages
-from llm_users.load.feed import PromptFeed
+from llm_users.load.feed import MOST_AHEAD, MOST_TOKENS_AHEAD, PromptFeed
 from llm_users.load.pulse import Pulse
 from llm_users.load.talks import Talks
 from llm_users.open_gate import OpenGate
 from llm_users.options import Options
 from llm_users.plan import StagePlan, StageTotals
-from llm_users.prompts import Prompt, load_tokenizer, make_source
+from llm_users.prompts import Prompt, Trace, load_tokenizer, make_source, read_trace
 from llm_users.record import RequestRecord
 from llm_users.targets import TargetWheel
 from llm_users.transport.alarm import Alarm
@@ -73,6 +73,7 @@ class LoadProcess:
         self._runtime: runtime.Runtime | None = None
         self._feed: PromptFeed[Prompt] | None = None
         self._talks: Talks | None = None
+        self._most_ahead = MOST_AHEAD
         self._built_stage = -1
         self._reporting = False
         self._telling: gevent.Greenlet[..., None] | None = None
@@ -185,6 +186,11 @@ class LoadProcess:
             proxies=Proxies.from_environment(loopback=options.proxy_loopback),
         )
         tokenizer = gevent.get_hub().threadpool.apply(load_tokenizer, (options.tokenizer,))
+        trace = None
+        if options.trace is not None:
+            read = partial(read_trace, options.trace, speed=options.trace_speed, window=options.trace_window)
+            trace = gevent.get_hub().threadpool.apply(read)
+        self._most_ahead = MOST_AHEAD if trace is None else int(MOST_TOKENS_AHEAD / trace.mean_input_tokens) + 1
         source = gevent.get_hub().threadpool.apply(
             partial(
                 make_source,
@@ -194,6 +200,7 @@ class LoadProcess:
                 seed=options.seed,
                 text=options.prompt,
                 file=options.prompts,
+                trace=trace,
                 in_order=options.prompts_order == "file",
                 prefixes=options.prefix,
                 cache_bust=self._run["run_id"] if options.cache_bust else None,
@@ -231,10 +238,11 @@ class LoadProcess:
             on_record=self._keep,
             note=self._note,
             model=options.targets[0].model if options.targets else options.model,
-            run_s=_run_s(options, self._environment.parsed_options),
+            run_s=_run_s(options, self._environment.parsed_options, trace),
             watch=self._beat,
             alarm=Alarm() if options.open_loop else None,
-            arrivals=partial(_arrivals, options),
+            arrivals=partial(_arrivals, options, trace),
+            prompt_per_arrival=trace is not None,
             first_prompt=first,
             prompt_step=step,
             targets=TargetWheel(options.targets, worker) if options.targets else None,
@@ -271,7 +279,8 @@ class LoadProcess:
         assert feed is not None
         if plan.rate_per_s is not None:
             arrivals = plan.requests or plan.rate_per_s * (plan.warmup_s + (plan.measure_s or 0.0))
-            count, counted = math.ceil(arrivals / plan.workers) + plan.warmup_requests, False
+            count = min(math.ceil(arrivals / plan.workers) + plan.warmup_requests, self._most_ahead)
+            counted = False
         elif plan.free or plan.requests is None:
             count, counted = 2 * math.ceil(plan.concurrency / plan.workers), False
         else:
@@ -339,17 +348,21 @@ def _moment_ns(wall_s: float | None) -> int:
     return time.monotonic_ns() + int(ahead_s * 1e9) if 0 < ahead_s < _LATEST_S else 0
 
 
-def _arrivals(options: Options, plan: StagePlan) -> Iterable[float]:
-    """This process's part of the stage's arrivals."""
+def _arrivals(options: Options, trace: Trace | None, plan: StagePlan) -> Iterable[float]:
+    """This process's part of the stage's arrivals: of a trace, those whose prompts its feed has."""
     assert plan.rate_per_s is not None
+    if trace is not None:
+        entries = trace.entries[: plan.requests]
+        return (entries[place].at_s for place in range(plan.place, len(entries), plan.workers))
     times_s = arrival_times_s(options.arrivals, plan.rate_per_s, f"{options.seed}:{plan.stage}:arrivals")
     return part_of(times_s, plan.place, plan.workers)
 
 
-def _run_s(options: Options, parsed: Any) -> float | None:
+def _run_s(options: Options, parsed: Any, trace: Trace | None) -> float | None:
     """How long the run will take, as far as options say it."""
     stages_s = options.stage_s * options.stages if options.stage_s is not None else None
-    times_s = [float(given) for given in (stages_s, getattr(parsed, "run_time", None)) if given]
+    replay_s = trace.duration_s if trace is not None else None
+    times_s = [float(given) for given in (stages_s, replay_s, getattr(parsed, "run_time", None)) if given]
     return min(times_s, default=None)
 
 

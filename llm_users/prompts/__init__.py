@@ -28,6 +28,8 @@ from llm_users.prompts.prompt import Prompt, PromptError, PromptSource
 from llm_users.prompts.sonnets import SonnetSource, sonnet_texts
 from llm_users.prompts.source import GivenSource, data_set_notes
 from llm_users.prompts.tokenizer import Tokenizer, load_tokenizer
+from llm_users.prompts.trace import Trace, TraceEntry, parse_window, read_trace
+from llm_users.prompts.trace_source import TraceSource
 
 __all__ = [
     "HUB",
@@ -40,6 +42,8 @@ __all__ = [
     "PromptError",
     "PromptSource",
     "Tokenizer",
+    "Trace",
+    "TraceEntry",
     "count_messages",
     "is_text_only",
     "load_tokenizer",
@@ -47,6 +51,8 @@ __all__ = [
     "make_source",
     "parse_hub_name",
     "parse_mix",
+    "parse_window",
+    "read_trace",
     "split_name",
 ]
 
@@ -59,20 +65,22 @@ def make_source(
     seed: int,
     text: str | None = None,
     file: str | PathLike[str] | None = None,
+    trace: Trace | None = None,
     in_order: bool = False,
     prefixes: Prefixes | None = None,
     cache_bust: str | None = None,
     pictures: Pictures | None = None,
 ) -> PromptSource:
-    """The fixed ``text``, the prompts of ``file``, or else the sonnets task in lengths of ``input_law``.
+    """The fixed ``text``, the prompts of ``file``, the entries of ``trace``, or else the sonnets task in lengths of
+    ``input_law``.
 
     The output cap is drawn from ``output_law`` (None: no cap) unless an entry of ``file`` has its own. Without a
     tokenizer the tokens of a text or file stay unknown; the sonnets need one. ``file`` is what ``read_items`` takes,
     asked in a seeded order unless ``in_order``. With ``cache_bust``, the run's name, all prompts begin differently.
     Reads files and may use the network: not for an event loop. Raises ``PromptError``.
     """
-    if text is not None and file is not None:
-        raise PromptError("both a fixed prompt and a prompts file are given; leave one out")
+    if sum(each is not None for each in (text, file, trace)) > 1:
+        raise PromptError("of a fixed prompt, a prompts file and a trace, more than one is given; leave the others out")
     made = _Made(tokenizer, input_law, output_law, seed, prefixes, cache_bust)
     if text is not None:
         source: PromptSource = made.fixed(text)
@@ -80,6 +88,8 @@ def make_source(
         source = made.data_set(fspath(file), in_order)
     elif tokenizer is None:
         raise PromptError("prompts of a given length need a tokenizer; give one, or a fixed prompt or prompts file")
+    elif trace is not None:
+        source = made.replay(trace)
     else:
         source = made.sonnets
     return source if pictures is None else PicturedSource(source, pictures, seed)
@@ -140,6 +150,12 @@ class _Made:
         if self._salt is None and any(item.input_tokens is None for item in data.items):
             source.different = len(data.items)
         return source
+
+    def replay(self, trace: Trace) -> PromptSource:
+        assert self._tokenizer is not None
+        if self.openings.tokens:
+            raise PromptError("a trace says what its prompts share; leave out other shared prefixes")
+        return TraceSource(self._tokenizer, self._texts, trace, self._seed, self.openings)
 
     @cached_property
     def sonnets(self) -> SonnetSource:

@@ -121,7 +121,7 @@ class LLMUser(User):
 
     def make_prompt(self) -> Prompt:
         """What a call without a prompt asks: the next one of the run's source. Override it to make your own."""
-        return self.runtime.next_prompt()
+        return self._seat.take_prompt() or self.runtime.next_prompt()
 
     def check_answer(self, prompt: Prompt, answer: Answer) -> AnswerCheck | None:  # noqa: ARG002 - for subclasses
         """Whether a successful answer is right; None: not checked. Called before the row leaves, which then says so."""
@@ -192,6 +192,7 @@ class LLMUser(User):
         self._state = LOCUST_STATE_WAITING
         ticket = self._take_turn() if self._is_open_loop else self.runtime.gate.enter(self._seat)
         self._state = LOCUST_STATE_RUNNING if outer is None else outer
+        self._seat.prompt = ticket.prompt
         return ticket
 
     @property
@@ -215,6 +216,8 @@ class LLMUser(User):
         runtime, record = self.runtime, RequestRecord()
         self._identify(record, ticket)
         record.model = type(self).model or runtime.model or ""
+        if ticket.prompt is not None:
+            record.prompt_index, record.requested_output_tokens = ticket.prompt.index, ticket.prompt.max_tokens
         record.name = self.request_name or record.model or record.name
         record.error_code, record.error_message = code, message
         record.started_at = time.time() + (ticket.intended_ns - time.monotonic_ns()) / _NS

@@ -119,6 +119,8 @@ class OpenLoop:
             ticket = gate.arrive(self._seat, each_ns)
             if ticket is None:
                 return
+            if self._runtime.prompt_per_arrival:
+                ticket.prompt = self._runtime.next_prompt()
             self._admit(ticket)
         gate.end_measure()  # a trace has an end
 

@@ -35,6 +35,7 @@ from llm_users.wiring import run_report
 from llm_users.wiring.crowd import Crowd
 from llm_users.wiring.limit_search import LimitSearch
 from llm_users.wiring.process_role import listener
+from llm_users.wiring.replay import Replay
 from llm_users.wiring.run_options import checked, tokenizer_identity
 
 logger = logging.getLogger(__name__)
@@ -57,10 +58,12 @@ class CoordinatorRole:
         self._gate_text = self._found_text = ""
         self._search: LimitSearch | None = None
         self._simulator: Any = None
+        self._replay = Replay()
         parsed = environment.parsed_options
         self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
         try:
             options = checked(Options.parse(parsed), environment.user_classes)
+            self._replay.read(options)
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
         except (OptionError, OSError) as error:
@@ -112,6 +115,7 @@ class CoordinatorRole:
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         try:
             options = checked(Options.parse(parsed), self.environment.user_classes)
+            self._replay.read(options)
         except OptionError as error:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
@@ -257,7 +261,7 @@ class CoordinatorRole:
     def _make_levels(self, options: Options) -> Levels:
         self._found_text = ""
         self._search = LimitSearch(options) if options.find is not None else None
-        return self._search or listed_levels(options)
+        return self._search or listed_levels(options, self._replay.level)
 
     def _run_time_is_over(self) -> bool:
         """Locust itself ends a run without a sweep after --run-time, and says so to nobody."""
@@ -363,6 +367,7 @@ class CoordinatorRole:
             "simulator": self._simulator is not None,
             "clock": "CLOCK_MONOTONIC; arrivals by SO_TIMESTAMPNS where the kernel stamps them",
             "tokenizer": tokenizer_identity(options),
+            "trace": self._replay.about,
         }
         if self.coordinator.writer is not None:
             self.coordinator.writer.close()

@@ -16,8 +16,8 @@ def checked(options: Options, user_classes: list[Any]) -> Options:
     others = sorted(c.__name__ for c in user_classes if not hasattr(c, "prepare_process"))
     if options.open_loop and others:
         raise OptionError(
-            f"an open loop (--llm-rate) is for LLM users only, and {', '.join(others)} is none; name the classes that "
-            "shall run after Locust's options, or leave that one out"
+            f"an open loop (--llm-rate, --llm-trace) is for LLM users only, and {', '.join(others)} is none; name the "
+            "classes that shall run after Locust's options, or leave that one out"
         )
     for flag, expression in (("--llm-slo", options.slo), ("--llm-find", options.find)):
         if expression is None:

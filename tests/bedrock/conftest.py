@@ -32,7 +32,7 @@ def own_environment() -> Iterator[None]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
         load = functools.cache(load_tokenizer)  # half a second for every rig otherwise
         patch.setattr("llm_users.load.process.load_tokenizer", load)
-        patch.setattr("llm_users.wiring.coordinator_role.load_tokenizer", load)
+        patch.setattr("llm_users.wiring.run_options.load_tokenizer", load)
         patch.setattr(stage, "BACKOFF_FIRST_S", 0.0)
         patch.setattr(stage, "GIVE_UP_AFTER", 10**9)
         yield

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from llm_users.collect.files import RunFiles
 from llm_users.options import _OPTIONS, OptionError, Options
 from llm_users.prices import PriceError, Prices
+from llm_users.prompts import PromptError, read_trace
 from llm_users.record import REQUEST_COLUMNS, RequestRecord, StageRecord
 from llm_users.simulator.spec import Spec
 from reports.errors import InputError
@@ -254,6 +255,59 @@ def test_a_run_of_any_files_is_read_or_refused(
         Path(f"{prefix}_llm_{suffix}").write_bytes(data)
     with contextlib.suppress(InputError):
         load(prefix)
+
+
+TRACES = st.lists(
+    st.sampled_from(
+        [
+            b"Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n",
+            b"5,ChatGPT,472,18,490,Conversation log\n",
+            b"TIMESTAMP,ContextTokens,GeneratedTokens\n",
+            b"2023-11-16 18:15:46.6805900,374,44\n",
+            b"0001-01-01 00:00:00+23:59,1,1\n",
+            b'{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]}\n',
+            b'{"timestamp": 1e308, "input_length": 600, "output_length": 5}\n',
+            b'{"timestamp": ',
+            b'"hash_ids": [',
+            b"1e999",
+            b"nan",
+            b"-1",
+            b"0",
+            b"9" * 400,
+            b"[" * 5000,
+            b"{",
+            b"}",
+            b'"',
+            b",",
+            b"\n",
+            b"\r",
+            b"\x00",
+            b"\xff",
+            b"\xef\xbb\xbf",
+        ]
+    )
+    | st.binary(max_size=8),
+    max_size=8,
+).map(b"".join)
+
+
+@fuzzed(400)
+@given(TRACES, st.sampled_from([None, (0.0, 5.0), (3.0, 1e9)]))
+def test_a_trace_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, window: tuple[float, float] | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any_trace"
+    path.write_bytes(data)
+    try:
+        trace = read_trace(str(path), window=window, speed=3)
+    except PromptError:
+        return
+    times = [entry.at_s for entry in trace.entries]
+    assert times == sorted(times)
+    assert all(0 <= at_s < math.inf for at_s in times)
+    assert all(entry.input_tokens > 0 < entry.output_tokens for entry in trace.entries)
+    assert 0 < trace.rate_per_s < math.inf
+    assert trace.describe()
 
 
 def test_the_reader_knows_every_stage_column(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""The trace that a run replays, as the coordinator needs it: looked into before anything starts.
+
+Its entries are read by each load process for itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+
+import gevent
+
+from llm_users.load.levels import Level, trace_level
+from llm_users.options import OptionError, Options
+from llm_users.prompts import read_trace
+
+logger = logging.getLogger(__name__)
+
+
+class Replay:
+    """The trace of a run, if it has one: what it is, and the stage that replays it. Its entries are not kept."""
+
+    def __init__(self) -> None:
+        self.level: Level | None = None
+        self.about: str | None = None
+        self._known: object = None
+
+    def read(self, options: Options) -> None:
+        """Read it in a thread, unless that was done with the same options. Raises ``OptionError``."""
+        if options.trace is None:
+            self.level = self.about = self._known = None
+            return
+        try:
+            found = os.stat(os.path.expanduser(options.trace))  # noqa: PTH111, PTH116 - Path's raise for odd names
+            wanted = (options.trace, options.trace_speed, options.trace_window, options.requests, found.st_mtime_ns)
+            if wanted == self._known:
+                return
+            read = partial(read_trace, options.trace, speed=options.trace_speed, window=options.trace_window)
+            trace = gevent.get_hub().threadpool.apply(read)
+        except (OSError, ValueError) as error:
+            raise OptionError(f"--llm-trace: {error}") from None
+        self._known, self.level, self.about = wanted, trace_level(options, trace), trace.describe()
+        logger.info("%s", self.about)
