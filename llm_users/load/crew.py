@@ -51,6 +51,7 @@ class Crew:
         self.distributed = clients != [None]
         self.changes = 0
         """How often somebody came or went."""
+        self._each_its_own = False  # a trace's requests are one worker's each, and cannot be others'
         self._first_workers = len(clients)
         self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
         self._folder = self._make_folder() if self.distributed else None
@@ -99,6 +100,7 @@ class Crew:
     def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
         workers = max(1, len(self.roster.present))
+        self._each_its_own = level.requests is not None
         return StagePlan(
             stage=stage,
             concurrency=level.users if level.rate_per_s is None else workers,
@@ -153,7 +155,7 @@ class Crew:
             return 0
         started = min(worker.quota, worker.started_measured(plan.stage))
         rest, worker.quota = worker.quota - started, started
-        if not rest or not others:
+        if not rest or not others or self._each_its_own:
             return 0
         for rank, more in split(rest, others).items():
             other = self.roster.get(rank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_users.load.quotas import share, split
+from llm_users.load.quotas import share, split, turns
 
 
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 50), min_size=1, max_size=20))
@@ -24,5 +24,12 @@ def test_even_shares_add_up(requests: int, workers: int) -> None:
     assert max(shares) - min(shares) <= 1
 
 
+def test_arrivals_in_turn_add_up() -> None:
+    assert turns(5, [0, 3]) == {0: 3, 3: 2}
+    assert turns(1, [0, 1, 2]) == {0: 1, 1: 0, 2: 0}
+    assert turns(7, [4]) == {4: 7}
+
+
 def test_a_stage_by_time_has_no_shares() -> None:
     assert split(None, {0: 3, 1: 2}) == {0: None, 1: None}
+    assert turns(None, [0, 1]) == {0: None, 1: None}
