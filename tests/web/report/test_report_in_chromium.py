@@ -15,6 +15,7 @@ from reports.charts.figures import figures
 from reports.inputs import load
 from reports.main import main
 from reports.report import content_of, report_run
+from tests.reports.open_loop_on_disk import write_rates
 from tests.reports.sweep_on_disk import write_sweep
 
 OpenPage = Callable[..., Page]
@@ -287,3 +288,19 @@ def test_a_hundred_thousand_rows_do_not_lag(tmp_path: Path, open_page: OpenPage)
     assert opened_s < 5
     assert slowest_ms < 400
     assert moves_ms < 16
+
+
+def test_an_open_loop_is_drawn_by_its_rate(open_page: OpenPage, tmp_path: Path, screenshots: Path) -> None:
+    report = report_run(write_rates(tmp_path / "open"), formats=("html",)).files[0]
+    page = open_page(report)
+    assert {chart: ink(page, chart) > 3 for chart in CHARTS} == dict.fromkeys(CHARTS, True)
+    for table in ("llmperf-1", "llmperf-2", "open-loop-1", "open-loop-2", "open-loop-3"):
+        assert [row[2] for row in texts(page, f"#{table}")] == ["5", "10", "20"]
+    assert page.locator("#curve-latency").input_value() == "corrected_e2e"
+    page.fill("#curve-budget", "0.6")
+    assert page.locator("#curve-best").inner_text().startswith("Best within 0.6 s: 10 requests/s, ")
+    timeline = page.locator("#timeline-chart")
+    timeline.locator(".llm-chart-plot").focus()
+    page.keyboard.press("ArrowRight")
+    assert "5 requests/s" in page.locator(".llm-chart-tip:visible").inner_text()
+    page.screenshot(path=screenshots / "report-open-loop.png", full_page=True)
