@@ -265,8 +265,8 @@ def test_workers_are_listed(start_web: Callable[..., Web], open_url: OpenUrl) ->
     legend = page.locator("#llm-cpu .llm-chart-legend button")
     expect(legend).to_have_text(names)
     assert names == ["worker 0", "worker 1"]
-    words = page.locator("#llm-cpu .llm-chart-plot").get_attribute("aria-label") or ""
-    assert re.search(r"worker 0 now \d+ %.*; worker 1 now \d+ %", words), words
+    words = re.compile(r"worker 0 now \d+ %.*; worker 1 now \d+ %")
+    expect(page.locator("#llm-cpu .llm-chart-plot")).to_have_attribute("aria-label", words)
 
 
 def test_secrets_are_not_in_the_page(start_web: Callable[..., Web], open_url: OpenUrl) -> None:
