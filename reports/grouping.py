@@ -204,7 +204,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     made = []
     for key in sorted(found):
         stage, concurrency, rate_per_s, framework, model = key
-        rows = run.requests.take(found[key])
+        rows = _at(run.requests, found[key])
         measured = _where(rows, rows["measured"] == 1)
         made.append(
             Group(
@@ -221,6 +221,13 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
             )
         )
     return made
+
+
+def _at(rows: DataFrame, places: Places) -> DataFrame:
+    """The rows at these ascending places; no copy when they stand together, as those of a stage mostly do."""
+    if len(places) and places[-1] - places[0] == len(places) - 1:
+        return rows.iloc[places[0] : places[-1] + 1]
+    return rows.take(places)
 
 
 def _where(rows: DataFrame, wanted: Series) -> DataFrame:

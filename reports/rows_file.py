@@ -9,6 +9,7 @@ import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ _AS_WRITTEN = "Give the file as the run wrote it."
 _FIELD_LIMIT = 16 * 2**20  # an error message may hold a whole response body; csv's own limit is 128 KiB
 
 
-_AT_A_TIME = 20_000  # lines; a million rows as lists of text would take 5 GB
+_AT_A_TIME = 10_000  # lines; a million rows as lists of text would take 5 GB
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,10 @@ def _read(
                 raise InputError(f"{path}: the column {', '.join(twice)} is there twice. {_AS_WRITTEN}")
             gathered = _Gathered(path, header, columns)
             with _uncollected():
-                for record in reader:
-                    if record:
-                        gathered.add(record, reader.line_num)
+                line_number = reader.line_num
+                while batch := list(islice(reader, _AT_A_TIME)):
+                    gathered.add(batch, line_number + 1)
+                    line_number = reader.line_num
     except OSError as error:
         raise unreadable(path, error) from error
     except csv.Error as error:
@@ -157,26 +159,28 @@ class _Gathered:
         self._texts: dict[str, list[str]] = {name: [] for name in header if name not in numeric}
         self._known: dict[str, str] = {}
         self._records: list[list[str]] = []
-        self._line_numbers: list[int] = []
+        self._first_line = 0  # of these
         self._rows = 0
 
-    def add(self, record: list[str], line_number: int) -> None:
-        """One record; it is looked at only once another one follows, since the last one may be cut."""
-        if len(self._records) >= _AT_A_TIME:
+    def add(self, records: list[list[str]], first_line: int) -> None:
+        """Some records, [] for an empty line; they are looked at only once others follow, since the last may be cut."""
+        if any(records):
             self._keep()
-        self._records.append(record)
-        self._line_numbers.append(line_number)
+            self._records, self._first_line = records, first_line
 
     def lines(self) -> _Lines:
         """Everything, once there are no more records."""
         warnings: tuple[str, ...] = ()
-        if self._records and len(self._records[-1]) < len(self._header):
-            warnings = (
-                f"{self._path}: the last line (line {self._line_numbers[-1]}) is cut, as by a crash; "
-                f"the {self._rows + len(self._records) - 1} complete rows before it were read.",
-            )
+        while self._records and not self._records[-1]:
             self._records.pop()
-            self._line_numbers.pop()
+        if self._records and len(self._records[-1]) < len(self._header):
+            cut = self._line_numbers()[-1]
+            self._records.pop()
+            self._keep()
+            warnings = (
+                f"{self._path}: the last line (line {cut}) is cut, as by a crash; "
+                f"the {self._rows} complete rows before it were read.",
+            )
         self._keep()
         values = {
             name: Series(np.frombuffer(self._numbers.pop(name), dtype="float64"))
@@ -186,26 +190,33 @@ class _Gathered:
         }
         return _Lines(values, warnings)
 
+    def _line_numbers(self) -> list[int]:
+        """Where each record ends, counted only when a number is to be said: a field may go over several lines."""
+        ends = accumulate((1 + sum(map(_breaks, record)) for record in self._records), initial=self._first_line - 1)
+        return list(ends)[1:]
+
     def _keep(self) -> None:
         width = len(self._header)
-        for record, number in zip(self._records, self._line_numbers, strict=True):
-            if len(record) != width:
-                raise InputError(
-                    f"{self._path}, line {number}: {len(record)} fields where the header has {width}. "
-                    "Remove the line, or give the file as the run wrote it."
-                )
-        by_column: list[tuple[str, ...]] = list(zip(*self._records, strict=True)) or [()] * width
+        if not all(len(record) == width for record in self._records):
+            for record, number in zip(self._records, self._line_numbers(), strict=True):
+                if record and len(record) != width:
+                    raise InputError(
+                        f"{self._path}, line {number}: {len(record)} fields where the header has {width}. "
+                        "Remove the line, or give the file as the run wrote it."
+                    )
+        records = self._records if all(self._records) else [record for record in self._records if record]
+        by_column: list[tuple[str, ...]] = list(zip(*records, strict=True)) or [()] * width
         for name, texts in zip(self._header, by_column, strict=True):
             if name in self._numbers:
-                self._numbers[name].extend(self._parsed(name, texts))
+                self._numbers[name].frombytes(self._parsed(name, texts).tobytes())
             else:
                 self._texts[name].extend(self._unguarded(texts))
-        self._rows += len(self._records)
-        self._records, self._line_numbers = [], []
+        self._rows += len(records)
+        self._records = []
 
     def _unguarded(self, texts: Sequence[str]) -> Iterable[str]:
         """The texts as they were before writing; of what many rows have in common one copy is enough."""
-        if texts and texts.count(texts[0]) == len(texts):
+        if _all_alike(texts):
             return [_unguarded(texts[0])] * len(texts)
         distinct, known = set(texts), self._known
         if len(distinct) > len(texts) // 2:
@@ -213,26 +224,38 @@ class _Gathered:
         known.update((text, _unguarded(text)) for text in distinct if text not in known)
         return [known[text] for text in texts]
 
-    def _parsed(self, name: str, texts: Sequence[str]) -> Iterable[float]:
+    def _parsed(self, name: str, texts: Sequence[str]) -> np.ndarray:
         # Python's float() reads every decimal exactly; pandas' own parser may be off in the last bit.
-        numbers: list[float] = []
+        numbers = np.empty(0)
         try:
-            if texts and texts.count(texts[0]) == len(texts):
-                numbers = [float(texts[0] or "nan")] * len(texts)
+            if _all_alike(texts):
+                numbers = np.full(len(texts), float(texts[0] or "nan"))
+            elif "" in texts:
+                numbers = np.array([float(text) if text else math.nan for text in texts])
             else:
-                numbers = [float(text) if text else math.nan for text in texts]
+                numbers = np.array(list(map(float, texts)))
         except ValueError:
             pass
         else:
-            if math.inf not in numbers and -math.inf not in numbers:
+            if not np.isinf(numbers).any():
                 return numbers
-        for line_number, text in zip(self._line_numbers, texts, strict=True):
+        numbered = [number for number, record in zip(self._line_numbers(), self._records, strict=True) if record]
+        for line_number, text in zip(numbered, texts, strict=True):
             if not _is_number(text):
                 raise InputError(
                     f"{self._path}, line {line_number}: column {name} holds {text!r}, which is not a number. "
                     "Correct or remove the line."
                 )
         return numbers
+
+
+def _all_alike(texts: Sequence[str]) -> bool:
+    return bool(texts) and texts[0] == texts[-1] and texts.count(texts[0]) == len(texts)
+
+
+def _breaks(text: str) -> int:
+    """The line breaks in a field, in any convention."""
+    return text.count("\n") + text.count("\r") - text.count("\r\n")
 
 
 def _is_number(text: str) -> bool:

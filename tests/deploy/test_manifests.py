@@ -44,7 +44,7 @@ DEPLOYMENTS = {
 }
 USER = 10001
 # Read, not imported: that module brings Locust along, which patches the interpreter.
-_SOURCE = (ROOT / "llm_users" / "load" / "coordinator_role.py").read_text()
+_SOURCE = (ROOT / "llm_users" / "wiring" / "coordinator_role.py").read_text()
 INTERRUPTED_GRACE_S = float(re.findall(r"^INTERRUPTED_GRACE_S = ([\d.]+)$", _SOURCE, flags=re.MULTILINE)[0])
 
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}

@@ -10,6 +10,7 @@ import pytest
 
 import reports
 from llm_users.record import RequestRecord, StageRecord
+from reports.errors import InputError
 from reports.main import main
 
 Make = Callable[..., RequestRecord]
@@ -241,3 +242,23 @@ def test_load_wants_one_run(write_run: Write, make_record: Make) -> None:
     folder = write_run([make_record(1)], name="b").parent
     with pytest.raises(reports.InputError, match="holds 2 runs"):
         reports.load(folder)
+
+
+def test_lines_are_numbered_as_an_editor_does(
+    write_run: Callable[..., Path], make_record: Callable[..., RequestRecord]
+) -> None:
+    texts = ["one\ntwo", "three\r\nfour", "plain", "", "five"]
+    rows = [make_record(i, error_code="500", error_message=text) for i, text in enumerate(texts)]
+    file = Path(f"{write_run(rows)}_llm_requests.csv")
+    head, *lines = file.read_bytes().decode().split("\r\n")
+    blank = "\r\n".join([head, "", *lines[:-2], "", lines[-2].replace(",0.1,", ",x,", 1), *lines[-1:]])
+    file.write_text(blank, newline="")
+    wrong = next(number for number, line in enumerate(file.read_text().split("\n"), 1) if ",x," in line)
+    with pytest.raises(InputError, match=f"line {wrong}: column ttft_s holds 'x'"):
+        reports.load(file)
+    file.write_text(blank.replace(",x,", ",0.1,") + "\r\n\r\nr9,cut", newline="")
+    run = reports.load(file)
+    assert len(run.requests) == 5
+    last = len(file.read_text().split("\n"))
+    assert f"the last line (line {last}) is cut" in run.warnings[0]
+    assert "the 5 complete rows" in run.warnings[0]

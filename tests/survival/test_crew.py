@@ -33,13 +33,13 @@ def agree(crew: Crew, done: Finished) -> None:
 
 
 def test_a_worker_that_joins_late_takes_part_from_the_next_stage_on(crew: Crew) -> None:
-    crew.start(1, "--llm-sweep", "2,2", "--llm-requests", "50", *ANSWERS).await_rows(4)
+    crew.start(1, "--llm-sweep", "2,2", "--llm-requests", "90", *ANSWERS).await_rows(4)
     crew.join()
     done = crew.finish(30)
     assert done.code == 0, done.err
     workers = {stage: {row["worker"] for row in done.rows() if row["stage"] == stage} for stage in "12"}
     assert workers == {"1": {"0"}, "2": {"0", "1"}}
-    assert [stage["requests_measured"] for stage in done.rows("stages")] == ["50", "50"]
+    assert [stage["requests_measured"] for stage in done.rows("stages")] == ["90", "90"]
     assert "worker 1 joined in stage 1" in done.manifest["notes"]
     agree(crew, done)
 
