@@ -104,6 +104,9 @@ def test_from_the_form_to_the_report(
         re.compile(r"Stage 2 of 3, 2 parallel requests · MEASURE"), timeout=30_000
     )
     page.wait_for_function("document.querySelector('#llm-table-stages tbody tr:nth-child(2).llm-running') !== null")
+    curve = page.locator("#llm-curve-ttft .llm-chart-plot")
+    expect(curve).to_have_attribute("aria-label", re.compile(r"2 parallel requests \(running\)|2 parallel \(running\)"))
+    expect(page.locator("#llm-panel")).to_contain_text(re.compile(r"about \d+:\d\d left in this stage"))
     before = samples(page)
     page.wait_for_timeout(2500)
     assert before + 2 <= samples(page) <= before + 5
