@@ -27,7 +27,7 @@ help:
 	@echo 'make bench       sweep the simulated endpoint, print the two tables; files in $(OUT)/'
 	@echo 'make bench-bedrock  the same with the simulated Bedrock: no AWS account needed; files in $(OUT)-bedrock/'
 	@echo 'make test        the test suite'
-	@echo 'make test-runs   whole runs: sweeps, open loops, stopping, several processes, the live page'
+	@echo 'make test-runs   whole runs: sweeps, open loops, stopping, several processes, the live page, calibration'
 	@echo 'make test-real   a real model behind a real server (downloads both, as packages)'
 	@echo 'make test-canary runs everything with marked secrets and searches all output for them'
 	@echo 'make test-faults endpoints that fail in every known way, among 200 streams, and longer fuzzing; prints the table'
@@ -58,7 +58,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest
 
 test-runs: $(READY)
-	@$(BIN)/python -m pytest tests/load tests/live
+	@$(BIN)/python -m pytest tests/load tests/live tests/accuracy tests/calibration
 
 test-real: $(READY)
 	@$(BIN)/python -m pytest tests/real

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -28,9 +29,10 @@ def listening(process: psutil.Process) -> set[tuple[str, int]]:
     """Where a process and its children listen for connections from elsewhere."""
     found = set()
     for each in [process, *process.children(recursive=True)]:
-        for connection in each.net_connections(kind="inet"):
-            if connection.status == psutil.CONN_LISTEN:
-                found.add((connection.laddr.ip, connection.laddr.port))
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            for connection in each.net_connections(kind="inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found.add((connection.laddr.ip, connection.laddr.port))
     return found
 
 

@@ -158,7 +158,7 @@ def test_a_missing_file_and_contradictions_are_refused(tmp_path: Path) -> None:
         source(None, tmp_path)
     with pytest.raises(PromptError, match=r"cannot be read as Parquet: .*No such file"):
         source(None, tmp_path / "nix.parquet")
-    with pytest.raises(PromptError, match="leave one out"):
+    with pytest.raises(PromptError, match="leave the others out"):
         source(None, write(tmp_path, "p.txt", "a"), text="a")
     with pytest.raises(PromptError, match="empty"):
         source(None, text=" \n")

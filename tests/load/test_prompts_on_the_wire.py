@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import reports
-from llm_users.prompts import Prefixes, Tokenizer, make_source, parse_mix
+from llm_users.prompts import Prefixes, Tokenizer, load_tokenizer, make_source, parse_mix
 from llm_users.simulator.launch import launch
 from tests.load.conftest import Locust
 from tests.prompts.recorder import Recorder
@@ -52,6 +52,11 @@ class Mixed(OpenAIUser):
     def large(self):
         self.chat(model="large")
 """
+
+
+@pytest.fixture(scope="module")
+def default_tokenizer() -> Tokenizer:
+    return load_tokenizer(None)
 
 
 @pytest.fixture(name="locust")
