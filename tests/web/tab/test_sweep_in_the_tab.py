@@ -106,7 +106,7 @@ def test_from_the_form_to_the_report(
     page.wait_for_function("document.querySelector('#llm-table-stages tbody tr:nth-child(2).llm-running') !== null")
     curve = page.locator("#llm-curve-ttft .llm-chart-plot")
     expect(curve).to_have_attribute("aria-label", re.compile(r"2 parallel requests \(running\)|2 parallel \(running\)"))
-    expect(page.locator("#llm-panel")).to_contain_text(re.compile(r"about \d+:\d\d left in this stage"))
+    expect(page.locator("#llm-panel")).to_contain_text(re.compile(r"about .+ left in this stage"))
     before = samples(page)
     page.wait_for_timeout(2500)
     assert before + 2 <= samples(page) <= before + 5
