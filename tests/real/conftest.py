@@ -41,13 +41,13 @@ def llama() -> Iterator[LlamaServer]:
 @pytest.fixture(scope="session")
 def sweep(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Counted:
     """1, 2 and 4 users, eight measured requests each; answers of equal length, so that times can be added up."""
-    before = llama.counters()
+    before = llama.settled()
     made = run(
         SWEEP, llama.url, tmp_path_factory.mktemp("sweep") / "run",
         "--llm-sweep", "1,2,4", "--llm-requests", "8", "--llm-input-tokens", "60,10", "--llm-output-tokens", "40,0",
         "--llm-extra-body", '{"ignore_eos": true}', "--llm-framework", "llama.cpp", "--llm-report",
     )  # fmt: skip
-    after = llama.counters()
+    after = llama.settled()
     pytestconfig.stash[TABLES] = made.printed
     return Counted(made, {name: after[name] - before[name] for name in after})
 
@@ -104,4 +104,4 @@ def hung_up(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Cou
         "--llm-think-time", "0", "--llm-input-tokens", "30,5", "--llm-output-tokens", "100,0",
         "--llm-extra-body", '{"ignore_eos": true}', "--llm-cancel", "0.5:300ms",
     )  # fmt: skip
-    return Counted(made, llama.counters())
+    return Counted(made, llama.settled())

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from pathlib import Path
 
 _READY = re.compile(r"listening on (?:http://)?127\.0\.0\.1:(\d+)")
 _READY_S = 60.0
+_IDLE_S = 30.0
+"""A request that was given up ends with the batch it is in; with the cores shared that is seconds."""
 _COUNTER = re.compile(r"^llamacpp:(\w+) ([-+.\deE]+)$", re.MULTILINE)
 
 
@@ -57,6 +60,17 @@ class LlamaServer:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         return {name: float(value) for name, value in _COUNTER.findall(text)}
+
+    def settled(self) -> dict[str, float]:
+        """The totals once nothing is being processed any more: what was given up is in them for good."""
+        late = time.monotonic() + _IDLE_S
+        while True:
+            found = self.counters()
+            if found["requests_processing"] == found["requests_deferred"] == 0:
+                return found
+            if time.monotonic() > late:
+                raise AssertionError(f"llama.cpp is still at work {_IDLE_S:.0f} s after the last request: {found}")
+            time.sleep(0.1)
 
     def _await_ready(self) -> int:
         assert self._process.stdout is not None

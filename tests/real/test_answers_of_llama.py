@@ -81,4 +81,5 @@ def test_clients_that_hang_up_leave_a_server_that_goes_on(hung_up: Counted) -> N
     for row in cancelled:
         assert float(row["end_to_end_latency_s"]) == pytest.approx(0.3, abs=0.1)
     assert {int(row["output_tokens"]) for row in served} == {100}
+    # The fixture waited until the server was idle again: a client that left keeps no slot.
     assert hung_up.grown["requests_processing"] == 0
