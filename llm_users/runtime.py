@@ -20,6 +20,7 @@ from llm_users.targets import TargetWheel
 from llm_users.transport.alarm import Alarm
 from llm_users.transport.pool import Pool
 from llm_users.transport.starts import StartQueue
+from llm_users.transport.template import RequestTemplate
 
 
 class Watch(Protocol):
@@ -55,6 +56,8 @@ class Runtime:
     model: str | None = None
     clients: dict[Any, Any] = field(default_factory=dict)
     """SDK clients by their settings: one per process, an ``OpenAI()`` costs 67 ms."""
+    templates: dict[Any, RequestTemplate] = field(default_factory=dict)
+    """What each client's requests have in common, by client and path."""
     run_s: float | None = None
     """How long the run will take, where that is known beforehand."""
     watch: Watch | None = None

@@ -50,6 +50,10 @@ class Exchange:
         self.reconnects = 0
         self.not_before: Callable[[], None] | None = None
         """Called once before the first byte goes out: returns when the request is due. None: it is due at once."""
+        self.head: tuple[Origin, bytes] | None = None
+        """Where an SDK's adapter sent this exchange's only request, and the head it had; see ``transport.template``."""
+        self.outcome: ResponseParser | TransportError | None = None
+        """What came of the request when it was sent without the SDK that now wants to send it."""
         self.retries = 0  # attempts beyond the first, when the SDK was told to make some
         self._reads_before = 0  # reads of earlier attempts
         self._head_reads = 0  # reads of this attempt that brought headers and nothing else

@@ -29,14 +29,26 @@ _REPLACED = {b"accept-encoding", b"connection", b"content-length", b"transfer-en
 def request_bytes(
     method: str, target: bytes, origin: Origin, headers: Iterable[tuple[bytes, bytes]], body: bytes
 ) -> bytes:
-    """One request, ready to send. Compression is refused: a compressed stream hides when its tokens arrived."""
+    """One request, ready to send."""
+    head = head_bytes(method, target, origin, headers)
+    return with_body(head, body) if body or method not in ("GET", "HEAD") else head + b"\r\n"
+
+
+def head_bytes(method: str, target: bytes, origin: Origin, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """All lines of a request but the length of its body.
+
+    Compression is refused: a compressed stream hides when its tokens arrived.
+    """
     host = next((value for name, value in headers if name.lower() == b"host"), None) or _host(origin)
     lines = [method.encode() + b" " + target + b" HTTP/1.1", b"Host: " + host]
     lines += [name + b": " + value for name, value in headers if name.lower() not in _REPLACED]
-    lines += [b"Accept-Encoding: identity", b"Connection: keep-alive"]
-    if body or method not in ("GET", "HEAD"):
-        lines.append(b"Content-Length: %d" % len(body))
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+    lines += [b"Accept-Encoding: identity", b"Connection: keep-alive", b""]
+    return b"\r\n".join(lines)
+
+
+def with_body(head: bytes, body: bytes) -> bytes:
+    """The request with this head and body."""
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 def _host(origin: Origin) -> bytes:

@@ -12,7 +12,14 @@ import httpx2
 from llm_users.transport.connection import Origin
 from llm_users.transport.errors import BadResponse, ConnectFailed, DeadlineExceeded, TransportError
 from llm_users.transport.exchange import CURRENT, Exchange
-from llm_users.transport.http1 import MAX_ERROR_BYTES, MAX_WHOLE_BYTES, request_bytes
+from llm_users.transport.http1 import (
+    MAX_ERROR_BYTES,
+    MAX_WHOLE_BYTES,
+    ResponseParser,
+    head_bytes,
+    request_bytes,
+    with_body,
+)
 from llm_users.transport.pool import Pool
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -38,9 +45,11 @@ class GeventTransport(httpx2.BaseTransport):
         exchange = CURRENT.get() or Exchange(self.pool)
         origin = origin_of(request.url)
         body = request.read()
-        wire = request_bytes(request.method, request.url.raw_path, origin, request.headers.raw, body)
         try:
-            response = exchange.send(origin, wire)
+            response = _outcome_of(exchange)
+            if response is None:
+                wire = _wire(exchange, origin, request, body)
+                response = exchange.send(origin, wire)
         except TransportError as error:
             exchange.release()
             raise as_httpx(error, request) from error
@@ -56,6 +65,23 @@ class GeventTransport(httpx2.BaseTransport):
 
     def close(self) -> None:
         """Nothing to do: the pool belongs to the process and is closed with it."""
+
+
+def _wire(exchange: Exchange, origin: Origin, request: httpx2.Request, body: bytes) -> bytes:
+    if request.method != "POST":
+        return request_bytes(request.method, request.url.raw_path, origin, request.headers.raw, body)
+    head = head_bytes(request.method, request.url.raw_path, origin, request.headers.raw)
+    is_first = exchange.response is None and exchange.head is None  # else a redirect, or another attempt
+    exchange.head = (origin, head) if is_first else None
+    return with_body(head, body)
+
+
+def _outcome_of(exchange: Exchange) -> ResponseParser | None:
+    """What already came of this request, once. Raises the error that it ended in."""
+    outcome, exchange.outcome = exchange.outcome, None
+    if isinstance(outcome, TransportError):
+        raise outcome
+    return outcome
 
 
 class _Body(httpx2.SyncByteStream):

@@ -19,8 +19,8 @@ from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime
 from llm_users.transport.exchange import CURRENT, Exchange
-from llm_users.transport.httpx import origin_of
 from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.template import Head
 from llm_users.users.anthropic_client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
 from llm_users.users.anthropic_events import MessageEvents
 from llm_users.users.failures import failure_of
@@ -88,10 +88,19 @@ class AnthropicUser(LLMUser):
 
     def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
         client = self._client(self.runtime, self.host or "")
-        request = client.request("POST", "/messages", msgspec.json.encode(ask.body))
+        body = msgspec.json.encode(ask.body)
         if isinstance(exchange, Exchange):
-            exchange.reserve(origin_of(request.url))
+            exchange.reserve(client.origin)
         self.runtime.starts.wait()
+        response = self._post(client, body, exchange)
+        return _OpenedMessage(response, MessageEvents(), endpoint.usage_of(client.base_url), self.runtime.note)
+
+    def _post(self, client: Client, body: bytes, exchange: Exchange | SdkExchange) -> httpx2.Response | Head:
+        if isinstance(exchange, Exchange):
+            head = client.template.send(exchange, body)
+            if head is not None:
+                return head
+        request = client.request("POST", "/messages", body)
         if isinstance(exchange, Exchange):
             CURRENT.set(exchange)
         else:
@@ -102,7 +111,9 @@ class AnthropicUser(LLMUser):
             CURRENT.set(None)
         if isinstance(exchange, SdkExchange):
             exchange.body = response
-        return _OpenedMessage(response, MessageEvents(), endpoint.usage_of(client.base_url), self.runtime.note)
+        else:
+            client.template.learn(exchange, response.headers)
+        return response
 
     def _failure_of(self, error: BaseException) -> tuple[str, str]:
         return failure_of(error, versioned(self.host or ""), KEY_VARIABLE)

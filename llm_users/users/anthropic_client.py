@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx2
 
@@ -16,6 +16,7 @@ from llm_users import endpoint, secrets
 from llm_users.runtime import Runtime
 from llm_users.transport.connection import Origin
 from llm_users.transport.httpx import origin_of
+from llm_users.transport.template import RequestTemplate
 from llm_users.users.openai_client import make_http_client
 
 HOST_VARIABLE = "ANTHROPIC_BASE_URL"
@@ -32,6 +33,9 @@ class Client:
 
     base_url: str
     http: httpx2.Client
+    origin: Origin
+    template: RequestTemplate = field(default_factory=RequestTemplate)
+    """What all requests for a message have in common."""
 
     def request(self, method: str, path: str, body: bytes | None = None) -> httpx2.Request:
         """A request that ``http`` can send."""
@@ -63,7 +67,7 @@ def make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> Client:
         params=endpoint.query_of(host),
         timeout=httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
     )
-    return Client(base_url, http)
+    return Client(base_url, http, origin_of(httpx2.URL(base_url)))
 
 
 def _keeping_the_key_at(home: Origin) -> Callable[[httpx2.Request], None]:

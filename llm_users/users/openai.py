@@ -20,8 +20,16 @@ from llm_users.runtime import Runtime
 from llm_users.transport.exchange import CURRENT, Exchange
 from llm_users.transport.httpx import origin_of
 from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.template import Head
 from llm_users.users.llm import Answer, Ask, LLMUser
-from llm_users.users.openai_client import deployment_of, has_deployments, make_azure_client, make_client
+from llm_users.users.openai_client import (
+    deployment_of,
+    has_deployments,
+    make_azure_client,
+    make_client,
+    send_by,
+    template_of,
+)
 from llm_users.users.openai_events import OpenAIEvents
 from llm_users.users.reading import Opened
 from llm_users.users.responses import OpenedResponse, input_of
@@ -156,7 +164,7 @@ class OpenAIUser(LLMUser):
 
     def _post_with_usage(
         self, client: openai.OpenAI, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
-    ) -> httpx2.Response:
+    ) -> httpx2.Response | Head:
         """The request, with usage asked for unless the server is known not to take that."""
         if not usage.asked or "stream_options" in ask.body:
             return self._post(client, ask, ask.body, exchange)
@@ -177,7 +185,7 @@ class OpenAIUser(LLMUser):
         exchange: Exchange | SdkExchange,
         usage: endpoint.UsageSupport,
         refusal: openai.APIStatusError,
-    ) -> httpx2.Response:
+    ) -> httpx2.Response | Head:
         """Once more without the field that the server may have refused."""
         try:
             response = self._post(client, ask, ask.body, exchange)
@@ -192,17 +200,25 @@ class OpenAIUser(LLMUser):
 
     def _post(
         self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange
-    ) -> httpx2.Response:
+    ) -> httpx2.Response | Head:
+        path = _PATHS[ask.api]
+        template = None
         if isinstance(exchange, Exchange):
+            template = template_of(self.runtime, client, path)
+            head = send_by(template, exchange, body)
+            if head is not None:
+                return head
             CURRENT.set(exchange)
         else:
             exchange.mark_sent()
         try:
-            response = client.post(_PATHS[ask.api], cast_to=object, body=body, stream=True, stream_cls=_Unread).response
+            response = client.post(path, cast_to=object, body=body, stream=True, stream_cls=_Unread).response
         finally:
             CURRENT.set(None)
         if isinstance(exchange, SdkExchange):
             exchange.body = response
+        elif template is not None:
+            template.learn(exchange, response.headers)
         return response
 
     @classmethod

@@ -14,6 +14,7 @@ from llm_users.endpoint import UsageSupport
 from llm_users.record import RequestRecord
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.sse import MAX_EVENT_BYTES, EventTooLong, SseDecoder
+from llm_users.transport.template import Head
 from llm_users.users.reading import Events, Opened
 
 MOST_TOKENS = 2**53
@@ -45,7 +46,7 @@ class OpenedSse(Opened):
     """What ends a stream, in words."""
 
     def __init__(
-        self, response: httpx2.Response, events: SseEvents, usage: UsageSupport, note: Callable[[str], None]
+        self, response: httpx2.Response | Head, events: SseEvents, usage: UsageSupport, note: Callable[[str], None]
     ) -> None:
         headers = response.headers
         super().__init__(response.status_code, headers.get("x-request-id") or headers.get("request-id"))

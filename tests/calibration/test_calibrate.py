@@ -51,7 +51,7 @@ def done(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_table_has_a_line_for_each_rung_and_fits_the_terminal(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert max(map(len, lines)) <= 80
+    assert max(len(line) for line in lines if not line.startswith("Stored in ")) <= 80  # a path is as long as it is
     assert lines[0].split("  ")[0] == "streams"
     rungs = [line.split() for line in lines[1 : lines.index("")]]
     assert list(dict.fromkeys(rung[0] for rung in rungs)) == ["2", "4"]  # one that did not pass is there twice

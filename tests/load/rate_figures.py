@@ -1,7 +1,8 @@
 """How exact the open loop is: `python -m tests.load.rate_figures [RATE ...]`; wants a quiet machine.
 
 Held against the server's own record of when it had read each request: the rate against the schedule's, and the gaps
-against the stated law by a Kolmogorov-Smirnov test.
+against the stated law by a Kolmogorov-Smirnov test. The same test of the intended times in the rows, `started_at -
+queue_s`, which say when a request was due.
 """
 
 from __future__ import annotations
@@ -24,7 +25,18 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 10
 WARMUP = 100
 SEED = 11111
-HEAD = ("law", "asked/s", "server saw/s", "error", "KS p", "queue p50/p99", "CPU", "client", "server late p99")
+HEAD = (
+    "law",
+    "asked/s",
+    "server saw/s",
+    "error",
+    "KS p rows",
+    "KS p server",
+    "queue p50/p99",
+    "CPU",
+    "client",
+    "server late p99",
+)
 
 
 def measure(rate: float, law: str) -> tuple[str, ...]:
@@ -49,12 +61,18 @@ def measure(rate: float, law: str) -> tuple[str, ...]:
     meant = list(islice(times, WARMUP, WARMUP + count))
     seen, wanted = (count - 1) / (came[-1] - came[0]), (count - 1) / (meant[-1] - meant[0])
     queue_ms = np.quantile([float(row["queue_s"]) for row in rows], [0.5, 0.99]) * 1e3
-    chance = "-" if law == "constant" else f"{stats.kstest(np.diff(came), cdf_of(law, rate)).pvalue:.3f}"
+    due = np.sort([float(row["started_at"]) - float(row["queue_s"]) for row in rows])
+    chances = ["-" if law == "constant" else f"{gaps_pvalue(times, law, rate):.3f}" for times in (due, came)]
     return (
-        law, f"{rate:g}", f"{seen:.2f}", f"{100 * (seen / wanted - 1):+.3f} %", chance,
+        law, f"{rate:g}", f"{seen:.2f}", f"{100 * (seen / wanted - 1):+.3f} %", *chances,
         f"{queue_ms[0]:.2f} / {queue_ms[1]:.2f} ms", f"{float(stage['client_cpu_share_max']):.0%}", stage["health"],
         f"{totals['late_p99_us'] / 1e3:.1f} ms",
     )  # fmt: skip
+
+
+def gaps_pvalue(times: np.ndarray, law: str, rate: float) -> float:
+    """How likely gaps as uneven as these are under the law."""
+    return float(stats.kstest(np.diff(times), cdf_of(law, rate)).pvalue)
 
 
 def cdf_of(law: str, rate: float) -> object:
