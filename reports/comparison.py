@@ -44,6 +44,7 @@ from reports.resampling import (
     jointly,
     memory,
     permutation,
+    remembered,
     sums,
 )
 from reports.run import Run
@@ -69,6 +70,7 @@ _OF_REQUESTS: tuple[tuple[Metric, str, float], ...] = (
     (CORRECTED_LATENCY, "p95", 0.95),
 )
 _MORE_IS_BETTER = {OUTPUT_THROUGHPUT.name, SYSTEM_THROUGHPUT}
+_FEWEST_STRETCHES = 30  # below, one comparison in eight of two equal queues at 90 % of their limit was an alarm
 _Key = tuple[str, Load, int]
 
 
@@ -373,6 +375,8 @@ def _unlike(base: Group, other: Group) -> Iterator[str]:
             yield (
                 f"Of the {counts.failed} failed requests of {group.run.name}{level}, {counts.throttled} were throttled."
             )
+    if base.load.is_open:
+        yield from _long_memory(base, other)
     rounds = min(len(base.measured), len(other.measured)) / at_once(base)
     each = "request in flight" if base.load.is_open else "user"
     if rounds < 24:
@@ -380,3 +384,16 @@ def _unlike(base: Group, other: Group) -> Iterator[str]:
             f"Only {rounds:.0f} requests per {each}{level}: blocks of time are short against the memory of the "
             f"endpoint, and p is then too small. Measure at least 24 requests per {each}."
         )
+
+
+def _long_memory(base: Group, other: Group) -> Iterator[str]:
+    """A queue near its limit empties so rarely that a run sees few independent stretches of it."""
+    for group in (base, other):
+        took_s = in_order(group.ok)["corrected_end_to_end_latency_s"].to_numpy(np.float64, na_value=math.nan)
+        stretches = len(took_s) / remembered(took_s)
+        if stretches < _FEWEST_STRETCHES:
+            yield (
+                f"The {len(took_s)} requests of {group.run.name}{group.load.at} are worth {stretches:.0f} independent "
+                "ones: a queue near its limit remembers long, and p is then too small. Run it longer, or at a lower "
+                "rate."
+            )

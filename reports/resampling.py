@@ -29,6 +29,7 @@ _ROUNDS = 3  # requests of every user in a block: the memory of a closed loop is
 _SEED = 20_231_221
 _TURN = 997
 _LEAST_MEMORY = 0.25
+_WINDOW = 5
 _WORK = 100_000_000  # values drawn for one interval
 
 
@@ -131,6 +132,24 @@ def memory(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> float
         alone += float((off * off).sum())
         blocks += len(part)
     return 1 + 2 * max(0.0, together / alone + len(parts) / blocks) if alone > 0 else 1.0
+
+
+def remembered(values: Floats) -> float:
+    """How many requests in a row are worth one independent one; 1 or more.
+
+    The integrated autocorrelation time of values in the order of their starts, 1 + 2 (r1 + r2 + ...), summed over a
+    window of five times itself (Sokal).
+    """
+    known = values[np.isfinite(values)]
+    n = len(known)
+    known = known - known.mean() if n else known
+    if n < 2 or not known.any():
+        return 1.0
+    power = np.abs(np.fft.rfft(known, 2 * n)) ** 2
+    alike = np.fft.irfft(power)[:n]
+    time = 2 * np.cumsum(alike / alike[0]) - 1
+    beyond = np.nonzero(np.arange(n) >= _WINDOW * time)[0]
+    return max(1.0, float(time[beyond[0] if len(beyond) else -1]))
 
 
 def above(values: Floats, q: float, pooled: Sequence[float]) -> Floats:

@@ -277,3 +277,12 @@ def test_llmperfs_files_and_openmetrics_say_the_rate_and_are_read_again(tmp_path
     assert 'llm_corrected_ttft_seconds{run="open",framework="vllm",model="tiny",stage="2",rate_per_s="10"' in metrics
     assert "concurrency=" not in metrics
     assert "--- 5 requests/s ---" in (out / "llmperf.txt").read_text()
+
+
+def test_a_comparison_near_the_limit_says_how_little_the_queue_showed(tmp_path: Path) -> None:
+    before, after = (write_rates(tmp_path / name, seed=seed) for name, seed in (("before", 1), ("after", 2)))
+    assert main(["compare", str(before), str(after), "--out", str(tmp_path / "out")]) == 0
+    text = " ".join((tmp_path / "out" / "comparison.md").read_text().split())
+    for name in ("before", "after"):
+        assert f"The 200 requests of {name} at 20 requests/s are worth " in text
+        assert f"The 200 requests of {name} at 5 requests/s" not in text

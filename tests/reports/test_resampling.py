@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from typing import Any
 
@@ -21,6 +22,7 @@ from reports.resampling import (
     memory,
     permutation,
     permutation_p,
+    remembered,
     sums,
 )
 
@@ -138,3 +140,38 @@ def test_false_alarms_of_a_whole_table_come_at_their_rate() -> None:
         ]
         alarms += min(jointly(lines, [0] * 4)) < 0.05
     assert 100 * alarms / 1500 == pytest.approx(5, abs=1.5)
+
+
+def one_queue(dice: np.random.Generator, n: int, load: float) -> tuple[Floats, int]:
+    """Latencies of Poisson arrivals at eight servers, from a queue that has run for a while; and how many are in it."""
+    before, servers = 300, 8
+    arrivals = np.cumsum(dice.exponential(1 / (servers * load), n + before))
+    work = dice.lognormal(-0.08, 0.4, n + before)
+    free, took = [0.0] * servers, np.empty(n + before)
+    for i, (at, needs) in enumerate(zip(arrivals, work, strict=True)):
+        end = max(at, heapq.heappop(free)) + needs
+        heapq.heappush(free, end)
+        took[i] = end - at
+    took = took[before:]
+    return took, max(1, round(took.sum() / (arrivals[-1] - arrivals[before])))
+
+
+@pytest.mark.parametrize("q", [0.5, 0.95])
+@pytest.mark.parametrize("load", [0.5, 0.8])
+def test_false_alarms_of_an_open_loop_are_no_more_than_stated(load: float, q: float) -> None:
+    dice = np.random.default_rng(5)
+    alarms = 0
+    for _ in range(600):
+        (a, in_flight), (b, _) = one_queue(dice, 400, load), one_queue(dice, 400, load)
+        alarms += p_of((a, b), in_flight, q) < 0.05
+    assert 100 * alarms / 600 < 7
+
+
+def test_how_long_requests_are_remembered() -> None:
+    dice = np.random.default_rng(7)
+    assert remembered(dice.normal(size=4000)) == pytest.approx(1, abs=0.15)
+    alike = signal.lfilter([1], [1, -0.9], dice.normal(size=40_000))
+    assert remembered(alike) == pytest.approx(19, rel=0.15)  # (1 + 0.9) / (1 - 0.9)
+    assert remembered(np.array([math.nan, *([1.0] * 9)])) == remembered(np.array([])) == 1
+    # A queue at 95 % of its limit: what a run of 400 requests sees of it is little.
+    assert [400 / remembered(one_queue(dice, 400, load)[0]) > 30 for load in (0.5, 0.95)] == [True, False]
