@@ -42,7 +42,7 @@ def echoes(secret: str) -> list[Script]:
     ("variable", "secret", "transport", "processes"),
     [
         ("ANTHROPIC_API_KEY", ANTHROPIC_KEY, "fast", "1"),
-        ("ANTHROPIC_API_KEY", ANTHROPIC_KEY, "sdk", "2"),
+        pytest.param("ANTHROPIC_API_KEY", ANTHROPIC_KEY, "sdk", "2", marks=pytest.mark.slow),
         ("ANTHROPIC_AUTH_TOKEN", ANTHROPIC_TOKEN, "fast", "2"),
     ],
 )

@@ -113,7 +113,14 @@ def looked_at(search: Search, run: str, where: Surroundings, done: subprocess.Co
     checked(search, run, where, done)
 
 
-@pytest.mark.parametrize(("transport", "processes"), [("fast", "1"), ("fast", "2"), ("sdk", "2")])
+@pytest.mark.parametrize(
+    ("transport", "processes"),
+    [
+        pytest.param("fast", "1", marks=pytest.mark.slow),
+        ("fast", "2"),
+        pytest.param("sdk", "2", marks=pytest.mark.slow),
+    ],
+)
 def test_signed_requests(search: Search, wire: Wire, bedrock: Surroundings, transport: str, processes: str) -> None:
     server = wire.serve(*(echoes(*SIGNING) * 100))
     several = ["--processes", processes] if processes != "1" else []
@@ -137,7 +144,7 @@ def encrypted(wire: Wire, bedrock: Surroundings, tmp_path_factory: pytest.TempPa
     return lambda *scripts: wire.serve(*scripts, tls=folder / "it.pem")
 
 
-@pytest.mark.parametrize("transport", ["fast", "sdk"])
+@pytest.mark.parametrize("transport", [pytest.param("fast", marks=pytest.mark.slow), "sdk"])
 def test_a_bearer_key(search: Search, encrypted: Callable[..., Port], bedrock: Surroundings, transport: str) -> None:
     server = encrypted(*(echoes(*SIGNING, BEARER) * 100))
     bedrock.environment["AWS_BEARER_TOKEN_BEDROCK"] = BEARER

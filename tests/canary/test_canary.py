@@ -71,8 +71,15 @@ def echo(wire: Wire) -> Echo:
     return lambda *secrets: wire.serve(*(echoes(KEY, SHAPED, HEADER, *secrets) * 100))
 
 
-@pytest.mark.parametrize("transport", ["fast", "sdk"])
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("transport", "processes"),
+    [
+        pytest.param("fast", "1", marks=pytest.mark.slow),
+        pytest.param("sdk", "1", marks=pytest.mark.slow),
+        ("fast", "2"),
+        ("sdk", "2"),
+    ],
+)
 def test_headless(search: Search, echo: Echo, surroundings: Surroundings, transport: str, processes: str) -> None:
     several = ["--processes", processes] if processes != "1" else []
     server = echo(PROXY_PASSWORD)
@@ -100,7 +107,10 @@ def test_headless(search: Search, echo: Echo, surroundings: Surroundings, transp
     checked(search, f"headless, {transport}, processes {processes}", surroundings, done)
 
 
-@pytest.mark.parametrize(("where", "processes"), [("option", "1"), ("option", "2"), ("variable", "1"), ("class", "2")])
+@pytest.mark.parametrize(
+    ("where", "processes"),
+    [pytest.param("option", "1", marks=pytest.mark.slow), ("option", "2"), ("variable", "1"), ("class", "2")],
+)
 def test_headless_with_secrets_in_the_url(
     search: Search, echo: Echo, surroundings: Surroundings, where: str, processes: str
 ) -> None:
@@ -136,7 +146,7 @@ def test_a_run_that_is_refused(search: Search, surroundings: Surroundings, host:
     checked(search, f"refused run ({url.partition(':')[0]})", surroundings, done)
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_web_interface(search: Search, echo: Echo, surroundings: Surroundings, processes: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -101,6 +101,7 @@ def test_wrong_answers_are_counted_exactly_over_processes(
     assert all(numbers[index] == repeated[index] for index in both)
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_stays_fast_by_answering_wrong_is_caught(
     locust: Locust, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

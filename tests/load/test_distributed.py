@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from collections import Counter
 
+import pytest
+
 from llm_users.simulator.launch import Simulator, launch
 from tests.load.conftest import Locust
 
@@ -64,6 +66,7 @@ def test_a_free_run_over_processes_is_one_stage(locust: Locust, simulator: Simul
     assert int(stage["requests_measured"]) > 20
 
 
+@pytest.mark.slow  # the crew of tests/survival loses one too
 def test_a_worker_that_is_killed_is_noted_and_the_sweep_goes_on(locust: Locust) -> None:
     with launch("ttft=20ms,itl=10ms", max_seconds=90) as simulator:
         port = free_port()

@@ -24,7 +24,8 @@ def main(model: str, slots: int) -> None:
     params.port = 0
     params.n_parallel = slots
     params.n_ctx = CONTEXT_PER_SLOT * slots
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, min(2, os.cpu_count() or 1))
+    # Several wait for each other by spinning: where the cores are shared that is slower than one.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.endpoint_metrics = True
     params.use_jinja = True
     params.offline = True
