@@ -47,7 +47,7 @@ def is_over(state: dict[str, Any]) -> bool:
     return state["progress"] is None and bool(state["stages"]) and all(stage["finished"] for stage in state["stages"])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_sweep_from_the_form_and_another_one(web: Starter, simulator: Simulator, workers: int) -> None:
     page = web("--llm-slo", "ttft_p95<0.5,errors<1%", "--llm-output-tokens", "40,1", workers=workers)
     before = page.state()

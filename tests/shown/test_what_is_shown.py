@@ -41,8 +41,9 @@ from tests.documented import (
 
 COMMANDS = commands()
 RUN = [command for command in COMMANDS if command.why_not_run is None]
-PARSED = [command for command in COMMANDS if command.why_not_run is not None]
 LOCUSTFILES = locustfiles()
+IN_CI = ("README.md", "docs/distributed.md", "docs/own-user-class.md")
+"""Pages whose commands CI runs; those of the others, all parsed there, are run by `make test-shown`."""
 AT_ONCE = 2
 """Commands at a time: most of each one's time is starting Python, on one core."""
 
@@ -54,13 +55,14 @@ def test_the_pages_have_commands_and_locustfiles() -> None:
     assert set(ONLY_PARSED) <= {"make", *PAGES}, "a reason for what is not there"
 
 
-def test_commands_that_are_not_run_parse(tmp_path: Path) -> None:
+def test_commands_parse(tmp_path: Path) -> None:
     folder = tmp_path / "commands"
     site = Site(folder, "")
     folder.mkdir()
     (folder / "locustfiles").symlink_to(ROOT / "locustfiles")
-    given = [shlex.join(parse_arguments(command, site)) for command in PARSED if command.program in LOCUST]
-    variables = {name: "made-up" for command in PARSED for name in header_variables(command)}
+    parsed = [command for command in COMMANDS if command.program in LOCUST and "calibrate" not in command.words]
+    given = [shlex.join(parse_arguments(command, site)) for command in parsed]
+    variables = {name: "made-up" for command in parsed for name in header_variables(command)}
     site.environment = {**ENVIRONMENT, **variables}
     code = (
         "import shlex, sys, locust, llm_users.extension\n"
@@ -92,9 +94,13 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, simulator: str) -> Pa
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory, simulator: str, finished_run: Path) -> dict[Command, Outcome]:
+def outcomes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, simulator: str, finished_run: Path
+) -> dict[Command, Outcome]:
     folder = tmp_path_factory.mktemp("commands")
-    blocks = [list(block) for _, block in itertools.groupby(RUN, key=lambda command: (command.page, command.block))]
+    wanted = {item.callspec.params.get("command") for item in request.session.items if hasattr(item, "callspec")}
+    by_block = itertools.groupby(RUN, key=lambda command: (command.page, command.block))
+    blocks = [block for block in (list(commands) for _, commands in by_block) if wanted & set(block)]
     sites = [prepare(folder / str(number), finished_run, simulator) for number in range(len(blocks))]
     work = list(zip(blocks, sites, strict=True))
     # Runs over several processes need the machine for themselves: a worker that is silent for 6 s is given up. So does
@@ -125,7 +131,11 @@ def locustfile_outcomes(tmp_path_factory: pytest.TempPathFactory, simulator: str
         return dict(zip([name for name, _ in LOCUSTFILES], done, strict=True))
 
 
-@pytest.mark.parametrize("command", RUN, ids=str)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(command, marks=[] if command.page in IN_CI else pytest.mark.slow) for command in RUN],
+    ids=str,
+)
 def test_a_command_runs(command: Command, outcomes: dict[Command, Outcome]) -> None:
     done = outcomes[command]
     assert done.code == 0, done.out + done.err

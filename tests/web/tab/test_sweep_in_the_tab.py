@@ -80,7 +80,7 @@ def summary_of(prefix: Path, out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_from_the_form_to_the_report(
     processes: int,
     start_web: Callable[..., Web],
