@@ -59,7 +59,8 @@ def test_commands_parse(tmp_path: Path) -> None:
     folder = tmp_path / "commands"
     site = Site(folder, "")
     folder.mkdir()
-    (folder / "locustfiles").symlink_to(ROOT / "locustfiles")
+    for name in ("locustfiles", "deploy"):
+        (folder / name).symlink_to(ROOT / name)
     parsed = [command for command in COMMANDS if command.program in LOCUST and "calibrate" not in command.words]
     given = [shlex.join(parse_arguments(command, site)) for command in parsed]
     variables = {name: "made-up" for command in parsed for name in header_variables(command)}
