@@ -7,20 +7,23 @@ an answer is anything but a plain success; it is then given what came, and does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import httpx2
 
 from llm_users.transport.connection import Origin
 from llm_users.transport.errors import TransportError
-from llm_users.transport.exchange import Exchange
+from llm_users.transport.exchange import CURRENT, Exchange
 from llm_users.transport.http1 import ResponseParser, with_body
+from llm_users.transport.sdk import SdkExchange
 
 _CREDENTIALS_REFUSED = (401, 403)
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What an answer began with. Names of headers are in lower case."""
+    """What an answer began with. Headers are found by their names in lower case."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -61,6 +64,36 @@ class RequestTemplate:
             self._known = None
         exchange.outcome = response
         return None
+
+
+def send(
+    exchange: Exchange | SdkExchange,
+    template: RequestTemplate | None,
+    encode: Callable[[], bytes | None],
+    ask_sdk: Callable[[], httpx2.Response],
+) -> Head:
+    """Send a request and return the beginning of its answer: by the template where it can be, else by the SDK.
+
+    ``template`` None: each request of this client may have a head of its own. ``encode`` gives the body as the SDK
+    would write it, None when only the SDK can. Raises what ``ask_sdk`` raises.
+    """
+    if isinstance(exchange, SdkExchange):
+        exchange.mark_sent()
+        response = exchange.body = ask_sdk()
+        return Head(response.status_code, response.headers)
+    if template is not None and template.known:
+        body = encode()
+        head = template.send(exchange, body) if body is not None else None
+        if head is not None:
+            return head
+    CURRENT.set(exchange)
+    try:
+        response = ask_sdk()
+    finally:
+        CURRENT.set(None)
+    if template is not None:
+        template.learn(exchange, response.headers)
+    return Head(response.status_code, response.headers)
 
 
 def _readable(response: ResponseParser) -> dict[str, str]:

@@ -18,9 +18,9 @@ from llm_users import endpoint
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime
-from llm_users.transport.exchange import CURRENT, Exchange
+from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
-from llm_users.transport.template import Head
+from llm_users.transport.template import RequestTemplate, send
 from llm_users.users.anthropic_client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
 from llm_users.users.anthropic_events import MessageEvents
 from llm_users.users.failures import failure_of
@@ -29,6 +29,7 @@ from llm_users.users.reading import Opened
 from llm_users.users.sse_answer import OpenedSse
 
 MESSAGES = "anthropic-messages"
+_PATH = "/messages"
 _SYSTEM = ("system", "developer")
 
 
@@ -92,28 +93,13 @@ class AnthropicUser(LLMUser):
         if isinstance(exchange, Exchange):
             exchange.reserve(client.origin)
         self.runtime.starts.wait()
-        response = self._post(client, body, exchange)
-        return _OpenedMessage(response, MessageEvents(), endpoint.usage_of(client.base_url), self.runtime.note)
-
-    def _post(self, client: Client, body: bytes, exchange: Exchange | SdkExchange) -> httpx2.Response | Head:
-        if isinstance(exchange, Exchange):
-            head = client.template.send(exchange, body)
-            if head is not None:
-                return head
-        request = client.request("POST", "/messages", body)
-        if isinstance(exchange, Exchange):
-            CURRENT.set(exchange)
-        else:
-            exchange.mark_sent()
-        try:
-            response = _checked(client.http.send(request, stream=True))
-        finally:
-            CURRENT.set(None)
-        if isinstance(exchange, SdkExchange):
-            exchange.body = response
-        else:
-            client.template.learn(exchange, response.headers)
-        return response
+        head = send(
+            exchange,
+            self.runtime.templates.setdefault((client, _PATH), RequestTemplate()),
+            lambda: body,
+            lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
+        )
+        return _OpenedMessage(head, MessageEvents(), endpoint.usage_of(client.base_url), self.runtime.note)
 
     def _failure_of(self, error: BaseException) -> tuple[str, str]:
         return failure_of(error, versioned(self.host or ""), KEY_VARIABLE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import httpx2
 
@@ -16,7 +16,6 @@ from llm_users import endpoint, secrets
 from llm_users.runtime import Runtime
 from llm_users.transport.connection import Origin
 from llm_users.transport.httpx import origin_of
-from llm_users.transport.template import RequestTemplate
 from llm_users.users.openai_client import make_http_client
 
 HOST_VARIABLE = "ANTHROPIC_BASE_URL"
@@ -34,8 +33,6 @@ class Client:
     base_url: str
     http: httpx2.Client
     origin: Origin
-    template: RequestTemplate = field(default_factory=RequestTemplate)
-    """What all requests for a message have in common."""
 
     def request(self, method: str, path: str, body: bytes | None = None) -> httpx2.Request:
         """A request that ``http`` can send."""

@@ -6,6 +6,7 @@ left alone, since it costs several times what decoding does.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -17,18 +18,16 @@ from llm_users import endpoint
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime
-from llm_users.transport.exchange import CURRENT, Exchange
+from llm_users.transport.exchange import Exchange
 from llm_users.transport.httpx import origin_of
 from llm_users.transport.sdk import SdkExchange
-from llm_users.transport.template import Head
+from llm_users.transport.template import Head, RequestTemplate, send
 from llm_users.users.llm import Answer, Ask, LLMUser
 from llm_users.users.openai_client import (
     deployment_of,
     has_deployments,
     make_azure_client,
     make_client,
-    send_by,
-    template_of,
 )
 from llm_users.users.openai_events import OpenAIEvents
 from llm_users.users.reading import Opened
@@ -164,7 +163,7 @@ class OpenAIUser(LLMUser):
 
     def _post_with_usage(
         self, client: openai.OpenAI, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
-    ) -> httpx2.Response | Head:
+    ) -> Head:
         """The request, with usage asked for unless the server is known not to take that."""
         if not usage.asked or "stream_options" in ask.body:
             return self._post(client, ask, ask.body, exchange)
@@ -185,7 +184,7 @@ class OpenAIUser(LLMUser):
         exchange: Exchange | SdkExchange,
         usage: endpoint.UsageSupport,
         refusal: openai.APIStatusError,
-    ) -> httpx2.Response | Head:
+    ) -> Head:
         """Once more without the field that the server may have refused."""
         try:
             response = self._post(client, ask, ask.body, exchange)
@@ -198,28 +197,17 @@ class OpenAIUser(LLMUser):
         )
         return response
 
-    def _post(
-        self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange
-    ) -> httpx2.Response | Head:
+    def _post(self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
         path = _PATHS[ask.api]
         template = None
-        if isinstance(exchange, Exchange):
-            template = template_of(self.runtime, client, path)
-            head = send_by(template, exchange, body)
-            if head is not None:
-                return head
-            CURRENT.set(exchange)
-        else:
-            exchange.mark_sent()
-        try:
-            response = client.post(path, cast_to=object, body=body, stream=True, stream_cls=_Unread).response
-        finally:
-            CURRENT.set(None)
-        if isinstance(exchange, SdkExchange):
-            exchange.body = response
-        elif template is not None:
-            template.learn(exchange, response.headers)
-        return response
+        if type(client) is openai.OpenAI:  # a subclass may sign each request anew: Azure's tokens expire
+            template = self.runtime.templates.setdefault((client, path), RequestTemplate())
+        return send(
+            exchange,
+            template,
+            lambda: _written(body),
+            lambda: client.post(path, cast_to=object, body=body, stream=True, stream_cls=_Unread).response,
+        )
 
     @classmethod
     def _client(cls, runtime: Runtime, host: str) -> openai.OpenAI:
@@ -244,6 +232,14 @@ class OpenAIUser(LLMUser):
             deployment = deployment_of(endpoint.clean_url(host))
             return [deployment] if deployment else []
         return [model.id for model in cls._client(runtime, host).models.list()]
+
+
+def _written(body: dict[str, Any]) -> bytes | None:
+    """The body as the SDK writes it; None for what only the SDK can write, or can say what is wrong with."""
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError):
+        return None
 
 
 class _Unread(openai.Stream[object]):

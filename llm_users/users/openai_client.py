@@ -5,7 +5,6 @@ Keys come from the environment or the SDK's own chain; the HTTP layer is ours, o
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +14,7 @@ import openai
 
 from llm_users import endpoint, secrets
 from llm_users.runtime import Runtime
-from llm_users.transport.exchange import Exchange
 from llm_users.transport.httpx import GeventTransport, origin_of
-from llm_users.transport.template import Head, RequestTemplate
 from llm_users.transport.tls import tls_context
 
 TokenProvider = Callable[[], str]
@@ -79,28 +76,6 @@ def make_azure_client(
     return openai.AzureOpenAI(
         api_version=str(version), **credentials, **_settings(runtime, azure_base_url(host), headers, query)
     )
-
-
-def template_of(runtime: Runtime, client: openai.OpenAI, path: str) -> RequestTemplate | None:
-    """What requests of this client to this path have in common; None where each may differ (tokens that expire)."""
-    if type(client) is not openai.OpenAI:
-        return None
-    key = (client, path)
-    found = runtime.templates.get(key)
-    if found is None:
-        found = runtime.templates[key] = RequestTemplate()
-    return found
-
-
-def send_by(template: RequestTemplate | None, exchange: Exchange, body: dict[str, Any]) -> Head | None:
-    """The beginning of the answer, without the SDK; None when that has to be asked."""
-    if template is None or not template.known:
-        return None
-    try:  # as the SDK writes it
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError):  # it knows more types; or says what is wrong
-        return None
-    return template.send(exchange, text)
 
 
 def is_azure(host: str) -> bool:

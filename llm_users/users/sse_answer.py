@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
-import httpx2
-
 from llm_users.endpoint import UsageSupport
 from llm_users.record import RequestRecord
 from llm_users.transport.errors import BadResponse, ResponseCut
@@ -45,11 +43,9 @@ class OpenedSse(Opened):
     terminator: ClassVar[str]
     """What ends a stream, in words."""
 
-    def __init__(
-        self, response: httpx2.Response | Head, events: SseEvents, usage: UsageSupport, note: Callable[[str], None]
-    ) -> None:
-        headers = response.headers
-        super().__init__(response.status_code, headers.get("x-request-id") or headers.get("request-id"))
+    def __init__(self, head: Head, events: SseEvents, usage: UsageSupport, note: Callable[[str], None]) -> None:
+        headers = head.headers
+        super().__init__(head.status_code, headers.get("x-request-id") or headers.get("request-id"))
         encoding = headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise BadResponse(f"the stream came compressed ({encoding}) although that was refused; switch it off there")
