@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.live.cost import BOUND
+
+pytestmark = pytest.mark.slow
 
 
 def test_page_json_and_merging_stay_below_three_percent_of_a_core() -> None:

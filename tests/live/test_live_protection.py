@@ -8,9 +8,13 @@ import re
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from llm_users.simulator.launch import Simulator
 from tests.live.conftest import Starter
 from tests.load.conftest import Locust
+
+pytestmark = pytest.mark.slow
 
 PROTECTED = """
 from flask import Blueprint, redirect, request

@@ -18,6 +18,8 @@ from reports.grouping import LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT
 from reports.stage_load import Load
 from tests.live.conftest import Started, Starter
 
+pytestmark = pytest.mark.slow
+
 FIGURES = ("median", "mean", "min", "max", "p25", "p75", "p95", "p99")
 SAMPLES = {
     "t", "ttft_p50", "ttft_p95", "ttft_p99", "gap_p50", "gap_p95", "gap_p99", "tpot_p50", "tpot_p95", "tpot_p99",
@@ -47,7 +49,7 @@ def is_over(state: dict[str, Any]) -> bool:
     return state["progress"] is None and bool(state["stages"]) and all(stage["finished"] for stage in state["stages"])
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_sweep_from_the_form_and_another_one(web: Starter, simulator: Simulator, workers: int) -> None:
     page = web("--llm-slo", "ttft_p95<0.5,errors<1%", "--llm-output-tokens", "40,1", workers=workers)
     before = page.state()

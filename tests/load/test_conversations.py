@@ -16,6 +16,8 @@ from llm_users.simulator.launch import Simulator, launch
 from tests.load.conftest import ROOT, Finished, Locust
 from tests.load.test_distributed import ports
 
+pytestmark = pytest.mark.slow
+
 TALK = str(ROOT / "locustfiles" / "conversations.py")
 Rows = list[dict[str, str]]
 

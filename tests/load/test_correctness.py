@@ -15,6 +15,8 @@ from reports.main import main
 from tests.load.conftest import ROOT, Finished, Locust
 from tests.load.test_distributed import ports
 
+pytestmark = pytest.mark.slow
+
 CORRECTNESS = str(ROOT / "locustfiles" / "correctness.py")
 FAST = "ttft=20ms,itl=1ms,tokens=6,answers=numbers"
 
@@ -101,7 +103,6 @@ def test_wrong_answers_are_counted_exactly_over_processes(
     assert all(numbers[index] == repeated[index] for index in both)
 
 
-@pytest.mark.slow
 def test_an_endpoint_that_stays_fast_by_answering_wrong_is_caught(
     locust: Locust, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

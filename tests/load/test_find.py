@@ -17,6 +17,8 @@ from llm_users.wiring.limit_search import LimitSearch
 from tests.load.conftest import Finished, Locust
 from tests.load.test_distributed import ports
 
+pytestmark = pytest.mark.slow
+
 CAPACITY = 10
 KNEE = 1.25 * CAPACITY
 SIMULATOR = f"ttft=10ms,itl=16ms,capacity={CAPACITY}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,10 @@ import reports
 from llm_users.prompts import Prefixes, Tokenizer, load_tokenizer, make_source, parse_mix
 from llm_users.simulator.launch import launch
 from tests.load.conftest import Locust
+from tests.load.test_distributed import free_port
 from tests.prompts.recorder import Recorder
+
+pytestmark = pytest.mark.slow
 
 TWO_MODELS = """
 from locust import task
@@ -59,23 +61,10 @@ def default_tokenizer() -> Tokenizer:
     return load_tokenizer(None)
 
 
-@pytest.fixture(name="locust")
-def locust_fixture(tmp_path: Path) -> Iterator[Locust]:
-    runs = Locust(tmp_path)
-    yield runs
-    runs.stop_all()
-
-
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     with Recorder() as running:
         yield running
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def test_a_mix_with_shared_texts_from_two_processes(

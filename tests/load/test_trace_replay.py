@@ -7,6 +7,8 @@ import statistics
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from llm_users.prompts import load_tokenizer, read_trace
 from llm_users.simulator.launch import launch
 from tests.load.conftest import Finished, Locust
@@ -14,6 +16,8 @@ from tests.load.test_distributed import ports
 from tests.load.test_open_loop import received_s
 from tests.prompts.recorder import Recorder
 from tests.prompts.test_traces import shared_tokens
+
+pytestmark = pytest.mark.slow
 
 
 def bursts(folder: Path, count: int = 41) -> str:

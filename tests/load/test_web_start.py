@@ -15,6 +15,8 @@ from llm_users.simulator.launch import Simulator, launch
 from tests.load.conftest import Locust, Running
 from tests.load.test_distributed import free_port, ports
 
+pytestmark = pytest.mark.slow
+
 
 class Web:
     """Locust's web interface, as a browser's form uses it."""
@@ -76,7 +78,7 @@ def _opened(locust: Locust, processes: int) -> tuple[Running, Web]:
     return running, web
 
 
-@pytest.mark.parametrize("processes", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("processes", [0, 2])
 def test_two_sweeps_from_the_form_leave_two_sets_of_files(locust: Locust, simulator: Simulator, processes: int) -> None:
     running, web = _opened(locust, processes)
     form = {"user_count": "1", "spawn_rate": "1", "host": simulator.url, "llm_requests": "4"}
@@ -102,7 +104,7 @@ def test_two_sweeps_from_the_form_leave_two_sets_of_files(locust: Locust, simula
     assert "Traceback" not in done.err, done.err
 
 
-@pytest.mark.parametrize("processes", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("processes", [0, 2])
 def test_users_that_are_taken_away_in_the_middle_finish_their_requests(locust: Locust, processes: int) -> None:
     with launch("ttft=100ms,itl=10ms,tokens=40", max_seconds=90) as simulator:
         running, web = _opened(locust, processes)
