@@ -37,6 +37,7 @@ from reports.resampling import (
     Chance,
     Floats,
     above,
+    autocorrelation_time,
     cut,
     difference_interval,
     drawn_rates,
@@ -44,7 +45,6 @@ from reports.resampling import (
     jointly,
     memory,
     permutation,
-    remembered,
     sums,
 )
 from reports.run import Run
@@ -70,7 +70,7 @@ _OF_REQUESTS: tuple[tuple[Metric, str, float], ...] = (
     (CORRECTED_LATENCY, "p95", 0.95),
 )
 _MORE_IS_BETTER = {OUTPUT_THROUGHPUT.name, SYSTEM_THROUGHPUT}
-_FEWEST_STRETCHES = 30  # below, one comparison in eight of two equal queues at 90 % of their limit was an alarm
+_FEWEST_INDEPENDENT = 30  # below, one comparison in eight of two equal queues at 90 % of their limit was an alarm
 _Key = tuple[str, Load, int]
 
 
@@ -387,13 +387,13 @@ def _unlike(base: Group, other: Group) -> Iterator[str]:
 
 
 def _long_memory(base: Group, other: Group) -> Iterator[str]:
-    """A queue near its limit empties so rarely that a run sees few independent stretches of it."""
+    """A queue near its limit empties so rarely that a run sees little of what it can do."""
     for group in (base, other):
         took_s = in_order(group.ok)["corrected_end_to_end_latency_s"].to_numpy(np.float64, na_value=math.nan)
-        stretches = len(took_s) / remembered(took_s)
-        if stretches < _FEWEST_STRETCHES:
+        independent = len(took_s) / autocorrelation_time(took_s)
+        if independent < _FEWEST_INDEPENDENT:
             yield (
-                f"The {len(took_s)} requests of {group.run.name}{group.load.at} are worth {stretches:.0f} independent "
-                "ones: a queue near its limit remembers long, and p is then too small. Run it longer, or at a lower "
-                "rate."
+                f"The {len(took_s)} requests of {group.run.name}{group.load.at} are worth {independent:.0f} "
+                "independent ones: a queue near its limit remembers long, and p is then too small. Run it longer, or "
+                "at a lower rate."
             )

@@ -134,7 +134,7 @@ def memory(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> float
     return 1 + 2 * max(0.0, together / alone + len(parts) / blocks) if alone > 0 else 1.0
 
 
-def remembered(values: Floats) -> float:
+def autocorrelation_time(values: Floats) -> float:
     """How many requests in a row are worth one independent one; 1 or more.
 
     The integrated autocorrelation time of values in the order of their starts, 1 + 2 (r1 + r2 + ...), summed over a

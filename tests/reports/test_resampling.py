@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from typing import Any
 
@@ -15,6 +14,7 @@ from reports import resampling
 from reports.resampling import (
     NO_CHANCE,
     above,
+    autocorrelation_time,
     cut,
     difference_interval,
     drawn_spreads,
@@ -22,9 +22,9 @@ from reports.resampling import (
     memory,
     permutation,
     permutation_p,
-    remembered,
     sums,
 )
+from tests.reports.queue_alarms import alarms, one_queue, p_of
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -42,14 +42,6 @@ def one_run(dice: np.random.Generator, n: int, users: int, shared: float) -> Flo
     common = signal.lfilter([math.sqrt(1 - rho**2)], [1, -rho], steps)[200:]
     spread = 0.5 * (math.sqrt(1 - shared) * dice.standard_normal(n) + math.sqrt(shared) * common)
     return np.asarray(np.exp(-1.5 + spread), dtype=np.float64)
-
-
-def p_of(samples: tuple[Floats, Floats], users: int, q: float) -> float:
-    blocks = cut((len(samples[0]), len(samples[1])), users)
-    pooled = np.sort(np.concatenate(samples))
-    parts = [sums(above(values, q, pooled), first) for values, first in zip(samples, blocks.first, strict=True)]  # type: ignore[arg-type]
-    wholes = [sums(np.ones(len(values)), first) for values, first in zip(samples, blocks.first, strict=True)]
-    return permutation_p((parts[0], parts[1]), (wholes[0], wholes[1]))
 
 
 @pytest.mark.parametrize("q", [0.5, 0.95])
@@ -142,36 +134,17 @@ def test_false_alarms_of_a_whole_table_come_at_their_rate() -> None:
     assert 100 * alarms / 1500 == pytest.approx(5, abs=1.5)
 
 
-def one_queue(dice: np.random.Generator, n: int, load: float) -> tuple[Floats, int]:
-    """Latencies of Poisson arrivals at eight servers, from a queue that has run for a while; and how many are in it."""
-    before, servers = 300, 8
-    arrivals = np.cumsum(dice.exponential(1 / (servers * load), n + before))
-    work = dice.lognormal(-0.08, 0.4, n + before)
-    free, took = [0.0] * servers, np.empty(n + before)
-    for i, (at, needs) in enumerate(zip(arrivals, work, strict=True)):
-        end = max(at, heapq.heappop(free)) + needs
-        heapq.heappush(free, end)
-        took[i] = end - at
-    took = took[before:]
-    return took, max(1, round(took.sum() / (arrivals[-1] - arrivals[before])))
-
-
 @pytest.mark.parametrize("q", [0.5, 0.95])
 @pytest.mark.parametrize("load", [0.5, 0.8])
 def test_false_alarms_of_an_open_loop_are_no_more_than_stated(load: float, q: float) -> None:
-    dice = np.random.default_rng(5)
-    alarms = 0
-    for _ in range(600):
-        (a, in_flight), (b, _) = one_queue(dice, 400, load), one_queue(dice, 400, load)
-        alarms += p_of((a, b), in_flight, q) < 0.05
-    assert 100 * alarms / 600 < 7
+    assert 100 * alarms(load, q, pairs=600) / 600 < 7
 
 
-def test_how_long_requests_are_remembered() -> None:
+def test_how_long_requests_are_autocorrelation_time() -> None:
     dice = np.random.default_rng(7)
-    assert remembered(dice.normal(size=4000)) == pytest.approx(1, abs=0.15)
+    assert autocorrelation_time(dice.normal(size=4000)) == pytest.approx(1, abs=0.15)
     alike = signal.lfilter([1], [1, -0.9], dice.normal(size=40_000))
-    assert remembered(alike) == pytest.approx(19, rel=0.15)  # (1 + 0.9) / (1 - 0.9)
-    assert remembered(np.array([math.nan, *([1.0] * 9)])) == remembered(np.array([])) == 1
+    assert autocorrelation_time(alike) == pytest.approx(19, rel=0.15)  # (1 + 0.9) / (1 - 0.9)
+    assert autocorrelation_time(np.array([math.nan, *([1.0] * 9)])) == autocorrelation_time(np.array([])) == 1
     # A queue at 95 % of its limit: what a run of 400 requests sees of it is little.
-    assert [400 / remembered(one_queue(dice, 400, load)[0]) > 30 for load in (0.5, 0.95)] == [True, False]
+    assert [400 / autocorrelation_time(one_queue(dice, 400, load)[0]) > 30 for load in (0.5, 0.95)] == [True, False]
