@@ -117,6 +117,7 @@ class RequestRecord:
     turns: int | None = _column("count", "turns that the conversation is meant to have", int)
     think_s: float | None = _column("s", "the user's pause before this turn; not part of queue_s")
     endpoint: str | None = _column("", "base URL of the request, without credentials and query", str)
+    first_coalesced: int = _column("count", "content chunks that shared the read of the first one", int, 0)
 
     def correct_for_omission(self) -> None:
         """Latencies from when the request was meant to be sent: an open loop that falls behind omits nothing."""
@@ -181,6 +182,9 @@ class StageRecord:
     requests_held: int = _column("count", "measured requests that waited for a place among --llm-max-in-flight", int, 0)
     requests_dropped: int = _column("count", "measured requests that found no place and were dropped", int, 0)
     requests_cancelled: int = _column("count", "measured requests that the client gave up (--llm-cancel)", int, 0)
+    first_coalesced_share: float | None = _column(
+        "share", "answers whose first content chunk shared its read with later ones, which makes ttft_s too long"
+    )
 
 
 @dataclass(slots=True)

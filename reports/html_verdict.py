@@ -32,6 +32,7 @@ _CLIENT = (
     ("queue_p99_s", "Queue p99 (ms)", 1000, 2, ""),
     ("forced_start_share", "Forced starts", 100, 1, " %"),
     ("coalesced_share", "Coalesced chunks", 100, 2, " %"),
+    ("first_coalesced_share", "Coalesced first chunks", 100, 2, " %"),
 )
 _SHOWN = {
     "llm_sweep",

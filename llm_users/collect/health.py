@@ -31,7 +31,11 @@ _LIMITS = (
     _Limit("queue_p99_s", 0.050, 0.250, "requests started {:.3f} s late (p99)"),
     _Limit("forced_start_share", 0.20, 0.60, "{:.0%} of the starts found no quiet moment"),
 )
-_COALESCED = _Limit("coalesced_share", 0.002, 0.020, "{:.1%} of the chunks were read together with an earlier one")
+_COALESCED = (
+    _Limit("coalesced_share", 0.002, 0.020, "{:.1%} of the chunks were read together with an earlier one"),
+    # A first chunk that waits unread until the second comes gets its stamp: from 1 % on that is the p99 of the error.
+    _Limit("first_coalesced_share", 0.004, 0.008, "{:.1%} of the first chunks were read together with later ones"),
+)
 
 _LATE_S = 0.005
 """Chunks that arrive together are the client's doing only when it was late itself; servers send several at once too."""
@@ -65,7 +69,7 @@ def complaint(stage: StageRecord, processes: int) -> str:
 
 def _findings(stage: StageRecord) -> list[tuple[int, str]]:
     late = (stage.lag_p99_s or 0.0) >= _LATE_S or (stage.client_cpu_share_max or 0.0) >= _LIMITS[0].strained_from
-    limits = (*_LIMITS, _COALESCED) if late else _LIMITS
+    limits = _LIMITS + _COALESCED if late else _LIMITS
     found = []
     for limit in limits:
         value = getattr(stage, limit.name)

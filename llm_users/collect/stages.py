@@ -28,6 +28,8 @@ class _Tally:
     chunks: int = 0
     token_chunks: int = 0  # chunks of the rows whose tokens are known
     coalesced: int = 0
+    begun: int = 0
+    first_coalesced: int = 0
     sources: set[str] = field(default_factory=set)
     held: int = 0
     dropped: int = 0
@@ -81,6 +83,8 @@ class StageBook:
             tally.queue.add(max(0.0, record.queue_s - (record.held_s or 0.0)))
         tally.chunks += record.chunks
         tally.coalesced += record.coalesced
+        tally.begun += record.chunks > 0
+        tally.first_coalesced += record.first_coalesced > 0
         if record.output_tokens is not None and record.chunks:
             tally.tokens += record.output_tokens
             tally.token_chunks += record.chunks
@@ -134,6 +138,7 @@ class StageBook:
             queue_p99_s=tally.queue.quantile(0.99) if tally.queue.total else None,
             forced_start_share=sum(part.forced for part in totals) / starts if starts else None,
             coalesced_share=tally.coalesced / tally.chunks if tally.chunks else None,
+            first_coalesced_share=tally.first_coalesced / tally.begun if tally.begun else None,
             tokens_per_chunk=tally.tokens / tally.token_chunks if tally.token_chunks else None,
             stamp_source=_one_of(tally.sources),
         )

@@ -79,6 +79,12 @@ class Chunks:
         """Chunks that shared a read with an earlier one of the same choice."""
         return sum(earlier == later for clocks in self.by_choice(self.clocks_ns) for earlier, later in pairwise(clocks))
 
+    @property
+    def first_coalesced(self) -> int:
+        """Chunks of the first choice that were read with its first one: the kernel's stamp is then the last one's."""
+        clocks_ns = self.by_choice(self.clocks_ns)[0]
+        return clocks_ns.count(clocks_ns[0]) - 1 if clocks_ns else 0
+
     def trusted_stamps_ns(self, *, clock_moved: bool) -> tuple[list[int], str]:
         """The stamps to compute with and their source: the kernel's only if all chunks have one."""
         if self.stamps_ns and all(self.stamps_ns) and not clock_moved:
@@ -99,7 +105,7 @@ def joined(texts: Iterable[str]) -> str:
 def time_chunks(record: RequestRecord, chunks: Chunks, stamps_ns: list[int], sent_ns: int) -> list[float]:
     """Fill the columns that follow from the arrival stamps; returns the chunk gaps in seconds."""
     record.chunks = len(stamps_ns)
-    record.coalesced = chunks.coalesced
+    record.coalesced, record.first_coalesced = chunks.coalesced, chunks.first_coalesced
     if not stamps_ns:
         return []
     record.ttft_s = (stamps_ns[0] - sent_ns) / _NS

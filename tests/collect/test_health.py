@@ -37,6 +37,12 @@ def test_each_figure_strains_and_saturates(name: str, strained: float, saturated
 def test_chunks_that_the_server_sends_together_are_not_held_against_a_quiet_client() -> None:
     assert verdict(_stage(coalesced_share=0.9)) == OK
     assert verdict(_stage(coalesced_share=0.9, lag_p99_s=0.006)) == SATURATED
+    assert verdict(_stage(first_coalesced_share=0.9)) == OK
+
+
+def test_first_chunks_that_a_late_client_read_with_later_ones_saturate_it_before_they_are_one_in_a_hundred() -> None:
+    shares = {0.0: STRAINED, 0.003: STRAINED, 0.009: SATURATED}  # strained by the lag alone
+    assert {share: verdict(_stage(first_coalesced_share=share, lag_p99_s=0.006)) for share in shares} == shares
 
 
 def test_unknown_figures_say_nothing() -> None:

@@ -53,6 +53,14 @@ def test_an_answer_is_timed_as_the_server_sent_it(rig: Rig, wire: Wire, framing:
 def test_several_chunks_in_one_read_are_counted_as_coalesced(rig: Rig, wire: Wire) -> None:
     record = rig.ask(wire.serve(at_once(chat_events("a", "b", "c"))).url).record
     assert (record.error_code, record.chunks, record.coalesced, record.reads) == (None, 3, 2, 1)
+    assert record.first_coalesced == 2
+
+
+def test_only_what_comes_with_the_first_chunk_makes_its_stamp_late(rig: Rig, wire: Wire) -> None:
+    head, role, first, *rest = framed(chat_events("a", "b", "c"))
+    port = wire.serve([send(head + role + first), pause(0.03), send(b"".join(rest))])
+    record = rig.ask(port.url).record
+    assert (record.chunks, record.coalesced, record.first_coalesced) == (3, 1, 0)
 
 
 def test_a_one_token_answer_has_no_tpot(rig: Rig, wire: Wire) -> None:
