@@ -55,7 +55,7 @@ def test_locustfiles_that_are_written_about_exist() -> None:
 
 def test_the_limits_of_the_client_are_those_of_the_code() -> None:
     page = PAGES["docs/accuracy.md"]
-    for limit in (*_LIMITS, _COALESCED):
+    for limit in _LIMITS + _COALESCED:
         row = re.search(rf"^\| `{limit.name}` \| ([\d.]+)(?: s)? \| ([\d.]+)(?: s)? \|$", page, flags=re.MULTILINE)
         assert row, limit.name
         assert (float(row[1]), float(row[2])) == (limit.strained_from, limit.saturated_from)
