@@ -47,6 +47,8 @@ class Runtime:
     workers: int
     gate: OpenGate
     starts: StartQueue
+    endings: StartQueue
+    """Where an answer that was read waits for a quiet event loop before its row is made."""
     pool: Pool
     tokenizer: Tokenizer
     next_prompt: Callable[[], Prompt]

@@ -232,6 +232,7 @@ class LoadProcess:
             workers=workers,
             gate=self.gate,
             starts=starts,
+            endings=StartQueue(),
             pool=pool,
             tokenizer=tokenizer,
             next_prompt=self._feed.next,

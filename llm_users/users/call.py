@@ -66,6 +66,13 @@ class Call:
         finally:
             self.exchange.release()
 
+    def step_aside(self) -> None:
+        """Reading goes before finishing: answers that end at one moment would keep the others' tokens waiting."""
+        try:
+            self._user.runtime.endings.wait()
+        except BaseException as raised:  # of a user that is stopped meanwhile: the row comes first
+            self.interruption = raised
+
     def _patience(self) -> AbstractContextManager[None]:
         """Bounds the request where it is one of those that ``--llm-cancel`` gives up."""
         runtime = self._user.runtime

@@ -173,6 +173,8 @@ class LLMUser(User):
         call = Call(self, ticket)
         try:
             call.run(make)
+            if call.interruption is None:
+                call.step_aside()
             answer = self._finish(call)
         finally:
             call.leave()

@@ -13,6 +13,7 @@ import openai
 import pytest
 from gevent import GreenletExit
 
+from llm_users.runtime import runtime_of
 from llm_users.users.failures import RequestFailed
 from tests.stream_bytes import CHUNKED, chat_events, chunk, delta, event, head, reply, stream
 from tests.users.rig import Rig, at, eventually
@@ -143,6 +144,26 @@ def test_a_user_killed_while_its_prompt_is_counted_asks_no_more(make_rig: MakeRi
         waiting.get(timeout=5)
     assert [record.error_code for record in rig.seen.records] == ["aborted"]
     assert port.requests() == []
+
+
+def test_an_answer_waits_for_a_quiet_loop_before_its_row_is_made_and_gets_one_whatever_happens(
+    make_rig: MakeRig, wire: Wire
+) -> None:
+    rig = make_rig()
+    port = wire.serve(stream(chat_events("a")))
+    assert rig.ask(port.url).text == "a"
+    endings = runtime_of(rig.environment).endings
+    assert endings.starts == 1
+    wait = endings.wait
+
+    def killed_meanwhile() -> bool:
+        gevent.spawn(gevent.getcurrent().kill, block=False)  # strikes while it waits
+        return wait()
+
+    endings.wait = killed_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(GreenletExit):
+        rig.ask(port.url)
+    assert [(record.error_code, record.chunks) for record in rig.seen.records] == [(None, 1)] * 2
 
 
 def test_a_user_killed_after_its_answer_keeps_the_answer(make_rig: MakeRig, wire: Wire) -> None:
