@@ -218,7 +218,8 @@ class LoadProcess:
             make = partial(Talks, options, tokenizer, salt, (first, step), self._note)
             self._talks = gevent.get_hub().threadpool.apply(make)
             self._talks.only = all(each.holds_conversations for each in user_classes)
-        starts = StartQueue()
+        alarm = Alarm() if options.open_loop else None
+        starts = StartQueue(alarm)
         # On from the run before: the first stage may have been marked with those counts already.
         before, forced_before = self.gate.counters()
         self.gate.counters = lambda: (before + starts.starts, forced_before + starts.forced)
@@ -232,7 +233,7 @@ class LoadProcess:
             workers=workers,
             gate=self.gate,
             starts=starts,
-            endings=StartQueue(),
+            endings=StartQueue(alarm),
             pool=pool,
             tokenizer=tokenizer,
             next_prompt=self._feed.next,
@@ -241,7 +242,7 @@ class LoadProcess:
             model=options.targets[0].model if options.targets else options.model,
             run_s=_run_s(options, self._environment.parsed_options, trace),
             watch=self._beat,
-            alarm=Alarm() if options.open_loop else None,
+            alarm=alarm,
             arrivals=partial(_arrivals, options, trace),
             prompt_per_arrival=trace is not None,
             first_prompt=first,

@@ -11,6 +11,7 @@ from typing import Any
 
 from gevent import get_hub, getcurrent
 
+from llm_users.transport.alarm import Alarm
 from llm_users.transport.clock import now_ns
 
 MAX_WAIT_NS = 20_000_000
@@ -18,11 +19,16 @@ MAX_WAIT_NS = 20_000_000
 
 _FORCE_CHECK_S = 0.002
 
+_CLEAR_NS = 500_000
+"""What building a request or making a row takes, and some more: nothing of it begins so shortly before an arrival."""
+
 
 class StartQueue:
     """First come, first served; one per turn of the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, alarm: Alarm | None = None) -> None:
+        """``alarm``: these give way to whoever is about to be woken by it."""
+        self._alarm = alarm
         loop = get_hub().loop
         self._switch_to_hub = get_hub().switch
         self._waiting: deque[tuple[int, Any]] = deque()  # (deadline on the monotonic clock, greenlet)
@@ -50,7 +56,8 @@ class StartQueue:
         return quiet
 
     def _on_idle(self) -> None:
-        self._start_next(quiet=True)
+        if self._alarm is None or not self._alarm.rings_within(_CLEAR_NS):  # asked again in the next turn
+            self._start_next(quiet=True)
 
     def _on_timer(self) -> None:
         if self._waiting and self._waiting[0][0] <= now_ns():

@@ -6,6 +6,7 @@ import time
 
 import gevent
 
+from llm_users.transport.alarm import Alarm
 from llm_users.transport.starts import MAX_WAIT_NS, StartQueue
 
 
@@ -54,6 +55,22 @@ def test_under_full_load_a_start_is_forced_and_counted() -> None:
     assert quiet is False
     assert (queue.starts, queue.forced) == (1, 1)
     assert MAX_WAIT_NS <= waited_ns < 10 * MAX_WAIT_NS
+
+
+def test_nothing_begins_right_before_somebody_is_due() -> None:
+    alarm = Alarm()
+    queue = StartQueue(alarm)
+    due_ns = time.monotonic_ns() + 1_900_000
+    rang = gevent.spawn(alarm.wait_until, due_ns)
+    gevent.sleep(0)
+    assert queue.wait() is True
+    assert not rang.ready()
+    while time.monotonic_ns() < due_ns - 400_000:
+        pass
+    assert queue.wait() is True
+    assert time.monotonic_ns() >= due_ns
+    rang.get(timeout=2)
+    alarm.close()
 
 
 def test_a_greenlet_killed_while_it_waits_leaves_the_queue_to_the_others() -> None:
