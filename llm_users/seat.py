@@ -15,13 +15,14 @@ from llm_users.plan import StagePlan
 class Ticket:
     """Permission to start one request. Handed out by ``StageGate.enter`` and given back to ``StageGate.leave``."""
 
-    __slots__ = ("begun", "held_ns", "intended_ns", "measured", "phase", "plan", "prompt", "sequence")
+    __slots__ = ("begun", "behind_ns", "held_ns", "intended_ns", "measured", "phase", "plan", "prompt", "sequence")
 
     def __init__(self, plan: StagePlan, phase: str, intended_ns: int, sequence: int, *, measured: bool) -> None:
         self.plan = plan
         self.phase = phase
         self.measured = measured
         self.intended_ns = intended_ns
+        self.behind_ns = 0  # what its user lost before it came: its last answer waited here for its row
         self.held_ns = 0  # of the wait since then, that for a place among the requests in flight
         self.sequence = sequence
         self.prompt: Any = None  # the arrival's own, where it has one
@@ -31,12 +32,13 @@ class Ticket:
 class UserSeat:
     """What the gate remembers of one user."""
 
-    __slots__ = ("backoff_s", "due_ns", "prompt", "released", "stage", "warmups_left")
+    __slots__ = ("backoff_s", "behind_ns", "due_ns", "prompt", "released", "stage", "warmups_left")
 
     def __init__(self) -> None:
         self.stage = -1
         self.warmups_left = 0
         self.due_ns = 0  # when its next request is meant to start; 0: as soon as it comes
+        self.behind_ns = 0  # for so long its last answer, read to its end, waited for a quiet event loop
         self.backoff_s = 0.0
         self.prompt: Any = None  # of its present ticket
         self.released = Event()

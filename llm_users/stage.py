@@ -148,7 +148,7 @@ class StageGate:
             gevent.sleep(seat.backoff_s)
         if (ticket := self._try_enter(seat)) is not None:
             return ticket
-        seat.due_ns = 0  # the end of a pause: whoever has to wait for another reason is not late
+        seat.due_ns = seat.behind_ns = 0  # whoever has to wait for another reason, or has had a pause, is not late
         while True:
             ticket = self._try_enter(seat)
             if ticket is not None:
@@ -157,8 +157,8 @@ class StageGate:
 
     def rest(self, seat: UserSeat, seconds: float) -> None:
         """A user's pause before its next request, spent here: a stage that begins meanwhile finds the user present."""
-        due_ns = time.monotonic_ns() + int(seconds * _NS)
-        seat.due_ns = 0
+        due_ns = time.monotonic_ns() - seat.behind_ns + int(seconds * _NS)
+        seat.due_ns = seat.behind_ns = 0
         if self.plan.rate_per_s is not None:  # nobody is waited for
             gevent.sleep(seconds)
             return
@@ -275,13 +275,15 @@ class StageGate:
         return ticket
 
     def _ticket(self, seat: UserSeat, phase: str) -> Ticket:
-        due_ns, seat.due_ns = seat.due_ns, 0
+        due_ns, behind_ns = seat.due_ns, seat.behind_ns
+        seat.due_ns = seat.behind_ns = 0
         self._sequence += 1
         self._unfinished += 1
         self.totals.started += 1
         self.on_start(self.plan.stage, phase == MEASURE)
         ticket = Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
         if self.plan.rate_per_s is None:
+            ticket.behind_ns = 0 if due_ns else behind_ns
             self._count_in(ticket)
         return ticket
 

@@ -15,6 +15,7 @@ from locust.exception import StopUser
 
 from llm_users.record import CANCELLED, RequestRecord
 from llm_users.seat import Ticket
+from llm_users.transport.clock import now_ns
 from llm_users.transport.errors import DeadlineExceeded
 from llm_users.users.patience import Patience, is_chosen
 from llm_users.users.reading import Opened, Reader
@@ -68,10 +69,12 @@ class Call:
 
     def step_aside(self) -> None:
         """Reading goes before finishing: answers that end at one moment would keep the others' tokens waiting."""
+        read_ns = now_ns()
         try:
             self._user.runtime.endings.wait()
         except BaseException as raised:  # of a user that is stopped meanwhile: the row comes first
             self.interruption = raised
+        self._user._seat.behind_ns = now_ns() - read_ns
 
     def _patience(self) -> AbstractContextManager[None]:
         """Bounds the request where it is one of those that ``--llm-cancel`` gives up."""

@@ -288,7 +288,8 @@ class LLMUser(User):
             )
             record.ttft_s = record.ttfat_s = record.tpot_s = None
         ticket = call.ticket
-        record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns) / _NS) if reader.start_ns else None
+        if reader.start_ns:
+            record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns + ticket.behind_ns) / _NS)
         if record.rate_per_s is not None:
             record.held_s = ticket.held_ns / _NS
             record.correct_for_omission()

@@ -166,6 +166,20 @@ def test_an_answer_waits_for_a_quiet_loop_before_its_row_is_made_and_gets_one_wh
     assert [(record.error_code, record.chunks) for record in rig.seen.records] == [(None, 1)] * 2
 
 
+def test_the_wait_of_an_answer_for_its_row_is_in_the_queue_time_of_the_next_request(rig: Rig, wire: Wire) -> None:
+    port = wire.serve(stream(chat_events("a")))
+    rig.ask(port.url)
+    endings = runtime_of(rig.environment).endings
+    wait = endings.wait
+    endings.wait = lambda: (gevent.sleep(0.3), wait())[1]  # type: ignore[method-assign]
+    rig.ask(port.url)
+    endings.wait = wait  # type: ignore[method-assign]
+    for _ in range(2):
+        rig.ask(port.url)
+    late = [record.queue_s is not None and record.queue_s >= 0.3 for record in rig.seen.records]
+    assert late == [False, False, True, False]
+
+
 def test_a_user_killed_after_its_answer_keeps_the_answer(make_rig: MakeRig, wire: Wire) -> None:
     rig = make_rig()
     script = [send(head(CHUNKED) + b"".join(map(chunk, chat_events("a")))), pause(0.001), HOLD]
