@@ -117,12 +117,6 @@ class Outcome:
     out: str = ""
     err: str = ""
 
-    @property
-    def tracebacks(self) -> list[str]:
-        """All but Locust's own: with --processes it now and then closes its CSV files while it writes into them."""
-        found = self.err.split("Traceback (most recent call last):")[1:]
-        return [text for text in found if "in stats_writer" not in text]
-
 
 @dataclass
 class Site:

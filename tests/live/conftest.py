@@ -14,6 +14,7 @@ import pytest
 
 from tests.live.ports import free_port
 from tests.load.conftest import Locust, Running, locust, simulator
+from tests.tracebacks import tracebacks
 
 __all__ = ["Started", "Starter", "locust", "simulator"]
 
@@ -65,7 +66,7 @@ class Started:
         time.sleep(0.5)  # the last answer must be out: the signal would be raised in the middle of sending it
         self.running.interrupt()
         done = self.running.finish(40)
-        assert "Traceback" not in done.err, done.err
+        assert tracebacks(done.err) == [], done.err
         return done.err
 
 

@@ -38,6 +38,7 @@ from tests.documented import (
     prepare,
     run_block,
 )
+from tests.tracebacks import tracebacks
 
 COMMANDS = commands()
 RUN = [command for command in COMMANDS if command.why_not_run is None]
@@ -140,7 +141,7 @@ def locustfile_outcomes(tmp_path_factory: pytest.TempPathFactory, simulator: str
 def test_a_command_runs(command: Command, outcomes: dict[Command, Outcome]) -> None:
     done = outcomes[command]
     assert done.code == 0, done.out + done.err
-    assert not done.tracebacks, done.err
+    assert tracebacks(done.err) == [], done.err
     words = command.words
     if command.program == "llm-simulator":
         assert "listening on http://" in done.out
@@ -152,7 +153,7 @@ def test_a_command_runs(command: Command, outcomes: dict[Command, Outcome]) -> N
 def test_a_locustfile_runs(name: str, locustfile_outcomes: dict[str, Outcome]) -> None:
     done = locustfile_outcomes[name]
     assert done.code == 0, done.out + done.err
-    assert not done.tracebacks, done.err
+    assert tracebacks(done.err) == [], done.err
 
 
 # Beyond what the pages show.
