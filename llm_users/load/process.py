@@ -44,6 +44,7 @@ _READY_REPORT_S = 0.02
 """Arrivals of users at the gate are reported together: 512 users must not be 512 messages."""
 
 _DRAIN_LOOK_S = 0.01
+_ONE_MORE_ENDING_PER = 64  # waiting: else a process that has too much to read would keep its users from asking on
 
 _GC_GENERATIONS = (50_000, 20, 1000)
 """Collections during a run: rare, and never of what lived before it (gc.freeze)."""
@@ -233,7 +234,7 @@ class LoadProcess:
             workers=workers,
             gate=self.gate,
             starts=starts,
-            endings=StartQueue(alarm),
+            endings=StartQueue(alarm, _ONE_MORE_ENDING_PER),
             pool=pool,
             tokenizer=tokenizer,
             next_prompt=self._feed.next,

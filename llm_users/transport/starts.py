@@ -26,9 +26,14 @@ _CLEAR_NS = 500_000
 class StartQueue:
     """First come, first served; one per turn of the event loop."""
 
-    def __init__(self, alarm: Alarm | None = None) -> None:
-        """``alarm``: these give way to whoever is about to be woken by it."""
+    def __init__(self, alarm: Alarm | None = None, one_more_per: int | None = None) -> None:
+        """``alarm``: these give way to whoever is about to be woken by it.
+
+        ``one_more_per``: of those that are forced one goes at a time, and one more for every so many that wait. None:
+        never more than one.
+        """
         self._alarm = alarm
+        self._one_more_per = one_more_per
         loop = get_hub().loop
         self._switch_to_hub = get_hub().switch
         self._waiting: deque[tuple[int, Any]] = deque()  # (deadline on the monotonic clock, greenlet)
@@ -60,7 +65,10 @@ class StartQueue:
             self._start_next(quiet=True)
 
     def _on_timer(self) -> None:
-        if self._waiting and self._waiting[0][0] <= now_ns():
+        at_a_time = 1 + (len(self._waiting) // self._one_more_per if self._one_more_per else 0)
+        for _ in range(at_a_time):
+            if not self._waiting or self._waiting[0][0] > now_ns():
+                return
             self._start_next(quiet=False)
 
     def _start_next(self, *, quiet: bool) -> None:

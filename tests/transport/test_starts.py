@@ -73,6 +73,21 @@ def test_nothing_begins_right_before_somebody_is_due() -> None:
     alarm.close()
 
 
+def test_under_full_load_a_long_queue_goes_faster_where_it_may() -> None:
+    def drain_s(queue: StartQueue) -> float:
+        stop: list[bool] = []
+        load = gevent.spawn(busy, stop)
+        begun_s = time.perf_counter()
+        gevent.joinall([gevent.spawn(queue.wait) for _ in range(256)], timeout=10)
+        taken_s = time.perf_counter() - begun_s
+        stop.append(True)
+        load.join()
+        assert queue.forced == 256
+        return taken_s
+
+    assert drain_s(StartQueue(one_more_per=16)) < 0.6 * drain_s(StartQueue())
+
+
 def test_a_greenlet_killed_while_it_waits_leaves_the_queue_to_the_others() -> None:
     queue = StartQueue()
     waiting = [gevent.spawn(queue.wait) for _ in range(3)]
