@@ -19,7 +19,7 @@ from llm_users.record import RequestRecord
 from llm_users.targets import TargetWheel
 from llm_users.transport.alarm import Alarm
 from llm_users.transport.pool import Pool
-from llm_users.transport.starts import StartQueue
+from llm_users.transport.quiet import QuietQueue
 from llm_users.transport.template import RequestTemplate
 
 
@@ -46,8 +46,8 @@ class Runtime:
     worker: int
     workers: int
     gate: OpenGate
-    starts: StartQueue
-    endings: StartQueue
+    starts: QuietQueue
+    endings: QuietQueue
     """Where an answer that was read waits for a quiet event loop before its row is made."""
     pool: Pool
     tokenizer: Tokenizer

@@ -35,7 +35,7 @@ from llm_users.targets import TargetWheel
 from llm_users.transport.alarm import Alarm
 from llm_users.transport.pool import Pool
 from llm_users.transport.proxies import Proxies
-from llm_users.transport.starts import StartQueue
+from llm_users.transport.quiet import QuietQueue
 from llm_users.transport.tls import TlsSettings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ _READY_REPORT_S = 0.02
 """Arrivals of users at the gate are reported together: 512 users must not be 512 messages."""
 
 _DRAIN_LOOK_S = 0.01
-_ONE_MORE_ENDING_PER = 64  # waiting: else a process that has too much to read would keep its users from asking on
+_ONE_MORE_ENDING_PER = 64
+"""Else a process that has too much to read would keep its users from asking on."""
 
 _GC_GENERATIONS = (50_000, 20, 1000)
 """Collections during a run: rare, and never of what lived before it (gc.freeze)."""
@@ -220,10 +221,10 @@ class LoadProcess:
             self._talks = gevent.get_hub().threadpool.apply(make)
             self._talks.only = all(each.holds_conversations for each in user_classes)
         alarm = Alarm() if options.open_loop else None
-        starts = StartQueue(alarm)
+        starts = QuietQueue(alarm)
         # On from the run before: the first stage may have been marked with those counts already.
         before, forced_before = self.gate.counters()
-        self.gate.counters = lambda: (before + starts.starts, forced_before + starts.forced)
+        self.gate.counters = lambda: (before + starts.passed, forced_before + starts.forced)
         if self._run.get("live"):
             send_beat = partial(self._send, messages.LIVE)
             self._beat = LiveBeat(self.gate, send_beat, self._run["run_id"], worker)
@@ -234,7 +235,7 @@ class LoadProcess:
             workers=workers,
             gate=self.gate,
             starts=starts,
-            endings=StartQueue(alarm, _ONE_MORE_ENDING_PER),
+            endings=QuietQueue(alarm, _ONE_MORE_ENDING_PER),
             pool=pool,
             tokenizer=tokenizer,
             next_prompt=self._feed.next,

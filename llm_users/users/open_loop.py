@@ -21,7 +21,7 @@ from llm_users.seat import Ticket, UserSeat
 
 LEAD_NS = 25_000_000
 """A request is built so long before it is due, and then waits ready: 5 ms more than its start may wait for a quiet loop
-(``transport.starts``)."""
+(``transport.quiet``)."""
 
 _NS = 1_000_000_000
 OVERFLOW, ABORTED = "overflow", "aborted"

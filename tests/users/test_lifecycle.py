@@ -153,7 +153,7 @@ def test_an_answer_waits_for_a_quiet_loop_before_its_row_is_made_and_gets_one_wh
     port = wire.serve(stream(chat_events("a")))
     assert rig.ask(port.url).text == "a"
     endings = runtime_of(rig.environment).endings
-    assert endings.starts == 1
+    assert endings.passed == 1
     wait = endings.wait
 
     def killed_meanwhile() -> bool:

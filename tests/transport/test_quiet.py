@@ -1,4 +1,4 @@
-"""Starting waits for reading: one start per quiet turn of the loop, forced after 20 ms."""
+"""Starting and finishing wait for reading: one greenlet per quiet turn of the loop, forced after 20 ms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import gevent
 
 from llm_users.transport.alarm import Alarm
-from llm_users.transport.starts import MAX_WAIT_NS, StartQueue
+from llm_users.transport.quiet import MAX_WAIT_NS, QuietQueue
 
 
 def busy(until: list[bool], work_s: float = 0.0005) -> None:
@@ -20,15 +20,15 @@ def busy(until: list[bool], work_s: float = 0.0005) -> None:
 
 
 def test_a_quiet_loop_lets_start_at_once() -> None:
-    queue = StartQueue()
+    queue = QuietQueue()
     started_ns = time.monotonic_ns()
     assert queue.wait() is True
     assert time.monotonic_ns() - started_ns < MAX_WAIT_NS
-    assert (queue.starts, queue.forced) == (1, 0)
+    assert (queue.passed, queue.forced) == (1, 0)
 
 
 def test_starts_are_in_order_and_one_per_turn() -> None:
-    queue = StartQueue()
+    queue = QuietQueue()
     order: list[str] = []
 
     def start(number: int) -> None:
@@ -39,11 +39,11 @@ def test_starts_are_in_order_and_one_per_turn() -> None:
 
     gevent.joinall([gevent.spawn(start, number) for number in range(5)], timeout=2)
     assert order == [f"{what} {number}" for number in range(5) for what in ("start", "turn")]
-    assert (queue.starts, queue.forced) == (5, 0)
+    assert (queue.passed, queue.forced) == (5, 0)
 
 
 def test_under_full_load_a_start_is_forced_and_counted() -> None:
-    queue = StartQueue()
+    queue = QuietQueue()
     stop: list[bool] = []
     load = gevent.spawn(busy, stop)
     gevent.sleep(0)
@@ -53,13 +53,13 @@ def test_under_full_load_a_start_is_forced_and_counted() -> None:
     stop.append(True)
     load.join()
     assert quiet is False
-    assert (queue.starts, queue.forced) == (1, 1)
+    assert (queue.passed, queue.forced) == (1, 1)
     assert MAX_WAIT_NS <= waited_ns < 10 * MAX_WAIT_NS
 
 
 def test_nothing_begins_right_before_somebody_is_due() -> None:
     alarm = Alarm()
-    queue = StartQueue(alarm)
+    queue = QuietQueue(alarm)
     due_ns = time.monotonic_ns() + 1_900_000
     rang = gevent.spawn(alarm.wait_until, due_ns)
     gevent.sleep(0)
@@ -74,7 +74,7 @@ def test_nothing_begins_right_before_somebody_is_due() -> None:
 
 
 def test_under_full_load_a_long_queue_goes_faster_where_it_may() -> None:
-    def drain_s(queue: StartQueue) -> float:
+    def drain_s(queue: QuietQueue) -> float:
         stop: list[bool] = []
         load = gevent.spawn(busy, stop)
         begun_s = time.perf_counter()
@@ -85,25 +85,25 @@ def test_under_full_load_a_long_queue_goes_faster_where_it_may() -> None:
         assert queue.forced == 256
         return taken_s
 
-    assert drain_s(StartQueue(one_more_per=16)) < 0.6 * drain_s(StartQueue())
+    assert drain_s(QuietQueue(one_more_per=16)) < 0.6 * drain_s(QuietQueue())
 
 
 def test_a_greenlet_killed_while_it_waits_leaves_the_queue_to_the_others() -> None:
-    queue = StartQueue()
+    queue = QuietQueue()
     waiting = [gevent.spawn(queue.wait) for _ in range(3)]
     gevent.spawn(waiting[0].kill, block=False)  # in the same turn: nobody has started yet
     gevent.joinall(waiting, timeout=2)
     assert isinstance(waiting[0].value, gevent.GreenletExit)
     assert [w.value for w in waiting[1:]] == [True, True]
-    assert queue.starts == 2
+    assert queue.passed == 2
 
 
 def test_a_queue_left_by_all_costs_nothing() -> None:
-    queue = StartQueue()
+    queue = QuietQueue()
     waiting = gevent.spawn(queue.wait)
     gevent.spawn(waiting.kill, block=False)
     waiting.join(timeout=2)
-    assert queue.starts == 0
+    assert queue.passed == 0
     cpu_s = time.process_time()
     gevent.sleep(0.2)
     assert time.process_time() - cpu_s < 0.1
@@ -111,7 +111,7 @@ def test_a_queue_left_by_all_costs_nothing() -> None:
 
 
 def test_a_start_that_fails_does_not_stop_the_next() -> None:
-    queue = StartQueue()
+    queue = QuietQueue()
 
     def fail() -> None:
         queue.wait()

@@ -15,7 +15,7 @@ from llm_users.transport.alarm import Alarm
 from llm_users.transport.clock import now_ns
 
 MAX_WAIT_NS = 20_000_000
-"""Under full load the loop is never idle: after this long a start is forced, and counted."""
+"""Under full load the loop is never idle: after this long whoever waits goes on all the same, and is counted."""
 
 _FORCE_CHECK_S = 0.002
 
@@ -23,8 +23,8 @@ _CLEAR_NS = 500_000
 """What building a request or making a row takes, and some more: nothing of it begins so shortly before an arrival."""
 
 
-class StartQueue:
-    """First come, first served; one per turn of the event loop."""
+class QuietQueue:
+    """Where a greenlet waits for a turn of the event loop that has nothing to read: one each, in order."""
 
     def __init__(self, alarm: Alarm | None = None, one_more_per: int | None = None) -> None:
         """``alarm``: these give way to whoever is about to be woken by it.
@@ -39,11 +39,11 @@ class StartQueue:
         self._waiting: deque[tuple[int, Any]] = deque()  # (deadline on the monotonic clock, greenlet)
         self._idle = loop.idle()
         self._timer = loop.timer(_FORCE_CHECK_S, _FORCE_CHECK_S)
-        self.starts = 0
+        self.passed = 0
         self.forced = 0
 
     def wait(self) -> bool:
-        """Return when this greenlet may start: True when the loop was quiet, False when the start was forced."""
+        """Return when this greenlet may go on: True when the loop was quiet, False when it never was (``forced``)."""
         entry = (now_ns() + MAX_WAIT_NS, getcurrent())
         if not self._waiting:
             self._idle.start(self._on_idle)
@@ -56,26 +56,26 @@ class StartQueue:
                 self._waiting.remove(entry)
                 self._stop_when_empty()
             raise
-        self.starts += 1
+        self.passed += 1
         self.forced += not quiet
         return quiet
 
     def _on_idle(self) -> None:
         if self._alarm is None or not self._alarm.rings_within(_CLEAR_NS):  # asked again in the next turn
-            self._start_next(quiet=True)
+            self._wake_next(quiet=True)
 
     def _on_timer(self) -> None:
         at_a_time = 1 + (len(self._waiting) // self._one_more_per if self._one_more_per else 0)
         for _ in range(at_a_time):
             if not self._waiting or self._waiting[0][0] > now_ns():
                 return
-            self._start_next(quiet=False)
+            self._wake_next(quiet=False)
 
-    def _start_next(self, *, quiet: bool) -> None:
+    def _wake_next(self, *, quiet: bool) -> None:
         if self._waiting:
             _deadline, greenlet = self._waiting.popleft()
             self._stop_when_empty()
-            greenlet.switch(quiet)  # comes back when the started request waits for its answer
+            greenlet.switch(quiet)  # comes back when that greenlet waits for something else
 
     def _stop_when_empty(self) -> None:
         if not self._waiting:
