@@ -160,7 +160,7 @@ class StageGate:
         due_ns = time.monotonic_ns() - seat.behind_ns + int(seconds * _NS)
         seat.due_ns = seat.behind_ns = 0
         if self.plan.rate_per_s is not None:  # nobody is waited for
-            gevent.sleep(seconds)
+            gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / _NS))
             return
         self._waiting.append(seat)
         try:

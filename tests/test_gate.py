@@ -1,0 +1,50 @@
+"""Who is late at the gate: a user whose last answer waited for its row, but not one that had to wait anyway."""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+import pytest
+
+from llm_users.plan import StagePlan
+from llm_users.seat import Ticket, UserSeat
+from llm_users.stage import StageGate
+
+BEHIND_NS = 400_000_000
+
+
+def enter_at_the_start(gate: StageGate, seat: UserSeat) -> Ticket:
+    """The ticket of a user that stood at the gate when the stage began."""
+    came = gevent.spawn(gate.enter, seat)
+    gevent.sleep(0)
+    gate.prepare(StagePlan(1, 1))
+    gevent.sleep(0.01)
+    gate.go(None)
+    ticket: Ticket = came.get(timeout=2)
+    return ticket
+
+
+def test_only_the_request_right_after_it_is_behind() -> None:
+    gate, seat = StageGate(), UserSeat()
+    seat.behind_ns = BEHIND_NS
+    ticket = enter_at_the_start(gate, seat)
+    assert ticket.behind_ns == 0  # it waited for the stage
+    behind = []
+    for lost_ns in (BEHIND_NS, 0):
+        gate.leave(ticket, seat, None)
+        seat.behind_ns += lost_ns
+        ticket = gate.enter(seat)
+        behind.append(ticket.behind_ns)
+    assert behind == [BEHIND_NS, 0]
+
+
+@pytest.mark.parametrize("rate_per_s", [None, 5.0])
+def test_a_pause_begins_when_the_answer_was_read(rate_per_s: float | None) -> None:
+    gate, seat = StageGate(), UserSeat()
+    gate.prepare(StagePlan(1, 1, rate_per_s=rate_per_s))
+    seat.behind_ns = BEHIND_NS
+    begun_s = time.monotonic()
+    gate.rest(seat, 0.6)
+    assert 0.19 <= time.monotonic() - begun_s < 0.55
+    assert seat.behind_ns == 0
