@@ -19,7 +19,6 @@ from llm_users.record import RequestRecord
 from llm_users.simulator.launch import launch
 from reports.errors import InputError
 from reports.output_folder import write_files
-from tests.tracebacks import tracebacks
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ("127.0.0.1", "::1")
@@ -107,7 +106,7 @@ def test_names_in_rows_lead_no_file_out_of_the_folder(model: str, tmp_path: Path
     assert new
     assert {path.parent for path in new} == {out}
     assert any(path.name.endswith("_summary.json") for path in new)
-    assert tracebacks(done.stderr) == []
+    assert "Traceback" not in done.stderr
 
 
 def everything(folder: Path) -> list[Path]:
