@@ -53,7 +53,7 @@ class OpenGate(StageGate):
     def begin(self, ticket: Ticket) -> None:
         """A ticket's request is on its way to be sent, ``intended_ns`` at the earliest."""
         self._count_in(ticket)
-        self._window.discount(max(0, ticket.intended_ns - time.monotonic_ns()))
+        self._measurement.window.discount(max(0, ticket.intended_ns - time.monotonic_ns()))
 
     def follow(self, first: Ticket) -> Ticket:
         """A ticket for a request that belongs to one that an arrival has begun: due now, and no arrival itself."""
@@ -62,6 +62,9 @@ class OpenGate(StageGate):
         self.on_start(self.plan.stage, False)
         self._sequence += 1
         ticket = Ticket(self.plan, self.phase, time.monotonic_ns(), self._sequence, measured=first.measured)
+        ticket.arrival = False
+        if ticket.measured:
+            self._measurement.followed()
         self._count_in(ticket)
         return ticket
 

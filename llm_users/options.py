@@ -65,6 +65,7 @@ OVERFLOWS = ("wait", "drop")
 STAGING = ("llm_sweep", "llm_rate", "llm_find", "llm_trace")
 """Options, as the web form calls them, that make a run one of stages."""
 DEFAULT_REQUESTS = 100
+DEFAULT_RAMP_S = 0.5
 FIND_MOST_USERS = 1024
 """Where a search of ``--llm-find`` ends when nobody says so."""
 
@@ -107,7 +108,8 @@ _OPTIONS = (
     _Option("--llm-stage-time", "Measure each stage for this time (or until N requests, whichever comes first)", "TIME",
             check=duration_s),
     _Option("--llm-warmup", "Before measuring: N requests per user, or a time (10s); 0: none", "N|TIME", "1", warmup),
-    _Option("--llm-ramp", "A stage's users start evenly over this time (0: at once)", "TIME", "0.5s", duration_s),
+    _Option("--llm-ramp", "A stage's users start evenly over this time. Default: 0.5s; without a warm-up 0 (at once)",
+            "TIME", check=duration_s),
     _Option("--llm-stop-on-errors", "End the sweep when more than this share of a stage fails", "SHARE", check=ratio),
     _Option("--llm-input-tokens", "Prompt length in tokens, Gaussian, or another law: lognormal:MEAN,SD, "
             "uniform:LOW,HIGH, fixed:N", "MEAN[,SD]|LAW", "550,150", length_law),
@@ -223,7 +225,7 @@ class Options:
     stage_s: float | None = None
     warmup_requests: int = 1
     warmup_s: float = 0.0
-    ramp_s: float = 0.5
+    ramp_s: float = DEFAULT_RAMP_S
     stop_on_errors: float | None = None
     input_tokens: LengthLaw = field(default_factory=lambda: LengthLaw.parse("550,150"))
     output_tokens: LengthLaw = field(default_factory=lambda: LengthLaw.parse("150,80"))
@@ -277,6 +279,8 @@ class Options:
                 raise OptionError(f"{option.flag}: {error}") from None
         check_trace(values)
         warmup_requests, warmup_s = values.get("llm_warmup", (1, 0.0))
+        # A ramp is no part of MEASURE, so without a warm-up all users start together unless a ramp is asked for.
+        values.setdefault("llm_ramp", DEFAULT_RAMP_S if warmup_requests or warmup_s else 0.0)
         if "llm_lengths" in values:
             values["llm_input_tokens"], values["llm_output_tokens"] = values["llm_lengths"]
         options = cls(

@@ -33,6 +33,15 @@ class StagePlan:
     max_in_flight: int | None = None
     """Requests that this worker may have in flight at a time in an open loop; None: as many as arrive."""
 
+    @property
+    def timed_warmup_s(self) -> float:
+        """How long the warm-up lasts where a time ends it; 0 where counted requests do, or where there is none.
+
+        It lasts as long as the ramp at least, so that all users run when measuring begins.
+        """
+        ramp_s = 0.0 if self.warmup_requests else self.ramp_s
+        return max(self.warmup_s, ramp_s)
+
 
 @dataclass(slots=True)
 class StageTotals:
@@ -44,8 +53,19 @@ class StageTotals:
     started: int = 0
     measured: int = 0
     window_s: float = 0.0
+    windows: list[list[float]] = field(default_factory=list)
+    """Start and length in seconds of each part of the window, on the worker's monotonic clock. Starts count from the
+    moment when the worker heard that the stage begins, so the clocks of the machines need not agree."""
+    widened: int = 0
+    """1: the window was too short and stayed open until the last measured request had ended."""
     cpu_s: float = 0.0
     in_flight_s: float = 0.0  # integral of the requests in flight over the window
+    load_s: float = 0.0  # integral over the window of the users inside a call or in a pause of their own
+    sent: int = 0
+    """Measured requests that were really sent; in an open loop those that began with an arrival."""
+    first_sent_s: float | None = None  # when the first of them was, counted like the windows
+    last_sent_s: float | None = None
+    told_at: float = 0.0  # unix s on the coordinator's clock: when it said that the stage begins; 0: unknown
     starts: int = 0
     forced: int = 0
     measure_started_at: float | None = None  # unix s

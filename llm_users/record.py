@@ -118,6 +118,9 @@ class RequestRecord:
     think_s: float | None = _column("s", "the user's pause before this turn; not part of queue_s")
     endpoint: str | None = _column("", "base URL of the request, without credentials and query", str)
     first_coalesced: int = _column("count", "content chunks that shared the read of the first one", int, 0)
+    window_share: float | None = _column(
+        "share", "fraction of its output that arrived inside the MEASURE window; without chunk times 1 or 0, by its end"
+    )
 
     def correct_for_omission(self) -> None:
         """Latencies from when the request was meant to be sent: an open loop that falls behind omits nothing."""
@@ -155,18 +158,19 @@ class StageRecord:
     stage: int = _column("", "number of the stage, from 1", int, 0)
     concurrency: int = _column("users", "target number of users; 0 in an open loop", int, 0)
     measure_started_at: float | None = _column("unix s", "master's wall clock at the start of MEASURE")
-    measure_s: float | None = _column("s", "length of the MEASURE window (user-weighted mean over the workers)")
+    measure_s: float | None = _column("s", "length of the MEASURE window (union of the workers' windows)")
     requests_started: int = _column("count", "requests started in the stage, in any phase", int, 0)
     requests_measured: int = _column("count", "requests that count in the stage's statistics", int, 0)
     requests_ok: int = _column("count", "measured requests that succeeded", int, 0)
     requests_failed: int = _column("count", "measured requests that failed (throttled ones included)", int, 0)
     requests_throttled: int = _column("count", "measured requests that were throttled (429)", int, 0)
     requests_aborted: int = _column("count", "measured requests cut by the end of the stage or of the test", int, 0)
-    window_tokens: float = _column("tokens", "output tokens that arrived inside the MEASURE window", float, 0.0)
+    window_tokens: float = _column(
+        "tokens", "output tokens of successful requests that arrived inside the MEASURE window", float, 0.0
+    )
     output_throughput_token_per_s: float | None = _column("tokens/s", "window_tokens / measure_s")
     request_throughput_per_s: float | None = _column(
-        "requests/s",
-        "requests started in MEASURE / measure_s; of a counted open loop, without the first of each process",
+        "requests/s", "sum of window_share of the successful requests / measure_s"
     )
     concurrency_actual: float | None = _column("requests", "time-weighted number of requests in flight in the window")
     client_cpu_s: float | None = _column("s", "CPU of all load processes inside the MEASURE window")
@@ -184,6 +188,18 @@ class StageRecord:
     requests_cancelled: int = _column("count", "measured requests that the client gave up (--llm-cancel)", int, 0)
     first_coalesced_share: float | None = _column(
         "share", "answers whose first content chunk shared its read with later ones, which makes ttft_s too long"
+    )
+    load_actual: float | None = _column(
+        "users", "time-weighted users inside a call or in their own wait_time in the window; empty in an open loop"
+    )
+    started_rate_per_s: float | None = _column(
+        "requests/s", "open loop: measured requests that were sent, less one, by the time from the first to the last"
+    )
+    failed_window_tokens: float = _column(
+        "tokens", "output tokens inside the window of requests that failed or were cut or cancelled", float, 0.0
+    )
+    window_widened: int = _column(
+        "0/1", "1: the window was shorter than half a mean latency and ends with the last measured request", int, 0
     )
 
 

@@ -19,15 +19,16 @@ class StageSamples:
         self._lag, self._gaps = DurationHistogram(), DurationHistogram()
         self._starts_before, self._forced_before = starts
         self._cpu_mark_s = 0.0
+        self.cpu_s = 0.0
+        """CPU of the process inside the window, as far as the window is over."""
 
     def mark_cpu(self) -> None:
         """The window opens now."""
         self._cpu_mark_s = time.process_time()
 
-    @property
-    def cpu_s(self) -> float:
-        """CPU of the process since the window opened."""
-        return time.process_time() - self._cpu_mark_s
+    def add_cpu(self) -> None:
+        """The window closes now."""
+        self.cpu_s += time.process_time() - self._cpu_mark_s
 
     def add_lag(self, lag_s: float) -> None:
         """How late a short sleep woke up."""

@@ -15,7 +15,9 @@ from llm_users.plan import StagePlan
 class Ticket:
     """Permission to start one request. Handed out by ``StageGate.enter`` and given back to ``StageGate.leave``."""
 
-    __slots__ = ("begun", "behind_ns", "held_ns", "intended_ns", "measured", "phase", "plan", "prompt", "sequence")
+    __slots__ = (
+        "arrival", "begun", "behind_ns", "held_ns", "intended_ns", "measured", "phase", "plan", "prompt", "sequence",
+    )  # fmt: skip
 
     def __init__(self, plan: StagePlan, phase: str, intended_ns: int, sequence: int, *, measured: bool) -> None:
         self.plan = plan
@@ -27,12 +29,13 @@ class Ticket:
         self.sequence = sequence
         self.prompt: Any = None  # the arrival's own, where it has one
         self.begun = False  # it counts among the requests in flight
+        self.arrival = True  # False: in an open loop, a request that follows from one that an arrival has begun
 
 
 class UserSeat:
     """What the gate remembers of one user."""
 
-    __slots__ = ("backoff_s", "behind_ns", "due_ns", "prompt", "released", "stage", "warmups_left")
+    __slots__ = ("backoff_s", "behind_ns", "due_ns", "prompt", "released", "resting", "stage", "warmups_left")
 
     def __init__(self) -> None:
         self.stage = -1
@@ -42,6 +45,7 @@ class UserSeat:
         self.backoff_s = 0.0
         self.prompt: Any = None  # of its present ticket
         self.released = Event()
+        self.resting = False  # between two requests, in a pause of its own
 
     def take_prompt(self) -> Any:
         """The present ticket's own prompt, once; None where it has none."""

@@ -7,16 +7,15 @@ Knows gevent, not Locust.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
 from gevent.event import Event
 
+from llm_users.measurement import Measurement
 from llm_users.plan import StagePlan, StageTotals
-from llm_users.samples import StageSamples
 from llm_users.seat import Ticket, UserSeat
-from llm_users.window import MeasureWindow
 
 IDLE, RAMP, WARMUP, MEASURE, DRAIN = "idle", "ramp", "warmup", "measure", "drain"
 
@@ -44,7 +43,7 @@ class StageGate:
         self._ended_early = False  # by the end of the time, or because it was told to
         self._sequence = 0
         self._unfinished = 0
-        self._window = MeasureWindow()
+        self._measurement = Measurement()
         self._origin_ns = 0
         self._border = Event()
         self._timer: Any = None
@@ -65,13 +64,12 @@ class StageGate:
 
     def _begin_stage(self, plan: StagePlan) -> None:
         self.plan = plan
-        self.totals = StageTotals(plan.stage, plan.worker)
+        self._measurement.begin(plan, self.counters(), time.monotonic_ns())
+        self.totals = self._measurement.totals
         self.closed = False
         self._quota = plan.free_quota if plan.free else 0
         self._measured_started = self._ended = self._failed_to_connect = 0
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
-        self._window.forget()
-        self._samples = StageSamples(self.counters())
 
     def go(self, quota: int | None, origin_ns: int = 0) -> None:
         """Start the stage: ``quota`` measured requests on this worker (None: until the time is over).
@@ -79,6 +77,7 @@ class StageGate:
         ``origin_ns``: the moment that the arrivals of an open loop are counted from; 0: now.
         """
         plan = self.plan
+        self._measurement.told(time.monotonic_ns())
         self._origin_ns = origin_ns or time.monotonic_ns()
         self._quota = quota
         users = self._waiting
@@ -88,7 +87,7 @@ class StageGate:
             self._finish_if_over()
             return
         self._warmups_left = plan.warmup_requests * len(users)
-        self.phase = WARMUP if self._warmups_left or plan.warmup_s else MEASURE
+        self.phase = WARMUP if self._warmups_left or plan.timed_warmup_s else MEASURE
         now_ns = time.monotonic_ns()
         for place, seat in enumerate(users):
             seat.stage = plan.stage
@@ -96,8 +95,8 @@ class StageGate:
             # Even over the ramp, and the workers' users between each other's.
             offset = plan.worker % plan.workers / plan.workers
             seat.due_ns = now_ns + int(plan.ramp_s * (place + offset) / len(users) * _NS)
-        if plan.warmup_s:
-            self._after(plan.warmup_s + max(0.0, (self._origin_ns - now_ns) / _NS), self._begin_measure)
+        if plan.timed_warmup_s:
+            self._after(plan.timed_warmup_s + max(0.0, (self._origin_ns - now_ns) / _NS), self._begin_measure)
         elif self.phase == MEASURE and quota is None:
             self._begin_measure()
         self._release_all()
@@ -130,7 +129,7 @@ class StageGate:
         if self.phase in (IDLE, DRAIN):
             return
         self._cancel_timer()
-        self._close_window()
+        self._measurement.end(time.monotonic_ns())
         self.phase = DRAIN
         self._border.set()
         self._finish_if_over()
@@ -144,6 +143,7 @@ class StageGate:
 
     def enter(self, seat: UserSeat) -> Ticket:
         """Wait until the user may start a request, and count it as started."""
+        self._end_rest(seat)
         if seat.backoff_s:
             gevent.sleep(seat.backoff_s)
         if (ticket := self._try_enter(seat)) is not None:
@@ -175,8 +175,12 @@ class StageGate:
     def leave(self, ticket: Ticket, seat: UserSeat, error_code: str | None, error_message: str | None = None) -> None:
         """The request has ended, however it did."""
         self._unfinished -= 1
+        self._measurement.ended(ticket)
         if ticket.begun:
-            self._window.count(-1)
+            self._measurement.window.count(-1, time.monotonic_ns())
+        if self.plan.rate_per_s is None and not seat.resting:
+            seat.resting = True
+            self._measurement.window.count_resting(+1, time.monotonic_ns())
         if error_code is None:
             seat.backoff_s = 0.0
         else:
@@ -190,18 +194,24 @@ class StageGate:
             self.end_measure()
         self._finish_if_over()
 
-    def window_share(self, stamps_ns: list[int]) -> int:
-        """How many of these arrival stamps lie inside the MEASURE window, as far as it is known."""
-        return self._window.share(stamps_ns)
+    def gone(self, seat: UserSeat) -> None:
+        """The user will not come back: it rests no more."""
+        self._end_rest(seat)
+
+    def account(
+        self, ticket: Ticket, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
+    ) -> float | None:
+        """Count a call that has ended, before its row is made; returns its ``window_share`` (``measurement``)."""
+        return self._measurement.account(ticket, start_ns, end_ns, stamps_ns, ok=ok)
 
     def add_gap_counts(self, gaps_s: list[float]) -> None:
         """Add a measured request's chunk gaps to the stage's histogram."""
-        self._samples.add_gaps(gaps_s)
+        self._measurement.samples.add_gaps(gaps_s)
 
     def add_lag(self, lag_s: float) -> None:
         """How late a short sleep woke up (the lag probe)."""
-        if self._window.is_open:
-            self._samples.add_lag(lag_s)
+        if self._measurement.window.is_open:
+            self._measurement.samples.add_lag(lag_s)
 
     @property
     def waiting(self) -> int:
@@ -211,7 +221,7 @@ class StageGate:
     @property
     def in_flight(self) -> int:
         """Requests that were sent, or are about to be, and have not ended."""
-        return self._window.in_flight
+        return self._measurement.window.in_flight
 
     @property
     def unfinished(self) -> int:
@@ -221,7 +231,8 @@ class StageGate:
     @property
     def measured_s(self) -> float | None:
         """How long this process has been measuring in the stage, in seconds; None before and after."""
-        return self._window.open_s
+        window = self._measurement.window
+        return window.age_s(time.monotonic_ns()) if window.is_open else None
 
     # Inside.
 
@@ -252,7 +263,7 @@ class StageGate:
             seat.warmups_left = max(0, seat.warmups_left - 1)
             return self._ticket(seat, RAMP if self.phase == RAMP else WARMUP)
         if self.phase == WARMUP:
-            if plan.warmup_s:
+            if plan.timed_warmup_s:
                 return self._ticket(seat, WARMUP)
             if not seat.warmups_left:
                 return None  # others still have warm-up requests to start
@@ -268,11 +279,19 @@ class StageGate:
             self._measured_started += 1
         ticket = self._ticket(seat, MEASURE)
         self.totals.measured += 1
-        if not self._window.exists:
-            self._open_window(ticket.intended_ns)
+        now_ns = time.monotonic_ns()
+        start_ns = now_ns if plan.rate_per_s is None else ticket.intended_ns
+        if not self._measurement.window.exists:
+            self._end_in_time(start_ns)
+        self._measurement.started(start_ns, now_ns)
         if self._quota is not None and self._measured_started == self._quota:
-            self._close_window(ticket.intended_ns)
+            self._measurement.end(start_ns)
         return ticket
+
+    def _end_rest(self, seat: UserSeat) -> None:
+        if seat.resting:
+            seat.resting = False
+            self._measurement.window.count_resting(-1, time.monotonic_ns())
 
     def _ticket(self, seat: UserSeat, phase: str) -> Ticket:
         due_ns, behind_ns = seat.due_ns, seat.behind_ns
@@ -289,7 +308,7 @@ class StageGate:
 
     def _count_in(self, ticket: Ticket) -> None:
         ticket.begun = True
-        self._window.count(+1)
+        self._measurement.window.count(+1, time.monotonic_ns())
 
     def _takes_more(self) -> bool:
         """Whether anything can still start in the stage."""
@@ -300,34 +319,19 @@ class StageGate:
     def _begin_measure(self) -> None:
         self.phase = MEASURE
         if self._quota is None:
-            self._open_window(max(self._origin_ns, time.monotonic_ns()))
-        # Whoever waited for the border goes on, one after the other: all at one instant would be a wave.
-        spacing_ns = int(self.plan.ramp_s / max(1, self.plan.concurrency) * _NS)
-        now_ns = time.monotonic_ns()
-        for place, seat in enumerate(self._waiting):
-            if not seat.due_ns:  # those of the ramp have their time already
-                seat.due_ns = now_ns + place * spacing_ns
+            now_ns = time.monotonic_ns()
+            start_ns = max(self._origin_ns, now_ns)
+            self._end_in_time(start_ns)
+            self._measurement.open(start_ns, now_ns)
+        # Users that waited for this go on at once: a second ramp would lower the load inside the window.
         self._release_all()
         if self._quota == 0:
             self._finish_if_over()
 
-    def _open_window(self, start_ns: int) -> None:
-        """At the first measured start, which in an open loop is a moment from now."""
-        now_ns = time.monotonic_ns()
-        start_ns = now_ns if self.plan.rate_per_s is None else start_ns
-        self._window.open(start_ns)
-        self.totals.measure_started_at = time.time() + (start_ns - now_ns) / _NS
-        self._samples.mark_cpu()
+    def _end_in_time(self, start_ns: int) -> None:
+        """End measuring when its time is over, if it has one; it began at ``start_ns``."""
         if self.plan.measure_s is not None:
-            self._after(self.plan.measure_s + max(0, start_ns - now_ns) / _NS, self.end_measure)
-
-    def _close_window(self, end_ns: int = 0) -> None:
-        if not self._window.is_open:
-            return
-        end_ns = end_ns if self.plan.rate_per_s is not None and end_ns else time.monotonic_ns()
-        self.totals.window_s = self._window.close(end_ns)
-        self.totals.in_flight_s = self._window.in_flight_s
-        self.totals.cpu_s = self._samples.cpu_s
+            self._after(self.plan.measure_s + (start_ns - time.monotonic_ns()) / _NS, self.end_measure)
 
     def _finish_if_over(self) -> None:
         """Report the stage when nothing more will start and nothing is in flight."""
@@ -337,23 +341,20 @@ class StageGate:
         if self.phase != DRAIN and not all_started:
             return
         self._cancel_timer()
-        self._close_window()
+        self._measurement.close(time.monotonic_ns())
         self._ended_early = self.phase == DRAIN
         self.phase = IDLE
         self._report()
 
     def _report(self) -> None:
-        self._samples.fill(self.totals, self.counters())
-        self.totals.quota = None if self.closed else self._quota
-        self.on_finished(self.totals)
+        self.on_finished(self._measurement.report(self.counters(), None if self.closed else self._quota))
 
     def _reopen(self) -> None:
-        """More to do after all; the window goes on as if it had never been closed."""
+        """More to do after all. The window goes on with the next start: until then nobody has anything to do."""
         self.phase = MEASURE
-        if self._window.exists:
-            open_s = self._window.reopen()
-            if self.plan.measure_s is not None:
-                self._after(max(0.0, self.plan.measure_s - open_s), self.end_measure)
+        if self._measurement.window.exists:
+            now_ns = time.monotonic_ns()
+            self._end_in_time(now_ns - int(self._measurement.window.age_s(now_ns) * _NS))
 
     def _report_ready(self) -> None:
         if self.phase == RAMP and not self.plan.free:
@@ -365,7 +366,7 @@ class StageGate:
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> None:
         self._cancel_timer()
-        self._timer = gevent.spawn_later(delay_s, action)
+        self._timer = gevent.spawn_later(max(0.0, delay_s), action)
 
     def _cancel_timer(self) -> None:
         timer, self._timer = self._timer, None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,9 @@ class _Tally:
     throttled: int = 0
     aborted: int = 0
     cancelled: int = 0
+    window_requests: float = 0.0  # sum of the window_share of successful requests, whatever their phase
     window_tokens: float = 0.0
+    failed_window_tokens: float = 0.0
     tokens: int = 0
     chunks: int = 0
     token_chunks: int = 0  # chunks of the rows whose tokens are known
@@ -64,7 +67,11 @@ class StageBook:
         """One row, measured or not."""
         tally = self._tallies.setdefault(record.stage, _Tally())
         tally.started += 1
-        tally.window_tokens += record.window_tokens or 0.0
+        if record.ok:
+            tally.window_requests += record.window_share or 0.0
+            tally.window_tokens += record.window_tokens or 0.0
+        else:
+            tally.failed_window_tokens += record.window_tokens or 0.0
         if not record.measured:
             return
         tally.measured += 1
@@ -106,11 +113,14 @@ class StageBook:
         return sum(tally.started for tally in self._tallies.values())
 
     def record(self, load: StageLoad, totals: Sequence[StageTotals]) -> StageRecord:
-        """The stage's row. Windows are each worker's own; their user-weighted mean stands for the stage."""
+        """The stage's row.
+
+        Rates are what fell into the workers' own windows, summed, by the length of the union of these windows. So a
+        worker that joined or left counts for the time that it took part.
+        """
         tally = self._tallies.get(load.stage, _Tally())
         active = [part for part in totals if part.window_s > 0]
-        users = sum(part.users for part in active) or len(active)
-        measure_s = sum(part.window_s * (part.users or 1) for part in active) / users if active else None
+        measure_s = union_s([span for part in active for span in _spans(part)]) if active else None
         lag = DurationHistogram()
         for part in totals:
             lag.merge(part.lag_counts)
@@ -122,7 +132,7 @@ class StageBook:
             rate_per_s=load.rate_per_s,
             requests_held=tally.held,
             requests_dropped=tally.dropped,
-            measure_started_at=min((p.measure_started_at for p in totals if p.measure_started_at), default=None),
+            measure_started_at=min((_started_at(part) for part in totals if part.measure_started_at), default=None),
             measure_s=measure_s,
             requests_started=tally.started,
             requests_measured=tally.measured,
@@ -132,6 +142,8 @@ class StageBook:
             requests_aborted=tally.aborted,
             requests_cancelled=tally.cancelled,
             window_tokens=tally.window_tokens,
+            failed_window_tokens=tally.failed_window_tokens,
+            window_widened=int(any(part.widened for part in totals)),
             client_cpu_s=sum(part.cpu_s for part in totals),
             client_cpu_share_max=max((part.cpu_s / part.window_s for part in active), default=None),
             lag_p99_s=max(lags, default=None),
@@ -144,17 +156,46 @@ class StageBook:
         )
         if measure_s:
             result.output_throughput_token_per_s = tally.window_tokens / measure_s
-            result.request_throughput_per_s = _starts_per_s(load, totals, measure_s)
+            result.request_throughput_per_s = tally.window_requests / measure_s
             result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s
+            if load.rate_per_s is None:
+                result.load_actual = sum(part.load_s for part in totals) / measure_s
+        if load.rate_per_s is not None:
+            result.started_rate_per_s = started_rate_per_s(totals)
         result.health = verdict(result)
         return result
 
 
-def _starts_per_s(load: StageLoad, totals: Sequence[StageTotals], measure_s: float) -> float:
-    """Of an open loop's counted stage, whose window goes from the first start to the last: the gaps between them."""
-    if load.rate_per_s is None or any(part.quota is None for part in totals):
-        return sum(part.measured for part in totals) / measure_s
-    return sum((part.measured - 1) / part.window_s for part in totals if part.window_s > 0)
+def union_s(spans: Iterable[Sequence[float]]) -> float:
+    """The length of the union of spans, each a start and a length, in seconds."""
+    total_s, until_s = 0.0, -math.inf
+    for start_s, length_s in sorted(map(tuple, spans)):
+        end_s = start_s + length_s
+        total_s += max(0.0, end_s - max(start_s, until_s))
+        until_s = max(until_s, end_s)
+    return total_s
+
+
+def _spans(part: StageTotals) -> list[Sequence[float]]:
+    """A worker's window in seconds of the coordinator's clock.
+
+    The worker counts from when it heard that the stage begins, the coordinator adds when it said so. What the clocks of
+    two machines differ by is not in it, only the time that a message takes.
+    """
+    return [(part.told_at + start_s, length_s) for start_s, length_s in part.windows or [[0.0, part.window_s]]]
+
+
+def _started_at(part: StageTotals) -> float:
+    """When a worker's window opened, in unix s, by the coordinator's clock where that is known."""
+    return _spans(part)[0][0] if part.told_at and part.windows else part.measure_started_at or 0.0
+
+
+def started_rate_per_s(totals: Sequence[StageTotals]) -> float | None:
+    """Requests that an open loop really sent per second: all but the first, by the time from the first to the last."""
+    sent = [part for part in totals if part.first_sent_s is not None and part.last_sent_s is not None]
+    first_s = min((part.told_at + (part.first_sent_s or 0.0) for part in sent), default=0.0)
+    last_s = max((part.told_at + (part.last_sent_s or 0.0) for part in sent), default=0.0)
+    return (sum(part.sent for part in sent) - 1) / (last_s - first_s) if last_s > first_s else None
 
 
 def _one_of(sources: set[str]) -> str | None:
@@ -187,6 +228,15 @@ def describe(stage: StageRecord) -> str:
         f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
     ]
     return ", ".join(parts)
+
+
+def widening(stage: StageRecord) -> str:
+    """What to know about a stage whose window was too short."""
+    return (
+        f"stage {stage.stage}: the window was widened to the end of its last measured request, because its "
+        "requests started within less than half a mean latency. Its rates include the time in which fewer and fewer "
+        "requests were in flight; measure more requests (--llm-requests) for those of a steady load"
+    )
 
 
 def progress(plan: StagePlan, stages: int, counts: tuple[int, int, int]) -> str:

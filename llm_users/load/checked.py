@@ -30,6 +30,7 @@ NOTE_CHARACTERS = 2_000
 MOST_BUCKETS = 20_000
 
 _MOST_TEXTS = 100
+_MOST_SPANS = 10_000  # a worker's window has one more each time that it is given requests of others
 _MOST_COUNT = 2**53
 _MOST_NUMBER = 1e15
 
@@ -174,11 +175,23 @@ def _texts(data: Any, name: str) -> list[str]:
     return [_text({name: each}, name) for each in value]
 
 
+def _spans(data: Any, name: str) -> list[list[float]]:
+    """Starts and lengths of a few stretches of time."""
+    value = _field(data, name)
+    if not isinstance(value, list | tuple) or len(value) > _MOST_SPANS:
+        raise BadMessage(f"{name} is no list of at most {_MOST_SPANS} spans")
+    for span in value:
+        if not isinstance(span, list | tuple) or len(span) != 2 or not all(map(_is_number, span)) or span[1] < 0:
+            raise BadMessage(f"{name} has a span that is no start and length")
+    return [[float(start_s), float(length_s)] for start_s, length_s in value]
+
+
 _READ_AS: dict[str, Read] = {
     "int": _count,
     "float": _number,
     "str": _text,
     "dict[int, int]": _histogram,
+    "list[list[float]]": _spans,
 }
 
 

@@ -201,6 +201,7 @@ class Coordinator:
         plan = self._plan
         if worker is None or plan is None or totals.stage != plan.stage:
             return
+        totals.told_at = worker.told_at
         worker.totals = totals
         if totals.given_up:
             logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, totals.given_up)

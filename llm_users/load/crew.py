@@ -15,7 +15,7 @@ from typing import Any
 from llm_users import capacity
 from llm_users.collect.health import OK, complaint
 from llm_users.collect.spool import clear_folder, mark_folder
-from llm_users.collect.stages import describe
+from llm_users.collect.stages import describe, widening
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.levels import Level
@@ -124,12 +124,14 @@ class Crew:
                 worker.expected = not worker.lost
                 worker.part, worker.users = plan.free, 0
                 worker.quota = share(plan.requests or 0, worker.rank, plan.workers) if counted else None
+                worker.told_at = time.time()
                 self._send_plan(worker, plan)
 
     def admit(self, worker: Worker, plan: StagePlan) -> None:
         """A worker has come while a stage runs: it waits for the next one; in a free run it has users at once."""
         worker.part = plan.free
         worker.quota = 0 if plan.free and plan.requests is not None else None
+        worker.told_at = time.time()
         self._send_plan(worker, plan)
 
     def let_go(self, plan: StagePlan) -> None:
@@ -142,6 +144,7 @@ class Crew:
         origin = time.time() + _ORIGIN_AHEAD_S if plan.rate_per_s is not None else None
         for worker in going:
             worker.part, worker.users, worker.quota = True, worker.waiting or 0, quotas[worker.rank]
+            worker.told_at = time.time()
             self.tell(worker, messages.GO, {"stage": plan.stage, "quota": worker.quota, "origin": origin})
 
     def tell_quota(self, worker: Worker, plan: StagePlan) -> None:
@@ -188,6 +191,8 @@ class Crew:
     def tell_of(self, stage: StageRecord) -> None:
         """A stage is over: how it went, and whether the client itself was the limit, or might have been."""
         logger.info("%s", describe(stage))
+        if stage.window_widened:
+            self.say(widening(stage))
         if stage.health != OK:
             logger.warning("%s", complaint(stage, len(self.roster)))
         if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part], self._capacity):

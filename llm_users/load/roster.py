@@ -24,6 +24,7 @@ class Worker:
     expected: bool = False  # the stage waits for its word before it begins
     part: bool = False  # it was let go in this stage
     users: int = 0  # with so many users
+    told_at: float = 0.0  # unix s here, when it was told that the stage begins
     quota: int | None = None  # measured requests of the stage that are its to start
     stage: int = 0  # of its last count
     measured: int = 0  # measured requests that it has started in that stage

@@ -122,15 +122,13 @@ def time_chunks(record: RequestRecord, chunks: Chunks, stamps_ns: list[int], sen
     return gaps_s
 
 
-def time_tokens(record: RequestRecord, window_chunks: int) -> None:
+def time_tokens(record: RequestRecord) -> None:
     """Fill the columns that need the number of output tokens as well."""
     tokens = record.output_tokens
     if tokens is None:
         return
     if record.end_to_end_latency_s:
         record.request_output_throughput_token_per_s = tokens / record.end_to_end_latency_s
-    if record.chunks:
-        record.window_tokens = tokens * window_chunks / record.chunks
     # Without further knowledge the first chunk is taken to hold one token.
     if record.chunks > 1 and tokens > 1 and record.ttft_s is not None and record.last_token_s is not None:
         record.tpot_s = (record.last_token_s - record.ttft_s) / (tokens - 1)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import gevent
 from gevent import GreenletExit
+from gevent.pool import Group
 from locust import User
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
@@ -105,6 +106,12 @@ class LLMUser(User):
         self._arrival: Ticket | None = None
         self._seat = UserSeat()
         self._user_id = self.runtime.new_user_id()
+
+    def start(self, group: Group) -> Any:
+        """As in Locust. The gate learns when the user is gone, so that it no longer counts as pausing."""
+        greenlet = super().start(group)
+        greenlet.link(lambda _greenlet: self.runtime.gate.gone(self._seat))
+        return greenlet
 
     @classmethod
     def prepare_process(cls, runtime: Runtime, host: str) -> None:
@@ -278,7 +285,7 @@ class LLMUser(User):
             record.error_code, record.error_message = self._failure_of(error)
         text, reasoning = chunks.answer, chunks.reasoning
         self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
-        time_tokens(record, gate.window_share(stamps_ns))
+        time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens
         if opened is not None and error is None and opened.buffered(record, reader.body_reads):
@@ -288,6 +295,11 @@ class LLMUser(User):
             )
             record.ttft_s = record.ttfat_s = record.tpot_s = None
         ticket = call.ticket
+        arrivals_ns = [] if record.error_code == "buffered" else stamps_ns
+        share = gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok)
+        record.window_share = share
+        if share is not None and record.output_tokens is not None:
+            record.window_tokens = share * record.output_tokens
         if reader.start_ns:
             record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns + ticket.behind_ns) / _NS)
         if record.rate_per_s is not None:

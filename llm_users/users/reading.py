@@ -211,6 +211,14 @@ class Reader:
         return self._exchange.sent_ns or self._exchange.connect_started_ns
 
     @property
+    def end_ns(self) -> int:
+        """The end of the answer, after ``fill_timing``, or of a failed attempt to connect; 0: there was neither."""
+        exchange, latency_s = self._exchange, self._record.end_to_end_latency_s
+        if exchange.sent_ns:
+            return exchange.sent_ns + round(latency_s * _NS) if latency_s is not None else 0
+        return exchange.connect_started_ns + exchange.connect_ns if exchange.connect_started_ns else 0
+
+    @property
     def body_reads(self) -> int:
         """Reads of the socket that brought a part of the body."""
         return self._exchange.body_reads
