@@ -131,6 +131,12 @@ class RequestRecord:
         if self.end_to_end_latency_s is not None:
             self.corrected_end_to_end_latency_s = self.queue_s + self.end_to_end_latency_s
 
+    def count_in_window(self, share: float | None) -> None:
+        """Say which fraction of the output arrived inside the MEASURE window (0 to 1; None: there was no output)."""
+        self.window_share = share
+        if share is not None and self.output_tokens is not None:
+            self.window_tokens = share * self.output_tokens
+
     def row(self) -> list[Any]:
         """The values in the order of ``REQUEST_COLUMNS``: the packed form that travels between processes."""
         return [getattr(self, name) for name in _REQUEST_NAMES]

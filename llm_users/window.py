@@ -78,13 +78,16 @@ class MeasureWindow:
     # What lies inside, as far as the window is known.
 
     def count_inside(self, moments_ns: Sequence[int]) -> int:
-        """How many of these moments, which are past and in order, lie inside."""
+        """How many of these moments, which are past and in order, lie inside: after the start, up to the end.
+
+        With both borders inside, a wave of answers that end at one moment would count at either border.
+        """
         if not moments_ns:
             return 0
-        if self._start_ns and self._start_ns <= moments_ns[0]:
+        if self._start_ns and self._start_ns < moments_ns[0]:
             return len(moments_ns)
         spans = list(self._spans_until(moments_ns[-1]))
-        return sum(any(start_ns <= moment_ns <= end_ns for start_ns, end_ns in spans) for moment_ns in moments_ns)
+        return sum(any(start_ns < moment_ns <= end_ns for start_ns, end_ns in spans) for moment_ns in moments_ns)
 
     def share_of(self, stamps_ns: Sequence[int], end_ns: int) -> float | None:
         """The fraction of an answer that arrived inside: of its chunks, or without any, all of it at its end.

@@ -20,14 +20,16 @@ from reports.notes import Notes
 from reports.run import Run
 from reports.stage_load import Load
 from reports.statistics import ordered
+from reports.window_rates import window_rows
 
 INTENDED = (
     "Counted from the moment at which the schedule wants a request to be sent, so that no wait in front of the "
     "connection is omitted (corrected for coordinated omission)."
 )
 _RATE_NOTE = (
-    "Achieved: requests started per second of the measured phase. Queue: from the intended start to the real one, "
-    "without what was spent waiting for a place among --llm-max-in-flight (held)"
+    "Achieved: requests sent per second, from the first measured one to the last. Throughput: requests answered per "
+    "second of the window; an overloaded endpoint answers fewer than are sent. Queue: from the intended start to the "
+    "real one, without what was spent waiting for a place among --llm-max-in-flight (held)"
 )
 
 
@@ -40,6 +42,7 @@ class StageRate:
     model: str
     load: Load
     achieved_per_s: float
+    throughput_per_s: float
     queue_p50_s: float
     queue_p99_s: float
     held: int
@@ -59,6 +62,7 @@ _CELLS: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
     ("Target (requests/s)", lambda row: f"{row.load.rate_per_s:g}"),
     ("Achieved (requests/s)", lambda row: rounded(row.achieved_per_s, 3)),
     ("Difference (%)", lambda row: rounded(100 * row.difference, 2)),
+    ("Throughput (requests/s)", lambda row: rounded(row.throughput_per_s, 3)),
     ("Queue P50 (ms)", lambda row: rounded(1000 * row.queue_p50_s, 2)),
     ("Queue P99 (ms)", lambda row: rounded(1000 * row.queue_p99_s, 2)),
     ("Held", lambda row: str(row.held)),
@@ -96,6 +100,7 @@ class RateTable:
                     "rate_per_s": row.load.rate_per_s,
                     "achieved_per_s": row.achieved_per_s,
                     "difference": row.difference,
+                    "throughput_per_s": row.throughput_per_s,
                     "queue_p50_s": row.queue_p50_s,
                     "queue_p99_s": row.queue_p99_s,
                     "held": row.held,
@@ -136,13 +141,14 @@ def _rate(stage: Sequence[Group]) -> StageRate:
     first = stage[0]
     rows = concat([group.measured for group in stage]) if len(stage) > 1 else first.measured
     waits = ordered(rows["queue_s"] - rows["held_s"].fillna(0.0))
-    achieved = _stated(first, "request_throughput_per_s")
+    achieved = _stated(first, "started_rate_per_s")
     return StageRate(
         run=first.run,
         framework=_common(group.framework for group in stage),
         model=_common(group.model for group in stage),
         load=first.load,
         achieved_per_s=_by_rows(rows["started_at"]) if math.isnan(achieved) else achieved,
+        throughput_per_s=math.fsum(window_rows(group).requests_per_s() for group in stage),
         queue_p50_s=quantile(waits, 0.5),
         queue_p99_s=quantile(waits, 0.99),
         held=int(held(rows).sum()),

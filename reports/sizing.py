@@ -1,8 +1,8 @@
 """What an endpoint is good for: attainment and goodput per stage, the highest load that meets, the knee.
 
 A request *meets* when it succeeded and kept to every limit (``Objectives.limits``). Attainment is the share of the
-measured requests that meet, aborted and cancelled ones aside. Goodput counts only what meets: requests over the
-MEASURE window that started in it, and tokens that arrived inside it, whoever asked for them.
+measured requests that meet, aborted and cancelled ones aside. Throughput and goodput count what arrived inside the
+MEASURE window (``window_rates``), goodput only of requests that meet.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pandas import DataFrame, Series
 
 from reports.grouping import CORRECTED_LATENCY, LATENCY, Group
 from reports.intervals import Interval, ratio_interval
-from reports.llmperf_results import duration_s
 from reports.objectives import ERRORS, Objectives, parse_objectives
 from reports.stage_load import Load
 from reports.verdict import MET, MISSED, judge, metric_of, shown, worst
+from reports.window_rates import window_rows
 
 _FLAT = 0.02  # a level whose power is within this share of the best one's is as good
 _NO_OBJECTIVES = Objectives("", ())
@@ -39,6 +39,7 @@ class StagePoint:
     goodput_tokens_per_s: float
     outcome: str  # of the objectives together; "" without any
     reasons: tuple[str, ...]
+    estimated: bool = False  # the rates do not come from the run's own window and shares
 
     @property
     def attainment(self) -> float:
@@ -175,21 +176,21 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
     outcome = worst(each.outcome for each in judgements) if judgements else ""
     reasons = tuple(dict.fromkeys(each.reason for each in judgements if each.outcome == outcome))
     meeting = met_by(group, group.ok, objectives)
-    window_s, of_window = _window_s(group)
-    tokens_per_s, good_tokens_per_s = _token_rates(group, objectives, window_s, of_window)
-    started = group.counts.ended
+    window = window_rows(group)
+    good = met_by(group, window.rows, objectives)
     return StagePoint(
         group=group,
-        window_s=window_s,
-        requests_per_s=len(group.ok) / window_s,
-        tokens_per_s=tokens_per_s,
+        window_s=window.window_s,
+        requests_per_s=window.requests_per_s(),
+        tokens_per_s=window.tokens_per_s(),
         latency_mean_s=group.summary(CORRECTED_LATENCY if group.load.is_open else LATENCY).mean,
         met=int(meeting.sum()),
-        judged=started,
-        goodput_requests_per_s=int(meeting.sum()) / window_s,
-        goodput_tokens_per_s=good_tokens_per_s,
+        judged=group.counts.ended,
+        goodput_requests_per_s=window.requests_per_s(good),
+        goodput_tokens_per_s=window.tokens_per_s(good),
         outcome=outcome,
         reasons=reasons,
+        estimated=window.estimated,
     )
 
 
@@ -210,31 +211,6 @@ def met_by(group: Group, rows: DataFrame, objectives: Objectives) -> Series:
             kept &= values != objective.limit
         meeting &= kept | values.isna() if name == "tpot" else kept
     return meeting
-
-
-def _window_s(group: Group) -> tuple[float, bool]:
-    """The length to divide by, and whether it is the MEASURE window; without stages the time of the rows."""
-    stages = group.run.stages
-    known = stages[stages["stage"] == group.stage]["measure_s"].dropna() if group.stage is not None else ()
-    if len(known) and float(known.iloc[0]) > 0:  # type: ignore[union-attr]
-        return float(known.iloc[0]), True  # type: ignore[union-attr]
-    by_rows = duration_s(group)
-    return (by_rows if by_rows > 0 else math.nan), False
-
-
-def _token_rates(group: Group, objectives: Objectives, window_s: float, of_window: bool) -> tuple[float, float]:
-    """Tokens per second, of all requests and of those that meet."""
-    if of_window:
-        rows = group.run.requests
-        own = (rows["stage"] == group.stage) & (rows["model"] == group.model) & (rows["window_tokens"] > 0)
-        rows = rows[own & (rows["framework"] == group.framework)]
-        if len(rows):
-            ok = rows[rows["error_code"].isin(["", "buffered"])]
-            good = ok["window_tokens"][met_by(group, ok, objectives)]
-            return math.fsum(rows["window_tokens"]) / window_s, math.fsum(good) / window_s
-    tokens = group.ok["output_tokens"].astype("float64").fillna(0.0)
-    good = tokens[met_by(group, group.ok, objectives)]
-    return math.fsum(tokens) / window_s, math.fsum(good) / window_s
 
 
 def _change(after: float, before: float) -> str:

@@ -296,10 +296,7 @@ class LLMUser(User):
             record.ttft_s = record.ttfat_s = record.tpot_s = None
         ticket = call.ticket
         arrivals_ns = [] if record.error_code == "buffered" else stamps_ns
-        share = gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok)
-        record.window_share = share
-        if share is not None and record.output_tokens is not None:
-            record.window_tokens = share * record.output_tokens
+        record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
         if reader.start_ns:
             record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns + ticket.behind_ns) / _NS)
         if record.rate_per_s is not None:

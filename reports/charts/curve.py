@@ -83,7 +83,7 @@ def figure_name(figure: str) -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """One stage on the curve. NaN is what is not known; ``estimated`` when no stages file gave the throughput."""
+    """One stage on the curve. NaN is what is not known. ``estimated``: the run's files do not give the throughput."""
 
     label: str
     load: Load
@@ -179,14 +179,12 @@ def _point(
         own = name.removeprefix("corrected_") if name in CORRECTED and not group.load.is_open else name
         latencies[name] = latencies[own] if own in latencies else ordered(group.values(metric, group.ok))
     tpot_s = quantile(latencies["tpot"], 0.5)
-    stages = group.run.stages
-    known = stages[(stages["stage"] == group.stage) & (stages["measure_s"] > 0)] if group.stage is not None else ()
     return Point(
         label=label,
         load=group.load,
         health=group.health,
         throughput_token_per_s=throughput,
-        estimated=not len(known),
+        estimated=rates is None or rates.estimated,
         requests_per_s=rates.requests_per_s if rates else math.nan,
         per_user_token_per_s=1.0 / tpot_s if tpot_s > 0 else math.nan,
         total_token_per_s=throughput * (tokens_in + tokens_out) / tokens_out if tokens_out else math.nan,
