@@ -31,6 +31,7 @@ _RUN_NOTES = (
     "was lost in stage",
     "had started were lost",
     "requests were not started",
+    "the window was widened",
     "machine was calibrated for",
 )
 

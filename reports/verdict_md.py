@@ -18,6 +18,10 @@ from reports.verdict import MET, MISSED, Gate, Judgement, shown
 _WORDS = {MET: "passed", MISSED: "FAILED"}
 _INTERVAL_METRICS = (TTFT, TPOT, LATENCY, OUTPUT_THROUGHPUT)
 _INTERVAL_FIGURES = {"median": "Median", "mean": "Mean", "p95": "P95", "p99": "P99"}
+ESTIMATED = (
+    "Rates are estimated from the ends of requests or from the time that all of them took: the files do not say how "
+    "much of each answer arrived inside the measuring window."
+)
 INDEPENDENCE = (
     "Intervals hold for independent requests. Those of one stage wait for each other at the endpoint, so the true "
     "intervals are somewhat wider."
@@ -42,6 +46,8 @@ def objectives_section(points: Sequence[StagePoint], text: str) -> str:
     ]
     parts = [f"## Objectives\n\n`{text}`", aligned(header, rows, left={0, 7})]
     lines = []
+    if any(point.estimated for point in points):
+        lines.append(ESTIMATED)
     for sweep in sweeps(points):
         choice = highest(sweep)
         named = f" of {sweep[0].group.run.name} {sweep[0].group.model}".rstrip() if len(sweeps(points)) > 1 else ""
