@@ -14,7 +14,7 @@ PERIOD_S = 0.02
 
 
 _KEPT = 50
-"""Samples that ``worst_s`` looks back over: one second."""
+"""Samples that ``worst_lately_s`` looks back over: one second."""
 
 
 class LagProbe:
@@ -23,11 +23,11 @@ class LagProbe:
     def __init__(self, report: Callable[[float], None]) -> None:
         self._report = report
         self._greenlet: gevent.Greenlet[[], None] | None = None
-        self._recent: deque[tuple[int, float]] = deque(maxlen=_KEPT)  # when a sleep ended, and how late
+        self._recent: deque[float] = deque(maxlen=_KEPT)
 
-    def worst_s(self, since_ns: int) -> float:
-        """The longest lateness of the sleeps that ended since this moment of the monotonic clock, at most 1 s ago."""
-        return max((lag_s for woke_ns, lag_s in self._recent if woke_ns >= since_ns), default=0.0)
+    def worst_lately_s(self) -> float:
+        """The longest lateness in the last second."""
+        return max(self._recent, default=0.0)
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
@@ -41,7 +41,6 @@ class LagProbe:
         while True:
             asleep_ns = now_ns()
             gevent.sleep(PERIOD_S)
-            woke_ns = now_ns()
-            lag_s = max(0.0, (woke_ns - asleep_ns) / 1e9 - PERIOD_S)
-            self._recent.append((woke_ns, lag_s))
+            lag_s = max(0.0, (now_ns() - asleep_ns) / 1e9 - PERIOD_S)
+            self._recent.append(lag_s)
             self._report(lag_s)

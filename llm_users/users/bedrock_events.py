@@ -185,7 +185,7 @@ class OpenedBedrock(Opened):
         # Bound here: one call less per event.
         self.take = events.take  # type: ignore[method-assign, assignment]
 
-    def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[int], float]) -> bool:
+    def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
         if self._chunked:
             return chunks_came_at_once(record, self.events.chunks, client_delay_s)
         return body_came_at_once(record, announced=self._framed, one_read=body_reads <= 1 and not self._parsed)

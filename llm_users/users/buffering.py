@@ -25,15 +25,16 @@ _AT_ONCE_SHARE = 0.01
 _ANNOUNCED_SHARE = 0.05
 """An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
 
-_LOOK_BACK_NS = 50_000_000
-"""A delay of the client that ended earlier did not keep the answer's chunks waiting. Two periods of the lag probe."""
+_FASTEST_CHUNK_S = 0.0002
+"""No server makes 5,000 chunks a second for one answer (the fastest services have some 3,000 tokens/s): chunks that
+came even faster, the client's delay included, were buffered however late the client was."""
 
 
-def chunks_came_at_once(record: RequestRecord, chunks: Chunks, client_delay_s: Callable[[int], float]) -> bool:
+def chunks_came_at_once(record: RequestRecord, chunks: Chunks, client_delay_s: Callable[[], float]) -> bool:
     """True when a chunked answer was buffered on its way.
 
-    All chunks came in one read, or within 5 ms and 1 % of TTFT. ``client_delay_s(since_ns)`` is the longest time that
-    the client's event loop was late since then: a late client, too, finds many chunks in one read.
+    All chunks came in one read, or within 5 ms and 1 % of TTFT. ``client_delay_s()`` is the longest time that the
+    client's event loop was late in the last second: a late client, too, finds many chunks in one read.
     """
     if record.chunks < _FEWEST_CHUNKS or record.ttft_s is None or record.last_token_s is None:
         return False
@@ -43,7 +44,11 @@ def chunks_came_at_once(record: RequestRecord, chunks: Chunks, client_delay_s: C
     if max(map(len, chunks.places.values())) < _FEWEST_CHUNKS:  # of one choice
         return False
     read_late_ns = clocks_ns[0] - chunks.stamps_ns[0] if chunks.stamps_ns[0] else 0
-    return max(client_delay_s(clocks_ns[0] - _LOOK_BACK_NS), read_late_ns / _NS) < _AT_ONCE_S
+    delay_s = max(client_delay_s(), read_late_ns / _NS)
+    longest_s = max(0.0, span_s) + delay_s
+    return delay_s < _AT_ONCE_S or (
+        longest_s < _AT_ONCE_SHARE * record.ttft_s and longest_s < _FASTEST_CHUNK_S * record.chunks
+    )
 
 
 def body_came_at_once(record: RequestRecord, *, announced: bool, one_read: bool) -> bool:

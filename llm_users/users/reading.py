@@ -80,11 +80,11 @@ class Opened:
         self,
         record: RequestRecord,  # noqa: ARG002 - for subclasses
         body_reads: int,  # noqa: ARG002
-        client_delay_s: Callable[[int], float],  # noqa: ARG002
+        client_delay_s: Callable[[], float],  # noqa: ARG002
     ) -> bool:
         """True when the answer came all at once although a stream was asked for.
 
-        ``client_delay_s(since_ns)``: how late the event loop was, at most, since that moment.
+        ``client_delay_s()``: how late the event loop was, at most, in the last second.
         """
         return False
 

@@ -71,7 +71,7 @@ class OpenedSse(Opened):
             return ResponseCut(f"the stream ended without its terminator ({self.terminator})")
         return super().verdict()
 
-    def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[int], float]) -> bool:
+    def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
         if self._whole:
             return True
         if self._chunked:
