@@ -68,7 +68,9 @@ class RequestRecord:
     ttfat_s: float | None = _column("s", "time to the first answer (non-reasoning) chunk, from t0")
     end_to_end_latency_s: float | None = _column("s", "end of stream - t0 (LLMPerf)")
     last_token_s: float | None = _column("s", "cK - t0")
-    tpot_s: float | None = _column("s/token", "(cK - c1) / (N - tokens in the first chunk); empty when N is too small")
+    tpot_s: float | None = _column(
+        "s/token", "time per output token after the first chunk's, stop token included; defined in metrics.md"
+    )
     gap_p50_s: float | None = _column("s", "median of this request's chunk gaps")
     gap_p95_s: float | None = _column("s", "95th percentile of this request's chunk gaps")
     gap_p99_s: float | None = _column("s", "99th percentile of this request's chunk gaps")

@@ -66,6 +66,8 @@ class Runtime:
     """Set when the run is watched live."""
     alarm: Alarm | None = None
     """Wakes requests of an open loop when they are due."""
+    client_delay_s: Callable[[], float] = lambda: 0.0
+    """How late this process's event loop was, at most, in the last second."""
     arrivals: Callable[[StagePlan], Iterable[float]] = lambda _plan: ()
     """This process's arrivals in a stage of an open loop, in seconds from the stage's origin."""
     prompt_per_arrival: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import gevent
@@ -12,12 +13,21 @@ PERIOD_S = 0.02
 """50 samples a second: enough for a p99 within a stage of a few seconds, 0.05 % of a core."""
 
 
+_KEPT = 50
+"""Samples that ``worst_lately_s`` looks back over: one second."""
+
+
 class LagProbe:
     """Reports the lateness of each of its sleeps, in seconds, while it runs."""
 
     def __init__(self, report: Callable[[float], None]) -> None:
         self._report = report
         self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._recent: deque[float] = deque(maxlen=_KEPT)
+
+    def worst_lately_s(self) -> float:
+        """The longest lateness in the last second."""
+        return max(self._recent, default=0.0)
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
@@ -31,4 +41,6 @@ class LagProbe:
         while True:
             asleep_ns = now_ns()
             gevent.sleep(PERIOD_S)
-            self._report(max(0.0, (now_ns() - asleep_ns) / 1e9 - PERIOD_S))
+            lag_s = max(0.0, (now_ns() - asleep_ns) / 1e9 - PERIOD_S)
+            self._recent.append(lag_s)
+            self._report(lag_s)

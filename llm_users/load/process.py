@@ -241,6 +241,7 @@ class LoadProcess:
             next_prompt=self._feed.next,
             on_record=self._keep,
             note=self._note,
+            client_delay_s=self._probe.worst_lately_s,
             model=options.targets[0].model if options.targets else options.model,
             run_s=_run_s(options, self._environment.parsed_options, trace),
             watch=self._beat,

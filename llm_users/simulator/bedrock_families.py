@@ -50,6 +50,8 @@ class Shape:
     needs: ClassVar[tuple[str, ...]] = ("prompt",)
     thinks: ClassVar[bool] = False
     calls: ClassVar[bool] = False
+    summary: ClassVar[str] = "thought"
+    """The kind of output that a summary of the reasoning is, where the API tells the two apart."""
     finishes: ClassVar[Mapping[str, str]] = {"length": "length", "stop": "stop"}
 
     def complaint(self, body: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from llm_users.simulator import faults, http_wire
 from llm_users.simulator.bedrock_body import Target, cap, prompt_tokens
 from llm_users.simulator.bedrock_errors import BedrockError, error_fields, stream_error_fields
 from llm_users.simulator.bedrock_families import RUNNING_COUNT, Document, Shape, Turn
-from llm_users.simulator.openai_wire import json_bytes, words
+from llm_users.simulator.openai_wire import SUMMARY_STEP, json_bytes, words
 from llm_users.simulator.spec import Spec
 from llm_users.transport.eventstream import encode, encode_headers, frame
 
@@ -113,9 +113,11 @@ class BedrockAnswer:
         self._keep_alive = keep_alive
         cut = self.outcome == "cut"
         self.close = cut or not keep_alive or (self.streamed and (not self._chunked or spec.hangup))
-        thoughts = min(spec.reasoning, tokens) if shape.thinks else 0
-        calls = min(spec.tool, tokens - thoughts) if shape.calls else 0
-        self._blocks = _blocks((("thought", thoughts), ("text", tokens - thoughts - calls), ("tool", calls)))
+        # The stop token has no place in a block: nothing of it is streamed.
+        shown = self._shown = tokens - (spec.stop_tokens(tokens) if self._break is None else 0)
+        thoughts = min(spec.reasoning, shown) if shape.thinks else 0
+        calls = min(spec.tool, shown - thoughts) if shape.calls else 0
+        self._blocks = _blocks((("thought", thoughts), ("text", shown - thoughts - calls), ("tool", calls)))
         self._used = _what_is_used(body, headers, converse=target.converse)
         self._turn = Turn(
             response_id=self.response_id,
@@ -125,7 +127,7 @@ class BedrockAnswer:
             prompt_tokens=self.prompt_tokens,
             cached_tokens=min(spec.cached, self.prompt_tokens),
             tokens=tokens,
-            thought_tokens=thoughts,
+            thought_tokens=thoughts if spec.reasoning_counted else 0,
             tool_tokens=calls,
             finish="tool" if calls else spec.finish,
             used=self._used if target.converse else {},
@@ -133,6 +135,7 @@ class BedrockAnswer:
         self._block: _Block | None = None
         self._parts: list[bytes] = []
         self._counted = False
+        self._held = b""  # what leaves with the next bytes
 
     def opening(self) -> bytes:
         if not self.streamed:
@@ -149,6 +152,8 @@ class BedrockAnswer:
     def piece(self, start: int) -> tuple[bytes, int]:
         if start >= self.tokens:  # an exception before the first token
             return self._late_head(), 0
+        if start >= self._shown:
+            return b"", self.tokens - start
         block = self._block
         before = b""
         if block is None or start >= block.end:
@@ -162,7 +167,11 @@ class BedrockAnswer:
             return b"", count
         if start == 0:
             self._first_ns = time.monotonic_ns()
-        text = words(self.number, start, count)
+        shown = count if block.kind != "thought" else self._shown_thoughts(start, count)
+        if not shown:
+            self._held += before
+            return b"", count
+        text = words(self.number, start, shown)
         if start == block.start:
             text = text[1:]
         if block.kind == "tool":
@@ -173,7 +182,8 @@ class BedrockAnswer:
         if self._counted:
             document += b"%d" % (start + count) + parts[2]
         data = self._event("contentBlockDelta", document, start)
-        return before + (b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data), count
+        data = before + (b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        return self._held_back(data), count
 
     def closing(self) -> bytes:
         turn = self._turn
@@ -191,7 +201,7 @@ class BedrockAnswer:
             data = self._failure(self._break.error)
         elif self._spec.done:
             closes = [] if self._block is None else self._shape.closes(self._block.kind, self._block.index)
-            data = self._documents([*closes, *self._with_metrics(self._shape.tail(turn))])
+            data = self._held + self._documents([*closes, *self._with_metrics(self._shape.tail(turn))])
         return data + http_wire.LAST_CHUNK if self._chunked else data
 
     def _identify(self, number: int) -> str:
@@ -225,13 +235,32 @@ class BedrockAnswer:
         if not self.streamed:
             return b""
         closes = [] if old is None else shape.closes(old.kind, old.index)
-        document = shape.delta(block.kind, block.index, _TEXT_MARK, self._turn)
+        document = shape.delta(self._delta_kind(block), block.index, _TEXT_MARK, self._turn)
         text = json_bytes(document["contentBlockDelta"] if self._converse else document)
         start, _, end = text.rpartition(_TEXT_MARK.encode())  # a model's name comes before its text
         # Padding takes the place of the last brace.
         self._parts = [start, *(end[:-1] if self._converse else end).split(_COUNT_MARK)]
         self._counted = len(self._parts) == 3
         return self._documents([*closes, *shape.opens(block.kind, block.index)])
+
+    def _shown_thoughts(self, start: int, count: int) -> int:
+        """How many of these reasoning tokens are streamed."""
+        if self._spec.reasoning_shown == "full":
+            return count
+        return int(self._spec.reasoning_shown == "summary" and start % SUMMARY_STEP == 0)
+
+    def _held_back(self, data: bytes) -> bytes:
+        """The bytes that leave now: these and what waited for them, or nothing where a proxy buffers."""
+        if self._held or self._spec.buffered:
+            data, self._held = self._held + data, b""
+        if self._spec.buffered:
+            data, self._held = b"", data
+        return data
+
+    def _delta_kind(self, block: _Block) -> str:
+        """The kind of output that the deltas of a block are said to be."""
+        is_summary = block.kind == "thought" and self._spec.reasoning_shown == "summary"
+        return self._shape.summary if is_summary else block.kind
 
     def _documents(self, documents: list[Document]) -> bytes:
         """Each in a frame of its own, all in one HTTP chunk."""

@@ -24,6 +24,9 @@ _SONNET = (
 )
 _SPACED = [b" " + word.encode() for word in _SONNET.split()]
 EVENT_START = b'data: {"x": "'
+MOST_CHOICES = 8
+SUMMARY_STEP = 10
+"""A summary of the reasoning has one word for so many of its tokens."""
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 
 
@@ -98,8 +101,8 @@ def read_body(data: bytes, *, chat: bool) -> Body:
         body: Body = _CHAT_DECODER.decode(data) if chat else _TEXT_DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"We could not parse the JSON body of your request: {error}") from None
-    if body.n not in (None, 1):
-        raise ValueError("n must be 1: this endpoint gives one choice")
+    if body.n is not None and not 1 <= body.n <= MOST_CHOICES:
+        raise ValueError(f"n must be from 1 to {MOST_CHOICES}, got {body.n}")
     prompts = body.prompt if isinstance(body, TextBody) and isinstance(body.prompt, list) else []
     if len(prompts) > 1 and not all(isinstance(item, int) for item in prompts):
         raise ValueError("prompt must be one prompt: this endpoint gives one choice")
@@ -174,13 +177,26 @@ class OpenAIAnswer:
         self._keep_alive = keep_alive
         cut = self.outcome == "cut"
         self.close = cut or not keep_alive or (self.streamed and (not self._chunked or spec.hangup))
+        # Of several choices each is a little shorter than the one before it, and the first one ends the answer.
+        self._choices = body.n or 1
+        shorter = self.tokens // (2 * self._choices)
+        self._lengths = [self.tokens - choice * shorter for choice in range(self._choices)]
+        self._stop_tokens = spec.stop_tokens(self._lengths[-1]) if self._break is None else 0
         self._reasoning = min(spec.reasoning, tokens) if self._chat else 0
+        self._held = b""
+        self._is_plain = not (
+            self._choices > 1
+            or self._stop_tokens
+            or spec.usage == "every"
+            or spec.buffered
+            or (self._reasoning and spec.reasoning_shown != "full")
+        )
         self.answered, self._digits = numerals.answer(spec, number, body.question(), active)
         self._model = body.model or spec.model
         self._created = int(time.time())
         options = body.stream_options
         asked = isinstance(options, StreamOptions) and options.include_usage
-        self._usage_event = spec.usage == "always" or (spec.usage == "on" and asked)
+        self._usage_event = spec.usage == "always" or (spec.usage in ("on", "every") and asked)
         # Everything in an event that does not change from token to token is made once per answer.
         name = "chat.completion.chunk" if self._chat else "text_completion"
         base = {"id": self.response_id, "object": name, "created": self._created, "model": self._model}
@@ -201,6 +217,9 @@ class OpenAIAnswer:
             keep_alive=self._keep_alive,
             headers={"x-request-id": self.response_id},
         )
+        if self._spec.buffered:
+            self._held = self._role_event() if self._chat and self._spec.role == "early" else b""
+            return head
         return head + self._role_event() if self._chat and self._spec.role == "early" else head
 
     def comment(self) -> bytes:
@@ -209,6 +228,8 @@ class OpenAIAnswer:
     def piece(self, start: int) -> tuple[bytes, int]:
         if start >= self.tokens:  # an error before the first token
             return b"", 0
+        if not self._is_plain:
+            return self._unusual_piece(start)
         border = min(self._reasoning, self.tokens) if start < self._reasoning else self.tokens
         count = min(self._spec.tokens_per_chunk, border - start)
         if not self.streamed:
@@ -219,6 +240,48 @@ class OpenAIAnswer:
         event = (self._thought_start if start < self._reasoning else self._text_start) + text + self._text_end
         data = b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event
         return (self._role_event() + data if start == 0 and self._role_late else data), count
+
+    def _unusual_piece(self, start: int) -> tuple[bytes, int]:
+        """The same with several choices, tokens without a chunk, usage in every event, or a proxy that buffers."""
+        borders = (min(self._reasoning, self.tokens), self.tokens - self._stop_tokens, self.tokens)
+        count = min(self._spec.tokens_per_chunk, next(border for border in borders if start < border) - start)
+        if not self.streamed:
+            return b"", count
+        data = b"".join(self._choice_piece(choice, start, count) for choice in range(self._choices))
+        if start == 0 and self._role_late:
+            data = self._role_event() + data
+        if self._spec.buffered:
+            self._held += data
+            data = b""
+        return data, count
+
+    def _choice_piece(self, choice: int, start: int, count: int) -> bytes:
+        """The events of one choice when its tokens from ``start`` on are made; empty when they have none."""
+        spec, length = self._spec, self._lengths[choice]
+        count = min(count, length - start)
+        if count <= 0:
+            return b""
+        shown, is_thought = min(count, length - self._stop_tokens - start), start < self._reasoning
+        if is_thought and spec.reasoning_shown != "full":
+            shown = int(spec.reasoning_shown == "summary" and start % SUMMARY_STEP == 0)
+        data = b""
+        if shown > 0:
+            text = self._words(start, shown)
+            text = text[1:] if start in (0, self._reasoning) else text
+            name = b"reasoning_content" if is_thought else b"content"
+            delta = b'"delta":{"%b":"%b"}' % (name, text) if self._chat else b'"text":"%b"' % text
+            data = self._choice_event(choice, delta, b"null", start + count)
+        if choice and start + count == length:  # the first choice ends with the answer
+            data += self._choice_event(choice, b'"delta":{}' if self._chat else b'"text":""', b'"%b"', length)
+        return data
+
+    def _choice_event(self, choice: int, delta: bytes, reason: bytes, tokens: int) -> bytes:
+        """An event of one choice; ``tokens`` are those that it has by now."""
+        if reason != b"null":
+            reason = reason % self._spec.finish.encode()
+        usage = b',"usage":' + json_bytes(self._counts(tokens)) if self._spec.usage == "every" else b""
+        fields = b'"choices":[{"index":%d,%b,"logprobs":null,"finish_reason":%b}]' % (choice, delta, reason)
+        return self._framed(b"data: " + self._base + b"," + fields + usage + b"}\n\n")
 
     def _words(self, start: int, count: int) -> bytes:
         """The text of tokens; the first one of the answer may be the number that was asked for."""
@@ -235,7 +298,9 @@ class OpenAIAnswer:
         delta = b'"delta":{},' if self._chat else b'"text":"",'
         finish = delta + b'"logprobs":null,"finish_reason":"%b"}]' % self._spec.finish.encode()
         in_finish = usage if self._spec.usage == "finish" else b""
-        data = self._framed(self._start + finish + in_finish + b"}\n\n")
+        if self._spec.usage == "every":
+            in_finish = b',"usage":' + json_bytes(self._counts(self.tokens))
+        data = self._held + self._framed(self._start + finish + in_finish + b"}\n\n")
         if self._usage_event:
             data += self._framed(b"data: " + self._base + b',"choices":[]' + usage + b"}\n\n")
         if self._spec.done:
@@ -258,38 +323,40 @@ class OpenAIAnswer:
         return self._framed(self._start + delta + b'"logprobs":null,"finish_reason":null}]}\n\n')
 
     def _usage(self) -> dict[str, Any]:
-        usage: dict[str, Any] = {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.tokens,
-            "total_tokens": self.prompt_tokens + self.tokens,
-        }
+        usage: dict[str, Any] = self._counts(sum(self._lengths))
         if self._spec.cached:
             usage["prompt_tokens_details"] = {"cached_tokens": min(self._spec.cached, self.prompt_tokens)}
-        if self._reasoning:
-            usage["completion_tokens_details"] = {"reasoning_tokens": self._reasoning}
+        if self._reasoning and self._spec.reasoning_counted:
+            thoughts = sum(min(self._reasoning, length) for length in self._lengths)
+            usage["completion_tokens_details"] = {"reasoning_tokens": thoughts}
         return usage
 
+    def _counts(self, tokens: int) -> dict[str, Any]:
+        total = self.prompt_tokens + tokens
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": tokens, "total_tokens": total}
+
     def _whole(self) -> bytes:
-        text = self._words(self._reasoning, self.tokens - self._reasoning).decode().strip()
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": self._spec.finish}
-        if self._chat:
-            choice["message"] = {"role": "assistant", "content": text}
-            if self._reasoning:
-                thought = words(self.number, 0, self._reasoning).decode().strip()
-                choice["message"]["reasoning_content"] = thought
-        else:
-            choice["text"] = text
         body: dict[str, Any] = {
             "id": self.response_id,
             "object": "chat.completion" if self._chat else "text_completion",
             "created": self._created,
             "model": self._model,
-            "choices": [choice],
+            "choices": [self._whole_choice(choice, length) for choice, length in enumerate(self._lengths)],
         }
         if self._spec.usage != "off":
             body["usage"] = self._usage()
         headers = {"x-request-id": self.response_id}
         return http_wire.response(200, json_bytes(body), headers=headers, keep_alive=self._keep_alive)
+
+    def _whole_choice(self, index: int, length: int) -> dict[str, Any]:
+        text = self._words(self._reasoning, length - self._stop_tokens - self._reasoning).decode().strip()
+        choice: dict[str, Any] = {"index": index, "logprobs": None, "finish_reason": self._spec.finish}
+        if not self._chat:
+            return {**choice, "text": text}
+        choice["message"] = {"role": "assistant", "content": text}
+        if self._reasoning and self._spec.reasoning_shown == "full":
+            choice["message"]["reasoning_content"] = words(self.number, 0, self._reasoning).decode().strip()
+        return choice
 
 
 def response_id(number: int, *, chat: bool) -> str:

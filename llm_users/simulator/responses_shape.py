@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from llm_users.simulator.bedrock_errors import STREAM_ERRORS
 from llm_users.simulator.bedrock_families import Document, Shape, Turn
 
-_ITEMS = {"thought": "rs", "text": "msg", "tool": "fc"}  # kind of output -> how its item's id begins
+_ITEMS = {"thought": "rs", "summary": "rs", "text": "msg", "tool": "fc"}  # kind of output -> how its item's id begins
 _DELTAS = {
     "thought": "response.reasoning_text.delta",
+    "summary": "response.reasoning_summary_text.delta",
     "text": "response.output_text.delta",
     "tool": "response.function_call_arguments.delta",
 }
@@ -25,6 +26,7 @@ class Responses(Shape):
     name, needs = "responses", ("input",)
     caps: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
     thinks = calls = True
+    summary: ClassVar[str] = "summary"
     finishes: ClassVar = {"length": "incomplete", "stop": "completed", "tool": "completed"}
     id_header: ClassVar[str] = "x-request-id"
     numbered: ClassVar[bool] = True

@@ -22,9 +22,15 @@ _SHARE = r"([01]|[01]?\.\d+)"
 # What other servers are known to do differently; a key given beside `dialect` wins over its preset.
 DIALECTS: dict[str, dict[str, str]] = {
     "openai": {},
-    "vllm": {"role": "with-first"},
-    "llamacpp": {"role": "with-first", "role_content": "null", "comments": "1s", "hangup": "on"},
-    "transformers": {"role": "early", "usage": "finish", "done": "off"},
+    "vllm": {"role": "with-first", "stop_token": "silent"},
+    "llamacpp": {
+        "role": "with-first",
+        "role_content": "null",
+        "comments": "1s",
+        "hangup": "on",
+        "stop_token": "silent",
+    },
+    "transformers": {"role": "early", "usage": "finish", "done": "off", "stop_token": "silent"},
 }
 
 
@@ -182,6 +188,15 @@ class Spec:
     reasoning: int = _key(
         0, "reasoning", _whole(0, 1_000_000), "this many first tokens are reasoning, where the API has it"
     )
+    reasoning_shown: str = _key(
+        "full",
+        "reasoning_shown",
+        _one_of("full", "summary", "none"),
+        "how much of the reasoning is streamed: full; summary: every tenth token; none",
+    )
+    reasoning_counted: bool = _key(
+        True, "reasoning_counted", _switch, "usage says how many tokens were reasoning (OpenAI's APIs): on, off"
+    )
     tool: int = _key(0, "tool", _whole(0, 1_000_000), "this many last tokens are a tool call's arguments (not chat)")
     cached: int = _key(
         0, "cached", _whole(0, 1_000_000), "of a prompt's tokens, up to this many are reported as read from a cache"
@@ -198,11 +213,19 @@ class Spec:
     )
     vague: float = _key(0.0, "vague", _number(0, 1), "share of such answers that name another number as well")
     finish: str = _key("length", "finish", _one_of("length", "stop"), "finish_reason: length, stop")
+    stop_token: str = _key(
+        "chunk",
+        "stop_token",
+        _one_of("chunk", "silent"),
+        "the last token of an answer with finish=stop: chunk: has a chunk like the others; silent: is counted in usage "
+        "and has no chunk, and the finish event leaves when it is due (vLLM, llama.cpp, transformers)",
+    )
     usage: str = _key(
         "on",
         "usage",
-        _one_of("on", "off", "always", "finish", "refuse", "refuse422"),
-        "on: when asked for; off: never; always: unasked too; finish: in the finish event (Bedrock: only off differs: "
+        _one_of("on", "off", "always", "finish", "every", "refuse", "refuse422"),
+        "on: when asked for; off: never; always: unasked too; finish: in the finish event; every: in every event of a "
+        "choice, with its tokens so far, and at the end when asked for (Bedrock: only off differs: "
         "no metadata event, no invocationMetrics); "
         "refuse, refuse422: answer 400 or 422 to stream_options",
     )
@@ -222,6 +245,12 @@ class Spec:
         0.0, "comments", _duration, "send a comment line this often before the first token; 0: never"
     )
     hangup: bool = _key(False, "hangup", _switch, "close after each stream although keep-alive was announced: on, off")
+    buffered: bool = _key(
+        False,
+        "buffered",
+        _switch,
+        "the events of a stream leave together, after the last token, as by a proxy: on, off",
+    )
     framing: str = _key(
         "chunked", "framing", _one_of("chunked", "close"), "how the end of a stream is marked: chunked, close"
     )
@@ -269,6 +298,10 @@ class Spec:
     dialect: str = _key(
         "openai", "dialect", _one_of(*DIALECTS), f"presets that imitate a server: {', '.join(DIALECTS)}"
     )
+
+    def stop_tokens(self, tokens: int) -> int:
+        """How many of an answer's last tokens have no chunk: 1 or 0."""
+        return int(self.stop_token == "silent" and self.finish == "stop" and tokens > 1)  # noqa: S105 - no password
 
     @classmethod
     def parse(cls, text: str) -> Spec:

@@ -55,7 +55,7 @@ class SseAnswer(BedrockAnswer):
 
     def _turn_to(self, block: Any) -> bytes:
         opens = super()._turn_to(block)
-        kind = self._shape.delta(block.kind, block.index, "", self._turn)["type"]
+        kind = self._shape.delta(self._delta_kind(block), block.index, "", self._turn)["type"]
         self._lead = b"event: %b\ndata: " % kind.encode()
         return opens
 

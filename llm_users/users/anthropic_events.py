@@ -46,6 +46,8 @@ class MessageEvents(BedrockEvents):
             refuse_bare_error(data)
         elif self.response_id is None and document["type"] == "message_start":
             self._identify(document.get("message"))
+        if self.finish_reason is not None:
+            self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
         self.done = self.stopped
 
     def take_whole(self, body: bytes) -> None:

@@ -122,6 +122,8 @@ class ConverseEvents(BedrockEvents):
         kind = message.headers.get(":event-type")
         if kind != "contentBlockDelta":
             self._other(kind, message)
+            if self.finish_reason is not None:
+                self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
             return
         try:
             delta = _decode_delta(message.payload).delta

@@ -5,6 +5,7 @@ Knows no transport's connections and no Locust; what the events of an API mean i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,12 @@ from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.eventstream import BadEventStream, EventStreamDecoder, Message
 from llm_users.users.bad_events import StreamFailure
 from llm_users.users.bedrock_reasoning import ReasoningTags
+from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.reading import Opened
 from llm_users.users.sse_answer import MOST_TOKENS
 
 _MS = 0.001
-
-_AT_ONCE_SHARE = 0.05
-"""An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
 
 
 @dataclass(slots=True)
@@ -186,12 +185,10 @@ class OpenedBedrock(Opened):
         # Bound here: one call less per event.
         self.take = events.take  # type: ignore[method-assign, assignment]
 
-    def buffered(self, record: RequestRecord, body_reads: int) -> bool:
-        if self._chunked or record.ttft_s is None or record.last_token_s is None:
-            return False
-        # A body whose length was announced existed before it was sent; a large one comes in several reads.
-        at_once = self._framed and record.last_token_s - record.ttft_s < _AT_ONCE_SHARE * record.ttft_s
-        return at_once or (body_reads <= 1 and not self._parsed)
+    def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
+        if self._chunked:
+            return chunks_came_at_once(record, self.events.chunks, client_delay_s)
+        return body_came_at_once(record, announced=self._framed, one_read=body_reads <= 1 and not self._parsed)
 
     def verdict(self) -> Exception | None:
         if not self.events.complete:

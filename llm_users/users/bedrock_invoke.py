@@ -75,6 +75,10 @@ class InvokeEvents(BedrockEvents):
             raise self._unknown(document)
         if document.get(_GUARDRAIL) == "INTERVENED":
             self.finish_reason = "guardrail_intervened"
+        if self.finish_reason is not None:
+            self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
+        if self.usage.output_tokens is not None:  # Llama's documents each have the count so far
+            self.chunks.count_tokens(self.usage.output_tokens, stamp_ns, clock_ns)
         metrics = document.get(_METRICS)
         if metrics is not None:
             self._take_metrics(metrics)

@@ -6,6 +6,7 @@ Knows stamps and pieces of text; not where they come from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
@@ -16,10 +17,40 @@ _NS = 1_000_000_000
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The event with the finish reason of one choice: the reason, and the two stamps that chunks have as well."""
+
+    reason: str
+    stamp_ns: int
+    clock_ns: int
+
+
+class RunningCount:
+    """The token counts of one choice, from a server that sends its usage with every chunk."""
+
+    __slots__ = ("clock_ns", "first", "last", "stamp_ns")
+
+    def __init__(self) -> None:
+        self.first: int | None = None  # the count that came with the first chunk; 0 when that chunk came without one
+        self.last = -1  # the highest count
+        self.stamp_ns = self.clock_ns = 0  # the stamps of the first event with the highest count
+
+
 class Chunks:
     """Content chunks in order of arrival: two stamps and a piece of text each."""
 
-    __slots__ = ("choice_at", "clocks_ns", "first_answer", "reasoning_at", "stamps_ns", "texts")
+    __slots__ = (
+        "choice_at",
+        "clocks_ns",
+        "endings",
+        "first_answer",
+        "reasoning_at",
+        "reasoning_is_summary",
+        "running_counts",
+        "stamps_ns",
+        "texts",
+    )
 
     def __init__(self) -> None:
         self.stamps_ns: list[int] = []  # kernel receive stamps on the monotonic clock, 0 where the kernel gave none
@@ -28,6 +59,9 @@ class Chunks:
         self.reasoning_at: dict[int, str] = {}  # what a chunk added to the reasoning, by its index
         self.choice_at: dict[int, int] = {}  # which choice a chunk belongs to, by its index, unless it is the first
         self.first_answer = -1  # index of the first chunk that is not reasoning
+        self.endings: dict[int, Ending] = {}  # the event with the finish reason, by choice
+        self.running_counts: dict[int, RunningCount] = {}  # by choice, when usage comes with chunks
+        self.reasoning_is_summary = False  # the API says so: the reasoning itself was not streamed
 
     def add(self, stamp_ns: int, clock_ns: int, answer: str, reasoning: str, choice: int = 0) -> None:
         """One chunk of one choice; at least one of the texts is not empty."""
@@ -40,6 +74,23 @@ class Chunks:
         self.stamps_ns.append(stamp_ns)
         self.clocks_ns.append(clock_ns)
         self.texts.append(answer)
+
+    def end(self, reason: str, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
+        """The event with the finish reason of a choice; the first one of a choice stands."""
+        if choice not in self.endings:
+            self.endings[choice] = Ending(reason, stamp_ns, clock_ns)
+
+    def count_tokens(self, tokens: int, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
+        """An event of this choice, whose chunk was added before, said how many tokens the choice has by now."""
+        running = self.running_counts.get(choice)
+        if running is None:
+            running = self.running_counts[choice] = RunningCount()
+        if running.first is None and self.texts:
+            chunks = len(self.places.get(choice, ())) if self.choice_at or choice else len(self.texts)
+            if chunks:
+                running.first = tokens if chunks == 1 else 0
+        if tokens > running.last:
+            running.last, running.stamp_ns, running.clock_ns = tokens, stamp_ns, clock_ns
 
     def piece(self, index: int) -> str:
         """The text of one chunk, reasoning and answer. Half a character that came alone is a replacement mark."""
@@ -73,6 +124,16 @@ class Chunks:
         for index, value in enumerate(values):
             apart[self.choice_at.get(index, 0)].append(value)
         return list(apart.values())
+
+    @property
+    def places(self) -> dict[int, list[int]]:
+        """The indices of the chunks of each choice that has any."""
+        if not self.choice_at:
+            return {0: list(range(len(self.texts)))}
+        apart: dict[int, list[int]] = {}
+        for index in range(len(self.texts)):
+            apart.setdefault(self.choice_at.get(index, 0), []).append(index)
+        return apart
 
     @property
     def coalesced(self) -> int:
@@ -129,6 +190,3 @@ def time_tokens(record: RequestRecord) -> None:
         return
     if record.end_to_end_latency_s:
         record.request_output_throughput_token_per_s = tokens / record.end_to_end_latency_s
-    # Without further knowledge the first chunk is taken to hold one token.
-    if record.chunks > 1 and tokens > 1 and record.ttft_s is not None and record.last_token_s is not None:
-        record.tpot_s = (record.last_token_s - record.ttft_s) / (tokens - 1)

@@ -27,11 +27,13 @@ from llm_users.seat import Ticket, UserSeat
 from llm_users.targets import Target
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
+from llm_users.users.buffering import mark_buffered
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
 from llm_users.users.open_loop import OpenLoop
 from llm_users.users.reading import Opened
+from llm_users.users.token_time import time_per_output_token
 
 _NS = 1_000_000_000
 
@@ -288,12 +290,17 @@ class LLMUser(User):
         time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens
-        if opened is not None and error is None and opened.buffered(record, reader.body_reads):
-            record.error_code = "buffered"
-            record.error_message = (
-                "the answer came all at once although a stream was asked for: no first token was seen"
+        if opened is not None and error is None and opened.buffered(record, reader.body_reads, runtime.client_delay_s):
+            mark_buffered(record)
+            gaps_s = []
+        else:
+            record.tpot_s = time_per_output_token(
+                chunks,
+                record,
+                failed=error is not None,
+                count=partial(self._count_before_row, call, runtime.tokenizer.count),
+                note=runtime.note,
             )
-            record.ttft_s = record.ttfat_s = record.tpot_s = None
         ticket = call.ticket
         arrivals_ns = [] if record.error_code == "buffered" else stamps_ns
         record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))

@@ -106,13 +106,15 @@ class OpenAIEvents:
         if event.choices:
             for choice in event.choices:
                 self._choice(choice, stamp_ns, clock_ns)
+            if event.usage and len(event.choices) == 1:
+                self._count_tokens(event, stamp_ns, clock_ns)
 
     def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
         index = choice.index
-        if index:
-            self._others[index] = bool(choice.finish_reason) or self._others.get(index, False)
-        elif choice.finish_reason:
-            self.finish_reason = choice.finish_reason
+        if choice.finish_reason:
+            self._end(choice.finish_reason, stamp_ns, clock_ns, index)
+        elif index:
+            self._others.setdefault(index, False)
         delta = choice.delta
         if delta is None:
             if choice.text:
@@ -137,6 +139,20 @@ class OpenAIEvents:
             answer += _text_of(delta.function_call.get("name")) + _text_of(delta.function_call.get("arguments"))
         if answer or reasoning:
             self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
+
+    def _end(self, reason: str, stamp_ns: int, clock_ns: int, index: int) -> None:
+        """The finish reason of a choice."""
+        self.chunks.end(reason, stamp_ns, clock_ns, index)
+        if index:
+            self._others[index] = True
+        else:
+            self.finish_reason = reason
+
+    def _count_tokens(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
+        """Usage that came with a choice: of some servers in every chunk, the tokens of this choice so far."""
+        tokens = event.usage.get("completion_tokens") if type(event.usage) is dict else None
+        if type(tokens) is int and tokens >= 0 and event.choices:
+            self.chunks.count_tokens(tokens, stamp_ns, clock_ns, event.choices[0].index)
 
     def _tool_fragments(self, fragments: Any, calls: list[dict[str, Any]]) -> str:
         """Assemble the tool calls of a choice; returns the text that these fragments brought."""

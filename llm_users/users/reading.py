@@ -5,7 +5,7 @@ Knows the record and the extension's two token events; not how requests are made
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import gevent
@@ -76,8 +76,16 @@ class Opened:
         """True when the answer is complete and only what is said about it, such as usage, can still come."""
         return self.events.complete
 
-    def buffered(self, record: RequestRecord, body_reads: int) -> bool:  # noqa: ARG002 - for subclasses
-        """True when the answer came all at once although a stream was asked for."""
+    def buffered(
+        self,
+        record: RequestRecord,  # noqa: ARG002 - for subclasses
+        body_reads: int,  # noqa: ARG002
+        client_delay_s: Callable[[], float],  # noqa: ARG002
+    ) -> bool:
+        """True when the answer came all at once although a stream was asked for.
+
+        ``client_delay_s()``: how late the event loop was, at most, in the last second.
+        """
         return False
 
     def verdict(self) -> Exception | None:

@@ -23,7 +23,8 @@ from llm_users.users.chunks import Chunks
 _T = TypeVar("_T")
 
 _ANSWERS = frozenset(("response.output_text.delta", "response.refusal.delta"))
-_REASONING = frozenset(("response.reasoning_summary_text.delta", "response.reasoning_text.delta"))
+_SUMMARY, _THOUGHT = "response.reasoning_summary_text.delta", "response.reasoning_text.delta"
+_REASONING = frozenset((_SUMMARY, _THOUGHT))
 _ARGUMENTS = frozenset(
     (
         "response.function_call_arguments.delta",
@@ -66,6 +67,7 @@ class ResponseEvents:
         self.done = False  # completed or incomplete: nothing comes after it
         self.usage: dict[str, Any] | None = None
         self.tool_calls: list[dict[str, Any]] = []
+        self._thought = False  # the reasoning itself is streamed, not only a summary
         self._calls: dict[int | None, dict[str, Any]] = {}  # the same by the item's place in the output
 
     @property
@@ -92,7 +94,7 @@ class ResponseEvents:
                 self.chunks.add(stamp_ns, clock_ns, text, "")
         elif type(text) is str and text:
             if kind in _REASONING:
-                self.chunks.add(stamp_ns, clock_ns, "", text)
+                self._add_reasoning(kind, text, stamp_ns, clock_ns)
             elif kind in _ARGUMENTS:
                 if event.output_index in self._calls:
                     self._calls[event.output_index]["function"]["arguments"] += text
@@ -101,11 +103,17 @@ class ResponseEvents:
             if event.item.get("type") in _CALLS:
                 self._call(event, stamp_ns, clock_ns)
         elif event.response is not None:
-            self._about(kind, event.response, event.error)
+            self._about(kind, event.response, event.error, stamp_ns, clock_ns)
         elif kind in ("error", "response.failed"):
             raise failure_from(json_or_text(data))
         elif not kind:
             _refuse_untyped(event, data)
+
+    def _add_reasoning(self, kind: str, text: str, stamp_ns: int, clock_ns: int) -> None:
+        """A piece of the reasoning, or of a summary of it. A stream with both has the reasoning itself."""
+        self._thought = self._thought or kind == _THOUGHT
+        self.chunks.reasoning_is_summary = not self._thought
+        self.chunks.add(stamp_ns, clock_ns, "", text)
 
     def _call(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
         """A tool call begins or is complete. Arguments that were not streamed come with its end."""
@@ -119,7 +127,7 @@ class ResponseEvents:
             call["function"] = whole["function"]
             self.chunks.add(stamp_ns, clock_ns, arguments, "")
 
-    def _about(self, kind: str, response: _Response, error: Any) -> None:
+    def _about(self, kind: str, response: _Response, error: Any, stamp_ns: int = 0, clock_ns: int = 0) -> None:
         """An event that tells of the whole response: begun, completed, incomplete, failed."""
         if self.response_id is None and response.id is not None:
             self.response_id = str(response.id)
@@ -133,6 +141,8 @@ class ResponseEvents:
             self.finish_reason, self.done = "completed", True
         elif kind == "response.incomplete":
             self.finish_reason, self.done = _reason(response.incomplete_details), True
+        if self.finish_reason is not None:
+            self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
 
     def take_whole(self, body: bytes) -> None:
         """A complete, unstreamed response (JSON). Its chunks have no stamps."""

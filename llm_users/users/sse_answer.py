@@ -13,13 +13,11 @@ from llm_users.record import RequestRecord
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.sse import MAX_EVENT_BYTES, EventTooLong, SseDecoder
 from llm_users.transport.template import Head
+from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.reading import Events, Opened
 
 MOST_TOKENS = 2**53
 """What claims to be more, infinity among it, is no count."""
-
-_AT_ONCE_SHARE = 0.05
-"""An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
 
 
 class SseEvents(Events, Protocol):
@@ -73,14 +71,12 @@ class OpenedSse(Opened):
             return ResponseCut(f"the stream ended without its terminator ({self.terminator})")
         return super().verdict()
 
-    def buffered(self, record: RequestRecord, body_reads: int) -> bool:
+    def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
         if self._whole:
             return True
-        if self._chunked or record.ttft_s is None or record.last_token_s is None:
-            return False
-        # A body whose length was announced existed before it was sent; a large one comes in several reads.
-        at_once = self._framed and record.last_token_s - record.ttft_s < _AT_ONCE_SHARE * record.ttft_s
-        return body_reads <= 1 or at_once
+        if self._chunked:
+            return chunks_came_at_once(record, self.events.chunks, client_delay_s)
+        return body_came_at_once(record, announced=self._framed, one_read=body_reads <= 1)
 
     def note_missing_usage(self, record: RequestRecord) -> None:
         """Say once per endpoint that a complete answer came without token counts."""

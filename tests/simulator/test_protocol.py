@@ -203,7 +203,7 @@ def test_chunked_request_and_expect(connect):
         (b"{}", "messages"),
         (b'{"messages":[],"max_tokens":0}', "max_tokens must be"),
         (b'{"messages":[],"max_tokens":"9"}', "max_tokens"),
-        (b'{"messages":[],"n":2}', "n must be 1"),
+        (b'{"messages":[],"n":9}', "n must be from 1 to 8"),
     ],
 )
 def test_bad_bodies(connect, data, says):

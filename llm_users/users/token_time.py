@@ -1,0 +1,224 @@
+"""Time per output token (TPOT) of one answer: the one place that defines it.
+
+Knows the chunks of an answer and the token counts of its row; no wire format, no transport and no Locust.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llm_users.record import RequestRecord
+from llm_users.users.chunks import Chunks, RunningCount, joined
+
+_NS = 1_000_000_000
+
+NO_STOP_TOKEN = frozenset(
+    (
+        # The cap was reached, by the names of OpenAI, Anthropic, Converse, Responses, Mistral, vLLM and Cohere.
+        "length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length",
+        "model_context_window_exceeded", "error_limit",
+        # A filter cut the answer.
+        "content_filter", "content_filtered", "guardrail_intervened", "refusal", "error_toxic", "safety", "recitation",
+        # The server gave up.
+        "error", "abort", "aborted", "cancelled", "incomplete",
+    )
+)  # fmt: skip
+"""Finish reasons, in lower case, of answers that no stop token ended."""
+
+LATE_FINISH = 2.0
+"""A finish event later than this many mean gaps after the last chunk is not the stop token's (moderation, gateways)."""
+
+_LATE_FROM_CHUNKS = 3
+"""With fewer chunks there is no mean gap to compare with."""
+
+_HIDDEN_TIMES, _HIDDEN_TOKENS = 2, 20
+"""Usage above this multiple of the local count, and by more than this many tokens, has hidden reasoning in it.
+
+Two vocabularies seldom differ by a factor of 2 on one text; the second bound is for answers of a few tokens."""
+
+_LONG_TOKEN = 4.0
+"""Characters: hardly any vocabulary needs fewer on average, so a text with as many per token has nothing hidden."""
+
+HIDDEN_NOTE = (
+    "{model}: usage has more than twice the tokens of the text that came, so hidden reasoning is assumed; TPOT is "
+    "over the local count of the answer"
+)
+SUMMARY_NOTE = (
+    "{model}: the streamed reasoning is only a summary; TPOT is over the answer: from its first chunk, without the "
+    "reasoning tokens"
+)
+LATE_NOTE = (
+    "{model}: in some answers the finish reason came later than two mean gaps after the last chunk (moderation, a "
+    "gateway or a pause of the server); their TPOT ends at the last chunk, without the stop token"
+)
+FEW_NOTE = (
+    "{model}: usage has less than half as many tokens as the answers have chunks; the server's counts, and TPOT with "
+    "them, may be wrong"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Visible:
+    """The tokens that TPOT is about: from which chunk on, how many, and whether stop tokens are among them."""
+
+    tokens: int
+    first: int  # index of the chunk where they begin
+    stop_tokens: bool
+
+
+def time_per_output_token(
+    chunks: Chunks,
+    record: RequestRecord,
+    *,
+    failed: bool,
+    count: Callable[[str], int],
+    note: Callable[[str], None],
+) -> float | None:
+    """TPOT of one answer in seconds per token: ``(tL - c1) / (N - n1)``. None when there is no such time.
+
+    - c1: the stamp of the first chunk. n1: the tokens in it, 1 unless the server says otherwise (usage in every chunk).
+    - N: the output tokens that reached the client: ``output_tokens`` without the reasoning tokens that were not
+      streamed. Where only a summary of the reasoning was streamed, c1 is the first chunk of the answer. Without a
+      ``reasoning_tokens`` figure, hidden reasoning is assumed when usage exceeds twice the local count of the visible
+      text and by more than 20 tokens; N is then the local count of the answer, and a note says so.
+    - tL: the stamp of the event with the finish reason. Servers such as vLLM, llama.cpp, transformers and mlx count the
+      stop token in usage, and it has no content chunk: the finish event leaves when it was sampled.
+      Where no stop token ended the answer (``NO_STOP_TOKEN``, errors), where each token has a chunk (as many chunks as
+      tokens), and where N was counted locally, tL is the stamp of the last chunk, cK.
+      With usage in every chunk, tL is the first event whose count is the final one.
+      A finish event later than cK + 2 mean gaps, with 3 or more chunks, is not the stop token's: tL is cK, the stop
+      token is left out of the divisor, and a note says so.
+    - Several choices (``n``): the mean over the choices. A choice's tokens are its own usage where the server sends
+      that; else its share of all tokens but the stop tokens, by chunks, and its own stop token.
+    - None when N <= n1, when tL = c1, and with one chunk and more than two tokens.
+
+    Source: ``vllm:request_time_per_output_token_seconds`` is (last token - first token) / (output tokens - 1), with
+    the stop token as the last one (vllm/v1/metrics/stats.py, ``mean_time_per_output_token``); ``vllm bench serve``,
+    genai-bench and inference-perf end at the end of the stream. Whether Bedrock, Anthropic and OpenAI count a stop
+    token is unknown; the error is at most 1 / (N - 1).
+
+    The stamps are those of ``record.stamp_source``, or the user clock for all of them when the finish event has no
+    stamp of the kernel. ``count`` counts the tokens of a text locally; it is called only for an answer that has far
+    more tokens than chunks and characters. ``note`` takes a text for the manifest. ``failed``: the answer ended with
+    an error.
+    """
+    if not record.output_tokens or not chunks.stamps_ns:
+        return None
+    visible = _visible_tokens(chunks, record, count, note)
+    if visible is None:
+        return None
+    kernel = record.stamp_source == "kernel" and all(ending.stamp_ns for ending in chunks.endings.values())
+    stamps_ns = chunks.stamps_ns if kernel else chunks.clocks_ns
+    places = chunks.places
+    if visible.first:
+        places = {choice: found for choice, all_ in places.items() if (found := _answer_places(chunks, all_))}
+    in_chunks = sum(map(len, places.values()))
+    # A chunk has at least one token, so as many chunks as tokens leave none for a stop token.
+    ends = {
+        choice: ending.stamp_ns if kernel else ending.clock_ns
+        for choice, ending in chunks.endings.items()
+        if visible.stop_tokens and not failed and in_chunks < visible.tokens
+        if choice in places and ending.reason.lower() not in NO_STOP_TOKEN
+    }
+    counts = _counts_per_choice(chunks, record, visible)
+    times_s = []
+    for choice, indices in places.items():
+        stamps = [stamps_ns[index] for index in indices]
+        running = counts.get(choice)
+        if running is not None and running.first:
+            counted_ns = running.stamp_ns if kernel else running.clock_ns
+            time_s = _time_per_token(stamps, running.last, running.first, counted_ns or None)
+        else:
+            share = (visible.tokens - len(ends)) * len(indices) / in_chunks + (choice in ends)
+            tokens = running.last if running is not None and len(places) > 1 else share
+            time_s = _until_stop(stamps, tokens, ends.get(choice), lambda: note(LATE_NOTE.format(model=record.model)))
+        if time_s is not None:
+            times_s.append(time_s)
+    return sum(times_s) / len(times_s) if times_s else None
+
+
+def _until_stop(
+    stamps_ns: Sequence[int], tokens: float, stop_ns: int | None, note_late: Callable[[], None]
+) -> float | None:
+    """The time per token of one choice, up to its stop token unless that event came too late."""
+    last_ns, gaps = stamps_ns[-1], len(stamps_ns) - 1
+    late_ns = LATE_FINISH * (last_ns - stamps_ns[0]) / gaps if gaps + 1 >= _LATE_FROM_CHUNKS else math.inf
+    if stop_ns is not None and stop_ns - last_ns > late_ns:
+        note_late()
+        return _time_per_token(stamps_ns, tokens - 1, 1, None)
+    return _time_per_token(stamps_ns, tokens, 1, stop_ns)
+
+
+def _time_per_token(stamps_ns: Sequence[int], tokens: float, in_first: int, end_ns: int | None) -> float | None:
+    """(tL - c1) / (N - n1) in seconds; ``end_ns`` None: tL is the last chunk."""
+    span_ns = max(stamps_ns[-1], end_ns or 0) - stamps_ns[0]
+    if tokens <= in_first or span_ns <= 0 or (len(stamps_ns) == 1 and tokens > 2):
+        return None
+    return span_ns / _NS / (tokens - in_first)
+
+
+def _counts_per_choice(chunks: Chunks, record: RequestRecord, visible: _Visible) -> dict[int, RunningCount]:
+    """The counts of the choices, if the server sent them per choice and they add up to the whole answer's."""
+    counts = chunks.running_counts
+    if visible.first or sum(count.last for count in counts.values()) != record.output_tokens:
+        return {}
+    return counts
+
+
+def _visible_tokens(
+    chunks: Chunks, record: RequestRecord, count: Callable[[str], int], note: Callable[[str], None]
+) -> _Visible | None:
+    """The tokens that reached the client; None when nothing of the answer did."""
+    tokens, hidden, in_chunks = record.output_tokens or 0, record.reasoning_tokens, len(chunks.texts)
+    if record.output_tokens_source != "usage":
+        return _Visible(tokens, 0, stop_tokens=False)
+    if in_chunks > _HIDDEN_TIMES * tokens + _HIDDEN_TOKENS:
+        note(FEW_NOTE.format(model=record.model))
+    if hidden is None:
+        return _visible_by_text(chunks, record, count, note)
+    summary = chunks.reasoning_is_summary
+    if hidden and chunks.reasoning_at and not summary and tokens > _HIDDEN_TIMES * in_chunks + _HIDDEN_TOKENS:
+        summary = _exceeds(hidden, joined(chunks.reasoning_at.values()), count)
+    if not hidden or (chunks.reasoning_at and not summary):
+        return _Visible(tokens, 0, stop_tokens=True)
+    if chunks.first_answer < 0:
+        return None
+    # More chunks than tokens are left: the reasoning came among the text, or is not part of the count.
+    if sum(map(bool, chunks.texts)) > tokens - hidden:
+        return _Visible(tokens, 0, stop_tokens=True)
+    if summary:
+        note(SUMMARY_NOTE.format(model=record.model))
+    return _Visible(tokens - hidden, chunks.first_answer, stop_tokens=True)
+
+
+def _visible_by_text(
+    chunks: Chunks, record: RequestRecord, count: Callable[[str], int], note: Callable[[str], None]
+) -> _Visible | None:
+    """The same where the server does not say how many tokens it spent on reasoning."""
+    tokens = record.output_tokens or 0
+    hidden = chunks.reasoning_is_summary
+    if not hidden and tokens > _HIDDEN_TIMES * len(chunks.texts) + _HIDDEN_TOKENS:
+        hidden = _exceeds(tokens, chunks.everything, count)
+    if not hidden:
+        return _Visible(tokens, 0, stop_tokens=True)
+    note((SUMMARY_NOTE if chunks.reasoning_is_summary else HIDDEN_NOTE).format(model=record.model))
+    if chunks.first_answer < 0:
+        return None
+    return _Visible(count(joined(chunks.texts)), chunks.first_answer, stop_tokens=False)
+
+
+def _exceeds(tokens: int, text: str, count: Callable[[str], int]) -> bool:
+    """True when this is more than twice the local count of the text, and by more than 20 tokens."""
+    # Words and characters settle most cases without a tokenizer: each word is at least one token.
+    if len(text) >= _LONG_TOKEN * tokens or tokens <= _HIDDEN_TIMES * len(text.split()):
+        return False
+    local = count(text)
+    return tokens > _HIDDEN_TIMES * local and tokens - local > _HIDDEN_TOKENS
+
+
+def _answer_places(chunks: Chunks, indices: Sequence[int]) -> list[int]:
+    """The chunks of a choice from its first answer chunk on."""
+    start = next((place for place, index in enumerate(indices) if chunks.texts[index]), len(indices))
+    return list(indices[start:])
