@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from pandas import DataFrame, Series
 
-from reports.effective import effective_size, share_interval
+from reports.effective import Dependence, dependence, share_interval
 from reports.grouping import Group, start_order
 from reports.intervals import Interval
 from reports.md_text import aligned, bullets, plain
@@ -36,8 +36,8 @@ class Share:
     wrong: int
     checked: int
     unknown: int
-    effective: float
-    """The effective sample size of the checked answers."""
+    dependence: Dependence
+    """How much being wrong depends on the answers before."""
 
     @property
     def ratio(self) -> float:
@@ -59,10 +59,12 @@ class Share:
         """For ``summary.csv``: the ratio as a mean."""
         if not self.checked:
             return Summary(0)
-        return Summary(self.checked, self.ratio, intervals={"mean": self.interval}, effective={"mean": self.effective})
+        return Summary(
+            self.checked, self.ratio, intervals={"mean": self.interval}, effective={"mean": self.dependence.size()}
+        )
 
     def _interval(self, unknown: int) -> Interval:
-        return share_interval(self.wrong, self.checked, self.effective, unknown=unknown)
+        return share_interval(self.wrong, self.checked, self.dependence.size(), unknown=unknown)
 
 
 def mismatches(group: Group, column: str = MATCH) -> Share:
@@ -72,7 +74,7 @@ def mismatches(group: Group, column: str = MATCH) -> Share:
     return Share(
         wrong=int((checks == 0).sum()),
         checked=len(checks),
-        effective=effective_size((checks == 0).to_numpy(bool).astype(np.float64)),
+        dependence=dependence((checks == 0).to_numpy(bool).astype(np.float64)),
         unknown=int((aborted & _asked(group, group.measured)).sum()) if aborted.any() else 0,
     )
 

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from reports.correctness import mismatches
-from reports.effective import LEAST_EFFECTIVE, Floats, Sample, effective_size, share_interval
+from reports.effective import (
+    LEAST_EFFECTIVE,
+    OF_DISPROOFS,
+    OF_PROOFS,
+    Dependence,
+    Floats,
+    Sample,
+    dependence,
+    share_interval,
+)
 from reports.grouping import NO_FAILURES, OPEN_LOOP_METRICS, OUTPUT_THROUGHPUT, REQUEST_METRICS, Group, Metric
 from reports.intervals import UNKNOWN, Interval, requests_needed_below, requests_to_tell, values_needed
 from reports.objectives import ERRORS, Objective
@@ -22,6 +31,10 @@ _METRICS = {metric.name: metric for metric in (*REQUEST_METRICS, *OPEN_LOOP_METR
 _NEEDS_STREAMING = {"ttft", "ttfat", "tpot", "corrected_ttft"}
 _FEWEST_ON_A_SIDE = 20
 """Values on each side of the limit from which their dependence is seen; as in ``reports.effective``."""
+_FAR = 4.0
+"""When all values are this many times better than the limit, being within it is taken as a constant, which has the
+effective size N. In M/M/1 queues with the limit at the true P95 or P99, at loads up to 0.9, that is so in 1.8 % of runs
+of 400 requests at most (a factor of 3: 11.5 %)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,8 @@ class Evidence:
     unknown: int = 0
     enough: int | None = None
     """How many requests would decide it if the figures stay as they are; ``None`` when they cannot say."""
+    far_from_limit: bool = False
+    """Whether all values are so far from the limit that it holds however they depend on each other."""
 
 
 _NOTHING = Evidence(0, math.nan, math.nan, UNKNOWN, math.nan, math.nan)
@@ -77,22 +92,24 @@ def _of_errors(group: Group, objective: Objective) -> Evidence:
     n = counts.ended
     if not n:
         return _NOTHING
-    size = effective_size(group.failures)
-    best = share_interval(counts.failed, n, size)
-    worst = share_interval(counts.failed, n, size, unknown=counts.aborted)
-    enough = _scaled(requests_to_tell(counts.failed / n, objective.limit), n, size)
     # Failures are what this objective counts, so they are not set apart as `failed`.
-    return Evidence(n, size, counts.failed / n, best, worst.high, best.low, unknown=counts.aborted, enough=enough)
+    return _of_share(objective, counts.failed, n, counts.aborted, dependence(group.failures))
 
 
 def _of_mismatches(group: Group, objective: Objective) -> Evidence:
     share = mismatches(group, objective.kind.column)
-    n, size, best = share.checked, share.effective, share.interval
-    if not n:
+    if not share.checked:
         return _NOTHING
-    enough = _scaled(requests_to_tell(share.ratio, objective.limit), n, size)
-    high = share.worst_interval.high
-    return Evidence(n, size, share.ratio, best, high, best.low, unknown=share.unknown, enough=enough)
+    return _of_share(objective, share.wrong, share.checked, share.unknown, share.dependence)
+
+
+def _of_share(objective: Objective, hits: int, n: int, unknown: int, depends: Dependence) -> Evidence:
+    size, for_proof = depends.size(OF_DISPROOFS), depends.size(OF_PROOFS)
+    worst = share_interval(hits, n, for_proof, unknown=unknown)
+    best, shown = share_interval(hits, n, size), share_interval(hits, n, for_proof)
+    ends = _ends(Interval(best.low, shown.high))
+    enough = _scaled(requests_to_tell(hits / n, objective.limit), n, for_proof)
+    return Evidence(n, for_proof, hits / n, ends, worst.high, best.low, unknown=unknown, enough=enough)
 
 
 def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
@@ -125,18 +142,25 @@ def _of_mean(objective: Objective, sample: Sample, worst: Sample, *, failed: int
     if failed:
         estimate = math.inf if less else float(sample.values.mean())
         return Evidence(n, float(n), estimate, UNKNOWN, math.nan, estimate, failed=failed, unknown=unknown)
-    interval, padded = _mean_interval(sample), UNKNOWN if unknown else _mean_interval(worst)
-    mean, size = float(sample.values.mean()), sample.mean_size
-    reach, distance = (interval.high - mean if interval.known else math.nan), abs(objective.limit - mean)
+    best = _mean_interval(sample, sample.dependence.size(OF_DISPROOFS))
+    shown = _mean_interval(sample, _for_proof(sample))
+    padded = UNKNOWN if unknown else _mean_interval(worst, _for_proof(worst))
+    mean = float(sample.values.mean())
+    reach, distance = (shown.high - mean if shown.known else math.nan), abs(objective.limit - mean)
     enough = math.ceil(n * (reach / distance) ** 2) + 1 if distance and math.isfinite(reach) else None
-    proof, disproof = (padded.high, interval.low) if less else (padded.low, interval.high)
-    return Evidence(n, size, mean, interval, proof, disproof, unknown=unknown, enough=enough)
+    proof, disproof = (padded.high, best.low) if less else (padded.low, best.high)
+    ends = _ends(Interval(best.low, shown.high) if less else Interval(shown.low, best.high))
+    return Evidence(n, _for_proof(sample), mean, ends, proof, disproof, unknown=unknown, enough=enough)
 
 
-def _mean_interval(sample: Sample) -> Interval:
+def _for_proof(sample: Sample) -> float:
+    return sample.dependence.size(OF_PROOFS)
+
+
+def _mean_interval(sample: Sample, size: float) -> Interval:
     values = sample.values
     stddev = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-    return sample.mean_interval(float(values.mean()), stddev)
+    return sample.mean_interval(float(values.mean()), stddev, size)
 
 
 def _of_quantile(
@@ -150,13 +174,13 @@ def _of_quantile(
     """
     n, less = len(sample.values), objective.kind.less_is_better
     broken = _broken(sample.values, objective)
-    size = sample.size_about(q)
-    of_limit = effective_size(broken.astype(np.float64))
-    seen = min(int(broken.sum()), n - int(broken.sum())) >= _FEWEST_ON_A_SIDE
-    for_proof = min(size, of_limit) if seen else size
+    for_proof = sample.dependence_about(q).size(OF_PROOFS)
+    of_limit = dependence(broken.astype(np.float64))
+    if min(int(broken.sum()), n - int(broken.sum())) >= _FEWEST_ON_A_SIDE:
+        for_proof = min(for_proof, of_limit.size(OF_PROOFS))
     if worst is not sample:
-        for_proof = min(for_proof, worst.size_about(q))
-    best = sample.quantile_interval(q, of_limit)
+        for_proof = min(for_proof, worst.dependence_about(q).size(OF_PROOFS))
+    best = sample.quantile_interval(q, of_limit.size(OF_DISPROOFS))
     padding = np.full(unknown, math.inf if less else -math.inf)
     padded = Sample(np.append(worst.values, padding)) if unknown else worst
     pessimistic = padded.quantile_interval(q, for_proof * (n + unknown) / n if for_proof >= LEAST_EFFECTIVE else 0.0)
@@ -166,7 +190,14 @@ def _of_quantile(
     share = float(_within(sample.values, objective).mean())
     enough = _scaled(requests_to_tell(share, q if less else 1 - q), n, for_proof)
     estimate = sample.quantile(q)
-    return Evidence(n, for_proof, estimate, _ends(ends), proof, disproof, failed, unknown, enough)
+    far = not unknown and n >= least_requests(objective) and _is_far(worst.values, objective)
+    return Evidence(n, for_proof, estimate, _ends(ends), proof, disproof, failed, unknown, enough, far)
+
+
+def _is_far(values: Floats, objective: Objective) -> bool:
+    if objective.kind.less_is_better:
+        return bool(values.max() * _FAR <= objective.limit)
+    return bool(values.min() >= _FAR * objective.limit)
 
 
 def _ends(interval: Interval) -> Interval:

@@ -67,7 +67,7 @@ def summarize(values: Iterable[float]) -> Summary:
         return Summary(0)
     mean = math.fsum(array.tolist()) / n
     stddev = math.sqrt(math.fsum(((array - mean) ** 2).tolist()) / (n - 1)) if n > 1 else math.nan
-    sizes = {"mean": sample.mean_size, **{name: sample.size_about(q) for name, q in PERCENTILES.items()}}
+    sizes = {"mean": sample.dependence.size(), **{name: sample.size_about(q) for name, q in PERCENTILES.items()}}
     intervals = {name: sample.quantile_interval(q, sizes[name]) for name, q in PERCENTILES.items()}
     return Summary(
         n=n,

@@ -132,11 +132,7 @@ def judge(group: Group, objective: Objective) -> Judgement:
     elif doubts:
         reason = f"{reason}. Also, {doubts}"
     if group.steadiness == UNSTEADY and outcome != MISSED:
-        outcome = REFUSED
-        reason = (
-            f"the stage was unsteady, its queue grew until the end: {objective.text} would depend on the length of the "
-            "stage. Lower the load"
-        )
+        outcome, reason = _unsteady(objective, found)
     if objective.name == ERRORS and group.counts.throttled and found.n:
         reason += f" ({group.counts.throttled} of the {group.counts.failed} that failed were throttled)"
     return Judgement(
@@ -204,6 +200,9 @@ def _decided(objective: Objective, found: Evidence) -> tuple[str, str]:
         bound = "at most" if less else "at least"
         measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.proof, unit)} of {n} requests{failures}"
         return MET, f"{objective.text} holds: {measured}"
+    if found.far_from_limit:
+        far = "all {n} requests are within a quarter of the limit" if less else "all {n} have four times the limit"
+        return MET, f"{objective.text} holds: {shown(found.estimate, unit)}, {far.format(n=n)}"
     # An infinite disproof of latencies is one that is known: even the good end of the interval is a failed request.
     known = math.isfinite(found.disproof) or (found.disproof == math.inf and less)
     if known and objective.broken(found.disproof):
@@ -213,6 +212,15 @@ def _decided(objective: Objective, found: Evidence) -> tuple[str, str]:
             measured = f"no answer, {found.failed} of {n} requests failed"
         return MISSED, f"{objective.text} does not: {measured}"
     return REFUSED, ""
+
+
+def _unsteady(objective: Objective, found: Evidence) -> tuple[str, str]:
+    """A figure beyond its limit only gets worse with a longer stage; one within it may not stay there."""
+    grew = "the stage was unsteady: its queue grew until the end"
+    if found.n and not objective.is_share and objective.broken(found.estimate):
+        measured = shown(found.estimate, objective.kind.unit)
+        return MISSED, f"{objective.text} does not: {measured}, and {grew}, so a longer stage would be slower"
+    return REFUSED, f"{grew}, so {objective.text} would depend on the length of the stage. Lower the load"
 
 
 def _advice(group: Group, objective: Objective, found: Evidence) -> str:
