@@ -13,16 +13,22 @@ from itertools import accumulate
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:
-    """The q-quantile (0 <= q <= 1) of values that are already in ascending order; NaN when there are none."""
+    """The q-quantile (0 <= q <= 1) of values that are already in ascending order; NaN when there are none.
+
+    Values may be infinite, as the latency of a request that never got its answer is.
+    """
     n = len(ordered)
     if n == 0:
         return math.nan
     position = (n - 1) * q
     low = math.floor(position)
     low_value = float(ordered[low])
-    if low + 1 >= n:
+    if low + 1 >= n or position == low:
         return low_value
-    return low_value + (float(ordered[low + 1]) - low_value) * (position - low)
+    high_value = float(ordered[low + 1])
+    if high_value == low_value:  # also two infinite ones, whose difference is not a number
+        return low_value
+    return low_value + (high_value - low_value) * (position - low)
 
 
 class DurationHistogram:

@@ -10,10 +10,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pandas import DataFrame, Series
 
-from reports.grouping import Group
-from reports.intervals import Interval, ratio_interval
+from reports.effective import Dependence, dependence, share_interval
+from reports.grouping import Group, start_order
+from reports.intervals import Interval
 from reports.md_text import aligned, bullets, plain
 from reports.notes import labels
 from reports.statistics import Summary
@@ -34,6 +36,8 @@ class Share:
     wrong: int
     checked: int
     unknown: int
+    dependence: Dependence
+    """How much being wrong depends on the answers before."""
 
     @property
     def ratio(self) -> float:
@@ -42,27 +46,35 @@ class Share:
 
     @property
     def interval(self) -> Interval:
-        """Wilson's, of what was checked."""
-        return ratio_interval(self.wrong, self.checked)
+        """Wilson's, of what was checked; unknown below an effective size of 30."""
+        return self._interval(0)
 
     @property
     def worst_interval(self) -> Interval:
         """As if all unknown answers were wrong."""
-        return ratio_interval(self.wrong + self.unknown, self.checked + self.unknown)
+        return self._interval(self.unknown)
 
     @property
     def summary(self) -> Summary:
         """For ``summary.csv``: the ratio as a mean."""
-        return Summary(n=self.checked, mean=self.ratio, intervals={"mean": self.interval} if self.checked else {})
+        if not self.checked:
+            return Summary(0)
+        return Summary(
+            self.checked, self.ratio, intervals={"mean": self.interval}, effective={"mean": self.dependence.size()}
+        )
+
+    def _interval(self, unknown: int) -> Interval:
+        return share_interval(self.wrong, self.checked, self.dependence.size(), unknown=unknown)
 
 
 def mismatches(group: Group, column: str = MATCH) -> Share:
     """The wrong answers by the rule of this column."""
-    checks = group.ok[column].dropna()
+    checks = group.ok[column].iloc[start_order(group.ok)].dropna()
     aborted = group.measured["error_code"] == "aborted"
     return Share(
         wrong=int((checks == 0).sum()),
         checked=len(checks),
+        dependence=dependence((checks == 0).to_numpy(bool).astype(np.float64)),
         unknown=int((aborted & _asked(group, group.measured)).sum()) if aborted.any() else 0,
     )
 
@@ -127,7 +139,8 @@ def _quoted(text: str) -> str:
 
 def _shares(share: Share) -> list[str]:
     ends = share.interval
-    return [f"{100 * share.ratio:.1f} %", f"{100 * ends.low:.1f} % to {100 * ends.high:.1f} %"]
+    between = f"{100 * ends.low:.1f} % to {100 * ends.high:.1f} %" if ends.known else "-"
+    return [f"{100 * share.ratio:.1f} %", between]
 
 
 def _classes(group: Group) -> set[str]:

@@ -5,8 +5,10 @@ Decides which requests count (MEASUREMENT: measured, no error, neither aborted n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from reports.statistics import Summary, summarize
 _UNITS = {column.name: column.unit for column in REQUEST_COLUMNS}
 _Key = tuple[int, int, float, str, str]
 Places = np.ndarray[Any, np.dtype[np.intp]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 _LOAD = ["concurrency", "rate_per_s"]
 _KEY = ["stage", *_LOAD, "framework", "model"]
 _UNKNOWN = -1
@@ -86,6 +89,8 @@ class Group:
     ok: DataFrame
     health: str
     count_connect: bool
+    steadiness: str = ""
+    """``steady``, ``unsteady`` (its queue grew through the window), or "" when the files do not say."""
 
     @property
     def concurrency(self) -> int | None:
@@ -94,7 +99,35 @@ class Group:
 
     def summary(self, metric: Metric) -> Summary:
         """The figures of a metric over the requests that count."""
-        return summarize(self.values(metric, self.ok))
+        if metric not in self._summaries:
+            self._summaries[metric] = summarize(self.in_start_order(metric))
+        return self._summaries[metric]
+
+    def in_start_order(self, metric: Metric) -> Floats:
+        """The values of a metric over the requests that count, in start order; NaN where a request has none."""
+        values = self.values(metric, self.ok).to_numpy(np.float64, na_value=math.nan)
+        return values[self._ok_order]
+
+    @cached_property
+    def ended_order(self) -> Places:
+        """Places in ``measured`` of the requests that the client did not end itself, by their starts."""
+        order = start_order(self.measured)
+        unfinished = self.measured["error_code"].isin(UNFINISHED).to_numpy(bool)
+        return order[~unfinished[order]]
+
+    @cached_property
+    def failures(self) -> Floats:
+        """For each request of ``ended_order``: 1 when it failed, else 0."""
+        failed = ~self.measured["error_code"].isin(NO_FAILURES)
+        return failed.to_numpy(bool)[self.ended_order].astype(np.float64)
+
+    @cached_property
+    def _ok_order(self) -> Places:
+        return start_order(self.ok)
+
+    @cached_property
+    def _summaries(self) -> dict[Metric, Summary]:
+        return {}
 
     def values(self, metric: Metric, rows: DataFrame) -> Series:
         """A metric of rows of this group, one value per row."""
@@ -111,6 +144,29 @@ def loads_of(run: Run) -> set[Load]:
     different = run.requests[_LOAD].drop_duplicates()
     columns = (different[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in _LOAD)
     return {load_of(float(users), float(rate_per_s)) for users, rate_per_s in zip(*columns, strict=True)}
+
+
+def start_times(rows: DataFrame) -> Floats:
+    """When the requests started (unix s); NaN where a file does not say.
+
+    A request that was dropped never started. It gets the place that its prompt has among those of the others.
+    """
+    started_at = rows["started_at"].to_numpy(np.float64, na_value=math.nan)
+    never = (rows["error_code"] == OVERFLOW).to_numpy(bool)
+    if not never.any():
+        return started_at
+    prompts = rows["prompt_index"].to_numpy(np.float64, na_value=math.nan)
+    known = np.flatnonzero(~np.isnan(started_at) & ~np.isnan(prompts))
+    if not len(known):
+        return started_at
+    known = known[np.argsort(prompts[known], kind="stable")]
+    guessed = np.interp(np.nan_to_num(prompts), prompts[known], started_at[known])
+    return np.where(never, guessed, started_at)
+
+
+def start_order(rows: DataFrame) -> Places:
+    """The places of the rows in the order of their starts; the order of the file where it does not say."""
+    return np.argsort(start_times(rows), kind="stable")
 
 
 def throttled(rows: DataFrame) -> Series:
@@ -200,7 +256,8 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
         _key(key): np.asarray(places, dtype=np.intp) for key, places in keys.groupby(_KEY, sort=False).indices.items()
     }
     _add_stages_without_rows(run, found)
-    health = _health_by_stage(run.stages)
+    health = _text_by_stage(run.stages, "health")
+    steadiness = _text_by_stage(run.stages, "steadiness")
     made = []
     for key in sorted(found):
         stage, concurrency, rate_per_s, framework, model = key
@@ -218,6 +275,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
                 ok=_where(measured, measured["error_code"].isin(["", "buffered"])),
                 health=health.get(stage) or str(run.manifest.get(HEALTH_KEY) or ""),
                 count_connect=count_connect,
+                steadiness=steadiness.get(stage, ""),
             )
         )
     return made
@@ -251,9 +309,12 @@ def _add_stages_without_rows(run: Run, found: dict[_Key, Places]) -> None:
                 found[_key((stage, *load, *name))] = np.empty(0, dtype=np.intp)
 
 
-def _health_by_stage(stages: DataFrame) -> Mapping[int, str]:
-    known = stages[stages["stage"].notna()]
-    return {int(stage): str(health) for stage, health in zip(known["stage"], known["health"], strict=True)}
+def _text_by_stage(stages: DataFrame, column: str) -> Mapping[int, str]:
+    """A column of the stages file by stage; empty when an older file does not have it."""
+    if column not in stages:
+        return {}
+    known = stages[stages["stage"].notna() & stages[column].notna()]
+    return {int(stage): str(text) for stage, text in zip(known["stage"], known[column], strict=True)}
 
 
 def _counts(rows: DataFrame, measured: DataFrame) -> Counts:

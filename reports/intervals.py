@@ -1,8 +1,8 @@
 """How far a figure can be trusted: intervals for percentiles, means and ratios, and how many requests they need.
 
-Percentiles: order statistics, ranks from the exact binomial law; no assumption on the distribution. Means: Student's
-t. Ratios: Wilson. All of them take the values as independent, which requests of a closed loop are not quite: waves of
-load move them together, and the true interval is then wider.
+Percentiles: order statistics, ranks from the exact binomial distribution; no assumption on the distribution of the
+values. Means: Student's t. Ratios: Wilson. The functions take the number of *independent* values; for requests, which
+depend on each other, this is the effective sample size (``reports.effective``).
 """
 
 from __future__ import annotations
@@ -55,28 +55,56 @@ def coverage(n: int, q: float, ranks: tuple[int, int]) -> float:
     return math.fsum(_pmf(n, q, k) for k in range(max(low, 0), min(high - 1, n) + 1))
 
 
-def quantile_interval(ordered: Sequence[float], q: float, level: float = LEVEL) -> Interval:
-    """The interval of the q-quantile of values in ascending order."""
+def quantile_interval(
+    ordered: Sequence[float], q: float, level: float = LEVEL, *, size: float | None = None
+) -> Interval:
+    """The interval of the q-quantile of values in ascending order, which are worth ``size`` independent values."""
     n = len(ordered)
     if n == 0:
         return UNKNOWN
-    low, high = order_ranks(n, q, level)
+    low, high = effective_ranks(n, q, n if size is None else size, level)
     return Interval(
         float(ordered[low - 1]) if low >= 1 else -math.inf,
         float(ordered[high - 1]) if high <= n else math.inf,
     )
 
 
-def mean_interval(mean: float, stddev: float, n: int, level: float = LEVEL) -> Interval:
-    """The t-interval of a mean."""
+def effective_ranks(n: int, q: float, size: float, level: float = LEVEL) -> tuple[int, int]:
+    """``order_ranks`` of n values that are worth ``size`` independent ones.
+
+    The ranks among that many independent values, at the same places of the distribution (rank k of m values is, in the
+    mean, at k / (m + 1)); rounded outwards. They are those of ``order_ranks`` when ``size`` is n.
+    """
+    independent = max(1, min(n, math.floor(size + 1e-9)))
+    low, high = order_ranks(independent, q, level)
+    scale = (n + 1) / (independent + 1)
+    return math.floor(low * scale + 1e-9), n + 1 if high > independent else math.ceil(high * scale - 1e-9)
+
+
+def mean_interval(mean: float, stddev: float, n: float, level: float = LEVEL) -> Interval:
+    """The t-interval of a mean of n independent values."""
     if n < 2 or math.isnan(stddev):
         return UNKNOWN
-    reach = student_t(n - 1, level) * stddev / math.sqrt(n)
+    reach = student_t(math.floor(n + 1e-9) - 1, level) * stddev / math.sqrt(n)
     return Interval(mean - reach, mean + reach)
 
 
-def ratio_interval(hits: int, n: int, level: float = LEVEL) -> Interval:
-    """Wilson's interval of a ratio of counts."""
+def shifted_reach(interval: Interval, mean: float, n: float, skewness: float, level: float = LEVEL) -> Interval:
+    """The t-interval of a mean, made longer on the side of the longer tail.
+
+    ``skewness`` is that of the mean, 1 / sqrt(n) times that of independent values. The first term of the
+    Cornish-Fisher expansion (Johnson 1978), skewness / 6 (2 t^2 + 1) standard errors. It only ever lengthens the
+    interval. Without it the upper end of a log-normal sample (sigma 1) is too low in 10 % of samples of 30, not 2.5 %.
+    """
+    if not interval.known:
+        return interval
+    t = student_t(math.floor(n + 1e-9) - 1, level)
+    more = skewness / 6 * (2 * t * t + 1) * (interval.high - mean) / t
+    return Interval(interval.low + min(more, 0.0), interval.high + max(more, 0.0))
+
+
+def ratio_interval(hits: float, n: float, level: float = LEVEL) -> Interval:
+    """Wilson's interval of a ratio of counts of independent values."""
     if n == 0:
         return UNKNOWN
     z = normal(level)

@@ -18,7 +18,7 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 @dataclass(frozen=True)
 class Case:
-    """One check: where, what, how it came out (``met``, ``missed`` or ``refused``), and why."""
+    """One check: where, what, how it came out (``passed``, ``failed`` or ``undecided``), and why."""
 
     place: str
     name: str
@@ -27,7 +27,7 @@ class Case:
 
 
 def cases_of(verdict: Gate) -> list[Case]:
-    """One case for each objective and stage; a verdict on the best stage is one case, since other stages may miss."""
+    """One case for each objective and stage; a verdict on the best stage is one case, since other stages may fail."""
     if verdict.stage == "best" or not verdict.judgements:
         name = f"{verdict.objectives.text} in the best stage" if verdict.judgements else verdict.objectives.text
         return [Case("all", name, verdict.outcome, "; ".join(verdict.reasons))]
@@ -38,7 +38,7 @@ def cases_of(verdict: Gate) -> list[Case]:
 
 
 def junit_xml(name: str, cases: Iterable[Case]) -> str:
-    """A test suite: what was missed is a failure, what could not be decided an error."""
+    """A test suite: what failed is a failure, what could not be decided an error."""
     found = list(cases)
     counts = {
         "tests": len(found),

@@ -20,7 +20,7 @@ from reports.prices import PriceFile
 from reports.report_md import all_notes, decisions, tables_and_notes
 from reports.run import Run
 from reports.sizing import StagePoint, stage_points
-from reports.verdict import ALL_STAGES, MISSED, Gate, gate
+from reports.verdict import ALL_STAGES, Gate, gate
 
 SOME_FIGURES = 0
 ALL_FAILED = 1
@@ -169,8 +169,7 @@ def _verdict(content: Content) -> tuple[int, str]:
             "Was the run ended in its warm-up, or was the server out of reach?"
         )
     if content.gate is not None and not content.gate.passed:
-        word = "not met" if content.gate.outcome == MISSED else "not decided"
-        return NOT_PASSED, f"the gate is {word}: {'; '.join(content.gate.reasons)}"
+        return NOT_PASSED, f"gate {content.gate.outcome}: {'; '.join(content.gate.reasons)}"
     if not any(len(group.ok) for group in content.groups):
         sources = ", ".join(str(run.source) for run in content.runs)
         return ALL_FAILED, (

@@ -11,10 +11,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pandas import DataFrame, Series
 
+from reports.effective import effective_size, share_interval
 from reports.grouping import CORRECTED_LATENCY, LATENCY, Group
-from reports.intervals import Interval, ratio_interval
+from reports.intervals import Interval
 from reports.objectives import ERRORS, Objectives, parse_objectives
 from reports.stage_load import Load
 from reports.verdict import MET, MISSED, judge, metric_of, shown, worst
@@ -40,6 +42,8 @@ class StagePoint:
     outcome: str  # of the objectives together; "" without any
     reasons: tuple[str, ...]
     estimated: bool = False  # the rates do not come from the run's own window and shares
+    effective: float = math.nan
+    """The effective sample size of the attainment."""
 
     @property
     def attainment(self) -> float:
@@ -48,8 +52,8 @@ class StagePoint:
 
     @property
     def attainment_interval(self) -> Interval:
-        """Its Wilson interval."""
-        return ratio_interval(self.met, self.judged)
+        """Its Wilson interval; unknown below an effective sample size of 30."""
+        return share_interval(self.met, self.judged, self.effective)
 
     @property
     def power(self) -> float:
@@ -191,7 +195,14 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
         outcome=outcome,
         reasons=reasons,
         estimated=window.estimated,
+        effective=_attainment_size(group, meeting),
     )
+
+
+def _attainment_size(group: Group, meeting: Series) -> float:
+    """The effective sample size of the attainment: of meeting the limits, in start order; a failure does not."""
+    met = meeting.reindex(group.measured.index, fill_value=False).to_numpy(bool)[group.ended_order]
+    return effective_size(met.astype(np.float64))
 
 
 def met_by(group: Group, rows: DataFrame, objectives: Objectives) -> Series:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 from pandas import DataFrame
 
-from reports.grouping import OVERFLOW, Group
+from reports.grouping import OVERFLOW, Group, start_times
 from reports.llmperf_results import duration_s
 
 
 def in_order(rows: DataFrame) -> DataFrame:
     """By start. What was dropped has none and takes the place that its prompt has among the others."""
-    never, known = rows["error_code"] == OVERFLOW, rows["started_at"].notna() & rows["prompt_index"].notna()
-    if never.any() and known.any():
-        at = rows[known].sort_values("prompt_index")
-        wanted, places = (each["prompt_index"].to_numpy(np.float64, na_value=0.0) for each in (rows, at))
-        guessed = np.interp(wanted, places, at["started_at"].to_numpy(np.float64))
-        rows = rows.assign(started_at=rows["started_at"].where(~never, guessed))
+    if (rows["error_code"] == OVERFLOW).any():
+        rows = rows.assign(started_at=start_times(rows))
     return rows.sort_values(["started_at", "request_id"], kind="stable")
 
 

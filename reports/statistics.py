@@ -13,8 +13,9 @@ from typing import Any, cast
 import numpy as np
 from pandas import Series
 
-from llm_users.quantile import DurationHistogram, quantile
-from reports.intervals import Interval, mean_interval, quantile_interval
+from llm_users.quantile import DurationHistogram
+from reports.effective import Sample
+from reports.intervals import Interval
 
 PERCENTILES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
@@ -23,8 +24,8 @@ PERCENTILES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p90": 0.90, "p95": 0.95
 class Summary:
     """A series in figures. NaN stands for what it has none of: everything when it is empty, ``stddev`` below two.
 
-    ``intervals`` has the 95 % interval of the mean and of each percentile, by the name of the figure; it is empty for
-    what is no sample of independent values.
+    ``intervals`` has the 95 % interval of the mean and of each percentile, by the name of the figure, and ``effective``
+    the effective sample sizes behind them; both are empty for what is not a sample.
     """
 
     n: int
@@ -39,39 +40,44 @@ class Summary:
     p95: float = math.nan
     p99: float = math.nan
     intervals: Mapping[str, Interval] = field(default_factory=dict, repr=False)
+    effective: Mapping[str, float] = field(default_factory=dict, repr=False)
 
 
 def ordered(values: Iterable[float]) -> Sequence[float]:
     """The values that are there, in ascending order: a numpy array, which the types only know as a sequence."""
-    return cast("Sequence[float]", _sorted(values))
+    return cast("Sequence[float]", np.sort(_known(values)))
 
 
-def _sorted(values: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _known(values: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
     given = values.to_numpy(np.float64, na_value=math.nan) if isinstance(values, Series) else [*map(float, values)]
     array = np.array(given, dtype=np.float64)
-    array = array[~np.isnan(array)]
-    array.sort()
-    return array
+    return array[~np.isnan(array)]
 
 
 def summarize(values: Iterable[float]) -> Summary:
-    """The figures of the values that are there; NaN values are left out."""
-    array = _sorted(values)
+    """The figures of the values that are there; NaN values are left out.
+
+    The intervals need the values in the order in which their requests started, because they allow for the dependence
+    of requests that follow each other. The other figures do not depend on the order.
+    """
+    sample = Sample(_known(values))
+    array = sample.ordered
     n = len(array)
     if n == 0:
         return Summary(0)
-    in_order = cast("Sequence[float]", array)
     mean = math.fsum(array.tolist()) / n
     stddev = math.sqrt(math.fsum(((array - mean) ** 2).tolist()) / (n - 1)) if n > 1 else math.nan
-    intervals = {name: quantile_interval(in_order, q) for name, q in PERCENTILES.items()}
+    sizes = {"mean": sample.dependence.size(), **{name: sample.size_about(q) for name, q in PERCENTILES.items()}}
+    intervals = {name: sample.quantile_interval(q, sizes[name]) for name, q in PERCENTILES.items()}
     return Summary(
         n=n,
         mean=mean,
         stddev=stddev,
         min=float(array[0]),
         max=float(array[-1]),
-        **{name: quantile(in_order, q) for name, q in PERCENTILES.items()},
-        intervals={"mean": mean_interval(mean, stddev, n), **intervals},
+        **{name: sample.quantile(q) for name, q in PERCENTILES.items()},
+        intervals={"mean": sample.mean_interval(mean, stddev), **intervals},
+        effective=sizes,
     )
 
 

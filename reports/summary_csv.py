@@ -19,8 +19,9 @@ from pandas import DataFrame
 
 from llm_users.record import STAGE_COLUMNS, cell
 from reports.correctness import ratio_lines
+from reports.effective import effective_size, share_interval
 from reports.grouping import OVERFLOW, Group, groups, held, metrics_of
-from reports.intervals import UNKNOWN, ratio_interval
+from reports.intervals import UNKNOWN
 from reports.run import Run
 from reports.stage_load import Load
 from reports.statistics import PERCENTILES, Summary, summarize_histogram
@@ -32,7 +33,7 @@ FILE_NAME = "summary.csv"
 JSON_NAME = "summary.json"
 GAP_METRIC = "chunk_gap_s"
 ERROR_RATIO = "error_ratio"
-_FIGURES = tuple(each.name for each in dataclasses.fields(Summary) if each.name != "intervals")
+_FIGURES = tuple(each.name for each in dataclasses.fields(Summary) if each.name not in ("intervals", "effective"))
 _WITH_INTERVAL = ("mean", *PERCENTILES)
 _ENDS = tuple(f"{figure}_ci_{end}" for figure in _WITH_INTERVAL for end in ("low", "high"))
 _REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS, "rate_per_s")
@@ -128,8 +129,9 @@ def error_ratio(group: Group) -> Summary:
     ended = group.counts.ended
     if not ended:
         return Summary(0)
-    failed = group.counts.failed
-    return Summary(n=ended, mean=failed / ended, intervals={"mean": ratio_interval(failed, ended)})
+    failed, size = group.counts.failed, effective_size(group.failures)
+    interval = share_interval(failed, ended, size)
+    return Summary(n=ended, mean=failed / ended, intervals={"mean": interval}, effective={"mean": size})
 
 
 def _stage_lines(owner: Group, stage: int) -> Iterator[Line]:

@@ -1,7 +1,8 @@
-"""The verdict of a pipeline: objectives against stages, with three answers: met, missed, or not decidable.
+"""The verdict of a pipeline: objectives against stages, with three answers: passed, failed or undecided.
 
-An objective is met only if the bound of its interval keeps to the limit, and missed only if the other bound does not.
-Everything between, and everything measured by a client that was itself the limit, is refused.
+An objective is passed only if the bound of its interval keeps to the limit, and failed only if the other bound does
+not. Everything between is undecided, and so is what the client itself may have caused, and what an unsteady stage
+seems to meet.
 """
 
 from __future__ import annotations
@@ -11,31 +12,26 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from pandas import DataFrame
 
-from llm_users.quantile import quantile
-from reports.correctness import mismatches
+from reports.client_doubt import delay_s, doubt, late
 from reports.errors import InputError
-from reports.grouping import OPEN_LOOP_METRICS, OUTPUT_THROUGHPUT, REQUEST_METRICS, Group, Metric
-from reports.intervals import (
-    UNKNOWN,
-    Interval,
-    mean_interval,
-    quantile_interval,
-    ratio_interval,
-    requests_needed_below,
-    requests_to_tell,
-    values_needed,
-)
+from reports.evidence import Evidence, evidence, least_requests, metric_of
+from reports.figures_text import lasting, shown
+from reports.grouping import Group
+from reports.intervals import Interval
+from reports.llmperf_results import duration_s
 from reports.notes import labels
 from reports.objectives import ERRORS, Objective, Objectives
-from reports.statistics import ordered
 
-MET, MISSED, REFUSED = "met", "missed", "refused"
+__all__ = [
+    "ALL_STAGES", "BEST_STAGE", "MET", "MISSED", "REFUSED", "Gate", "Judgement", "gate", "judge", "judge_all",
+    "least_requests", "metric_of", "shown", "valid_stage", "worst",
+]  # fmt: skip
+
+MET, MISSED, REFUSED = "passed", "failed", "undecided"
 ALL_STAGES, BEST_STAGE = "all", "best"
-_METRICS = {metric.name: metric for metric in (*REQUEST_METRICS, *OPEN_LOOP_METRICS)}
-_NEEDS_STREAMING = {"ttft", "ttfat", "tpot", "corrected_ttft"}
+UNSTEADY = "unsteady"
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,13 @@ class Judgement:
     interval: Interval
     outcome: str
     reason: str
+    effective: float = math.nan
+    """The effective sample size: how many independent requests the ``n`` are worth."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What was asked and what came out. ``outcome`` is met, missed or refused; only met passes."""
+    """What was asked and what came out. ``outcome`` is passed, failed or undecided."""
 
     objectives: Objectives
     stage: str
@@ -80,6 +78,7 @@ class Gate:
                     "rate_per_s": each.group.load.rate_per_s,
                     "objective": each.objective.text,
                     "n": each.n,
+                    "n_effective": each.effective,
                     "estimate": each.estimate,
                     "ci_low": each.interval.low,
                     "ci_high": each.interval.high,
@@ -92,7 +91,7 @@ class Gate:
 
 
 def gate(groups: Sequence[Group], objectives: Objectives, stage: str = ALL_STAGES) -> Gate:
-    """The verdict on every stage, on the best one of each run (the highest load that meets), or on stage N."""
+    """The verdict on every stage, on the best one of each run (the highest load that passes), or on stage N."""
     chosen = _chosen(groups, stage)
     judgements = judge_all(chosen, objectives)
     if stage == BEST_STAGE:
@@ -118,28 +117,31 @@ def judge(group: Group, objective: Objective) -> Judgement:
     """One objective in one group.
 
     What is not known of some requests (they were aborted, or arrived all at once) is taken at its worst before an
-    objective is met and at its best before it is missed. Requests that the client cancelled on purpose are not judged.
+    objective is passed and at its best before it is failed. Failed requests count as infinitely slow. Requests that
+    the client cancelled on purpose are not judged.
     """
-    if objective.name == ERRORS:
-        n, estimate, best, worst_case = _errors(group)
-    elif objective.is_share:
-        share = mismatches(group, objective.kind.column)
-        n, estimate, best, worst_case = share.checked, share.ratio, share.interval, share.worst_interval
-    else:
-        n, estimate, best, worst_case = _latencies(group, objective)
-    outcome, reason = _decided(objective, n, estimate, best, worst_case)
-    if group.health == "saturated":
-        outcome = REFUSED
-        reason = "the client was saturated: it measured itself. Add workers or lower the load"
-    elif outcome == REFUSED and n:
-        reason = _advice(group, objective, n, estimate, best)
-    if objective.name == ERRORS and group.counts.throttled and n:
+    late_s = delay_s(group)
+    found = evidence(group, objective, late_s)
+    outcome, reason = _decided(objective, found)
+    if outcome == REFUSED and found.n:
+        met_without = late_s > 0 and _decided(objective, evidence(group, objective))[0] == MET
+        reason = late(group, objective, late_s) if met_without else _advice(group, objective, found)
+    doubts = doubt(group, objective, missed=outcome == MISSED)
+    if doubts and outcome != REFUSED:
+        outcome, reason = REFUSED, f"{doubts} (measured: {reason})"
+    elif doubts:
+        reason = f"{reason}. Also, {doubts}"
+    if group.steadiness == UNSTEADY and outcome != MISSED:
+        outcome, reason = _unsteady(objective, found)
+    if objective.name == ERRORS and group.counts.throttled and found.n:
         reason += f" ({group.counts.throttled} of the {group.counts.failed} that failed were throttled)"
-    return Judgement("", group, objective, n, estimate, best, outcome, reason)
+    return Judgement(
+        "", group, objective, found.n, found.estimate, found.interval, outcome, reason, effective=found.effective
+    )
 
 
 def worst(outcomes: Iterable[str]) -> str:
-    """Missed if one is missed, else refused if one is refused."""
+    """Failed if one is failed, else undecided if one is undecided."""
     found = set(outcomes)
     return next((outcome for outcome in (MISSED, REFUSED) if outcome in found), MET)
 
@@ -183,111 +185,71 @@ def _best(judgements: Sequence[Judgement]) -> tuple[str, tuple[str, ...]]:
     return worst(outcomes), tuple(dict.fromkeys(reasons))
 
 
-def _errors(group: Group) -> tuple[int, float, Interval, Interval]:
-    counts = group.counts
-    n = counts.ended
-    if not n:
-        return 0, math.nan, UNKNOWN, UNKNOWN
-    return (
-        n,
-        counts.failed / n,
-        ratio_interval(counts.failed, n),
-        ratio_interval(counts.failed + counts.aborted, n + counts.aborted),
-    )
-
-
-def _latencies(group: Group, objective: Objective) -> tuple[int, float, Interval, Interval]:
-    metric = metric_of(objective)
-    values = ordered(group.values(metric, group.ok))
-    n, unknown = len(values), _unknown(group, objective)
-    if not n:
-        return 0, math.nan, UNKNOWN, UNKNOWN
-    if objective.q is None:
-        figures = group.summary(metric)
-        interval = figures.intervals["mean"]
-        return n, figures.mean, interval, interval if not unknown else UNKNOWN
-    bad = math.inf if objective.kind.less_is_better else -math.inf
-    padded = np.sort(np.append(values, [bad] * unknown)) if unknown else values
-    padded_ends = quantile_interval(padded.tolist() if unknown else values, objective.q)  # type: ignore[union-attr]
-    return n, quantile(values, objective.q), quantile_interval(values, objective.q), padded_ends
-
-
-def metric_of(objective: Objective) -> Metric:
-    """What an objective is measured by."""
-    return OUTPUT_THROUGHPUT if objective.name == "throughput" else _METRICS[objective.kind.column]
-
-
-def _unknown(group: Group, objective: Objective) -> int:
-    """Requests of which nobody knows on which side of the limit they would have been."""
-    if objective.is_share and objective.name != ERRORS:
-        return mismatches(group, objective.kind.column).unknown
-    buffered = int((group.ok["error_code"] == "buffered").sum()) if objective.name in _NEEDS_STREAMING else 0
-    return group.counts.aborted + buffered
-
-
-def _decided(objective: Objective, n: int, estimate: float, best: Interval, worst_case: Interval) -> tuple[str, str]:
-    less = objective.kind.less_is_better
-    proof, disproof = (worst_case.high, best.low) if less else (worst_case.low, best.high)
-    unit = objective.kind.unit
+def _decided(objective: Objective, found: Evidence) -> tuple[str, str]:
+    less, unit, n = objective.kind.less_is_better, objective.kind.unit, found.n
+    failures = f" ({found.failed} of them failed)" if found.failed else ""
     if not n:
         return REFUSED, f"no request has what {objective.text} is about"
-    if math.isfinite(proof) and objective.holds(proof):
-        bound = "at most" if less else "at least"
-        return MET, f"{objective.text} holds: {shown(estimate, unit)}, {bound} {shown(proof, unit)} of {n} requests"
-    if math.isfinite(disproof) and objective.broken(disproof):
-        bound = "at least" if less else "at most"
+    if found.failed and objective.q is None:
         return (
             MISSED,
-            f"{objective.text} does not: {shown(estimate, unit)}, {bound} {shown(disproof, unit)} of {n} requests",
+            f"{objective.text} does not: {found.failed} of {n} requests failed and have no value, so there is no mean; "
+            f"write a percentile, such as {objective.name}_{'p95' if less else 'p5'}",
         )
+    if math.isfinite(found.proof) and objective.holds(found.proof):
+        bound = "at most" if less else "at least"
+        measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.proof, unit)} of {n} requests{failures}"
+        return MET, f"{objective.text} holds: {measured}"
+    if found.far_from_limit:
+        far = "all {n} requests are within a quarter of the limit" if less else "all {n} have four times the limit"
+        return MET, f"{objective.text} holds: {shown(found.estimate, unit)}, {far.format(n=n)}"
+    # An infinite disproof of latencies is one that is known: even the good end of the interval is a failed request.
+    known = math.isfinite(found.disproof) or (found.disproof == math.inf and less)
+    if known and objective.broken(found.disproof):
+        bound = "at least" if less else "at most"
+        measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.disproof, unit)} of {n} requests{failures}"
+        if math.isinf(found.disproof):
+            measured = f"no answer, {found.failed} of {n} requests failed"
+        return MISSED, f"{objective.text} does not: {measured}"
     return REFUSED, ""
 
 
-def _advice(group: Group, objective: Objective, n: int, estimate: float, interval: Interval) -> str:
+def _unsteady(objective: Objective, found: Evidence) -> tuple[str, str]:
+    """A figure beyond its limit only gets worse with a longer stage; one within it may not stay there."""
+    grew = "the stage was unsteady: its queue grew until the end"
+    if found.n and not objective.is_share and objective.broken(found.estimate):
+        measured = shown(found.estimate, objective.kind.unit)
+        return MISSED, f"{objective.text} does not: {measured}, and {grew}, so a longer stage would be slower"
+    return REFUSED, f"{grew}, so {objective.text} would depend on the length of the stage. Lower the load"
+
+
+def _advice(group: Group, objective: Objective, found: Evidence) -> str:
     """How many requests would decide it."""
-    least = least_requests(objective)
+    least, n = least_requests(objective), found.n
     if n < least:
         return f"needs at least {least} requests to decide {objective.text}, there are {n}"
-    now = f"{shown(estimate, objective.kind.unit)} of {n} requests"
-    straddles = f"{_ends(interval, objective)} holds the limit of {objective.text} ({now})"
-    more = _enough(group, objective, estimate)
-    if _unknown(group, objective) and (more is None or more <= n):
+    if found.effective < least:
+        needed = math.ceil(least * n / found.effective)
         return (
-            f"{_unknown(group, objective)} requests without a value (aborted or buffered) could turn {objective.text}"
+            f"needs at least {least} independent requests to decide {objective.text}; the {n} requests wait for each "
+            f"other and are worth {found.effective:.0f}: at least {_requests(group, needed, n)} are needed at this load"
         )
-    if more is None or more <= n:
+    now = f"{shown(found.estimate, objective.kind.unit)} of {n} requests"
+    straddles = f"{_ends(found.interval, objective)} holds the limit of {objective.text} ({now})"
+    if found.unknown and (found.enough is None or found.enough <= n):
+        return f"{found.unknown} requests without a value (aborted or buffered) could turn {objective.text}"
+    if found.enough is None or found.enough <= n:
         return f"{straddles}: more requests are needed to decide"
-    return f"{straddles}: about {more} requests would decide it if the figures stay as they are"
+    return f"{straddles}: about {_requests(group, found.enough, n)} would decide it if the figures stay as they are"
 
 
-def least_requests(objective: Objective) -> int:
-    """The smallest sample that can meet an objective at all."""
-    if objective.is_share:
-        return requests_needed_below(objective.limit)
-    return 2 if objective.q is None else values_needed(objective.q)
-
-
-def _enough(group: Group, objective: Objective, estimate: float) -> int | None:
-    if objective.is_share:
-        return requests_to_tell(estimate, objective.limit)
-    values = np.asarray(ordered(group.values(metric_of(objective), group.ok)))
-    if objective.q is None:
-        interval = mean_interval(estimate, float(values.std(ddof=1)), len(values)) if len(values) > 1 else UNKNOWN
-        reach, distance = interval.high - estimate, abs(objective.limit - estimate)
-        return math.ceil(len(values) * (reach / distance) ** 2) + 1 if distance and math.isfinite(reach) else None
-    share = float((values < objective.limit).mean())
-    return requests_to_tell(share, objective.q)
+def _requests(group: Group, wanted: int, n: int) -> str:
+    """A number of requests and how long they take at the rate of this stage."""
+    lasted_s = duration_s(group)
+    return f"{wanted} requests" + (f" ({lasting(lasted_s * wanted / n)})" if lasted_s > 0 else "")
 
 
 def _ends(interval: Interval, objective: Objective) -> str:
     unit = objective.kind.unit
-    low = shown(interval.low, unit) if math.isfinite(interval.low) else "?"
-    high = shown(interval.high, unit) if math.isfinite(interval.high) else "?"
-    return f"the interval {low} to {high}"
-
-
-def shown(value: float, unit: str) -> str:
-    """A figure for a sentence: three digits and its unit; a share in percent."""
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3g} {unit}" if unit else f"{100 * value:.3g} %"
+    ends = [shown(end, unit) if math.isfinite(end) else "?" for end in (interval.low, interval.high)]
+    return f"the interval {ends[0]} to {ends[1]}"

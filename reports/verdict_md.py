@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from reports.effective import LEAST_EFFECTIVE
+from reports.figures_text import NO_ANSWER
 from reports.grouping import CORRECTED_LATENCY, CORRECTED_TTFT, LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
 from reports.intervals import UNKNOWN, Interval, requests_for_stable, values_needed
 from reports.md_text import aligned, bullets
@@ -13,9 +15,9 @@ from reports.prices import PriceFile, chosen_points, costs
 from reports.sizing import StagePoint, highest, knee, sweeps
 from reports.stage_load import Load
 from reports.statistics import ordered
-from reports.verdict import MET, MISSED, Gate, Judgement, shown
+from reports.verdict import MET, MISSED, REFUSED, Gate, Judgement, shown
 
-_WORDS = {MET: "passed", MISSED: "FAILED"}
+_WORDS = {MET: "passed", MISSED: "FAILED", REFUSED: "UNDECIDED"}
 _INTERVAL_METRICS = (TTFT, TPOT, LATENCY, OUTPUT_THROUGHPUT)
 _INTERVAL_FIGURES = {"median": "Median", "mean": "Mean", "p95": "P95", "p99": "P99"}
 ESTIMATED = (
@@ -23,8 +25,8 @@ ESTIMATED = (
     "much of each answer arrived inside the measuring window."
 )
 INDEPENDENCE = (
-    "Intervals hold for independent requests. Those of one stage wait for each other at the endpoint, so the true "
-    "intervals are somewhat wider."
+    "Requests that run at the same time wait for each other. Intervals allow for it: they count as many values as the "
+    f"requests are worth as independent ones, and there is no interval below {LEAST_EFFECTIVE} of these."
 )
 
 
@@ -69,7 +71,7 @@ def knee_section(points: Sequence[StagePoint]) -> str:
 
 def gate_text(verdict: Gate) -> str:
     """The verdict, what it rests on, and why it is not better."""
-    header = ["", "Objective", "Measured", "95 % interval", "Requests", "Verdict"]
+    header = ["", "Objective", "Measured", "95 % interval", "Requests", "Effective", "Verdict"]
     rows = [
         [
             each.label,
@@ -77,14 +79,16 @@ def gate_text(verdict: Gate) -> str:
             shown(each.estimate, each.objective.kind.unit),
             between(each.interval, lambda value, unit=each.objective.kind.unit: shown(value, unit)),
             str(each.n),
+            "-" if math.isnan(each.effective) else f"{each.effective:.0f}",
             each.outcome,
         ]
         for each in verdict.judgements
     ]
     stage = {"all": "every stage", "best": "the best stage"}.get(verdict.stage, f"stage {verdict.stage}")
-    parts = [f"## Gate: {_WORDS.get(verdict.outcome, 'REFUSED')}", f"Judged: {stage}."]
+    parts = [f"## Gate: {_WORDS[verdict.outcome]}", f"Judged: {stage}."]
     if rows:
-        parts.append(aligned(header, rows, left={0, 1, 5}))
+        parts.append(aligned(header, rows, left={0, 1, 6}))
+        parts.append(bullets([*_explained(verdict.judgements)]))
     if verdict.reasons:
         parts.append(bullets(f"{reason}." for reason in verdict.reasons))
     unjudged = _failures_nobody_judges(verdict.judgements)
@@ -132,6 +136,8 @@ def intervals_section(groups: Sequence[Group]) -> str:
             if not figures.n:
                 continue
             needed = requests_for_stable(ordered(group.values(metric, group.ok)), 0.99)
+            if needed is not None:
+                needed = math.ceil(needed * figures.n / figures.effective["p99"])
             cells = [
                 f"{number(getattr(figures, name))} ({between(figures.intervals.get(name, UNKNOWN), number)})"
                 for name in _INTERVAL_FIGURES
@@ -140,8 +146,9 @@ def intervals_section(groups: Sequence[Group]) -> str:
     if not rows:
         return ""
     notes = [
-        f"? is an end that the sample is too small for: a P99 needs {values_needed(0.99)} requests to be bounded, "
-        f"a P95 {values_needed(0.95)}. Stable: the interval is within 10 % of the P99, judged by these requests.",
+        f"? is an end that the sample is too small for: a P99 needs {values_needed(0.99)} independent requests to be "
+        f"bounded, a P95 {values_needed(0.95)}. Stable: the interval is within 10 % of the P99, judged by these "
+        "requests.",
         "Percentiles: order statistics, exact binomial ranks. Means: Student's t. Shares: Wilson.",
         INDEPENDENCE,
     ]
@@ -167,6 +174,16 @@ def between(interval: Interval, text: object = number) -> str:
     show = text if callable(text) else number
     ends = [show(end) if math.isfinite(end) else "?" for end in (interval.low, interval.high)]
     return f"{ends[0]} to {ends[1]}"
+
+
+def _explained(judgements: Sequence[Judgement]) -> Iterator[str]:
+    """What the columns of the gate's table mean, where it is not obvious."""
+    yield (
+        "Effective: how many independent requests these are worth, since requests that run at the same time wait for "
+        f"each other. Below {LEAST_EFFECTIVE} nothing is decided."
+    )
+    if any(math.isinf(each.estimate) for each in judgements):
+        yield f"{NO_ANSWER.capitalize()}: a failed request counts as infinitely slow, and this percentile is one."
 
 
 def _bold(load: Load) -> str:

@@ -240,7 +240,7 @@ class CoordinatorRole:
             logger.error("--llm-slo: %s", error)
             return NOT_MET
         if not verdict.passed:
-            logger.error("--llm-slo: the gate is %s: %s", verdict.outcome, "; ".join(verdict.reasons))
+            logger.error("--llm-slo: gate %s: %s", verdict.outcome, "; ".join(verdict.reasons))
             return NOT_MET
         judges_errors = any(each.name == "errors" for each in verdict.objectives.all)
         if judges_errors and not self.runner.exceptions and self.environment.process_exit_code is None:

@@ -34,10 +34,10 @@ MOST_ROWS = 20_000
 _COLUMNS = (
     "stage", "concurrency", "framework", "model", "user_class", "measured", "phase", "connect_s", "ttft_s", "ttfat_s",
     "tpot_s", "end_to_end_latency_s", "queue_s", "output_tokens", "http_status", "error_code", "expected_answer",
-    "answer_match", "answer_strict_match",
+    "answer_match", "answer_strict_match", "started_at", "prompt_index",
 )  # fmt: skip
 
-_VERDICTS = {"met": PASSED, "missed": FAILED, "refused": UNDECIDED}
+_VERDICTS = {"passed": PASSED, "failed": FAILED, "undecided": UNDECIDED}
 
 
 class LimitSearch:

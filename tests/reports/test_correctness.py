@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ HOSTILE = "<script>x</script>|![a](http://b.test/c.png) `=cmd` **2**"
 
 
 def answers(make: Make, right: int, wrong: int, vague: int = 0, *, first: int = 0, **more: Any) -> list[RequestRecord]:
-    """Checked requests: each of them asked for 42."""
+    """Checked requests, in random order when there are many: each of them asked for 42."""
     kinds = [("42", 1, 1)] * right + [("43", 0, 0)] * wrong + [("43 or 42", 1, 0)] * vague
+    if len(kinds) >= 100:
+        random.Random(7).shuffle(kinds)
     return [
         make(first + i, user_class="Numbers", expected_answer="42", answer_excerpt=text, answer_match=match,
              answer_strict_match=strict, **more)
@@ -108,11 +111,11 @@ def test_objectives_judge_the_answers(write_run: Write, make_record: Make, capsy
         (judgement,) = reports.gate(reports.groups([run]), reports.parse_objectives(expression)).judgements
         return judgement.outcome, judgement.reason
 
-    assert verdict("mismatches<0.05")[0] == "met"
-    assert verdict("mismatches<1%") == ("missed", "mismatches<1% does not: 2 %, at least 1.09 % of 500 requests")
+    assert verdict("mismatches<0.05")[0] == "passed"
+    assert verdict("mismatches<1%") == ("failed", "mismatches<1% does not: 2 %, at least 1.09 % of 500 requests")
     outcome, reason = verdict("mismatches<2.5%")
-    assert outcome == "refused"
-    assert "requests would decide it" in reason
+    assert outcome == "undecided"
+    assert "would decide it" in reason
     assert verdict("strict_mismatches<0.05")[1].startswith("the interval 2.6")
     few = reports.load(write_run(answers(make_record, 20, 0), name="few"))
     (judgement,) = reports.gate(reports.groups([few]), reports.parse_objectives("mismatches<0.01")).judgements
@@ -121,7 +124,7 @@ def test_objectives_judge_the_answers(write_run: Write, make_record: Make, capsy
 
 def test_answers_that_were_cut_may_have_been_wrong(write_run: Write, make_record: Make) -> None:
     rows = answers(make_record, 400, 0)
-    for cut, outcome in ((0, "met"), (10, "refused")):
+    for cut, outcome in ((0, "passed"), (10, "undecided")):
         prefix = write_run(rows + failed(make_record, cut, "aborted"), name=f"cut{cut}")
         (group,) = reports.groups([reports.load(prefix)])
         assert mismatches(group).unknown == cut

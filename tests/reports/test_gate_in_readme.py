@@ -1,4 +1,4 @@
-"""The gate that the README shows, run as it stands there: one that passes, one that fails, one that is refused."""
+"""The gate that the README shows, run as it stands there: one that passes, one that fails, one that is undecided."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_the_gate_of_the_readme(tmp_path: Path) -> None:
     commands = shown((ROOT / "README.md").read_text(encoding="utf-8"))
     assert [each.code for each in commands] == [0, 3, 3]
     for each in commands:
-        # A machine that is busy with other things saturates the client, which no gate lets pass: once more, then.
+        # On a busy machine a missed limit may be the client's own doing, so it is undecided: once more, then.
         for _ in range(3):
             done = run(each.words, tmp_path)
             said = " ".join((done.stdout + done.stderr).split())
-            if "the client was saturated" not in said:
+            if "from the client" not in said and "the client was" not in said:
                 break
         else:
             pytest.fail("three times the machine was too busy to measure anything")

@@ -1,4 +1,4 @@
-"""Objectives as they are written, and the verdict on them: met, missed or refused, and why."""
+"""Objectives as they are written, and the verdict on them: passed, failed or undecided, and why."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ ROOT = Path(__file__).resolve().parents[2]
 def requests(
     make: Make, n: int, *, stage: int = 1, level: int = 1, failed: int = 0, scale: float = 1.0
 ) -> list[RequestRecord]:
-    """TTFT spread evenly between 0.1 and 0.3 s, times the scale; one request a second and user."""
+    """TTFT spread evenly between 0.1 and 0.3 s, times the scale, in random order; one request a second and user.
+
+    The fastest ones failed. In ascending order the requests would be worth one independent request.
+    """
     dice = random.Random(stage)
     made = []
-    for i in range(n):
-        ttft_s = scale * (0.1 + 0.2 * (i + 0.5) / n)
-        bad = {"error_code": "500"} if i < failed else {}
+    for i, rank in enumerate(dice.sample(range(n), n)):
+        ttft_s = scale * (0.1 + 0.2 * (rank + 0.5) / n)
+        bad = {"error_code": "500"} if rank < failed else {}
         made.append(
             make(
                 100_000 * stage + i, stage=stage, concurrency=level, ttft_s=ttft_s, window_tokens=50.0,
@@ -89,16 +92,16 @@ def judged(prefix: Path, expression: str, stage: str = "all") -> reports.Gate:
 
 def test_a_gate_passes_only_if_the_bound_holds(write_run: Write, make_record: Make) -> None:
     prefix = write_run(requests(make_record, 400), stages=[stage_row(1, 1, 400)])
-    assert judged(prefix, "ttft_p95<0.3,errors<0.01").outcome == "met"
-    assert judged(prefix, "ttft_p95<0.2").outcome == "missed"
+    assert judged(prefix, "ttft_p95<0.3,errors<0.01").outcome == "passed"
+    assert judged(prefix, "ttft_p95<0.2").outcome == "failed"
     close = judged(prefix, "ttft_p95<0.292")  # the P95 is 0.290
-    assert close.outcome == "refused"
-    assert re.search(r"holds the limit .* about \d+ requests would decide it", close.reasons[0])
+    assert close.outcome == "undecided"
+    assert re.search(r"holds the limit .* about \d+ requests \(\d+ min\) would decide it", close.reasons[0])
     few = judged(write_run(requests(make_record, 100), name="few"), "errors<0.01")
-    assert few.outcome == "refused"
+    assert few.outcome == "undecided"
     assert few.reasons == ("all requests: needs at least 381 requests to decide errors<0.01, there are 100",)
-    assert judged(write_run(requests(make_record, 381), name="enough"), "errors<0.01").outcome == "met"
-    assert judged(write_run(requests(make_record, 100, failed=20), name="bad"), "errors<0.01").outcome == "missed"
+    assert judged(write_run(requests(make_record, 381), name="enough"), "errors<0.01").outcome == "passed"
+    assert judged(write_run(requests(make_record, 100, failed=20), name="bad"), "errors<0.01").outcome == "failed"
     assert (
         judged(write_run(requests(make_record, 60), name="p99"), "ttft_p99<5")
         .reasons[0]
@@ -106,24 +109,22 @@ def test_a_gate_passes_only_if_the_bound_holds(write_run: Write, make_record: Ma
     )
 
 
-def test_a_saturated_client_and_unknown_requests_are_refused(write_run: Write, make_record: Make) -> None:
+def test_unknown_requests_leave_an_objective_undecided(write_run: Write, make_record: Make) -> None:
     rows = requests(make_record, 400)
-    saturated = write_run(rows, stages=[stage_row(1, 1, 400, "saturated")], name="saturated")
-    assert "saturated" in judged(saturated, "ttft_p95<0.3").reasons[0]
     cut = [make_record(9_000 + i, error_code="aborted", ttft_s=None) for i in range(40)]
     aborted = judged(write_run([*rows, *cut], name="aborted"), "ttft_p95<0.3,errors<0.01")
-    assert aborted.outcome == "refused"
-    assert judged(write_run([*rows, *cut], name="aborted"), "ttft_p95<0.1").outcome == "missed"
+    assert aborted.outcome == "undecided"
+    assert judged(write_run([*rows, *cut], name="aborted"), "ttft_p95<0.1").outcome == "failed"
 
 
 def test_the_best_stage_or_one_of_them(write_run: Write, make_record: Make) -> None:
     rows = [*requests(make_record, 400), *requests(make_record, 400, stage=2, level=4, scale=3)]
     prefix = write_run(rows, stages=[stage_row(1, 1, 400), stage_row(2, 4, 400)])
-    assert judged(prefix, "ttft_p95<0.5").outcome == "missed"
-    assert judged(prefix, "ttft_p95<0.5", "best").outcome == "met"
-    assert judged(prefix, "ttft_p95<0.5", "1").outcome == "met"
-    assert judged(prefix, "ttft_p95<0.5", "2").outcome == "missed"
-    assert judged(prefix, "ttft_p95<0.01", "best").outcome == "missed"
+    assert judged(prefix, "ttft_p95<0.5").outcome == "failed"
+    assert judged(prefix, "ttft_p95<0.5", "best").outcome == "passed"
+    assert judged(prefix, "ttft_p95<0.5", "1").outcome == "passed"
+    assert judged(prefix, "ttft_p95<0.5", "2").outcome == "failed"
+    assert judged(prefix, "ttft_p95<0.01", "best").outcome == "failed"
     with pytest.raises(InputError, match="there is no stage 3"):
         judged(prefix, "ttft_p95<0.5", "3")
     with pytest.raises(InputError, match="all, best or the number"):
@@ -134,7 +135,7 @@ def test_goodput_counts_what_meets_everything(write_run: Write, make_record: Mak
     rows = requests(make_record, 100, failed=10)
     prefix = write_run(rows, stages=[stage_row(1, 1, 100)])
     points = reports.stage_points(reports.groups([reports.load(prefix)]), "ttft_p95<0.2,errors<0.5")
-    # TTFT reaches 0.2 s after the first 50, and the first 10 failed.
+    # TTFT is below 0.2 s in 50 requests, and 10 of those failed.
     assert (points[0].met, points[0].judged, points[0].attainment) == (40, 100, 0.4)
     assert points[0].goodput_requests_per_s == pytest.approx(0.4)
     assert points[0].goodput_tokens_per_s == pytest.approx(40 * 50 / 100)
@@ -176,7 +177,7 @@ def test_verdicts_for_machines(
     rows = [*requests(make_record, 400), *requests(make_record, 100, stage=2, level=4, scale=3)]
     prefix = write_run(rows, stages=[stage_row(1, 1, 400), stage_row(2, 4, 100)])
     assert main([str(prefix), "--fail-on", "ttft_p95<0.5,errors<0.01", "--junit", str(junit)]) == 3
-    assert "the gate is not met" in capsys.readouterr().err
+    assert "gate failed: " in capsys.readouterr().err
     assert "## Gate: FAILED" in summary.read_text()
     suite = ElementTree.parse(junit).getroot().find("testsuite")
     assert suite is not None

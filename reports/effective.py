@@ -1,0 +1,193 @@
+"""Effective sample size: how many independent requests a series of dependent ones is worth.
+
+Requests that run at the same time wait for each other, so their latencies are alike, and an interval that counts them
+as independent is too narrow (at 90 % load of a queue it covers the truth in 12 % of runs, not in 95 %). The effective
+size is N / integrated autocorrelation time, of the values in the order in which the requests started.
+
+    values --(start order)--> indicator "over the limit" --> autocorrelation time --> N / time
+                              (for a mean: the values)
+
+An autocorrelation time that is estimated from few independent values is itself uncertain, and most often too short.
+Therefore the bias is removed, and the upper end of a one-sided 95 % interval of the time is used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+
+from llm_users.quantile import quantile
+from reports.intervals import UNKNOWN, Interval, mean_interval, quantile_interval, ratio_interval, shifted_reach
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+LEAST_EFFECTIVE = 30
+"""Below this effective size there is no interval, and nothing is decided (MEASUREMENT: section 4)."""
+
+CAUTION, OF_PROOFS, OF_DISPROOFS = 1.645, 2.5, 0.0
+"""By how many standard errors the autocorrelation time is taken higher than estimated: one-sided 95 % for intervals.
+
+More where a limit is to be proven: with 1.645, 5.8 % of runs passed a limit that was the true P95 of an M/M/1 queue
+(load 0.9, 20,000 requests), and 6.5 % the true mean (load 0.8, 2,000 requests); with 2.5 it is 4 %. Nothing for a
+disproof: a run with an unusually long queue has an autocorrelation time that is estimated too high, not too low.
+"""
+
+_MOST_BATCHES = 16_384  # longer series are averaged in batches first: 3 ms in place of 150 ms for a million values
+_WINDOW = 5  # autocorrelations are summed up to this many autocorrelation times (Sokal)
+_LEAST_SIGNIFICANT = 2.0
+"""In standard errors of the time of independent values. A smaller excess over 1 is taken as chance: otherwise one in
+four runs of 100 independent requests would lose the 72 values that the interval of a P95 needs (so: 6 %)."""
+_FEWEST_RARE = 20
+"""Values on each side of a threshold that are needed to see how values beyond it follow each other. With fewer, the
+threshold is moved towards the median."""
+_SKEW_BATCHES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Dependence:
+    """How much n values depend on each other: their autocorrelation time and its relative standard error."""
+
+    n: int
+    time: float = 1.0
+    error: float = 0.0
+
+    def size(self, caution: float = CAUTION) -> float:
+        """The effective size, between 1 and n."""
+        return max(1.0, self.n / (1 + (self.time - 1) * (1 + caution * self.error))) if self.n else 0.0
+
+
+def effective_size(values: Floats, caution: float = CAUTION) -> float:
+    """The effective size of values (finite, in start order): between 1 and N; N when they are all equal."""
+    return dependence(values).size(caution)
+
+
+def dependence(values: Floats) -> Dependence:
+    """The dependence of values (finite, in start order); none when they are all equal, or fewer than 30."""
+    n = len(values)
+    if n < LEAST_EFFECTIVE or values.min() == values.max():
+        return Dependence(n)
+    off = values - values.mean()
+    squares = off * off
+    variance = float(squares.mean())
+    length = math.ceil(n / _MOST_BATCHES)
+    batches = off if length == 1 else off[: n // length * length].reshape(-1, length).mean(axis=1)
+    count = len(batches)
+    if not variance > 0 or batches.min() == batches.max():
+        return Dependence(n)
+    between = _autocorrelation_time(batches)
+    # n x the variance of the mean, by batches: length x their variance x their own autocorrelation time.
+    time = length * float(np.mean(batches * batches)) / variance * between
+    if time <= 1 + _LEAST_SIGNIFICANT * math.sqrt(2 * (2 * _WINDOW + 1) / count):
+        return Dependence(n)
+    # Relative variance of the estimate: 2 (2 W + 1) / n for a window W = 5 times (Sokal), and what rare large values
+    # add, by their excess kurtosis. 2.5 is that of clusters of geometric size, of which a queue's peaks consist.
+    kurtosis = float(np.mean(squares * squares)) / variance**2
+    error = math.sqrt((2 + 4 * _WINDOW * between) / count + 2.5 * time * max(0.0, kurtosis - 3) / n)
+    return Dependence(n, time, error)
+
+
+def _autocorrelation_time(values: Floats) -> float:
+    """The integrated autocorrelation time of a series with mean 0, with the bias of short series removed.
+
+    Autocovariances about the estimated mean are too low by the variance of that mean, which is time / n of the
+    variance; so the time is found by iteration. n / 2 when the series is too short to say.
+    """
+    n = len(values)
+    size = 1 << (2 * n - 1).bit_length()
+    covariances = np.fft.irfft(np.abs(np.fft.rfft(values, size)) ** 2)[: n // 2 + 1]
+    lags = np.arange(len(covariances))
+    measured = covariances / covariances[0] * n / (n - lags)
+    time = 1.0
+    for _ in range(50):
+        bias = time / n
+        if bias >= 0.5:
+            return n / 2
+        sums = 2 * np.cumsum(measured * (1 - bias) + bias) - 1
+        beyond = np.nonzero(lags >= _WINDOW * sums)[0]
+        before, time = time, max(0.0, float(sums[beyond[0]]) if len(beyond) else n / 2)
+        if abs(time - before) <= 1e-3 * before:
+            break
+    return time
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Values of requests in start order, without NaN. Infinite ones are allowed for quantiles."""
+
+    values: Floats
+
+    @cached_property
+    def ordered(self) -> Floats:
+        """The values in ascending order."""
+        return cast("Floats", np.sort(self.values))
+
+    def quantile(self, q: float) -> float:
+        """The q-quantile; NaN without values."""
+        return quantile(cast("Any", self.ordered), q)
+
+    def size_about(self, q: float) -> float:
+        """The effective size for the q-quantile."""
+        return self.dependence_about(q).size()
+
+    def dependence_about(self, q: float) -> Dependence:
+        """The dependence of being above the q-quantile.
+
+        Near the ends of the distribution, where fewer than 20 values are beyond the quantile, from the indicator of
+        the outermost quantile that has 20.
+        """
+        n = len(self.values)
+        if n < LEAST_EFFECTIVE:
+            return Dependence(n)
+        margin = min(0.5, _FEWEST_RARE / n)
+        share = min(max(q, margin), 1 - margin)
+        level = self.ordered[min(n - 1, math.floor(share * n))]
+        above, from_there = self.values > level, self.values >= level
+        wanted = n * (1 - share)
+        # Many values may be equal to the level: the side that comes nearer to the wanted share.
+        closer = above if abs(int(above.sum()) - wanted) < abs(int(from_there.sum()) - wanted) else from_there
+        return dependence(closer.astype(np.float64))
+
+    def quantile_interval(self, q: float, size: float | None = None) -> Interval:
+        """The 95 % interval of the q-quantile; unknown below an effective size of 30."""
+        size = self.size_about(q) if size is None else size
+        return quantile_interval(cast("Any", self.ordered), q, size=size) if size >= LEAST_EFFECTIVE else UNKNOWN
+
+    @cached_property
+    def dependence(self) -> Dependence:
+        """The dependence of the values themselves, for their mean."""
+        return dependence(self.values)
+
+    def mean_interval(self, mean: float, stddev: float, size: float | None = None) -> Interval:
+        """The t-interval of the mean, longer on the side of the longer tail; unknown below an effective size of 30."""
+        size = self.dependence.size() if size is None else size
+        if size < LEAST_EFFECTIVE or not math.isfinite(stddev):
+            return UNKNOWN
+        return shifted_reach(mean_interval(mean, stddev, size), mean, size, self._skewness(size))
+
+    def _skewness(self, size: float) -> float:
+        """The skewness of the mean itself: from the values, or from batches of them where these show more."""
+        n = len(self.values)
+        length = max(1, n // _SKEW_BATCHES)
+        batches = self.values[: n // length * length].reshape(-1, length).mean(axis=1)
+        found = (_skewness(self.values) / math.sqrt(size), _skewness(batches) / math.sqrt(len(batches)))
+        return max(found, key=abs)
+
+
+def _skewness(values: Floats) -> float:
+    off = values - values.mean()
+    variance = float(np.mean(off * off))
+    return float(np.mean(off**3)) / variance**1.5 if variance > 0 else 0.0
+
+
+def share_interval(hits: int, n: int, size: float, *, unknown: int = 0) -> Interval:
+    """Wilson's interval of the share of hits among n requests that are worth ``size``; unknown below size 30.
+
+    ``unknown`` requests are added as hits, for the worst case.
+    """
+    if size < LEAST_EFFECTIVE:
+        return UNKNOWN
+    return ratio_interval((hits + unknown) * size / n, (n + unknown) * size / n)
