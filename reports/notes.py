@@ -32,6 +32,7 @@ _RUN_NOTES = (
     "had started were lost",
     "requests were not started",
     "machine was calibrated for",
+    "a prefix cache may answer them",
 )
 
 

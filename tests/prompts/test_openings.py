@@ -60,9 +60,9 @@ def test_every_third_prompt_shares_its_text_and_no_other_does(tokenizer: Tokeniz
     shared = [common(group) for group in groups]
     assert len(set(shared)) == 3
     for text in shared:
-        # The shared text, two line breaks, and the instruction that all prompts have.
-        body = text.rpartition("\n\nRandomly stream lines")[0]
+        body = text.partition("\n\n")[0]  # behind it each prompt has its unique line
         assert tokenizer.count(body) == 300
+        assert len(text) <= len(body) + 12  # two line breaks, and the letters that unique lines may share
     for one, other in combinations(groups, 2):
         assert len(common([one[0], other[0]])) < 12  # lines that begin alike: "When I", "And "
 
@@ -86,7 +86,8 @@ def test_short_shared_texts_and_short_prompts(tokenizer: Tokenizer) -> None:
 
 def test_a_shared_text_is_whole_in_the_shortest_prompt(default_tokenizer: Tokenizer) -> None:
     plain = source(default_tokenizer, prefixes=Prefixes(200, 2))
-    shared = [(plain.prompt(index).text or "").rpartition("\n\nRandomly")[0] for index in range(2)]
+    shared = [(plain.prompt(index).text or "").partition("\n\n")[0] for index in range(2)]
+    assert [default_tokenizer.count(text) for text in shared] == [200, 200]
     for length in (1, 2, 3, 10):
         prompts = source(default_tokenizer, str(length), prefixes=Prefixes(200, 2))
         for index in range(6):
