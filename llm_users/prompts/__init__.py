@@ -18,7 +18,7 @@ from llm_users.prompts.conversations import (
     read_scripts,
 )
 from llm_users.prompts.exact import ExactText
-from llm_users.prompts.files import read_items, split_name, texts_digest
+from llm_users.prompts.files import file_digest, read_items, split_name, texts_digest
 from llm_users.prompts.hub import HUB, parse_hub_name
 from llm_users.prompts.items import Item
 from llm_users.prompts.lengths import LengthLaw, parse_mix
@@ -46,6 +46,7 @@ __all__ = [
     "Trace",
     "TraceEntry",
     "count_messages",
+    "file_digest",
     "is_text_only",
     "load_tokenizer",
     "make_conversations",

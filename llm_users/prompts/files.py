@@ -65,6 +65,15 @@ def read_items(name: str) -> DataSet:
     return DataSet(name, items, skipped)
 
 
+def file_digest(file: Path) -> str | None:
+    """The SHA-256 of a file's content, in hex; None when it cannot be read. Reads all of it: not for an event loop."""
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
 def texts_digest(name: str) -> str | None:
     """A digest of the texts of a data set, or of its name on the hub; None where texts are generated or unreadable.
 
@@ -75,11 +84,12 @@ def texts_digest(name: str) -> str | None:
     file, column = split_name(name)
     try:
         first = next(iter(_read_file(file, column)), None)
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-    except (OSError, PromptError):
+    except PromptError:
+        return None  # the run will be refused
+    digest = file_digest(file)
+    if digest is None or (first is not None and first.input_tokens is not None):
         return None
-    return None if first is not None and first.input_tokens is not None else f"{digest}:{column}"
+    return f"{digest}:{column}"
 
 
 def _read_file(file: Path, column: str | None) -> Iterator[Item | None]:

@@ -15,7 +15,7 @@ import gevent
 
 from llm_users.endpoint import clean_url
 from llm_users.options import Options
-from llm_users.prompts import texts_digest
+from llm_users.prompts import file_digest, texts_digest
 from llm_users.sent_texts import digest_of, last_sent, remember_sent
 
 _MAY_ANSWER = "a prefix cache may answer them"
@@ -63,16 +63,15 @@ class RepeatedTexts:
         options = self._options
         if options.cache_bust:
             return None
-        given: str | None = None
-        if conversations:
-            given = str(options.conversations) if options.conversations is not None else None
-        elif options.prompt is not None:
-            return self._behind_prefix(("text", options.prompt))
-        elif options.prompts is not None:
-            given = options.prompts
-        digest = texts_digest(given) if given is not None else None
+        digest: str | None = None
+        if conversations and options.conversations is not None:
+            digest = file_digest(options.conversations)
+        elif not conversations and options.prompt is not None:
+            digest = digest_of("text", options.prompt)
+        elif not conversations and options.prompts is not None:
+            digest = texts_digest(options.prompts)
         if digest is not None:
-            return self._behind_prefix(("data set", digest))
+            return self._behind_prefix(("given", digest))
         self._generates = True
         return self._generated(("generated", str(conversations), str(options.output_tokens), options.trace or ""))
 

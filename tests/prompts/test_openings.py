@@ -73,6 +73,27 @@ def test_three_hundred_shared_texts_are_all_different(default_tokenizer: Tokeniz
     assert len({text.split("\n")[0] for text in texts[:280]}) == 280  # as many as there are lines
 
 
+def test_shared_texts_of_two_runs_have_nothing_in_common(tokenizer: Tokenizer) -> None:
+    one, two = (texts_of(source(tokenizer, prefixes=Prefixes(100, 8), run_key=key), 24) for key in ("one", "two"))
+    shared = [{text.partition("\n\n")[0] for text in texts} for texts in (one, two)]
+    assert [len(texts) for texts in shared] == [8, 8]
+    assert {tokenizer.count(text) for text in shared[0] | shared[1]} == {100}
+    for texts in (one, two):
+        assert [text.partition("\n\n")[0] for text in texts] == [text.partition("\n\n")[0] for text in texts[:8]] * 3
+    longest = max(len(common([first, second])) for first in shared[0] for second in shared[1])
+    assert longest <= 20  # letters: two words at most, where sixteen beginnings are compared
+
+
+def test_a_head_separates_the_prompts_that_share_a_text(default_tokenizer: Tokenizer) -> None:
+    busted = texts_of(source(default_tokenizer, prefixes=Prefixes(300, 1), cache_bust="id", run_key="key"), 100)
+    ids = [tuple(default_tokenizer.encode(text[:60])) for text in busted]
+    assert max(len(common([one, other])) for one, other in combinations(ids, 2)) <= 4
+    again = texts_of(source(default_tokenizer, prefixes=Prefixes(300, 1), cache_bust="other", run_key="key"), 100)
+    assert {text[:16] for text in busted}.isdisjoint({text[:16] for text in again})
+    # The run key repeats what is behind the head; heads differ in tokens, so the ends may too.
+    assert [text[17:600] for text in busted] == [text[17:600] for text in again]
+
+
 def test_short_shared_texts_and_short_prompts(tokenizer: Tokenizer) -> None:
     for tokens in (1, 5, 40):
         for length in (1, 2, 3, 8, 25, 60):
