@@ -5,12 +5,9 @@ Knows neither how it was found nor who asks; a file that is not exactly what we 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import socket
-import stat
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,11 +15,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from llm_users.record import StageRecord
+from llm_users.state_folder import read_file, replace_file, state_folder
 
 PATH_VARIABLE = "LOCUST_LLM_CALIBRATION"
-_NAME = Path("locust-llm") / "calibration.json"
 
-_MOST_BYTES = 65536
 _TOLERANCE = 1.05
 """Two runs of the same load differ by some per cent in tokens/s."""
 
@@ -77,29 +73,16 @@ def place() -> Path:
     named = os.environ.get(PATH_VARIABLE)
     if named:
         return Path(named)
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if state and Path(state).is_absolute():  # the specification has relative ones ignored
-        return Path(state) / _NAME
-    try:
-        return Path.home() / ".local" / "state" / _NAME
-    except RuntimeError:
-        raise NoPlace(f"no home folder was found; name a file with {PATH_VARIABLE}") from None
+    folder = state_folder()
+    if folder is None:
+        raise NoPlace(f"no home folder was found; name a file with {PATH_VARIABLE}")
+    return folder / "calibration.json"
 
 
 def store(capacity: Capacity) -> Path:
     """Write the file, whole or not at all; ``OSError`` when that cannot be."""
     path = place()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = msgspec.json.format(msgspec.json.encode(capacity), indent=2) + b"\n"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+    replace_file(path, msgspec.json.format(msgspec.json.encode(capacity), indent=2) + b"\n")
     return path
 
 
@@ -110,7 +93,7 @@ def stored(complain: Callable[[str], None]) -> Capacity | None:
     except NoPlace:
         return None
     try:
-        capacity = msgspec.json.decode(_content(path), type=Capacity)
+        capacity = msgspec.json.decode(read_file(path), type=Capacity)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:  # msgspec's are ValueErrors
@@ -161,14 +144,3 @@ def _counted(processes: int) -> str:
 def _is_here(client: str | None) -> bool:
     """Locust begins a worker's id with the name of its host."""
     return client is None or client.rpartition("_")[0] == socket.gethostname()
-
-
-def _content(path: Path) -> bytes:
-    # A pipe in its place must not hold up a run.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is not a file")
-        data = file.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise ValueError("it is too long")
-    return data

@@ -18,6 +18,10 @@ def rules(o: Options) -> Iterator[tuple[bool, str]]:
         "--llm-prompt and --llm-prompts exclude each other; give one of them",
     )
     yield (
+        o.repeat_prompts and o.run_key is not None,
+        "--llm-repeat-prompts and --llm-run-key exclude each other; give one of them",
+    )
+    yield (
         bool(o.rates and o.sweep),
         "--llm-rate and --llm-sweep exclude each other: a stage has its rate or its users",
     )

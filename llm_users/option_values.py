@@ -19,6 +19,7 @@ from llm_users.think_time import ThinkTime
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$")
 _LONGEST_S, _MOST_DIGITS = 366 * 86400.0, 15
+_RUN_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -216,6 +217,16 @@ def prompts_file(text: str) -> str:
         parse_hub_name(text)
     else:
         existing_file(str(split_name(text)[0]))
+    return text
+
+
+def run_key(text: str) -> str:
+    """The key of a run's generated texts, as a manifest has it."""
+    if not _RUN_KEY.fullmatch(text):
+        raise OptionError(
+            f"{text[:80]!r} is not a run key; copy run_key from a manifest, or write 1 to 64 letters, "
+            "digits, dots, dashes or underscores"
+        )
     return text
 
 

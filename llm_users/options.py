@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from llm_users.option_values import (
     prompts_file,
     rates,
     ratio,
+    run_key,
     stage_to_judge,
     sweep,
     targets,
@@ -66,6 +67,8 @@ STAGING = ("llm_sweep", "llm_rate", "llm_find", "llm_trace")
 """Options, as the web form calls them, that make a run one of stages."""
 DEFAULT_REQUESTS = 100
 DEFAULT_RAMP_S = 0.5
+REPEATED_RUN_KEY = "repeat"
+"""The run key of all runs with ``--llm-repeat-prompts``."""
 FIND_MOST_USERS = 1024
 """Where a search of ``--llm-find`` ends when nobody says so."""
 
@@ -116,7 +119,12 @@ _OPTIONS = (
     _Option("--llm-output-tokens", "Cap on output tokens, in the same ways", "MEAN[,SD]|LAW", "150,80", length_law),
     _Option("--llm-lengths", "Mix of lengths in place of both: 80:500/100,20:4000/500", "WEIGHT:INPUT/OUTPUT,...",
             check=parse_mix),
-    _Option("--llm-seed", "Seed of prompts and lengths", "N", "11111", whole),
+    _Option("--llm-seed", "Seed of lengths, caps and order; the texts of generated prompts also differ from run to run",
+            "N", "11111", whole),
+    _Option("--llm-repeat-prompts", "Send the same generated prompts in every run with this seed; the server's prefix "
+            "cache may hold them", switch=True),
+    _Option("--llm-run-key", "Send the generated prompts of the run that has this run_key in its manifest", "TEXT",
+            check=run_key),
     _Option("--llm-prompt", "One fixed prompt for every request", "TEXT"),
     _Option("--llm-prompts", "Data set of prompts: JSONL, CSV, Parquet, text with one prompt per line, or "
             "hf:ORG/NAME[:SPLIT]", "FILE[:COLUMN]", check=prompts_file),
@@ -124,8 +132,8 @@ _OPTIONS = (
             default="shuffled", choices=("shuffled", "file")),
     _Option("--llm-prefix", "Begin prompts with one of COUNT shared texts of so many tokens: 1000x8", "TOKENSxCOUNT",
             check=Prefixes.parse),
-    _Option("--llm-cache-bust", "Begin every prompt with a head of its own, so that no prefix cache holds it",
-            switch=True),
+    _Option("--llm-cache-bust", "Begin every prompt differently, also those with a shared or given text, so that no "
+            "prefix cache holds any of it", switch=True),
     _Option("--llm-images", "Put images into every prompt: N synthetic ones, or those of a folder in turn",
             "N[xWxH]|[N:]FOLDER", check=Pictures.parse),
     _Option("--llm-conversations", "Conversations for ConversationUser: JSON lines with \"turns\" or \"messages\", or "
@@ -230,6 +238,8 @@ class Options:
     input_tokens: LengthLaw = field(default_factory=lambda: LengthLaw.parse("550,150"))
     output_tokens: LengthLaw = field(default_factory=lambda: LengthLaw.parse("150,80"))
     seed: int = 11111
+    repeat_prompts: bool = False
+    run_key: str | None = None
     prompt: str | None = None
     prompts: str | None = None
     prompts_order: str = "shuffled"
@@ -306,6 +316,11 @@ class Options:
         return bool(self.sweep or self.open_loop or self.find)
 
     @property
+    def repeated_run_key(self) -> str | None:
+        """The run key of a run that sends the generated prompts of others again; None: the run gets a new one."""
+        return REPEATED_RUN_KEY if self.repeat_prompts else self.run_key
+
+    @property
     def stages(self) -> int:
         """How many stages the run has at most."""
         return self.find_stages if self.find else max(1, len(self.sweep), len(self.rates))
@@ -324,56 +339,14 @@ class Options:
         return self.requests
 
 
+_OTHER_NAMES = {"rates": "llm_rate", "stage_s": "llm_stage_time", "ramp_s": "llm_ramp", "timeout_s": "llm_timeout"}
+_PARSED_APART = ("warmup_requests", "warmup_s", "header_variables", "metadata")
 _FIELDS = {
-    "model": "llm_model",
-    "api": "llm_api",
-    "sweep": "llm_sweep",
-    "rates": "llm_rate",
-    "arrivals": "llm_arrivals",
-    "trace": "llm_trace",
-    "trace_speed": "llm_trace_speed",
-    "trace_window": "llm_trace_window",
-    "max_in_flight": "llm_max_in_flight",
-    "overflow": "llm_overflow",
-    "find": "llm_find",
-    "find_stages": "llm_find_stages",
-    "requests": "llm_requests",
-    "stage_s": "llm_stage_time",
-    "ramp_s": "llm_ramp",
-    "stop_on_errors": "llm_stop_on_errors",
-    "input_tokens": "llm_input_tokens",
-    "output_tokens": "llm_output_tokens",
-    "seed": "llm_seed",
-    "prompt": "llm_prompt",
-    "prompts": "llm_prompts",
-    "prompts_order": "llm_prompts_order",
-    "prefix": "llm_prefix",
-    "cache_bust": "llm_cache_bust",
-    "images": "llm_images",
-    "conversations": "llm_conversations",
-    "turns": "llm_turns",
-    "think_time": "llm_think_time",
-    "cancel": "llm_cancel",
-    "targets": "llm_targets",
-    "tokenizer": "llm_tokenizer",
-    "extra_body": "llm_extra_body",
-    "timeout_s": "llm_timeout",
-    "transport": "llm_transport",
-    "new_connections": "llm_new_connections",
-    "client_cert": "llm_client_cert",
-    "insecure": "llm_insecure",
-    "proxy_loopback": "llm_proxy_loopback",
-    "offsets": "llm_offsets",
-    "simulator": "llm_simulator",
-    "framework": "llm_framework",
-    "slo": "llm_slo",
-    "slo_stage": "llm_slo_stage",
-    "report": "llm_report",
-    "region": "llm_region",
-    "invoke_format": "llm_invoke_format",
-    "prices": "llm_prices",
-    "budget": "llm_budget",
+    entry.name: _OTHER_NAMES.get(entry.name, f"llm_{entry.name}")
+    for entry in fields(Options)
+    if entry.name not in _PARSED_APART
 }
+"""Which option each field of ``Options`` comes from."""
 
 
 def _value(option: _Option, value: Any) -> Any:

@@ -55,6 +55,8 @@ class Runtime:
     on_record: Callable[[RequestRecord, list[float]], None]
     note: Callable[[str], None]
     """Something the manifest and the notes under the tables should say, once."""
+    run_key: str = ""
+    """What generated texts depend on besides the seed and the index; the same on all workers of the run."""
     model: str | None = None
     clients: dict[Any, Any] = field(default_factory=dict)
     """SDK clients by their settings: one per process, an ``OpenAI()`` costs 67 ms."""

@@ -24,6 +24,9 @@ _SECRET_WORDS = frozenset(
     {"apikey", "credential", "credentials", "key", "passwd", "password", "secret", "sig", "signature", "token"}
 )
 _QUERY_WORDS = _SECRET_WORDS | {"auth", "authorization", "code"}
+_NO_SECRETS = frozenset({"LOCUST_LLM_RUN_KEY"})
+"""Variables that only sound like secrets: a run key is in every manifest."""
+
 _ENVIRONMENT_SHORTEST = 8  # what else is in the environment is not known to be a key; be surer
 
 _known: set[str] = set()
@@ -64,6 +67,8 @@ def remember_environment(environment: Mapping[str, str] | None = None) -> None:
     for name, value in (os.environ if environment is None else environment).items():
         if name.lower().endswith("_proxy"):
             remember_user_info(urlsplit(value if "://" in value else f"//{value}").netloc)
+        elif name in _NO_SECRETS:
+            continue
         elif _is_named_secret(name, _SECRET_WORDS) and len(value) >= _ENVIRONMENT_SHORTEST and value[0] not in "/.~":
             remember(value)
 

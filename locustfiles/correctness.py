@@ -15,22 +15,23 @@ from llm_users import Answer, AnswerCheck, OpenAIUser, Prompt
 from llm_users.digits import has_number, in_words, is_only_number
 
 LARGEST = 10_000
-QUESTION = "Write this number in digits: {words}. Begin your answer with the number."
+QUESTION = "{words}: write this number in digits. Begin your answer with the number."
 
 
 class Correctness(OpenAIUser):
-    """Asks for one number after the other; which ones follows from --llm-seed."""
+    """Asks for one number after the other; which ones follows from --llm-seed and the run key."""
 
     def make_prompt(self) -> Prompt:
         index = self.runtime.new_prompt_index()
-        return Prompt(index, QUESTION.format(words=in_words(self.number(index))))
+        return Prompt(index, QUESTION.format(words=in_words(self.number(index)).capitalize()))
 
     def check_answer(self, prompt: Prompt, answer: Answer) -> AnswerCheck:
         number = self.number(prompt.index)
         return AnswerCheck(str(number), has_number(answer.text, number), is_only_number(answer.text, number))
 
     def number(self, index: int) -> int:
-        return int(Random(f"{self.runtime.options.seed}:{index}:number").random() * (LARGEST + 1))
+        seed = f"{self.runtime.options.seed}:{self.runtime.run_key}:{index}:number"
+        return int(Random(seed).random() * (LARGEST + 1))
 
     @task
     def ask(self) -> None:

@@ -33,6 +33,7 @@ _RUN_NOTES = (
     "requests were not started",
     "the window was widened",
     "machine was calibrated for",
+    "a prefix cache may answer them",
 )
 
 

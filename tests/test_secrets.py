@@ -59,12 +59,12 @@ def test_the_environment_is_asked() -> None:
         {
             "TEAM_API_KEY": "value-of-a-key", "DB_PASSWORD": "value-of-a-password", "SSL_CLIENT_KEY": "/etc/key.pem",
             "LOCUST_LLM_INPUT_TOKENS": "1000,200", "https_proxy": "http://anna:p%40ss-word@proxy:1",
-            "MONKEY": "bananas!", "PWD": "some/where/else",
+            "MONKEY": "bananas!", "PWD": "some/where/else", "LOCUST_LLM_RUN_KEY": "0123456789abcdef",
         }
     )  # fmt: skip
     for secret in ("value-of-a-key", "value-of-a-password", "p@ss-word", "p%40ss-word", "YW5uYTpwQHNzLXdvcmQ="):
         assert secrets.redact(secret) == "[redacted]"
-    for plain in ("/etc/key.pem", "1000,200", "bananas!", "some/where/else"):
+    for plain in ("/etc/key.pem", "1000,200", "bananas!", "some/where/else", "0123456789abcdef"):
         assert secrets.redact(plain) == plain
 
 

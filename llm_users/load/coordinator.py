@@ -94,12 +94,14 @@ class Coordinator:
         self.active = True
         self.ended_by_itself = False
         self._ending = None
-        run_id = uuid4().hex[:8]
+        run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         self.writer = self._make_writer(run_id, options)
+        self.writer.write_manifest(run_key=run_key)
         self.writer.on_record = self._on_record
         self._deadline = time.monotonic() + run_s if run_s else None
         rows_at_once = options.budget is not None or options.offsets  # these need the rows as they come
-        self._crew = Crew(self._send, self.writer, clients, live=self.watch is not None, rows_at_once=rows_at_once)
+        live = self.watch is not None
+        self._crew = Crew(self._send, self.writer, clients, run_key, live=live, rows_at_once=rows_at_once)
         self._announce(1, first or Level(users), free=first is None)
         if self._crew.distributed:
             self._watching = gevent.spawn(self._look_after)

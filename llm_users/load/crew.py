@@ -43,7 +43,14 @@ class Crew:
     """The load processes of one run and the way to talk to them."""
 
     def __init__(
-        self, send: Send, writer: RunWriter, clients: list[str | None], *, live: bool, rows_at_once: bool
+        self,
+        send: Send,
+        writer: RunWriter,
+        clients: list[str | None],
+        run_key: str,
+        *,
+        live: bool,
+        rows_at_once: bool,
     ) -> None:
         self._send = send
         self._writer = writer
@@ -57,6 +64,7 @@ class Crew:
         self._folder = self._make_folder() if self.distributed else None
         self._run_message = {
             "run_id": writer.run_id,
+            "run_key": run_key,
             "workers": len(clients),
             "live": live,
             "distributed": self.distributed,

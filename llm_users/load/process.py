@@ -200,6 +200,7 @@ class LoadProcess:
                 input_law=options.input_tokens,
                 output_law=options.output_tokens,
                 seed=options.seed,
+                run_key=self._run["run_key"],
                 text=options.prompt,
                 file=options.prompts,
                 trace=trace,
@@ -217,7 +218,7 @@ class LoadProcess:
         user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
         if any(each.holds_conversations for each in user_classes):
             salt = self._run["run_id"] if options.cache_bust else None
-            make = partial(Talks, options, tokenizer, salt, (first, step), self._note)
+            make = partial(Talks, options, tokenizer, self._run["run_key"], salt, (first, step), self._note)
             self._talks = gevent.get_hub().threadpool.apply(make)
             self._talks.only = all(each.holds_conversations for each in user_classes)
         alarm = Alarm() if options.open_loop else None
@@ -231,6 +232,7 @@ class LoadProcess:
         made = runtime.Runtime(
             options=options,
             run_id=self._run["run_id"],
+            run_key=self._run["run_key"],
             worker=worker,
             workers=workers,
             gate=self.gate,

@@ -18,11 +18,12 @@ from llm_users.prompts.conversations import (
     read_scripts,
 )
 from llm_users.prompts.exact import ExactText
-from llm_users.prompts.files import read_items, split_name
+from llm_users.prompts.files import file_digest, read_items, split_name, texts_digest
 from llm_users.prompts.hub import HUB, parse_hub_name
 from llm_users.prompts.items import Item
 from llm_users.prompts.lengths import LengthLaw, parse_mix
 from llm_users.prompts.openings import Openings, Prefixes
+from llm_users.prompts.order import text_seed_of
 from llm_users.prompts.pictures import PicturedSource, Pictures
 from llm_users.prompts.prompt import Prompt, PromptError, PromptSource
 from llm_users.prompts.sonnets import SonnetSource, sonnet_texts
@@ -45,6 +46,7 @@ __all__ = [
     "Trace",
     "TraceEntry",
     "count_messages",
+    "file_digest",
     "is_text_only",
     "load_tokenizer",
     "make_conversations",
@@ -54,6 +56,7 @@ __all__ = [
     "parse_window",
     "read_trace",
     "split_name",
+    "texts_digest",
 ]
 
 
@@ -63,6 +66,7 @@ def make_source(
     input_law: LengthLaw,
     output_law: LengthLaw | None,
     seed: int,
+    run_key: str = "",
     text: str | None = None,
     file: str | PathLike[str] | None = None,
     trace: Trace | None = None,
@@ -74,14 +78,17 @@ def make_source(
     """The fixed ``text``, the prompts of ``file``, the entries of ``trace``, or else the sonnets task in lengths of
     ``input_law``.
 
-    The output cap is drawn from ``output_law`` (None: no cap) unless an entry of ``file`` has its own. Without a
-    tokenizer the tokens of a text or file stay unknown; the sonnets need one. ``file`` is what ``read_items`` takes,
-    asked in a seeded order unless ``in_order``. With ``cache_bust``, the run's name, all prompts begin differently.
-    Reads files and may use the network: not for an event loop. Raises ``PromptError``.
+    Lengths, caps and order follow from ``seed``. Texts that are made here also depend on ``run_key``: runs with
+    different keys have no text in common. The output cap is drawn from ``output_law`` (None: no cap) unless an entry of
+    ``file`` has its own. Without a tokenizer the tokens of a text or file stay unknown; the sonnets need one. ``file``
+    is what ``read_items`` takes, asked in a seeded order unless ``in_order``. With ``cache_bust``, the id of the run,
+    all prompts begin differently, also where they would share a text. Reads files and may use the network: not for an
+    event loop. Raises ``PromptError``.
     """
     if sum(each is not None for each in (text, file, trace)) > 1:
         raise PromptError("of a fixed prompt, a prompts file and a trace, more than one is given; leave the others out")
-    made = _Made(tokenizer, input_law, output_law, seed, prefixes, cache_bust)
+    text_seed = text_seed_of(seed, run_key)
+    made = _Made(tokenizer, input_law, output_law, seed, text_seed, prefixes, cache_bust)
     if text is not None:
         source: PromptSource = made.fixed(text)
     elif file is not None:
@@ -92,7 +99,7 @@ def make_source(
         source = made.replay(trace)
     else:
         source = made.sonnets
-    return source if pictures is None else PicturedSource(source, pictures, seed)
+    return source if pictures is None else PicturedSource(source, pictures, seed, text_seed)
 
 
 def make_conversations(
@@ -102,6 +109,7 @@ def make_conversations(
     input_law: LengthLaw,
     output_law: LengthLaw | None,
     seed: int,
+    run_key: str = "",
     file: Path | None = None,
     in_order: bool = False,
     prefixes: Prefixes | None = None,
@@ -112,13 +120,14 @@ def make_conversations(
     A shared text, and a head against caches, open a conversation and are not repeated in its later turns. Raises
     ``PromptError``.
     """
-    made = _Made(tokenizer, input_law, output_law, seed, prefixes, cache_bust)
+    text_seed = text_seed_of(seed, run_key, "conversations")
+    made = _Made(tokenizer, input_law, output_law, seed, text_seed, prefixes, cache_bust)
     if file is not None:
         scripts, skipped = read_scripts(file)
         notes = (f"{file}: {skipped} conversations in which no user says anything were left out",) if skipped else ()
         openings = made.openings
         return GivenConversations(scripts, tokenizer, output_law, seed, openings, in_order=in_order, notes=notes)
-    further = _Made(tokenizer, input_law, output_law, seed, None, None)
+    further = _Made(tokenizer, input_law, output_law, seed, text_seed, None, None)
     return MadeConversations(turns_law, input_law, output_law, seed, made.sonnets.text, further.sonnets.text)
 
 
@@ -131,12 +140,13 @@ class _Made:
         input_law: LengthLaw,
         output_law: LengthLaw | None,
         seed: int,
+        text_seed: str,
         prefixes: Prefixes | None,
         salt: str | None,
     ) -> None:
         self._tokenizer, self._input_law, self._output_law, self._seed = tokenizer, input_law, output_law, seed
-        self._salt = salt
-        self.openings = Openings(seed, self._texts if prefixes is not None and tokenizer else None, prefixes, salt)
+        self._text_seed, self._salt = text_seed, salt
+        self.openings = Openings(text_seed, self._texts if prefixes is not None and tokenizer else None, prefixes, salt)
 
     def fixed(self, text: str) -> PromptSource:
         if not text.strip():
@@ -155,12 +165,20 @@ class _Made:
         assert self._tokenizer is not None
         if self.openings.tokens:
             raise PromptError("a trace says what its prompts share; leave out other shared prefixes")
-        return TraceSource(self._tokenizer, self._texts, trace, self._seed, self.openings)
+        return TraceSource(self._tokenizer, self._texts, trace, self._text_seed, self.openings)
 
     @cached_property
     def sonnets(self) -> SonnetSource:
         assert self._tokenizer is not None
-        return SonnetSource(self._tokenizer, self._texts, self._input_law, self._output_law, self._seed, self.openings)
+        return SonnetSource(
+            self._tokenizer,
+            self._texts,
+            self._input_law,
+            self._output_law,
+            self._seed,
+            self._text_seed,
+            self.openings,
+        )
 
     @cached_property
     def _texts(self) -> ExactText:

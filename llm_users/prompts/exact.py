@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from llm_users.prompts.tokenizer import Tokenizer
+from llm_users.prompts.unique import vocabulary_of
 
 # One correction was the most needed in 4,000 prompts of around 60 and 550 tokens under five kinds of tokenizer.
 _CORRECTIONS = 8
@@ -29,6 +30,8 @@ class ExactText:
     def __init__(self, tokenizer: Tokenizer, lines: Sequence[str]) -> None:
         self._count = tokenizer.count
         self._lines = lines
+        self.vocabulary = vocabulary_of(lines)
+        """The words of the lines, for lines that make texts differ from their beginning on."""
         before = self._count(_CONTEXT)
         # At least 1, so that drawing lines ends even under a tokenizer that makes one token of everything.
         self._costs = [max(1, self._count(_CONTEXT + line + "\n") - before) for line in lines]

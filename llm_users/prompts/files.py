@@ -6,6 +6,7 @@ A bad file is refused when it is read, with the place that is wrong. Knows nothi
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -62,6 +63,33 @@ def read_items(name: str) -> DataSet:
         because = f": in none of its {skipped} conversations a human says anything" if skipped else ""
         raise PromptError(f"prompts file {name!r} has no prompts{because}. Put one on each line; {SHAPE}")
     return DataSet(name, items, skipped)
+
+
+def file_digest(file: Path) -> str | None:
+    """The SHA-256 of a file's content, in hex; None when it cannot be read. Reads all of it: not for an event loop."""
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def texts_digest(name: str) -> str | None:
+    """A digest of the texts of a data set, or of its name on the hub; None where texts are generated or unreadable.
+
+    Reads the whole file: not for an event loop.
+    """
+    if name.startswith(HUB):
+        return hashlib.sha256(name.encode()).hexdigest()
+    file, column = split_name(name)
+    try:
+        first = next(iter(_read_file(file, column)), None)
+    except PromptError:
+        return None  # the run will be refused
+    digest = file_digest(file)
+    if digest is None or (first is not None and first.input_tokens is not None):
+        return None
+    return f"{digest}:{column}"
 
 
 def _read_file(file: Path, column: str | None) -> Iterator[Item | None]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from llm_users.prompts.exact import ExactText
 from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import PromptError
+from llm_users.prompts.unique import unique_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,15 @@ class Prefixes:
 class Openings:
     """``openings.text(i)`` stands before prompt i, in the same message, and ends with a line break unless empty.
 
-    A pure function of the seed, the run and i, safe in any thread; without ``salt``, of the seed and i.
+    A pure function of the text seed, the salt and i, safe in any thread.
     """
 
-    def __init__(self, seed: int, texts: ExactText | None, prefixes: Prefixes | None, salt: str | None) -> None:
-        """``salt`` is what the run is called: it makes every prompt begin differently from all others, those of earlier
-        runs included. None: they begin as they are. Shared prefixes are made with ``texts``."""
+    def __init__(self, text_seed: str, texts: ExactText | None, prefixes: Prefixes | None, salt: str | None) -> None:
+        """``salt`` is the id of the run: it makes every prompt begin differently from all others, those of earlier runs
+        included. None: they begin as they are. Shared prefixes are made with ``texts``, from ``text_seed``."""
         if prefixes is not None and texts is None:
             raise PromptError("shared prefixes of a given length need a tokenizer; give one, or leave them out")
-        self._seed, self._texts, self._prefixes, self._salt = seed, texts, prefixes, salt
+        self._text_seed, self._texts, self._prefixes, self._salt = text_seed, texts, prefixes, salt
         self._made: dict[int, str] = {}  # two threads may make the same, which is then equal
 
     @property
@@ -73,7 +74,7 @@ class Openings:
         """16 hexadecimal digits: two alike in a million requests once in 37 million runs."""
         if self._salt is None:
             return ""
-        name = f"{self._salt}:{self._seed}:{index}".encode()
+        name = f"{self._salt}:{self._text_seed}:{index}".encode()
         return hashlib.blake2b(name, digest_size=8).hexdigest() + "\n"
 
     def _prefix(self, index: int) -> str:
@@ -87,7 +88,11 @@ class Openings:
     def _make(self, which: int) -> str:
         assert self._prefixes is not None
         assert self._texts is not None
-        text = self._texts.build("", self._order(which, self._texts.lines), self._prefixes.tokens)
+        unique = unique_line(self._texts.vocabulary, stream(self._text_seed, "prefix", which, "unique"))
+        lines = self._texts.lines
+        heads = (unique, "")  # a prefix of a few tokens is shorter than a unique line
+        made = (self._texts.build(head, self._order(which, lines), self._prefixes.tokens) for head in heads)
+        text = next((text for text in made if text is not None and text != unique), None)
         if text is None:
             raise PromptError(
                 f"no shared text of exactly {self._prefixes.tokens} tokens could be made; choose another length"
@@ -96,9 +101,9 @@ class Openings:
 
     def _order(self, which: int, lines: int) -> Iterator[int]:
         """Numbers of lines, endless. Two texts begin with different lines, as long as there are as many."""
-        first = list(shuffled(stream(self._seed, "prefixes"), range(lines)))[which % lines]
+        first = list(shuffled(stream(self._text_seed, "prefixes"), range(lines)))[which % lines]
         yield first
-        rng = stream(self._seed, "prefix", which)
+        rng = stream(self._text_seed, "prefix", which)
         yield from shuffled(rng, (line for line in range(lines) if line != first))
         while True:
             yield from shuffled(rng, range(lines))

@@ -9,13 +9,23 @@ from collections.abc import Iterable, Iterator
 from random import Random
 
 
-def stream(seed: int, *names: object) -> Random:
+def stream(seed: int | str, *names: object) -> Random:
     """The random stream of one purpose, e.g. ``stream(seed, index, "lines")``.
+
+    ``seed`` is the seed of the run, or for texts the text seed, which also holds the run key (``text_seed_of``).
 
     Every purpose has its own, so that changing the output law leaves the texts as they were. A string seed goes
     through SHA-512 and not through ``hash()``, which differs from process to process.
     """
     return Random(":".join(map(str, (seed, *names))))
+
+
+def text_seed_of(seed: int, run_key: str, purpose: str = "") -> str:
+    """What generated texts are drawn from: unlike lengths and order, they also depend on the run key.
+
+    Texts of another ``purpose`` have nothing in common with these: prompts and conversations are numbered apart.
+    """
+    return f"{seed}:{run_key}:{purpose}"
 
 
 def shuffled(rng: Random, numbers: Iterable[int]) -> Iterator[int]:

@@ -54,10 +54,13 @@ class Pictures:
 
 
 class PicturedSource:
-    """The prompts of ``source`` with images in them. A pure function of the seed and the index."""
+    """The prompts of ``source`` with images in them. A pure function of both seeds and the index.
 
-    def __init__(self, source: PromptSource, pictures: Pictures, seed: int) -> None:
-        self._source, self._pictures, self._seed = source, pictures, seed
+    The order of a folder's images follows from ``seed``, synthetic images from ``text_seed``.
+    """
+
+    def __init__(self, source: PromptSource, pictures: Pictures, seed: int, text_seed: str) -> None:
+        self._source, self._pictures, self._text_seed = source, pictures, text_seed
         self.different, self.notes = source.different, source.notes
         self._files: list[Path] = []
         if pictures.folder is not None:
@@ -77,11 +80,11 @@ class PicturedSource:
     def _image(self, number: int) -> dict[str, Any]:
         if self._files:
             return image_part(self._files[number % len(self._files)])
-        data = tiles(self._seed, number, self._pictures.width, self._pictures.height)
+        data = tiles(self._text_seed, number, self._pictures.width, self._pictures.height)
         return image_part(f"data:image/png;base64,{base64.b64encode(data).decode()}")
 
 
-def tiles(seed: int, number: int, width: int, height: int) -> bytes:
+def tiles(seed: int | str, number: int, width: int, height: int) -> bytes:
     """Image ``number`` as a PNG: coloured tiles. 6 kB at 512 by 512: what costs a server are the pixels."""
     rng = stream(seed, number, "picture")
     across, down = -(-width // _TILE), -(-height // _TILE)

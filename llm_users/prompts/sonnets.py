@@ -1,6 +1,7 @@
 """LLMPerf's task: an instruction to stream lines from a text, then lines of Shakespeare's sonnets.
 
-The user text has the drawn length to the token. Knows nothing of files of prompts or of how a prompt is sent.
+A line of words that no other prompt begins with stands before it. The text has the drawn length to the token. This
+module does not read files of prompts and does not send anything.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from llm_users.prompts.openings import Openings
 from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.tokenizer import Tokenizer
+from llm_users.prompts.unique import unique_line
 
 # Other lines where the first ones gave no text of the length: not needed once in 23,000 prompts under six tokenizers.
 _REDRAWS = 2
@@ -41,11 +43,12 @@ def instruction(output_tokens: int | None) -> str:
 
 
 class SonnetSource:
-    """Prompt i: what opens it, the instruction and randomly drawn lines, ``input_law`` many tokens in all.
+    """Prompt i: what opens it, a unique line, the instruction and randomly drawn lines, ``input_law`` tokens in all.
 
-    A shared text of the opening comes on top of that; a head against caches is part of it. A length below the
-    instruction's own drops the instruction. The first line goes round all lines before any comes again, so that
-    prompts share no more than the instruction and a server's prefix cache gains nothing.
+    A shared text of the opening comes on top of that; a head against caches is part of it. Lengths and caps depend on
+    ``seed``, texts on ``text_seed``, which differs from run to run. The unique line stands before the instruction, so
+    that a prefix cache holds nothing of a prompt but what a shared text adds. A prompt that is too short for both has
+    the unique line only; one that is shorter than that (some 8 tokens) begins with one of the lines.
     """
 
     notes: tuple[str, ...] = ()
@@ -58,11 +61,12 @@ class SonnetSource:
         input_law: LengthLaw,
         output_law: LengthLaw | None,
         seed: int,
+        text_seed: str,
         openings: Openings,
     ) -> None:
         self._tokenizer, self._input_law, self._output_law, self._seed = tokenizer, input_law, output_law, seed
-        self._texts, self._openings = texts, openings
-        self._first = list(shuffled(stream(seed, "first lines"), range(texts.lines)))
+        self._texts, self._text_seed, self._openings = texts, text_seed, openings
+        self._first = list(shuffled(stream(text_seed, "first lines"), range(texts.lines)))
 
     def prompt(self, index: int) -> Prompt:
         max_tokens = draw_cap(self._output_law, self._seed, index)
@@ -74,9 +78,11 @@ class SonnetSource:
         """The text of prompt ``index``: ``tokens`` tokens, and those of a shared text. Raises ``PromptError``."""
         openings = self._openings.texts(index)
         wanted = tokens + self._openings.tokens
-        for head, redraw in product((openings[0] + instruction(max_tokens), *openings), range(_REDRAWS)):
+        unique = openings[0] + unique_line(self._texts.vocabulary, stream(self._text_seed, index, "unique"))
+        for head, redraw in product((unique + instruction(max_tokens), unique, *openings), range(_REDRAWS)):
             text = self._texts.build(head, self._order(index, redraw), wanted)
-            if text is not None and text not in openings:  # one may end in a line break, and chat templates strip that
+            # Chat templates strip a line break at the end, and the server would count less.
+            if text is not None and text not in openings and not text.endswith("\n"):
                 return text
         raise PromptError(
             f"prompt {index}: no text of exactly {wanted} tokens could be made under tokenizer "
@@ -89,7 +95,7 @@ class SonnetSource:
         """Numbers of lines, endless; each pass takes every line once."""
         first = self._first[(index + redraw) % len(self._first)]
         yield first
-        rng = stream(self._seed, index, "lines", redraw)
+        rng = stream(self._text_seed, index, "lines", redraw)
         yield from shuffled(rng, (line for line in range(len(self._first)) if line != first))
         while True:
             yield from shuffled(rng, range(len(self._first)))

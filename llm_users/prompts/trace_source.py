@@ -24,15 +24,18 @@ _CORRECTIONS = 3
 class TraceSource:
     """Prompt i is entry i: blocks of lines, one for each hash, then a part of a block or lines of its own.
 
-    A block depends on the seed and its hash only, has ``BLOCK_TOKENS`` tokens and ends with its last line, so that
-    what follows does not change how it is counted. Blocks and lines of one's own begin with a few digits of their own:
-    where hashes differ, texts do. What opens a prompt against caches is part of its length.
+    A block depends only on its hash and on the text seed (made of the seed and the run key). It has ``BLOCK_TOKENS``
+    tokens and ends with its last line, so that what follows does not change how it is counted. Blocks, and lines that
+    belong to one entry, begin with a few digits that no other has: where hashes differ, texts do. What opens a prompt
+    against caches is part of its length.
     """
 
     different: int | None = None
 
-    def __init__(self, tokenizer: Tokenizer, texts: ExactText, trace: Trace, seed: int, openings: Openings) -> None:
-        self._tokenizer, self._texts, self._seed, self._openings = tokenizer, texts, seed, openings
+    def __init__(
+        self, tokenizer: Tokenizer, texts: ExactText, trace: Trace, text_seed: str, openings: Openings
+    ) -> None:
+        self._tokenizer, self._texts, self._text_seed, self._openings = tokenizer, texts, text_seed, openings
         self._count = tokenizer.count
         self._entries = trace.entries
         self._block = lru_cache(_BLOCKS_KEPT)(self._make_block)
@@ -122,11 +125,11 @@ class TraceSource:
 
     def _mark(self, name: tuple[str, int]) -> str:
         """12 hexadecimal digits: two alike in a million blocks once in 560 traces, and then the lines still differ."""
-        text = f"{self._seed}:{name[0]}:{name[1]}".encode()
+        text = f"{self._text_seed}:{name[0]}:{name[1]}".encode()
         return hashlib.blake2b(text, digest_size=6).hexdigest() + "\n"
 
     def _order(self, name: tuple[str, int]) -> Iterator[int]:
         """Numbers of lines, endless; each pass takes every line once."""
-        rng = stream(self._seed, "trace", *name)
+        rng = stream(self._text_seed, "trace", *name)
         while True:
             yield from shuffled(rng, range(self._texts.lines))

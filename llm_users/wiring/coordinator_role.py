@@ -35,6 +35,7 @@ from llm_users.wiring import run_report
 from llm_users.wiring.crowd import Crowd
 from llm_users.wiring.limit_search import LimitSearch
 from llm_users.wiring.process_role import listener
+from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.replay import Replay
 from llm_users.wiring.run_options import checked, tokenizer_identity
 
@@ -59,6 +60,7 @@ class CoordinatorRole:
         self._search: LimitSearch | None = None
         self._simulator: Any = None
         self._replay = Replay()
+        self._repeated: RepeatedTexts | None = None
         parsed = environment.parsed_options
         self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
         try:
@@ -129,7 +131,10 @@ class CoordinatorRole:
             self._set_host(self.environment.host)  # the web form may have brought another one
         self.environment.stop_timeout = self._stop_timeout
         run_s = getattr(parsed, "run_time", None) if options.staged else None
+        self._repeated = RepeatedTexts(options, self.environment.user_classes, self.environment.host)
         coordinator.begin(options, users=self.runner.target_user_count, run_s=float(run_s) if run_s else None)
+        if coordinator.active and (note := self._repeated.note()):
+            coordinator.on_note({"text": note})
         return coordinator.active
 
     def finish(self) -> None:
@@ -152,6 +157,8 @@ class CoordinatorRole:
         finally:
             restore()
         writer, search = self.coordinator.writer, self._search
+        if self._repeated is not None and writer is not None and writer.book.started:
+            self._repeated.remember()
         if search is not None and writer is not None and writer.book.started and not self._found_text:
             writer.write_manifest(find=search.entry())
             logger.info("%s", search.said)

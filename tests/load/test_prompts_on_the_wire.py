@@ -77,7 +77,12 @@ def test_a_mix_with_shared_texts_from_two_processes(
     assert done.code == 0, done.err
     inputs, outputs = parse_mix(mix)
     prompts = make_source(
-        tokenizer=default_tokenizer, input_law=inputs, output_law=outputs, seed=11111, prefixes=Prefixes(100, 4)
+        tokenizer=default_tokenizer,
+        input_law=inputs,
+        output_law=outputs,
+        seed=11111,
+        run_key=done.manifest["run_key"],
+        prefixes=Prefixes(100, 4),
     )
     expected = [prompts.prompt(index) for index in range(20)]
     rows = {int(row["prompt_index"]): row for row in done.rows()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -15,9 +16,12 @@ _EVENTS = (
 
 
 class Recorder:
-    """``with Recorder() as endpoint:`` then ``endpoint.url``, and ``endpoint.bodies`` in the order of arrival."""
+    """``with Recorder() as endpoint:`` then ``endpoint.url``, and ``endpoint.bodies`` in the order of arrival.
 
-    def __init__(self) -> None:
+    An answer begins ``delay_s`` seconds after its request.
+    """
+
+    def __init__(self, delay_s: float = 0.0) -> None:
         self.bodies: list[dict[str, Any]] = []
         recorder = self
 
@@ -25,6 +29,7 @@ class Recorder:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 recorder.bodies.append(body)
+                time.sleep(delay_s)
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.end_headers()

@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
-from llm_users.prompts import Conversation, LengthLaw, PromptError, Tokenizer, load_tokenizer, make_conversations
-from llm_users.prompts.conversations import script_of
+from llm_users.prompts import (
+    Conversation,
+    LengthLaw,
+    PromptError,
+    Tokenizer,
+    load_tokenizer,
+    make_conversations,
+    make_source,
+)
+from llm_users.prompts.conversations import MOST_TURNS, script_of
 from llm_users.think_time import ThinkTime
 
 SHAREGPT = [
@@ -49,6 +57,25 @@ def test_made_conversations_are_exact_and_always_the_same(tokenizer: Tokenizer) 
     said = [text for talk in talks for text in texts(talk)]
     assert len(set(said)) == len(said)
     assert len({talk.id for talk in talks}) == 30
+
+
+def test_conversations_of_two_runs_have_the_same_lengths_and_no_common_text(tokenizer: Tokenizer) -> None:
+    one, two = ([source(tokenizer, run_key=key).prompt(index) for index in range(30)] for key in ("one", "two"))
+    lengths = [[[tokenizer.count(text) for text in texts(talk)] for talk in talks] for talks in (one, two)]
+    assert lengths[0] == lengths[1]
+    said = [{text for talk in talks for text in texts(talk)} for talks in (one, two)]
+    assert said[0].isdisjoint(said[1])
+    beginnings = [text[:25] for talks in (one, two) for talk in talks for text in texts(talk)]
+    assert len(set(beginnings)) == len(beginnings)
+
+
+def test_made_conversations_have_no_text_of_the_prompts(tokenizer: Tokenizer) -> None:
+    """Their turns are numbered from 0 like prompts, and a run may have users of both kinds."""
+    law, cap = LengthLaw.parse("fixed:50"), LengthLaw.parse("fixed:9")
+    prompts = make_source(tokenizer=tokenizer, input_law=law, output_law=cap, seed=5, run_key="key")
+    first = [texts(source(tokenizer, run_key="key", input_law="fixed:50").prompt(index))[0] for index in range(10)]
+    beginnings = {(prompts.prompt(index).text or "")[:25] for index in range(0, 10 * MOST_TURNS, MOST_TURNS)}
+    assert beginnings.isdisjoint({text[:25] for text in first})
 
 
 def test_what_opens_a_conversation_is_not_said_again_in_it(tokenizer: Tokenizer) -> None:

@@ -60,9 +60,9 @@ def test_every_third_prompt_shares_its_text_and_no_other_does(tokenizer: Tokeniz
     shared = [common(group) for group in groups]
     assert len(set(shared)) == 3
     for text in shared:
-        # The shared text, two line breaks, and the instruction that all prompts have.
-        body = text.rpartition("\n\nRandomly stream lines")[0]
+        body = text.partition("\n\n")[0]  # behind it each prompt has its unique line
         assert tokenizer.count(body) == 300
+        assert len(text) <= len(body) + 12  # two line breaks, and the letters that unique lines may share
     for one, other in combinations(groups, 2):
         assert len(common([one[0], other[0]])) < 12  # lines that begin alike: "When I", "And "
 
@@ -71,6 +71,27 @@ def test_three_hundred_shared_texts_are_all_different(default_tokenizer: Tokeniz
     texts = texts_of(source(default_tokenizer, "30", prefixes=Prefixes(60, 300)), 300)
     assert len({text.split("\n\n")[0] for text in texts}) == 300
     assert len({text.split("\n")[0] for text in texts[:280]}) == 280  # as many as there are lines
+
+
+def test_shared_texts_of_two_runs_have_nothing_in_common(tokenizer: Tokenizer) -> None:
+    one, two = (texts_of(source(tokenizer, prefixes=Prefixes(100, 8), run_key=key), 24) for key in ("one", "two"))
+    shared = [{text.partition("\n\n")[0] for text in texts} for texts in (one, two)]
+    assert [len(texts) for texts in shared] == [8, 8]
+    assert {tokenizer.count(text) for text in shared[0] | shared[1]} == {100}
+    for texts in (one, two):
+        assert [text.partition("\n\n")[0] for text in texts] == [text.partition("\n\n")[0] for text in texts[:8]] * 3
+    longest = max(len(common([first, second])) for first in shared[0] for second in shared[1])
+    assert longest <= 20  # letters: two words at most, where sixteen beginnings are compared
+
+
+def test_a_head_separates_the_prompts_that_share_a_text(default_tokenizer: Tokenizer) -> None:
+    busted = texts_of(source(default_tokenizer, prefixes=Prefixes(300, 1), cache_bust="id", run_key="key"), 100)
+    ids = [tuple(default_tokenizer.encode(text[:60])) for text in busted]
+    assert max(len(common([one, other])) for one, other in combinations(ids, 2)) <= 4
+    again = texts_of(source(default_tokenizer, prefixes=Prefixes(300, 1), cache_bust="other", run_key="key"), 100)
+    assert {text[:16] for text in busted}.isdisjoint({text[:16] for text in again})
+    # The run key repeats what is behind the head; heads differ in tokens, so the ends may too.
+    assert [text[17:600] for text in busted] == [text[17:600] for text in again]
 
 
 def test_short_shared_texts_and_short_prompts(tokenizer: Tokenizer) -> None:
@@ -86,7 +107,8 @@ def test_short_shared_texts_and_short_prompts(tokenizer: Tokenizer) -> None:
 
 def test_a_shared_text_is_whole_in_the_shortest_prompt(default_tokenizer: Tokenizer) -> None:
     plain = source(default_tokenizer, prefixes=Prefixes(200, 2))
-    shared = [(plain.prompt(index).text or "").rpartition("\n\nRandomly")[0] for index in range(2)]
+    shared = [(plain.prompt(index).text or "").partition("\n\n")[0] for index in range(2)]
+    assert [default_tokenizer.count(text) for text in shared] == [200, 200]
     for length in (1, 2, 3, 10):
         prompts = source(default_tokenizer, str(length), prefixes=Prefixes(200, 2))
         for index in range(6):

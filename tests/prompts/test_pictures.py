@@ -69,6 +69,14 @@ def test_prompts_get_text_and_images(default_tokenizer: Tokenizer) -> None:
     assert decoded(urls(source(default_tokenizer, "1"), 0)[0]).size == (512, 512)
 
 
+def test_synthetic_images_of_two_runs_differ(default_tokenizer: Tokenizer) -> None:
+    for given in ({}, {"text": "What is this?"}):
+        one, two = (source(default_tokenizer, "2x64x64", run_key=key, **given) for key in ("one", "two"))
+        seen = [{url for index in range(5) for url in urls(prompts, index)} for prompts in (one, two)]
+        assert [len(images) for images in seen] == [10, 10]
+        assert seen[0].isdisjoint(seen[1])
+
+
 def test_images_of_a_folder_in_turn(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

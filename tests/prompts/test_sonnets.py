@@ -1,26 +1,29 @@
-"""The sonnets task: exact lengths under every kind of tokenizer, and the same prompt for a seed and index always."""
+"""The sonnets task: exact lengths under every kind of tokenizer, texts that depend on seed, run key and index only."""
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise, takewhile
 
 import pytest
 
 from llm_users.prompts import PromptError, PromptSource, Tokenizer, make_source
 from llm_users.prompts.lengths import Normal
 from llm_users.prompts.sonnets import instruction, sonnets
+from llm_users.prompts.unique import UNIQUE_WORDS
 
 OUTPUT = Normal(150, 80)
 
 
-def source(tokenizer: Tokenizer, mean: float, sd: float = 0, seed: int = 11111) -> PromptSource:
-    return make_source(tokenizer=tokenizer, input_law=Normal(mean, sd), output_law=OUTPUT, seed=seed)
+def source(tokenizer: Tokenizer, mean: float, sd: float = 0, seed: int = 11111, run_key: str = "run") -> PromptSource:
+    return make_source(tokenizer=tokenizer, input_law=Normal(mean, sd), output_law=OUTPUT, seed=seed, run_key=run_key)
 
 
 class EveryCharacter:
@@ -90,15 +93,22 @@ def test_exact_under_a_tokenizer_of_characters() -> None:
         assert len(prompt.text or "") == length
 
 
-def test_the_text_is_the_instruction_and_lines_in_the_original_wording(default_tokenizer: Tokenizer) -> None:
+def test_the_text_is_a_unique_line_the_instruction_and_lines_in_the_original_wording(
+    default_tokenizer: Tokenizer,
+) -> None:
     lines = {line for poem in sonnets().values() for line in poem}
+    words = {word.lower() for line in lines for word in re.findall("[A-Za-z]+", line)}
     for index in range(50):
         prompt = source(default_tokenizer, 550).prompt(index)
         head = instruction(prompt.max_tokens)
         assert prompt.text
-        assert prompt.text.startswith(head)
+        unique, line_break, text = prompt.text.partition("\n")
+        assert len(unique.split(" ")) == UNIQUE_WORDS
+        assert set(unique.split(" ")) <= words
+        assert line_break
+        assert text.startswith(head)
         assert f"with {prompt.max_tokens} output tokens. Don't generate eos tokens:\n\n" in head
-        *whole, last = prompt.text.removeprefix(head).split("\n")
+        *whole, last = text.removeprefix(head).split("\n")
         assert set(whole) <= lines
         assert len(set(whole)) == len(whole)
         assert any(line.startswith(last.rstrip(".,! aI1")) for line in lines)
@@ -113,22 +123,61 @@ def test_no_text_ends_in_white_space(tokenizer: Tokenizer) -> None:
 
 def test_the_instruction_is_dropped_below_its_own_length(tokenizer: Tokenizer) -> None:
     short = source(tokenizer, 1).prompt(0)
-    own = tokenizer.count(instruction(short.max_tokens))  # the cap of index 0 is the same for every input law
-    for length, kept in ((own - 1, False), (own, True), (own + 1, True), (own + 20, True)):
+    unique = (source(tokenizer, 500).prompt(0).text or "").partition("\n")[0] + "\n"
+    # The cap of index 0 is the same for every input law. At its own length it would end in line breaks, which chat
+    # templates strip.
+    own = tokenizer.count(unique + instruction(short.max_tokens))
+    for length, kept in ((own - 1, False), (own, False), (own + 4, True), (own + 20, True)):
         prompt = source(tokenizer, length).prompt(0)
         assert prompt.text
-        assert prompt.text.startswith("Randomly stream") is kept
+        assert ("Randomly stream" in prompt.text) is kept
+        assert prompt.text.startswith(unique)
         assert prompt.max_tokens == short.max_tokens
 
 
 def test_prompts_differ_from_the_first_line_on(default_tokenizer: Tokenizer) -> None:
     prompts = source(default_tokenizer, 200)
-    bodies = [(prompts.prompt(index).text or "").split("\n\n")[1] for index in range(560)]
+    texts = [prompts.prompt(index).text or "" for index in range(2000)]
+    assert len({text.partition("\n")[0] for text in texts}) == 2000
+    bodies = [text.split("\n\n")[1] for text in texts[:560]]
     assert len({body.split("\n")[0] for body in bodies[:280]}) == 280
     assert len({tuple(body.split("\n")[:2]) for body in bodies}) > 550
 
 
-def test_a_pure_function_of_seed_and_index(default_tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("length", [64, 550, 8000])
+def test_no_prompts_have_a_cache_block_in_common(default_tokenizer: Tokenizer, length: int) -> None:
+    """Neither of one run nor of two: a cache keeps blocks of 16 tokens or more. Before: 21 tokens, or all of them."""
+    count = 100 if length > 1000 else 400
+    keys = {key: source(default_tokenizer, length, run_key=key) for key in ("one", "two")}
+    beginnings = {
+        key: [default_tokenizer.encode((prompts.prompt(index).text or "")[:400])[:40] for index in range(count)]
+        for key, prompts in keys.items()
+    }
+    assert longest_common([*beginnings["one"], *beginnings["two"]]) <= 6  # two or three words alike
+
+
+def longest_common(sequences: Sequence[Sequence[int]]) -> int:
+    """The longest common prefix of any two of them: two that are neighbours when they are sorted."""
+    ordered = sorted(map(tuple, sequences))
+    return max(
+        sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+        for one, other in pairwise(ordered)
+    )
+
+
+def test_another_run_key_changes_texts_and_nothing_else(tokenizer: Tokenizer) -> None:
+    one, two = (source(tokenizer, 120, 60, run_key=key) for key in ("one", "two"))
+    for index in range(60):
+        first, second = one.prompt(index), two.prompt(index)
+        assert (first.input_tokens, first.max_tokens) == (second.input_tokens, second.max_tokens)
+        assert tokenizer.count(second.text or "") == second.input_tokens
+        assert first.text != second.text
+    assert [one.prompt(index) for index in range(5)] == [
+        source(tokenizer, 120, 60, run_key="one").prompt(index) for index in range(5)
+    ]
+
+
+def test_a_pure_function_of_seed_run_key_and_index(default_tokenizer: Tokenizer) -> None:
     indices = list(range(60))
     expected = [source(default_tokenizer, 200, 90).prompt(index) for index in indices]
     shared = source(default_tokenizer, 200, 90)
@@ -145,7 +194,7 @@ def test_the_same_in_every_process() -> None:
         "import hashlib; from llm_users.prompts import *;"
         "s = make_source(tokenizer=load_tokenizer(None), input_law=LengthLaw.parse('550,150'),"
         "output_law=LengthLaw.parse('150,80'),"
-        "seed=11111); p = [s.prompt(i) for i in range(5)];"
+        "seed=11111, run_key='key'); p = [s.prompt(i) for i in range(5)];"
         "print([(q.input_tokens, q.max_tokens) for q in p], hashlib.sha256(str(p).encode()).hexdigest(), sep=chr(10))"
     )
     outputs = {
@@ -172,7 +221,7 @@ def test_without_an_output_law_there_is_no_cap(default_tokenizer: Tokenizer) -> 
     prompt = make_source(tokenizer=default_tokenizer, input_law=Normal(99), output_law=None, seed=1).prompt(0)
     assert prompt.max_tokens is None
     assert prompt.text
-    assert prompt.text.startswith("Randomly stream lines from the following text. Don't")
+    assert prompt.text.partition("\n")[2].startswith("Randomly stream lines from the following text. Don't")
     assert default_tokenizer.count(prompt.text) == 99
 
 

@@ -240,6 +240,17 @@ def test_without_hashes_nothing_is_shared(default_tokenizer: Tokenizer) -> None:
     assert 500 <= shared_tokens(default_tokenizer, one, two) <= 515
 
 
+def test_blocks_of_two_runs_differ_and_are_as_long(default_tokenizer: Tokenizer) -> None:
+    trace = of_entries((1300, [1, 2, 3]), (1400, [1, 2, 4]), (700, [5, 6]), (700, ()))
+    one, two = (
+        [source(trace, default_tokenizer, run_key=key).prompt(index) for index in range(4)] for key in ("one", "two")
+    )
+    assert [prompt.input_tokens for prompt in one] == [prompt.input_tokens for prompt in two] == [1300, 1400, 700, 700]
+    for prompts in (one, two):
+        assert shared_tokens(default_tokenizer, prompts[0].text, prompts[1].text) >= 0.97 * 1024
+    assert max(shared_tokens(default_tokenizer, a.text, b.text) for a in one for b in two) <= 3
+
+
 def test_the_same_in_every_process_order_and_thread(default_tokenizer: Tokenizer) -> None:
     entries = [(300 + 97 * place, range(place % 3, place % 3 + 1 + (299 + 97 * place) // 512)) for place in range(16)]
     trace = of_entries(*entries)

@@ -1,0 +1,99 @@
+"""What to say when a run sends texts that its endpoint has had before, and the memory of what was sent.
+
+Generated prompts differ from run to run, unless the options ask for those of another run. Given prompts (a fixed text,
+a data set, conversations of a file) are the same each time: the register of sent texts says whether an earlier run on
+this machine has sent them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import gevent
+
+from llm_users.endpoint import clean_url
+from llm_users.options import Options
+from llm_users.prompts import file_digest, texts_digest
+from llm_users.sent_texts import digest_of, last_sent, remember_sent
+
+_MAY_ANSWER = "a prefix cache may answer them"
+_ADVICE = (
+    "--llm-cache-bust makes prompts differ from run to run; some servers report cached tokens only with an option "
+    "(vLLM: --enable-prompt-tokens-details)"
+)
+
+
+class RepeatedTexts:
+    """The texts of one run that earlier runs may have sent, each at each endpoint of the run."""
+
+    def __init__(self, options: Options, user_classes: Iterable[Any], host: str | None) -> None:
+        """Reads data sets, in a thread."""
+        self._options = options
+        classes = [user for user in user_classes if hasattr(user, "prepare_process")]
+        self._generates = False
+        self._digests: list[str] = []
+        if options.simulator is not None:  # it begins and ends with the run, and caches nothing
+            return
+        for conversations in {bool(user.holds_conversations) for user in classes}:
+            texts = gevent.get_hub().threadpool.apply(self._texts, (conversations,))
+            if texts is not None:
+                users = [user for user in classes if bool(user.holds_conversations) is conversations]
+                endpoints = {endpoint for user in users for endpoint in _endpoints(options, user, host)}
+                self._digests += [digest_of(url, model, *texts) for url, model in sorted(endpoints)]
+
+    def note(self) -> str | None:
+        """What the manifest and the tables should say; None when no earlier run sent these texts."""
+        options, sent_at = self._options, last_sent(self._digests)
+        when = "" if sent_at is None else time.strftime(", last on %Y-%m-%d at %H:%M", time.localtime(sent_at))
+        if self._generates and options.repeated_run_key is not None:
+            same = "this seed" if options.repeat_prompts else f"this seed and --llm-run-key {options.run_key}"
+            return f"the prompts repeat those of earlier runs with {same}{when}; {_MAY_ANSWER}"
+        if sent_at is None:
+            return None
+        return f"an earlier run on this machine sent the same prompts to this endpoint{when}; {_MAY_ANSWER}. {_ADVICE}"
+
+    def remember(self) -> None:
+        """The run has sent its texts."""
+        gevent.get_hub().threadpool.apply(remember_sent, (self._digests,))
+
+    def _texts(self, conversations: bool) -> tuple[str, ...] | None:
+        """What decides about the texts of a kind of user; None where they are new in each run."""
+        options = self._options
+        if options.cache_bust:
+            return None
+        digest: str | None = None
+        if conversations and options.conversations is not None:
+            digest = file_digest(options.conversations)
+        elif not conversations and options.prompt is not None:
+            digest = digest_of("text", options.prompt)
+        elif not conversations and options.prompts is not None:
+            digest = texts_digest(options.prompts)
+        if digest is not None:
+            return self._behind_prefix(("given", digest))
+        self._generates = True
+        return self._generated(("generated", str(conversations), str(options.output_tokens), options.trace or ""))
+
+    def _behind_prefix(self, given: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Given texts; a shared prefix stands before them, and that is generated."""
+        if self._options.prefix is None:
+            return given
+        self._generates = True
+        return self._generated(given)
+
+    def _generated(self, names: tuple[str, ...]) -> tuple[str, ...] | None:
+        options = self._options
+        if options.repeated_run_key is None:
+            return None
+        return (*names, options.repeated_run_key, str(options.seed), str(options.prefix))
+
+
+def _endpoints(options: Options, user: Any, host: str | None) -> set[tuple[str, str]]:
+    """(base URL, model) of everything that users of a class ask; an empty model: the only one of the server."""
+    own = user.host or host or ""
+    if user.model is None and options.targets:
+        pairs = {(target.url or own, target.model or "") for target in options.targets}
+    else:
+        pairs = {(own, user.model or options.model or "")}
+    return {(clean_url(url) if url else f"{user.__name__} {options.region}", model) for url, model in pairs}
