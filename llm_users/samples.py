@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from llm_users import machine
 from llm_users.plan import StageTotals
 from llm_users.quantile import DurationHistogram
 
@@ -16,22 +17,29 @@ class StageSamples:
 
     def __init__(self, starts: tuple[int, int]) -> None:
         """``starts``: starts and forced starts of the process before the stage."""
-        self._lag, self._gaps = DurationHistogram(), DurationHistogram()
+        self._lag, self._lag_own, self._gaps = DurationHistogram(), DurationHistogram(), DurationHistogram()
         self._starts_before, self._forced_before = starts
         self._cpu_mark_s = 0.0
+        self._machine_mark: machine.CpuTimes | None = None
 
     def mark_cpu(self) -> None:
         """The window opens now."""
         self._cpu_mark_s = time.process_time()
+        self._machine_mark = machine.cpu_times()
 
-    @property
-    def cpu_s(self) -> float:
-        """CPU of the process since the window opened."""
-        return time.process_time() - self._cpu_mark_s
+    def fill_cpu(self, totals: StageTotals) -> None:
+        """The window closes now: put the CPU that this process and the machine used in it into the worker's report."""
+        totals.cpu_s = time.process_time() - self._cpu_mark_s
+        totals.machine, totals.machine_cores = machine.identity(), machine.cores()
+        use = None if self._machine_mark is None else machine.cpu_use(self._machine_mark, machine.cpu_times())
+        totals.machine_busy_share = None if use is None else use.busy_share
+        totals.machine_steal_share = None if use is None else use.steal_share
 
-    def add_lag(self, lag_s: float) -> None:
-        """How late a short sleep woke up."""
+    def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
+        """How late a short sleep woke up, and the part of it in which the process did not wait for a CPU."""
         self._lag.add(lag_s)
+        if own_s is not None:
+            self._lag_own.add(own_s)
 
     def add_gaps(self, gaps_s: list[float]) -> None:
         """The chunk gaps of a request."""
@@ -44,4 +52,5 @@ class StageSamples:
         totals.starts = starts[0] - self._starts_before
         totals.forced = starts[1] - self._forced_before
         totals.lag_counts = dict(self._lag.counts)
+        totals.lag_own_counts = dict(self._lag_own.counts)
         totals.gap_counts = dict(self._gaps.counts)

@@ -198,10 +198,10 @@ class StageGate:
         """Add a measured request's chunk gaps to the stage's histogram."""
         self._samples.add_gaps(gaps_s)
 
-    def add_lag(self, lag_s: float) -> None:
-        """How late a short sleep woke up (the lag probe)."""
+    def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
+        """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
         if self._window.is_open:
-            self._samples.add_lag(lag_s)
+            self._samples.add_lag(lag_s, own_s)
 
     @property
     def waiting(self) -> int:
@@ -327,7 +327,7 @@ class StageGate:
         end_ns = end_ns if self.plan.rate_per_s is not None and end_ns else time.monotonic_ns()
         self.totals.window_s = self._window.close(end_ns)
         self.totals.in_flight_s = self._window.in_flight_s
-        self.totals.cpu_s = self._samples.cpu_s
+        self._samples.fill_cpu(self.totals)
 
     def _finish_if_over(self) -> None:
         """Report the stage when nothing more will start and nothing is in flight."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_users.collect.client_figures import fill_client
 from llm_users.collect.health import verdict
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.quantile import DurationHistogram
@@ -111,10 +112,6 @@ class StageBook:
         active = [part for part in totals if part.window_s > 0]
         users = sum(part.users for part in active) or len(active)
         measure_s = sum(part.window_s * (part.users or 1) for part in active) / users if active else None
-        lag = DurationHistogram()
-        for part in totals:
-            lag.merge(part.lag_counts)
-        lags = [DurationHistogram(part.lag_counts).quantile(0.99) for part in totals if part.lag_counts]
         starts = sum(part.starts for part in totals)
         result = StageRecord(
             stage=load.stage,
@@ -132,9 +129,6 @@ class StageBook:
             requests_aborted=tally.aborted,
             requests_cancelled=tally.cancelled,
             window_tokens=tally.window_tokens,
-            client_cpu_s=sum(part.cpu_s for part in totals),
-            client_cpu_share_max=max((part.cpu_s / part.window_s for part in active), default=None),
-            lag_p99_s=max(lags, default=None),
             queue_p99_s=tally.queue.quantile(0.99) if tally.queue.total else None,
             forced_start_share=sum(part.forced for part in totals) / starts if starts else None,
             coalesced_share=tally.coalesced / tally.chunks if tally.chunks else None,
@@ -146,6 +140,7 @@ class StageBook:
             result.output_throughput_token_per_s = tally.window_tokens / measure_s
             result.request_throughput_per_s = _starts_per_s(load, totals, measure_s)
             result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s
+        fill_client(result, totals)
         result.health = verdict(result)
         return result
 

@@ -188,7 +188,7 @@ class Crew:
     def tell_of(self, stage: StageRecord) -> None:
         """A stage is over: how it went, and whether the client itself was the limit, or might have been."""
         logger.info("%s", describe(stage))
-        if stage.health != OK:
+        if stage.health not in (None, OK):
             logger.warning("%s", complaint(stage, len(self.roster)))
         if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part], self._capacity):
             self.say(text)
