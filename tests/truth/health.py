@@ -47,7 +47,8 @@ from llm_users import OpenAIUser
 
 with contextlib.suppress(OSError):
     os.nice(-15)
-    with open("/proc/self/autogroup", "w") as file:  # where sessions share the CPU, nice values count inside of one only
+    # Where sessions share the CPU, nice values count inside of one session only.
+    with open("/proc/self/autogroup", "w") as file:
         file.write("-15")
 
 def compute():
