@@ -35,7 +35,7 @@ help:
 	@echo 'make test-shown  every command and locustfile of README.md and docs/, run against the simulated endpoint; the files of deploy/'
 	@echo 'make test-web    the pages in a real Chromium; screenshots in out/screenshots/'
 	@echo 'make soak        20 minutes under load (MINUTES=60: longer): memory of master, workers and page must not grow'
-	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server; BOTO3=1: boto3 alone too'
+	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server; BOTO3=1: boto3 alone too; LADDER=1 BUSY=1 TLS=1: the verdict on the client'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make docs        write docs/options.md, columns.md and simulator.md anew from the tables in the code'
 	@echo 'make setup       only the virtual environment that all of these use'
@@ -92,7 +92,8 @@ soak: $(READY)
 	@$(BIN)/python -m tests.survival.soak --minutes $(or $(MINUTES),20)
 
 accuracy: $(READY)
-	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)") $(if $(LADDER),--ladder) $(if $(BOTO3),--boto3)
+	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)") $(if $(LADDER),--ladder) $(if $(BOTO3),--boto3) \
+		$(if $(BUSY),--busy) $(if $(TLS),--tls)
 
 lint: $(READY)
 	@$(BIN)/ruff check .

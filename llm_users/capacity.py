@@ -125,6 +125,7 @@ def excess(stage: StageRecord, clients: Sequence[str | None], capacity: Capacity
         f"stage {stage.stage}: {asked} in {_counted(processes)}; this machine was calibrated for "
         f"{'at least ' if capacity.at_least else ''}{found} (llm-bench calibrate): {_advice(needed, processes)}"
         f"{' to be sure' if capacity.at_least else ''}"
+        f"{'; other programs used its CPU too' if stage.health == 'disturbed' else ''}"
     )
 
 

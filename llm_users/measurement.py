@@ -111,10 +111,10 @@ class Measurement:
             return
         window, totals = self.window, self.totals
         window.close(end_ns)
-        self.samples.add_cpu()
+        self.samples.add_cpu(totals)
         totals.window_s, totals.widened = window.length_s, int(window.widened)
         totals.windows = [[(start - self._told_ns) / _NS, (end - start) / _NS] for start, end in window.spans_ns]
-        totals.in_flight_s, totals.cpu_s = window.in_flight_s, self.samples.cpu_s
+        totals.in_flight_s = window.in_flight_s
 
     def report(self, starts: tuple[int, int], quota: int | None) -> StageTotals:
         """The totals, once all requests have ended. ``starts``: those of the process by now."""

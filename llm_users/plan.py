@@ -72,4 +72,9 @@ class StageTotals:
     lag_counts: dict[int, int] = field(default_factory=dict)
     gap_counts: dict[int, int] = field(default_factory=dict)
     given_up: str | None = None  # why the stage was ended early: nobody could connect
+    lag_own_counts: dict[int, int] = field(default_factory=dict)  # the same without waiting for a CPU; empty: unknown
+    machine: str = ""  # the same for all workers of a machine
+    machine_cores: int = 0
+    machine_busy_share: float | None = None  # of all its cores over the window; None: unknown
+    machine_steal_share: float | None = None
     quota: int | None = None  # the share that it knew of; None: none, or the process leaves

@@ -189,7 +189,9 @@ class StageRecord:
     coalesced_share: float | None = _column("share", "content chunks that shared a read with an earlier one")
     tokens_per_chunk: float | None = _column("tokens", "output tokens per content chunk")
     stamp_source: str | None = _column("", "kernel, user or mixed", str)
-    health: str | None = _column("", "ok, strained or saturated: was the client itself the limit?", str)
+    health: str | None = _column(
+        "", "ok, strained, disturbed or saturated: was the client itself the limit? Empty: too short to say", str
+    )
     rate_per_s: float | None = _column("requests/s", "target rate in an open loop; its concurrency is 0")
     requests_held: int = _column("count", "measured requests that waited for a place among --llm-max-in-flight", int, 0)
     requests_dropped: int = _column("count", "measured requests that found no place and were dropped", int, 0)
@@ -208,6 +210,15 @@ class StageRecord:
     )
     window_widened: int = _column(
         "0/1", "1: the window was shorter than half a mean latency and ends with the last measured request", int, 0
+    )
+    others_cpu_share: float | None = _column(
+        "share", "CPU of programs other than the load processes, of all cores of the machine, in the window"
+    )
+    steal_share: float | None = _column(
+        "share", "CPU that the hypervisor gave to other guests, of all cores of the machine, in the window"
+    )
+    lag_own_p99_s: float | None = _column(
+        "s", "like lag_p99_s, without the time in which the process was ready to run and had no CPU"
     )
 
 

@@ -76,6 +76,8 @@ class Runtime:
     """True where each arrival has its own prompt, whoever sends it and whether or not it is sent (a trace)."""
     open_loop: Any = None
     """The ``users.open_loop.OpenLoop`` of the process, once there is one."""
+    error_kinds: Any = None
+    """The ``users.error_kinds.ErrorKinds`` of the process, once a request has failed."""
     first_prompt: int = 0
     prompt_step: int = 1
     """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step`` from there."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from llm_users import machine
 from llm_users.plan import StageTotals
 from llm_users.quantile import DurationHistogram
 
@@ -16,23 +17,36 @@ class StageSamples:
 
     def __init__(self, starts: tuple[int, int]) -> None:
         """``starts``: starts and forced starts of the process before the stage."""
-        self._lag, self._gaps = DurationHistogram(), DurationHistogram()
+        self._lag, self._lag_own, self._gaps = DurationHistogram(), DurationHistogram(), DurationHistogram()
         self._starts_before, self._forced_before = starts
         self._cpu_mark_s = 0.0
-        self.cpu_s = 0.0
-        """CPU of the process inside the window, as far as the window is over."""
+        self._machine_mark: machine.CpuTimes | None = None
+        self._machine_s = 0.0  # how long the machine was watched, over all parts of the window
 
     def mark_cpu(self) -> None:
         """The window opens now."""
         self._cpu_mark_s = time.process_time()
+        self._machine_mark = machine.cpu_times()
 
-    def add_cpu(self) -> None:
-        """The window closes now."""
-        self.cpu_s += time.process_time() - self._cpu_mark_s
+    def add_cpu(self, totals: StageTotals) -> None:
+        """The window closes now: add the CPU that this process and the machine used in it to the worker's report."""
+        totals.cpu_s += time.process_time() - self._cpu_mark_s
+        totals.machine, totals.machine_cores = machine.identity(), machine.cores()
+        before, after = self._machine_mark, machine.cpu_times()
+        use = None if before is None else machine.cpu_use(before, after)
+        if before is None or use is None:
+            return
+        part_s = after.clock_s - before.clock_s
+        self._machine_s += part_s
+        weight = part_s / self._machine_s  # 1 unless the window was opened before
+        totals.machine_busy_share = _mixed(totals.machine_busy_share, use.busy_share, weight)
+        totals.machine_steal_share = _mixed(totals.machine_steal_share, use.steal_share, weight)
 
-    def add_lag(self, lag_s: float) -> None:
-        """How late a short sleep woke up."""
+    def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
+        """How late a short sleep woke up, and the part of it in which the process did not wait for a CPU."""
         self._lag.add(lag_s)
+        if own_s is not None:
+            self._lag_own.add(own_s)
 
     def add_gaps(self, gaps_s: list[float]) -> None:
         """The chunk gaps of a request."""
@@ -45,4 +59,9 @@ class StageSamples:
         totals.starts = starts[0] - self._starts_before
         totals.forced = starts[1] - self._forced_before
         totals.lag_counts = dict(self._lag.counts)
+        totals.lag_own_counts = dict(self._lag_own.counts)
         totals.gap_counts = dict(self._gaps.counts)
+
+
+def _mixed(before: float | None, latest: float, weight: float) -> float:
+    return latest if before is None else (1 - weight) * before + weight * latest

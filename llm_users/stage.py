@@ -208,10 +208,10 @@ class StageGate:
         """Add a measured request's chunk gaps to the stage's histogram."""
         self._measurement.samples.add_gaps(gaps_s)
 
-    def add_lag(self, lag_s: float) -> None:
-        """How late a short sleep woke up (the lag probe)."""
+    def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
+        """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
         if self._measurement.window.is_open:
-            self._measurement.samples.add_lag(lag_s)
+            self._measurement.samples.add_lag(lag_s, own_s)
 
     @property
     def waiting(self) -> int:

@@ -368,8 +368,8 @@ def _unlike(base: Group, other: Group) -> Iterator[str]:
                 f"{other.run.name}. Times of unlike requests differ for that alone."
             )
     for group in (base, other):
-        if group.health == "strained":
-            yield f"The client of {group.run.name} was strained{level}."
+        if group.health in ("strained", "disturbed"):
+            yield f"The client of {group.run.name} was {group.health}{level}."
         counts = group.counts
         if counts.throttled:
             yield (

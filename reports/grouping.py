@@ -30,6 +30,8 @@ NO_FAILURES = ("", "buffered", *UNFINISHED)
 """Codes of requests that did not fail."""
 OVERFLOW = "overflow"  # error_code of a request that found no place among --llm-max-in-flight and was dropped
 HEALTH_KEY = "client_health"  # under which a written LLMPerf summary carries the verdict on the client
+NOT_WELL = ("strained", "disturbed", "saturated")
+"""Verdicts on a client whose own delay may be in the figures, from the mildest to the gravest."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas import isna
 
-from reports.grouping import Group, loads_of
+from reports.grouping import NOT_WELL, Group, loads_of
 from reports.html_elements import Markup, element, facts, folded, joined, listed, number, section, table
 from reports.run import Run
 from reports.stage_load import loads_in_words
@@ -18,17 +18,22 @@ from reports.stage_load import loads_in_words
 if TYPE_CHECKING:
     from reports.report import Content
 
-_ORDER = ("saturated", "strained", "ok")
+_ORDER = (*reversed(NOT_WELL), "ok")
 _VERDICTS = {
     "saturated": "The client was saturated: the load generator itself was the limit in some stages, and its own delay "
     "is in their figures. Add workers or lower the load before believing them.",
+    "disturbed": "The client was disturbed: in some stages other programs or a CPU limit kept the CPU from the load "
+    "generator, and its delay is in their figures. Repeat them on a quieter machine or with dedicated cores.",
     "strained": "The client was strained in some stages: part of the tail may be the load generator's own delay.",
     "ok": "The client was well: the load generator kept up in every stage, so the figures are the endpoint's.",
     "": "Whether the client kept up is not known: the input has no figures of the load generator.",
 }
 _CLIENT = (
     ("client_cpu_share_max", "CPU of the busiest process", 100, 0, " %"),
+    ("others_cpu_share", "CPU of other programs", 100, 0, " %"),
+    ("steal_share", "CPU of other guests", 100, 0, " %"),
     ("lag_p99_s", "Lag p99 (ms)", 1000, 2, ""),
+    ("lag_own_p99_s", "Own part of the lag p99 (ms)", 1000, 2, ""),
     ("queue_p99_s", "Queue p99 (ms)", 1000, 2, ""),
     ("forced_start_share", "Forced starts", 100, 1, " %"),
     ("coalesced_share", "Coalesced chunks", 100, 2, " %"),
@@ -56,7 +61,7 @@ def verdict(content: Content, labels: Sequence[str]) -> Markup:
     if worst == "ok" and "" in healths:
         worst = ""
     concerned = [label for label, group in zip(labels, content.groups, strict=True) if group.health == worst]
-    which = f"Marked {worst}: {'; '.join(concerned)}." if worst in ("saturated", "strained") else ""
+    which = f"Marked {worst}: {'; '.join(concerned)}." if worst in NOT_WELL else ""
     lines = list(_client_rows(content.groups, labels))
     header = ("Stage", "Client", *(name for _, name, *_ in _CLIENT), "Stamps")
     return element(

@@ -22,7 +22,7 @@ FAILURES_ALLOWED = 0.05
 endpoint that refuses half of them would look fast."""
 
 SATURATED = "saturated"
-_HEALTHS = ("", "ok", "strained", SATURATED)
+_HEALTHS = ("", "ok", "strained", "disturbed", SATURATED)
 
 
 @dataclass(frozen=True)

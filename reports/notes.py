@@ -20,6 +20,8 @@ _CACHED_SHARE = 0.05  # of the input tokens; above it the prefix cache of the se
 _HEALTH_NOTES = {
     "saturated": "The client was saturated: the load generator itself was the limit and its delay is in these figures."
     " Add workers or lower the load",
+    "disturbed": "The client was disturbed: other programs or a CPU limit kept the CPU from the load generator, and its"
+    " delay is in these figures. Use a quieter machine or dedicated cores",
     "strained": "The client was strained: part of the tail may be the load generator's own delay."
     " Consider more workers",
 }

@@ -11,6 +11,7 @@ from reports.charts.curve import LATENCY_NAMES, Limit, drawn_as
 from reports.charts.figures import Figures, figures
 from reports.charts.samples import drawn
 from reports.charts.timeline import Scatter
+from reports.grouping import NOT_WELL
 from reports.latency_model import Line
 from reports.objectives import parse_objectives
 from reports.plots_drawing import Axis, Plot, Series, drawing
@@ -108,7 +109,7 @@ def curves_of(made: Figures) -> Iterator[Plot]:
                 "curve",
                 colours()["accent"] if one else ramp(k, len(made.curves)),
                 labels=[point.name for point in curve.points],
-                hollow=[point.health in ("strained", "saturated") for point in curve.points],
+                hollow=[point.health in NOT_WELL for point in curve.points],
             )
             for k, curve in enumerate(made.curves)
         ]

@@ -41,7 +41,8 @@ passes when the 99th percentiles of the errors of TTFT and of (last - first toke
 are complete, and Locust does not call itself saturated. One that does not pass is tried twice.
 
 By default it starts with {FIRST} streams and doubles them until a rung fails, then tries finer ones: a minute or two.
-The endpoint shares the machine; where it was late itself a rung is not judged and the result is "at least".
+The endpoint shares the machine; where it was late itself, or other programs kept the CPU from the load process, a rung
+is not judged and the result is "at least".
 
 The result is stored for this user ($XDG_STATE_HOME or ~/.local/state, locust-llm/calibration.json; the variable
 {capacity.PATH_VARIABLE} names another file). Later runs on this machine that ask more of a load process say so, in

@@ -19,6 +19,9 @@ FIRST, LAST = 16, 4096
 _FINER = 2
 """Rungs between the highest that passed and the lowest that failed: they halve a doubling, then halve it again."""
 
+_TTFT, _SPAN = "TTFT", "last - first"
+_OF_TIMES = {_TTFT, _SPAN}
+
 PASS, FAIL, UNJUDGED = "pass", "fail", "not judged"
 
 
@@ -37,8 +40,19 @@ class Rung:
         return self.outcome is not None and self.outcome.late_p99_s > max(SERVER_LATE_S, self.error_s)
 
     @property
+    def was_disturbed(self) -> bool:
+        """The client's times were wrong and it did not get the CPU: they say nothing about what it carries."""
+        faults = self.faults()
+        is_timing = bool(faults) and set(faults) <= _OF_TIMES
+        return is_timing and self.outcome is not None and self.outcome.health == "disturbed"
+
+    @property
+    def is_unjudged(self) -> bool:
+        return self.server_was_late or self.was_disturbed
+
+    @property
     def judged(self) -> str:
-        if self.server_was_late:
+        if self.is_unjudged:
             return UNJUDGED
         faults = self.faults()
         return f"{FAIL}: {faults[0]}" if faults else PASS
@@ -55,8 +69,8 @@ class Rung:
         found = {
             "requests": outcome.failed > 0,
             "token counts": outcome.miscounted > 0,
-            "TTFT": not outcome.ttft_p99_s < self.error_s,
-            "last - first": not outcome.span_p99_s < self.error_s,
+            _TTFT: not outcome.ttft_p99_s < self.error_s,
+            _SPAN: not outcome.span_p99_s < self.error_s,
             "saturated": outcome.health == "saturated",
         }
         return [name for name, is_so in found.items() if is_so]
@@ -78,12 +92,12 @@ class Climb:
         """The lowest rung above the best one that did not pass, judged if it ever was; None: the ladder ended first."""
         best = self.best.streams if self.best is not None else 0
         above = [rung for rung in self.rungs if rung.streams > best]
-        return min(above, key=lambda rung: (rung.streams, rung.server_was_late), default=None)
+        return min(above, key=lambda rung: (rung.streams, rung.is_unjudged), default=None)
 
     @property
     def at_least(self) -> bool:
         """The client's own end was not seen."""
-        return self.stopped_by is None or self.stopped_by.server_was_late
+        return self.stopped_by is None or self.stopped_by.is_unjudged
 
     @property
     def others_cores(self) -> float:

@@ -22,15 +22,18 @@ def line(rung: Rung) -> str:
         return _ROW.format(rung.streams, *"----", rung.judged)
     errors = f"{of.ttft_p50_s * 1e3:.2f} / {of.ttft_p99_s * 1e3:.2f}"
     return _ROW.format(
-        rung.streams, f"{of.tokens_per_s:.0f}", errors, f"{of.cpu_share:.0%}", of.health, rung.judged
+        rung.streams, f"{of.tokens_per_s:.0f}", errors, f"{of.cpu_share:.0%}", of.health or "-", rung.judged
     ).rstrip()
 
 
 def no_result(climb: Climb) -> str:
     """Why nothing came of it."""
     lowest = min(climb.rungs, key=lambda rung: rung.streams)
+    stopped = climb.stopped_by
     why = (
-        "the simulated endpoint was late itself"
+        "other programs, or a CPU limit, kept the CPU from the load process"
+        if stopped is not None and stopped.was_disturbed
+        else "the simulated endpoint was late itself"
         if climb.at_least
         else f"{lowest.streams} streams were too many ({', '.join(climb.rungs[-1].faults())})"
     )
@@ -61,6 +64,11 @@ def _end(climb: Climb) -> str:
         return (
             f"At {rung.streams} the simulated endpoint was late itself ({rung.outcome.late_p99_s * 1e3:.0f} ms, p99), "
             "so that rung is not judged: it shares the machine with the load process."
+        )
+    if rung.was_disturbed:
+        return (
+            f"At {rung.streams} other programs, or a CPU limit, kept the CPU from the load process, so that rung is "
+            "not judged."
         )
     return f"{rung.streams} were too many: {', '.join(rung.faults())}."
 

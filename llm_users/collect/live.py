@@ -74,9 +74,11 @@ class LiveBeat:
         elif record.ok and record.tpot_s is not None:
             self._tpot.add(record.tpot_s)
 
-    def add_lag(self, lag_s: float) -> None:
-        """How late a short sleep woke up (the lag probe)."""
+    def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
+        """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
         self._lag.add(lag_s)
+        if own_s is not None:
+            self._lag_own.add(own_s)
 
     # The beat.
 
@@ -156,6 +158,7 @@ class LiveBeat:
             "gap": dict(self._gap.counts),
             "tpot": dict(self._tpot.counts),
             "lag": dict(self._lag.counts),
+            "lag_own": dict(self._lag_own.counts),
         }
         self._clock_mark_s, self._cpu_mark_s = now_s, cpu_s
         self._forget_counts()
@@ -164,7 +167,7 @@ class LiveBeat:
     def _forget_counts(self) -> None:
         self._chunks = self._requests = self._failed = self._throttled = 0
         self._done: dict[int, int] = {}
-        self._ttft, self._gap, self._tpot, self._lag = (DurationHistogram() for _ in range(4))
+        self._ttft, self._gap, self._tpot, self._lag, self._lag_own = (DurationHistogram() for _ in range(5))
 
 
 class _Watched:

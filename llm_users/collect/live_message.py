@@ -9,7 +9,7 @@ from typing import Any
 from llm_users.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP
 
 PHASES = (IDLE, RAMP, WARMUP, MEASURE, DRAIN)
-HISTOGRAMS = ("ttft", "gap", "tpot", "lag")
+HISTOGRAMS = ("ttft", "gap", "tpot", "lag", "lag_own")
 
 MOST_BUCKETS = 20_000
 """Durations up to 7 years; a histogram of one second rarely has more than a few hundred."""
@@ -42,6 +42,7 @@ class Beat:
     gap: dict[int, int] = field(default_factory=dict)
     tpot: dict[int, int] = field(default_factory=dict)
     lag: dict[int, int] = field(default_factory=dict)
+    lag_own: dict[int, int] = field(default_factory=dict)  # without waiting for a CPU; empty: unknown
 
 
 def beat_from(data: Any) -> Beat:

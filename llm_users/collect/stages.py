@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_users.collect.client_figures import fill_client
 from llm_users.collect.health import verdict
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.quantile import DurationHistogram
@@ -121,10 +122,6 @@ class StageBook:
         tally = self._tallies.get(load.stage, _Tally())
         active = [part for part in totals if part.window_s > 0]
         measure_s = union_s([span for part in active for span in _spans(part)]) if active else None
-        lag = DurationHistogram()
-        for part in totals:
-            lag.merge(part.lag_counts)
-        lags = [DurationHistogram(part.lag_counts).quantile(0.99) for part in totals if part.lag_counts]
         starts = sum(part.starts for part in totals)
         result = StageRecord(
             stage=load.stage,
@@ -144,9 +141,6 @@ class StageBook:
             window_tokens=tally.window_tokens,
             failed_window_tokens=tally.failed_window_tokens,
             window_widened=int(any(part.widened for part in totals)),
-            client_cpu_s=sum(part.cpu_s for part in totals),
-            client_cpu_share_max=max((part.cpu_s / part.window_s for part in active), default=None),
-            lag_p99_s=max(lags, default=None),
             queue_p99_s=tally.queue.quantile(0.99) if tally.queue.total else None,
             forced_start_share=sum(part.forced for part in totals) / starts if starts else None,
             coalesced_share=tally.coalesced / tally.chunks if tally.chunks else None,
@@ -162,6 +156,7 @@ class StageBook:
                 result.load_actual = sum(part.load_s for part in totals) / measure_s
         if load.rate_per_s is not None:
             result.started_rate_per_s = started_rate_per_s(totals)
+        fill_client(result, totals)
         result.health = verdict(result)
         return result
 

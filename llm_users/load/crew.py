@@ -201,7 +201,7 @@ class Crew:
         logger.info("%s", describe(stage))
         if stage.window_widened:
             self.say(widening(stage))
-        if stage.health != OK:
+        if stage.health not in (None, OK):
             logger.warning("%s", complaint(stage, len(self.roster)))
         if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part], self._capacity):
             self.say(text)

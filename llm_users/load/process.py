@@ -325,10 +325,10 @@ class LoadProcess:
         self.pulse.tell()
         self._send(messages.DONE, data)
 
-    def _on_lag(self, lag_s: float) -> None:
-        self.gate.add_lag(lag_s)
+    def _on_lag(self, lag_s: float, own_s: float | None) -> None:
+        self.gate.add_lag(lag_s, own_s)
         if self._beat is not None:
-            self._beat.add_lag(lag_s)
+            self._beat.add_lag(lag_s, own_s)
 
     def _note(self, text: str) -> None:
         if text not in self._noted:

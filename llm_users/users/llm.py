@@ -30,6 +30,7 @@ from llm_users.transport.sdk import SdkExchange
 from llm_users.users.buffering import mark_buffered
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
+from llm_users.users.error_kinds import ErrorKinds
 from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
 from llm_users.users.open_loop import OpenLoop
 from llm_users.users.reading import Opened
@@ -142,7 +143,7 @@ class LLMUser(User):
         if messages is not None:
             return Prompt(-1, None, [dict(message) for message in messages], None, None)
         if text is not None:
-            return Prompt(-1, text, None, self._count_tokens(text), None)
+            return Prompt(-1, text, None, None, None)  # `_count_missing` counts it if the server does not
         return self.make_prompt()
 
     def _model(self) -> str:
@@ -344,8 +345,9 @@ class LLMUser(User):
         if record.input_tokens is None and call.ask is not None:
             prompt = call.ask.prompt
             record.input_tokens = prompt.input_tokens
+            answered = record.ok or record.chunks > 0  # a refusal is not worth the time that counting its prompt takes
             # What is not text, an image, only the server can count.
-            if prompt.input_tokens is None and prompt.text is not None:
+            if prompt.input_tokens is None and prompt.text is not None and answered:
                 record.input_tokens = self._count_before_row(call, self.runtime.tokenizer.count, prompt.text)
             elif prompt.input_tokens is None and prompt.messages and is_text_only(prompt.messages) and record.ok:
                 count = partial(count_messages, self.runtime.tokenizer)
@@ -360,10 +362,6 @@ class LLMUser(User):
         except GreenletExit as killed:  # between the end of the answer and its row: the row comes first
             call.interruption = killed
             return count(what)
-
-    def _count_tokens(self, text: str) -> int:
-        """Count in a thread: a long text must not hold up the streams of the others."""
-        return int(gevent.get_hub().threadpool.apply(self.runtime.tokenizer.count, (text,)))
 
     def _report(self, record: RequestRecord, answer: Answer, offsets_s: list[float]) -> None:
         runtime = self.runtime
@@ -384,8 +382,15 @@ class LLMUser(User):
             name=record.name,
             response_time=(e2e_s or 0.0) * 1000,
             response_length=len(answer.text),
-            exception=None if record.ok else RequestFailed(record.error_code or "", record.error_message or ""),
+            exception=None if record.ok else self._table_error(record),
             context={**self.context(), "record": record},
             start_time=record.started_at,
             url=self.host,
         )
+
+    def _table_error(self, record: RequestRecord) -> RequestFailed:
+        """The error of a request as Locust's tables show it: one entry for each kind of error."""
+        runtime = self.runtime
+        if runtime.error_kinds is None:
+            runtime.error_kinds = ErrorKinds()
+        return RequestFailed(*runtime.error_kinds.entry(record.error_code or "", record.error_message or ""))

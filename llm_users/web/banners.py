@@ -54,7 +54,7 @@ def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list
     notes = writer.notes[:_MOST_NOTES] if writer is not None else []
     found += [(_level(note, notes), note[:1].upper() + note[1:]) for note in notes]
     processes = max(1, len(coordinator.worker_names))
-    if client is not None and (now := verdict(client)) != OK:
+    if client is not None and (now := verdict(client)) not in (None, OK):
         said = f"The client is {now} now ({'; '.join(reasons(client)[:3])}): {advice(client, processes)}."
         found.append(("bad" if now == SATURATED else "warn", said))
     for stage in writer.stages if writer is not None else ():

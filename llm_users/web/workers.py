@@ -92,14 +92,20 @@ class Workers:
     def as_stage(self) -> StageRecord | None:
         """How the processes are now, in the figures by which a stage's health is judged; None while too early."""
         measuring = [w.measuring for w, _ in self._present() if len(w.measuring) >= _BEATS_FOR_HEALTH]
-        lags = []
+        if not measuring:
+            return None
+        lags: list[float] = []
+        lags_own: list[float | None] = []
         for beats in measuring:
-            lag = DurationHistogram()
+            lag, own = DurationHistogram(), DurationHistogram()
             for beat in beats:
                 lag.merge(beat.lag)
+                own.merge(beat.lag_own)
             lags.append(lag.quantile(0.99))
+            lags_own.append(own.quantile(0.99) if own.total else None)
         shares = [sum(beat.cpu for beat in beats) / len(beats) for beats in measuring]
-        return StageRecord(client_cpu_share_max=max(shares), lag_p99_s=max(lags)) if measuring else None
+        worst = lags.index(max(lags))
+        return StageRecord(client_cpu_share_max=max(shares), lag_p99_s=lags[worst], lag_own_p99_s=lags_own[worst])
 
     def __len__(self) -> int:
         return len(self._workers)

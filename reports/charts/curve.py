@@ -15,6 +15,7 @@ from reports.grouping import (
     CORRECTED_TTFT,
     INPUT_TOKENS,
     LATENCY,
+    NOT_WELL,
     OUTPUT_TOKENS,
     TPOT,
     TTFT,
@@ -120,7 +121,7 @@ class Point:
     @property
     def name(self) -> str:
         """The label of the point: the load, with its marks: of a search, and of a client that was not well."""
-        said = [self.mark, self.health if self.health in ("strained", "saturated") else ""]
+        said = [self.mark, self.health if self.health in NOT_WELL else ""]
         return f"{self.load.short} ({', '.join(filter(None, said))})" if any(said) else self.load.short
 
 

@@ -50,7 +50,10 @@ OK_MEANS_BELOW_S = 2e-3
 """Where the client calls itself ok, the p99 of the TTFT error is below this."""
 
 SATURATED_FROM_S = 10e-3
-"""Where the p99 of the TTFT error is above this, the client calls itself saturated."""
+"""Where the p99 of the TTFT error is above this, a client that uses its core calls itself saturated."""
+
+SATURATED_CPU_SHARE = 0.8
+"""A client that uses less of its core than this never calls itself saturated."""
 
 
 def bounds_of(streams: int, server: str, processes: int = 1, api: str = CHAT) -> Bounds | None:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bounds import OK_MEANS_BELOW_S, SATURATED_FROM_S, Bounds
+from bounds import OK_MEANS_BELOW_S, SATURATED_CPU_SHARE, SATURATED_FROM_S, Bounds
 from load_run import Plan
 
 from llm_users.calibration.neighbours import BUSY_CORES
@@ -29,7 +29,9 @@ class Line:
 
     @property
     def spoilt(self) -> str | None:
-        """Why the line cannot be judged, if so."""
+        """Why the line cannot be judged, if so. Beside busy programs health is judged in any case."""
+        if self.plan.busy:
+            return None
         return next((reason for outcome in self.outcomes if (reason := spoilt(outcome))), None)
 
     @property
@@ -74,7 +76,10 @@ def wrong_health(outcome: Outcome) -> str | None:
     """What is wrong with the client's own verdict, if anything."""
     if outcome.health == "ok" and outcome.ttft_p99_s >= OK_MEANS_BELOW_S:
         return "called ok"
-    if outcome.health != "saturated" and outcome.ttft_p99_s > SATURATED_FROM_S:
+    uses_its_core = outcome.cpu_share >= SATURATED_CPU_SHARE
+    if outcome.health == "saturated" and not uses_its_core:
+        return "called saturated"
+    if outcome.health != "saturated" and uses_its_core and outcome.ttft_p99_s > SATURATED_FROM_S:
         return "not called saturated"
     return None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from bounds import CHAT, CONVERSE, INVOKE, MESSAGES
+from circumstances import Start, TlsEndpoint, busy_neighbours
 from endpoints import NativeEndpoint
 
 from llm_users.calibration import outcome
@@ -32,15 +34,22 @@ class Plan:
     api: str = CHAT
     sdk: bool = False
     """On boto3's own path, for comparison: never judged."""
+    busy: bool = False
+    """Beside programs that use all cores: only the verdict on the client is judged."""
+    tls: bool = False
+    """Through a TLS proxy: only the verdict on the client is judged."""
 
     @property
     def load(self) -> Load:
         options = ("--llm-api", self.api, "--llm-model", _CLAUDE) if self.api != CHAT else ()
         options += ("--llm-transport", "sdk") if self.sdk else ()
+        options += ("--llm-insecure",) if self.tls else ()
         locustfile = ROOT / "locustfiles" / _LOCUSTFILES.get(self.api, "sweep.py")
         return Load(self.streams, self.requests, self.timing, locustfile, self.ramp, self.processes, options)
 
 
 def measure(plan: Plan, native: Path | None) -> Outcome:
     """Run the load once, on the native server when its binary is given, and hold its rows against the server's log."""
-    return outcome.measure(plan.load, SimulatorEndpoint if native is None else partial(NativeEndpoint, native))
+    start: Start = SimulatorEndpoint if native is None else partial(NativeEndpoint, native)
+    with busy_neighbours() if plan.busy else contextlib.nullcontext():
+        return outcome.measure(plan.load, partial(TlsEndpoint, start) if plan.tls else start)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import markdown
 import pytest
 from bounds import BOUNDS, CONVERSE, INVOKE, SIMULATOR, bounds_of
-from judging import Line
+from judging import Line, wrong_health
 from load_run import Plan, measure
 from main import main
 
@@ -53,6 +54,35 @@ def test_a_spoilt_run_is_not_judged(outcome: Outcome, circumstance: dict[str, fl
     line = Line(PLAN, (dataclasses.replace(quiet, **circumstance),), BOUNDS[256])  # type: ignore[arg-type]
     assert line.verdict == verdict
     assert not line.missed
+
+
+@pytest.mark.parametrize(
+    ("figures", "wrong"),
+    [
+        ({"health": "ok", "ttft_p99_s": 1.9e-3}, None),
+        ({"health": "ok", "ttft_p99_s": 2.1e-3}, "called ok"),
+        ({"health": "disturbed", "ttft_p99_s": 1.0, "cpu_share": 0.1}, None),
+        ({"health": "saturated", "ttft_p99_s": 1.0, "cpu_share": 0.79}, "called saturated"),
+        ({"health": "saturated", "ttft_p99_s": 1.0, "cpu_share": 0.9}, None),
+        ({"health": "strained", "ttft_p99_s": 1.0, "cpu_share": 0.9}, "not called saturated"),
+    ],
+)
+def test_the_verdict_on_the_client_is_judged_by_its_error_and_its_cpu(
+    outcome: Outcome, figures: dict[str, Any], wrong: str | None
+) -> None:
+    given = dataclasses.replace(outcome, **figures)
+    assert wrong_health(given) == wrong
+    # Beside busy programs a late server and a busy machine are no excuse.
+    spoilt = dataclasses.replace(given, late_p99_s=1.0, neighbours=2.0)
+    assert Line(dataclasses.replace(PLAN, busy=True), (spoilt,), None).missed == (wrong is not None)
+
+
+def test_a_line_beside_busy_programs_and_over_tls() -> None:
+    short = dataclasses.replace(PLAN, busy=True, tls=True)
+    measured = measure(short, native=None)
+    assert (measured.server, measured.failed, measured.miscounted) == ("simulator, TLS", 0, 0)
+    assert measured.neighbours > 0.5
+    assert wrong_health(measured) is None
 
 
 def test_the_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

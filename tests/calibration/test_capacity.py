@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -170,6 +171,11 @@ def test_capacity_is_counted_per_process() -> None:
     assert text is not None
     assert "this machine was calibrated for at least 400 in 2 processes (llm-bench calibrate): " in text
     assert text.endswith(" to be sure")
+
+
+def test_a_disturbed_stage_is_told_of_the_other_programs_too() -> None:
+    disturbed = dataclasses.replace(stage(9999), health="disturbed")
+    assert str(excess(disturbed, [None], capacity())).endswith("; other programs used its CPU too")
 
 
 def _advice(streams: int, processes: int) -> str:

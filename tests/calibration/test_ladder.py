@@ -65,6 +65,16 @@ def test_a_late_server_ends_the_climb_and_blames_nobody() -> None:
     assert "the simulated endpoint was late itself" in " ".join(text.result(done, found(done)).split())
 
 
+def test_a_client_that_did_not_get_the_cpu_ends_the_climb_and_is_not_judged() -> None:
+    done = up(lambda n: {"health": "disturbed", "ttft_p99_s": 1.0} if n > 64 else {})
+    assert (tried(done), best(done), done.at_least) == ([16, 32, 64, 128, 128], 64, True)
+    assert done.rungs[-1].judged == "not judged"
+    said = " ".join(text.result(done, found(done)).split())
+    assert "At 128 other programs, or a CPU limit, kept the CPU from the load process" in said
+    nothing = up(lambda _: {"health": "disturbed", "ttft_p99_s": 1.0})
+    assert "No result: other programs, or a CPU limit, kept the CPU" in text.no_result(nothing).replace("\n", " ")
+
+
 def test_a_server_that_was_late_once_does_not_excuse_the_client_for_good() -> None:
     tries: list[int] = []
 
@@ -91,6 +101,9 @@ def test_listed_rungs_are_the_only_ones() -> None:
     [
         ({}, "pass"),
         ({"health": "strained"}, "pass"),
+        ({"health": "disturbed"}, "pass"),
+        ({"health": "disturbed", "failed": 1, "ttft_p99_s": 1.0}, "fail: requests"),
+        ({"health": "disturbed", "span_p99_s": 1.0}, "not judged"),
         ({"health": "saturated"}, "fail: saturated"),
         ({"failed": 1}, "fail: requests"),
         ({"miscounted": 1}, "fail: token counts"),

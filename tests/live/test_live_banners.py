@@ -56,13 +56,13 @@ def test_what_the_rows_have_in_them(row: RequestRecord, words: str) -> None:
 
 
 def test_a_client_that_is_strained_or_saturated_now_and_then() -> None:
-    ((level, text),) = said(client=StageRecord(client_cpu_share_max=0.1, lag_p99_s=1.0))
+    ((level, text),) = said(client=StageRecord(client_cpu_share_max=0.9, lag_p99_s=1.0))
     assert level == "bad"
     assert text.startswith("The client is saturated now (")
     stages = (
         StageRecord(stage=1, health="ok"),
         StageRecord(stage=2, health="strained", lag_p99_s=0.004),
-        StageRecord(stage=3, health="saturated", lag_p99_s=1.0),
+        StageRecord(stage=3, health="saturated", lag_p99_s=1.0, client_cpu_share_max=0.9),
     )
     (worse, milder) = said(Writer(stages=stages))
     assert worse[0] == "bad"
@@ -71,10 +71,19 @@ def test_a_client_that_is_strained_or_saturated_now_and_then() -> None:
     assert milder[1].startswith("In stage 2 the client was strained (")
 
 
+def test_a_client_that_is_disturbed_is_told_about_the_machine() -> None:
+    late = StageRecord(client_cpu_share_max=0.016, lag_p99_s=0.03, lag_own_p99_s=0.001)
+    ((level, text),) = said(client=late)
+    assert level == "warn"
+    assert text.startswith("The client is disturbed now (the client waited 0.0290 s for a CPU (p99)")
+    assert "stop other programs" in text
+    assert "--processes" not in text
+
+
 def test_a_worker_that_is_gone_is_the_first_problem_until_it_is_back() -> None:
     lost = "worker 1 was lost in stage 2; 7 requests that it had not started went to the others"
     gone = "worker 11: at least 3 of the 9 requests that it had started were lost"
-    saturated = StageRecord(client_cpu_share_max=0.1, lag_p99_s=1.0)
+    saturated = StageRecord(client_cpu_share_max=0.9, lag_p99_s=1.0)
     found = said(Writer("worker 2 joined in stage 1", lost, gone), client=saturated)
     assert [level for level, _ in found] == ["bad", "bad", "bad", "warn"]
     assert found[0] == ("bad", lost.capitalize())

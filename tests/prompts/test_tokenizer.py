@@ -179,3 +179,52 @@ def test_files_and_folders_that_are_no_tokenizer(tmp_path: Path) -> None:
         load_tokenizer(str(broken))
     with pytest.raises(PromptError, match="cannot load one from this folder"):
         load_tokenizer(str(tmp_path))
+
+
+_LONGEST_PAUSE = """
+import sys, threading, time
+from llm_users.prompts import load_tokenizer
+
+tokenizer = load_tokenizer(sys.argv[1] if len(sys.argv) > 1 else None)
+text = "The quick brown fox jumps over the lazy dog. " * 12_800
+pauses_s, over = [], threading.Event()
+
+def tick():
+    last_s = time.perf_counter()
+    while not over.is_set():
+        time.sleep(0.001)
+        now_s = time.perf_counter()
+        pauses_s.append(now_s - last_s)
+        last_s = now_s
+
+threading.Thread(target=tick).start()
+try:
+    shares = []
+    for method in (tokenizer.count, tokenizer.encode):
+        best = 1.0
+        for _ in range(4):
+            time.sleep(0.02)
+            pauses_s.clear()
+            started_s = time.perf_counter()
+            method(text)
+            took_s = time.perf_counter() - started_s
+            time.sleep(0.005)
+            best = min(best, max(pauses_s) / took_s)
+        shares.append(best)
+    print(*shares)
+finally:
+    over.set()
+"""
+
+
+@pytest.mark.parametrize("through", ["default", "transformers"])
+def test_encoding_does_not_stop_the_other_threads_of_the_process(bare: Path, through: str) -> None:
+    # The longest pause of a ticking thread as a share of the encoding: 1 where encoding holds the interpreter lock,
+    # 0.02 where it does not. The best of four tries, because another program may hold the core meanwhile.
+    arguments = [str(bare)] if through == "transformers" else []
+    done = subprocess.run(
+        [sys.executable, "-c", _LONGEST_PAUSE, *arguments], capture_output=True, text=True, check=True, timeout=120
+    )
+    counting, encoding = map(float, done.stdout.split())
+    assert counting < 0.4, "count() stops the other threads"
+    assert encoding < 0.4, "encode() stops the other threads"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from llm_users.simulator.launch import launch
@@ -216,3 +219,30 @@ def test_every_dialect_of_the_simulator_measures_alike(rig: Rig, dialect: str) -
             assert record.error_code is None
             assert (record.output_tokens, record.output_tokens_source, record.chunks) == (10, "usage", 10)
             assert record.ttft_s == pytest.approx(0.03, abs=0.01)
+
+
+def test_a_prompt_is_counted_only_when_the_server_does_not_say_how_many_tokens_it_has(
+    make_rig: Callable[..., Rig], wire: Wire
+) -> None:
+    rig = make_rig()
+    counted: list[str] = []
+
+    class Recorder:
+        def __init__(self, tokenizer: Any) -> None:
+            self._tokenizer = tokenizer
+
+        def count(self, text: str) -> int:
+            counted.append(text)
+            return int(self._tokenizer.count(text))
+
+    def record_counts(user: Any) -> None:
+        user.runtime.tokenizer = Recorder(user.runtime.tokenizer)
+
+    rig.call(record_counts)
+    assert rig.ask(wire.serve(stream(chat_events("a", "b"))).url, "hello there").record.input_tokens == 7  # usage
+    assert rig.ask(wire.serve(reply("429 Slow", {"error": "no"})).url, "hello there").record.error_code == "429"
+    assert counted == []
+    unsaid = [delta(content="a"), delta(finish="stop"), b"data: [DONE]\n\n"]
+    record = rig.ask(wire.serve(*[stream(unsaid)] * 3).url, "hello there").record
+    assert (record.input_tokens, record.input_tokens_source) == (2, "tokenizer")
+    assert sorted(counted) == ["a", "hello there"]

@@ -225,7 +225,7 @@ window.LLMParts = (() => {
       { title: "TPOT P95", value: (row) => row.tpot?.p95, text: seconds },
       {
         title: "Client",
-        help: "Whether the load generator kept up: ok, strained or saturated",
+        help: "Whether the load generator kept up: ok, strained, disturbed or saturated",
         value: (row) => row.health,
         words: true,
       },

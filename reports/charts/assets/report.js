@@ -38,7 +38,7 @@
       x: each.points.map(latency),
       y: each.points.map((point) => point.throughput_token_per_s),
       labels: each.points.map((point) => point.name),
-      hollow: each.points.map((point) => point.health === "strained" || point.health === "saturated"),
+      hollow: each.points.map((point) => ["strained", "disturbed", "saturated"].includes(point.health)),
       tip: (i) => tipOf(each.points[i], metric, quantile),
     }));
     find("curve-best").toggleAttribute("data-hint", !(budget > 0));

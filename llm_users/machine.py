@@ -1,0 +1,104 @@
+"""How the CPU of this machine is used: by whom, and how long the calling thread waited for it.
+
+Reads the operating system's counters; knows nothing of Locust, stages or records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # comes with Locust
+
+_BUSY = ("user", "nice", "system", "irq", "softirq")
+
+SHORTEST_S = 0.5
+"""The counters advance in steps of 10 ms: over a shorter time a step is more than 2 % of a core."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """The machine's CPU counters at a moment, in seconds, added up over its cores."""
+
+    clock_s: float
+    busy_s: float
+    """Somebody's: this process, other programs, the kernel."""
+    steal_s: float
+    """The hypervisor gave the core to another guest."""
+    total_s: float
+    """All of them, idle time too; stands still where the system has no such counters."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuUse:
+    """The difference of two ``CpuTimes``, as shares of all cores of the machine."""
+
+    busy_share: float
+    steal_share: float
+
+
+def cpu_times() -> CpuTimes:
+    """The counters now. Takes 20 us, and more on machines with hundreds of cores."""
+    times = psutil.cpu_times()
+    return CpuTimes(
+        clock_s=time.monotonic(),
+        busy_s=float(sum(getattr(times, kind, 0.0) for kind in _BUSY)),
+        steal_s=float(getattr(times, "steal", 0.0)),
+        total_s=float(sum(times)),
+    )
+
+
+def cpu_use(before: CpuTimes, after: CpuTimes) -> CpuUse | None:
+    """How the cores were used in between; None for less than ``SHORTEST_S``, and where the system does not say."""
+    available_s = (after.clock_s - before.clock_s) * cores()
+    if after.clock_s - before.clock_s < SHORTEST_S or after.total_s - before.total_s < available_s / 2:
+        return None
+    return CpuUse(
+        min(1.0, max(0.0, (after.busy_s - before.busy_s) / available_s)),
+        min(1.0, max(0.0, (after.steal_s - before.steal_s) / available_s)),
+    )
+
+
+def cores() -> int:
+    """The cores of the machine, whether or not this process may use all of them."""
+    return psutil.cpu_count() or 1
+
+
+def identity() -> str:
+    """The same for all processes whose CPU counters are those of one machine, in containers too."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return socket.gethostname()
+
+
+class CpuWait:
+    """How long the thread that made this was ready to run and had no CPU: because another program ran, or because a
+    CPU limit of its container held it back. Linux only."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        with contextlib.suppress(OSError):
+            # The task's own file: "self" would be the process's first thread.
+            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        if self.seconds() is None:
+            self.close()
+
+    def seconds(self) -> float | None:
+        """Since the thread began; None where the kernel does not count it. Takes 3 us."""
+        if self._file is None:
+            return None
+        try:
+            # "time on a CPU, time waiting for one, time slices", in ns (Documentation/scheduler/sched-stats.rst)
+            return int(os.pread(self._file, 80, 0).split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return None
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
