@@ -29,7 +29,10 @@ from reports.html_elements import (
     section,
     table,
 )
+from reports.intervals import Interval
 from reports.stage_load import SPOKEN, axis_name, load_columns, points_note
+
+_NO_LINE = "No slope is told from 0; the table says why"
 
 
 def curve_section(figures: Figures) -> Markup:
@@ -180,9 +183,10 @@ def model_section(figures: Figures) -> Markup:
         "Requests",
         "TTFT fitted (s)",
         "TPOT fitted (ms)",
+        "TPOT, 95 % interval (ms)",
         "Residual, median (ms)",
         "Residual, p95 (ms)",
-        "Explained",
+        "Explained (%)",
         *remark,
     )
     rows = [
@@ -191,16 +195,18 @@ def model_section(figures: Figures) -> Markup:
             model.n,
             number(model.ttft_s, 3),
             number(model.tpot_s * 1000, 2),
+            _interval(model.tpot_interval, 1000),
             number(model.residual_p50_s * 1000, 1),
             number(model.residual_p95_s * 1000, 1),
-            number(model.explained * 100, 0, " %"),
+            number(model.explained * 100),
             *((model.problem or "-",) if remark else ()),
         ]
         for label, model in zip(figures.labels, figures.models, strict=True)
     ]
     fitted = [(label, m) for label, m in zip(figures.labels, figures.models, strict=True) if not m.problem]
     words = "; ".join(
-        f"{label}: {number(model.ttft_s, 3)} s + {number(model.tpot_s * 1000, 2)} ms per token"
+        f"{label}: {number(model.ttft_s, 3)} s + {number(model.tpot_s * 1000, 2)} ms per token "
+        f"({_interval(model.tpot_interval, 1000)} ms)"
         for label, model in fitted
     )
     return section(
@@ -217,28 +223,35 @@ def model_section(figures: Figures) -> Markup:
             class_="soft",
         ),
         controls(choice("model-view", "View", {"latency": "latency", "residuals": "residuals"})),
-        figure(
-            "model-chart", f"Latency against output tokens. {words or 'No line could be fitted'}.", _of(figures.outputs)
-        ),
+        figure("model-chart", f"Latency against output tokens. {words or _NO_LINE}.", _of(figures.outputs)),
         table("The fitted lines", header, rows, id_="model-table"),
     )
 
 
 def input_section(figures: Figures) -> Markup:
     """What a longer prompt costs."""
-    header = ("Stage", "Requests", "Constant (s)", "Per 1,000 input tokens (ms)", "Remark")
+    header = (
+        "Stage",
+        "Requests",
+        "Constant (s)",
+        "Per 1,000 input tokens (ms)",
+        "Per 1,000, 95 % interval (ms)",
+        "Remark",
+    )
     rows = [
         [
             label,
             each.total,
             number(each.line.constant, 3),
             number(each.line.slope * 1e6, 1),
+            _interval(each.line.slope_interval, 1e6, 1),
             each.line.problem or "-",
         ]
         for label, each in zip(figures.labels, figures.inputs, strict=True)
     ]
     words = "; ".join(
-        f"{label}: {number(each.line.slope * 1e6, 1)} ms more per 1,000 input tokens"
+        f"{label}: {number(each.line.slope * 1e6, 1)} ms per 1,000 input tokens "
+        f"({_interval(each.line.slope_interval, 1e6, 1)} ms)"
         for label, each in zip(figures.labels, figures.inputs, strict=True)
         if not each.line.problem
     )
@@ -248,11 +261,18 @@ def input_section(figures: Figures) -> Markup:
         controls(check("input-log", "logarithmic")),
         figure(
             "input-chart",
-            f"Time to first token against input tokens. {words or 'No line could be fitted'}.",
+            f"Time to first token against input tokens. {words or _NO_LINE}.",
             _of(figures.inputs),
         ),
         folded("The fitted lines", table("Robust lines through all points", header, rows)),
     )
+
+
+def _interval(interval: Interval, scale: float, decimals: int = 2) -> str:
+    """Both ends of a slope's interval; a dash when there is none."""
+    if not interval.known:
+        return "-"
+    return f"{number(interval.low * scale, decimals)} to {number(interval.high * scale, decimals)}"
 
 
 def _of(scatters: Sequence[Scatter]) -> str:
