@@ -101,7 +101,8 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="a run's PREFIX (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, or a folder",
+        help="a run's PREFIX (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, a folder, or - "
+        "for rows (CSV) or LLMPerf's JSON from standard input; files may be compressed (.gz)",
     )
     parser.add_argument("--framework", metavar="NAME", help="framework to print, whatever the files say")
     parser.add_argument("--model", metavar="NAME", help="model to print, whatever the files say")

@@ -8,7 +8,7 @@ from reports.comparison_md import comparison_text
 from reports.html_document import document, top
 from reports.html_elements import joined, section
 from reports.html_markdown import as_html
-from reports.html_sections import curve_section, distribution_section, timeline_section
+from reports.html_sections import curve_section, distribution_section, speed_section, timeline_section
 from reports.plots import curves_of, distributions_of, image_files, with_data
 from reports.sizing import stage_points
 
@@ -51,6 +51,7 @@ def comparison_page(comparison: Comparison, made: Figures | None = None) -> str:
             top(title, _PARTS),
             section("comparison", "Comparison", as_html(text, headings=False)),
             curve_section(made),
+            speed_section(made),
             distribution_section(made),
             timeline_section(made),
         ]

@@ -35,7 +35,7 @@ def curve_section(content: Content) -> str:
             *([curve.name] if several else []),
             *loads.marked(point.load, point.name),
             _number(point.throughput_token_per_s, 0),
-            bar(point.throughput_token_per_s / most),
+            bar(point.throughput_token_per_s / most if most else 0.0),
             _number(point.per_user_token_per_s, 1),
             _number(point.words_per_minute, 0),
             _number(point.seen("e2e", "p50"), 2),

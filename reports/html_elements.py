@@ -46,6 +46,13 @@ def listed(texts: Iterable[object], class_: str = "notes") -> Markup:
     return element("ul", joined(items), class_=class_) if items else Markup("")
 
 
+def notes_list(texts: Iterable[object], most: int = 4) -> Markup:
+    """Notes under a table; more than ``most`` are folded, so that the tables of many runs stay together."""
+    notes = list(texts)
+    made = listed(notes)
+    return folded(f"{len(notes)} notes", made, class_="on-paper") if len(notes) > most else made
+
+
 def table(
     caption: str,
     header: Sequence[str],
@@ -103,9 +110,9 @@ def section(identity: str, title: str, *parts: object) -> Markup:
     return element("section", joined([heading, *parts]), id=identity, aria_labelledby=f"{identity}-title")
 
 
-def folded(summary: str, *parts: object) -> Markup:
+def folded(summary: str, *parts: object, class_: str = "") -> Markup:
     """What is shown when its line is clicked."""
-    return element("details", joined([element("summary", summary), *parts]))
+    return element("details", joined([element("summary", summary), *parts]), class_=class_ or None)
 
 
 def chart(identity: str, words: str) -> Markup:
@@ -113,9 +120,10 @@ def chart(identity: str, words: str) -> Markup:
     return element("div", "", id=identity, data_label=words)
 
 
-def figure(identity: str, words: str, *captions: str) -> Markup:
-    """A figure with what it shows in words below it."""
-    said = joined([words, *(each for each in captions if each)], " ")
+def figure(identity: str, words: str, *captions: str, words_id: str = "") -> Markup:
+    """A figure with what it shows in words below it; ``words_id`` lets a script say what it shows later."""
+    first: object = element("span", words, id=words_id) if words_id else words
+    said = joined([first, *(each for each in captions if each)], " ")
     return element("figure", joined([chart(identity, words), element("figcaption", said)]))
 
 

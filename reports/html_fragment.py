@@ -7,12 +7,15 @@ from pathlib import Path
 from reports.html_elements import Markup, element, joined, listed, table
 from reports.html_markdown import as_html
 from reports.inputs import load
+from reports.llmperf_tables import Table
 from reports.objectives import parse_objectives
 from reports.plots import plots
 from reports.plots_drawing import drawing
 from reports.plots_svg import svg
 from reports.report import Content, Questions, content_of
 from reports.report_md import decisions
+from reports.summary_table import TITLE as SUMMARY
+from reports.summary_table import summary_cells, summary_header
 
 MARK = "llm-section"
 """The id of the section's element: by it a page is known to have it."""
@@ -40,11 +43,15 @@ def fragment_of(prefix: str | Path, *, slo: str | None = None, stage: str = "all
 def fragment(content: Content) -> str:
     """The section with its own style; every text in it is escaped."""
     parts: list[object] = [element("h2", "LLM load test")]
+    if content.summary:
+        cells = summary_cells(content.summary)
+        parts.append(table(SUMMARY, summary_header(content.summary), cells, titled=True))
     if said := decisions(content):
         parts.append(as_html(said))
     notes: dict[str, None] = {}
     for each in content.tables:
-        parts += [element("h3", each.title), table(each.title, each.header, each.cells, titled=True)]
+        subtitle = element("p", each.subtitle, class_="soft") if isinstance(each, Table) and each.subtitle else ""
+        parts += [element("h3", each.title), subtitle, table(each.title, each.header, each.cells, titled=True)]
         notes.update(dict.fromkeys(each.notes))
     parts.append(listed([*notes, *content.warnings]))
     for plot in plots(content):

@@ -9,10 +9,13 @@ import html
 import re
 from collections.abc import Iterator
 
-from reports.html_elements import Markup, element, joined, listed, table
+from reports.html_answer import verdict_mark
+from reports.html_elements import Markup, element, joined, notes_list, table
 
 _CELL = re.compile(r"(?<!\\)\|")
 _STRONG = re.compile(r"\*\*(.+?)\*\*")
+_VERDICT = "Verdict"  # the column of report.md's tables that says passed, failed or undecided
+_MOST_ITEMS = 8  # of a list that is not folded
 _CODE = re.compile(r"`([^`]+)`")
 
 
@@ -29,7 +32,7 @@ def as_html(text: str, *, headings: bool = True) -> Markup:
             made.append(_table(title, block))
         elif block.startswith("- "):
             items = re.split(r"\n(?=- )", block)
-            made.append(listed(_inline(" ".join(item[2:].split())) for item in items))
+            made.append(notes_list((_inline(" ".join(item[2:].split())) for item in items), _MOST_ITEMS))
         else:
             made.append(element("p", _inline(" ".join(block.split()))))
     return joined(made)
@@ -42,9 +45,17 @@ def _blocks(text: str) -> Iterator[str]:
 def _table(title: str, block: str) -> Markup:
     lines = [[cell.strip() for cell in _CELL.split(line.strip()[1:-1])] for line in block.splitlines()]
     header, _, *rows = lines
-    return table(
-        title, [_plain(name) for name in header], [[_inline(cell) for cell in row] for row in rows], titled=True
-    )
+    names = [_plain(name) for name in header]
+    cells: list[list[Markup]] = [[_inline(cell) for cell in row] for row in rows]
+    if _VERDICT in names:
+        # The verdict stands right after the row's name, where a narrow window and paper show it.
+        at = names.index(_VERDICT)
+        order = [0, at, *(i for i in range(1, len(names)) if i != at)] if at else list(range(len(names)))
+        names = [names[i] for i in order]
+        for row, made in zip(rows, cells, strict=True):
+            made[at] = verdict_mark(_plain(row[at]))
+        cells = [[made[i] for i in order] for made in cells]
+    return table(title, names, cells, titled=True)
 
 
 def _inline(text: str) -> Markup:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pandas import DataFrame, concat
 
 from llm_users.record import cell
-from reports.html_elements import Markup, element, folded, joined, listed, section, table
+from reports.html_elements import Markup, element, folded, joined, notes_list, section, table
 from reports.md_text import plain
 from reports.summary_csv import COLUMNS, summary_lines
 
@@ -44,7 +44,7 @@ def errors_section(content: Content, labels: Sequence[str]) -> Markup:
         f"{sum(each.failed_otherwise for each in tallies):,} failed otherwise, "
         f"{sum(each.aborted for each in tallies):,} aborted by the end of the stage or the test{cancelled}.{left}"
     )
-    header = ("Class", "Requests", "Share", "Where", "Examples")
+    header = ("Class", "Requests", "Share (%)", "Where", "Examples")
     return section(
         "errors",
         "Errors",
@@ -96,7 +96,7 @@ def excluded_section(content: Content, labels: Sequence[str]) -> Markup:
             "still in the rows file.",
         ),
         table("Rows by what became of them", header, lines, texts=("Of these",), id_="excluded-table"),
-        listed(notes),
+        notes_list(notes),
     )
 
 
@@ -133,7 +133,7 @@ def _class(code: str, rows: DataFrame, total: int) -> list[object]:
     ]
     if len(examples) > _EXAMPLES:
         shown.append(element("li", f"and {len(examples) - _EXAMPLES} other messages", class_="soft"))
-    return [code, len(rows), f"{len(rows) / total:.1%}", where, element("ul", joined(shown), class_="notes")]
+    return [code, len(rows), f"{100 * len(rows) / total:.1f}", where, element("ul", joined(shown), class_="notes")]
 
 
 def _cut(message: str) -> str:

@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING
 
 from reports.charts.figures import figures
 from reports.gaps import gaps_of, name_of, note_of, table_of
+from reports.html_answer import answer_section, summary_section
 from reports.html_document import document, top
-from reports.html_elements import Markup, element, joined, listed, section, table
+from reports.html_elements import Markup, element, joined, notes_list, section, table
 from reports.html_markdown import as_html
 from reports.html_outcomes import errors_section, excluded_section, figures_section
-from reports.html_sections import curve_section, distribution_section, input_section, model_section, timeline_section
+from reports.html_sections import (
+    curve_section,
+    distribution_section,
+    input_section,
+    model_section,
+    speed_section,
+    timeline_section,
+)
 from reports.html_verdict import configuration, verdict
 from reports.limit import search_of
 from reports.limit_md import limit_section
+from reports.llmperf_tables import Table
 from reports.objectives import Objectives
 from reports.report_md import decisions
 from reports.verdict_md import intervals_section, knee_section
@@ -27,9 +36,13 @@ if TYPE_CHECKING:
 FILE_NAME = "report.html"
 _OF_LLMPERF = 2  # the tables that are its own come first; those of an open loop follow
 _PARTS = {
+    "answer": "Result",
+    "curve": "Throughput and latency",
+    "stages": "Summary",
+    "speeds": "Speed",
+    "health": "Client health",
     "decisions": "Decisions",
     "tables": "Tables",
-    "curve": "Throughput and latency",
     "distribution": "Distributions",
     "timeline": "Over time",
     "model": "Latency model",
@@ -55,10 +68,13 @@ def page(content: Content) -> str:
     body = joined(
         [
             top(f"LLM load test: {_models(content)}", _PARTS),
+            answer_section(content),
+            curve_section(made),
+            summary_section(content),
+            speed_section(made),
             verdict(content, made.labels),
             _decisions(content),
             _tables(content),
-            curve_section(made),
             distribution_section(made),
             timeline_section(made),
             model_section(made),
@@ -100,6 +116,7 @@ def _tables(content: Content) -> Markup:
         said.update(fresh)
         parts += [
             element("h3", each.title),
+            element("p", each.subtitle, class_="soft") if isinstance(each, Table) and each.subtitle else "",
             table(
                 each.title,
                 each.header,
@@ -107,7 +124,7 @@ def _tables(content: Content) -> Markup:
                 id_=f"llmperf-{place + 1}" if place < _OF_LLMPERF else f"open-loop-{place + 1 - _OF_LLMPERF}",
                 titled=True,
             ),
-            listed([*fresh, *(("See the notes above.",) if len(fresh) < len(each.notes) else ())]),
+            notes_list([*fresh, *(("See the notes above.",) if len(fresh) < len(each.notes) else ())]),
         ]
     return section("tables", "LLMPerf's tables", *parts)
 

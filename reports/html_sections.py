@@ -30,7 +30,12 @@ from reports.html_elements import (
     section,
     table,
 )
+from reports.intervals import Interval
 from reports.stage_load import SPOKEN, axis_name, load_columns, points_note
+
+MOST_POINTS_IN_WORDS = 12
+"""Of more points a caption names the highest throughput of each curve only."""
+_NO_LINE = "No slope is told from 0; the table says why"
 
 
 def curve_section(figures: Figures) -> Markup:
@@ -57,9 +62,13 @@ def curve_section(figures: Figures) -> Markup:
             check("curve-log", "logarithmic"),
         ),
         element("output", "", id="curve-best", for_="curve-budget curve-latency curve-figure"),
-        figure("curve-chart", joined(map(_curve_in_words, figures.curves), " "), *_curve_notes(figures)),
-        speed_table(figures),
+        figure("curve-chart", _curves_in_words(figures), *_curve_notes(figures), words_id="curve-words"),
     )
+
+
+def speed_section(figures: Figures) -> Markup:
+    """What the system gives and what one user sees, as a table and two figures."""
+    return section("speeds", "The system's throughput and one user's speed", speed_table(figures))
 
 
 def speed_table(figures: Figures) -> Markup:
@@ -125,11 +134,16 @@ def distribution_section(figures: Figures) -> Markup:
         return section("distribution", "Distributions", element("p", "No latency was measured."))
     points = {curve_point.label: curve_point for curve in figures.curves for curve_point in curve.points}
     first = figures.distributions[0]
-    words = f"{first.name}: " + "; ".join(
-        f"{label}: median {number(points[label].latency_s[first.key]['p50'], 3)} s, "
-        f"99th percentile {number(points[label].latency_s[first.key]['p99'], 3)} s"
-        for label in figures.labels
-        if label in points
+    words = (
+        f"{first.name}: {_many(figures)}"
+        if _many(figures)
+        else f"{first.name}: "
+        + "; ".join(
+            f"{label}: median {number(points[label].latency_s[first.key]['p50'], 3)} s, "
+            f"99th percentile {number(points[label].latency_s[first.key]['p99'], 3)} s"
+            for label in figures.labels
+            if label in points
+        )
     )
     return section(
         "distribution",
@@ -181,9 +195,10 @@ def model_section(figures: Figures) -> Markup:
         "Requests",
         "TTFT fitted (s)",
         "TPOT fitted (ms)",
+        "TPOT, 95 % interval (ms)",
         "Residual, median (ms)",
         "Residual, p95 (ms)",
-        "Explained",
+        "Explained (%)",
         *remark,
     )
     rows = [
@@ -192,16 +207,18 @@ def model_section(figures: Figures) -> Markup:
             model.n,
             number(model.ttft_s, 3),
             number(model.tpot_s * 1000, 2),
+            _interval(model.tpot_interval, 1000),
             number(model.residual_p50_s * 1000, 1),
             number(model.residual_p95_s * 1000, 1),
-            number(model.explained * 100, 0, " %"),
+            number(model.explained * 100),
             *((model.problem or "-",) if remark else ()),
         ]
         for label, model in zip(figures.labels, figures.models, strict=True)
     ]
     fitted = [(label, m) for label, m in zip(figures.labels, figures.models, strict=True) if not m.problem]
-    words = "; ".join(
-        f"{label}: {number(model.ttft_s, 3)} s + {number(model.tpot_s * 1000, 2)} ms per token"
+    words = _many(figures) or "; ".join(
+        f"{label}: {number(model.ttft_s, 3)} s + {number(model.tpot_s * 1000, 2)} ms per token "
+        f"({_interval(model.tpot_interval, 1000)} ms)"
         for label, model in fitted
     )
     return section(
@@ -218,28 +235,35 @@ def model_section(figures: Figures) -> Markup:
             class_="soft",
         ),
         controls(choice("model-view", "View", {"latency": "latency", "residuals": "residuals"})),
-        figure(
-            "model-chart", f"Latency against output tokens. {words or 'No line could be fitted'}.", _of(figures.outputs)
-        ),
+        figure("model-chart", f"Latency against output tokens. {words or _NO_LINE}.", _of(figures.outputs)),
         table("The fitted lines", header, rows, id_="model-table"),
     )
 
 
 def input_section(figures: Figures) -> Markup:
     """What a longer prompt costs."""
-    header = ("Stage", "Requests", "Constant (s)", "Per 1,000 input tokens (ms)", "Remark")
+    header = (
+        "Stage",
+        "Requests",
+        "Constant (s)",
+        "Per 1,000 input tokens (ms)",
+        "Per 1,000, 95 % interval (ms)",
+        "Remark",
+    )
     rows = [
         [
             label,
             each.total,
             number(each.line.constant, 3),
             number(each.line.slope * 1e6, 1),
+            _interval(each.line.slope_interval, 1e6, 1),
             each.line.problem or "-",
         ]
         for label, each in zip(figures.labels, figures.inputs, strict=True)
     ]
-    words = "; ".join(
-        f"{label}: {number(each.line.slope * 1e6, 1)} ms more per 1,000 input tokens"
+    words = _many(figures) or "; ".join(
+        f"{label}: {number(each.line.slope * 1e6, 1)} ms per 1,000 input tokens "
+        f"({_interval(each.line.slope_interval, 1e6, 1)} ms)"
         for label, each in zip(figures.labels, figures.inputs, strict=True)
         if not each.line.problem
     )
@@ -249,31 +273,59 @@ def input_section(figures: Figures) -> Markup:
         controls(check("input-log", "logarithmic")),
         figure(
             "input-chart",
-            f"Time to first token against input tokens. {words or 'No line could be fitted'}.",
+            f"Time to first token against input tokens. {words or _NO_LINE}.",
             _of(figures.inputs),
         ),
         folded("The fitted lines", table("Robust lines through all points", header, rows)),
     )
 
 
+def _many(figures: Figures) -> str:
+    """What a caption says instead of naming every stage, where there are very many; else ""."""
+    if len(figures.labels) <= MOST_POINTS_IN_WORDS:
+        return ""
+    hidden = "; at first the highest load of each run is shown" if len(figures.curves) > 1 else ""
+    return f"{len(figures.labels)} stages, whose figures are in the tables{hidden}"
+
+
+def _interval(interval: Interval, scale: float, decimals: int = 2) -> str:
+    """Both ends of a slope's interval; a dash when there is none."""
+    if not interval.known:
+        return "-"
+    return f"{number(interval.low * scale, decimals)} to {number(interval.high * scale, decimals)}"
+
+
 def _of(scatters: Sequence[Scatter]) -> str:
     return drawn(sum(len(each.x) for each in scatters), sum(each.total for each in scatters))
 
 
-def _curve_in_words(curve: Curve) -> str:
+def _curves_in_words(figures: Figures) -> str:
+    """What the curve shows when the page opens; report.js says the same of what is chosen later."""
+    first = figures.limits[0] if figures.limits else None
+    metric = first.metric if first else next(iter(figures.latencies))
+    figure_key = first.figure if first else "p50"
+    brief = sum(len(curve.points) for curve in figures.curves) > MOST_POINTS_IN_WORDS
+    against = f"{figure_name(figure_key)} of the {_lower(LATENCY_NAMES[metric])}"
+    said = (_curve_in_words(curve, metric, figure_key, brief=brief) for curve in figures.curves)
+    return f"Output tokens/s of the whole system against the {against}. {' '.join(said)}"
+
+
+def _curve_in_words(curve: Curve, metric: str, figure_key: str, *, brief: bool) -> str:
     points = [point for point in curve.points if math.isfinite(point.throughput_token_per_s)]
     if not points:
         return f"{curve.name}: no throughput is known."
+    if brief:
+        points = [max(points, key=lambda point: point.throughput_token_per_s)]
     said = "; ".join(
-        f"{point.name}: {number(point.throughput_token_per_s)} tokens/s at {number(point.seen('e2e', 'p50'), 2)} s"
+        f"{point.words}: {number(point.throughput_token_per_s)} tokens/s at "
+        f"{number(point.latency_s[metric][figure_key], 2 if metric != 'tpot' else 4)} s"
         for point in points
     )
-    what = axis_name(point.load for point in points)
-    from_intended = " from the intended start" if points[0].load.is_open else ""
-    return (
-        f"{curve.name}, {what[0].lower()}{what[1:]}, output tokens/s of the system and median latency{from_intended}: "
-        f"{said}."
-    )
+    return f"{curve.name}{', most' if brief else ''}: {said}."
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]
 
 
 def _curve_notes(figures: Figures) -> list[str]:

@@ -1,4 +1,4 @@
-"""The first word of the page: was the load generator itself the limit? Then what the run was."""
+"""Whether the load generator itself was the limit, and what the run was."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _VERDICTS = {
     "": "Whether the client kept up is not known: the input has no figures of the load generator.",
 }
 _CLIENT = (
-    ("client_cpu_share_max", "CPU of the busiest process", 100, 0, " %"),
-    ("others_cpu_share", "CPU of other programs", 100, 0, " %"),
-    ("steal_share", "CPU of other guests", 100, 0, " %"),
-    ("lag_p99_s", "Lag p99 (ms)", 1000, 2, ""),
-    ("lag_own_p99_s", "Own part of the lag p99 (ms)", 1000, 2, ""),
-    ("queue_p99_s", "Queue p99 (ms)", 1000, 2, ""),
-    ("forced_start_share", "Forced starts", 100, 1, " %"),
-    ("coalesced_share", "Coalesced chunks", 100, 2, " %"),
-    ("first_coalesced_share", "Coalesced first chunks", 100, 2, " %"),
+    ("client_cpu_share_max", "CPU of the busiest process (%)", 100, 0),
+    ("others_cpu_share", "CPU of other programs (%)", 100, 0),
+    ("steal_share", "CPU of other guests (%)", 100, 0),
+    ("lag_p99_s", "Lag p99 (ms)", 1000, 2),
+    ("lag_own_p99_s", "Own part of the lag p99 (ms)", 1000, 2),
+    ("queue_p99_s", "Queue p99 (ms)", 1000, 2),
+    ("forced_start_share", "Forced starts (%)", 100, 1),
+    ("coalesced_share", "Coalesced chunks (%)", 100, 2),
+    ("first_coalesced_share", "Coalesced first chunks (%)", 100, 2),
 )
 _SHOWN = {
     "llm_sweep",
@@ -141,7 +141,7 @@ def _client_rows(groups: Sequence[Group], labels: Sequence[str]) -> Iterator[lis
     for group, label in zip(groups, labels, strict=True):
         stages = group.run.stages
         for _, stage in stages[stages["stage"] == group.stage].iterrows() if group.stage is not None else ():
-            figures = [number(_float(stage[key]) * scale, places, unit) for key, _, scale, places, unit in _CLIENT]
+            figures = [number(_float(stage[key]) * scale, places) for key, _, scale, places in _CLIENT]
             yield [label, word(group.health), *figures, stage["stamp_source"] or "-"]
 
 

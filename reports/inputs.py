@@ -11,6 +11,7 @@ from pandas import DataFrame
 
 from llm_users.quantile import DurationHistogram
 from reports.errors import InputError, unreadable
+from reports.input_files import STDIN, beside, is_json, plain_name
 from reports.llmperf_file import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
 from reports.manifest import disagreements, read_manifest
 from reports.rows_file import empty_stages, first_line_is_rows_header, read_gaps, read_requests, read_stages
@@ -40,15 +41,17 @@ def load_all(inputs: Iterable[str | Path]) -> list[Run]:
     for each in inputs:
         for path in find(each):
             files.setdefault(path.resolve(), path)
-    shards = [path for path in files.values() if path.name.endswith(SHARD_SUFFIX)]
+    shards = [path for path in files.values() if plain_name(path).endswith(SHARD_SUFFIX)]
     runs = [load_file(path) for path in files.values() if path not in shards]
     return _with_distinct_names([run.told_apart() for run in with_shards(runs, shards)])
 
 
 def find(given: str | Path) -> list[Path]:
-    """The rows files and LLMPerf files that an input stands for."""
+    """The rows files and LLMPerf files that an input stands for; ``-`` is standard input."""
     path = Path(given)
-    requests = path.with_name(path.name + REQUESTS_SUFFIX) if path.name else path
+    if str(given) == str(STDIN):
+        return [STDIN]
+    requests = beside(path.with_name(path.name + REQUESTS_SUFFIX)) if path.name else path
     if path.name and requests.is_file():
         return [requests]
     if path.is_dir():
@@ -57,20 +60,27 @@ def find(given: str | Path) -> list[Path]:
         return [path]
     raise InputError(
         f"{path}: no such input. There is no file or folder of this name, nor {requests}.{_runs_beside(path)} "
-        "Give a run's PREFIX (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, or a folder."
+        "Give a run's PREFIX (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, a folder, or - "
+        "for standard input."
     )
 
 
 def load_file(path: Path) -> Run:
     """One run from its rows file (with what lies beside it) or from an LLMPerf file."""
-    if path.suffix == ".json":
+    if is_json(path):
         summary, warnings = read_summary(path)
-        requests = read_responses(path, summary)
-        return Run(stem_of(path), path, requests, empty_stages(), manifest=summary, foreign=True, warnings=warnings)
-    if not path.name.endswith(REQUESTS_SUFFIX):
+        requests, more = read_responses(path, summary)
+        name, warnings = _name(path, stem_of(path)), (*warnings, *more)
+        return Run(name, path, requests, empty_stages(), manifest=summary, foreign=True, warnings=warnings)
+    if not plain_name(path).endswith(REQUESTS_SUFFIX):
         requests, warnings = read_requests(path)
-        return Run(path.stem, path, requests, empty_stages(), warnings=warnings)
-    return _load_run(path, path.with_name(path.name.removesuffix(REQUESTS_SUFFIX)))
+        name = _name(path, plain_name(path).rpartition(".")[0] or plain_name(path))
+        return Run(name, path, requests, empty_stages(), warnings=warnings)
+    return _load_run(path, path.with_name(plain_name(path).removesuffix(REQUESTS_SUFFIX)))
+
+
+def _name(path: Path, name: str) -> str:
+    return "standard input" if path == STDIN else name
 
 
 def _load_run(path: Path, prefix: Path) -> Run:
@@ -78,8 +88,8 @@ def _load_run(path: Path, prefix: Path) -> Run:
     found = list(warnings)
     stages = empty_stages()
     gaps: dict[int, DurationHistogram] = {}
-    stages_path = prefix.with_name(f"{prefix.name}_llm_stages.csv")
-    gaps_path = prefix.with_name(f"{prefix.name}_llm_gaps.csv")
+    stages_path = beside(prefix.with_name(f"{prefix.name}_llm_stages.csv"))
+    gaps_path = beside(prefix.with_name(f"{prefix.name}_llm_gaps.csv"))
     # The rows are enough for the tables, so a broken companion costs its own figures only.
     if stages_path.exists():
         try:
@@ -93,7 +103,7 @@ def _load_run(path: Path, prefix: Path) -> Run:
             found.extend(warnings)
         except InputError as error:
             found.append(f"{error} Chunk gaps are therefore left out.")
-    manifest, warnings = read_manifest(prefix.with_name(f"{prefix.name}_llm_run.json"))
+    manifest, warnings = read_manifest(beside(prefix.with_name(f"{prefix.name}_llm_run.json")))
     found.extend(warnings)
     found.extend(f"{path}: {text}" for text in disagreements(manifest, requests, stages))
     return Run(
@@ -135,13 +145,16 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _inputs_among(paths: Iterable[Path]) -> list[Path]:
-    return sorted((path for path in paths if path.is_file() and _is_input(path)), key=_natural)
+    found = {path.name: path for path in paths if path.is_file() and _is_input(path)}
+    # A file that lies there compressed too is one input.
+    once = (path for path in found.values() if path.name == plain_name(path) or plain_name(path) not in found)
+    return sorted(once, key=_natural)
 
 
 def _is_input(path: Path) -> bool:
-    if path.name.endswith((REQUESTS_SUFFIX, RESPONSES_SUFFIX)):
+    if plain_name(path).endswith((REQUESTS_SUFFIX, RESPONSES_SUFFIX)):
         return True
-    return path.suffix == ".csv" and first_line_is_rows_header(path)
+    return plain_name(path).endswith(".csv") and first_line_is_rows_header(path)
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

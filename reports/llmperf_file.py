@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pandas import DataFrame, Series
 
-from llm_users.record import REQUEST_COLUMNS
+from llm_users.record import REQUEST_COLUMNS, Column
 from reports import llmperf_correctness
 from reports.correctness import MATCH, STRICT_MATCH
-from reports.errors import InputError, unreadable
+from reports.errors import InputError
+from reports.impossible import named, without_impossible
+from reports.input_files import STDIN, beside, plain_name, read_text
 from reports.llmperf_results import RATE
 from reports.rows_file import typed_frame
 from reports.stage_load import Load, load_of
@@ -32,6 +34,7 @@ _NUMBERS = {
     "number_input_tokens": "input_tokens",
     "inter_token_latency_s": "llmperf_inter_token_latency_s",
 }
+_OTHER_COLUMNS = (Column("llmperf_inter_token_latency_s", "s", "LLMPerf's inter-token latency", float),)
 _REQUIRED = ("error_code", "ttft_s", "end_to_end_latency_s", "number_output_tokens")
 
 
@@ -44,8 +47,8 @@ class Names:
     load: Load
 
 
-def read_responses(path: Path, summary: Mapping[str, Any]) -> DataFrame:
-    """The requests of an LLMPerf file, of its load test or its correctness test, all of them measured."""
+def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, tuple[str, ...]]:
+    """The requests of an LLMPerf file, of its load test or its correctness test, all of them measured; and warnings."""
     entries = _responses(path)
     checked = llmperf_correctness.is_correctness(entries)
     responses = [llmperf_correctness.metrics_of(entry, summary) for entry in entries] if checked else entries
@@ -65,18 +68,38 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> DataFrame:
     values[RATE] = Series([math.nan if names.load.rate_per_s is None else names.load.rate_per_s] * count)
     if checked:
         values |= _checks(entries)
-    return typed_frame(values, REQUEST_COLUMNS)
+    values, impossible = without_impossible(values, (*REQUEST_COLUMNS, *_OTHER_COLUMNS))
+    warnings = (named(path, impossible, lambda rows: _places(path, rows)),) if impossible else ()
+    return typed_frame(values, REQUEST_COLUMNS), warnings
+
+
+def _places(path: Path, entries: Iterable[int]) -> dict[int, str]:
+    """Where entries stand in the file, for messages. The file is parsed once more, since this is seldom asked."""
+    wanted, found = set(entries), {}
+    text, decoder = read_text(path), json.JSONDecoder()
+    at = text.index("[") + 1
+    for entry in range(max(wanted, default=-1) + 1):
+        while text[at] in ", \t\r\n":
+            at += 1
+        if entry in wanted:
+            found[entry] = f"entry {entry + 1} (line {text.count(chr(10), 0, at) + 1})"
+        _, at = decoder.raw_decode(text, at)
+    return found
 
 
 def read_summary(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """The ``*_summary.json`` beside a file of responses, and a warning when it is there but cannot be used."""
-    beside = path.with_name(stem_of(path) + SUMMARY_SUFFIX)
-    try:
-        summary = json.loads(beside.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    if path == STDIN:
         return {}, ()
-    except (OSError, ValueError, RecursionError) as error:
-        return {}, (f"{beside}: not readable as JSON ({error}); framework and model are taken from the file name.",)
+    summary_path = beside(path.with_name(stem_of(path) + SUMMARY_SUFFIX))
+    if not summary_path.exists():
+        return {}, ()
+    try:
+        summary = json.loads(read_text(summary_path))
+    except (InputError, ValueError, RecursionError) as error:
+        return {}, (
+            f"{summary_path}: not readable as JSON ({error}); framework and model are taken from the file name.",
+        )
     return (summary, ()) if isinstance(summary, dict) else ({}, ())
 
 
@@ -94,7 +117,7 @@ def names_of(path: Path, summary: Mapping[str, Any]) -> Names:
 
 def stem_of(path: Path) -> str:
     """The part of its name that a file of responses shares with its summary."""
-    return path.name.removesuffix(RESPONSES_SUFFIX).removesuffix(".json")
+    return plain_name(path).removesuffix(RESPONSES_SUFFIX).removesuffix(".json")
 
 
 def safe_name(text: str) -> str:
@@ -115,12 +138,7 @@ def _names_in_file_name(stem: str, known_model: str) -> tuple[str, str]:
 
 
 def _responses(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 ({error.reason}). Give LLMPerf's file as it is.") from error
+    text = read_text(path)
     if not text.strip():
         raise InputError(f"{path}: the file is empty. Was LLMPerf ended before it wrote its results?")
     try:

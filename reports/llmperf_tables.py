@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from reports.statistics import Summary
 NOTHING = "-"
 _FIGURES = ("Median", "Mean", "Min", "Max", "P25", "P75", "P95", "P99")
 _EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # any float written out with decimals fits
+_DIGITS = 3  # significant digits that a figure keeps at least
+_MOST_DECIMALS = 9  # a nanosecond; no clock or rate here resolves more
+PER_REQUEST = "Figures are per request; the summary above has the rate of the whole system."
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of one metric. ``notes`` are the marks that belong under it, never into its cells."""
+    """One table of one metric. ``notes`` are the marks that belong under it, never into its cells.
+
+    ``subtitle`` is a line below the title, or "".
+    """
 
     title: str
     metric: str
     decimals: int
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    subtitle: str = ""
 
     @property
     def load_columns(self) -> LoadColumns | None:
@@ -83,15 +91,23 @@ def tables_of(made: Sequence[Group]) -> tuple[Table, Table]:
     """The two tables of groups that are already made."""
     return (
         table_of("Time to First Token (seconds)", TTFT, 2, made),
-        table_of("Output Tokens Throughput (tokens/s)", OUTPUT_THROUGHPUT, 0, made),
+        dataclasses.replace(
+            table_of("Output Tokens Throughput (tokens/s)", OUTPUT_THROUGHPUT, 2, made), subtitle=PER_REQUEST
+        ),
     )
 
 
-def rounded(figure: float, decimals: int) -> str:
-    """A figure in decimals, halves rounded away from zero on the shortest decimal form of the number."""
+def rounded(figure: float, decimals: int = 2) -> str:
+    """A figure with these decimals, and with more where fewer than three significant digits would be left.
+
+    Halves are rounded away from zero on the shortest decimal form of the number: ``65.64``, ``0.0123``, ``0.00`` for
+    zero, ``-`` for what is not finite.
+    """
     if not math.isfinite(figure):
         return NOTHING
-    return format(Decimal(repr(figure)).quantize(Decimal(1).scaleb(-decimals), context=_EXACT), "f")
+    exact = Decimal(repr(float(figure)))
+    text = _quantized(exact, _decimals(exact, decimals))
+    return _quantized(exact, _decimals(Decimal(text), decimals))  # 0.9996 became 1.000, which has a digit too many
 
 
 def table_of(
@@ -103,6 +119,17 @@ def table_of(
         Row(group.framework, group.model, group.load, summary) for group, summary in zip(made, figures, strict=True)
     )
     return Table(title, metric.name, decimals, rows, (*first_notes, *notes_under(metric, made, figures)))
+
+
+def _decimals(exact: Decimal, least: int) -> int:
+    """How many decimals leave three significant digits."""
+    if not exact:
+        return least
+    return max(least, min(_MOST_DECIMALS, _DIGITS - 1 - exact.adjusted()))
+
+
+def _quantized(exact: Decimal, decimals: int) -> str:
+    return format(exact.quantize(Decimal(1).scaleb(-decimals), context=_EXACT), "f")
 
 
 def _figures_of(summary: Summary) -> tuple[float, ...]:

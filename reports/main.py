@@ -64,7 +64,7 @@ def _report(options: Namespace) -> int:
     if report.gate is not None and options.junit:
         write_junit(options.junit, junit_xml("llm-report", cases_of(report.gate)))
     if report.gate is not None or options.github_summary:
-        write_job_summary(report.text, options.github_summary)
+        write_job_summary(report.markdown, options.github_summary)
     if report.problem:
         _say(f"error: {report.problem}")
     return report.exit_code

@@ -7,17 +7,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports.errors import InputError
+from reports.input_files import read_text
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The manifest, and a warning when the file is there but cannot be used."""
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}, ()
-    except (OSError, ValueError, RecursionError) as error:
+    try:
+        manifest = json.loads(read_text(path))
+    except (InputError, ValueError, RecursionError) as error:
         return {}, (f"{path}: the manifest cannot be read ({error}); it was not compared with the rows.",)
     if not isinstance(manifest, dict):
         return {}, (f"{path}: the manifest is not a JSON object; it was not compared with the rows.",)

@@ -29,6 +29,7 @@ _SHAPES = {
 }  # fmt: skip
 _CURVES = (("e2e", "p50"), ("ttft", "p95"))
 _RAMP_STOPS = 6
+_RUN_COLOURS = 8
 _MOST_POINTS = 3000  # of one file: a vector image of 12,000 points opens slowly
 
 
@@ -92,6 +93,23 @@ def ramp(place: int, count: int) -> str:
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 
+def run_colour(place: int) -> str:
+    """The colour of one of several runs, in any order: those of charts.css, which colour-blind readers can tell."""
+    return colours()[f"run-{place % _RUN_COLOURS}"]
+
+
+def looks_of(made: Figures) -> list[tuple[str, int]]:
+    """Colour, and place for shape and dash, of every stage: by its run where there are several, else by its order."""
+    if len(made.curves) == 1:
+        return [(ramp(k, len(made.labels)), k) for k in range(len(made.labels))]
+    found = {
+        point.label: (run_colour(k), place)
+        for k, curve in enumerate(made.curves)
+        for place, point in enumerate(curve.points)
+    }
+    return [found.get(label, (run_colour(k), k)) for k, label in enumerate(made.labels)]
+
+
 def curves_of(made: Figures) -> Iterator[Plot]:
     """The curve over median latency, over the P95 of TTFT, and over what objectives speak of, with their lines."""
     one = len(made.curves) == 1
@@ -107,7 +125,7 @@ def curves_of(made: Figures) -> Iterator[Plot]:
                 [_known(point.latency_s[key][figure]) for point in curve.points],
                 [_known(point.throughput_token_per_s) for point in curve.points],
                 "curve",
-                colours()["accent"] if one else ramp(k, len(made.curves)),
+                colours()["accent"] if one else run_colour(k),
                 labels=[point.name for point in curve.points],
                 hollow=[point.health in NOT_WELL for point in curve.points],
             )
@@ -127,10 +145,11 @@ def curves_of(made: Figures) -> Iterator[Plot]:
 
 def distributions_of(made: Figures) -> Iterator[Plot]:
     """The cumulative curve of each latency, stage by stage."""
+    looks = looks_of(made)
     for each in made.distributions:
         borders = [border for border in each.log.borders if border]
         series = [
-            Series(made.labels[k], one.x, one.y, "step", ramp(k, len(made.labels)))
+            Series(made.labels[k], one.x, one.y, "step", looks[k][0], place=looks[k][1])
             for k, one in enumerate(each.cumulative)
         ]
         wide = bool(borders) and borders[-1] / borders[0] > 20
@@ -184,16 +203,17 @@ def _with_lines(
     made: Figures, name: str, title: str, axes: tuple[str, str], scatters: Sequence[Scatter], lines: Sequence[Line]
 ) -> Plot:
     limit = max(1, _MOST_POINTS // max(1, len(scatters)))
+    looks = looks_of(made)
     points, fits = [], []
     for k, (each, line) in enumerate(zip(scatters, lines, strict=True)):
         step = max(1, -(-len(each.x) // limit))
-        colour = ramp(k, len(scatters))
-        points.append(Series(made.labels[k], each.x[::step], each.y[::step], "points", colour))
+        colour, place = looks[k]
+        points.append(Series(made.labels[k], each.x[::step], each.y[::step], "points", colour, place=place))
         known = [x for x in each.x if x is not None]
         if known and not line.problem:
             ends = [min(known), max(known)]
             heights = [line.constant + line.slope * x for x in ends]
-            fits.append(Series(made.labels[k], ends, heights, "line", colour, quiet=True))
+            fits.append(Series(made.labels[k], ends, heights, "line", colour, quiet=True, place=place))
     note = drawn(sum(len(one.x) for one in points), sum(each.total for each in scatters))
     return Plot(name, title, Axis(axes[0]), Axis(axes[1], zero=True), [*points, *fits], note)
 

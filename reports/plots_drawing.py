@@ -13,7 +13,9 @@ WIDTH, HEIGHT = 960, 560
 INK, SOFT, GRID, PAPER, LIMIT = "#1c2126", "#59636e", "#e7ebef", "#ffffff", "#8a5a00"
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 24, 52, 60
 _LEGEND_LINE = 20
-_DASHES: tuple[tuple[float, ...], ...] = ((), (7, 3), (2, 3), (9, 3, 2, 3))
+_DASHES: tuple[tuple[float, ...], ...] = ((), (7, 3), (2, 3), (9, 3, 2, 3), (14, 4), (5, 2, 1, 2, 1, 2))
+_BELOW = 56  # pixels below the lowest line of a plot, for the names of its axis and its note
+_LEGEND_LINES = 3  # of a sheet of the usual height; more lines make it higher, so that the plot keeps its size
 _SHAPES = ("circle", "square", "triangle", "diamond")
 _LETTER = 0.58  # of the font size: the mean width of a letter of a sans serif
 
@@ -79,6 +81,7 @@ class Series:
     labels: Sequence[str] = ()
     hollow: Sequence[bool] = ()
     quiet: bool = False
+    place: int | None = None  # for shape and dash, where these do not follow the order of the series
 
 
 @dataclass(frozen=True)
@@ -129,21 +132,35 @@ class Scale:
 
 def drawing(plot: Plot) -> list[Mark]:
     """All marks of a plot, in the order in which they cover each other."""
-    named = [(each, k) for k, each in enumerate(plot.series) if not each.quiet]
+    named = [(each, _place(each, k)) for k, each in enumerate(plot.series) if not each.quiet]
     legend = list(_legend(named)) if len(named) > 1 else []
     lines = int(max((mark.y for mark in legend if isinstance(mark, Words)), default=_TOP - _LEGEND_LINE) - _TOP) + 20
     top = _TOP + lines
+    height = HEIGHT + max(0, lines - _LEGEND_LINES * _LEGEND_LINE)
     places = [at for at, _ in plot.limits]
     x = scale_of(plot.x, [*(value for each in plot.series for value in each.x), *places], _LEFT, WIDTH - _RIGHT)
-    y = scale_of(plot.y, [value for each in plot.series for value in each.y], HEIGHT - _BOTTOM, top)
+    y = scale_of(plot.y, [value for each in plot.series for value in each.y], height - _BOTTOM, top)
     marks: list[Mark] = [Words(_LEFT, 28, plot.title, size=17, bold=True), *_axes(plot, x, y), *legend]
     for k, each in enumerate(plot.series):
-        marks.extend(_drawn(each, k, x, y))
+        marks.extend(_drawn(each, _place(each, k), x, y))
     for row, (value, name) in enumerate(plot.limits):
         marks.extend(_limit(value, name, row, x, y))
     if plot.note:
-        marks.append(Words(_LEFT, HEIGHT - 8, plot.note, SOFT, 11))
+        marks.append(Words(_LEFT, height - 8, plot.note, SOFT, 11))
     return marks
+
+
+def height_of(marks: Sequence[Mark]) -> int:
+    """The height of the sheet on which these marks fit: ``HEIGHT``, or more below a long legend."""
+    ends = [
+        max((y for _, y in mark.points), default=0.0) + _BELOW if isinstance(mark, Stroke) else mark.y + 8
+        for mark in marks
+    ]
+    return max([HEIGHT, *(math.ceil(end) for end in ends if math.isfinite(end))])
+
+
+def _place(series: Series, k: int) -> int:
+    return k if series.place is None else series.place
 
 
 def _axes(plot: Plot, x: Scale, y: Scale) -> Iterator[Mark]:
@@ -182,7 +199,7 @@ def _drawn(series: Series, k: int, x: Scale, y: Scale) -> Iterator[Mark]:
             stepped += [(at, known[i - 1][1] if i else y.start), (at, height)]
         yield Stroke(stepped, series.colour, 2, _dash(k))
     elif series.kind != "points":
-        yield Stroke(known, series.colour, 2, () if series.kind == "curve" else _dash(k))
+        yield Stroke(known, series.colour, 2, _dash(k))
     if series.kind in ("points", "curve"):
         shape = series.shape or _SHAPES[k % len(_SHAPES)]
         for i, (a, b) in enumerate(places):

@@ -10,7 +10,7 @@ from typing import Any
 
 from reports.errors import InputError
 from reports.md_text import plain
-from reports.plots_drawing import HEIGHT, PAPER, WIDTH, Dot, Mark, Stroke, Words
+from reports.plots_drawing import PAPER, WIDTH, Dot, Mark, Stroke, Words, height_of
 from reports.plots_svg import corners
 
 _FINE = 3  # drawn larger and made smaller: Pillow's own lines have stairs
@@ -26,7 +26,8 @@ def png(marks: Sequence[Mark]) -> bytes:
             "--plots png needs Pillow: pip install 'locust-llm[plots]'. --plots svg needs nothing."
         ) from None
     fine = _FINE * _SCALE
-    image = Image.new("RGB", (WIDTH * fine, HEIGHT * fine), PAPER)
+    height = height_of(marks)
+    image = Image.new("RGB", (WIDTH * fine, height * fine), PAPER)
     pen = ImageDraw.Draw(image)
     for mark in marks:
         if isinstance(mark, Stroke):
@@ -34,7 +35,7 @@ def png(marks: Sequence[Mark]) -> bytes:
                 pen.line(points, fill=mark.colour, width=round(mark.width * fine), joint="curve")
         elif isinstance(mark, Dot):
             _dot(pen, mark, fine)
-    image = image.resize((WIDTH * _SCALE, HEIGHT * _SCALE), Image.Resampling.LANCZOS)
+    image = image.resize((WIDTH * _SCALE, height * _SCALE), Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(image)
     for mark in marks:
         if isinstance(mark, Words):

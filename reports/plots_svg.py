@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from reports.md_text import plain
-from reports.plots_drawing import HEIGHT, PAPER, WIDTH, Dot, Mark, Stroke
+from reports.plots_drawing import PAPER, WIDTH, Dot, Mark, Stroke, height_of
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
@@ -16,8 +16,9 @@ def svg(marks: Sequence[Mark], title: str, description: str, *, ids: str = "") -
 
     ``ids`` begin the identifiers in it, where several pictures stand in one page.
     """
+    height = height_of(marks)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'role="img" aria-labelledby="{ids}title {ids}desc" font-family="{_FONT}">',
         f'<title id="{ids}title">{_text(title)}</title>',
         f'<desc id="{ids}desc">{_text(description)}</desc>',

@@ -20,6 +20,7 @@ from reports.prices import PriceFile
 from reports.report_md import all_notes, decisions, tables_and_notes
 from reports.run import Run
 from reports.sizing import StagePoint, stage_points
+from reports.summary_table import SummaryLine, summary_lines
 from reports.verdict import ALL_STAGES, Gate, gate
 
 SOME_FIGURES = 0
@@ -62,6 +63,11 @@ class Content:
     gate: Gate | None = None
 
     @cached_property
+    def summary(self) -> list[SummaryLine]:
+        """One line for each group, with the figures that a reader looks for first."""
+        return summary_lines(self.groups, self.points)
+
+    @cached_property
     def points(self) -> list[StagePoint]:
         """The stages as points of the curve, judged by the objectives when there are some."""
         return stage_points(self.groups, self.objectives) if self.objectives else stage_points(self.groups)
@@ -69,7 +75,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished report: ``text`` is what goes to stdout, ``files`` were written.
+    """A finished report: ``text`` is what goes to stdout, ``markdown`` the same for a page, ``files`` were written.
 
     ``exit_code`` is 0; 1 when no request succeeded at all; 2 when files could not be written; 3 when a run has no
     measured request or the gate does not pass. When it is not 0, ``problem`` says so in words. ``warnings`` are in the
@@ -83,6 +89,7 @@ class Report:
     problem: str
     gate: Gate | None = None
     decisions: str = ""
+    markdown: str = ""
 
 
 def report_run(
@@ -96,6 +103,11 @@ def report_run(
     """The report of one run, written to ``out`` or to PREFIX_report; raises ``InputError`` when it cannot be read."""
     runs = [load(prefix)]
     return report_runs(runs, out=out, formats=formats, count_connect=count_connect, questions=questions)
+
+
+def text_report(prefix: str | Path, *, questions: Questions = NO_QUESTIONS) -> Report:
+    """The report of one run as text, without files; raises ``InputError`` when the run cannot be read."""
+    return _finished(content_of([load(prefix)], questions=questions), DEFAULT_FORMATS, [])
 
 
 def report_runs(
@@ -118,6 +130,11 @@ def report_runs(
             (folder, content if len(runs) == 1 else content_of([run], count_connect=count_connect, questions=questions))
             for folder, run in own
         ]
+    return _finished(content, wanted, parts)
+
+
+def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Path, Content]]) -> Report:
+    """The report of a content, with its parts written into folders."""
     exit_code, problem = _verdict(content)
     files: list[Path] = []
     try:
@@ -126,13 +143,14 @@ def report_runs(
     except InputError as error:
         exit_code, problem = BAD_OUTPUT, str(error)  # the tables themselves are fine and must not be lost
     return Report(
-        _printed(content, wanted),
-        tuple(files),
-        content.warnings,
-        exit_code,
-        problem,
-        content.gate,
-        decisions(content),
+        text=_printed(content, wanted),
+        files=tuple(files),
+        warnings=content.warnings,
+        exit_code=exit_code,
+        problem=problem,
+        gate=content.gate,
+        decisions=decisions(content),
+        markdown=tables_and_notes(content),
     )
 
 
@@ -154,9 +172,9 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
 def _printed(content: Content, wanted: Sequence[str]) -> str:
     """What goes to stdout: the tables; LLMPerf's print-out where that was asked for, and both when both were."""
     if "llmperf" not in wanted:
-        return tables_and_notes(content)
+        return tables_and_notes(content, for_terminal=True)
     if "md" in wanted:
-        return f"{tables_and_notes(content)}\n{print_out(content)}"
+        return f"{tables_and_notes(content, for_terminal=True)}\n{print_out(content)}"
     parts = (print_out(content), all_notes(content), decisions(content))
     return "\n".join(filter(None, parts)).rstrip("\n") + "\n"
 

@@ -19,6 +19,7 @@ from reports.md_text import aligned, bullets, escaped, plain
 from reports.open_loop import RateTable
 from reports.run import Run
 from reports.stage_load import loads_in_words
+from reports.summary_table import summary_markdown, summary_text
 from reports.verdict_md import cost_section, gate_text, intervals_section, knee_section, objectives_section
 
 if TYPE_CHECKING:
@@ -33,15 +34,22 @@ _NAME_COLUMNS = ("Framework", "Model")
 def markdown(table: Table | RateTable) -> str:
     """A table under its heading, columns padded just enough to stand in line, and its notes as a list below."""
     left = {place for place, name in enumerate(table.header) if name in _NAME_COLUMNS}
-    parts = [f"## {table.title}", aligned(table.header, table.cells, left)]
+    parts = [f"## {table.title}"]
+    if isinstance(table, Table) and table.subtitle:
+        parts.append(table.subtitle)
+    parts.append(aligned(table.header, table.cells, left))
     if table.notes:
         parts.append(bullets(table.notes))
     return "\n\n".join(parts) + "\n"
 
 
-def tables_and_notes(content: Content) -> str:
-    """What goes to stdout: a search's result, the two tables, their notes, what was decided, what loading said."""
+def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
+    """A search's result, the summary, LLMPerf's tables, their notes, what was decided, what loading said.
+
+    ``for_terminal`` prints the summary for 80 columns instead of as a Markdown table.
+    """
     parts = [found] if (found := limit_section(content.runs)) else []
+    parts.append((summary_text if for_terminal else summary_markdown)(content.summary))
     parts += [markdown(table) for table in _saying_notes_once(content.tables)]
     if decided := decisions(content):
         parts.append(decided)

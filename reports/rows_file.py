@@ -6,6 +6,7 @@ import contextlib
 import csv
 import gc
 import math
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pandas import DataFrame, Series
 from llm_users.quantile import DurationHistogram
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, Column, cell
 from reports.errors import InputError, unreadable
+from reports.impossible import LONGEST_S, Impossible, named, without_impossible
+from reports.input_files import open_text
 
 # Without these no table can be made; every other column of a rows file may be absent.
 REQUIRED_COLUMNS = ("measured", "error_code", "ttft_s", "end_to_end_latency_s", "output_tokens")
@@ -46,25 +49,34 @@ class _Lines:
 def read_requests(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     """The rows of a PREFIX_llm_requests.csv and what is to be said about the file."""
     lines = _read(path, REQUEST_COLUMNS, REQUIRED_COLUMNS, "not a rows file, it has", _ROWS_WANTED)
-    return typed_frame(lines.values, REQUEST_COLUMNS), lines.warnings
+    return _possible_frame(path, lines, REQUEST_COLUMNS)
 
 
 def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     """The rows of a PREFIX_llm_stages.csv and what is to be said about the file."""
     lines = _read(path, STAGE_COLUMNS, ("stage",))
-    return typed_frame(lines.values, STAGE_COLUMNS), lines.warnings
+    return _possible_frame(path, lines, STAGE_COLUMNS)
 
 
 def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]]:
     """One histogram per stage from a PREFIX_llm_gaps.csv and what is to be said about the file."""
     lines = _read(path, _GAP_COLUMNS, [column.name for column in _GAP_COLUMNS])
-    values = lines.values
+    values, impossible = without_impossible(lines.values, _GAP_COLUMNS)
+    largest = DurationHistogram.bucket(LONGEST_S)
+    impossible += [
+        Impossible(row, "bucket", bucket, f"outside -1 to {largest}")
+        for row, bucket in enumerate(map(float, values["bucket"]))
+        if bucket < -1 or bucket > largest
+    ]
+    left_out = {each.row for each in impossible}
     histograms: dict[int, DurationHistogram] = {}
-    for stage, bucket, count in zip(values["stage"], values["bucket"], values["count"], strict=True):
+    for row, (stage, bucket, count) in enumerate(zip(values["stage"], values["bucket"], values["count"], strict=True)):
+        if row in left_out:
+            continue
         if math.isnan(float(stage)) or math.isnan(float(bucket)) or math.isnan(float(count)):
             raise InputError(f"{path}: a row has an empty stage, bucket or count. Write the file again.")
         histograms.setdefault(int(stage), DurationHistogram()).merge({int(bucket): int(count)})
-    return histograms, lines.warnings
+    return histograms, (*lines.warnings, *_warning(path, impossible))
 
 
 def empty_stages() -> DataFrame:
@@ -90,12 +102,40 @@ def typed_frame(values: Mapping[str, Series], columns: Sequence[Column]) -> Data
     return DataFrame(typed, copy=False)  # a copy of a million rows takes half a gigabyte
 
 
+def _possible_frame(path: Path, lines: _Lines, columns: Sequence[Column]) -> tuple[DataFrame, tuple[str, ...]]:
+    """The frame of a file without its impossible values, and the warnings about the file."""
+    values, impossible = without_impossible(lines.values, columns)
+    return typed_frame(values, columns), (*lines.warnings, *_warning(path, impossible))
+
+
+def _warning(path: Path, impossible: Sequence[Impossible]) -> tuple[str, ...]:
+    if not impossible:
+        return ()
+    return (named(path, impossible, lambda rows: {row: f"line {line}" for row, line in _lines_of(path, rows).items()}),)
+
+
+def _lines_of(path: Path, rows: Iterable[int]) -> dict[int, int]:
+    """The line on which each of these rows begins. The file is read again, since this is seldom asked."""
+    wanted, found = set(rows), {}
+    with open_text(path, errors="replace") as file:
+        reader = csv.reader(file)
+        next(reader, None)
+        row, before = 0, reader.line_num
+        for record in reader:
+            if record:
+                if row in wanted:
+                    found[row] = before + 1
+                row += 1
+            before = reader.line_num
+    return found
+
+
 def first_line_is_rows_header(path: Path) -> bool:
     """Whether a CSV file looks like a rows file, judged by its header alone."""
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with open_text(path, errors="replace") as file:
             header = next(csv.reader([file.readline(65536)]), [])
-    except (OSError, csv.Error):
+    except (OSError, EOFError, zlib.error, csv.Error):
         return False
     return set(REQUIRED_COLUMNS) <= set(header)
 
@@ -110,7 +150,7 @@ def _read(
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
     try:
         # A cut in the middle of a character must not hide the rows before it, hence "replace".
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with open_text(path, errors="replace") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             if not header:
@@ -129,6 +169,8 @@ def _read(
                 while batch := list(islice(reader, _AT_A_TIME)):
                     gathered.add(batch, line_number + 1)
                     line_number = reader.line_num
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: the compressed file is cut or damaged ({error}). Compress it again.") from error
     except OSError as error:
         raise unreadable(path, error) from error
     except csv.Error as error:

@@ -185,15 +185,11 @@ class CoordinatorRole:
         self._reported = True
         writer.close()
         options, html = self.coordinator.options, getattr(self.environment.parsed_options, "html_file", None)
-        if self._found_text and not options.report:
-            print(self._found_text)
         if writer.book.started and html:
             run_report.add_to_html(self.prefix, options, html, not_before=self._began_at)
-        if writer.book.started and options.report:
-            prices = getattr(self.environment.parsed_options, "llm_prices", None)
-            run_report.print_report(self.prefix, options, prices)
-        elif self._gate_text:
-            print(self._gate_text)
+        run_report.print_end(
+            self.prefix, options, self.environment.parsed_options, writer, (self._found_text, self._gate_text)
+        )
         print(f"Rows, stages and manifest: {self.prefix}_llm_*", file=sys.stderr)
 
     def show_in_web(self) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from llm_users.collect.writer import RunWriter
 from llm_users.options import Options
 from llm_users.web.html_section import append_to_file
 
@@ -20,20 +22,56 @@ FORMATS = ("md", "csv", "html")
 """What the folder gets: of a million rows the page takes about 10 s more than the tables (docs/report-html.md)."""
 
 
+MOST_ROWS_TO_PRINT = 300_000
+"""Beyond it a run without ``--llm-report`` prints no tables: reading a million rows takes half a minute."""
+
+
+def print_end(prefix: str, options: Options, parsed: Any, writer: RunWriter, decided: Iterable[str]) -> None:
+    """Print what a run found: always the tables, with ``--llm-report`` from a report folder that is written first.
+
+    Without tables (nothing was started, too many rows, no command line) only what was decided is printed: the result
+    of a search, the gate. A library's user, who has no command line, prints tables by itself.
+    """
+    if writer.book.started and options.report:
+        print_report(prefix, options, getattr(parsed, "llm_prices", None))
+    elif parsed is None or not writer.book.started or not _print_tables(prefix, options, writer):
+        for text in filter(None, decided):
+            print(text)
+
+
 def print_report(prefix: str, options: Options, prices: str | None = None) -> None:
     """``--llm-report``: the tables to stdout, the folder beside the rows; with a price file the costs too."""
+    report = _report(prefix, options, _prices(prices), folder=True)
+    if report is not None and report.files:
+        print(f"Report: {prefix}_report/", file=sys.stderr)
+
+
+def _print_tables(prefix: str, options: Options, writer: RunWriter) -> bool:
+    """The tables without files; returns whether they were printed."""
+    rows = sum(writer.received.values())
+    if rows > MOST_ROWS_TO_PRINT:
+        print(f"The run has {rows:,} rows. Print its tables with: llm-report {prefix}", file=sys.stderr)
+        return False
+    return _report(prefix, options, None, folder=False) is not None
+
+
+def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
+    """Print the report of a run, written to its folder too if asked; ``None`` when it cannot be made."""
     import reports
+    from reports.report import text_report
 
     try:
         objectives = reports.parse_objectives(options.slo) if options.slo is not None else None
-        questions = reports.Questions(objectives, objectives, options.slo_stage, _prices(prices))
-        report = reports.report_run(prefix, out=Path(prefix + "_report"), formats=FORMATS, questions=questions)
+        questions = reports.Questions(objectives, objectives, options.slo_stage, prices)
+        if folder:
+            report = reports.report_run(prefix, out=Path(prefix + "_report"), formats=FORMATS, questions=questions)
+        else:
+            report = text_report(prefix, questions=questions)
     except reports.InputError as error:
         logger.error("no report: %s", error)
-        return
+        return None
     print(report.text)
-    if report.files:
-        print(f"Report: {prefix}_report/", file=sys.stderr)
+    return report
 
 
 def publish_search(prefix: str) -> str:

@@ -228,7 +228,7 @@ def test_llmperfs_own_correctness_files_are_judged_by_its_rule(
     assert code == 0
     assert "| all requests |       4 |     2 | 50.0 % |" in text
     assert "|              3 | 75.0 % |" in text
-    assert "| -         | org/tiny |   0.25 |" in text
+    assert "| -         | org/tiny |  0.250 |" in text
     run = reports.load(tmp_path)
     (group,) = reports.groups([run])
     assert mismatches(group, STRICT_MATCH).wrong == 3

@@ -107,7 +107,8 @@ def test_unwritable_out_keeps_the_tables(
     blocked.touch()
     assert main([str(write_run([make_record(1)])), "--out", str(blocked / "deeper")]) == 2
     printed = capsys.readouterr()
-    assert printed.out.startswith("## Time to First Token")
+    assert printed.out.startswith("## Summary\n")
+    assert "\n## Time to First Token" in printed.out
     assert "cannot be written" in printed.err
     assert "--out" in printed.err
 
@@ -196,7 +197,7 @@ def test_a_rows_file_of_any_name_with_few_columns(tmp_path: Path, capsys: pytest
     path.write_text("measured,ttft_s,error_code,end_to_end_latency_s,output_tokens\n1,0.1,,2,50\n0,5,,5,5")
     assert main([str(path)]) == 0
     assert main([str(tmp_path)]) == 0
-    assert "| -         | -     |   0.10 |" in capsys.readouterr().out
+    assert "| -         | -     |  0.100 |" in capsys.readouterr().out
     assert [each.name for each in tmp_path.iterdir()] == ["mine.csv"]
 
 

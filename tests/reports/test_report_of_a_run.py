@@ -20,12 +20,26 @@ from reports.main import main
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
 
+SUMMARY = """\
+## Summary
+
+                   requests       system   TTFT   TPOT  Gap   E2E
+users          ok  fail  per s  tokens/s      s     ms   ms     s  client
+    1  median   5     0  0.417     41.67  0.300  18.00    -  4.00  -
+       P95                                0.880  18.00    -  7.60
+
+"""
+WIDE_SUMMARY = """\
+## Summary
+
+| Users | Requests ok | Requests failed | Requests/s | System, output tokens/s | TTFT median (s) | TTFT P95 (s) |
+"""
 GOLDEN = """\
 ## Time to First Token (seconds)
 
-| Framework | Model | Median | Mean |  Min |  Max |  P25 |  P75 |  P95 |  P99 |
-| --------- | ----- | -----: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| vllm      | tiny  |   0.30 | 0.40 | 0.10 | 1.00 | 0.20 | 0.40 | 0.88 | 0.98 |
+| Framework | Model | Median |  Mean |   Min |  Max |   P25 |   P75 |   P95 |   P99 |
+| --------- | ----- | -----: | ----: | ----: | ---: | ----: | ----: | ----: | ----: |
+| vllm      | tiny  |  0.300 | 0.400 | 0.100 | 1.00 | 0.200 | 0.400 | 0.880 | 0.976 |
 
 - P99 of fewer than 100 values says little: 5 values.
 - P95 of fewer than 20 values says little: 5 values.
@@ -34,9 +48,11 @@ GOLDEN = """\
 
 ## Output Tokens Throughput (tokens/s)
 
-| Framework | Model | Median | Mean | Min | Max | P25 | P75 | P95 | P99 |
-| --------- | ----- | -----: | ---: | --: | --: | --: | --: | --: | --: |
-| vllm      | tiny  |     25 |   28 |  13 |  50 |  17 |  33 |  47 |  49 |
+Figures are per request; the summary above has the rate of the whole system.
+
+| Framework | Model | Median |  Mean |   Min |   Max |   P25 |   P75 |   P95 |   P99 |
+| --------- | ----- | -----: | ----: | ----: | ----: | ----: | ----: | ----: | ----: |
+| vllm      | tiny  |  25.00 | 27.50 | 12.50 | 50.00 | 16.67 | 33.33 | 46.67 | 49.33 |
 
 - See the notes above.
 """
@@ -61,10 +77,11 @@ def test_the_tables_of_five_requests(write_run: Write, make_record: Make, capsys
     prefix = write_run(five(make_record))
     assert main([str(prefix)]) == 0
     printed = capsys.readouterr()
-    assert printed.out == GOLDEN
+    assert printed.out == SUMMARY + GOLDEN
     report = Path(f"{prefix}_report/report.md")
     assert f"wrote {report}" in printed.err
     assert GOLDEN in report.read_text()
+    assert WIDE_SUMMARY.rstrip() in report.read_text()
     assert "started 2023-11-14 22:13:20 UTC" in report.read_text()
 
 

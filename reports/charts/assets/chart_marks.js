@@ -4,7 +4,7 @@
 
 window.LLMMarks = (() => {
   const RAMP_STOPS = 6;
-  const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3]];
+  const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [14, 4], [5, 2, 1, 2, 1, 2]];
   const SHAPES = ["circle", "square", "triangle", "diamond"];
 
   const SPAN_STEPS = [
@@ -139,8 +139,10 @@ window.LLMMarks = (() => {
     return canvas;
   }
 
-  const shape = (series, k) => series.shape || SHAPES[k % SHAPES.length];
-  const dash = (series, k) => series.dash || DASHES[k % DASHES.length];
+  // Shapes and dashes by a series' place; four shapes and six dashes, so that no two of twelve have both in common.
+  const place = (series, k) => series.place ?? k;
+  const shape = (series, k) => series.shape || SHAPES[place(series, k) % SHAPES.length];
+  const dash = (series, k) => series.dash || DASHES[place(series, k) % DASHES.length];
 
   return { SPAN_STEPS, palette, ramp, number, tick, span, logTicks, point, swatch, shape, dash };
 })();

@@ -4,11 +4,32 @@
 (() => {
   const data = JSON.parse(document.getElementById("llm-data").textContent);
   const { number, span, xy } = window.LLMCharts;
+  const RUN_COLOURS = 8; // those of charts.css
+  const MOST_POINTS_IN_WORDS = 12; // as in html_sections.py
   const PAPER_PX = 690; // the width of A4 between its margins
   const ranks = data.labels.length;
   const find = (id) => document.getElementById(id);
   const when = (ids, act) => ids.forEach((id) => find(id)?.addEventListener("input", act));
   const seconds = (value) => (value === null ? "-" : value < 0.1 ? `${number(value * 1000)} ms` : `${number(value)} s`);
+
+  const fixed = (value, decimals) =>
+    value === null
+      ? "-"
+      : value.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+
+  // Curves of several runs are told apart by colour, shape and dash; stages of one run by their place in its colours.
+  const looks = {};
+  data.curves.forEach((each, k) => each.points.forEach((point, i) => (looks[point.label] = [k, i])));
+  const look = (k) =>
+    data.curves.length === 1
+      ? { colour: "accent" }
+      : { colour: `run-${k % RUN_COLOURS}`, place: k };
+  const stage = (k) => {
+    const [curve, place] = looks[data.labels[k]] ?? [0, k];
+    if (data.curves.length === 1) return { rank: k, ranks };
+    const last = place === data.curves[curve].points.length - 1;
+    return { colour: `run-${curve % RUN_COLOURS}`, place, hidden: ranks > MOST_POINTS_IN_WORDS && !last };
+  };
 
   // A figure whose element is missing has nothing to show (the page says why); others must still be drawn.
   function figure(id, options, ids = []) {
@@ -32,9 +53,7 @@
     const series = data.curves.map((each, k) => ({
       name: each.name,
       kind: "curve",
-      colour: data.curves.length === 1 ? "accent" : undefined,
-      rank: k,
-      ranks: data.curves.length,
+      ...look(k),
       x: each.points.map(latency),
       y: each.points.map((point) => point.throughput_token_per_s),
       labels: each.points.map((point) => point.name),
@@ -44,13 +63,34 @@
     find("curve-best").toggleAttribute("data-hint", !(budget > 0));
     find("curve-best").textContent = best(series, budget, metric, quantile);
     const name = `${data.latency_names[metric]}, ${quantile === "p50" ? "median" : quantile} (s)`;
+    const words = inWords(metric, quantile);
+    if (find("curve-words")) find("curve-words").textContent = words;
     return {
+      label: words,
       x: { label: name, log: find("curve-log").checked, zero: true },
       y: { label: "System, output tokens/s", log: find("curve-log").checked, zero: true },
       series,
       marks,
       legend: series.length > 1,
     };
+  }
+
+  // The caption, in the words of html_sections.py, for what is chosen now.
+  function inWords(metric, quantile) {
+    const brief = data.curves.reduce((sum, each) => sum + each.points.length, 0) > MOST_POINTS_IN_WORDS;
+    const said = data.curves.map((each) => {
+      let points = each.points.filter((point) => point.throughput_token_per_s !== null);
+      if (!points.length) return `${each.name}: no throughput is known.`;
+      const top = (a, b) => (b.throughput_token_per_s > a.throughput_token_per_s ? b : a);
+      if (brief) points = [points.reduce(top)];
+      const one = (point) =>
+        `${point.words}: ${point.throughput_token_per_s.toLocaleString("en", { maximumFractionDigits: 0 })} tokens/s at ${fixed(point.latency_s[metric][quantile], metric === "tpot" ? 4 : 2)} s`;
+      return `${each.name}${brief ? ", most" : ""}: ${points.map(one).join("; ")}.`;
+    });
+    const latency = data.latency_names[metric];
+    const figure = { p50: "median", p95: "95th percentile", p99: "99th percentile" }[quantile] ?? quantile;
+    const named = /^p[\d.]+$/.test(figure) ? `${figure.slice(1)}th percentile` : figure;
+    return `Output tokens/s of the whole system against the ${named} of the ${latency[0].toLowerCase()}${latency.slice(1)}. ${said.join(" ")}`;
   }
 
   function tipOf(point, metric, quantile) {
@@ -89,9 +129,7 @@
       series: data.curves.map((each, k) => ({
         name: each.name,
         kind: "curve",
-        colour: data.curves.length === 1 ? "accent" : undefined,
-        rank: k,
-        ranks: data.curves.length,
+        ...look(k),
         x: each.points.map((point) => point.load),
         y: each.points.map((point) => point[key]),
         labels: each.points.map((point) => number(point[key])),
@@ -106,7 +144,7 @@
     const log = find("distribution-log").checked;
     const histogram = find("distribution-view").value === "histogram";
     const bins = log ? each.log : each.linear;
-    const shared = (k) => ({ name: data.labels[k], rank: k, ranks });
+    const shared = (k) => ({ name: data.labels[k], ...stage(k) });
     const cumulative = (one, k) => ({
       ...shared(k),
       kind: "step",
@@ -168,8 +206,7 @@
   function withLines(scatters, axes, line, residual) {
     const points = scatters.map((each, k) => ({
       name: data.labels[k],
-      rank: k,
-      ranks,
+      ...stage(k),
       kind: "points",
       x: each.x,
       y: residual ? each.x.map((x, i) => each.y[i] - line(k, x)) : each.y,
@@ -178,7 +215,7 @@
       const ends = [each.x[0], each.x.at(-1)];
       const [low, high] = [line(k, ends[0]), line(k, ends[1])];
       if (residual || low === null || !Number.isFinite(low)) return [];
-      return [{ name: data.labels[k], rank: k, ranks, kind: "line", quiet: true, x: ends, y: [low, high] }];
+      return [{ name: data.labels[k], ...stage(k), kind: "line", quiet: true, x: ends, y: [low, high] }];
     });
     return { ...axes, series: [...points, ...lines] };
   }
@@ -223,12 +260,20 @@
   find("print").addEventListener("click", () => window.print());
   system.addEventListener("change", () => theme(root.dataset.theme));
   let before;
+  const notes = () => document.querySelectorAll("details.on-paper");
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;
+    notes().forEach((each) => {
+      each.dataset.was = String(each.open);
+      each.open = true;
+    });
     root.dataset.theme = "light";
     window.LLMCharts.refresh(PAPER_PX);
   });
-  window.addEventListener("afterprint", () => theme(before));
+  window.addEventListener("afterprint", () => {
+    notes().forEach((each) => (each.open = each.dataset.was === "true"));
+    theme(before);
+  });
 
   figure("curve-chart", curve, ["curve-latency", "curve-figure", "curve-budget", "curve-log"]);
   figure("system-chart", speeds("throughput_token_per_s", "System, output tokens/s"));
