@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
-from reports.comparison_lines import DECIDING, lines
+from reports.comparison_lines import lines
 from reports.comparison_notes import unlike
-from reports.comparison_verdict import deciding_names, despite_failures, judged
+from reports.comparison_verdict import decides, despite_failures, judged
 from reports.difference import FAILED, UNDECIDED, Difference
 from reports.errors import InputError
 from reports.grouping import Group, groups
@@ -128,10 +128,9 @@ def compare(
             families += [families[-1] + 1 if families else 0] * len(of_stage)
             found += of_stage
             notes.extend(note for base in sides[0][:1] for other in sides[1] for note in unlike(base, other))
-    names = deciding_names(on, [line.name for line in found if line.estimate], DECIDING)
     verdicts = [
-        judged(line, p, threshold, line.estimate is None or line.name in names)
-        for line, p in zip(found, _corrected(found, families), strict=True)
+        judged(line, p, threshold, deciding)
+        for line, p, deciding in zip(found, _corrected(found, families), decides(on, found), strict=True)
     ]
     everything = tuple(group for of_run in (*made, *opposite) for group in of_run)
     return Comparison(

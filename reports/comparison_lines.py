@@ -13,8 +13,8 @@ from pandas import DataFrame, Series
 from llm_users.quantile import quantile
 from llm_users.record import UNFINISHED
 from reports.comparison_notes import long_memory
-from reports.difference import ERROR_RATIO, Difference
-from reports.estimates import Pair, quantile_estimate, rate_estimate, share_estimate
+from reports.difference import ERROR_RATIO, SYSTEM_THROUGHPUT, Difference
+from reports.estimates import Pair, paired_estimate, quantile_estimate, rate_estimate, share_estimate
 from reports.grouping import (
     CORRECTED_LATENCY,
     CORRECTED_TTFT,
@@ -34,7 +34,6 @@ from reports.start_order import at_once, in_order
 from reports.statistics import ordered
 
 FEWEST_REQUESTS = 20
-SYSTEM_THROUGHPUT = "output_throughput_token_per_s"
 _MEDIAN, _P95 = ("median", 0.5), ("p95", 0.95)
 _OF_REQUESTS: tuple[tuple[Metric, str, float], ...] = (
     (TTFT, *_MEDIAN),
@@ -49,12 +48,6 @@ _OF_REQUESTS: tuple[tuple[Metric, str, float], ...] = (
     (CORRECTED_LATENCY, *_MEDIAN),
     (CORRECTED_LATENCY, *_P95),
 )
-DECIDING = (
-    *(f"{metric.name} {figure}" for metric, figure, q in _OF_REQUESTS if q == _MEDIAN[1]),
-    f"{ERROR_RATIO} share",
-    f"{SYSTEM_THROUGHPUT} system",
-)
-"""The lines that decide when ``--on`` does not say otherwise."""
 
 
 def lines(bases: Sequence[Group], others: Sequence[Group], notes: list[str]) -> Iterator[Difference]:
@@ -78,7 +71,9 @@ def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Differen
     sides, users = ((base,), (other,)), at_once(base)
     pairs = pairing(base, other)
     notes.append(
-        "Paired by prompt index: both runs asked prompts of the same lengths, which cancel. Latencies are those of prompts that succeeded in both runs."
+        "Paired by prompt index: both runs asked prompts of the same lengths, which cancel. The change of "
+        "a median is the mean change of the prompts (trimmed, in logarithms). Latencies are those of prompts that "
+        "succeeded in both runs."
         if pairs.rows
         else f"Not paired by prompt: {pairs.reason}."
     )
@@ -89,7 +84,11 @@ def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Differen
         samples = _pair(partial(_successful, metric), base, other, rows)
         known = [np.isfinite(each) for each in samples]
         if (known[0] & known[1]).any() if pairs.rows else all(each.any() for each in known):
-            estimate = quantile_estimate(samples, q, users, paired=pairs.rows is not None)
+            paired = pairs.rows is not None
+            by_prompt = paired and figure == "median"
+            estimate = (
+                paired_estimate(samples, users) if by_prompt else quantile_estimate(samples, q, users, paired=paired)
+            )
             better = metric is OUTPUT_THROUGHPUT
             yield Difference(*sides, metric.name, figure, metric.unit, better, estimate, reason=unfit)
     # Requests without a partner failed or succeeded, too, so errors are counted over all.

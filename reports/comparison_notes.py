@@ -42,6 +42,8 @@ def unlike(base: Group, other: Group) -> Iterator[str]:
             )
         if not counts.ok:
             yield f"No request of {group.run.name}{level} succeeded, so there is no latency to compare."
+    if base.load.is_open:
+        yield ("The throughput of an open loop follows its schedule, so it does not decide unless --on names it.")
     rounds = min(len(base.measured), len(other.measured)) / at_once(base)
     each = "request in flight" if base.load.is_open else "user"
     if rounds < _ENOUGH_ROUNDS:
@@ -56,13 +58,15 @@ def long_memory(base: Group, other: Group) -> str:
     """Why the latencies of an open loop decide nothing; "" when they may: a queue near its limit remembers long."""
     if not base.load.is_open:
         return ""
+    few = []
     for group in (base, other):
         took_s = in_order(group.ok)["corrected_end_to_end_latency_s"].to_numpy(np.float64, na_value=math.nan)
         independent = len(took_s) / autocorrelation_time(took_s)
         if independent < FEWEST_INDEPENDENT:
-            return (
-                f"the {len(took_s)} requests of {group.run.name}{group.load.at} are worth {independent:.0f} "
-                f"independent ones, and {FEWEST_INDEPENDENT} are needed: a queue near its limit remembers long. Run "
-                "it longer, or at a lower rate"
-            )
-    return ""
+            few.append(f"the {len(took_s)} requests of {group.run.name} are worth {independent:.0f} independent ones")
+    if not few:
+        return ""
+    return (
+        f"{' and '.join(few)}, and {FEWEST_INDEPENDENT} are needed: a queue near its limit remembers long. Run "
+        "longer, or at a lower rate"
+    )

@@ -9,9 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from reports.difference import BETTER, ERROR_RATIO, FAILED, PASSED, UNCLEAR, UNDECIDED, WORSE, Difference
+from reports.difference import (
+    BETTER,
+    ERROR_RATIO,
+    FAILED,
+    PASSED,
+    SYSTEM_THROUGHPUT,
+    UNCLEAR,
+    UNDECIDED,
+    WORSE,
+    Difference,
+)
 from reports.errors import InputError
 from reports.grouping import Group
 from reports.intervals import student_t, values_needed
@@ -22,24 +32,32 @@ _MOST_RUNS = 100
 _FAR = 10.0  # ten times worse; beyond, an interval says nothing but that it is wide
 
 
-def deciding_names(on: str | None, lines: Iterable[str], default: Sequence[str]) -> frozenset[str]:
-    """The lines that decide, from ``--on``: names of lines, of metrics (all their figures), or of figures.
+def decides(on: str | None, lines: Sequence[Difference]) -> list[bool]:
+    """Which lines decide, by ``--on``: names of lines, of metrics (all their figures), or of figures.
 
-    Raises ``InputError`` for a name that no line of the table has.
+    Without it: medians, the share of errors, and the system's throughput in closed loops; that of an open loop follows
+    from its schedule. A stage that cannot be compared is always to be decided. Raises ``InputError`` for a name that no
+    line of the table has.
     """
-    names = list(dict.fromkeys(lines))
     if on is None:
-        return frozenset(default)
+        return [
+            line.estimate is None
+            or line.figure == "median"
+            or line.is_share
+            or (line.metric == SYSTEM_THROUGHPUT and not line.base.load.is_open)
+            for line in lines
+        ]
+    names = list(dict.fromkeys(line.name for line in lines if line.estimate))
     chosen: set[str] = set()
     for wanted in (" ".join(part.split()) for part in on.split(",")):
         matching = {name for name in names if wanted and wanted in (name, *name.split())}
-        if not matching:
+        if names and not matching:
             raise InputError(
                 f"--on: no line of the table is called {wanted!r}. The lines are: {', '.join(names)}. A metric such as "
                 f"{names[0].split()[0]} stands for all of its lines, a figure such as median for that of all metrics."
             )
         chosen |= matching
-    return frozenset(chosen)
+    return [line.estimate is None or line.name in chosen for line in lines]
 
 
 def judged(line: Difference, p: float, threshold: float | None, deciding: bool) -> Difference:
@@ -84,7 +102,7 @@ def _unfit(line: Difference) -> str:
 
 
 def _outcome(line: Difference, p: float) -> str:
-    interval = line.difference_interval
+    interval = line.worsening_interval
     if not p < LEVEL or (interval.known and interval.low <= 0 <= interval.high):
         return UNCLEAR
     return WORSE if line.worsening > 0 else BETTER

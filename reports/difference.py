@@ -9,7 +9,7 @@ from reports.estimates import Estimate
 from reports.grouping import Group
 from reports.intervals import UNKNOWN, Interval
 
-ERROR_RATIO = "error_ratio"
+ERROR_RATIO, SYSTEM_THROUGHPUT = "error_ratio", "output_throughput_token_per_s"
 UNCLEAR, BETTER, WORSE = "no clear difference", "better", "worse"
 PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
 
@@ -85,12 +85,16 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """After minus before."""
-        return self.after - self.before
+        """After minus before; of paired prompts, what the first side's figure changes by when it changes as they do."""
+        change = self.estimate.change if self.estimate else math.nan
+        return self.after - self.before if math.isnan(change) else self.before * (change - 1)
 
     @property
     def ratio(self) -> float:
-        """After by before."""
+        """After by before; of paired prompts, their mean change."""
+        change = self.estimate.change if self.estimate else math.nan
+        if not math.isnan(change):
+            return change
         return self.after / self.before if self.before else math.nan
 
     @property

@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 
 from llm_users.quantile import quantile
-from reports.intervals import UNKNOWN, Interval, normal, values_needed
+from reports.intervals import UNKNOWN, Interval, normal, student_t, values_needed
 from reports.resampling import (
     Blocks,
     Chance,
@@ -32,9 +32,16 @@ from reports.resampling import (
 Pair = tuple[Floats, Floats]
 
 
+_TRIMMED = 0.1  # of the paired changes, at each end
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A figure before and after. ``units`` is how many blocks of time, or runs, the smaller side has."""
+    """A figure before and after. ``units`` is how many blocks of time, or runs, the smaller side has.
+
+    ``change`` is the ratio around which ``ratio_interval`` lies when that is not after / before: the mean change of the
+    prompts of paired runs.
+    """
 
     before: float
     after: float
@@ -43,6 +50,7 @@ class Estimate:
     chance: Chance = field(repr=False)
     units: int
     paired: bool = False
+    change: float = math.nan
 
 
 def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = False) -> Estimate:
@@ -79,17 +87,59 @@ def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = Fal
     return _estimate(figures, drawn, blocks, widened, chance, paired)
 
 
+def paired_estimate(samples: Pair, users: int) -> Estimate:
+    """The median of paired runs, which changes as the prompts do: by the mean of log(after / before) over all prompts.
+
+    A tenth of the changes is trimmed at each end, so single stalls do not count. The interval is Student's t with the
+    variance of blocks of consecutive prompts (Yuen's, for a trimmed mean). p is from exchanging the runs in each block.
+    Lengths cancel in every prompt, which the medians of both runs only do on the whole.
+    """
+    known = np.isfinite(samples[0]) & np.isfinite(samples[1]) & (samples[0] > 0) & (samples[1] > 0)
+    changes = np.zeros(len(known))
+    changes[known] = np.log(samples[1][known] / samples[0][known])
+    ordered = cast("Sequence[float]", np.sort(changes[known]))
+    low, high = quantile(ordered, _TRIMMED), quantile(ordered, 1 - _TRIMMED)
+    kept = known & (changes >= low) & (changes <= high)
+    change = float(changes[kept].mean())
+    blocks = cut((len(known), len(known)), users)
+    count = sums(known.astype(np.float64), blocks.first[0])
+    clipped = np.where(known, np.clip(changes, low, high), 0.0)
+    part, none = sums(clipped, blocks.first[0]), np.zeros(len(count))
+    off = part - part.sum() / count.sum() * count
+    k = len(off)
+    variance = float((off * off).sum()) * k / (k - 1) / (float(count.sum()) * (1 - 2 * _TRIMMED)) ** 2
+    reach = student_t(k - 1) * math.sqrt(variance * memory((none, part), (count, count), paired=True))
+    ratio = Interval(math.exp(change - reach), math.exp(change + reach))
+    # The same border on both sides of no change, so that exchanging the runs only turns the sign.
+    ordered_sizes = cast("Sequence[float]", np.sort(np.abs(changes[known])))
+    border = quantile(ordered_sizes, 1 - _TRIMMED)
+    signed = sums(np.where(known, np.clip(changes, -border, border), 0.0), blocks.first[0])
+    before, after = (quantile(cast("Sequence[float]", np.sort(values[known])), 0.5) for values in samples)
+    return Estimate(
+        before,
+        after,
+        Interval(before * (ratio.low - 1), before * (ratio.high - 1)),
+        ratio,
+        permutation((none, signed), (count, count), paired=True),
+        k,
+        True,
+        math.exp(change),
+    )
+
+
 def share_estimate(hits: Pair, counted: Pair, users: int) -> Estimate:
     """A share of requests: 1 in ``hits`` for each that has the property, 1 in ``counted`` for each that counts.
 
     The interval of the difference is Newcombe's, from Wilson's intervals of both shares, with the counts divided by how
-    much more the blocks vary than independent requests would. It is never of zero width.
+    much more the blocks vary than those of independent requests. It is never of zero width.
     """
     blocks = cut((len(hits[0]), len(hits[1])), users)
     parts = (sums(hits[0], blocks.first[0]), sums(hits[1], blocks.first[1]))
     wholes = (sums(counted[0], blocks.first[0]), sums(counted[1], blocks.first[1]))
     shares = [float(h.sum() / c.sum()) if c.sum() else math.nan for h, c in zip(hits, counted, strict=True)]
-    effective = [_effective(part, whole) for part, whole in zip(parts, wholes, strict=True)]
+    # A run without errors cannot show that they come in bursts; the other run's may.
+    excess = max(_excess(part, whole) for part, whole in zip(parts, wholes, strict=True))
+    effective = [float(whole.sum()) / excess for whole in wholes]
     interval = newcombe((shares[0], shares[1]), (effective[0], effective[1]))
     return Estimate(shares[0], shares[1], interval, UNKNOWN, permutation(parts, wholes), min(blocks.numbers))
 
@@ -127,16 +177,16 @@ def wilson(share: float, count: float) -> Interval:
     )
 
 
-def _effective(part: Floats, whole: Floats) -> float:
-    """How many independent requests have as uncertain a share as these blocks; at most as many as there are."""
+def _excess(part: Floats, whole: Floats) -> float:
+    """By how much more the blocks vary than those of independent requests would; 1 or more."""
     count = float(whole.sum())
     share = float(part.sum()) / count if count else 0.0
     blocks = len(part)
     if not 0 < share < 1 or blocks < 2:
-        return count
+        return 1.0
     off = part - share * whole
     own = float((off * off).sum()) * blocks / (blocks - 1)
-    return count / max(1.0, own * memory((part, part), (whole, whole)) / (count * share * (1 - share)))
+    return max(1.0, own * memory((part, part), (whole, whole)) / (count * share * (1 - share)))
 
 
 def _estimate(

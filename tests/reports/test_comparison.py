@@ -49,7 +49,7 @@ def test_a_slower_run_is_a_regression(
     assert main(["compare", before, slower, "--threshold", "5%", "--junit", str(junit)]) == 3
     printed = capsys.readouterr()
     assert "**Failed** (threshold 5 %)" in printed.out
-    assert "ttft_s median at concurrency 4" in printed.err
+    assert "ttft_s median at concurrency 1" in printed.err
     assert "<failure" in junit.read_text()
     frame = reports.compare([reports.load(before), reports.load(slower)], threshold=0.05).frame()
     ttft = frame[(frame["metric"] == "ttft_s") & (frame["figure"] == "median")]
