@@ -10,7 +10,7 @@ from reports.objectives import EXAMPLE
 
 _EXIT_CODES = (
     "Exit codes: 0 fine, 1 every request failed, 2 bad options or input, 3 a run without measured requests, "
-    "objectives that are not met or cannot be decided, or a regression."
+    "objectives that are not met or cannot be decided, or a comparison that failed or is undecided."
 )
 _COMMANDS = ("compare", "leaderboard")
 
@@ -66,15 +66,29 @@ def _report() -> argparse.ArgumentParser:
 def _compare() -> argparse.ArgumentParser:
     parser = _parser(
         "llm-report compare",
-        "Compare runs with the first one: per stage and figure the difference, the ratio, and whether it is more "
-        "than noise.",
+        "Compare runs with the first one, or several runs with several (--against): per stage and figure the "
+        "difference, the change, their intervals, and whether it is more than chance.",
+    )
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="INPUT",
+        help="compare the runs before this option, taken together, with these: the run is then the unit, and what "
+        "changes from run to run is in the intervals. Three or more per side can decide",
     )
     parser.add_argument(
         "--threshold",
         type=_share,
         metavar="SHARE",
-        help="exit with 3 when a figure is worse by more than this (5%% or 0.05) and by more than noise, when errors "
-        "increased, or when the runs cannot be compared",
+        help="exit with 3 unless the medians, the share of errors and the system's throughput are surely not worse by "
+        "more than this (5%% or 0.05), or when any figure is surely worse by more",
+    )
+    parser.add_argument(
+        "--on",
+        metavar="LIST",
+        help='figures that --threshold decides on, as the table calls them: "ttft_s median,error_ratio". A metric or a '
+        "figure alone (ttft_s, p95) stands for all of its lines",
     )
     _add_pictures(parser, "comparison.md and comparison.html, with the curves of all runs overlaid")
     _add_verdict_files(parser)

@@ -1,34 +1,37 @@
-"""A comparison in Markdown, and as the cases of a JUnit file."""
+"""A comparison in Markdown, and as the cases of a JUnit file. The answer comes first, then the table and the notes."""
 
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Sequence
 
-from reports.comparison import ERROR_RATIO, LEVEL, NOISE, REFUSED, REGRESSION, WORSE, Comparison, Difference
+from reports.comparison import Comparison
+from reports.comparison_verdict import LEVEL
+from reports.difference import BETTER, FAILED, UNCLEAR, UNDECIDED, WORSE, Difference
+from reports.intervals import Interval
 from reports.junit import Case
-from reports.md_text import aligned, bullets
+from reports.md_text import aligned, bullets, plain
 from reports.stage_load import LoadColumns, load_columns
-from reports.verdict import MET, MISSED, shown
+from reports.verdict import MET, MISSED
 from reports.verdict import REFUSED as NOT_DECIDED
-from reports.verdict_md import between, number
+from reports.verdict_md import number
 
-METHOD = (
+BLOCKS = (
     "p: how often blocks of time, shuffled between both runs, differ as much by chance in any line of this table "
-    f"(Westfall and Young). Below {LEVEL:g} it is more than noise. Intervals: 95 %, by drawing blocks, each line on "
-    "its own."
+    f"(Westfall and Young). Better and worse mean p below {LEVEL:g} and a 95 % interval without 0. Intervals: by "
+    "drawing blocks, each line on its own; of shares: Newcombe."
 )
-ONE_RUN = (
-    "Both sides are single runs: what changes from run to run (another machine, another hour) is not in the noise. "
-    "Alternate runs of both before trusting a small difference."
-)
+_LISTED = 4  # lines that the verdict names; the table has all
+_NARROW = 0.005  # the width of an interval (a share) that one decimal of a percentage does not show
+_WIDTH = 80
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """The table, what it means, and the verdict."""
-    base, *others = comparison.runs
-    title = f"## {base.name} against {', '.join(run.name for run in others)}"
-    columns = load_columns(each.other.load for each in comparison.differences)
-    several, models = len(others) > 1, len({(each.other.model) for each in comparison.differences}) > 1
+    """The verdict, the table, and what they mean."""
+    columns = load_columns(line.other.load for line in comparison.differences)
+    several = len({line.other_names for line in comparison.differences}) > 1
+    models = len({(line.other.model) for line in comparison.differences}) > 1
     header = [
         *(["Run"] if several else []),
         *(["Model"] if models else []),
@@ -37,93 +40,165 @@ def comparison_text(comparison: Comparison) -> str:
         "Before",
         "After",
         "Difference (95 %)",
-        "Ratio (95 %)",
+        "Change (95 %)",
         "p",
         "Verdict",
     ]
     names = int(several) + int(models)
     figure = names + len(columns.header)
-    rows = [_cells(each, several, models, columns) for each in comparison.differences]
+    rows = [_cells(line, several, models, columns) for line in comparison.differences]
     table = aligned(header, rows, left={*range(names), figure, figure + 6})
-    notes = [METHOD, ONE_RUN, *comparison.notes, *dict.fromkeys(_reasons(comparison))]
-    return f"{title}\n\n{table}\n\n{bullets(notes)}\n\n{verdict(comparison)}\n"
+    by_runs = any(line.by_runs for line in comparison.differences)
+    notes = [*([] if by_runs else [BLOCKS]), *comparison.notes, *dict.fromkeys(_reasons(comparison))]
+    answer = textwrap.fill(plain(verdict(comparison)), _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return f"## {comparison.title}\n\n{answer}\n\n{table}\n\n{bullets(notes)}\n"
 
 
 def verdict(comparison: Comparison) -> str:
-    """One line: what came out."""
-    real = [each for each in comparison.differences if each.outcome not in (NOISE, REFUSED)]
-    worse = [each for each in real if each.outcome in (WORSE, REGRESSION)]
-    found = f"{len(real)} of {len(comparison.differences)} differences are more than noise, {len(worse)} for the worse."
+    """What came out, in a few sentences."""
+    lines = comparison.differences
+    worse, better = ([line for line in lines if line.outcome == outcome] for outcome in (WORSE, BETTER))
+    found = f"{len(worse)} of {len(lines)} figures are worse, {len(better)} better, beyond chance."
+    if not worse and not better:
+        found = f"No figure of {len(lines)} differs by more than chance can explain."
+    if lines and all(line.outcome == UNDECIDED for line in lines):
+        reasons = "; ".join(dict.fromkeys(line.reason for line in lines))
+        return f"**Undecided**: nothing can be compared: {reasons}."
     if comparison.threshold is None:
         return found
     limit = f"{100 * comparison.threshold:g} %"
-    if comparison.regressions:
-        named = ", ".join(_named(each) for each in comparison.regressions)
-        return f"{found} **Regression** by more than {limit}: {named}."
-    if comparison.refused:
-        return f"{found} **Refused**: {'; '.join(dict.fromkeys(each.reason for each in comparison.refused))}."
-    hidden = [
-        each for each in comparison.differences if each.outcome == NOISE and _may_hide(each, comparison.threshold)
-    ]
-    unsure = f" {len(hidden)} intervals reach beyond it, so more requests could show one." if hidden else ""
-    return f"{found} No regression by more than {limit}.{unsure}"
+    failed, undecided = comparison.failed, comparison.undecided
+    deciding = [line for line in lines if line.verdict and (line.verdict != FAILED or line.deciding)]
+    parts = []
+    if failed:
+        parts.append(f"**Failed** (threshold {limit}): {_listed(failed)}.")
+    if undecided and len(undecided) == len(deciding):
+        parts.append(
+            f"**Undecided**: none of the {len(deciding)} figures that decide can be decided.{_needed(undecided)}"
+        )
+    elif undecided:
+        parts.append(
+            f"**Undecided**: {len(undecided)} of {len(deciding)} figures that decide may be worse by more than "
+            f"{limit}: {_listed(undecided)}.{_needed(undecided)}"
+        )
+    if not parts:
+        parts.append(f"**Passed**: none of the {len(deciding)} figures that decide is worse by more than {limit}.")
+    return " ".join([*parts, found])
 
 
 def cases(comparison: Comparison) -> list[Case]:
-    """A case for each difference; without a threshold none fails."""
-    outcomes = {REGRESSION: MISSED, REFUSED: NOT_DECIDED} if comparison.threshold is not None else {}
+    """A case for each line; without a threshold none fails."""
+    outcomes = {FAILED: MISSED, UNDECIDED: NOT_DECIDED}
     return [
         Case(
-            f"{each.other.run.name}.{each.other.load.words}",
-            f"{each.metric} {each.figure}".strip(),
-            outcomes.get(each.outcome, MET),
-            each.reason or f"{_shown(each, each.before)} to {_shown(each, each.after)}, p {each.p:.4f}: {each.outcome}",
+            f"{line.other_names}.{line.other.load.words}",
+            line.name,
+            outcomes.get(line.verdict, MET),
+            _case_reason(line),
         )
-        for each in comparison.differences
+        for line in comparison.differences
     ]
 
 
-def _cells(each: Difference, several: bool, models: bool, columns: LoadColumns) -> list[str]:
+def _case_reason(line: Difference) -> str:
+    if line.estimate is None:
+        return line.reason
+    figures = (
+        f"{_value(line, line.before)} to {_value(line, line.after)}, {_change(line)}, p {_p(line)}: {_verdict(line)}"
+    )
+    return f"{figures}; {line.reason}" if line.reason else figures
+
+
+def _cells(line: Difference, several: bool, models: bool, columns: LoadColumns) -> list[str]:
     return [
-        *([each.other.run.name] if several else []),
-        *([each.other.model or "-"] if models else []),
-        *columns.cells(each.other.load),
-        f"{each.metric} {each.figure}".strip(),
-        _shown(each, each.before),
-        _shown(each, each.after),
-        _with_interval(_shown(each, each.difference, "+"), between(each.difference_interval, number)),
-        _with_interval(number(each.ratio), between(each.ratio_interval, number)),
-        "-" if math.isnan(each.p) else f"{each.p:.4f}",
-        each.outcome,
+        *([line.other_names] if several else []),
+        *([line.other.model or "-"] if models else []),
+        *columns.cells(line.other.load),
+        line.name,
+        _value(line, line.before),
+        _value(line, line.after),
+        _difference(line),
+        "-" if line.is_share else _change(line),
+        _p(line),
+        _verdict(line),
     ]
 
 
-def _shown(each: Difference, value: float, sign: str = "") -> str:
-    if each.metric == ERROR_RATIO:
-        return shown(value, "")
-    text = number(value)
-    return f"+{text}" if sign and value > 0 else text
+def _verdict(line: Difference) -> str:
+    if not line.verdict or line.verdict == line.outcome:
+        return line.outcome
+    return line.verdict if line.outcome == UNCLEAR else f"{line.verdict}, {line.outcome}"
 
 
-def _with_interval(figure: str, interval: str) -> str:
-    return figure if interval == "-" else f"{figure} ({interval})"
+def _p(line: Difference) -> str:
+    return "-" if math.isnan(line.p) else f"{line.p:.4f}"
 
 
-def _named(each: Difference) -> str:
-    change = shown(each.difference, "") if each.metric == ERROR_RATIO else f"{100 * (each.ratio - 1):+.1f} %"
-    return f"{each.metric} {each.figure}{each.other.load.at} ({change})".replace("  ", " ")
+def _value(line: Difference, value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return _percent(value) if line.is_share else f"{number(value)} {line.unit}".rstrip()
+
+
+def _difference(line: Difference) -> str:
+    """``+0.006 s (0.0046 to 0.0074 s)``, ``10.5 % (6.6 to 14.4 %)``: one unit per cell."""
+    interval = line.difference_interval
+    if math.isnan(line.difference):
+        return "-"
+    if line.is_share:
+        return _with_interval(_percent(line.difference), interval, lambda value: f"{100 * value:.1f}", "%")
+    text = f"{'+' if line.difference > 0 else ''}{number(line.difference)} {line.unit}".rstrip()
+    return _with_interval(text, interval, number, line.unit)
+
+
+def _change(line: Difference) -> str:
+    """The ratio as a change in percent, as the threshold is: ``+3.0 % (+2.4 to +3.6 %)``."""
+    if line.is_share:
+        return _difference(line)
+    if math.isnan(line.ratio):
+        return "-"
+    interval = Interval(line.ratio_interval.low - 1, line.ratio_interval.high - 1)
+    digits = 2 if interval.high - interval.low < _NARROW else 1
+
+    def percent(value: float) -> str:
+        return f"{100 * value:+.{digits if abs(value) < 1 else 0}f}"
+
+    return _with_interval(f"{percent(line.ratio - 1)} %", interval, percent, "%")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _with_interval(text: str, interval: Interval, show: object, unit: str) -> str:
+    if not interval.known or not callable(show):
+        return text
+    return f"{text} ({show(interval.low)} to {show(interval.high)} {unit}".rstrip() + ")"
+
+
+def _listed(lines: Sequence[Difference]) -> str:
+    changes = [f"{line.name}{line.other.load.at} ({_change(line).partition(' (')[0]})" for line in lines]
+    more = len(changes) - _LISTED
+    return ", ".join([*changes[:_LISTED], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _needed(lines: Sequence[Difference]) -> str:
+    counts = [line.needed for line in lines]
+    most = max((count for count in counts if count is not None), default=None)
+    if most is None:
+        return ""
+    unit = "runs per side" if lines[0].by_runs else "requests per run and stage"
+    which = "all of them" if None not in counts else "those that more of them can decide"
+    return f" About {most:,} {unit} would decide {which}."
 
 
 def _reasons(comparison: Comparison) -> list[str]:
-    return [f"Refused: {each.reason}." for each in comparison.refused]
-
-
-def _may_hide(each: Difference, threshold: float) -> bool:
-    interval = each.ratio_interval
-    if not math.isnan(each.worsening) and each.metric != ERROR_RATIO:
-        return interval.high > 1 + threshold if not _more_is_better(each) else interval.low < 1 - threshold
-    return False
-
-
-def _more_is_better(each: Difference) -> bool:
-    return "throughput" in each.metric
+    """Each reason once, with the lines that it is about."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for line in comparison.differences:
+        if line.reason:
+            about.setdefault((line.other.load.at, line.reason), []).append(line.name)
+    return [
+        f"{', '.join(names) if len(names) <= _LISTED else f'{len(names)} figures'}{at}: {reason}."
+        for (at, reason), names in about.items()
+    ]

@@ -43,12 +43,10 @@ def overlaid(comparison: Comparison) -> Figures:
 def comparison_page(comparison: Comparison, made: Figures | None = None) -> str:
     """The page as text; ``made`` are its figures when they are there already."""
     made = made or overlaid(comparison)
-    base, *others = (run.name for run in comparison.runs)
-    title = f"{base} against {', '.join(others)}"
     text = comparison_text(comparison).partition("\n")[2]  # without its heading, which is the page's title
     body = joined(
         [
-            top(title, _PARTS),
+            top(comparison.title, _PARTS),
             section("comparison", "Comparison", as_html(text, headings=False)),
             curve_section(made),
             speed_section(made),
@@ -56,4 +54,4 @@ def comparison_page(comparison: Comparison, made: Figures | None = None) -> str:
             timeline_section(made),
         ]
     )
-    return document(title, body, made)
+    return document(comparison.title, body, made)

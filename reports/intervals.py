@@ -167,15 +167,15 @@ def student_t(freedom: int, level: float = LEVEL) -> float:
     """The same for Student's law with these degrees of freedom."""
     low, high = 0.0, 2.0
     outside = 1 - level
-    while _t_outside(high, freedom) > outside:
+    while t_outside(high, freedom) > outside:
         low, high = high, 2 * high
     for _ in range(80):
         middle = (low + high) / 2
-        low, high = (middle, high) if _t_outside(middle, freedom) > outside else (low, middle)
+        low, high = (middle, high) if t_outside(middle, freedom) > outside else (low, middle)
     return (low + high) / 2
 
 
-def _t_outside(t: float, freedom: int) -> float:
+def t_outside(t: float, freedom: int) -> float:
     """P(|T| > t), by the incomplete beta function I_x(freedom / 2, 1 / 2) at x = freedom / (freedom + t^2)."""
     a, b = freedom / 2, 0.5
     x = freedom / (freedom + t * t)

@@ -22,7 +22,7 @@ NOT_PASSED = 3
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code.
 
-    0 fine, 1 all requests failed, 2 bad input, 3 zero requests, a gate that is not met or not decidable, a regression.
+    0 fine, 1 all requests failed, 2 bad input, 3 zero requests, or a gate or comparison that failed or is undecided.
     """
     from reports.arguments import parse
 
@@ -78,7 +78,10 @@ def _compare(options: Namespace) -> int:
     from reports.output_folder import write_files
 
     _check_out(options)
-    comparison = compare(_loaded(options), threshold=options.threshold, count_connect=options.count_connect)
+    runs, against = _sides(options)
+    comparison = compare(
+        runs, against=against, threshold=options.threshold, on=options.on, count_connect=options.count_connect
+    )
     text = comparison_text(comparison)
     _print(text)
     if options.out is not None:
@@ -121,10 +124,25 @@ def _check_out(options: Namespace) -> None:
         )
 
 
-def _loaded(options: Namespace) -> list[Run]:
+def _sides(options: Namespace) -> tuple[list[Run], list[Run]]:
+    """The runs before --against and those behind it. They are loaded together, so that their names differ."""
+    from reports.inputs import find
+
+    behind = {path.resolve() for given in options.against for path in find(given)}
+    twice = behind & {path.resolve() for given in options.inputs for path in find(given)}
+    if twice:
+        raise InputError(f"--against: {min(twice)} is on both sides. Name each run on one side only.")
+    runs = _loaded(options, options.against)
+    return (
+        [run for run in runs if run.source.resolve() not in behind],
+        [run for run in runs if run.source.resolve() in behind],
+    )
+
+
+def _loaded(options: Namespace, more: Sequence[str] = ()) -> list[Run]:
     from reports.inputs import load_all
 
-    runs = load_all(options.inputs)
+    runs = load_all([*options.inputs, *more])
     for run in runs:
         for warning in run.warnings if options.command else ():
             _say(f"warning: {warning}")

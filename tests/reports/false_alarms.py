@@ -14,7 +14,8 @@ from functools import partial
 
 from llm_users.simulator.spec import Spec
 from reports import resampling
-from reports.comparison import LEVEL, compare
+from reports.comparison import compare
+from reports.comparison_verdict import LEVEL
 from reports.intervals import ratio_interval
 from tests.reports.closed_loop import Setting, run_of
 

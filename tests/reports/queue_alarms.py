@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from reports import resampling
-from reports.comparison import _FEWEST_INDEPENDENT
+from reports.comparison_notes import FEWEST_INDEPENDENT
 from reports.resampling import above, autocorrelation_time, cut, permutation_p, sums
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -55,7 +55,7 @@ def noted(load: float, *, runs: int, requests: int) -> int:
     """How many of so many runs the note is about."""
     dice = np.random.default_rng(6)
     times = [autocorrelation_time(one_queue(dice, requests, load)[0]) for _ in range(runs)]
-    return sum(requests / time < _FEWEST_INDEPENDENT for time in times)
+    return sum(requests / time < FEWEST_INDEPENDENT for time in times)
 
 
 def main() -> None:

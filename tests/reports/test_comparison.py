@@ -44,26 +44,29 @@ def test_a_slower_run_is_a_regression(
     before = str(write_run(run_of(make_record, 1), name="before"))
     slower = str(write_run(run_of(make_record, 2, scale=1.5), name="slower"))
     assert main(["compare", before, slower]) == 0
+    capsys.readouterr()
     junit = tmp_path / "junit.xml"
     assert main(["compare", before, slower, "--threshold", "5%", "--junit", str(junit)]) == 3
     printed = capsys.readouterr()
-    assert "REGRESSION" in printed.out
-    assert "ttft_s median at concurrency 4" in printed.err
+    assert "**Failed** (threshold 5 %)" in printed.out
+    assert "ttft_s median at concurrency 1" in printed.err
     assert "<failure" in junit.read_text()
     frame = reports.compare([reports.load(before), reports.load(slower)], threshold=0.05).frame()
     ttft = frame[(frame["metric"] == "ttft_s") & (frame["figure"] == "median")]
-    assert (ttft["outcome"] == "REGRESSION").all()
+    assert (ttft["outcome"] == "worse").all()
+    assert (ttft["verdict"] == "failed").all()
     assert ((ttft["ratio_ci_low"] < 1.5) & (ttft["ratio_ci_high"] > 1.5)).all()
-    assert set(frame[frame["metric"] == "tpot_s"]["outcome"]) == {"noise"}
+    assert set(frame[frame["metric"] == "tpot_s"]["outcome"]) == {"no clear difference"}
+    # Nothing of the other order is worse, but the share of errors of 200 requests is only known to within 2 points.
     assert main(["compare", slower, before, "--threshold", "5%"]) == 0
     assert main(["compare", before, slower, "--threshold", "80%"]) == 0
 
 
 def test_two_runs_of_one_process_are_noise(write_run: Write, make_record: Make) -> None:
     runs = [reports.load(write_run(run_of(make_record, seed), name=f"run{seed}")) for seed in (1, 2, 3)]
-    comparison = reports.compare(runs, threshold=0.05)
+    comparison = reports.compare(runs, threshold=0.25)
     assert comparison.passed
-    assert set(comparison.frame()["outcome"]) == {"noise"}
+    assert set(comparison.frame()["outcome"]) == {"no clear difference"}
     assert set(comparison.frame()["run"]) == {"run2", "run3"}
 
 
@@ -73,7 +76,7 @@ def test_more_errors_are_a_regression_whatever_the_threshold(write_run: Write, m
         for share in (0.0, 0.2)
     ]
     comparison = reports.compare(runs, threshold=0.5)
-    assert [each.metric for each in comparison.regressions] == ["error_ratio"]
+    assert [each.metric for each in comparison.failed] == ["error_ratio"]
 
 
 def test_what_cannot_be_compared(write_run: Write, make_record: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ def test_both_kinds_of_load_beside_each_other(tmp_path: Path, capsys: pytest.Cap
     assert all(f">{label}<" in plot for label in ("2", "4", "5/s", "10/s"))
     capsys.readouterr()
     assert main(["compare", str(users), str(rates)]) == 2
-    assert "concurrency 2, 4 here and 5, 10 requests/s there" in capsys.readouterr().err
+    assert "concurrency 2, 4 in closed and 5, 10 requests/s in open" in capsys.readouterr().err
 
 
 def test_files_from_before_there_were_open_loops(write_run: Write, make_record: Make) -> None:
@@ -241,7 +241,7 @@ def test_runs_are_compared_rate_by_rate(tmp_path: Path, capsys: pytest.CaptureFi
     frame = reports.compare(reports.load_all([before, after])).frame()
     assert set(frame["rate_per_s"]) == {10.0}
     same = write_rates(tmp_path / "same", rates=(10,), requests=300, seed=9)
-    again = reports.compare(reports.load_all([before, same]), threshold=0.1)
+    again = reports.compare(reports.load_all([before, same]), threshold=0.25)
     assert again.passed
 
 
@@ -249,7 +249,7 @@ def test_dropped_requests_are_errors_where_they_would_have_been(tmp_path: Path) 
     fine = write_rates(tmp_path / "fine", rates=(20,), requests=400, most=40)
     drop = write_rates(tmp_path / "drop", rates=(20,), requests=400, most=6, policy="drop")
     frame = reports.compare(reports.load_all([fine, drop]), threshold=0.05).frame().set_index("metric")
-    assert frame.loc["error_ratio", "outcome"] == "REGRESSION"
+    assert frame.loc["error_ratio", "verdict"] == "failed"
     assert "output_throughput_token_per_s" in frame.index, "that some were never started must not hide the rate"
 
 
@@ -284,5 +284,6 @@ def test_a_comparison_near_the_limit_says_how_little_the_queue_showed(tmp_path: 
     assert main(["compare", str(before), str(after), "--out", str(tmp_path / "out")]) == 0
     text = " ".join((tmp_path / "out" / "comparison.md").read_text().split())
     for name in ("before", "after"):
-        assert f"The 200 requests of {name} at 20 requests/s are worth " in text
-        assert f"The 200 requests of {name} at 5 requests/s" not in text
+        assert f"the 200 requests of {name} are worth " in text
+    assert "at 20 requests/s: the 200 requests of before" in text
+    assert "at 5 requests/s: the 200" not in text
