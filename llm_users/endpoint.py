@@ -32,7 +32,7 @@ def clean_url(url: str) -> str:
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         for name, value in query.items():
             if secrets.is_secret_query(name):
-                secrets.remember(value)
+                secrets.remember(value, temporary=True)
         _hidden[clean] = _Hidden(authorization, query)
     return clean
 

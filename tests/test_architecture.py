@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "endpoint": {"secrets"},
     "capacity": {"record"},
     "calibration": {"capacity", "option_values", "quantile", "simulator"},
-    "runtime": {"open_gate", "options", "plan", "prompts", "record", "targets", "transport"},
+    "runtime": {"endpoint", "open_gate", "options", "plan", "prompts", "record", "secrets", "targets", "transport"},
     "collect": {"plan", "quantile", "record", "secrets", "stage", "transport"},
     "load": {
         "arrivals", "capacity", "collect", "endpoint", "open_gate", "options", "plan", "prices", "prompts", "quantile",
@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "web": {"collect", "options", "plan", "quantile", "record", "secrets", "stage"},
     "extension": {
         "collect", "endpoint", "load", "options", "prompts", "record", "runtime", "secrets", "simulator", "stage",
-        "web",
+        "targets", "web",
     },
     "bench": {"calibration", "extension"},
 }  # fmt: skip

@@ -43,7 +43,14 @@ class Crew:
     """The load processes of one run and the way to talk to them."""
 
     def __init__(
-        self, send: Send, writer: RunWriter, clients: list[str | None], *, live: bool, rows_at_once: bool
+        self,
+        send: Send,
+        writer: RunWriter,
+        clients: list[str | None],
+        *,
+        live: bool,
+        rows_at_once: bool,
+        withhold_keys: bool = False,
     ) -> None:
         self._send = send
         self._writer = writer
@@ -59,6 +66,7 @@ class Crew:
             "run_id": writer.run_id,
             "workers": len(clients),
             "live": live,
+            "withhold_keys": withhold_keys,
             "distributed": self.distributed,
             "spool": str(self._folder) if self._folder else None,
             "rows_per_s": MOST_ROWS_PER_S / len(clients) if self.distributed and not rows_at_once else None,

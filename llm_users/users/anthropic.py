@@ -113,7 +113,7 @@ class AnthropicUser(LLMUser):
     def _client(cls, runtime: Runtime, host: str) -> Client:
         """The process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
-        headers = {**cls.default_headers, **endpoint.headers_from_environment(runtime.options.header_variables)}
+        headers = runtime.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
         client: Client | None = runtime.clients.get(key)
         if client is None:

@@ -213,8 +213,7 @@ class OpenAIUser(LLMUser):
     def _client(cls, runtime: Runtime, host: str) -> openai.OpenAI:
         """The process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
-        options = runtime.options
-        headers = {**cls.default_headers, **endpoint.headers_from_environment(options.header_variables)}
+        headers = runtime.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
         client: openai.OpenAI | None = runtime.clients.get(key)
         if client is None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import trustme
 
+from llm_users import AnthropicUser, OpenAIUser
+from llm_users.wiring.coordinator_role import CoordinatorRole
 from tests.stream_bytes import chat_events, reply, stream
 from tests.users.rig import Rig, at
 from tests.wire_server import Port, Request, Wire
@@ -169,3 +171,26 @@ def test_an_unverified_certificate_is_taken_only_when_asked_and_said(
     written = json.loads(manifest.read_text())
     assert any("--llm-insecure" in note for note in written["notes"])
     assert written["options"]["llm_insecure"] is True
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_keys_are_withheld_from_an_endpoint_that_an_open_page_named(
+    monkeypatch: pytest.MonkeyPatch, make_rig: MakeRig, wire: Wire, kind: str
+) -> None:
+    keys = {
+        "OPENAI_API_KEY": "sk-withheld-0001", "ANTHROPIC_API_KEY": "sk-withheld-0002",
+        "ANTHROPIC_AUTH_TOKEN": "withheld-0003", "GATEWAY": "withheld-0004",
+    }  # fmt: skip
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(CoordinatorRole, "withholds_keys", True)
+    port = wire.serve(ANSWER)
+    attributes = {"default_headers": {"X-Api-Key": "withheld-0005", "X-Team": "search"}}
+    user_class = OpenAIUser if kind == "openai" else AnthropicUser
+    rig = make_rig(user_class=user_class, attributes=attributes, llm_header_env=["X-Gate=GATEWAY"])
+    rig.call(at(port.url, lambda user: user.chat("hi") if kind == "openai" else user.message("hi")))
+    request = only(port)
+    assert "withheld" not in request.head
+    assert "no-key" not in request.head
+    assert request.headers["x-team"] == "search"
+    assert any("no key is sent" in note for note in rig.notes)
