@@ -72,7 +72,7 @@ def headers_from_environment(variables: Iterable[tuple[str, str]]) -> dict[str, 
             raise ValueError(
                 f"--llm-header-env: the environment has no variable {variable!r}; export it on each worker"
             )
-        secrets.remember(value)
+        secrets.remember(value.strip())
         headers[name] = value
     return headers
 

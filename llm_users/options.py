@@ -148,6 +148,7 @@ _OPTIONS = (
     _Option("--llm-transport", "fast: kernel receive stamps; sdk: the SDK's own HTTP stack, for comparison",
             default="fast", choices=TRANSPORTS),
     _Option("--llm-new-connections", "Open a connection for every request, as LLMPerf does", switch=True),
+    _Option("--llm-cookies", "Keep cookies, in a jar for each user. Default: none are sent back", switch=True),
     _Option("--llm-client-cert", "Client certificate: a PEM file, its key inside or in a second file. "
             "Default: SSL_CLIENT_CERT and SSL_CLIENT_KEY", "PATH[,KEY]", reads_local=True),
     _Option("--llm-insecure", "Do not verify the server's certificate. Every output says so", switch=True),
@@ -256,6 +257,7 @@ class Options:
     timeout_s: float = 600.0
     transport: str = "fast"
     new_connections: bool = False
+    cookies: bool = False
     client_cert: str | None = None
     insecure: bool = False
     proxy_loopback: bool = False
@@ -366,6 +368,7 @@ _FIELDS = {
     "timeout_s": "llm_timeout",
     "transport": "llm_transport",
     "new_connections": "llm_new_connections",
+    "cookies": "llm_cookies",
     "client_cert": "llm_client_cert",
     "insecure": "llm_insecure",
     "proxy_loopback": "llm_proxy_loopback",

@@ -91,17 +91,26 @@ class Runtime:
     def secret(self, variable: str) -> str | None:
         """A key from the environment, remembered for redaction; None without one and when keys are withheld."""
         value = None if self.withhold_keys else os.environ.get(variable)
+        if value and value != value.strip():
+            value = value.strip()
+            self.note(f"{variable} has white space at an end, as from a file with a newline; it is sent without it")
         secrets.remember(value)
         return value or None
 
     def request_headers(self, own: Mapping[str, str]) -> dict[str, str]:
         """A user class's own headers and those of ``--llm-header-env``. Raises ValueError for a missing variable.
 
-        When keys are withheld, these are only the own headers whose names do not look like credentials.
+        Values lose white space at their ends; a line break inside one is a ValueError. When keys are withheld, these
+        are only the own headers whose names do not look like credentials.
         """
         if self.withhold_keys:
             return {name: value for name, value in own.items() if not secrets.is_secret_query(name)}
-        return {**own, **endpoint.headers_from_environment(self.options.header_variables)}
+        headers = {**own, **endpoint.headers_from_environment(self.options.header_variables)}
+        for name, value in headers.items():
+            headers[name] = value.strip()
+            if "\r" in headers[name] or "\n" in headers[name]:
+                raise ValueError(f"the value of the header {name} has a line break in it; give it without")
+        return headers
 
     def new_request_id(self) -> str:
         """Unique over all workers of the run."""

@@ -112,6 +112,7 @@ def _authentication(runtime: Runtime, session: Session, host: str, *, simulated:
         return {"signature_version": botocore.UNSIGNED}, "requests are not signed"
     bearer = runtime.secret(BEARER_VARIABLE)
     if bearer:
+        os.environ[BEARER_VARIABLE] = bearer  # botocore reads the variable itself, with any newline
         if host.startswith("http://"):
             raise ValueError(
                 f"{BEARER_VARIABLE} is set and goes before every other credential, but boto3 sends bearer keys only "

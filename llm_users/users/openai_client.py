@@ -14,6 +14,7 @@ import openai
 
 from llm_users import endpoint, secrets
 from llm_users.runtime import Runtime
+from llm_users.transport.cookies import UserCookies, no_cookies
 from llm_users.transport.httpx import GeventTransport, origin_of
 from llm_users.transport.tls import tls_context
 
@@ -70,7 +71,7 @@ def make_azure_client(
             "Azure wants an API version: set OPENAI_API_VERSION (2024-10-21 or later), write --host "
             "'https://NAME.openai.azure.com?api-version=...', or use the v1 API: https://NAME.openai.azure.com/openai/v1"
         )
-    key, token = os.environ.get("AZURE_OPENAI_API_KEY"), os.environ.get("AZURE_OPENAI_AD_TOKEN")
+    key, token = runtime.secret("AZURE_OPENAI_API_KEY"), runtime.secret("AZURE_OPENAI_AD_TOKEN")
     given = next((value for name, value in headers.items() if name.lower() == "api-key"), None)
     credentials: dict[str, Any] = {}
     if token_provider is not None:
@@ -157,6 +158,7 @@ def make_http_client(runtime: Runtime, base_url: str, **settings: Any) -> httpx2
     """The HTTP layer below a client: our transport, or the SDK's own for comparison (--llm-transport sdk)."""
     pool = runtime.pool
     settings["follow_redirects"] = True  # as the SDK's own client does
+    settings["cookies"] = UserCookies() if runtime.options.cookies else no_cookies()
     if runtime.options.transport == "fast":
         return httpx2.Client(transport=GeventTransport(pool), trust_env=False, **settings)
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
