@@ -66,11 +66,17 @@ def main() -> None:
     import llm_users.extension  # noqa: F401
 
     events.init_command_line_parser.add_listener(_mention_calibrate)
+    events.init_command_line_parser.add_listener(_bind_to_loopback)
     locust()
 
 
 def _mention_calibrate(parser: Any, **_kwargs: Any) -> None:
     parser.epilog = f"{_HINT}\n\n{parser.epilog or ''}"
+
+
+def _bind_to_loopback(parser: Any, **_kwargs: Any) -> None:
+    """Serve the web interface to this machine only unless --web-host, its variable or a file says otherwise."""
+    parser.set_defaults(web_host="127.0.0.1")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def clean_url(url: str) -> str:
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         for name, value in query.items():
             if secrets.is_secret_query(name):
-                secrets.remember(value)
+                secrets.remember(value, temporary=True)
         _hidden[clean] = _Hidden(authorization, query)
     return clean
 
@@ -72,7 +72,7 @@ def headers_from_environment(variables: Iterable[tuple[str, str]]) -> dict[str, 
             raise ValueError(
                 f"--llm-header-env: the environment has no variable {variable!r}; export it on each worker"
             )
-        secrets.remember(value)
+        secrets.remember(value.strip())
         headers[name] = value
     return headers
 

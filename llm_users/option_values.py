@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from llm_users.arrivals import ArrivalLaw
 from llm_users.prices import PriceError, Prices
@@ -263,3 +264,15 @@ def amount(text: str) -> float:
     if not 0 < value < float("inf"):
         raise OptionError(f"{text!r} is not a sum of money; write for example 2.50")
     return value
+
+
+def web_origin(text: str) -> str:
+    """Scheme, host and port of a site that may control the web interface."""
+    parts = urlsplit(text)
+    try:
+        bad = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+    except ValueError:
+        bad = True
+    if bad or parts.path.strip("/") or parts.query or parts.fragment:
+        raise OptionError(f"{text!r} is not an origin; write scheme and host, for example https://load.example.com")
+    return text

@@ -41,6 +41,7 @@ from llm_users.option_values import (
     trace_window,
     turns_law,
     warmup,
+    web_origin,
     whole,
 )
 from llm_users.prices import Prices
@@ -83,6 +84,8 @@ class _Option:
     choices: tuple[str, ...] | None = None
     many: bool = False
     switch: bool = False
+    reads_local: bool = False
+    """The value names files or environment variables of the machine."""
 
     @property
     def dest(self) -> str:
@@ -97,7 +100,7 @@ _OPTIONS = (
     _Option("--llm-arrivals", "Law of the gaps between requests: constant, poisson or gamma:CV", "LAW", "poisson",
             arrivals),
     _Option("--llm-trace", "Open loop: replay recorded traffic, a Mooncake-, BurstGPT- or Azure-shaped file", "FILE",
-            check=trace_file),
+            check=trace_file, reads_local=True),
     _Option("--llm-trace-speed", "Replay a trace so many times as fast", "FACTOR", "1", factor),
     _Option("--llm-trace-window", "Part of a trace, in its own time: 0-600, 10m-20m", "FROM-TO", check=trace_window),
     _Option("--llm-max-in-flight", "Open loop: at most so many requests at a time, over all workers", "N",
@@ -127,7 +130,7 @@ _OPTIONS = (
             check=run_key),
     _Option("--llm-prompt", "One fixed prompt for every request", "TEXT"),
     _Option("--llm-prompts", "Data set of prompts: JSONL, CSV, Parquet, text with one prompt per line, or "
-            "hf:ORG/NAME[:SPLIT]", "FILE[:COLUMN]", check=prompts_file),
+            "hf:ORG/NAME[:SPLIT]", "FILE[:COLUMN]", check=prompts_file, reads_local=True),
     _Option("--llm-prompts-order", "Order of a data set: shuffled by the seed, or as in the file",
             default="shuffled", choices=("shuffled", "file")),
     _Option("--llm-prefix", "Begin prompts with one of COUNT shared texts of so many tokens: 1000x8", "TOKENSxCOUNT",
@@ -135,9 +138,9 @@ _OPTIONS = (
     _Option("--llm-cache-bust", "Begin every prompt differently, also those with a shared or given text, so that no "
             "prefix cache holds any of it", switch=True),
     _Option("--llm-images", "Put images into every prompt: N synthetic ones, or those of a folder in turn",
-            "N[xWxH]|[N:]FOLDER", check=Pictures.parse),
+            "N[xWxH]|[N:]FOLDER", check=Pictures.parse, reads_local=True),
     _Option("--llm-conversations", "Conversations for ConversationUser: JSON lines with \"turns\" or \"messages\", or "
-            "ShareGPT's. Default: made ones", "FILE", check=existing_file),
+            "ShareGPT's. Default: made ones", "FILE", check=existing_file, reads_local=True),
     _Option("--llm-turns", "Turns of a made conversation, in the ways of --llm-input-tokens", "MEAN[,SD]|LAW", "3,1",
             turns_law),
     _Option("--llm-think-time", "Pause before each further turn of a conversation: 1s, exp:2s, 2s,0.5s",
@@ -146,23 +149,25 @@ _OPTIONS = (
             "0.1:2s", "SHARE:TIME", check=cancel),
     _Option("--llm-targets", "Several models or endpoints, each with its share of the requests: "
             "small=3,large@https://HOST/v1=1", "MODEL[@URL][=WEIGHT],...", check=targets),
-    _Option("--llm-tokenizer", "Tokenizer: a folder, a tokenizer.json or a hub id. Default: a packaged one", "PATH|ID"),
+    _Option("--llm-tokenizer", "Tokenizer: a folder, a tokenizer.json or a hub id. Default: a packaged one", "PATH|ID",
+            reads_local=True),
     _Option("--llm-extra-body", 'Extra fields of each request, as JSON: {"temperature": 0}', "JSON", check=json_object),
     _Option("--llm-header-env", "Extra header whose value is taken from an environment variable (repeatable)",
-            "NAME=VAR", check=header_from_environment, many=True),
+            "NAME=VAR", check=header_from_environment, many=True, reads_local=True),
     _Option("--llm-timeout", "Deadline of one request", "TIME", "600s", duration_s),
     _Option("--llm-transport", "fast: kernel receive stamps; sdk: the SDK's own HTTP stack, for comparison",
             default="fast", choices=TRANSPORTS),
     _Option("--llm-new-connections", "Open a connection for every request, as LLMPerf does", switch=True),
+    _Option("--llm-cookies", "Keep cookies, in a jar for each user. Default: none are sent back", switch=True),
     _Option("--llm-client-cert", "Client certificate: a PEM file, its key inside or in a second file. "
-            "Default: SSL_CLIENT_CERT and SSL_CLIENT_KEY", "PATH[,KEY]"),
+            "Default: SSL_CLIENT_CERT and SSL_CLIENT_KEY", "PATH[,KEY]", reads_local=True),
     _Option("--llm-insecure", "Do not verify the server's certificate. Every output says so", switch=True),
     _Option("--llm-proxy-loopback", "Send requests to this machine through HTTP_PROXY or HTTPS_PROXY too", switch=True),
     _Option("--llm-region", "AWS region of Bedrock. Default: AWS_REGION, AWS_DEFAULT_REGION, the profile's", "NAME"),
     _Option("--llm-invoke-format", "Bedrock's invoke: name of a family, or a JSON file with body and paths. "
-            "Default: what the model id says", "NAME|FILE", check=invoke_format),
+            "Default: what the model id says", "NAME|FILE", check=invoke_format, reads_local=True),
     _Option("--llm-prices", "File of prices per million tokens, to say what a stage costs", "FILE",
-            check=load_prices),
+            check=load_prices, reads_local=True),
     _Option("--llm-budget", "End the run before it has cost more than this (needs --llm-prices)", "AMOUNT",
             check=amount),
     _Option("--llm-offsets", "Also write the arrival of every chunk", switch=True),
@@ -173,8 +178,14 @@ _OPTIONS = (
     _Option("--llm-slo", "Exit with 3 unless these objectives are met beyond doubt: ttft_p95<0.5,errors<0.01", "EXPR"),
     _Option("--llm-slo-stage", "Stages that --llm-slo judges: all, the best one, or the one with this number",
             "all|best|N", "all", stage_to_judge),
+    _Option("--llm-web-origin", "Another origin that may control the web interface, such as a reverse proxy's "
+            "(repeatable)", "ORIGIN", check=web_origin, many=True),
     _Option("--llm-report", "Print LLMPerf's tables at the end and write the report folder", switch=True),
 )  # fmt: skip
+
+
+READS_LOCAL = tuple(option.dest for option in _OPTIONS if option.reads_local)
+"""Options, as the web form calls them, whose values name files or environment variables."""
 
 
 def register(parser: Any) -> None:
@@ -258,6 +269,7 @@ class Options:
     timeout_s: float = 600.0
     transport: str = "fast"
     new_connections: bool = False
+    cookies: bool = False
     client_cert: str | None = None
     insecure: bool = False
     proxy_loopback: bool = False

@@ -6,11 +6,13 @@ Made by the extension at the start of a test, found by users through their envir
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from llm_users import endpoint, secrets
 from llm_users.open_gate import OpenGate
 from llm_users.options import Options
 from llm_users.plan import StagePlan
@@ -64,6 +66,8 @@ class Runtime:
     """What each client's requests have in common, by client and path."""
     run_s: float | None = None
     """How long the run will take, where that is known beforehand."""
+    withhold_keys: bool = False
+    """True when keys and other values of this process's environment must not be sent to the endpoint."""
     watch: Watch | None = None
     """Set when the run is watched live."""
     alarm: Alarm | None = None
@@ -89,6 +93,30 @@ class Runtime:
     _request_numbers: Any = field(default_factory=itertools.count)
     _user_numbers: Any = field(default_factory=itertools.count)
     _prompt_numbers: Any = field(default_factory=itertools.count)
+
+    def secret(self, variable: str) -> str | None:
+        """A key from the environment, remembered for redaction; None without one and when keys are withheld."""
+        value = None if self.withhold_keys else os.environ.get(variable)
+        if value and value != value.strip():
+            value = value.strip()
+            self.note(f"{variable} has white space at an end, as from a file with a newline; it is sent without it")
+        secrets.remember(value)
+        return value or None
+
+    def request_headers(self, own: Mapping[str, str]) -> dict[str, str]:
+        """A user class's own headers and those of ``--llm-header-env``. Raises ValueError for a missing variable.
+
+        Values lose white space at their ends; a line break inside one is a ValueError. When keys are withheld, these
+        are only the own headers whose names do not look like credentials.
+        """
+        if self.withhold_keys:
+            return {name: value for name, value in own.items() if not secrets.is_secret_query(name)}
+        headers = {**own, **endpoint.headers_from_environment(self.options.header_variables)}
+        for name, value in headers.items():
+            headers[name] = value.strip()
+            if "\r" in headers[name] or "\n" in headers[name]:
+                raise ValueError(f"the value of the header {name} has a line break in it; give it without")
+        return headers
 
     def new_request_id(self) -> str:
         """Unique over all workers of the run."""

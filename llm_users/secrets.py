@@ -6,12 +6,13 @@ What it knows of comes from the environment, from URLs and from headers; what on
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import os
 import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -30,6 +31,11 @@ _NO_SECRETS = frozenset({"LOCUST_LLM_RUN_KEY"})
 _ENVIRONMENT_SHORTEST = 8  # what else is in the environment is not known to be a key; be surer
 
 _known: set[str] = set()
+_temporary: dict[str, None] = {}
+"""Secrets that arrived over the web or in options, the oldest first. A flood of them must not make redaction slow."""
+
+_MOST_TEMPORARY = 64
+_NAMED_SHORTEST = 8  # shorter values of named fields are masked where the field is shown, not everywhere
 
 _SHAPES = (
     re.compile(r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|fw)[-_][-_A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}"),
@@ -41,11 +47,75 @@ _SHAPES = (
 """Keys of providers, AWS ids and JSON web tokens, authorization headers, user info and secrets in URLs."""
 
 
-def remember(secret: str | None) -> None:
-    """Take this value out of every text from now on, in the spellings in which it may come back."""
+def remember(secret: str | None, *, temporary: bool = False) -> None:
+    """Take this value out of every text from now on, in the spellings in which it may come back.
+
+    ``temporary``: anybody who can post a form can add such secrets, so only the latest 64 of them are kept.
+    """
     if not secret or len(secret) < _SHORTEST or secret.lower() in _PLACEHOLDERS:
         return
-    _known.update((secret, quote(secret, safe=""), json.dumps(secret)[1:-1]))
+    if not temporary:
+        _known.update(_spellings(secret))
+    elif secret not in _known:
+        _temporary.pop(secret, None)
+        _temporary[secret] = None
+        while len(_temporary) > _MOST_TEMPORARY:
+            del _temporary[next(iter(_temporary))]
+
+
+def _spellings(secret: str) -> tuple[str, ...]:
+    return secret, quote(secret, safe=""), json.dumps(secret)[1:-1]
+
+
+def remember_named(value: Any) -> None:
+    """Remember the texts under names like ``api_key`` or ``password`` in a JSON value, at any depth."""
+    for name, text in _named(value):
+        if _is_named_secret(name, _SECRET_WORDS) and len(text) >= _NAMED_SHORTEST:
+            remember(text, temporary=True)
+
+
+def _named(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a JSON value with the name of the field that holds it."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _named(inner, str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _named(inner, name)
+    elif isinstance(value, str):
+        yield name, value
+
+
+def mask_named(value: Any) -> Any:
+    """A JSON value with a mark in place of everything under names like ``api_key`` or ``password``."""
+    if isinstance(value, Mapping):
+        return {
+            key: _MARK if inner and _is_named_secret(str(key), _SECRET_WORDS) else mask_named(inner)
+            for key, inner in value.items()
+        }
+    return [mask_named(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def mask_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options as they may be shown."""
+    return {name: mask_option(value) for name, value in options.items()}
+
+
+def mask_option(value: Any) -> Any:
+    """An option's value as it may be shown: JSON and KEY=VALUE texts without named secrets, all texts redacted."""
+    if isinstance(value, list | tuple):
+        return [mask_option(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    name, equals, rest = value.partition("=")
+    if value.lstrip().startswith(("{", "[")):
+        with contextlib.suppress(ValueError):
+            parsed = json.loads(value)
+            masked = mask_named(parsed)
+            value = json.dumps(masked) if masked != parsed else value
+    elif equals and rest and name.replace("-", "").replace("_", "").isalnum() and _is_named_secret(name, _SECRET_WORDS):
+        value = f"{name}={_MARK}"
+    return redact(value)
 
 
 def remember_user_info(netloc: str) -> str | None:
@@ -55,10 +125,10 @@ def remember_user_info(netloc: str) -> str | None:
         return None
     user, colon, password = info.partition(":")
     for part in (password, unquote(password)) if colon and password else (user, unquote(user)):
-        remember(part)
+        remember(part, temporary=True)
     login = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
-    remember(login)
-    remember(f"Basic {login}")
+    remember(login, temporary=True)
+    remember(f"Basic {login}", temporary=True)
     return f"Basic {login}"
 
 
@@ -84,7 +154,8 @@ def _is_named_secret(name: str, words: frozenset[str]) -> bool:
 
 def redact(text: str) -> str:
     """The text without known secrets and without what looks like a key."""
-    for secret in sorted(_known, key=len, reverse=True):  # one may be a part of another
+    known = {*_known, *(spelling for secret in _temporary for spelling in _spellings(secret))}
+    for secret in sorted(known, key=len, reverse=True):  # one may be a part of another
         if secret in text:
             text = text.replace(secret, _MARK)
     for shape in _SHAPES:

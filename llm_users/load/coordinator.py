@@ -78,8 +78,11 @@ class Coordinator:
 
     # The run.
 
-    def begin(self, options: Options, *, users: int, run_s: float | None) -> None:
-        """A run begins: with a sweep its first stage is announced, else the one free stage."""
+    def begin(self, options: Options, *, users: int, run_s: float | None, withhold_keys: bool = False) -> None:
+        """A run begins: with a sweep its first stage is announced, else the one free stage.
+
+        ``withhold_keys``: workers must not send keys or other values of their environment to the endpoint.
+        """
         if self.active:
             return
         self.options = options
@@ -100,8 +103,15 @@ class Coordinator:
         self.writer.on_record = self._on_record
         self._deadline = time.monotonic() + run_s if run_s else None
         rows_at_once = options.budget is not None or options.offsets  # these need the rows as they come
-        live = self.watch is not None
-        self._crew = Crew(self._send, self.writer, clients, run_key, live=live, rows_at_once=rows_at_once)
+        self._crew = Crew(
+            self._send,
+            self.writer,
+            clients,
+            run_key,
+            live=self.watch is not None,
+            rows_at_once=rows_at_once,
+            withhold_keys=withhold_keys,
+        )
         self._announce(1, first or Level(users), free=first is None)
         if self._crew.distributed:
             self._watching = gevent.spawn(self._look_after)

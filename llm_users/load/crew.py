@@ -51,6 +51,7 @@ class Crew:
         *,
         live: bool,
         rows_at_once: bool,
+        withhold_keys: bool = False,
     ) -> None:
         self._send = send
         self._writer = writer
@@ -67,6 +68,7 @@ class Crew:
             "run_key": run_key,
             "workers": len(clients),
             "live": live,
+            "withhold_keys": withhold_keys,
             "distributed": self.distributed,
             "spool": str(self._folder) if self._folder else None,
             "rows_per_s": MOST_ROWS_PER_S / len(clients) if self.distributed and not rows_at_once else None,

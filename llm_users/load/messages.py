@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 # Coordinator to load processes.
-RUN = "llm_run"  # run_id, run_key, worker, workers, live, first_prompt, prompt_step, distributed, spool, rows_per_s
+# run_id, run_key, worker, workers, live, withhold_keys, first_prompt, prompt_step, distributed, spool, rows_per_s
+RUN = "llm_run"
 STAGE = "llm_stage"  # a StagePlan's fields: a stage is coming
 WHO = "llm_who"  # nothing: whoever listens shall say HELLO (again)
 GO = "llm_go"  # stage, quota, origin: wall clock that the arrivals of an open loop are counted from, else None

@@ -18,7 +18,7 @@ import gevent
 from gevent import getcurrent
 from gevent.event import Event
 
-from llm_users import endpoint, runtime
+from llm_users import endpoint, runtime, secrets
 from llm_users.arrivals import arrival_times_s, part_of
 from llm_users.collect.lag import LagProbe
 from llm_users.collect.live import LiveBeat
@@ -182,6 +182,7 @@ class LoadProcess:
     def _make_runtime(self, options: Options) -> None:
         host = self._environment.host or ""
         endpoint.forget()
+        secrets.remember_named([options.extra_body, options.metadata])
         pool = Pool(
             keep_alive=not options.new_connections,
             tls=TlsSettings.parse(options.client_cert, insecure=options.insecure),
@@ -245,6 +246,7 @@ class LoadProcess:
             note=self._note,
             client_delay_s=self._probe.worst_lately_s,
             model=options.targets[0].model if options.targets else options.model,
+            withhold_keys=self._run.get("withhold_keys", False),
             run_s=_run_s(options, self._environment.parsed_options, trace),
             watch=self._beat,
             alarm=alarm,

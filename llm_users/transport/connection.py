@@ -53,6 +53,8 @@ class Connection(ABC):
         self.origin = origin
         self.stamped = stamped
         self.used = False  # has carried a request before
+        self.connect_ns = 0
+        """What it took to make the connection, with name resolution and TLS."""
 
     @abstractmethod
     def read(self) -> Read:

@@ -19,6 +19,10 @@ from llm_users.transport.errors import ConnectionLost, TransportError, UnaskedBy
 from llm_users.transport.http1 import ResponseParser
 from llm_users.transport.pool import Pool
 
+RESEND_WITHIN_S = 0.05
+"""A kept connection that was closed before the request says so within a round trip. Requests that die later had
+reached the server, so their failure is the server's and counts. Twice the connection's own connect time if longer."""
+
 LINGER_S = 0.1
 """Time spent after the last event to see the end of the body, so that the connection can be used again."""
 
@@ -74,7 +78,10 @@ class Exchange:
             raise
 
     def send(self, origin: Origin, request: bytes) -> ResponseParser:
-        """Send and read up to the end of the headers; a reused connection that was already dead is replaced, once."""
+        """Send and read up to the end of the headers. A reused connection that was already dead is replaced, once.
+
+        Raises ``ConnectionLost`` when the connection dies without an answer later than ``RESEND_WITHIN_S``.
+        """
         if self.connection is None or self.connection.origin != origin:
             self.release()
             self.reserve(origin)
@@ -86,6 +93,9 @@ class Exchange:
             # with a parting word (408) that must not be taken for an answer.
             unasked = isinstance(error, UnaskedBytes)
             if not self.connection.used or (self.reads > self._reads_before and not unasked):
+                raise
+            patience_ns = max(int(RESEND_WITHIN_S * 1e9), 2 * self.connection.connect_ns)
+            if clock.now_ns() - self.sent_ns > patience_ns and not unasked:
                 raise
         self.release()
         self.reconnects += 1

@@ -41,7 +41,11 @@ def head_bytes(method: str, target: bytes, origin: Origin, headers: Iterable[tup
     """
     host = next((value for name, value in headers if name.lower() == b"host"), None) or _host(origin)
     lines = [method.encode() + b" " + target + b" HTTP/1.1", b"Host: " + host]
-    lines += [name + b": " + value for name, value in headers if name.lower() not in _REPLACED]
+    kept = [(name, value) for name, value in headers if name.lower() not in _REPLACED]
+    for name, value in kept:
+        if b"\n" in value or b"\r" in value:
+            raise ValueError(f"the value of the header {name.decode('latin-1')} has a line break in it")
+    lines += [name + b": " + value for name, value in kept]
     lines += [b"Accept-Encoding: identity", b"Connection: keep-alive", b""]
     return b"\r\n".join(lines)
 

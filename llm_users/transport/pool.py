@@ -50,7 +50,8 @@ class Pool:
         context = partial(tls_context, self.tls)
         connection = connect(origin, context, self.connect_timeout_s, self.proxies.of(origin))
         self.opened += 1
-        return connection, now_ns() - started_ns
+        connection.connect_ns = now_ns() - started_ns
+        return connection, connection.connect_ns
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Take a connection back after its response; one that cannot carry another request is closed."""

@@ -39,10 +39,9 @@ class RequestTemplate:
     def known(self) -> bool:
         return self._known is not None
 
-    def learn(self, exchange: Exchange, answer_headers: Mapping[str, str]) -> None:
-        """Take over the head of the request that this exchange carried, unless the next may need another one."""
-        if "set-cookie" not in answer_headers:
-            self._known = exchange.head
+    def learn(self, exchange: Exchange) -> None:
+        """Take over the head of the request that this exchange carried."""
+        self._known = exchange.head
 
     def send(self, exchange: Exchange, body: bytes) -> Head | None:
         """The beginning of the answer to this body; None when the SDK has to be asked.
@@ -58,9 +57,9 @@ class RequestTemplate:
             exchange.outcome = error
             return None
         headers = _readable(response)
-        if 200 <= response.status < 300 and "set-cookie" not in headers:
+        if 200 <= response.status < 300:
             return Head(response.status, headers)
-        if response.status < 400 or response.status in _CREDENTIALS_REFUSED or "set-cookie" in headers:
+        if response.status < 400 or response.status in _CREDENTIALS_REFUSED:
             self._known = None
         exchange.outcome = response
         return None
@@ -92,7 +91,7 @@ def send(
     finally:
         CURRENT.set(None)
     if template is not None:
-        template.learn(exchange, response.headers)
+        template.learn(exchange)
     return Head(response.status_code, response.headers)
 
 

@@ -20,7 +20,7 @@ from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
-from llm_users.transport.template import RequestTemplate, send
+from llm_users.transport.template import RequestTemplate
 from llm_users.users.anthropic_client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
 from llm_users.users.anthropic_events import MessageEvents
 from llm_users.users.failures import failure_of
@@ -93,9 +93,10 @@ class AnthropicUser(LLMUser):
         if isinstance(exchange, Exchange):
             exchange.reserve(client.origin)
         self.runtime.starts.wait()
-        head = send(
+        templates = self.runtime.templates
+        head = self._send(
             exchange,
-            self.runtime.templates.setdefault((client, _PATH), RequestTemplate()),
+            None if self.runtime.options.cookies else templates.setdefault((client, _PATH), RequestTemplate()),
             lambda: body,
             lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
         )
@@ -113,7 +114,7 @@ class AnthropicUser(LLMUser):
     def _client(cls, runtime: Runtime, host: str) -> Client:
         """The process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
-        headers = {**cls.default_headers, **endpoint.headers_from_environment(runtime.options.header_variables)}
+        headers = runtime.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
         client: Client | None = runtime.clients.get(key)
         if client is None:

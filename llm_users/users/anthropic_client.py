@@ -5,18 +5,17 @@ Keys come from the environment only, and go nowhere but to the endpoint that the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx2
 
 import llm_users
-from llm_users import endpoint, secrets
+from llm_users import endpoint
 from llm_users.runtime import Runtime
 from llm_users.transport.connection import Origin
 from llm_users.transport.httpx import origin_of
-from llm_users.users.openai_client import make_http_client
+from llm_users.users.openai_client import KEYS_WITHHELD, make_http_client
 
 HOST_VARIABLE = "ANTHROPIC_BASE_URL"
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
@@ -80,9 +79,7 @@ def _keeping_the_key_at(home: Origin) -> Callable[[httpx2.Request], None]:
 def _credentials(runtime: Runtime, host: str, headers: dict[str, str]) -> dict[str, str]:
     """The headers that say who asks: user info of the URL, a key, or a bearer token."""
     authorization = endpoint.authorization_of(host)
-    key, token = os.environ.get(KEY_VARIABLE), os.environ.get(_TOKEN_VARIABLE)
-    secrets.remember(key)
-    secrets.remember(token)
+    key, token = runtime.secret(KEY_VARIABLE), runtime.secret(_TOKEN_VARIABLE)
     if authorization:
         return {"authorization": authorization}
     if key:
@@ -90,6 +87,9 @@ def _credentials(runtime: Runtime, host: str, headers: dict[str, str]) -> dict[s
     if token:
         return {"authorization": f"Bearer {token}"}
     if {"authorization", "x-api-key"} & {name.lower() for name in headers}:
+        return {}
+    if runtime.withhold_keys:
+        runtime.note(KEYS_WITHHELD)
         return {}
     if f".{httpx2.URL(host).host}".endswith(_KEYED_DOMAIN):
         raise ValueError(f"Anthropic wants a key: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a bearer token")

@@ -22,6 +22,7 @@ from llm_users.runtime import Runtime
 from llm_users.transport.botocore import only_stamp, send_through
 from llm_users.transport.botocore_network import network_of
 from llm_users.users.bedrock_credentials import BEARER_VARIABLE, HeldCredentials, describe, keep_fresh
+from llm_users.users.openai_client import KEYS_WITHHELD
 
 HOST_VARIABLE = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"
 FALLBACK_REGION = "us-east-1"
@@ -64,7 +65,7 @@ def make_client(
     if options.transport == "sdk":  # only a client knows its endpoint, and so its proxy
         network, verify = network_of(runtime.pool, client.meta.endpoint_url)
         client = make(config=config.merge(Config(**network)), verify=verify)
-    _add_headers(client, endpoint.headers_from_environment(options.header_variables))
+    _add_headers(client, runtime.request_headers({}))
     if options.transport == "fast":
         send_through(client, runtime.pool)
     else:
@@ -106,9 +107,12 @@ def _authentication(runtime: Runtime, session: Session, host: str, *, simulated:
         made_up = Credentials(_MADE_UP, _MADE_UP, method="explicit")
         session.register_component("credential_provider", _Given(made_up))
         return {"signature_version": "v4"}, "signed with a made-up key for the simulator"
-    bearer = os.environ.get(BEARER_VARIABLE)
+    if runtime.withhold_keys:
+        runtime.note(KEYS_WITHHELD)
+        return {"signature_version": botocore.UNSIGNED}, "requests are not signed"
+    bearer = runtime.secret(BEARER_VARIABLE)
     if bearer:
-        secrets.remember(bearer)
+        os.environ[BEARER_VARIABLE] = bearer  # botocore reads the variable itself, with any newline
         if host.startswith("http://"):
             raise ValueError(
                 f"{BEARER_VARIABLE} is set and goes before every other credential, but boto3 sends bearer keys only "

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from http.cookiejar import CookieJar
 from typing import Any, ClassVar
 
 import gevent
@@ -25,8 +26,10 @@ from llm_users.record import UNFINISHED, RequestRecord
 from llm_users.runtime import Runtime, runtime_of
 from llm_users.seat import Ticket, UserSeat
 from llm_users.targets import Target
+from llm_users.transport.cookies import CURRENT_JAR
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.template import Head, RequestTemplate, send
 from llm_users.users.buffering import mark_buffered
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
@@ -108,6 +111,7 @@ class LLMUser(User):
         self._target: Target | None = None
         self._arrival: Ticket | None = None
         self._seat = UserSeat()
+        self._cookies = CookieJar() if self.runtime.options.cookies else None
         self._user_id = self.runtime.new_user_id()
 
     def start(self, group: Group) -> Any:
@@ -165,6 +169,23 @@ class LLMUser(User):
     def _make_exchange(self) -> Exchange | SdkExchange:
         """What the next request goes through."""
         return Exchange(self.runtime.pool) if self.runtime.options.transport == "fast" else SdkExchange()
+
+    def _send(
+        self,
+        exchange: Exchange | SdkExchange,
+        template: RequestTemplate | None,
+        encode: Callable[[], bytes | None],
+        ask_sdk: Callable[[], Any],
+    ) -> Head:
+        """Send a request over HTTP, with this user's cookies where ``--llm-cookies`` wants them."""
+        CURRENT_JAR.set(self._cookies)
+        head = send(exchange, template, encode, ask_sdk)
+        if self._cookies is None and "set-cookie" in head.headers:
+            self.runtime.note(
+                "the server sets cookies, perhaps to keep a client on one replica; they are not sent back, so requests "
+                "go where the load balancer sends new clients. --llm-cookies gives each user a cookie jar."
+            )
+        return head
 
     def _failure_of(self, error: BaseException) -> tuple[str, str]:
         """(error_code, error_message) of anything that a request can raise."""

@@ -21,7 +21,7 @@ from llm_users.runtime import Runtime
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.httpx import origin_of
 from llm_users.transport.sdk import SdkExchange
-from llm_users.transport.template import Head, RequestTemplate, send
+from llm_users.transport.template import Head, RequestTemplate
 from llm_users.users.llm import Answer, Ask, LLMUser
 from llm_users.users.openai_client import (
     deployment_of,
@@ -200,9 +200,10 @@ class OpenAIUser(LLMUser):
     def _post(self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
         path = _PATHS[ask.api]
         template = None
-        if type(client) is openai.OpenAI:  # a subclass may sign each request anew: Azure's tokens expire
+        # A subclass may sign each request anew (Azure's tokens expire), and cookies differ from user to user.
+        if type(client) is openai.OpenAI and not self.runtime.options.cookies:
             template = self.runtime.templates.setdefault((client, path), RequestTemplate())
-        return send(
+        return self._send(
             exchange,
             template,
             lambda: _written(body),
@@ -213,8 +214,7 @@ class OpenAIUser(LLMUser):
     def _client(cls, runtime: Runtime, host: str) -> openai.OpenAI:
         """The process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
-        options = runtime.options
-        headers = {**cls.default_headers, **endpoint.headers_from_environment(options.header_variables)}
+        headers = runtime.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
         client: openai.OpenAI | None = runtime.clients.get(key)
         if client is None:

@@ -14,6 +14,7 @@ import openai
 
 from llm_users import endpoint, secrets
 from llm_users.runtime import Runtime
+from llm_users.transport.cookies import UserCookies, no_cookies
 from llm_users.transport.httpx import GeventTransport, origin_of
 from llm_users.transport.tls import tls_context
 
@@ -24,16 +25,24 @@ _AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".service
 _ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 _PLACEHOLDER = "no-key"
 
+KEYS_WITHHELD = (
+    "no key is sent: the endpoint was typed into a web page that is open to the network without a login, and keys go "
+    "only to endpoints that were named at the start. Name it with --host, add --web-login, or use --web-host 127.0.0.1."
+)
+
 
 def make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> openai.OpenAI:
     """A client of this base URL. Raises the SDK's error when a key is needed and there is none."""
     sent = dict(headers)
     authorization = endpoint.authorization_of(host)
-    key = os.environ.get("OPENAI_API_KEY") or (os.environ.get("AZURE_OPENAI_API_KEY") if is_azure(host) else None)
-    secrets.remember(key)
-    keyless = not key and not authorization and httpx2.URL(host).host not in _KEYED_HOSTS
+    key = runtime.secret("OPENAI_API_KEY") or (runtime.secret("AZURE_OPENAI_API_KEY") if is_azure(host) else None)
+    # Without a key of ours the SDK would read the environment itself, so it gets a placeholder when keys are withheld.
+    needs_key = httpx2.URL(host).host in _KEYED_HOSTS and not runtime.withhold_keys
+    keyless = not key and not authorization and not needs_key
     if authorization:
         sent["Authorization"] = authorization
+    elif runtime.withhold_keys:
+        runtime.note(KEYS_WITHHELD)
     elif keyless and runtime.options.simulator is None and not any(name.lower() == "authorization" for name in sent):
         runtime.note("no OPENAI_API_KEY in the environment: requests carry no key")
     # The SDK insists on a key; a server that needs none gets none.
@@ -52,6 +61,8 @@ def make_azure_client(
     token_provider: TokenProvider | None = None,
 ) -> openai.AzureOpenAI:
     """A client of an Azure resource, whose models are deployments. Raises ValueError with what is missing."""
+    if runtime.withhold_keys:
+        raise ValueError(f"{KEYS_WITHHELD} Azure needs one")
     query = endpoint.query_of(host)
     named = query.pop("api-version", None)
     version = api_version or named or os.environ.get("OPENAI_API_VERSION")
@@ -60,7 +71,7 @@ def make_azure_client(
             "Azure wants an API version: set OPENAI_API_VERSION (2024-10-21 or later), write --host "
             "'https://NAME.openai.azure.com?api-version=...', or use the v1 API: https://NAME.openai.azure.com/openai/v1"
         )
-    key, token = os.environ.get("AZURE_OPENAI_API_KEY"), os.environ.get("AZURE_OPENAI_AD_TOKEN")
+    key, token = runtime.secret("AZURE_OPENAI_API_KEY"), runtime.secret("AZURE_OPENAI_AD_TOKEN")
     given = next((value for name, value in headers.items() if name.lower() == "api-key"), None)
     credentials: dict[str, Any] = {}
     if token_provider is not None:
@@ -147,6 +158,7 @@ def make_http_client(runtime: Runtime, base_url: str, **settings: Any) -> httpx2
     """The HTTP layer below a client: our transport, or the SDK's own for comparison (--llm-transport sdk)."""
     pool = runtime.pool
     settings["follow_redirects"] = True  # as the SDK's own client does
+    settings["cookies"] = UserCookies() if runtime.options.cookies else no_cookies()
     if runtime.options.transport == "fast":
         return httpx2.Client(transport=GeventTransport(pool), trust_env=False, **settings)
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)

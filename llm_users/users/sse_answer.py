@@ -34,6 +34,10 @@ class SseEvents(Events, Protocol):
         """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
 
 
+_NOT_COMPRESSED = ("", "identity", "none", "utf-8")
+"""Values of ``Content-Encoding`` that servers send with plain bodies."""
+
+
 class OpenedSse(Opened):
     """An answer that has begun; subclasses count its tokens."""
 
@@ -44,8 +48,8 @@ class OpenedSse(Opened):
     def __init__(self, head: Head, events: SseEvents, usage: UsageSupport, note: Callable[[str], None]) -> None:
         headers = head.headers
         super().__init__(head.status_code, headers.get("x-request-id") or headers.get("request-id"))
-        encoding = headers.get("content-encoding", "identity")
-        if encoding != "identity":
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding not in _NOT_COMPRESSED:
             raise BadResponse(f"the stream came compressed ({encoding}) although that was refused; switch it off there")
         content_type = headers.get("content-type", "").lower()
         self._usage = usage

@@ -9,7 +9,7 @@ from typing import Any
 
 from werkzeug.datastructures import ImmutableMultiDict
 
-from llm_users.secrets import redact
+from llm_users.secrets import mask_option
 
 _OURS = "llm_"
 
@@ -23,16 +23,9 @@ def keep_edits(web_ui: Any) -> None:
         parsed = web_ui.environment.parsed_options
         for name, option in (web_ui.template_args.get("extra_options") or {}).items():
             if name.startswith(_OURS):
-                option["default_value"] = shown(getattr(parsed, name, option.get("default_value")))
+                option["default_value"] = mask_option(getattr(parsed, name, option.get("default_value")))
 
     web_ui.update_template_args = update_and_keep
-
-
-def shown(value: Any) -> Any:
-    """A value as the form may show it."""
-    if isinstance(value, list):
-        return [redact(str(each)) for each in value]
-    return redact(value) if isinstance(value, str) else value
 
 
 def unmasked(form: Any, parsed: Any) -> Any:
@@ -40,10 +33,14 @@ def unmasked(form: Any, parsed: Any) -> Any:
     changed = {}
     for name in form:
         current = getattr(parsed, name, None) if name.startswith(_OURS) else None
-        text = ",".join(map(str, current)) if isinstance(current, list) else current
-        if isinstance(text, str) and form[name] == redact(text) != text:
+        text = _joined(current)
+        if isinstance(text, str) and form[name] == _joined(mask_option(current)) != text:
             changed[name] = text
     if not changed:
         return form
     kept = {**form.to_dict(flat=False), **{name: [text] for name, text in changed.items()}}
     return ImmutableMultiDict([(name, value) for name, values in kept.items() for value in values])
+
+
+def _joined(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list) else value

@@ -11,7 +11,7 @@ from flask import Response, request
 
 from llm_users.web.course import Course
 from llm_users.web.downloads import Downloads
-from llm_users.web.form import keep_edits, unmasked
+from llm_users.web.form import keep_edits
 from llm_users.web.html_section import with_section
 from llm_users.web.starting import Starting
 from llm_users.web.state import LiveState, Surroundings
@@ -60,12 +60,7 @@ class LiveTab:
                 response.set_data(with_section(response.get_data(as_text=True), self.downloads.section()))
             return response
 
-        def take_form() -> None:
-            if request.method == "POST" and request.path.endswith("/swarm"):
-                request.form = unmasked(request.form, web_ui.environment.parsed_options)
-
         web_ui.app.after_request(with_llm_section)
-        web_ui.app.before_request(take_form)
         keep_edits(web_ui)
 
         base = base_path(web_ui)

@@ -30,7 +30,7 @@ from llm_users.load.levels import Levels, listed_levels
 from llm_users.load.shape import SweepShape
 from llm_users.options import OptionError, Options
 from llm_users.record import RequestRecord
-from llm_users.secrets import redact
+from llm_users.secrets import mask_named, mask_options, redact, remember_named
 from llm_users.wiring import run_report
 from llm_users.wiring.crowd import Crowd
 from llm_users.wiring.limit_search import LimitSearch
@@ -71,6 +71,7 @@ class CoordinatorRole:
         except (OptionError, OSError) as error:
             print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
             sys.exit(REFUSED)
+        remember_named([options.extra_body, options.metadata])
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
         coordinator.stop_run = self._stop_run
@@ -97,6 +98,7 @@ class CoordinatorRole:
         if getattr(parsed, "headless", False):
             gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
         self._tab: Any = None
+        self._web_start: Any = None
         self.show_in_web()
 
     # Records of the only process.
@@ -117,6 +119,7 @@ class CoordinatorRole:
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         try:
             options = checked(Options.parse(parsed), self.environment.user_classes)
+            remember_named([options.extra_body, options.metadata])
             self._replay.read(options)
         except OptionError as error:
             coordinator.refused = str(error)
@@ -132,7 +135,12 @@ class CoordinatorRole:
         self.environment.stop_timeout = self._stop_timeout
         run_s = getattr(parsed, "run_time", None) if options.staged else None
         self._repeated = RepeatedTexts(options, self.environment.user_classes, self.environment.host)
-        coordinator.begin(options, users=self.runner.target_user_count, run_s=float(run_s) if run_s else None)
+        coordinator.begin(
+            options,
+            users=self.runner.target_user_count,
+            run_s=float(run_s) if run_s else None,
+            withhold_keys=self.withholds_keys,
+        )
         if coordinator.active and (note := self._repeated.note()):
             coordinator.on_note({"text": note})
         return coordinator.active
@@ -198,10 +206,16 @@ class CoordinatorRole:
         if web_ui is None or self._tab is not None:
             return
         from llm_users.web.routes import install
+        from llm_users.wiring.web_start import WebStart
 
-        web_ui.app.before_request(self._before_web_request)
+        self._web_start = WebStart(self.environment, install_shape=self._install_shape)
         self._tab = install(self.environment, self.coordinator, run_report.objectives_of)
         self.runner.register_message(messages.LIVE, listener(self._tab.state.on_beat))
+
+    @property
+    def withholds_keys(self) -> bool:
+        """True when the endpoint of the run was typed into a web page that is open to the network."""
+        return self._web_start is not None and bool(self._web_start.withholds_keys)
 
     # Inside.
 
@@ -339,18 +353,6 @@ class CoordinatorRole:
             return None
         return self.coordinator.tick()
 
-    def _before_web_request(self) -> None:
-        """What the form says of stages decides, at each start from the web, whether our shape is there."""
-        from flask import request
-        from werkzeug.datastructures import ImmutableMultiDict
-
-        if request.method == "POST" and request.path.endswith("/swarm") and request.form.get("host"):
-            # Locust shows the host, and sends it to workers, as it came.
-            cleaned = {**request.form.to_dict(flat=False), "host": [endpoint.clean_url(request.form["host"])]}
-            request.form = ImmutableMultiDict([(name, value) for name, values in cleaned.items() for value in values])
-        if request.method == "POST" and request.path.endswith("/swarm") and "llm_sweep" in request.form:
-            self._install_shape(staged=any(request.form.get(name) for name in option_table.STAGING))
-
     def _on_sigterm(self) -> None:
         """Locust handles SIGTERM only after a headless shape is over; until then it shall do what Ctrl-C does."""
         if self.runner.shape_greenlet is not None:
@@ -363,10 +365,10 @@ class CoordinatorRole:
             "host": self.environment.host,
             "model": options.model,
             "framework": options.framework,
-            "options": json.loads(redact(json.dumps(option_table.as_text(parsed), default=str))),
+            "options": json.loads(redact(json.dumps(mask_options(option_table.as_text(parsed)), default=str))),
             "users": getattr(parsed, "num_users", None),
             "locustfile": self.environment.locustfile,
-            "metadata": options.metadata,
+            "metadata": mask_named(options.metadata),
             "simulator": self._simulator is not None,
             "clock": "CLOCK_MONOTONIC; arrivals by SO_TIMESTAMPNS where the kernel stamps them",
             "tokenizer": tokenizer_identity(options),

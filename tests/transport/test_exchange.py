@@ -90,14 +90,34 @@ def test_idle_connections_that_the_server_closed_are_not_used(wire: Wire, pool: 
 def test_a_reused_connection_that_dies_before_the_first_byte_is_replaced_once(
     wire: Wire, pool: Pool, death: list[str]
 ) -> None:
-    port = wire.serve(stream(PARTS), [pause(0.1), death], stream(PARTS))
+    port = wire.serve(stream(PARTS), [pause(0.02), death], stream(PARTS))
     fetch(pool, port)
     before_ns = time.monotonic_ns()
     exchange, body = fetch(pool, port)
     assert (body, exchange.reconnects) == (b"onetwothree", 1)
     assert exchange.connect_ns > 0
-    assert exchange.sent_ns - before_ns > 90_000_000  # t0 was taken again
+    assert exchange.sent_ns - before_ns > 18_000_000  # t0 was taken again
     assert port.requests()[-1].received_ns - exchange.sent_ns < 20_000_000
+
+
+@pytest.mark.parametrize("death", [CLOSE, RESET])
+@pytest.mark.parametrize("after_s", [0.2, 1.0])
+def test_a_request_that_dies_late_on_a_reused_connection_is_not_sent_again(
+    wire: Wire, pool: Pool, death: list[str], after_s: float
+) -> None:
+    port = wire.serve(stream(PARTS), [pause(after_s), death], stream(PARTS))
+    fetch(pool, port)
+    with pytest.raises(ConnectionLost):
+        fetch(pool, port)
+    assert len(port.requests()) == 2
+
+
+def test_a_slow_connection_has_twice_its_connect_time(wire: Wire, pool: Pool) -> None:
+    port = wire.serve(stream(PARTS), [pause(0.2), CLOSE], stream(PARTS))
+    exchange, _ = fetch(pool, port)
+    pool._idle[origin_of(port)][0].connect_ns = 150_000_000  # as over a long way
+    exchange, body = fetch(pool, port)
+    assert (body, exchange.reconnects) == (b"onetwothree", 1)
 
 
 def test_the_replacement_is_not_replaced(wire: Wire, pool: Pool) -> None:

@@ -8,10 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 import trustme
 
+from llm_users import AnthropicUser, OpenAIUser
+from llm_users.wiring.coordinator_role import CoordinatorRole
 from tests.stream_bytes import chat_events, reply, stream
+from tests.users.messages_api import PLAIN
 from tests.users.rig import Rig, at
 from tests.wire_server import Port, Request, Wire
 
@@ -169,3 +173,75 @@ def test_an_unverified_certificate_is_taken_only_when_asked_and_said(
     written = json.loads(manifest.read_text())
     assert any("--llm-insecure" in note for note in written["notes"])
     assert written["options"]["llm_insecure"] is True
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_keys_are_withheld_from_an_endpoint_that_an_open_page_named(
+    monkeypatch: pytest.MonkeyPatch, make_rig: MakeRig, wire: Wire, kind: str
+) -> None:
+    keys = {
+        "OPENAI_API_KEY": "sk-withheld-0001", "ANTHROPIC_API_KEY": "sk-withheld-0002",
+        "ANTHROPIC_AUTH_TOKEN": "withheld-0003", "GATEWAY": "withheld-0004",
+    }  # fmt: skip
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(CoordinatorRole, "withholds_keys", True)
+    port = wire.serve(ANSWER)
+    attributes = {"default_headers": {"X-Api-Key": "withheld-0005", "X-Team": "search"}}
+    user_class = OpenAIUser if kind == "openai" else AnthropicUser
+    rig = make_rig(user_class=user_class, attributes=attributes, llm_header_env=["X-Gate=GATEWAY"])
+    rig.call(at(port.url, lambda user: user.chat("hi") if kind == "openai" else user.message("hi")))
+    request = only(port)
+    assert "withheld" not in request.head
+    assert "no-key" not in request.head
+    assert request.headers["x-team"] == "search"
+    assert any("no key is sent" in note for note in rig.notes)
+
+
+def test_a_key_from_a_file_with_a_newline_is_sent_without_it(
+    monkeypatch: pytest.MonkeyPatch, make_rig: MakeRig, port: Port
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-secret-file\n")
+    monkeypatch.setenv("GATEWAY", " gate-4711\r\n")
+    rig = make_rig(llm_header_env=["X-Gate=GATEWAY"])
+    assert rig.ask(port.url).record.ok
+    assert only(port).headers["authorization"] == "Bearer sk-of-a-secret-file"
+    assert only(port).headers["x-gate"] == "gate-4711"
+    assert any("OPENAI_API_KEY has white space" in note for note in rig.notes)
+
+
+def test_a_line_break_inside_a_header_is_refused(
+    monkeypatch: pytest.MonkeyPatch, make_rig: MakeRig, port: Port
+) -> None:
+    monkeypatch.setenv("GATEWAY", "gate\r\nX-Injected: yes")
+    rig = make_rig(llm_header_env=["X-Gate=GATEWAY"])
+    rig.runner.greenlet.join(timeout=0.2)
+    assert any("X-Gate has a line break" in note for note in rig.notes)
+    assert not port.requests()
+
+
+@pytest.mark.parametrize("transport", ["fast", "sdk"])
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_cookies_are_not_sent_back_unless_wanted(make_rig: MakeRig, wire: Wire, kind: str, transport: str) -> None:
+    events = chat_events("ok") if kind == "openai" else PLAIN
+    for wanted in (False, True):
+        port = wire.serve(stream(events, more="Set-Cookie: replica=3; Path=/\r\n"))
+        user_class = OpenAIUser if kind == "openai" else AnthropicUser
+        rig = make_rig(user_class=user_class, llm_transport=transport, llm_cookies=wanted)
+
+        def job(user: Any) -> Any:
+            return user.chat("hi") if kind == "openai" else user.message("hi")
+
+        for _ in range(3):
+            assert rig.call(at(port.url, job)).record.ok
+        sent = [request.headers.get("cookie") for request in port.requests()]
+        assert sent == ([None, "replica=3", "replica=3"] if wanted else [None] * 3)
+        assert any("sets cookies" in note for note in rig.notes) is not wanted
+
+
+def test_each_user_has_its_own_cookies(make_rig: MakeRig, port: Port) -> None:
+    rig = make_rig(users=2, llm_cookies=True)
+    jars = []
+    waiting = [rig.send(lambda user: (jars.append(user._cookies), gevent.sleep(0.1))) for _ in range(2)]
+    gevent.joinall([gevent.spawn(result.get) for result in waiting], timeout=5)
+    assert len({id(jar) for jar in jars}) == 2

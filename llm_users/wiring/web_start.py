@@ -1,0 +1,106 @@
+"""What happens to a start from the web form before Locust takes it: the form is cleaned and checked.
+
+Runs after Locust has matched the route and checked the login, so a request that Locust refuses changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from flask import request
+from werkzeug.datastructures import ImmutableMultiDict
+
+from llm_users import endpoint
+from llm_users import options as option_table
+from llm_users.options import OptionError
+from llm_users.targets import TargetError, parse_targets
+from llm_users.web.form import unmasked
+from llm_users.web.protection import SWARM, UPDATE_USER, Protection, origin_of
+
+_SAFE_WAYS = "add --web-login, or make the page local with --web-host 127.0.0.1"
+
+
+class WebStart:
+    """The checks of one web interface. Call it once, before the web interface takes its first request."""
+
+    def __init__(self, environment: Any, *, install_shape: Callable[..., None]) -> None:
+        self._environment = environment
+        self._install_shape = install_shape
+        parsed = environment.parsed_options
+        origins = getattr(parsed, "llm_web_origin", None) or []
+        self._protection = Protection(environment.web_ui, origins if isinstance(origins, list) else origins.split(","))
+        self._protection.install()
+        self._protection.before(SWARM, self._prepare)
+        self._protection.before(UPDATE_USER, self._check_user)
+        self._named = self._named_at_start()
+        self._local_values = {name: _text(getattr(parsed, name, None)) for name in option_table.READS_LOCAL}
+        self.withholds_keys = False
+        """True when the run goes to an endpoint that must not get keys: an exposed page named it."""
+
+    def _prepare(self) -> str | None:
+        """Clean the form; returns the reason why the start is refused, or None."""
+        request.form = unmasked(request.form, self._environment.parsed_options)
+        if request.form.get("host"):
+            # Locust shows the host and sends it to workers as it came.
+            _replace("host", endpoint.clean_url(request.form["host"]))
+        if self._protection.exposed and (reason := self._local_value_problem()):
+            return reason
+        self.withholds_keys = self._protection.exposed and not self._typed_origins() <= self._named
+        if "llm_sweep" in request.form:
+            self._install_shape(staged=any(request.form.get(name) for name in option_table.STAGING))
+        return None
+
+    def _check_user(self) -> str | None:
+        """Why a change of a user class is refused: it could send the keys of a running test elsewhere."""
+        settings = request.get_json(force=True, silent=True) or {}
+        host = settings.get("host") if isinstance(settings, dict) else None
+        if self._protection.exposed and host and origin_of(str(host)) not in self._named:
+            return (
+                "the host of a user class cannot be changed to an endpoint that was not named at the start, because "
+                f"this page is open to the network without a login. Name it with --host, {_SAFE_WAYS}."
+            )
+        return None
+
+    def _local_value_problem(self) -> str | None:
+        """Why a posted value of an option that reads files or environment variables is refused."""
+        for name, at_start in self._local_values.items():
+            posted = ",".join(value for value in request.form.getlist(name) if value)
+            if name in request.form and posted != at_start:
+                flag = "--" + name.replace("_", "-")
+                return (
+                    f"{flag} reads files or environment variables of this machine, and this page is open to the "
+                    f"network without a login. Give {flag} on the command line, {_SAFE_WAYS}."
+                )
+        return None
+
+    def _named_at_start(self) -> set[Any]:
+        """Origins of the endpoints that the command line, the environment and the locustfile name."""
+        environment = self._environment
+        urls = [environment.host, *(user_class.host for user_class in environment.user_classes)]
+        urls += [os.environ.get(getattr(c, "host_variable", ""), "") for c in environment.user_classes]
+        urls += _target_urls(getattr(environment.parsed_options, "llm_targets", None))
+        return {origin_of(url) for url in urls if url}
+
+    def _typed_origins(self) -> set[Any]:
+        """Origins of the endpoints that the posted form names."""
+        urls = [request.form.get("host", ""), *_target_urls(request.form.get("llm_targets"))]
+        return {origin_of(url) for url in urls if url}
+
+
+def _target_urls(text: str | None) -> list[str]:
+    try:
+        return [target.url for target in parse_targets(text) if target.url] if text else []
+    except (TargetError, OptionError):
+        return []  # the start itself says what is wrong
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value or "")
+
+
+def _replace(name: str, value: str) -> None:
+    """Put another value of one field into the request's form."""
+    fields = {**request.form.to_dict(flat=False), name: [value]}
+    request.form = ImmutableMultiDict([(key, each) for key, values in fields.items() for each in values])
