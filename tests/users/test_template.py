@@ -91,12 +91,17 @@ def test_a_refused_request_is_not_sent_again(rig: Rig, wire: Wire) -> None:
     assert len(port.requests()) == 3
 
 
-def test_a_cookie_that_comes_later_is_sent_from_then_on(rig: Rig, wire: Wire) -> None:
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_cookie_that_comes_later_is_sent_from_then_on_where_wanted(
+    make_rig: Callable[..., Rig], wire: Wire, wanted: bool
+) -> None:
     with_cookie = stream(chat_events("ok"), more="Set-Cookie: seat=7; Path=/\r\n")
     port = wire.serve(ANSWER, ANSWER, with_cookie, ANSWER)
+    rig = make_rig(llm_cookies=wanted)
     for _ in range(5):
         assert rig.ask(port.url).record.ok
-    assert [request.headers.get("cookie") for request in port.requests()] == [None, None, None, "seat=7", "seat=7"]
+    later = "seat=7" if wanted else None  # without --llm-cookies none is kept
+    assert [request.headers.get("cookie") for request in port.requests()] == [None, None, None, later, later]
 
 
 def test_every_request_is_redirected_for_itself(rig: Rig, wire: Wire) -> None:
