@@ -86,7 +86,8 @@ def finished(request: pytest.FixtureRequest, llama: LlamaServer, tmp_path_factor
     ends = {
         "length": ("--llm-input-tokens", "60,10", "--llm-output-tokens", "60,0", "--llm-extra-body",
                    '{"ignore_eos": true}'),
-        "stop": ("--llm-prompt", "Name three colours and three animals.", "--llm-output-tokens", "600,0"),
+        "stop": ("--llm-prompt", "Who are you?", "--llm-output-tokens", "300,0", "--llm-extra-body",
+                 '{"temperature": 0}'),
     }  # fmt: skip
     folder = tmp_path_factory.mktemp(str(request.param))
     return _recorded(llama, folder, SWEEP, "--llm-sweep", "1", *ends[request.param])
