@@ -26,6 +26,12 @@ _PAUSE_S = 0.002
 
 _NS = 1_000_000_000
 
+_BUFFERED_CHUNKS, _AT_ONCE_NS = 8, 5_000_000
+"""Fewer chunks, or a longer span, are never taken for a buffered answer (``users.buffering``)."""
+
+_ROW_WITHIN_NS = 200_000_000
+"""The row of an answer is made within this time of its end, unless the client is overloaded."""
+
 
 class Stream(Protocol):
     """The chunks of one answer as they arrive (``users.chunks``): only looked at, never changed."""
@@ -106,7 +112,8 @@ class LiveBeat:
         """Count what is new in every stream, in slices."""
         limit_s = time.perf_counter() + _SLICE_S
         for watched in list(self._streams.values()):
-            self._count(watched, timed=True)  # one that ended during a pause has nothing new
+            if not watched.may_be_buffered():
+                self._count(watched, timed=True)  # one that ended during a pause has nothing new
             if time.perf_counter() > limit_s:
                 gevent.sleep(_PAUSE_S)
                 limit_s = time.perf_counter() + _SLICE_S
@@ -180,3 +187,10 @@ class _Watched:
         self.sent_ns = sent_ns
         self.seen = 0
         self.last_ns: dict[int, int] = {}  # of each choice, when there are several
+
+    def may_be_buffered(self) -> bool:
+        """True while an answer that came all at once waits for its row, which says whether a proxy had kept it."""
+        clocks_ns = self.stream.clocks_ns
+        if self.seen or len(clocks_ns) < _BUFFERED_CHUNKS or clocks_ns[-1] - clocks_ns[0] >= _AT_ONCE_NS:
+            return False
+        return time.monotonic_ns() - clocks_ns[-1] < _ROW_WITHIN_NS

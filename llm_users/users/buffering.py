@@ -19,15 +19,14 @@ _FEWEST_CHUNKS = 8
 
 _AT_ONCE_S = 0.005
 _AT_ONCE_SHARE = 0.01
-"""Chunks that span less than both (the share is of TTFT) were not made one after the other: 8 tokens in 5 ms would be
-1,600 tokens/s, and the server that needs 100 times as long for the first one is not that fast."""
+"""Chunks that span less than both (the share is of TTFT) were not made one after the other."""
 
 _ANNOUNCED_SHARE = 0.05
 """An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
 
-_FASTEST_CHUNK_S = 0.0002
-"""No server makes 5,000 chunks a second for one answer (the fastest services have some 3,000 tokens/s): chunks that
-came even faster, the client's delay included, were buffered however late the client was."""
+_FASTEST_CHUNK_S = 0.0003
+"""No server makes 3,300 chunks a second for one answer. A client that was late by less than this for each chunk did not
+collect them itself: 8 chunks in one read of a client that was 4 ms late can be a fast model's, 100 chunks cannot."""
 
 
 def chunks_came_at_once(record: RequestRecord, chunks: Chunks, client_delay_s: Callable[[], float]) -> bool:
@@ -45,10 +44,7 @@ def chunks_came_at_once(record: RequestRecord, chunks: Chunks, client_delay_s: C
         return False
     read_late_ns = clocks_ns[0] - chunks.stamps_ns[0] if chunks.stamps_ns[0] else 0
     delay_s = max(client_delay_s(), read_late_ns / _NS)
-    longest_s = max(0.0, span_s) + delay_s
-    return delay_s < _AT_ONCE_S or (
-        longest_s < _AT_ONCE_SHARE * record.ttft_s and longest_s < _FASTEST_CHUNK_S * record.chunks
-    )
+    return span_s + delay_s < _FASTEST_CHUNK_S * record.chunks
 
 
 def body_came_at_once(record: RequestRecord, *, announced: bool, one_read: bool) -> bool:

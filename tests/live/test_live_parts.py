@@ -102,6 +102,24 @@ def test_an_aborted_request_is_no_request_that_ended_and_a_buffered_one_has_no_t
     assert (made.requests, made.failed, made.throttled, made.ttft) == (2, 1, 1, {})
 
 
+def test_an_answer_that_came_at_once_is_timed_when_its_row_says_that_it_was_a_stream() -> None:
+    """Its TTFT and gaps are not counted while it may turn out to be buffered."""
+    sent: list[dict[str, Any]] = []
+    beat, now_ns = beating(sent), time.monotonic_ns()
+    streams = [Chunks(), Chunks(), Chunks()]
+    for stream, ago_ns in zip(streams, (0, 0, _NS), strict=True):
+        for _ in range(9):
+            stream.add(now_ns - ago_ns, now_ns - ago_ns, "x", "")
+        beat.began(id(stream), stream, now_ns - 3 * _NS)
+    beat._look()  # the third one came a second ago: its row is not to be waited for
+    beat.ended(id(streams[0]), RequestRecord(error_code="buffered", chunks=9, output_tokens=9))
+    beat.ended(id(streams[1]), RequestRecord(chunks=9, output_tokens=9))
+    beat._beat()
+    made = beat_from(sent[0])
+    assert sum(made.ttft.values()) == 2
+    assert sum(made.gap.values()) == 16
+
+
 def a_beat() -> dict[str, Any]:
     sent: list[dict[str, Any]] = []
     beating(sent)._beat()

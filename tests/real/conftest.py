@@ -80,6 +80,19 @@ def chat(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Record
     return _recorded(llama, tmp_path_factory.mktemp("chat"), SWEEP, "--llm-sweep", "1", *lengths)
 
 
+@pytest.fixture(scope="session", params=["length", "stop"])
+def finished(request: pytest.FixtureRequest, llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """One user's answers that all end at the cap, or by the model's own stop token."""
+    ends = {
+        "length": ("--llm-input-tokens", "60,10", "--llm-output-tokens", "60,0", "--llm-extra-body",
+                   '{"ignore_eos": true}'),
+        "stop": ("--llm-prompt", "Who are you?", "--llm-output-tokens", "300,0", "--llm-extra-body",
+                 '{"temperature": 0}'),
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp(str(request.param))
+    return _recorded(llama, folder, SWEEP, "--llm-sweep", "1", *ends[request.param])
+
+
 @pytest.fixture(scope="session")
 def completions(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     lengths = ("--llm-input-tokens", "40,5", "--llm-output-tokens", "24,4", "--llm-api", "completions")

@@ -42,6 +42,15 @@ def test_the_span_from_first_to_last_token_is_the_server_s(recorded: Recorded) -
         assert ours_s == pytest.approx(said.timings["predicted_ms"] / 1e3, rel=0.05, abs=2 * PROXY_S)
 
 
+def test_time_per_output_token_is_the_server_s(finished: Recorded) -> None:
+    """``predicted_ms`` goes from the first token to the last one, the stop token included, ``predicted_n`` has both."""
+    pairs = finished.pairs()
+    assert len({row["finish_reason"] for row, _ in pairs}) == 1
+    for row, said in pairs:
+        server_s = said.timings["predicted_ms"] / 1e3 / (said.timings["predicted_n"] - 1)
+        assert float(row["tpot_s"]) == pytest.approx(server_s, rel=0.02), (row["finish_reason"], row["output_tokens"])
+
+
 def test_the_first_token_comes_when_the_prompt_is_done(chat: Recorded) -> None:
     for row, said in chat.pairs():
         ours_s, prompt_s = float(row["ttft_s"]), said.timings["prompt_ms"] / 1e3
