@@ -67,8 +67,8 @@ def _end(climb: Climb) -> str:
         )
     if rung.was_disturbed:
         return (
-            f"At {rung.streams} other programs, or a CPU limit, kept the CPU from the load process, so that rung is "
-            "not judged."
+            f"At {rung.streams} other programs, or a CPU limit, kept the CPU from the load process, "
+            "so that rung is not judged."
         )
     return f"{rung.streams} were too many: {', '.join(rung.faults())}."
 

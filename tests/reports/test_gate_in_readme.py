@@ -10,8 +10,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -49,14 +47,9 @@ def test_the_gate_of_the_readme(tmp_path: Path) -> None:
     commands = shown((ROOT / "README.md").read_text(encoding="utf-8"))
     assert [each.code for each in commands] == [0, 3, 3]
     for each in commands:
-        # On a busy machine a missed limit may be the client's own doing, so it is undecided: once more, then.
-        for _ in range(3):
-            done = run(each.words, tmp_path)
-            said = " ".join((done.stdout + done.stderr).split())
-            if "from the client" not in said and "the client was" not in said:
-                break
-        else:
-            pytest.fail("three times the machine was too busy to measure anything")
+        done = run(each.words, tmp_path)
+        said = " ".join((done.stdout + done.stderr).split())
+        assert "the client was saturated" not in said  # a busy machine, such as a shared runner, is not the client
         assert done.returncode == each.code, said
         for line in each.says:
             assert line in said
