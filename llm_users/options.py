@@ -163,7 +163,7 @@ _OPTIONS = (
     _Option("--llm-slo", "Exit with 3 unless these objectives are met beyond doubt: ttft_p95<0.5,errors<0.01", "EXPR"),
     _Option("--llm-slo-stage", "Stages that --llm-slo judges: all, the best one, or the one with this number",
             "all|best|N", "all", stage_to_judge),
-    _Option("--llm-report", "Print LLMPerf's tables at the end and write the report folder", switch=True),
+    _Option("--llm-report", "Write the report folder at the end: the tables, and a page with figures", switch=True),
 )  # fmt: skip
 
 
