@@ -180,7 +180,7 @@ _OPTIONS = (
             "all|best|N", "all", stage_to_judge),
     _Option("--llm-web-origin", "Another origin that may control the web interface, such as a reverse proxy's "
             "(repeatable)", "ORIGIN", check=web_origin, many=True),
-    _Option("--llm-report", "Print LLMPerf's tables at the end and write the report folder", switch=True),
+    _Option("--llm-report", "Write the report folder at the end: the tables, and a page with figures", switch=True),
 )  # fmt: skip
 
 

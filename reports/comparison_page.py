@@ -13,6 +13,7 @@ from reports.plots import curves_of, distributions_of, image_files, with_data
 from reports.sizing import stage_points
 
 MD_NAME, PAGE_NAME = "comparison.md", "comparison.html"
+_MOST_NOTES = 4  # more are folded, so that the curves are near the table
 _PARTS = {
     "comparison": "Comparison",
     "curve": "Throughput and latency",
@@ -47,7 +48,7 @@ def comparison_page(comparison: Comparison, made: Figures | None = None) -> str:
     body = joined(
         [
             top(comparison.title, _PARTS),
-            section("comparison", "Comparison", as_html(text, headings=False)),
+            section("comparison", "Comparison", as_html(text, headings=False, most_items=_MOST_NOTES)),
             curve_section(made),
             speed_section(made),
             distribution_section(made),

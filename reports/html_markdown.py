@@ -19,8 +19,8 @@ _MOST_ITEMS = 8  # of a list that is not folded
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def as_html(text: str, *, headings: bool = True) -> Markup:
-    """The blocks of a text, one after the other."""
+def as_html(text: str, *, headings: bool = True, most_items: int = _MOST_ITEMS) -> Markup:
+    """The blocks of a text, one after the other; lists of more than ``most_items`` are folded."""
     title = ""
     made = []
     for block in _blocks(text):
@@ -32,7 +32,7 @@ def as_html(text: str, *, headings: bool = True) -> Markup:
             made.append(_table(title, block))
         elif block.startswith("- "):
             items = re.split(r"\n(?=- )", block)
-            made.append(notes_list((_inline(" ".join(item[2:].split())) for item in items), _MOST_ITEMS))
+            made.append(notes_list((_inline(" ".join(item[2:].split())) for item in items), most_items))
         else:
             made.append(element("p", _inline(" ".join(block.split()))))
     return joined(made)

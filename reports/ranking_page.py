@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 
 from reports.html_document import document
-from reports.html_elements import Markup, element, escaped, joined, listed, section, table
+from reports.html_elements import Markup, element, escaped, joined, notes_list, section, table
 from reports.llmperf_tables import Table, rounded
 from reports.plots_bars import Bar, bars
 from reports.plots_drawing import Mark
@@ -59,9 +59,10 @@ def _section(place: int, each: Table) -> Markup:
     return section(
         f"leaderboard-{place + 1}",
         each.title,
+        element("p", each.subtitle, class_="soft") if each.subtitle else "",
         picture,
         table(each.title, each.header, each.cells, titled=True),
-        listed(each.notes),
+        notes_list(each.notes),
     )
 
 

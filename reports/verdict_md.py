@@ -100,7 +100,7 @@ def gate_text(verdict: Gate) -> str:
 def cost_section(points: Sequence[StagePoint], prices: PriceFile) -> str:
     """Costs of every stage, and of the point to run at."""
     currency = f" ({prices.currency})" if prices.currency else ""
-    header = ["", f"Per request{currency}", "Per million output tokens", "Per hour", "Paid by"]
+    header = ["", *(f"Per {unit}{currency}" for unit in ("request", "million output tokens", "hour")), "Paid by"]
     found = costs(points, prices)
     rows = [
         [

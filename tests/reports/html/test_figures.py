@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +16,13 @@ from llm_users.quantile import quantile
 from reports.charts.curve import WORDS_PER_TOKEN, Curve, Point
 from reports.charts.figures import figures
 from reports.charts.samples import drawn, evenly, short, thinned
+from reports.html_sections import input_section
 from reports.inputs import load
 from reports.latency_model import latency_model, robust_line
 from reports.plots import png_files, ramp, svg_files
 from reports.report import Content, content_of
 from reports.stage_load import Load
+from tests.reports.conftest import record, write_rows
 from tests.reports.sweep_on_disk import write_sweep
 
 
@@ -153,3 +156,39 @@ def test_plots_as_png(content: Content, tmp_path: Path) -> None:
     with image.open(tmp_path / name) as picture:
         assert picture.size == (1920, 1120)
         assert len(picture.convert("RGB").getcolors(100_000)) > 20
+
+
+def test_a_slope_that_is_not_told_from_0_is_no_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    x = np.sort(rng.normal(550, 150, 200).round())
+    line = robust_line(x, 0.2 + 0.05 * rng.standard_normal(200))
+    assert "the 95 % interval of the slope holds 0" in line.problem
+    assert (math.isnan(line.slope), math.isnan(line.constant)) == (True, True)
+    assert line.slope_interval.low < 0 < line.slope_interval.high
+    # The page prints the interval, no slope, and draws no line.
+    rows = [
+        record(i, input_tokens=int(tokens), ttft_s=float(ttft), output_tokens=50)
+        for i, (tokens, ttft) in enumerate(zip(x, 0.2 + 0.05 * np.abs(rng.standard_normal(200)), strict=True))
+    ]
+    write_rows(tmp_path / "run_llm_requests.csv", rows)
+    made = content_of([load(tmp_path / "run")])
+    page = str(input_section(figures(made.runs, made.groups, made.points)))
+    assert "No slope is told from 0" in page
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page)
+    assert cells[1:3] == ["-", "-"]
+    assert re.fullmatch(r"-[\d.]+ to [\d.]+", cells[3])
+
+
+def test_one_long_request_does_not_make_a_slope() -> None:
+    x = np.array([100.0] * 30 + [5000.0])
+    y = np.array([0.2 + 0.001 * (i % 5) for i in range(30)] + [0.9])
+    assert robust_line(x, y).slope_interval.high == math.inf
+    assert robust_line(x, y).problem
+
+
+def test_the_interval_holds_the_slope_of_a_known_line() -> None:
+    rng = np.random.default_rng(8)
+    x = np.sort(rng.integers(10, 400, 300).astype(float))
+    line = robust_line(x, 0.3 + 0.02 * x + 0.0005 * x * rng.standard_normal(300))
+    assert line.slope_interval.low < 0.02 < line.slope_interval.high
+    assert line.slope_interval.high - line.slope_interval.low < 0.001

@@ -70,7 +70,7 @@ def test_its_tables_are_those_of_summary_csv(report: Path, open_page: OpenPage) 
     assert page.eval_on_selector_all("#summary thead th", "cells => cells.map(cell => cell.textContent)") == header
     assert texts(page, "#summary") == rows
     columns = {"median": 3, "mean": 4, "min": 5, "max": 6, "p25": 7, "p75": 8, "p95": 9, "p99": 10}
-    metrics = {"llmperf-1": ("ttft_s", 0.0051), "llmperf-2": ("request_output_throughput_token_per_s", 0.51)}
+    metrics = {"llmperf-1": ("ttft_s", 0.0051), "llmperf-2": ("request_output_throughput_token_per_s", 0.0051)}
     for table, (metric, rounding) in metrics.items():
         lines = [dict(zip(header, row, strict=True)) for row in rows if row[header.index("metric")] == metric]
         shown = texts(page, f"#{table}")
@@ -211,6 +211,67 @@ def test_the_curve_opens_on_the_objective(prefix: Path, tmp_path: Path, open_pag
     page.select_option("#curve-figure", "p90")
     assert "(e2e_p95<3.5, ttft_p90<0.3)" in page.locator("#curve figcaption").first.inner_text()
     assert ink(page, "curve") > 3
+
+
+JUDGED = ["--fail-on", "e2e_p95<3.5,ttft_p90<0.3,errors<0.05"]
+IN_VIEW = """selector => [...document.querySelectorAll(selector)].every((one) => {
+    const box = one.getBoundingClientRect();
+    return box.width > 0 && box.left >= 0 && box.right <= document.documentElement.clientWidth;
+})"""
+
+
+def test_the_answer_is_seen_at_400_pixels_and_on_paper(prefix: Path, tmp_path: Path, open_page: OpenPage) -> None:
+    main([str(prefix), "--format", "html", "--out", str(tmp_path), *JUDGED])
+    page = open_page(tmp_path / "report.html", width=400)
+    assert page.locator("#answer .card .word").inner_text().split() == ["?", "Undecided"]
+    assert page.locator("#decisions .verdict").count() > len(LEVELS)
+    for selector in ("#answer .card", "#decisions .verdict", "#summary-table .word"):
+        assert page.evaluate(IN_VIEW, selector), selector
+    page.set_viewport_size({"width": 718, "height": 1000})
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    for selector in ("#answer .card", "#decisions .verdict", "#summary-table td", ".uplot", ".u-wrap canvas"):
+        assert page.evaluate(IN_VIEW, selector), selector
+    # Notes are open on paper, and as they were afterwards.
+    assert page.evaluate("[...document.querySelectorAll('details.on-paper')].every((one) => one.open)")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not page.evaluate("[...document.querySelectorAll('details.on-paper')].some((one) => one.open)")
+
+
+def test_the_caption_of_the_curve_says_what_it_shows(report: Path, open_page: OpenPage) -> None:
+    page = open_page(report)
+    caption = page.locator("#curve-words")
+    first = caption.inner_text()
+    assert first.startswith("Output tokens/s of the whole system against the median of the end-to-end latency.")
+    page.select_option("#curve-figure", "p99")
+    page.select_option("#curve-latency", "ttft")
+    assert caption.inner_text().startswith(
+        "Output tokens/s of the whole system against the 99th percentile of the time to first token."
+    )
+    assert page.locator("#curve-chart .llm-chart-plot").get_attribute("aria-label") == caption.text_content()
+    page.select_option("#curve-figure", "p50")
+    page.select_option("#curve-latency", "e2e")
+    assert caption.inner_text() == first  # the script says it in the words of the page
+
+
+def test_six_runs_are_told_apart(tmp_path: Path, open_page: OpenPage, screenshots: Path) -> None:
+    runs = [str(write_sweep(tmp_path / f"run{i}", levels=(1, 4, 16), requests=40, seed=i)) for i in range(6)]
+    assert main([*runs, "--format", "html", "--out", str(tmp_path / "out")]) == 0
+    page = open_page(tmp_path / "out" / "report.html")
+    swatches = page.eval_on_selector_all(
+        "#curve-chart .llm-chart-legend canvas", "all => new Set(all.map((one) => one.toDataURL())).size"
+    )
+    assert swatches == 6
+    legend, plot = (
+        page.locator(f"#distribution-chart .{name}").bounding_box() for name in ("llm-chart-legend", "u-wrap")
+    )
+    assert legend is not None
+    assert plot is not None
+    assert legend["y"] >= plot["y"] + plot["height"]
+    shown = page.locator("#distribution-chart .llm-chart-legend [aria-pressed=true]")
+    assert shown.count() == 6  # of eighteen stages, the highest load of each run
+    assert page.locator("#tables details.on-paper").count() > 0
+    page.screenshot(path=screenshots / "report-six-runs.png", full_page=True)
 
 
 def test_a_comparison_overlays_its_runs(prefix: Path, tmp_path: Path, open_page: OpenPage, screenshots: Path) -> None:
