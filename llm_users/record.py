@@ -18,6 +18,9 @@ ABORTED, CANCELLED = "aborted", "cancelled"
 UNFINISHED = (ABORTED, CANCELLED)
 """Values of ``error_code`` of requests that the client ended: they neither succeeded nor failed."""
 
+STEADY, UNSTEADY = "steady", "unsteady"
+"""Values of the stage column ``steadiness``; empty: unknown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -184,6 +187,9 @@ class StageRecord:
     requests_cancelled: int = _column("count", "measured requests that the client gave up (--llm-cancel)", int, 0)
     first_coalesced_share: float | None = _column(
         "share", "answers whose first content chunk shared its read with later ones, which makes ttft_s too long"
+    )
+    steadiness: str | None = _column(
+        "", "unsteady: the queue (requests in flight, or latency) grew through the window; steady; empty: unknown", str
     )
 
 

@@ -108,7 +108,7 @@ def curves_of(made: Figures) -> Iterator[Plot]:
                 "curve",
                 colours()["accent"] if one else ramp(k, len(made.curves)),
                 labels=[point.name for point in curve.points],
-                hollow=[point.health in ("strained", "saturated") for point in curve.points],
+                hollow=[point.hollow for point in curve.points],
             )
             for k, curve in enumerate(made.curves)
         ]
