@@ -18,6 +18,9 @@ ABORTED, CANCELLED = "aborted", "cancelled"
 UNFINISHED = (ABORTED, CANCELLED)
 """Values of ``error_code`` of requests that the client ended: they neither succeeded nor failed."""
 
+STEADY, UNSTEADY = "steady", "unsteady"
+"""Values of the stage column ``steadiness``; empty: unknown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -219,6 +222,9 @@ class StageRecord:
     )
     lag_own_p99_s: float | None = _column(
         "s", "like lag_p99_s, without the time in which the process was ready to run and had no CPU"
+    )
+    steadiness: str | None = _column(
+        "", "unsteady: the queue (requests in flight, or latency) grew through the window; steady; empty: unknown", str
     )
 
 

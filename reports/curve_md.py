@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from reports.charts.curve import SEEN_NOTE, WORDS_PER_TOKEN, curves
+from reports.charts.curve import SEEN_NOTE, UNFIT_NOTE, WORDS_PER_TOKEN, curves
 from reports.md_text import aligned, bullets
 from reports.notes import labels
 from reports.stage_load import SPOKEN, load_columns
@@ -49,6 +49,8 @@ def curve_section(content: Content) -> str:
         notes.append(SEEN_NOTE)
     if any(point.estimated for point in known):
         notes.append("Without a stages file the system's throughput is all output tokens by the time of all requests.")
+    if any(point.unfit for point in known):
+        notes.append(UNFIT_NOTE)
     first = int(several) + len(loads.header)
     left = {first + 1, *({0} if several else ())}
     return f"## Throughput and latency\n\n{aligned(header, rows, left)}\n\n{bullets(notes)}\n"

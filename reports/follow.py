@@ -122,6 +122,7 @@ def _row(group: Group, of: int) -> dict[str, Any]:
         "finished": True,
         "exact": True,
         "health": group.health or None,
+        "steadiness": group.steadiness or None,
         "requests": counts.measured,
         "ok": counts.ok,
         "failed": counts.failed,

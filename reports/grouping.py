@@ -18,6 +18,7 @@ from llm_users.record import REQUEST_COLUMNS, THROTTLED, UNFINISHED
 from reports.run import Run
 from reports.stage_load import Load, load_of
 from reports.statistics import Summary, summarize
+from reports.steadiness import steadiness_by_stage
 
 _UNITS = {column.name: column.unit for column in REQUEST_COLUMNS}
 _Key = tuple[int, int, float, str, str]
@@ -259,7 +260,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     }
     _add_stages_without_rows(run, found)
     health = _text_by_stage(run.stages, "health")
-    steadiness = _text_by_stage(run.stages, "steadiness")
+    steady = steadiness_by_stage(run)
     made = []
     for key in sorted(found):
         stage, concurrency, rate_per_s, framework, model = key
@@ -277,7 +278,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
                 ok=_where(measured, measured["error_code"].isin(["", "buffered"])),
                 health=health.get(stage) or str(run.manifest.get(HEALTH_KEY) or ""),
                 count_connect=count_connect,
-                steadiness=steadiness.get(stage, ""),
+                steadiness=steady.get(stage, ""),
             )
         )
     return made

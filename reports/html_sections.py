@@ -9,6 +9,7 @@ from reports.charts.curve import (
     FIGURE_NAMES,
     LATENCY_NAMES,
     SEEN_NOTE,
+    UNFIT_NOTE,
     WORDS_PER_TOKEN,
     Curve,
     figure_name,
@@ -16,7 +17,6 @@ from reports.charts.curve import (
 from reports.charts.figures import Figures
 from reports.charts.samples import drawn
 from reports.charts.timeline import Scatter
-from reports.grouping import NOT_WELL
 from reports.html_elements import (
     Markup,
     check,
@@ -340,8 +340,12 @@ def _curve_notes(figures: Figures) -> list[str]:
         notes.append(f"Lines are the objectives ({lines}), each where its latency and figure are chosen.")
     if any(point.mark for point in points):
         notes.append("limit: the highest load that the search found; fails: the lowest tried load that does not meet.")
-    if any(point.health in NOT_WELL for point in points):
-        notes.append("Hollow points: the client was strained, disturbed or saturated.")
+    if any(point.hollow for point in points):
+        notes.append(
+            "Hollow points: the client was not well, many requests failed, or the stage was unsteady: its queue grew."
+        )
+    if any(point.unfit for point in points):
+        notes.append(UNFIT_NOTE)
     if any(point.estimated for point in points):
         notes.append("* All output tokens by the time from the first start to the last end: no stages file was there.")
     return notes

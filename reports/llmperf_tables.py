@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import TypeVar
 
 from pandas import DataFrame
 
@@ -15,7 +16,9 @@ from reports.notes import notes_under
 from reports.run import Run
 from reports.stage_load import Load, LoadColumns, load_columns
 from reports.statistics import Summary
+from reports.unfit import unfit
 
+T = TypeVar("T")
 NOTHING = "-"
 _FIGURES = ("Median", "Mean", "Min", "Max", "P25", "P75", "P95", "P99")
 _EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # any float written out with decimals fits
@@ -32,6 +35,14 @@ class Row:
     model: str
     load: Load
     figures: Summary
+    failed: int = 0  # of the requests that ended
+    ended: int = 0
+    unfit: str = ""  # why it cannot be best; "" when it can
+
+    @property
+    def failed_share(self) -> float:
+        """The share of failed requests."""
+        return self.failed / self.ended if self.ended else 0.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     subtitle: str = ""
+    shows_failures: bool = False
+    """Whether a column says the share of failed requests, which the figures leave out."""
 
     @property
     def load_columns(self) -> LoadColumns | None:
@@ -58,7 +71,7 @@ class Table:
     def header(self) -> tuple[str, ...]:
         """The names of the columns."""
         loads = self.load_columns
-        return ("Framework", "Model", *(loads.header if loads else ()), *_FIGURES)
+        return ("Framework", "Model", *(loads.header if loads else ()), *_FIGURES, *self._failures("Failed"))
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
@@ -72,11 +85,16 @@ class Table:
     def _cells_of(self, row: Row) -> tuple[str, ...]:
         loads = self.load_columns
         names = [row.framework or NOTHING, row.model or NOTHING, *(loads.cells(row.load) if loads else ())]
-        return (*names, *(rounded(figure, self.decimals) for figure in _figures_of(row.figures)))
+        figures = (rounded(figure, self.decimals) for figure in _figures_of(row.figures))
+        return (*names, *figures, *self._failures(f"{rounded(100 * row.failed_share, 1)} %"))
 
     def _values_of(self, row: Row) -> list[object]:
         loads = self.load_columns
-        return [row.framework, row.model, *(loads.values(row.load) if loads else ()), *_figures_of(row.figures)]
+        names = [row.framework, row.model, *(loads.values(row.load) if loads else ())]
+        return [*names, *_figures_of(row.figures), *self._failures(row.failed_share)]
+
+    def _failures(self, cell: T) -> tuple[T, ...]:
+        return (cell,) if self.shows_failures else ()
 
 
 def tables(runs: Iterable[Run], *, count_connect: bool = False) -> tuple[Table, Table]:
@@ -116,7 +134,16 @@ def table_of(
     """One table of a metric; ``first_notes`` stand before those that the rows give cause for."""
     figures = [group.summary(metric) for group in made]
     rows = tuple(
-        Row(group.framework, group.model, group.load, summary) for group, summary in zip(made, figures, strict=True)
+        Row(
+            group.framework,
+            group.model,
+            group.load,
+            summary,
+            group.counts.failed,
+            group.counts.ended,
+            unfit(group),
+        )
+        for group, summary in zip(made, figures, strict=True)
     )
     return Table(title, metric.name, decimals, rows, (*first_notes, *notes_under(metric, made, figures)))
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pandas import DataFrame
 
+from llm_users.record import UNSTEADY
 from reports.grouping import CORRECTED_TTFT, OVERFLOW, TTFT, Group, Metric, held
 from reports.intervals import values_needed
 from reports.statistics import Summary
@@ -25,6 +26,10 @@ _HEALTH_NOTES = {
     "strained": "The client was strained: part of the tail may be the load generator's own delay."
     " Consider more workers",
 }
+_UNSTEADY_NOTE = (
+    "The stage was unsteady: its queue grew through the window, so its figures grow with the length of the "
+    "measurement. Lower the load, or measure longer if the server was still warming up"
+)
 
 
 # Notes of the load side (the manifest's) that decide whether the figures can be believed, by words they contain.
@@ -67,6 +72,7 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     notes.add("Requests outside the measured phase are excluded", [_unmeasured(group) for group in groups])
     for health, text in _HEALTH_NOTES.items():
         notes.mark(text, [group.health == health for group in groups])
+    notes.mark(_UNSTEADY_NOTE, [group.steadiness == UNSTEADY for group in groups])
     for text in _RUN_NOTES:
         notes.add(*_said_by_the_run(text, groups))
     _add_sources(notes, metric, groups)

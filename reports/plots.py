@@ -11,7 +11,6 @@ from reports.charts.curve import LATENCY_NAMES, Limit, drawn_as
 from reports.charts.figures import Figures, figures
 from reports.charts.samples import drawn
 from reports.charts.timeline import Scatter
-from reports.grouping import NOT_WELL
 from reports.latency_model import Line
 from reports.objectives import parse_objectives
 from reports.plots_drawing import Axis, Plot, Series, drawing
@@ -127,7 +126,7 @@ def curves_of(made: Figures) -> Iterator[Plot]:
                 "curve",
                 colours()["accent"] if one else run_colour(k),
                 labels=[point.name for point in curve.points],
-                hollow=[point.health in NOT_WELL for point in curve.points],
+                hollow=[point.hollow for point in curve.points],
             )
             for k, curve in enumerate(made.curves)
         ]

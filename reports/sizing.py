@@ -19,6 +19,7 @@ from reports.grouping import CORRECTED_LATENCY, LATENCY, Group
 from reports.intervals import Interval
 from reports.objectives import ERRORS, Objectives, parse_objectives
 from reports.stage_load import Load
+from reports.unfit import client, failures, queue_grew, unfit
 from reports.verdict import MET, MISSED, judge, metric_of, shown, worst
 from reports.window_rates import window_rows
 
@@ -44,6 +45,7 @@ class StagePoint:
     estimated: bool = False  # the rates do not come from the run's own window and shares
     effective: float = math.nan
     """The effective sample size of the attainment."""
+    unfit: str = ""  # why the stage can be neither highest, nor knee, nor operating point; "" when it can
 
     @property
     def attainment(self) -> float:
@@ -123,18 +125,24 @@ def sweeps(points: Iterable[StagePoint]) -> list[list[StagePoint]]:
 
 
 def highest(sweep: Sequence[StagePoint]) -> Choice:
-    """The highest concurrency, or rate, that meets all objectives, with every lower one not missing them."""
+    """The highest concurrency, or rate, that meets all objectives, with every lower one not missing them.
+
+    A stage that is unfit (too many failures, unsteady, a client that was the limit) is not taken, whatever its figures.
+    """
     name = f"Highest {_kind(sweep)} that meets the objectives"
     best, lines = None, []
     for point in sweep:
         if point.outcome == MISSED:
             lines.append(f"{point.load.short} does not: {'; '.join(point.reasons)}")
             break
-        if point.outcome == MET:
+        if point.outcome == MET and not point.unfit:
             best = point
         else:
-            lines.append(f"{point.load.short} is not decided: {'; '.join(point.reasons)}")
-    beyond = [p for p in sweep if p.outcome == MET and (best is None or p.load.order > best.load.order)]
+            lines.append(f"{point.load.short} is not decided: {point.unfit or '; '.join(point.reasons)}")
+    beyond = [
+        p for p in sweep
+        if p.outcome == MET and not p.unfit and (best is None or p.load.order > best.load.order)
+    ]  # fmt: skip
     if beyond:
         lines.append(f"{_levels(beyond)} would meet them again, above a level that does not: noise, or a cache")
     if best is None:
@@ -149,12 +157,17 @@ def knee(sweep: Sequence[StagePoint]) -> Choice:
 
     Below the knee more load brings more throughput than it costs in latency, in proportion; above it the reverse.
     Among levels within 2 % of the highest power the highest load is taken. The latency of an open loop is the one from
-    the intended start.
+    the intended start. Unfit levels are left out: their throughput or latency is that of a part of the requests, of the
+    client, or of a queue that grows.
     """
     name = "Knee of the curve"
-    usable = [point for point in sweep if math.isfinite(point.power) and point.group.health != "saturated"]
-    if len({point.load for point in usable}) < 3:
-        return Choice(name, None, (f"a curve needs three levels of {_kind(sweep)} with an unsaturated client",))
+    usable = [point for point in sweep if math.isfinite(point.power) and not point.unfit]
+    left_out = [f"{point.load.short} is left out: {point.unfit}" for point in sweep if point.unfit]
+    # An unsteady or failing level cannot be the knee, but it shows that the curve has bent before it.
+    shown_levels = {point.load for point in sweep if math.isfinite(point.power) and not client(point.group)}
+    if not usable or len(shown_levels) < 3:
+        needed = f"a curve needs three levels of {_kind(sweep)} with an unsaturated client, not all of them unfit"
+        return Choice(name, None, (needed, *left_out))
     top = max(point.power for point in usable)
     chosen = [point for point in usable if point.power >= top * (1 - _FLAT)][-1]
     powers = ", ".join(f"{p.load.short}: {p.tokens_per_s:.4g}/{p.latency_mean_s:.3g} = {p.power:.4g}" for p in usable)
@@ -167,18 +180,24 @@ def knee(sweep: Sequence[StagePoint]) -> Choice:
             f"{_change(after.tokens_per_s, chosen.tokens_per_s)}, latency by "
             f"{_change(after.latency_mean_s, chosen.latency_mean_s)}"
         )
+    elif chosen is sweep[-1]:
+        lines.append("it is the highest that was measured: the curve has not bent yet, measure higher levels")
+    elif any(failures(point.group) or queue_grew(point.group) for point in sweep[sweep.index(chosen) + 1 :]):
+        lines.append("it is the highest steady level: the curve bends between it and the next one")
     else:
-        whose = "the highest that was measured" if chosen is sweep[-1] else "the highest with an unsaturated client"
-        lines.append(f"it is {whose}: the curve has not bent yet, measure higher levels")
+        lines.append("it is the highest with an unsaturated client: the curve has not bent yet, measure higher levels")
     if place == 0:
         lines.append("it is the lowest that was measured: the endpoint may have been full from the start")
-    return Choice(name, chosen, tuple(lines))
+    return Choice(name, chosen, (*lines, *left_out))
 
 
 def _point(group: Group, objectives: Objectives) -> StagePoint:
     judgements = [judge(group, objective) for objective in objectives.all]
     outcome = worst(each.outcome for each in judgements) if judgements else ""
     reasons = tuple(dict.fromkeys(each.reason for each in judgements if each.outcome == outcome))
+    undeclared = "" if any(each.name == ERRORS for each in objectives.all) else failures(group)
+    if (why := undeclared or queue_grew(group)) and outcome:
+        outcome, reasons = MISSED, (*(reasons if outcome == MISSED else ()), why)
     meeting = met_by(group, group.ok, objectives)
     window = window_rows(group)
     good = met_by(group, window.rows, objectives)
@@ -196,6 +215,7 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
         reasons=reasons,
         estimated=window.estimated,
         effective=_attainment_size(group, meeting),
+        unfit=unfit(group, objectives),
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from llm_users.collect.client_figures import fill_client
 from llm_users.collect.health import verdict
+from llm_users.collect.request_times import Judge, RequestTimes
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.quantile import DurationHistogram
-from llm_users.record import ABORTED, CANCELLED, THROTTLED, RequestRecord, StageRecord
+from llm_users.record import ABORTED, CANCELLED, THROTTLED, UNSTEADY, RequestRecord, StageRecord
 
 
 @dataclass
@@ -38,6 +39,7 @@ class _Tally:
     held: int = 0
     dropped: int = 0
     queue: DurationHistogram = field(default_factory=DurationHistogram)
+    times: RequestTimes = field(default_factory=RequestTimes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,20 @@ def load_of(plan: StagePlan) -> StageLoad:
 
 
 class StageBook:
-    """Adds up rows by stage as they come; memory does not depend on their number."""
+    """Adds up rows by stage as they come; memory is bounded, whatever their number.
 
-    def __init__(self) -> None:
+    ``judge`` says from the times of a stage's requests whether it was steady; without it that stays unknown.
+    """
+
+    def __init__(self, judge: Judge | None = None) -> None:
         self._tallies: dict[int, _Tally] = {}
+        self.judge = judge
 
     def add(self, record: RequestRecord) -> None:
         """One row, measured or not."""
         tally = self._tallies.setdefault(record.stage, _Tally())
         tally.started += 1
+        tally.times.add(record)
         if record.ok:
             tally.window_requests += record.window_share or 0.0
             tally.window_tokens += record.window_tokens or 0.0
@@ -158,6 +165,8 @@ class StageBook:
             result.started_rate_per_s = started_rate_per_s(totals)
         fill_client(result, totals)
         result.health = verdict(result)
+        if self.judge is not None:
+            result.steadiness = tally.times.judged(self.judge, is_open=load.rate_per_s is not None) or None
         return result
 
 
@@ -222,6 +231,8 @@ def describe(stage: StageRecord) -> str:
         + (f", {stage.requests_cancelled} cancelled" if stage.requests_cancelled else ""),
         f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
     ]
+    if stage.steadiness == UNSTEADY:
+        parts.append("unsteady: its queue grew through the window, so its figures depend on how long it was measured")
     return ", ".join(parts)
 
 

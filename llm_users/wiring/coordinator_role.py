@@ -38,6 +38,7 @@ from llm_users.wiring.process_role import listener
 from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.replay import Replay
 from llm_users.wiring.run_options import checked, tokenizer_identity
+from llm_users.wiring.steadiness import steadiness_of
 
 logger = logging.getLogger(__name__)
 
@@ -377,7 +378,9 @@ class CoordinatorRole:
         if self.coordinator.writer is not None:
             self.coordinator.writer.close()
         self._starts += 1
-        return start_writing(self.prefix, run_id, about, offsets=options.offsets, keep_old=self._starts > 1)
+        writer = start_writing(self.prefix, run_id, about, offsets=options.offsets, keep_old=self._starts > 1)
+        writer.book.judge = steadiness_of
+        return writer
 
     def _clients(self) -> list[str | None]:
         return [*self.crowd.present] if self.crowd is not None else [None]

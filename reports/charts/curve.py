@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from llm_users.quantile import quantile
+from llm_users.record import UNSTEADY
 from reports.grouping import (
     CORRECTED_LATENCY,
     CORRECTED_TTFT,
@@ -27,6 +28,7 @@ from reports.objectives import Objective, Objectives
 from reports.sizing import StagePoint
 from reports.stage_load import Load
 from reports.statistics import ordered
+from reports.unfit import FAILURES_ALLOWED, unfit
 
 # Three words for four tokens, the factor of the published figures for English text: 10 tokens/s are 450 words a minute.
 WORDS_PER_TOKEN = 0.75
@@ -40,6 +42,10 @@ LATENCY_NAMES = {
     "corrected_ttft": "Time to first token from the intended start",
 }
 SEEN_NOTE = "TTFT and E2E of an open loop are those from the intended start."
+UNFIT_NOTE = (
+    f"Stages in which more than {100 * FAILURES_ALLOWED:g} % of the requests failed, unsteady ones and those of a "
+    "saturated client are never the best point."
+)
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 MEAN = "mean"
 FIGURE_NAMES = {"p50": "median", "p95": "95th percentile", "p99": "99th percentile"}
@@ -95,7 +101,17 @@ class Point:
     per_user_token_per_s: float
     total_token_per_s: float
     latency_s: dict[str, dict[str, float]] = field(default_factory=dict)
+    judged_s: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same with failed requests as infinitely slow: what a budget is compared with."""
     mark: str = ""  # of a search: limit, the level that was found, or fails, the lowest above it
+    unfit: str = ""  # why the point can be neither best nor an operating point; "" when it can
+    steadiness: str = ""
+    failed_share: float = 0.0
+
+    @property
+    def hollow(self) -> bool:
+        """Whether the point is drawn hollow: its figures are not those of a steady endpoint and a healthy client."""
+        return self.health not in ("", "ok") or bool(self.unfit)
 
     @property
     def words(self) -> str:
@@ -120,8 +136,13 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The label of the point: the load, with its marks: of a search, and of a client that was not well."""
-        said = [self.mark, self.health if self.health in NOT_WELL else ""]
+        """The label of the point: the load, with its marks: of a search, the client, failures, an unsteady stage."""
+        said = [
+            self.mark,
+            self.health if self.health in NOT_WELL else "",
+            f"{100 * self.failed_share:.0f} % failed" if self.failed_share > FAILURES_ALLOWED else "",
+            self.steadiness if self.steadiness == UNSTEADY else "",
+        ]
         return f"{self.load.short} ({', '.join(filter(None, said))})" if any(said) else self.load.short
 
 
@@ -133,8 +154,12 @@ class Curve:
     points: tuple[Point, ...]
 
     def best(self, metric: str, figure: str, budget_s: float) -> Point | None:
-        """The point of highest throughput whose latency is within the budget."""
-        within = [point for point in self.points if point.latency_s[metric][figure] <= budget_s]
+        """The point of highest throughput whose latency is within the budget; failed requests count as too slow."""
+        within = [
+            point
+            for point in self.points
+            if not point.unfit and (point.judged_s or point.latency_s)[metric][figure] <= budget_s
+        ]
         return max(within, key=lambda point: point.throughput_token_per_s, default=None)
 
 
@@ -190,6 +215,13 @@ def _point(
         per_user_token_per_s=1.0 / tpot_s if tpot_s > 0 else math.nan,
         total_token_per_s=throughput * (tokens_in + tokens_out) / tokens_out if tokens_out else math.nan,
         latency_s={name: {figure: _figure(values, figure) for figure in figures} for name, values in latencies.items()},
+        judged_s={
+            name: {figure: _with_failures(values, figure, group.counts.failed) for figure in figures}
+            for name, values in latencies.items()
+        },
+        unfit=rates.unfit if rates else unfit(group),
+        steadiness=group.steadiness,
+        failed_share=group.counts.failed / group.counts.ended if group.counts.ended else 0.0,
     )
 
 
@@ -197,3 +229,16 @@ def _figure(values: Sequence[float], figure: str) -> float:
     if figure == MEAN:
         return math.fsum(values) / len(values) if len(values) else math.nan
     return quantile(values, float(figure.removeprefix("p")) / 100)
+
+
+def _with_failures(values: Sequence[float], figure: str, failed: int) -> float:
+    """A figure of a latency when so many more requests never got their answer; infinite from the first of them on."""
+    if not failed or not len(values):
+        return math.inf if failed else _figure(values, figure)
+    if figure == MEAN:
+        return math.inf
+    position = (len(values) + failed - 1) * float(figure.removeprefix("p")) / 100
+    if math.ceil(position) >= len(values):
+        return math.inf
+    low = math.floor(position)
+    return values[low] + (values[math.ceil(position)] - values[low]) * (position - low)

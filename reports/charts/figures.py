@@ -76,7 +76,12 @@ def as_json(made: Figures) -> str:
     payload["load_axis"] = axis_name(made.loads)
     for curve, source in zip(payload["curves"], made.curves, strict=True):
         for point, its_source in zip(curve["points"], source.points, strict=True):
-            point |= {"name": its_source.name, "load": its_source.load.level, "words": its_source.words}
+            point |= {
+                "name": its_source.name,
+                "load": its_source.load.level,
+                "words": its_source.words,
+                "hollow": its_source.hollow,
+            }
     text = json.dumps(_finite(payload), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for char in "<>&\u2028\u2029":  # so neither </script> nor <!-- can be in it
         text = text.replace(char, f"\\u{ord(char):04x}")

@@ -211,7 +211,7 @@ def test_the_curve_is_drawn_by_rate_and_from_the_intended_start(tmp_path: Path) 
     text = report_of(prefix, "--format", "md,html", "--plots", "svg", "--slo", slo)
     groups = reports.groups([reports.load(prefix)])
     curve = reports.figures([groups[0].run], groups, reports.stage_points(groups)).curves[0]
-    assert [point.name for point in curve.points] == ["5/s", "10/s", "20/s"]
+    assert [point.name for point in curve.points] == ["5/s", "10/s", "20/s (unsteady)"]
     third = [float(each["corrected_ttft_s"]) for each in rows_of(prefix) if each["stage"] == "3"]
     assert curve.points[2].seen("ttft", "p50") == pytest.approx(statistics.median(third))
     assert f" {statistics.median(third):.3f} |" in text

@@ -229,6 +229,12 @@ window.LLMParts = (() => {
         value: (row) => row.health,
         words: true,
       },
+      {
+        title: "Queue",
+        help: "unsteady: the queue grew through the stage, so its figures depend on how long it was measured",
+        value: (row) => row.steadiness,
+        words: true,
+      },
     ]);
     const tables = [
       [overview, "stages"],

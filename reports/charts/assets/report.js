@@ -57,7 +57,7 @@
       x: each.points.map(latency),
       y: each.points.map((point) => point.throughput_token_per_s),
       labels: each.points.map((point) => point.name),
-      hollow: each.points.map((point) => ["strained", "disturbed", "saturated"].includes(point.health)),
+      hollow: each.points.map((point) => point.hollow),
       tip: (i) => tipOf(each.points[i], metric, quantile),
     }));
     find("curve-best").toggleAttribute("data-hint", !(budget > 0));
@@ -108,7 +108,11 @@
       .map((each, k) => {
         const within = each.x
           .map((x, i) => i)
-          .filter((i) => each.x[i] !== null && each.x[i] <= budget && each.y[i] !== null);
+          .filter((i) => {
+            // null: so many requests failed that this figure counts as infinite
+            const judged = data.curves[k].points[i].judged_s[metric][quantile];
+            return !data.curves[k].points[i].unfit && judged !== null && judged <= budget && each.y[i] !== null;
+          });
         const of = series.length > 1 ? `${each.name}: ` : "";
         if (!within.length) return `${of}No point is within ${seconds(budget)}.`;
         const top = within.reduce((a, b) => (each.y[b] > each.y[a] ? b : a));

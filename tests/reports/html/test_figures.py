@@ -135,7 +135,7 @@ def test_the_curve_has_the_stages_own_rates(content: Content) -> None:
     for point, throughput in zip(curve.points, stages["output_throughput_token_per_s"], strict=True):
         assert point.throughput_token_per_s == pytest.approx(throughput, rel=1e-6)
         assert not point.estimated
-    assert [point.name for point in curve.points] == ["2", "8", "32 (strained)"]
+    assert [point.name for point in curve.points] == ["2", "8", "32 (strained, 7 % failed)"]
 
 
 def test_plots_are_pictures_with_words(content: Content) -> None:
@@ -145,7 +145,7 @@ def test_plots_are_pictures_with_words(content: Content) -> None:
         root = ET.fromstring(text)
         assert root.find("{http://www.w3.org/2000/svg}title") is not None
         assert len(root) > 20
-    assert ">32 (strained)</text>" in files["plot_curve_e2e.svg"]
+    assert ">32 (strained, 7 % failed)</text>" in files["plot_curve_e2e.svg"]
     assert len({ramp(k, 6) for k in range(6)}) == 6
 
 

@@ -1,0 +1,54 @@
+"""Start and end of every request of a stage, kept until the stage is judged for steadiness."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+
+from llm_users.record import ABORTED, RequestRecord
+
+MOST_TIMES = 50_000
+"""Requests of a stage that are kept (0.9 MB); of more, every second, fourth, ... one in the order of arrival."""
+
+Judge = Callable[["array[float]", "array[float]", "array[int]", bool], str]
+"""Starts, ends, whether each is measured, whether the loop is open: the value of the column ``steadiness``."""
+
+
+class RequestTimes:
+    """The times of one stage. Seconds of the wall clock; an open loop counts from the intended start."""
+
+    def __init__(self) -> None:
+        self.starts = array("d")
+        self.ends = array("d")
+        self.measured = array("b")
+        self.turns = False
+        """Whether there are conversations: their later turns are longer at any load."""
+        self._every = 1
+        self._seen = 0
+
+    def add(self, record: RequestRecord) -> None:
+        """One row, measured or not."""
+        if record.started_at is None:
+            return
+        self._seen += 1
+        if self._seen % self._every:
+            return
+        duration_s = record.end_to_end_latency_s
+        if duration_s is None:
+            duration_s = math.inf if record.error_code == ABORTED else record.connect_s or 0.0
+        is_open = record.rate_per_s is not None
+        self.starts.append(record.started_at - ((record.queue_s or 0.0) if is_open else 0.0))
+        self.ends.append(record.started_at + duration_s)
+        # A closed loop is judged by its latencies, which only successful requests have.
+        self.measured.append(int(bool(record.measured) and (is_open or record.ok)))
+        self.turns = self.turns or (record.turn or 1) > 1
+        if len(self.starts) > MOST_TIMES:
+            self._every *= 2
+            self.starts, self.ends, self.measured = self.starts[1::2], self.ends[1::2], self.measured[1::2]
+
+    def judged(self, judge: Judge, *, is_open: bool) -> str:
+        """The steadiness of the stage."""
+        if self.turns and not is_open:
+            return ""
+        return judge(self.starts, self.ends, self.measured, is_open)
