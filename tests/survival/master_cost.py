@@ -8,6 +8,7 @@ Prints the master's CPU share and memory while the rows come. The workers are on
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from locust import __version__
 from locust.rpc import Message, zmqrpc
 
 from llm_users.load import messages
+from llm_users.plan import StageTotals
 from llm_users.record import RequestRecord
 from tests.load.conftest import SWEEP
 from tests.load.test_distributed import free_port
@@ -94,11 +96,12 @@ class SendingWorker:
                 self._sent += len(batch)
             self._count()
         self.sending = False
-        totals = {"stage": self._stage, "worker": self._run["worker"], "users": self._users, "started": self._sent,
-                  "measured": self._sent, "window_s": self._seconds, "cpu_s": 1.0, "in_flight_s": 1.0, "starts": 0,
-                  "forced": 0, "measure_started_at": time.time(), "lag_counts": {}, "gap_counts": {},
-                  "given_up": None, "quota": quota}  # fmt: skip
-        self._tell(messages.DONE, totals)
+        totals = StageTotals(
+            self._stage, self._run["worker"], users=self._users, started=self._sent, measured=self._sent,
+            window_s=self._seconds, windows=[[0.0, self._seconds]], cpu_s=1.0, in_flight_s=1.0,
+            measure_started_at=time.time(), quota=quota,
+        )  # fmt: skip
+        self._tell(messages.DONE, dataclasses.asdict(totals))
 
     def _count(self) -> None:
         counts = {"worker": self._run["worker"], "stage": self._stage, "started": self._sent, "measured": self._sent,
