@@ -295,7 +295,7 @@ class LoadProcess:
         else:
             users = math.ceil(plan.concurrency / plan.workers)
             count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.concurrency)
-            counted = True
+            counted = not plan.timed_warmup_s  # how many requests a time takes is not known
         if self._talks is not None:
             self._talks.expect(count, counted=counted)
         if self._talks is None or not self._talks.only:

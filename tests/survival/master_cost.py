@@ -98,7 +98,8 @@ class SendingWorker:
         self.sending = False
         totals = StageTotals(
             self._stage, self._run["worker"], users=self._users, started=self._sent, measured=self._sent,
-            window_s=self._seconds, cpu_s=1.0, in_flight_s=1.0, measure_started_at=time.time(), quota=quota,
+            window_s=self._seconds, windows=[[0.0, self._seconds]], cpu_s=1.0, in_flight_s=1.0,
+            measure_started_at=time.time(), quota=quota,
         )  # fmt: skip
         self._tell(messages.DONE, dataclasses.asdict(totals))
 
