@@ -96,10 +96,11 @@ class StageBook:
         tally.held += bool(record.held_s)
         if record.queue_s is not None:
             tally.queue.add(max(0.0, record.queue_s - (record.held_s or 0.0)))
-        tally.chunks += record.chunks
-        tally.coalesced += record.coalesced
-        tally.begun += record.chunks > 0
-        tally.first_coalesced += record.first_coalesced > 0
+        if record.error_code != "buffered":  # a proxy put those chunks together, not a late client
+            tally.chunks += record.chunks
+            tally.coalesced += record.coalesced
+            tally.begun += record.chunks > 0
+            tally.first_coalesced += record.first_coalesced > 0
         if record.output_tokens is not None and record.chunks:
             tally.tokens += record.output_tokens
             tally.token_chunks += record.chunks

@@ -17,7 +17,8 @@ class Entry(msgspec.Struct, kw_only=True):
     """One request. All stamps are CLOCK_MONOTONIC nanoseconds, which other processes of the machine share.
 
     received_ns: arrival of the request's last segment, by the kernel's stamp where there is one (`received_by`), else
-    the clock at return from the read. sent_ns: taken immediately before each content chunk was handed to the kernel;
+    the clock at return from the read. sent_ns: taken immediately before each content chunk was handed to the kernel,
+    and before the finish event of a stop token without a chunk; `tokens` are those of the first choice;
     `outcome` is completed, error (refused, or an error inside the stream), cut (as the spec asked) or aborted (by the
     client). `held` counts the chunks that had to wait in our own buffer because the client did not read. `answered` is
     right, wrong or vague when a number was asked for; `fault` is the one of the spec's that the request met.

@@ -136,6 +136,49 @@ def test_tokens_per_chunk_and_finish(connect):
     assert answer.events[-2]["choices"][0]["finish_reason"] == "stop"
 
 
+def test_a_silent_stop_token_is_counted_and_takes_its_time(connect):
+    answer = connect("finish=stop,stop_token=silent,itl=40ms").chat(stream_options={"include_usage": True})
+    assert len(answer.pieces()) == 4
+    assert answer.usages()[0]["completion_tokens"] == 5
+    finish = next(i for i, event in enumerate(answer.events) if event["choices"][0]["finish_reason"] == "stop")
+    assert (answer.stamps_ns[finish] - answer.stamps_ns[finish - 1]) / 1e9 > 0.025
+    answer = connect("stop_token=silent").chat()  # the cap ends it: every token has a chunk
+    assert len(answer.pieces()) == 5
+
+
+@pytest.mark.parametrize(("shown", "thoughts"), [("none", 0), ("summary", 2), ("full", 20)])
+def test_reasoning_shown(connect, shown, thoughts):
+    keys = f"reasoning=20,reasoning_shown={shown},tokens=25,itl=2ms,reasoning_counted=off"
+    answer = connect(keys).chat(stream_options={"include_usage": True})
+    assert (len(answer.pieces("reasoning_content")), len(answer.pieces())) == (thoughts, 5)
+    assert answer.usages() == [{"prompt_tokens": 5, "completion_tokens": 25, "total_tokens": 30}]
+    assert (answer.stamps_ns[-1] - answer.stamps_ns[0]) / 1e9 > 0.03  # hidden tokens take their time
+
+
+def test_several_choices(connect):
+    """Each is a sixth of the first one's length shorter than the one before it."""
+    answer = connect("tokens=12,usage=every").chat(n=3, stream_options={"include_usage": True})
+    said: dict[int, list] = {0: [], 1: [], 2: []}
+    for event in answer.events[1:-2]:
+        said[event["choices"][0]["index"]].append(event)
+    texts = {index: [event["choices"][0]["delta"].get("content") for event in said[index]] for index in said}
+    assert {index: len(list(filter(None, text))) for index, text in texts.items()} == {0: 12, 1: 10, 2: 8}
+    assert all(events[-1]["choices"][0]["finish_reason"] == "length" for events in said.values())
+    counts = [event["usage"]["completion_tokens"] for event in said[2]]
+    assert counts == [*range(1, 9), 8]
+    assert answer.events[-2]["usage"]["completion_tokens"] == 30
+    assert len(connect("tokens=12").chat(n=3, stream=False).json()["choices"]) == 3
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_a_buffering_proxy_lets_all_events_go_together(connect, path):
+    started_ns = time.monotonic_ns()
+    answer = connect("buffered=on,itl=20ms,role=none").chat(path=path)
+    assert len(answer.pieces()) == 5
+    assert (answer.stamps_ns[0] - started_ns) / 1e9 > 0.08
+    assert (answer.stamps_ns[-1] - answer.stamps_ns[0]) / 1e9 < 0.02
+
+
 def test_framing_close(connect):
     client = connect("framing=close")
     answer = client.chat()
