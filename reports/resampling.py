@@ -107,34 +107,38 @@ def _same_ratio(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> 
 
 
 def _distances(part: Floats, whole: Floats, first: int, paired: bool) -> Floats:
-    """How far apart the ratios of both runs are in each line of blocks, by what their memory lets them vary.
+    """How far apart the ratios of both runs are in each line of blocks, in standard errors of their difference.
 
-    A shuffle has no memory but is measured as if it had, so what the estimate adds by chance is in all of them alike.
-    Ratios that differ although no block differs from its own run's ratio are infinitely far apart: the runs are
-    completely separated, and only the shuffles that separate them as completely are as far apart.
+    The error is that of the blocks within each run (of the differences of paired blocks) and their memory. A shuffle
+    has no memory but is measured as if it had, so what the estimate adds by chance is in all of them alike. The larger
+    a difference, the less a shuffle that mixes the runs can look like it: its blocks differ by the difference. Runs
+    whose blocks do not vary at all are infinitely far apart when their ratios differ, and not apart when they agree.
     """
     sides = (slice(first), slice(first, None))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = [part[:, own].sum(axis=1) / whole[:, own].sum(axis=1) for own in sides]
-        off = [part[:, own] - ratio[:, np.newaxis] * whole[:, own] for own, ratio in zip(sides, ratios, strict=True)]
-        # What the difference of a pair of blocks lacks or has too much; else each run's own deviations, in a row.
+        totals = [whole[:, own].sum(axis=1) for own in sides]
+        ratios = [part[:, own].sum(axis=1) / total for own, total in zip(sides, totals, strict=True)]
+        off = [
+            (part[:, own] - ratio[:, np.newaxis] * whole[:, own]) / total[:, np.newaxis]
+            for own, ratio, total in zip(sides, ratios, totals, strict=True)
+        ]
         series = [off[1] - off[0]] if paired else off
         neighbours = sum((each[:, 1:] * each[:, :-1]).sum(axis=1) for each in series)
         alone = sum((each * each).sum(axis=1) for each in series)
         blocks = sum(each.shape[1] for each in series)
-        scale = (part * part).sum(axis=1)
+        scale = sum((part[:, own] ** 2).sum(axis=1) / total**2 for own, total in zip(sides, totals, strict=True))
         constant = alone <= _ROUNDING * scale
-        together = np.where(constant, 0.0, neighbours / alone) + len(series) / blocks
+        together = neighbours / alone + len(series) / blocks
         apart = np.abs(ratios[0] - ratios[1])
-        found = apart / np.sqrt(np.maximum(_LEAST_MEMORY, 1 + 2 * together))
+        found = apart / np.sqrt(alone * np.maximum(_LEAST_MEMORY, 1 + 2 * together))
         largest = np.maximum(np.abs(ratios[0]), np.abs(ratios[1]))
-        found = np.where(constant & (apart > 1e-9 * largest), np.inf, found)
+        found = np.where(constant, np.where(apart > 1e-9 * largest, np.inf, 0.0), found)
     return cast("Floats", np.where(np.isnan(found), 0.0, found))
 
 
-def permutation_p(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> float:
+def permutation_p(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats], hidden: float = 1.0) -> float:
     """The p of ``permutation`` alone; NaN when there is nothing to shuffle."""
-    return permutation(parts, wholes).p
+    return permutation(parts, wholes, hidden=hidden).p
 
 
 def _p_values(observed: Floats, in_order: Floats) -> Floats:
@@ -169,12 +173,11 @@ def memory(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats], *, paire
 def hidden_from_p(counts: tuple[int, int], users: int) -> float:
     """The factor of the variance that blocks hide from p, because the run is short against its own memory.
 
-    Measured where a third of the variance has a memory of one request per user: with 1.6, 3 and 6 requests per user,
-    28, 12 and 8 % of equal pairs were alarms at a level of 5 %; from 12 on 5 % or fewer. Those of p need factors of
-    3.3, 1.6 and 1.2.
+    Measured where a third of the variance has a memory of one request per user: without it 30 % of equal pairs with 1.6
+    requests per user are alarms at a level of 5 %, and 12 % with three to six.
     """
     per_request = max(users, 1) / min(counts)
-    return 1 + 0.6 * per_request + (2.2 * per_request) ** 2
+    return 1 + 2.5 * per_request + (2.6 * per_request) ** 2
 
 
 def hidden_from_intervals(counts: tuple[int, int], users: int) -> float:
