@@ -49,8 +49,7 @@ def unlike(base: Group, other: Group) -> Iterator[str]:
     if rounds < _ENOUGH_ROUNDS:
         yield (
             f"Only {rounds:.0f} requests per {each}{level}: blocks of time are short against the memory of the "
-            "endpoint, so intervals are too narrow and p is too small. Measure at least "
-            f"{_ENOUGH_ROUNDS} requests per {each}."
+            f"endpoint, so intervals are widened. Measure at least {_ENOUGH_ROUNDS} requests per {each}."
         )
 
 

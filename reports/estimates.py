@@ -24,6 +24,8 @@ from reports.resampling import (
     difference_interval,
     drawn_rates,
     drawn_spreads,
+    hidden_from_intervals,
+    hidden_from_p,
     memory,
     permutation,
     sums,
@@ -74,7 +76,7 @@ def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = Fal
         return quantile(cast("Sequence[float]", values), q)
 
     figures = (of(np.sort(samples[0][known[0]])), of(np.sort(samples[1][known[1]])))
-    chance = permutation(parts, wholes, paired=paired)
+    chance = permutation(parts, wholes, paired=paired, hidden=hidden_from_p(blocks.counts, users))
     if figures[0] != figures[1] and _separated(samples):
         # Runs without overlap are as far apart as runs can be in all of their quantiles. The share above a P95 alone
         # cannot show that: of 100 requests it counts ten, and they may stand in few blocks.
@@ -83,7 +85,8 @@ def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = Fal
         chance = Chance(permutation(sides, wholes, paired=paired).p, chance.shuffles)
     if min(int(k.sum()) for k in known) < values_needed(q):
         return Estimate(*figures, UNKNOWN, UNKNOWN, chance, min(blocks.numbers), paired)
-    drawn, widened = drawn_spreads(samples, blocks, of, paired=paired), memory(parts, wholes, paired=paired)
+    drawn = drawn_spreads(samples, blocks, of, paired=paired)
+    widened = memory(parts, wholes, paired=paired) * hidden_from_intervals(blocks.counts, users)
     return _estimate(figures, drawn, blocks, widened, chance, paired)
 
 
@@ -108,7 +111,8 @@ def paired_estimate(samples: Pair, users: int) -> Estimate:
     off = part - part.sum() / count.sum() * count
     k = len(off)
     variance = float((off * off).sum()) * k / (k - 1) / (float(count.sum()) * (1 - 2 * _TRIMMED)) ** 2
-    reach = student_t(k - 1) * math.sqrt(variance * memory((none, part), (count, count), paired=True))
+    widened = memory((none, part), (count, count), paired=True) * hidden_from_intervals(blocks.counts, users)
+    reach = student_t(k - 1) * math.sqrt(variance * widened)
     ratio = Interval(math.exp(change - reach), math.exp(change + reach))
     # The same border on both sides of no change, so that exchanging the runs only turns the sign.
     ordered_sizes = cast("Sequence[float]", np.sort(np.abs(changes[known])))
@@ -120,7 +124,7 @@ def paired_estimate(samples: Pair, users: int) -> Estimate:
         after,
         Interval(before * (ratio.low - 1), before * (ratio.high - 1)),
         ratio,
-        permutation((none, signed), (count, count), paired=True),
+        permutation((none, signed), (count, count), paired=True, hidden=hidden_from_p(blocks.counts, users)),
         k,
         True,
         math.exp(change),
@@ -141,7 +145,8 @@ def share_estimate(hits: Pair, counted: Pair, users: int) -> Estimate:
     excess = max(_excess(part, whole) for part, whole in zip(parts, wholes, strict=True))
     effective = [float(whole.sum()) / excess for whole in wholes]
     interval = newcombe((shares[0], shares[1]), (effective[0], effective[1]))
-    return Estimate(shares[0], shares[1], interval, UNKNOWN, permutation(parts, wholes), min(blocks.numbers))
+    chance = permutation(parts, wholes, hidden=hidden_from_p(blocks.counts, users))
+    return Estimate(shares[0], shares[1], interval, UNKNOWN, chance, min(blocks.numbers))
 
 
 def rate_estimate(
@@ -151,8 +156,10 @@ def rate_estimate(
     blocks = cut((len(tokens[0]), len(tokens[1])), users)
     parts = (sums(tokens[0], blocks.first[0]), sums(tokens[1], blocks.first[1]))
     wholes = (_lasting(starts[0], blocks.first[0]), _lasting(starts[1], blocks.first[1]))
-    drawn, widened = drawn_rates(parts, wholes, paired=paired), memory(parts, wholes, paired=paired)
-    return _estimate(figures, drawn, blocks, widened, permutation(parts, wholes, paired=paired), paired)
+    drawn = drawn_rates(parts, wholes, paired=paired)
+    widened = memory(parts, wholes, paired=paired) * hidden_from_intervals(blocks.counts, users)
+    chance = permutation(parts, wholes, paired=paired, hidden=hidden_from_p(blocks.counts, users))
+    return _estimate(figures, drawn, blocks, widened, chance, paired)
 
 
 def newcombe(shares: tuple[float, float], counts: tuple[float, float]) -> Interval:

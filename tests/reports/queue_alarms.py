@@ -15,7 +15,7 @@ import numpy as np
 
 from reports import resampling
 from reports.comparison_notes import FEWEST_INDEPENDENT
-from reports.resampling import above, autocorrelation_time, cut, permutation_p, sums
+from reports.resampling import above, autocorrelation_time, cut, hidden_from_p, permutation_p, sums
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 SERVERS, BEFORE = 8, 300
@@ -26,7 +26,7 @@ def p_of(samples: tuple[Floats, Floats], users: int, q: float) -> float:
     pooled = np.sort(np.concatenate(samples))
     parts = [sums(above(values, q, pooled), first) for values, first in zip(samples, blocks.first, strict=True)]  # type: ignore[arg-type]
     wholes = [sums(np.ones(len(values)), first) for values, first in zip(samples, blocks.first, strict=True)]
-    return permutation_p((parts[0], parts[1]), (wholes[0], wholes[1]))
+    return permutation_p((parts[0], parts[1]), (wholes[0], wholes[1]), hidden_from_p(blocks.counts, users))
 
 
 def one_queue(dice: np.random.Generator, n: int, load: float) -> tuple[Floats, int]:
