@@ -48,15 +48,17 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_gate_of_the_readme(tmp_path: Path) -> None:
     commands = shown((ROOT / "README.md").read_text(encoding="utf-8"))
     assert [each.code for each in commands] == [0, 3, 3]
-    for each in commands:
+    for attempt in range(4):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        done = [run(each.words, folder) for each in commands]
+        said = [" ".join((each.stdout + each.stderr).split()) for each in done]
         # On a busy machine a missed limit may be the client's own doing, so it is undecided: once more, then.
-        for _ in range(3):
-            done = run(each.words, tmp_path)
-            said = " ".join((done.stdout + done.stderr).split())
-            if "from the client" not in said and "the client was" not in said:
-                break
-        else:
-            pytest.fail("three times the machine was too busy to measure anything")
-        assert done.returncode == each.code, said
-        for line in each.says:
-            assert line in said
+        if not any("the client was" in text or "from the client" in text for text in said):
+            break
+    else:
+        pytest.fail("four times the machine was too busy to measure anything")
+    for command, process, text in zip(commands, done, said, strict=True):
+        assert process.returncode == command.code, text
+        for line in command.says:
+            assert line in text
