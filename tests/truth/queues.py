@@ -20,8 +20,8 @@ from reports.run import Run
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 _ROWS = 100_000  # of one frame: 80 columns of them take 64 MB
-_SPEC = "ttft=1ms,itl=10ms,capacity=4"
-_TOKENS = 8  # mean of a geometric number, so that requests differ in their work
+_SPEC = "ttft=1ms,itl=10ms,capacity=4,jitter=0.2"
+_TOKENS, _SPREAD = 8, 2  # mean and deviation of the answers
 _BEFORE = 2_000  # requests until the queue is in its steady state
 
 
@@ -59,7 +59,7 @@ def simulated(seed: int, requests: int, load: float) -> Floats:
     ended = 0
     while ended < wanted:
         if number < wanted and (not events or next_s <= events[0][0]):
-            tokens = 1 + min(200, int(math.log(1 - dice.random()) / math.log(1 - 1 / _TOKENS)))
+            tokens = max(2, round(dice.gauss(_TOKENS, _SPREAD)))
             pace = Pace(spec, number)
             active += 1
             heapq.heappush(events, (next_s + pace.first_ns() / 1e9, number, tokens, next_s, pace))
