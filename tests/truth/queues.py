@@ -1,4 +1,4 @@
-"""Open loops whose true distribution is known: an M/M/1 queue, and the simulated endpoint's own pace in virtual time."""
+"""Open loops with a known distribution: an M/M/1 queue, and the simulated endpoint's pace in virtual time."""
 
 from __future__ import annotations
 
