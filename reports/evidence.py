@@ -29,8 +29,6 @@ from reports.objectives import ERRORS, Objective
 
 _METRICS = {metric.name: metric for metric in (*REQUEST_METRICS, *OPEN_LOOP_METRICS)}
 _NEEDS_STREAMING = {"ttft", "ttfat", "tpot", "corrected_ttft"}
-_FEWEST_ON_A_SIDE = 20
-"""Values on each side of the limit from which their dependence is seen; as in ``reports.effective``."""
 _FAR = 4.0
 """When all values are this many times better than the limit, being within it is taken as a constant, which has the
 effective size N. In M/M/1 queues with the limit at the true P95 or P99, at loads up to 0.9, that is so in 1.8 % of runs
@@ -154,7 +152,7 @@ def _of_mean(objective: Objective, sample: Sample, worst: Sample, *, failed: int
 
 
 def _for_proof(sample: Sample) -> float:
-    return sample.dependence.size(OF_PROOFS)
+    return sample.mean_size_for_proof
 
 
 def _mean_interval(sample: Sample, size: float) -> Interval:
@@ -166,20 +164,18 @@ def _mean_interval(sample: Sample, size: float) -> Interval:
 def _of_quantile(
     objective: Objective, q: float, sample: Sample, worst: Sample, *, failed: int, unknown: int
 ) -> Evidence:
-    """The bounds of a quantile, from the dependence of being over the limit.
+    """The bounds of a quantile.
 
-    For the proof, also from the dependence of being over the quantile itself: a quiet run has nothing over the limit,
-    and says nothing about how values over it follow each other. A disproof needs no such caution, because it rests on
-    values that are over the limit.
+    The disproof takes the dependence of being over the limit. The proof takes that of being over the quantile itself:
+    where a limit holds, fewer values are over it than over the quantile, often none, and they say little or nothing
+    about how values over the limit follow each other.
     """
     n, less = len(sample.values), objective.kind.less_is_better
     broken = _broken(sample.values, objective)
-    for_proof = sample.dependence_about(q).size(OF_PROOFS)
+    for_proof = sample.size_about(q, proof=True)
     of_limit = dependence(broken.astype(np.float64))
-    if min(int(broken.sum()), n - int(broken.sum())) >= _FEWEST_ON_A_SIDE:
-        for_proof = min(for_proof, of_limit.size(OF_PROOFS))
     if worst is not sample:
-        for_proof = min(for_proof, worst.dependence_about(q).size(OF_PROOFS))
+        for_proof = min(for_proof, worst.size_about(q, proof=True))
     best = sample.quantile_interval(q, of_limit.size(OF_DISPROOFS))
     padding = np.full(unknown, math.inf if less else -math.inf)
     padded = Sample(np.append(worst.values, padding)) if unknown else worst

@@ -171,6 +171,8 @@ def between(interval: Interval, text: object = number) -> str:
     """Both ends; ? where the sample cannot give one."""
     if math.isnan(interval.low):
         return "-"
+    if interval.low == math.inf:
+        return NO_ANSWER
     show = text if callable(text) else number
     ends = [show(end) if math.isfinite(end) else "?" for end in (interval.low, interval.high)]
     return f"{ends[0]} to {ends[1]}"

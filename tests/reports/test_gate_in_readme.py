@@ -46,10 +46,19 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_gate_of_the_readme(tmp_path: Path) -> None:
     commands = shown((ROOT / "README.md").read_text(encoding="utf-8"))
     assert [each.code for each in commands] == [0, 3, 3]
-    for each in commands:
-        done = run(each.words, tmp_path)
-        said = " ".join((done.stdout + done.stderr).split())
-        assert "the client was saturated" not in said  # a busy machine, such as a shared runner, is not the client
-        assert done.returncode == each.code, said
-        for line in each.says:
-            assert line in said
+    for attempt in range(4):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        done = [run(each.words, folder) for each in commands]
+        said = [" ".join((each.stdout + each.stderr).split()) for each in done]
+        # A busy machine, such as a shared runner, is not the client.
+        assert not any("the client was saturated" in text for text in said)
+        # On a busy machine a missed limit may be the client's own doing, so it is undecided: once more, then.
+        if not any("the client was" in text or "from the client" in text for text in said):
+            break
+    else:
+        pytest.fail("four times the machine was too busy to measure anything")
+    for command, process, text in zip(commands, done, said, strict=True):
+        assert process.returncode == command.code, text
+        for line in command.says:
+            assert line in text

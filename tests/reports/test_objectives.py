@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable
@@ -23,13 +24,16 @@ ROOT = Path(__file__).resolve().parents[2]
 def requests(
     make: Make, n: int, *, stage: int = 1, level: int = 1, failed: int = 0, scale: float = 1.0
 ) -> list[RequestRecord]:
-    """TTFT spread evenly between 0.1 and 0.3 s, times the scale, in random order; one request a second and user.
+    """TTFT spread evenly between 0.1 and 0.3 s, times the scale; one request a second and user.
 
-    The fastest ones failed. In ascending order the requests would be worth one independent request.
+    The fastest ones failed. Neighbours are unlike each other (steps of the golden ratio), so that the requests are
+    worth as many independent ones; in ascending order they would be worth one.
     """
     dice = random.Random(stage)
     made = []
-    for i, rank in enumerate(dice.sample(range(n), n)):
+    step = next(k for k in range(round(0.618 * n), n + 1) if math.gcd(k, n) == 1)
+    for i in range(n):
+        rank = i * step % n
         ttft_s = scale * (0.1 + 0.2 * (rank + 0.5) / n)
         bad = {"error_code": "500"} if rank < failed else {}
         made.append(

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.truth.line import TruthLine
 
 _FOLDER = Path(__file__).parent
-_OTHERS = {"__init__", "line", "main", "queue_models", "test_truth"}
+_OTHERS = {"__init__", "line", "main", "queue_models", "queues", "test_truth"}
 AREAS = tuple(sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem not in _OTHERS))
 """The other modules of this folder, each with a function ``lines(full)``."""
 
