@@ -92,7 +92,7 @@ def stopped_early(luck: Random, *, stalls: int, late: float, waves: int = 40, us
 
 def lines(full: bool) -> Iterator[TruthLine]:
     """Found within 10 %, or not decided; a stall does not end a stage, a hopeless one ends."""
-    runs = 20 if full else 2
+    runs = 12 if full else 2
     for name, server, limit_s in (("M/M/1", single_queue, 0.3), ("M/M/1", single_queue, 3.0), ("shared", shared, 3.0)):
         # M/M/1: P(latency > x) = exp(-(40 - rate) x), so its P95 is ln 20 / (40 - rate). Shared: stable below 40/s.
         right = _CAPACITY - (math.log(20) / limit_s if server is single_queue else 0.0)
@@ -106,7 +106,7 @@ def lines(full: bool) -> Iterator[TruthLine]:
             f"{title}: median found", f"{right:.1f}/s", f"{middle:.1f}/s", "10 %", abs(middle / right - 1) <= 0.1
         )
         yield at_least(f"{title}: within 10 %", 0.5, near / runs, f"{right:.1f}/s")
-    runs = 500 if full else 30
+    runs = 300 if full else 30
     for stalls in (1, 2):
         early = sum(stopped_early(np.random.default_rng(seed), stalls=stalls, late=0.0) for seed in range(runs))
         yield at_most(f"ended early: {stalls} stalled waves of 64 in 2,560 requests", 0.01, early / runs)
