@@ -11,18 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llm_users.record import STEADY, UNSTEADY
 from reports.errors import InputError
 from reports.grouping import groups
-from reports.objectives import ERRORS, Objectives, parse_objectives
+from reports.objectives import ERRORS, FAILURES_ALLOWED, Objectives, parse_objectives
 from reports.run import Run
+from reports.steadiness import steadiness_by_stage
+from reports.unfit import CLIENT_WAS_THE_LIMIT
 from reports.verdict import MET, MISSED, Judgement, judge, least_requests, shown, worst
 
-FAILURES_ALLOWED = 0.05
-"""Of the requests of a level, when no objective speaks of errors: latencies are those of successful requests, and an
-endpoint that refuses half of them would look fast."""
-
-SATURATED = "saturated"
-_HEALTHS = ("", "ok", "strained", "disturbed", SATURATED)
+_HEALTHS = ("", "ok", "strained", *CLIENT_WAS_THE_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,8 @@ class LevelFigures:
     failed: int
     judgements: tuple[Judgement, ...]
     tokens_per_s: float
+    unsteady: bool = False
+    """Whether the queue grew in at least half of the stages: their figures would be worse in longer ones."""
 
     @property
     def refuses(self) -> bool:
@@ -46,17 +46,23 @@ class LevelFigures:
     @property
     def outcome(self) -> str:
         """Met, missed or refused (not decided), of all objectives together."""
-        return MISSED if self.refuses or not self._known else worst(each.outcome for each in self.judgements)
+        if self.refuses or self.unsteady or not self._known:
+            return MISSED
+        return worst(each.outcome for each in self.judgements)
 
     @property
     def holds(self) -> bool:
         """Whether the figures themselves keep to all limits."""
-        return not self.refuses and all(each.objective.holds(each.estimate) for each in self.judgements)
+        return (
+            not self.refuses
+            and not self.unsteady
+            and all(each.objective.holds(each.estimate) for each in self.judgements)
+        )
 
     @property
     def margin(self) -> float | None:
         """The figure nearest to its limit as a share of it: below 1 is on the right side. None when nothing says so."""
-        if self.refuses or not self._known:
+        if self.refuses or self.unsteady or not self._known:
             return None
         shares = [_share_of_limit(each) for each in self.judgements]
         return max(shares) or None
@@ -69,6 +75,8 @@ class LevelFigures:
                 f"{self.failed} of {self.requests} requests failed, more than {shown(FAILURES_ALLOWED, '')}; "
                 "errors<SHARE among the objectives allows more"
             )
+        if self.unsteady:
+            return "unsteady: the queue grew through the stage, so a longer one would be slower"
         wanted = self.outcome
         return "; ".join(dict.fromkeys(each.reason for each in self.judgements if each.outcome == wanted))
 
@@ -96,6 +104,7 @@ def level_figures(run: Run, level: float, stages: Sequence[int], objectives: Obj
         failed=sum(group.counts.failed for group in found),
         judgements=tuple(_worst_of(each) for each in judged.values() if each),
         tokens_per_s=_tokens_per_s(run, stages),
+        unsteady=any(group.steadiness == UNSTEADY for group in found),
     )
 
 
@@ -156,14 +165,21 @@ def _number(value: Any) -> float | None:
 
 
 def _as_one_stage(run: Run, stages: Sequence[int]) -> Run:
-    """The run with these stages as its only one. Where the client was saturated they are left out, if others are."""
+    """The run with these stages as its only one. Where the client was the limit they are left out, if others are.
+
+    It is unsteady when at least half of them are.
+    """
     about = run.stages[run.stages["stage"].isin(stages)]
     healths = {int(stage): str(health) for stage, health in zip(about["stage"], about["health"], strict=True)}
-    usable = [stage for stage in stages if healths.get(stage) != SATURATED] or list(stages)
+    usable = [stage for stage in stages if healths.get(stage) not in CLIENT_WAS_THE_LIMIT] or list(stages)
     rows = run.requests[run.requests["stage"].isin(usable)]
     of_usable = (healths.get(stage, "") for stage in usable)
     health = max(of_usable, key=lambda name: _HEALTHS.index(name) if name in _HEALTHS else 0)
-    as_one = about[about["stage"].isin(usable)].head(1).assign(stage=usable[0], health=health)
+    states = steadiness_by_stage(dataclasses.replace(run, requests=rows))
+    unsteady = sum(states.get(stage) == UNSTEADY for stage in usable)
+    steadiness = UNSTEADY if 2 * unsteady >= len(usable) else STEADY
+    as_one = about[about["stage"].isin(usable)].head(1)
+    as_one = as_one.assign(stage=usable[0], health=health, steadiness=steadiness)
     return dataclasses.replace(run, requests=rows.assign(stage=usable[0]), stages=as_one)
 
 

@@ -71,7 +71,9 @@ def _text(search: Search, name: str) -> str:
             "Verdict in brackets: not decided, because the interval holds the limit or the client itself was the "
             "limit; the figure stands for it."
         )
-    notes.extend(f"{level.level:g} {search.unit}: {level.reason}" for level in search.levels if level.refuses)
+    notes.extend(
+        f"{level.level:g} {search.unit}: {level.reason}" for level in search.levels if level.refuses or level.unsteady
+    )
     title = f"## The highest load{f' of {name}' if name else ''}"
     verdict_column = 3 + len(search.objectives.all)
     return f"{title}\n\n{search.conclusion}\n\n{aligned(header, rows, {1, verdict_column})}\n\n{bullets(notes)}\n"

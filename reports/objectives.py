@@ -15,6 +15,12 @@ from reports.errors import InputError
 
 EXAMPLE = "ttft_p95<0.5,tpot_p95<0.05,e2e_p99<10,errors<0.01"
 ERRORS, MISMATCHES, STRICT_MISMATCHES = "errors", "mismatches", "strict_mismatches"
+FAILURES_ALLOWED = 0.05
+"""Of the requests of a stage that counts as good, when no objective speaks of errors.
+
+Latency objectives count a failed request as infinitely slow, so a P95 tolerates this share anyway; throughput and the
+knee have no such limit, and an endpoint that refuses half of the requests is fast with the others.
+"""
 _FORM = re.compile(r"([a-z0-9_]+?)(?:_(p[0-9.]+|[a-z]+))?(<=|>=|<|>)([0-9.]+(?:e-?[0-9]+)?)(ms|s|%|tok/s|tokens/s)?")
 _TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001}
 _SHARE_UNITS = {"": 1.0, "%": 0.01}

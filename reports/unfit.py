@@ -7,14 +7,7 @@ from __future__ import annotations
 
 from llm_users.record import UNSTEADY
 from reports.grouping import Group
-from reports.objectives import ERRORS, Objectives
-
-FAILURES_ALLOWED = 0.05
-"""Of the requests of a stage, when no objective speaks of errors.
-
-Latency objectives count a failed request as infinitely slow, so a P95 tolerates this share anyway; throughput and the
-knee have no such limit, and an endpoint that refuses half of the requests is fast with the others.
-"""
+from reports.objectives import ERRORS, FAILURES_ALLOWED, Objectives
 
 CLIENT_WAS_THE_LIMIT = ("saturated", "disturbed")
 """Values of the client's health: the load generator itself, or other programs on its machine, were the limit."""

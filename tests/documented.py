@@ -236,6 +236,8 @@ def _shortened(command: Command, site: Site) -> list[str]:
                  if option in given and not (option == "--llm-model" and BEDROCK in given)]  # fmt: skip
     if BEDROCK in given and not {"--host", "--llm-simulator"} & set(given):
         stand_ins.append(["--host", site.simulator])  # instead of AWS
+    if "--llm-find" in given and "--llm-stage-time" not in given:
+        stand_ins.append(["--llm-stage-time", STAND_INS["--llm-stage-time"]])  # in place of at least 30 s
     return [*command.words, *itertools.chain.from_iterable(stand_ins), *SHORT]
 
 

@@ -64,6 +64,7 @@ class Coordinator:
         self._watching: gevent.Greenlet[[], None] | None = None
         self._plan: StagePlan | None = None
         self._levels: Levels = FixedLevels(())
+        self._level = Level()
         self._last: StageRecord | None = None
         self._gone = False  # the stage's users were let go
         self._stage_ended = False  # before its time
@@ -135,6 +136,8 @@ class Coordinator:
                            plan.stage, here, plan.concurrency, GATHER_S)  # fmt: skip
             if here:
                 self._go()
+        if self._gone and not self._stage_ended and self._levels.enough():
+            self._end_stage()
         if self.roster.all_done:
             self._close_stage()
             level = self._levels.next(self._last) if self._ending is None else None
@@ -341,6 +344,7 @@ class Coordinator:
         self._gone = self._stage_ended = False
         self._prepared_at = time.monotonic()
         self._spread = self._crew.changes
+        self._level = level
         self._plan = self._crew.plan_of(self.options, stage, level, free=free)
         self._crew.announce(self._plan)
 
@@ -349,7 +353,7 @@ class Coordinator:
         assert plan is not None
         assert self._crew is not None
         self._gone = True
-        budget = f"{plan.requests} requests" if plan.requests is not None else f"{plan.measure_s:g} s"
+        budget = self._level.budget(plan.requests, plan.measure_s)
         logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, load_of(plan).text, budget)
         self._told_at = time.monotonic()
         self._crew.let_go(plan)

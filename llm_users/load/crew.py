@@ -110,7 +110,8 @@ class Crew:
     def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
         workers = max(1, len(self.roster.present))
-        self._each_its_own = level.requests is not None
+        self._each_its_own = level.requests is not None and level.minimum is None
+        counted = level.requests if level.minimum is not None else level.requests or options.stage_requests
         return StagePlan(
             stage=stage,
             concurrency=level.users if level.rate_per_s is None else workers,
@@ -118,8 +119,8 @@ class Crew:
             ramp_s=options.ramp_s if level.rate_per_s is None else 0.0,
             warmup_requests=options.warmup_requests,
             warmup_s=options.warmup_s,
-            measure_s=options.stage_s,
-            requests=options.requests if free else level.requests or options.stage_requests,
+            measure_s=options.stage_s if level.minimum is None else None,
+            requests=options.requests if free else counted,
             free=free,
             rate_per_s=level.rate_per_s,
             max_in_flight=options.max_in_flight,

@@ -14,6 +14,18 @@ from llm_users.record import RequestRecord, StageRecord
 
 
 @dataclass(frozen=True, slots=True)
+class Minimum:
+    """What a stage needs at least: measured requests, and seconds of measuring."""
+
+    requests: int
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return f"at least {self.requests} requests and {self.seconds:g} s"
+
+
+@dataclass(frozen=True, slots=True)
 class Level:
     """The load of one stage: so many users in a closed loop, or so many requests per second in an open one."""
 
@@ -21,6 +33,14 @@ class Level:
     rate_per_s: float | None = None
     requests: int | None = None
     """Measured requests where the stage itself says how many, and not the options."""
+    minimum: Minimum | None = None
+    """In a search: the stage goes on until it has both; ``requests`` then has both as a number of arrivals, if any."""
+
+    def budget(self, requests: int | None, measure_s: float | None) -> str:
+        """How long the stage lasts, in words."""
+        if self.minimum is not None:
+            return self.minimum.text
+        return f"{requests} requests" if requests is not None else f"{measure_s or 0:g} s"
 
     def most(self, options: Options) -> int:
         """Requests in flight at most; 0 where nothing limits them."""
@@ -39,6 +59,9 @@ class Levels(Protocol):
 
     def seen(self, record: RequestRecord) -> str | None:
         """A row of the present stage has come: why the stage need not go on, or None."""
+
+    def enough(self) -> bool:
+        """Whether the present stage, whose end is not fixed beforehand, has measured enough. Asked once a second."""
 
 
 class FixedLevels:
@@ -60,6 +83,9 @@ class FixedLevels:
 
     def seen(self, record: RequestRecord) -> str | None:  # noqa: ARG002 - every stage is measured to its end
         return None
+
+    def enough(self) -> bool:
+        return False
 
 
 def trace_level(options: Options, trace: Trace) -> Level:

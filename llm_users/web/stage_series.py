@@ -79,6 +79,7 @@ class StageSeries:
             "finished": False,
             "exact": False,
             "health": None,
+            "steadiness": None,
             "requests": self.requests,
             "ok": self.ok,
             "failed": self.failed,

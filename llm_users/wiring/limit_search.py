@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_users.load.early import Allowance, FailureWatch
 from llm_users.load.finder import FAILED, MOST_REPEATS, PASSED, UNDECIDED, WITHIN, Finder, Judgement, Range
-from llm_users.load.levels import Level
+from llm_users.load.levels import Level, Minimum
 from llm_users.options import Options
-from llm_users.record import RequestRecord, StageRecord
+from llm_users.record import UNFINISHED, RequestRecord, StageRecord
 
 if TYPE_CHECKING:
     from reports.limit import LevelFigures
@@ -31,11 +32,12 @@ MOST_TIMES_LOW = 1000.0
 MOST_ROWS = 20_000
 """Rows of a stage that are judged during the search; the first so many. Their intervals are below a percent wide."""
 
-_COLUMNS = (
-    "stage", "concurrency", "framework", "model", "user_class", "measured", "phase", "connect_s", "ttft_s", "ttfat_s",
-    "tpot_s", "end_to_end_latency_s", "queue_s", "output_tokens", "http_status", "error_code", "expected_answer",
-    "answer_match", "answer_strict_match", "started_at", "prompt_index",
-)  # fmt: skip
+LEAST_S = 30.0
+LEAST_LIMITS = 10.0
+"""A stage lasts at least ``LEAST_S`` and this many times the largest latency limit: a queue that grows needs time to
+show. --llm-stage-time says another time."""
+
+_PERIODS = 30  # of a stage, for ending it early; a period is longer where latencies are
 
 _VERDICTS = {"passed": PASSED, "failed": FAILED, "undecided": UNDECIDED}
 
@@ -51,8 +53,11 @@ class LimitSearch:
         self._objectives = reports.parse_objectives(options.find or "")
         self._most_stages = options.find_stages
         self._finder = Finder(_range_of(options), options.find_stages, self._judge)
-        self._allowances = _allowances(self._objectives.all, options.stage_requests)
-        self._watch = FailureWatch(self._allowances)
+        self._minimum = minimum_of(options, self._objectives.all)
+        self._columns = _judged_columns()
+        self._watch = FailureWatch(())
+        self._measured = 0  # rows of the present stage
+        self._first_start: float | None = None  # of these; wall clock
         self._rows: dict[int, list[tuple[Any, ...]]] = {}
         self._stages: list[StageRecord] = []
         self._level = 0.0
@@ -79,16 +84,34 @@ class LimitSearch:
             return None
         self._level = level
         self._given += 1
-        self._watch = FailureWatch(self._allowances)
-        return Level(rate_per_s=level) if self._open_loop else Level(int(level))
+        self._measured, self._first_start = 0, None
+        minimum, requests = self._minimum, None
+        if self._open_loop:  # arrivals are known beforehand
+            requests = max(minimum.requests, math.ceil(level * minimum.seconds))
+        allowances = _allowances(self._objectives.all, requests)
+        self._watch = FailureWatch(allowances, minimum.seconds / _PERIODS)
+        if self._open_loop:
+            return Level(rate_per_s=level, requests=requests, minimum=minimum)
+        return Level(int(level), minimum=minimum)
 
     def seen(self, record: RequestRecord) -> str | None:
         if not record.measured:
             return None
         rows = self._rows.setdefault(record.stage, [])
         if len(rows) < MOST_ROWS:
-            rows.append(tuple(getattr(record, name) for name in _COLUMNS))
-        return self._watch.add(record) if record.stage == self._given else None
+            rows.append(tuple(getattr(record, name) for name in self._columns))
+        if record.stage != self._given:
+            return None
+        self._measured += 1
+        if record.started_at is not None:
+            self._first_start = min(record.started_at, self._first_start or math.inf)
+        return self._watch.add(record)
+
+    def enough(self) -> bool:
+        if self._open_loop or self._first_start is None:
+            return False
+        lasted_s = time.time() - self._first_start  # rows have no other clock that all load processes share
+        return self._measured >= self._minimum.requests and lasted_s >= self._minimum.seconds
 
     # The result.
 
@@ -195,7 +218,7 @@ class LimitSearch:
                 return Series(["" if value is None else value for value in values], dtype=object)
             return Series([math.nan if value is None else float(value) for value in values], dtype="float64")
 
-        requests = {name: series(name, [row[i] for row in rows]) for i, name in enumerate(_COLUMNS)}
+        requests = {name: series(name, [row[i] for row in rows]) for i, name in enumerate(self._columns)}
         records = [dataclasses.asdict(record) for record in self._stages if record.stage in stages]
         about = {column.name: series(column.name, [r[column.name] for r in records]) for column in STAGE_COLUMNS}
         run = Run("search", Path(), typed_frame(requests, REQUEST_COLUMNS), typed_frame(about, STAGE_COLUMNS))
@@ -223,52 +246,69 @@ def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]
     ]
 
 
+def minimum_of(options: Options, objectives: Sequence[Objective]) -> Minimum:
+    """What a stage of the search measures at least."""
+    limits = [each.limit for each in objectives if each.kind.unit == "s"]
+    seconds = options.stage_s if options.stage_s is not None else max([LEAST_S, *(LEAST_LIMITS * s for s in limits)])
+    return Minimum(options.stage_requests or 1, seconds)
+
+
+def _judged_columns() -> tuple[str, ...]:
+    from reports.judged_columns import JUDGED_COLUMNS
+
+    return JUDGED_COLUMNS
+
+
 # When a stage has failed before its end.
 
 
 def _allowances(objectives: Sequence[Objective], requests: int | None) -> list[Allowance]:
-    from reports.limit import FAILURES_ALLOWED
-    from reports.objectives import ERRORS
+    """``requests``: all that the stage will have; None when that is not known beforehand."""
+    from reports.objectives import ERRORS, FAILURES_ALLOWED
 
-    made = [made for each in objectives if (made := _allowance(each, requests)) is not None]
+    allowances = [found for each in objectives if (found := _allowance(each, requests)) is not None]
     if not any(each.name == ERRORS for each in objectives):
-        most = None if requests is None else math.floor(requests * FAILURES_ALLOWED) + 1
-        made.append(Allowance(f"errors<{FAILURES_ALLOWED:g}", _failed, FAILURES_ALLOWED, most))
-    return made
+        text = f"errors<{FAILURES_ALLOWED:g}"
+        allowances.append(Allowance(text, _failed, FAILURES_ALLOWED, _too_many(FAILURES_ALLOWED, requests)))
+    return allowances
 
 
 def _allowance(objective: Objective, requests: int | None) -> Allowance | None:
     """None for what single requests do not decide: means, and answers that are checked."""
-    from reports.intervals import order_ranks, ratio_interval
     from reports.objectives import ERRORS
 
     if objective.name == ERRORS:
-        certain = (n for n in range(requests or 0) if ratio_interval(n, requests or 0).low > objective.limit)
-        return Allowance(objective.text, _failed, objective.limit, next(certain, None))
+        return Allowance(objective.text, _failed, objective.limit, _too_many(objective.limit, requests))
     if objective.q is None:
         return None
-    less = objective.kind.less_is_better
-    sure = None
-    if requests is not None:
-        low, high = order_ranks(requests, objective.q)
-        # The bound of the interval is the value of this rank; so many beyond the limit put it there too.
-        sure = (requests - low + 1 if low >= 1 else None) if less else (high if high <= requests else None)
-    return Allowance(objective.text, _Breaks(objective), 1 - objective.q if less else objective.q, sure)
+    share = 1 - objective.q if objective.kind.less_is_better else objective.q
+    # With this many values beyond the limit, both between which the quantile is interpolated are (quantile.py).
+    sure = None if requests is None else requests - math.floor((requests - 1) * (1 - share))
+    return Allowance(objective.text, _Breaks(objective), share, sure)
+
+
+def _too_many(share: float, requests: int | None) -> int | None:
+    return None if requests is None else math.floor(requests * share) + 1
 
 
 def _failed(record: RequestRecord) -> bool | None:
-    return None if record.error_code == "aborted" else not record.ok
+    return None if record.error_code in UNFINISHED else not record.ok
 
 
 class _Breaks:
-    """Whether the figure of a request is beyond an objective's limit; None where it has none."""
+    """Whether a request is beyond an objective's limit; None where it has no such figure.
+
+    A failed request is: it was infinitely slow, and gave no throughput.
+    """
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
         self._column = objective.kind.column
-        self._streamed_only = objective.name in ("ttft", "ttfat", "tpot")
+        self._streamed_only = objective.name in ("ttft", "ttfat", "tpot", "corrected_ttft")
 
     def __call__(self, record: RequestRecord) -> bool | None:
+        if record.failed:
+            return True
         if not record.ok or (self._streamed_only and record.error_code == "buffered"):
             return None
         value = _tokens_per_s(record) if self._objective.name == "throughput" else getattr(record, self._column)

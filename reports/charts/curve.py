@@ -24,11 +24,11 @@ from reports.grouping import (
     Metric,
 )
 from reports.limit import search_of
-from reports.objectives import Objective, Objectives
+from reports.objectives import FAILURES_ALLOWED, Objective, Objectives
 from reports.sizing import StagePoint
 from reports.stage_load import Load
 from reports.statistics import ordered
-from reports.unfit import FAILURES_ALLOWED, unfit
+from reports.unfit import unfit
 
 # Three words for four tokens, the factor of the published figures for English text: 10 tokens/s are 450 words a minute.
 WORDS_PER_TOKEN = 0.75

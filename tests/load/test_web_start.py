@@ -149,7 +149,7 @@ def test_an_open_loop_from_the_form_and_a_sweep_after_it(locust: Locust, simulat
 def test_a_search_for_the_limit_starts_from_the_form(locust: Locust, simulator: Simulator) -> None:
     running, web = _opened(locust, 0)
     form = {"user_count": "1", "spawn_rate": "1", "host": simulator.url, "llm_requests": "72", "llm_ramp": "0.1s"}
-    assert web.post("/swarm", **form, llm_find="e2e_p95<2", llm_sweep="8,12")["success"]
+    assert web.post("/swarm", **form, llm_find="e2e_p95<2", llm_sweep="8,12", llm_stage_time="1s")["success"]
     found = running.prefix.with_name("run_llm_find.csv")
     _await(lambda: found.exists() and web.state() in ("stopped", "ready"), "the search")
     time.sleep(0.5)  # the last answer must be out: the signal would be raised in the middle of sending it
