@@ -26,7 +26,8 @@ _VERDICTS = {
     "generator, and its delay is in their figures. Repeat them on a quieter machine or with dedicated cores.",
     "strained": "The client was strained in some stages: part of the tail may be the load generator's own delay.",
     "ok": "The client was well: the load generator kept up in every stage, so the figures are the endpoint's.",
-    "": "Whether the client kept up is not known: the input has no figures of the load generator.",
+    "": "Whether the client kept up is not known: the input has no figures of the load generator, or too few because "
+    "its stages were measured for less than 2 s.",
 }
 _CLIENT = (
     ("client_cpu_share_max", "CPU of the busiest process (%)", 100, 0),

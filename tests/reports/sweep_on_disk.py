@@ -117,7 +117,7 @@ def _summary(number: int, level: int, rows: Sequence[RequestRecord], took_s: flo
     measured = [row for row in rows if row.measured]
     ok = [row for row in measured if row.ok]
     tokens = sum(row.window_tokens or 0.0 for row in rows)
-    busy = {"ok": 0.3, "strained": 0.85, "saturated": 0.99}[health]
+    busy = {"ok": 0.3, "strained": 0.85, "disturbed": 0.02, "saturated": 0.99}[health]
     return StageRecord(
         stage=number, concurrency=level, measure_started_at=rows[0].started_at, measure_s=took_s,
         requests_started=len(rows), requests_measured=len(measured), requests_ok=len(ok),

@@ -94,6 +94,9 @@ def test_what_cannot_be_compared(write_run: Write, make_record: Make, capsys: py
     printed = capsys.readouterr()
     assert "saturated" in printed.err
     assert "base alone has concurrency 4" in printed.out
+    disturbed = write_run(rows, stages=[StageRecord(1, 1, 1.7e9, 1.0, health="disturbed")], name="disturbed")
+    main(["compare", base, str(disturbed)])
+    assert "The client of disturbed was disturbed" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["compare", base, few, "--threshold", "lots"])
     with pytest.raises(InputError):

@@ -162,6 +162,15 @@ def test_client_health_stands_under_both_tables(write_run: Write, make_record: M
         assert not any("concurrency 1" in note for note in table.notes if "client" in note)
 
 
+def test_a_disturbed_client_is_noted_with_advice_about_the_machine(write_run: Write, make_record: Make) -> None:
+    stages = [StageRecord(n, 2 ** (n - 1), requests_measured=30, health=h) for n, h in ((1, "ok"), (2, "disturbed"))]
+    for table in reports.tables([reports.load(write_run(sweep(make_record), stages=stages))]):
+        (note,) = (note for note in table.notes if "disturbed" in note)
+        assert "quieter machine" in note
+        assert "workers" not in note
+        assert note.endswith(": concurrency 2.")
+
+
 def test_sources_of_figures_are_noted_where_they_matter(write_run: Write, make_record: Make) -> None:
     rows = [make_record(i, stamp_source="user", output_tokens_source="tokenizer", cached_tokens=55) for i in range(368)]
     ttft, throughput = reports.tables([reports.load(write_run(rows))])

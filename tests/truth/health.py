@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
+
+import psutil
 
 from llm_users.calibration.load import Load, Rows, run_load
 from llm_users.calibration.neighbours import Neighbours
@@ -95,8 +97,9 @@ def lines(full: bool) -> Iterable[TruthLine]:
 
 
 def _busy_neighbours() -> Iterator[TruthLine]:
-    with _burning(os.cpu_count() or 1):
+    with _burning(os.cpu_count() or 1) as loops:
         rows, _, _ = _run(_ASK_ON, users=1, requests=25)
+        burnt = _share_of(loops)
     stage = _stage_of(rows)
     figure = f"one user, {_cpu(stage)} of a core, busy loops on all cores: health"
     yield _one_of(figure, (OK, DISTURBED), stage.health)
@@ -104,9 +107,9 @@ def _busy_neighbours() -> Iterator[TruthLine]:
     yield _one_of("  its advice is about the machine", ("yes",), "no" if blamed else "yes")
     others = stage.others_cpu_share
     shown = "unknown" if others is None else f"{others:.2f}"
-    # The loops want all cores; the client and the simulator take a few per cent of one.
-    passed = others is None or 0.75 < others <= 1
-    yield TruthLine("  others_cpu_share", "0.75 to 1", shown, "", passed)
+    # At least what the loops used by the system's account of each of them; other programs may run as well.
+    passed = others is None or burnt - 0.1 <= others <= 1
+    yield TruthLine("  others_cpu_share", f">= {burnt:.2f} (loops)", shown, "0.1", passed)
 
 
 def _busy_client() -> Iterator[TruthLine]:
@@ -165,18 +168,25 @@ def _run(locustfile: str, users: int, requests: int, timing: Timing = _TIMING) -
 
 
 @contextlib.contextmanager
-def _burning(cores: int) -> Iterator[None]:
+def _burning(cores: int) -> Iterator[list[psutil.Popen]]:
     """As many Python loops as the machine has cores, each on a core of its own where the system allows it."""
     loop = (
         "import os, sys\nif hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile 1: 0"
     )
-    loops = [subprocess.Popen([sys.executable, "-c", loop, str(core)]) for core in range(cores)]
+    loops = [psutil.Popen([sys.executable, "-c", loop, str(core)]) for core in range(cores)]
     try:
-        yield
+        yield loops
     finally:
         for process in loops:
             process.kill()
             process.wait()
+
+
+def _share_of(processes: list[psutil.Popen]) -> float:
+    """The CPU that these used since they began, as a share of all cores."""
+    elapsed_s = time.time() - min(process.create_time() for process in processes)
+    used_s = sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+    return float(used_s) / elapsed_s / (os.cpu_count() or 1)
 
 
 def _stage_of(rows: Rows) -> StageRecord:

@@ -95,6 +95,10 @@ def test_the_client_comes_first(tmp_path: Path) -> None:
     assert page.index("the load generator itself was the limit") < page.index("<h3>Time to First Token")
     assert "Marked saturated: concurrency 2." in page
     assert "2 (saturated)" in json.dumps(data_of(page))
+    disturbed = page_of(write_sweep(tmp_path / "shared", levels=(1, 2), requests=20, healths=("disturbed",)))
+    assert "kept the CPU from the load generator" in disturbed
+    assert "Marked disturbed: concurrency 2." in disturbed
+    assert "2 (disturbed)" in json.dumps(data_of(disturbed))
     unknown = page_of(write_sweep(tmp_path / "other", levels=(1,), requests=20))
     assert "the load generator kept up in every stage" in unknown
 
