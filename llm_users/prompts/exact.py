@@ -43,12 +43,17 @@ class ExactText:
         """How many lines there are to build of."""
         return len(self._lines)
 
-    def build(self, head: str, order: Iterator[int], tokens: int) -> str | None:
+    def count(self, text: str) -> int:
+        """The tokens of a text."""
+        return self._count(text) if text else 0
+
+    def build(self, head: str, order: Iterator[int], tokens: int, head_tokens: int | None = None) -> str | None:
         """``head`` and lines in ``order`` (endless) of exactly ``tokens`` tokens; None when no such text was found.
 
-        ``head`` is never cut: None when it is too long itself.
+        ``head`` is never cut: None when it is too long itself. ``head_tokens`` is its count, where that is known.
         """
-        head_tokens = self._count(head) if head else 0
+        if head_tokens is None:
+            head_tokens = self.count(head)
         if head_tokens >= tokens:
             return head if head and head_tokens == tokens else None
         draft = _Draft(head, head_tokens)

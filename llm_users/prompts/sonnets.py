@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 from llm_users.prompts.exact import ExactText
@@ -79,11 +78,13 @@ class SonnetSource:
         openings = self._openings.texts(index)
         wanted = tokens + self._openings.tokens
         unique = openings[0] + unique_line(self._texts.vocabulary, stream(self._text_seed, index, "unique"))
-        for head, redraw in product((unique + instruction(max_tokens), unique, *openings), range(_REDRAWS)):
-            text = self._texts.build(head, self._order(index, redraw), wanted)
-            # Chat templates strip a line break at the end, and the server would count less.
-            if text is not None and text not in openings and not text.endswith("\n"):
-                return text
+        for head in (unique + instruction(max_tokens), unique, *openings):
+            head_tokens = self._texts.count(head)
+            for redraw in range(_REDRAWS if head_tokens < wanted else 0):
+                text = self._texts.build(head, self._order(index, redraw), wanted, head_tokens)
+                # Chat templates strip a line break at the end, and the server would count less.
+                if text is not None and text not in openings and not text.endswith("\n"):
+                    return text
         raise PromptError(
             f"prompt {index}: no text of exactly {wanted} tokens could be made under tokenizer "
             f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, choose another "

@@ -7,6 +7,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +104,8 @@ def test_two_sweeps_from_the_form_leave_two_sets_of_files(locust: Locust, simula
     rows = done.rows()
     assert sum(done.manifest["counts"]["sent"].values()) == len(rows)
     assert tracebacks(done.err) == [], done.err
+    earlier = [Path(f"{running.prefix}.{number}_llm_run.json").read_text() for number in (1, 2)]
+    assert len({done.manifest["run_key"], *(json.loads(text)["run_key"] for text in earlier)}) == 3
 
 
 @pytest.mark.parametrize("processes", [0, 2])
