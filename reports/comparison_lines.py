@@ -60,6 +60,8 @@ def lines(bases: Sequence[Group], others: Sequence[Group], notes: list[str]) -> 
             f"a comparison needs at least {FEWEST_REQUESTS} requests in every run{bases[0].load.at}, there are {counts}"
         )
         yield Difference(*sides, "all", "", "", reason=reason)
+    elif not any(group.counts.ok for group in (*bases, *others)):
+        yield Difference(*sides, "all", "", "", reason=f"no request succeeded in any run{bases[0].load.at}")
     elif len(bases) == len(others) == 1:
         yield from _of_blocks(bases[0], others[0], notes)
     else:

@@ -85,6 +85,13 @@ def test_no_errors_against_only_errors_is_the_largest_difference(tmp_path: Path)
     assert main(["compare", *reversed(inputs), "--threshold", "5%"]) == 0
 
 
+def test_two_runs_in_which_everything_failed_decide_nothing(write_run: Write, make_record: Make) -> None:
+    runs = [write_run(rows(make_record, seed, failing=1.0), name=f"dead{seed}") for seed in (1, 2)]
+    comparison = reports.compare(reports.load_all(runs), threshold=0.05)
+    assert not comparison.passed
+    assert comparison.undecided[0].reason == "no request succeeded in any run at concurrency 4"
+
+
 def test_runs_without_a_difference_have_p_one(write_run: Write, make_record: Make) -> None:
     runs = [write_run(rows(make_record, seed), name=f"run{seed}") for seed in (1, 2)]
     assert frame_of(runs).loc[("error_ratio", "share"), "p"] == 1.0
