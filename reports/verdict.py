@@ -32,6 +32,7 @@ __all__ = [
 MET, MISSED, REFUSED = "passed", "failed", "undecided"
 ALL_STAGES, BEST_STAGE = "all", "best"
 UNSTEADY = "unsteady"
+_SLOW = 3.0  # an effective size below it: the values change over the length of the whole stage
 
 
 @dataclass(frozen=True)
@@ -229,11 +230,14 @@ def _advice(group: Group, objective: Objective, found: Evidence) -> str:
     if n < least:
         return f"needs at least {least} requests to decide {objective.text}, there are {n}"
     if found.effective < least:
-        needed = math.ceil(least * n / found.effective)
-        return (
+        worth = (
             f"needs at least {least} independent requests to decide {objective.text}; the {n} requests wait for each "
-            f"other and are worth {found.effective:.0f}: at least {_requests(group, needed, n)} are needed at this load"
+            f"other and are worth {found.effective:.0f}"
         )
+        if found.effective < _SLOW:
+            return f"{worth}, as where a queue grows through the whole stage: lower the load or run much longer"
+        needed = math.ceil(least * n / found.effective)
+        return f"{worth}: at least {_requests(group, needed, n)} are needed at this load"
     now = f"{shown(found.estimate, objective.kind.unit)} of {n} requests"
     straddles = f"{_ends(found.interval, objective)} holds the limit of {objective.text} ({now})"
     if found.unknown and (found.enough is None or found.enough <= n):

@@ -174,7 +174,7 @@ def test_a_stage_in_which_nothing_was_sent_keeps_its_rate(tmp_path: Path) -> Non
 
 
 def test_objectives_from_the_intended_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prefix = write_rates(tmp_path / "open", requests=400)
+    prefix = write_rates(tmp_path / "open", requests=1_500)
     junit = tmp_path / "gate.xml"
     gate = ["--fail-on", "corrected_ttft_p95<0.6,errors<5%", "--junit", str(junit)]
     assert main([str(prefix), "--fail-on", "ttft_p95<0.6,errors<5%"]) == 0, "the server's own times are fine"
