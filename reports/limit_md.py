@@ -68,7 +68,7 @@ def _text(search: Search, name: str) -> str:
     notes = [*search.reservations, "Each objective: its figure and the 95 % interval, over all stages of a level."]
     if any(not decided for _, decided in search.counted.values()):
         notes.append(
-            "Verdict in brackets: not decided, because the interval holds the limit or the client itself was the "
+            "Verdict in brackets: not decided, because the interval contains the limit or the client itself was the "
             "limit; the figure stands for it."
         )
     notes.extend(

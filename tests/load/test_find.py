@@ -104,7 +104,7 @@ def test_two_processes_search_together_and_print_the_result_before_the_tables(lo
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--llm-find", "ttft<0.5"), "--llm-find: 'ttft<0.5': which statistic of it?"),
+        (("--llm-find", "ttft<0.5"), "--llm-find: 'ttft<0.5': ttft needs a statistic"),
         (
             ("--llm-find", "ttft_p95<0.5", "--llm-sweep", "1,2,4"),
             "--llm-sweep: with --llm-find it says where to search",
