@@ -66,7 +66,8 @@ def _report_agrees(done: Finished) -> None:
     run = reports.load(done.prefix)
     text = reports.report_runs([run], formats=("md", "html")).text
     assert text.startswith("## The highest load")
-    assert text.split("\n## ")[0].rstrip() == done.out[done.out.index("## The highest load") :].split("\n## ")[0].rstrip()
+    printed = done.out[done.out.index("## The highest load") :]
+    assert text.split("\n## ")[0].rstrip() == printed.split("\n## ")[0].rstrip()
     assert "12 (limit" in Path(f"{done.prefix}_report/report.md").read_text()
     assert "The highest load that meets" in Path(f"{done.prefix}_report/report.html").read_text()
     lines = done.rows("find")
