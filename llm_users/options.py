@@ -107,7 +107,7 @@ _OPTIONS = (
             check=positive),
     _Option("--llm-overflow", "What becomes of a request above --llm-max-in-flight: it waits for its turn, and the "
             "wait counts, or it is dropped and its row says so", default="wait", choices=OVERFLOWS),
-    _Option("--llm-find", "Search the highest load that meets these objectives: ttft_p95<0.5,tpot_p95<0.05. "
+    _Option("--llm-find", "Search for the highest load that meets these objectives: ttft_p95<0.5,tpot_p95<0.05. "
             "--llm-sweep LOW,HIGH or --llm-rate LOW,HIGH says where. Its stages have at least --llm-requests and "
             "last at least 30 s, ten times the largest latency limit, or --llm-stage-time", "EXPR"),
     _Option("--llm-find-stages", "Stages that the search may take", "N", "12", positive),

@@ -45,7 +45,7 @@ def _blocks(text: str) -> Iterator[str]:
 def _table(title: str, block: str) -> Markup:
     lines = [[cell.strip() for cell in _CELL.split(line.strip()[1:-1])] for line in block.splitlines()]
     header, _, *rows = lines
-    names = [_plain(name) for name in header]
+    names = [_CODE.sub(r"\1", _plain(name)) for name in header]
     cells: list[list[Markup]] = [[_inline(cell) for cell in row] for row in rows]
     if _VERDICT in names:
         # The verdict stands right after the row's name, where a narrow window and paper show it.

@@ -65,11 +65,14 @@ def _text(search: Search, name: str) -> str:
         ]
         for level in search.levels
     ]
-    notes = [*search.reservations, "Each objective: its figure and the 95 % interval, over all stages of a level."]
+    notes = [
+        *search.reservations,
+        "Each objective: its figure and the 95 % interval, over all stages of a level (?: too few requests).",
+    ]
     if any(not decided for _, decided in search.counted.values()):
         notes.append(
-            "Verdict in brackets: not decided, because the interval holds the limit or the client itself was the "
-            "limit; the figure stands for it."
+            "Verdict in brackets: not decided, because the interval contains the limit, the level has too few "
+            "independent requests, or the client itself was the limit. The figure alone decides then."
         )
     notes.extend(
         f"{level.level:g} {search.unit}: {level.reason}" for level in search.levels if level.refuses or level.unsteady

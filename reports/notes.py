@@ -49,7 +49,7 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     notes = Notes(groups)
     if not groups:
         return ("No request was measured.",)
-    notes.add("No figures, no measured request succeeded", [_nothing_succeeded(group) for group in groups])
+    notes.add("No measured request succeeded, so there are no figures", [_nothing_succeeded(group) for group in groups])
     notes.add("Throttled requests are excluded", [_throttled(group) for group in groups])
     notes.add("Failed requests are excluded", [_failed(group) for group in groups])
     notes.add(

@@ -163,7 +163,7 @@ def _quantile(text: str, name: str, statistic: str) -> float | None:
     except ValueError:
         percent = 0.0
     if not 0 < percent < 100:
-        said = f"{statistic!r} is no statistic" if statistic else "which statistic of it?"
+        said = f"{statistic!r} is no statistic" if statistic else f"{name} needs a statistic"
         raise InputError(f"{text!r}: {said}; write {name}_p95, {name}_p99.9, {name}_median or {name}_mean")
     return round(percent / 100, 12)
 

@@ -133,7 +133,7 @@ def highest(sweep: Sequence[StagePoint]) -> Choice:
     best, lines = None, []
     for point in sweep:
         if point.outcome == MISSED:
-            lines.append(f"{point.load.short} does not: {'; '.join(point.reasons)}")
+            lines.append(f"{point.load.short} does not meet them: {'; '.join(point.reasons)}")
             break
         if point.outcome == MET and not point.unfit:
             best = point

@@ -194,15 +194,19 @@ def _decided(objective: Objective, found: Evidence) -> tuple[str, str]:
     if found.failed and objective.q is None:
         return (
             MISSED,
-            f"{objective.text} does not: {found.failed} of {n} requests failed and have no value, so there is no mean; "
-            f"write a percentile, such as {objective.name}_{'p95' if less else 'p5'}",
+            f"{objective.text} does not hold: {found.failed} of {n} requests failed and have no value, so there is no "
+            f"mean; write a percentile, such as {objective.name}_{'p95' if less else 'p5'}",
         )
     if math.isfinite(found.proof) and objective.holds(found.proof):
         bound = "at most" if less else "at least"
         measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.proof, unit)} of {n} requests{failures}"
         return MET, f"{objective.text} holds: {measured}"
     if found.far_from_limit:
-        far = "all {n} requests are within a quarter of the limit" if less else "all {n} have four times the limit"
+        far = (
+            "all {n} requests are at most a quarter of the limit"
+            if less
+            else "all {n} requests have four times the limit"
+        )
         return MET, f"{objective.text} holds: {shown(found.estimate, unit)}, {far.format(n=n)}"
     # An infinite disproof of latencies is one that is known: even the good end of the interval is a failed request.
     known = math.isfinite(found.disproof) or (found.disproof == math.inf and less)
@@ -211,7 +215,7 @@ def _decided(objective: Objective, found: Evidence) -> tuple[str, str]:
         measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.disproof, unit)} of {n} requests{failures}"
         if math.isinf(found.disproof):
             measured = f"no answer, {found.failed} of {n} requests failed"
-        return MISSED, f"{objective.text} does not: {measured}"
+        return MISSED, f"{objective.text} does not hold: {measured}"
     return REFUSED, ""
 
 
@@ -220,7 +224,7 @@ def _unsteady(objective: Objective, found: Evidence) -> tuple[str, str]:
     grew = "the stage was unsteady: its queue grew until the end"
     if found.n and not objective.is_share and objective.broken(found.estimate):
         measured = shown(found.estimate, objective.kind.unit)
-        return MISSED, f"{objective.text} does not: {measured}, and {grew}, so a longer stage would be slower"
+        return MISSED, f"{objective.text} does not hold: {measured}, and {grew}, so a longer stage would be slower"
     return REFUSED, f"{grew}, so {objective.text} would depend on the length of the stage. Lower the load"
 
 
@@ -239,7 +243,7 @@ def _advice(group: Group, objective: Objective, found: Evidence) -> str:
         needed = math.ceil(least * n / found.effective)
         return f"{worth}: at least {_requests(group, needed, n)} are needed at this load"
     now = f"{shown(found.estimate, objective.kind.unit)} of {n} requests"
-    straddles = f"{_ends(found.interval, objective)} holds the limit of {objective.text} ({now})"
+    straddles = f"{_ends(found.interval, objective)} contains the limit of {objective.text} ({now})"
     if found.unknown and (found.enough is None or found.enough <= n):
         return f"{found.unknown} requests without a value (aborted or buffered) could turn {objective.text}"
     if found.enough is None or found.enough <= n:

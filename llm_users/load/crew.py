@@ -202,7 +202,7 @@ class Crew:
     def tell_of(self, stage: StageRecord) -> None:
         """A stage is over: how it went, and whether the client itself was the limit, or might have been."""
         logger.info("%s", describe(stage))
-        if stage.window_widened:
+        if stage.window_widened and stage.requests_ok:  # without a success there are no rates
             self.say(widening(stage))
         if stage.health not in (None, OK):
             logger.warning("%s", complaint(stage, len(self.roster)))

@@ -22,7 +22,8 @@ class Minimum:
 
     @property
     def text(self) -> str:
-        return f"at least {self.requests} requests and {self.seconds:g} s"
+        requests = "1 request" if self.requests == 1 else f"{self.requests} requests"
+        return f"at least {requests} and {self.seconds:g} s"
 
 
 @dataclass(frozen=True, slots=True)

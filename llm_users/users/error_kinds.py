@@ -21,7 +21,9 @@ OTHER = ("other", f"not one of the first {MOST_KINDS} kinds of error; each row h
 
 _VARYING = re.compile(
     r"""
-      (?P<kept>[a-z]{2,6}://[^\s/?\#]+)             # scheme and authority of a URL say which endpoint it was
+      (?P<kept>
+          [a-z]{2,6}://[^\s/?\#]+                  # scheme and authority of a URL say which endpoint it was
+        | (?<=/)v\d+(?![\w-]) )                     # the version of an API in a path
     | (?P<quoted>"[^"]*" | `[^`]*` | (?<!\w)'[^']*'(?!\w))
     | (?P<number>(?<![\w-])\d+(?:[.,:]\d+)*+(?:(?![\w-])|(?=(?:ns|us|ms|s|m|h|kB|MB|GB)\b)))
     | (?P<id>(?<![\w-])(?:

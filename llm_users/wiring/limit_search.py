@@ -175,9 +175,13 @@ class LimitSearch:
         said = []
         best = self._finder.best
         if best is not None and not best.decided:
-            said.append(f"{best.level:g} {self.unit} are not decided: they count by their figures.")
+            said.append(
+                f"The result, {best.level:g} {self.unit}, is not decided: only its figures meet the limits, not their "
+                "intervals. More requests per stage (--llm-requests, --llm-stage-time), or a client that is not "
+                "saturated, can decide it."
+            )
         if not any(point.decided for point in self._finder.points):
-            said.append("Not one level was decided: more requests, or a client that is not saturated, would decide.")
+            said.append("No level was decided. Give more requests per stage, or use a client that is not saturated.")
         if not self._finder.closed:
             used_up = self._over and self._finder.stages >= self._most_stages
             why = f"--llm-find-stages {self._most_stages} were not enough" if used_up else "the run was ended before"

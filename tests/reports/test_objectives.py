@@ -67,7 +67,7 @@ def test_objectives_are_read() -> None:
     [
         ("", ["no objective", "ttft_p95<0.5"]),
         ("ttft", ["METRIC_STATISTIC<LIMIT"]),
-        ("ttft<0.5", ["which statistic", "ttft_p95"]),
+        ("ttft<0.5", ["needs a statistic", "ttft_p95"]),
         ("tttf_p95<0.5", ["tttf", "Did you mean ttft"]),
         ("latency_p95<1", ["Did you mean e2e"]),
         ("itl_p95<1", ["Did you mean tpot"]),
@@ -100,7 +100,7 @@ def test_a_gate_passes_only_if_the_bound_holds(write_run: Write, make_record: Ma
     assert judged(prefix, "ttft_p95<0.2").outcome == "failed"
     close = judged(prefix, "ttft_p95<0.292")  # the P95 is 0.290
     assert close.outcome == "undecided"
-    assert re.search(r"holds the limit .* about \d+ requests \(\d+ min\) would decide it", close.reasons[0])
+    assert re.search(r"contains the limit .* about \d+ requests \(\d+ min\) would decide it", close.reasons[0])
     few = judged(write_run(requests(make_record, 100), name="few"), "errors<0.01")
     assert few.outcome == "undecided"
     assert few.reasons == ("all requests: needs at least 381 requests to decide errors<0.01, there are 100",)
@@ -162,7 +162,7 @@ def test_the_highest_level_and_the_knee_with_their_reasons(write_run: Write, mak
     assert best.point is not None
     assert (best.point.concurrency, knee.point.concurrency if knee.point else None) == (4, 4)
     assert best.reasoning[0].startswith("4 meets them: ttft_p95<0.5 holds")
-    assert best.reasoning[1].startswith("8 does not: ttft_p95<0.5 does not")
+    assert best.reasoning[1].startswith("8 does not meet them: ttft_p95<0.5 does not hold")
     assert "highest power" in knee.reasoning[0]
     assert "from 4 to 8 throughput changes by +5 %, latency by +90 %" in knee.reasoning[1]
     assert reports.knee(sweep[:2]).point is None

@@ -198,7 +198,7 @@ def test_a_stage_in_which_everything_failed(write_run: Write, make_record: Make)
     for table in (ttft, throughput):
         assert table.cells[1] == ("vllm", "tiny", "8", *["-"] * 8)
         assert (
-            table.notes[0] == "No figures, no measured request succeeded: "
+            table.notes[0] == "No measured request succeeded, so there are no figures: "
             "concurrency 8 (of 5: 4 failed with 503: 4, 1 aborted)."
         )
 
@@ -214,7 +214,9 @@ def test_all_failed_is_exit_code_1(write_run: Write, make_record: Make, capsys: 
     prefix = write_run([make_record(i, error_code="connect", ttft_s=None) for i in range(3)])
     assert main([str(prefix)]) == 1
     printed = capsys.readouterr()
-    assert "No figures, no measured request succeeded: of 3: 3 failed with connect: 3." in unwrapped(printed.out)
+    assert "No measured request succeeded, so there are no figures: of 3: 3 failed with connect: 3." in unwrapped(
+        printed.out
+    )
     assert "every measured request failed" in printed.err
 
 

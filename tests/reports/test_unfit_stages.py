@@ -129,7 +129,7 @@ def test_an_unsteady_stage_is_marked_and_never_best(tmp_path: Path, state: str |
     found = highest(sweep)
     assert found.point is not None
     assert found.point.load.rate_per_s == 0.5
-    assert "1.2/s does not: unsteady: its queue grew through the window" in found.reasoning
+    assert "1.2/s does not meet them: unsteady: its queue grew through the window" in found.reasoning
     assert knee(sweep).point is not sweep[-1]
     reports.report_runs([reports.load(prefix)], formats=("md",))
     text = Path(f"{prefix}_report/report.md").read_text()

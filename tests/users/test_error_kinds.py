@@ -51,7 +51,12 @@ def test_raised_errors_keep_the_whole_text(make_rig: Callable[..., Rig], wire: W
         ("the model `tiny` isn't 'there'", "the model * isn't *"),
         ("trace a7f3e2d1-aaaa-bbbb-cccc-123456789abc", "trace *"),
         ("Request ID: dead-beef", "Request ID: *"),
-        ("see https://127.0.0.1:8000/v1/models?id=7", "see https://127.0.0.1:8000/*/models?id=N"),
+        ("see https://127.0.0.1:8000/v1/models?id=7", "see https://127.0.0.1:8000/v1/models?id=N"),
+        (
+            "POST /chat does not exist; does it need /v1 at its end?",
+            "POST /chat does not exist; does it need /v1 at its end?",
+        ),
+        ("no /v1-abc123 here", "no /* here"),
         ("the connection was closed by the server", "the connection was closed by the server"),
         ("", ""),
     ],
