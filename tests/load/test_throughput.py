@@ -82,7 +82,7 @@ def test_fewer_requests_than_users_widen_the_window_and_the_manifest_says_so(
 def test_an_overloaded_open_loop_reports_what_the_server_finishes(locust: Locust, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with launch("ttft=50ms,itl=10ms,capacity=8", log=log, max_seconds=60) as simulator:  # at most 40 answers per second
-        run = locust.run("--host", simulator.url, "--llm-rate", "90", "--llm-requests", "180", "--llm-warmup", "0",
+        run = locust.run("--host", simulator.url, "--llm-rate", "90", "--llm-requests", "360", "--llm-warmup", "0",
                          "--llm-arrivals", "constant", *ANSWERS)  # fmt: skip
         simulator.stop()
     (stage,) = run.rows("stages")
