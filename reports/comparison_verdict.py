@@ -114,8 +114,13 @@ def _verdict(line: Difference, threshold: float, deciding: bool) -> str:
         return FAILED
     if not deciding:
         return ""
-    unsteady = _unsteady(line)
-    return PASSED if interval.known and interval.high <= threshold and not unsteady else UNDECIDED
+    within = _rose_from_nothing(line) or (interval.known and interval.high <= threshold)
+    return PASSED if within and not _unsteady(line) else UNDECIDED
+
+
+def _rose_from_nothing(line: Difference) -> bool:
+    """Nothing before and surely something after, as where every request failed before: better by no finite share."""
+    return line.outcome == BETTER and line.more_is_better and line.before == 0 and line.difference_interval.low > 0
 
 
 def _undecided(line: Difference, threshold: float, needed: int | None) -> str:

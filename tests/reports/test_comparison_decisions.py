@@ -92,6 +92,15 @@ def test_two_runs_in_which_everything_failed_decide_nothing(write_run: Write, ma
     assert comparison.undecided[0].reason == "no request succeeded in any run at concurrency 4"
 
 
+def test_a_run_that_works_after_one_in_which_everything_failed_passes(write_run: Write, make_record: Make) -> None:
+    dead = write_run(rows(make_record, 1, failing=1.0), name="dead")
+    good = write_run(rows(make_record, 2), name="good")
+    frame = frame_of([dead, good], threshold=0.05)
+    assert frame.loc[("output_throughput_token_per_s", "system"), "verdict"] == "passed"
+    assert main(["compare", str(dead), str(good), "--threshold", "5%"]) == 0
+    assert main(["compare", str(good), str(dead), "--threshold", "5%"]) == 3
+
+
 def test_runs_without_a_difference_have_p_one(write_run: Write, make_record: Make) -> None:
     runs = [write_run(rows(make_record, seed), name=f"run{seed}") for seed in (1, 2)]
     assert frame_of(runs).loc[("error_ratio", "share"), "p"] == 1.0
