@@ -12,6 +12,7 @@ import reports
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
 from reports.charts.figures import figures
 from reports.prices import chosen_points
+from reports.report import content_of
 from reports.sizing import highest, knee, stage_points, sweeps
 from tests.queue_models import fifo
 from tests.reports.conftest import record, write_csv, write_rows
@@ -134,7 +135,14 @@ def test_an_unsteady_stage_is_marked_and_never_best(tmp_path: Path, state: str |
     reports.report_runs([reports.load(prefix)], formats=("md",))
     text = Path(f"{prefix}_report/report.md").read_text()
     assert "1.2/s (unsteady)" in text
+    assert [line.unsteady for line in content_of([reports.load(prefix)]).summary] == [False, False, True]
     assert "The stage was unsteady" in " ".join(text.split())
+
+
+def test_a_comparison_without_the_column_of_steadiness_does_not_pass_an_unsteady_stage(tmp_path: Path) -> None:
+    runs = [reports.load(overloaded(tmp_path / name, state=None)) for name in ("before", "after")]
+    reasons = [line.reason for line in reports.compare(runs, threshold=10).undecided]
+    assert any("grew through the stage" in reason for reason in reasons)
 
 
 def test_the_leaderboard_does_not_reward_the_few_requests_that_succeeded(tmp_path: Path) -> None:
