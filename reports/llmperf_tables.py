@@ -86,7 +86,7 @@ class Table:
         loads = self.load_columns
         names = [row.framework or NOTHING, row.model or NOTHING, *(loads.cells(row.load) if loads else ())]
         figures = (rounded(figure, self.decimals) for figure in _figures_of(row.figures))
-        return (*names, *figures, *self._failures(f"{rounded(100 * row.failed_share, 1)} %"))
+        return (*names, *figures, *self._failures(f"{100 * row.failed_share:.1f} %"))
 
     def _values_of(self, row: Row) -> list[object]:
         loads = self.load_columns

@@ -62,7 +62,8 @@ def test_a_first_token_in_a_stream_without_its_last_blank_line_is_announced(rig:
     assert len(rig.seen.first_tokens) == 1
 
 
-def test_failed_calls_fire_every_event_but_the_first_token(rig: Rig, wire: Wire) -> None:
+def test_failed_calls_fire_every_event_but_the_first_token(make_rig: MakeRig, wire: Wire) -> None:
+    rig = make_rig()  # a test with kinds of errors of its own: each has 50 at most
     record = rig.ask(wire.serve(reply("500 Oops", {"error": "no"})).url).record
     assert rig.seen.records == [record]
     assert rig.seen.first_tokens == []
