@@ -84,7 +84,8 @@ def test_a_stage_whose_client_was_the_limit_is_not_the_knee(tmp_path: Path, heal
     assert bend.point is not None
     assert bend.point.load.users == 16
     assert found.point is not None
-    assert found.point.load.users == 16
+    # Other programs only make the endpoint look slower: the gate passes the stage, so it is the highest that meets.
+    assert found.point.load.users == {"saturated": 16, "disturbed": 32}[health]
 
 
 def test_the_best_point_counts_failed_requests_as_too_slow_and_skips_what_is_unfit(tmp_path: Path) -> None:
