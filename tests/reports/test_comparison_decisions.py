@@ -269,6 +269,10 @@ def test_three_runs_per_side_decide_what_is_beyond_their_spread(write_run: Write
     second = [write_run(rows(make_record, 9 + i, scale=1.5 + 0.01 * i), name=f"b{i}") for i in range(3)]
     comparison = reports.compare(reports.load_all(first), against=reports.load_all(second), threshold=0.05)
     assert {line.name for line in comparison.failed} >= {"ttft_s median", "end_to_end_latency_s median"}
+    lines = [line.split("|") for line in comparison_text(comparison).splitlines() if line.startswith("|")]
+    ps = {cells[7].strip() for cells in lines if cells[2].strip() in {line.name for line in comparison.failed}}
+    assert "below 0.0001" in ps, "no p is printed as 0"
+    assert "0.0000" not in ps
     one = reports.compare(reports.load_all(first[:1]), against=reports.load_all(second[:1]))
     assert "single runs" in one.notes[0]
 
