@@ -203,7 +203,9 @@ class StageRecord:
         "share", "answers whose first content chunk shared its read with later ones, which makes ttft_s too long"
     )
     load_actual: float | None = _column(
-        "users", "time-weighted users inside a call or in their own wait_time in the window; empty in an open loop"
+        "users",
+        "time-weighted users in the window inside a call, in their own wait_time or in the pause after a failure; "
+        "empty in an open loop",
     )
     started_rate_per_s: float | None = _column(
         "requests/s", "open loop: measured requests that were sent, less one, by the time from the first to the last"

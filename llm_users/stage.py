@@ -143,9 +143,9 @@ class StageGate:
 
     def enter(self, seat: UserSeat) -> Ticket:
         """Wait until the user may start a request, and count it as started."""
-        self._end_rest(seat)
-        if seat.backoff_s:
+        if seat.backoff_s:  # a pause like any other: the endpoint's failures cause it, not a busy client
             gevent.sleep(seat.backoff_s)
+        self._end_rest(seat)
         if (ticket := self._try_enter(seat)) is not None:
             return ticket
         seat.due_ns = seat.behind_ns = 0  # whoever has to wait for another reason, or has had a pause, is not late

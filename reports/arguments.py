@@ -75,7 +75,7 @@ def _compare() -> argparse.ArgumentParser:
         default=[],
         metavar="INPUT",
         help="compare the runs before this option, taken together, with these: the run is then the unit, and what "
-        "changes from run to run is in the intervals. Three or more per side can decide",
+        "changes from run to run is in the intervals; measure three or more per side",
     )
     parser.add_argument(
         "--threshold",

@@ -131,7 +131,9 @@ def _verdict(line: Difference) -> str:
 
 
 def _p(line: Difference) -> str:
-    return "-" if math.isnan(line.p) else f"{line.p:.4f}"
+    if math.isnan(line.p):
+        return "-"
+    return "below 0.0001" if line.p < 0.00005 else f"{line.p:.4f}"
 
 
 def _value(line: Difference, value: float) -> str:

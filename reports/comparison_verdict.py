@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from llm_users.record import UNSTEADY
 from reports.difference import (
     BETTER,
     ERROR_RATIO,
@@ -23,7 +24,6 @@ from reports.difference import (
     Difference,
 )
 from reports.errors import InputError
-from reports.grouping import Group
 from reports.intervals import student_t, values_needed
 
 LEVEL = 0.05
@@ -114,8 +114,13 @@ def _verdict(line: Difference, threshold: float, deciding: bool) -> str:
         return FAILED
     if not deciding:
         return ""
-    unsteady = _unsteady(line)
-    return PASSED if interval.known and interval.high <= threshold and not unsteady else UNDECIDED
+    within = _rose_from_nothing(line) or (interval.known and interval.high <= threshold)
+    return PASSED if within and not _unsteady(line) else UNDECIDED
+
+
+def _rose_from_nothing(line: Difference) -> bool:
+    """Nothing before and surely something after, as where every request failed before: better by no finite share."""
+    return line.outcome == BETTER and line.more_is_better and line.before == 0 and line.difference_interval.low > 0
 
 
 def _undecided(line: Difference, threshold: float, needed: int | None) -> str:
@@ -169,15 +174,8 @@ def _runs_needed(line: Difference, reach: float, gap: float) -> int | None:
 
 
 def _unsteady(line: Difference) -> str:
-    names = [group.run.name for group in (*line.bases, *line.others) if _is_unsteady(group)]
+    names = [group.run.name for group in (*line.bases, *line.others) if group.steadiness == UNSTEADY]
     return f"the queue of {' and '.join(names)} grew through the stage" if names else ""
-
-
-def _is_unsteady(group: Group) -> bool:
-    stages = group.run.stages
-    if "steadiness" not in stages or group.stage is None:
-        return False
-    return "unsteady" in set(stages.loc[stages["stage"] == group.stage, "steadiness"])
 
 
 def _rounded_up(count: float) -> int:

@@ -47,12 +47,7 @@ class Share:
     @property
     def interval(self) -> Interval:
         """Wilson's, of what was checked; unknown below an effective size of 30."""
-        return self._interval(0)
-
-    @property
-    def worst_interval(self) -> Interval:
-        """As if all unknown answers were wrong."""
-        return self._interval(self.unknown)
+        return share_interval(self.wrong, self.checked, self.dependence.size())
 
     @property
     def summary(self) -> Summary:
@@ -62,9 +57,6 @@ class Share:
         return Summary(
             self.checked, self.ratio, intervals={"mean": self.interval}, effective={"mean": self.dependence.size()}
         )
-
-    def _interval(self, unknown: int) -> Interval:
-        return share_interval(self.wrong, self.checked, self.dependence.size(), unknown=unknown)
 
 
 def mismatches(group: Group, column: str = MATCH) -> Share:

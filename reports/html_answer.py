@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from llm_users.record import UNSTEADY
 from reports.html_elements import Markup, element, escaped, joined, listed, section, table
 from reports.limit import search_of
 from reports.sizing import highest, knee, sweeps
-from reports.summary_table import TITLE, UNSTEADY, summary_cells, summary_header, summary_notes
+from reports.summary_table import TITLE, summary_cells, summary_header, summary_notes
 
 if TYPE_CHECKING:
     from reports.report import Content

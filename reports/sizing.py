@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from pandas import DataFrame, Series
 
+from reports.client_doubt import DISTURBED
 from reports.effective import effective_size, share_interval
 from reports.grouping import CORRECTED_LATENCY, LATENCY, Group
 from reports.intervals import Interval
@@ -45,7 +46,7 @@ class StagePoint:
     estimated: bool = False  # the rates do not come from the run's own window and shares
     effective: float = math.nan
     """The effective sample size of the attainment."""
-    unfit: str = ""  # why the stage can be neither highest, nor knee, nor operating point; "" when it can
+    unfit: str = ""  # why the stage cannot be the best of a curve, such as its knee; "" when it can
 
     @property
     def attainment(self) -> float:
@@ -127,7 +128,8 @@ def sweeps(points: Iterable[StagePoint]) -> list[list[StagePoint]]:
 def highest(sweep: Sequence[StagePoint]) -> Choice:
     """The highest concurrency, or rate, that meets all objectives, with every lower one not missing them.
 
-    A stage that is unfit (too many failures, unsteady, a client that was the limit) is not taken, whatever its figures.
+    A stage that is unfit (too many failures, unsteady, a saturated client) is not taken, whatever its figures. Other
+    programs that disturb the client only make it look slower, so what is met in spite of them is met, as in the gate.
     """
     name = f"Highest {_kind(sweep)} that meets the objectives"
     best, lines = None, []
@@ -135,13 +137,13 @@ def highest(sweep: Sequence[StagePoint]) -> Choice:
         if point.outcome == MISSED:
             lines.append(f"{point.load.short} does not meet them: {'; '.join(point.reasons)}")
             break
-        if point.outcome == MET and not point.unfit:
+        if point.outcome == MET and not _refused(point):
             best = point
         else:
-            lines.append(f"{point.load.short} is not decided: {point.unfit or '; '.join(point.reasons)}")
+            lines.append(f"{point.load.short} is not decided: {_refused(point) or '; '.join(point.reasons)}")
     beyond = [
         p for p in sweep
-        if p.outcome == MET and not p.unfit and (best is None or p.load.order > best.load.order)
+        if p.outcome == MET and not _refused(p) and (best is None or p.load.order > best.load.order)
     ]  # fmt: skip
     if beyond:
         lines.append(f"{_levels(beyond)} would meet them again, above a level that does not: noise, or a cache")
@@ -150,6 +152,12 @@ def highest(sweep: Sequence[StagePoint]) -> Choice:
     if best is sweep[-1]:
         lines.append("it is the highest that was measured; the limit may lie above")
     return Choice(name, best, (f"{best.load.short} meets them: {'; '.join(best.reasons)}", *lines))
+
+
+def _refused(point: StagePoint) -> str:
+    """Why the stage cannot be the highest, whatever its figures; "" when it can."""
+    only_disturbed = point.group.health == DISTURBED and point.unfit == client(point.group)
+    return "" if only_disturbed else point.unfit
 
 
 def knee(sweep: Sequence[StagePoint]) -> Choice:

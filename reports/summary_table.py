@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from llm_users.record import UNSTEADY
 from reports.gaps import INTER_EVENT, gaps_of
 from reports.grouping import LATENCY, TPOT, TTFT, Group
 from reports.llmperf_tables import NOTHING, rounded
@@ -20,12 +21,10 @@ from reports.stage_load import load_columns
 from reports.statistics import Summary
 
 TITLE = "Summary"
-UNSTEADY = "unsteady"
 WIDTH = 80
 _NO_FIGURES = Summary(0)
 _LATENCIES = (("TTFT", "s", 1), ("TPOT", "ms", 1000), ("Gap", "ms", 1000), ("E2E", "s", 1))
 """Name, unit and factor from seconds, in the order of ``SummaryLine.latencies``."""
-_STEADINESS = "steadiness"  # a column of the stages file; files of older versions lack it
 _NAMES = ("Run", "Framework", "Model")
 
 
@@ -90,19 +89,10 @@ def summary_lines(groups: Sequence[Group], points: Iterable[StagePoint]) -> list
                 latencies=latencies,
                 gap_is_of_events=gap is not None and gap.kind == INTER_EVENT,
                 health=group.health,
-                steadiness=steadiness_of(group),
+                steadiness=group.steadiness,
             )
         )
     return lines
-
-
-def steadiness_of(group: Group) -> str:
-    """What the stages file says of the stage: "steady", "unsteady", or "" where it does not say."""
-    stages = group.run.stages
-    if group.stage is None or _STEADINESS not in stages:
-        return ""
-    known = stages[stages["stage"] == group.stage][_STEADINESS]
-    return str(known.iloc[0] or "") if len(known) else ""
 
 
 def summary_header(lines: Sequence[SummaryLine]) -> list[str]:

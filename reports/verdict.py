@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
+from llm_users.record import UNSTEADY
 from reports.client_doubt import delay_s, doubt, late
 from reports.errors import InputError
 from reports.evidence import Evidence, evidence, least_requests, metric_of
@@ -31,7 +32,6 @@ __all__ = [
 
 MET, MISSED, REFUSED = "passed", "failed", "undecided"
 ALL_STAGES, BEST_STAGE = "all", "best"
-UNSTEADY = "unsteady"
 _SLOW = 3.0  # an effective size below it: the values change over the length of the whole stage
 
 

@@ -182,11 +182,15 @@ def _explained(judgements: Sequence[Judgement]) -> Iterator[str]:
     """What the columns of the gate's table mean, where it is not obvious."""
     yield (
         "Effective: how many independent requests these are worth, since requests that run at the same time wait for "
-        f"each other. Below {LEAST_EFFECTIVE} an objective passes only if all requests are four times better than its "
-        "limit."
+        f"each other. Below {LEAST_EFFECTIVE} nothing is decided"
+        + (", except where all requests are far on one side of the limit." if _decided_by_few(judgements) else ".")
     )
     if any(math.isinf(each.estimate) for each in judgements):
         yield f"{NO_ANSWER.capitalize()}: a failed request counts as infinitely slow, and this percentile is one."
+
+
+def _decided_by_few(judgements: Sequence[Judgement]) -> bool:
+    return any(each.outcome != REFUSED and each.effective < LEAST_EFFECTIVE for each in judgements)
 
 
 def _bold(load: Load) -> str:

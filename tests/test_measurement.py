@@ -68,7 +68,7 @@ def test_a_stage_of_several_latencies_is_not_widened() -> None:
 
 
 def asking(
-    gate: StageGate, stay_s: float, *, before_s: float = 0.0, pause_s: float = 0.0
+    gate: StageGate, stay_s: float, *, before_s: float = 0.0, pause_s: float = 0.0, error: str | None = None
 ) -> Callable[[], None]:  # fmt: skip
     """A user: waits for the client itself, is inside a call, is read, and pauses."""
 
@@ -80,8 +80,8 @@ def asking(
             start_ns = time.monotonic_ns()
             gevent.sleep(stay_s)
             end_ns = time.monotonic_ns()
-            gate.account(ticket, start_ns, end_ns, [end_ns], ok=True)
-            gate.leave(ticket, seat, None)
+            gate.account(ticket, start_ns, end_ns, [end_ns], ok=error is None)
+            gate.leave(ticket, seat, error)
             gevent.sleep(pause_s)
 
     return ask
@@ -135,6 +135,13 @@ def test_the_load_counts_calls_and_own_pauses_but_no_wait_for_the_client() -> No
     totals = run_gate(plan, lambda gate: asking(gate, 0.1, before_s=0.2, pause_s=0.1))
     assert totals.load_s / totals.window_s == pytest.approx(2 * 0.5, rel=0.1)
     assert totals.in_flight_s / totals.window_s == pytest.approx(2 * 0.75, rel=0.1)
+
+
+def test_the_pause_after_a_failure_is_no_wait_for_the_client() -> None:
+    """Else a report blames the client for a load that the endpoint's failures kept away."""
+    totals = run_gate(StagePlan(1, 2, measure_s=1.0), lambda gate: asking(gate, 0.02, error="500"))
+    assert totals.load_s / totals.window_s == pytest.approx(2, rel=0.1)
+    assert totals.in_flight_s / totals.window_s < 0.8, "most of the time they pause"
 
 
 def test_a_user_that_is_gone_does_not_pause_any_more() -> None:

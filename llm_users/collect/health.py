@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from llm_users.record import StageRecord
 
 OK, STRAINED, DISTURBED, SATURATED = "ok", "strained", "disturbed", "saturated"
-ORDER = (OK, STRAINED, DISTURBED, SATURATED)
-"""From the mildest to the gravest."""
 
 
 @dataclass(frozen=True, slots=True)

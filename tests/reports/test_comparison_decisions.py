@@ -92,6 +92,15 @@ def test_two_runs_in_which_everything_failed_decide_nothing(write_run: Write, ma
     assert comparison.undecided[0].reason == "no request succeeded in any run at concurrency 4"
 
 
+def test_a_run_that_works_after_one_in_which_everything_failed_passes(write_run: Write, make_record: Make) -> None:
+    dead = write_run(rows(make_record, 1, failing=1.0), name="dead")
+    good = write_run(rows(make_record, 2), name="good")
+    frame = frame_of([dead, good], threshold=0.05)
+    assert frame.loc[("output_throughput_token_per_s", "system"), "verdict"] == "passed"
+    assert main(["compare", str(dead), str(good), "--threshold", "5%"]) == 0
+    assert main(["compare", str(good), str(dead), "--threshold", "5%"]) == 3
+
+
 def test_runs_without_a_difference_have_p_one(write_run: Write, make_record: Make) -> None:
     runs = [write_run(rows(make_record, seed), name=f"run{seed}") for seed in (1, 2)]
     assert frame_of(runs).loc[("error_ratio", "share"), "p"] == 1.0
@@ -260,6 +269,10 @@ def test_three_runs_per_side_decide_what_is_beyond_their_spread(write_run: Write
     second = [write_run(rows(make_record, 9 + i, scale=1.5 + 0.01 * i), name=f"b{i}") for i in range(3)]
     comparison = reports.compare(reports.load_all(first), against=reports.load_all(second), threshold=0.05)
     assert {line.name for line in comparison.failed} >= {"ttft_s median", "end_to_end_latency_s median"}
+    lines = [line.split("|") for line in comparison_text(comparison).splitlines() if line.startswith("|")]
+    ps = {cells[7].strip() for cells in lines if cells[2].strip() in {line.name for line in comparison.failed}}
+    assert "below 0.0001" in ps, "no p is printed as 0"
+    assert "0.0000" not in ps
     one = reports.compare(reports.load_all(first[:1]), against=reports.load_all(second[:1]))
     assert "single runs" in one.notes[0]
 

@@ -147,6 +147,21 @@ def test_an_unsteady_stage_never_passes(write_run: Write, make_record: Make) -> 
     assert "queue grew" in found["ttft"].reason
 
 
+@pytest.mark.parametrize(("limit", "outcome"), [("10", "passed"), ("0.01", "failed")])
+def test_a_table_says_why_few_independent_requests_decide(
+    write_run: Write, make_record: Make, capsys: pytest.CaptureFixture[str], limit: str, outcome: str
+) -> None:
+    """TTFT rises through the stage, so its requests are worth hardly any; each is on one side of the limit."""
+    rising = [make_record(i, ttft_s=0.05 + 0.0001 * i, concurrency=8) for i in range(_N)]
+    prefix = write_run(rising, stages=[stage()])
+    found = judgements(prefix, f"ttft_p95<{limit}")["ttft"]
+    assert (found.outcome, found.effective < 30) == (outcome, True)
+    main([str(prefix), "--fail-on", f"ttft_p95<{limit}"])
+    assert "except where all requests are far on one side" in " ".join(capsys.readouterr().out.split())
+    main([str(prefix), "--fail-on", "errors<0.05"])
+    assert "nothing is decided. " in " ".join(capsys.readouterr().out.split()) + " "
+
+
 def test_the_order_of_the_file_does_not_matter(write_run: Write, make_record: Make) -> None:
     # Slow and fast hours: dependent in the order of the starts, whatever the order in which the rows were written.
     slow = [make_record(i, ttft_s=0.1 + 0.1 * (i // 50 % 2) + 0.01 * (i * 0.618 % 1)) for i in range(_N)]
