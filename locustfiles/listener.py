@@ -49,7 +49,8 @@ def on_quitting(**_kwargs: Any) -> None:
     print(f"{len(first_token_s)} first tokens; the slowest requests:")
     for latency_s, record, stamps in slowest:
         gaps_ms = [(late - early) / 1e6 for early, late in pairwise(stamps)]
+        first = "an unknown time" if record.ttft_s is None else f"{record.ttft_s:.3f} s"  # buffered on its way
         print(
-            f"{record.request_id}: {latency_s:.2f} s, first token after {record.ttft_s:.3f} s, "
+            f"{record.request_id}: {latency_s:.2f} s, first token after {first}, "
             f"{record.output_tokens} tokens, longest pause {max(gaps_ms, default=0):.0f} ms"
         )

@@ -155,7 +155,7 @@ _STALLING = [
         ("no",),
     ),
     Case("slow headers, too slow", _spec("slow", "itl=20ms"), ("timeout",), ("--llm-timeout",), text=""),
-    Case("slow headers, in time", _spec("slow", "itl=200us"), (None,)),
+    Case("slow headers, in time", _spec("slow", "itl=2ms"), (None,)),
     Case("an answer without end", _spec("endless@4"), ("timeout",), ("--llm-timeout",)),
     Case("comments without end", _rude("comments"), ("timeout",), ("--llm-timeout",), text="a"),
     Case("trailers without end", _rude("trailers"), ("timeout", "truncated"), text="a"),
