@@ -70,8 +70,9 @@ def test_ctrl_c_cuts_what_does_not_end_within_the_stop_timeout(locust: Locust, p
 def test_ctrl_c_twice_stops_at_once(locust: Locust, processes: int) -> None:
     with launch("ttft=20ms,itl=20ms", max_seconds=90) as simulator:
         running = locust.start("--host", simulator.url, "--llm-sweep", "4", "--llm-requests", "1000", "--llm-report",
-                               "--llm-output-tokens", "60,0", "--llm-warmup", "0", *_over(processes))  # fmt: skip
-        running.await_rows(4)
+                               "--llm-output-tokens", "60,0", "--llm-warmup", "0", "--llm-ramp", "1s",
+                               *_over(processes))  # fmt: skip
+        running.await_rows(4)  # users are spread over their answers' 1.2 s, so that some are always in flight
         running.interrupt()
         time.sleep(0.3)
         running.interrupt()
