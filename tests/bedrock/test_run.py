@@ -108,7 +108,7 @@ def test_each_worker_renews_credentials_of_its_own(
     monkeypatch.setenv("AWS_PROFILE", "lab")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    with launch("ttft=20ms,itl=1ms,expire_credentials=2s") as endpoint:
+    with launch("ttft=20ms,itl=5ms,expire_credentials=2s") as endpoint:
         run = locust.run(
             "--host", endpoint.url, "--llm-model", LLAMA, "--llm-sweep", "4", "--llm-stage-time", "5s",
             "--processes", "2", *ports(), locustfile=BEDROCK,

@@ -184,7 +184,7 @@ def test_objectives_from_the_intended_start(tmp_path: Path, capsys: pytest.Captu
     assert main([str(prefix), *gate]) == 3
     printed = capsys.readouterr()
     # The schedule wants more than the endpoint's 8 places can serve: the queue grows until the end of the stage.
-    assert "20 requests/s: corrected_ttft_p95<0.6 does not: 19.9 s, and the stage was unsteady" in printed.err
+    assert "20 requests/s: corrected_ttft_p95<0.6 does not hold: 19.9 s, and the stage was unsteady" in printed.err
     assert 'classname="llm-report.open.20 requests/s"' in junit.read_text()
     groups = reports.groups([reports.load(prefix)])
     points = reports.stage_points(groups, "corrected_ttft_p95<0.6,corrected_e2e_p95<2")
