@@ -86,7 +86,7 @@ def advice(stage: StageRecord, processes: int) -> str:
     health = verdict(stage)
     if health == DISTURBED:
         return (
-            "stop other programs on the load machine, or use a quieter machine or cores of its own for the client; "
+            "stop other programs on the load machine, or use a quieter machine or dedicated cores for the client; "
             "check the CPU limits of its container"
         )
     share = _own_cpu(stage)

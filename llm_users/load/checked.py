@@ -179,10 +179,10 @@ def _spans(data: Any, name: str) -> list[list[float]]:
     """Starts and lengths of a few stretches of time."""
     value = _field(data, name)
     if not isinstance(value, list | tuple) or len(value) > _MOST_SPANS:
-        raise BadMessage(f"{name} is no list of at most {_MOST_SPANS} spans")
+        raise BadMessage(f"{name} must be a list of at most {_MOST_SPANS} spans")
     for span in value:
         if not isinstance(span, list | tuple) or len(span) != 2 or not all(map(_is_number, span)) or span[1] < 0:
-            raise BadMessage(f"{name} has a span that is no start and length")
+            raise BadMessage(f"{name} has a span without a start and a length")
     return [[float(start_s), float(length_s)] for start_s, length_s in value]
 
 
