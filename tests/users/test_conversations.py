@@ -61,7 +61,9 @@ def test_each_turn_has_the_answers_that_really_came_before_it(rig_with: MakeRig,
     assert [request.json().get("max_tokens") for request in asked] == [5, 6, None]
     rows = [answer.record for answer in answers]
     assert [(row.conversation_id, row.turn, row.turns) for row in rows] == [("4:x", turn, 3) for turn in (1, 2, 3)]
-    assert [row.think_s for row in rows] == [None, pytest.approx(0.06), pytest.approx(0.06)]
+    pauses = [row.think_s for row in rows]
+    # The pause counts from when the answer was over: a busy process has used up a part of it before the user rests.
+    assert pauses == [None, pytest.approx(0.06, abs=0.005), pytest.approx(0.06, abs=0.005)]
     assert all(row.queue_s is not None and row.queue_s < 0.05 for row in rows), "a pause is no lateness"
     for before, after in pairwise(asked):
         assert (after.received_ns - before.sent_ns[-1]) / 1e9 >= 0.059
