@@ -147,6 +147,8 @@ class Wiring:
     def _on_quit(self, **_kwargs: Any) -> None:
         if self.coordinating is not None:
             self.coordinating.close()
+        elif self.loading is not None:
+            self.loading.close()
 
 
 register(locust.events)

@@ -41,6 +41,7 @@ class StageGate:
         self.may_start: Callable[[], bool] = lambda: True  # False: wait for the coordinator's word
         self._waiting: list[UserSeat] = []
         self._ended_early = False  # by the end of the time, or because it was told to
+        self._quota_ended = False  # its share was made smaller than what it had started
         self._sequence = 0
         self._unfinished = 0
         self._measurement = Measurement()
@@ -68,6 +69,8 @@ class StageGate:
         self.totals = self._measurement.totals
         self.closed = False
         self._quota = plan.free_quota if plan.free else 0
+        self._ended_early = self._quota_ended = False
+        self.let_go = plan.free
         self._measured_started = self._ended = self._failed_to_connect = 0
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
 
@@ -77,6 +80,7 @@ class StageGate:
         ``origin_ns``: the moment that the arrivals of an open loop are counted from; 0: now.
         """
         plan = self.plan
+        self.let_go = True
         self._measurement.told(time.monotonic_ns())
         self._origin_ns = origin_ns or time.monotonic_ns()
         self._quota = quota
@@ -110,13 +114,21 @@ class StageGate:
         """
         if quota is not None and self._quota is not None:
             self._quota = quota
-            if self._measured_started >= quota:
-                self._warmups_left = 0
-                self.end_measure()
-            elif self.phase == IDLE and not self._ended_early and not self.closed:
+            more = self._measured_started < quota
+            if more and not self.closed and (self._quota_ended if self.phase == DRAIN else self._may_reopen):
                 self._reopen()
             elif self.phase == IDLE:
                 self._report()
+            elif not more:
+                self._warmups_left = 0
+                self._quota_ended = self._quota_ended or self.phase != DRAIN
+                self._drain()
+        elif quota is None and self.over:
+            self._report()
+        self._release_all()
+
+    def look_again(self) -> None:
+        """What kept requests from starting may be over."""
         self._release_all()
 
     def target_reached(self) -> None:
@@ -126,6 +138,10 @@ class StageGate:
 
     def end_measure(self) -> None:
         """Nothing more starts; what is in flight goes on. Harmless when repeated."""
+        self._quota_ended = False
+        self._drain()
+
+    def _drain(self) -> None:
         if self.phase in (IDLE, DRAIN):
             return
         self._cancel_timer()
@@ -212,6 +228,16 @@ class StageGate:
         """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
         if self._measurement.window.is_open:
             self._measurement.samples.add_lag(lag_s, own_s)
+
+    @property
+    def quota(self) -> int | None:
+        """Measured requests of the stage that are this process's to start; None: no limit."""
+        return self._quota
+
+    @property
+    def over(self) -> bool:
+        """The stage has begun here, and nothing of it is left to do or in flight."""
+        return self.let_go and self.phase == IDLE
 
     @property
     def waiting(self) -> int:
@@ -310,6 +336,10 @@ class StageGate:
         ticket.begun = True
         self._measurement.window.count(+1, time.monotonic_ns())
 
+    @property
+    def _may_reopen(self) -> bool:
+        return self.phase == IDLE and not self._ended_early
+
     def _takes_more(self) -> bool:
         """Whether anything can still start in the stage."""
         if self.phase == MEASURE:
@@ -342,7 +372,7 @@ class StageGate:
             return
         self._cancel_timer()
         self._measurement.close(time.monotonic_ns())
-        self._ended_early = self.phase == DRAIN
+        self._ended_early = self.phase == DRAIN and not self._quota_ended
         self.phase = IDLE
         self._report()
 
@@ -352,6 +382,7 @@ class StageGate:
     def _reopen(self) -> None:
         """More to do after all. The window goes on with the next start: until then nobody has anything to do."""
         self.phase = MEASURE
+        self._quota_ended = False
         if self._measurement.window.exists:
             now_ns = time.monotonic_ns()
             self._end_in_time(now_ns - int(self._measurement.window.age_s(now_ns) * _NS))

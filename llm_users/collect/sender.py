@@ -50,8 +50,6 @@ class RecordSender:
 
     def begin(self, run_id: str, worker: int, folder: str | None, rows_per_s: float | None) -> None:
         """A run begins. ``rows_per_s``: what this worker may send; None: everything."""
-        if self._spool is not None:
-            self._spool.close()
         self._rows, self.sent, self.held, self._holds = [], 0, 0, False
         self._run_id, self._worker, self._rows_per_s = run_id, worker, rows_per_s
         self._rate_mark, self._readers = (time.monotonic(), 0), {}
@@ -97,6 +95,24 @@ class RecordSender:
         if self._spool is not None and run_id == self._run_id:
             self._spool.remove()
             self._spool = None
+
+    def leave(self) -> list[Path]:
+        """No more rows come and the master may not have all: complete the spool and keep it; returns its files."""
+        spool, self._spool = self._spool, None
+        if spool is None or not spool.rows:
+            if spool is not None:
+                spool.remove()
+            return []
+        spool.close()
+        return spool.paths
+
+    def resend(self) -> None:
+        """Send all rows of the spool: some did not come. The master drops those that it has."""
+        if self._spool is not None:
+            self._spool.flush()
+            self._readers.clear()
+            self.held = self._spool.rows
+            self._send_held()
 
     # Inside.
 

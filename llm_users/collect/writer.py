@@ -52,6 +52,8 @@ class RunWriter:
         self.repeated = 0
         """Rows that came twice; the second ones were dropped."""
         self.notes: list[str] = []
+        self.on_row: Callable[[RequestRecord], None] = lambda _record: None
+        """Told of each row before it is counted; may say that it is not measured after all."""
         self.on_record: Callable[[RequestRecord], None] = lambda _record: None
         self._models: set[str] = set()
         self._frameworks: set[str] = set()
@@ -77,6 +79,7 @@ class RunWriter:
         if number.isdecimal() and not self._seen[record.worker].add(int(number)):
             self.repeated += not recovered
             return False
+        self.on_row(record)
         self.received[record.worker] += 1
         account = self.accounts.get(record.worker)
         if account is not None:
@@ -193,7 +196,7 @@ class RunWriter:
                     "sent": {str(w): sent.get(w) for w in workers},
                     "received": {str(w): self.received[w] for w in workers},
                 },
-                "workers": {account.name: account.entry(shards=bool(self.problem())) for account in accounts},
+                "workers": {account.name: account.entry(shards=self._needs_spool(account)) for account in accounts},
                 **({"rows_elsewhere": [str(path) for path in self.elsewhere()]} if self.elsewhere() else {}),
                 "stamp_source": sorted({s.stamp_source for s in self.stages if s.stamp_source}),
                 "notes": self.notes,
@@ -207,6 +210,10 @@ class RunWriter:
     def close(self) -> None:
         self.end_conversations()
         self._files.close()
+
+    def _needs_spool(self, account: WorkerAccount) -> bool:
+        """Whether rows of a worker may be in its spool and nowhere else, so that it is still there."""
+        return bool(self.problem()) and bool(account.lost or account.sent is None or self.unwritten())
 
     def _on_trouble(self, text: str) -> None:
         if self.note(text):

@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_users.load import messages
 from llm_users.plan import StageTotals
-from llm_users.record import RequestRecord
+from llm_users.record import REQUEST_COLUMNS, RequestRecord
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ _MOST_COUNT = 2**53
 _MOST_NUMBER = 1e15
 
 Handler = Callable[[Any], None]
+RankInRun = Callable[[str], tuple[str, int] | None]
+OnStranger = Callable[[str, str, str, int], None]
 Read = Callable[[Any, str], Any]
 
 
@@ -43,14 +45,21 @@ class BadMessage(ValueError):
 
 
 class Gatekeeper:
-    """Stands before the coordinator's handlers. Complains once per kind of message and load process."""
+    """Stands before the coordinator's handlers. Complains once per kind of message and load process.
 
-    def __init__(self) -> None:
+    ``rank_in_run`` says which run a load process takes part in now, and its rank there; None: in none.
+    ``on_stranger`` is told of a message, or of so many rows, that belong to another run or another process, and of the
+    run that they name.
+    """
+
+    def __init__(self, rank_in_run: RankInRun, on_stranger: OnStranger = lambda *_: None) -> None:
+        self._rank_in_run = rank_in_run
+        self._on_stranger = on_stranger
         self._told: set[tuple[str, str]] = set()
 
     def listener(self, kind: str, handler: Handler) -> Any:
         """A handler of checked data as Locust calls it."""
-        fields = _FIELDS[kind]
+        fields = _FIELDS.get(kind, _SENDER)
 
         def on_message(environment: Any, msg: Any, **_kwargs: Any) -> None:  # noqa: ARG001 - Locust's signature
             try:
@@ -58,27 +67,36 @@ class Gatekeeper:
             except BadMessage as error:
                 self._complain(kind, msg.node_id, str(error))
                 return
+            if self._rank_in_run(msg.node_id) != (checked["run"], checked["worker"]):
+                rows = len(checked["rows"]) if kind == messages.ROWS and isinstance(checked["rows"], list) else 0
+                self._on_stranger(kind, msg.node_id, checked["run"], rows)
+                return
             handler(self.rows(checked["rows"], msg.node_id) if kind == messages.ROWS else {**msg.data, **checked})
 
         return on_message
 
     def rows(self, rows: Any, sender: Any) -> list[Any]:
-        """Those of the packed rows that are some."""
+        """Those of the packed rows that are some, and that the sender's part in the present run has made."""
         if not isinstance(rows, list | tuple) or len(rows) > MOST_ROWS:
             self._complain(messages.ROWS, sender, f"it is no list of at most {MOST_ROWS} rows")
             return []
-        problem = ""
+        problem = foreign = ""
+        foreigners = 0
         good = []
+        rank_in_run = self._rank_in_run(sender)
         for packed in rows:
             found = row_problem(packed)
-            if found is None:
-                good.append(packed)
-            else:
+            if found is not None:
                 problem = problem or found
+            elif (packed[0][_RUN], packed[0][_WORKER]) != rank_in_run:
+                foreign, foreigners = packed[0][_RUN], foreigners + 1
+            else:
+                good.append(packed)
         if problem:
-            self._complain(
-                messages.ROWS, sender, f"{len(rows) - len(good)} of its {len(rows)} rows are none: {problem}"
-            )
+            bad = len(rows) - len(good) - foreigners
+            self._complain(messages.ROWS, sender, f"{bad} of its {len(rows)} rows are none: {problem}")
+        if foreigners:
+            self._on_stranger(messages.ROWS, sender, foreign, foreigners)
         return good
 
     def _complain(self, kind: str, sender: Any, problem: str) -> None:
@@ -114,6 +132,7 @@ def row_problem(packed: Any) -> str | None:
     return None
 
 
+_RUN, _WORKER = (REQUEST_COLUMNS.index(c) for c in REQUEST_COLUMNS if c.name in ("run_id", "worker"))
 _ROW = tuple((f.name, f.metadata["type"], f.default is None) for f in dataclasses.fields(RequestRecord))
 
 
@@ -133,6 +152,13 @@ def _count(data: Any, name: str) -> int:
     value = _field(data, name)
     if type(value) is not int or not 0 <= value <= _MOST_COUNT:
         raise BadMessage(f"{name} is no count")
+    return value
+
+
+def _yes_or_no(data: Any, name: str) -> bool:
+    value = _field(data, name)
+    if type(value) is not bool:
+        raise BadMessage(f"{name} must be true or false")
     return value
 
 
@@ -202,17 +228,27 @@ def _reader(kind: str) -> Read:
 
 # Kind of message -> how its fields are read. Fields that are not named here are handed on as they are.
 _FIELDS: dict[str, dict[str, Read]] = {
-    messages.READY: dict.fromkeys(("worker", "stage", "waiting"), _count),
+    messages.READY: dict.fromkeys(("stage", "waiting"), _count),
     messages.COUNT: {
-        **dict.fromkeys(("worker", "stage", "started", "measured", "total", "held"), _count),
+        **dict.fromkeys(("number", "stage", "started", "measured", "total", "held", "at"), _count),
+        **dict.fromkeys(("gone", "over"), _yes_or_no),
+        **dict.fromkeys(("waiting", "quota"), _or_none(_count)),
         "shards": _texts,
         "counts": _or_none(_text),
         "host": _text,
     },
-    messages.BACK: dict.fromkeys(("worker", "stage", "measured"), _count),
+    messages.BACK: dict.fromkeys(("number", "stage", "measured"), _count),
     messages.DONE: {f.name: _reader(str(f.type)) for f in dataclasses.fields(StageTotals)},
-    messages.FINAL: dict.fromkeys(("worker", "sent"), _count),
+    messages.FINAL: {"sent": _count},
     messages.NOTE: {"text": _text},
     messages.REFUSED: {"reason": _text},
     messages.ROWS: {"rows": _field},
 }
+_SENDER: dict[str, Read] = {"run": _text, "worker": _count}
+for _each in _FIELDS.values():
+    _each |= _SENDER
+
+PROTOCOL = messages.identity(
+    [column.name for column in REQUEST_COLUMNS] + [f"{kind}.{name}" for kind in _FIELDS for name in _FIELDS[kind]]
+)
+"""Differs between versions whose rows or messages differ."""

@@ -19,6 +19,7 @@ from llm_users.collect.stages import load_of, progress, totals_from
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.crew import Crew
+from llm_users.load.messages import LEASE_S, WAIT_S
 from llm_users.load.levels import FixedLevels, Level, Levels, listed_levels
 from llm_users.load.roster import Roster, Worker
 from llm_users.load.spending import Spending
@@ -32,7 +33,10 @@ GATHER_S = 15.0
 """How long the users of a stage may take to come to the gate before it starts without the missing ones."""
 
 _LOOK_S = 0.5
+_STOOD_STILL_S = 1.0
 _PROGRESS_S = 5.0
+_TELL_AGAIN_S = 2.0
+_RESEND_S = 10.0
 _BARRIER_MARGIN_S = 15.0
 
 
@@ -76,6 +80,9 @@ class Coordinator:
         self._over = Event()
         self._finishing = False
         self._closed_stage = 0
+        self._alone_since: float | None = None  # no worker has answered since
+        self._notes_for_next: list[str] = []
+        self.on_silence: Callable[[list[str | None]], None] = lambda silent: None
 
     # The run.
 
@@ -97,11 +104,13 @@ class Coordinator:
             return
         self.active = True
         self.ended_by_itself = False
-        self._ending = None
+        self._ending = self._alone_since = None
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         self.writer = self._make_writer(run_id, options)
         self.writer.write_manifest(run_key=run_key)
         self.writer.on_record = self._on_record
+        for text in self._notes_for_next:
+            self.writer.note(text)
         self._deadline = time.monotonic() + run_s if run_s else None
         rows_at_once = options.budget is not None or options.offsets  # these need the rows as they come
         self._crew = Crew(
@@ -130,15 +139,15 @@ class Coordinator:
             self._end_stage()
             self.ended_by_itself = True
             return None
-        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S:
-            here = sum(worker.waiting or 0 for worker in self.roster.present)
+        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S and self.roster.present:
+            here = sum(worker.part.waiting or 0 for worker in self.roster.present if worker.part.expected)
             logger.warning("stage %d: only %d of %d users came within %g s; it starts with them",
                            plan.stage, here, plan.concurrency, GATHER_S)  # fmt: skip
             if here:
                 self._go()
         if self._gone and not self._stage_ended and self._levels.enough():
             self._end_stage()
-        if self.roster.all_done:
+        if self.roster.all_done and (self.roster.present or self._alone_for_long):
             self._close_stage()
             level = self._levels.next(self._last) if self._ending is None else None
             if level is None:
@@ -168,9 +177,14 @@ class Coordinator:
         self._finals.clear()
         self._crew.tell_all(messages.FINISH, {"abort": abort, "grace_s": grace_s})
         limit = time.monotonic() + (0 if abort else grace_s) + _BARRIER_MARGIN_S
+        told_at = time.monotonic()
         while not self.roster.all_final(self._clients()) and time.monotonic() < limit:
             self._finals.wait(timeout=0.5)
             self._finals.clear()
+            if time.monotonic() - told_at > _TELL_AGAIN_S:  # whoever has heard it already only answers again
+                told_at = time.monotonic()
+                self._crew.tell_all(messages.FINISH, {"abort": abort, "grace_s": grace_s})
+        self._await_missing_rows(time.monotonic() + _RESEND_S)
         if self._watching is not None:
             self._watching.kill(block=False)
         self._complete()
@@ -187,27 +201,52 @@ class Coordinator:
     def on_join(self, client_id: str) -> None:
         """A worker has come while the run goes on: it gets a share from the next stage on."""
         plan, crew = self.plan, self._crew
-        if plan is None or crew is None or self._finishing or self.roster.knows(client_id):
+        if plan is None or crew is None or self._finishing:
+            return
+        known = self.roster.find(client_id)
+        if known is not None:
+            if not known.told:
+                crew.tell_run(known)
             return
         worker = crew.take_in(client_id)
         crew.say_change(f"worker {worker.rank} joined in stage {plan.stage}")
         crew.admit(worker, plan)
 
     def on_count(self, data: dict[str, Any]) -> None:
-        self.roster.take_count(data)
+        """A worker says what it has started, and where it is in the run."""
+        worker, crew, plan = self.roster.get(data["worker"]), self._crew, self._plan
+        if worker is None or crew is None:
+            return
+        self.roster.take_count(worker, data)
+        if worker.lost:
+            return  # it has been on its way for long; a worker that is back asks first
+        self.roster.hear(worker)
+        crew.tell(worker, messages.ACK, {"number": data["number"]})
+        if plan is None or worker.final or self._finishing or not crew.distributed:
+            return
+        if data["at"] == plan.stage and not plan.free and data["waiting"] is not None:
+            self._take_waiting(worker, plan, data["waiting"])
+        crew.tell_again(worker, plan, data)
+        if self._stage_ended and data["gone"] and not data["over"]:
+            crew.tell(worker, messages.END, {"stage": plan.stage})
 
     def on_back(self, data: dict[str, Any]) -> None:
-        """A worker had stood still and asks what is left for it to do."""
-        worker = self.roster.get(data["worker"])
-        if worker is not None and self._crew is not None and self._plan is not None:
-            self._crew.tell_quota(worker, self._plan)
+        """A worker had no answer for a while and asks what is left for it to do."""
+        worker, plan, crew = self.roster.get(data["worker"]), self._plan, self._crew
+        if worker is None or plan is None or crew is None or worker.final:
+            return
+        if self.roster.hear(worker):
+            crew.say_change(f"worker {worker.rank} was back in stage {plan.stage}")
+        crew.tell_quota(worker, data["number"])
 
     def on_ready(self, data: dict[str, Any]) -> None:
         plan = self._plan
         worker = self.roster.get(data["worker"])
-        if plan is None or worker is None or data["stage"] != plan.stage:
-            return
-        worker.waiting = data["waiting"]
+        if plan is not None and worker is not None and data["stage"] == plan.stage:
+            self._take_waiting(worker, plan, data["waiting"])
+
+    def _take_waiting(self, worker: Worker, plan: StagePlan, waiting: int) -> None:
+        worker.part.waiting = waiting
         self._go_when_gathered()
 
     def on_done(self, data: dict[str, Any]) -> None:
@@ -216,12 +255,27 @@ class Coordinator:
         plan = self._plan
         if worker is None or plan is None or totals.stage != plan.stage:
             return
-        totals.told_at = worker.told_at
-        worker.totals = totals
+        totals.told_at = worker.part.told_at
+        worker.part.totals = totals
         if totals.given_up:
             logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, totals.given_up)
             self._end_stage()
         self._stop_if_done()
+
+    def on_stranger(self, kind: str, client_id: str, run: str, rows: int) -> None:
+        """A message, or rows, of another run than the present one, or of a process that has no part in it."""
+        crew = self._crew
+        if crew is not None and self.active:
+            crew.refuse(client_id, rows)
+        if kind in (messages.COUNT, messages.BACK):
+            self._send(messages.LEAVE, {"run": run}, client_id)
+
+    def rank_in_run(self, client_id: str) -> tuple[str, int] | None:
+        """Which run a load process takes part in, and its rank there; None: in none that goes on."""
+        if self._crew is None or self.writer is None or not self.active:
+            return None
+        worker = self.roster.find(client_id if self._crew.distributed else None)
+        return None if worker is None else (self.writer.run_id, worker.rank)
 
     def on_rows(self, rows: list[Any]) -> None:
         if self.writer is not None:
@@ -232,13 +286,28 @@ class Coordinator:
         if worker is not None and not worker.final:
             early = self.active and not self._finishing
             self.roster.leave(worker, data["sent"], early=early)
-            if early:
+            if early and self._crew is not None:
                 self._on_gone(worker, "left")
+                self._end_without_workers()
+                self._crew.flush()
+                self._crew.release(worker)
         self._finals.set()
+
+    def _end_without_workers(self) -> None:
+        """All have left in good order: nobody comes back. Locust stops the test."""
+        plan, crew = self._plan, self._crew
+        if plan is not None and crew is not None and all(worker.final for worker in self.roster):
+            crew.fall_short(f"all workers left in stage {plan.stage}, so the run ended there")
 
     def on_note(self, data: dict[str, Any]) -> None:
         if self._crew is not None:
             self._crew.say(data["text"])
+
+    def note_for_next(self, text: str) -> None:
+        """For the manifest of this run, or of the next one."""
+        self._notes_for_next.append(text)
+        if self.writer is not None and self.active:
+            self.writer.note(text)
 
     def on_refused(self, data: dict[str, Any]) -> None:
         """A load process cannot take part: the run cannot be."""
@@ -272,6 +341,11 @@ class Coordinator:
         """The load processes that are here, by rank."""
         return {worker.rank: worker.client_id or "this process" for worker in self.roster.present}
 
+    @property
+    def shortfall(self) -> list[str]:
+        """What was asked for in this run and was not measured."""
+        return self._crew.shortfall if self._crew is not None else []
+
     # Money.
 
     def _on_record(self, record: RequestRecord) -> None:
@@ -298,32 +372,75 @@ class Coordinator:
     # Workers that come and go.
 
     def _look_after(self) -> None:
+        looked_at = time.monotonic()
         while self.active:
             gevent.sleep(_LOOK_S)
-            if self._finishing or self._plan is None or self._crew is None:
+            now = time.monotonic()
+            if now - looked_at > _LOOK_S + _STOOD_STILL_S:
+                self.roster.forget_silence()
+            looked_at = now
+            plan, crew = self._plan, self._crew
+            if self._finishing or plan is None or crew is None:
                 continue
-            gone, back = self.roster.changes(self._clients())
-            for worker in gone:
+            for worker in self.roster.fell_silent():
                 self._on_gone(worker, "was lost")
-            for worker in back:
-                self._crew.say_change(f"worker {worker.rank} was back in stage {self._plan.stage}")
+            self.on_silence([worker.client_id for worker in self.roster if worker.lost])
+            for worker in self.roster:
+                if (worker.lost or worker.final) and not worker.done:
+                    self._give_away(worker, plan, crew)
+            for worker in self.roster.gone_for_good():
+                crew.give_up(worker, plan)
+            self._watch_for_nobody(now)
+
+    def _watch_for_nobody(self, now: float) -> None:
+        """A run whose workers are all gone waits for one to come back, and not for ever."""
+        if self.roster.present:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = now
+            logger.warning(
+                "no worker has answered for %g s; the run waits %g s for one to come back", LEASE_S, WAIT_S
+            )
+        elif self._alone_for_long and self._ending is None:
+            self._ending = "no worker is left"
+            assert self._crew is not None
+            self._crew.fall_short(f"no worker was left, and none came back within {WAIT_S:g} s: the run was ended")
+            self.ended_by_itself = True
+            gevent.spawn(self.stop_run)
+
+    @property
+    def _alone_for_long(self) -> bool:
+        return self._alone_since is not None and time.monotonic() - self._alone_since > WAIT_S
 
     def _on_gone(self, worker: Worker, how: str) -> None:
         plan, crew = self._plan, self._crew
         if plan is None or crew is None:
             return
-        given = crew.hand_over(worker, plan) if not self._stage_ended else 0
-        then = f"; {given} requests that it had not started went to the others" if given else ""
-        crew.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{then}")
+        given = self._hand_over(worker, plan, crew)
+        crew.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_then(given)}")
         self._go_when_gathered()
         if self.roster.present:
+            self._stop_if_done()
+
+    def _hand_over(self, worker: Worker, plan: StagePlan, crew: Crew) -> int | None:
+        if self._stage_ended:
+            crew.give_up(worker, plan)
+            return 0
+        return crew.hand_over(worker, plan)
+
+    def _give_away(self, worker: Worker, plan: StagePlan, crew: Crew) -> None:
+        """Nobody could take the share of a worker when it was lost. Now somebody may."""
+        given = self._hand_over(worker, plan, crew)
+        if given:
+            crew.say(f"{given} requests of stage {plan.stage} that worker {worker.rank} had not started went to others")
+        if given is not None:
             self._stop_if_done()
 
     # Inside.
 
     def _go_when_gathered(self) -> None:
         plan = self._plan
-        counts = [worker.waiting for worker in self.roster.present if worker.expected or worker.waiting is not None]
+        counts = [worker.part.waiting for worker in self.roster.present if worker.part.expected]
         # All must have spoken: a worker that still has users of a larger stage could make up the number by itself.
         spoken = [count for count in counts if count is not None]
         if plan is not None and self._gathering and len(spoken) == len(counts) and sum(spoken) == plan.concurrency:
@@ -376,7 +493,7 @@ class Coordinator:
             return
         self._closed_stage = plan.stage
         self._crew.recover()
-        totals = [worker.totals for worker in self.roster if worker.totals is not None]
+        totals = [worker.part.totals for worker in self.roster if worker.part.totals is not None]
         record = self._last = writer.finish_stage(load_of(plan), totals)
         self._crew.tell_of(record)
         limit = self.options.stop_on_errors
@@ -388,8 +505,8 @@ class Coordinator:
             )  # fmt: skip
         if self._ending is None and not self._finishing:
             self._crew.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals))
-        for worker in self.roster:
-            worker.totals = None
+            if not record.requests_measured and not (plan.free or self._stage_ended):
+                self._crew.fall_short(f"stage {plan.stage}: not one request was measured")
 
     def _complete(self) -> None:
         writer, plan = self.writer, self._plan
@@ -403,9 +520,30 @@ class Coordinator:
         self._closed_stage, self._plan = 0, None
         self._crew.settle(self.refused)
 
+    def _await_missing_rows(self, limit: float) -> None:
+        """Rows that were on the way when a connection was cut did not come: their workers have them in their spools."""
+        crew, writer = self._crew, self.writer
+        if crew is None or writer is None or not crew.distributed:
+            return
+        crew.recover()
+        short = [worker for worker in self.roster if worker.final and worker.account.lost]
+        here = self._clients()
+        short = [worker for worker in short if worker.client_id in here]
+        for worker in short:
+            crew.tell(worker, messages.RESEND, {})
+        while any(worker.account.lost for worker in short) and time.monotonic() < limit:
+            self._finals.wait(timeout=0.1)
+            self._finals.clear()
+
     def _tell_progress(self) -> None:
         plan, writer = self._plan, self.writer
         if plan is None or writer is None or not self._gone or time.monotonic() - self._told_at < _PROGRESS_S:
             return
         self._told_at = time.monotonic()
         logger.info("%s", progress(plan, self.stages, writer.book.counts(plan.stage)))
+
+
+def _then(given: int | None) -> str:
+    if given is None:
+        return "; nobody is there to take the requests that it had not started, so they wait for a worker"
+    return f"; {given} requests that it had not started went to the others" if given else ""

@@ -23,7 +23,7 @@ from llm_users.load.quotas import share, split, turns
 from llm_users.load.roster import Roster, Worker
 from llm_users.options import Options
 from llm_users.plan import StagePlan
-from llm_users.record import StageRecord
+from llm_users.record import RequestRecord, StageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ MOST_ROWS_PER_S = 5000.0
 
 LATE_PROMPTS = 10_000_000
 """Prompts of each worker that joins later: a range of its own, beyond those of the workers that were there."""
+
+_MOST_STRANGERS = 100
 
 _ORIGIN_AHEAD_S = 0.2
 """The arrivals of an open loop are counted from so long after the word to begin, when all workers have heard it."""
@@ -62,6 +64,7 @@ class Crew:
         self._each_its_own = False  # a trace's requests are one worker's each, and cannot be others'
         self._first_workers = len(clients)
         self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
+        self._origin: float | None = None
         self._folder = self._make_folder() if self.distributed else None
         self._run_message = {
             "run_id": writer.run_id,
@@ -71,24 +74,32 @@ class Crew:
             "withhold_keys": withhold_keys,
             "distributed": self.distributed,
             "spool": str(self._folder) if self._folder else None,
+            "prefix": str(Path(writer.prefix).absolute()),
             "rows_per_s": MOST_ROWS_PER_S / len(clients) if self.distributed and not rows_at_once else None,
         }
+        self._refused: dict[str, list[int]] = {}  # messages and rows of other runs, by who sent them
+        self.shortfall: list[str] = []
+        """What was asked for and was not measured."""
+        writer.on_row = self._admit_row
         for client in clients:
             self.take_in(client)
 
     def take_in(self, client_id: str | None) -> Worker:
         """A load process takes part from now on: its rank, its part of the prompt sequence, the run."""
         worker = self.roster.add(client_id)
+        self._writer.accounts[worker.rank] = worker.account
+        self.tell_run(worker)
+        return worker
+
+    def tell_run(self, worker: Worker) -> None:
         late = worker.rank - self._first_workers
         prompts = {"first_prompt": worker.rank, "prompt_step": self._first_workers}
         if late >= 0:
             prompts = {"first_prompt": LATE_PROMPTS * (late + 1), "prompt_step": 1}
-        self._writer.accounts[worker.rank] = worker.account
         self.tell(worker, messages.RUN, {**self._run_message, "worker": worker.rank, **prompts})
-        return worker
 
     def tell(self, worker: Worker, kind: str, data: dict[str, Any]) -> None:
-        self._send(kind, data, worker.client_id)
+        self._send(kind, {"run": self._writer.run_id, **data}, worker.client_id)
 
     def tell_all(self, kind: str, data: dict[str, Any]) -> None:
         """Also those that are silent: they may be back. Messages to nobody are dropped by the socket."""
@@ -130,53 +141,85 @@ class Crew:
         """A stage is coming, for all that may take part."""
         counted = plan.free and plan.requests is not None
         for worker in self.roster:
+            part = worker.new_part(plan.stage)
             if not worker.final:
-                worker.waiting = worker.totals = None
-                worker.expected = not worker.lost
-                worker.part, worker.users = plan.free, 0
-                worker.quota = share(plan.requests or 0, worker.rank, plan.workers) if counted else None
-                worker.told_at = time.time()
-                self._send_plan(worker, plan)
+                part.expected = not worker.lost
+                part.going = plan.free
+                part.quota = share(plan.requests or 0, worker.rank, plan.workers) if counted else None
+                part.told_at = time.time()
+                self.tell_plan(worker, plan)
 
     def admit(self, worker: Worker, plan: StagePlan) -> None:
         """A worker has come while a stage runs: it waits for the next one; in a free run it has users at once."""
-        worker.part = plan.free
-        worker.quota = 0 if plan.free and plan.requests is not None else None
-        worker.told_at = time.time()
-        self._send_plan(worker, plan)
+        part = worker.new_part(plan.stage)
+        part.going = plan.free
+        part.quota = 0 if plan.free and plan.requests is not None else None
+        part.told_at = time.time()
+        self.tell_plan(worker, plan)
 
     def let_go(self, plan: StagePlan) -> None:
         """The users stand at the gates: let them start, each worker its share."""
-        going = [worker for worker in self.roster.present if worker.waiting is not None]
+        going = [worker for worker in self.roster.present if worker.part.expected and worker.part.waiting is not None]
+        users = {worker.rank: worker.part.waiting or 0 for worker in going}
         if plan.rate_per_s is not None:
             quotas = turns(plan.requests, [worker.rank for worker in going])
         else:
-            quotas = split(plan.requests, {worker.rank: worker.waiting or 0 for worker in going})
-        origin = time.time() + _ORIGIN_AHEAD_S if plan.rate_per_s is not None else None
+            quotas = split(plan.requests, users)
+        self._origin = time.time() + _ORIGIN_AHEAD_S if plan.rate_per_s is not None else None
         for worker in going:
-            worker.part, worker.users, worker.quota = True, worker.waiting or 0, quotas[worker.rank]
-            worker.told_at = time.time()
-            self.tell(worker, messages.GO, {"stage": plan.stage, "quota": worker.quota, "origin": origin})
+            part = worker.part
+            part.going, part.users, part.quota = True, users[worker.rank], quotas[worker.rank]
+            part.told_at = time.time()
+            self._tell_go(worker)
 
-    def tell_quota(self, worker: Worker, plan: StagePlan) -> None:
-        """What is a worker's to start in the stage by now; one that waits for a word goes on."""
-        self.tell(worker, messages.QUOTA, {"stage": plan.stage, "quota": worker.quota if worker.part else None})
+    def _tell_go(self, worker: Worker) -> None:
+        go = {"stage": worker.part.stage, "quota": worker.part.quota, "origin": self._origin}
+        self.tell(worker, messages.GO, go)
 
-    def hand_over(self, worker: Worker, plan: StagePlan) -> int:
-        """What a worker that is gone had not started of its share is for the others to start; returns how many."""
-        others = {each.rank: max(1, each.users) for each in self.roster.present if each.part and each is not worker}
-        if not worker.part or worker.quota is None:
+    def tell_quota(self, worker: Worker, number: int | None = None) -> None:
+        """What is a worker's to start in the stage by now; with the number of its question it may go on."""
+        part = worker.part
+        quota = part.quota if part.going else None
+        self.tell(worker, messages.QUOTA, {"stage": part.stage, "quota": quota, "number": number})
+
+    def tell_again(self, worker: Worker, plan: StagePlan, count: dict[str, Any]) -> None:
+        """A worker says where it is in the run. What it has not heard, because its connection was cut, it is told."""
+        part = worker.part
+        if count["at"] != plan.stage:
+            self.tell_plan(worker, plan)
+        elif part.going and not count["gone"] and part.quota != 0:
+            self._tell_go(worker)
+        elif part.going and (count["quota"] != part.quota or (count["over"] and not worker.done)):
+            self.tell_quota(worker)
+
+    def hand_over(self, worker: Worker, plan: StagePlan) -> int | None:
+        """What a worker that is gone had not started of its share is for the others to start; returns how many.
+
+        None: nobody is there to take it, so it stays the worker's.
+        """
+        part = worker.part
+        if not part.going or part.quota is None or part.given:
             return 0
-        started = min(worker.quota, worker.started_measured(plan.stage))
-        rest, worker.quota = worker.quota - started, started
-        if not rest or not others or self._each_its_own:
+        started = min(part.quota, worker.started_measured(plan.stage))
+        rest = part.quota - started
+        others = [each for each in self.roster.steady if each.part.going and each is not worker]
+        if rest and not others and not self._each_its_own:
+            return None
+        part.quota, part.given = started, True
+        if not rest or self._each_its_own:
             return 0
-        for rank, more in split(rest, others).items():
+        for rank, more in split(rest, {each.rank: max(1, each.part.users) for each in others}).items():
             other = self.roster.get(rank)
-            if other is not None and other.quota is not None and more:
-                other.quota += more
-                self.tell_quota(other, plan)
+            if other is not None and other.part.quota is not None and more:
+                other.part.quota += more
+                self.tell_quota(other)
         return rest
+
+    def give_up(self, worker: Worker, plan: StagePlan) -> None:
+        """Nobody came to start what a worker had left to start."""
+        if worker.part.quota is not None:
+            worker.part.quota = min(worker.part.quota, worker.started_measured(plan.stage))
+        worker.part.given = True
 
     # Rows and accounts.
 
@@ -192,12 +235,44 @@ class Crew:
         """Say when a counted stage did not start as many requests as it should have."""
         if plan.requests is None or plan.free:
             return
-        started = sum(worker.started_measured(plan.stage) for worker in self.roster if worker.part)
+        started = 0
+        for worker in self.roster:
+            quota, own = worker.part.quota, worker.started_measured(plan.stage)
+            started += own if quota is None else min(quota, own)
         if started > plan.requests:
             self.say(f"stage {plan.stage}: {started - plan.requests} requests more than {plan.requests} were started")
         elif started < plan.requests and not given_up:
             missing = plan.requests - started
-            self._writer.note(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started")
+            self.fall_short(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started")
+
+    def fall_short(self, text: str) -> None:
+        """Something that was asked for was not measured."""
+        self.shortfall.append(text)
+        self.say(text)
+
+    def refuse(self, sender: str, rows: int) -> None:
+        """A message, or rows, of another run or another process."""
+        counts = self._refused.setdefault(str(sender)[:80], [0, 0]) if len(self._refused) < _MOST_STRANGERS else [0, 0]
+        counts[0] += not rows
+        counts[1] += rows
+
+    def _admit_row(self, record: RequestRecord) -> None:
+        """A row is about to be counted and written."""
+        worker = self.roster.get(record.worker)
+        part = worker.parts.get(record.stage) if worker is not None else None
+        if part is not None:
+            part.admit(record)
+
+    def _say_beyond(self) -> None:
+        for worker in self.roster:
+            for part in worker.parts.values():
+                if part.beyond:
+                    what = "1 request" if part.beyond == 1 else f"{part.beyond} requests"
+                    whose = "its row has" if part.beyond == 1 else "their rows have"
+                    self.say(
+                        f"worker {worker.rank}: {what} of stage {part.stage} were started beyond its share while it was "
+                        f"cut off for {worker.silent_s:.0f} s; {whose} measured 0"
+                    )
 
     def tell_of(self, stage: StageRecord) -> None:
         """A stage is over: how it went, and whether the client itself was the limit, or might have been."""
@@ -206,12 +281,18 @@ class Crew:
             self.say(widening(stage))
         if stage.health not in (None, OK):
             logger.warning("%s", complaint(stage, len(self.roster)))
-        if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part], self._capacity):
+        if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part.going], self._capacity):
             self.say(text)
 
     def settle(self, refused: str | None) -> None:
         """The run is over and its rows are here: accounts, manifest; the spools, when they are not needed any more."""
         writer = self._writer
+        self._say_beyond()
+        for sender, (count, rows) in self._refused.items():
+            self.say(
+                f"{count} messages and {rows} rows of another run were refused (from worker {sender}); that worker "
+                "belonged to an earlier run"
+            )
         for account in writer.accounts.values():
             if account.lost:
                 least = "" if account.exact else "at least "
@@ -223,15 +304,25 @@ class Crew:
         writer.end_conversations()
         writer.flush()
         writer.write_manifest(finished_at=time.time(), refused=refused)
-        if not writer.problem():
-            self.tell_all(messages.SETTLED, {"run_id": writer.run_id})
-            if self._folder is not None:
-                clear_folder(self._folder, writer.run_id)
+        for worker in self.roster:
+            self.release(worker)
+        if not writer.problem() and self._folder is not None:
+            clear_folder(self._folder, writer.run_id)
         for worker in self.roster:
             if worker.counts is not None:
                 worker.counts.unlink(missing_ok=True)
 
-    def _send_plan(self, worker: Worker, plan: StagePlan) -> None:
+    def release(self, worker: Worker) -> None:
+        """A worker that has given its final count needs its spool no longer, if all its rows are on the disk."""
+        writer = self._writer
+        if worker.final and not (worker.account.lost or writer.unwritten() or writer.elsewhere()):
+            self.tell(worker, messages.SETTLED, {})
+
+    def flush(self) -> None:
+        """Wait until the rows that are here are on the disk."""
+        self._writer.flush()
+
+    def tell_plan(self, worker: Worker, plan: StagePlan) -> None:
         present = [each.rank for each in self.roster.present]
         place = present.index(worker.rank) if worker.rank in present[: plan.workers] else 0
         most = plan.max_in_flight
@@ -239,7 +330,7 @@ class Crew:
             plan,
             worker=worker.rank,
             place=place,
-            free_quota=worker.quota if plan.free else None,
+            free_quota=worker.part.quota if plan.free else None,
             max_in_flight=None if most is None else max(1, share(most, place, plan.workers)),
         )
         self.tell(worker, messages.STAGE, dataclasses.asdict(own))

@@ -24,6 +24,7 @@ from llm_users.collect.lag import LagProbe
 from llm_users.collect.live import LiveBeat
 from llm_users.load import messages
 from llm_users.load.feed import MOST_AHEAD, MOST_TOKENS_AHEAD, PromptFeed
+from llm_users.load.messages import LEASE_S
 from llm_users.load.pulse import Pulse
 from llm_users.load.talks import Talks
 from llm_users.open_gate import OpenGate
@@ -44,6 +45,7 @@ _READY_REPORT_S = 0.02
 """Arrivals of users at the gate are reported together: 512 users must not be 512 messages."""
 
 _DRAIN_LOOK_S = 0.01
+_CUT_S = 15.0
 _ONE_MORE_ENDING_PER = 64
 """Else a process that has too much to read would keep its users from asking on."""
 
@@ -62,16 +64,19 @@ class LoadProcess:
         flush: Callable[[], int],
     ) -> None:
         self._environment = environment
-        self._send = send
+        self._send_raw = send
         self._keep = keep
         self._flush = flush
         self.gate = OpenGate()
         self.gate.on_ready = self._on_ready
         self.gate.on_finished = self._on_stage_finished
-        self.pulse = Pulse(self.gate, send)
+        self.pulse = Pulse(self.gate, self.send)
+        self.pulse.about_stage = self._about_stage
+        self.pulse.on_pause = self._on_pause
         self._probe = LagProbe(self._on_lag)
         self._beat: LiveBeat | None = None  # when the run is watched
         self._run: dict[str, Any] = {}
+        self._stage = 0  # the last that the coordinator announced in this run
         self._runtime: runtime.Runtime | None = None
         self._feed: PromptFeed[Prompt] | None = None
         self._talks: Talks | None = None
@@ -84,15 +89,20 @@ class LoadProcess:
         self._over = Event()
         self._over.set()
         self._noted: set[str] = set()
+        self._sent = 0  # rows, when the run was over
         self._old_gc = gc.get_threshold()
 
     # What the coordinator says.
 
     def on_run(self, data: dict[str, Any]) -> None:
-        """A run begins; its options come with the test start."""
+        """A run begins; its options come with the test start. Another one that still goes on here is over."""
+        if self.running and data["run_id"] == self.run_id:
+            return
+        self.cut_short()
         self._run = data
         self._runtime = self._feed = self._talks = self._beat = None
         self._built_stage = -1
+        self._stage = 0
         self._finished = False
         self._cut.clear()
         self._over.clear()
@@ -101,20 +111,30 @@ class LoadProcess:
 
     def on_stage(self, data: dict[str, Any]) -> None:
         """A stage is coming: close the gate for it and build its prompts."""
-        plan = StagePlan(**data)
+        plan = StagePlan(**{name: value for name, value in data.items() if name != "run"})
+        if plan.stage == self._stage:
+            return  # said again, because it was not clear whether it had come
+        self._stage = plan.stage
         self.gate.prepare(plan)
         if self._runtime is not None:
             self._build_prompts()
 
     def on_go(self, data: dict[str, Any]) -> None:
-        if data["stage"] == self.gate.plan.stage:
+        if data["stage"] == self.gate.plan.stage and not self.gate.let_go:
             self.gate.go(data["quota"], _moment_ns(data.get("origin")))
 
     def on_quota(self, data: dict[str, Any]) -> None:
         """The share of the stage has changed, or the answer to "may I go on?"."""
-        self.pulse.go_on()
+        if data["number"] is not None:
+            self.pulse.answered(data["number"])
         if data["stage"] == self.gate.plan.stage:
             self.gate.change_quota(data["quota"])
+        else:
+            self.gate.look_again()
+
+    def on_ack(self, data: dict[str, Any]) -> None:
+        """The coordinator has heard a COUNT."""
+        self.pulse.acknowledged(data["number"])
 
     def on_end(self, data: dict[str, Any]) -> None:
         if data["stage"] == self.gate.plan.stage:
@@ -126,10 +146,35 @@ class LoadProcess:
             self._cut.set()
         if self._finished:
             self._over.wait()
+            self._tell_final()
             return
+        self._stop(data["grace_s"])
+        self._sent = self._flush()
+        self.pulse.tell()
+        self._tell_final()
+        self.pulse.forget()
+        self._over.set()
+
+    def abandon(self, grace_s: float = 0.0) -> bool:
+        """The run is over without the coordinator: nothing is sent to it. Returns whether there was a run."""
+        if self._finished:
+            return False
+        self._stop(grace_s)
+        self.pulse.forget()
+        self._over.set()
+        return True
+
+    def cut_short(self) -> None:
+        """The run is over at once, also when its end has begun already."""
+        if self.running and not self.abandon():
+            self._cut.set()
+            self._over.wait(timeout=_CUT_S)
+
+    def _stop(self, grace_s: float) -> None:
+        """Nothing starts any more; what is in flight may end, up to ``grace_s``."""
         self._finished = True
         self.gate.close()
-        self._await_drain(data["grace_s"])
+        self._await_drain(grace_s)
         if self._runtime is not None and self._runtime.open_loop is not None:
             self._runtime.open_loop.close()
         if self.gate.unfinished:
@@ -149,11 +194,13 @@ class LoadProcess:
                 self._runtime.alarm.close()
         if self._telling is not None:
             self._telling.join()
-        sent = self._flush()
-        self.pulse.tell()
-        self._send(messages.FINAL, {"worker": self._run.get("worker", 0), "sent": sent})
-        self.pulse.forget()
-        self._over.set()
+
+    def _tell_final(self) -> None:
+        self.send(messages.FINAL, {"sent": self._sent})
+
+    def send(self, kind: str, data: dict[str, Any]) -> None:
+        """A message to the coordinator, as one of this process in this run."""
+        self._send_raw(kind, {"run": self.run_id, "worker": self._run.get("worker", 0), **data})
 
     # What Locust says.
 
@@ -166,11 +213,21 @@ class LoadProcess:
             self._make_runtime(options)
         except Exception as error:
             self.gate.close()
-            self._send(messages.REFUSED, {"reason": str(error) or repr(error)})
+            self.send(messages.REFUSED, {"reason": str(error) or repr(error)})
 
     def on_target_reached(self) -> None:
         """The users that Locust was told to run are running."""
         self.gate.target_reached()
+
+    @property
+    def run_id(self) -> str:
+        """The run that this process takes part in, or the last one; "" before the first."""
+        return str(self._run.get("run_id", ""))
+
+    @property
+    def rank(self) -> int:
+        """The rank of this process in the run."""
+        return int(self._run.get("worker", 0))
 
     @property
     def running(self) -> bool:
@@ -228,7 +285,7 @@ class LoadProcess:
         before, forced_before = self.gate.counters()
         self.gate.counters = lambda: (before + starts.passed, forced_before + starts.forced)
         if self._run.get("live"):
-            send_beat = partial(self._send, messages.LIVE)
+            send_beat = partial(self.send, messages.LIVE)
             self._beat = LiveBeat(self.gate, send_beat, self._run["run_id"], worker)
         made = runtime.Runtime(
             options=options,
@@ -315,7 +372,7 @@ class LoadProcess:
         plan = self.gate.plan
         if self._built_stage == plan.stage and not plan.free and not self._finished:
             waiting = self.gate.waiting
-            self._send(messages.READY, {"worker": plan.worker, "stage": plan.stage, "waiting": waiting})
+            self.send(messages.READY, {"stage": plan.stage, "waiting": waiting})
 
     def _on_stage_finished(self, totals: StageTotals) -> None:
         data = dataclasses.asdict(totals)
@@ -325,17 +382,36 @@ class LoadProcess:
     def _tell_stage(self, data: dict[str, Any]) -> None:
         self._flush()
         self.pulse.tell()
-        self._send(messages.DONE, data)
+        self.send(messages.DONE, data)
 
     def _on_lag(self, lag_s: float, own_s: float | None) -> None:
         self.gate.add_lag(lag_s, own_s)
         if self._beat is not None:
             self._beat.add_lag(lag_s, own_s)
 
+    def _about_stage(self) -> dict[str, Any]:
+        """Where this process is in the run, for a coordinator whose messages may not have come."""
+        gate = self.gate
+        ready = self._built_stage == self._stage and not gate.let_go
+        return {
+            "at": self._stage,
+            "gone": gate.let_go,
+            "waiting": gate.waiting if ready else None,
+            "quota": gate.quota if gate.let_go else None,
+            "over": gate.over,
+        }
+
+    def _on_pause(self, silent_s: float) -> None:
+        if self.gate.let_go and not self.gate.over:
+            self._note(
+                f"worker {self.rank} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, and "
+                f"started nothing after the first {LEASE_S:g} s"
+            )
+
     def _note(self, text: str) -> None:
         if text not in self._noted:
             self._noted.add(text)
-            self._send(messages.NOTE, {"text": text})
+            self.send(messages.NOTE, {"text": text})
 
     def _await_drain(self, grace_s: float) -> None:
         limit = time.monotonic() + grace_s

@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llm_users.collect.accounts import LEFT, MISSING, WorkerAccount
 from llm_users.collect.spool import counts_prefix, read_counts, shard_name
+from llm_users.load.messages import LEASE_MARGIN_S, LEASE_S, WAIT_S
 from llm_users.plan import StageTotals
+from llm_users.record import RequestRecord
+
+_HEARD_LATELY_S = 2.5
+"""Requests of a silent worker go to those that were heard in this time: silence may spread."""
+
+_SETTLED_S = 3.0
+"""A worker that was silent gets requests of others after so long: those that were silent too may come back with it."""
+
+
+@dataclasses.dataclass
+class Part:
+    """What one load process has to do with one stage, and has done in it. A new one for each stage."""
+
+    stage: int
+    expected: bool = False  # the stage waits for its word before it begins
+    waiting: int | None = None  # users at its gate, once it said so
+    going: bool = False  # it was let go
+    users: int = 0  # with so many users
+    told_at: float = 0.0  # unix s here, when it was told that the stage begins
+    quota: int | None = None  # measured requests that are its to start; None: no limit
+    started: int = 0  # measured requests that it has started, by its last count
+    rows: int = 0  # measured rows that have come from it
+    beyond: int = 0  # rows that are not measured, because it started them beyond its share
+    totals: StageTotals | None = None
+    given: bool = False  # its share was cut to what it had started, and the rest given to others
+
+    def admit(self, record: RequestRecord) -> None:
+        """A row has come: it is measured only as long as the worker's share allows."""
+        if not record.measured:
+            return
+        if self.quota is not None and self.rows >= self.quota:
+            record.measured = 0
+            self.beyond += 1
+        else:
+            self.rows += 1
 
 
 @dataclasses.dataclass
@@ -19,34 +56,41 @@ class Worker:
     client_id: str | None
     rank: int
     account: WorkerAccount
-    waiting: int | None = None  # users at its gate, once it said so for this stage
-    totals: StageTotals | None = None
-    expected: bool = False  # the stage waits for its word before it begins
-    part: bool = False  # it was let go in this stage
-    users: int = 0  # with so many users
-    told_at: float = 0.0  # unix s here, when it was told that the stage begins
-    quota: int | None = None  # measured requests of the stage that are its to start
-    stage: int = 0  # of its last count
-    measured: int = 0  # measured requests that it has started in that stage
+    part: Part = dataclasses.field(default_factory=lambda: Part(0))  # in the present stage
+    parts: dict[int, Part] = dataclasses.field(default_factory=dict)  # in all stages
     held: int = 0  # rows in its spool that it does not send
     counts: Path | None = None
-    lost: bool = False  # it was here and is not any more
+    told: bool = False  # it has sent a count, so it knows the run
+    heard_at: float = dataclasses.field(default_factory=time.monotonic)
+    back_at: float = 0.0  # when it came back from a silence
+    lost_at: float = 0.0
+    silent_s: float = 0.0  # how long it was silent the last time that it was lost
+    lost: bool = False  # it was here and is silent; it may start nothing
     final: bool = False  # it gave its final count
-    seen: bool = False
+
+    def new_part(self, stage: int) -> Part:
+        self.part = self.parts[stage] = Part(stage)
+        return self.part
 
     @property
     def done(self) -> bool:
         """Nothing more is to come from it in this stage."""
-        if not self.part or self.lost or self.final:
+        part = self.part
+        if not part.going:
             return True
-        return self.totals is not None and (self.totals.quota == self.quota or self.totals.given_up is not None)
+        if self.lost or self.final:  # what it had not started was given to others, or is given up
+            return part.given or part.quota is None or part.rows >= part.quota
+        return part.totals is not None and (part.totals.quota == part.quota or part.totals.given_up is not None)
 
     def started_measured(self, stage: int) -> int:
         """Measured requests that it has started in the stage, as exactly as can be known."""
-        if self.totals is not None and self.totals.stage == stage:
-            return self.totals.measured
+        part = self.parts.get(stage)
+        if part is None:
+            return 0
+        if part.totals is not None:
+            return part.totals.measured
         self.look_at_counts()
-        return self.measured if self.stage == stage else 0
+        return max(part.started, part.rows + part.beyond)
 
     def look_at_counts(self) -> None:
         """Its own counts, where they are on this machine; else its last word stands."""
@@ -56,9 +100,9 @@ class Worker:
             return
         self.account.started = sum(started for started, _ in counts.values())
         self.account.exact = True
-        if counts:
-            self.stage = max(counts)
-            self.measured = counts[self.stage][1]
+        for stage, (_, measured) in counts.items():
+            if stage in self.parts:
+                self.parts[stage].started = measured
 
 
 class Roster:
@@ -77,8 +121,12 @@ class Roster:
     def get(self, rank: int) -> Worker | None:
         return self._workers.get(rank)
 
+    def find(self, client_id: str | None) -> Worker | None:
+        """The worker that has this name."""
+        return next((worker for worker in self if worker.client_id == client_id), None)
+
     def knows(self, client_id: str) -> bool:
-        return any(worker.client_id == client_id for worker in self)
+        return self.find(client_id) is not None
 
     def add(self, client_id: str | None) -> Worker:
         """A load process takes part from now on."""
@@ -92,37 +140,60 @@ class Roster:
         return [worker for worker in self if not worker.lost and not worker.final]
 
     @property
+    def steady(self) -> list[Worker]:
+        """Those that were heard a moment ago, and have been here for a while: requests of others can go to them."""
+        now = time.monotonic()
+        return [
+            worker
+            for worker in self.present
+            if now - worker.heard_at < _HEARD_LATELY_S and now - worker.back_at > _SETTLED_S
+        ]
+
+    @property
     def all_done(self) -> bool:
         """Whether the stage is over for all that take part in it."""
-        parts = [worker for worker in self if worker.part]
+        parts = [worker for worker in self if worker.part.going]
         return bool(parts) and all(worker.done for worker in parts)
 
     def all_final(self, clients: list[str | None]) -> bool:
         """Whether all that are here have given their final counts."""
         return all(worker.final or worker.client_id not in clients for worker in self)
 
-    def changes(self, clients: list[str | None]) -> tuple[list[Worker], list[Worker]]:
-        """Who has fallen silent, and who is back, since the last look."""
-        here = set(clients)
-        gone, back = [], []
-        for worker in self:
-            if worker.final:
-                continue
-            is_here = worker.client_id in here
-            worker.seen = worker.seen or is_here
-            was_lost, worker.lost = worker.lost, worker.seen and not is_here
-            if worker.lost and not was_lost:
-                gone.append(worker)
-            elif was_lost and not worker.lost:
-                back.append(worker)
-        return gone, back
+    def fell_silent(self) -> list[Worker]:
+        """Those that have been silent for so long by now that they may not start anything more."""
+        now = time.monotonic()
+        silent = [worker for worker in self.present if now - worker.heard_at > LEASE_S + LEASE_MARGIN_S]
+        for worker in silent:
+            worker.lost, worker.lost_at = True, now
+        return silent
 
-    def take_count(self, data: dict[str, Any]) -> None:
+    def gone_for_good(self) -> list[Worker]:
+        """Those that were waited for in vain, and still have a share of the stage."""
+        now = time.monotonic()
+        return [worker for worker in self if not worker.done and worker.lost_at and now - worker.lost_at > WAIT_S]
+
+    def forget_silence(self) -> None:
+        """This process stood still itself: the silence of the others begins now."""
+        now = time.monotonic()
+        for worker in self:
+            if not worker.lost:
+                worker.heard_at = now
+
+    def hear(self, worker: Worker) -> bool:
+        """A worker asks to go on, or says what it has started; returns whether it was taken for lost."""
+        now = time.monotonic()
+        was_lost, worker.lost, worker.lost_at = worker.lost, False, 0.0
+        if was_lost:
+            worker.back_at, worker.silent_s = now, now - worker.heard_at
+        worker.heard_at = now
+        return was_lost
+
+    def take_count(self, worker: Worker, data: dict[str, Any]) -> None:
         """A load process tells what it has started and where its spool is."""
-        worker = self.get(data["worker"])
-        if worker is None:
-            return
-        worker.stage, worker.measured, worker.held = data["stage"], data["measured"], data["held"]
+        worker.told = True
+        if data["stage"] in worker.parts:
+            worker.parts[data["stage"]].started = data["measured"]
+        worker.held = data["held"]
         account = worker.account
         account.started, account.host = data["total"], data["host"]
         # Paths came over a network: only files with the names that a worker of this run gives are ever opened.
@@ -143,6 +214,7 @@ class Roster:
     def leave(self, worker: Worker, sent: int, *, early: bool) -> None:
         """It gave its final count."""
         worker.final = True
+        worker.lost, worker.lost_at = False, time.monotonic()
         worker.account.sent = sent
         if early:
             worker.account.state = LEFT

@@ -34,7 +34,6 @@ from llm_users.secrets import mask_named, mask_options, redact, remember_named
 from llm_users.wiring import run_report
 from llm_users.wiring.crowd import Crowd
 from llm_users.wiring.limit_search import LimitSearch
-from llm_users.wiring.process_role import listener
 from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.replay import Replay
 from llm_users.wiring.run_options import checked, tokenizer_identity
@@ -89,12 +88,12 @@ class CoordinatorRole:
             messages.ROWS: coordinator.on_rows,
         }
         self.crowd: Crowd | None = None
-        self._gatekeeper = Gatekeeper()
+        self._gatekeeper = Gatekeeper(coordinator.rank_in_run, coordinator.on_stranger)
         for kind, handler in handlers.items():
             self.runner.register_message(kind, self._gatekeeper.listener(kind, handler))
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)
-            self.crowd = Crowd(self.runner, coordinator)
+            self.crowd = Crowd(self.runner, coordinator, self._give_up)
         self._install_shape(staged=options.staged)
         if getattr(parsed, "headless", False):
             gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
@@ -211,7 +210,8 @@ class CoordinatorRole:
 
         self._web_start = WebStart(self.environment, install_shape=self._install_shape)
         self._tab = install(self.environment, self.coordinator, run_report.objectives_of)
-        self.runner.register_message(messages.LIVE, listener(self._tab.state.on_beat))
+        beats = self._gatekeeper.listener(messages.LIVE, self._tab.state.on_beat)
+        self.runner.register_message(messages.LIVE, beats)
 
     @property
     def withholds_keys(self) -> bool:
@@ -235,6 +235,9 @@ class CoordinatorRole:
             problem = f"no row is missing, but workers {coordinator.incomplete} were not there at the end"
         if problem:
             logger.error("%s; see the manifest %s_llm_run.json", problem, self.prefix)
+            return LOST
+        if coordinator.shortfall:
+            logger.error("%s; see the manifest %s_llm_run.json", "; ".join(coordinator.shortfall), self.prefix)
             return LOST
         if writer.book.started == 0:
             logger.error("not one request was started: nothing was measured")
@@ -318,6 +321,15 @@ class CoordinatorRole:
                 f"no endpoint: give its base URL with --host https://HOST/v1 (or {', '.join(variables)}), "
                 "or --llm-simulator"
             )
+
+    def _give_up(self, why: str) -> None:
+        """A headless start that cannot be, while Locust waits for its workers."""
+        self.coordinator.refused = why
+        logger.error("the run is refused: %s", why)
+        self.environment.process_exit_code = REFUSED
+        self.runner.quit()
+        hub: Any = gevent.get_hub()
+        hub.loop.run_callback(hub.parent.throw, SystemExit(REFUSED))  # the main greenlet waits for workers
 
     def _set_host(self, url: str) -> None:
         """Credentials and query in the base URL stay in this process's memory."""

@@ -24,13 +24,22 @@ from tests.tracebacks import tracebacks
 
 JUNK_LOCUSTFILE = str(Path(__file__).with_name("junk_locustfile.py"))
 KINDS = tuple(checked._FIELDS)
-ROW = RequestRecord(request_id="a", worker=1, ttft_s=0.2, chunks=3).row()
+HERE = {"run": "r", "worker": 1}
+ROW = RequestRecord(request_id="a", run_id="r", worker=1, ttft_s=0.2, chunks=3).row()
 
 
-def hand_over(gatekeeper: Gatekeeper, kind: str, data: Any, taken: list[Any]) -> None:
+def gate(strangers: list[Any] | None = None) -> Gatekeeper:
+    """In front of a coordinator for which host_1 has rank 1 in the run r."""
+    return Gatekeeper(
+        lambda client_id: ("r", 1) if client_id == "host_1" else None,
+        lambda *told: strangers.append(told) if strangers is not None else None,
+    )
+
+
+def hand_over(gatekeeper: Gatekeeper, kind: str, data: Any, taken: list[Any], sender: str = "host_1") -> None:
     """What Locust does with a message, by way of the wire's own packing."""
     arrived = msgpack.loads(msgpack.dumps(data), raw=False, strict_map_key=False)
-    gatekeeper.listener(kind, taken.append)(environment=None, msg=SimpleNamespace(data=arrived, node_id="host_1"))
+    gatekeeper.listener(kind, taken.append)(environment=None, msg=SimpleNamespace(data=arrived, node_id=sender))
 
 
 def test_a_load_process_that_sends_junk_does_not_disturb_the_run(locust: Locust, simulator: Simulator) -> None:
@@ -48,21 +57,45 @@ def test_a_load_process_that_sends_junk_does_not_disturb_the_run(locust: Locust,
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
-        (messages.READY, {"worker": 0, "stage": 1, "waiting": 4}),
-        (messages.FINAL, {"worker": 3, "sent": 0}),
-        (messages.BACK, {"worker": 3, "stage": 1, "measured": 0}),
-        (messages.COUNT, {"worker": 1, "stage": 1, "started": 2, "measured": 1, "total": 9, "held": 0,
-                          "shards": ["a"], "counts": None, "host": "h"}),
+        (messages.READY, {"stage": 1, "waiting": 4}),
+        (messages.FINAL, {"sent": 0}),
+        (messages.BACK, {"number": 4, "stage": 1, "measured": 0}),
+        (messages.COUNT, {"number": 3, "stage": 1, "started": 2, "measured": 1, "total": 9, "held": 0,
+                          "shards": ["a"], "counts": None, "host": "h", "at": 1, "gone": True, "waiting": None,
+                          "quota": 7, "over": False}),
         (messages.NOTE, {"text": "something"}),
         (messages.REFUSED, {"reason": "no"}),
-        (messages.DONE, {name: getattr(StageTotals(1, 2, lag_counts={-1: 3}, given_up="refused"), name)
+        (messages.DONE, {name: getattr(StageTotals(1, 1, lag_counts={-1: 3}, given_up="refused"), name)
                          for name in StageTotals.__slots__}),
     ],
 )  # fmt: skip
 def test_what_is_right_is_handed_on_as_it_is(kind: str, data: dict[str, Any]) -> None:
     taken: list[Any] = []
-    hand_over(Gatekeeper(), kind, data, taken)
-    assert taken == [data]
+    hand_over(gate(), kind, HERE | data, taken)
+    assert taken == [HERE | data]
+
+
+@pytest.mark.parametrize(
+    ("data", "sender"),
+    [({"run": "r", "worker": 0}, "host_1"), ({"run": "old", "worker": 1}, "host_1"), (HERE, "host_2")],
+)
+def test_a_message_of_another_run_or_another_process_is_refused(data: dict[str, Any], sender: str) -> None:
+    taken: list[Any] = []
+    strangers: list[Any] = []
+    gatekeeper = gate(strangers)
+    hand_over(gatekeeper, messages.FINAL, data | {"sent": 0}, taken, sender)
+    row = RequestRecord(request_id="b", run_id=data["run"], worker=data["worker"]).row()
+    hand_over(gatekeeper, messages.ROWS, data | {"rows": [[row, []], [row, []]]}, taken, sender)
+    assert taken == []
+    assert strangers == [(messages.FINAL, sender, data["run"], 0), (messages.ROWS, sender, data["run"], 2)]
+
+
+def test_rows_of_another_run_are_refused_and_the_others_taken() -> None:
+    strangers: list[Any] = []
+    foreign = [RequestRecord(request_id="b", run_id="old", worker=1), RequestRecord(request_id="c", run_id="r")]
+    rows = [[ROW, []], *([record.row(), []] for record in foreign)]
+    assert gate(strangers).rows(rows, "host_1") == [[ROW, []]]
+    assert strangers == [(messages.ROWS, "host_1", "r", 2)]
 
 
 def test_of_a_batch_only_the_bad_rows_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -75,22 +108,22 @@ def test_of_a_batch_only_the_bad_rows_are_left_out(caplog: pytest.LogCaptureFixt
     rows = [[ROW, []], *([row, []] for row in bad), [ROW], [ROW, [], []], None, [ROW, [0.1, "x"]], [ROW, [0.1, 1]]]
     taken: list[Any] = []
     with caplog.at_level(logging.WARNING):
-        hand_over(Gatekeeper(), messages.ROWS, {"rows": rows}, taken)
+        hand_over(gate(), messages.ROWS, HERE | {"rows": rows}, taken)
     assert taken == [[[ROW, []], [ROW, [0.1, 1]]]]
     assert "15 of its 17 rows are none" in caplog.text
 
 
 def test_a_message_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     taken: list[Any] = []
-    gatekeeper = Gatekeeper()
-    hand_over(gatekeeper, messages.ROWS, {"rows": [None] * (checked.MOST_ROWS + 1)}, taken)
-    hand_over(gatekeeper, messages.NOTE, {"text": "x" * 10**6}, taken)
+    gatekeeper = gate()
+    hand_over(gatekeeper, messages.ROWS, HERE | {"rows": [None] * (checked.MOST_ROWS + 1)}, taken)
+    hand_over(gatekeeper, messages.NOTE, HERE | {"text": "x" * 10**6}, taken)
     assert taken[0] == []
     assert len(taken[1]["text"]) == checked.NOTE_CHARACTERS
 
 
 def test_a_load_process_is_complained_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    gatekeeper, taken = Gatekeeper(), []  # type: ignore[var-annotated]
+    gatekeeper, taken = gate(), []  # type: ignore[var-annotated]
     with caplog.at_level(logging.WARNING):
         for _ in range(50):
             hand_over(gatekeeper, messages.READY, {"worker": "x"}, taken)
@@ -120,7 +153,7 @@ VALUES = st.recursive(
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(KINDS), VALUES)
 def test_no_message_raises(kind: str, data: Any) -> None:
-    hand_over(Gatekeeper(), kind, data, [])
+    hand_over(gate(), kind, data, [])
 
 
 def test_checking_a_row_costs_little_beside_writing_it() -> None:
