@@ -19,8 +19,8 @@ from llm_users.collect.stages import load_of, progress, totals_from
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.crew import Crew
-from llm_users.load.messages import LEASE_S, WAIT_S
 from llm_users.load.levels import FixedLevels, Level, Levels, listed_levels
+from llm_users.load.messages import LEASE_S, WAIT_S
 from llm_users.load.roster import Roster, Worker
 from llm_users.load.spending import Spending
 from llm_users.options import Options
@@ -37,6 +37,7 @@ _STOOD_STILL_S = 1.0
 _PROGRESS_S = 5.0
 _TELL_AGAIN_S = 2.0
 _RESEND_S = 10.0
+_SPREAD_AGAIN_S = 5.0
 _BARRIER_MARGIN_S = 15.0
 
 
@@ -64,6 +65,7 @@ class Coordinator:
         self.before_stage: Callable[[], None] = lambda: None
         self.make_levels: Callable[[Options], Levels] = listed_levels
         self._crew: Crew | None = None
+        self._spread_again = False  # while the present stage gathers
         self._spread = 0  # changes of the crew before the present stage
         self._watching: gevent.Greenlet[[], None] | None = None
         self._plan: StagePlan | None = None
@@ -82,7 +84,8 @@ class Coordinator:
         self._closed_stage = 0
         self._alone_since: float | None = None  # no worker has answered since
         self._notes_for_next: list[str] = []
-        self.on_silence: Callable[[list[str | None]], None] = lambda silent: None
+        self.on_silence: Callable[[set[str | None], bool], None] = lambda _silent, _others: None
+        """Told again and again who is silent, and whether others go on meanwhile."""
 
     # The run.
 
@@ -129,7 +132,7 @@ class Coordinator:
     def tick(self) -> tuple[int, float] | None:
         """The users that the current stage wants, and all at once; None when the sweep is over."""
         plan = self._plan
-        if plan is None or not self.active:
+        if plan is None or self._crew is None or not self.active:
             return None
         if self._finishing:  # whoever stops the run also ends the shape
             return self._wanted()
@@ -139,8 +142,13 @@ class Coordinator:
             self._end_stage()
             self.ended_by_itself = True
             return None
+        here = sum(worker.part.waiting or 0 for worker in self.roster.present if worker.part.expected)
+        if self._gathering and not self._spread_again and time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S:
+            # What Locust told a worker that was silent may be lost, or older than what it knows of the others.
+            self._spread_again = True
+            self._crew.changes += 1
+            self._spread = self._crew.changes
         if self._gathering and time.monotonic() - self._prepared_at > GATHER_S and self.roster.present:
-            here = sum(worker.part.waiting or 0 for worker in self.roster.present if worker.part.expected)
             logger.warning("stage %d: only %d of %d users came within %g s; it starts with them",
                            plan.stage, here, plan.concurrency, GATHER_S)  # fmt: skip
             if here:
@@ -225,7 +233,7 @@ class Coordinator:
         if plan is None or worker.final or self._finishing or not crew.distributed:
             return
         if data["at"] == plan.stage and not plan.free and data["waiting"] is not None:
-            self._take_waiting(worker, plan, data["waiting"])
+            self._take_waiting(worker, data["waiting"])
         crew.tell_again(worker, plan, data)
         if self._stage_ended and data["gone"] and not data["over"]:
             crew.tell(worker, messages.END, {"stage": plan.stage})
@@ -243,9 +251,9 @@ class Coordinator:
         plan = self._plan
         worker = self.roster.get(data["worker"])
         if plan is not None and worker is not None and data["stage"] == plan.stage:
-            self._take_waiting(worker, plan, data["waiting"])
+            self._take_waiting(worker, data["waiting"])
 
-    def _take_waiting(self, worker: Worker, plan: StagePlan, waiting: int) -> None:
+    def _take_waiting(self, worker: Worker, waiting: int) -> None:
         worker.part.waiting = waiting
         self._go_when_gathered()
 
@@ -384,7 +392,8 @@ class Coordinator:
                 continue
             for worker in self.roster.fell_silent():
                 self._on_gone(worker, "was lost")
-            self.on_silence([worker.client_id for worker in self.roster if worker.lost])
+            silent = {worker.client_id for worker in self.roster if worker.lost}
+            self.on_silence(silent, bool(self.roster.steady))
             for worker in self.roster:
                 if (worker.lost or worker.final) and not worker.done:
                     self._give_away(worker, plan, crew)
@@ -398,9 +407,7 @@ class Coordinator:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = now
-            logger.warning(
-                "no worker has answered for %g s; the run waits %g s for one to come back", LEASE_S, WAIT_S
-            )
+            logger.warning("no worker has answered for %g s; the run waits %g s for one to come back", LEASE_S, WAIT_S)
         elif self._alone_for_long and self._ending is None:
             self._ending = "no worker is left"
             assert self._crew is not None
@@ -458,7 +465,7 @@ class Coordinator:
     def _announce(self, stage: int, level: Level, *, free: bool) -> None:
         assert self._crew is not None
         self.before_stage()
-        self._gone = self._stage_ended = False
+        self._gone = self._stage_ended = self._spread_again = False
         self._prepared_at = time.monotonic()
         self._spread = self._crew.changes
         self._level = level

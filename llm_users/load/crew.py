@@ -270,8 +270,8 @@ class Crew:
                     what = "1 request" if part.beyond == 1 else f"{part.beyond} requests"
                     whose = "its row has" if part.beyond == 1 else "their rows have"
                     self.say(
-                        f"worker {worker.rank}: {what} of stage {part.stage} were started beyond its share while it was "
-                        f"cut off for {worker.silent_s:.0f} s; {whose} measured 0"
+                        f"worker {worker.rank}: {what} of stage {part.stage} were started beyond its share while it "
+                        f"was cut off for {worker.silent_s:.0f} s; {whose} measured 0"
                     )
 
     def tell_of(self, stage: StageRecord) -> None:

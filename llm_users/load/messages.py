@@ -28,8 +28,8 @@ LEAVE = "llm_leave"  # the coordinator does not know this run of the load proces
 HELLO = "llm_hello"  # version, protocol: in Locust's report until WELCOME comes
 READY = "llm_ready"  # stage, waiting
 ROWS = "llm_rows"  # rows
-# number, stage, started, measured, total, held, shards, counts, host; at: the stage that it was told of; gone: its users
-# were let go; waiting: users at the gate; quota; over: it has nothing more to do. Once a second, answered with ACK.
+# number, stage, started, measured, total, held, shards, counts, host; at: the stage that it was told of; gone: its
+# users were let go; waiting: users at the gate; quota; over: it has nothing more to do. Once a second, answered: ACK.
 COUNT = "llm_count"
 BACK = "llm_back"  # number, stage, measured: it has had no answer for a while and waits for QUOTA with this number
 DONE = "llm_done"  # a StageTotals' fields

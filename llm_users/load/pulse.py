@@ -35,13 +35,15 @@ class Lease:
 
     def __init__(self) -> None:
         self.ended_at: float | None = None
-        """When the lease ran out; None while there is one, and before the first."""
+        """When the lease ran out; None while there is one, and while the first is awaited."""
         self._until: float | None = None
         self._sent: dict[int, float] = {}
         self._number = 0
+        self._began_at = 0.0
 
     def ask(self, now: float) -> int:
         """A question is sent now: its number."""
+        self._began_at = self._began_at or now
         self._number += 1
         self._sent[self._number] = now
         while len(self._sent) > 2 * WAIT_S:
@@ -52,6 +54,8 @@ class Lease:
         """Whether a request may start."""
         if self._until is not None and now >= self._until:
             self.ended_at, self._until = self._until, None
+        if self._until is None and self.ended_at is None and self._began_at and now >= self._began_at + LEASE_S:
+            self.ended_at = self._began_at + LEASE_S  # the first question had no answer in time
         return self._until is not None
 
     def answered(self, number: int, now: float, *, anew: bool = False) -> bool:
@@ -80,9 +84,9 @@ class Pulse:
         self.watches_parent = self.parent_is_gone = False
         """True when this process is to end with the one that has started it."""
         self.on_beat: Callable[[], None] = lambda: None
-        self.on_alone: Callable[[str], None] = lambda why: None
+        self.on_alone: Callable[[str], None] = lambda _why: None
         """The coordinator does not come back, and why that is clear. Called once, in a greenlet that may end."""
-        self.on_pause: Callable[[float], None] = lambda silent_s: None
+        self.on_pause: Callable[[float], None] = lambda _silent_s: None
         """The coordinator answers again after such a silence, in which nothing was started for some time."""
 
     def begin(self, run_id: str, worker: int, *, distributed: bool) -> None:

@@ -17,6 +17,7 @@ from llm_users.record import RequestRecord
 _HEARD_LATELY_S = 2.5
 """Requests of a silent worker go to those that were heard in this time: silence may spread."""
 
+_START_S = 15.0
 _SETTLED_S = 3.0
 """A worker that was silent gets requests of others after so long: those that were silent too may come back with it."""
 
@@ -67,6 +68,11 @@ class Worker:
     silent_s: float = 0.0  # how long it was silent the last time that it was lost
     lost: bool = False  # it was here and is silent; it may start nothing
     final: bool = False  # it gave its final count
+
+    @property
+    def patience_s(self) -> float:
+        """How long it may be silent. One that has not spoken yet may start nothing and may be busy with its start."""
+        return LEASE_S + LEASE_MARGIN_S if self.told else _START_S
 
     def new_part(self, stage: int) -> Part:
         self.part = self.parts[stage] = Part(stage)
@@ -162,7 +168,7 @@ class Roster:
     def fell_silent(self) -> list[Worker]:
         """Those that have been silent for so long by now that they may not start anything more."""
         now = time.monotonic()
-        silent = [worker for worker in self.present if now - worker.heard_at > LEASE_S + LEASE_MARGIN_S]
+        silent = [worker for worker in self.present if now - worker.heard_at > worker.patience_s]
         for worker in silent:
             worker.lost, worker.lost_at = True, now
         return silent

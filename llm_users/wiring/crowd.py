@@ -28,7 +28,7 @@ HELLO_S = 10.0
 
 
 class Crowd:
-    """Wires a master's workers to its coordinator. ``give_up`` ends a headless start that cannot be, with the reason."""
+    """Wires a master's workers to its coordinator. ``give_up`` ends a headless start that waits in vain, and says why."""
 
     def __init__(self, runner: Any, coordinator: Coordinator, give_up: Callable[[str], None]) -> None:
         self._runner = runner
@@ -121,18 +121,17 @@ class Crowd:
             refused = "; ".join(f"worker {name}: {why}" for name, why in self._refused.items())
             self._give_up(f"only {here} of the {expected} expected workers can take part. {refused}")
 
-    def _on_silence(self, silent: list[str | None]) -> None:
+    def _on_silence(self, silent: set[str | None], others: bool) -> None:
         """Locust takes those for missing that the coordinator does, and stops nothing while some may come back."""
-        nodes = self._runner.clients
-        everyone = [node for node in nodes.all if node.state != STATE_MISSING]
-        heard = [node for node in everyone if node.id not in silent]
-        for node in everyone:
-            if node.id in silent and heard:
+        for node in self._runner.clients.all:
+            if node.state == STATE_MISSING:
+                continue
+            if others and node.id in silent:
                 node.heartbeat = -1
             else:
                 node.heartbeat = max(node.heartbeat, 1)
-        if heard:
-            self._drop(set(silent))
+        if others:
+            self._drop(silent)
 
     def _drop(self, silent: set[str | None]) -> None:
         dispatcher = self._runner._users_dispatcher

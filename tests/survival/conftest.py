@@ -14,6 +14,7 @@ import pytest
 from llm_users.simulator.launch import Simulator, launch
 from tests.load.conftest import Finished, Locust, Running
 from tests.load.test_distributed import free_port
+from tests.survival.link import Link
 
 
 class Crew:
@@ -24,22 +25,34 @@ class Crew:
         self._port = free_port()
         self.simulator = simulator
         self.workers: list[Running] = []
+        self._links: list[Link] = []
 
-    def start(self, workers: int, *arguments: str, **more: Any) -> Running:
-        """A master that waits for so many workers, and these."""
+    def start(self, workers: int, *arguments: str, expected: int = 0, **more: Any) -> Running:
+        """A master that waits for so many workers (or ``expected``), and these."""
         self.master = self._locust.start(
-            "--host", self.simulator.url, "--master", "--expect-workers", str(workers), "--master-bind-port",
-            self._port, *arguments, **more,
+            "--host", self.simulator.url, "--master", "--expect-workers", str(expected or workers),
+            "--master-bind-port", self._port, *arguments, **more,
         )  # fmt: skip
         for _ in range(workers):
             self.join(**more)
         return self.master
 
-    def join(self, **more: Any) -> Running:
-        """One more worker."""
+    def join(self, *arguments: str, port: int | None = None, **more: Any) -> Running:
+        """One more worker, at a port of its own if given."""
         name = f"worker{len(self.workers)}"
-        self.workers.append(self._locust.start("--worker", "--master-port", self._port, prefix=name, **more))
+        to = self._port if port is None else str(port)
+        self.workers.append(self._locust.start("--worker", "--master-port", to, *arguments, prefix=name, **more))
         return self.workers[-1]
+
+    def join_by_link(self) -> Link:
+        """One more worker, by way of a network that can be disturbed."""
+        self._links.append(Link(self.port))
+        self.join(port=self._links[-1].port)
+        return self._links[-1]
+
+    @property
+    def port(self) -> int:
+        return int(self._port)
 
     def send(self, worker: int, signal_: signal.Signals) -> None:
         os.kill(self.workers[worker].process.pid, signal_)
@@ -48,9 +61,11 @@ class Crew:
         return self.master.finish(timeout_s)
 
     def stop(self) -> None:
-        for worker in self.workers:
-            if worker.process.poll() is None:
-                os.kill(worker.process.pid, signal.SIGCONT)
+        for process in (self.master.process, *(worker.process for worker in self.workers)):
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGCONT)
+        for link in self._links:
+            link.close()
         self._locust.stop_all()
 
 

@@ -50,12 +50,12 @@ def test_a_worker_that_joins_late_takes_part_from_the_next_stage_on(crew: Crew) 
 
 
 def test_a_worker_that_leaves_gives_its_rows_and_leaves_its_share_to_the_others(crew: Crew) -> None:
-    crew.start(2, "--llm-sweep", "4,4", "--llm-requests", "120", *ANSWERS).await_rows(8)
+    crew.start(2, "--llm-sweep", "4,4,4", "--llm-requests", "100", *ANSWERS).await_rows(8)
     crew.send(0, signal.SIGTERM)
     done = crew.finish(40)
     assert done.code == 0, done.err
     stages = done.rows("stages")
-    assert [stage["requests_measured"] for stage in stages] == ["120", "120"]
+    assert [stage["requests_measured"] for stage in stages] == ["100", "100", "100"]
     assert sorted(account["state"] for account in accounts(done).values()) == ["here", "left"]
     assert any("left in stage 1; " in note for note in done.manifest["notes"])
     assert not any(account["lost"] for account in accounts(done).values())
