@@ -208,6 +208,7 @@ class Crew:
         part.quota, part.given = started, True
         if not rest or self._each_its_own:
             return 0
+        part.handed = True
         for rank, more in split(rest, {each.rank: max(1, each.part.users) for each in others}).items():
             other = self.roster.get(rank)
             if other is not None and other.part.quota is not None and more:

@@ -37,13 +37,14 @@ class Part:
     rows: int = 0  # measured rows that have come from it
     beyond: int = 0  # rows that are not measured, because it started them beyond its share
     totals: StageTotals | None = None
-    given: bool = False  # its share was cut to what it had started, and the rest given to others
+    given: bool = False  # its share was cut to what it had started
+    handed: bool = False  # and the rest was given to others
 
     def admit(self, record: RequestRecord) -> None:
-        """A row has come: it is measured only as long as the worker's share allows."""
+        """A row has come: it is not measured when others were given its request to start."""
         if not record.measured:
             return
-        if self.quota is not None and self.rows >= self.quota:
+        if self.handed and self.quota is not None and self.rows >= self.quota:
             record.measured = 0
             self.beyond += 1
         else:
@@ -65,9 +66,14 @@ class Worker:
     heard_at: float = dataclasses.field(default_factory=time.monotonic)
     back_at: float = 0.0  # when it came back from a silence
     lost_at: float = 0.0
-    silent_s: float = 0.0  # how long it was silent the last time that it was lost
+    silence_s: float = 0.0  # how long it was silent the last time that it was lost and came back
     lost: bool = False  # it was here and is silent; it may start nothing
     final: bool = False  # it gave its final count
+
+    @property
+    def silent_s(self) -> float:
+        """How long its last silence was, or has been by now."""
+        return time.monotonic() - self.heard_at if self.lost else self.silence_s
 
     @property
     def patience_s(self) -> float:
@@ -190,7 +196,7 @@ class Roster:
         now = time.monotonic()
         was_lost, worker.lost, worker.lost_at = worker.lost, False, 0.0
         if was_lost:
-            worker.back_at, worker.silent_s = now, now - worker.heard_at
+            worker.back_at, worker.silence_s = now, now - worker.heard_at
         worker.heard_at = now
         return was_lost
 

@@ -28,7 +28,7 @@ HELLO_S = 10.0
 
 
 class Crowd:
-    """Wires a master's workers to its coordinator. ``give_up`` ends a headless start that waits in vain, and says why."""
+    """Wires a master's workers to its coordinator. ``give_up`` ends a headless start that waits in vain."""
 
     def __init__(self, runner: Any, coordinator: Coordinator, give_up: Callable[[str], None]) -> None:
         self._runner = runner
@@ -52,9 +52,9 @@ class Crowd:
     def await_hellos(self) -> None:
         """Wait until all that are connected listen, or until it is clear that one never will."""
         limit = time.monotonic() + HELLO_S
-        while not self._connected <= self._listening:
+        while deaf_ones := self._connected - self._listening - set(self._refused):
             if time.monotonic() > limit:
-                deaf = ", ".join(sorted(self._connected - self._listening))
+                deaf = ", ".join(sorted(deaf_ones))
                 logger.warning("%s: connected, but without locust-llm; does it run the same locustfile?", deaf)
                 return
             gevent.sleep(0.05)
