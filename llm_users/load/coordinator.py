@@ -20,7 +20,7 @@ from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.crew import Crew
 from llm_users.load.levels import FixedLevels, Level, Levels, listed_levels
-from llm_users.load.roster import Roster, Worker
+from llm_users.load.roster import Roster, Worker, building
 from llm_users.load.spending import Spending
 from llm_users.options import Options
 from llm_users.plan import StagePlan
@@ -33,6 +33,8 @@ GATHER_S = 15.0
 
 _LOOK_S = 0.5
 _PROGRESS_S = 5.0
+_BUILDING_TOLD_S = 2.0
+"""Prompts that are built in less time are not worth a line in the log."""
 _BARRIER_MARGIN_S = 15.0
 
 
@@ -130,6 +132,8 @@ class Coordinator:
             self._end_stage()
             self.ended_by_itself = True
             return None
+        if any(worker.building is not None for worker in self.roster.present):
+            self._prepared_at = time.monotonic()  # the time for users to come is counted from when prompts are ready
         if self._gathering and time.monotonic() - self._prepared_at > GATHER_S:
             here = sum(worker.waiting or 0 for worker in self.roster.present)
             logger.warning("stage %d: only %d of %d users came within %g s; it starts with them",
@@ -208,7 +212,20 @@ class Coordinator:
         if plan is None or worker is None or data["stage"] != plan.stage:
             return
         worker.waiting = data["waiting"]
+        if worker.building is not None:
+            worker.building, self._prepared_at = None, time.monotonic()
         self._go_when_gathered()
+
+    def on_preparing(self, data: dict[str, Any]) -> None:
+        """A worker builds the prompts of the stage, and says so once a second."""
+        plan, worker = self._plan, self.roster.get(data["worker"])
+        if plan is None or worker is None or data["stage"] != plan.stage or worker.waiting is not None:
+            return
+        worker.building = data["built"], data["wanted"]
+        now = time.monotonic()
+        if now - self._told_at >= _PROGRESS_S:
+            self._told_at = now
+            logger.info("stage %d: %s", plan.stage, building(self.roster.present))
 
     def on_done(self, data: dict[str, Any]) -> None:
         totals = totals_from(data)
@@ -251,6 +268,11 @@ class Coordinator:
     def incomplete(self) -> list[int]:
         """Ranks of load processes that never gave their final count."""
         return [worker.rank for worker in self.roster if not worker.final]
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """Counted stages that did not start what was asked for, in words."""
+        return self._crew.shortfalls if self._crew is not None else []
 
     @property
     def plan(self) -> StagePlan | None:
@@ -343,6 +365,7 @@ class Coordinator:
         self.before_stage()
         self._gone = self._stage_ended = False
         self._prepared_at = time.monotonic()
+        self._told_at = self._prepared_at - _PROGRESS_S + _BUILDING_TOLD_S
         self._spread = self._crew.changes
         self._level = level
         self._plan = self._crew.plan_of(self.options, stage, level, free=free)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from llm_users.collect.stages import describe, widening
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.levels import Level
+from llm_users.load.parts import ArrivalParts
 from llm_users.load.quotas import share, split, turns
 from llm_users.load.roster import Roster, Worker
+from llm_users.load.schedules import stage_times_s
 from llm_users.options import Options
 from llm_users.plan import StagePlan
 from llm_users.record import StageRecord
@@ -59,7 +62,12 @@ class Crew:
         self.distributed = clients != [None]
         self.changes = 0
         """How often somebody came or went."""
-        self._each_its_own = False  # a trace's requests are one worker's each, and cannot be others'
+        self.shortfalls: list[str] = []
+        """Counted stages that did not start what was asked for, in words."""
+        self._options = Options()
+        self._trace_times_s: Sequence[float] | None = None  # in the replay of a trace
+        self._arrivals = ArrivalParts(tuple)  # of an open loop
+        self._origin_s = 0.0  # monotonic: the moment that they are counted from
         self._first_workers = len(clients)
         self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
         self._folder = self._make_folder() if self.distributed else None
@@ -110,7 +118,7 @@ class Crew:
     def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
         workers = max(1, len(self.roster.present))
-        self._each_its_own = level.requests is not None and level.minimum is None
+        self._options, self._trace_times_s = options, level.times_s
         counted = level.requests if level.minimum is not None else level.requests or options.stage_requests
         return StagePlan(
             stage=stage,
@@ -131,7 +139,7 @@ class Crew:
         counted = plan.free and plan.requests is not None
         for worker in self.roster:
             if not worker.final:
-                worker.waiting = worker.totals = None
+                worker.waiting = worker.building = worker.totals = None
                 worker.expected = not worker.lost
                 worker.part, worker.users = plan.free, 0
                 worker.quota = share(plan.requests or 0, worker.rank, plan.workers) if counted else None
@@ -148,28 +156,36 @@ class Crew:
     def let_go(self, plan: StagePlan) -> None:
         """The users stand at the gates: let them start, each worker its share."""
         going = [worker for worker in self.roster.present if worker.waiting is not None]
-        if plan.rate_per_s is not None:
-            quotas = turns(plan.requests, [worker.rank for worker in going])
-        else:
+        ranks = [worker.rank for worker in going]
+        if plan.rate_per_s is None:
             quotas = split(plan.requests, {worker.rank: worker.waiting or 0 for worker in going})
-        origin = time.time() + _ORIGIN_AHEAD_S if plan.rate_per_s is not None else None
+        else:
+            quotas = self._divide_arrivals(ranks, plan)
+        self._origin_s = time.monotonic() + _ORIGIN_AHEAD_S
         for worker in going:
-            worker.part, worker.users, worker.quota = True, worker.waiting or 0, quotas[worker.rank]
+            worker.part, worker.users, worker.quota = True, worker.waiting or 0, quotas.get(worker.rank)
             worker.told_at = time.time()
-            self.tell(worker, messages.GO, {"stage": plan.stage, "quota": worker.quota, "origin": origin})
+            word: dict[str, Any] = {"stage": plan.stage, "quota": worker.quota}
+            if plan.rate_per_s is not None:
+                word |= {"lead_s": _ORIGIN_AHEAD_S, **self._arrivals_of(worker)}
+            self.tell(worker, messages.GO, word)
 
     def tell_quota(self, worker: Worker, plan: StagePlan) -> None:
         """What is a worker's to start in the stage by now; one that waits for a word goes on."""
+        if worker.part and plan.rate_per_s is not None:
+            self.tell(worker, messages.ARRIVALS, {"stage": plan.stage, **self._arrivals_of(worker)})
         self.tell(worker, messages.QUOTA, {"stage": plan.stage, "quota": worker.quota if worker.part else None})
 
     def hand_over(self, worker: Worker, plan: StagePlan) -> int:
         """What a worker that is gone had not started of its share is for the others to start; returns how many."""
         others = {each.rank: max(1, each.users) for each in self.roster.present if each.part and each is not worker}
+        if worker.part and plan.rate_per_s is not None:
+            return self._hand_over_arrivals(worker, plan, list(others))
         if not worker.part or worker.quota is None:
             return 0
         started = min(worker.quota, worker.started_measured(plan.stage))
         rest, worker.quota = worker.quota - started, started
-        if not rest or not others or self._each_its_own:
+        if not rest or not others:
             return 0
         for rank, more in split(rest, others).items():
             other = self.roster.get(rank)
@@ -177,6 +193,55 @@ class Crew:
                 other.quota += more
                 self.tell_quota(other, plan)
         return rest
+
+    def _hand_over_arrivals(self, worker: Worker, plan: StagePlan, takers: list[int]) -> int:
+        """The others send a lost worker's arrivals from a moment on that all can keep. Those before it are missing in
+        the load; in a counted stage of drawn arrivals as many more are sent at its end.
+        """
+        from_s = max(0.0, time.monotonic() - self._origin_s + _ORIGIN_AHEAD_S)
+        started = worker.started_measured(plan.stage)
+        warmups = plan.warmup_requests or self._arrivals.due(worker.rank, plan.timed_warmup_s)
+        given = self._arrivals.hand_over(worker.rank, takers, from_s, ends=self._trace_times_s is not None)
+        missed = max(0, given.due - warmups - started)
+        rest = 0
+        if worker.quota is not None:
+            started = min(worker.quota, started)
+            rest, worker.quota = worker.quota - started, started
+            missed = min(missed, rest)
+        if missed:
+            took = "between its loss and the takeover by the other workers" if takers else "after its loss"
+            self.say(f"stage {plan.stage}: {missed} arrivals of worker {worker.rank} were not sent {took}")
+        more = (
+            given.taken if self._trace_times_s is not None else split(rest, dict.fromkeys(takers, 1)) if takers else {}
+        )
+        for rank in takers:
+            other = self.roster.get(rank)
+            if other is not None:
+                if other.quota is not None:
+                    other.quota += more.get(rank) or 0
+                self.tell_quota(other, plan)
+        return sum(filter(None, more.values()))
+
+    def _divide_arrivals(self, ranks: list[int], plan: StagePlan) -> dict[int, int | None]:
+        """Give each worker its part of an open loop's arrivals; returns their quotas."""
+        self._arrivals = ArrivalParts(partial(stage_times_s, self._options, plan, self._trace_times_s))
+        if self._trace_times_s is None:
+            self._arrivals.begin(ranks, plan.max_in_flight)
+            return turns(plan.requests, ranks)
+        # The prompts of a trace are numbered for the workers of the run's beginning; some may be gone already.
+        first = list(range(self._first_workers))
+        self._arrivals.begin(first, plan.max_in_flight)
+        quotas = turns(plan.requests, first)
+        for rank in first:
+            if rank not in ranks:
+                for taker, more in self._arrivals.hand_over(rank, ranks, 0.0, ends=True).taken.items():
+                    quotas[taker] = (quotas[taker] or 0) + more
+        return quotas
+
+    def _arrivals_of(self, worker: Worker) -> dict[str, Any]:
+        """What a worker has to know of an open loop's arrivals."""
+        parts, most = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
+        return {"parts": [list(part) for part in parts], "max_in_flight": most}
 
     # Rows and accounts.
 
@@ -197,7 +262,8 @@ class Crew:
             self.say(f"stage {plan.stage}: {started - plan.requests} requests more than {plan.requests} were started")
         elif started < plan.requests and not given_up:
             missing = plan.requests - started
-            self._writer.note(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started")
+            self.shortfalls.append(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started")
+            self._writer.note(self.shortfalls[-1])
 
     def tell_of(self, stage: StageRecord) -> None:
         """A stage is over: how it went, and whether the client itself was the limit, or might have been."""

@@ -7,7 +7,10 @@ from __future__ import annotations
 RUN = "llm_run"
 STAGE = "llm_stage"  # a StagePlan's fields: a stage is coming
 WHO = "llm_who"  # nothing: whoever listens shall say HELLO (again)
-GO = "llm_go"  # stage, quota, origin: wall clock that the arrivals of an open loop are counted from, else None
+GO = "llm_go"  # stage, quota; in an open loop also lead_s (its origin, from now), parts, max_in_flight
+ARRIVALS = (
+    "llm_arrivals"  # stage, parts, max_in_flight: the parts of an open loop's schedule that are now this worker's
+)
 QUOTA = "llm_quota"  # stage, quota: the share has changed; whoever waits for a word may go on
 END = "llm_end"  # stage: nothing more starts in it
 FINISH = "llm_finish"  # abort, grace_s: the run is over
@@ -15,6 +18,7 @@ SETTLED = "llm_settled"  # run_id: every row of this load process is on the coor
 
 # Load processes to the coordinator.
 HELLO = "llm_hello"  # nothing: this load process listens now, which is later than Locust says it is connected
+PREPARING = "llm_preparing"  # worker, stage, built, wanted: it still builds prompts for the stage; once a second
 READY = "llm_ready"  # worker, stage, waiting
 ROWS = "llm_rows"  # rows
 COUNT = "llm_count"  # worker, stage, started, measured, total, held, shards, counts, host: once a second

@@ -20,6 +20,7 @@ class Worker:
     rank: int
     account: WorkerAccount
     waiting: int | None = None  # users at its gate, once it said so for this stage
+    building: tuple[int, int] | None = None  # prompts of the stage that it has built and wants, while it builds
     totals: StageTotals | None = None
     expected: bool = False  # the stage waits for its word before it begins
     part: bool = False  # it was let go in this stage
@@ -59,6 +60,16 @@ class Worker:
         if counts:
             self.stage = max(counts)
             self.measured = counts[self.stage][1]
+
+
+def building(workers: list[Worker]) -> str:
+    """How far workers are with the prompts of a stage, in words."""
+    at_work = [(worker.rank, *worker.building) for worker in workers if worker.building is not None]
+    which = f"worker {at_work[0][0]}" if len(at_work) == 1 else f"{len(at_work)} workers"
+    wanted = sum(each for _, _, each in at_work)
+    if not wanted:
+        return f"loading the tokenizer and the source of prompts ({which})"
+    return f"building prompts: {sum(built for _, built, _ in at_work)} of {wanted} ({which})"
 
 
 class Roster:

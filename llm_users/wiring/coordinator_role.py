@@ -79,6 +79,7 @@ class CoordinatorRole:
         coordinator.make_levels = self._make_levels
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
         handlers: dict[str, Callable[[Any], None]] = {
+            messages.PREPARING: coordinator.on_preparing,
             messages.READY: coordinator.on_ready,
             messages.DONE: coordinator.on_done,
             messages.FINAL: coordinator.on_final,
@@ -235,6 +236,9 @@ class CoordinatorRole:
             problem = f"no row is missing, but workers {coordinator.incomplete} were not there at the end"
         if problem:
             logger.error("%s; see the manifest %s_llm_run.json", problem, self.prefix)
+            return LOST
+        if coordinator.shortfalls:
+            logger.error("%s", "; ".join(coordinator.shortfalls))
             return LOST
         if writer.book.started == 0:
             logger.error("not one request was started: nothing was measured")

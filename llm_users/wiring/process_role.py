@@ -39,6 +39,7 @@ class ProcessRole:
         runner.register_message(messages.RUN, listener(self._on_run))
         runner.register_message(messages.GO, listener(process.on_go))
         runner.register_message(messages.END, listener(process.on_end))
+        runner.register_message(messages.ARRIVALS, listener(process.on_arrivals))
         runner.register_message(messages.QUOTA, listener(process.on_quota))
         runner.register_message(messages.SETTLED, listener(self._on_settled))
         # These two may take long, and a worker must go on answering its master meanwhile.
