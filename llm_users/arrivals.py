@@ -1,16 +1,17 @@
 """When requests of an open loop arrive: the laws of the gaps between them, and one seeded schedule for all processes.
 
 Knows numbers only. Every load process draws the whole schedule and takes its part of it, so that the arrivals of all of
-them together follow the law exactly, however many there are.
+them together follow the law exactly, however many there are. When a worker is gone the others divide its part.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from random import Random
+from typing import NamedTuple
 
 _SHAPE = "write constant, poisson, or gamma:CV with the coefficient of variation of the gaps, for example gamma:2"
 
@@ -60,6 +61,80 @@ def arrival_times_s(law: ArrivalLaw, rate_per_s: float, seed: str) -> Iterator[f
         yield at_s
 
 
-def part_of(times_s: Iterator[float], rank: int, processes: int) -> Iterator[float]:
-    """What is one process's of a common schedule: each arrival is exactly one process's."""
-    return islice(times_s, rank, None, processes)
+class Part(NamedTuple):
+    """A worker's part of the arrivals of a stage: number ``first`` and every ``step``-th from there.
+
+    Those that are due before ``from_s`` are left out: nobody sent them, or another worker did.
+    """
+
+    first: int
+    step: int
+    from_s: float = 0.0
+
+    def has(self, number: int, at_s: float) -> bool:
+        """Whether arrival ``number``, due at ``at_s``, belongs to the part."""
+        return number >= self.first and (number - self.first) % self.step == 0 and at_s >= self.from_s
+
+    def shares(self, count: int, from_s: float) -> list[Part]:
+        """The part from ``from_s`` on, divided among ``count`` workers that take its arrivals in turn."""
+        from_s = max(from_s, self.from_s)
+        return [Part(self.first + place * self.step, count * self.step, from_s) for place in range(count)]
+
+
+class Arrival(NamedTuple):
+    """Arrival ``number`` of a stage, in seconds from the stage's origin."""
+
+    number: int
+    at_s: float
+
+
+class PartSchedule:
+    """The arrivals of one worker, in the order of time. Its parts of the common schedule may change at any time."""
+
+    def __init__(self, times_s: Iterable[float], parts: Iterable[Part]) -> None:
+        self._all = map(Arrival._make, enumerate(times_s))
+        self._parts = tuple(parts)
+        self._others: deque[Arrival] = deque()  # drawn lately, and of another worker when they were
+        self._mine: deque[Arrival] = deque()
+
+    @property
+    def next(self) -> Arrival | None:
+        """The next arrival, which stays the next one until ``take``; None when the schedule has no more."""
+        while self._parts and not self._mine:
+            arrival = next(self._all, None)
+            if arrival is None:
+                return None
+            (self._mine if self._has(arrival) else self._others).append(arrival)
+        return self._mine[0] if self._mine else None
+
+    def take(self) -> Arrival:
+        """Go on to the one after ``next``."""
+        taken = self._mine.popleft()
+        while self._others and self._others[0].at_s < taken.at_s - _KEPT_S:
+            self._others.popleft()
+        return taken
+
+    def change(self, parts: Iterable[Part]) -> None:
+        """From now on these are the worker's parts."""
+        self._parts = tuple(parts)
+        drawn = sorted([*self._mine, *self._others])
+        self._mine = deque(filter(self._has, drawn))
+        self._others = deque(arrival for arrival in drawn if not self._has(arrival))
+
+    def _has(self, arrival: Arrival) -> bool:
+        return any(part.has(*arrival) for part in self._parts)
+
+
+_KEPT_S = 5.0
+"""Arrivals of others are kept so long after they were due: a part that becomes this worker's may begin before now."""
+
+
+def due_in(times_s: Iterable[float], parts: Iterable[Part], until_s: float) -> int:
+    """How many arrivals of the parts are due before ``until_s``."""
+    parts = tuple(parts)
+    count = 0
+    for number, at_s in enumerate(times_s):
+        if at_s >= until_s:
+            break
+        count += any(part.has(number, at_s) for part in parts)
+    return count

@@ -6,6 +6,7 @@ The phases and the budget are the stage's own (``stage``); the schedule is the d
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from llm_users.plan import StagePlan
 from llm_users.seat import Ticket, UserSeat
@@ -16,6 +17,9 @@ _NS = 1_000_000_000
 
 class OpenGate(StageGate):
     """What every load process has; in a closed loop it is the stage's gate and nothing else."""
+
+    max_in_flight: int | None = None
+    """Requests that this worker may have in flight at a time in the stage; None: as many as arrive."""
 
     @property
     def origin_ns(self) -> int:
@@ -40,11 +44,24 @@ class OpenGate(StageGate):
             self._park(seat)
         return None
 
-    def sleep_until(self, moment_ns: int) -> None:
-        """Until then, or until nothing more can start in the stage."""
+    @property
+    def takes_more(self) -> bool:
+        """Whether anything can still start in the stage."""
+        return self._takes_more()
+
+    def reschedule(self) -> None:
+        """The schedule has changed: the dispatcher looks again when its next arrival is due."""
+        self._border.set()
+
+    def sleep_until(self, due_ns: Callable[[], int | None], early_ns: int) -> None:
+        """Until ``early_ns`` before the next arrival is due, or until nothing more can start in the stage.
+
+        ``due_ns`` is asked again when the schedule has changed; None: there is no next one.
+        """
         plan = self.plan
         while self.plan is plan and self._takes_more():
-            wait_ns = moment_ns - time.monotonic_ns()
+            moment_ns = due_ns()
+            wait_ns = 0 if moment_ns is None else moment_ns - early_ns - time.monotonic_ns()
             if wait_ns <= 0:
                 return
             self._border.clear()

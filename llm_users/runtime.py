@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from gevent.event import Event
+
 from llm_users import endpoint, secrets
 from llm_users.open_gate import OpenGate
 from llm_users.options import Options
-from llm_users.plan import StagePlan
 from llm_users.prompts import Conversation, Prompt, Tokenizer
 from llm_users.record import RequestRecord
 from llm_users.targets import TargetWheel
@@ -33,6 +34,21 @@ class Watch(Protocol):
 
     def ended(self, key: object, record: RequestRecord) -> None:
         """The request is over."""
+
+
+class Arrivals(Protocol):
+    """The arrivals of one worker in a stage (``arrivals.PartSchedule``): (number, seconds from the stage's origin)."""
+
+    @property
+    def next(self) -> tuple[int, float] | None:
+        """The next one, until it is taken; None when there are no more."""
+
+    def take(self) -> tuple[int, float]:
+        """Go on to the one after it."""
+
+
+def _no_arrivals() -> Arrivals:
+    raise RuntimeError("the stage is not an open loop")
 
 
 def _no_conversations() -> Conversation:
@@ -74,10 +90,10 @@ class Runtime:
     """Wakes requests of an open loop when they are due."""
     client_delay_s: Callable[[], float] = lambda: 0.0
     """How late this process's event loop was, at most, in the last second."""
-    arrivals: Callable[[StagePlan], Iterable[float]] = lambda _plan: ()
-    """This process's arrivals in a stage of an open loop, in seconds from the stage's origin."""
-    prompt_per_arrival: bool = False
-    """True where each arrival has its own prompt, whoever sends it and whether or not it is sent (a trace)."""
+    arrivals: Callable[[], Arrivals] = _no_arrivals
+    """This process's arrivals in the present stage of an open loop."""
+    prompt_of_arrival: Callable[[int], Prompt] | None = None
+    """Set where each arrival has its own prompt, whoever sends it and whether or not it is sent (a trace)."""
     open_loop: Any = None
     """The ``users.open_loop.OpenLoop`` of the process, once there is one."""
     error_kinds: Any = None
@@ -131,15 +147,31 @@ class Runtime:
 
 
 _runtimes: WeakKeyDictionary[Any, Runtime] = WeakKeyDictionary()
+_coming: WeakKeyDictionary[Any, Event] = WeakKeyDictionary()
+
+
+def expect(environment: Any) -> None:
+    """A test has started and its runtime is being made: ``runtime_of`` waits for it."""
+    _runtimes.pop(environment, None)
+    _coming[environment] = Event()
 
 
 def install(environment: Any, runtime: Runtime) -> None:
     """Make this the environment's runtime."""
     _runtimes[environment] = runtime
+    coming = _coming.pop(environment, None)
+    if coming is not None:
+        coming.set()
 
 
 def runtime_of(environment: Any) -> Runtime:
-    """The environment's runtime. Raises RuntimeError outside of a test."""
+    """The environment's runtime. Waits while it is being made; whoever waits is stopped with the test.
+
+    Raises RuntimeError outside of a test.
+    """
+    coming = _coming.get(environment)
+    if coming is not None:
+        coming.wait()
     runtime = _runtimes.get(environment)
     if runtime is None:
         raise RuntimeError(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llm_users.arrivals import ArrivalLaw, arrival_times_s, part_of
+from llm_users.arrivals import ArrivalLaw, Part, PartSchedule, arrival_times_s, due_in
 from llm_users.options import OptionError, Options
 
 COUNT = 20_000
@@ -43,14 +43,50 @@ def test_constant_arrivals_do_not_drift() -> None:
     assert last == pytest.approx(2000.0, abs=1e-6)
 
 
+def schedule(count: int = 700) -> list[float]:
+    return list(islice(arrival_times_s(ArrivalLaw(), 10.0, "seed"), count))
+
+
+def all_of(part: PartSchedule) -> list[tuple[int, float]]:
+    found = []
+    while part.next is not None:
+        found.append(tuple(part.take()))
+    return found
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 def test_the_parts_of_all_processes_are_the_schedule(processes: int) -> None:
-    whole = list(islice(arrival_times_s(ArrivalLaw(), 10.0, "seed"), 700))
-    parts = [
-        list(islice(part_of(arrival_times_s(ArrivalLaw(), 10.0, "seed"), rank, processes), 700 // processes))
-        for rank in range(processes)
-    ]
-    assert sorted(time for part in parts for time in part) == whole[: 700 // processes * processes]
+    parts = [all_of(PartSchedule(schedule(), [Part(rank, processes)])) for rank in range(processes)]
+    assert sorted(arrival for part in parts for arrival in part) == list(enumerate(schedule()))
+
+
+def test_a_part_that_is_taken_over_goes_on_where_the_takers_begin() -> None:
+    dead, *takers = (Part(rank, 3) for rank in range(3))
+    from_s = 20.0
+    schedules = [PartSchedule(schedule(), [part]) for part in takers]
+    sent = []
+    for mine, part, share in zip(schedules, takers, dead.shares(2, from_s), strict=True):
+        while mine.next is not None and mine.next.at_s < 20.5:  # the message comes after the moment that it names
+            sent.append(tuple(mine.take()))
+        mine.change([part, share])
+        sent += all_of(mine)
+    expected = [(number, at_s) for number, at_s in enumerate(schedule()) if number % 3 or at_s >= from_s]
+    assert sorted(sent) == expected
+    missed = due_in(schedule(), [dead], from_s)
+    assert len(expected) + missed == 700
+    # One of the takers goes too: its two parts are divided as the first was.
+    gone = [takers[0], dead.shares(2, from_s)[0]]
+    last = PartSchedule(schedule(), [takers[1], dead.shares(2, from_s)[1]])
+    last.change([takers[1], dead.shares(2, from_s)[1], *(share for part in gone for share in part.shares(1, 40.0))])
+    numbers = [number for number, at_s in all_of(last) if at_s >= 40.0]
+    assert numbers == [number for number, at_s in enumerate(schedule()) if at_s >= 40.0]
+
+
+def test_a_worker_without_a_part_has_no_arrivals() -> None:
+    mine = PartSchedule(arrival_times_s(ArrivalLaw(), 10.0, "seed"), [Part(0, 1)])
+    assert mine.next is not None
+    mine.change([])
+    assert mine.next is None
 
 
 def test_seeds_differ_and_repeat() -> None:

@@ -228,6 +228,7 @@ def _reader(kind: str) -> Read:
 
 # Kind of message -> how its fields are read. Fields that are not named here are handed on as they are.
 _FIELDS: dict[str, dict[str, Read]] = {
+    messages.PREPARING: dict.fromkeys(("stage", "built", "wanted"), _count),
     messages.READY: dict.fromkeys(("stage", "waiting"), _count),
     messages.COUNT: {
         **dict.fromkeys(("number", "stage", "started", "measured", "total", "held", "at"), _count),

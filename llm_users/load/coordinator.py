@@ -21,7 +21,7 @@ from llm_users.load import messages
 from llm_users.load.crew import Crew
 from llm_users.load.levels import FixedLevels, Level, Levels, listed_levels
 from llm_users.load.messages import LEASE_S, WAIT_S
-from llm_users.load.roster import Roster, Worker
+from llm_users.load.roster import Roster, Worker, building
 from llm_users.load.spending import Spending
 from llm_users.options import Options
 from llm_users.plan import StagePlan
@@ -38,6 +38,8 @@ _PROGRESS_S = 5.0
 _TELL_AGAIN_S = 2.0
 _RESEND_S = 10.0
 _SPREAD_AGAIN_S = 5.0
+_BUILDING_TOLD_S = 2.0
+"""Prompts that are built in less time are not worth a line in the log."""
 _BARRIER_MARGIN_S = 15.0
 
 
@@ -142,6 +144,8 @@ class Coordinator:
             self._end_stage()
             self.ended_by_itself = True
             return None
+        if any(worker.building is not None for worker in self.roster.present):
+            self._prepared_at = time.monotonic()  # the time for users to come is counted from when prompts are ready
         here = sum(worker.part.waiting or 0 for worker in self.roster.present if worker.part.expected)
         if self._gathering and not self._spread_again and time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S:
             # What Locust told a worker that was silent may be lost, or older than what it knows of the others.
@@ -255,7 +259,20 @@ class Coordinator:
 
     def _take_waiting(self, worker: Worker, waiting: int) -> None:
         worker.part.waiting = waiting
+        if worker.building is not None:
+            worker.building, self._prepared_at = None, time.monotonic()
         self._go_when_gathered()
+
+    def on_preparing(self, data: dict[str, Any]) -> None:
+        """A worker builds the prompts of the stage, and says so once a second."""
+        plan, worker = self._plan, self.roster.get(data["worker"])
+        if plan is None or worker is None or data["stage"] != plan.stage or worker.part.waiting is not None:
+            return
+        worker.building = data["built"], data["wanted"]
+        now = time.monotonic()
+        if now - self._told_at >= _PROGRESS_S:
+            self._told_at = now
+            logger.info("stage %d: %s", plan.stage, building(self.roster.present))
 
     def on_done(self, data: dict[str, Any]) -> None:
         totals = totals_from(data)
@@ -467,6 +484,7 @@ class Coordinator:
         self.before_stage()
         self._gone = self._stage_ended = self._spread_again = False
         self._prepared_at = time.monotonic()
+        self._told_at = self._prepared_at - _PROGRESS_S + _BUILDING_TOLD_S
         self._spread = self._crew.changes
         self._level = level
         self._plan = self._crew.plan_of(self.options, stage, level, free=free)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from llm_users.collect.stages import describe, widening
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.levels import Level
+from llm_users.load.parts import ArrivalParts
 from llm_users.load.quotas import share, split, turns
 from llm_users.load.roster import Roster, Worker
+from llm_users.load.schedules import stage_times_s
 from llm_users.options import Options
 from llm_users.plan import StagePlan
 from llm_users.record import RequestRecord, StageRecord
@@ -61,10 +64,13 @@ class Crew:
         self.distributed = clients != [None]
         self.changes = 0
         """How often somebody came or went."""
-        self._each_its_own = False  # a trace's requests are one worker's each, and cannot be others'
+        self._options = Options()
+        self._is_open_loop = False
+        self._trace_times_s: Sequence[float] | None = None  # in the replay of a trace
+        self._arrivals = ArrivalParts(tuple)  # of an open loop
+        self._origin_s = 0.0  # monotonic: the moment that they are counted from
         self._first_workers = len(clients)
         self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
-        self._origin: float | None = None
         self._folder = self._make_folder() if self.distributed else None
         self._run_message = {
             "run_id": writer.run_id,
@@ -121,7 +127,8 @@ class Crew:
     def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
         workers = max(1, len(self.roster.present))
-        self._each_its_own = level.requests is not None and level.minimum is None
+        self._options, self._trace_times_s = options, level.times_s
+        self._is_open_loop = level.rate_per_s is not None
         counted = level.requests if level.minimum is not None else level.requests or options.stage_requests
         return StagePlan(
             stage=stage,
@@ -147,6 +154,7 @@ class Crew:
                 part.going = plan.free
                 part.quota = share(plan.requests or 0, worker.rank, plan.workers) if counted else None
                 part.told_at = time.time()
+                worker.building = None
                 self.tell_plan(worker, plan)
 
     def admit(self, worker: Worker, plan: StagePlan) -> None:
@@ -161,24 +169,26 @@ class Crew:
         """The users stand at the gates: let them start, each worker its share."""
         going = [worker for worker in self.roster.present if worker.part.expected and worker.part.waiting is not None]
         users = {worker.rank: worker.part.waiting or 0 for worker in going}
-        if plan.rate_per_s is not None:
-            quotas = turns(plan.requests, [worker.rank for worker in going])
-        else:
-            quotas = split(plan.requests, users)
-        self._origin = time.time() + _ORIGIN_AHEAD_S if plan.rate_per_s is not None else None
+        quotas = split(plan.requests, users) if plan.rate_per_s is None else self._divide_arrivals(list(users), plan)
+        self._origin_s = time.monotonic() + _ORIGIN_AHEAD_S
         for worker in going:
             part = worker.part
-            part.going, part.users, part.quota = True, users[worker.rank], quotas[worker.rank]
+            part.going, part.users, part.quota = True, users[worker.rank], quotas.get(worker.rank)
             part.told_at = time.time()
-            self._tell_go(worker)
+            self._tell_go(worker, plan)
 
-    def _tell_go(self, worker: Worker) -> None:
-        go = {"stage": worker.part.stage, "quota": worker.part.quota, "origin": self._origin}
+    def _tell_go(self, worker: Worker, plan: StagePlan) -> None:
+        """``lead_s`` is negative for a worker that is told again after the origin: its clock need not agree."""
+        go: dict[str, Any] = {"stage": worker.part.stage, "quota": worker.part.quota}
+        if plan.rate_per_s is not None:
+            go |= {"lead_s": self._origin_s - time.monotonic(), **self._arrivals_of(worker)}
         self.tell(worker, messages.GO, go)
 
     def tell_quota(self, worker: Worker, number: int | None = None) -> None:
         """What is a worker's to start in the stage by now; with the number of its question it may go on."""
         part = worker.part
+        if part.going and self._is_open_loop:
+            self.tell(worker, messages.ARRIVALS, {"stage": part.stage, **self._arrivals_of(worker)})
         quota = part.quota if part.going else None
         self.tell(worker, messages.QUOTA, {"stage": part.stage, "quota": quota, "number": number})
 
@@ -188,7 +198,7 @@ class Crew:
         if count["at"] != plan.stage:
             self.tell_plan(worker, plan)
         elif part.going and not count["gone"] and part.quota != 0:
-            self._tell_go(worker)
+            self._tell_go(worker, plan)
         elif part.going and (count["quota"] != part.quota or (count["over"] and not worker.done)):
             self.tell_quota(worker)
 
@@ -198,15 +208,19 @@ class Crew:
         None: nobody is there to take it, so it stays the worker's.
         """
         part = worker.part
-        if not part.going or part.quota is None or part.given:
+        if not part.going or part.given:
+            return 0
+        others = [each for each in self.roster.steady if each.part.going and each is not worker]
+        if plan.rate_per_s is not None:
+            return self._hand_over_arrivals(worker, plan, [each.rank for each in others])
+        if part.quota is None:
             return 0
         started = min(part.quota, worker.started_measured(plan.stage))
         rest = part.quota - started
-        others = [each for each in self.roster.steady if each.part.going and each is not worker]
-        if rest and not others and not self._each_its_own:
+        if rest and not others:
             return None
         part.quota, part.given = started, True
-        if not rest or self._each_its_own:
+        if not rest:
             return 0
         part.handed = True
         for rank, more in split(rest, {each.rank: max(1, each.part.users) for each in others}).items():
@@ -221,6 +235,61 @@ class Crew:
         if worker.part.quota is not None:
             worker.part.quota = min(worker.part.quota, worker.started_measured(plan.stage))
         worker.part.given = True
+
+    def _hand_over_arrivals(self, worker: Worker, plan: StagePlan, takers: list[int]) -> int | None:
+        """The others send a lost worker's arrivals from a moment on that all can keep. Those before it are missing in
+        the load; in a counted stage of drawn arrivals as many more are sent at its end.
+
+        None: nobody is there to take them, so they stay the worker's.
+        """
+        part = worker.part
+        if not takers and not worker.final:
+            return None
+        from_s = max(0.0, time.monotonic() - self._origin_s + _ORIGIN_AHEAD_S)
+        started = worker.started_measured(plan.stage)
+        warmups = plan.warmup_requests or self._arrivals.due(worker.rank, plan.timed_warmup_s)
+        given = self._arrivals.hand_over(worker.rank, takers, from_s, ends=self._trace_times_s is not None)
+        missed = max(0, given.due - warmups - started)
+        rest, part.given = 0, True
+        if part.quota is not None:
+            started = min(part.quota, started)
+            rest, part.quota = part.quota - started, started
+            part.handed = bool(rest and takers)
+            missed = min(missed, rest)
+        if missed:
+            took = "between its loss and the takeover by the other workers" if takers else "after its loss"
+            self.say(f"stage {plan.stage}: {missed} arrivals of worker {worker.rank} were not sent {took}")
+        more = (
+            given.taken if self._trace_times_s is not None else split(rest, dict.fromkeys(takers, 1)) if takers else {}
+        )
+        for rank in takers:
+            other = self.roster.get(rank)
+            if other is not None:
+                if other.part.quota is not None:
+                    other.part.quota += more.get(rank) or 0
+                self.tell_quota(other)
+        return sum(filter(None, more.values()))
+
+    def _divide_arrivals(self, ranks: list[int], plan: StagePlan) -> dict[int, int | None]:
+        """Give each worker its part of an open loop's arrivals; returns their quotas."""
+        self._arrivals = ArrivalParts(partial(stage_times_s, self._options, plan, self._trace_times_s))
+        if self._trace_times_s is None:
+            self._arrivals.begin(ranks, plan.max_in_flight)
+            return turns(plan.requests, ranks)
+        # The prompts of a trace are numbered for the workers of the run's beginning; some may be gone already.
+        first = list(range(self._first_workers))
+        self._arrivals.begin(first, plan.max_in_flight)
+        quotas = turns(plan.requests, first)
+        for rank in first:
+            if rank not in ranks:
+                for taker, more in self._arrivals.hand_over(rank, ranks, 0.0, ends=True).taken.items():
+                    quotas[taker] = (quotas[taker] or 0) + more
+        return quotas
+
+    def _arrivals_of(self, worker: Worker) -> dict[str, Any]:
+        """What a worker has to know of an open loop's arrivals."""
+        parts, most = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
+        return {"parts": [list(part) for part in parts], "max_in_flight": most}
 
     # Rows and accounts.
 

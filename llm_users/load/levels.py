@@ -5,6 +5,8 @@ Knows what a stage is asked for; nothing of how it is run.
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +38,9 @@ class Level:
     """Measured requests where the stage itself says how many, and not the options."""
     minimum: Minimum | None = None
     """In a search: the stage goes on until it has both; ``requests`` then has both as a number of arrivals, if any."""
+
+    times_s: Sequence[float] | None = None
+    """In the replay of a trace: when each request of it is sent, from the beginning of the stage."""
 
     def budget(self, requests: int | None, measure_s: float | None) -> str:
         """How long the stage lasts, in words."""
@@ -92,7 +97,8 @@ class FixedLevels:
 def trace_level(options: Options, trace: Trace) -> Level:
     """The stage that replays a trace, or the first requests of it."""
     count = len(trace.entries)
-    return Level(rate_per_s=trace.rate_per_s, requests=min(count, options.requests or count))
+    times_s = array("d", (entry.at_s for entry in trace.entries))
+    return Level(rate_per_s=trace.rate_per_s, requests=min(count, options.requests or count), times_s=times_s)
 
 
 def listed_levels(options: Options, replay: Level | None = None) -> Levels:

@@ -10,7 +10,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,18 +19,19 @@ from gevent import getcurrent
 from gevent.event import Event
 
 from llm_users import endpoint, runtime, secrets
-from llm_users.arrivals import arrival_times_s, part_of
+from llm_users.arrivals import Part, PartSchedule
 from llm_users.collect.lag import LagProbe
 from llm_users.collect.live import LiveBeat
 from llm_users.load import messages
-from llm_users.load.feed import MOST_AHEAD, MOST_TOKENS_AHEAD, PromptFeed
+from llm_users.load.feed import PromptFeed
 from llm_users.load.messages import LEASE_S
 from llm_users.load.pulse import Pulse
+from llm_users.load.schedules import TracePrompts, read_parts, stage_times_s
 from llm_users.load.talks import Talks
 from llm_users.open_gate import OpenGate
 from llm_users.options import Options
 from llm_users.plan import StagePlan, StageTotals
-from llm_users.prompts import Prompt, Trace, load_tokenizer, make_source, read_trace
+from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source, read_trace
 from llm_users.record import RequestRecord
 from llm_users.targets import TargetWheel
 from llm_users.transport.alarm import Alarm
@@ -46,6 +47,13 @@ _READY_REPORT_S = 0.02
 
 _DRAIN_LOOK_S = 0.01
 _CUT_S = 15.0
+_USERS_LOOK_S = 0.05
+_PROGRESS_S = 1.0
+_FIRST_ARRIVALS_S = 2.0
+"""An open loop starts when the prompts of so many seconds are ready, if all of its prompts are too many."""
+
+_LONGEST_LEAD_S = 5.0
+_NOTED_WAIT_S = 0.005
 _ONE_MORE_ENDING_PER = 64
 """Else a process that has too much to read would keep its users from asking on."""
 
@@ -80,8 +88,14 @@ class LoadProcess:
         self._runtime: runtime.Runtime | None = None
         self._feed: PromptFeed[Prompt] | None = None
         self._talks: Talks | None = None
-        self._most_ahead = MOST_AHEAD
+        self._trace_times_s: list[float] | None = None
+        self._trace_prompts: TracePrompts | None = None
+        self._schedule = PartSchedule((), ())
+        self._quota: int | None = None
         self._built_stage = -1
+        self._preparing: gevent.Greenlet[[], None] | None = None
+        self._reporter: gevent.Greenlet[[], None] | None = None
+        self._reached_early = False  # Locust's users were complete before the runtime was
         self._reporting = False
         self._telling: gevent.Greenlet[..., None] | None = None
         self._finished = True
@@ -101,8 +115,10 @@ class LoadProcess:
         self.cut_short()
         self._run = data
         self._runtime = self._feed = self._talks = self._beat = None
+        self._trace_times_s = self._trace_prompts = None
         self._built_stage = -1
         self._stage = 0
+        self._reached_early = False
         self._finished = False
         self._cut.clear()
         self._over.clear()
@@ -120,15 +136,37 @@ class LoadProcess:
             self._build_prompts()
 
     def on_go(self, data: dict[str, Any]) -> None:
-        if data["stage"] == self.gate.plan.stage and not self.gate.let_go:
-            self.gate.go(data["quota"], _moment_ns(data.get("origin")))
+        """The stage begins. The moment comes as a time from now: the clocks of other machines may be wrong."""
+        plan, made = self.gate.plan, self._runtime
+        if data["stage"] != plan.stage or self.gate.let_go:
+            return
+        self._quota, origin_ns = data["quota"], 0
+        if plan.rate_per_s is not None and made is not None:
+            origin_ns = time.monotonic_ns() + int(min(data["lead_s"], _LONGEST_LEAD_S) * 1e9)
+            parts = read_parts(data["parts"])
+            times_s = stage_times_s(made.options, plan, self._trace_times_s)
+            self._schedule = PartSchedule(times_s, parts)
+            self._change_parts(parts, data["max_in_flight"])
+        self.gate.go(self._quota, origin_ns)
+
+    def on_arrivals(self, data: dict[str, Any]) -> None:
+        """Another worker is gone, or this one is back: other parts of the open loop's schedule are this one's."""
+        if data["stage"] == self.gate.plan.stage:
+            self._change_parts(read_parts(data["parts"]), data["max_in_flight"])
+            self.gate.reschedule()
+            if self._runtime is not None and self._runtime.open_loop is not None:
+                self._runtime.open_loop.begin_held()
 
     def on_quota(self, data: dict[str, Any]) -> None:
         """The share of the stage has changed, or the answer to "may I go on?"."""
         if data["number"] is not None:
             self.pulse.answered(data["number"])
         if data["stage"] == self.gate.plan.stage:
-            self.gate.change_quota(data["quota"])
+            quota, before = data["quota"], self._quota
+            self._quota = quota
+            if quota is not None and before is not None and quota > before:
+                self._foresee(quota - before)
+            self.gate.change_quota(quota)
         else:
             self.gate.look_again()
 
@@ -173,6 +211,12 @@ class LoadProcess:
     def _stop(self, grace_s: float) -> None:
         """Nothing starts any more; what is in flight may end, up to ``grace_s``."""
         self._finished = True
+        if self._preparing is not None:
+            self._preparing.kill(block=False)
+        if self._reporter is not None:
+            self._reporter.kill(block=False)
+        for feed in self._feeds():
+            feed.close()
         self.gate.close()
         self._await_drain(grace_s)
         if self._runtime is not None and self._runtime.open_loop is not None:
@@ -205,19 +249,22 @@ class LoadProcess:
     # What Locust says.
 
     def on_test_start(self) -> None:
-        """Options are known now: make everything that the users of this process share."""
-        if not self._run:
+        """Options are known now: make everything that the users of this process share.
+
+        In a greenlet, because this is called from the loop in which Locust's worker receives its messages, and prompts
+        may take minutes. Users that are made meanwhile wait for the runtime.
+        """
+        if not self._run or self._finished:
             return
-        try:
-            options = Options.parse(self._environment.parsed_options)
-            self._make_runtime(options)
-        except Exception as error:
-            self.gate.close()
-            self.send(messages.REFUSED, {"reason": str(error) or repr(error)})
+        runtime.expect(self._environment)
+        self._preparing = gevent.spawn(self._prepare)
 
     def on_target_reached(self) -> None:
-        """The users that Locust was told to run are running."""
-        self.gate.target_reached()
+        """The users that Locust was told to run are running, or wait for the runtime."""
+        if self._runtime is None and not self._finished:
+            self._reached_early = True
+        else:
+            self.gate.target_reached()
 
     @property
     def run_id(self) -> str:
@@ -236,49 +283,73 @@ class LoadProcess:
 
     # Inside.
 
+    def _prepare(self) -> None:
+        self._report_progress()
+        try:
+            options = Options.parse(self._environment.parsed_options)
+            self._make_runtime(options)
+        except Exception as error:
+            self.gate.close()
+            self.send(messages.REFUSED, {"reason": str(error) or repr(error)})
+            return
+        if self._reached_early:
+            self._await_users()
+            self.gate.target_reached()
+
+    def _await_users(self) -> None:
+        """Wait until the users are made that waited for the runtime."""
+        runner = self._environment.runner
+        while not self._finished and runner.user_count < runner.target_user_count:
+            gevent.sleep(_USERS_LOOK_S)
+
+    def _report_progress(self) -> None:
+        """Tell at once, and every second, how far the prompts of the stage are, until they are ready."""
+        if self._reporter is None or self._reporter.ready():
+            self._reporter = gevent.spawn(self._tell_progress)
+
+    def _tell_progress(self) -> None:
+        while self._built_stage != self.gate.plan.stage and not self._finished:
+            progress = [feed.progress for feed in self._feeds()]
+            self.send(
+                messages.PREPARING,
+                {
+                    "stage": self.gate.plan.stage,
+                    "built": sum(built for built, _ in progress),
+                    "wanted": sum(wanted for _, wanted in progress),
+                },
+            )
+            gevent.sleep(_PROGRESS_S)
+
+    def _feeds(self) -> list[PromptFeed[Any]]:
+        """The feeds that users take from."""
+        talks = self._talks
+        feeds: list[PromptFeed[Any]] = [] if self._feed is None or (talks is not None and talks.only) else [self._feed]
+        return [*feeds, talks.feed] if talks is not None else feeds
+
     def _make_runtime(self, options: Options) -> None:
-        host = self._environment.host or ""
-        endpoint.forget()
-        secrets.remember_named([options.extra_body, options.metadata])
         pool = Pool(
             keep_alive=not options.new_connections,
             tls=TlsSettings.parse(options.client_cert, insecure=options.insecure),
             proxies=Proxies.from_environment(loopback=options.proxy_loopback),
         )
+        try:
+            self._make_parts(options, pool)
+        finally:
+            if self._runtime is None:  # refused, or the run is over already
+                pool.close()
+
+    def _make_parts(self, options: Options, pool: Pool) -> None:
+        host = self._environment.host or ""
+        endpoint.forget()
+        secrets.remember_named([options.extra_body, options.metadata])
         tokenizer = gevent.get_hub().threadpool.apply(load_tokenizer, (options.tokenizer,))
         trace = None
         if options.trace is not None:
             read = partial(read_trace, options.trace, speed=options.trace_speed, window=options.trace_window)
             trace = gevent.get_hub().threadpool.apply(read)
-        self._most_ahead = MOST_AHEAD if trace is None else int(MOST_TOKENS_AHEAD / trace.mean_input_tokens) + 1
-        source = gevent.get_hub().threadpool.apply(
-            partial(
-                make_source,
-                tokenizer=tokenizer,
-                input_law=options.input_tokens,
-                output_law=options.output_tokens,
-                seed=options.seed,
-                run_key=self._run["run_key"],
-                text=options.prompt,
-                file=options.prompts,
-                trace=trace,
-                in_order=options.prompts_order == "file",
-                prefixes=options.prefix,
-                cache_bust=self._run["run_id"] if options.cache_bust else None,
-                pictures=options.images,
-            )
-        )
-        for note in source.notes:
-            self._note(note)
+        feed, user_classes = self._make_feeds(options, tokenizer, trace)
         worker, workers = self._run["worker"], self._run["workers"]
         first, step = self._run["first_prompt"], self._run["prompt_step"]
-        self._feed = PromptFeed(source, first, step, self._note)
-        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
-        if any(each.holds_conversations for each in user_classes):
-            salt = self._run["run_id"] if options.cache_bust else None
-            make = partial(Talks, options, tokenizer, self._run["run_key"], salt, (first, step), self._note)
-            self._talks = gevent.get_hub().threadpool.apply(make)
-            self._talks.only = all(each.holds_conversations for each in user_classes)
         alarm = Alarm() if options.open_loop else None
         starts = QuietQueue(alarm)
         # On from the run before: the first stage may have been marked with those counts already.
@@ -298,7 +369,7 @@ class LoadProcess:
             endings=QuietQueue(alarm, _ONE_MORE_ENDING_PER),
             pool=pool,
             tokenizer=tokenizer,
-            next_prompt=self._feed.next,
+            next_prompt=feed.next,
             on_record=self._keep,
             note=self._note,
             client_delay_s=self._probe.worst_lately_s,
@@ -307,15 +378,14 @@ class LoadProcess:
             run_s=_run_s(options, self._environment.parsed_options, trace),
             watch=self._beat,
             alarm=alarm,
-            arrivals=partial(_arrivals, options, trace),
-            prompt_per_arrival=trace is not None,
+            arrivals=lambda: self._schedule,
+            prompt_of_arrival=self._trace_prompts.of if self._trace_prompts is not None else None,
             first_prompt=first,
             prompt_step=step,
             targets=TargetWheel(options.targets, worker) if options.targets else None,
         )
         if self._talks is not None:
             made.next_conversation = self._talks.feed.next
-        runtime.install(self._environment, made)
         for user_class in user_classes:
             targets = options.targets if user_class.model is None else ()
             for url in dict.fromkeys(target.url or user_class.host or host for target in targets) or [
@@ -325,11 +395,17 @@ class LoadProcess:
             if made.model is None and user_class.model is None:
                 made.model = only_model(user_class, made, user_class.host or host)
         self._runtime = made
-        if options.insecure:
+        self._begin_load(made)
+
+    def _begin_load(self, made: runtime.Runtime) -> None:
+        """Let users be made, and have the prompts of their first stage."""
+        if made.options.insecure:
             self._note(
                 "--llm-insecure: certificates were not verified, so whoever stands in between could read keys and "
                 "answers, and change them; use it for tests only"
             )
+        if not self.gate.plan.free:  # users can be made meanwhile: they wait at the gate
+            runtime.install(self._environment, made)
         self._build_prompts()
         gc.collect()
         gc.freeze()  # the collector's pauses stay out of the measurement
@@ -337,30 +413,99 @@ class LoadProcess:
         self._probe.start()
         if self._beat is not None:
             self._beat.start()
+        if self.gate.plan.free:
+            runtime.install(self._environment, made)
+
+    def _make_feeds(
+        self, options: Options, tokenizer: Tokenizer, trace: Trace | None
+    ) -> tuple[PromptFeed[Prompt], list[Any]]:
+        """Make what prompts and conversations come from; returns the feed of prompts and the LLM user classes."""
+        source = gevent.get_hub().threadpool.apply(
+            partial(
+                make_source,
+                tokenizer=tokenizer,
+                input_law=options.input_tokens,
+                output_law=options.output_tokens,
+                seed=options.seed,
+                run_key=self._run["run_key"],
+                text=options.prompt,
+                file=options.prompts,
+                trace=trace,
+                in_order=options.prompts_order == "file",
+                prefixes=options.prefix,
+                cache_bust=self._run["run_id"] if options.cache_bust else None,
+                pictures=options.images,
+            )
+        )
+        for note in source.notes:
+            self._note(note)
+        first, step = self._run["first_prompt"], self._run["prompt_step"]
+        make_feed = partial(self._make_feed, source)
+        self._feed = make_feed(first, step)
+        if trace is not None:
+            self._trace_times_s = [entry.at_s for entry in trace.entries]
+            self._trace_prompts = TracePrompts(self._trace_times_s, make_feed)
+            self._trace_prompts.begin(Part(first, step), self._feed)
+        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
+        if any(each.holds_conversations for each in user_classes):
+            salt = self._run["run_id"] if options.cache_bust else None
+            make = partial(Talks, options, tokenizer, self._run["run_key"], salt, (first, step), self._note)
+            self._talks = gevent.get_hub().threadpool.apply(make)
+            self._talks.only = all(each.holds_conversations for each in user_classes)
+        return self._feed, user_classes
+
+    def _make_feed(self, source: Any, first: int, step: int) -> PromptFeed[Prompt]:
+        return PromptFeed(source, first, step, self._note, Prompt.characters)
 
     def _build_prompts(self) -> None:
-        """Counted stages are built before they start."""
-        plan, made, feed = self.gate.plan, self._runtime, self._feed
-        assert made is not None
+        """Build what the stage needs before it starts (``feed``)."""
+        plan, talks, feed = self.gate.plan, self._talks, self._feed
         assert feed is not None
+        self._report_progress()
+        least = users = math.ceil(plan.concurrency / plan.workers)
         if plan.rate_per_s is not None:
-            arrivals = plan.requests or plan.rate_per_s * (plan.warmup_s + (plan.measure_s or 0.0))
-            count = min(math.ceil(arrivals / plan.workers) + plan.warmup_requests, self._most_ahead)
-            counted = False
+            stage_s = plan.warmup_s + (plan.measure_s or 0.0)
+            arrivals = plan.requests if plan.requests is not None else plan.rate_per_s * stage_s
+            count = math.ceil(arrivals / plan.workers) + plan.warmup_requests
+            counted = plan.requests is not None and not plan.timed_warmup_s
+            least = math.ceil(plan.rate_per_s * _FIRST_ARRIVALS_S / plan.workers)
         elif plan.free or plan.requests is None:
-            count, counted = 2 * math.ceil(plan.concurrency / plan.workers), False
+            count, counted = 2 * users, False
         else:
-            users = math.ceil(plan.concurrency / plan.workers)
             count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.concurrency)
             counted = not plan.timed_warmup_s  # how many requests a time takes is not known
+        if talks is not None:
+            talks.feed.expect(talks.conversations_of(count), least=least, counted=counted)
+        if talks is None or not talks.only:
+            feed.expect(count, least=least, counted=counted)
+        if self.gate.plan is plan and not self._finished:
+            self._built_stage = plan.stage
+            self._on_ready(plan.stage, 0)
+
+    def _foresee(self, requests: int) -> None:
+        """So many requests more than expected are this worker's to start."""
         if self._talks is not None:
-            self._talks.expect(count, counted=counted)
-        if self._talks is None or not self._talks.only:
-            feed.expect(count)
-            if counted:
-                feed.stage_is_built()
-        self._built_stage = plan.stage
-        self._on_ready(plan.stage, 0)
+            self._talks.feed.foresee(self._talks.conversations_of(requests))
+        if self._feed is not None and self._trace_prompts is None and (self._talks is None or not self._talks.only):
+            self._feed.foresee(requests)
+
+    def _change_parts(self, parts: list[Part], max_in_flight: int | None) -> None:
+        self.gate.max_in_flight = max_in_flight
+        self._schedule.change(parts)
+        if self._trace_prompts is not None and self._trace_times_s is not None:
+            requests = self.gate.plan.requests
+            count = len(self._trace_times_s)
+            self._trace_prompts.change(parts, count if requests is None else min(count, requests))
+
+    def _note_waits(self, stage: int) -> None:
+        """Say when requests had to wait for prompts: their load and their times are not what was asked for."""
+        waits = [wait_s for feed in self._feeds() for wait_s in feed.waits if wait_s > _NOTED_WAIT_S]
+        if waits:
+            self._note(
+                f"stage {stage}, worker {self._run['worker']}: {len(waits)} requests waited for their prompts, "
+                f"{max(waits):.2g} s at most, because this worker could not build them as fast as it sent them; use "
+                "more workers, or shorter prompts"
+            )
 
     def _on_ready(self, _stage: int, _waiting: int) -> None:
         if not self._reporting:
@@ -376,6 +521,7 @@ class LoadProcess:
 
     def _on_stage_finished(self, totals: StageTotals) -> None:
         data = dataclasses.asdict(totals)
+        self._note_waits(totals.stage)
         # In its own greenlet: the caller is a user, which may be stopped, and rows in the spool may take a while.
         self._telling = gevent.spawn(self._tell_stage, data)
 
@@ -422,25 +568,6 @@ class LoadProcess:
         users = self._environment.runner.user_greenlets
         others = [greenlet for greenlet in list(users) if greenlet is not getcurrent()]
         gevent.killall(others, block=True, timeout=10)
-
-
-_LATEST_S = 5.0
-
-
-def _moment_ns(wall_s: float | None) -> int:
-    """A moment of the wall clock on this process's monotonic clock; 0 (now) for none, and for one that cannot be."""
-    ahead_s = 0.0 if wall_s is None else wall_s - time.time()
-    return time.monotonic_ns() + int(ahead_s * 1e9) if 0 < ahead_s < _LATEST_S else 0
-
-
-def _arrivals(options: Options, trace: Trace | None, plan: StagePlan) -> Iterable[float]:
-    """This process's part of the stage's arrivals: of a trace, those whose prompts its feed has."""
-    assert plan.rate_per_s is not None
-    if trace is not None:
-        entries = trace.entries[: plan.requests]
-        return (entries[place].at_s for place in range(plan.place, len(entries), plan.workers))
-    times_s = arrival_times_s(options.arrivals, plan.rate_per_s, f"{options.seed}:{plan.stage}:arrivals")
-    return part_of(times_s, plan.place, plan.workers)
 
 
 def _run_s(options: Options, parsed: Any, trace: Trace | None) -> float | None:

@@ -60,6 +60,7 @@ class Worker:
     account: WorkerAccount
     part: Part = dataclasses.field(default_factory=lambda: Part(0))  # in the present stage
     parts: dict[int, Part] = dataclasses.field(default_factory=dict)  # in all stages
+    building: tuple[int, int] | None = None  # prompts of the stage that it has built and wants, while it builds
     held: int = 0  # rows in its spool that it does not send
     counts: Path | None = None
     told: bool = False  # it has sent a count, so it knows the run
@@ -115,6 +116,16 @@ class Worker:
         for stage, (_, measured) in counts.items():
             if stage in self.parts:
                 self.parts[stage].started = measured
+
+
+def building(workers: list[Worker]) -> str:
+    """How far workers are with the prompts of a stage, in words."""
+    at_work = [(worker.rank, *worker.building) for worker in workers if worker.building is not None]
+    which = f"worker {at_work[0][0]}" if len(at_work) == 1 else f"{len(at_work)} workers"
+    wanted = sum(each for _, _, each in at_work)
+    if not wanted:
+        return f"loading the tokenizer and the source of prompts ({which})"
+    return f"building prompts: {sum(built for _, built, _ in at_work)} of {wanted} ({which})"
 
 
 class Roster:

@@ -43,10 +43,8 @@ class Talks:
         for text in source.notes:
             note(text)
         self._mean_turns = source.mean_turns
-        self.feed: PromptFeed[Conversation] = PromptFeed(source, *part, note, "conversations")
+        self.feed: PromptFeed[Conversation] = PromptFeed(source, *part, note, Conversation.characters, "conversations")
 
-    def expect(self, requests: int, *, counted: bool) -> None:
-        """Have enough ready for so many requests; of a ``counted`` stage that is all, as far as can be foreseen."""
-        self.feed.expect(math.ceil(requests / max(1.0, self._mean_turns)))
-        if counted:
-            self.feed.stage_is_built()
+    def conversations_of(self, requests: int) -> int:
+        """How many conversations so many requests take, on average."""
+        return math.ceil(requests / max(1.0, self._mean_turns))

@@ -16,7 +16,7 @@ from llm_users.prompts.items import CAPS, HUMANS, count_of, role_and_text, shown
 from llm_users.prompts.lengths import LengthLaw
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.order import shuffled, stream
-from llm_users.prompts.prompt import PromptError
+from llm_users.prompts.prompt import PromptError, count_characters
 from llm_users.prompts.tokenizer import Tokenizer
 
 SHAPE = (
@@ -47,6 +47,10 @@ class Conversation:
     index: int
     id: str
     turns: tuple[Turn, ...]
+
+    def characters(self) -> int:
+        """About how much text the messages of all turns are."""
+        return sum(count_characters(turn.messages) for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)

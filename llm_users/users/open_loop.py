@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from itertools import dropwhile
 from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
 from gevent.pool import Group
 
-from llm_users.runtime import Runtime
+from llm_users.runtime import Arrivals, Runtime
 from llm_users.seat import Ticket, UserSeat
 
 LEAD_NS = 25_000_000
@@ -79,7 +77,11 @@ class OpenLoop:
     def over(self) -> None:
         """A request has ended: there is a place for one that was held."""
         self._begun -= 1
-        most = self._runtime.gate.plan.max_in_flight
+        self.begin_held()
+
+    def begin_held(self) -> None:
+        """Begin requests that were held, as many as the limit allows; it may have changed."""
+        most = self._runtime.gate.max_in_flight
         while self._held and (most is None or self._begun < most):
             ticket = self._held.popleft()
             ticket.held_ns = max(0, time.monotonic_ns() - ticket.intended_ns)
@@ -101,31 +103,40 @@ class OpenLoop:
 
     def _dispatch(self) -> None:
         gate, scheduled = self._runtime.gate, None
-        due_ns: Iterator[int] = iter(())
         while True:
             plan = gate.await_stage(self._seat)
+            schedule = self._runtime.arrivals()
             if plan is scheduled:  # it was over and has more to do after all: what was missed meanwhile stays so
-                due_ns = dropwhile(_is_past, due_ns)
-            else:
-                scheduled = plan
-                due_ns = (gate.origin_ns + int(at_s * _NS) for at_s in self._runtime.arrivals(plan))
-            self._follow(due_ns)
+                while (missed_ns := self._due_ns(schedule)) is not None and missed_ns < time.monotonic_ns():
+                    schedule.take()
+            scheduled = plan
+            self._follow(schedule)
 
-    def _follow(self, due_ns: Iterator[int]) -> None:
+    def _follow(self, schedule: Arrivals) -> None:
         """Start what is due until the stage takes no more."""
-        gate = self._runtime.gate
-        for each_ns in due_ns:
-            gate.sleep_until(each_ns - LEAD_NS)
-            ticket = gate.arrive(self._seat, each_ns)
+        gate, runtime = self._runtime.gate, self._runtime
+        while True:
+            gate.sleep_until(lambda: self._due_ns(schedule), LEAD_NS)
+            if not gate.takes_more:
+                return
+            due_ns = self._due_ns(schedule)
+            if due_ns is None:  # a trace has an end, and so has the part of a worker that was taken for dead
+                gate.end_measure()
+                return
+            number = schedule.take()[0]
+            ticket = gate.arrive(self._seat, due_ns)
             if ticket is None:
                 return
-            if self._runtime.prompt_per_arrival:
-                ticket.prompt = self._runtime.next_prompt()
+            if runtime.prompt_of_arrival is not None:
+                ticket.prompt = runtime.prompt_of_arrival(number)
             self._admit(ticket)
-        gate.end_measure()  # a trace has an end
+
+    def _due_ns(self, schedule: Arrivals) -> int | None:
+        arrival = schedule.next
+        return None if arrival is None else self._runtime.gate.origin_ns + int(arrival[1] * _NS)
 
     def _admit(self, ticket: Ticket) -> None:
-        most = ticket.plan.max_in_flight
+        most = self._runtime.gate.max_in_flight
         if most is None or self._begun < most:
             self._begin(ticket)
         elif self._runtime.options.overflow == "drop":
@@ -169,7 +180,3 @@ class OpenLoop:
         chosen = max(desks, key=lambda desk: desk.credit)
         chosen.credit -= sum(desk.user_class.weight for desk in desks)
         return chosen
-
-
-def _is_past(moment_ns: int) -> bool:
-    return moment_ns < time.monotonic_ns()

@@ -78,6 +78,7 @@ class CoordinatorRole:
         coordinator.make_levels = self._make_levels
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
         handlers: dict[str, Callable[[Any], None]] = {
+            messages.PREPARING: coordinator.on_preparing,
             messages.READY: coordinator.on_ready,
             messages.DONE: coordinator.on_done,
             messages.FINAL: coordinator.on_final,

@@ -54,6 +54,7 @@ class ProcessRole:
         runner.register_message(messages.RUN, listener(self._on_run))
         runner.register_message(messages.GO, self._of_run(process.on_go))
         runner.register_message(messages.END, self._of_run(process.on_end))
+        runner.register_message(messages.ARRIVALS, self._of_run(process.on_arrivals))
         runner.register_message(messages.QUOTA, self._of_run(process.on_quota))
         runner.register_message(messages.ACK, self._of_run(process.on_ack))
         # These may take long, and a worker must go on answering its master meanwhile.

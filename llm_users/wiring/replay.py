@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Replay:
-    """The trace of a run, if it has one: what it is, and the stage that replays it. Its entries are not kept."""
+    """The trace of a run, if it has one: what it is, and its stage, and the times of its entries."""
 
     def __init__(self) -> None:
         self.level: Level | None = None
