@@ -143,7 +143,8 @@ class Coordinator:
             self.ended_by_itself = True
             return None
         here = sum(worker.part.waiting or 0 for worker in self.roster.present if worker.part.expected)
-        if self._gathering and not self._spread_again and time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S:
+        late = time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S
+        if self._gathering and late and self._crew.changes and not self._spread_again:
             # What Locust told a worker that was silent may be lost, or older than what it knows of the others.
             self._spread_again = True
             self._crew.changes += 1
