@@ -147,7 +147,8 @@ class Coordinator:
         if any(worker.building is not None for worker in self.roster.present):
             self._prepared_at = time.monotonic()  # the time for users to come is counted from when prompts are ready
         here = sum(worker.part.waiting or 0 for worker in self.roster.present if worker.part.expected)
-        if self._gathering and not self._spread_again and time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S:
+        late = time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S
+        if self._gathering and late and self._crew.changes and not self._spread_again:
             # What Locust told a worker that was silent may be lost, or older than what it knows of the others.
             self._spread_again = True
             self._crew.changes += 1

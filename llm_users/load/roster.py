@@ -78,8 +78,8 @@ class Worker:
 
     @property
     def patience_s(self) -> float:
-        """How long it may be silent. One that has not spoken yet may start nothing and may be busy with its start."""
-        return LEASE_S + LEASE_MARGIN_S if self.told else _START_S
+        """How long it may be silent. One that has no share to give away may be busy with its start."""
+        return LEASE_S + LEASE_MARGIN_S if self.part.going else _START_S
 
     def new_part(self, stage: int) -> Part:
         self.part = self.parts[stage] = Part(stage)
