@@ -9,6 +9,7 @@ import dataclasses
 import gc
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -55,6 +56,11 @@ _NOTED_WAIT_S = 0.005
 _ONE_MORE_ENDING_PER = 64
 """Else a process that has too much to read would keep its users from asking on."""
 
+_SWITCH_S = 0.0005
+"""During a run a thread that builds prompts gives way to the event loop so soon (Python: 5 ms). While prompts of 550,
+8,000 and 128,000 tokens are built this makes 99 % of the loop's delays less than 1.1, 1.6 and 3.7 ms, not 15, 3.6 and
+6.4 ms."""
+
 _GC_GENERATIONS = (50_000, 20, 1000)
 """Collections during a run: rare, and never of what lived before it (gc.freeze)."""
 
@@ -99,6 +105,7 @@ class LoadProcess:
         self._over.set()
         self._noted: set[str] = set()
         self._old_gc = gc.get_threshold()
+        self._old_switch_s = sys.getswitchinterval()
 
     # What the coordinator says.
 
@@ -185,6 +192,7 @@ class LoadProcess:
             self._beat.stop()
         gc.set_threshold(*self._old_gc)
         gc.unfreeze()
+        sys.setswitchinterval(self._old_switch_s)
         if self._runtime is not None:
             for end in self._runtime.at_end:
                 end()
@@ -348,6 +356,7 @@ class LoadProcess:
                 "--llm-insecure: certificates were not verified, so whoever stands in between could read keys and "
                 "answers, and change them; use it for tests only"
             )
+        sys.setswitchinterval(_SWITCH_S)
         if not self.gate.plan.free:  # users can be made meanwhile: they wait at the gate
             runtime.install(self._environment, made)
         self._build_prompts()
