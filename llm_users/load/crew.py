@@ -156,14 +156,15 @@ class Crew:
     def let_go(self, plan: StagePlan) -> None:
         """The users stand at the gates: let them start, each worker its share."""
         going = [worker for worker in self.roster.present if worker.waiting is not None]
-        ranks = [worker.rank for worker in going]
+        ranks = [worker.rank for worker in going if worker.waiting]  # without its user a worker sends no arrivals
         if plan.rate_per_s is None:
             quotas = split(plan.requests, {worker.rank: worker.waiting or 0 for worker in going})
         else:
             quotas = self._divide_arrivals(ranks, plan)
         self._origin_s = time.monotonic() + _ORIGIN_AHEAD_S
+        nothing = None if plan.requests is None else 0
         for worker in going:
-            worker.part, worker.users, worker.quota = True, worker.waiting or 0, quotas.get(worker.rank)
+            worker.part, worker.users, worker.quota = True, worker.waiting or 0, quotas.get(worker.rank, nothing)
             worker.told_at = time.time()
             word: dict[str, Any] = {"stage": plan.stage, "quota": worker.quota}
             if plan.rate_per_s is not None:
@@ -199,6 +200,8 @@ class Crew:
         the load; in a counted stage of drawn arrivals as many more are sent at its end.
         """
         from_s = max(0.0, time.monotonic() - self._origin_s + _ORIGIN_AHEAD_S)
+        if plan.measure_s is not None:
+            from_s = min(from_s, plan.timed_warmup_s + plan.measure_s)
         started = worker.started_measured(plan.stage)
         warmups = plan.warmup_requests or self._arrivals.due(worker.rank, plan.timed_warmup_s)
         given = self._arrivals.hand_over(worker.rank, takers, from_s, ends=self._trace_times_s is not None)

@@ -243,7 +243,7 @@ class LoadProcess:
             self.gate.close()
             self._send(messages.REFUSED, {"reason": str(error) or repr(error)})
             return
-        if self._reached_early:
+        if self._reached_early and self.gate.plan.free:
             self._await_users()
             self.gate.target_reached()
 
