@@ -169,11 +169,15 @@ class Crew:
         """The users stand at the gates: let them start, each worker its share."""
         going = [worker for worker in self.roster.present if worker.part.expected and worker.part.waiting is not None]
         users = {worker.rank: worker.part.waiting or 0 for worker in going}
-        quotas = split(plan.requests, users) if plan.rate_per_s is None else self._divide_arrivals(list(users), plan)
+        if plan.rate_per_s is None:
+            quotas = split(plan.requests, users)
+        else:  # without its user a worker sends no arrivals
+            quotas = self._divide_arrivals([rank for rank, count in users.items() if count], plan)
         self._origin_s = time.monotonic() + _ORIGIN_AHEAD_S
+        nothing = None if plan.requests is None else 0
         for worker in going:
             part = worker.part
-            part.going, part.users, part.quota = True, users[worker.rank], quotas.get(worker.rank)
+            part.going, part.users, part.quota = True, users[worker.rank], quotas.get(worker.rank, nothing)
             part.told_at = time.time()
             self._tell_go(worker, plan)
 
@@ -246,6 +250,8 @@ class Crew:
         if not takers and not worker.final:
             return None
         from_s = max(0.0, time.monotonic() - self._origin_s + _ORIGIN_AHEAD_S)
+        if plan.measure_s is not None:
+            from_s = min(from_s, plan.timed_warmup_s + plan.measure_s)
         started = worker.started_measured(plan.stage)
         warmups = plan.warmup_requests or self._arrivals.due(worker.rank, plan.timed_warmup_s)
         given = self._arrivals.hand_over(worker.rank, takers, from_s, ends=self._trace_times_s is not None)

@@ -9,6 +9,7 @@ import dataclasses
 import gc
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -56,6 +57,11 @@ _LONGEST_LEAD_S = 5.0
 _NOTED_WAIT_S = 0.005
 _ONE_MORE_ENDING_PER = 64
 """Else a process that has too much to read would keep its users from asking on."""
+
+_SWITCH_S = 0.0005
+"""During a run a thread that builds prompts gives way to the event loop so soon (Python: 5 ms). While prompts of 550,
+8,000 and 128,000 tokens are built this makes 99 % of the loop's delays less than 1.1, 1.6 and 3.7 ms, not 15, 3.6 and
+6.4 ms."""
 
 _GC_GENERATIONS = (50_000, 20, 1000)
 """Collections during a run: rare, and never of what lived before it (gc.freeze)."""
@@ -105,6 +111,7 @@ class LoadProcess:
         self._noted: set[str] = set()
         self._sent = 0  # rows, when the run was over
         self._old_gc = gc.get_threshold()
+        self._old_switch_s = sys.getswitchinterval()
 
     # What the coordinator says.
 
@@ -230,6 +237,7 @@ class LoadProcess:
             self._beat.stop()
         gc.set_threshold(*self._old_gc)
         gc.unfreeze()
+        sys.setswitchinterval(self._old_switch_s)
         if self._runtime is not None:
             for end in self._runtime.at_end:
                 end()
@@ -292,7 +300,7 @@ class LoadProcess:
             self.gate.close()
             self.send(messages.REFUSED, {"reason": str(error) or repr(error)})
             return
-        if self._reached_early:
+        if self._reached_early and self.gate.plan.free:
             self._await_users()
             self.gate.target_reached()
 
@@ -404,6 +412,7 @@ class LoadProcess:
                 "--llm-insecure: certificates were not verified, so whoever stands in between could read keys and "
                 "answers, and change them; use it for tests only"
             )
+        sys.setswitchinterval(_SWITCH_S)
         if not self.gate.plan.free:  # users can be made meanwhile: they wait at the gate
             runtime.install(self._environment, made)
         self._build_prompts()

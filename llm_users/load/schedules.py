@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -43,11 +45,11 @@ class TracePrompts:
         """From now on these parts are the worker's. Prompts of a new one are built in the background."""
         for part in parts:
             if part not in self._feeds:
-                numbers = range(part.first, requests, part.step)
-                due = [number for number in numbers if self._times_s[number] >= part.from_s]
-                if due:
-                    self._feeds[part] = self._make(due[0], part.step)
-                    self._feeds[part].foresee(len(due))
+                left_out = max(0, bisect_left(self._times_s, part.from_s) - part.first)
+                numbers = range(part.first, requests, part.step)[math.ceil(left_out / part.step) :]
+                if numbers:
+                    self._feeds[part] = self._make(numbers[0], part.step)
+                    self._feeds[part].foresee(len(numbers))
 
     def of(self, number: int) -> Prompt:
         """The prompt of arrival ``number``."""

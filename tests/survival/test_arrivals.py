@@ -87,6 +87,7 @@ def test_the_others_take_over_the_arrivals_of_workers_that_leave_and_die(crew: C
     assert len({worker for at_s, worker in came if at_s > came[0][0] + 9}) == 1
 
 
+@pytest.mark.slow
 def test_a_stage_of_a_given_time_keeps_its_rate_when_a_worker_leaves(crew: Crew, log: Path) -> None:
     crew.start(2, "--llm-rate", str(RATE), "--llm-stage-time", "6s", *CONSTANT).await_rows(20)
     crew.send(0, signal.SIGTERM)
