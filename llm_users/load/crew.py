@@ -15,7 +15,7 @@ from typing import Any
 from llm_users import capacity
 from llm_users.collect.health import OK, complaint
 from llm_users.collect.spool import clear_folder, mark_folder
-from llm_users.collect.stages import describe, widening
+from llm_users.collect.stages import describe, resending, widening
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.levels import Level
@@ -164,7 +164,11 @@ class Crew:
 
     def hand_over(self, worker: Worker, plan: StagePlan) -> int:
         """What a worker that is gone had not started of its share is for the others to start; returns how many."""
-        others = {each.rank: max(1, each.users) for each in self.roster.present if each.part and each is not worker}
+        others = {
+            each.rank: max(1, each.users)
+            for each in self.roster.present
+            if each.part and each is not worker and not each.gave_up
+        }
         if not worker.part or worker.quota is None:
             return 0
         started = min(worker.quota, worker.started_measured(plan.stage))
@@ -206,6 +210,8 @@ class Crew:
             self.say(widening(stage))
         if stage.health not in (None, OK):
             logger.warning("%s", complaint(stage, len(self.roster)))
+        if stage.requests_resent:
+            self.say(resending(stage))
         if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part], self._capacity):
             self.say(text)
 

@@ -39,7 +39,12 @@ class Worker:
         """Nothing more is to come from it in this stage."""
         if not self.part or self.lost or self.final:
             return True
-        return self.totals is not None and (self.totals.quota == self.quota or self.totals.given_up is not None)
+        return self.totals is not None and (self.totals.quota == self.quota or self.gave_up)
+
+    @property
+    def gave_up(self) -> bool:
+        """It could not connect to the endpoint and has ended its part of the stage."""
+        return self.totals is not None and self.totals.given_up is not None
 
     def started_measured(self, stage: int) -> int:
         """Measured requests that it has started in the stage, as exactly as can be known."""

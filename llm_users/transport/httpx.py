@@ -10,7 +10,13 @@ from collections.abc import Iterator
 import httpx2
 
 from llm_users.transport.connection import Origin
-from llm_users.transport.errors import BadResponse, ConnectFailed, DeadlineExceeded, TransportError
+from llm_users.transport.errors import (
+    BadResponse,
+    ClientLimitReached,
+    ConnectFailed,
+    DeadlineExceeded,
+    TransportError,
+)
 from llm_users.transport.exchange import CURRENT, Exchange
 from llm_users.transport.http1 import (
     MAX_ERROR_BYTES,
@@ -118,6 +124,7 @@ def as_httpx(error: TransportError, request: httpx2.Request) -> httpx2.Transport
     """The transport's error in httpx2's words, so that the SDK maps it to its own classes."""
     kinds: dict[type[TransportError], type[httpx2.TransportError]] = {
         ConnectFailed: httpx2.ConnectError,
+        ClientLimitReached: httpx2.ConnectError,
         DeadlineExceeded: httpx2.ReadTimeout,
         BadResponse: httpx2.RemoteProtocolError,
     }

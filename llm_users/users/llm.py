@@ -22,7 +22,7 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST
 from llm_users import endpoint
 from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
 from llm_users.prompts import Prompt, count_messages, is_text_only
-from llm_users.record import UNFINISHED, RequestRecord
+from llm_users.record import CLIENT_LIMIT, UNFINISHED, RequestRecord
 from llm_users.runtime import Runtime, runtime_of
 from llm_users.seat import Ticket, UserSeat
 from llm_users.targets import Target
@@ -307,6 +307,8 @@ class LLMUser(User):
             record.http_status, record.response_id = self._refusal_of(error)
         if error is not None:
             record.error_code, record.error_message = self._failure_of(error)
+            if record.error_code == CLIENT_LIMIT:
+                runtime.note(f"requests failed with client_limit: {record.error_message}")
         text, reasoning = chunks.answer, chunks.reasoning
         self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
         time_tokens(record)
