@@ -51,6 +51,7 @@ class Exchange:
         self.sent_ns = 0  # t0
         self.sent_wall_ns = 0
         self.reads = 0
+        self.received = 0  # bytes, headers and framing included
         self.reconnects = 0
         self.not_before: Callable[[], None] | None = None
         """Called once before the first byte goes out: returns when the request is due. None: it is due at once."""
@@ -223,6 +224,7 @@ class Exchange:
             raise ConnectionLost(f"the connection was lost: {_words(error)}") from error
         if read.data:
             self.reads += 1
+            self.received += len(read.data)
         return read
 
 

@@ -1,4 +1,4 @@
-"""Limits of the load machine itself: file descriptors, local ports, memory for sockets. The endpoint has no part in them.
+"""Limits of the load machine itself: file descriptors, local ports, memory. The endpoint has no part in them.
 
 Knows the operating system's error numbers, no connections.
 """

@@ -30,6 +30,7 @@ from llm_users.transport.cookies import CURRENT_JAR
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.transport.template import Head, RequestTemplate, send
+from llm_users.users.bounds import MOST_CHARACTERS, MOST_CHUNKS, AnswerTooLong
 from llm_users.users.buffering import mark_buffered
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
@@ -98,6 +99,10 @@ class LLMUser(User):
 
     holds_conversations: ClassVar[bool] = False
     """True where users ask the conversations of the run's source and not its prompts."""
+
+    max_answer_characters: ClassVar[int] = MOST_CHARACTERS
+    max_answer_chunks: ClassVar[int] = MOST_CHUNKS
+    """An answer that goes beyond one of these is given up as ``malformed``, so that memory stays bounded."""
 
     follow_up: bool = False
     """True while what is asked belongs to something that has begun, so that it waits for no further arrival."""
@@ -296,7 +301,8 @@ class LLMUser(User):
         runtime, gate = self.runtime, self.runtime.gate
         record, opened, reader, error = call.record, call.opened, call.reader, call.error
         chunks = opened.events.chunks if opened is not None else Chunks()
-        gaps_s, stamps_ns = reader.fill_timing(chunks)
+        too_long = isinstance(error, AnswerTooLong)  # then nobody needs each of its tokens and gaps, and they take long
+        gaps_s, stamps_ns = reader.fill_timing(chunks, with_gaps=not too_long)
         if opened is not None:
             error = error or opened.verdict()
             record.http_status = opened.status
@@ -309,8 +315,9 @@ class LLMUser(User):
             record.error_code, record.error_message = self._failure_of(error)
             if record.error_code == CLIENT_LIMIT:
                 runtime.note(f"requests failed with client_limit: {record.error_message}")
-        text, reasoning = chunks.answer, chunks.reasoning
-        self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
+        text, reasoning = (chunks.opening, "") if too_long else (chunks.answer, chunks.reasoning)
+        if not too_long:
+            self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
         time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens
@@ -326,7 +333,7 @@ class LLMUser(User):
                 note=runtime.note,
             )
         ticket = call.ticket
-        arrivals_ns = [] if record.error_code == "buffered" else stamps_ns
+        arrivals_ns = [] if record.error_code == "buffered" or too_long else stamps_ns
         record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
         if reader.start_ns:
             record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns + ticket.behind_ns) / _NS)
@@ -335,8 +342,9 @@ class LLMUser(User):
             record.correct_for_omission()
         record.phase_end, record.stage_end = gate.phase, gate.plan.stage
         redact_fields(record)
-        tool_calls = opened.events.tool_calls if opened is not None else []
-        answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, chunks.choices)
+        tool_calls = opened.events.tool_calls if opened is not None and not too_long else []
+        choices = [text] if too_long else chunks.choices
+        answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, choices)
         self._check(call, answer)
         if ticket.measured and record.ok:
             gate.add_gap_counts(gaps_s)
