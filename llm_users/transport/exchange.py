@@ -103,6 +103,19 @@ class Exchange:
         self.reserve(origin, fresh=True)
         return self._send(request)
 
+    def follow(self, origin: Origin, request: bytes) -> ResponseParser:
+        """Send a request again where the server redirected it: t0 and what came before it stay the first hop's."""
+        begun = self.sent_ns, self.sent_wall_ns, self.connect_started_ns, self.connect_ns
+        try:
+            return self.send(origin, request)
+        finally:
+            self.sent_ns, self.sent_wall_ns, self.connect_started_ns, self.connect_ns = begun
+
+    @property
+    def redirected(self) -> bool:
+        """True when the answer to the last request was a redirect."""
+        return self.response is not None and 300 <= self.response.status < 400
+
     def arrivals(self) -> Iterator[Arrival]:
         """The body as it arrives. Raises ``ConnectionLost`` and its kin when it ends too early.
 

@@ -57,6 +57,12 @@ def failure_of(error: BaseException, base_url: str, key_variable: str = "OPENAI_
     return shown, redact_start(message, MESSAGE_CHARACTERS)
 
 
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of an answer that was an error, also of one that comes wrapped by the SDK."""
+    statuses = (getattr(cause, "status_code", None) for cause in _causes(error))
+    return next((status for status in statuses if isinstance(status, int)), None)
+
+
 def redact_fields(record: RequestRecord) -> None:
     """Take secrets, and what is longer than any name, out of what a server may have put into the other columns."""
     for name in ("response_id", "finish_reason", "latency_mode", "service_tier"):

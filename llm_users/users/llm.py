@@ -35,7 +35,14 @@ from llm_users.users.buffering import mark_buffered
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.error_kinds import ErrorKinds
-from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
+from llm_users.users.failures import (
+    RequestFailed,
+    excerpt,
+    failure_of,
+    redact_fields,
+    shows_no_secret,
+    status_of,
+)
 from llm_users.users.open_loop import OpenLoop
 from llm_users.users.reading import Opened
 from llm_users.users.token_time import time_per_output_token
@@ -198,7 +205,7 @@ class LLMUser(User):
 
     def _refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
         """(HTTP status, the server's id) of an answer that was an error."""
-        return getattr(error, "status_code", None), getattr(error, "request_id", None)
+        return status_of(error), getattr(error, "request_id", None)
 
     # The one way of every request.
 
