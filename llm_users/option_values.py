@@ -267,7 +267,7 @@ def amount(text: str) -> float:
 
 
 def web_origin(text: str) -> str:
-    """Scheme, host and port of a site that may control the web interface."""
+    """Scheme, host and port of a site: one that may control the web interface, or to which requests may go."""
     parts = urlsplit(text)
     try:
         bad = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0

@@ -85,7 +85,7 @@ class _Option:
     many: bool = False
     switch: bool = False
     reads_local: bool = False
-    """The value names files or environment variables of the machine."""
+    """The value names files or environment variables of the machine, or says where their content may be sent."""
 
     @property
     def dest(self) -> str:
@@ -159,6 +159,9 @@ _OPTIONS = (
     _Option("--llm-transport", "fast: kernel receive stamps; sdk: the SDK's own HTTP stack, for comparison",
             default="fast", choices=TRANSPORTS),
     _Option("--llm-new-connections", "Open a connection for every request, as LLMPerf does", switch=True),
+    _Option("--llm-redirect-to", "Another origin to which the endpoint may redirect requests; prompts and keys are "
+            "sent there too (repeatable). Default: redirects to other origins are errors", "ORIGIN", check=web_origin,
+            many=True, reads_local=True),
     _Option("--llm-cookies", "Keep cookies, in a jar for each user. Default: none are sent back", switch=True),
     _Option("--llm-client-cert", "Client certificate: a PEM file, its key inside or in a second file. "
             "Default: SSL_CLIENT_CERT and SSL_CLIENT_KEY", "PATH[,KEY]", reads_local=True),
@@ -270,6 +273,7 @@ class Options:
     timeout_s: float = 600.0
     transport: str = "fast"
     new_connections: bool = False
+    redirect_to: tuple[str, ...] = ()
     cookies: bool = False
     client_cert: str | None = None
     insecure: bool = False
@@ -310,6 +314,7 @@ class Options:
             warmup_requests=warmup_requests,
             warmup_s=warmup_s,
             header_variables=tuple(values.get("llm_header_env", ())),
+            redirect_to=tuple(values.get("llm_redirect_to", ())),
             metadata=dict(values.get("llm_metadata", ())),
             **{name: values[dest] for name, dest in _FIELDS.items() if dest in values},
         )
@@ -353,7 +358,7 @@ class Options:
 
 
 _OTHER_NAMES = {"rates": "llm_rate", "stage_s": "llm_stage_time", "ramp_s": "llm_ramp", "timeout_s": "llm_timeout"}
-_PARSED_APART = ("warmup_requests", "warmup_s", "header_variables", "metadata")
+_PARSED_APART = ("warmup_requests", "warmup_s", "header_variables", "redirect_to", "metadata")
 _FIELDS = {
     entry.name: _OTHER_NAMES.get(entry.name, f"llm_{entry.name}")
     for entry in fields(Options)

@@ -14,6 +14,9 @@ from typing import Any
 THROTTLED = ("429", "throttlingexception", "rate_limit_error", "rate_limit_exceeded")
 """Values of ``error_code``, in lower case, that mean: asked too often. So does the HTTP status 429."""
 
+CLIENT_LIMIT = "client_limit"
+"""Value of ``error_code``: this machine had no file descriptor, port or memory for another connection."""
+
 ABORTED, CANCELLED = "aborted", "cancelled"
 UNFINISHED = (ABORTED, CANCELLED)
 """Values of ``error_code`` of requests that the client ended: they neither succeeded nor failed."""
@@ -96,11 +99,13 @@ class RequestRecord:
     finish_reason: str | None = _column("", "why the answer ended, in the server's words", str)
     http_status: int | None = _column("", "HTTP status of the response", int)
     retries: int = _column("count", "attempts beyond the first, when retries are on", int, 0)
-    reconnects: int = _column("count", "reused connections that died before the first byte and were replaced", int, 0)
+    reconnects: int = _column(
+        "count", "times that it was sent again on a new connection because a kept one died without an answer", int, 0
+    )
     error_code: str | None = _column(
         "",
-        "empty = success; else HTTP status, the provider's code, or connect, timeout, reset, truncated, malformed, "
-        "empty, aborted, cancelled, buffered",
+        "empty = success; else HTTP status, the provider's code, or connect, client_limit, timeout, reset, truncated, "
+        "malformed, empty, aborted, cancelled, buffered",
         str,
     )
     error_message: str | None = _column("", "what went wrong, in words", str)
@@ -187,7 +192,9 @@ class StageRecord:
     client_cpu_s: float | None = _column("s", "CPU of all load processes inside the MEASURE window")
     client_cpu_share_max: float | None = _column("share", "largest CPU share of one load process in the window")
     lag_p99_s: float | None = _column("s", "99th percentile of how late a short sleep woke up, worst process")
-    queue_p99_s: float | None = _column("s", "99th percentile of queue_s, held_s left out, over the measured requests")
+    queue_p99_s: float | None = _column(
+        "s", "99th percentile of queue_s without held_s and connect_s, over the measured requests"
+    )
     forced_start_share: float | None = _column("share", "starts that did not get a quiet event loop within 20 ms")
     coalesced_share: float | None = _column("share", "content chunks that shared a read with an earlier one")
     tokens_per_chunk: float | None = _column("tokens", "output tokens per content chunk")
@@ -227,6 +234,10 @@ class StageRecord:
     )
     steadiness: str | None = _column(
         "", "unsteady: the queue (requests in flight, or latency) grew through the window; steady; empty: unknown", str
+    )
+    requests_resent: int = _column("count", "measured requests with reconnects: the server got them twice", int, 0)
+    requests_client_limited: int = _column(
+        "count", "measured requests that failed with client_limit: this machine had no descriptor or port left", int, 0
     )
 
 

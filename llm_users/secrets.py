@@ -39,12 +39,18 @@ _NAMED_SHORTEST = 8  # shorter values of named fields are masked where the field
 
 _SHAPES = (
     re.compile(r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|fw)[-_][-_A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}"),
-    re.compile(r"\bdapi[0-9a-f]{24,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"),
+    re.compile(r"\bdapi[0-9a-f]{24,}"),
+    # From the beginning of a word on, so that each word is looked at once: a text of a MiB takes a few ms.
+    re.compile(r"(?<![\w-])(?P<kept>(?:(?!\beyJ)[\w-])*+)eyJ[\w-]{8,}+(?:\.[\w-]++){1,2}+\.?"),
     re.compile(r"\b(?:bearer|basic)\s+(?=[^\s\"']*[\d=])[\w.~+/=-]{8,}", re.IGNORECASE),
     re.compile(r"(?<=://)[^/\s@:\"'<>,]+:[^/\s@\"'<>,]*(?=@)"),
     re.compile(r"(?i)(?<=[?&])(?:[\w-]*[-_])?(?:apikey|key|token|sig|signature|secret|password)=[^&\s\"'<>]+"),
 )  # fmt: skip
-"""Keys of providers, AWS ids and JSON web tokens, authorization headers, user info and secrets in URLs."""
+"""Keys of providers, AWS ids and JSON web tokens, authorization headers, user info and secrets in URLs. Each takes time
+in proportion to the length of the text, whatever the text."""
+
+_START_CHARACTERS = 8192
+_LONGEST_SHAPE = 4096  # what only looks like a key is rarely longer
 
 
 def remember(secret: str | None, *, temporary: bool = False) -> None:
@@ -154,13 +160,35 @@ def _is_named_secret(name: str, words: frozenset[str]) -> bool:
 
 def redact(text: str) -> str:
     """The text without known secrets and without what looks like a key."""
-    known = {*_known, *(spelling for secret in _temporary for spelling in _spellings(secret))}
-    for secret in sorted(known, key=len, reverse=True):  # one may be a part of another
+    for secret in _by_length():  # one may be a part of another
         if secret in text:
             text = text.replace(secret, _MARK)
     for shape in _SHAPES:
-        text = shape.sub(_MARK, text)
+        text = shape.sub(_marked if shape.groups else _MARK, text)
     return text
+
+
+def redact_start(text: str, most: int) -> str:
+    """The beginning of a text on one line, at most ``most`` characters long, without secrets.
+
+    However long the text is, only its beginning is looked at, with a margin: what a cut may have gone through, so that
+    it no longer looks like a secret, is not shown.
+    """
+    margin = max([_LONGEST_SHAPE, *map(len, _by_length()[:1])])
+    whole = most + _START_CHARACTERS + margin
+    shown = redact(text) if len(text) <= whole else redact(text[:whole])[:-margin]
+    shown = " ".join(shown.encode("utf-8", "replace").decode().split())  # JSON may have half a character
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
+
+
+def _by_length() -> list[str]:
+    """All known secrets in their spellings, the longest first."""
+    known = {*_known, *(spelling for secret in _temporary for spelling in _spellings(secret))}
+    return sorted(known, key=len, reverse=True)
+
+
+def _marked(match: re.Match[str]) -> str:
+    return match["kept"] + _MARK
 
 
 # Logs.

@@ -25,7 +25,9 @@ BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
 """After a failed request a user waits this long, doubling: a dead server must not be hammered."""
 
 GIVE_UP_AFTER = 20
-"""A stage whose first so many requests all fail to connect is ended."""
+"""A process that has failed to connect so many times, and has never connected in the stage, ends its part of it."""
+
+_NOT_CONNECTED = ("connect", "client_limit")
 
 
 class StageGate:
@@ -72,6 +74,7 @@ class StageGate:
         self._ended_early = self._quota_ended = False
         self.let_go = plan.free
         self._measured_started = self._ended = self._failed_to_connect = 0
+        self._reached = False  # a request of the stage has had a connection
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
 
     def go(self, quota: int | None, origin_ns: int = 0) -> None:
@@ -188,6 +191,11 @@ class StageGate:
             self._report_ready()
         seat.due_ns = max(due_ns, seat.due_ns)
 
+    def reached(self, ticket: Ticket) -> None:
+        """The request has a connection to the endpoint: its stage is not given up."""
+        if ticket.plan.stage == self.plan.stage:
+            self._reached = True
+
     def leave(self, ticket: Ticket, seat: UserSeat, error_code: str | None, error_message: str | None = None) -> None:
         """The request has ended, however it did."""
         self._unfinished -= 1
@@ -204,8 +212,9 @@ class StageGate:
         if ticket.plan.stage != self.plan.stage:
             return
         self._ended += 1
-        self._failed_to_connect += error_code == "connect"
-        if self._ended == self._failed_to_connect == GIVE_UP_AFTER:
+        self._failed_to_connect += error_code in _NOT_CONNECTED
+        # Those that are in flight may have a connection already, however many others failed before them.
+        if self._ended == self._failed_to_connect >= GIVE_UP_AFTER and not (self._reached or self.totals.given_up):
             self.totals.given_up = error_message or "no connection"
             self.end_measure()
         self._finish_if_over()

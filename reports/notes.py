@@ -39,6 +39,10 @@ _RUN_NOTES = (
     "had started were lost",
     "requests were not started",
     "the window was widened",
+    "were sent again on a new connection",
+    "could not connect in stage",
+    "client_limit",
+    "requests are redirected",
     "machine was calibrated for",
     "a prefix cache may answer them",
 )

@@ -140,7 +140,8 @@ def _by_stage(found: Sequence[Group]) -> Iterator[list[Group]]:
 def _rate(stage: Sequence[Group]) -> StageRate:
     first = stage[0]
     rows = concat([group.measured for group in stage]) if len(stage) > 1 else first.measured
-    waits = ordered(rows["queue_s"] - rows["held_s"].fillna(0.0))
+    connecting = rows["connect_s"].where(rows["end_to_end_latency_s"].notna()).fillna(0.0)
+    waits = ordered((rows["queue_s"] - rows["held_s"].fillna(0.0) - connecting).clip(lower=0.0))
     achieved = _stated(first, "started_rate_per_s")
     return StageRate(
         run=first.run,

@@ -91,9 +91,9 @@ def gate_text(verdict: Gate) -> str:
         parts.append(bullets([*_explained(verdict.judgements)]))
     if verdict.reasons:
         parts.append(bullets(f"{reason}." for reason in verdict.reasons))
-    unjudged = _failures_nobody_judges(verdict.judgements)
-    if unjudged:
-        parts.append(bullets([unjudged]))
+    remarks = [*_sent_twice(verdict.judgements), *_failures_nobody_judges(verdict.judgements)]
+    if remarks:
+        parts.append(bullets(remarks))
     return "\n\n".join(parts) + "\n"
 
 
@@ -201,14 +201,26 @@ def _sentence(parts: Sequence[str]) -> str:
     return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
-def _failures_nobody_judges(judgements: Sequence[Judgement]) -> str:
+def _sent_twice(judgements: Sequence[Judgement]) -> Iterator[str]:
+    """How many of the judged requests were sent again, which hides that a connection died under them."""
+    groups = [group for group in dict.fromkeys(each.group for each in judgements) if "reconnects" in group.measured]
+    resent = sum(int((group.measured["reconnects"] > 0).sum()) for group in groups)
+    if resent:
+        total = sum(group.counts.measured for group in groups)
+        yield (
+            f"{resent} of {total} requests were sent again on a new connection, because a kept connection died before "
+            "an answer came; they do not count as failed, and their times begin with the second attempt."
+        )
+
+
+def _failures_nobody_judges(judgements: Sequence[Judgement]) -> Iterator[str]:
     if any(each.objective.name == "errors" for each in judgements):
-        return ""
+        return
     groups = {each.group for each in judgements}
     failed = sum(group.counts.failed for group in groups)
     if not failed:
-        return ""
+        return
     total = sum(group.counts.measured for group in groups)
     throttled = sum(group.counts.throttled for group in groups)
     among = f" ({throttled} of them throttled)" if throttled else ""
-    return f"{failed} of {total} requests failed{among} and no objective speaks of errors; add one such as errors<0.01."
+    yield f"{failed} of {total} requests failed{among} and no objective speaks of errors; add one such as errors<0.01."

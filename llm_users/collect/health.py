@@ -4,12 +4,14 @@
 - ``strained``: the client was late now and then, and the lateness was its own.
 - ``disturbed``: the client was late because it did not get the CPU: other programs used it, the hypervisor gave it to
   another guest, or a CPU limit of the container held the client back.
-- ``saturated``: the client was late or at its limit, and it used 80 % of a core or more itself.
+- ``saturated``: the client was late or at its limit, and it used 80 % of a core or more itself; or this machine had no
+  file descriptor or port left for another connection.
 - None (an empty cell): the window was too short to tell.
 
 The limits are calibrated against endpoints whose send times are known (docs/accuracy.md). The verdict keeps three
-promises: where it is ``ok``, the 99th percentile of the TTFT error is below 2 ms; below 80 % of a core it is never
-``saturated``; where the process waited for a CPU, the advice is about the machine.
+promises: where it is ``ok``, the 99th percentile of the TTFT error is below 2 ms; below 80 % of a core it is
+``saturated`` only when descriptors or ports ran out; where the process waited for a CPU, the advice is about the
+machine.
 """
 
 from __future__ import annotations
@@ -66,6 +68,8 @@ _COMFORTABLE_CPU_SHARE = 0.6
 
 def verdict(stage: StageRecord) -> str | None:
     """The verdict on the client; None when the stage is too short to tell."""
+    if stage.requests_client_limited:
+        return SATURATED
     level = max((level for level, _ in _findings(stage)), default=0)
     if level == 0:
         return OK if stage.lag_p99_s is not None else None
@@ -78,11 +82,17 @@ def reasons(stage: StageRecord) -> list[str]:
     """The reasons of the verdict in words, the gravest first; empty when it is ``ok``."""
     found = sorted(_findings(stage), key=lambda finding: -finding[0])
     said = [text for level, text in found if level]
+    if stage.requests_client_limited:
+        said.insert(
+            0, f"{stage.requests_client_limited} requests found no free file descriptor or port on this machine"
+        )
     return [*_disturbances(stage), *said] if said and verdict(stage) == DISTURBED else said
 
 
 def advice(stage: StageRecord, processes: int) -> str:
     """What would have kept the client from being late; ``processes`` is the number of load processes that it had."""
+    if stage.requests_client_limited:
+        return "do what error_message says in the rows with client_limit"
     health = verdict(stage)
     if health == DISTURBED:
         return (

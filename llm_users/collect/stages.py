@@ -12,7 +12,7 @@ from llm_users.collect.health import verdict
 from llm_users.collect.request_times import Judge, RequestTimes
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.quantile import DurationHistogram
-from llm_users.record import ABORTED, CANCELLED, THROTTLED, UNSTEADY, RequestRecord, StageRecord
+from llm_users.record import ABORTED, CANCELLED, CLIENT_LIMIT, THROTTLED, UNSTEADY, RequestRecord, StageRecord
 
 
 @dataclass
@@ -38,6 +38,8 @@ class _Tally:
     sources: set[str] = field(default_factory=set)
     held: int = 0
     dropped: int = 0
+    resent: int = 0
+    client_limited: int = 0
     queue: DurationHistogram = field(default_factory=DurationHistogram)
     times: RequestTimes = field(default_factory=RequestTimes)
 
@@ -93,9 +95,12 @@ class StageBook:
             tally.failed += 1
             tally.throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
             tally.dropped += record.error_code == "overflow"
+            tally.client_limited += record.error_code == CLIENT_LIMIT
         tally.held += bool(record.held_s)
-        if record.queue_s is not None:
-            tally.queue.add(max(0.0, record.queue_s - (record.held_s or 0.0)))
+        tally.resent += record.reconnects > 0
+        late_s = client_wait_s(record)
+        if late_s is not None:
+            tally.queue.add(late_s)
         if record.error_code != "buffered":  # a proxy put those chunks together, not a late client
             tally.chunks += record.chunks
             tally.coalesced += record.coalesced
@@ -146,6 +151,8 @@ class StageBook:
             requests_throttled=tally.throttled,
             requests_aborted=tally.aborted,
             requests_cancelled=tally.cancelled,
+            requests_resent=tally.resent,
+            requests_client_limited=tally.client_limited,
             window_tokens=tally.window_tokens,
             failed_window_tokens=tally.failed_window_tokens,
             window_widened=int(any(part.widened for part in totals)),
@@ -169,6 +176,17 @@ class StageBook:
         if self.judge is not None:
             result.steadiness = tally.times.judged(self.judge, is_open=load.rate_per_s is not None) or None
         return result
+
+
+def client_wait_s(record: RequestRecord) -> float | None:
+    """By how much the client itself was late with a request: its ``queue_s`` without what the endpoint took.
+
+    None where that is unknown: the request was never sent, or the attempt before it on a dead connection took a part.
+    """
+    if record.queue_s is None or record.reconnects:
+        return None
+    sent = record.end_to_end_latency_s is not None  # else ``queue_s`` ends where connecting began
+    return max(0.0, record.queue_s - (record.held_s or 0.0) - ((record.connect_s or 0.0) if sent else 0.0))
 
 
 def union_s(spans: Iterable[Sequence[float]]) -> float:
@@ -243,6 +261,15 @@ def widening(stage: StageRecord) -> str:
         f"stage {stage.stage}: the window was widened to the end of its last measured request, because its "
         "requests started within less than half a mean latency. Its rates include the time in which fewer and fewer "
         "requests were in flight; measure more requests (--llm-requests) for those of a steady load"
+    )
+
+
+def resending(stage: StageRecord) -> str:
+    """What to know about a stage in which requests were sent twice."""
+    return (
+        f"stage {stage.stage}: {stage.requests_resent} of {stage.requests_measured} requests were sent again on a new "
+        "connection, because a kept connection died before an answer came. The server may have counted them twice, and "
+        "their times begin with the second attempt; --llm-new-connections avoids it"
     )
 
 

@@ -284,8 +284,7 @@ class Coordinator:
         totals.told_at = worker.part.told_at
         worker.part.totals = totals
         if totals.given_up:
-            logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, totals.given_up)
-            self._end_stage()
+            self._on_given_up(worker, plan, totals.given_up)
         self._stop_if_done()
 
     def on_stranger(self, kind: str, client_id: str, run: str, rows: int) -> None:
@@ -302,6 +301,16 @@ class Coordinator:
             return None
         worker = self.roster.find(client_id if self._crew.distributed else None)
         return None if worker is None else (self.writer.run_id, worker.rank)
+
+    def _on_given_up(self, worker: Worker, plan: StagePlan, why: str) -> None:
+        """A worker could not connect even once. The others go on, with its share too; the stage ends without them."""
+        if all(each.gave_up for each in self.roster.present if each.part.going):
+            logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, why)
+            self._end_stage()
+        elif self._crew is not None and not self._stage_ended:
+            given = self._crew.hand_over(worker, plan)
+            then = f"; the other workers send the {given} requests that it had not started" if given else ""
+            self._crew.say(f"worker {worker.rank} could not connect in stage {plan.stage} ({why}){then}")
 
     def on_rows(self, rows: list[Any]) -> None:
         if self.writer is not None:

@@ -16,7 +16,7 @@ from typing import Any
 from llm_users import capacity
 from llm_users.collect.health import OK, complaint
 from llm_users.collect.spool import clear_folder, mark_folder
-from llm_users.collect.stages import describe, widening
+from llm_users.collect.stages import describe, resending, widening
 from llm_users.collect.writer import RunWriter
 from llm_users.load import messages
 from llm_users.load.levels import Level
@@ -214,7 +214,11 @@ class Crew:
         part = worker.part
         if not part.going or part.given:
             return 0
-        others = [each for each in self.roster.steady if each.part.going and each is not worker]
+        others = [
+            each
+            for each in self.roster.steady
+            if each.part.going and each is not worker and not each.gave_up
+        ]
         if plan.rate_per_s is not None:
             return self._hand_over_arrivals(worker, plan, [each.rank for each in others])
         if part.quota is None:
@@ -357,6 +361,8 @@ class Crew:
             self.say(widening(stage))
         if stage.health not in (None, OK):
             logger.warning("%s", complaint(stage, len(self.roster)))
+        if stage.requests_resent:
+            self.say(resending(stage))
         if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part.going], self._capacity):
             self.say(text)
 

@@ -93,7 +93,12 @@ class Worker:
             return True
         if self.lost or self.final:  # what it had not started was given to others, or is given up
             return part.given or part.quota is None or part.rows >= part.quota
-        return part.totals is not None and (part.totals.quota == part.quota or part.totals.given_up is not None)
+        return part.totals is not None and (part.totals.quota == part.quota or self.gave_up)
+
+    @property
+    def gave_up(self) -> bool:
+        """It could not connect even once in this stage."""
+        return self.part.totals is not None and self.part.totals.given_up is not None
 
     def started_measured(self, stage: int) -> int:
         """Measured requests that it has started in the stage, as exactly as can be known."""

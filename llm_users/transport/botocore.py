@@ -162,7 +162,9 @@ class BotocoreExchange(SdkExchange):
         try:
             for event in self.body:
                 self.reads += 1
-                yield Arrival(0, clock.now_ns(), cast("list[bytearray]", [_message(event)]))
+                message = _message(event)
+                self.received += len(message.payload)
+                yield Arrival(0, clock.now_ns(), cast("list[bytearray]", [message]))
         except (PoolReadTimeout, BotoReadTimeout) as error:
             raise DeadlineExceeded(f"nothing came within the read timeout: {error}") from error
         except (ProtocolError, ResponseStreamingError, HTTPError) as error:

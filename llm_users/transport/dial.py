@@ -21,7 +21,8 @@ from gevent.queue import Empty, Queue
 from gevent.socket import getaddrinfo
 
 from llm_users.transport.connection import Connection, Origin, PlainConnection, TlsConnection
-from llm_users.transport.errors import ConnectFailed
+from llm_users.transport.errors import ClientLimitReached, ConnectFailed
+from llm_users.transport.own_limits import NoPortLeft, is_reachable, remedy_for
 from llm_users.transport.proxies import Proxy
 
 STAGGER_S = 0.25
@@ -51,6 +52,11 @@ def connect(origin: Origin, context: Context, timeout_s: float, proxy: Proxy | N
             f"cannot verify the certificate of {where}: {error.verify_message.rstrip('.')}. {_advice(error)}"
         ) from error
     except (OSError, UnicodeError) as error:
+        if remedy := remedy_for(error):
+            reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+            raise ClientLimitReached(
+                f"this machine could not open a connection to {where}: {reason}. {remedy}"
+            ) from error
         raise ConnectFailed(f"cannot connect to {where}: {_words(error, proxy)}") from error
 
 
@@ -163,7 +169,7 @@ class _Race:
         self._over = False
 
     def winner(self) -> socket.socket:
-        """The first socket that is connected. Raises the first failure when there is none."""
+        """The first socket that is connected. Raises the first failure when there is none, the endpoint's if any."""
         attempts: list[Any] = []
         failures: list[OSError] = []
         try:
@@ -178,7 +184,7 @@ class _Race:
                     failures.append(result)
                 else:
                     return result
-            raise failures[0]
+            raise min(failures, key=lambda failure: bool(remedy_for(failure)))
         finally:
             self._over = True
             gevent.killall(attempts, block=False)
@@ -208,6 +214,8 @@ def _open_socket(family: int, kind: int, protocol: int, address: Any) -> socket.
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = sock.connect_ex(address)
+        if code == errno.EADDRNOTAVAIL and is_reachable(family, address):
+            raise NoPortLeft(code, "all local ports for this address are in use")
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
         if code:

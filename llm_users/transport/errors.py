@@ -18,6 +18,12 @@ class ConnectFailed(TransportError):
     code = "connect"
 
 
+class ClientLimitReached(ConnectFailed):
+    """No connection, because this machine had no file descriptor, port or memory for one."""
+
+    code = "client_limit"
+
+
 class DeadlineExceeded(TransportError):
     """The request took longer than its deadline."""
 

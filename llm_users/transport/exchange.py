@@ -51,6 +51,7 @@ class Exchange:
         self.sent_ns = 0  # t0
         self.sent_wall_ns = 0
         self.reads = 0
+        self.received = 0  # bytes, headers and framing included
         self.reconnects = 0
         self.not_before: Callable[[], None] | None = None
         """Called once before the first byte goes out: returns when the request is due. None: it is due at once."""
@@ -101,6 +102,19 @@ class Exchange:
         self.reconnects += 1
         self.reserve(origin, fresh=True)
         return self._send(request)
+
+    def follow(self, origin: Origin, request: bytes) -> ResponseParser:
+        """Send a request again where the server redirected it: t0 and what came before it stay the first hop's."""
+        begun = self.sent_ns, self.sent_wall_ns, self.connect_started_ns, self.connect_ns
+        try:
+            return self.send(origin, request)
+        finally:
+            self.sent_ns, self.sent_wall_ns, self.connect_started_ns, self.connect_ns = begun
+
+    @property
+    def redirected(self) -> bool:
+        """True when the answer to the last request was a redirect."""
+        return self.response is not None and 300 <= self.response.status < 400
 
     def arrivals(self) -> Iterator[Arrival]:
         """The body as it arrives. Raises ``ConnectionLost`` and its kin when it ends too early.
@@ -223,6 +237,7 @@ class Exchange:
             raise ConnectionLost(f"the connection was lost: {_words(error)}") from error
         if read.data:
             self.reads += 1
+            self.received += len(read.data)
         return read
 
 

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 import httpx2
 
 from llm_users.transport.connection import Origin
-from llm_users.transport.errors import BadResponse, ConnectFailed, DeadlineExceeded, TransportError
+from llm_users.transport.errors import (
+    BadResponse,
+    ClientLimitReached,
+    ConnectFailed,
+    DeadlineExceeded,
+    TransportError,
+)
 from llm_users.transport.exchange import CURRENT, Exchange
 from llm_users.transport.http1 import (
     MAX_ERROR_BYTES,
@@ -21,14 +27,9 @@ from llm_users.transport.http1 import (
     with_body,
 )
 from llm_users.transport.pool import Pool
+from llm_users.transport.redirects import origin_of
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def origin_of(url: httpx2.URL) -> Origin:
-    """Scheme, host and port that a URL leads to."""
-    host = url.raw_host.decode("ascii").strip("[]")
-    return Origin(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme])
+__all__ = ["GeventTransport", "as_httpx", "origin_of"]
 
 
 class GeventTransport(httpx2.BaseTransport):
@@ -38,7 +39,7 @@ class GeventTransport(httpx2.BaseTransport):
         self.pool = pool
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        if request.url.scheme not in _DEFAULT_PORTS:
+        if request.url.scheme not in ("http", "https"):
             raise httpx2.UnsupportedProtocol(
                 f"the URL must start with http:// or https://, not {request.url.scheme}://"
             )
@@ -49,7 +50,7 @@ class GeventTransport(httpx2.BaseTransport):
             response = _outcome_of(exchange)
             if response is None:
                 wire = _wire(exchange, origin, request, body)
-                response = exchange.send(origin, wire)
+                response = (exchange.follow if exchange.redirected else exchange.send)(origin, wire)
         except TransportError as error:
             exchange.release()
             raise as_httpx(error, request) from error
@@ -93,7 +94,7 @@ class _Body(httpx2.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         response = self._exchange.response
-        is_error = response is not None and response.status >= 400
+        is_error = response is not None and response.status >= 300
         taken = 0
         try:
             for arrival in self._exchange.arrivals():
@@ -118,6 +119,7 @@ def as_httpx(error: TransportError, request: httpx2.Request) -> httpx2.Transport
     """The transport's error in httpx2's words, so that the SDK maps it to its own classes."""
     kinds: dict[type[TransportError], type[httpx2.TransportError]] = {
         ConnectFailed: httpx2.ConnectError,
+        ClientLimitReached: httpx2.ConnectError,
         DeadlineExceeded: httpx2.ReadTimeout,
         BadResponse: httpx2.RemoteProtocolError,
     }

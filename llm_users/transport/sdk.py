@@ -28,6 +28,7 @@ class SdkExchange:
         self.sent_ns = 0
         self.sent_wall_ns = 0
         self.reads = 0
+        self.received = 0  # bytes of the body
         self.retries = 0
         self.not_before: Callable[[], None] | None = None  # as in ``Exchange``
         self._pieces: Iterator[bytes] = iter(())
@@ -48,6 +49,7 @@ class SdkExchange:
         try:
             for piece in self._pieces:
                 self.reads += 1
+                self.received += len(piece)
                 yield Arrival(0, clock.now_ns(), [bytearray(piece)])
         except httpx2.RemoteProtocolError as error:
             raise ResponseCut(f"the connection was closed before the response was complete: {error}") from error

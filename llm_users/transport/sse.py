@@ -5,11 +5,16 @@ The grammar is the WHATWG's (HTML standard, "Interpreting an event stream"). Kno
 
 from __future__ import annotations
 
+import re
+
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """An event, or a line without an end, beyond this is refused: memory must not depend on the server's goodwill."""
 
 _LINE_BYTES = 48
 """What a line takes beside its text: a bytes object and its place in a list."""
+
+_FILLING, _FILLER = b"\r\n:", re.compile(rb"(?:[\r\n]|:[^\r\n]*+[\r\n])*+")
+"""Blank lines and comments between events are passed over in one step, however many they are."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -78,6 +83,10 @@ class SseDecoder:
             self._started = True
         start = 0
         while (end := _line_end(text, start)) >= 0:
+            if text[start] in _FILLING and not self._data and not self._name:
+                start = _FILLER.match(text, start).end()  # type: ignore[union-attr]
+                self._skip_newline = start == len(text) and text[-1] == 13
+                continue
             self._line(text[start:end], events)
             start = end + 1
             if text[end] == 13:  # a carriage return ends the line at once; the newline that may follow belongs to it

@@ -107,7 +107,7 @@ class AnthropicUser(LLMUser):
 
     def _refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
         if not isinstance(error, openai.APIStatusError):
-            return None, None
+            return super()._refusal_of(error)
         return error.status_code, error.response.headers.get("request-id") or error.request_id
 
     @classmethod
@@ -143,7 +143,7 @@ class _OpenedMessage(OpenedSse):
 
 def _checked(response: httpx2.Response) -> httpx2.Response:
     """The response, unless it is an error: that is raised as the openai SDK raises its own."""
-    if response.status_code < 400:
+    if response.status_code < 300:
         return response
     response.read()
     raise openai.APIStatusError(f"HTTP {response.status_code}", response=response, body=None)

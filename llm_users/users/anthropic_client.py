@@ -5,7 +5,6 @@ Keys come from the environment only, and go nowhere but to the endpoint that the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx2
@@ -58,22 +57,11 @@ def make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> Client:
     http = make_http_client(
         runtime,
         base_url,
-        event_hooks={"request": [_keeping_the_key_at(origin_of(httpx2.URL(base_url)))]},
         headers=sent,
         params=endpoint.query_of(host),
         timeout=httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
     )
     return Client(base_url, http, origin_of(httpx2.URL(base_url)))
-
-
-def _keeping_the_key_at(home: Origin) -> Callable[[httpx2.Request], None]:
-    """A redirect elsewhere must not take the key along; httpx sees to that for Authorization only."""
-
-    def drop_elsewhere(request: httpx2.Request) -> None:
-        if origin_of(request.url) != home:
-            request.headers.pop("x-api-key", None)
-
-    return drop_elsewhere
 
 
 def _credentials(runtime: Runtime, host: str, headers: dict[str, str]) -> dict[str, str]:

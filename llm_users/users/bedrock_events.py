@@ -20,6 +20,7 @@ from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.reading import Opened
 from llm_users.users.sse_answer import MOST_TOKENS
+from llm_users.users.tool_calls import ToolCalls
 
 _MS = 0.001
 
@@ -66,8 +67,13 @@ class BedrockEvents:
         self.done = False
         self.stopped = False  # the terminator was seen
         self.usage = Usage()
-        self.tool_calls: list[dict[str, Any]] = []
+        self._calls = ToolCalls()
         self.tags = ReasoningTags()
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tool calls so far."""
+        return self._calls.assembled()
 
     @property
     def complete(self) -> bool:
@@ -77,7 +83,7 @@ class BedrockEvents:
     @property
     def empty(self) -> bool:
         """True when there was no output: no text, no reasoning, no tool call."""
-        return not (self.chunks.texts or self.tool_calls)
+        return not (self.chunks.texts or self._calls)
 
     def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
         """One message. Raises ``StreamFailure``, or ``BadResponse`` for what cannot be understood."""
@@ -85,13 +91,12 @@ class BedrockEvents:
 
     def begin_tool(self, identifier: Any, name: Any) -> None:
         """A tool call starts; its arguments come in pieces."""
-        function = {"name": str(name or ""), "arguments": ""}
-        self.tool_calls.append({"id": identifier, "type": "function", "function": function})
+        self._calls.begin(identifier, str(name or ""))
 
     def add_arguments(self, piece: str) -> None:
-        if not self.tool_calls:
+        if not self._calls:
             self.begin_tool(None, "")
-        self.tool_calls[-1]["function"]["arguments"] += piece
+        self._calls.add(len(self._calls) - 1, piece)
 
 
 def raise_exception(message: Message) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING
 
 import gevent
@@ -17,6 +16,7 @@ from llm_users.record import CANCELLED, RequestRecord
 from llm_users.seat import Ticket
 from llm_users.transport.clock import now_ns
 from llm_users.transport.errors import DeadlineExceeded
+from llm_users.transport.exchange import Exchange
 from llm_users.users.patience import Patience, is_chosen
 from llm_users.users.reading import Opened, Reader
 
@@ -39,9 +39,7 @@ class Call:
         self.interruption: BaseException | None = None
         """What ends the user, not only the request: raised again when the row is written."""
         user._identify(self.record, ticket)
-        alarm = user.runtime.alarm
-        if alarm is not None:
-            self.exchange.not_before = partial(alarm.wait_until, ticket.intended_ns)
+        self.exchange.not_before = self._before_sending
 
     def run(self, make: Callable[[], Ask]) -> None:
         """Ask and read. Never raises: how it ended is in ``error`` and ``interruption``."""
@@ -53,6 +51,7 @@ class Call:
             user._describe(self.record, self.ask)
             with gevent.Timeout(timeout_s, late), self._patience():
                 self.opened = user._open(self.ask, self.exchange)
+                user.runtime.gate.reached(self.ticket)
                 if user.runtime.watch is not None:
                     user.runtime.watch.began(self, self.opened.events.chunks, self.reader.sent_ns)
                 self.reader.read(self.opened)
@@ -66,6 +65,14 @@ class Call:
                     self.exchange.discard()
         finally:
             self.exchange.release()
+
+    def _before_sending(self) -> None:
+        """The first byte is about to go out: wait until it is due."""
+        runtime = self._user.runtime
+        if isinstance(self.exchange, Exchange):  # else the SDK has yet to connect
+            runtime.gate.reached(self.ticket)
+        if runtime.alarm is not None:
+            runtime.alarm.wait_until(self.ticket.intended_ns)
 
     def step_aside(self) -> None:
         """Reading goes before finishing: answers that end at one moment would keep the others' tokens waiting."""

@@ -14,6 +14,10 @@ from llm_users.quantile import quantile
 from llm_users.record import RequestRecord
 
 _NS = 1_000_000_000
+
+OPENING_CHARACTERS = 1000
+"""Of the text of an answer that was given up because it is too long."""
+
 T = TypeVar("T")
 
 
@@ -102,6 +106,18 @@ class Chunks:
         return joined(self.texts) if not self.choice_at else self.choices[0]
 
     @property
+    def opening(self) -> str:
+        """How an answer that is too long begins, whatever the choice."""
+        pieces: list[str] = []
+        left = OPENING_CHARACTERS
+        for text in self.texts:
+            pieces.append(text[:left])
+            left -= len(text)
+            if left <= 0:
+                break
+        return joined(pieces)
+
+    @property
     def reasoning(self) -> str:
         """The reasoning of the first choice."""
         return joined(text for index, text in self.reasoning_at.items() if index not in self.choice_at)
@@ -163,16 +179,20 @@ def joined(texts: Iterable[str]) -> str:
     return text
 
 
-def time_chunks(record: RequestRecord, chunks: Chunks, stamps_ns: list[int], sent_ns: int) -> list[float]:
+def time_chunks(
+    record: RequestRecord, chunks: Chunks, stamps_ns: list[int], sent_ns: int, *, with_gaps: bool = True
+) -> list[float]:
     """Fill the columns that follow from the arrival stamps; returns the chunk gaps in seconds."""
     record.chunks = len(stamps_ns)
-    record.coalesced, record.first_coalesced = chunks.coalesced, chunks.first_coalesced
     if not stamps_ns:
         return []
     record.ttft_s = (stamps_ns[0] - sent_ns) / _NS
     record.last_token_s = (stamps_ns[-1] - sent_ns) / _NS
     if chunks.first_answer >= 0:
         record.ttfat_s = (stamps_ns[chunks.first_answer] - sent_ns) / _NS
+    if not with_gaps:
+        return []
+    record.coalesced, record.first_coalesced = chunks.coalesced, chunks.first_coalesced
     gaps_s = [(late - early) / _NS for stamps in chunks.by_choice(stamps_ns) for early, late in pairwise(stamps)]
     if gaps_s:
         ordered = sorted(gaps_s)

@@ -16,9 +16,10 @@ import httpx2
 import openai
 from locust.exception import StopUser
 
-from llm_users.record import RequestRecord
-from llm_users.secrets import redact
+from llm_users.record import CLIENT_LIMIT, RequestRecord
+from llm_users.secrets import redact, redact_start
 from llm_users.transport.errors import TransportError
+from llm_users.transport.own_limits import remedy_for
 from llm_users.transport.sse import EventTooLong
 from llm_users.users.bad_events import MalformedEvent, StreamFailure, failure_from
 
@@ -52,7 +53,14 @@ def failure_of(error: BaseException, base_url: str, key_variable: str = "OPENAI_
     """(error_code, error_message) of anything that a request can raise."""
     code, message = _classify(error, base_url, key_variable)
     # Locust begins lines of its own CSV files with the code: a provider's must not become a formula there.
-    return _short(redact(code).lstrip(_FORMULA_STARTS), CODE_CHARACTERS) or "error", _short(redact(message))
+    shown = redact_start(code, CODE_CHARACTERS).lstrip(_FORMULA_STARTS) or "error"
+    return shown, redact_start(message, MESSAGE_CHARACTERS)
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of an answer that was an error, also of one that comes wrapped by the SDK."""
+    statuses = (getattr(cause, "status_code", None) for cause in _causes(error))
+    return next((status for status in statuses if isinstance(status, int)), None)
 
 
 def redact_fields(record: RequestRecord) -> None:
@@ -60,12 +68,12 @@ def redact_fields(record: RequestRecord) -> None:
     for name in ("response_id", "finish_reason", "latency_mode", "service_tier"):
         value = getattr(record, name)
         if value is not None:
-            setattr(record, name, _short(redact(str(value)), VALUE_CHARACTERS))
+            setattr(record, name, redact_start(str(value), VALUE_CHARACTERS))
 
 
 def excerpt(text: str) -> str:
     """The beginning of a text on one line, without secrets."""
-    return _short(redact(text), EXCERPT_CHARACTERS)
+    return redact_start(text, EXCERPT_CHARACTERS)
 
 
 def shows_no_secret(error: BaseException | None) -> bool:
@@ -95,6 +103,8 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
     for cause in causes:
         if isinstance(cause, TransportError):
             return cause.code, str(cause)
+    if remedy := next((text for cause in causes if (text := remedy_for(cause))), ""):
+        return CLIENT_LIMIT, f"this machine could not open a connection to {base_url}: {error}. {remedy}"
     for cause in causes:
         if isinstance(cause, httpx2.TransportError):
             return _sdk_code(cause), f"{base_url}: {str(cause) or type(cause).__name__}"
@@ -154,10 +164,22 @@ def _body_message(error: openai.APIStatusError) -> str:
     return body if isinstance(body, str) else text
 
 
+_TAG = re.compile(r"<(/?\w*+)[^<>]*+>")
+
+
 def _words_of_page(html: str) -> str:
     """What a page of HTML says, as of a gateway before the server."""
-    visible = re.sub(r"(?is)<(script|style|head)\b.*?</\1>", lambda m: m[0] if "<title" in m[0].lower() else " ", html)
-    return re.sub(r"<[^>]*>", " ", visible)
+    words: list[str] = []
+    start, hidden = 0, ""
+    for tag in _TAG.finditer(html):
+        name = tag[1].lower()
+        if not hidden:
+            words.append(html[start : tag.start()])
+            hidden = name if name in ("script", "style") else ""
+        elif name == f"/{hidden}":
+            hidden = ""
+        start = tag.end()
+    return " ".join(words if hidden else [*words, html[start:]])
 
 
 def _validation(item: Any) -> str:
@@ -167,8 +189,3 @@ def _validation(item: Any) -> str:
     place = item.get("loc")
     where = ".".join(map(str, place)) if isinstance(place, list) else str(place or "")
     return f"{where}: {item.get('msg', '')}".strip(": ")
-
-
-def _short(message: str, most: int = MESSAGE_CHARACTERS) -> str:
-    message = " ".join(message.encode("utf-8", "replace").decode().split())  # JSON may have half a character
-    return message if len(message) <= most else message[: most - 3] + "..."

@@ -22,7 +22,7 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST
 from llm_users import endpoint
 from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
 from llm_users.prompts import Prompt, count_messages, is_text_only
-from llm_users.record import UNFINISHED, RequestRecord
+from llm_users.record import CLIENT_LIMIT, UNFINISHED, RequestRecord
 from llm_users.runtime import Runtime, runtime_of
 from llm_users.seat import Ticket, UserSeat
 from llm_users.targets import Target
@@ -30,11 +30,19 @@ from llm_users.transport.cookies import CURRENT_JAR
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.transport.template import Head, RequestTemplate, send
+from llm_users.users.bounds import MOST_CHARACTERS, MOST_CHUNKS, AnswerTooLong
 from llm_users.users.buffering import mark_buffered
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.error_kinds import ErrorKinds
-from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
+from llm_users.users.failures import (
+    RequestFailed,
+    excerpt,
+    failure_of,
+    redact_fields,
+    shows_no_secret,
+    status_of,
+)
 from llm_users.users.open_loop import OpenLoop
 from llm_users.users.reading import Opened
 from llm_users.users.token_time import time_per_output_token
@@ -98,6 +106,10 @@ class LLMUser(User):
 
     holds_conversations: ClassVar[bool] = False
     """True where users ask the conversations of the run's source and not its prompts."""
+
+    max_answer_characters: ClassVar[int] = MOST_CHARACTERS
+    max_answer_chunks: ClassVar[int] = MOST_CHUNKS
+    """An answer that goes beyond one of these is given up as ``malformed``, so that memory stays bounded."""
 
     follow_up: bool = False
     """True while what is asked belongs to something that has begun, so that it waits for no further arrival."""
@@ -193,7 +205,7 @@ class LLMUser(User):
 
     def _refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
         """(HTTP status, the server's id) of an answer that was an error."""
-        return getattr(error, "status_code", None), getattr(error, "request_id", None)
+        return status_of(error), getattr(error, "request_id", None)
 
     # The one way of every request.
 
@@ -296,7 +308,8 @@ class LLMUser(User):
         runtime, gate = self.runtime, self.runtime.gate
         record, opened, reader, error = call.record, call.opened, call.reader, call.error
         chunks = opened.events.chunks if opened is not None else Chunks()
-        gaps_s, stamps_ns = reader.fill_timing(chunks)
+        too_long = isinstance(error, AnswerTooLong)  # then nobody needs each of its tokens and gaps, and they take long
+        gaps_s, stamps_ns = reader.fill_timing(chunks, with_gaps=not too_long)
         if opened is not None:
             error = error or opened.verdict()
             record.http_status = opened.status
@@ -307,8 +320,11 @@ class LLMUser(User):
             record.http_status, record.response_id = self._refusal_of(error)
         if error is not None:
             record.error_code, record.error_message = self._failure_of(error)
-        text, reasoning = chunks.answer, chunks.reasoning
-        self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
+            if record.error_code == CLIENT_LIMIT:
+                runtime.note(f"requests failed with client_limit: {record.error_message}")
+        text, reasoning = (chunks.opening, "") if too_long else (chunks.answer, chunks.reasoning)
+        if not too_long:
+            self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
         time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens
@@ -324,7 +340,7 @@ class LLMUser(User):
                 note=runtime.note,
             )
         ticket = call.ticket
-        arrivals_ns = [] if record.error_code == "buffered" else stamps_ns
+        arrivals_ns = [] if record.error_code == "buffered" or too_long else stamps_ns
         record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
         if reader.start_ns:
             record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns + ticket.behind_ns) / _NS)
@@ -333,8 +349,9 @@ class LLMUser(User):
             record.correct_for_omission()
         record.phase_end, record.stage_end = gate.phase, gate.plan.stage
         redact_fields(record)
-        tool_calls = opened.events.tool_calls if opened is not None else []
-        answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, chunks.choices)
+        tool_calls = opened.events.tool_calls if opened is not None and not too_long else []
+        choices = [text] if too_long else chunks.choices
+        answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, choices)
         self._check(call, answer)
         if ticket.measured and record.ok:
             gate.add_gap_counts(gaps_s)

@@ -6,7 +6,7 @@ Keys come from the environment or the SDK's own chain; the HTTP layer is ours, o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2
@@ -14,8 +14,10 @@ import openai
 
 from llm_users import endpoint, secrets
 from llm_users.runtime import Runtime
+from llm_users.transport.bodies import bound_whole_body
 from llm_users.transport.cookies import UserCookies, no_cookies
 from llm_users.transport.httpx import GeventTransport, origin_of
+from llm_users.transport.redirects import Redirects
 from llm_users.transport.tls import tls_context
 
 TokenProvider = Callable[[], str]
@@ -143,21 +145,32 @@ def _settings(
     without_placeholder: bool = False,
 ) -> dict[str, Any]:
     """What every client of this process is made with."""
-    hooks = {"event_hooks": {"request": [_without_placeholder]}} if without_placeholder else {}
+    before = [_without_placeholder] if without_placeholder else []
     return {
         "base_url": base_url,
         "max_retries": 0,  # a retry would hide throttling inside the time to first token
         "timeout": httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
         "default_headers": headers,
         "default_query": query,
-        "http_client": make_http_client(runtime, base_url, **hooks),
+        "http_client": make_http_client(runtime, base_url, before=before),
     }
 
 
-def make_http_client(runtime: Runtime, base_url: str, **settings: Any) -> httpx2.Client:
-    """The HTTP layer below a client: our transport, or the SDK's own for comparison (--llm-transport sdk)."""
+def make_http_client(
+    runtime: Runtime, base_url: str, *, before: Sequence[Callable[[httpx2.Request], None]] = (), **settings: Any
+) -> httpx2.Client:
+    """The HTTP layer below a client: our transport, or the SDK's own for comparison (--llm-transport sdk).
+
+    ``before`` is called with each request that is about to be sent.
+    """
     pool = runtime.pool
-    settings["follow_redirects"] = True  # as the SDK's own client does
+    allowed = [origin_of(httpx2.URL(origin)) for origin in runtime.options.redirect_to]
+    redirects = Redirects(origin_of(httpx2.URL(base_url)), allowed, runtime.note)
+    settings["follow_redirects"] = True  # those that the hook lets through
+    settings["event_hooks"] = {
+        "request": [*before, redirects.on_request],
+        "response": [redirects.on_response, bound_whole_body],
+    }
     settings["cookies"] = UserCookies() if runtime.options.cookies else no_cookies()
     if runtime.options.transport == "fast":
         return httpx2.Client(transport=GeventTransport(pool), trust_env=False, **settings)

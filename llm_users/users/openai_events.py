@@ -10,11 +10,22 @@ from typing import Any
 import msgspec
 
 from llm_users.transport.sse import NamedEvent
-from llm_users.users.bad_events import failure_from, json_or_text, object_despite, object_from, refuse_bare_error
+from llm_users.users.bad_events import (
+    MalformedEvent,
+    failure_from,
+    json_or_text,
+    object_despite,
+    object_from,
+    refuse_bare_error,
+)
 from llm_users.users.chunks import Chunks
+from llm_users.users.tool_calls import ToolCalls
 
 REASONING_NAMES = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put reasoning: DeepSeek, SGLang, llama.cpp the first; vLLM, OpenRouter, Groq, Ollama the second."""
+
+MOST_CHOICES = 1024
+"""Of one answer, beyond the first: a choice without text would not be ended by the bounds on texts."""
 
 _DONE = b"[DONE]"
 
@@ -56,12 +67,17 @@ class OpenAIEvents:
         self.chunks = Chunks()
         self._expected = choices
         self._others: dict[int, bool] = {}  # of choices beyond the first: whether they have finished
-        self._other_calls: dict[int, list[dict[str, Any]]] = {}
+        self._calls = ToolCalls()
+        self._other_calls: dict[int, ToolCalls] = {}
         self.response_id: str | None = None
         self.finish_reason: str | None = None
         self.done = False  # [DONE] was seen
         self.usage: dict[str, Any] | None = None
-        self.tool_calls: list[dict[str, Any]] = []
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tool calls of the first choice."""
+        return self._calls.assembled()
 
     @property
     def complete(self) -> bool:
@@ -77,7 +93,7 @@ class OpenAIEvents:
     def empty(self) -> bool:
         """True when there was no output: no text, no reasoning, no tool call."""
         chunks = self.chunks
-        return not (any(chunks.texts) or chunks.reasoning_at or self.tool_calls)
+        return not (any(chunks.texts) or chunks.reasoning_at or self._calls)
 
     def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
         """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
@@ -113,8 +129,8 @@ class OpenAIEvents:
         index = choice.index
         if choice.finish_reason:
             self._end(choice.finish_reason, stamp_ns, clock_ns, index)
-        elif index:
-            self._others.setdefault(index, False)
+        elif index and index not in self._others:
+            self._add_choice(index)
         delta = choice.delta
         if delta is None:
             if choice.text:
@@ -132,9 +148,7 @@ class OpenAIEvents:
         if type(delta.refusal) is str:
             answer += delta.refusal
         if delta.tool_calls:
-            answer += self._tool_fragments(
-                delta.tool_calls, self._other_calls.setdefault(index, []) if index else self.tool_calls
-            )
+            answer += self._tool_fragments(delta.tool_calls, self._calls_of(index))
         if type(delta.function_call) is dict:
             answer += _text_of(delta.function_call.get("name")) + _text_of(delta.function_call.get("arguments"))
         if answer or reasoning:
@@ -144,9 +158,24 @@ class OpenAIEvents:
         """The finish reason of a choice."""
         self.chunks.end(reason, stamp_ns, clock_ns, index)
         if index:
+            self._add_choice(index)
             self._others[index] = True
         else:
             self.finish_reason = reason
+
+    def _add_choice(self, index: int) -> None:
+        """Another choice than the first has begun."""
+        if self._others.setdefault(index, False) is False and len(self._others) > max(MOST_CHOICES, self._expected):
+            raise MalformedEvent(f"the answer has more than {MOST_CHOICES} choices")
+
+    def _calls_of(self, index: int) -> ToolCalls:
+        """The tool calls of a choice."""
+        if not index:
+            return self._calls
+        calls = self._other_calls.get(index)
+        if calls is None:
+            calls = self._other_calls[index] = ToolCalls()
+        return calls
 
     def _count_tokens(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
         """Usage that came with a choice: of some servers in every chunk, the tokens of this choice so far."""
@@ -154,7 +183,7 @@ class OpenAIEvents:
         if type(tokens) is int and tokens >= 0 and event.choices:
             self.chunks.count_tokens(tokens, stamp_ns, clock_ns, event.choices[0].index)
 
-    def _tool_fragments(self, fragments: Any, calls: list[dict[str, Any]]) -> str:
+    def _tool_fragments(self, fragments: Any, calls: ToolCalls) -> str:
         """Assemble the tool calls of a choice; returns the text that these fragments brought."""
         text = ""
         for fragment in _list_of(fragments):
@@ -163,15 +192,12 @@ class OpenAIEvents:
             index = fragment.get("index")
             place = index if isinstance(index, int) and 0 <= index <= len(calls) else len(calls)
             if place == len(calls):
-                calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
-            call = calls[place]
-            call["id"] = call["id"] or fragment.get("id")
+                calls.begin()
             function = fragment.get("function")
-            if isinstance(function, dict):
-                name, arguments = _text_of(function.get("name")), _text_of(function.get("arguments"))
-                call["function"]["name"] += name
-                call["function"]["arguments"] += arguments
-                text += name + arguments
+            fields = function if isinstance(function, dict) else {}
+            name, arguments = _text_of(fields.get("name")), _text_of(fields.get("arguments"))
+            calls.add(place, arguments, name, fragment.get("id"))
+            text += name + arguments
         return text
 
     def _unusual(self, value: dict[str, Any]) -> _Event:
@@ -234,7 +260,9 @@ class OpenAIEvents:
             self._others[index] = bool(reason)
             return
         self.finish_reason = str(reason) if reason else self.finish_reason
-        self.tool_calls += [call for call in _list_of(fields.get("tool_calls")) if isinstance(call, dict)]
+        for call in _list_of(fields.get("tool_calls")):
+            if isinstance(call, dict):
+                self._calls.add_whole(call)
 
 
 def _parts(content: Any) -> tuple[str, str]:

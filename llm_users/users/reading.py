@@ -15,6 +15,7 @@ from llm_users.transport import clock
 from llm_users.transport.errors import BadResponse, ConnectionLost, ResponseCut
 from llm_users.transport.exchange import Arrival, Exchange
 from llm_users.transport.sdk import SdkExchange
+from llm_users.users.bounds import Bounds
 from llm_users.users.chunks import Chunks, time_chunks
 
 _NS = 1_000_000_000
@@ -29,9 +30,12 @@ class Events(Protocol):
     chunks: Chunks
     response_id: str | None
     finish_reason: str | None
-    tool_calls: list[dict[str, Any]]
     done: bool
     """Nothing more will come: stop reading."""
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tool calls of the first choice."""
 
     @property
     def complete(self) -> bool:
@@ -120,6 +124,7 @@ class Reader:
         feed, take = opened.decoder.feed, opened.take
         seen = events.chunks.stamps_ns
         has_listeners = self._user.environment.events.llm_token._handlers
+        bounds = Bounds(events.chunks, self._user.max_answer_chunks, self._user.max_answer_characters)
         stamp_ns = clock_ns = 0
         arrivals = exchange.arrivals()
         try:
@@ -127,12 +132,14 @@ class Reader:
                 for piece in pieces:
                     for data in feed(piece):
                         take(data, stamp_ns, clock_ns)
+                if exchange.received >= bounds.look_at:
+                    bounds.look(exchange.received)
                 if seen and (has_listeners or not self._first_told):
                     self._tell(events.chunks)
                 if events.done:
                     break
                 if events.finish_reason is not None and opened.settled():
-                    self._read_tail(opened, arrivals, stamp_ns, clock_ns)
+                    self._read_tail(opened, arrivals, bounds, stamp_ns, clock_ns)
                     break
         except ConnectionLost:
             if not events.complete:
@@ -147,7 +154,9 @@ class Reader:
             exchange.discard()
         exchange.drain()
 
-    def _read_tail(self, opened: Opened, arrivals: Iterator[Arrival], stamp_ns: int, clock_ns: int) -> None:
+    def _read_tail(
+        self, opened: Opened, arrivals: Iterator[Arrival], bounds: Bounds, stamp_ns: int, clock_ns: int
+    ) -> None:
         """What follows the finish reason, for as long as it follows. The stamps are those of the finish reason.
 
         The answer ends with the stream, or, when the server leaves the connection open and silent, with the last event.
@@ -160,6 +169,8 @@ class Reader:
                 found = [data for piece in pieces for data in opened.decoder.feed(piece)]
                 for data in found:
                     opened.take(data, stamp, clock_now)
+                if self._exchange.received >= bounds.look_at:
+                    bounds.look(self._exchange.received)
                 if found:
                     last_event = stamp, clock_now
                     grace.close()
@@ -231,7 +242,7 @@ class Reader:
         """Reads of the socket that brought a part of the body."""
         return self._exchange.body_reads
 
-    def fill_timing(self, chunks: Chunks) -> tuple[list[float], list[int]]:
+    def fill_timing(self, chunks: Chunks, *, with_gaps: bool = True) -> tuple[list[float], list[int]]:
         """Fill the timing columns; returns the chunk gaps in seconds and the stamps they come from."""
         exchange, record = self._exchange, self._record
         record.reads, record.reconnects = exchange.reads, exchange.reconnects
@@ -240,7 +251,7 @@ class Reader:
             record.started_at = exchange.sent_wall_ns / _NS
             record.connect_s = exchange.connect_ns / _NS
         stamps_ns, source = chunks.trusted_stamps_ns(clock_moved=bool(chunks.stamps_ns) and exchange.clock_moved())
-        gaps_s = time_chunks(record, chunks, stamps_ns, exchange.sent_ns)
+        gaps_s = time_chunks(record, chunks, stamps_ns, exchange.sent_ns, with_gaps=with_gaps)
         if stamps_ns:
             record.stamp_source = source
         end_ns = self._end_clock_ns

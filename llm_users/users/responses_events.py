@@ -19,6 +19,7 @@ from llm_users.users.bad_events import (
     refuse_bare_error,
 )
 from llm_users.users.chunks import Chunks
+from llm_users.users.tool_calls import ToolCalls
 
 _T = TypeVar("_T")
 
@@ -66,9 +67,14 @@ class ResponseEvents:
         self.finish_reason: str | None = None
         self.done = False  # completed or incomplete: nothing comes after it
         self.usage: dict[str, Any] | None = None
-        self.tool_calls: list[dict[str, Any]] = []
         self._thought = False  # the reasoning itself is streamed, not only a summary
-        self._calls: dict[int | None, dict[str, Any]] = {}  # the same by the item's place in the output
+        self._calls = ToolCalls()
+        self._places: dict[int | None, int] = {}  # of the calls, by the item's place in the output
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tool calls so far."""
+        return self._calls.assembled()
 
     @property
     def complete(self) -> bool:
@@ -81,7 +87,7 @@ class ResponseEvents:
     @property
     def empty(self) -> bool:
         """True when there was no output: no text, no reasoning, no tool call."""
-        return not (any(self.chunks.texts) or self.chunks.reasoning_at or self.tool_calls)
+        return not (any(self.chunks.texts) or self.chunks.reasoning_at or self._calls)
 
     def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
         """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
@@ -96,8 +102,8 @@ class ResponseEvents:
             if kind in _REASONING:
                 self._add_reasoning(kind, text, stamp_ns, clock_ns)
             elif kind in _ARGUMENTS:
-                if event.output_index in self._calls:
-                    self._calls[event.output_index]["function"]["arguments"] += text
+                if event.output_index in self._places:
+                    self._calls.add(self._places[event.output_index], text)
                 self.chunks.add(stamp_ns, clock_ns, text, "")
         elif type(event.item) is dict:
             if event.item.get("type") in _CALLS:
@@ -118,13 +124,12 @@ class ResponseEvents:
     def _call(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
         """A tool call begins or is complete. Arguments that were not streamed come with its end."""
         whole = _call_of(event.item)
-        call = self._calls.get(event.output_index)
-        if call is None:
-            call = self._calls[event.output_index] = {**whole, "function": {**whole["function"], "arguments": ""}}
-            self.tool_calls.append(call)
+        place = self._places.get(event.output_index)
+        if place is None:
+            place = self._places[event.output_index] = self._calls.begin(whole["id"], whole["function"]["name"])
         arguments = whole["function"]["arguments"]
-        if event.type == "response.output_item.done" and arguments and not call["function"]["arguments"]:
-            call["function"] = whole["function"]
+        if event.type == "response.output_item.done" and arguments and not self._calls.has_arguments(place):
+            self._calls.add(place, arguments)
             self.chunks.add(stamp_ns, clock_ns, arguments, "")
 
     def _about(self, kind: str, response: _Response, error: Any, stamp_ns: int = 0, clock_ns: int = 0) -> None:
@@ -160,7 +165,7 @@ class ResponseEvents:
     def _whole_item(self, item: dict[str, Any]) -> None:
         texts, kind = self.chunks.texts, item.get("type")
         if kind in _CALLS:
-            self.tool_calls.append(_call_of(item))
+            self._calls.add_whole(_call_of(item))
         elif kind == "reasoning":
             thought = _texts(item.get("content")) or _texts(item.get("summary"))
             if thought:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from llm_users.endpoint import UsageSupport
 from llm_users.record import RequestRecord
+from llm_users.transport.bodies import NOT_COMPRESSED
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.sse import MAX_EVENT_BYTES, EventTooLong, SseDecoder
 from llm_users.transport.template import Head
@@ -34,10 +35,6 @@ class SseEvents(Events, Protocol):
         """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
 
 
-_NOT_COMPRESSED = ("", "identity", "none", "utf-8")
-"""Values of ``Content-Encoding`` that servers send with plain bodies."""
-
-
 class OpenedSse(Opened):
     """An answer that has begun; subclasses count its tokens."""
 
@@ -49,7 +46,7 @@ class OpenedSse(Opened):
         headers = head.headers
         super().__init__(head.status_code, headers.get("x-request-id") or headers.get("request-id"))
         encoding = headers.get("content-encoding", "").strip().lower()
-        if encoding not in _NOT_COMPRESSED:
+        if encoding not in NOT_COMPRESSED:
             raise BadResponse(f"the stream came compressed ({encoding}) although that was refused; switch it off there")
         content_type = headers.get("content-type", "").lower()
         self._usage = usage

@@ -157,11 +157,14 @@ _STALLING = [
     Case("slow headers, too slow", _spec("slow", "itl=20ms"), ("timeout",), ("--llm-timeout",), text=""),
     Case("slow headers, in time", _spec("slow", "itl=2ms"), (None,)),
     Case("an answer without end", _spec("endless@4"), ("timeout",), ("--llm-timeout",)),
-    Case("comments without end", _rude("comments"), ("timeout",), ("--llm-timeout",), text="a"),
-    Case("trailers without end", _rude("trailers"), ("timeout", "truncated"), text="a"),
-    Case("one trailer without end", _rude("one trailer"), ("timeout", "truncated"), text="a"),
+    Case("comments without end", _rude("comments"), ("timeout", "malformed"), text="a"),
+    Case("blank lines without end", _rude("blank lines"), ("malformed",), ("does not end",), timeout=_LATE, text="a"),
+    Case("trailers without end", _rude("trailers"), ("timeout", "truncated", "malformed"), text="a"),
+    Case("one trailer without end", _rude("one trailer"), ("timeout", "truncated", "malformed"), text="a"),
     Case("a chunk's extension without end", _rude("chunk extension"), ("timeout", "malformed"), text="a"),
 ]
+
+_TOO_LONG = ("longer than 16,777,216 characters", "max_answer_characters")
 
 # What comes is wrong, or too much.
 _WRONG = [
@@ -170,6 +173,11 @@ _WRONG = [
     Case("an event that is no JSON", _spec("flip@4"), ("malformed",), ("not valid JSON",)),
     Case("64 MiB without a line break", _spec("giant@2"), ("malformed",), ("longer than 16 MiB",), timeout=_LATE),
     Case("one event without end", _rude("line"), ("malformed",), ("longer than 16 MiB",), timeout=_LATE, text="a"),
+    Case("text without end", _rude("text"), ("malformed",), _TOO_LONG, timeout=_LATE),
+    Case("reasoning without end", _rude("reasoning"), ("malformed",), _TOO_LONG, timeout=_LATE, text="a"),
+    Case("a tool call without end", _rude("tool arguments"), ("malformed",), _TOO_LONG, timeout=_LATE),
+    Case("tool calls without end", _rude("tool calls"), ("malformed",), ("1000 tool calls",), timeout=_LATE, text="a"),
+    Case("choices without end", _rude("choices"), ("malformed",), ("1024 choices",), timeout=_LATE, text="a"),
     Case("headers without end", _spec("bomb"), ("malformed",), ("headers are longer than 256 KiB",), text=""),
     Case("one header without end", _rude("one header"), ("malformed",), ("headers are longer than",), text=""),
     Case("a header's name without end", _rude("header name"), ("malformed",), text=""),

@@ -5,6 +5,7 @@ Run as a program: it says its ports as JSON and ends with its standard input. It
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -22,6 +23,18 @@ _CHUNK = b"%x\r\n%b\r\n" % (len(_FILL), _FILL)
 _DELTA = b'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
 _FIRST = _OK + b"content-type: text/event-stream\r\n" + _CHUNKED + b"%x\r\n%b\r\n" % (len(_DELTA), _DELTA)
 
+_MANY = b"x" * 60_000
+
+
+def _endless(event: bytes, times: int = 1) -> tuple[bytes, bytes]:
+    events = event * times
+    return _FIRST, b"%x\r\n%b\r\n" % (len(events), events)
+
+
+def _choice(fields: bytes) -> bytes:
+    return b'data: {"choices": [{"index": 0, "delta": {' + fields + b"}}]}\n\n"
+
+
 # Way -> what comes first, and what comes again and again after it.
 WAYS: dict[str, tuple[bytes, bytes]] = {
     "error": (b"HTTP/1.1 500 Oops\r\ncontent-type: text/plain\r\n" + _CHUNKED, _CHUNK),
@@ -35,6 +48,16 @@ WAYS: dict[str, tuple[bytes, bytes]] = {
     "chunk extension": (_FIRST + b"5;", _FILL),
     "comments": (_FIRST, b"%x\r\n%b\r\n" % (3 * 20_000, b":\n\n" * 20_000)),
     "line": (_FIRST, _CHUNK),
+    "text": _endless(_choice(b'"content": "' + _MANY + b'"')),
+    "reasoning": _endless(_choice(b'"reasoning_content": "' + _MANY + b'"')),
+    "tool arguments": _endless(
+        _choice(b'"tool_calls": [{"index": 0, "function": {"arguments": "' + _MANY + b'"}}]'),
+    ),
+    "small chunks": _endless(_choice(b'"content": "a"'), 1000),
+    "choices": (_FIRST, b""),
+    "tool calls": _endless(_choice(b'"tool_calls": [{}, {}, {}, {}]'), 200),
+    "usage": _endless(b'data: {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}\n\n', 700),
+    "blank lines": (_FIRST, b"%x\r\n%b\r\n" % (65_536, b"\r" * 65_536)),
     "banner": (b"SSH-2.0-OpenSSH_9.6\r\n", b""),
 }
 
@@ -61,8 +84,16 @@ class RudeServers:
 def _writes(way: str) -> Iterator[bytes]:
     first, again = WAYS[way]
     yield first
+    if way == "choices":
+        yield from _new_choices()
     while again:
         yield again
+
+
+def _new_choices() -> Iterator[bytes]:
+    for number in itertools.count(1):
+        event = b'data: {"choices": [{"index": %d, "delta": {}}]}\n\n' % number
+        yield b"%x\r\n%b\r\n" % (len(event), event)
 
 
 def _talk(sock: socket.socket, way: str) -> None:

@@ -164,21 +164,6 @@ def test_the_only_listed_model_is_asked(make_rig: MakeRig, wire: Wire) -> None:
     assert port.requests()[0].target == "/v1/models"
 
 
-@pytest.mark.parametrize("transport", ["fast", "sdk"])
-def test_a_redirect_is_followed_but_the_key_stays_at_home(
-    make_rig: MakeRig, wire: Wire, monkeypatch: pytest.MonkeyPatch, transport: str
-) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    port = wire.serve(stream(PLAIN))
-    here = wire.serve(reply("307 Temporary Redirect", more="Location: /v1/elsewhere\r\n"), stream(PLAIN))
-    away = wire.serve(reply("307 Temporary Redirect", more=f"Location: {port.url}/messages\r\n"))
-    rig = make_rig(user_class=AnthropicUser, host=away.url, llm_transport=transport)
-    assert [ask(rig, url).text for url in (away.url, here.url)] == ["ab", "ab"]
-    assert only(away).headers["x-api-key"] == KEY
-    assert KEY not in only(port).head
-    assert [request.headers["x-api-key"] for request in here.requests()] == [KEY, KEY]
-
-
 def test_connections_are_kept(claude: Rig, wire: Wire) -> None:
     port = wire.serve(stream(PLAIN))
     assert [ask(claude, port.url).text for _ in range(3)] == ["ab"] * 3

@@ -132,13 +132,6 @@ def test_user_info_and_query_of_the_base_url_are_sent_and_never_shown(
     assert "secret-version" not in shown
 
 
-def test_a_redirect_is_followed_as_the_sdk_does(rig: Rig, port: Port, wire: Wire) -> None:
-    other = wire.serve(reply("307 Temporary Redirect", more=f"Location: {port.url}/chat/completions\r\n"))
-    answer = rig.ask(other.url)
-    assert answer.text == "ok"
-    assert only(port).json()["messages"]
-
-
 def test_connections_are_kept_and_new_ones_made_when_asked(make_rig: MakeRig, rig: Rig, wire: Wire) -> None:
     kept, fresh = wire.serve(ANSWER), wire.serve(ANSWER)
     reused = [rig.ask(kept.url).record.connect_s for _ in range(3)]
