@@ -223,7 +223,7 @@ class Crew:
         writer.end_conversations()
         writer.flush()
         writer.write_manifest(finished_at=time.time(), refused=refused)
-        if not writer.problem():
+        if writer.has_all_rows:
             self.tell_all(messages.SETTLED, {"run_id": writer.run_id})
             if self._folder is not None:
                 clear_folder(self._folder, writer.run_id)
