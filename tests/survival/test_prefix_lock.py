@@ -182,3 +182,57 @@ def test_prefixes_that_cannot_be(tmp_path: Path, name: str, reason: str) -> None
     (tmp_path / "dangling").symlink_to("nothing")
     with pytest.raises(OSError, match=f"{reason}. Give another place with --csv"):
         check_prefix(str(tmp_path / name))
+
+
+CHDIR = """
+import os
+from locust import events, task
+from llm_users import OpenAIUser
+
+class Asker(OpenAIUser):
+    @task
+    def ask(self):
+        self.chat()
+
+@events.test_start.add_listener
+def go_elsewhere(**_):
+    os.makedirs("deep/er", exist_ok=True)
+    os.chdir("deep/er")
+"""
+
+
+@pytest.mark.slow
+def test_a_locustfile_may_change_the_working_directory(tmp_path: Path, endpoint: Simulator) -> None:
+    locustfile = tmp_path / "chdir.py"
+    locustfile.write_text(CHDIR)
+    done = Locust(tmp_path).run(
+        "--host", endpoint.url, *SWEEP, "--llm-requests", "40", "--csv", "out/rel", "--llm-report", "--llm-slo",
+        "errors<0.5", csv=False, prefix="rel", locustfile=str(locustfile),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert len(done.rows()) == 40
+    assert "finished_at" in done.manifest
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"rel_report", "rel_llm_gate.xml"} <= names
+    assert not [name for name in names if name.endswith((".part", ".lock"))]
+    assert not list((tmp_path / "deep").rglob("*llm*"))
+
+
+@pytest.mark.slow
+def test_without_a_prefix_two_runs_of_one_second_have_two_names(
+    tmp_path: Path, endpoint: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [time.strftime("out/%Y-%m-%d_%H-%M-%S", time.localtime(time.time() + ahead_s)) for ahead_s in range(60)]
+    locks = []
+    for name in names:
+        Path(name).mkdir(parents=True)
+        locks.append(hold(f"{name}/run"))
+    try:
+        done = Locust(tmp_path).run("--host", endpoint.url, *SWEEP, "--llm-requests", "5", csv=False)
+    finally:
+        for lock in locks:
+            lock.release()
+    assert done.code == 0, done.err
+    (rows,) = tmp_path.glob("out/*/run_llm_requests.csv")
+    assert rows.parent.name.endswith("-2")
