@@ -18,8 +18,10 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from llm_users import endpoint, secrets
 from llm_users import options as option_table
-from llm_users.collect.files import check_prefix
+from llm_users.collect.files import LOCUST_SUFFIXES, check_prefix, move_aside
+from llm_users.collect.prefix_lock import hold
 from llm_users.wiring.coordinator_role import CoordinatorRole
+from llm_users.wiring.locust_csv import tolerate_full_disk
 from llm_users.wiring.process_role import ProcessRole
 
 
@@ -30,6 +32,7 @@ def register(events: Any) -> None:
     events._llm_users_registered = True
     secrets.remember_environment()
     secrets.redact_logs()
+    tolerate_full_disk()
     _add_events(events)
     events.init_command_line_parser.add_listener(_on_parser)
     events.init.add_listener(_on_init)
@@ -45,6 +48,7 @@ def _on_parser(parser: Any) -> None:
     for action in parser._actions:
         if action.dest == "csv_prefix":
             action.type = _writable_prefix
+    _take_prefix_after_parsing(parser)
 
 
 def _writable_prefix(prefix: str) -> str:
@@ -53,6 +57,29 @@ def _writable_prefix(prefix: str) -> str:
     except OSError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return prefix
+
+
+def _take_prefix_after_parsing(parser: Any) -> None:
+    """Before Locust empties its own files of ``--csv``: refuse a prefix that is in use, move an earlier run's aside.
+
+    Locust has no event between its options and these files.
+    """
+    parse = parser.parse_args
+
+    def parse_args(*args: Any, **kwargs: Any) -> Any:
+        parsed = parse(*args, **kwargs)
+        runs = not any(getattr(parsed, name, None) for name in ("worker", "list_commands", "show_task_ratio"))
+        if runs and getattr(parsed, "csv_prefix", None):
+            try:
+                lock = hold(parsed.csv_prefix)
+                if not lock.looked_for_locust:
+                    lock.looked_for_locust = True
+                    move_aside(parsed.csv_prefix, LOCUST_SUFFIXES)
+            except OSError as error:
+                parser.error(str(error))
+        return parsed
+
+    parser.parse_args = parse_args
 
 
 def attach(environment: Environment) -> None:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pandas import DataFrame
 
-from llm_users.quantile import DurationHistogram
+from reports.companions import companions_of
 from reports.errors import InputError, unreadable
 from reports.input_files import STDIN, beside, is_json, plain_name
 from reports.llmperf_file import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
-from reports.manifest import disagreements, read_manifest
-from reports.rows_file import empty_stages, first_line_is_rows_header, read_gaps, read_requests, read_stages
+from reports.manifest import disagreements
+from reports.rows_file import empty_requests, empty_stages, first_line_is_rows_header, read_requests
 from reports.run import Run
-from reports.shards import with_shards
+from reports.shards import SHARD_SUFFIX, elsewhere, with_elsewhere, with_shards
 
 REQUESTS_SUFFIX = "_llm_requests.csv"
-SHARD_SUFFIX = "_llm_shard.csv"
-"""A part of a run's rows: what a worker kept on its own disk, or what did not fit into the rows file."""
 
 
 def load(prefix: str | Path) -> Run:
@@ -84,41 +82,42 @@ def _name(path: Path, name: str) -> str:
 
 
 def _load_run(path: Path, prefix: Path) -> Run:
-    requests, warnings = read_requests(path)
-    found = list(warnings)
-    stages = empty_stages()
-    gaps: dict[int, DurationHistogram] = {}
-    stages_path = beside(prefix.with_name(f"{prefix.name}_llm_stages.csv"))
-    gaps_path = beside(prefix.with_name(f"{prefix.name}_llm_gaps.csv"))
-    # The rows are enough for the tables, so a broken companion costs its own figures only.
-    if stages_path.exists():
-        try:
-            stages, warnings = read_stages(stages_path)
-            found.extend(warnings)
-        except InputError as error:
-            found.append(f"{error} Client health is therefore unknown.")
-    if gaps_path.exists():
-        try:
-            gaps, warnings = read_gaps(gaps_path)
-            found.extend(warnings)
-        except InputError as error:
-            found.append(f"{error} Chunk gaps are therefore left out.")
-    manifest, warnings = read_manifest(beside(prefix.with_name(f"{prefix.name}_llm_run.json")))
-    found.extend(warnings)
-    found.extend(f"{path}: {text}" for text in disagreements(manifest, requests, stages))
-    return Run(
-        name=prefix.name,
-        source=path,
-        requests=_named_by_manifest(requests, manifest),
-        stages=stages,
-        gaps=gaps,
-        manifest=manifest,
-        report_dir=prefix.with_name(f"{prefix.name}_report"),
-        warnings=tuple(found),
+    more = companions_of(prefix)
+    manifest = more.manifest
+    try:
+        requests, found = read_requests(path)
+    except InputError as error:
+        if not elsewhere(manifest):
+            raise
+        requests, found = empty_requests(), (str(error),)
+    if elsewhere(manifest):
+        requests, said = _of_run(path, requests, str(manifest.get("run_id") or ""))
+        found = (*found, *said)
+    said = tuple(f"{path}: {text}" for text in disagreements(manifest, requests, more.stages))
+    return with_elsewhere(
+        Run(
+            name=prefix.name,
+            source=path,
+            requests=_named_by_manifest(requests, manifest),
+            stages=more.stages,
+            gaps=more.gaps,
+            manifest=manifest,
+            report_dir=prefix.with_name(f"{prefix.name}_report"),
+            warnings=(*found, *more.warnings, *said),
+        )
     )
 
 
-def _named_by_manifest(requests: DataFrame, manifest: dict[str, object]) -> DataFrame:
+def _of_run(path: Path, requests: DataFrame, run_id: str) -> tuple[DataFrame, tuple[str, ...]]:
+    """The rows of a run whose rows file may have been replaced by another while the run wrote it."""
+    own = requests["run_id"].isin(("", run_id))
+    if own.all():
+        return requests, ()
+    text = f"{path}: {int((~own).sum())} rows are of another run than the manifest and are left out."
+    return requests[own].reset_index(drop=True), (text,)
+
+
+def _named_by_manifest(requests: DataFrame, manifest: Mapping[str, object]) -> DataFrame:
     """Rows that do not name their framework or model get the manifest's."""
     for column in ("framework", "model"):
         name = manifest.get(column)

@@ -84,6 +84,11 @@ def empty_stages() -> DataFrame:
     return typed_frame({}, STAGE_COLUMNS)
 
 
+def empty_requests() -> DataFrame:
+    """What a run has whose rows file cannot be read: the columns and no rows."""
+    return typed_frame({}, REQUEST_COLUMNS)
+
+
 def typed_frame(values: Mapping[str, Series], columns: Sequence[Column]) -> DataFrame:
     """A frame with all the columns, in their order and types: integers nullable, absent text "", then any others."""
     rows = max((len(series) for series in values.values()), default=0)

@@ -36,6 +36,8 @@ class Run:
     report_dir: Path | None = None
     foreign: bool = False
     warnings: tuple[str, ...] = ()
+    shards: tuple[Path, ...] = ()
+    """The shards that the manifest names and whose rows are among ``requests``."""
 
     @property
     def measured(self) -> int:

@@ -5,22 +5,26 @@ Knows columns and paths; not where the rows come from.
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import glob
+import errno
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_users.collect.disk import LineFile
+from llm_users.collect.disk import LineFile, fallback_folders
 from llm_users.quantile import DurationHistogram
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, ConversationRecord, StageRecord, cell
 
 GAP_COLUMNS = ("stage", "bucket", "lower_s", "upper_s", "count")
 OFFSET_COLUMNS = ("request_id", "offsets_s")
+MANIFEST_SUFFIX = "_llm_run.json"
+_SHARD_SUFFIX = "_llm_shard.csv"
 SUFFIXES = (
     "_llm_requests.csv",
     "_llm_stages.csv",
@@ -30,64 +34,177 @@ SUFFIXES = (
     "_llm_run.json",
     "_llm_gate.xml",
     "_llm_find.csv",
+    "_report",
 )
+"""What a run leaves, the folder of its report too. The folder of the spools is not among them: workers of an earlier
+run may still write into it, and the manifest names its files."""
+
+LOCUST_SUFFIXES = ("_stats.csv", "_stats_history.csv", "_failures.csv", "_exceptions.csv")
+"""What Locust's own ``--csv`` writes; it empties these files when it starts."""
+
+_LONGEST_SUFFIX = max((*SUFFIXES, *LOCUST_SUFFIXES), key=len)
+
+_PROBE_BYTES = 4096
+"""What must fit on the disk before a run starts: less than what its manifest takes."""
+
+_RESERVE_BYTES = 16 * 1024
+"""Space that is kept for the manifest. One with a few notes takes 3 to 10 kB."""
 
 
 def check_prefix(prefix: str) -> None:
     """Make the prefix's folder and see that files can be written there. Raises OSError with a kind message."""
-    folder = Path(prefix).parent
+    folder, name = os.path.split(prefix)
+    folder = folder or "."
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{Path(prefix).name}_llm_write_test_{os.getpid()}"
-        probe.write_text("")
-        probe.unlink()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        probe = Path(folder) / f"{name}{_LONGEST_SUFFIX}.{os.getpid()}"
+        try:
+            probe.write_bytes(bytes(_PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
+        reason = "a file is in the place of a folder" if isinstance(error, FileExistsError) else error.strerror
         raise OSError(
-            f"cannot write files into {str(folder)!r}: {error.strerror}. Give another place with --csv FOLDER/NAME."
+            f"cannot write files {name!r}* into {folder!r}: {reason}. Give another place with --csv FOLDER/NAME."
         ) from error
 
 
-def move_aside(prefix: str) -> str | None:
-    """Rename the files of an earlier start with this prefix to the next free ``PREFIX.N_...``; returns that prefix."""
-    present = [suffix for suffix in SUFFIXES if Path(prefix + suffix).exists()]
+def absolute(prefix: str) -> str:
+    """The prefix as a path that stays right when the working directory changes."""
+    folder, name = os.path.split(prefix)
+    return f"{Path(folder).absolute()}/{name}"
+
+
+def from_here(prefix: str, whole: str) -> str:
+    """The prefix as it was given, or the absolute one when the working directory is another by now."""
+    return prefix if absolute(prefix) == whole else whole
+
+
+def move_aside(prefix: str, suffixes: Sequence[str] = SUFFIXES) -> str | None:
+    """Rename the files of an earlier run with this prefix to ``PREFIX.N_...``; returns that prefix, or None.
+
+    N is one more than the last, or the last where none of these files is there yet: Locust's own files are moved
+    before those of this package. Raises OSError when a file cannot be renamed.
+    """
+    present = [suffix + end for suffix in suffixes for end in ("", ".gz") if _can_be_moved(Path(prefix + suffix + end))]
     if not present:
         return None
-    folder, name = Path(prefix).parent, Path(prefix).name
-    taken = [
-        int(match[1])
-        for path in folder.glob(f"{glob.escape(name)}.*_llm_*")
-        if (match := re.match(re.escape(name) + r"\.(\d+)_llm_", path.name))
-    ]
-    aside = f"{prefix}.{max(taken, default=0) + 1}"
+    folder, name = os.path.split(prefix)
+    pattern = re.compile(re.escape(name) + r"\.(\d+)(?:" + "|".join(map(re.escape, _FAMILY)) + r")(?:\.gz)?")
+    with os.scandir(folder or ".") as entries:
+        taken = [int(match[1]) for entry in entries if (match := pattern.fullmatch(entry.name))]
+    number = max(taken, default=1)
+    if any(os.path.lexists(f"{prefix}.{number}{suffix}") for suffix in present):
+        number += 1
+    aside = f"{prefix}.{number}"
     for suffix in present:
         Path(prefix + suffix).rename(aside + suffix)
     return aside
 
 
+_FAMILY = (*SUFFIXES, *LOCUST_SUFFIXES)
+
+
+def _can_be_moved(path: Path) -> bool:
+    """Locust leaves empty files when a run is refused; pipes and devices are there for the next run."""
+    return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
+
+
+class FallbackFiles:
+    """Where the files of a run go on when they cannot be written in their own place.
+
+    Every place is a private folder. Its files are named as in ``PREFIX_llm_...`` with the run's id in the place of the
+    prefix, but for the rows: they are a shard, which `llm-report` adds to the rows file. Every place has one, which the
+    manifest names; the other files are found beside it.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._name = f"{run_id}_rows"
+        self._folders = fallback_folders("locust-llm-rows-")
+        self._prefixes: list[str] = []
+
+    @property
+    def shards(self) -> list[Path]:
+        """The shards of the places that were needed; some may have no rows."""
+        return [Path(prefix + _SHARD_SUFFIX) for prefix in self._prefixes]
+
+    def prefixes(self) -> Iterator[str]:
+        """The places, one after the other; those that nobody needed before are made. Raises OSError after the last."""
+        place = 0
+        while True:
+            if place == len(self._prefixes):
+                self._prefixes.append(self._make())
+            yield self._prefixes[place]
+            place += 1
+
+    def paths(self, suffix: str) -> Callable[[], Path]:
+        """For a ``LineFile``: where it goes on the next time that it cannot be written."""
+        prefixes = self.prefixes()
+
+        def following() -> Path:
+            try:
+                return Path(next(prefixes) + (_SHARD_SUFFIX if suffix == "_llm_requests.csv" else suffix))
+            except StopIteration:  # a generator that has raised is over
+                raise OSError(errno.ENOSPC, "no other folder takes it") from None
+
+        return following
+
+    def _make(self) -> str:
+        for folder in self._folders:
+            prefix = str(folder / self._name)
+            try:
+                Path(prefix + _SHARD_SUFFIX).write_text(",".join(c.name for c in REQUEST_COLUMNS) + "\n")
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                return prefix
+        raise OSError(errno.ENOSPC, "no other folder takes it")
+
+
 class RunFiles:
     """The open files of a run. Every CSV has its header from the start; that of conversations is there with the first.
 
-    Nothing here waits for the disk but ``flush`` and ``close``. Rows that the disk does not take go to a file of their
-    own in the system's temporary folder; ``on_trouble`` is told.
+    Nothing here waits for the disk but ``flush``, ``write_manifest`` and ``close``. What cannot be written into its
+    file goes to a folder in the system's temporary folder, and ``on_trouble`` is told.
     """
 
     def __init__(
         self, prefix: str, *, offsets: bool, run_id: str = "", on_trouble: Callable[[str], None] = lambda _text: None
     ) -> None:
-        self.prefix = prefix
+        self.prefix = absolute(prefix)
         self._run_id = run_id
         self._on_trouble = on_trouble
         self._files: list[LineFile] = []
-        self._requests = self._open("_llm_requests.csv", [c.name for c in REQUEST_COLUMNS], self._elsewhere)
+        self._fallback = FallbackFiles(run_id)
+        self.manifest_place: Path | None = None
+        """Where the manifest is when it could not be written in its place."""
+        self.manifest_lost = False
+        """Whether the last manifest could be written nowhere."""
+        self._requests = self._open("_llm_requests.csv", [c.name for c in REQUEST_COLUMNS])
         self.rows_file = self._files[0]
         self._stages = self._open("_llm_stages.csv", [column.name for column in STAGE_COLUMNS])
         self._gaps = self._open("_llm_gaps.csv", GAP_COLUMNS)
         self._offsets = self._open("_llm_offsets.csv", OFFSET_COLUMNS) if offsets else None
         if self._offsets is None:
-            Path(prefix + "_llm_offsets.csv").unlink(missing_ok=True)  # of an earlier run with this prefix
+            Path(self.prefix + "_llm_offsets.csv").unlink(missing_ok=True)  # of an earlier run with this prefix
         self._conversations: Any = None
-        Path(prefix + "_llm_conversations.csv").unlink(missing_ok=True)
+        Path(self.prefix + "_llm_conversations.csv").unlink(missing_ok=True)
         self.flush()
+
+    @property
+    def shards(self) -> list[Path]:
+        """The shards in the folders that took what could not be written in its place."""
+        return self._fallback.shards
+
+    @property
+    def disturbances(self) -> list[str]:
+        """What other programs did to the files while the run wrote them."""
+        return [text for file in self._files for text in file.disturbances]
+
+    @property
+    def unwritten(self) -> dict[str, int]:
+        """Lines that are in no file, by the name of the file that they belong to. Those of the rows file are rows."""
+        return {file.path.name: file.unwritten for file in self._files if file.unwritten}
 
     def write_request(self, row: Iterable[Any]) -> None:
         """One packed request record."""
@@ -123,31 +240,90 @@ class RunFiles:
         if self._offsets is not None:
             self._offsets.writerow([request_id, " ".join(f"{offset:.6f}" for offset in offsets_s)])
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """The manifest, whole or not at all: the old one stays when the disk does not take it."""
-        path = Path(self.prefix + "_llm_run.json")
-        part = path.with_name(path.name + ".part")
+    def write_manifest(self, manifest: Mapping[str, Any], *, last: bool = False) -> None:
+        """The manifest, whole or not at all: the old one stays when the disk does not take it.
+
+        Until the last one is written, space is kept for it in ``PREFIX_llm_run.json.part``.
+        """
+        path = Path(self.prefix + MANIFEST_SUFFIX)
+        text = json.dumps(manifest, indent=2, default=str) + "\n"
+        self.manifest_lost = False
         try:
-            part.write_text(json.dumps(manifest, indent=2, default=str) + "\n", encoding="utf-8")
-            part.replace(path)
+            _replace(path, text)
         except OSError as error:
-            self._on_trouble(f"{path} cannot be written ({error.strerror or error})")
+            self._write_manifest_elsewhere(path, text, error)
+            return
+        self.manifest_place = None
+        if not last:
+            _reserve(_part_of(path))
 
-    def flush(self) -> None:
+    def _write_manifest_elsewhere(self, path: Path, text: str, error: OSError) -> None:
+        problem = f"{path} cannot be written ({error.strerror or error})"
+        try:
+            for prefix in self._fallback.prefixes():
+                place = Path(prefix + MANIFEST_SUFFIX)
+                with contextlib.suppress(OSError):
+                    _replace(place, text)
+                    self.manifest_place = place
+                    self._on_trouble(f"{problem}; it is in {place}")
+                    return
+        except OSError:
+            self.manifest_lost = True
+            self._on_trouble(f"{problem}, nor any other place; the one from the start of the run stays")
+
+    def flush(self, timeout_s: float = 5.0) -> None:
         """Wait, for a few seconds at most, until everything so far is on disk."""
+        limit = time.monotonic() + timeout_s
         for file in self._files:
-            file.flush()
+            file.flush(max(0.1, limit - time.monotonic()))
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = 10.0) -> None:
+        limit = time.monotonic() + timeout_s
         for file in self._files:
-            file.close()
+            file.close(max(0.1, limit - time.monotonic()))
 
-    def _open(self, suffix: str, header: Iterable[str], elsewhere: Callable[[], Path] | None = None) -> Any:
-        line = ",".join(header) + "\n"
-        file = LineFile(Path(self.prefix + suffix), line, elsewhere=elsewhere, on_trouble=self._on_trouble)
+    def _open(self, suffix: str, header: Iterable[str]) -> Any:
+        file = LineFile(
+            Path(self.prefix + suffix),
+            ",".join(header) + "\n",
+            elsewhere=self._fallback.paths(suffix),
+            on_trouble=self._on_trouble,
+        )
         self._files.append(file)
         return csv.writer(file, lineterminator="\n")
 
-    def _elsewhere(self) -> Path:
-        """A shard for the rows that do not fit: `llm-report` takes it beside the rows file."""
-        return Path(tempfile.mkdtemp(prefix="locust-llm-rows-")) / f"{self._run_id}_rows_llm_shard.csv"
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all, into the space that was kept for it where there is some."""
+    part = _part_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = text.encode()
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            done = 0
+            while done < len(data):
+                done += os.write(descriptor, data[done:])
+            os.ftruncate(descriptor, len(data))
+        finally:
+            os.close(descriptor)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _reserve(part: Path) -> None:
+    """Keep space for the next manifest; without it, a full disk sends that elsewhere."""
+    with contextlib.suppress(OSError, AttributeError):  # macOS has no such call
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+        except OSError:
+            part.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)

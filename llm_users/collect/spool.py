@@ -7,6 +7,7 @@ other; the counts go to a page of shared memory, so that counting costs no syste
 from __future__ import annotations
 
 import csv
+import errno
 import mmap
 import os
 import shutil
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from llm_users.collect.disk import LineFile
+from llm_users.collect.disk import LineFile, fallback_folders
 from llm_users.record import REQUEST_COLUMNS, cell
 
 SHARD_SUFFIX = "_llm_shard.csv"
@@ -58,15 +59,15 @@ class Spool:
         self._run_id = run_id
         self._worker = worker
         self._made: list[Path] = []
+        self._folders = fallback_folders("locust-llm-spool-")
         self.broken = False
         self._on_trouble = on_trouble
         shared = Path(folder) if folder else None
         self.shared = shared is not None and (shared / f"{run_id}.run").is_file()
         """Whether the coordinator can read it."""
         place = shared if self.shared and shared is not None else self._own_folder()
-        elsewhere = self._elsewhere if self.shared else None
         self._file = LineFile(
-            place / shard_name(run_id, worker), header_line(), elsewhere=elsewhere, on_trouble=self._trouble
+            place / shard_name(run_id, worker), header_line(), elsewhere=self._elsewhere, on_trouble=self._trouble
         )
         self._csv = csv.writer(self._file, lineterminator="\n")
         self.rows = 0
@@ -89,7 +90,7 @@ class Spool:
 
     def remove(self) -> None:
         """The coordinator has the rows."""
-        self._file.close(timeout_s=0.5)
+        self._file.discard()
         for path in self._file.paths:
             path.unlink(missing_ok=True)
         for folder in self._made:
@@ -99,7 +100,9 @@ class Spool:
         return self._own_folder() / shard_name(self._run_id, self._worker)
 
     def _own_folder(self) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix="locust-llm-spool-"))
+        folder = next(self._folders, None)
+        if folder is None:
+            raise OSError(errno.ENOSPC, "no temporary folder can be made")
         self._made.append(folder)
         return folder
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ import gevent
 
 from llm_users.collect.accounts import WorkerAccount
 from llm_users.collect.conversations import ConversationBook
-from llm_users.collect.files import RunFiles, check_prefix, move_aside
+from llm_users.collect.files import RunFiles, check_prefix, from_here, move_aside
 from llm_users.collect.seen import SeenNumbers
 from llm_users.collect.shards import ShardReader
 from llm_users.collect.stages import StageBook, StageLoad, gap_counts
@@ -40,8 +41,7 @@ class RunWriter:
     """The files of one run and what is known about it."""
 
     def __init__(self, prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool) -> None:
-        check_prefix(prefix)
-        self.prefix = prefix
+        self._prefix = prefix
         self.run_id = run_id
         self.started_at = time.time()
         self.book = StageBook()
@@ -70,6 +70,11 @@ class RunWriter:
             **about,
         }
         self.write_manifest()
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the run's files begin with, as it was given while that is right."""
+        return from_here(self._prefix, self._files.prefix)
 
     def add(self, record: RequestRecord, offsets_s: Sequence[float], *, recovered: bool = False) -> bool:
         """One record; False when it is here already, or of another run."""
@@ -162,24 +167,42 @@ class RunWriter:
         return {account.rank: account.lost for account in self.accounts.values() if account.lost}
 
     def unwritten(self) -> int:
-        """Rows that were here and that the disk did not take."""
+        """Rows that were here and are in no file."""
         return self._files.rows_file.unwritten
 
     def elsewhere(self) -> list[Path]:
-        """The shards that hold rows which did not fit into the rows file."""
-        return self._files.rows_file.paths[1:]
+        """The shards beside which lies what could not be written in its place."""
+        return self._files.shards
+
+    @property
+    def has_all_rows(self) -> bool:
+        """Whether every request that was started has its row in a file in its place."""
+        return not (self.lost() or self.unwritten() or self._files.rows_file.paths[1:])
 
     def problem(self) -> str:
-        """Why the rows file is not all of it, and what to do; "" when it is."""
+        """Why the files in their places are not all of it, and what to do; "" when they are."""
         problems = []
         if self.lost():
             problems.append("rows are missing: " + ", ".join(f"{n} of worker {w}" for w, n in self.lost().items()))
-        if self.unwritten():
-            problems.append(f"{self.unwritten()} rows could not be written")
+        for name, lines in self._files.unwritten.items():
+            what = "rows" if name == self._files.rows_file.path.name else f"lines of {name}"
+            problems.append(f"{lines} {what} could not be written or were removed")
+        problems += self._files.disturbances
+        if self._files.manifest_lost:
+            problems.append("the manifest could not be written")
         if self.elsewhere():
-            names = " ".join(str(path) for path in self.elsewhere())
-            problems.append(f"the disk was full, so some rows are in {names}: llm-report {self.prefix} {names}")
+            folders = " ".join(str(path.parent) for path in self.elsewhere())
+            in_place = [self._prefix] if self._files.rows_file.path.is_file() else []
+            command = shlex.join(["llm-report", *in_place, *map(str, self.elsewhere())])
+            problems.append(f"what could not be written in its place is in {folders}: {command} reads all of it")
+        elif self._files.disturbances:
+            problems.append(f"{shlex.join(['llm-report', self._prefix])} reads what is there")
         return "; ".join(problems)
+
+    @property
+    def manifest_path(self) -> str:
+        """Where the last manifest is."""
+        return str(self._files.manifest_place or f"{self.prefix}_llm_run.json")
 
     def write_manifest(self, **more: Any) -> None:
         """Write what is known so far; called at the start, so that the file exists, and at the end."""
@@ -198,9 +221,11 @@ class RunWriter:
                 },
                 "workers": {account.name: account.entry(shards=self._needs_spool(account)) for account in accounts},
                 **({"rows_elsewhere": [str(path) for path in self.elsewhere()]} if self.elsewhere() else {}),
+                **({"lines_not_written": self._files.unwritten} if self._files.unwritten else {}),
                 "stamp_source": sorted({s.stamp_source for s in self.stages if s.stamp_source}),
                 "notes": self.notes,
-            }
+            },
+            last="finished_at" in self._about,
         )
 
     def flush(self) -> None:
@@ -208,24 +233,28 @@ class RunWriter:
         self._files.flush()
 
     def close(self) -> None:
+        """Write what still waits; the manifest again when that has changed what it says."""
         self.end_conversations()
+        before = self.problem(), len(self.notes)
         self._files.close()
+        if before != (self.problem(), len(self.notes)):
+            self.write_manifest()
 
     def _needs_spool(self, account: WorkerAccount) -> bool:
         """Whether rows of a worker may be in its spool and nowhere else, so that it is still there."""
-        return bool(self.problem()) and bool(account.lost or account.sent is None or self.unwritten())
+        return not self.has_all_rows and bool(account.lost or account.sent is None or self.unwritten())
 
     def _on_trouble(self, text: str) -> None:
         if self.note(text):
             logger.error("%s", self.notes[-1])
 
 
-def start_writing(prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool, keep_old: bool) -> RunWriter:
-    """Files for a new run; with ``keep_old`` those of the process's previous run are moved aside first."""
-    if keep_old:
-        aside = move_aside(prefix)
-        if aside:
-            logger.info("the files of the previous run are now %s_llm_*", aside)
+def start_writing(prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool) -> RunWriter:
+    """Files for a new run; those of an earlier one with this prefix are moved aside first. Raises OSError."""
+    check_prefix(prefix)
+    aside = move_aside(prefix)
+    if aside:
+        logger.info("the files of an earlier run with this prefix are now %s_*", aside)
     return RunWriter(prefix, run_id, about, offsets=offsets)
 
 

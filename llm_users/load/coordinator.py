@@ -111,7 +111,12 @@ class Coordinator:
         self.ended_by_itself = False
         self._ending = self._alone_since = None
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
-        self.writer = self._make_writer(run_id, options)
+        try:
+            self.writer = self._make_writer(run_id, options)
+        except OSError as error:
+            self.active, self.refused = False, str(error)
+            logger.error("the run is refused: %s", error)
+            return
         self.writer.write_manifest(run_key=run_key)
         self.writer.on_record = self._on_record
         for text in self._notes_for_next:

@@ -388,7 +388,7 @@ class Crew:
         writer.write_manifest(finished_at=time.time(), refused=refused)
         for worker in self.roster:
             self.release(worker)
-        if not writer.problem() and self._folder is not None:
+        if writer.has_all_rows and self._folder is not None:
             clear_folder(self._folder, writer.run_id)
         for worker in self.roster:
             if worker.counts is not None:

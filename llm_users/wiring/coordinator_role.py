@@ -5,6 +5,8 @@ On the master, or in the only process.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import os
@@ -21,6 +23,8 @@ from locust.runners import MasterRunner
 
 from llm_users import endpoint
 from llm_users import options as option_table
+from llm_users.collect.files import absolute, check_prefix, from_here
+from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
 from llm_users.collect.sender import REPORT_KEY
 from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load import messages
@@ -54,7 +58,6 @@ class CoordinatorRole:
         self.environment = environment
         self.runner = environment.runner
         self._began_at = time.time()
-        self._starts = 0
         self._reported = False
         self._gate_text = self._found_text = ""
         self._search: LimitSearch | None = None
@@ -62,8 +65,14 @@ class CoordinatorRole:
         self._replay = Replay()
         self._repeated: RepeatedTexts | None = None
         parsed = environment.parsed_options
-        self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
+        given = getattr(parsed, "csv_prefix", None)
+        self._prefix: str = given or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
+        self._whole_prefix = absolute(self._prefix)
+        self._lock: PrefixLock | None = None
         try:
+            if given:
+                check_prefix(given)
+                self._lock = hold(given)
             options = checked(Options.parse(parsed), environment.user_classes)
             self._replay.read(options)
             self._start_simulator(options)
@@ -101,6 +110,11 @@ class CoordinatorRole:
         self._tab: Any = None
         self._web_start: Any = None
         self.show_in_web()
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the run's files begin with, as it was given while that is right."""
+        return from_here(self._prefix, self._whole_prefix)
 
     # Records of the only process.
 
@@ -190,6 +204,7 @@ class CoordinatorRole:
             self._tab.close()
         writer = self.coordinator.writer
         if writer is None or self._reported:
+            self._release()
             return
         self._reported = True
         writer.close()
@@ -200,6 +215,7 @@ class CoordinatorRole:
             self.prefix, options, self.environment.parsed_options, writer, (self._found_text, self._gate_text)
         )
         print(f"Rows, stages and manifest: {self.prefix}_llm_*", file=sys.stderr)
+        self._release()
 
     def show_in_web(self) -> None:
         """The LLM tab, once there is a web interface; as a library that may be later than the rest."""
@@ -221,6 +237,10 @@ class CoordinatorRole:
 
     # Inside.
 
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
     def _verdict(self) -> int:
         coordinator = self.coordinator
         if coordinator.refused:
@@ -235,7 +255,7 @@ class CoordinatorRole:
         if coordinator.incomplete and not problem:
             problem = f"no row is missing, but workers {coordinator.incomplete} were not there at the end"
         if problem:
-            logger.error("%s; see the manifest %s_llm_run.json", problem, self.prefix)
+            logger.error("%s; see the manifest %s", problem, writer.manifest_path)
             return LOST
         if coordinator.shortfall:
             logger.error("%s; see the manifest %s_llm_run.json", "; ".join(coordinator.shortfall), self.prefix)
@@ -390,10 +410,22 @@ class CoordinatorRole:
         }
         if self.coordinator.writer is not None:
             self.coordinator.writer.close()
-        self._starts += 1
-        writer = start_writing(self.prefix, run_id, about, offsets=options.offsets, keep_old=self._starts > 1)
+        self._lock = self._lock or self._hold_unnamed()
+        self._lock.claim(self, lambda: self.coordinator.active)
+        writer = start_writing(self.prefix, run_id, about, offsets=options.offsets)
         writer.book.judge = steadiness_of
         return writer
+
+    def _hold_unnamed(self) -> PrefixLock:
+        """Without ``--csv``: the name of this second, or one behind it when another run has that."""
+        folder, name = os.path.split(self._prefix)
+        for number in itertools.count(1):
+            self._prefix = f"{folder}-{number}/{name}" if number > 1 else self._prefix
+            self._whole_prefix = absolute(self._prefix)
+            check_prefix(self._prefix)
+            with contextlib.suppress(PrefixInUseError):
+                return hold(self._prefix)
+        raise AssertionError("unreachable")
 
     def _clients(self) -> list[str | None]:
         return [*self.crowd.present] if self.crowd is not None else [None]

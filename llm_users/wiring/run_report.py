@@ -41,8 +41,12 @@ def print_end(prefix: str, options: Options, parsed: Any, writer: RunWriter, dec
 
 def print_report(prefix: str, options: Options, prices: str | None = None) -> None:
     """``--llm-report``: the tables to stdout, the folder beside the rows; with a price file the costs too."""
+    from reports.report import BAD_OUTPUT
+
     report = _report(prefix, options, _prices(prices), folder=True)
-    if report is not None and report.files:
+    if report is not None and report.exit_code == BAD_OUTPUT:
+        logger.error("--llm-report: %s", report.problem)
+    elif report is not None and report.files:
         print(f"Report: {prefix}_report/", file=sys.stderr)
 
 

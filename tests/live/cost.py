@@ -94,7 +94,7 @@ def measure(seconds: float) -> dict[str, float]:
         coordinator = Coordinator(
             lambda *_: None,
             lambda: [f"worker-{rank}" for rank in range(PROCESSES)],
-            lambda run, _: start_writing(prefix, run, {}, offsets=False, keep_old=False),
+            lambda run, _: start_writing(prefix, run, {}, offsets=False),
         )
         environment = Environment(user_classes=[])
         environment.create_local_runner()

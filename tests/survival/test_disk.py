@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -47,10 +48,40 @@ def test_a_full_disk(tmp_path: Path, endpoint: Simulator, processes: int) -> Non
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert report.returncode == 0, report.stderr
-    assert len(reports.load_all([done.prefix, shard])[0].requests) == 60
+    for given in ([done.prefix], [done.prefix, shard], [done.prefix, Path(shard).parent]):
+        (run,) = reports.load_all(given)
+        assert len(run.requests) == run.requests["request_id"].nunique() == 60
+        assert list(run.stages["requests_ok"]) == [60]
+        assert not [text for text in run.warnings if "the manifest counts" in text or "the stages file" in text]
     with Path(shard).open(newline="") as file:
         elsewhere = list(csv.DictReader(file))
     assert len({row["request_id"] for row in written + elsewhere}) == len(written) + len(elsewhere) == 60
+
+
+def remains(run_id: str) -> list[Path]:
+    """What a run left in the folders that every user of the machine has."""
+    return [path for folder in ("/var/tmp", "/dev/shm") for path in Path(folder).glob(f"locust-llm-rows-*/{run_id}*")]
+
+
+@pytest.mark.slow
+def test_no_disk_takes_all_of_it(tmp_path: Path, endpoint: Simulator) -> None:
+    """Each file may have 5,000 bytes, also in the folders that take what does not fit."""
+    locust = Locust(tmp_path)
+    done = locust.run("--host", endpoint.url, *SWEEP, locustfile=SMALL_DISK,
+                      env={"SMALL_DISK": "5000", "TMPDIR": str(tmp_path)}, timeout_s=120)  # fmt: skip
+    (run_id,) = {row["run_id"] for row in done.rows()}
+    try:
+        assert done.code == 3, done.err
+        assert "Traceback" not in done.err
+        (run,) = reports.load_all([done.prefix, *done.manifest["rows_elsewhere"]])
+        lost = done.manifest["lines_not_written"]["run_llm_requests.csv"]
+        assert lost > 0
+        assert len(run.requests) + lost == 60
+        assert f"{lost} rows could not be written" in done.err
+        assert any(f"{lost} lines could not be written" in note for note in done.manifest["notes"])
+    finally:
+        for path in remains(run_id):
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 class Pipe:

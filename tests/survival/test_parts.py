@@ -93,7 +93,7 @@ def test_what_fits_nowhere_is_counted(tmp_path: Path) -> None:
     assert not file.flush(timeout_s=0.5)
     file.close(timeout_s=0.2)
     assert file.unwritten == 5
-    assert any("5 rows could not be written" in text for text in told)
+    assert any("5 lines could not be written" in text for text in told)
 
 
 CUT = """

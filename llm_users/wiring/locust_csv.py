@@ -1,0 +1,64 @@
+"""Locust's own files of ``--csv`` on a disk that is full: an error in the log and exit code 3.
+
+Without this, Locust ends with a traceback after everything else is done, and with another exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from locust.stats import StatsCSVFileWriter
+
+logger = logging.getLogger(__name__)
+
+NOT_WRITTEN = 3
+_FILES = (
+    "requests_csv_filehandle",
+    "stats_history_csv_filehandle",
+    "failures_csv_filehandle",
+    "exceptions_csv_filehandle",
+)
+
+
+def tolerate_full_disk() -> None:
+    """Change how Locust writes its files of ``--csv``; calling it again changes nothing."""
+    writer: Any = StatsCSVFileWriter
+    if getattr(writer, "_llm_tolerates_full_disk", False):
+        return
+    writer._llm_tolerates_full_disk = True
+    writer.stats_writer = _reporting(writer.stats_writer)
+    writer.close_files = _close_each
+
+
+def _reporting(write: Callable[[Any], None]) -> Callable[[Any], None]:
+    def stats_writer(self: Any) -> None:
+        try:
+            write(self)
+        except OSError as error:
+            _report(self, error)
+
+    return stats_writer
+
+
+def _close_each(self: Any) -> None:
+    """What cannot be written any more is given up, file by file."""
+    for name in _FILES:
+        try:
+            getattr(self, name).close()
+        except OSError as error:
+            _report(self, error)
+
+
+def _report(writer: Any, error: OSError) -> None:
+    if getattr(writer, "_llm_reported", False):
+        return
+    writer._llm_reported = True
+    logger.error(
+        "Locust's own files %s_stats.csv, ..., _exceptions.csv are incomplete: they cannot be written (%s)",
+        writer.base_filepath,
+        error.strerror or error,
+    )
+    if not writer.environment.process_exit_code:
+        writer.environment.process_exit_code = NOT_WRITTEN

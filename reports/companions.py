@@ -1,0 +1,55 @@
+"""What lies beside the rows of a run: stages, chunk gaps, manifest. Each may be absent or broken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame
+
+from llm_users.quantile import DurationHistogram
+from reports.errors import InputError
+from reports.input_files import beside
+from reports.manifest import read_manifest
+from reports.rows_file import empty_stages, read_gaps, read_stages
+
+
+@dataclass(frozen=True, eq=False)
+class Companions:
+    """The files beside a rows file or a shard, as far as they are there and can be read."""
+
+    stages: DataFrame
+    gaps: Mapping[int, DurationHistogram]
+    manifest: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are none."""
+        return self.stages.empty and not self.gaps and not self.manifest
+
+
+def companions_of(prefix: Path) -> Companions:
+    """The files whose names begin with this prefix."""
+    found: list[str] = []
+    stages = empty_stages()
+    gaps: dict[int, DurationHistogram] = {}
+    stages_path = beside(prefix.with_name(f"{prefix.name}_llm_stages.csv"))
+    gaps_path = beside(prefix.with_name(f"{prefix.name}_llm_gaps.csv"))
+    # The rows are enough for the tables, so a broken companion costs its own figures only.
+    if stages_path.exists():
+        try:
+            stages, warnings = read_stages(stages_path)
+            found.extend(warnings)
+        except InputError as error:
+            found.append(f"{error} Client health is therefore unknown.")
+    if gaps_path.exists():
+        try:
+            gaps, warnings = read_gaps(gaps_path)
+            found.extend(warnings)
+        except InputError as error:
+            found.append(f"{error} Chunk gaps are therefore left out.")
+    manifest, warnings = read_manifest(beside(prefix.with_name(f"{prefix.name}_llm_run.json")))
+    return Companions(stages, gaps, manifest, (*found, *warnings))
