@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,16 +138,27 @@ class Proxy:
 
     def stall(self, seconds: float) -> None:
         """Nothing passes for so long; the connections stay open and what was sent comes afterwards."""
-        self._flows.clear()
+        self.hold()
         time.sleep(seconds)
-        self._flows.set()
+        self.restore()
 
     def cut(self, seconds: float) -> None:
         """Reset all connections, and accept none for so long."""
+        self.refuse()
+        time.sleep(seconds)
+        self.restore()
+
+    def hold(self) -> None:
+        self._flows.clear()
+
+    def refuse(self) -> None:
         self._refuses = True
         self.reset()
-        time.sleep(seconds)
+
+    def restore(self) -> None:
+        """Everything passes again."""
         self._refuses = False
+        self._flows.set()
 
     def reset(self) -> None:
         with self._lock:
@@ -222,9 +233,11 @@ class Comparison:
     lost: int | None
     """By the manifest; None without one."""
     unaccounted: int
-    """Requests that the server saw and that are neither a row nor counted as lost."""
+    """Requests that the server saw and that are neither a row, nor counted as lost, nor in a spool that is left."""
+    in_spools: int
+    """Requests without a row in the rows file whose row is in a spool that is left, for `llm-report PREFIX SPOOL`."""
     unexplained: int
-    """Requests without a row that were not in flight, or ended within a second, when a process was killed."""
+    """Requests without any row that were not in flight, or ended within a second, when a process was killed."""
     double_responses: int
     double_requests: int
     double_prompts: int
@@ -294,14 +307,14 @@ class Comparison:
         lost = "-" if self.lost is None else str(self.lost)
         notes = [note for note in self.notes if "OPENAI_API_KEY" not in note]
         reads = " · ".join(notes[:3] or self.says[-2:])
-        cells = [self.name, self.server_saw, self.rows, lost, self.unaccounted, self.double, stages, self.exit,
+        cells = [self.name, self.server_saw, self.rows, lost, self.in_spools, self.unaccounted, self.double, stages, self.exit,
                  ",".join(map(str, self.worker_exits)), reads.replace("|", "/")]  # fmt: skip
         return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
 TABLE_HEAD = (
-    "| case | server saw | rows | lost | unaccounted | double | measured/asked +further | exit | workers | reads |\n"
-    "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- | --- |"
+    "| case | server saw | rows | lost | in spools | unaccounted | double | measured/asked +further | exit | workers | reads |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- | --- |"
 )
 
 
@@ -321,6 +334,9 @@ class Cluster:
         self.masters: list[Process] = []
         self.asked: list[int] = []
         self.locustfile = SWEEP
+        self.lasted_s = 0.0
+        """From the start to the end of the master; known after `end`."""
+        self._began_at = time.monotonic()
         self._proxies: list[Proxy] = []
         self._environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("OPENAI_", "LOCUST_"))
@@ -411,11 +427,21 @@ class Cluster:
         path = Path(f"{self.prefix}_llm_run.json")
         return json.loads(path.read_text()) if path.exists() else {}
 
+    def spooled(self) -> Iterator[dict[str, str]]:
+        """The rows in what is left of all spools of the run."""
+        for folder in (Path(f"{self.prefix}_llm_spool"), self.temporary):
+            for path in sorted(folder.rglob("*_llm_shard.csv")):
+                yield from iterate_rows(path)
+
     def server_log(self) -> list[dict[str, Any]]:
         """One entry per request that has ended; all of them after `end`."""
-        path = self.folder / "server.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        return list(self.iterate_server_log())
+
+    def iterate_server_log(self) -> Iterator[dict[str, Any]]:
+        with (self.folder / "server.jsonl").open() as file:
+            for line in file:
+                if line.endswith("}\n"):  # the last one may be cut while the simulator runs
+                    yield json.loads(line)
 
     @property
     def _locust(self) -> list[str]:
@@ -426,6 +452,7 @@ class Cluster:
     def end(self, timeout_s: float, *, workers_s: float = 15) -> Comparison:
         """Wait for the master and the workers, end what is left, and compare."""
         code = self.master.wait(timeout_s)
+        self.lasted_s = time.monotonic() - self._began_at
         limit = time.monotonic() + workers_s
         exits = [worker.wait(max(0.1, limit - time.monotonic())) for worker in self.workers]
         left = [f"{process.name} ({pid})" for process in [*self.masters, *self.workers] for pid in process.session()]
@@ -445,50 +472,65 @@ class Cluster:
         self.simulator.stop()
 
     def _compare(self, code: int | None, exits: list[int | None], processes_left: list[str]) -> Comparison:
-        rows, log, manifest = self.rows(), self.server_log(), self.manifest
-        of_answer = Counter(row["response_id"] for row in rows if row["response_id"])
-        without_row = [entry for entry in log if entry["response_id"] not in of_answer]
-        unseen = sum(not row["response_id"] for row in rows)
+        manifest = self.manifest
+        responses, requests, prompts = Counter[str](), Counter[str](), Counter[str]()
+        measured, further = Counter[int](), Counter[int]()
+        rows = 0
+        run_ids = set()
+        for row in iterate_rows(self._file("requests")):
+            rows += 1
+            run_ids.add(row["run_id"])
+            requests[row["request_id"]] += 1
+            responses[row["response_id"]] += 1
+            prompts[row["prompt_index"]] += 1
+            if row["measured"] == "1":
+                measured[int(row["stage"])] += 1
+            elif row["phase"] == "measure":
+                further[int(row["stage"])] += 1
+        unseen, _ = responses.pop("", 0), prompts.pop("", 0)
+        saw, without_row = 0, []
+        for entry in self.iterate_server_log():
+            saw += 1
+            if entry["response_id"] not in responses:
+                without_row.append(entry)
+        kept = {row["response_id"] for row in self.spooled()} if without_row else set()
+        nowhere = [entry for entry in without_row if entry["response_id"] not in kept]
         lost = sum(account["lost"] for account in manifest["workers"].values()) if "workers" in manifest else None
         figures = {int(row["stage"]): int(row["requests_measured"]) for row in self.rows("stages")}
-        measured = Counter(int(row["stage"]) for row in rows if row["measured"] == "1")
-        further = Counter(int(row["stage"]) for row in rows if row["measured"] == "0" and row["phase"] == "measure")
         numbers = range(1, len(self.asked) + 1) if self.asked else sorted(figures)
         return Comparison(
             name=self.name,
             exit=code,
             worker_exits=exits,
-            server_saw=len(log),
-            rows=len(rows),
+            server_saw=saw,
+            rows=rows,
             rows_unseen=unseen,
             lost=lost,
-            unaccounted=max(0, len(without_row) - unseen - (lost or 0)),
-            unexplained=max(0, sum(not self._explained(entry) for entry in without_row) - unseen),
-            double_responses=doubles(of_answer),
-            double_requests=doubles(Counter(row["request_id"] for row in rows)),
-            double_prompts=doubles(Counter(row["prompt_index"] for row in rows if row["prompt_index"])),
+            unaccounted=max(0, len(without_row) - unseen - max(lost or 0, len(without_row) - len(nowhere))),
+            in_spools=len(without_row) - len(nowhere),
+            unexplained=max(0, sum(not self._explained(entry) for entry in nowhere) - unseen),
+            double_responses=doubles(responses),
+            double_requests=doubles(requests),
+            double_prompts=doubles(prompts),
             stages=[
-                Stage(
-                    number,
-                    self.asked[number - 1] if self.asked else None,
-                    figures.get(number, 0),
-                    measured[number],
-                    further[number],
-                )
+                Stage(number, self.asked[number - 1] if self.asked else None, figures.get(number, 0),
+                      measured[number], further[number])
                 for number in numbers
             ],
             notes=manifest.get("notes", []),
             says=[line for line in self.master.text.splitlines() if "/ERROR/" in line or "/WARNING/" in line],
-            files_left=self._files_left({row["run_id"] for row in rows}),
+            files_left=self._files_left(run_ids),
             processes_left=processes_left,
             logs="\n".join(f"--- {one.name}\n{one.text[-2500:]}" for one in [*self.masters, *self.workers]),
-        )
+        )  # fmt: skip
 
     def _explained(self, entry: dict[str, Any]) -> bool:
         """Whether a request without a row was in flight, or had just ended, when a process was killed."""
         wait_s, step_s = self.simulator.spec.ttft_s, self.simulator.spec.itl_s
         began = entry["received_ns"] / 1e9
-        ended = entry["last_ns"] / 1e9 + step_s if entry["last_ns"] else began + wait_s
+        ended = entry["last_ns"] / 1e9 if entry["last_ns"] else began + wait_s
+        if entry["outcome"] != "completed":
+            ended += step_s
         kills = [one.killed_at for one in [*self.masters, *self.workers] if one.killed_at is not None]
         return any(began <= killed and ended >= killed - FLUSH_S for killed in kills)
 
@@ -507,11 +549,14 @@ def doubles(counts: Counter[str]) -> int:
     return sum(count - 1 for count in counts.values())
 
 
+def iterate_rows(path: Path) -> Iterator[dict[str, str]]:
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return list(iterate_rows(path))
 
 
 def report(*inputs: Path | str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:

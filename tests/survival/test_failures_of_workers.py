@@ -243,7 +243,7 @@ def test_the_master_is_killed(cluster: Cluster) -> None:
     advice = [worker.text for worker in cluster.workers if "llm-report" in worker.text and str(spool) in worker.text]
     assert len(advice) == 4, "every worker says how to recover the rows"
     # Each row once, those of the master's file and of the spool together; every request has ended, so none is lost.
-    ids = {row["response_id"] for row in cluster.rows()} | {row["response_id"] for row in spooled(spool)}
+    ids = {row["response_id"] for row in cluster.rows()} | {row["response_id"] for row in cluster.spooled()}
     assert {entry["response_id"] for entry in cluster.server_log()} == ids
     table = report(cluster.prefix, spool)
     assert table.returncode in (0, 3), table.stderr
@@ -286,7 +286,7 @@ def test_the_parent_of_forked_workers_is_killed(cluster: Cluster) -> None:
     cluster.stop()
     came = [entry["received_ns"] / 1e9 - killed_at for entry in cluster.server_log()]
     assert max(came) < 2.5, "the children stop at once"
-    rows = cluster.rows() + spooled(Path(f"{cluster.prefix}_llm_spool"))
+    rows = [*cluster.rows(), *cluster.spooled()]
     missing = {entry["response_id"] for entry in cluster.server_log()} - {row["response_id"] for row in rows}
     assert not missing, f"{len(missing)} requests without a row; the children end by themselves and lose nothing"
 
