@@ -307,13 +307,15 @@ class Comparison:
         lost = "-" if self.lost is None else str(self.lost)
         notes = [note for note in self.notes if "OPENAI_API_KEY" not in note]
         reads = " · ".join(notes[:3] or self.says[-2:])
-        cells = [self.name, self.server_saw, self.rows, lost, self.in_spools, self.unaccounted, self.double, stages, self.exit,
-                 ",".join(map(str, self.worker_exits)), reads.replace("|", "/")]  # fmt: skip
+        exits = ",".join(map(str, self.worker_exits))
+        cells = [self.name, self.server_saw, self.rows, lost, self.in_spools, self.unaccounted, self.double, stages,
+                 self.exit, exits, reads.replace("|", "/")]  # fmt: skip
         return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
 TABLE_HEAD = (
-    "| case | server saw | rows | lost | in spools | unaccounted | double | measured/asked +further | exit | workers | reads |\n"
+    "| case | server saw | rows | lost | in spools | unaccounted | double | measured/asked +further | exit | workers "
+    "| reads |\n"
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- | --- |"
 )
 
