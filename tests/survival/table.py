@@ -4,8 +4,8 @@
 
 Columns: requests in the server's log; rows; requests that the manifest counts as lost; requests whose row is only in a
 spool that is left, for llm-report; requests that are none of these; double rows; measured of asked per stage, and
-further rows of the measuring phase with `measured` 0; the exit code of the master; those of the workers; what the user reads.
-Exit code: pytest's.
+further rows of the measuring phase with `measured` 0; the exit code of the master; those of the workers; what the
+user reads. Exit code: pytest's.
 """
 
 from __future__ import annotations
