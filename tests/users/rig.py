@@ -71,7 +71,10 @@ class Rig:
         options = {"llm_model": "tiny", "csv_prefix": str(folder / "run"), **options}
         host = options.pop("host", NOWHERE)
         self.environment = Environment(
-            user_classes=[Puppet], host=host, parsed_options=argparse.Namespace(host=host, **options)
+            user_classes=[Puppet],
+            host=host,
+            stop_timeout=options.get("stop_timeout"),
+            parsed_options=argparse.Namespace(host=host, **options),
         )
         llm_users.attach(self.environment)
         events: Any = self.environment.events
