@@ -85,8 +85,8 @@ class Rig:
         events.request.add_listener(lambda **request: self.seen.locust_requests.append(request))
         self._ear = _Ear(self.notes)
         logging.getLogger("llm_users").addHandler(self._ear)
-        # A run begins with a full garbage collection. Its process is pytest here, with a million objects of all that was
-        # imported: up to a second for each of some hundred rigs. Frozen objects are left out of a collection.
+        # A run begins with a full garbage collection. Its process is pytest here, with a million objects of all that
+        # was imported: up to a second for each of some hundred rigs. Frozen objects are left out of a collection.
         gc.freeze()
         self.runner = self.environment.create_local_runner()
         self.runner.start(users, spawn_rate=100)
