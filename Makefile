@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint
 SIMULATOR := ttft=150ms,itl=7ms,capacity=8,jitter=0.1
 SWEEP := --llm-sweep 1,2,4,8,16 --llm-requests 100 --llm-output-tokens 60,15
 
-.PHONY: help bench bench-bedrock test truth test-runs test-real test-canary test-faults test-shown test-web soak accuracy lint docs setup clean
+.PHONY: help bench bench-bedrock test truth test-runs test-real test-canary test-faults test-shown test-web soak churn accuracy lint docs setup clean
 
 help:
 	@echo 'make bench       sweep the simulated endpoint, print the two tables; files in $(OUT)/'
@@ -35,6 +35,7 @@ help:
 	@echo 'make test-shown  every command and locustfile of README.md and docs/, run against the simulated endpoint; the files of deploy/'
 	@echo 'make test-web    the pages in a real Chromium; screenshots in out/screenshots/'
 	@echo 'make soak        20 minutes under load (MINUTES=60: longer): memory of master, workers and page must not grow'
+	@echo 'make churn       15 minutes in which workers die, leave, freeze and lose their network: all rows are compared (MINUTES, WORKERS=20, USERS=5000, SEED)'
 	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server; BOTO3=1: boto3 alone too; LADDER=1 BUSY=1 TLS=1: the verdict on the client'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make docs        write docs/options.md, columns.md and simulator.md anew from the tables in the code'
@@ -90,6 +91,10 @@ soak: $(READY)
 	@if [ -n "$$CHROMIUM" ] || command -v chromium >/dev/null; then \
 		$(PIP) --no-build-isolation --editable '.[dev,web]'; fi
 	@$(BIN)/python -m tests.survival.soak --minutes $(or $(MINUTES),20)
+
+churn: $(READY)
+	@$(BIN)/python -m tests.survival.churn --minutes $(or $(MINUTES),15) --workers $(or $(WORKERS),20) \
+		--users $(or $(USERS),5000) $(if $(SEED),--seed $(SEED))
 
 accuracy: $(READY)
 	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)") $(if $(LADDER),--ladder) $(if $(BOTO3),--boto3) \

@@ -14,6 +14,7 @@ import pytest
 from llm_users.simulator.launch import Simulator, launch
 from tests.load.conftest import Finished, Locust, Running
 from tests.load.test_distributed import free_port
+from tests.survival.cluster import Cluster
 from tests.survival.link import Link
 
 
@@ -90,5 +91,13 @@ def endpoint() -> Iterator[Simulator]:
 @pytest.fixture
 def crew(tmp_path: Path, endpoint: Simulator) -> Iterator[Crew]:
     made = Crew(tmp_path, endpoint)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Processes whose results are compared with the server's log; the test's name is the name of the case."""
+    made = Cluster(tmp_path, name=request.node.name.removeprefix("test_").replace("_", " "))
     yield made
     made.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -70,7 +71,10 @@ class Rig:
         options = {"llm_model": "tiny", "csv_prefix": str(folder / "run"), **options}
         host = options.pop("host", NOWHERE)
         self.environment = Environment(
-            user_classes=[Puppet], host=host, parsed_options=argparse.Namespace(host=host, **options)
+            user_classes=[Puppet],
+            host=host,
+            stop_timeout=options.get("stop_timeout"),
+            parsed_options=argparse.Namespace(host=host, **options),
         )
         llm_users.attach(self.environment)
         events: Any = self.environment.events
@@ -81,6 +85,9 @@ class Rig:
         events.request.add_listener(lambda **request: self.seen.locust_requests.append(request))
         self._ear = _Ear(self.notes)
         logging.getLogger("llm_users").addHandler(self._ear)
+        # A run begins with a full garbage collection. Its process is pytest here, with a million objects of all that
+        # was imported: up to a second for each of some hundred rigs. Frozen objects are left out of a collection.
+        gc.freeze()
         self.runner = self.environment.create_local_runner()
         self.runner.start(users, spawn_rate=100)
 

@@ -122,7 +122,7 @@ def test_a_killed_user_leaves_an_aborted_row_and_no_locust_request(make_rig: Mak
 
 
 def test_stopping_the_test_aborts_what_is_in_flight(make_rig: MakeRig, wire: Wire) -> None:
-    rig = make_rig(users=2)
+    rig = make_rig(users=2, stop_timeout=0.5)
     port = wire.serve([send(head(CHUNKED) + chunk(delta(content="a"))), HOLD])
     for _ in range(2):
         rig.send(at(port.url, lambda user: user.chat("hi")))
