@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 GATHER_S = 15.0
 """How long the users of a stage may take to come to the gate before it starts without the missing ones."""
 
+NOBODY_S = 150.0
+"""How long a stage waits for its first user, whose ``on_start`` may take long."""
+
 _LOOK_S = 0.5
 _PROGRESS_S = 5.0
 _BARRIER_MARGIN_S = 15.0
@@ -72,6 +75,8 @@ class Coordinator:
         self._deadline: float | None = None
         self._told_at = 0.0
         self._ending: str | None = None
+        self.unmeasured: list[str] = []
+        """What was asked for and not measured, a sentence for each stage."""
         self._finals = Event()
         self._over = Event()
         self._finishing = False
@@ -98,6 +103,7 @@ class Coordinator:
         self.active = True
         self.ended_by_itself = False
         self._ending = None
+        self.unmeasured = []
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         self.writer = self._make_writer(run_id, options)
         self.writer.write_manifest(run_key=run_key)
@@ -130,11 +136,16 @@ class Coordinator:
             self._end_stage()
             self.ended_by_itself = True
             return None
+        if self._gathering and (nobody := self._why_nobody_comes(time.monotonic() - self._prepared_at)):
+            self._ending = "no users"
+            self._not_measured(f"stage {plan.stage} was not measured, and the run ends: {nobody}")
+            self.ended_by_itself = True
+            return None
         if self._gathering and time.monotonic() - self._prepared_at > GATHER_S:
             here = sum(worker.waiting or 0 for worker in self.roster.present)
-            logger.warning("stage %d: only %d of %d users came within %g s; it starts with them",
-                           plan.stage, here, plan.concurrency, GATHER_S)  # fmt: skip
             if here:
+                logger.warning("stage %d: only %d of %d users came within %g s; it starts with them",
+                               plan.stage, here, plan.concurrency, GATHER_S)  # fmt: skip
                 self._go()
         if self._gone and not self._stage_ended and self._levels.enough():
             self._end_stage()
@@ -207,7 +218,7 @@ class Coordinator:
         worker = self.roster.get(data["worker"])
         if plan is None or worker is None or data["stage"] != plan.stage:
             return
-        worker.waiting = data["waiting"]
+        worker.waiting, worker.stuck = data["waiting"], data["stuck"]
         self._go_when_gathered()
 
     def on_done(self, data: dict[str, Any]) -> None:
@@ -221,6 +232,12 @@ class Coordinator:
         if totals.given_up:
             logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, totals.given_up)
             self._end_stage()
+        elif totals.deserted and self._crew is not None:
+            given = self._crew.hand_over(worker, plan)
+            if totals.started or not given:
+                then = f"; {given} requests that it had not started went to other workers" if given else ""
+                where = f" on worker {worker.rank}" if len(self.roster) > 1 else ""
+                self._crew.say(f"stage {plan.stage} ended early{where}: {totals.deserted}{then}")
         self._stop_if_done()
 
     def on_rows(self, rows: list[Any]) -> None:
@@ -321,6 +338,23 @@ class Coordinator:
 
     # Inside.
 
+    def _why_nobody_comes(self, waited_s: float) -> str | None:
+        """Why the users of the announced stage will not come; None while they may, or when some have."""
+        present = self.roster.present
+        if any(worker.waiting for worker in present):
+            return None
+        stuck = [worker.stuck for worker in present if worker.stuck]
+        if stuck and (len(stuck) == len(present) or waited_s > GATHER_S):
+            return stuck[0]
+        if waited_s > NOBODY_S:
+            return f"no user came to send a request within {NOBODY_S:g} s"
+        return None
+
+    def _not_measured(self, text: str) -> None:
+        self.unmeasured.append(text)
+        if self._crew is not None:
+            self._crew.say(text)
+
     def _go_when_gathered(self) -> None:
         plan = self._plan
         counts = [worker.waiting for worker in self.roster.present if worker.expected or worker.waiting is not None]
@@ -343,7 +377,8 @@ class Coordinator:
         self.before_stage()
         self._gone = self._stage_ended = False
         self._prepared_at = time.monotonic()
-        self._spread = self._crew.changes
+        # Another figure in each stage: Locust then starts users anew in place of those that have left.
+        self._spread = self._crew.changes + stage
         self._level = level
         self._plan = self._crew.plan_of(self.options, stage, level, free=free)
         self._crew.announce(self._plan)
@@ -386,10 +421,25 @@ class Coordinator:
                 "the sweep ends: %d of %d requests of stage %d failed, more than --llm-stop-on-errors %g",
                 record.requests_failed, record.requests_measured, plan.stage, limit,
             )  # fmt: skip
+        self._check_measured(plan, record, totals)
         if self._ending is None and not self._finishing:
             self._crew.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals))
         for worker in self.roster:
             worker.totals = None
+
+    def _check_measured(self, plan: StagePlan, record: StageRecord, totals: list[StageTotals]) -> None:
+        """Remember a stage with fewer measured requests than asked for, unless that is what the user wanted."""
+        deserted = next((part.deserted for part in totals if part.deserted and part.started), None)
+        interrupted = self._finishing and not self.ended_by_itself
+        if self._stage_ended or interrupted or any(part.given_up for part in totals):
+            return
+        if plan.requests is not None and record.requests_measured < plan.requests:
+            why = f": {deserted}" if deserted else ""
+            self.unmeasured.append(
+                f"stage {plan.stage}: {record.requests_measured} of {plan.requests} requests were measured{why}"
+            )
+        elif plan.measure_s is not None and deserted:
+            self.unmeasured.append(f"stage {plan.stage} ended before its time: {deserted}")
 
     def _complete(self) -> None:
         writer, plan = self.writer, self._plan

@@ -131,7 +131,7 @@ class Crew:
         counted = plan.free and plan.requests is not None
         for worker in self.roster:
             if not worker.final:
-                worker.waiting = worker.totals = None
+                worker.waiting = worker.totals = worker.stuck = None
                 worker.expected = not worker.lost
                 worker.part, worker.users = plan.free, 0
                 worker.quota = share(plan.requests or 0, worker.rank, plan.workers) if counted else None
@@ -164,7 +164,11 @@ class Crew:
 
     def hand_over(self, worker: Worker, plan: StagePlan) -> int:
         """What a worker that is gone had not started of its share is for the others to start; returns how many."""
-        others = {each.rank: max(1, each.users) for each in self.roster.present if each.part and each is not worker}
+        others = {
+            each.rank: max(1, each.users)
+            for each in self.roster.present
+            if each.part and each is not worker and (each.totals is None or each.totals.deserted is None)
+        }
         if not worker.part or worker.quota is None:
             return 0
         started = min(worker.quota, worker.started_measured(plan.stage))

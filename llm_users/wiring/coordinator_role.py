@@ -239,6 +239,12 @@ class CoordinatorRole:
         if writer.book.started == 0:
             logger.error("not one request was started: nothing was measured")
             return LOST
+        if writer.book.measured == 0:
+            logger.error("nothing was measured: the run ended before a measured request did (--llm-warmup, the ramp)")
+            return LOST
+        if coordinator.unmeasured:
+            logger.error("not everything that was asked for was measured: %s", "; ".join(coordinator.unmeasured))
+            return LOST
         return 0
 
     def _judge(self) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import gevent
 from locust.runners import WorkerRunner
 
 from llm_users.collect.sender import REPORT_KEY, RecordSender
@@ -47,7 +50,8 @@ class ProcessRole:
         if self._sender is not None:
             runner.register_message(messages.WHO, lambda **_: runner.send_message(messages.HELLO, None))
             runner.send_message(messages.HELLO, None)
-        environment.events.spawning_complete.add_listener(lambda **_: process.on_target_reached())
+        environment.events.spawning_complete.add_listener(self._on_spawning_complete)
+        environment.events.user_error.add_listener(_on_user_error)
 
     def abort(self) -> None:
         """The process ends without having been told to: cut what is in flight and send what there is."""
@@ -61,6 +65,14 @@ class ProcessRole:
         if self._shares_interrupts:
             signal.signal(signal.SIGINT, lambda *_: None)
         self.process.on_run(data)
+
+    def _on_spawning_complete(self, **_kwargs: Any) -> None:
+        """On a worker the master says so, perhaps while the last users are still being started here."""
+        spawning = self._runner.spawning_greenlet
+        if spawning is None or spawning.ready() or spawning is gevent.getcurrent():
+            self.process.on_target_reached()
+        else:
+            spawning.link_value(lambda _greenlet: self.process.on_target_reached())
 
     def _on_settled(self, data: dict[str, Any]) -> None:
         if self._sender is not None:
@@ -84,6 +96,17 @@ class ProcessRole:
         rows = self._sender.take()
         if rows:
             data[REPORT_KEY] = rows
+
+
+def _on_user_error(user_instance: Any, exception: BaseException, tb: Any, **_kwargs: Any) -> None:
+    """A task has raised; Locust calls this in the user's own greenlet. ``user_instance`` is a TaskSet in most cases."""
+    user = getattr(user_instance, "user", user_instance)
+    if not hasattr(user, "task_failed"):
+        return
+    frames = traceback.extract_tb(tb)
+    own = [frame for frame in frames if "/locust/user/" not in frame.filename] or frames
+    place = f"{own[0].name} ({Path(own[0].filename).name}, line {own[0].lineno})" if own else "a task"
+    user.task_failed(exception, f"{type(user).__name__}: {place}")
 
 
 def listener(handler: Callable[[dict[str, Any]], None]) -> Any:
