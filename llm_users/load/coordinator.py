@@ -23,7 +23,7 @@ from llm_users.load.levels import FixedLevels, Level, Levels, listed_levels
 from llm_users.load.roster import Roster, Worker
 from llm_users.load.spending import Spending
 from llm_users.options import Options
-from llm_users.plan import StagePlan
+from llm_users.plan import StagePlan, StageTotals
 from llm_users.record import RequestRecord, StageRecord
 
 logger = logging.getLogger(__name__)

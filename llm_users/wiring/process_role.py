@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from collections.abc import Callable
@@ -38,6 +39,9 @@ class ProcessRole:
             # A worker of --processes gets the Ctrl-C that is meant for its master too: during a run it is the
             # master's to decide what happens to requests in flight.
             self._shares_interrupts = bool(getattr(environment.parsed_options, "processes", None))
+            if environment.locustfile and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                # Its terminal is gone: leave in good order, as on SIGTERM.
+                gevent.signal_handler(signal.SIGHUP, self._on_hangup)
         self.process = process = LoadProcess(environment, runner.send_message, keep, flush)
         runner.register_message(messages.RUN, listener(self._on_run))
         runner.register_message(messages.GO, listener(process.on_go))
@@ -57,6 +61,11 @@ class ProcessRole:
         """The process ends without having been told to: cut what is in flight and send what there is."""
         if self.process.running:
             self.process.on_finish({"abort": True, "grace_s": 0.0})
+
+    def _on_hangup(self) -> None:
+        """With ``--processes`` the master hears it too, and says what becomes of requests in flight."""
+        if not (self._shares_interrupts and self.process.running):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _on_run(self, data: dict[str, Any]) -> None:
         if self._sender is not None:
