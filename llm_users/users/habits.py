@@ -37,8 +37,8 @@ class TooManyCalls(RuntimeError):
 
     def __init__(self, class_name: str) -> None:
         super().__init__(
-            f"a user of {class_name} has {MOST_WAITING_CALLS} calls that wait for their turn: its task starts calls and "
-            "does not wait for them. Wait with gevent.joinall(...), or use --llm-rate for arrivals at a fixed rate"
+            f"a user of {class_name} has {MOST_WAITING_CALLS} calls that wait for their turn: its task starts calls "
+            "and does not wait for them. Wait with gevent.joinall(...), or use --llm-rate for arrivals at a fixed rate"
         )
 
 

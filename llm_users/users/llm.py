@@ -34,6 +34,7 @@ from llm_users.users.buffering import mark_buffered
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.error_kinds import ErrorKinds
+from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
 from llm_users.users.habits import (
     MOST_WAITING_CALLS,
     NOT_IN_A_WITH,
@@ -42,7 +43,6 @@ from llm_users.users.habits import (
     missing_attribute,
     missing_in_answer,
 )
-from llm_users.users.failures import RequestFailed, excerpt, failure_of, redact_fields, shows_no_secret
 from llm_users.users.open_loop import OpenLoop
 from llm_users.users.reading import Opened
 from llm_users.users.token_time import time_per_output_token

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +44,7 @@ class Interrupts:
 
     def install(self) -> None:
         """Take the signals. Once more whenever Locust may have taken them since: it does so late in its start."""
-        if threading.current_thread() is threading.main_thread():
+        if gevent.get_hub().main_hub:  # Python takes signals in the main thread only
             self.installed = True
             for number in self._numbers:
                 signal.signal(number, self._on_signal)
