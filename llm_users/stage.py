@@ -73,6 +73,7 @@ class StageGate:
         self._measured_started = self._ended = self._failed_to_connect = 0
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
         self._presence.begin_stage()
+        self._spawned = False  # Locust has started all users of the stage
 
     def go(self, quota: int | None, origin_ns: int = 0) -> None:
         """Start the stage: ``quota`` measured requests on this worker (None: until the time is over).
@@ -123,7 +124,9 @@ class StageGate:
         self._release_all()
 
     def target_reached(self) -> None:
-        """Without a sweep: the wanted number of users runs, so measuring begins; none here: others do what is to do."""
+        """The wanted number of users was started. A run without a sweep is measured from here on."""
+        self._spawned = True
+        self._report_ready()
         if not self.plan.free or self.phase not in (RAMP, MEASURE):
             return
         if self._presence.empty and self._quota:
@@ -250,6 +253,11 @@ class StageGate:
     def waiting(self) -> int:
         """Users held back at the gate."""
         return len(self._waiting)
+
+    @property
+    def settled(self) -> bool:
+        """Whether no further user will come to the gate for the stage that is announced."""
+        return self._spawned and self.phase == RAMP and self.waiting == self._presence.able
 
     @property
     def stuck(self) -> str | None:

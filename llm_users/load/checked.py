@@ -202,7 +202,7 @@ def _reader(kind: str) -> Read:
 
 # Kind of message -> how its fields are read. Fields that are not named here are handed on as they are.
 _FIELDS: dict[str, dict[str, Read]] = {
-    messages.READY: {**dict.fromkeys(("worker", "stage", "waiting"), _count), "stuck": _or_none(_text)},
+    messages.READY: {**dict.fromkeys(("worker", "stage", "waiting", "settled"), _count), "stuck": _or_none(_text)},
     messages.COUNT: {
         **dict.fromkeys(("worker", "stage", "started", "measured", "total", "held"), _count),
         "shards": _texts,

@@ -141,12 +141,8 @@ class Coordinator:
             self._not_measured(f"stage {plan.stage} was not measured, and the run ends: {nobody}")
             self.ended_by_itself = True
             return None
-        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S:
-            here = sum(worker.waiting or 0 for worker in self.roster.present)
-            if here:
-                logger.warning("stage %d: only %d of %d users came within %g s; it starts with them",
-                               plan.stage, here, plan.concurrency, GATHER_S)  # fmt: skip
-                self._go()
+        if self._gathering:
+            self._go_with_those_who_came(plan, time.monotonic() - self._prepared_at)
         if self._gone and not self._stage_ended and self._levels.enough():
             self._end_stage()
         if self.roster.all_done:
@@ -218,7 +214,7 @@ class Coordinator:
         worker = self.roster.get(data["worker"])
         if plan is None or worker is None or data["stage"] != plan.stage:
             return
-        worker.waiting, worker.stuck = data["waiting"], data["stuck"]
+        worker.waiting, worker.settled, worker.stuck = data["waiting"], bool(data["settled"]), data["stuck"]
         self._go_when_gathered()
 
     def on_done(self, data: dict[str, Any]) -> None:
@@ -350,6 +346,21 @@ class Coordinator:
             return f"no user came to send a request within {NOBODY_S:g} s"
         return None
 
+    def _go_with_those_who_came(self, plan: StagePlan, waited_s: float) -> None:
+        """Begin a stage with fewer users than it asks for, once no more of them come."""
+        present = self.roster.present
+        here = sum(worker.waiting or 0 for worker in present)
+        if not here or here >= plan.concurrency:
+            return
+        if all(worker.settled for worker in present):
+            why = "the others failed or have left"
+        elif waited_s > GATHER_S:
+            why = f"the others did not come within {GATHER_S:g} s"
+        else:
+            return
+        logger.warning("stage %d: it starts with %d of %d users; %s", plan.stage, here, plan.concurrency, why)
+        self._go()
+
     def _not_measured(self, text: str) -> None:
         self.unmeasured.append(text)
         if self._crew is not None:
@@ -395,7 +406,7 @@ class Coordinator:
 
     def _stop_if_done(self) -> None:
         """A free run is over when its requests are; a sweep asks by itself."""
-        if self._plan is not None and self._plan.free and self.roster.all_done:
+        if self._plan is not None and self._plan.free and self.roster.all_done and not self._finishing:
             self.ended_by_itself = True
             gevent.spawn(self.stop_run)
 

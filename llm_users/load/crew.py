@@ -132,6 +132,7 @@ class Crew:
         for worker in self.roster:
             if not worker.final:
                 worker.waiting = worker.totals = worker.stuck = None
+                worker.settled = False
                 worker.expected = not worker.lost
                 worker.part, worker.users = plan.free, 0
                 worker.quota = share(plan.requests or 0, worker.rank, plan.workers) if counted else None

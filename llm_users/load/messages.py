@@ -15,7 +15,7 @@ SETTLED = "llm_settled"  # run_id: every row of this load process is on the coor
 
 # Load processes to the coordinator.
 HELLO = "llm_hello"  # nothing: this load process listens now, which is later than Locust says it is connected
-READY = "llm_ready"  # worker, stage, waiting, stuck: why none of its users comes
+READY = "llm_ready"  # worker, stage, waiting, settled: 1 when no further user comes, stuck: why none does
 ROWS = "llm_rows"  # rows
 COUNT = "llm_count"  # worker, stage, started, measured, total, held, shards, counts, host: once a second
 BACK = "llm_back"  # worker, stage, measured: it stood still for a while and waits for a word

@@ -314,7 +314,14 @@ class LoadProcess:
         self._reporting = False
         plan = self.gate.plan
         if self._built_stage == plan.stage and not plan.free and not self._finished:
-            ready = {"worker": plan.worker, "stage": plan.stage, "waiting": self.gate.waiting, "stuck": self.gate.stuck}
+            gate = self.gate
+            ready = {
+                "worker": plan.worker,
+                "stage": plan.stage,
+                "waiting": gate.waiting,
+                "settled": int(gate.settled),
+                "stuck": gate.stuck,
+            }
             self._send(messages.READY, ready)
 
     def _on_stage_finished(self, totals: StageTotals) -> None:

@@ -20,6 +20,7 @@ class Worker:
     rank: int
     account: WorkerAccount
     waiting: int | None = None  # users at its gate, once it said so for this stage
+    settled: bool = False  # no further user of it comes to the gate
     stuck: str | None = None  # why none of its users comes to the gate
     totals: StageTotals | None = None
     expected: bool = False  # the stage waits for its word before it begins

@@ -151,17 +151,19 @@ class LLMUser(User):
             self._drop_waiting_calls()
         return killed
 
-    def task_failed(self, error: BaseException, place: str) -> None:
-        """A task has raised, or ``on_start``: pause, longer each time until a call succeeds.
+    def task_failed(self, error: BaseException, place: str, *, starting: bool) -> None:
+        """A task has raised: pause, longer each time until a call succeeds. ``starting``: it was ``on_start``.
 
-        Raises StopUser where a request of an open loop waits for this user to send it.
+        Raises StopUser where the user cannot go on: it has not started, or an open loop has a fresh user instead.
         """
-        text = excerpt(f"{place} raised {type(error).__name__}: {error}") or place
-        asks = self._seat.failed_tasks == 0 and isinstance(error, RequestFailed)  # the gate makes it pause
-        pause_s = self.runtime.gate.task_failed(self._seat, text)
+        asked = self._seat.failed_tasks == 0 and isinstance(error, RequestFailed)  # the gate makes it pause
+        pause_s = self.runtime.gate.task_failed(self._seat, f"{place} raised {type(error).__name__}: {error}"[:400])
+        if starting:
+            self.on_stop = _nothing  # type: ignore[method-assign] # Locust calls it for users that have started
+            raise StopUser  # else gevent prints one more traceback for each user
         if self.runtime.open_loop is not None and self._seat.failed_tasks > 1:
             raise StopUser
-        if self._state == LOCUST_STATE_RUNNING and not asks:
+        if self._state == LOCUST_STATE_RUNNING and not asked:
             self._state = LOCUST_STATE_WAITING
             gevent.sleep(pause_s)
             self._state = LOCUST_STATE_RUNNING
@@ -494,3 +496,7 @@ class LLMUser(User):
         if runtime.error_kinds is None:
             runtime.error_kinds = ErrorKinds()
         return RequestFailed(*runtime.error_kinds.entry(record.error_code or "", record.error_message or ""))
+
+
+def _nothing() -> None:
+    """In the place of an ``on_stop`` that is not to be called."""

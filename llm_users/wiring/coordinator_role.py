@@ -171,6 +171,7 @@ class CoordinatorRole:
             self.coordinator.finish(abort=False, grace_s=grace_s)
         finally:
             restore()
+        self.environment.stop_timeout = 0.0  # nothing is in flight any more; Locust would wait for frozen workers
         writer, search = self.coordinator.writer, self._search
         if self._repeated is not None and writer is not None and writer.book.started:
             self._repeated.remember()

@@ -115,7 +115,7 @@ def _on_user_error(user_instance: Any, exception: BaseException, tb: Any, **_kwa
     frames = traceback.extract_tb(tb)
     own = [frame for frame in frames if "/locust/user/" not in frame.filename] or frames
     place = f"{own[0].name} ({Path(own[0].filename).name}, line {own[0].lineno})" if own else "a task"
-    user.task_failed(exception, f"{type(user).__name__}: {place}")
+    user.task_failed(exception, f"{type(user).__name__}: {place}", starting=user is user_instance)
 
 
 def listener(handler: Callable[[dict[str, Any]], None]) -> Any:
