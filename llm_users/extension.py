@@ -23,6 +23,8 @@ from llm_users.collect.prefix_lock import hold
 from llm_users.wiring.coordinator_role import CoordinatorRole
 from llm_users.wiring.locust_csv import tolerate_full_disk
 from llm_users.wiring.process_role import ProcessRole
+from llm_users.wiring.repeated_errors import RepeatedErrors
+from llm_users.wiring.tagged_tasks import drop_classes_without_tasks
 
 
 def register(events: Any) -> None:
@@ -129,11 +131,15 @@ class Wiring:
     """What of the extension lives in an environment: the coordinator's role, the load process's, or both."""
 
     def __init__(self, environment: Any) -> None:
+        self._environment = environment
         runner = environment.runner
         secrets.redact_logs()  # again: Locust has made its handlers by now
         secrets.redact_exceptions(runner)
         self.coordinating: CoordinatorRole | None = None
         self.loading: ProcessRole | None = None
+        self._repeated_errors = RepeatedErrors()
+        self._repeated_errors.install()
+        drop_classes_without_tasks(environment)
         if environment.host:
             environment.host = endpoint.clean_url(environment.host)
         for user_class in environment.user_classes:
@@ -157,6 +163,8 @@ class Wiring:
         if role is not None and not role.coordinator.active and not role.begin_run():
             role.coordinator.stop_run()
         elif self.loading is not None:
+            if role is None:
+                drop_classes_without_tasks(self._environment)
             self.loading.process.on_test_start()
 
     def _on_test_stopping(self, **_kwargs: Any) -> None:
@@ -166,6 +174,7 @@ class Wiring:
             self.loading.abort()
 
     def _on_quitting(self, **_kwargs: Any) -> None:
+        self._repeated_errors.end()
         if self.coordinating is not None:
             self.coordinating.set_verdict()
         elif self.loading is not None:

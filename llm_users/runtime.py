@@ -98,6 +98,8 @@ class Runtime:
     """The ``users.open_loop.OpenLoop`` of the process, once there is one."""
     error_kinds: Any = None
     """The ``users.error_kinds.ErrorKinds`` of the process, once a request has failed."""
+    callers: set[Any] = field(default_factory=set)
+    """The greenlets that have a request in flight: users, and what a task has spawned."""
     first_prompt: int = 0
     prompt_step: int = 1
     """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step`` from there."""

@@ -33,9 +33,12 @@ class Ticket:
 
 
 class UserSeat:
-    """What the gate remembers of one user."""
+    """What the gate remembers of one user. It may have several calls at once, waiting or in flight."""
 
-    __slots__ = ("backoff_s", "behind_ns", "due_ns", "prompt", "released", "resting", "stage", "warmups_left")
+    __slots__ = (
+        "backoff_s", "behind_ns", "dismissed", "due_ns", "failed_tasks", "gone", "held", "in_flight", "prompt",
+        "releases", "resting", "stage", "task_backoff_s", "warmups_left",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.stage = -1
@@ -44,8 +47,14 @@ class UserSeat:
         self.behind_ns = 0  # for so long its last answer, read to its end, waited for a quiet event loop
         self.backoff_s = 0.0
         self.prompt: Any = None  # of its present ticket
-        self.released = Event()
+        self.releases: set[Event] = set()  # one for each call that waits for the gate to open
+        self.held = 0  # calls, and pauses of the user, that are at the gate: the user is present
+        self.in_flight = 0  # requests that have started and not ended
         self.resting = False  # between two requests, in a pause of its own
+        self.failed_tasks = 0  # since its last call
+        self.task_backoff_s = 0.0
+        self.dismissed = False  # Locust has told it to stop
+        self.gone = False
 
     def take_prompt(self) -> Any:
         """The present ticket's own prompt, once; None where it has none."""

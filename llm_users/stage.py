@@ -15,6 +15,7 @@ from gevent.event import Event
 
 from llm_users.measurement import Measurement
 from llm_users.plan import StagePlan, StageTotals
+from llm_users.presence import MOST_FAILED_TASKS, Presence
 from llm_users.seat import Ticket, UserSeat
 
 IDLE, RAMP, WARMUP, MEASURE, DRAIN = "idle", "ramp", "warmup", "measure", "drain"
@@ -41,7 +42,8 @@ class StageGate:
         self.counters: Callable[[], tuple[int, int]] = lambda: (0, 0)  # (starts, forced starts) so far
         self.on_start: Callable[[int, bool], None] = lambda stage, measured: None  # told before each request
         self.may_start: Callable[[], bool] = lambda: True  # False: wait for the coordinator's word
-        self._waiting: list[UserSeat] = []
+        self._waiting: dict[UserSeat, None] = {}  # in the order in which they came
+        self._presence = Presence()
         self._ended_early = False  # by the end of the time, or because it was told to
         self._quota_ended = False  # its share was made smaller than what it had started
         self._sequence = 0
@@ -76,6 +78,8 @@ class StageGate:
         self._measured_started = self._ended = self._failed_to_connect = 0
         self._reached = False  # a request of the stage has had a connection
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
+        self._presence.begin_stage()
+        self._spawned = False  # Locust has started all users of the stage
 
     def go(self, quota: int | None, origin_ns: int = 0) -> None:
         """Start the stage: ``quota`` measured requests on this worker (None: until the time is over).
@@ -87,7 +91,7 @@ class StageGate:
         self._measurement.told(time.monotonic_ns())
         self._origin_ns = origin_ns or time.monotonic_ns()
         self._quota = quota
-        users = self._waiting
+        users = list(self._waiting)
         self.totals.users = len(users)
         if not users:
             self.phase = DRAIN
@@ -135,9 +139,16 @@ class StageGate:
         self._release_all()
 
     def target_reached(self) -> None:
-        """Without a sweep: the wanted number of users runs, so measuring begins."""
-        if self.plan.free and self.phase == RAMP:
+        """The wanted number of users was started. A run without a sweep is measured from here on."""
+        self._spawned = True
+        self._report_ready()
+        if not self.plan.free or self.phase not in (RAMP, MEASURE):
+            return
+        if self._presence.empty and self._quota:
+            self._give_up("no user was started in this process")
+        elif self.phase == RAMP:
             self._begin_measure()
+            self._look_for_users()
 
     def end_measure(self) -> None:
         """Nothing more starts; what is in flight goes on. Harmless when repeated."""
@@ -161,10 +172,17 @@ class StageGate:
     # What users do.
 
     def enter(self, seat: UserSeat) -> Ticket:
-        """Wait until the user may start a request, and count it as started."""
+        """Wait until the user may start a request, and count it as started.
+
+        A user may come with several calls at once. Together they are one user at the gate; while one is in flight,
+        the others need not wait for the warm-up of other users.
+        """
+        seat.failed_tasks = 0
         if seat.backoff_s:  # a pause like any other: the endpoint's failures cause it, not a busy client
             gevent.sleep(seat.backoff_s)
         self._end_rest(seat)
+        if seat.held and (wait_ns := seat.due_ns - time.monotonic_ns()) > 0:  # its other call waits for its ramp
+            gevent.sleep(wait_ns / _NS)
         if (ticket := self._try_enter(seat)) is not None:
             return ticket
         seat.due_ns = seat.behind_ns = 0  # whoever has to wait for another reason, or has had a pause, is not late
@@ -181,14 +199,12 @@ class StageGate:
         if self.plan.rate_per_s is not None:  # nobody is waited for
             gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / _NS))
             return
-        self._waiting.append(seat)
+        self._hold(seat)
         try:
-            self._report_ready()
             while (wait_ns := max(due_ns, seat.due_ns) - time.monotonic_ns()) > 0:
                 gevent.sleep(wait_ns / _NS)
         finally:
-            self._waiting.remove(seat)
-            self._report_ready()
+            self._let_go(seat)
         seat.due_ns = max(due_ns, seat.due_ns)
 
     def reached(self, ticket: Ticket) -> None:
@@ -202,11 +218,13 @@ class StageGate:
         self._measurement.ended(ticket)
         if ticket.begun:
             self._measurement.window.count(-1, time.monotonic_ns())
-        if self.plan.rate_per_s is None and not seat.resting:
+        if ticket.plan.rate_per_s is None:
+            seat.in_flight -= 1
+        if self.plan.rate_per_s is None and not seat.resting and not seat.in_flight and not seat.gone:
             seat.resting = True
             self._measurement.window.count_resting(+1, time.monotonic_ns())
         if error_code is None:
-            seat.backoff_s = 0.0
+            seat.backoff_s = seat.task_backoff_s = 0.0
         else:
             seat.backoff_s = min(BACKOFF_MOST_S, seat.backoff_s * 2) or BACKOFF_FIRST_S
         if ticket.plan.stage != self.plan.stage:
@@ -218,10 +236,28 @@ class StageGate:
             self.totals.given_up = error_message or "no connection"
             self.end_measure()
         self._finish_if_over()
+        self._look_for_users()
+
+    def come(self, seat: UserSeat) -> None:
+        """A user starts."""
+        self._presence.come(seat)
 
     def gone(self, seat: UserSeat) -> None:
-        """The user will not come back: it rests no more."""
+        """The user will not come back: it rests no more, and nobody waits for it."""
         self._end_rest(seat)
+        seat.gone = True
+        self._presence.leave(seat)
+        self._stop_warming(seat)
+        self._look_for_users()
+
+    def task_failed(self, seat: UserSeat, what: str) -> float:
+        """A task of the user has raised ``what``; returns how long the user shall pause, in seconds."""
+        self._presence.fail(seat, what)
+        seat.task_backoff_s = min(BACKOFF_MOST_S, seat.task_backoff_s * 2) or BACKOFF_FIRST_S
+        if seat.failed_tasks >= MOST_FAILED_TASKS:
+            self._stop_warming(seat)
+        self._look_for_users()
+        return seat.task_backoff_s
 
     def account(
         self, ticket: Ticket, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
@@ -254,6 +290,16 @@ class StageGate:
         return len(self._waiting)
 
     @property
+    def settled(self) -> bool:
+        """Whether no further user will come to the gate for the stage that is announced."""
+        return self._spawned and self.phase == RAMP and self.waiting == self._presence.able
+
+    @property
+    def stuck(self) -> str | None:
+        """Why no user comes to the gate for the stage that is announced; None while one may."""
+        return self._presence.why_nobody() if self.phase == RAMP else None
+
+    @property
     def in_flight(self) -> int:
         """Requests that were sent, or are about to be, and have not ended."""
         return self._measurement.window.in_flight
@@ -273,16 +319,29 @@ class StageGate:
 
     def _park(self, seat: UserSeat) -> None:
         """Wait until something has changed, and then for the seat's own moment."""
-        seat.released.clear()
-        self._waiting.append(seat)
+        released = Event()
+        seat.releases.add(released)
+        self._hold(seat)
         try:
-            self._report_ready()
-            seat.released.wait()
+            released.wait()
             wait_ns = seat.due_ns - time.monotonic_ns()
             if wait_ns > 0:
                 gevent.sleep(wait_ns / _NS)
         finally:
-            self._waiting.remove(seat)
+            seat.releases.discard(released)
+            self._let_go(seat)
+
+    def _hold(self, seat: UserSeat) -> None:
+        """The user is at the gate, with one call more."""
+        seat.held += 1
+        if seat.held == 1:
+            self._waiting[seat] = None
+            self._report_ready()
+
+    def _let_go(self, seat: UserSeat) -> None:
+        seat.held -= 1
+        if not seat.held:
+            del self._waiting[seat]
             self._report_ready()
 
     def _try_enter(self, seat: UserSeat) -> Ticket | None:
@@ -298,7 +357,7 @@ class StageGate:
             seat.warmups_left = max(0, seat.warmups_left - 1)
             return self._ticket(seat, RAMP if self.phase == RAMP else WARMUP)
         if self.phase == WARMUP:
-            if plan.timed_warmup_s:
+            if plan.timed_warmup_s or seat.in_flight:
                 return self._ticket(seat, WARMUP)
             if not seat.warmups_left:
                 return None  # others still have warm-up requests to start
@@ -323,6 +382,35 @@ class StageGate:
             self._measurement.end(start_ns)
         return ticket
 
+    def _stop_warming(self, seat: UserSeat) -> None:
+        """The warm-up requests that the user has not started are not waited for."""
+        if seat.stage != self.plan.stage or self.plan.free:
+            return
+        self._warmups_left -= seat.warmups_left
+        seat.warmups_left = 0
+        if self.phase == WARMUP and not self.plan.timed_warmup_s and not self._warmups_left:
+            self._begin_measure()
+
+    def _look_for_users(self) -> None:
+        """End the stage when none of its users can go on: all have left, or fail before they ask anything."""
+        plan = self.plan
+        if self.phase == RAMP:
+            if not plan.free and self._presence.why_nobody() is not None:
+                self._report_ready()
+            return
+        if plan.rate_per_s is None and self.phase in (WARMUP, MEASURE) and not self._unfinished:
+            why = self._presence.why_nobody(None if plan.free else plan.stage)
+            if why is not None:
+                self._give_up(why)
+
+    def _give_up(self, why: str) -> None:
+        """Leave the rest of the stage to others."""
+        self.totals.deserted = why
+        self._warmups_left = 0
+        if self._quota is not None:
+            self._quota = self._measured_started
+        self.end_measure()
+
     def _end_rest(self, seat: UserSeat) -> None:
         if seat.resting:
             seat.resting = False
@@ -337,6 +425,7 @@ class StageGate:
         self.on_start(self.plan.stage, phase == MEASURE)
         ticket = Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
         if self.plan.rate_per_s is None:
+            seat.in_flight += 1
             ticket.behind_ns = 0 if due_ns else behind_ns
             self._count_in(ticket)
         return ticket
@@ -402,7 +491,8 @@ class StageGate:
 
     def _release_all(self) -> None:
         for seat in self._waiting:
-            seat.released.set()
+            for released in seat.releases:
+                released.set()
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> None:
         self._cancel_timer()

@@ -122,6 +122,11 @@ class StageBook:
         return self._tallies.get(stage, _Tally()).started
 
     @property
+    def measured(self) -> int:
+        """Measured rows of the run so far that were not cut."""
+        return sum(tally.measured - tally.aborted for tally in self._tallies.values())
+
+    @property
     def started(self) -> int:
         """Rows of the run so far."""
         return sum(tally.started for tally in self._tallies.values())

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 GATHER_S = 15.0
 """How long the users of a stage may take to come to the gate before it starts without the missing ones."""
 
+NOBODY_S = 150.0
+"""How long a stage waits for its first user, whose ``on_start`` may take long."""
+
 _LOOK_S = 0.5
 _STOOD_STILL_S = 1.0
 _PROGRESS_S = 5.0
@@ -151,18 +154,19 @@ class Coordinator:
             return None
         if any(worker.building is not None for worker in self.roster.present):
             self._prepared_at = time.monotonic()  # the time for users to come is counted from when prompts are ready
-        here = sum(worker.part.waiting or 0 for worker in self.roster.present if worker.part.expected)
+        if self._gathering and (nobody := self._why_nobody_comes(time.monotonic() - self._prepared_at)):
+            self._ending = "no users"
+            self._crew.fall_short(f"stage {plan.stage} was not measured, and the run ends: {nobody}")
+            self.ended_by_itself = True
+            return None
         late = time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S
         if self._gathering and late and self._crew.changes and not self._spread_again:
             # What Locust told a worker that was silent may be lost, or older than what it knows of the others.
             self._spread_again = True
             self._crew.changes += 1
-            self._spread = self._crew.changes
-        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S and self.roster.present:
-            logger.warning("stage %d: only %d of %d users came within %g s; it starts with them",
-                           plan.stage, here, plan.concurrency, GATHER_S)  # fmt: skip
-            if here:
-                self._go()
+            self._spread += 1
+        if self._gathering:
+            self._go_with_those_who_came(plan, time.monotonic() - self._prepared_at)
         if self._gone and not self._stage_ended and self._levels.enough():
             self._end_stage()
         if self.roster.all_done and (self.roster.present or self._alone_for_long):
@@ -261,6 +265,7 @@ class Coordinator:
         plan = self._plan
         worker = self.roster.get(data["worker"])
         if plan is not None and worker is not None and data["stage"] == plan.stage:
+            worker.part.settled, worker.part.stuck = bool(data["settled"]), data["stuck"]
             self._take_waiting(worker, data["waiting"])
 
     def _take_waiting(self, worker: Worker, waiting: int) -> None:
@@ -290,6 +295,14 @@ class Coordinator:
         worker.part.totals = totals
         if totals.given_up:
             self._on_given_up(worker, plan, totals.given_up)
+        elif totals.deserted and self._crew is not None:
+            given = self._crew.hand_over(worker, plan)
+            if given is None:
+                self._crew.give_up(worker, plan)
+            if totals.started or not given:
+                then = f"; {given} requests that it had not started went to other workers" if given else ""
+                where = f" on worker {worker.rank}" if len(self.roster) > 1 else ""
+                self._crew.say(f"stage {plan.stage} ended early{where}: {totals.deserted}{then}")
         self._stop_if_done()
 
     def on_stranger(self, kind: str, client_id: str, run: str, rows: int) -> None:
@@ -477,6 +490,33 @@ class Coordinator:
 
     # Inside.
 
+    def _why_nobody_comes(self, waited_s: float) -> str | None:
+        """Why the users of the announced stage will not come; None while they may, or when some have."""
+        present = self.roster.present
+        if any(worker.part.waiting for worker in present):
+            return None
+        stuck = [worker.part.stuck for worker in present if worker.part.stuck]
+        if stuck and (len(stuck) == len(present) or waited_s > GATHER_S):
+            return stuck[0]
+        if waited_s > NOBODY_S:
+            return f"no user came to send a request within {NOBODY_S:g} s"
+        return None
+
+    def _go_with_those_who_came(self, plan: StagePlan, waited_s: float) -> None:
+        """Begin a stage with fewer users than it asks for, once no more of them come."""
+        present = self.roster.present
+        here = sum(worker.part.waiting or 0 for worker in present if worker.part.expected)
+        if not here or here >= plan.concurrency:
+            return
+        if all(worker.part.settled for worker in present):
+            why = "the others failed or have left"
+        elif waited_s > GATHER_S:
+            why = f"the others did not come within {GATHER_S:g} s"
+        else:
+            return
+        logger.warning("stage %d: it starts with %d of %d users; %s", plan.stage, here, plan.concurrency, why)
+        self._go()
+
     def _go_when_gathered(self) -> None:
         plan = self._plan
         counts = [worker.part.waiting for worker in self.roster.present if worker.part.expected]
@@ -500,7 +540,8 @@ class Coordinator:
         self._gone = self._stage_ended = self._spread_again = False
         self._prepared_at = time.monotonic()
         self._told_at = self._prepared_at - _PROGRESS_S + _BUILDING_TOLD_S
-        self._spread = self._crew.changes
+        # Another figure in each stage: Locust then starts users anew in place of those that have left.
+        self._spread = self._crew.changes + stage
         self._level = level
         self._plan = self._crew.plan_of(self.options, stage, level, free=free)
         self._crew.announce(self._plan)
@@ -517,7 +558,7 @@ class Coordinator:
 
     def _stop_if_done(self) -> None:
         """A free run is over when its requests are; a sweep asks by itself."""
-        if self._plan is not None and self._plan.free and self.roster.all_done:
+        if self._plan is not None and self._plan.free and self.roster.all_done and not self._finishing:
             self.ended_by_itself = True
             gevent.spawn(self.stop_run)
 
@@ -544,7 +585,10 @@ class Coordinator:
                 record.requests_failed, record.requests_measured, plan.stage, limit,
             )  # fmt: skip
         if self._ending is None and not self._finishing:
-            self._crew.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals))
+            why = next((part.deserted for part in totals if part.deserted and part.started), None)
+            self._crew.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals), why=why)
+            if why and plan.measure_s is not None and not self._stage_ended:
+                self._crew.fall_short(f"stage {plan.stage} ended before its time: {why}")
             if not record.requests_measured and not (plan.free or self._stage_ended):
                 self._crew.fall_short(f"stage {plan.stage}: not one request was measured")
 

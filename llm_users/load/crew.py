@@ -217,7 +217,7 @@ class Crew:
         others = [
             each
             for each in self.roster.steady
-            if each.part.going and each is not worker and not each.gave_up
+            if each.part.going and each is not worker and not (each.gave_up or each.deserted)
         ]
         if plan.rate_per_s is not None:
             return self._hand_over_arrivals(worker, plan, [each.rank for each in others])
@@ -311,8 +311,8 @@ class Crew:
                 if found and worker.lost:
                     self.say(f"{found} rows of worker {worker.rank} were taken from its spool")
 
-    def check_started(self, plan: StagePlan, *, given_up: bool) -> None:
-        """Say when a counted stage did not start as many requests as it should have."""
+    def check_started(self, plan: StagePlan, *, given_up: bool, why: str | None = None) -> None:
+        """Say when a counted stage did not start as many requests as it should have, and ``why`` if that is known."""
         if plan.requests is None or plan.free:
             return
         started = 0
@@ -323,7 +323,8 @@ class Crew:
             self.say(f"stage {plan.stage}: {started - plan.requests} requests more than {plan.requests} were started")
         elif started < plan.requests and not given_up:
             missing = plan.requests - started
-            self.fall_short(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started")
+            reason = f": {why}" if why else ""
+            self.fall_short(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started{reason}")
 
     def fall_short(self, text: str) -> None:
         """Something that was asked for was not measured."""

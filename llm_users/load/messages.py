@@ -29,7 +29,7 @@ LEAVE = "llm_leave"  # the coordinator does not know this run of the load proces
 # Load processes to the coordinator. All have ``run`` and ``worker``, except HELLO.
 HELLO = "llm_hello"  # version, protocol: in Locust's report until WELCOME comes
 PREPARING = "llm_preparing"  # stage, built, wanted: it still builds prompts for the stage; once a second
-READY = "llm_ready"  # stage, waiting
+READY = "llm_ready"  # stage, waiting, settled: 1 when no further user comes, stuck: why none does
 ROWS = "llm_rows"  # rows
 # number, stage, started, measured, total, held, shards, counts, host; at: the stage that it was told of; gone: its
 # users were let go; waiting: users at the gate; quota; over: it has nothing more to do. Once a second, answered: ACK.

@@ -525,8 +525,14 @@ class LoadProcess:
         self._reporting = False
         plan = self.gate.plan
         if self._built_stage == plan.stage and not plan.free and not self._finished:
-            waiting = self.gate.waiting
-            self.send(messages.READY, {"stage": plan.stage, "waiting": waiting})
+            gate = self.gate
+            ready = {
+                "stage": plan.stage,
+                "waiting": gate.waiting,
+                "settled": int(gate.settled),
+                "stuck": gate.stuck,
+            }
+            self.send(messages.READY, ready)
 
     def _on_stage_finished(self, totals: StageTotals) -> None:
         data = dataclasses.asdict(totals)
@@ -574,8 +580,9 @@ class LoadProcess:
             self._cut.wait(timeout=_DRAIN_LOOK_S)
 
     def _kill_users(self) -> None:
-        users = self._environment.runner.user_greenlets
-        others = [greenlet for greenlet in list(users) if greenlet is not getcurrent()]
+        callers = self._runtime.callers if self._runtime is not None else ()
+        users = {*self._environment.runner.user_greenlets, *callers}
+        others = [greenlet for greenlet in users if greenlet is not getcurrent()]
         gevent.killall(others, block=True, timeout=10)
 
 

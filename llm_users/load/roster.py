@@ -29,6 +29,8 @@ class Part:
     stage: int
     expected: bool = False  # the stage waits for its word before it begins
     waiting: int | None = None  # users at its gate, once it said so
+    settled: bool = False  # no further user of it comes to the gate
+    stuck: str | None = None  # why none of its users comes to the gate
     going: bool = False  # it was let go
     users: int = 0  # with so many users
     told_at: float = 0.0  # unix s here, when it was told that the stage begins
@@ -99,6 +101,11 @@ class Worker:
     def gave_up(self) -> bool:
         """It could not connect even once in this stage."""
         return self.part.totals is not None and self.part.totals.given_up is not None
+
+    @property
+    def deserted(self) -> bool:
+        """None of its users can go on with this stage."""
+        return self.part.totals is not None and self.part.totals.deserted is not None
 
     def started_measured(self, stage: int) -> int:
         """Measured requests that it has started in the stage, as exactly as can be known."""

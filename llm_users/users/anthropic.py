@@ -74,7 +74,7 @@ class AnthropicUser(LLMUser):
         neither, the next prompt of the run's source is asked. Other keywords go into the request's body
         (``max_tokens=64``, ``thinking={"type": "enabled", "budget_tokens": 1024}``, ``tools=[...]``).
         """
-        return self._ask(lambda: self._message_ask(self._prompt(prompt, messages), system, body))
+        return self._ask(lambda: self._message_ask(self._prompt(prompt, messages), system, body), body)
 
     def _message_ask(self, prompt: Prompt, system: Any, extra: dict[str, Any]) -> Ask:
         turns, instructions = conversation(prompt)

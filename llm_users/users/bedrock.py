@@ -113,7 +113,7 @@ class BedrockUser(LLMUser):
         ``guardrailConfig``, ``performanceConfig``, ``serviceTier``, ...) or sampling (``temperature=0``,
         ``maxTokens=64``).
         """
-        return self._ask(lambda: self._converse_ask(self._prompt(prompt, messages), system, body))
+        return self._ask(lambda: self._converse_ask(self._prompt(prompt, messages), system, body), body)
 
     def invoke(self, prompt: str | None = None, **body: Any) -> Answer:
         """One answer by InvokeModelWithResponseStream, in the format of the model's family.
@@ -121,7 +121,7 @@ class BedrockUser(LLMUser):
         Without ``prompt`` (or ``messages``, or the family's own field) the next prompt of the run's source is asked.
         Keywords go into the model's body, except the operation's own (``guardrailIdentifier``, ``serviceTier``, ...).
         """
-        return self._ask(lambda: self._invoke_ask(prompt, body))
+        return self._ask(lambda: self._invoke_ask(prompt, body), body)
 
     def _converse_ask(self, prompt: Prompt, system: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
         extra = {**self.runtime.options.extra_body, **body}

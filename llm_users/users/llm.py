@@ -6,7 +6,7 @@ Never touches files or the web.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from http.cookiejar import CookieJar
@@ -43,6 +43,14 @@ from llm_users.users.failures import (
     shows_no_secret,
     status_of,
 )
+from llm_users.users.habits import (
+    MOST_WAITING_CALLS,
+    NOT_IN_A_WITH,
+    TooManyCalls,
+    check_keywords,
+    missing_attribute,
+    missing_in_answer,
+)
 from llm_users.users.open_loop import OpenLoop
 from llm_users.users.reading import Opened
 from llm_users.users.token_time import time_per_output_token
@@ -61,6 +69,15 @@ class Answer:
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     choices: list[str] = field(default_factory=list)
     """The texts of all choices when several were asked for (``n``); ``text`` is that of the first."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(missing_in_answer(name), name=name, obj=self)
+
+    def __enter__(self) -> Any:
+        raise TypeError(NOT_IN_A_WITH)
+
+    def __exit__(self, *_error: object) -> None:
+        """Only here so that ``with`` gets as far as the error that helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +142,51 @@ class LLMUser(User):
         self._seat = UserSeat()
         self._cookies = CookieJar() if self.runtime.options.cookies else None
         self._user_id = self.runtime.new_user_id()
+        self._waiting: set[Any] = set()  # greenlets whose call waits for its turn
+        self._in_flight = 0
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(missing_attribute(type(self).__name__, name), name=name, obj=self)
 
     def start(self, group: Group) -> Any:
-        """As in Locust. The gate learns when the user is gone, so that it no longer counts as pausing."""
+        """As in Locust. The gate learns when the user comes and when it is gone, so that nobody waits for it."""
+        self.runtime.gate.come(self._seat)
         greenlet = super().start(group)
-        greenlet.link(lambda _greenlet: self.runtime.gate.gone(self._seat))
+        greenlet.link(self._on_end)
         return greenlet
+
+    def stop(self, force: bool = False) -> Any:
+        """As in Locust. A user that ends after its present task does not wait for the turn of further calls."""
+        self._seat.dismissed = True
+        killed = super().stop(force)
+        if not killed:
+            self._drop_waiting_calls()
+        return killed
+
+    def task_failed(self, error: BaseException, place: str, *, starting: bool) -> None:
+        """A task has raised: pause, longer each time until a call succeeds. ``starting``: it was ``on_start``.
+
+        Raises StopUser where the user cannot go on: it has not started, or an open loop has a fresh user instead.
+        """
+        asked = self._seat.failed_tasks == 0 and isinstance(error, RequestFailed)  # the gate makes it pause
+        pause_s = self.runtime.gate.task_failed(self._seat, f"{place} raised {type(error).__name__}: {error}"[:400])
+        if starting:
+            self.on_stop = _nothing  # type: ignore[method-assign] # Locust calls it for users that have started
+            raise StopUser  # else gevent prints one more traceback for each user
+        if self.runtime.open_loop is not None and self._seat.failed_tasks > 1:
+            raise StopUser
+        if self._state == LOCUST_STATE_RUNNING and not asked:
+            self._state = LOCUST_STATE_WAITING
+            gevent.sleep(pause_s)
+            self._state = LOCUST_STATE_RUNNING
+
+    def _on_end(self, _greenlet: Any) -> None:
+        self.runtime.gate.gone(self._seat)
+        self._drop_waiting_calls()
+
+    def _drop_waiting_calls(self) -> None:
+        for waiting in list(self._waiting):
+            waiting.kill(block=False)
 
     @classmethod
     def prepare_process(cls, runtime: Runtime, host: str) -> None:
@@ -209,17 +265,23 @@ class LLMUser(User):
 
     # The one way of every request.
 
-    def _ask(self, make: Callable[[], Ask]) -> Answer:
-        """Wait for the turn, ask, time, hand over the record."""
+    def _ask(self, make: Callable[[], Ask], keywords: Mapping[str, Any] | None = None) -> Answer:
+        """Wait for the turn, ask, time, hand over the record. ``keywords``: what the task gave for the body."""
+        check_keywords(keywords or {})
         ticket = self._enter()
         self._aim()
         call = Call(self, ticket)
+        caller = gevent.getcurrent()
+        self.runtime.callers.add(caller)
         try:
             call.run(make)
             if call.interruption is None:
                 call.step_aside()
             answer = self._finish(call)
         finally:
+            self._in_flight -= 1
+            self._show_state()
+            self.runtime.callers.discard(caller)
             call.leave()
         record = answer.record
         if call.interruption is not None:
@@ -231,14 +293,33 @@ class LLMUser(User):
 
     def _enter(self) -> Ticket:
         """Wait at the gate. A waiting user can be stopped at once, like one in ``wait()``."""
-        if self._state == LOCUST_STATE_STOPPING:
-            raise StopUser
-        outer = self._state
-        self._state = LOCUST_STATE_WAITING
-        ticket = self._take_turn() if self._is_open_loop else self.runtime.gate.enter(self._seat)
-        self._state = LOCUST_STATE_RUNNING if outer is None else outer
+        caller = gevent.getcurrent()
+        if self._state == LOCUST_STATE_STOPPING or self._seat.gone:
+            raise StopUser if caller is self._greenlet else GreenletExit
+        if len(self._waiting) >= MOST_WAITING_CALLS:
+            raise TooManyCalls(type(self).__name__)
+        self._seat.failed_tasks = 0
+        self._waiting.add(caller)
+        self._show_state()
+        try:
+            ticket = self._take_turn() if self._is_open_loop else self.runtime.gate.enter(self._seat)
+            self._in_flight += 1
+        finally:
+            self._waiting.discard(caller)
+            self._show_state()
+        if self._in_flight > 1:
+            self.runtime.note(
+                "users have several calls in flight at once, so more requests are in flight than users run; "
+                "concurrency_actual says how many"
+            )
         self._seat.prompt = ticket.prompt
         return ticket
+
+    def _show_state(self) -> None:
+        """Locust may stop a user at once that only waits, and lets one with a call in flight finish its task."""
+        if self._state in (LOCUST_STATE_RUNNING, LOCUST_STATE_WAITING):
+            only_waits = self._waiting and not self._in_flight
+            self._state = LOCUST_STATE_WAITING if only_waits else LOCUST_STATE_RUNNING
 
     @property
     def _is_open_loop(self) -> bool:
@@ -432,3 +513,7 @@ class LLMUser(User):
         if runtime.error_kinds is None:
             runtime.error_kinds = ErrorKinds()
         return RequestFailed(*runtime.error_kinds.entry(record.error_code or "", record.error_message or ""))
+
+
+def _nothing() -> None:
+    """In the place of an ``on_stop`` that is not to be called."""

@@ -80,11 +80,11 @@ class OpenAIUser(LLMUser):
         ``prompt`` is the user's text; ``messages`` a whole conversation; with neither, the next prompt of the run's
         source is asked. Other keywords go into the request's body (``temperature=0``, ``max_tokens=64``).
         """
-        return self._ask(lambda: self._chat_ask(prompt, messages, body))
+        return self._ask(lambda: self._chat_ask(prompt, messages, body), body)
 
     def complete(self, prompt: str | None = None, **body: Any) -> Answer:
         """One streamed legacy completion; without ``prompt``, of the next prompt of the run's source."""
-        return self._ask(lambda: self._completion_ask(prompt, body))
+        return self._ask(lambda: self._completion_ask(prompt, body), body)
 
     def respond(
         self, prompt: str | None = None, *, input: str | Sequence[dict[str, Any]] | None = None, **body: Any
@@ -95,7 +95,7 @@ class OpenAIUser(LLMUser):
         is; with neither, the next prompt of the run's source is asked. Other keywords go into the request's body
         (``instructions="Be short."``, ``max_output_tokens=64``).
         """
-        return self._ask(lambda: self._respond_ask(prompt, input, body))
+        return self._ask(lambda: self._respond_ask(prompt, input, body), body)
 
     def _respond_ask(self, text: str | None, given: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
         if isinstance(given, str):

@@ -37,6 +37,7 @@ from llm_users.record import RequestRecord
 from llm_users.secrets import mask_named, mask_options, redact, remember_named
 from llm_users.wiring import run_report
 from llm_users.wiring.crowd import Crowd
+from llm_users.wiring.interrupts import Interrupts
 from llm_users.wiring.limit_search import LimitSearch
 from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.replay import Replay
@@ -105,8 +106,11 @@ class CoordinatorRole:
             environment.events.worker_report.add_listener(self._on_worker_report)
             self.crowd = Crowd(self.runner, coordinator, self._give_up)
         self._install_shape(staged=options.staged)
-        if getattr(parsed, "headless", False):
-            gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
+        self._interrupts = Interrupts(
+            is_stopping=lambda: self.coordinator.finishing, cut=coordinator.abort, leave=self._leave_waiting
+        )
+        if environment.locustfile:  # as a library Locust knows none
+            self._interrupts.install()
         self._tab: Any = None
         self._web_start: Any = None
         self.show_in_web()
@@ -142,6 +146,8 @@ class CoordinatorRole:
             return False
         if self.crowd is not None:
             self.crowd.await_hellos()
+        if self._interrupts.installed:
+            self._interrupts.install()  # Locust takes SIGTERM late in its own start
         if not self._clients():
             logger.error("no worker is ready yet, so nothing can start; try again when one is")
             return False
@@ -179,6 +185,7 @@ class CoordinatorRole:
             self.coordinator.finish(abort=False, grace_s=grace_s)
         finally:
             restore()
+        self.environment.stop_timeout = 0.0  # nothing is in flight any more; Locust would wait for frozen workers
         writer, search = self.coordinator.writer, self._search
         if self._repeated is not None and writer is not None and writer.book.started:
             self._repeated.remember()
@@ -189,9 +196,12 @@ class CoordinatorRole:
 
     def set_verdict(self) -> None:
         """The exit code, while Locust is quitting."""
+        if self._interrupts.installed:
+            self._interrupts.install()
         if self.coordinator.active:
             self.runner.stop()  # Ctrl-C comes here before Locust has stopped anything
             self.finish()
+        self._interrupts.run_is_over()
         code = self._verdict() or self._judge() or self._judge_search()
         if code and not self.environment.process_exit_code:
             self.environment.process_exit_code = code
@@ -258,10 +268,13 @@ class CoordinatorRole:
             logger.error("%s; see the manifest %s", problem, writer.manifest_path)
             return LOST
         if coordinator.shortfall:
-            logger.error("%s; see the manifest %s_llm_run.json", "; ".join(coordinator.shortfall), self.prefix)
+            logger.error("not everything that was asked for was measured: %s", "; ".join(coordinator.shortfall))
             return LOST
         if writer.book.started == 0:
             logger.error("not one request was started: nothing was measured")
+            return LOST
+        if writer.book.measured == 0:
+            logger.error("nothing was measured: the run ended before a measured request did (--llm-warmup, the ramp)")
             return LOST
         return 0
 
@@ -361,7 +374,7 @@ class CoordinatorRole:
 
     def _listen_for_another_interrupt(self) -> Callable[[], None]:
         """While in-flight requests drain, Ctrl-C cuts them; returns what puts the old handler back."""
-        if threading.current_thread() is not threading.main_thread():
+        if self._interrupts.installed or threading.current_thread() is not threading.main_thread():
             return lambda: None
         old = signal.signal(signal.SIGINT, lambda *_: gevent.get_hub().loop.run_callback_threadsafe(self._cut))
 
@@ -387,11 +400,21 @@ class CoordinatorRole:
             return None
         return self.coordinator.tick()
 
-    def _on_sigterm(self) -> None:
-        """Locust handles SIGTERM only after a headless shape is over; until then it shall do what Ctrl-C does."""
-        if self.runner.shape_greenlet is not None:
-            hub: Any = gevent.get_hub()
-            hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt)  # the hub's parent is the main greenlet
+    def _leave_waiting(self) -> bool:
+        """A headless master that still waits for workers cannot be interrupted by Locust's means: end it here."""
+        parsed, runner = self.environment.parsed_options, self.runner
+        starts_by_itself = getattr(parsed, "headless", False) or getattr(parsed, "autostart", False)
+        if self.coordinator.writer is not None or not starts_by_itself or not isinstance(runner, MasterRunner):
+            return False
+        if runner.worker_count >= parsed.expect_workers:
+            return False
+        logger.error(
+            "nothing was measured: the run was ended while %d of %d workers (--expect-workers) were connected",
+            runner.worker_count, parsed.expect_workers,
+        )  # fmt: skip
+        runner.quit()
+        self.close()
+        return True
 
     def _make_writer(self, run_id: str, options: Options) -> RunWriter:
         parsed = self.environment.parsed_options

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -50,6 +53,9 @@ class ProcessRole:
             # A worker of --processes gets the Ctrl-C that is meant for its master too: during a run it is the
             # master's to decide what happens to requests in flight.
             self._shares_interrupts = bool(getattr(environment.parsed_options, "processes", None))
+            if environment.locustfile and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                # Its terminal is gone: leave in good order, as on SIGTERM.
+                gevent.signal_handler(signal.SIGHUP, self._on_hangup)
         self.process = process = LoadProcess(environment, runner.send_message, keep, flush)
         runner.register_message(messages.RUN, listener(self._on_run))
         runner.register_message(messages.GO, self._of_run(process.on_go))
@@ -63,7 +69,8 @@ class ProcessRole:
         if self._worker is not None:
             self._worker.begin(process, watches_parent=self._shares_interrupts)
         runner.register_message(messages.SETTLED, self._of_run(self._on_settled))
-        environment.events.spawning_complete.add_listener(lambda **_: process.on_target_reached())
+        environment.events.spawning_complete.add_listener(self._on_spawning_complete)
+        environment.events.user_error.add_listener(_on_user_error)
 
     def abort(self) -> None:
         """The process ends without having been told to: cut what is in flight and send what there is."""
@@ -88,6 +95,11 @@ class ProcessRole:
 
         return listener(on_data)
 
+    def _on_hangup(self) -> None:
+        """With ``--processes`` the master hears it too, and says what becomes of requests in flight."""
+        if not (self._shares_interrupts and self.process.running):
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def _on_run(self, data: dict[str, Any]) -> None:
         again = self.process.running and data["run_id"] == self.process.run_id
         if self._worker is not None and not again:
@@ -95,6 +107,14 @@ class ProcessRole:
         if self._shares_interrupts:
             signal.signal(signal.SIGINT, lambda *_: None)
         self.process.on_run(data)
+
+    def _on_spawning_complete(self, **_kwargs: Any) -> None:
+        """On a worker the master says so, perhaps while the last users are still being started here."""
+        spawning = self._runner.spawning_greenlet
+        if spawning is None or spawning.ready() or spawning is gevent.getcurrent():
+            self.process.on_target_reached()
+        else:
+            spawning.link_value(lambda _greenlet: self.process.on_target_reached())
 
     def _on_settled(self, _data: dict[str, Any]) -> None:
         if self._worker is not None:
@@ -234,6 +254,17 @@ class _Worker:
 
     def _note(self, text: str) -> None:
         self._process.send(messages.NOTE, {"text": text})
+
+
+def _on_user_error(user_instance: Any, exception: BaseException, tb: Any, **_kwargs: Any) -> None:
+    """A task has raised; Locust calls this in the user's own greenlet. ``user_instance`` is a TaskSet in most cases."""
+    user = getattr(user_instance, "user", user_instance)
+    if not hasattr(user, "task_failed"):
+        return
+    frames = traceback.extract_tb(tb)
+    own = [frame for frame in frames if "/locust/user/" not in frame.filename] or frames
+    place = f"{own[0].name} ({Path(own[0].filename).name}, line {own[0].lineno})" if own else "a task"
+    user.task_failed(exception, f"{type(user).__name__}: {place}", starting=user is user_instance)
 
 
 def listener(handler: Callable[[dict[str, Any]], None]) -> Any:

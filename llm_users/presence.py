@@ -1,0 +1,62 @@
+"""The users of one load process: who is here, who has left, who cannot go on, and why.
+
+The gate (``stage``) asks it when a stage stands still. Plain bookkeeping: it knows nothing of stages or requests.
+"""
+
+from __future__ import annotations
+
+from llm_users.seat import UserSeat
+
+MOST_FAILED_TASKS = 5
+"""A user whose tasks fail so many times in a row, without one request, is not waited for: 3 s with the pauses between
+them."""
+
+
+class Presence:
+    """Counts users and remembers what happened to those that are missing."""
+
+    def __init__(self) -> None:
+        self._users: set[UserSeat] = set()
+        self._left = 0
+        self._failure: str | None = None
+
+    def begin_stage(self) -> None:
+        """What was before does not count any more."""
+        self._left, self._failure = 0, None
+        for seat in self._users:
+            seat.failed_tasks = 0
+
+    def come(self, seat: UserSeat) -> None:
+        self._users.add(seat)
+
+    def leave(self, seat: UserSeat) -> None:
+        """The user has ended. One that Locust has stopped is not missing."""
+        if seat in self._users:
+            self._users.discard(seat)
+            self._left += not seat.dismissed
+
+    def fail(self, seat: UserSeat, what: str) -> None:
+        """A task of the user, or its ``on_start``, has raised: ``what`` names both."""
+        seat.failed_tasks += 1
+        self._failure = what
+
+    @property
+    def able(self) -> int:
+        """Users that may come with a request."""
+        return sum(seat.failed_tasks < MOST_FAILED_TASKS for seat in self._users)
+
+    @property
+    def empty(self) -> bool:
+        return not self._users
+
+    def why_nobody(self, stage: int | None = None) -> str | None:
+        """Why no user can send the next request (of this stage only); None while one can, or when nothing happened."""
+        if any(
+            seat.failed_tasks < MOST_FAILED_TASKS and (stage is None or seat.stage == stage) for seat in self._users
+        ):
+            return None
+        if self._failure is not None:
+            return f"no user can send a request: {self._failure}"
+        if self._left:
+            return "all users have left (StopUser, or the end of their tasks)"
+        return None
