@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -254,12 +255,11 @@ class Crew:
         if not takers and not worker.final:
             return None
         from_s = max(0.0, time.monotonic() - self._origin_s + _ORIGIN_AHEAD_S)
-        if plan.measure_s is not None:
-            from_s = min(from_s, plan.timed_warmup_s + plan.measure_s)
+        end_s = math.inf if plan.measure_s is None else plan.timed_warmup_s + plan.measure_s
         started = worker.started_measured(plan.stage)
         warmups = plan.warmup_requests or self._arrivals.due(worker.rank, plan.timed_warmup_s)
-        given = self._arrivals.hand_over(worker.rank, takers, from_s, ends=self._trace_times_s is not None)
-        missed = max(0, given.due - warmups - started)
+        missed = max(0, self._arrivals.due(worker.rank, min(from_s, end_s)) - warmups - started)
+        taken = self._arrivals.hand_over(worker.rank, takers, from_s, ends=self._trace_times_s is not None)
         rest, part.given = 0, True
         if part.quota is not None:
             started = min(part.quota, started)
@@ -269,9 +269,9 @@ class Crew:
         if missed:
             took = "between its loss and the takeover by the other workers" if takers else "after its loss"
             self.say(f"stage {plan.stage}: {missed} arrivals of worker {worker.rank} were not sent {took}")
-        more = (
-            given.taken if self._trace_times_s is not None else split(rest, dict.fromkeys(takers, 1)) if takers else {}
-        )
+        more: dict[int, int | None] = {**taken}
+        if self._trace_times_s is None and takers:
+            more = split(rest, dict.fromkeys(takers, 1))
         for rank in takers:
             other = self.roster.get(rank)
             if other is not None:
@@ -292,7 +292,7 @@ class Crew:
         quotas = turns(plan.requests, first)
         for rank in first:
             if rank not in ranks:
-                for taker, more in self._arrivals.hand_over(rank, ranks, 0.0, ends=True).taken.items():
+                for taker, more in self._arrivals.hand_over(rank, ranks, 0.0, ends=True).items():
                     quotas[taker] = (quotas[taker] or 0) + more
         return quotas
 

@@ -8,20 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from llm_users.arrivals import Part, due_in
 from llm_users.load.quotas import share, split
-
-
-@dataclass(frozen=True, slots=True)
-class Takeover:
-    """What became of the arrivals of a worker that is gone."""
-
-    due: int
-    """Those that were due before the others took them over, sent or not."""
-    taken: dict[int, int]
-    """In a schedule that has an end: how many each of the others has got."""
 
 
 class ArrivalParts:
@@ -47,12 +36,14 @@ class ArrivalParts:
         """Requests that the worker may have in flight; None: no limit."""
         return self._most.get(rank)
 
-    def hand_over(self, rank: int, takers: list[int], from_s: float, *, ends: bool) -> Takeover:
-        """A worker is gone: from ``from_s`` on its arrivals are the takers'. ``ends``: the schedule has an end."""
+    def hand_over(self, rank: int, takers: list[int], from_s: float, *, ends: bool) -> dict[int, int]:
+        """A worker is gone: from ``from_s`` on its arrivals are the takers'.
+
+        Returns how many each of them has got if the schedule has an end (``ends``), else nothing.
+        """
         given = self._parts.get(rank, [])
-        due = due_in(self._times_s(), given, from_s)
         if not takers or not given:
-            return Takeover(due, {})
+            return {}
         taken = {taker: [part.shares(len(takers), from_s)[place] for part in given]
                  for place, taker in enumerate(takers)}  # fmt: skip
         for taker, parts in taken.items():
@@ -63,8 +54,7 @@ class ArrivalParts:
             old = self._most.get(taker)
             if more is not None and old is not None:
                 self._most[taker] = old + more
-        counts = {taker: due_in(self._times_s(), parts, math.inf) for taker, parts in taken.items()} if ends else {}
-        return Takeover(due, counts)
+        return {taker: due_in(self._times_s(), parts, math.inf) for taker, parts in taken.items()} if ends else {}
 
     def due(self, rank: int, until_s: float) -> int:
         """How many arrivals of a worker are due before then."""

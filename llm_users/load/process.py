@@ -218,12 +218,7 @@ class LoadProcess:
     def _stop(self, grace_s: float) -> None:
         """Nothing starts any more; what is in flight may end, up to ``grace_s``."""
         self._finished = True
-        if self._preparing is not None:
-            self._preparing.kill(block=False)
-        if self._reporter is not None:
-            self._reporter.kill(block=False)
-        for feed in self._feeds():
-            feed.close()
+        self._stop_building()
         self.gate.close()
         self._await_drain(grace_s)
         if self._runtime is not None and self._runtime.open_loop is not None:
@@ -309,6 +304,15 @@ class LoadProcess:
         runner = self._environment.runner
         while not self._finished and runner.user_count < runner.target_user_count:
             gevent.sleep(_USERS_LOOK_S)
+
+    def _stop_building(self) -> None:
+        for greenlet in (self._preparing, self._reporter):
+            if greenlet is not None:
+                greenlet.kill(block=False)
+        for feed in self._feeds():
+            feed.close()
+        if self._trace_prompts is not None:
+            self._trace_prompts.close()
 
     def _report_progress(self) -> None:
         """Tell at once, and every second, how far the prompts of the stage are, until they are ready."""

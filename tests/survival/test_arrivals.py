@@ -68,7 +68,7 @@ def check_accounts(done: Finished, came: list[tuple[float, str]]) -> None:
 
 
 def test_the_others_take_over_the_arrivals_of_workers_that_leave_and_die(crew: Crew, log: Path) -> None:
-    crew.start(3, "--llm-rate", str(RATE), "--llm-requests", "520", *CONSTANT).await_rows(20)
+    crew.start(3, "--llm-rate", str(RATE), "--llm-requests", "520", *CONSTANT).await_rows(20, timeout_s=60)
     crew.send(0, signal.SIGTERM)
     crew.send(1, signal.SIGKILL)
     done = crew.finish(60)
@@ -89,7 +89,7 @@ def test_the_others_take_over_the_arrivals_of_workers_that_leave_and_die(crew: C
 
 @pytest.mark.slow
 def test_a_stage_of_a_given_time_keeps_its_rate_when_a_worker_leaves(crew: Crew, log: Path) -> None:
-    crew.start(2, "--llm-rate", str(RATE), "--llm-stage-time", "6s", *CONSTANT).await_rows(20)
+    crew.start(2, "--llm-rate", str(RATE), "--llm-stage-time", "6s", *CONSTANT).await_rows(20, timeout_s=60)
     crew.send(0, signal.SIGTERM)
     done = crew.finish(40)
     crew.simulator.stop()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from llm_users.simulator.launch import Simulator, launch
 from tests.survival.conftest import Crew, wait_until
 
 LONG = ("--llm-input-tokens", "fixed:128000", "--llm-output-tokens", "4,0", "--llm-warmup", "0")
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Simulator]:
+    with launch("ttft=50ms,itl=10ms", max_seconds=900) as running:
+        yield running
 
 
 def peak_mib(pid: int) -> int:
@@ -35,10 +42,10 @@ def test_a_run_can_be_stopped_while_prompts_are_built(crew: Crew, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_worker_holds_a_bounded_amount_of_prompts(crew: Crew) -> None:
-    running = crew.start(1, "--llm-sweep", "4", "--llm-requests", "600", *LONG)  # all of them: 320 MB of text
-    running.await_rows(500, timeout_s=600)
+    running = crew.start(1, "--llm-sweep", "4", "--llm-requests", "350", *LONG)  # all of them: 185 MB of text
+    running.await_rows(300, timeout_s=600)
     peak = peak_mib(crew.workers[0].process.pid)
     done = crew.finish(120)
     assert done.code == 0, done.err
-    assert len(done.rows()) == crew.simulator.stop()["requests"] == 600
-    assert peak < 330, f"{peak} MiB: a worker without prompts has 150, and 63 prompts are 34"
+    assert len(done.rows()) == crew.simulator.stop()["requests"] == 350
+    assert peak < 270, f"{peak} MiB: a worker without prompts has 150, and 63 prompts are 34"

@@ -87,7 +87,7 @@ def test_the_entries_of_a_trace_are_taken_over_when_a_worker_dies(crew: Crew, tm
     trace = tmp_path / "trace.jsonl"
     entries = [{"timestamp": 100 * number, "input_length": 20, "output_length": 10} for number in range(120)]
     trace.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    crew.start(2, "--llm-trace", str(trace)).await_rows(8)
+    crew.start(2, "--llm-trace", str(trace)).await_rows(8, timeout_s=60)
     crew.send(1, signal.SIGKILL)
     done = crew.finish(60)
     assert done.code == 3, done.err
