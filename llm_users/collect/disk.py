@@ -79,6 +79,7 @@ class LineFile:
         self._scheduled = False
         self._writing_since: float | None = None
         self._retries = False
+        self._watches = True
         self._idle = Event()
         self._idle.set()
         self._pool = ThreadPool(1)
@@ -129,6 +130,10 @@ class LineFile:
                 return False
         return True
 
+    def stop_watching(self) -> None:
+        """The file is complete: from now on it may be moved or removed."""
+        self._watches = self._unreachable > 0  # else what still waits would go into a file without a name
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Write what can be written within the time; what cannot is counted in ``given_up``."""
         if self._fd < 0:
@@ -173,7 +178,8 @@ class LineFile:
             while self._fd >= 0:
                 batch = self._batch()
                 self._writing_since = time.monotonic()
-                done = self._pool.apply(_check_and_write, (self._fd, self._current, self._size, b"".join(batch)))
+                path = self._current if self._watches else None
+                done = self._pool.apply(_check_and_write, (self._fd, path, self._size, b"".join(batch)))
                 self._note_state(done)
                 whole, size = _whole(batch, done.written)
                 for _ in range(min(whole, len(self._waiting))):
@@ -314,8 +320,10 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_WRONLY | flags, 0o666)
 
 
-def _check_and_write(descriptor: int, path: Path, size: int, data: bytes) -> _Done:
-    """In the thread: see where the file is, then write everything, or as much as the disk takes."""
+def _check_and_write(descriptor: int, path: Path | None, size: int, data: bytes) -> _Done:
+    """In the thread: see whether the file is at its path, if that matters; write everything, or what the disk takes."""
+    if path is None:
+        return _Done(_State.SAME, *_write(descriptor, data))
     state = _state_of(descriptor, path, size)
     if state is _State.REMOVED:
         try:

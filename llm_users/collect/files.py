@@ -247,6 +247,9 @@ class RunFiles:
         """
         path = Path(self.prefix + MANIFEST_SUFFIX)
         text = json.dumps(manifest, indent=2, default=str) + "\n"
+        if last:
+            for file in self._files:
+                file.stop_watching()
         self.manifest_lost = False
         try:
             _replace(path, text)

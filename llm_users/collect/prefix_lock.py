@@ -70,8 +70,8 @@ class PrefixLock:
             pass  # the folder was removed
         os.close(self._descriptor)
         self._descriptor = None
-        if _held.get(absolute(self.prefix)) is self:
-            del _held[absolute(self.prefix)]
+        for key in [key for key, lock in _held.items() if lock is self]:
+            del _held[key]
 
 
 def hold(prefix: str) -> PrefixLock:
@@ -80,7 +80,7 @@ def hold(prefix: str) -> PrefixLock:
     Raises ``PrefixInUseError`` when another process has it, OSError when the file of the lock cannot be made. Where
     the file system has no locks, nothing is checked.
     """
-    key = absolute(prefix)
+    key = _key(prefix)
     if key in _held and _held[key].is_of_this_process:
         return _held[key]
     path = Path(key + LOCK_SUFFIX)
@@ -104,6 +104,13 @@ def hold(prefix: str) -> PrefixLock:
         os.close(descriptor)  # its holder has removed it between the two calls
     _held[key] = lock
     return lock
+
+
+def _key(prefix: str) -> str:
+    """One name for all spellings: to close a second descriptor of the file would end the lock of the first."""
+    whole = absolute(prefix)
+    folder, name = os.path.split(whole)
+    return f"{Path(folder).resolve()}/{name}"
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

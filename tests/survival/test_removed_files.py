@@ -210,6 +210,19 @@ def test_rows_elsewhere_on_another_machine_are_asked_for(tmp_path: Path, monkeyp
     assert sum("/nowhere/abc_rows_llm_shard.csv, which is not on this machine" in text for text in loaded.warnings) == 1
 
 
+def test_files_of_a_run_that_is_over_may_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = writer(tmp_path, monkeypatch)
+    run.add(record(0), ())
+    run.flush()
+    run.write_manifest(finished_at=1.0)
+    for path in tmp_path.glob("run_llm_*"):
+        path.unlink()
+    run.flush()
+    run.close()
+    assert not list(tmp_path.iterdir())
+    assert not run.problem()
+
+
 def test_a_removed_manifest_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = writer(tmp_path, monkeypatch)
     (tmp_path / "run_llm_run.json").unlink()
