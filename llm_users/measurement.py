@@ -21,9 +21,13 @@ _NS = 1_000_000_000
 class Measurement:
     """Of one stage after the other; requests in flight and users in a pause are carried over."""
 
-    def __init__(self) -> None:
-        self.window = MeasureWindow()
+    def __init__(self, window: MeasureWindow | None = None) -> None:
+        self.window = window or MeasureWindow()
         self.begin(StagePlan(stage=0, concurrency=0), (0, 0), 0)
+
+    def next(self) -> Measurement:
+        """Return the measurement of the next stage. This one still counts the requests of its own stage that end."""
+        return Measurement(self.window.next())
 
     def begin(self, plan: StagePlan, starts: tuple[int, int], now_ns: int) -> None:
         """A stage comes. ``starts``: starts and forced starts of the process before it."""

@@ -63,7 +63,9 @@ class RequestRecord:
     phase_end: str = _column("", "the stage's phase when the request ended", str, "")
     measured: int = _column("0/1", "1 when the request counts in the stage's statistics", int, 0)
     window_tokens: float | None = _column("tokens", "its output tokens that arrived inside the MEASURE window")
-    concurrency: int = _column("users", "target number of users of the stage; 0 in an open loop", int, 0)
+    concurrency: int = _column(
+        "users", "users of the stage that ran (ramp: that were asked for); 0 in an open loop", int, 0
+    )
     started_at: float | None = _column("unix s", "wall clock of t0 (of the start of connecting when that failed)")
     queue_s: float | None = _column("s", "intended send time to t0")
     connect_s: float | None = _column("s", "DNS + TCP + TLS before t0; 0 on a reused connection")
@@ -167,7 +169,7 @@ class StageRecord:
     """One stage of a run, over all load processes."""
 
     stage: int = _column("", "number of the stage, from 1", int, 0)
-    concurrency: int = _column("users", "target number of users; 0 in an open loop", int, 0)
+    concurrency: int = _column("users", "users that ran when measuring began; 0 in an open loop", int, 0)
     measure_started_at: float | None = _column("unix s", "master's wall clock at the start of MEASURE")
     measure_s: float | None = _column("s", "length of the MEASURE window (union of the workers' windows)")
     requests_started: int = _column("count", "requests started in the stage, in any phase", int, 0)
@@ -227,6 +229,9 @@ class StageRecord:
     )
     steadiness: str | None = _column(
         "", "unsteady: the queue (requests in flight, or latency) grew through the window; steady; empty: unknown", str
+    )
+    concurrency_asked: int | None = _column(
+        "users", "users that were asked for, those of classes without LLM requests left out; empty in an open loop", int
     )
 
 

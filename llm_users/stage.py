@@ -6,6 +6,7 @@ Knows gevent, not Locust.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,16 @@ GIVE_UP_AFTER = 20
 """A stage whose first so many requests all fail to connect is ended."""
 
 
+@dataclasses.dataclass
+class _EarlierStage:
+    """A free stage that another one has replaced while its requests were in flight."""
+
+    measurement: Measurement
+    unfinished: int
+    quota: int | None
+    starts: tuple[int, int]
+
+
 class StageGate:
     """Lets requests of this process through, phase by phase. One per load process."""
 
@@ -40,6 +51,10 @@ class StageGate:
         self.on_start: Callable[[int, bool], None] = lambda stage, measured: None  # told before each request
         self.may_start: Callable[[], bool] = lambda: True  # False: wait for the coordinator's word
         self._waiting: list[UserSeat] = []
+        self._came: dict[UserSeat, None] = {}  # users that have been at the gate since the stage was announced
+        self._earlier: dict[int, _EarlierStage] = {}
+        self._users = 0
+        self._users_ended = 0
         self._ended_early = False  # by the end of the time, or because it was told to
         self._sequence = 0
         self._unfinished = 0
@@ -52,36 +67,65 @@ class StageGate:
     # What the coordinator says.
 
     def prepare(self, plan: StagePlan) -> None:
-        """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp)."""
+        """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp).
+
+        A free stage may replace another one at any time. Requests of the earlier one go on and belong to it.
+        """
         self._cancel_timer()
+        follows = plan.free and self.plan.free and plan.stage == self.plan.stage + 1
+        if follows and self.phase != IDLE:
+            self._set_aside()
         self._begin_stage(plan)
         self.phase = RAMP
+        self._users_ended = 0
+        if not follows:
+            self._came = dict.fromkeys(self._waiting)
         self._border.set()
         if plan.free:
             self._release_all()
-        else:
-            self.on_ready(plan.stage, len(self._waiting))
+        self._report_ready()
+
+    def _set_aside(self) -> None:
+        """Nothing more starts in the present stage. Its totals are reported when its last request has ended."""
+        stage, measurement = self.plan.stage, self._measurement
+        measurement.close(time.monotonic_ns())
+        self._measurement = measurement.next()
+        self._earlier[stage] = _EarlierStage(measurement, self._unfinished_here, self._quota, self.counters())
+        self._report_if_ended(stage)
+
+    def _report_if_ended(self, stage: int) -> None:
+        earlier = self._earlier[stage]
+        if not earlier.unfinished:
+            del self._earlier[stage]
+            self.on_finished(earlier.measurement.report(earlier.starts, None if self.closed else earlier.quota))
 
     def _begin_stage(self, plan: StagePlan) -> None:
         self.plan = plan
         self._measurement.begin(plan, self.counters(), time.monotonic_ns())
         self.totals = self._measurement.totals
         self.closed = False
-        self._quota = plan.free_quota if plan.free else 0
+        self._quota: int | None = 0
         self._measured_started = self._ended = self._failed_to_connect = 0
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
 
-    def go(self, quota: int | None, origin_ns: int = 0) -> None:
+    def go(self, quota: int | None, origin_ns: int = 0, users_in_all: int | None = None) -> None:
         """Start the stage: ``quota`` measured requests on this worker (None: until the time is over).
 
         ``origin_ns``: the moment that the arrivals of an open loop are counted from; 0: now.
+        ``users_in_all``: how many users all workers let go.
         """
+        if users_in_all is not None and self.plan.rate_per_s is None:
+            self.plan = dataclasses.replace(self.plan, concurrency=users_in_all)
         plan = self.plan
         self._measurement.told(time.monotonic_ns())
         self._origin_ns = origin_ns or time.monotonic_ns()
         self._quota = quota
-        users = self._waiting
+        users = list(self._came)
         self.totals.users = len(users)
+        if plan.free:
+            if self.phase == RAMP:
+                self._begin_measure()
+            return
         if not users:
             self.phase = DRAIN
             self._finish_if_over()
@@ -119,11 +163,6 @@ class StageGate:
                 self._report()
         self._release_all()
 
-    def target_reached(self) -> None:
-        """Without a sweep: the wanted number of users runs, so measuring begins."""
-        if self.plan.free and self.phase == RAMP:
-            self._begin_measure()
-
     def end_measure(self) -> None:
         """Nothing more starts; what is in flight goes on. Harmless when repeated."""
         if self.phase in (IDLE, DRAIN):
@@ -143,6 +182,7 @@ class StageGate:
 
     def enter(self, seat: UserSeat) -> Ticket:
         """Wait until the user may start a request, and count it as started."""
+        self._come(seat)
         if seat.backoff_s:  # a pause like any other: the endpoint's failures cause it, not a busy client
             gevent.sleep(seat.backoff_s)
         self._end_rest(seat)
@@ -162,20 +202,38 @@ class StageGate:
         if self.plan.rate_per_s is not None:  # nobody is waited for
             gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / _NS))
             return
+        self._stay(seat, due_ns)
+        seat.due_ns = max(due_ns, seat.due_ns)
+
+    def pause(self, seat: UserSeat, seconds: float) -> None:
+        """A user's ``wait_time``, spent here as well. What its task does after it is not part of the pause, so the
+        next request is not due at its end."""
+        if self.plan.rate_per_s is not None:
+            gevent.sleep(seconds)
+            return
+        seat.due_ns = 0
+        self._stay(seat, time.monotonic_ns() + int(seconds * _NS))
+        seat.due_ns = 0
+
+    def _stay(self, seat: UserSeat, until_ns: int) -> None:
+        """Stay at the gate until this moment, and until that of the user's first request in a stage."""
+        self._come(seat)
         self._waiting.append(seat)
         try:
-            self._report_ready()
-            while (wait_ns := max(due_ns, seat.due_ns) - time.monotonic_ns()) > 0:
+            while (wait_ns := max(until_ns, seat.due_ns) - time.monotonic_ns()) > 0:
                 gevent.sleep(wait_ns / _NS)
         finally:
             self._waiting.remove(seat)
+
+    def _come(self, seat: UserSeat) -> None:
+        if seat not in self._came:
+            self._came[seat] = None
             self._report_ready()
-        seat.due_ns = max(due_ns, seat.due_ns)
 
     def leave(self, ticket: Ticket, seat: UserSeat, error_code: str | None, error_message: str | None = None) -> None:
         """The request has ended, however it did."""
         self._unfinished -= 1
-        self._measurement.ended(ticket)
+        (ticket.measurement or self._measurement).ended(ticket)
         if ticket.begun:
             self._measurement.window.count(-1, time.monotonic_ns())
         if self.plan.rate_per_s is None and not seat.resting:
@@ -186,6 +244,9 @@ class StageGate:
         else:
             seat.backoff_s = min(BACKOFF_MOST_S, seat.backoff_s * 2) or BACKOFF_FIRST_S
         if ticket.plan.stage != self.plan.stage:
+            if (earlier := self._earlier.get(ticket.plan.stage)) is not None:
+                earlier.unfinished -= 1
+                self._report_if_ended(ticket.plan.stage)
             return
         self._ended += 1
         self._failed_to_connect += error_code == "connect"
@@ -194,19 +255,28 @@ class StageGate:
             self.end_measure()
         self._finish_if_over()
 
-    def gone(self, seat: UserSeat) -> None:
-        """The user will not come back: it rests no more."""
+    def born(self) -> None:
+        """A user has been started."""
+        self._users += 1
+
+    def gone(self, seat: UserSeat, *, by_itself: bool = False) -> None:
+        """The user will not come back: it rests no more. ``by_itself``: it ended, and was not stopped."""
         self._end_rest(seat)
+        self._users -= 1
+        self._users_ended += by_itself
+        self._came.pop(seat, None)
+        self._report_ready()
 
     def account(
         self, ticket: Ticket, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
     ) -> float | None:
         """Count a call that has ended, before its row is made; returns its ``window_share`` (``measurement``)."""
-        return self._measurement.account(ticket, start_ns, end_ns, stamps_ns, ok=ok)
+        measurement: Measurement = ticket.measurement or self._measurement
+        return measurement.account(ticket, start_ns, end_ns, stamps_ns, ok=ok)
 
-    def add_gap_counts(self, gaps_s: list[float]) -> None:
-        """Add a measured request's chunk gaps to the stage's histogram."""
-        self._measurement.samples.add_gaps(gaps_s)
+    def add_gap_counts(self, ticket: Ticket, gaps_s: list[float]) -> None:
+        """Add a measured request's chunk gaps to its stage's histogram."""
+        (ticket.measurement or self._measurement).samples.add_gaps(gaps_s)
 
     def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
         """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
@@ -217,6 +287,21 @@ class StageGate:
     def waiting(self) -> int:
         """Users held back at the gate."""
         return len(self._waiting)
+
+    @property
+    def users_here(self) -> int:
+        """Users that have been at the gate since the stage was announced, and have not ended."""
+        return len(self._came)
+
+    @property
+    def users_alive(self) -> int:
+        """Users that were started and have not ended."""
+        return self._users
+
+    @property
+    def users_ended(self) -> int:
+        """Users that have ended since the stage was announced, and were not stopped."""
+        return self._users_ended
 
     @property
     def in_flight(self) -> int:
@@ -238,17 +323,16 @@ class StageGate:
 
     def _park(self, seat: UserSeat) -> None:
         """Wait until something has changed, and then for the seat's own moment."""
+        self._come(seat)
         seat.released.clear()
         self._waiting.append(seat)
         try:
-            self._report_ready()
             seat.released.wait()
             wait_ns = seat.due_ns - time.monotonic_ns()
             if wait_ns > 0:
                 gevent.sleep(wait_ns / _NS)
         finally:
             self._waiting.remove(seat)
-            self._report_ready()
 
     def _try_enter(self, seat: UserSeat) -> Ticket | None:
         plan = self.plan
@@ -301,6 +385,7 @@ class StageGate:
         self.totals.started += 1
         self.on_start(self.plan.stage, phase == MEASURE)
         ticket = Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
+        ticket.measurement = self._measurement
         if self.plan.rate_per_s is None:
             ticket.behind_ns = 0 if due_ns else behind_ns
             self._count_in(ticket)
@@ -335,7 +420,7 @@ class StageGate:
 
     def _finish_if_over(self) -> None:
         """Report the stage when nothing more will start and nothing is in flight."""
-        if self._unfinished or self.phase in (IDLE, RAMP):
+        if self._unfinished_here or self.phase in (IDLE, RAMP):
             return
         all_started = self._quota is not None and self._measured_started >= self._quota and not self._warmups_left
         if self.phase != DRAIN and not all_started:
@@ -356,9 +441,14 @@ class StageGate:
             now_ns = time.monotonic_ns()
             self._end_in_time(now_ns - int(self._measurement.window.age_s(now_ns) * _NS))
 
+    @property
+    def _unfinished_here(self) -> int:
+        """Requests of the present stage that have not ended."""
+        return self._unfinished - sum(earlier.unfinished for earlier in self._earlier.values())
+
     def _report_ready(self) -> None:
-        if self.phase == RAMP and not self.plan.free:
-            self.on_ready(self.plan.stage, len(self._waiting))
+        if self.phase == RAMP:
+            self.on_ready(self.plan.stage, len(self._came))
 
     def _release_all(self) -> None:
         for seat in self._waiting:

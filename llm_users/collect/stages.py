@@ -49,6 +49,7 @@ class StageLoad:
     stage: int
     concurrency: int
     rate_per_s: float | None = None
+    concurrency_asked: int | None = None
 
     @property
     def text(self) -> str:
@@ -57,7 +58,9 @@ class StageLoad:
 
 def load_of(plan: StagePlan) -> StageLoad:
     """The load of a stage as its row says it: the dispatchers of an open loop are no users."""
-    return StageLoad(plan.stage, plan.concurrency if plan.rate_per_s is None else 0, plan.rate_per_s)
+    if plan.rate_per_s is not None:
+        return StageLoad(plan.stage, 0, plan.rate_per_s)
+    return StageLoad(plan.stage, plan.concurrency, concurrency_asked=plan.concurrency_asked)
 
 
 class StageBook:
@@ -135,6 +138,7 @@ class StageBook:
             stage=load.stage,
             concurrency=load.concurrency,
             rate_per_s=load.rate_per_s,
+            concurrency_asked=load.concurrency_asked,
             requests_held=tally.held,
             requests_dropped=tally.dropped,
             measure_started_at=min((_started_at(part) for part in totals if part.measure_started_at), default=None),

@@ -202,7 +202,7 @@ def _reader(kind: str) -> Read:
 
 # Kind of message -> how its fields are read. Fields that are not named here are handed on as they are.
 _FIELDS: dict[str, dict[str, Read]] = {
-    messages.READY: dict.fromkeys(("worker", "stage", "waiting"), _count),
+    messages.READY: dict.fromkeys(("worker", "stage", "waiting", "alive", "ended"), _count),
     messages.COUNT: {
         **dict.fromkeys(("worker", "stage", "started", "measured", "total", "held"), _count),
         "shards": _texts,

@@ -6,6 +6,7 @@ collect what the workers report, go on. Locust's shape only asks it for the user
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -23,13 +24,16 @@ from llm_users.load.levels import FixedLevels, Level, Levels, listed_levels
 from llm_users.load.roster import Roster, Worker
 from llm_users.load.spending import Spending
 from llm_users.options import Options
-from llm_users.plan import StagePlan
+from llm_users.plan import StagePlan, StageTotals
 from llm_users.record import RequestRecord, StageRecord
 
 logger = logging.getLogger(__name__)
 
 GATHER_S = 15.0
 """How long the users of a stage may take to come to the gate before it starts without the missing ones."""
+
+MOST_FREE_STAGES = 200
+"""Stages of a run without a sweep, each with its own number of users; the last one goes on whatever the number."""
 
 _LOOK_S = 0.5
 _PROGRESS_S = 5.0
@@ -60,7 +64,13 @@ class Coordinator:
         self.before_stage: Callable[[], None] = lambda: None
         self.make_levels: Callable[[Options], Levels] = listed_levels
         self._crew: Crew | None = None
-        self._spread = 0  # changes of the crew before the present stage
+        self._users_wanted = 0  # from Locust, for the present stage
+        self._users_given: int | None = None  # those of them that send LLM requests; None: not known yet
+        self._earlier: StagePlan | None = None  # a free stage that has been replaced, and whose last requests run
+        self._measured = 0  # measured requests of the free stages that are over
+        self._gathering_timer: gevent.Greenlet[[], None] | None = None
+        self._spread = 0
+        self._others_said = False
         self._watching: gevent.Greenlet[[], None] | None = None
         self._plan: StagePlan | None = None
         self._levels: Levels = FixedLevels(())
@@ -96,8 +106,9 @@ class Coordinator:
             logger.error("the run is refused: %s", self.refused)
             return
         self.active = True
-        self.ended_by_itself = False
-        self._ending = None
+        self.ended_by_itself = self._others_said = False
+        self._ending = self._earlier = None
+        self._measured = 0
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         self.writer = self._make_writer(run_id, options)
         self.writer.write_manifest(run_key=run_key)
@@ -131,11 +142,7 @@ class Coordinator:
             self.ended_by_itself = True
             return None
         if self._gathering and time.monotonic() - self._prepared_at > GATHER_S:
-            here = sum(worker.waiting or 0 for worker in self.roster.present)
-            logger.warning("stage %d: only %d of %d users came within %g s; it starts with them",
-                           plan.stage, here, plan.concurrency, GATHER_S)  # fmt: skip
-            if here:
-                self._go()
+            self._go_with_those_here()
         if self._gone and not self._stage_ended and self._levels.enough():
             self._end_stage()
         if self.roster.all_done:
@@ -152,9 +159,12 @@ class Coordinator:
         return self._wanted()
 
     def _wanted(self) -> tuple[int, float]:
-        """Users, and all at once. Locust spreads them anew only for another answer than the last."""
-        users = self._plan.concurrency if self._plan is not None else 0
-        return users, max(1, users) + self._spread * 1e-6
+        """Users, and all at once. Locust spreads them anew, and replaces those that have ended, only for another answer
+        than the last.
+        """
+        if self._gathering and self._crew is not None and self._plan is not None:
+            self._spread = self._plan.stage + self._crew.changes
+        return self._users_wanted, max(1, self._users_wanted) + self._spread * 1e-6
 
     def finish(self, *, abort: bool, grace_s: float) -> None:
         """Everything stops: a barrier collects what the load processes still have, then the files are completed."""
@@ -207,13 +217,60 @@ class Coordinator:
         worker = self.roster.get(data["worker"])
         if plan is None or worker is None or data["stage"] != plan.stage:
             return
-        worker.waiting = data["waiting"]
+        worker.waiting, worker.alive, worker.ended = data["waiting"], data["alive"], data["ended"]
+        if plan.free and self._gone and not worker.part and self._crew is not None:
+            self._crew.let_join(worker, plan)
         self._go_when_gathered()
+
+    def on_spawned(self, target: int, users: int, others: int) -> None:
+        """Locust has started the users that it wants: so many that send LLM requests, and others."""
+        plan = self._plan
+        if plan is None or not self._gathering or self._finishing or target != self._users_wanted:
+            return
+        if plan.rate_per_s is None:
+            asked = max(0, target - others)
+            self._plan = plan = dataclasses.replace(plan, concurrency=asked, concurrency_asked=asked)
+            if others and not self._others_said and self._crew is not None:
+                self._others_said = True
+                self._crew.say(
+                    f"{others} of {target} users are of classes that do not send LLM requests, so the concurrency of "
+                    f"stage {plan.stage} is {asked}; other stages leave such users out as well"
+                )
+        self._users_given = users
+        if plan.free:
+            self._gathering_timer = gevent.spawn_later(GATHER_S, self._go_with_those_here)
+        self._go_when_gathered()
+
+    def on_target(self, users: int) -> None:
+        """Locust starts to change the number of users. Without a sweep another stage begins, of that many users."""
+        plan = self._plan
+        if plan is None or not plan.free or self._finishing or not self.active or users == self._users_wanted:
+            return
+        self._users_wanted, self._users_given = users, None
+        self._stop_gathering_timer()
+        if not self._gone:  # nothing was measured with the number before
+            self._plan = dataclasses.replace(plan, concurrency=users, concurrency_asked=users)
+        elif self.roster.all_done or self._crew is None:
+            return
+        elif plan.stage >= MOST_FREE_STAGES:
+            self._crew.say(
+                f"the number of users changed more than {MOST_FREE_STAGES} times; stage {plan.stage} has all users from"
+                " then on, so its figures mix different numbers of users"
+            )
+        else:
+            self._earlier = plan
+            self._crew.set_aside(plan)
+            self._announce(plan.stage + 1, Level(users), free=True)
+            self._close_earlier_if_done()
 
     def on_done(self, data: dict[str, Any]) -> None:
         totals = totals_from(data)
         worker = self.roster.get(totals.worker)
         plan = self._plan
+        if worker is not None and totals.stage == worker.owes:
+            worker.take_earlier(totals)
+            self._close_earlier_if_done()
+            return
         if worker is None or plan is None or totals.stage != plan.stage:
             return
         totals.told_at = worker.told_at
@@ -315,6 +372,7 @@ class Coordinator:
         given = crew.hand_over(worker, plan) if not self._stage_ended else 0
         then = f"; {given} requests that it had not started went to the others" if given else ""
         crew.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{then}")
+        self._close_earlier_if_done()
         self._go_when_gathered()
         if self.roster.present:
             self._stop_if_done()
@@ -322,12 +380,45 @@ class Coordinator:
     # Inside.
 
     def _go_when_gathered(self) -> None:
+        """Let the users go when all have come, or when those that have not come have ended."""
         plan = self._plan
-        counts = [worker.waiting for worker in self.roster.present if worker.expected or worker.waiting is not None]
+        workers = [worker for worker in self.roster.present if worker.expected or worker.waiting is not None]
         # All must have spoken: a worker that still has users of a larger stage could make up the number by itself.
-        spoken = [count for count in counts if count is not None]
-        if plan is not None and self._gathering and len(spoken) == len(counts) and sum(spoken) == plan.concurrency:
+        if plan is None or not self._gathering or any(worker.waiting is None for worker in workers):
+            return
+        came = sum(worker.waiting or 0 for worker in workers)
+        given = self._users_given
+        if given is None:
+            if came == plan.concurrency and not plan.free:
+                self._go()
+            return
+        ended = sum(worker.ended for worker in workers)
+        alive = sum(worker.alive for worker in workers)
+        if came == given:
             self._go()
+        elif 0 < came == alive and came + ended >= given:
+            self._say_missing(came, f"{plan.concurrency - came} ended before their first request; see the log for why")
+            self._go()
+
+    def _go_with_those_here(self) -> None:
+        """Users that have not come by now are not part of the stage."""
+        plan = self._plan
+        if plan is None or not self._gathering or self._finishing:
+            return
+        came = sum(worker.waiting or 0 for worker in self.roster.present)
+        self._say_missing(came, f"the others did not come within {GATHER_S:g} s")
+        if came:
+            self._go()
+
+    def _say_missing(self, came: int, why: str) -> None:
+        if self._plan is not None and self._crew is not None:
+            number, asked = self._plan.stage, self._plan.concurrency
+            self._crew.say(f"stage {number}: only {came} of {asked} users came: {why}; the stage has {came} users")
+
+    def _stop_gathering_timer(self) -> None:
+        timer, self._gathering_timer = self._gathering_timer, None
+        if timer is not None and timer is not gevent.getcurrent():
+            timer.kill(block=False)
 
     @property
     def roster(self) -> Roster:
@@ -336,23 +427,34 @@ class Coordinator:
 
     @property
     def _gathering(self) -> bool:
-        return self._plan is not None and not self._plan.free and not self._gone
+        return self._plan is not None and self._earlier is None and not self._gone
 
     def _announce(self, stage: int, level: Level, *, free: bool) -> None:
         assert self._crew is not None
         self.before_stage()
         self._gone = self._stage_ended = False
         self._prepared_at = time.monotonic()
-        self._spread = self._crew.changes
         self._level = level
-        self._plan = self._crew.plan_of(self.options, stage, level, free=free)
-        self._crew.announce(self._plan)
+        self._plan = plan = self._crew.plan_of(self.options, stage, level, free=free)
+        self._users_wanted, self._users_given = plan.concurrency, None
+        self._spread = stage + self._crew.changes
+        self._crew.announce(plan)
 
     def _go(self) -> None:
         plan = self._plan
         assert plan is not None
         assert self._crew is not None
+        self._stop_gathering_timer()
         self._gone = True
+        if plan.rate_per_s is None:
+            came = sum(worker.waiting or 0 for worker in self.roster.present)
+            requests = plan.requests
+            if plan.free and requests is not None:
+                requests = max(0, requests - self._measured)
+            self._plan = plan = dataclasses.replace(plan, concurrency=came, requests=requests)
+        if plan.free:
+            self._crew.let_go(plan)
+            return
         budget = self._level.budget(plan.requests, plan.measure_s)
         logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, load_of(plan).text, budget)
         self._told_at = time.monotonic()
@@ -369,16 +471,42 @@ class Coordinator:
         if self._plan is not None and self._crew is not None:
             self._crew.tell_all(messages.END, {"stage": self._plan.stage})
 
+    def _close_earlier_if_done(self) -> None:
+        """The stage before the present free one is over, once all workers have reported it."""
+        if self._earlier is None or any(w.owes and not w.lost and not w.final for w in self.roster):
+            return
+        self._close_earlier()
+        self._go_when_gathered()
+
+    def _close_earlier(self) -> None:
+        plan, self._earlier = self._earlier, None
+        if plan is None or self._crew is None:
+            return
+        self._measured += sum(worker.earlier_measured(plan.stage) for worker in self.roster)
+        self._finish_record(plan, [worker.earlier for worker in self.roster if worker.earlier is not None])
+        for worker in self.roster:
+            worker.owes, worker.earlier = 0, None
+
+    def _finish_record(self, plan: StagePlan, totals: list[StageTotals]) -> StageRecord | None:
+        writer = self.writer
+        if writer is None or self._crew is None:
+            return None
+        self._crew.recover()
+        record = writer.finish_stage(load_of(plan), totals)
+        self._crew.tell_of(record)
+        return record
+
     def _close_stage(self) -> None:
         """All load processes are done with the stage, and its rows are here."""
-        plan, writer = self._plan, self.writer
-        if plan is None or writer is None or self._crew is None:
+        plan = self._plan
+        if plan is None or self._crew is None:
             return
         self._closed_stage = plan.stage
-        self._crew.recover()
         totals = [worker.totals for worker in self.roster if worker.totals is not None]
-        record = self._last = writer.finish_stage(load_of(plan), totals)
-        self._crew.tell_of(record)
+        record = self._finish_record(plan, totals)
+        if record is None:
+            return
+        self._last = record
         limit = self.options.stop_on_errors
         if limit is not None and record.requests_measured and record.requests_failed / record.requests_measured > limit:
             self._ending = "too many errors"
@@ -396,6 +524,8 @@ class Coordinator:
         if writer is None or self._crew is None:
             return
         self.roster.settle()
+        self._stop_gathering_timer()
+        self._close_earlier()
         if plan is not None and self._closed_stage != plan.stage and writer.book.started:
             self._close_stage()
         else:

@@ -109,6 +109,7 @@ class Crew:
 
     def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
+        asked = level.users if level.rate_per_s is None else None
         workers = max(1, len(self.roster.present))
         self._each_its_own = level.requests is not None and level.minimum is None
         counted = level.requests if level.minimum is not None else level.requests or options.stage_requests
@@ -122,28 +123,35 @@ class Crew:
             measure_s=options.stage_s if level.minimum is None else None,
             requests=options.requests if free else counted,
             free=free,
+            concurrency_asked=asked,
             rate_per_s=level.rate_per_s,
             max_in_flight=options.max_in_flight,
         )
 
     def announce(self, plan: StagePlan) -> None:
         """A stage is coming, for all that may take part."""
-        counted = plan.free and plan.requests is not None
         for worker in self.roster:
             if not worker.final:
                 worker.waiting = worker.totals = None
+                worker.alive = worker.ended = 0
                 worker.expected = not worker.lost
-                worker.part, worker.users = plan.free, 0
-                worker.quota = share(plan.requests or 0, worker.rank, plan.workers) if counted else None
+                worker.part, worker.users, worker.quota = False, 0, None
                 worker.told_at = time.time()
                 self._send_plan(worker, plan)
 
+    def set_aside(self, plan: StagePlan) -> None:
+        """Another free stage replaces this one, whose requests in flight go on."""
+        for worker in self.roster:
+            worker.set_aside(plan.stage)
+
     def admit(self, worker: Worker, plan: StagePlan) -> None:
         """A worker has come while a stage runs: it waits for the next one; in a free run it has users at once."""
-        worker.part = plan.free
-        worker.quota = 0 if plan.free and plan.requests is not None else None
         worker.told_at = time.time()
         self._send_plan(worker, plan)
+
+    def let_join(self, worker: Worker, plan: StagePlan) -> None:
+        """A worker that came while a free stage is measured takes part; counted requests are the others'."""
+        self._tell_go(worker, plan, None if plan.requests is None else 0, None)
 
     def let_go(self, plan: StagePlan) -> None:
         """The users stand at the gates: let them start, each worker its share."""
@@ -154,9 +162,13 @@ class Crew:
             quotas = split(plan.requests, {worker.rank: worker.waiting or 0 for worker in going})
         origin = time.time() + _ORIGIN_AHEAD_S if plan.rate_per_s is not None else None
         for worker in going:
-            worker.part, worker.users, worker.quota = True, worker.waiting or 0, quotas[worker.rank]
-            worker.told_at = time.time()
-            self.tell(worker, messages.GO, {"stage": plan.stage, "quota": worker.quota, "origin": origin})
+            self._tell_go(worker, plan, quotas[worker.rank], origin)
+
+    def _tell_go(self, worker: Worker, plan: StagePlan, quota: int | None, origin: float | None) -> None:
+        worker.part, worker.users, worker.quota = True, worker.waiting or 0, quota
+        worker.told_at = time.time()
+        users = plan.concurrency if plan.rate_per_s is None else None
+        self.tell(worker, messages.GO, {"stage": plan.stage, "quota": quota, "origin": origin, "users": users})
 
     def tell_quota(self, worker: Worker, plan: StagePlan) -> None:
         """What is a worker's to start in the stage by now; one that waits for a word goes on."""
@@ -239,7 +251,6 @@ class Crew:
             plan,
             worker=worker.rank,
             place=place,
-            free_quota=worker.quota if plan.free else None,
             max_in_flight=None if most is None else max(1, share(most, place, plan.workers)),
         )
         self.tell(worker, messages.STAGE, dataclasses.asdict(own))

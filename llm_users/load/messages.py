@@ -7,7 +7,9 @@ from __future__ import annotations
 RUN = "llm_run"
 STAGE = "llm_stage"  # a StagePlan's fields: a stage is coming
 WHO = "llm_who"  # nothing: whoever listens shall say HELLO (again)
-GO = "llm_go"  # stage, quota, origin: wall clock that the arrivals of an open loop are counted from, else None
+# stage, quota, users: of the stage over all workers, origin: wall clock that the arrivals of an open loop are counted
+# from, else None
+GO = "llm_go"
 QUOTA = "llm_quota"  # stage, quota: the share has changed; whoever waits for a word may go on
 END = "llm_end"  # stage: nothing more starts in it
 FINISH = "llm_finish"  # abort, grace_s: the run is over
@@ -15,7 +17,7 @@ SETTLED = "llm_settled"  # run_id: every row of this load process is on the coor
 
 # Load processes to the coordinator.
 HELLO = "llm_hello"  # nothing: this load process listens now, which is later than Locust says it is connected
-READY = "llm_ready"  # worker, stage, waiting
+READY = "llm_ready"  # worker, stage, waiting: users that have come, alive: users that run, ended: users that have ended
 ROWS = "llm_rows"  # rows
 COUNT = "llm_count"  # worker, stage, started, measured, total, held, shards, counts, host: once a second
 BACK = "llm_back"  # worker, stage, measured: it stood still for a while and waits for a word

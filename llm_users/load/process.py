@@ -78,7 +78,7 @@ class LoadProcess:
         self._most_ahead = MOST_AHEAD
         self._built_stage = -1
         self._reporting = False
-        self._telling: gevent.Greenlet[..., None] | None = None
+        self._telling: list[gevent.Greenlet[..., None]] = []
         self._finished = True
         self._cut = Event()
         self._over = Event()
@@ -108,7 +108,7 @@ class LoadProcess:
 
     def on_go(self, data: dict[str, Any]) -> None:
         if data["stage"] == self.gate.plan.stage:
-            self.gate.go(data["quota"], _moment_ns(data.get("origin")))
+            self.gate.go(data["quota"], _moment_ns(data.get("origin")), data["users"])
 
     def on_quota(self, data: dict[str, Any]) -> None:
         """The share of the stage has changed, or the answer to "may I go on?"."""
@@ -147,8 +147,7 @@ class LoadProcess:
             self._runtime.pool.close()
             if self._runtime.alarm is not None:
                 self._runtime.alarm.close()
-        if self._telling is not None:
-            self._telling.join()
+        gevent.joinall(self._telling)
         sent = self._flush()
         self.pulse.tell()
         self._send(messages.FINAL, {"worker": self._run.get("worker", 0), "sent": sent})
@@ -167,10 +166,6 @@ class LoadProcess:
         except Exception as error:
             self.gate.close()
             self._send(messages.REFUSED, {"reason": str(error) or repr(error)})
-
-    def on_target_reached(self) -> None:
-        """The users that Locust was told to run are running."""
-        self.gate.target_reached()
 
     @property
     def running(self) -> bool:
@@ -313,14 +308,16 @@ class LoadProcess:
     def _report_ready(self) -> None:
         self._reporting = False
         plan = self.gate.plan
-        if self._built_stage == plan.stage and not plan.free and not self._finished:
-            waiting = self.gate.waiting
-            self._send(messages.READY, {"worker": plan.worker, "stage": plan.stage, "waiting": waiting})
+        if self._built_stage == plan.stage and not self._finished:
+            gate = self.gate
+            users = {"waiting": gate.users_here, "alive": gate.users_alive, "ended": gate.users_ended}
+            self._send(messages.READY, {"worker": plan.worker, "stage": plan.stage, **users})
 
     def _on_stage_finished(self, totals: StageTotals) -> None:
         data = dataclasses.asdict(totals)
         # In its own greenlet: the caller is a user, which may be stopped, and rows in the spool may take a while.
-        self._telling = gevent.spawn(self._tell_stage, data)
+        self._telling = [greenlet for greenlet in self._telling if not greenlet.ready()]
+        self._telling.append(gevent.spawn(self._tell_stage, data))
 
     def _tell_stage(self, data: dict[str, Any]) -> None:
         self._flush()

@@ -19,7 +19,12 @@ class Worker:
     client_id: str | None
     rank: int
     account: WorkerAccount
-    waiting: int | None = None  # users at its gate, once it said so for this stage
+    waiting: int | None = None  # users that have come to its gate, once it said so for this stage
+    alive: int = 0  # its users that run
+    ended: int = 0  # users that have ended by themselves since the stage was announced
+    owes: int = 0  # the free stage before the present one, whose totals it has not reported yet; 0: none
+    earlier: StageTotals | None = None  # of that stage
+    earlier_told_at: float = 0.0
     totals: StageTotals | None = None
     expected: bool = False  # the stage waits for its word before it begins
     part: bool = False  # it was let go in this stage
@@ -47,6 +52,24 @@ class Worker:
             return self.totals.measured
         self.look_at_counts()
         return self.measured if self.stage == stage else 0
+
+    def set_aside(self, stage: int) -> None:
+        """Another free stage begins: what it did in this one is still to be reported, unless it has been."""
+        self.earlier, self.owes = self.totals, 0
+        if self.totals is not None:
+            self.totals.told_at = self.told_at
+        elif self.part:
+            self.owes = stage
+        self.earlier_told_at = self.told_at
+
+    def take_earlier(self, totals: StageTotals) -> None:
+        """It has reported the stage before the present free one."""
+        totals.told_at = self.earlier_told_at
+        self.earlier, self.owes = totals, 0
+
+    def earlier_measured(self, stage: int) -> int:
+        """Measured requests that it has started in the stage before the present free one."""
+        return self.earlier.measured if self.earlier is not None else self.started_measured(stage)
 
     def look_at_counts(self) -> None:
         """Its own counts, where they are on this machine; else its last word stands."""

@@ -17,7 +17,7 @@ from gevent import GreenletExit
 from gevent.pool import Group
 from locust import User
 from locust.exception import StopUser
-from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
+from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING, TaskSet
 
 from llm_users import endpoint
 from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
@@ -111,14 +111,22 @@ class LLMUser(User):
         self._target: Target | None = None
         self._arrival: Ticket | None = None
         self._seat = UserSeat()
+        self._told_to_stop = False
         self._cookies = CookieJar() if self.runtime.options.cookies else None
         self._user_id = self.runtime.new_user_id()
 
     def start(self, group: Group) -> Any:
-        """As in Locust. The gate learns when the user is gone, so that it no longer counts as pausing."""
+        """As in Locust. The gate learns that the user runs, and when it is gone."""
+        gate = self.runtime.gate
+        gate.born()
         greenlet = super().start(group)
-        greenlet.link(lambda _greenlet: self.runtime.gate.gone(self._seat))
+        greenlet.link(lambda _greenlet: gate.gone(self._seat, by_itself=not self._told_to_stop))
         return greenlet
+
+    def stop(self, force: bool = False) -> Any:
+        """As in Locust."""
+        self._told_to_stop = True
+        return super().stop(force)
 
     @classmethod
     def prepare_process(cls, runtime: Runtime, host: str) -> None:
@@ -132,6 +140,10 @@ class LLMUser(User):
     def wait_time(self) -> float:
         """No pause between requests: the closed loop of a concurrency sweep. Override as in any Locust user."""
         return 0.0
+
+    def _pause(self, seconds: float) -> None:
+        """Spend the ``wait_time`` at the gate: a stage that begins meanwhile finds the user present."""
+        self.runtime.gate.pause(self._seat, seconds)
 
     def make_prompt(self) -> Prompt:
         """What a call without a prompt asks: the next one of the run's source. Override it to make your own."""
@@ -337,7 +349,7 @@ class LLMUser(User):
         answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, chunks.choices)
         self._check(call, answer)
         if ticket.measured and record.ok:
-            gate.add_gap_counts(gaps_s)
+            gate.add_gap_counts(ticket, gaps_s)
         offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.offsets else []
         self._report(record, answer, offsets_s)
         return answer
@@ -415,3 +427,18 @@ class LLMUser(User):
         if runtime.error_kinds is None:
             runtime.error_kinds = ErrorKinds()
         return RequestFailed(*runtime.error_kinds.entry(record.error_code or "", record.error_message or ""))
+
+
+_locust_sleep = TaskSet._sleep
+
+
+def _spend_wait_time(task_set: TaskSet, seconds: float) -> None:
+    """Every TaskSet of Locust pauses with this between two tasks; it has computed the ``wait_time`` before."""
+    user = task_set.user
+    if isinstance(user, LLMUser) and seconds > 0:
+        user._pause(seconds)
+    else:
+        _locust_sleep(task_set, seconds)
+
+
+TaskSet._sleep = _spend_wait_time  # type: ignore[method-assign]

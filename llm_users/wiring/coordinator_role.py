@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load import messages
 from llm_users.load.checked import Gatekeeper
 from llm_users.load.coordinator import Coordinator
+from llm_users.load.dispatch import StageDispatcher
 from llm_users.load.levels import Levels, listed_levels
 from llm_users.load.shape import SweepShape
 from llm_users.options import OptionError, Options
@@ -95,6 +97,11 @@ class CoordinatorRole:
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)
             self.crowd = Crowd(self.runner, coordinator)
+        else:
+            environment.dispatcher_class = partial(
+                StageDispatcher, holds=lambda _client: False, on_target=coordinator.on_target
+            )
+        environment.events.spawning_complete.add_listener(self._on_spawning_complete)
         self._install_shape(staged=options.staged)
         if getattr(parsed, "headless", False):
             gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
@@ -219,6 +226,16 @@ class CoordinatorRole:
         return self._web_start is not None and bool(self._web_start.withholds_keys)
 
     # Inside.
+
+    def _on_spawning_complete(self, **_kwargs: Any) -> None:
+        """Locust has started the users; tell how many of them send LLM requests."""
+        dispatcher = self.runner._users_dispatcher
+        if not isinstance(dispatcher, StageDispatcher):
+            return
+        ours = {c.__name__ for c in self.environment.user_classes if hasattr(c, "prepare_process")}
+        counts = dispatcher.users_by_class
+        users = sum(count for name, count in counts.items() if name in ours)
+        self.coordinator.on_spawned(self.runner.target_user_count, users, sum(counts.values()) - users)
 
     def _verdict(self) -> int:
         coordinator = self.coordinator

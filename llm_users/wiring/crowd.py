@@ -29,7 +29,9 @@ class Crowd:
         self._runner = runner
         self._coordinator = coordinator
         self._listening: set[str] = set()
-        runner.environment.dispatcher_class = partial(StageDispatcher, holds=self._holds)
+        runner.environment.dispatcher_class = partial(
+            StageDispatcher, holds=self._holds, on_target=coordinator.on_target
+        )
         runner.register_message(messages.HELLO, self._on_hello)
         # Workers that were faster than this master's own locustfile have said it to nobody.
         for client_id in self._connected:

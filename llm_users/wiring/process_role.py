@@ -47,7 +47,6 @@ class ProcessRole:
         if self._sender is not None:
             runner.register_message(messages.WHO, lambda **_: runner.send_message(messages.HELLO, None))
             runner.send_message(messages.HELLO, None)
-        environment.events.spawning_complete.add_listener(lambda **_: process.on_target_reached())
 
     def abort(self) -> None:
         """The process ends without having been told to: cut what is in flight and send what there is."""
