@@ -225,7 +225,7 @@ class Coordinator:
     def on_spawned(self, target: int, users: int, others: int) -> None:
         """Locust has started the users that it wants: so many that send LLM requests, and others."""
         plan = self._plan
-        if plan is None or not self._gathering or self._finishing or target != self._users_wanted:
+        if plan is None or self._gone or self._finishing or target != self._users_wanted:
             return
         if plan.rate_per_s is None:
             asked = max(0, target - others)
