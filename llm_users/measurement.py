@@ -123,6 +123,7 @@ class Measurement:
     def report(self, starts: tuple[int, int], quota: int | None) -> StageTotals:
         """The totals, once all requests have ended. ``starts``: those of the process by now."""
         self.samples.fill(self.totals, starts)
+        self.totals.present_s = self.window.present_s
         self.totals.load_s = self.window.load_s  # requests that were in flight at the end are in it now
         self.totals.quota = quota
         return self.totals

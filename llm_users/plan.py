@@ -62,6 +62,7 @@ class StageTotals:
     cpu_s: float = 0.0
     in_flight_s: float = 0.0  # integral of the requests in flight over the window
     load_s: float = 0.0  # integral over the window of the users inside a call or in a pause of their own
+    present_s: float = 0.0  # integral over the window of the users in a request or between two
     sent: int = 0
     """Measured requests that were really sent; in an open loop those that began with an arrival."""
     first_sent_s: float | None = None  # when the first of them was, counted like the windows

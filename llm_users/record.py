@@ -233,6 +233,61 @@ class StageRecord:
     concurrency_asked: int | None = _column(
         "users", "users that were asked for, those of classes without LLM requests left out; empty in an open loop", int
     )
+    users_actual: float | None = _column(
+        "users", "time-weighted users in a request or between two, each worker's over its own window, added up"
+    )
+
+    @property
+    def shortfall(self) -> Shortfall | None:
+        """By how much less load ran than was asked for; None when it ran, or is not known."""
+        return shortfall_of(
+            self.concurrency_asked,
+            self.concurrency,
+            self.users_actual,
+            self.load_actual,
+            widened=bool(self.window_widened),
+        )
+
+
+LOAD_SHARE = 0.95
+"""The share of the users or of the rate that was asked for from which on the load counts as there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Less load ran than was asked for."""
+
+    ran: float
+    asked: int
+    why: str
+    users_missing: bool
+    """Users did not come or ended; else all were there, and their requests waited for the client."""
+
+    @property
+    def short(self) -> str:
+        """As a mark: ``5 of 8 users``."""
+        return f"{self.ran:.3g} of {self.asked} users"
+
+    @property
+    def text(self) -> str:
+        """In a sentence: ``only 5 of 8 users ran: the others did not come``."""
+        return f"only {self.short} ran: {self.why}"
+
+
+def shortfall_of(
+    asked: float | None, users: float | None, users_actual: float | None, load_actual: float | None, *, widened: bool
+) -> Shortfall | None:
+    """Compare what ran with what was asked for. A window that was widened ends without load, so it is not judged."""
+    if not users:
+        return None
+    if asked and users < LOAD_SHARE * asked:
+        return Shortfall(users, int(asked), "the others did not come", users_missing=True)
+    if users_actual is not None and users_actual < LOAD_SHARE * users and not widened:
+        return Shortfall(users_actual, int(users), "users ended during the stage", users_missing=True)
+    if load_actual is not None and load_actual < LOAD_SHARE * users and not widened:
+        why = "their requests waited for the client, or workers did not measure at the same time"
+        return Shortfall(load_actual, int(users), why, users_missing=False)
+    return None
 
 
 @dataclass(slots=True)

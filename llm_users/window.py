@@ -139,6 +139,11 @@ class MeasureWindow:
         return self._in_flight_ns / _NS
 
     @property
+    def present_s(self) -> float:
+        """Integral of the users in a request, from its admission to its row, or between two, over the window."""
+        return (self._in_flight_ns + self._resting_ns) / _NS
+
+    @property
     def load_s(self) -> float:
         """Integral of the users inside a call or in a pause of their own over the window."""
         return (self._called_ns + self._resting_ns) / _NS

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import math
 
+from llm_users.record import LOAD_SHARE
 from reports.grouping import Group
 from reports.objectives import Objective
 
 OK, STRAINED, SATURATED, DISTURBED = "ok", "strained", "saturated", "disturbed"
-LOAD_SHARE = 0.95
-"""The share of the target users or rate from which on the load counts as there (MEASUREMENT: section 4)."""
-
 _REMEDIES = {
     SATURATED: "use more workers (--processes) or lower the load",
     DISTURBED: "stop the other programs on this machine, or run on another machine",

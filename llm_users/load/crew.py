@@ -23,7 +23,7 @@ from llm_users.load.quotas import share, split, turns
 from llm_users.load.roster import Roster, Worker
 from llm_users.options import Options
 from llm_users.plan import StagePlan
-from llm_users.record import StageRecord
+from llm_users.record import LOAD_SHARE, StageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -216,6 +216,8 @@ class Crew:
         logger.info("%s", describe(stage))
         if stage.window_widened and stage.requests_ok:  # without a success there are no rates
             self.say(widening(stage))
+        if (short := stage.shortfall) is not None and stage.concurrency >= LOAD_SHARE * (stage.concurrency_asked or 0):
+            self.say(f"stage {stage.stage}: {short.text}")  # of users that did not come it was said when it began
         if stage.health not in (None, OK):
             logger.warning("%s", complaint(stage, len(self.roster)))
         if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part], self._capacity):

@@ -256,6 +256,11 @@ class CoordinatorRole:
         if writer.book.started == 0:
             logger.error("not one request was started: nothing was measured")
             return LOST
+        shortfalls = [stage.shortfall for stage in writer.stages]
+        missing = [short for short in shortfalls if short is not None and short.users_missing]
+        if missing and len(missing) == len(shortfalls):
+            logger.error("no stage ran with the users that were asked for: %s", "; ".join(m.short for m in missing[:10]))
+            return LOST
         return 0
 
     def _judge(self) -> int:
