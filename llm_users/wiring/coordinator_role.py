@@ -64,10 +64,11 @@ class CoordinatorRole:
         self._simulator: Any = None
         self._replay = Replay()
         self._repeated: RepeatedTexts | None = None
+        self._own_shape = environment.shape_class
         parsed = environment.parsed_options
         self.prefix: str = getattr(parsed, "csv_prefix", None) or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
         try:
-            options = checked(Options.parse(parsed), environment.user_classes)
+            options = checked(Options.parse(parsed), environment.user_classes, self._own_shape)
             self._replay.read(options)
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
@@ -126,7 +127,7 @@ class CoordinatorRole:
         """A run starts, unless its options cannot be."""
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         try:
-            options = checked(Options.parse(parsed), self.environment.user_classes)
+            options = checked(Options.parse(parsed), self.environment.user_classes, self._own_shape)
             remember_named([options.extra_body, options.metadata])
             self._replay.read(options)
         except OptionError as error:
@@ -161,7 +162,8 @@ class CoordinatorRole:
         """
         if not self.coordinator.active:
             return
-        interrupted = not (self.coordinator.ended_by_itself or self._run_time_is_over())
+        by_shape = self.runner.shape_greenlet is not None and self.runner.shape_greenlet is gevent.getcurrent()
+        interrupted = not (self.coordinator.ended_by_itself or self._run_time_is_over() or by_shape)
         grace_s = self._stop_timeout
         if interrupted and not getattr(self.environment.parsed_options, "stop_timeout", 0):
             grace_s = min(grace_s, INTERRUPTED_GRACE_S)
@@ -369,7 +371,7 @@ class CoordinatorRole:
             environment.shape_class = SweepShape(self._tick)
             environment.shape_class.runner = self.runner
         elif isinstance(environment.shape_class, SweepShape):
-            environment.shape_class = None
+            environment.shape_class = self._own_shape
 
     def _tick(self) -> tuple[int, float] | None:
         if not self.coordinator.active and not self.begin_run():
