@@ -261,7 +261,8 @@ class CoordinatorRole:
         shortfalls = [stage.shortfall for stage in writer.stages]
         missing = [short for short in shortfalls if short is not None and short.users_missing]
         if missing and len(missing) == len(shortfalls):
-            logger.error("no stage ran with the users that were asked for: %s", "; ".join(m.short for m in missing[:10]))
+            shown = "; ".join(short.short for short in missing[:10])
+            logger.error("no stage ran with the users that were asked for: %s", shown)
             return LOST
         return 0
 

@@ -127,7 +127,8 @@ def test_each_number_of_users_of_a_shape_is_a_stage(locust: Locust, tmp_path: Pa
     stages = run.rows("stages")
     for stage in stages:
         mine = [row for row in rows if row["stage"] == stage["stage"]]
-        assert int(stage["requests_measured"]) == int(stage["requests_ok"]) == found[stage["stage"], stage["concurrency"]]
+        measured = found[stage["stage"], stage["concurrency"]]
+        assert int(stage["requests_measured"]) == int(stage["requests_ok"]) == measured
         assert int(stage["requests_started"]) == len(mine)
         assert float(stage["window_tokens"]) == pytest.approx(sum(float(row["window_tokens"] or 0) for row in mine))
         assert float(stage["concurrency_actual"]) == pytest.approx(int(stage["concurrency"]), rel=0.2)
