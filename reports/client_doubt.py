@@ -38,11 +38,13 @@ def delay_s(group: Group) -> float:
 
 
 def doubt(group: Group, objective: Objective, *, missed: bool) -> str:
-    """Why the client's health leaves an objective undecided and what to do about it; "" when it does not.
+    """Why the client's health, or a load with too few users, leaves an objective undecided; "" when it does not.
 
     ``missed``: whether the figure is on the wrong side of its limit. Shares of requests, such as errors, are counted
-    and not timed, so they are never in doubt.
+    and not timed, so the client's health does not put them in doubt.
     """
+    if not missed and group.shortfall is not None and group.shortfall.users_missing:
+        return group.shortfall.text
     if objective.is_share or group.health not in (STRAINED, SATURATED, DISTURBED):
         return ""
     remedy = _REMEDIES[group.health]
