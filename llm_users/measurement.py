@@ -21,9 +21,13 @@ _NS = 1_000_000_000
 class Measurement:
     """Of one stage after the other; requests in flight and users in a pause are carried over."""
 
-    def __init__(self) -> None:
-        self.window = MeasureWindow()
+    def __init__(self, window: MeasureWindow | None = None) -> None:
+        self.window = window or MeasureWindow()
         self.begin(StagePlan(stage=0, concurrency=0), (0, 0), 0)
+
+    def next(self) -> Measurement:
+        """Return the measurement of the next stage. This one still counts the requests of its own stage that end."""
+        return Measurement(self.window.next())
 
     def begin(self, plan: StagePlan, starts: tuple[int, int], now_ns: int) -> None:
         """A stage comes. ``starts``: starts and forced starts of the process before it."""
@@ -119,6 +123,7 @@ class Measurement:
     def report(self, starts: tuple[int, int], quota: int | None) -> StageTotals:
         """The totals, once all requests have ended. ``starts``: those of the process by now."""
         self.samples.fill(self.totals, starts)
+        self.totals.present_s = self.window.present_s
         self.totals.load_s = self.window.load_s  # requests that were in flight at the end are in it now
         self.totals.quota = quota
         return self.totals

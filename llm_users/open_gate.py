@@ -80,6 +80,7 @@ class OpenGate(StageGate):
         self._sequence += 1
         ticket = Ticket(self.plan, self.phase, time.monotonic_ns(), self._sequence, measured=first.measured)
         ticket.arrival = False
+        ticket.measurement = self._measurement
         if ticket.measured:
             self._measurement.followed()
         self._count_in(ticket)

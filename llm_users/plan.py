@@ -14,6 +14,7 @@ class StagePlan:
 
     stage: int
     concurrency: int
+    """Users; of a closed loop first those that were asked for, and from the word to start on those that came."""
     worker: int = 0
     workers: int = 1
     ramp_s: float = 0.0
@@ -24,8 +25,8 @@ class StagePlan:
     """Measured requests of the stage over all workers; None: as many as fit into ``measure_s``."""
     free: bool = False
     """True without a sweep: users come and go as Locust says, nothing is held back."""
-    free_quota: int | None = None
-    """Measured requests of this worker in a free stage; None: no limit."""
+    concurrency_asked: int | None = None
+    """Users that were asked for, those of classes that send no LLM requests left out; None: unknown, or open loop."""
     place: int = 0
     """This worker's place among those of the stage, from 0; ``worker`` is its rank in the run."""
     rate_per_s: float | None = None
@@ -61,6 +62,7 @@ class StageTotals:
     cpu_s: float = 0.0
     in_flight_s: float = 0.0  # integral of the requests in flight over the window
     load_s: float = 0.0  # integral over the window of the users inside a call or in a pause of their own
+    present_s: float = 0.0  # integral over the window of the users in a request or between two
     sent: int = 0
     """Measured requests that were really sent; in an open loop those that began with an arrival."""
     first_sent_s: float | None = None  # when the first of them was, counted like the windows

@@ -66,7 +66,9 @@ class RequestRecord:
     phase_end: str = _column("", "the stage's phase when the request ended", str, "")
     measured: int = _column("0/1", "1 when the request counts in the stage's statistics", int, 0)
     window_tokens: float | None = _column("tokens", "its output tokens that arrived inside the MEASURE window")
-    concurrency: int = _column("users", "target number of users of the stage; 0 in an open loop", int, 0)
+    concurrency: int = _column(
+        "users", "users of the stage that ran (ramp: that were asked for); 0 in an open loop", int, 0
+    )
     started_at: float | None = _column("unix s", "wall clock of t0 (of the start of connecting when that failed)")
     queue_s: float | None = _column("s", "intended send time to t0")
     connect_s: float | None = _column("s", "DNS + TCP + TLS before t0; 0 on a reused connection")
@@ -172,7 +174,7 @@ class StageRecord:
     """One stage of a run, over all load processes."""
 
     stage: int = _column("", "number of the stage, from 1", int, 0)
-    concurrency: int = _column("users", "target number of users; 0 in an open loop", int, 0)
+    concurrency: int = _column("users", "users that ran when measuring began; 0 in an open loop", int, 0)
     measure_started_at: float | None = _column("unix s", "master's wall clock at the start of MEASURE")
     measure_s: float | None = _column("s", "length of the MEASURE window (union of the workers' windows)")
     requests_started: int = _column("count", "requests started in the stage, in any phase", int, 0)
@@ -239,6 +241,64 @@ class StageRecord:
     requests_client_limited: int = _column(
         "count", "measured requests that failed with client_limit: this machine had no descriptor or port left", int, 0
     )
+    concurrency_asked: int | None = _column(
+        "users", "users that were asked for, those of classes without LLM requests left out; empty in an open loop", int
+    )
+    users_actual: float | None = _column(
+        "users", "time-weighted users in a request or between two, each worker's over its own window, added up"
+    )
+
+    @property
+    def shortfall(self) -> Shortfall | None:
+        """By how much less load ran than was asked for; None when it ran, or is not known."""
+        return shortfall_of(
+            self.concurrency_asked,
+            self.concurrency,
+            self.users_actual,
+            self.load_actual,
+            widened=bool(self.window_widened),
+        )
+
+
+LOAD_SHARE = 0.95
+"""The share of the users or of the rate that was asked for from which on the load counts as there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Less load ran than was asked for."""
+
+    ran: float
+    asked: int
+    why: str
+    users_missing: bool
+    """Users did not come or ended; else all were there, and their requests waited for the client."""
+
+    @property
+    def short(self) -> str:
+        """As a mark: ``5 of 8 users``."""
+        return f"{self.ran:.3g} of {self.asked} users"
+
+    @property
+    def text(self) -> str:
+        """In a sentence: ``only 5 of 8 users ran: the others did not come``."""
+        return f"only {self.short} ran: {self.why}"
+
+
+def shortfall_of(
+    asked: float | None, users: float | None, users_actual: float | None, load_actual: float | None, *, widened: bool
+) -> Shortfall | None:
+    """Compare what ran with what was asked for. A window that was widened ends without load, so it is not judged."""
+    if not users:
+        return None
+    if asked and users < LOAD_SHARE * asked:
+        return Shortfall(users, int(asked), "the others did not come", users_missing=True)
+    if users_actual is not None and users_actual < LOAD_SHARE * users and not widened:
+        return Shortfall(users_actual, int(users), "users ended during the stage", users_missing=True)
+    if load_actual is not None and load_actual < LOAD_SHARE * users and not widened:
+        why = "their requests waited for the client, or workers did not measure at the same time"
+        return Shortfall(load_actual, int(users), why, users_missing=False)
+    return None
 
 
 @dataclass(slots=True)

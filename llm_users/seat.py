@@ -16,7 +16,8 @@ class Ticket:
     """Permission to start one request. Handed out by ``StageGate.enter`` and given back to ``StageGate.leave``."""
 
     __slots__ = (
-        "arrival", "begun", "behind_ns", "held_ns", "intended_ns", "measured", "phase", "plan", "prompt", "sequence",
+        "arrival", "begun", "behind_ns", "held_ns", "intended_ns", "measured", "measurement", "phase", "plan", "prompt",
+        "sequence",
     )  # fmt: skip
 
     def __init__(self, plan: StagePlan, phase: str, intended_ns: int, sequence: int, *, measured: bool) -> None:
@@ -28,6 +29,7 @@ class Ticket:
         self.held_ns = 0  # of the wait since then, that for a place among the requests in flight
         self.sequence = sequence
         self.prompt: Any = None  # the arrival's own, where it has one
+        self.measurement: Any = None  # of the stage that the request belongs to
         self.begun = False  # it counts among the requests in flight
         self.arrival = True  # False: in an open loop, a request that follows from one that an arrival has begun
 

@@ -6,6 +6,7 @@ Knows gevent, not Locust.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +32,16 @@ GIVE_UP_AFTER = 20
 _NOT_CONNECTED = ("connect", "client_limit")
 
 
+@dataclasses.dataclass
+class _EarlierStage:
+    """A free stage that another one has replaced while its requests were in flight."""
+
+    measurement: Measurement
+    unfinished: int
+    quota: int | None
+    starts: tuple[int, int]
+
+
 class StageGate:
     """Lets requests of this process through, phase by phase. One per load process."""
 
@@ -44,6 +55,8 @@ class StageGate:
         self.may_start: Callable[[], bool] = lambda: True  # False: wait for the coordinator's word
         self._waiting: dict[UserSeat, None] = {}  # in the order in which they came
         self._presence = Presence()
+        self._came: dict[UserSeat, None] = {}  # users that have been at the gate since the stage was announced
+        self._earlier: dict[int, _EarlierStage] = {}
         self._ended_early = False  # by the end of the time, or because it was told to
         self._quota_ended = False  # its share was made smaller than what it had started
         self._sequence = 0
@@ -57,42 +70,71 @@ class StageGate:
     # What the coordinator says.
 
     def prepare(self, plan: StagePlan) -> None:
-        """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp)."""
+        """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp).
+
+        A free stage may replace another one at any time. Requests of the earlier one go on and belong to it.
+        """
         self._cancel_timer()
+        follows = plan.free and self.plan.free and plan.stage == self.plan.stage + 1
+        if follows and self.phase != IDLE:
+            self._set_aside()
         self._begin_stage(plan)
         self.phase = RAMP
+        if not follows:
+            self._came = dict.fromkeys(self._waiting)
         self._border.set()
         if plan.free:
             self._release_all()
-        else:
-            self.on_ready(plan.stage, len(self._waiting))
+        self._report_ready()
+
+    def _set_aside(self) -> None:
+        """Nothing more starts in the present stage. Its totals are reported when its last request has ended."""
+        stage, measurement = self.plan.stage, self._measurement
+        measurement.close(time.monotonic_ns())
+        self._measurement = measurement.next()
+        self._earlier[stage] = _EarlierStage(measurement, self._unfinished_here, self._quota, self.counters())
+        self._report_if_ended(stage)
+
+    def _report_if_ended(self, stage: int) -> None:
+        earlier = self._earlier[stage]
+        if not earlier.unfinished:
+            del self._earlier[stage]
+            self.on_finished(earlier.measurement.report(earlier.starts, None if self.closed else earlier.quota))
 
     def _begin_stage(self, plan: StagePlan) -> None:
         self.plan = plan
         self._measurement.begin(plan, self.counters(), time.monotonic_ns())
         self.totals = self._measurement.totals
         self.closed = False
-        self._quota = plan.free_quota if plan.free else 0
+        self._quota: int | None = 0
         self._ended_early = self._quota_ended = False
-        self.let_go = plan.free
+        self.let_go = False
         self._measured_started = self._ended = self._failed_to_connect = 0
         self._reached = False  # a request of the stage has had a connection
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
         self._presence.begin_stage()
         self._spawned = False  # Locust has started all users of the stage
 
-    def go(self, quota: int | None, origin_ns: int = 0) -> None:
+    def go(self, quota: int | None, origin_ns: int = 0, users_in_all: int | None = None) -> None:
         """Start the stage: ``quota`` measured requests on this worker (None: until the time is over).
 
         ``origin_ns``: the moment that the arrivals of an open loop are counted from; 0: now.
+        ``users_in_all``: how many users all workers let go.
         """
+        if users_in_all is not None and self.plan.rate_per_s is None:
+            self.plan = dataclasses.replace(self.plan, concurrency=users_in_all)
         plan = self.plan
         self.let_go = True
         self._measurement.told(time.monotonic_ns())
         self._origin_ns = origin_ns or time.monotonic_ns()
         self._quota = quota
-        users = list(self._waiting)
+        users = list(self._came)
         self.totals.users = len(users)
+        if plan.free:
+            if self.phase == RAMP:
+                self._begin_measure()
+                self._look_for_users()
+            return
         if not users:
             self.phase = DRAIN
             self._finish_if_over()
@@ -138,17 +180,10 @@ class StageGate:
         """What kept requests from starting may be over."""
         self._release_all()
 
-    def target_reached(self) -> None:
-        """The wanted number of users was started. A run without a sweep is measured from here on."""
+    def users_spawned(self) -> None:
+        """Locust has started all users that it was told to run."""
         self._spawned = True
         self._report_ready()
-        if not self.plan.free or self.phase not in (RAMP, MEASURE):
-            return
-        if self._presence.empty and self._quota:
-            self._give_up("no user was started in this process")
-        elif self.phase == RAMP:
-            self._begin_measure()
-            self._look_for_users()
 
     def end_measure(self) -> None:
         """Nothing more starts; what is in flight goes on. Harmless when repeated."""
@@ -178,6 +213,7 @@ class StageGate:
         the others need not wait for the warm-up of other users.
         """
         seat.failed_tasks = 0
+        self._come(seat)
         if seat.backoff_s:  # a pause like any other: the endpoint's failures cause it, not a busy client
             gevent.sleep(seat.backoff_s)
         self._end_rest(seat)
@@ -199,13 +235,33 @@ class StageGate:
         if self.plan.rate_per_s is not None:  # nobody is waited for
             gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / _NS))
             return
+        self._stay(seat, due_ns)
+        seat.due_ns = max(due_ns, seat.due_ns)
+
+    def pause(self, seat: UserSeat, seconds: float) -> None:
+        """A user's ``wait_time``, spent here as well. What its task does after it is not part of the pause, so the
+        next request is not due at its end."""
+        if self.plan.rate_per_s is not None:
+            gevent.sleep(seconds)
+            return
+        seat.due_ns = 0
+        self._stay(seat, time.monotonic_ns() + int(seconds * _NS))
+        seat.due_ns = 0
+
+    def _stay(self, seat: UserSeat, until_ns: int) -> None:
+        """Stay at the gate until this moment, and until that of the user's first request in a stage."""
+        self._come(seat)
         self._hold(seat)
         try:
-            while (wait_ns := max(due_ns, seat.due_ns) - time.monotonic_ns()) > 0:
+            while (wait_ns := max(until_ns, seat.due_ns) - time.monotonic_ns()) > 0:
                 gevent.sleep(wait_ns / _NS)
         finally:
             self._let_go(seat)
-        seat.due_ns = max(due_ns, seat.due_ns)
+
+    def _come(self, seat: UserSeat) -> None:
+        if seat not in self._came and not seat.gone:
+            self._came[seat] = None
+            self._report_ready()
 
     def reached(self, ticket: Ticket) -> None:
         """The request has a connection to the endpoint: its stage is not given up."""
@@ -215,7 +271,7 @@ class StageGate:
     def leave(self, ticket: Ticket, seat: UserSeat, error_code: str | None, error_message: str | None = None) -> None:
         """The request has ended, however it did."""
         self._unfinished -= 1
-        self._measurement.ended(ticket)
+        (ticket.measurement or self._measurement).ended(ticket)
         if ticket.begun:
             self._measurement.window.count(-1, time.monotonic_ns())
         if ticket.plan.rate_per_s is None:
@@ -228,6 +284,9 @@ class StageGate:
         else:
             seat.backoff_s = min(BACKOFF_MOST_S, seat.backoff_s * 2) or BACKOFF_FIRST_S
         if ticket.plan.stage != self.plan.stage:
+            if (earlier := self._earlier.get(ticket.plan.stage)) is not None:
+                earlier.unfinished -= 1
+                self._report_if_ended(ticket.plan.stage)
             return
         self._ended += 1
         self._failed_to_connect += error_code in _NOT_CONNECTED
@@ -248,6 +307,8 @@ class StageGate:
         seat.gone = True
         self._presence.leave(seat)
         self._stop_warming(seat)
+        self._came.pop(seat, None)
+        self._report_ready()
         self._look_for_users()
 
     def task_failed(self, seat: UserSeat, what: str) -> float:
@@ -263,11 +324,12 @@ class StageGate:
         self, ticket: Ticket, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
     ) -> float | None:
         """Count a call that has ended, before its row is made; returns its ``window_share`` (``measurement``)."""
-        return self._measurement.account(ticket, start_ns, end_ns, stamps_ns, ok=ok)
+        measurement: Measurement = ticket.measurement or self._measurement
+        return measurement.account(ticket, start_ns, end_ns, stamps_ns, ok=ok)
 
-    def add_gap_counts(self, gaps_s: list[float]) -> None:
-        """Add a measured request's chunk gaps to the stage's histogram."""
-        self._measurement.samples.add_gaps(gaps_s)
+    def add_gap_counts(self, ticket: Ticket, gaps_s: list[float]) -> None:
+        """Add a measured request's chunk gaps to its stage's histogram."""
+        (ticket.measurement or self._measurement).samples.add_gaps(gaps_s)
 
     def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
         """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
@@ -290,14 +352,19 @@ class StageGate:
         return len(self._waiting)
 
     @property
+    def users_here(self) -> int:
+        """Users that have been at the gate since the stage was announced, and have not ended."""
+        return len(self._came)
+
+    @property
     def settled(self) -> bool:
         """Whether no further user will come to the gate for the stage that is announced."""
-        return self._spawned and self.phase == RAMP and self.waiting == self._presence.able
+        return self._spawned and self.phase == RAMP and self.users_here >= self._presence.able
 
     @property
     def stuck(self) -> str | None:
         """Why no user comes to the gate for the stage that is announced; None while one may."""
-        return self._presence.why_nobody() if self.phase == RAMP else None
+        return self._presence.why_nobody() if self.phase == RAMP and not self._came else None
 
     @property
     def in_flight(self) -> int:
@@ -321,6 +388,7 @@ class StageGate:
         """Wait until something has changed, and then for the seat's own moment."""
         released = Event()
         seat.releases.add(released)
+        self._come(seat)
         self._hold(seat)
         try:
             released.wait()
@@ -336,13 +404,11 @@ class StageGate:
         seat.held += 1
         if seat.held == 1:
             self._waiting[seat] = None
-            self._report_ready()
 
     def _let_go(self, seat: UserSeat) -> None:
         seat.held -= 1
         if not seat.held:
             del self._waiting[seat]
-            self._report_ready()
 
     def _try_enter(self, seat: UserSeat) -> Ticket | None:
         plan = self.plan
@@ -395,7 +461,7 @@ class StageGate:
         """End the stage when none of its users can go on: all have left, or fail before they ask anything."""
         plan = self.plan
         if self.phase == RAMP:
-            if not plan.free and self._presence.why_nobody() is not None:
+            if self.stuck is not None:
                 self._report_ready()
             return
         if plan.rate_per_s is None and self.phase in (WARMUP, MEASURE) and not self._unfinished:
@@ -424,6 +490,7 @@ class StageGate:
         self.totals.started += 1
         self.on_start(self.plan.stage, phase == MEASURE)
         ticket = Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
+        ticket.measurement = self._measurement
         if self.plan.rate_per_s is None:
             seat.in_flight += 1
             ticket.behind_ns = 0 if due_ns else behind_ns
@@ -463,7 +530,7 @@ class StageGate:
 
     def _finish_if_over(self) -> None:
         """Report the stage when nothing more will start and nothing is in flight."""
-        if self._unfinished or self.phase in (IDLE, RAMP):
+        if self._unfinished_here or self.phase in (IDLE, RAMP):
             return
         all_started = self._quota is not None and self._measured_started >= self._quota and not self._warmups_left
         if self.phase != DRAIN and not all_started:
@@ -485,9 +552,14 @@ class StageGate:
             now_ns = time.monotonic_ns()
             self._end_in_time(now_ns - int(self._measurement.window.age_s(now_ns) * _NS))
 
+    @property
+    def _unfinished_here(self) -> int:
+        """Requests of the present stage that have not ended."""
+        return self._unfinished - sum(earlier.unfinished for earlier in self._earlier.values())
+
     def _report_ready(self) -> None:
-        if self.phase == RAMP and not self.plan.free:
-            self.on_ready(self.plan.stage, len(self._waiting))
+        if self.phase == RAMP:
+            self.on_ready(self.plan.stage, len(self._came))
 
     def _release_all(self) -> None:
         for seat in self._waiting:

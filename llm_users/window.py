@@ -20,8 +20,9 @@ it stays open until the last measured request has ended."""
 class MeasureWindow:
     """From the first measured start to the last one, or as long as the stage is measured."""
 
-    def __init__(self) -> None:
-        self._in_flight = self._resting = 0
+    def __init__(self, in_flight: int = 0, resting: int = 0) -> None:
+        """Requests in flight and users in a pause at the beginning."""
+        self._in_flight, self._resting = in_flight, resting
         self.forget()
 
     def forget(self) -> None:
@@ -35,6 +36,10 @@ class MeasureWindow:
         """Nothing more starts, and the window stays open until the last measured request has ended."""
         self.widened = False
         """It stayed open until the last measured request had ended."""
+
+    def next(self) -> MeasureWindow:
+        """Return the window of the next stage: what is in flight now is in flight there."""
+        return MeasureWindow(self._in_flight, self._resting)
 
     def open(self, start_ns: int) -> None:
         """Begin a span."""
@@ -132,6 +137,11 @@ class MeasureWindow:
     def in_flight_s(self) -> float:
         """Integral of the requests in flight over the window."""
         return self._in_flight_ns / _NS
+
+    @property
+    def present_s(self) -> float:
+        """Integral of the users in a request, from its admission to its row, or between two, over the window."""
+        return (self._in_flight_ns + self._resting_ns) / _NS
 
     @property
     def load_s(self) -> float:

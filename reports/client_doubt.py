@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import math
 
+from llm_users.record import LOAD_SHARE
 from reports.grouping import Group
 from reports.objectives import Objective
 
 OK, STRAINED, SATURATED, DISTURBED = "ok", "strained", "saturated", "disturbed"
-LOAD_SHARE = 0.95
-"""The share of the target users or rate from which on the load counts as there (MEASUREMENT: section 4)."""
-
 _REMEDIES = {
     SATURATED: "use more workers (--processes) or lower the load",
     DISTURBED: "stop the other programs on this machine, or run on another machine",
@@ -40,11 +38,13 @@ def delay_s(group: Group) -> float:
 
 
 def doubt(group: Group, objective: Objective, *, missed: bool) -> str:
-    """Why the client's health leaves an objective undecided and what to do about it; "" when it does not.
+    """Why the client's health, or a load with too few users, leaves an objective undecided; "" when it does not.
 
     ``missed``: whether the figure is on the wrong side of its limit. Shares of requests, such as errors, are counted
-    and not timed, so they are never in doubt.
+    and not timed, so the client's health does not put them in doubt.
     """
+    if not missed and group.shortfall is not None and group.shortfall.users_missing:
+        return group.shortfall.text
     if objective.is_share or group.health not in (STRAINED, SATURATED, DISTURBED):
         return ""
     remedy = _REMEDIES[group.health]

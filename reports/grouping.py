@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pandas import DataFrame, Series
+from pandas import DataFrame, Series, isna
 
-from llm_users.record import REQUEST_COLUMNS, THROTTLED, UNFINISHED
+from llm_users.record import REQUEST_COLUMNS, THROTTLED, UNFINISHED, Shortfall, shortfall_of
 from reports.run import Run
 from reports.stage_load import Load, load_of
 from reports.statistics import Summary, summarize
@@ -94,6 +94,8 @@ class Group:
     count_connect: bool
     steadiness: str = ""
     """``steady``, ``unsteady`` (its queue grew through the window), or "" when the files do not say."""
+    shortfall: Shortfall | None = None
+    """By how much less load ran than was asked for; ``None`` when it ran, or the files do not say."""
 
     @property
     def concurrency(self) -> int | None:
@@ -254,6 +256,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     for column in ("stage", "concurrency"):
         keys[column] = keys[column].fillna(_UNKNOWN).astype("int64")
     keys["rate_per_s"] = keys["rate_per_s"].fillna(_UNKNOWN)
+    _adopt_measured_load(keys, run.requests["measured"])
     # Only where the rows are: copies of all of them at once would take as much memory as the file again.
     found = {
         _key(key): np.asarray(places, dtype=np.intp) for key, places in keys.groupby(_KEY, sort=False).indices.items()
@@ -261,6 +264,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     _add_stages_without_rows(run, found)
     health = _text_by_stage(run.stages, "health")
     steady = steadiness_by_stage(run)
+    shortfalls = _shortfalls(run.stages)
     made = []
     for key in sorted(found):
         stage, concurrency, rate_per_s, framework, model = key
@@ -279,9 +283,40 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
                 health=health.get(stage) or str(run.manifest.get(HEALTH_KEY) or ""),
                 count_connect=count_connect,
                 steadiness=steady.get(stage, ""),
+                shortfall=shortfalls.get(stage),
             )
         )
     return made
+
+
+def _adopt_measured_load(keys: DataFrame, measured: Series) -> None:
+    """Give the other rows of a stage the users of its measured ones.
+
+    Without a sweep, requests of the ramp are sent before it is known how many users come.
+    """
+    counts = (measured == 1).fillna(value=False).to_numpy(bool)
+    loads = keys.loc[counts, ["stage", "concurrency"]].drop_duplicates()
+    loads = loads[~loads["stage"].duplicated(keep=False)]
+    of_stage = dict(zip(loads["stage"], loads["concurrency"], strict=True))
+    rest = keys.loc[~counts]
+    if len(rest) and of_stage:
+        keys.loc[~counts, "concurrency"] = rest["stage"].map(of_stage).fillna(rest["concurrency"]).astype("int64")
+
+
+def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:
+    """By stage, where less load ran than was asked for."""
+    columns = ("concurrency_asked", "concurrency", "users_actual", "load_actual", "window_widened")
+    found = {}
+    for _, line in stages[stages["stage"].notna()].iterrows():
+        asked, users, users_actual, load_actual, widened = (_number(line.get(name)) for name in columns)
+        short = shortfall_of(asked, users, users_actual, load_actual, widened=bool(widened))
+        if short is not None:
+            found[int(line["stage"])] = short
+    return found
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or isna(value) else float(value)
 
 
 def _at(rows: DataFrame, places: Places) -> DataFrame:

@@ -342,7 +342,8 @@ def _curve_notes(figures: Figures) -> list[str]:
         notes.append("limit: the highest load that the search found; fails: the lowest tried load that does not meet.")
     if any(point.hollow for point in points):
         notes.append(
-            "Hollow points: the client was not well, many requests failed, or the stage was unsteady: its queue grew."
+            "Hollow points: the client was not well, many requests failed, the stage was unsteady (its queue grew), or "
+            "less load ran than was asked for."
         )
     if any(point.unfit for point in points):
         notes.append(UNFIT_NOTE)

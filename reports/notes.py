@@ -43,6 +43,8 @@ _RUN_NOTES = (
     "could not connect in stage",
     "client_limit",
     "requests are redirected",
+    "of classes that do not send LLM requests",
+    "mix different numbers of users",
     "machine was calibrated for",
     "a prefix cache may answer them",
 )
@@ -77,6 +79,10 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     for health, text in _HEALTH_NOTES.items():
         notes.mark(text, [group.health == health for group in groups])
     notes.mark(_UNSTEADY_NOTE, [group.steadiness == UNSTEADY for group in groups])
+    notes.add(
+        "Less load ran than was asked for (below 95 %)",
+        [group.shortfall.text if group.shortfall is not None else "" for group in groups],
+    )
     for text in _RUN_NOTES:
         notes.add(*_said_by_the_run(text, groups))
     _add_sources(notes, metric, groups)

@@ -135,6 +135,9 @@ def summary_notes(lines: Sequence[SummaryLine]) -> list[str]:
         notes.append(f"{unfinished} aborted or cancelled requests count neither as ok nor as failed.")
     if any(line.unsteady for line in lines):
         notes.append("unsteady: the queue grew through the window, so the figures depend on how long the stage was.")
+    short = [f"{line.group.load.words} ({line.group.shortfall.short})" for line in lines if line.group.shortfall]
+    if short:
+        notes.append(f"Less load ran than was asked for: {', '.join(short)}.")
     if any(line.gap_is_of_events for line in lines):
         notes.append("Gaps are between events, which are not tokens here.")
     if any(line.group.load.is_open for line in lines):

@@ -7,9 +7,9 @@ import time
 import gevent
 import pytest
 
-from llm_users.plan import StagePlan
+from llm_users.plan import StagePlan, StageTotals
 from llm_users.seat import Ticket, UserSeat
-from llm_users.stage import StageGate
+from llm_users.stage import RAMP, StageGate
 
 BEHIND_NS = 400_000_000
 
@@ -48,3 +48,49 @@ def test_a_pause_begins_when_the_answer_was_read(rate_per_s: float | None) -> No
     gate.rest(seat, 0.6)
     assert 0.19 <= time.monotonic() - begun_s < 0.55
     assert seat.behind_ns == 0
+
+
+def test_a_user_in_its_wait_time_is_present_when_a_stage_comes() -> None:
+    gate, seat = StageGate(), UserSeat()
+    ready: list[tuple[int, int]] = []
+    gate.on_ready = lambda stage, users: ready.append((stage, users))
+    user = gevent.spawn(gate.pause, seat, 30.0)
+    gevent.sleep(0)
+    gate.prepare(StagePlan(1, 1))
+    assert ready[-1] == (1, 1)
+    gate.go(None, users_in_all=1)
+    assert gate.totals.users == 1
+    begun_s = time.monotonic()
+    user.kill()
+    assert time.monotonic() - begun_s < 1, "a user in a pause can be stopped at once"
+
+
+def test_the_next_request_is_not_due_at_the_end_of_the_wait_time() -> None:
+    """Else what a task does before its request would count as the client's delay."""
+    gate, seat = StageGate(), UserSeat()
+    gate.prepare(StagePlan(1, 1, free=True))
+    gate.go(None)
+    gate.pause(seat, 0.01)
+    gevent.sleep(0.1)
+    entered_ns = time.monotonic_ns()
+    assert gate.enter(seat).intended_ns >= entered_ns
+
+
+def test_requests_of_a_free_stage_belong_to_it_when_another_one_begins() -> None:
+    gate, seat, done = StageGate(), UserSeat(), list[StageTotals]()
+    gate.on_finished = done.append
+    gate.prepare(StagePlan(1, 1, free=True))
+    gate.go(None, users_in_all=1)
+    first = gate.enter(seat)
+    gevent.sleep(0.05)
+    gate.prepare(StagePlan(2, 2, free=True))
+    ramp = gate.enter(UserSeat())
+    assert (ramp.phase, ramp.measured, done) == (RAMP, False, [])
+    now_ns = time.monotonic_ns()
+    share = gate.account(first, now_ns - 40_000_000, now_ns, [now_ns - 30_000_000, now_ns], ok=True)
+    assert share == 0.5, "only what arrived before the second stage began is in the window of the first one"
+    gate.leave(first, seat, None)
+    assert [(totals.stage, totals.measured) for totals in done] == [(1, 1)]
+    gate.go(None, users_in_all=2)
+    assert gate.enter(seat).plan == StagePlan(2, 2, free=True)
+    assert gate.in_flight == 2

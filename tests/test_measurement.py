@@ -147,7 +147,7 @@ def test_the_pause_after_a_failure_is_no_wait_for_the_client() -> None:
 def test_a_user_that_is_gone_does_not_pause_any_more() -> None:
     gate, seat = StageGate(), UserSeat()
     gate.prepare(StagePlan(1, 1, free=True))
-    gate.target_reached()
+    gate.go(None)
     gate.leave(gate.enter(seat), seat, None)
     gate.gone(seat)
     gevent.sleep(0.1)

@@ -51,6 +51,7 @@ class StageLoad:
     stage: int
     concurrency: int
     rate_per_s: float | None = None
+    concurrency_asked: int | None = None
 
     @property
     def text(self) -> str:
@@ -59,7 +60,9 @@ class StageLoad:
 
 def load_of(plan: StagePlan) -> StageLoad:
     """The load of a stage as its row says it: the dispatchers of an open loop are no users."""
-    return StageLoad(plan.stage, plan.concurrency if plan.rate_per_s is None else 0, plan.rate_per_s)
+    if plan.rate_per_s is not None:
+        return StageLoad(plan.stage, 0, plan.rate_per_s)
+    return StageLoad(plan.stage, plan.concurrency, concurrency_asked=plan.concurrency_asked)
 
 
 class StageBook:
@@ -145,6 +148,7 @@ class StageBook:
             stage=load.stage,
             concurrency=load.concurrency,
             rate_per_s=load.rate_per_s,
+            concurrency_asked=load.concurrency_asked,
             requests_held=tally.held,
             requests_dropped=tally.dropped,
             measure_started_at=min((_started_at(part) for part in totals if part.measure_started_at), default=None),
@@ -174,6 +178,7 @@ class StageBook:
             result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s
             if load.rate_per_s is None:
                 result.load_actual = sum(part.load_s for part in totals) / measure_s
+                result.users_actual = sum(part.present_s / part.window_s for part in active)
         if load.rate_per_s is not None:
             result.started_rate_per_s = started_rate_per_s(totals)
         fill_client(result, totals)

@@ -143,7 +143,8 @@ class RunWriter:
         for stage, (record, totals, rows) in self._closed.items():
             if self.book.rows(stage) != rows:
                 place = self.stages.index(record)
-                self.stages[place] = self.book.record(StageLoad(stage, record.concurrency, record.rate_per_s), totals)
+                load = StageLoad(stage, record.concurrency, record.rate_per_s, record.concurrency_asked)
+                self.stages[place] = self.book.record(load, totals)
                 self._closed[stage] = (self.stages[place], totals, self.book.rows(stage))
                 revised = True
         if revised:

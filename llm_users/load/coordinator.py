@@ -6,6 +6,7 @@ collect what the workers report, go on. Locust's shape only asks it for the user
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from llm_users.load.messages import LEASE_S, WAIT_S
 from llm_users.load.roster import Roster, Worker, building
 from llm_users.load.spending import Spending
 from llm_users.options import Options
-from llm_users.plan import StagePlan
+from llm_users.plan import StagePlan, StageTotals
 from llm_users.record import RequestRecord, StageRecord
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ GATHER_S = 15.0
 
 NOBODY_S = 150.0
 """How long a stage waits for its first user, whose ``on_start`` may take long."""
+MOST_FREE_STAGES = 200
+"""Stages of a run without a sweep, each with its own number of users; the last one goes on whatever the number."""
 
 _LOOK_S = 0.5
 _STOOD_STILL_S = 1.0
@@ -70,8 +73,14 @@ class Coordinator:
         self.before_stage: Callable[[], None] = lambda: None
         self.make_levels: Callable[[Options], Levels] = listed_levels
         self._crew: Crew | None = None
+        self._users_wanted = 0  # from Locust, for the present stage
+        self._users_given: int | None = None  # those of them that send LLM requests; None: not known yet
+        self._earlier: StagePlan | None = None  # a free stage that has been replaced, and whose last requests run
+        self._measured = 0  # measured requests of the free stages that are over
+        self._gathering_timer: gevent.Greenlet[[], None] | None = None
         self._spread_again = False  # while the present stage gathers
-        self._spread = 0  # changes of the crew before the present stage
+        self._spread = 0  # changes of the workers before the present stage
+        self._others_said = False
         self._watching: gevent.Greenlet[[], None] | None = None
         self._plan: StagePlan | None = None
         self._levels: Levels = FixedLevels(())
@@ -111,8 +120,9 @@ class Coordinator:
             logger.error("the run is refused: %s", self.refused)
             return
         self.active = True
-        self.ended_by_itself = False
-        self._ending = self._alone_since = None
+        self.ended_by_itself = self._others_said = False
+        self._ending = self._alone_since = self._earlier = None
+        self._measured = 0
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         try:
             self.writer = self._make_writer(run_id, options)
@@ -152,21 +162,18 @@ class Coordinator:
             self._end_stage()
             self.ended_by_itself = True
             return None
-        if any(worker.building is not None for worker in self.roster.present):
+        if self._builds:
             self._prepared_at = time.monotonic()  # the time for users to come is counted from when prompts are ready
         if self._gathering and (nobody := self._why_nobody_comes(time.monotonic() - self._prepared_at)):
-            self._ending = "no users"
-            self._crew.fall_short(f"stage {plan.stage} was not measured, and the run ends: {nobody}")
-            self.ended_by_itself = True
+            self._end_without_users(plan, nobody)
             return None
         late = time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S
         if self._gathering and late and self._crew.changes and not self._spread_again:
             # What Locust told a worker that was silent may be lost, or older than what it knows of the others.
             self._spread_again = True
             self._crew.changes += 1
-            self._spread += 1
-        if self._gathering:
-            self._go_with_those_who_came(plan, time.monotonic() - self._prepared_at)
+        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S:
+            self._go_with_those_here()
         if self._gone and not self._stage_ended and self._levels.enough():
             self._end_stage()
         if self.roster.all_done and (self.roster.present or self._alone_for_long):
@@ -183,9 +190,12 @@ class Coordinator:
         return self._wanted()
 
     def _wanted(self) -> tuple[int, float]:
-        """Users, and all at once. Locust spreads them anew only for another answer than the last."""
-        users = self._plan.concurrency if self._plan is not None else 0
-        return users, max(1, users) + self._spread * 1e-6
+        """Users, and all at once. Locust spreads them anew, and replaces those that have ended, only for another answer
+        than the last.
+        """
+        if self._gathering and self._crew is not None and self._plan is not None:
+            self._spread = self._plan.stage + self._crew.changes
+        return self._users_wanted, max(1, self._users_wanted) + self._spread * 1e-6
 
     def finish(self, *, abort: bool, grace_s: float) -> None:
         """Everything stops: a barrier collects what the load processes still have, then the files are completed."""
@@ -269,9 +279,12 @@ class Coordinator:
             self._take_waiting(worker, data["waiting"])
 
     def _take_waiting(self, worker: Worker, waiting: int) -> None:
+        plan = self._plan
         worker.part.waiting = waiting
         if worker.building is not None:
             worker.building, self._prepared_at = None, time.monotonic()
+        if plan is not None and plan.free and self._gone and not worker.part.going and self._crew is not None:
+            self._crew.let_join(worker, plan)
         self._go_when_gathered()
 
     def on_preparing(self, data: dict[str, Any]) -> None:
@@ -285,10 +298,57 @@ class Coordinator:
             self._told_at = now
             logger.info("stage %d: %s", plan.stage, building(self.roster.present))
 
+    def on_spawned(self, target: int, users: int, others: int) -> None:
+        """Locust has started the users that it wants: so many that send LLM requests, and others."""
+        plan = self._plan
+        if plan is None or self._gone or self._finishing or target != self._users_wanted:
+            return
+        if plan.rate_per_s is None:
+            asked = max(0, target - others)
+            self._plan = plan = dataclasses.replace(plan, concurrency=asked, concurrency_asked=asked)
+            if others and not self._others_said and self._crew is not None:
+                self._others_said = True
+                self._crew.say(
+                    f"{others} of {target} users are of classes that do not send LLM requests, so the concurrency of "
+                    f"stage {plan.stage} is {asked}; other stages leave such users out as well"
+                )
+        self._users_given = users
+        if plan.free:
+            self._stop_gathering_timer()
+            self._gathering_timer = gevent.spawn(self._limit_gathering)
+        self._go_when_gathered()
+
+    def on_target(self, users: int) -> None:
+        """Locust starts to change the number of users. Without a sweep another stage begins, of that many users."""
+        plan = self._plan
+        if plan is None or not plan.free or self._finishing or not self.active or users == self._users_wanted:
+            return
+        self._users_wanted, self._users_given = users, None
+        self._stop_gathering_timer()
+        if not self._gone:  # nothing was measured with the number before
+            self._plan = dataclasses.replace(plan, concurrency=users, concurrency_asked=users)
+        elif self.roster.all_done or self._crew is None:
+            return
+        elif plan.stage >= MOST_FREE_STAGES:
+            self._crew.say(
+                f"the number of users changed more than {MOST_FREE_STAGES} times; stage {plan.stage} has all users from"
+                " then on, so its figures mix different numbers of users"
+            )
+        else:
+            self._earlier = plan
+            self._announce(plan.stage + 1, Level(users), free=True)
+            self._close_earlier_if_done()
+
     def on_done(self, data: dict[str, Any]) -> None:
         totals = totals_from(data)
         worker = self.roster.get(totals.worker)
         plan = self._plan
+        if worker is not None and self._earlier is not None and totals.stage == self._earlier.stage:
+            part = worker.parts.get(totals.stage)
+            if part is not None:
+                totals.told_at, part.totals = part.told_at, totals
+                self._close_earlier_if_done()
+            return
         if worker is None or plan is None or totals.stage != plan.stage:
             return
         totals.told_at = worker.part.told_at
@@ -470,6 +530,7 @@ class Coordinator:
             return
         given = self._hand_over(worker, plan, crew)
         crew.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_then(given)}")
+        self._close_earlier_if_done()
         self._go_when_gathered()
         if self.roster.present:
             self._stop_if_done()
@@ -502,28 +563,68 @@ class Coordinator:
             return f"no user came to send a request within {NOBODY_S:g} s"
         return None
 
-    def _go_with_those_who_came(self, plan: StagePlan, waited_s: float) -> None:
-        """Begin a stage with fewer users than it asks for, once no more of them come."""
-        present = self.roster.present
-        here = sum(worker.part.waiting or 0 for worker in present if worker.part.expected)
-        if not here or here >= plan.concurrency:
-            return
-        if all(worker.part.settled for worker in present):
-            why = "the others failed or have left"
-        elif waited_s > GATHER_S:
-            why = f"the others did not come within {GATHER_S:g} s"
-        else:
-            return
-        logger.warning("stage %d: it starts with %d of %d users; %s", plan.stage, here, plan.concurrency, why)
-        self._go()
+    def _end_without_users(self, plan: StagePlan, why: str) -> None:
+        self._ending = "no users"
+        if self._crew is not None:
+            self._crew.fall_short(f"stage {plan.stage} was not measured, and the run ends: {why}")
+        self.ended_by_itself = True
+
+    @property
+    def _expected(self) -> list[Worker]:
+        """The workers that the announced stage waits for."""
+        return [worker for worker in self.roster.present if worker.part.expected]
+
+    @property
+    def _builds(self) -> bool:
+        """Whether a worker still builds prompts."""
+        return any(worker.building is not None for worker in self.roster.present)
 
     def _go_when_gathered(self) -> None:
-        plan = self._plan
-        counts = [worker.part.waiting for worker in self.roster.present if worker.part.expected]
+        """Let the users go when all have come, or when those that have not come have failed or left."""
+        plan, workers = self._plan, self._expected
         # All must have spoken: a worker that still has users of a larger stage could make up the number by itself.
-        spoken = [count for count in counts if count is not None]
-        if plan is not None and self._gathering and len(spoken) == len(counts) and sum(spoken) == plan.concurrency:
+        if plan is None or not self._gathering or any(worker.part.waiting is None for worker in workers):
+            return
+        came = sum(worker.part.waiting or 0 for worker in workers)
+        given = self._users_given
+        if given is None:
+            if came == plan.concurrency and not plan.free:
+                self._go()
+        elif came == given:
             self._go()
+        elif came and all(worker.part.settled for worker in workers):
+            self._say_missing(came, "the others failed or left before their first request; see the log for why")
+            self._go()
+        elif plan.free and not self._finishing and (nobody := self._why_nobody_comes(0.0)):
+            self._end_without_users(plan, nobody)
+            gevent.spawn(self.stop_run)
+
+    def _limit_gathering(self) -> None:
+        """Without a sweep nothing asks for the stage once a second."""
+        began_at = time.monotonic()
+        while time.monotonic() - began_at < GATHER_S:
+            gevent.sleep(_LOOK_S)
+            if self._builds:
+                began_at = time.monotonic()
+        self._go_with_those_here()
+
+    def _go_with_those_here(self) -> None:
+        """Users that have not come by now are not part of the stage."""
+        if self._plan is None or not self._gathering or self._finishing:
+            return
+        if came := sum(worker.part.waiting or 0 for worker in self._expected):
+            self._say_missing(came, f"the others did not come within {GATHER_S:g} s")
+            self._go()
+
+    def _say_missing(self, came: int, why: str) -> None:
+        if self._plan is not None and self._crew is not None:
+            number, asked = self._plan.stage, self._plan.concurrency
+            self._crew.say(f"stage {number}: only {came} of {asked} users came: {why}; the stage has {came} users")
+
+    def _stop_gathering_timer(self) -> None:
+        timer, self._gathering_timer = self._gathering_timer, None
+        if timer is not None and timer is not gevent.getcurrent():
+            timer.kill(block=False)
 
     @property
     def roster(self) -> Roster:
@@ -532,7 +633,7 @@ class Coordinator:
 
     @property
     def _gathering(self) -> bool:
-        return self._plan is not None and not self._plan.free and not self._gone
+        return self._plan is not None and self._earlier is None and not self._gone
 
     def _announce(self, stage: int, level: Level, *, free: bool) -> None:
         assert self._crew is not None
@@ -540,17 +641,27 @@ class Coordinator:
         self._gone = self._stage_ended = self._spread_again = False
         self._prepared_at = time.monotonic()
         self._told_at = self._prepared_at - _PROGRESS_S + _BUILDING_TOLD_S
-        # Another figure in each stage: Locust then starts users anew in place of those that have left.
-        self._spread = self._crew.changes + stage
         self._level = level
-        self._plan = self._crew.plan_of(self.options, stage, level, free=free)
-        self._crew.announce(self._plan)
+        self._plan = plan = self._crew.plan_of(self.options, stage, level, free=free)
+        self._users_wanted, self._users_given = plan.concurrency, None
+        self._spread = stage + self._crew.changes
+        self._crew.announce(plan)
 
     def _go(self) -> None:
         plan = self._plan
         assert plan is not None
         assert self._crew is not None
+        self._stop_gathering_timer()
         self._gone = True
+        if plan.rate_per_s is None:
+            came = sum(worker.part.waiting or 0 for worker in self._expected)
+            requests = plan.requests
+            if plan.free and requests is not None:
+                requests = max(0, requests - self._measured)
+            self._plan = plan = dataclasses.replace(plan, concurrency=came, requests=requests)
+        if plan.free:
+            self._crew.let_go(plan)
+            return
         budget = self._level.budget(plan.requests, plan.measure_s)
         logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, load_of(plan).text, budget)
         self._told_at = time.monotonic()
@@ -567,16 +678,46 @@ class Coordinator:
         if self._plan is not None and self._crew is not None:
             self._crew.tell_all(messages.END, {"stage": self._plan.stage})
 
+    def _close_earlier_if_done(self) -> None:
+        """The stage before the present free one is over, once all workers have reported it."""
+        if self._earlier is None or any(self._owes(worker, self._earlier.stage) for worker in self.roster):
+            return
+        self._close_earlier()
+        self._go_when_gathered()
+
+    @staticmethod
+    def _owes(worker: Worker, stage: int) -> bool:
+        part = worker.parts.get(stage)
+        return part is not None and part.going and part.totals is None and not (worker.lost or worker.final)
+
+    def _close_earlier(self) -> None:
+        plan, self._earlier = self._earlier, None
+        if plan is None or self._crew is None:
+            return
+        self._measured += sum(worker.started_measured(plan.stage) for worker in self.roster)
+        parts = [worker.parts[plan.stage] for worker in self.roster if plan.stage in worker.parts]
+        self._finish_record(plan, [part.totals for part in parts if part.totals is not None])
+
+    def _finish_record(self, plan: StagePlan, totals: list[StageTotals]) -> StageRecord | None:
+        writer = self.writer
+        if writer is None or self._crew is None:
+            return None
+        self._crew.recover()
+        record = writer.finish_stage(load_of(plan), totals)
+        self._crew.tell_of(record)
+        return record
+
     def _close_stage(self) -> None:
         """All load processes are done with the stage, and its rows are here."""
-        plan, writer = self._plan, self.writer
-        if plan is None or writer is None or self._crew is None:
+        plan = self._plan
+        if plan is None or self._crew is None:
             return
         self._closed_stage = plan.stage
-        self._crew.recover()
         totals = [worker.part.totals for worker in self.roster if worker.part.totals is not None]
-        record = self._last = writer.finish_stage(load_of(plan), totals)
-        self._crew.tell_of(record)
+        record = self._finish_record(plan, totals)
+        if record is None:
+            return
+        self._last = record
         limit = self.options.stop_on_errors
         if limit is not None and record.requests_measured and record.requests_failed / record.requests_measured > limit:
             self._ending = "too many errors"
@@ -597,6 +738,8 @@ class Coordinator:
         if writer is None or self._crew is None:
             return
         self.roster.settle()
+        self._stop_gathering_timer()
+        self._close_earlier()
         if plan is not None and self._closed_stage != plan.stage and writer.book.started:
             self._close_stage()
         else:

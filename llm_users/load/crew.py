@@ -27,7 +27,7 @@ from llm_users.load.roster import Roster, Worker
 from llm_users.load.schedules import stage_times_s
 from llm_users.options import Options
 from llm_users.plan import StagePlan
-from llm_users.record import RequestRecord, StageRecord
+from llm_users.record import LOAD_SHARE, RequestRecord, StageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,7 @@ class Crew:
 
     def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
+        asked = level.users if level.rate_per_s is None else None
         workers = max(1, len(self.roster.present))
         self._options, self._trace_times_s = options, level.times_s
         self._is_open_loop = level.rate_per_s is not None
@@ -141,19 +142,17 @@ class Crew:
             measure_s=options.stage_s if level.minimum is None else None,
             requests=options.requests if free else counted,
             free=free,
+            concurrency_asked=asked,
             rate_per_s=level.rate_per_s,
             max_in_flight=options.max_in_flight,
         )
 
     def announce(self, plan: StagePlan) -> None:
         """A stage is coming, for all that may take part."""
-        counted = plan.free and plan.requests is not None
         for worker in self.roster:
             part = worker.new_part(plan.stage)
             if not worker.final:
                 part.expected = not worker.lost
-                part.going = plan.free
-                part.quota = share(plan.requests or 0, worker.rank, plan.workers) if counted else None
                 part.told_at = time.time()
                 worker.building = None
                 self.tell_plan(worker, plan)
@@ -161,10 +160,12 @@ class Crew:
     def admit(self, worker: Worker, plan: StagePlan) -> None:
         """A worker has come while a stage runs: it waits for the next one; in a free run it has users at once."""
         part = worker.new_part(plan.stage)
-        part.going = plan.free
-        part.quota = 0 if plan.free and plan.requests is not None else None
         part.told_at = time.time()
         self.tell_plan(worker, plan)
+
+    def let_join(self, worker: Worker, plan: StagePlan) -> None:
+        """A worker that came while a free stage is measured takes part; counted requests are the others'."""
+        self._tell_go_first(worker, plan, worker.part.waiting or 0, None if plan.requests is None else 0)
 
     def let_go(self, plan: StagePlan) -> None:
         """The users stand at the gates: let them start, each worker its share."""
@@ -177,14 +178,17 @@ class Crew:
         self._origin_s = time.monotonic() + _ORIGIN_AHEAD_S
         nothing = None if plan.requests is None else 0
         for worker in going:
-            part = worker.part
-            part.going, part.users, part.quota = True, users[worker.rank], quotas.get(worker.rank, nothing)
-            part.told_at = time.time()
-            self._tell_go(worker, plan)
+            self._tell_go_first(worker, plan, users[worker.rank], quotas.get(worker.rank, nothing))
+
+    def _tell_go_first(self, worker: Worker, plan: StagePlan, users: int, quota: int | None) -> None:
+        part = worker.part
+        part.going, part.users, part.quota, part.told_at = True, users, quota, time.time()
+        self._tell_go(worker, plan)
 
     def _tell_go(self, worker: Worker, plan: StagePlan) -> None:
         """``lead_s`` is negative for a worker that is told again after the origin: its clock need not agree."""
-        go: dict[str, Any] = {"stage": worker.part.stage, "quota": worker.part.quota}
+        users = plan.concurrency if plan.rate_per_s is None else None
+        go: dict[str, Any] = {"stage": worker.part.stage, "quota": worker.part.quota, "users": users}
         if plan.rate_per_s is not None:
             go |= {"lead_s": self._origin_s - time.monotonic(), **self._arrivals_of(worker)}
         self.tell(worker, messages.GO, go)
@@ -360,6 +364,8 @@ class Crew:
         logger.info("%s", describe(stage))
         if stage.window_widened and stage.requests_ok:  # without a success there are no rates
             self.say(widening(stage))
+        if (short := stage.shortfall) is not None and stage.concurrency >= LOAD_SHARE * (stage.concurrency_asked or 0):
+            self.say(f"stage {stage.stage}: {short.text}")  # of users that did not come it was said when it began
         if stage.health not in (None, OK):
             logger.warning("%s", complaint(stage, len(self.roster)))
         if stage.requests_resent:
@@ -413,7 +419,6 @@ class Crew:
             plan,
             worker=worker.rank,
             place=place,
-            free_quota=worker.part.quota if plan.free else None,
             max_in_flight=None if most is None else max(1, share(most, place, plan.workers)),
         )
         self.tell(worker, messages.STAGE, dataclasses.asdict(own))

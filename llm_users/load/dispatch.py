@@ -11,12 +11,35 @@ from locust.dispatch import UsersDispatcher
 class StageDispatcher(UsersDispatcher):
     """Locust moves users to a worker as soon as it connects, and stops them elsewhere. In a sweep it waits for the
     next stage: the measured one keeps its users. Nobody gets users before it listens.
+
+    ``on_target`` is told the number of users when Locust starts to change them.
     """
 
-    def __init__(self, worker_nodes: list[Any], user_classes: list[Any], *, holds: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        worker_nodes: list[Any],
+        user_classes: list[Any],
+        *,
+        holds: Callable[[str], bool],
+        on_target: Callable[[int], None],
+    ) -> None:
         super().__init__(worker_nodes=worker_nodes, user_classes=user_classes)
         self._holds = holds
+        self._on_target = on_target
         self._held: list[Any] = []
+
+    def new_dispatch(self, target_user_count: int, spawn_rate: float, user_classes: list[Any] | None = None) -> None:
+        self._on_target(target_user_count)
+        super().new_dispatch(target_user_count, spawn_rate, user_classes)
+
+    @property
+    def users_by_class(self) -> dict[str, int]:
+        """How many users of each class the workers were told to run."""
+        counts: dict[str, int] = {}
+        for users in self._users_on_workers.values():
+            for name, count in users.items():
+                counts[name] = counts.get(name, 0) + count
+        return counts
 
     def add_worker(self, worker_node: Any) -> None:
         if self._holds(worker_node.id):

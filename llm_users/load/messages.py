@@ -14,7 +14,9 @@ import hashlib
 RUN = "llm_run"
 STAGE = "llm_stage"  # a StagePlan's fields: a stage is coming
 WELCOME = "llm_welcome"  # refused: why the worker cannot take part, or None: it can
-GO = "llm_go"  # stage, quota; in an open loop also lead_s (its origin, from now), parts, max_in_flight
+# stage, quota, users: of the stage over all workers; in an open loop also lead_s (its origin, from now), parts,
+# max_in_flight
+GO = "llm_go"
 # stage, parts, max_in_flight: the parts of an open loop's schedule that are now this worker's
 ARRIVALS = "llm_arrivals"
 # stage, quota, number: the share has changed; with the number of a BACK, the worker may go on
@@ -29,7 +31,8 @@ LEAVE = "llm_leave"  # the coordinator does not know this run of the load proces
 # Load processes to the coordinator. All have ``run`` and ``worker``, except HELLO.
 HELLO = "llm_hello"  # version, protocol: in Locust's report until WELCOME comes
 PREPARING = "llm_preparing"  # stage, built, wanted: it still builds prompts for the stage; once a second
-READY = "llm_ready"  # stage, waiting, settled: 1 when no further user comes, stuck: why none does
+# stage, waiting: users that have come, settled: 1 when no further user comes, stuck: why none does
+READY = "llm_ready"
 ROWS = "llm_rows"  # rows
 # number, stage, started, measured, total, held, shards, counts, host; at: the stage that it was told of; gone: its
 # users were let go; waiting: users at the gate; quota; over: it has nothing more to do. Once a second, answered: ACK.

@@ -101,9 +101,9 @@ class LoadProcess:
         self._built_stage = -1
         self._preparing: gevent.Greenlet[[], None] | None = None
         self._reporter: gevent.Greenlet[[], None] | None = None
-        self._reached_early = False  # Locust's users were complete before the runtime was
+        self._spawned_early = False  # Locust's users were complete before the runtime was
         self._reporting = False
-        self._telling: gevent.Greenlet[..., None] | None = None
+        self._telling: list[gevent.Greenlet[..., None]] = []
         self._finished = True
         self._cut = Event()
         self._over = Event()
@@ -125,7 +125,7 @@ class LoadProcess:
         self._trace_times_s = self._trace_prompts = None
         self._built_stage = -1
         self._stage = 0
-        self._reached_early = False
+        self._spawned_early = False
         self._finished = False
         self._cut.clear()
         self._over.clear()
@@ -154,7 +154,7 @@ class LoadProcess:
             times_s = stage_times_s(made.options, plan, self._trace_times_s)
             self._schedule = PartSchedule(times_s, parts)
             self._change_parts(parts, data["max_in_flight"])
-        self.gate.go(self._quota, origin_ns)
+        self.gate.go(self._quota, origin_ns, data["users"])
 
     def on_arrivals(self, data: dict[str, Any]) -> None:
         """Another worker is gone, or this one is back: other parts of the open loop's schedule are this one's."""
@@ -239,8 +239,7 @@ class LoadProcess:
             self._runtime.pool.close()
             if self._runtime.alarm is not None:
                 self._runtime.alarm.close()
-        if self._telling is not None:
-            self._telling.join()
+        gevent.joinall(self._telling)
 
     def _tell_final(self) -> None:
         self.send(messages.FINAL, {"sent": self._sent})
@@ -262,12 +261,12 @@ class LoadProcess:
         runtime.expect(self._environment)
         self._preparing = gevent.spawn(self._prepare)
 
-    def on_target_reached(self) -> None:
+    def on_users_spawned(self) -> None:
         """The users that Locust was told to run are running, or wait for the runtime."""
         if self._runtime is None and not self._finished:
-            self._reached_early = True
+            self._spawned_early = True
         else:
-            self.gate.target_reached()
+            self.gate.users_spawned()
 
     @property
     def run_id(self) -> str:
@@ -295,9 +294,9 @@ class LoadProcess:
             self.gate.close()
             self.send(messages.REFUSED, {"reason": str(error) or repr(error)})
             return
-        if self._reached_early and self.gate.plan.free:
+        if self._spawned_early:
             self._await_users()
-            self.gate.target_reached()
+            self.gate.users_spawned()
 
     def _await_users(self) -> None:
         """Wait until the users are made that waited for the runtime."""
@@ -528,11 +527,11 @@ class LoadProcess:
     def _report_ready(self) -> None:
         self._reporting = False
         plan = self.gate.plan
-        if self._built_stage == plan.stage and not plan.free and not self._finished:
+        if self._built_stage == plan.stage and not self._finished:
             gate = self.gate
             ready = {
                 "stage": plan.stage,
-                "waiting": gate.waiting,
+                "waiting": gate.users_here,
                 "settled": int(gate.settled),
                 "stuck": gate.stuck,
             }
@@ -542,7 +541,8 @@ class LoadProcess:
         data = dataclasses.asdict(totals)
         self._note_waits(totals.stage)
         # In its own greenlet: the caller is a user, which may be stopped, and rows in the spool may take a while.
-        self._telling = gevent.spawn(self._tell_stage, data)
+        self._telling = [greenlet for greenlet in self._telling if not greenlet.ready()]
+        self._telling.append(gevent.spawn(self._tell_stage, data))
 
     def _tell_stage(self, data: dict[str, Any]) -> None:
         self._flush()
@@ -561,7 +561,7 @@ class LoadProcess:
         return {
             "at": self._stage,
             "gone": gate.let_go,
-            "waiting": gate.waiting if ready else None,
+            "waiting": gate.users_here if ready else None,
             "quota": gate.quota if gate.let_go else None,
             "over": gate.over,
         }

@@ -28,7 +28,7 @@ class Part:
 
     stage: int
     expected: bool = False  # the stage waits for its word before it begins
-    waiting: int | None = None  # users at its gate, once it said so
+    waiting: int | None = None  # users that have come to its gate, once it said so
     settled: bool = False  # no further user of it comes to the gate
     stuck: str | None = None  # why none of its users comes to the gate
     going: bool = False  # it was let go

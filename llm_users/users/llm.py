@@ -17,7 +17,7 @@ from gevent import GreenletExit
 from gevent.pool import Group
 from locust import User
 from locust.exception import StopUser
-from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
+from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING, TaskSet
 
 from llm_users import endpoint
 from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
@@ -200,6 +200,10 @@ class LLMUser(User):
     def wait_time(self) -> float:
         """No pause between requests: the closed loop of a concurrency sweep. Override as in any Locust user."""
         return 0.0
+
+    def _pause(self, seconds: float) -> None:
+        """Spend the ``wait_time`` at the gate: a stage that begins meanwhile finds the user present."""
+        self.runtime.gate.pause(self._seat, seconds)
 
     def make_prompt(self) -> Prompt:
         """What a call without a prompt asks: the next one of the run's source. Override it to make your own."""
@@ -435,7 +439,7 @@ class LLMUser(User):
         answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, choices)
         self._check(call, answer)
         if ticket.measured and record.ok:
-            gate.add_gap_counts(gaps_s)
+            gate.add_gap_counts(ticket, gaps_s)
         offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.offsets else []
         self._report(record, answer, offsets_s)
         return answer
@@ -517,3 +521,18 @@ class LLMUser(User):
 
 def _nothing() -> None:
     """In the place of an ``on_stop`` that is not to be called."""
+
+
+_locust_sleep = TaskSet._sleep
+
+
+def _spend_wait_time(task_set: TaskSet, seconds: float) -> None:
+    """Every TaskSet of Locust pauses with this between two tasks; it has computed the ``wait_time`` before."""
+    user = task_set.user
+    if isinstance(user, LLMUser) and seconds > 0:
+        user._pause(seconds)
+    else:
+        _locust_sleep(task_set, seconds)
+
+
+TaskSet._sleep = _spend_wait_time  # type: ignore[method-assign]

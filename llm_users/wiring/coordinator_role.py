@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load import messages
 from llm_users.load.checked import Gatekeeper
 from llm_users.load.coordinator import Coordinator
+from llm_users.load.dispatch import StageDispatcher
 from llm_users.load.levels import Levels, listed_levels
 from llm_users.load.shape import SweepShape
 from llm_users.options import OptionError, Options
@@ -65,6 +67,7 @@ class CoordinatorRole:
         self._simulator: Any = None
         self._replay = Replay()
         self._repeated: RepeatedTexts | None = None
+        self._own_shape = environment.shape_class
         parsed = environment.parsed_options
         given = getattr(parsed, "csv_prefix", None)
         self._prefix: str = given or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
@@ -74,7 +77,7 @@ class CoordinatorRole:
             if given:
                 check_prefix(given)
                 self._lock = hold(given)
-            options = checked(Options.parse(parsed), environment.user_classes)
+            options = checked(Options.parse(parsed), environment.user_classes, self._own_shape)
             self._replay.read(options)
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
@@ -105,6 +108,11 @@ class CoordinatorRole:
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)
             self.crowd = Crowd(self.runner, coordinator, self._give_up)
+        else:
+            environment.dispatcher_class = partial(
+                StageDispatcher, holds=lambda _client: False, on_target=coordinator.on_target
+            )
+        environment.events.spawning_complete.add_listener(self._on_spawning_complete)
         self._install_shape(staged=options.staged)
         self._interrupts = Interrupts(
             is_stopping=lambda: self.coordinator.finishing, cut=coordinator.abort, leave=self._leave_waiting
@@ -137,7 +145,7 @@ class CoordinatorRole:
         """A run starts, unless its options cannot be."""
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         try:
-            options = checked(Options.parse(parsed), self.environment.user_classes)
+            options = checked(Options.parse(parsed), self.environment.user_classes, self._own_shape)
             remember_named([options.extra_body, options.metadata])
             self._replay.read(options)
         except OptionError as error:
@@ -174,7 +182,8 @@ class CoordinatorRole:
         """
         if not self.coordinator.active:
             return
-        interrupted = not (self.coordinator.ended_by_itself or self._run_time_is_over())
+        by_shape = self.runner.shape_greenlet is not None and self.runner.shape_greenlet is gevent.getcurrent()
+        interrupted = not (self.coordinator.ended_by_itself or self._run_time_is_over() or by_shape)
         grace_s = self._stop_timeout
         if interrupted and not getattr(self.environment.parsed_options, "stop_timeout", 0):
             grace_s = min(grace_s, INTERRUPTED_GRACE_S)
@@ -251,6 +260,16 @@ class CoordinatorRole:
         if self._lock is not None:
             self._lock.release()
 
+    def _on_spawning_complete(self, **_kwargs: Any) -> None:
+        """Locust has started the users; tell how many of them send LLM requests."""
+        dispatcher = self.runner._users_dispatcher
+        if not isinstance(dispatcher, StageDispatcher):
+            return
+        ours = {c.__name__ for c in self.environment.user_classes if hasattr(c, "prepare_process")}
+        counts = dispatcher.users_by_class
+        users = sum(count for name, count in counts.items() if name in ours)
+        self.coordinator.on_spawned(self.runner.target_user_count, users, sum(counts.values()) - users)
+
     def _verdict(self) -> int:
         coordinator = self.coordinator
         if coordinator.refused:
@@ -275,6 +294,12 @@ class CoordinatorRole:
             return LOST
         if writer.book.measured == 0:
             logger.error("nothing was measured: the run ended before a measured request did (--llm-warmup, the ramp)")
+            return LOST
+        shortfalls = [stage.shortfall for stage in writer.stages]
+        missing = [short for short in shortfalls if short is not None and short.users_missing]
+        if missing and len(missing) == len(shortfalls):
+            shown = "; ".join(short.short for short in missing[:10])
+            logger.error("no stage ran with the users that were asked for: %s", shown)
             return LOST
         return 0
 
@@ -393,7 +418,7 @@ class CoordinatorRole:
             environment.shape_class = SweepShape(self._tick)
             environment.shape_class.runner = self.runner
         elif isinstance(environment.shape_class, SweepShape):
-            environment.shape_class = None
+            environment.shape_class = self._own_shape
 
     def _tick(self) -> tuple[int, float] | None:
         if not self.coordinator.active and not self.begin_run():

@@ -38,7 +38,9 @@ class Crowd:
         self._refused: dict[str, str] = {}
         # A worker that connects again after a cut takes the place of its old connection, which may look alive for long.
         runner.server.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        runner.environment.dispatcher_class = partial(StageDispatcher, holds=self._holds)
+        runner.environment.dispatcher_class = partial(
+            StageDispatcher, holds=self._holds, on_target=coordinator.on_target
+        )
         runner.environment.events.worker_report.add_listener(self._on_report)
         runner.environment.events.worker_connect.add_listener(self._on_connect)
         coordinator.before_stage = self._admit

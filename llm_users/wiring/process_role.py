@@ -112,9 +112,9 @@ class ProcessRole:
         """On a worker the master says so, perhaps while the last users are still being started here."""
         spawning = self._runner.spawning_greenlet
         if spawning is None or spawning.ready() or spawning is gevent.getcurrent():
-            self.process.on_target_reached()
+            self.process.on_users_spawned()
         else:
-            spawning.link_value(lambda _greenlet: self.process.on_target_reached())
+            spawning.link_value(lambda _greenlet: self.process.on_users_spawned())
 
     def _on_settled(self, _data: dict[str, Any]) -> None:
         if self._worker is not None:

@@ -11,8 +11,17 @@ from llm_users.options import OptionError, Options
 from llm_users.prompts import load_tokenizer
 
 
-def checked(options: Options, user_classes: list[Any]) -> Options:
-    """The options, once their objectives are known to be some and the users to be able to do what they say."""
+def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Options:
+    """The options, once their objectives are known to be some and the users to be able to do what they say.
+
+    ``shape``: the LoadTestShape of the locustfile, if it has one.
+    """
+    if options.staged and shape is not None:
+        raise OptionError(
+            f"the locustfile has a LoadTestShape ({type(shape).__name__}), and --llm-sweep, --llm-rate, --llm-find and "
+            "--llm-trace have their own stages; leave out one of the two. Without these options each number of users "
+            "of the shape becomes a stage with its own figures"
+        )
     others = sorted(c.__name__ for c in user_classes if not hasattr(c, "prepare_process"))
     if options.open_loop and others:
         raise OptionError(

@@ -107,11 +107,14 @@ class Point:
     unfit: str = ""  # why the point can be neither best nor an operating point; "" when it can
     steadiness: str = ""
     failed_share: float = 0.0
+    shortfall: str = ""  # of a load below that which was asked for: ``5 of 8 users``
 
     @property
     def hollow(self) -> bool:
-        """Whether the point is drawn hollow: its figures are not those of a steady endpoint and a healthy client."""
-        return self.health not in ("", "ok") or bool(self.unfit)
+        """Whether the point is drawn hollow: its figures are not those of a steady endpoint and a healthy client under
+        the load that was asked for.
+        """
+        return self.health not in ("", "ok") or bool(self.unfit) or bool(self.shortfall)
 
     @property
     def words(self) -> str:
@@ -136,12 +139,15 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The label of the point: the load, with its marks: of a search, the client, failures, an unsteady stage."""
+        """The label of the point: the load with its marks: of a search, the client, failures, an unsteady stage, a load
+        below that which was asked for.
+        """
         said = [
             self.mark,
             self.health if self.health in NOT_WELL else "",
             f"{100 * self.failed_share:.0f} % failed" if self.failed_share > FAILURES_ALLOWED else "",
             self.steadiness if self.steadiness == UNSTEADY else "",
+            self.shortfall,
         ]
         return f"{self.load.short} ({', '.join(filter(None, said))})" if any(said) else self.load.short
 
@@ -221,6 +227,7 @@ def _point(
         },
         unfit=rates.unfit if rates else unfit(group),
         steadiness=group.steadiness,
+        shortfall=group.shortfall.short if group.shortfall is not None else "",
         failed_share=group.counts.failed / group.counts.ended if group.counts.ended else 0.0,
     )
 

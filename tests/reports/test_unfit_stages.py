@@ -11,6 +11,8 @@ import pytest
 import reports
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
 from reports.charts.figures import figures
+from reports.grouping import LATENCY
+from reports.notes import notes_under
 from reports.prices import chosen_points
 from reports.report import content_of
 from reports.sizing import highest, knee, stage_points, sweeps
@@ -166,3 +168,27 @@ def test_the_leaderboard_does_not_reward_the_few_requests_that_succeeded(tmp_pat
         assert [cells[-1] for cells in table.cells] == ["0.0 %", "4.0 %", "50.0 %"]
         assert any("Ranked below the others: fast" in note for note in table.notes)
     assert reports.leaderboard(runs)[0].rows[-1].figures.median == pytest.approx(0.1)
+
+
+def test_a_stage_without_its_users_is_marked_and_proves_nothing(tmp_path: Path) -> None:
+    """Of eight users five came in stage 2, and half of the six of stage 3 ended."""
+    rows, stages = [], []
+    for stage, users, asked, actual in ((1, 2, 2, 2.0), (2, 5, 8, 5.0), (3, 6, 6, 3.0)):
+        for i in range(100):
+            ramp = i < 4  # sent before it was known how many users come
+            rows.append(record(len(rows), stage=stage, stage_end=stage, concurrency=asked if ramp else users,
+                               measured=int(not ramp), phase="ramp" if ramp else "measure"))  # fmt: skip
+        stages.append(StageRecord(stage, users, 1.7e9, 50.0, 100, 96, 96, health="ok", load_actual=actual,
+                                  concurrency_asked=asked, users_actual=actual, window_tokens=5000.0))  # fmt: skip
+    run = reports.load(written(tmp_path / "run", rows, stages))
+    groups = reports.groups([run])
+    assert [(group.concurrency, group.counts.rows) for group in groups] == [(2, 100), (5, 100), (6, 100)]
+    (curve,) = figures([run], groups, stage_points(groups, "e2e_p50<2")).curves
+    assert [(point.name, point.hollow) for point in curve.points] == [
+        ("2", False), ("5 (5 of 8 users)", True), ("6 (3 of 6 users)", True)
+    ]  # fmt: skip
+    notes = " ".join(notes_under(LATENCY, groups, [group.summary(LATENCY) for group in groups]))
+    assert "only 5 of 8 users ran: the others did not come" in notes
+    assert "only 3 of 6 users ran: users ended during the stage" in notes
+    verdict = reports.gate(groups, reports.parse_objectives("e2e_p50<2"))
+    assert [each.outcome for each in verdict.judgements] == ["passed", "undecided", "undecided"]
