@@ -53,8 +53,14 @@ class StageGate:
     # What the coordinator says.
 
     def prepare(self, plan: StagePlan) -> None:
-        """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp)."""
+        """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp).
+
+        The present one is over, for the others too; whoever took no part in its end reports it now.
+        """
         self._cancel_timer()
+        if self.let_go and self.phase not in (IDLE, RAMP):
+            self._measurement.close(time.monotonic_ns())
+            self._report()
         self._begin_stage(plan)
         self.phase = RAMP
         self._border.set()
@@ -126,6 +132,10 @@ class StageGate:
         elif quota is None and self.over:
             self._report()
         self._release_all()
+
+    def pause(self, since_ns: int) -> None:
+        """Nothing may start since that moment: this process takes no part until it starts something again."""
+        self._measurement.close(since_ns)
 
     def look_again(self) -> None:
         """What kept requests from starting may be over."""

@@ -262,10 +262,16 @@ class Coordinator:
         totals = totals_from(data)
         worker = self.roster.get(totals.worker)
         plan = self._plan
-        if worker is None or plan is None or totals.stage != plan.stage:
+        part = worker.parts.get(totals.stage) if worker is not None else None
+        if part is None or plan is None:
             return
-        totals.told_at = worker.part.told_at
-        worker.part.totals = totals
+        late = totals.stage <= self._closed_stage and part.totals is None
+        totals.told_at = part.told_at
+        part.totals = totals
+        if late and self.writer is not None:  # its worker was cut off when the stage ended
+            self.writer.add_totals(totals)
+        if totals.stage != plan.stage:
+            return
         if totals.given_up:
             logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, totals.given_up)
             self._end_stage()
@@ -298,8 +304,7 @@ class Coordinator:
             if early and self._crew is not None:
                 self._on_gone(worker, "left")
                 self._end_without_workers()
-                self._crew.flush()
-                self._crew.release(worker)
+                gevent.spawn(self._crew.release_early, worker)
         self._finals.set()
 
     def _end_without_workers(self) -> None:

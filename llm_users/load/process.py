@@ -129,8 +129,8 @@ class LoadProcess:
             self.pulse.answered(data["number"])
         if data["stage"] == self.gate.plan.stage:
             self.gate.change_quota(data["quota"])
-        else:
-            self.gate.look_again()
+        elif data["stage"] > self.gate.plan.stage:
+            self.gate.end_measure()  # that stage is over, and the word of the next is on its way
 
     def on_ack(self, data: dict[str, Any]) -> None:
         """The coordinator has heard a COUNT."""
