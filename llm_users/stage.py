@@ -72,12 +72,16 @@ class StageGate:
     def prepare(self, plan: StagePlan) -> None:
         """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp).
 
-        A free stage may replace another one at any time. Requests of the earlier one go on and belong to it.
+        A free stage may replace another one at any time. Requests of the earlier one go on and belong to it. Any other
+        stage is over by now; a process that took no part in its end reports it here.
         """
         self._cancel_timer()
         follows = plan.free and self.plan.free and plan.stage == self.plan.stage + 1
         if follows and self.phase != IDLE:
             self._set_aside()
+        elif self.let_go and self.phase not in (IDLE, RAMP):
+            self._measurement.close(time.monotonic_ns())
+            self._report()
         self._begin_stage(plan)
         self.phase = RAMP
         if not follows:
@@ -175,6 +179,10 @@ class StageGate:
         elif quota is None and self.over:
             self._report()
         self._release_all()
+
+    def interrupt(self, since_ns: int) -> None:
+        """Nothing may start since that moment: this process takes no part until it starts something again."""
+        self._measurement.close(since_ns)
 
     def look_again(self) -> None:
         """What kept requests from starting may be over."""

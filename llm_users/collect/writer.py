@@ -137,6 +137,12 @@ class RunWriter:
         self._files.write_gaps(stage, gap_counts(totals))
         return record
 
+    def add_totals(self, totals: StageTotals) -> None:
+        """What a worker tells of a stage that is closed; its row is revised at the end of the run."""
+        if totals.stage in self._closed:
+            record, parts, _ = self._closed[totals.stage]
+            self._closed[totals.stage] = (record, [*parts, totals], -1)
+
     def revise_stages(self) -> None:
         """Rows that came after their stage was closed are counted in its row."""
         revised = False

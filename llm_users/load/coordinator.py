@@ -343,16 +343,18 @@ class Coordinator:
         totals = totals_from(data)
         worker = self.roster.get(totals.worker)
         plan = self._plan
-        if worker is not None and self._earlier is not None and totals.stage == self._earlier.stage:
-            part = worker.parts.get(totals.stage)
-            if part is not None:
-                totals.told_at, part.totals = part.told_at, totals
-                self._close_earlier_if_done()
+        part = worker.parts.get(totals.stage) if worker is not None else None
+        if worker is None or part is None or plan is None:
             return
-        if worker is None or plan is None or totals.stage != plan.stage:
+        late = totals.stage <= self._closed_stage and part.totals is None
+        totals.told_at, part.totals = part.told_at, totals
+        if self._earlier is not None and totals.stage == self._earlier.stage:
+            self._close_earlier_if_done()
             return
-        totals.told_at = worker.part.told_at
-        worker.part.totals = totals
+        if late and self.writer is not None:  # its worker was cut off when the stage ended
+            self.writer.add_totals(totals)
+        if totals.stage != plan.stage:
+            return
         if totals.given_up:
             self._on_given_up(worker, plan, totals.given_up)
         elif totals.deserted and self._crew is not None:
@@ -402,8 +404,7 @@ class Coordinator:
             if early and self._crew is not None:
                 self._on_gone(worker, "left")
                 self._end_without_workers()
-                self._crew.flush()
-                self._crew.release(worker)
+                gevent.spawn(self._crew.release_early, worker)
         self._finals.set()
 
     def _end_without_workers(self) -> None:

@@ -407,9 +407,10 @@ class Crew:
         if worker.final and not (worker.account.lost or writer.unwritten() or writer.elsewhere()):
             self.tell(worker, messages.SETTLED, {})
 
-    def flush(self) -> None:
-        """Wait until the rows that are here are on the disk."""
+    def release_early(self, worker: Worker) -> None:
+        """The same before the end of the run: first its rows must be on the disk."""
         self._writer.flush()
+        self.release(worker)
 
     def tell_plan(self, worker: Worker, plan: StagePlan) -> None:
         present = [each.rank for each in self.roster.present]

@@ -174,8 +174,8 @@ class LoadProcess:
             if quota is not None and before is not None and quota > before:
                 self._foresee(quota - before)
             self.gate.change_quota(quota)
-        else:
-            self.gate.look_again()
+        elif data["stage"] > self.gate.plan.stage:
+            self.gate.end_measure()  # that stage is over, and the word of the next is on its way
 
     def on_ack(self, data: dict[str, Any]) -> None:
         """The coordinator has heard a COUNT."""

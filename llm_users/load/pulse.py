@@ -79,6 +79,7 @@ class Pulse:
         self._lease = Lease()
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._parent = os.getppid()
+        self._paused = False
         self.about: Callable[[], dict[str, Any]] = lambda: {"held": 0, "shards": [], "host": ""}
         self.about_stage: Callable[[], dict[str, Any]] = dict
         self.watches_parent = self.parent_is_gone = False
@@ -93,6 +94,7 @@ class Pulse:
         """A run begins: count from 0; beat when there is a master to hear it."""
         self.stop()
         self._lease = Lease()
+        self._paused = False
         self._counts.remove()
         self._counts = StartCounts(run_id, worker, shared=distributed)
         self._gate.on_start = self._counts.add
@@ -147,7 +149,11 @@ class Pulse:
                 self._end("the process that started this worker is gone")
                 return
             cut_off = not self._lease.holds(now) and self._lease.ended_at is not None
-            if cut_off and now - (self._lease.ended_at or now) > WAIT_S:
+            silent_s = now - (self._lease.ended_at or now)
+            if cut_off and not self._paused:
+                self._gate.interrupt(time.monotonic_ns() - int(silent_s * 1e9))
+            self._paused = cut_off
+            if silent_s > WAIT_S:
                 self._end(f"the master has not answered for {WAIT_S + LEASE_S:g} s")
                 return
             if now - told_at >= _TELL_S:

@@ -33,7 +33,7 @@ OTHER_VERSION = (
 
 
 def test_messages_and_rows_of_another_run_are_refused(crew: Crew) -> None:
-    crew.start(1, "--llm-sweep", "4,4", "--llm-requests", "60", *ANSWERS).await_rows(8)
+    crew.start(1, "--llm-sweep", "4,4", "--llm-requests", "60", *ANSWERS).await_rows(8, timeout_s=60)
     stranger = Stranger(crew.port, "host_stranger")
     old = {"run": "0ld0ld00", "worker": 0}
     rows = [[RequestRecord(request_id=f"0ld0ld00-0-{n}", run_id=old["run"]).row(), []] for n in range(3)]  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ def test_messages_and_rows_of_another_run_are_refused(crew: Crew) -> None:
 
 
 def test_a_worker_of_another_version_is_refused_with_both_versions(crew: Crew) -> None:
-    crew.start(1, "--llm-sweep", "4", "--llm-requests", "60", *ANSWERS).await_rows(4)
+    crew.start(1, "--llm-sweep", "4", "--llm-requests", "60", *ANSWERS).await_rows(4, timeout_s=60)
     stranger = Stranger(crew.port, "host_stranger")
     data = {messages.HELLO: {"version": "0.0.9", "protocol": PROTOCOL}, "user_classes_count": {}}
     stranger.connect()
@@ -86,7 +86,7 @@ def test_a_master_does_not_wait_for_ever_for_a_worker_that_it_refuses(crew: Crew
 
 
 def test_a_worker_whose_master_was_started_anew_takes_part_in_its_run(crew: Crew) -> None:
-    crew.start(1, "--llm-sweep", "4", "--llm-requests", "2000", *ANSWERS).await_rows(8)
+    crew.start(1, "--llm-sweep", "4", "--llm-requests", "2000", *ANSWERS).await_rows(8, timeout_s=60)
     crew.master.process.kill()
     crew.master.process.communicate()
     crew.start(0, "--llm-sweep", "3,3", "--llm-requests", "30", *ANSWERS, expected=1, prefix="second")
@@ -112,7 +112,7 @@ def test_workers_of_a_master_that_is_killed_stop_at_once(tmp_path: Path) -> None
     with launch("ttft=50ms,itl=10ms", max_seconds=90) as simulator:
         running = locust.start("--host", simulator.url, "--llm-sweep", "4", "--llm-requests", "3000", "--processes",
                                "2", *ANSWERS, *ports())  # fmt: skip
-        running.await_rows(8, timeout_s=40)
+        running.await_rows(8, timeout_s=60)
         children = subprocess.run(
             ["pgrep", "-P", str(running.process.pid)], capture_output=True, text=True, check=True
         ).stdout.split()
@@ -132,7 +132,7 @@ def test_workers_of_a_master_that_is_killed_stop_at_once(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_workers_of_a_master_that_is_gone_start_nothing_more_and_say_how_to_recover(crew: Crew) -> None:
-    crew.start(2, "--llm-sweep", "4", "--llm-requests", "3000", *ANSWERS).await_rows(40)
+    crew.start(2, "--llm-sweep", "4", "--llm-requests", "3000", *ANSWERS).await_rows(40, timeout_s=60)
     crew.master.process.kill()
     crew.master.process.communicate()
     killed_at = time.time()
