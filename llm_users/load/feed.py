@@ -141,7 +141,7 @@ class PromptFeed(Generic[EntryT]):
                 return entry
 
     def close(self) -> None:
-        """Build no more; what is under way ends in its thread."""
+        """Build no more than for requests that wait already; what is under way ends in its thread."""
         self._closed = True
         self._changed.set()
 
@@ -204,8 +204,10 @@ class PromptFeed(Generic[EntryT]):
     def _room(self) -> int:
         """How many prompts to build now."""
         ready = len(self._ready)
-        if self._closed or self._error is not None:
+        if self._error is not None:
             return 0
+        if self._closed:
+            return self._waiting - ready
         if self._starting and self._held_tokens < MOST_TOKENS_AHEAD:
             return self._target - ready
         if self._starting:

@@ -30,8 +30,8 @@ class Source:
         return Prompt(index, "word" * self.tokens)
 
 
-def feed_of(source: Source) -> PromptFeed[Prompt]:
-    return PromptFeed(source, 1, 3, lambda _text: None, Prompt.characters)
+def feed_of(source: Source, first: int = 1, step: int = 3) -> PromptFeed[Prompt]:
+    return PromptFeed(source, first, step, lambda _text: None, Prompt.characters)
 
 
 def indices(feed: PromptFeed[Prompt], count: int) -> list[int]:
@@ -97,3 +97,5 @@ def test_building_ends_when_the_run_does() -> None:
     made = source.made
     gevent.sleep(0.5)
     assert source.made <= made + 16
+    started = len(indices(feed, made + 20))  # requests that have begun already still get theirs
+    assert started == made + 20
