@@ -71,7 +71,8 @@ def test_a_worker_that_cannot_connect_leaves_its_share_to_the_others(locust: Loc
     lame.write_text(FEW_DESCRIPTORS.format(most="len(os.listdir('/proc/self/fd')) + 24"))
     port = _free_port()
     master = locust.start("--host", simulator.url, "--llm-model", "m", "--llm-sweep", "40", "--llm-requests", "200",
-                          "--llm-warmup", "0", "--master", "--expect-workers", "2", "--master-bind-port", port)  # fmt: skip
+                          "--llm-warmup", "0", "--master", "--expect-workers", "2",
+                          "--master-bind-port", port)  # fmt: skip
     workers = [locust.start("--worker", "--master-port", port, prefix="well"),
                locust.start("--worker", "--master-port", port, prefix="lame", locustfile=str(lame))]  # fmt: skip
     done = master.finish(90)
