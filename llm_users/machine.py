@@ -41,9 +41,15 @@ class CpuUse:
     steal_share: float
 
 
-def cpu_times() -> CpuTimes:
-    """The counters now. Takes 20 us, and more on machines with hundreds of cores."""
-    times = psutil.cpu_times()
+def cpu_times() -> CpuTimes | None:
+    """The counters now; None where they cannot be read, as when the process has no file descriptor left.
+
+    Takes 20 us, and more on machines with hundreds of cores.
+    """
+    try:
+        times = psutil.cpu_times()
+    except OSError:
+        return None
     return CpuTimes(
         clock_s=time.monotonic(),
         busy_s=float(sum(getattr(times, kind, 0.0) for kind in _BUSY)),

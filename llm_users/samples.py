@@ -33,8 +33,8 @@ class StageSamples:
         totals.cpu_s += time.process_time() - self._cpu_mark_s
         totals.machine, totals.machine_cores = machine.identity(), machine.cores()
         before, after = self._machine_mark, machine.cpu_times()
-        use = None if before is None else machine.cpu_use(before, after)
-        if before is None or use is None:
+        use = machine.cpu_use(before, after) if before is not None and after is not None else None
+        if before is None or after is None or use is None:
             return
         part_s = after.clock_s - before.clock_s
         self._machine_s += part_s

@@ -9,7 +9,7 @@ import pytest
 
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.seat import Ticket, UserSeat
-from llm_users.stage import RAMP, StageGate
+from llm_users.stage import GIVE_UP_AFTER, RAMP, StageGate
 
 BEHIND_NS = 400_000_000
 
@@ -94,3 +94,32 @@ def test_requests_of_a_free_stage_belong_to_it_when_another_one_begins() -> None
     gate.go(None, users_in_all=2)
     assert gate.enter(seat).plan == StagePlan(2, 2, free=True)
     assert gate.in_flight == 2
+
+
+def failing(gate: StageGate, requests: int, *, connected: int | None = None) -> None:
+    """So many requests at once fail to connect; one of them, by its number, has had a connection."""
+    seats = [UserSeat() for _ in range(requests)]
+    came = [gevent.spawn(gate.enter, seat) for seat in seats]
+    gevent.sleep(0)
+    gate.prepare(StagePlan(1, requests))
+    gevent.sleep(0.01)
+    gate.go(10 * requests)
+    tickets = [each.get(timeout=2) for each in came]
+    if connected is not None:
+        gate.reached(tickets[connected])
+    for number, (ticket, seat) in enumerate(zip(tickets, seats, strict=True)):
+        if number != connected:
+            gate.leave(ticket, seat, "connect", "nobody listens")
+
+
+def test_a_stage_is_given_up_when_nothing_connected() -> None:
+    gate = StageGate()
+    failing(gate, GIVE_UP_AFTER)
+    assert gate.totals.given_up == "nobody listens"
+
+
+def test_a_stage_is_not_given_up_while_a_request_has_a_connection() -> None:
+    """It may take minutes to its first token, while those that found no connection fail at once."""
+    gate = StageGate()
+    failing(gate, 3 * GIVE_UP_AFTER, connected=3 * GIVE_UP_AFTER - 1)
+    assert gate.totals.given_up is None

@@ -110,9 +110,14 @@ class Wire:
             [sys.executable, str(Path(__file__).resolve())], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def serve(self, *scripts: Script, tls: Path | None = None, host: str = "127.0.0.1") -> Port:
-        """A new port. ``tls``: a PEM file with key and certificate."""
-        order = {"do": "serve", "scripts": scripts, "tls": str(tls) if tls else None, "host": host}
+    def serve(
+        self, *scripts: Script, tls: Path | None = None, host: str = "127.0.0.1", handshake_s: float = 0.0
+    ) -> Port:
+        """A new port. ``tls``: a PEM file with key and certificate. ``handshake_s``: pause before each handshake."""
+        order = {
+            "do": "serve", "scripts": scripts, "tls": str(tls) if tls else None, "host": host,
+            "handshake_s": handshake_s,
+        }  # fmt: skip
         return Port(self, self.order(order)["port"], tls=tls is not None, host=host)
 
     def order(self, order: dict[str, Any]) -> Any:
@@ -139,7 +144,8 @@ class Wire:
 
 
 class _Service:
-    def __init__(self, scripts: list[Script], host: str, tls: str | None) -> None:
+    def __init__(self, scripts: list[Script], host: str, tls: str | None, handshake_s: float) -> None:
+        self._handshake_s = handshake_s
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.listener = socket.create_server((host, 0), family=family, backlog=512)
         self.port = self.listener.getsockname()[1]
@@ -165,6 +171,7 @@ class _Service:
             sock.settimeout(_BOUND_S)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is not None:
+                time.sleep(self._handshake_s)
                 sock = self._context.wrap_socket(sock, server_side=True)
             rest = b""
             while True:
@@ -235,7 +242,7 @@ def _main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         if order["do"] == "serve":
-            service = _Service(order["scripts"], order["host"], order["tls"])
+            service = _Service(order["scripts"], order["host"], order["tls"], order["handshake_s"])
             services[service.port] = service
             answer: Any = {"port": service.port}
         else:

@@ -22,7 +22,7 @@ from gevent.socket import getaddrinfo
 
 from llm_users.transport.connection import Connection, Origin, PlainConnection, TlsConnection
 from llm_users.transport.errors import ClientLimitReached, ConnectFailed
-from llm_users.transport.own_limits import NoPortLeft, is_reachable, remedy_for
+from llm_users.transport.own_limits import NoPortLeft, is_reachable, is_reserved, remedy_for
 from llm_users.transport.proxies import Proxy
 
 STAGGER_S = 0.25
@@ -211,6 +211,8 @@ def _open_socket(family: int, kind: int, protocol: int, address: Any) -> socket.
     # The unpatched class: our reads and writes go through watchers of their own.
     sock: socket.socket = get_original("socket", "socket")(family, kind, protocol)
     try:
+        if is_reserved(sock.fileno()):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = sock.connect_ex(address)

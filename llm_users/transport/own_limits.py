@@ -12,6 +12,12 @@ from typing import Any
 
 from gevent.monkey import get_original
 
+resource: Any
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 _DESCRIPTORS = "Raise the limit of open files before the start (ulimit -n 65536), or use more workers or fewer users."
 _PORTS = (
     "Widen net.ipv4.ip_local_port_range, leave out --llm-new-connections so that connections are used again, or send "
@@ -23,6 +29,16 @@ _REMEDIES = {
     errno.ENOBUFS: "Free memory of the machine, raise net.core.wmem_max and net.ipv4.tcp_mem, or use fewer users.",
     errno.ENOMEM: "Free memory of the machine, or use fewer users.",
 }
+
+
+_RESERVED = 24
+"""Descriptors that connections leave to the rest of the process: it writes rows and reads counters of the system."""
+
+
+def is_reserved(descriptor: int) -> bool:
+    """True for one of the last descriptors that this process may have. The system gives the lowest that is free."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else -1
+    return 0 <= most - _RESERVED <= descriptor
 
 
 class NoPortLeft(OSError):

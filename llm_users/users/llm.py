@@ -406,7 +406,7 @@ class LLMUser(User):
         if error is not None:
             record.error_code, record.error_message = self._failure_of(error)
             if record.error_code == CLIENT_LIMIT:
-                runtime.note(f"requests failed with client_limit: {record.error_message}")
+                runtime.note(f"requests failed with client_limit: {record.error_message}".rstrip("."))
         text, reasoning = (chunks.opening, "") if too_long else (chunks.answer, chunks.reasoning)
         if not too_long:
             self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
