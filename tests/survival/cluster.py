@@ -17,6 +17,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -227,6 +228,7 @@ class Comparison:
     exit: int | None
     worker_exits: list[int | None]
     server_saw: int
+    """Requests in the server's log, without those of an earlier master's run."""
     rows: int
     rows_unseen: int
     """Rows without an answer's id: of requests that were not answered, so the server may have seen them or not."""
@@ -244,7 +246,7 @@ class Comparison:
     stages: list[Stage]
     notes: list[str]
     says: list[str]
-    """Warnings and errors in the master's log."""
+    """Errors in the master's log, or in a worker's when the master was killed."""
     files_left: list[str]
     processes_left: list[str]
     logs: str = field(repr=False, default="")
@@ -306,7 +308,7 @@ class Comparison:
         )
         lost = "-" if self.lost is None else str(self.lost)
         notes = [note for note in self.notes if "OPENAI_API_KEY" not in note]
-        reads = " · ".join(notes[:3] or self.says[-2:])
+        reads = " · ".join(notes[:3] + self.says[-2:])
         exits = ",".join(map(str, self.worker_exits))
         cells = [self.name, self.server_saw, self.rows, lost, self.in_spools, self.unaccounted, self.double, stages,
                  self.exit, exits, reads.replace("|", "/")]  # fmt: skip
@@ -339,6 +341,7 @@ class Cluster:
         self.lasted_s = 0.0
         """From the start to the end of the master; known after `end`."""
         self._began_at = time.monotonic()
+        self._earlier: list[Path] = []
         self._proxies: list[Proxy] = []
         self._environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("OPENAI_", "LOCUST_"))
@@ -371,6 +374,8 @@ class Cluster:
 
         `place` replaces the options that make the process a master, for `--processes`.
         """
+        if self.masters:
+            self._earlier.append(self.prefix)
         self.prefix = self.folder / "out" / prefix
         self.asked = [requests] * len(stages) if requests is not None else []
         load = ["--llm-sweep", ",".join(map(str, stages))] if stages else []
@@ -429,11 +434,16 @@ class Cluster:
         path = Path(f"{self.prefix}_llm_run.json")
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def spooled(self) -> Iterator[dict[str, str]]:
-        """The rows in what is left of all spools of the run."""
-        for folder in (Path(f"{self.prefix}_llm_spool"), self.temporary):
+    def spooled(self, prefix: Path | None = None) -> Iterator[dict[str, str]]:
+        """The rows in what is left of the spools of the last run, or of the run with this prefix."""
+        for folder in (Path(f"{prefix or self.prefix}_llm_spool"), self.temporary):
             for path in sorted(folder.rglob("*_llm_shard.csv")):
                 yield from iterate_rows(path)
+
+    def all_rows(self, prefix: Path | None = None) -> Iterator[dict[str, str]]:
+        """The rows of the rows file and of what is left of the spools, so some of them twice."""
+        yield from iterate_rows(Path(f"{prefix or self.prefix}_llm_requests.csv"))
+        yield from self.spooled(prefix)
 
     def server_log(self) -> list[dict[str, Any]]:
         """One entry per request that has ended; all of them after `end`."""
@@ -491,7 +501,10 @@ class Cluster:
                 further[int(row["stage"])] += 1
         unseen, _ = responses.pop("", 0), prompts.pop("", 0)
         saw, without_row = 0, []
+        earlier = {row["response_id"] for prefix in self._earlier for row in self.all_rows(prefix)}
         for entry in self.iterate_server_log():
+            if entry["response_id"] in earlier:
+                continue
             saw += 1
             if entry["response_id"] not in responses:
                 without_row.append(entry)
@@ -520,11 +533,18 @@ class Cluster:
                 for number in numbers
             ],
             notes=manifest.get("notes", []),
-            says=[line for line in self.master.text.splitlines() if "/ERROR/" in line or "/WARNING/" in line],
+            says=self._errors(),
             files_left=self._files_left(run_ids),
             processes_left=processes_left,
             logs="\n".join(f"--- {one.name}\n{one.text[-2500:]}" for one in [*self.masters, *self.workers]),
         )  # fmt: skip
+
+    def _errors(self) -> list[str]:
+        """Without time and machine: the master's errors, or what a worker warns of when there is no master."""
+        levels, speaker = "ERROR", self.master
+        if self.master.killed_at is not None and self.workers:
+            levels, speaker = "ERROR|WARNING", self.workers[-1]
+        return re.findall(rf"^\[.*?\] \S+/(?:{levels})/\S+: (.*)$", speaker.text, flags=re.MULTILINE)
 
     def _explained(self, entry: dict[str, Any]) -> bool:
         """Whether a request without a row was in flight, or had just ended, when a process was killed."""
@@ -537,11 +557,9 @@ class Cluster:
         return any(began <= killed and ended >= killed - FLUSH_S for killed in kills)
 
     def _files_left(self, run_ids: set[str]) -> list[str]:
-        spools = [path for path in self.folder.rglob("*") if path.is_file() and path.parent.name.endswith("_llm_spool")]
-        spools += [path for path in self.temporary.rglob("*locust-llm*") if path.is_file()]
-        shared = Path("/dev/shm")
-        counts = [path for path in shared.glob("*") if any(run and run in path.name for run in run_ids)]
-        return sorted({str(path) for path in [*spools, *counts]})
+        places = (Path(f"{self.prefix}_llm_spool"), self.temporary, Path("/dev/shm"))
+        files = [path for place in places for path in place.rglob("*") if path.is_file()]
+        return sorted(str(path) for path in files if any(run and run in path.name for run in run_ids))
 
     def _file(self, suffix: str) -> Path:
         return Path(f"{self.prefix}_llm_{suffix}.csv")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.load.conftest import ROOT
-from tests.survival.cluster import Cluster, Comparison, read_rows, report, wait_for
+from tests.survival.cluster import Cluster, Comparison, report, wait_for
 
 NOTHING_NEW_S = 5.0
 """A worker whose master is silent for so long starts nothing new."""
@@ -259,7 +259,7 @@ def test_the_master_is_killed(cluster: Cluster) -> None:
     advice = [worker.text for worker in cluster.workers if "llm-report" in worker.text and str(spool) in worker.text]
     assert len(advice) == 4, "every worker says how to recover the rows"
     # Every request has ended, so none is lost.
-    assert not without_row(cluster, [*cluster.rows(), *cluster.spooled()])
+    assert not without_row(cluster, list(cluster.all_rows()))
     table = report(cluster.prefix, spool)
     assert table.returncode in (0, 3), table.stderr
     assert "| openai" in table.stdout
@@ -276,6 +276,7 @@ def test_the_master_is_killed_and_another_starts_on_its_port(cluster: Cluster) -
     for _ in range(3):
         cluster.join()
     found = cluster.end(150, workers_s=GIVES_UP_S + 20)
+    found.check()
     assert found.exit == 0, (found, found.logs)
     assert [stage.measured for stage in found.stages] == [400, 400], (found, found.logs)
     assert (found.lost, found.double) == (0, 0), found
@@ -283,7 +284,7 @@ def test_the_master_is_killed_and_another_starts_on_its_port(cluster: Cluster) -
     # The rest of what the server saw is of the first run: in its file, or in its workers' spools.
     second = cluster.rows()
     assert len({row["run_id"] for row in second}) == 1
-    first_rows = [*read_rows(Path(f"{first}_llm_requests.csv")), *spooled(Path(f"{first}_llm_spool"))]
+    first_rows = list(cluster.all_rows(first))
     assert not answers(first_rows) & answers(second)
     assert not without_row(cluster, first_rows + second)
 
@@ -299,7 +300,7 @@ def test_the_parent_of_forked_workers_is_killed(cluster: Cluster) -> None:
     cluster.stop()
     came = [entry["received_ns"] / 1e9 - killed_at for entry in cluster.server_log()]
     assert max(came) < 2.5, "the children stop at once"
-    missing = without_row(cluster, [*cluster.rows(), *cluster.spooled()])
+    missing = without_row(cluster, list(cluster.all_rows()))
     assert not missing, f"{missing} requests have no row, although the children ended by themselves"
 
 
@@ -389,8 +390,3 @@ def current_version() -> str:
 
 def missing_ranks(cluster: Cluster) -> list[int]:
     return [entry["worker"] for entry in cluster.manifest["workers"].values() if entry["state"] == "missing"]
-
-
-def spooled(folder: Path) -> list[dict[str, str]]:
-    """The rows of all shards in a spool folder."""
-    return [row for path in sorted(folder.glob("*_llm_shard.csv")) for row in read_rows(path)]
