@@ -22,8 +22,11 @@ import gevent
 import psutil
 from locust import __version__
 from locust.rpc import Message, zmqrpc
+from locust.stats import RequestStats
 
+from llm_users import __version__ as version
 from llm_users.load import messages
+from llm_users.load.checked import PROTOCOL
 from llm_users.plan import StageTotals
 from llm_users.record import RequestRecord
 from tests.load.conftest import SWEEP
@@ -41,12 +44,16 @@ class SendingWorker:
         self._rows_per_s = rows_per_s
         self._seconds = seconds
         self._run: dict[str, Any] = {}
-        self._users = 0
+        self._users = self._stage = self._number = 0
+        self._gone = self._over = False
+        self._quota: int | None = None
         self._sent = 0
         self._state = "ready"
         self.sending = False
         self._tell("client_ready", __version__)
-        self._tell(messages.HELLO, None)
+        hello = {"version": version, "protocol": PROTOCOL}
+        empty = {"stats": [], "stats_total": RequestStats().total.get_stripped_report(), "errors": {}}
+        self._tell("stats", {messages.HELLO: hello, "user_classes_count": {}, "user_count": 0, **empty})
         gevent.spawn(self._beat)
         self.greenlet = gevent.spawn(self._listen)
 
@@ -56,6 +63,8 @@ class SendingWorker:
     def _beat(self) -> None:
         while True:
             self._tell("heartbeat", {"state": self._state, "current_cpu_usage": 1, "current_memory_usage": 1})
+            if self._stage:
+                self._count()
             gevent.sleep(1)
 
     def _listen(self) -> None:
@@ -72,17 +81,21 @@ class SendingWorker:
             elif message.type == messages.STAGE:
                 self._stage = data["stage"]
             elif message.type == messages.GO:
-                gevent.spawn(self._send_rows, data["quota"])
+                if not self._gone:
+                    self._gone, self._quota = True, data["quota"]
+                    gevent.spawn(self._send_rows, data["quota"])
             elif message.type == messages.FINISH:
                 self._count()
-                self._tell(messages.FINAL, {"worker": self._run["worker"], "sent": self._sent})
+                self._report(messages.FINAL, {"sent": self._sent})
             elif message.type == "quit":
                 return
 
     def _report_ready(self) -> None:
         gevent.sleep(0.5)
-        told = {"worker": self._run["worker"], "stage": self._stage, "waiting": self._users}
-        self._tell(messages.READY, told)
+        self._report(messages.READY, {"stage": self._stage, "waiting": self._users})
+
+    def _report(self, kind: str, data: dict[str, Any]) -> None:
+        self._tell(kind, {"run": self._run["run_id"], "worker": self._run["worker"], **data})
 
     def _send_rows(self, quota: int | None) -> None:
         self.sending = True
@@ -92,21 +105,23 @@ class SendingWorker:
             due = round((time.monotonic() - began) * self._rows_per_s)
             while self._sent < due:
                 batch = [self._row(n) for n in range(self._sent, min(due, self._sent + 1000))]
-                self._tell(messages.ROWS, {"rows": batch})
+                self._report(messages.ROWS, {"rows": batch})
                 self._sent += len(batch)
-            self._count()
         self.sending = False
         totals = StageTotals(
             self._stage, self._run["worker"], users=self._users, started=self._sent, measured=self._sent,
             window_s=self._seconds, windows=[[0.0, self._seconds]], cpu_s=1.0, in_flight_s=1.0,
             measure_started_at=time.time(), quota=quota,
         )  # fmt: skip
-        self._tell(messages.DONE, dataclasses.asdict(totals))
+        self._over = True
+        self._report(messages.DONE, dataclasses.asdict(totals))
 
     def _count(self) -> None:
-        counts = {"worker": self._run["worker"], "stage": self._stage, "started": self._sent, "measured": self._sent,
-                  "total": self._sent, "held": 0, "shards": [], "counts": None, "host": "here"}  # fmt: skip
-        self._tell(messages.COUNT, counts)
+        self._number += 1
+        counts = {"number": self._number, "stage": self._stage, "started": self._sent, "measured": self._sent,
+                  "total": self._sent, "held": 0, "shards": [], "counts": None, "host": "here", "at": self._stage,
+                  "gone": self._gone, "waiting": None, "quota": self._quota, "over": self._over}  # fmt: skip
+        self._report(messages.COUNT, counts)
 
     def _row(self, number: int) -> Any:
         worker, run_id = self._run["worker"], self._run["run_id"]

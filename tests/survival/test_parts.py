@@ -18,6 +18,8 @@ from llm_users.collect.disk import LineFile
 from llm_users.collect.seen import SeenNumbers
 from llm_users.collect.shards import ShardReader
 from llm_users.collect.spool import Spool, StartCounts, mark_folder, read_counts
+from llm_users.load.pulse import Lease
+from llm_users.load.roster import Roster
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.record import RequestRecord
 from llm_users.stage import StageGate, UserSeat
@@ -290,3 +292,47 @@ def test_shard_rows_and_rows_files_have_the_same_header(tmp_path: Path) -> None:
     spool.close()
     with (tmp_path / "run_llm_requests.csv").open() as one, spool.paths[0].open() as other:
         assert next(csv.reader(one)) == next(csv.reader(other))
+
+
+def test_a_worker_that_has_left_does_not_end_later_stages() -> None:
+    roster = Roster("run")
+    workers = [roster.add(name) for name in ("left", "here")]
+    for worker in workers:
+        worker.new_part(1).going = True
+        worker.part.totals = StageTotals(1, worker.rank)
+    roster.leave(workers[0], 0, early=True)
+    workers[0].part.given = True
+    assert roster.all_done
+    for worker in workers:
+        worker.new_part(2)
+    assert not roster.all_done
+    workers[1].part.going = True
+    assert not roster.all_done
+
+
+def test_a_lease_runs_out_and_only_a_later_question_begins_another() -> None:
+    lease = Lease()
+    assert not lease.holds(100.0)
+    first, second = lease.ask(100.0), lease.ask(101.0)
+    assert lease.answered(first, 100.5)
+    assert lease.holds(104.9)
+    assert not lease.holds(105.0), "5 s after the question, however late the answer"
+    assert lease.ended_at == 105.0
+    assert not lease.answered(second, 105.1), "the answer to what was asked before has been on its way for long"
+    question = lease.ask(110.0)
+    assert not lease.answered(question, 110.1), "a COUNT that was heard says nothing about what is left to do"
+    question = lease.ask(111.0)
+    assert not lease.answered(question, 116.0, anew=True), "too late"
+    question = lease.ask(117.0)
+    assert lease.answered(question, 117.2, anew=True)
+    assert lease.holds(121.9)
+    assert not lease.holds(122.0)
+
+
+def test_a_first_question_without_an_answer_is_a_lease_that_ran_out() -> None:
+    lease = Lease()
+    lease.ask(10.0)
+    assert not lease.holds(14.0)
+    assert lease.ended_at is None
+    assert not lease.holds(15.0)
+    assert lease.ended_at == 15.0
