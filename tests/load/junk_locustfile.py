@@ -18,7 +18,7 @@ JUNK: list[Any] = [
 ]  # fmt: skip
 KINDS = (
     messages.READY, messages.COUNT, messages.BACK, messages.DONE, messages.FINAL, messages.NOTE, messages.REFUSED,
-    messages.ROWS, messages.LIVE,
+    messages.ROWS, messages.LIVE, messages.PREPARING,
 )  # fmt: skip
 
 

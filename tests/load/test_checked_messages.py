@@ -49,6 +49,7 @@ def test_a_load_process_that_sends_junk_does_not_disturb_the_run(locust: Locust,
     ("kind", "data"),
     [
         (messages.READY, {"worker": 0, "stage": 1, "waiting": 4}),
+        (messages.PREPARING, {"worker": 0, "stage": 1, "built": 2, "wanted": 40}),
         (messages.FINAL, {"worker": 3, "sent": 0}),
         (messages.BACK, {"worker": 3, "stage": 1, "measured": 0}),
         (messages.COUNT, {"worker": 1, "stage": 1, "started": 2, "measured": 1, "total": 9, "held": 0,
