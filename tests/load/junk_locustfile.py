@@ -17,9 +17,8 @@ JUNK: list[Any] = [
     {"rows": 3}, {"rows": {"a": 1}}, {"rows": [None]}, {"rows": [[["short"], []]]}, {"rows": [[[None] * 999, []]]},
 ]  # fmt: skip
 KINDS = (
-    messages.PREPARING, messages.READY, messages.COUNT, messages.BACK, messages.DONE, messages.FINAL, messages.NOTE,
-    messages.REFUSED,
-    messages.ROWS, messages.LIVE,
+    messages.READY, messages.COUNT, messages.BACK, messages.DONE, messages.FINAL, messages.NOTE, messages.REFUSED,
+    messages.ROWS, messages.LIVE, messages.PREPARING,
 )  # fmt: skip
 
 

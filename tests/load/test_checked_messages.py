@@ -58,6 +58,7 @@ def test_a_load_process_that_sends_junk_does_not_disturb_the_run(locust: Locust,
     ("kind", "data"),
     [
         (messages.READY, {"stage": 1, "waiting": 4, "settled": 1, "stuck": None}),
+        (messages.PREPARING, {"stage": 1, "built": 2, "wanted": 40}),
         (messages.FINAL, {"sent": 0}),
         (messages.BACK, {"number": 4, "stage": 1, "measured": 0}),
         (messages.COUNT, {"number": 3, "stage": 1, "started": 2, "measured": 1, "total": 9, "held": 0,

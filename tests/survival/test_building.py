@@ -48,4 +48,5 @@ def test_a_worker_holds_a_bounded_amount_of_prompts(crew: Crew) -> None:
     done = crew.finish(120)
     assert done.code == 0, done.err
     assert len(done.rows()) == crew.simulator.stop()["requests"] == 350
-    assert peak < 270, f"{peak} MiB: a worker without prompts has 150, and 63 prompts are 34"
+    # A worker without prompts has 140 MiB, to build one takes 80, and 63 prompts are 34.
+    assert peak < 350, f"{peak} MiB; with all prompts it would be more than 400"

@@ -208,8 +208,7 @@ def test_a_line_break_inside_a_header_is_refused(
 ) -> None:
     monkeypatch.setenv("GATEWAY", "gate\r\nX-Injected: yes")
     rig = make_rig(llm_header_env=["X-Gate=GATEWAY"])
-    rig.runner.greenlet.join(timeout=0.2)
-    assert any("X-Gate has a line break" in note for note in rig.notes)
+    assert "X-Gate has a line break" in rig.refused()
     assert not port.requests()
 
 
