@@ -61,6 +61,8 @@ class ConversationMixin(LLMUser):
         Turns go in order, each with the live answers before it. One that fails, or that the client gives up, ends the
         conversation: the rest is not sent.
         """
+        if self._at is not None:
+            raise RuntimeError("a user holds one conversation at a time; run more users for more conversations")
         conversation = conversation or self.runtime.next_conversation()
         at = self._at = _Place(conversation, [])
         answers: list[Answer] = []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-MOST_WAITING_CALLS = 1000
-"""Calls of one user that wait for their turn at the same time; more come from a task that waits for none of them."""
+MOST_CALLS = 1000
+"""Calls of one user that wait for their turn or are in flight; more come from a task that waits for none of them."""
 
 ASKING = "ask with self.chat(...), or self.ask() for the API that --llm-api names; it returns the answer"
 
@@ -37,8 +37,8 @@ class TooManyCalls(RuntimeError):
 
     def __init__(self, class_name: str) -> None:
         super().__init__(
-            f"a user of {class_name} has {MOST_WAITING_CALLS} calls that wait for their turn: its task starts calls "
-            "and does not wait for them. Wait with gevent.joinall(...), or use --llm-rate for arrivals at a fixed rate"
+            f"a user of {class_name} has {MOST_CALLS} calls at the same time: its task starts calls and does not wait "
+            "for them. Wait with gevent.joinall(...), or use --llm-rate for arrivals at a fixed rate"
         )
 
 

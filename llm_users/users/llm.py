@@ -44,7 +44,7 @@ from llm_users.users.failures import (
     status_of,
 )
 from llm_users.users.habits import (
-    MOST_WAITING_CALLS,
+    MOST_CALLS,
     NOT_IN_A_WITH,
     TooManyCalls,
     check_keywords,
@@ -166,19 +166,21 @@ class LLMUser(User):
     def task_failed(self, error: BaseException, place: str, *, starting: bool) -> None:
         """A task has raised: pause, longer each time until a call succeeds. ``starting``: it was ``on_start``.
 
-        Raises StopUser where the user cannot go on: it has not started, or an open loop has a fresh user instead.
+        Raises StopUser where the user cannot go on: it has not started, floods, or an open loop has a fresh user.
         """
         asked = self._seat.failed_tasks == 0 and isinstance(error, RequestFailed)  # the gate makes it pause
-        pause_s = self.runtime.gate.task_failed(self._seat, f"{place} raised {type(error).__name__}: {error}"[:400])
+        text = f"{place} raised {type(error).__name__}: {error}"[:400]
+        pause_s = self.runtime.gate.task_failed(self._seat, text)
         if starting:
             self.on_stop = _nothing  # type: ignore[method-assign] # Locust calls it for users that have started
             raise StopUser  # else gevent prints one more traceback for each user
-        if self.runtime.open_loop is not None and self._seat.failed_tasks > 1:
+        if isinstance(error, TooManyCalls) or (self.runtime.open_loop is not None and self._seat.failed_tasks > 1):
+            self.runtime.note(f"users were ended, because {text}")  # Locust does not log it then
             raise StopUser
-        if self._state == LOCUST_STATE_RUNNING and not asked:
+        if self._state != LOCUST_STATE_STOPPING and not asked:
             self._state = LOCUST_STATE_WAITING
             gevent.sleep(pause_s)
-            self._state = LOCUST_STATE_RUNNING
+            self._show_state()
 
     def _on_end(self, _greenlet: Any) -> None:
         self.runtime.gate.gone(self._seat)
@@ -300,8 +302,8 @@ class LLMUser(User):
         caller = gevent.getcurrent()
         if self._state == LOCUST_STATE_STOPPING or self._seat.gone:
             raise StopUser if caller is self._greenlet else GreenletExit
-        if len(self._waiting) >= MOST_WAITING_CALLS:
-            raise TooManyCalls(type(self).__name__)
+        if len(self._waiting) + self._in_flight >= MOST_CALLS:
+            self._refuse_call(caller)
         self._seat.failed_tasks = 0
         self._waiting.add(caller)
         self._show_state()
@@ -318,6 +320,14 @@ class LLMUser(User):
             )
         self._seat.prompt = ticket.prompt
         return ticket
+
+    def _refuse_call(self, caller: Any) -> None:
+        """Raise in the user's task: the call itself was spawned by one that looks at no result."""
+        error = TooManyCalls(type(self).__name__)
+        if caller is self._greenlet or self._greenlet is None:
+            raise error
+        self._greenlet.kill(error, block=False)
+        raise GreenletExit
 
     def _show_state(self) -> None:
         """Locust may stop a user at once that only waits, and lets one with a call in flight finish its task."""
