@@ -152,3 +152,41 @@ def test_options_are_shown_without_named_secrets(given: Any, shown: Any) -> None
 def test_named_secrets_of_a_body_are_taken_out_of_other_texts_too() -> None:
     secrets.remember_named({"metadata": {"token": "geheim-4711", "password": "short"}, "model": "not-a-secret"})
     assert secrets.redact("geheim-4711, short, not-a-secret") == "[redacted], short, not-a-secret"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["eyJ-", "-eyJaaaaaaaa", "eyJaaaaaaaa.", "bearer ", "basic\t", "://a:", "a:", "?key-", "sk-", "AKIA", "dapi0123"],
+)
+def test_a_hostile_text_takes_no_longer_than_another(unit: str) -> None:
+    def seconds(text: str) -> float:
+        started_s = time.process_time()
+        secrets.redact(text)
+        return time.process_time() - started_s
+
+    size = 1 << 18
+    plain_s = min(seconds("hello there, " * (size // 13)) for _ in range(3))
+    for text in ((unit * size)[:size], f"://{unit * size}"[:size], f"?{unit * size}"[:size]):
+        assert min(seconds(text) for _ in range(2)) < 20 * plain_s + 0.05  # a quadratic search takes seconds
+
+
+def test_only_the_beginning_of_a_text_is_looked_at() -> None:
+    started_s = time.process_time()
+    for _ in range(10):
+        assert secrets.redact_start("eyJ-" * (1 << 18), 500).endswith("...")
+    assert (time.process_time() - started_s) / 10 < 0.05
+
+
+@pytest.mark.parametrize("length", [12, 300, 5000])
+def test_a_cut_through_a_secret_shows_nothing_of_it(length: int) -> None:
+    secret = ("0123456789" * length)[:length]
+    secrets.remember(secret)
+    looked_at = 500 + 8192 + max(4096, length)
+    for before in (480, 490, 499, *range(looked_at - length - 8, looked_at + 8, 1 + length // 12)):
+        shown = secrets.redact_start(" " * before + secret + "." * 30_000, 500)
+        assert "012" not in shown
+
+
+@pytest.mark.parametrize("token", ["eyJhbGciOiJI.eyJzdWIi.c2lnbmF0", "eyJhbGciOiJI.eyJzdWIi."])
+def test_a_web_token_behind_other_words_goes_and_they_stay(token: str) -> None:
+    assert secrets.redact(f"key-{token} and x") == "key-[redacted] and x"
