@@ -131,11 +131,12 @@ class Crew:
     def announce(self, plan: StagePlan) -> None:
         """A stage is coming, for all that may take part."""
         for worker in self.roster:
+            worker.part = False  # also of those that have left, whose part in the stage before is over
             if not worker.final:
                 worker.waiting = worker.totals = None
                 worker.alive = worker.ended = 0
                 worker.expected = not worker.lost
-                worker.part, worker.users, worker.quota = False, 0, None
+                worker.users, worker.quota = 0, None
                 worker.told_at = time.time()
                 self._send_plan(worker, plan)
 
