@@ -178,7 +178,10 @@ class StageBook:
             result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s
             if load.rate_per_s is None:
                 result.load_actual = sum(part.load_s for part in totals) / measure_s
-                result.users_actual = sum(part.present_s / part.window_s for part in active)
+                # A worker that has started its share ends its window; one that leaves has no share any more.
+                result.users_actual = sum(
+                    part.present_s / (measure_s if part.quota is None else part.window_s) for part in active
+                )
         if load.rate_per_s is not None:
             result.started_rate_per_s = started_rate_per_s(totals)
         fill_client(result, totals)

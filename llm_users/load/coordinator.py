@@ -300,6 +300,8 @@ class Coordinator:
 
     def on_spawned(self, target: int, users: int, others: int) -> None:
         """Locust has started the users that it wants: so many that send LLM requests, and others."""
+        if self._gone and users != self._users_given:  # the same number, of other classes
+            self._change_free_stage(target)
         plan = self._plan
         if plan is None or self._gone or self._finishing or target != self._users_wanted:
             return
@@ -320,8 +322,12 @@ class Coordinator:
 
     def on_target(self, users: int) -> None:
         """Locust starts to change the number of users. Without a sweep another stage begins, of that many users."""
+        if users != self._users_wanted:
+            self._change_free_stage(users)
+
+    def _change_free_stage(self, users: int) -> None:
         plan = self._plan
-        if plan is None or not plan.free or self._finishing or not self.active or users == self._users_wanted:
+        if plan is None or not plan.free or self._finishing or not self.active:
             return
         self._users_wanted, self._users_given = users, None
         self._stop_gathering_timer()
@@ -616,6 +622,11 @@ class Coordinator:
         if came := sum(worker.part.waiting or 0 for worker in self._expected):
             self._say_missing(came, f"the others did not come within {GATHER_S:g} s")
             self._go()
+            return
+        if self._crew is not None:
+            self._crew.say(f"stage {self._plan.stage}: no user came within {GATHER_S:g} s; the stage waits for one")
+        if self._plan.free:
+            self._gathering_timer = gevent.spawn(self._limit_gathering)
 
     def _say_missing(self, came: int, why: str) -> None:
         if self._plan is not None and self._crew is not None:

@@ -57,7 +57,7 @@ def test_the_knee_is_found_within_five_percent(locust: Locust) -> None:
     assert all(float(stage["measure_s"]) >= 3 for stage in stages if int(stage["concurrency"]) <= 12)
     assert all(int(stage["requests_measured"]) >= 75 for stage in stages if int(stage["concurrency"]) <= 12)
     assert "ends early: tpot_p95<0.020 is missed by" in done.err
-    assert done.manifest["notes"] == []  # nobody calls what was not started missing
+    assert not [note for note in done.manifest["notes"] if "were not started" in note]
     assert f"{len(done.rows())}" == f"{sum(int(stage['requests_started']) for stage in stages)}"
     _report_agrees(done)
 

@@ -130,6 +130,8 @@ def test_users_that_are_taken_away_in_the_middle_finish_their_requests(locust: L
     assert served["aborted"] == 0
     assert {row["error_code"] for row in rows} == {""}
     assert len(rows) == served["completed"] == sum(done.manifest["counts"]["sent"].values())
+    measured = {(row["stage"], row["concurrency"]) for row in rows if row["measured"] == "1"}
+    assert measured == {("1", "6"), ("2", "2")}, "each number of users is a stage"
     assert tracebacks(done.err) == [], done.err
 
 
