@@ -60,7 +60,11 @@ class Link:
                 if not self._accepts:
                     here.close()
                     continue
-                there = socket.create_connection(("127.0.0.1", self._to))
+                try:
+                    there = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:  # the master does not listen yet; a worker tries again
+                    here.close()
+                    continue
                 self._sockets += [here, there]
                 for source, target in ((here, there), (there, here)):
                     threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
