@@ -48,7 +48,7 @@ def test_a_load_process_that_sends_junk_does_not_disturb_the_run(locust: Locust,
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
-        (messages.READY, {"worker": 0, "stage": 1, "waiting": 4}),
+        (messages.READY, {"worker": 0, "stage": 1, "waiting": 4, "settled": 0, "stuck": None}),
         (messages.FINAL, {"worker": 3, "sent": 0}),
         (messages.BACK, {"worker": 3, "stage": 1, "measured": 0}),
         (messages.COUNT, {"worker": 1, "stage": 1, "started": 2, "measured": 1, "total": 9, "held": 0,
