@@ -29,7 +29,7 @@ def _assert_complete(done: Finished) -> Counter[str]:
     assert len({row["request_id"] for row in rows}) == len(rows)
     stages = done.rows("stages")
     assert sum(int(stage["requests_started"]) for stage in stages) == len(rows)
-    assert "Time to First Token" in done.out
+    assert "Time to First Token" in done.out, done.err
     return Counter(row["error_code"] for row in rows)
 
 
@@ -62,7 +62,7 @@ def test_ctrl_c_cuts_what_does_not_end_within_the_stop_timeout(locust: Locust, p
     rows = done.rows()
     assert [row["error_code"] for row in rows] == ["aborted"] * 4, done.err
     assert all(int(row["chunks"]) > 10 and row["ttft_s"] and row["tpot_s"] for row in rows)  # what was measured is kept
-    assert "Time to First Token" in done.out
+    assert "Time to First Token" in done.out, done.err
     assert done.manifest["counts"]["sent"] == done.manifest["counts"]["received"]
 
 
