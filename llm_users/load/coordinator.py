@@ -256,7 +256,7 @@ class Coordinator:
         crew.tell(worker, messages.ACK, {"number": data["number"]})
         if plan is None or worker.final or self._finishing or not crew.distributed:
             return
-        if data["at"] == plan.stage and not plan.free and data["waiting"] is not None:
+        if data["at"] == plan.stage and data["waiting"] is not None:
             self._take_waiting(worker, data["waiting"])
         crew.tell_again(worker, plan, data)
         if self._stage_ended and data["gone"] and not data["over"]:

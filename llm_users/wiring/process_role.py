@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 import locust
 from gevent.event import Event
+from gevent.lock import RLock
 from locust.runners import STATE_INIT, WorkerRunner
 
 from llm_users import __version__
@@ -136,6 +137,7 @@ class _Worker:
         self.sender = RecordSender(self._send, self._note)
         self._prefix = ""
         self._welcome = False
+        self._between_runs = RLock()  # a run ends here before the next begins, however the words for it come
         self._settled = Event()
         self._greeted_at = 0.0
 
@@ -158,12 +160,19 @@ class _Worker:
         return self.sender.sent
 
     def on_run(self, data: dict[str, Any]) -> None:
-        """A run begins; the spool of one that was not settled stays."""
-        self._process.cut_short()
-        self._say_where_rows_are("the master has begun another run before it confirmed all rows of the last one")
-        self._prefix = data["prefix"]
-        self._settled.clear()
-        self.sender.begin(data["run_id"], data["worker"], data["spool"], data["rows_per_s"])
+        """A run begins; the spool of one that was not settled stays, and users of another run are stopped."""
+        with self._between_runs:
+            self._process.cut_short()
+            self._say_where_rows_are("the master has begun another run before it confirmed all rows of the last one")
+            if self._runner.user_greenlets:
+                self._stop_users()
+            self._prefix = data["prefix"]
+            self._settled.clear()
+            self.sender.begin(data["run_id"], data["worker"], data["spool"], data["rows_per_s"])
+
+    def _stop_users(self) -> None:
+        self._runner.stop()
+        self._runner.worker_state = STATE_INIT
 
     def settled(self) -> None:
         self.sender.settled(self._process.run_id)
@@ -219,17 +228,17 @@ class _Worker:
 
     def _on_leave(self, data: dict[str, Any]) -> None:
         """The master does not know the run that this process takes part in: that run is over."""
-        if data["run"] != self._process.run_id or not self._process.running:
-            return
-        why = "the master has ended the run of this worker, or was started anew"
-        logger.error("%s: this worker ends the run and is ready for the next", why)
-        self._process.abandon()
-        self._say_where_rows_are(why)
-        self._runner.stop()
-        self._runner.worker_state = STATE_INIT
-        self._welcome = False
-        self._runner.send_message("client_ready", locust.__version__)
-        gevent.spawn(self._greet)
+        with self._between_runs:
+            if data["run"] != self._process.run_id or not self._process.running:
+                return
+            why = "the master has ended the run of this worker, or was started anew"
+            logger.error("%s: this worker ends the run and is ready for the next", why)
+            self._process.abandon()
+            self._say_where_rows_are(why)
+            self._stop_users()
+            self._welcome = False
+            self._runner.send_message("client_ready", locust.__version__)
+            gevent.spawn(self._greet)
 
     def _on_resend(self, data: dict[str, Any]) -> None:
         if data["run"] == self._process.run_id:

@@ -105,7 +105,8 @@ def test_a_worker_whose_master_was_started_anew_takes_part_in_its_run(crew: Crew
     assert str(first_run) in told
     came_in = crew.simulator.stop()["requests"]
     spooled = len(spool.read_text().splitlines()) - 1
-    assert spooled + len(done.rows()) == came_in
+    # A request that is cut before it has arrived has a row as well: of four users at most one each.
+    assert came_in <= spooled + len(done.rows()) <= came_in + 4
 
 
 def test_workers_of_a_master_that_is_killed_stop_at_once(tmp_path: Path) -> None:
