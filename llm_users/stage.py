@@ -422,6 +422,8 @@ class StageGate:
         plan = self.plan
         if self.closed or self.phase in (IDLE, DRAIN) or not self.may_start():
             return None
+        if plan.free and self.phase == RAMP and self._spawned and seat.stage < 0:
+            return None  # all users are here, so the stage is about to begin: its first request is measured
         if plan.free and seat.stage != plan.stage:
             seat.stage = plan.stage
             seat.warmups_left = plan.warmup_requests

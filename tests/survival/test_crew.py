@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.load.conftest import Finished
 from tests.survival.conftest import Crew, accounts
 
@@ -83,9 +85,10 @@ def test_a_worker_that_stands_still_for_a_moment_goes_on(crew: Crew) -> None:
     freeze_and_return(crew, 2.6, 1, 120)
 
 
+@pytest.mark.slow  # tests/survival/test_arrivals.py loses workers of an open loop too
 def test_the_entries_of_a_trace_are_taken_over_when_a_worker_dies(crew: Crew, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    entries = [{"timestamp": 100 * number, "input_length": 20, "output_length": 10} for number in range(120)]
+    entries = [{"timestamp": 100 * number, "input_length": 20, "output_length": 10} for number in range(140)]
     trace.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     crew.start(2, "--llm-trace", str(trace)).await_rows(8, timeout_s=60)
     crew.send(1, signal.SIGKILL)
@@ -98,12 +101,12 @@ def test_the_entries_of_a_trace_are_taken_over_when_a_worker_dies(crew: Crew, tm
         taken[row["worker"] == str(first)].append(int(row["prompt_index"]))
     assert taken[True] == list(range(first, first + 2 * len(taken[True]), 2)), "all of the dead one's up to its death"
     own = [index for index in taken[False] if index % 2 != first]
-    assert own == list(range(1 - first, 120, 2)), "every entry of the other worker"
+    assert own == list(range(1 - first, 140, 2)), "every entry of the other worker"
     more = [index for index in taken[False] if index % 2 == first]
-    assert len(more) >= 20
-    assert more == list(range(more[0], 120, 2)), "and every one of the dead worker's from the takeover on"
-    missed = 60 - dead["started"] - len(more)
-    assert f"stage 1: {missed} of 120 requests were not started" in done.manifest["notes"]
+    assert len(more) >= 10
+    assert more == list(range(more[0], 140, 2)), "and every one of the dead worker's from the takeover on"
+    missed = 70 - dead["started"] - len(more)
+    assert f"stage 1: {missed} of 140 requests were not started" in done.manifest["notes"]
     note = f"stage 1: {missed} arrivals of worker {first} were not sent between its loss and the takeover"
     assert any(text.startswith(note) for text in done.manifest["notes"])
     agree(crew, done, ready=1)  # one every 200 ms, built 25 ms before it is due

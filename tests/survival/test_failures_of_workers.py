@@ -165,6 +165,7 @@ def behind_a_proxy(
     return found
 
 
+@pytest.mark.slow  # tests/survival/test_silence.py cuts a link for a moment
 def test_a_network_stalls_for_3_s(cluster: Cluster) -> None:
     all_measured(behind_a_proxy(cluster, 130, stages=1, workers=2, stall_s=3))
 
@@ -367,6 +368,7 @@ def other_version(folder: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow  # tests/survival/test_masters.py refuses one too
 def test_a_worker_with_another_version_is_refused(cluster: Cluster) -> None:
     cluster.start_master(workers=3, stages=[4], requests=20)
     path = os.pathsep.join(filter(None, [str(other_version(cluster.folder)), os.environ.get("PYTHONPATH", "")]))
