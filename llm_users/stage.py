@@ -422,13 +422,8 @@ class StageGate:
         plan = self.plan
         if self.closed or self.phase in (IDLE, DRAIN) or not self.may_start():
             return None
-        if plan.free and self.phase == RAMP and self._spawned and seat.stage < 0:
-            return None  # all users are here, so the stage is about to begin: its first request is measured
-        if plan.free and seat.stage != plan.stage:
-            seat.stage = plan.stage
-            seat.warmups_left = plan.warmup_requests
-        if seat.stage != plan.stage or (self.phase == RAMP and not plan.free):
-            return None  # not part of the stage yet
+        if not self._takes_part(seat):
+            return None
         if plan.free and (self.phase == RAMP or seat.warmups_left):
             seat.warmups_left = max(0, seat.warmups_left - 1)
             return self._ticket(seat, RAMP if self.phase == RAMP else WARMUP)
@@ -457,6 +452,18 @@ class StageGate:
         if self._quota is not None and self._measured_started == self._quota:
             self._measurement.end(start_ns)
         return ticket
+
+    def _takes_part(self, seat: UserSeat) -> bool:
+        """Whether the stage has begun for this user."""
+        plan = self.plan
+        if not plan.free:
+            return seat.stage == plan.stage and self.phase != RAMP
+        if self.phase == RAMP and self._spawned and seat.stage < 0:
+            return False  # all users are here, so the stage is about to begin: the first request is measured
+        if seat.stage != plan.stage:
+            seat.stage = plan.stage
+            seat.warmups_left = plan.warmup_requests
+        return True
 
     def _stop_warming(self, seat: UserSeat) -> None:
         """The warm-up requests that the user has not started are not waited for."""
