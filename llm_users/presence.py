@@ -41,6 +41,11 @@ class Presence:
         self._failure = what
 
     @property
+    def left(self) -> int:
+        """Users that have ended by themselves since the stage was announced."""
+        return self._left
+
+    @property
     def able(self) -> int:
         """Users that may come with a request."""
         return sum(seat.failed_tasks < MOST_FAILED_TASKS for seat in self._users)

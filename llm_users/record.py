@@ -247,6 +247,9 @@ class StageRecord:
     users_actual: float | None = _column(
         "users", "time-weighted users in a request or between two, each worker's over its own window, added up"
     )
+    users_ended: int | None = _column(
+        "users", "users that ended by themselves during the stage, and those of workers that were lost in it", int
+    )
 
     @property
     def shortfall(self) -> Shortfall | None:
@@ -256,6 +259,7 @@ class StageRecord:
             self.concurrency,
             self.users_actual,
             self.load_actual,
+            users_ended=self.users_ended,
             widened=bool(self.window_widened),
         )
 
@@ -286,14 +290,20 @@ class Shortfall:
 
 
 def shortfall_of(
-    asked: float | None, users: float | None, users_actual: float | None, load_actual: float | None, *, widened: bool
+    asked: float | None,
+    users: float | None,
+    users_actual: float | None,
+    load_actual: float | None,
+    *,
+    users_ended: float | None,
+    widened: bool,
 ) -> Shortfall | None:
     """Compare what ran with what was asked for. A window that was widened ends without load, so it is not judged."""
     if not users:
         return None
     if asked and users < LOAD_SHARE * asked:
         return Shortfall(users, int(asked), "the others did not come", users_missing=True)
-    if users_actual is not None and users_actual < LOAD_SHARE * users and not widened:
+    if users_ended and users_actual is not None and users_actual < LOAD_SHARE * users and not widened:
         return Shortfall(users_actual, int(users), "users ended during the stage", users_missing=True)
     if load_actual is not None and load_actual < LOAD_SHARE * users and not widened:
         why = "their requests waited for the client, or workers did not measure at the same time"

@@ -95,6 +95,7 @@ class StageGate:
         """Nothing more starts in the present stage. Its totals are reported when its last request has ended."""
         stage, measurement = self.plan.stage, self._measurement
         measurement.close(time.monotonic_ns())
+        measurement.totals.users_ended = self._presence.left
         self._measurement = measurement.next()
         self._earlier[stage] = _EarlierStage(measurement, self._unfinished_here, self._quota, self.counters())
         self._report_if_ended(stage)
@@ -559,6 +560,7 @@ class StageGate:
         self._report()
 
     def _report(self) -> None:
+        self.totals.users_ended = self._presence.left
         self.on_finished(self._measurement.report(self.counters(), None if self.closed else self._quota))
 
     def _reopen(self) -> None:

@@ -305,11 +305,11 @@ def _adopt_measured_load(keys: DataFrame, measured: Series) -> None:
 
 def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:
     """By stage, where less load ran than was asked for."""
-    columns = ("concurrency_asked", "concurrency", "users_actual", "load_actual", "window_widened")
+    columns = ("concurrency_asked", "concurrency", "users_actual", "load_actual", "users_ended", "window_widened")
     found = {}
     for _, line in stages[stages["stage"].notna()].iterrows():
-        asked, users, users_actual, load_actual, widened = (_number(line.get(name)) for name in columns)
-        short = shortfall_of(asked, users, users_actual, load_actual, widened=bool(widened))
+        asked, users, users_actual, load_actual, ended, widened = (_number(line.get(name)) for name in columns)
+        short = shortfall_of(asked, users, users_actual, load_actual, users_ended=ended, widened=bool(widened))
         if short is not None:
             found[int(line["stage"])] = short
     return found

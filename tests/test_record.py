@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 
@@ -72,3 +73,12 @@ def test_an_unwritable_place_is_said_kindly(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="--csv"):
         check_prefix(str(tmp_path / "file" / "run"))
+
+
+def test_users_that_came_late_in_a_short_window_are_not_missing() -> None:
+    """The window opens with the first request, so the mean is below the number of users although nobody has ended."""
+    late = StageRecord(1, 2, concurrency_asked=2, users_actual=1.8, users_ended=0, load_actual=1.95)
+    assert late.shortfall is None
+    ended = dataclasses.replace(late, users_ended=1)
+    assert ended.shortfall is not None
+    assert (ended.shortfall.short, ended.shortfall.users_missing) == ("1.8 of 2 users", True)

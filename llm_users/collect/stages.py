@@ -178,6 +178,8 @@ class StageBook:
             result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s
             if load.rate_per_s is None:
                 result.load_actual = sum(part.load_s for part in totals) / measure_s
+                lost = load.concurrency - sum(part.users for part in totals)
+                result.users_ended = sum(part.users_ended for part in totals) + max(0, lost)
                 # A worker that has started its share ends its window; one that leaves has no share any more.
                 result.users_actual = sum(
                     part.present_s / (measure_s if part.quota is None else part.window_s) for part in active

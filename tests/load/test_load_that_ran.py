@@ -110,6 +110,7 @@ def test_users_that_end_during_a_stage_are_missing_in_it(locust: Locust, simulat
     (stage,) = run.rows("stages")
     assert (stage["concurrency"], stage["requests_measured"]) == ("4", "60")
     assert 2 <= float(stage["users_actual"]) < 3
+    assert stage["users_ended"] == "2"
     assert any("of 4 users ran: users ended during the stage" in note for note in run.manifest["notes"])
     assert run.code == 3
 

@@ -179,7 +179,8 @@ def test_a_stage_without_its_users_is_marked_and_proves_nothing(tmp_path: Path) 
             rows.append(record(len(rows), stage=stage, stage_end=stage, concurrency=asked if ramp else users,
                                measured=int(not ramp), phase="ramp" if ramp else "measure"))  # fmt: skip
         stages.append(StageRecord(stage, users, 1.7e9, 50.0, 100, 96, 96, health="ok", load_actual=actual,
-                                  concurrency_asked=asked, users_actual=actual, window_tokens=5000.0))  # fmt: skip
+                                  concurrency_asked=asked, users_actual=actual, users_ended=1,
+                                  window_tokens=5000.0))  # fmt: skip
     run = reports.load(written(tmp_path / "run", rows, stages))
     groups = reports.groups([run])
     assert [(group.concurrency, group.counts.rows) for group in groups] == [(2, 100), (5, 100), (6, 100)]
