@@ -32,8 +32,10 @@ class Chat(OpenAIUser):
 
 @events.init.add_listener
 def on_init(environment, **_kwargs):
-    coordinator = wiring_of(environment).coordinating.coordinator
-    make = coordinator._make_writer
+    role = wiring_of(environment).coordinating
+    if role is None:  # on a worker
+        return
+    coordinator, make = role.coordinator, role.coordinator._make_writer
 
     def make_slowly(*arguments):
         gevent.sleep(1.5)
