@@ -160,7 +160,7 @@ class Wiring:
 
     def _on_test_start(self, **_kwargs: Any) -> None:
         role = self.coordinating
-        if role is not None and not role.coordinator.active and not role.begin_run():
+        if role is not None and not role.begin_run():
             role.coordinator.stop_run()
         elif self.loading is not None:
             if role is None:

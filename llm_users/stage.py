@@ -373,7 +373,9 @@ class StageGate:
     @property
     def stuck(self) -> str | None:
         """Why no user comes to the gate for the stage that is announced; None while one may."""
-        return self._presence.why_nobody() if self.phase == RAMP and not self._came else None
+        if self.phase != RAMP or self._came or (self.plan.free and not self._spawned):
+            return None
+        return self._presence.why_nobody()
 
     @property
     def in_flight(self) -> int:

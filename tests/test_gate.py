@@ -65,6 +65,16 @@ def test_a_user_in_its_wait_time_is_present_when_a_stage_comes() -> None:
     assert time.monotonic() - begun_s < 1, "a user in a pause can be stopped at once"
 
 
+def test_while_locust_starts_users_those_that_have_left_are_not_all() -> None:
+    gate, seat = StageGate(), UserSeat()
+    gate.prepare(StagePlan(1, 2, free=True))
+    gate.come(seat)
+    gate.gone(seat)
+    assert gate.stuck is None
+    gate.users_spawned()
+    assert gate.stuck is not None
+
+
 def test_the_next_request_is_not_due_at_the_end_of_the_wait_time() -> None:
     """Else what a task does before its request would count as the client's delay."""
     gate, seat = StageGate(), UserSeat()

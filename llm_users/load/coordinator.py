@@ -453,8 +453,9 @@ class Coordinator:
 
     @property
     def stages(self) -> int:
-        """How many stages the run has."""
-        return self._levels.count
+        """How many stages the run has; without a sweep, has had so far."""
+        plan = self._plan
+        return plan.stage if plan is not None and plan.free else self._levels.count
 
     @property
     def worker_names(self) -> dict[int, str]:

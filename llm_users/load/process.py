@@ -121,7 +121,7 @@ class LoadProcess:
             return
         self.cut_short()
         self._run = data
-        self._runtime = self._feed = self._talks = self._beat = None
+        self._runtime = self._feed = self._talks = self._beat = self._preparing = None
         self._trace_times_s = self._trace_prompts = None
         self._built_stage = -1
         self._stage = 0
@@ -256,9 +256,11 @@ class LoadProcess:
         In a greenlet, because this is called from the loop in which Locust's worker receives its messages, and prompts
         may take minutes. Users that are made meanwhile wait for the runtime.
         """
-        if not self._run or self._finished:
-            return
+        if not self._run or self._preparing is not None:
+            return  # Locust says it twice when a test is started anew before its first users are there
         runtime.expect(self._environment)
+        if self._finished:
+            return  # the test is being stopped; users that are still made wait until they are, too
         self._preparing = gevent.spawn(self._prepare)
 
     def on_users_spawned(self) -> None:

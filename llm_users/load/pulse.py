@@ -36,6 +36,8 @@ class Lease:
     def __init__(self) -> None:
         self.ended_at: float | None = None
         """When the lease ran out; None while there is one, and while the first is awaited."""
+        self.heard_at = 0.0
+        """When the last answer came, however late."""
         self._until: float | None = None
         self._sent: dict[int, float] = {}
         self._number = 0
@@ -62,6 +64,8 @@ class Lease:
         """The answer to a question is here; ``anew``: it may begin a lease after one that ran out."""
         held = self.holds(now)
         sent_at = self._sent.pop(number, None)
+        if sent_at is not None:
+            self.heard_at = now
         if sent_at is None or (not held and self.ended_at is not None and not anew) or sent_at + LEASE_S <= now:
             return held
         self._until = max(self._until or 0.0, sent_at + LEASE_S)
@@ -141,9 +145,13 @@ class Pulse:
 
     def _beat(self) -> None:
         told_at = 0.0
+        beat_at = _now()
         while True:
             self.on_beat()
             now = _now()
+            if now - beat_at > LEASE_S:
+                self._lease.heard_at = now  # this process stood still: an answer could not be heard
+            beat_at = now
             if self.watches_parent and os.getppid() != self._parent:
                 self.parent_is_gone = True
                 self._end("the process that started this worker is gone")
@@ -153,7 +161,7 @@ class Pulse:
             if cut_off and not self._paused:
                 self._gate.interrupt(time.monotonic_ns() - int(silent_s * 1e9))
             self._paused = cut_off
-            if silent_s > WAIT_S:
+            if cut_off and now - max(now - silent_s, self._lease.heard_at) > WAIT_S:
                 self._end(f"the master has not answered for {WAIT_S + LEASE_S:g} s")
                 return
             if now - told_at >= _TELL_S:

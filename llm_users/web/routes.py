@@ -26,7 +26,6 @@ class LiveTab:
         runner = environment.runner
         around = Surroundings(
             state=lambda: str(runner.state),
-            users=lambda: int(runner.target_user_count),
             host=lambda: environment.host,
             objectives=objectives,
         )

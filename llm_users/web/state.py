@@ -43,7 +43,6 @@ class Surroundings:
     """What only Locust knows."""
 
     state: Callable[[], str]
-    users: Callable[[], int]
     host: Callable[[], str | None]
     objectives: Callable[[str], list[dict[str, Any]]]
     """``--llm-slo`` taken apart."""
@@ -308,7 +307,7 @@ class LiveState:
         """How many there shall be; an open loop has a rate in their place."""
         if plan.rate_per_s is not None:
             return None
-        return self._around.users() if plan.free else plan.concurrency
+        return plan.concurrency
 
     def _left_s(self, stage: int, measure_s: float | None, done: int, of: int | None) -> float | None:
         """The rest of the stage: by its time, by its requests at their pace so far, whichever is sooner."""

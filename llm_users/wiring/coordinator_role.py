@@ -64,6 +64,7 @@ class CoordinatorRole:
         self._reported = False
         self._gate_text = self._found_text = ""
         self._search: LimitSearch | None = None
+        self._beginning: gevent.Greenlet[..., None] | None = None
         self._simulator: Any = None
         self._replay = Replay()
         self._repeated: RepeatedTexts | None = None
@@ -142,8 +143,11 @@ class CoordinatorRole:
     # The course of a run.
 
     def begin_run(self) -> bool:
-        """A run starts, unless its options cannot be."""
+        """A run starts, unless one goes on or its options cannot be; returns whether one goes on."""
         coordinator, parsed = self.coordinator, self.environment.parsed_options
+        self._await_beginning()
+        if self.coordinator.active:
+            return True
         try:
             options = checked(Options.parse(parsed), self.environment.user_classes, self._own_shape)
             remember_named([options.extra_body, options.metadata])
@@ -164,12 +168,15 @@ class CoordinatorRole:
         self.environment.stop_timeout = self._stop_timeout
         run_s = getattr(parsed, "run_time", None) if options.staged else None
         self._repeated = RepeatedTexts(options, self.environment.user_classes, self.environment.host)
-        coordinator.begin(
+        # In a greenlet of its own: Locust kills this one when the test is stopped or started anew meanwhile.
+        self._beginning = gevent.spawn(
+            coordinator.begin,
             options,
             users=self.runner.target_user_count,
             run_s=float(run_s) if run_s else None,
             withhold_keys=self.withholds_keys,
         )
+        self._beginning.get()
         if coordinator.active and (note := self._repeated.note()):
             coordinator.on_note({"text": note})
         return coordinator.active
@@ -180,6 +187,7 @@ class CoordinatorRole:
         A run that ended by itself waits for the request timeout when no stop timeout was given; somebody who pressed
         Ctrl-C or the stop button waits ``INTERRUPTED_GRACE_S``, and not at all when pressing Ctrl-C once more.
         """
+        self._await_beginning()
         if not self.coordinator.active:
             return
         by_shape = self.runner.shape_greenlet is not None and self.runner.shape_greenlet is gevent.getcurrent()
@@ -207,6 +215,7 @@ class CoordinatorRole:
         """The exit code, while Locust is quitting."""
         if self._interrupts.installed:
             self._interrupts.install()
+        self._await_beginning()
         if self.coordinator.active:
             self.runner.stop()  # Ctrl-C comes here before Locust has stopped anything
             self.finish()
@@ -255,6 +264,11 @@ class CoordinatorRole:
         return self._web_start is not None and bool(self._web_start.withholds_keys)
 
     # Inside.
+
+    def _await_beginning(self) -> None:
+        """Wait while a run is being begun: half of one can neither be stopped nor started."""
+        if self._beginning is not None and self._beginning is not gevent.getcurrent():
+            self._beginning.join()
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -421,9 +435,7 @@ class CoordinatorRole:
             environment.shape_class = self._own_shape
 
     def _tick(self) -> tuple[int, float] | None:
-        if not self.coordinator.active and not self.begin_run():
-            return None
-        return self.coordinator.tick()
+        return self.coordinator.tick() if self.begin_run() else None
 
     def _leave_waiting(self) -> bool:
         """A headless master that still waits for workers cannot be interrupted by Locust's means: end it here."""

@@ -1,6 +1,7 @@
 """Locust's own files of ``--csv`` on a disk that is full: an error in the log and exit code 3.
 
-Without this, Locust ends with a traceback after everything else is done, and with another exit code.
+Without this, Locust ends with a traceback after everything else is done, and with another exit code. Its writer also
+ends with one when the end of a run closes the files under it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ def _reporting(write: Callable[[Any], None]) -> Callable[[Any], None]:
             write(self)
         except OSError as error:
             _report(self, error)
+        except ValueError:
+            # Locust closes the files at its end while this goes on, after it has written them a last time.
+            if not any(getattr(self, name).closed for name in _FILES):
+                raise
 
     return stats_writer
 

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import request
+from locust.runners import STATE_RUNNING, STATE_SPAWNING
 from werkzeug.datastructures import ImmutableMultiDict
 
 from llm_users import endpoint
 from llm_users import options as option_table
+from llm_users.load.shape import SweepShape
 from llm_users.options import OptionError
 from llm_users.targets import TargetError, parse_targets
 from llm_users.web.form import unmasked
@@ -49,8 +51,16 @@ class WebStart:
             return reason
         self.withholds_keys = self._protection.exposed and not self._typed_origins() <= self._named
         if "llm_sweep" in request.form:
-            self._install_shape(staged=any(request.form.get(name) for name in option_table.STAGING))
+            staged = any(request.form.get(name) for name in option_table.STAGING)
+            if self._goes_on() and staged != isinstance(self._environment.shape_class, SweepShape):
+                return "a test is running, with a sweep or without one; stop it before you start the other kind"
+            self._install_shape(staged=staged)
         return None
+
+    def _goes_on(self) -> bool:
+        """Whether Locust would change a running test instead of starting another."""
+        runner = self._environment.runner
+        return runner.shape_greenlet is not None or runner.state in (STATE_SPAWNING, STATE_RUNNING)
 
     def _check_user(self) -> str | None:
         """Why a change of a user class is refused: it could send the keys of a running test elsewhere."""

@@ -19,6 +19,31 @@ from tests.tracebacks import tracebacks
 
 pytestmark = pytest.mark.slow
 
+SLOW_BEGINNING = """
+import gevent
+from locust import events, task
+from llm_users import OpenAIUser
+from llm_users.extension import wiring_of
+
+class Chat(OpenAIUser):
+    @task
+    def ask(self):
+        self.chat("Name a river.", max_tokens=4)
+
+@events.init.add_listener
+def on_init(environment, **_kwargs):
+    role = wiring_of(environment).coordinating
+    if role is None:  # on a worker
+        return
+    coordinator, make = role.coordinator, role.coordinator._make_writer
+
+    def make_slowly(*arguments):
+        gevent.sleep(1.5)
+        return make(*arguments)
+
+    coordinator._make_writer = make_slowly
+"""
+
 
 class Web:
     """Locust's web interface, as a browser's form uses it."""
@@ -69,11 +94,11 @@ def _await(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> N
     raise AssertionError(f"{what} did not happen within {timeout_s} s")
 
 
-def _opened(locust: Locust, processes: int) -> tuple[Running, Web]:
+def _opened(locust: Locust, processes: int, **how: str) -> tuple[Running, Web]:
     """Locust with its web interface, as many workers as asked for ready."""
     port = free_port()
     more = ("--processes", str(processes), *ports()) if processes else ()
-    running = locust.start("--web-port", port, "--web-host", "127.0.0.1", *more, headless=False)
+    running = locust.start("--web-port", port, "--web-host", "127.0.0.1", *more, headless=False, **how)
     web = Web(int(port))
     _await(lambda: web.state() == "ready", "the web interface")
     web.await_workers(processes)
@@ -118,6 +143,8 @@ def test_users_that_are_taken_away_in_the_middle_finish_their_requests(locust: L
         _await(lambda: len(running.finished_rows("requests")) > 12, "two rounds of requests")
         assert web.post("/swarm", **form, user_count="2")["success"]
         _await(lambda: web.get("/stats/requests")["user_count"] == 2, "two users")
+        progress = web.get("/llm/state.json")["progress"]
+        assert (progress["stage"], progress["stages"], progress["concurrency"]) == (2, 2, 2)
         before = len(running.finished_rows("requests"))
         _await(lambda: len(running.finished_rows("requests")) > before + 6, "requests of those that are left")
         web.post("/stop")
@@ -132,6 +159,36 @@ def test_users_that_are_taken_away_in_the_middle_finish_their_requests(locust: L
     assert len(rows) == served["completed"] == sum(done.manifest["counts"]["sent"].values())
     measured = {(row["stage"], row["concurrency"]) for row in rows if row["measured"] == "1"}
     assert measured == {("1", "6"), ("2", "2")}, "each number of users is a stage"
+    assert tracebacks(done.err) == [], done.err
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_run_that_is_being_begun_can_be_started_anew_and_stopped(
+    locust: Locust, simulator: Simulator, processes: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "slow_beginning.py"
+    path.write_text(SLOW_BEGINNING)
+    running, web = _opened(locust, processes, locustfile=str(path))
+    form = {"spawn_rate": "10", "host": simulator.url}
+    assert web.post("/swarm", **form, user_count="2")["success"]
+    time.sleep(0.7)
+    web.post("/stop")
+    _await(lambda: web.state() in ("stopped", "ready"), "stopping")
+    web.await_workers(processes)
+    assert web.post("/swarm", **form, user_count="2")["success"]
+    time.sleep(0.7)
+    assert web.post("/swarm", **form, user_count="3")["success"]
+    _await(lambda: web.get("/stats/requests")["user_count"] == 3, "three users")
+    _await(lambda: len(running.finished_rows("requests")) > 12, "requests")
+    refused = web.post("/swarm", **form, user_count="1", llm_sweep="2", llm_requests="4")
+    assert not refused["success"]
+    assert "stop it before" in refused["message"]
+    web.post("/stop")
+    _await(lambda: web.state() in ("stopped", "ready"), "stopping")
+    time.sleep(0.5)  # the last answer must be out: the signal would be raised in the middle of sending it
+    running.interrupt()
+    done = running.finish(30)
+    assert {row["concurrency"] for row in done.rows() if row["measured"] == "1"} == {"3"}
     assert tracebacks(done.err) == [], done.err
 
 

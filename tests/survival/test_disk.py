@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import os
@@ -11,11 +12,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import reports
 from llm_users.simulator.launch import Simulator
+from llm_users.wiring import locust_csv
 from tests.load.conftest import Finished, Locust
 from tests.load.test_distributed import ports
 
@@ -125,3 +129,13 @@ def test_a_slow_disk_delays_no_token(tmp_path: Path, endpoint: Simulator) -> Non
     rows = pipe.rows()
     assert len(rows) == 120
     timings_are_healthy(rows)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_files_that_locust_closes_under_its_own_writer_give_no_traceback(closed: bool) -> None:
+    def write(_writer: Any) -> None:
+        raise ValueError("I/O operation on closed file.")
+
+    writer = SimpleNamespace(**{name: SimpleNamespace(closed=closed) for name in locust_csv._FILES})
+    with contextlib.nullcontext() if closed else pytest.raises(ValueError, match="closed file"):
+        locust_csv._reporting(write)(writer)

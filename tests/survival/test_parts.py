@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -18,6 +20,7 @@ from llm_users.collect.disk import LineFile
 from llm_users.collect.seen import SeenNumbers
 from llm_users.collect.shards import ShardReader
 from llm_users.collect.spool import Spool, StartCounts, mark_folder, read_counts
+from llm_users.load import pulse
 from llm_users.load.pulse import Lease
 from llm_users.load.roster import Roster
 from llm_users.plan import StagePlan, StageTotals
@@ -323,10 +326,32 @@ def test_a_lease_runs_out_and_only_a_later_question_begins_another() -> None:
     assert not lease.answered(question, 110.1), "a COUNT that was heard says nothing about what is left to do"
     question = lease.ask(111.0)
     assert not lease.answered(question, 116.0, anew=True), "too late"
+    assert lease.heard_at == 116.0, "but somebody is there"
     question = lease.ask(117.0)
     assert lease.answered(question, 117.2, anew=True)
     assert lease.holds(121.9)
     assert not lease.holds(122.0)
+
+
+@pytest.mark.parametrize("answers_late", [True, False])
+def test_a_coordinator_that_answers_late_is_not_gone(monkeypatch: pytest.MonkeyPatch, answers_late: bool) -> None:
+    now, left, numbers = [100.0], list[str](), list[int]()
+    monkeypatch.setattr(pulse, "_now", lambda: now[0])
+    beats = pulse.Pulse(StageGate(), lambda _kind, data: numbers.append(data["number"]))
+    beats.on_alone = left.append
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if answers_late and len(numbers) > 6:
+            beats.answered(numbers[-7])
+        if left or now[0] > 300:
+            raise gevent.GreenletExit
+
+    at_once = SimpleNamespace(sleep=sleep, spawn=lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(pulse, "gevent", at_once)
+    with contextlib.suppress(gevent.GreenletExit):
+        beats._beat()
+    assert left == ([] if answers_late else ["the master has not answered for 65 s"])
 
 
 def test_a_first_question_without_an_answer_is_a_lease_that_ran_out() -> None:
