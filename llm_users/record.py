@@ -286,7 +286,9 @@ class Shortfall:
     @property
     def text(self) -> str:
         """In a sentence: ``only 5 of 8 users ran: the others did not come``."""
-        return f"only {self.short} ran: {self.why}"
+        if self.users_missing:
+            return f"only {self.short} ran: {self.why}"
+        return f"the load was that of {self.short}: {self.why}"
 
 
 def shortfall_of(

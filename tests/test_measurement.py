@@ -257,6 +257,21 @@ def test_the_started_rate_is_over_all_workers_without_the_first_request() -> Non
     )
 
 
+def test_a_worker_that_was_killed_counts_with_its_rows() -> None:
+    """It told no totals; the windows of the others say how long the stage was."""
+    told = StageTotals(1, 0, window_s=10, windows=[[0.0, 10.0]], in_flight_s=40, load_s=40, present_s=40, told_at=100.0)
+    rows = [row(1.0, worker=worker, end_to_end_latency_s=2.0) for worker in (0, 0, 1, 1, 1)]
+    rows += [row(0.0, worker=1, error_code="connection"), row(0.5, worker=1, phase="warmup", end_to_end_latency_s=2.0)]
+    rows[-1].measured = 0
+    stage = stage_of([told], rows)
+    for name in ("concurrency_actual", "load_actual", "users_actual"):
+        assert stage[name] == pytest.approx(4 + 0.6), name
+    told.sent, told.first_sent_s, told.last_sent_s = 8, 0.0, 10.0
+    assert stage_of([told], rows, rate_per_s=1.0)["started_rate_per_s"] == pytest.approx((8 + 3 - 1) / 10)
+    late = StageTotals(1, 1, window_s=10, windows=[[0.0, 10.0]], in_flight_s=10, told_at=100.0)
+    assert stage_of([told, late], rows)["concurrency_actual"] == 5.0, "its own figures are better"
+
+
 def test_a_widened_window_is_explained() -> None:
     totals = StageTotals(1, 0, window_s=1, windows=[[0.0, 1.0]], widened=1)
     stage = StageBook().record(StageLoad(3, 8), [totals])

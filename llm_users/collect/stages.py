@@ -16,6 +16,19 @@ from llm_users.record import ABORTED, CANCELLED, CLIENT_LIMIT, THROTTLED, UNSTEA
 
 
 @dataclass
+class _Own:
+    """What the measured rows of one worker say of the load that it sent, in case it never tells its totals itself."""
+
+    sent: int = 0  # as in its totals
+    in_flight_s: float = 0.0
+
+    def add(self, record: RequestRecord) -> None:
+        if record.end_to_end_latency_s is not None:
+            self.sent += record.turn in (None, 1)  # a later turn of a conversation is no arrival
+            self.in_flight_s += record.end_to_end_latency_s
+
+
+@dataclass
 class _Tally:
     """What a stage's rows add up to."""
 
@@ -42,6 +55,7 @@ class _Tally:
     client_limited: int = 0
     queue: DurationHistogram = field(default_factory=DurationHistogram)
     times: RequestTimes = field(default_factory=RequestTimes)
+    workers: dict[int, _Own] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,7 @@ class StageBook:
         if not record.measured:
             return
         tally.measured += 1
+        tally.workers.setdefault(record.worker, _Own()).add(record)
         if record.ok:
             tally.ok += 1
         elif record.error_code == ABORTED:
@@ -138,9 +153,12 @@ class StageBook:
         """The stage's row.
 
         Rates are what fell into the workers' own windows, summed, by the length of the union of these windows. So a
-        worker that joined or left counts for the time that it took part.
+        worker that joined or left counts for the time that it took part. One that was killed has told nothing: its
+        rows stand for the load that it sent.
         """
         tally = self._tallies.get(load.stage, _Tally())
+        told = {part.worker for part in totals}
+        untold = [own for worker, own in tally.workers.items() if worker not in told]
         active = [part for part in totals if part.window_s > 0]
         measure_s = union_s([span for part in active for span in _spans(part)]) if active else None
         starts = sum(part.starts for part in totals)
@@ -175,17 +193,18 @@ class StageBook:
         if measure_s:
             result.output_throughput_token_per_s = tally.window_tokens / measure_s
             result.request_throughput_per_s = tally.window_requests / measure_s
-            result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s
+            untold_users = sum(own.in_flight_s for own in untold) / measure_s
+            result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s + untold_users
             if load.rate_per_s is None:
-                result.load_actual = sum(part.load_s for part in totals) / measure_s
+                result.load_actual = sum(part.load_s for part in totals) / measure_s + untold_users
                 lost = load.concurrency - sum(part.users for part in totals)
                 result.users_ended = sum(part.users_ended for part in totals) + max(0, lost)
                 # A worker that has started its share ends its window; one that leaves has no share any more.
-                result.users_actual = sum(
+                result.users_actual = untold_users + sum(
                     part.present_s / (measure_s if part.quota is None else part.window_s) for part in active
                 )
         if load.rate_per_s is not None:
-            result.started_rate_per_s = started_rate_per_s(totals)
+            result.started_rate_per_s = started_rate_per_s(totals, sum(own.sent for own in untold))
         fill_client(result, totals)
         result.health = verdict(result)
         if self.judge is not None:
@@ -228,12 +247,15 @@ def _started_at(part: StageTotals) -> float:
     return _spans(part)[0][0] if part.told_at and part.windows else part.measure_started_at or 0.0
 
 
-def started_rate_per_s(totals: Sequence[StageTotals]) -> float | None:
-    """Requests that an open loop really sent per second: all but the first, by the time from the first to the last."""
+def started_rate_per_s(totals: Sequence[StageTotals], untold: int = 0) -> float | None:
+    """Requests that an open loop really sent per second: all but the first, by the time from the first to the last.
+
+    ``untold``: how many more workers sent in this time that did not tell when.
+    """
     sent = [part for part in totals if part.first_sent_s is not None and part.last_sent_s is not None]
     first_s = min((part.told_at + (part.first_sent_s or 0.0) for part in sent), default=0.0)
     last_s = max((part.told_at + (part.last_sent_s or 0.0) for part in sent), default=0.0)
-    return (sum(part.sent for part in sent) - 1) / (last_s - first_s) if last_s > first_s else None
+    return (sum(part.sent for part in sent) + untold - 1) / (last_s - first_s) if last_s > first_s else None
 
 
 def _one_of(sources: set[str]) -> str | None:

@@ -44,6 +44,7 @@ _PROGRESS_S = 5.0
 _TELL_AGAIN_S = 2.0
 _RESEND_S = 10.0
 _SPREAD_AGAIN_S = 5.0
+_MOST_SPREADS = 4
 _BUILDING_TOLD_S = 2.0
 """Prompts that are built in less time are not worth a line in the log."""
 _BARRIER_MARGIN_S = 15.0
@@ -79,6 +80,8 @@ class Coordinator:
         self._measured = 0  # measured requests of the free stages that are over
         self._gathering_timer: gevent.Greenlet[[], None] | None = None
         self._spread_again = False  # while the present stage gathers
+        self._gathers_anew = False  # a worker has gone or come back meanwhile, so Locust moves users
+        self._spread_anew = 0  # how often too many users came to the present stage
         self._spread = 0  # changes of the workers before the present stage
         self._others_said = False
         self._watching: gevent.Greenlet[[], None] | None = None
@@ -172,7 +175,7 @@ class Coordinator:
             # What Locust told a worker that was silent may be lost, or older than what it knows of the others.
             self._spread_again = True
             self._crew.changes += 1
-        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S:
+        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S and not self._too_many_came():
             self._go_with_those_here()
         if self._gone and not self._stage_ended and self._levels.enough():
             self._end_stage()
@@ -197,14 +200,18 @@ class Coordinator:
             self._spread = self._plan.stage + self._crew.changes
         return self._users_wanted, max(1, self._users_wanted) + self._spread * 1e-6
 
-    def finish(self, *, abort: bool, grace_s: float) -> None:
-        """Everything stops: a barrier collects what the load processes still have, then the files are completed."""
+    def finish(self, *, abort: bool, grace_s: float, interrupted: bool = False) -> None:
+        """Everything stops: a barrier collects what the load processes still have, then the files are completed.
+
+        ``interrupted``: by somebody; what was asked for and is not measured yet then is missing in the run.
+        """
         if not self.active or self._crew is None:
             return
         if self._finishing:
             self._over.wait()
             return
         self._finishing = True
+        cut_short = interrupted and self._has_more_to_measure
         self._over.clear()
         self._finals.clear()
         self._crew.tell_all(messages.FINISH, {"abort": abort, "grace_s": grace_s})
@@ -219,9 +226,22 @@ class Coordinator:
         self._await_missing_rows(time.monotonic() + _RESEND_S)
         if self._watching is not None:
             self._watching.kill(block=False)
+        if cut_short and self._plan is not None:
+            where = f"in stage {self._plan.stage} of {self.stages}" if not self._plan.free else "early"
+            self._crew.fall_short(f"the run was ended {where}, before everything that was asked for was measured")
         self._complete()
         self.active = self._finishing = False
         self._over.set()
+
+    @property
+    def _has_more_to_measure(self) -> bool:
+        """Whether a stage, or a part of one, is still to be measured. Without a sweep only requests can be counted."""
+        plan = self._plan
+        if plan is None or self._ending is not None:
+            return False
+        if plan.free:
+            return plan.requests is not None and not self.roster.all_done
+        return plan.stage < self.stages or not self.roster.all_done
 
     def abort(self) -> None:
         """What still drains is cut now."""
@@ -269,6 +289,9 @@ class Coordinator:
             return
         if self.roster.hear(worker):
             crew.say_change(f"worker {worker.rank} was back in stage {plan.stage}")
+            if self._gathering:  # Locust may have given users to it already
+                worker.part.expected = True
+                self._gather_anew()
         crew.tell_quota(worker, data["number"])
 
     def on_ready(self, data: dict[str, Any]) -> None:
@@ -538,6 +561,8 @@ class Coordinator:
             return
         given = self._hand_over(worker, plan, crew)
         crew.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_then(given)}")
+        if worker.part.expected:
+            self._gather_anew()
         self._close_earlier_if_done()
         self._go_when_gathered()
         if self.roster.present:
@@ -600,12 +625,28 @@ class Coordinator:
                 self._go()
         elif came == given:
             self._go()
-        elif came and all(worker.part.settled for worker in workers):
+        elif 0 < came < given and not self._gathers_anew and all(worker.part.settled for worker in workers):
             self._say_missing(came, "the others failed or left before their first request; see the log for why")
             self._go()
         elif plan.free and not self._finishing and (nobody := self._why_nobody_comes(0.0)):
             self._end_without_users(plan, nobody)
             gevent.spawn(self.stop_run)
+
+    def _gather_anew(self) -> None:
+        """Locust moves users between workers, so those that have come so far are not all that will."""
+        if self._gathering:
+            self._gathers_anew, self._spread_again = True, False
+            self._prepared_at = time.monotonic()
+
+    def _too_many_came(self) -> bool:
+        """Whether to wait for Locust to take users away: it gave those of workers that were silent to others."""
+        came = sum(worker.part.waiting or 0 for worker in self._expected)
+        waits = came > (self._users_given or self._users_wanted) and self._spread_anew < _MOST_SPREADS
+        if waits and self._crew is not None:
+            self._prepared_at = time.monotonic()
+            self._spread_anew += 1
+            self._crew.changes += 1
+        return waits
 
     def _limit_gathering(self) -> None:
         """Without a sweep nothing asks for the stage once a second."""
@@ -632,7 +673,11 @@ class Coordinator:
     def _say_missing(self, came: int, why: str) -> None:
         if self._plan is not None and self._crew is not None:
             number, asked = self._plan.stage, self._plan.concurrency
-            self._crew.say(f"stage {number}: only {came} of {asked} users came: {why}; the stage has {came} users")
+            if came > asked:
+                text = f"{came} users came instead of {asked}: workers that had been silent kept theirs"
+            else:
+                text = f"only {came} of {asked} users came: {why}"
+            self._crew.say(f"stage {number}: {text}; the stage has {came} users")
 
     def _stop_gathering_timer(self) -> None:
         timer, self._gathering_timer = self._gathering_timer, None
@@ -651,7 +696,8 @@ class Coordinator:
     def _announce(self, stage: int, level: Level, *, free: bool) -> None:
         assert self._crew is not None
         self.before_stage()
-        self._gone = self._stage_ended = self._spread_again = False
+        self._gone = self._stage_ended = self._spread_again = self._gathers_anew = False
+        self._spread_anew = 0
         self._prepared_at = time.monotonic()
         self._told_at = self._prepared_at - _PROGRESS_S + _BUILDING_TOLD_S
         self._level = level

@@ -199,7 +199,9 @@ class CoordinatorRole:
             logger.info("stopping: what is in flight has %g s to end; Ctrl-C once more stops at once", grace_s)
         restore = self._listen_for_another_interrupt()
         try:
-            self.coordinator.finish(abort=False, grace_s=grace_s)
+            # In the web interface a stop button is there to be pressed; a pipeline wants to know.
+            cut_short = interrupted and self._starts_by_itself
+            self.coordinator.finish(abort=False, grace_s=grace_s, interrupted=cut_short)
         finally:
             restore()
         self.environment.stop_timeout = 0.0  # nothing is in flight any more; Locust would wait for frozen workers
@@ -437,11 +439,16 @@ class CoordinatorRole:
     def _tick(self) -> tuple[int, float] | None:
         return self.coordinator.tick() if self.begin_run() else None
 
+    @property
+    def _starts_by_itself(self) -> bool:
+        """Whether the run began without somebody who pressed a button."""
+        parsed = self.environment.parsed_options
+        return bool(getattr(parsed, "headless", False) or getattr(parsed, "autostart", False))
+
     def _leave_waiting(self) -> bool:
         """A headless master that still waits for workers cannot be interrupted by Locust's means: end it here."""
         parsed, runner = self.environment.parsed_options, self.runner
-        starts_by_itself = getattr(parsed, "headless", False) or getattr(parsed, "autostart", False)
-        if self.coordinator.writer is not None or not starts_by_itself or not isinstance(runner, MasterRunner):
+        if self.coordinator.writer is not None or not self._starts_by_itself or not isinstance(runner, MasterRunner):
             return False
         if runner.worker_count >= parsed.expect_workers:
             return False

@@ -167,7 +167,9 @@ CASES = {
         TAGGED, (*SWEEP, "--tags", "x"), 2, {}, "--tags x leaves no task of A, B; the tasks of this locustfile have"
     ),
     "tags without a task of one class": Case(TAGGED, (*SWEEP, "--tags", "a"), 0, {"1": 6}, "leaves no task of B"),
-    "a task that quits": Case(QUITS, ("--llm-sweep", "2", "--llm-requests", "500"), 0, {}),
+    "a task that quits": Case(
+        QUITS, ("--llm-sweep", "2", "--llm-requests", "500"), 3, {}, "the run was ended in stage 1 of 1, before everything"
+    ),
     "fewer users than processes": Case(
         CHAT, ("-u", "1", "--llm-requests", "6", "--llm-warmup", "0", "--processes", "2"), 0, {"1": 6}
     ),
@@ -289,7 +291,7 @@ def test_sighup_ends_a_run_in_good_order_unless_it_was_ignored(locust: Locust, i
     running.await_rows(6, timeout_s=40)
     running.process.send_signal(signal.SIGHUP)
     done = running.finish(60)
-    assert done.code == 0, done.err
+    assert done.code == (0 if is_ignored else 3), done.err
     measured = sum(row["measured"] == "1" for row in done.rows())
     assert measured == 100 if is_ignored else measured < 100
     assert {row["error_code"] for row in done.rows()} == {""}
@@ -299,7 +301,7 @@ def test_sighup_ends_a_run_in_good_order_unless_it_was_ignored(locust: Locust, i
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [0, 2])
 @pytest.mark.parametrize(
-    ("moment", "code"), [("Shape test starting", 3), ("stage 1 of 2", None), ("stage 1 done", 0), ("stage 2 done", 0)]
+    ("moment", "code"), [("Shape test starting", 3), ("stage 1 of 2", None), ("stage 1 done", 3), ("stage 2 done", 0)]
 )
 def test_ctrl_c_ends_the_run_in_each_phase(locust: Locust, processes: int, moment: str, code: int | None) -> None:
     more = ("--processes", str(processes), *ports()) if processes else ()

@@ -22,7 +22,7 @@ NOTHING_NEW_S = 5.0
 """A worker whose master is silent for so long starts nothing new."""
 
 GIVES_UP_S = 60.0
-"""After so much silence a worker ends."""
+"""After so much silence a worker ends, and a master whose workers are all silent."""
 
 
 def all_measured(found: Comparison) -> None:
@@ -71,8 +71,8 @@ def test_all_workers_are_killed(cluster: Cluster) -> None:
     for worker in cluster.workers:
         worker.kill()
     killed_at = time.monotonic()
-    found = cluster.end(60)
-    assert time.monotonic() - killed_at < 45, "the run ends when nobody is left"
+    found = cluster.end(120)
+    assert time.monotonic() - killed_at < GIVES_UP_S + 45, "the run ends when nobody came back"
     found.check()
     assert found.exit == 3, found
 
@@ -113,6 +113,25 @@ def test_a_worker_leaves_in_the_first_of_three_stages(cluster: Cluster) -> None:
 @pytest.mark.slow
 def test_a_worker_leaves_in_the_first_of_five_stages(cluster: Cluster) -> None:
     one_leaves_in_the_first_stage(cluster, [8, 16, 24, 16, 32], 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_worker_goes_while_the_users_of_a_stage_come(cluster: Cluster, leaves: bool) -> None:
+    """The others have its users before the stage begins."""
+    cluster.locustfile = str(cluster.folder / "login.py")
+    Path(cluster.locustfile).write_text(LOGIN)
+    cluster.start(3, stages=[3, 9], requests=60)
+    cluster.await_text(cluster.master, "stage 1 done", 60)
+    if leaves:
+        cluster.workers[0].leave()
+    else:
+        cluster.workers[0].kill()
+    found = cluster.end(90)
+    found.check()
+    assert [stage.measured for stage in found.stages] == [60, 60], found
+    assert {row["concurrency"] for row in cluster.rows() if row["stage"] == "2"} == {"9"}, found.notes
+    assert len({row["user_id"] for row in cluster.rows() if row["stage"] == "2"}) == 9
 
 
 @pytest.mark.slow
