@@ -49,6 +49,9 @@ _SHAPES = (
 """Keys of providers, AWS ids and JSON web tokens, authorization headers, user info and secrets in URLs. Each takes time
 in proportion to the length of the text, whatever the text."""
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+"""A server's text is shown in terminals, which would obey it, and in CSV files, whose readers stop at a NUL."""
+
 _START_CHARACTERS = 8192
 _LONGEST_SHAPE = 4096  # what only looks like a key is rarely longer
 
@@ -169,7 +172,7 @@ def redact(text: str) -> str:
 
 
 def redact_start(text: str, most: int) -> str:
-    """The beginning of a text on one line, at most ``most`` characters long, without secrets.
+    """The beginning of a text on one line, at most ``most`` characters long, without secrets and control characters.
 
     However long the text is, only its beginning is looked at, with a margin: what a cut may have gone through, so that
     it no longer looks like a secret, is not shown.
@@ -177,7 +180,8 @@ def redact_start(text: str, most: int) -> str:
     margin = max([_LONGEST_SHAPE, *map(len, _by_length()[:1])])
     whole = most + _START_CHARACTERS + margin
     shown = redact(text) if len(text) <= whole else redact(text[:whole])[:-margin]
-    shown = " ".join(shown.encode("utf-8", "replace").decode().split())  # JSON may have half a character
+    shown = shown.encode("utf-8", "replace").decode()  # JSON may have half a character
+    shown = " ".join(_CONTROLS.sub(" ", shown).split())
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 

@@ -177,6 +177,15 @@ def test_only_the_beginning_of_a_text_is_looked_at() -> None:
     assert (time.process_time() - started_s) / 10 < 0.05
 
 
+def test_control_characters_of_a_server_reach_no_terminal_and_no_file() -> None:
+    assert secrets.redact_start("a\0b\x1b[2J\x1b]0;title\x07 \x9b31m\x7fé", 500) == "a b [2J ]0;title 31m é"
+
+
+def test_a_secret_between_control_characters_goes() -> None:
+    secrets.remember("hidden-value-1234")
+    assert secrets.redact_start("\x1b[1mhidden-value-1234\x1b[0m", 500) == "[1m[redacted] [0m"
+
+
 @pytest.mark.parametrize("length", [12, 300, 5000])
 def test_a_cut_through_a_secret_shows_nothing_of_it(length: int) -> None:
     secret = ("0123456789" * length)[:length]

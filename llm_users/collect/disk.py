@@ -144,19 +144,13 @@ class LineFile:
             self._tell("end", f"{self.given_up} lines could not be written to {self.path} within {timeout_s:.2g} s")
             self._waiting.clear()
             self._bytes = 0
-        if self._writing_since is None:  # else the thread that hangs in it keeps both to the end of the process
-            os.close(self._fd)
-            self._pool.kill()
-        self._fd = -1
+        self._let_go()
 
     def discard(self) -> None:
         """Close the file, which is about to be removed: what waits is not written, and nothing is checked."""
         self._waiting.clear()
         self._bytes = 0
-        if self._fd >= 0 and self._writing_since is None:
-            os.close(self._fd)
-            self._pool.kill()
-        self._fd = -1
+        self._let_go()
 
     def restart(self) -> None:
         """Empty the file, but for its header; what comes next is all of it. The disk must have been keeping up."""
@@ -168,6 +162,14 @@ class LineFile:
         self.write(self._header.decode())
 
     # Inside.
+
+    def _let_go(self) -> None:
+        """Close the descriptor, once: the pool's end lets others run, one of which may close or kill the caller."""
+        descriptor, self._fd = self._fd, -1
+        if descriptor >= 0 and self._writing_since is None:
+            os.close(descriptor)
+            self._pool.kill()
+        # Else the thread that hangs in a write keeps both to the end of the process.
 
     def _write_out(self) -> None:
         """Check the file and write all that waits, a piece after the other, while the loop does other things."""

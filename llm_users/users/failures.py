@@ -103,8 +103,8 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
     for cause in causes:
         if isinstance(cause, TransportError):
             return cause.code, str(cause)
-    if remedy := next((text for cause in causes if (text := remedy_for(cause))), ""):
-        return CLIENT_LIMIT, f"this machine could not open a connection to {base_url}: {error}. {remedy}"
+    if limit := next((f"{origin}. {text}" for origin in _origins(error) if (text := remedy_for(origin))), ""):
+        return CLIENT_LIMIT, f"this machine could not open a connection to {base_url}: {limit}"
     for cause in causes:
         if isinstance(cause, httpx2.TransportError):
             return _sdk_code(cause), f"{base_url}: {str(cause) or type(cause).__name__}"
@@ -117,6 +117,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__
+
+
+def _origins(error: BaseException) -> Iterator[BaseException]:
+    """The causes, and what was being handled when one was raised: the SDK's HTTP stack names no cause for the system's
+    own errors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _sdk_code(error: httpx2.TransportError) -> str:

@@ -59,6 +59,28 @@ def test_numbers_in_flight_are_all_that_is_kept() -> None:
 # Files.
 
 
+class KilledInKill:
+    """A thread pool whose end is never reached: a run is stopped while the files of the one before it are closed."""
+
+    def __init__(self, pool: Any) -> None:
+        self.apply = pool.apply
+
+    def kill(self) -> None:
+        raise gevent.GreenletExit
+
+
+def test_a_file_whose_closing_was_killed_can_be_closed_again(tmp_path: Path) -> None:
+    file = LineFile(tmp_path / "rows", "a,b\n")
+    file.flush()
+    pool, file._pool = file._pool, KilledInKill(file._pool)
+    with pytest.raises(gevent.GreenletExit):
+        file.close()
+    pool.kill()
+    file.close()
+    file.discard()
+    assert (tmp_path / "rows").read_text() == "a,b\n"
+
+
 def test_lines_are_in_the_file_after_a_flush_and_not_before_anyone_waited(tmp_path: Path) -> None:
     file = LineFile(tmp_path / "rows", "a,b\n")
     for number in range(3):

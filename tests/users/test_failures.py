@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 
+from llm_users.users.failures import failure_of
 from tests.stream_bytes import (
     CHUNKED,
     DONE,
@@ -371,3 +374,16 @@ def test_the_sdk_s_transport_gives_the_same_answer(rig_with: MakeRig, wire: Wire
         assert (record.output_tokens, record.chunks, record.stamp_source) == (2, 2, "user")
         assert record.tpot_s == pytest.approx(0.02, abs=0.01)
     assert port.connections == 1
+
+
+def test_the_sdks_own_connection_without_a_descriptor_is_this_machines_limit() -> None:
+    try:
+        try:
+            raise OSError(errno.EMFILE, "Too many open files")
+        except OSError as error:
+            raise httpx2.ConnectError(str(error))  # noqa: B904 - no cause, as the SDK's HTTP stack does
+    except httpx2.ConnectError as error:
+        code, message = failure_of(error, "http://host/v1")
+    assert code == "client_limit"
+    assert "Too many open files" in message
+    assert "ulimit -n" in message
