@@ -168,7 +168,7 @@ CASES = {
     ),
     "tags without a task of one class": Case(TAGGED, (*SWEEP, "--tags", "a"), 0, {"1": 6}, "leaves no task of B"),
     "a task that quits": Case(
-        QUITS, ("--llm-sweep", "2", "--llm-requests", "500"), 3, {}, "the run was ended in stage 1 of 1, before everything"
+        QUITS, ("--llm-sweep", "2", "--llm-requests", "500"), 3, {}, "the run was ended in stage 1 of 1"
     ),
     "fewer users than processes": Case(
         CHAT, ("-u", "1", "--llm-requests", "6", "--llm-warmup", "0", "--processes", "2"), 0, {"1": 6}
