@@ -472,7 +472,8 @@ class StageGate:
         """The warm-up requests that the user has not started are not waited for."""
         if seat.stage != self.plan.stage or self.plan.free:
             return
-        self._warmups_left -= seat.warmups_left
+        # None is left when the share was cut meanwhile, whatever the user has not started.
+        self._warmups_left = max(0, self._warmups_left - seat.warmups_left)
         seat.warmups_left = 0
         if self.phase == WARMUP and not self.plan.timed_warmup_s and not self._warmups_left:
             self._begin_measure()

@@ -284,6 +284,27 @@ def test_less_to_do_ends_the_stage(users: Users) -> None:
     assert users.done[-1].quota == 2
 
 
+def test_a_user_that_goes_without_its_warm_up_does_not_keep_a_share_open_that_was_cut_and_grew_again() -> None:
+    gate = StageGate()
+    done: list[tuple[int | None, int]] = []
+    gate.on_finished = lambda totals: done.append((totals.quota, totals.measured))
+    seats = [UserSeat(), UserSeat()]
+    users = [gevent.spawn(gate.enter, seat) for seat in seats]
+    gevent.sleep(0)
+    gate.prepare(StagePlan(1, 2, ramp_s=60.0, warmup_requests=1))
+    gate.go(5)
+    gevent.sleep(0.01)
+    gate.leave(users[0].get(timeout=1), seats[0], None)  # its warm-up; the other one is still in the ramp
+    gate.change_quota(0)  # this process was silent, and others have its share
+    gate.change_quota(1)  # and now a part of that of yet others
+    gate.gone(seats[1])
+    users[1].kill()
+    ticket = gate.enter(seats[0])
+    gate.leave(ticket, seats[0], None)
+    assert ticket.measured
+    assert done == [(0, 0), (1, 1)]
+
+
 def test_more_to_do_after_the_stage_was_ended_is_answered_but_not_done(users: Users) -> None:
     users.begin(1000)
     gevent.sleep(0.05)
