@@ -39,7 +39,10 @@ def clean_url(url: str) -> str:
 
 def check_url(url: str) -> str | None:
     """What is wrong with a base URL, in words; None when it can be used."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # a bracket that is not closed, for example
+        return f"it is not a URL ({error})"
     if parts.scheme not in ("http", "https"):
         return "it must start with http:// or https://"
     try:

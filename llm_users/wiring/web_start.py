@@ -46,7 +46,10 @@ class WebStart:
         request.form = unmasked(request.form, self._environment.parsed_options)
         if request.form.get("host"):
             # Locust shows the host and sends it to workers as it came.
-            _replace("host", endpoint.clean_url(request.form["host"]))
+            try:
+                _replace("host", endpoint.clean_url(request.form["host"]))
+            except ValueError as error:
+                return f"the host is not a URL ({error}); write for example https://HOST/v1"
         if self._protection.exposed and (reason := self._local_value_problem()):
             return reason
         self.withholds_keys = self._protection.exposed and not self._typed_origins() <= self._named

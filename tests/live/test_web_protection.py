@@ -159,6 +159,12 @@ def test_an_open_page_cannot_have_files_or_variables_read(page: Any, name: str) 
     assert "--web-login" in answer["message"]
 
 
+def test_a_host_that_is_no_url_is_refused_with_the_reason(page: Any) -> None:
+    status, answer = page().swarm(host="http://[::1")
+    assert (status, answer["success"]) == (200, False)
+    assert "the host is not a URL" in answer["message"]
+
+
 def test_an_open_page_takes_the_values_of_the_start(page: Any, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("Why?\n")
