@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import html
 import json
 import logging
 import os
@@ -72,8 +73,10 @@ def remember(secret: str | None, *, temporary: bool = False) -> None:
             del _temporary[next(iter(_temporary))]
 
 
-def _spellings(secret: str) -> tuple[str, ...]:
-    return secret, quote(secret, safe=""), json.dumps(secret)[1:-1]
+def _spellings(secret: str) -> set[str]:
+    """As it is, in a URL, in JSON (of which some writers escape every slash), and in HTML."""
+    in_json = json.dumps(secret)[1:-1]
+    return {secret, quote(secret, safe=""), in_json, in_json.replace("/", "\\/"), html.escape(secret)}
 
 
 def remember_named(value: Any) -> None:

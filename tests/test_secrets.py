@@ -49,6 +49,9 @@ def test_spellings_of_what_is_known() -> None:
     secrets.remember('geh"eim/+ 1')
     for spelling in ('geh"eim/+ 1', "geh%22eim%2F%2B%201", 'geh\\"eim/+ 1'):
         assert secrets.redact(f"<{spelling}>") == "<[redacted]>"
+    secrets.remember("Ab/cd+ef&gh12")
+    for spelling in ("Ab\\/cd+ef&gh12", "Ab/cd+ef&amp;gh12"):  # JSON with escaped slashes, and a page of HTML
+        assert secrets.redact(f"<{spelling}>") == "<[redacted]>"
     secrets.remember("a part")
     secrets.remember("a part of a whole")
     assert secrets.redact("a part of a whole") == "[redacted]"
