@@ -85,6 +85,7 @@ def test_a_worker_that_is_killed_is_noted_and_the_sweep_goes_on(locust: Locust) 
     assert int(stages[1]["requests_measured"]) == 60
 
 
+@pytest.mark.slow
 def test_workers_that_are_ready_before_their_master_take_part(locust: Locust, simulator: Simulator) -> None:
     (locust.folder / "slow_master.py").write_text(
         "import gevent\n"

@@ -53,9 +53,14 @@ def test_ctrl_c_once_lets_answers_in_flight_end(locust: Locust, processes: int) 
 @pytest.mark.parametrize("processes", [ONE_PROCESS, TWO_PROCESSES])
 def test_ctrl_c_cuts_what_does_not_end_within_the_stop_timeout(locust: Locust, processes: int) -> None:
     with launch("ttft=20ms,itl=20ms", max_seconds=90) as simulator:
+        log = locust.folder / "log.txt"
         running = locust.start("--host", simulator.url, "--llm-sweep", "4", "--llm-requests", "8", "--llm-report",
-                               "--llm-output-tokens", "3000,0", "--stop-timeout", "1", *_over(processes))  # fmt: skip
-        time.sleep(10)  # starting takes up to 6 s while other tests run
+                               "--llm-output-tokens", "3000,0", "--stop-timeout", "1", "--logfile", str(log),
+                               *_over(processes))  # fmt: skip
+        limit = time.monotonic() + 60
+        while time.monotonic() < limit and not (log.exists() and "stage 1 of 1" in log.read_text()):
+            time.sleep(0.1)
+        time.sleep(4)  # the users' ramp, and then answers of a minute
         running.interrupt()
         began = time.monotonic()
         done = running.finish(40)

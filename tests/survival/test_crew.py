@@ -39,6 +39,7 @@ def agree(crew: Crew, done: Finished, *, ready: int = 0) -> None:
         assert len(measured) == int(stage["requests_measured"])
 
 
+@pytest.mark.slow
 def test_a_worker_that_joins_late_takes_part_from_the_next_stage_on(crew: Crew) -> None:
     crew.start(1, "--llm-sweep", "2,9", "--llm-requests", "90", *ANSWERS).await_rows(4)
     crew.join()
@@ -81,6 +82,7 @@ def freeze_and_return(crew: Crew, frozen_s: float, stages: int, requests: int) -
     return done
 
 
+@pytest.mark.slow
 def test_a_worker_that_stands_still_for_a_moment_goes_on(crew: Crew) -> None:
     freeze_and_return(crew, 2.6, 1, 120)
 

@@ -34,6 +34,7 @@ def with_a_link(crew: Crew, sweep: str, requests: int, disturb: str, seconds: fl
     return crew.finish(90)
 
 
+@pytest.mark.slow
 def test_what_was_started_beyond_a_share_is_not_measured(crew: Crew) -> None:
     """The master cannot read the counts of the worker, as on another machine: it gives away too much."""
     master = crew.start(1, "--llm-sweep", "4", "--llm-requests", "200", *ANSWERS, expected=2)
