@@ -116,7 +116,10 @@ class CoordinatorRole:
         environment.events.spawning_complete.add_listener(self._on_spawning_complete)
         self._install_shape(staged=options.staged)
         self._interrupts = Interrupts(
-            is_stopping=lambda: self.coordinator.finishing, cut=coordinator.abort, leave=self._leave_waiting
+            is_stopping=lambda: self.coordinator.finishing,
+            cut=coordinator.abort,
+            leave=self._leave_waiting,
+            stays_open=lambda: bool(getattr(parsed, "autostart", False)) and not self.coordinator.active,
         )
         if environment.locustfile:  # as a library Locust knows none
             self._interrupts.install()

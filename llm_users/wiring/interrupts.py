@@ -24,6 +24,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 NOT_MEASURED = 3
 
+_PAGE_S = 1.0
 _CUT_S = 10.0
 """How long a second signal waits for the run to begin its end, which Locust begins after the first one."""
 
@@ -31,10 +32,19 @@ _CUT_S = 10.0
 class Interrupts:
     """Installed by the locust command only: a program that uses Locust as a library has its own handlers."""
 
-    def __init__(self, *, is_stopping: Callable[[], bool], cut: Callable[[], None], leave: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        *,
+        is_stopping: Callable[[], bool],
+        cut: Callable[[], None],
+        leave: Callable[[], bool],
+        stays_open: Callable[[], bool],
+    ) -> None:
         """``is_stopping``: requests in flight are waited for; ``cut`` ends them. ``leave``: end the process where
-        no run has begun; False where Locust can do that."""
+        no run has begun; False where Locust can do that. ``stays_open``: no run goes on, and Locust keeps its web
+        interface open after a run that began by itself."""
         self._is_stopping = is_stopping
+        self._stays_open = stays_open
         self._cut = cut
         self._leave = leave
         self._numbers = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -82,6 +92,11 @@ class Interrupts:
         hub: Any = gevent.get_hub()
         ending: BaseException = SystemExit(NOT_MEASURED) if self._leave() else KeyboardInterrupt()
         hub.loop.run_callback(hub.parent.throw, ending)  # the hub's parent is the main greenlet
+        gevent.sleep(_PAGE_S)
+        while not self._is_over:  # with --autostart Locust takes the end of the run for all that was wanted
+            if self._stays_open():
+                hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt())
+            gevent.sleep(_PAGE_S)
 
     def _cut_soon(self) -> None:
         try:

@@ -139,5 +139,5 @@ def test_a_terminated_deployment_drains_and_loses_nothing(containers: Containers
     counts = manifest(results)["counts"]
     assert counts["sent"] == counts["received"], (counts, ended)
     assert sum(counts["received"].values()) == len(rows(results))
-    assert ended["master0"][0] == 0, ended
+    assert ended["master0"][0] == 3, "less was measured than was asked for"
     assert took_s < 30
