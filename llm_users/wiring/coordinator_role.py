@@ -305,11 +305,11 @@ class CoordinatorRole:
         if problem:
             logger.error("%s; see the manifest %s", problem, writer.manifest_path)
             return LOST
-        if coordinator.shortfall:
-            logger.error("not everything that was asked for was measured: %s", "; ".join(coordinator.shortfall))
-            return LOST
         if writer.book.started == 0:
             logger.error("not one request was started: nothing was measured")
+            return LOST
+        if coordinator.shortfall:
+            logger.error("not everything that was asked for was measured: %s", "; ".join(coordinator.shortfall))
             return LOST
         if writer.book.measured == 0:
             logger.error("nothing was measured: the run ended before a measured request did (--llm-warmup, the ramp)")
