@@ -75,7 +75,7 @@ class StageTotals:
     gap_counts: dict[int, int] = field(default_factory=dict)
     given_up: str | None = None  # why the stage was ended early: nobody could connect
     users_ended: int = 0  # users that have ended by themselves since the stage was announced
-    deserted: str | None = None  # why the stage was ended early: no user of this process could go on
+    no_users_reason: str | None = None  # why the stage was ended early: no user of this process could go on
     lag_own_counts: dict[int, int] = field(default_factory=dict)  # the same without waiting for a CPU; empty: unknown
     machine: str = ""  # the same for all workers of a machine
     machine_cores: int = 0

@@ -366,12 +366,12 @@ class StageGate:
         return len(self._came)
 
     @property
-    def settled(self) -> bool:
+    def all_users_came(self) -> bool:
         """Whether no further user will come to the gate for the stage that is announced."""
         return self._spawned and self.phase == RAMP and self.users_here >= self._presence.able
 
     @property
-    def stuck(self) -> str | None:
+    def no_users_reason(self) -> str | None:
         """Why no user comes to the gate for the stage that is announced; None while one may."""
         if self.phase != RAMP or self._came or (self.plan.free and not self._spawned):
             return None
@@ -482,7 +482,7 @@ class StageGate:
         """End the stage when none of its users can go on: all have left, or fail before they ask anything."""
         plan = self.plan
         if self.phase == RAMP:
-            if self.stuck is not None:
+            if self.no_users_reason is not None:
                 self._report_ready()
             return
         if plan.rate_per_s is None and self.phase in (WARMUP, MEASURE) and not self._unfinished:
@@ -492,7 +492,7 @@ class StageGate:
 
     def _give_up(self, why: str) -> None:
         """Leave the rest of the stage to others."""
-        self.totals.deserted = why
+        self.totals.no_users_reason = why
         self._warmups_left = 0
         if self._quota is not None:
             self._quota = self._measured_started

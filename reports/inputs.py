@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from reports.companions import companions_of
 from reports.errors import InputError, unreadable
 from reports.input_files import STDIN, beside, is_json, plain_name
 from reports.llmperf_file import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
 from reports.manifest import disagreements
+from reports.related_files import related_files_of
 from reports.rows_file import empty_requests, empty_stages, first_line_is_rows_header, read_requests
 from reports.run import Run
 from reports.shards import SHARD_SUFFIX, elsewhere, with_elsewhere, with_shards
@@ -82,7 +82,7 @@ def _name(path: Path, name: str) -> str:
 
 
 def _load_run(path: Path, prefix: Path) -> Run:
-    more = companions_of(prefix)
+    more = related_files_of(prefix)
     manifest = more.manifest
     try:
         requests, found = read_requests(path)

@@ -16,10 +16,10 @@ from pandas import DataFrame
 
 from llm_users.quantile import DurationHistogram
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS
-from reports.companions import Companions, companions_of
 from reports.errors import InputError
 from reports.input_files import plain_name
 from reports.manifest import disagreements
+from reports.related_files import RelatedFiles, related_files_of
 from reports.rows_file import empty_stages, read_requests, typed_frame
 from reports.run import Run
 
@@ -34,7 +34,7 @@ def with_shards(runs: Sequence[Run], paths: Sequence[Path]) -> list[Run]:
         if any(path.resolve() in run.shards for run in whole) or path.stat().st_size == 0:
             continue
         rows, warnings = read_requests(path)
-        more = companions_of(path.with_name(plain_name(path).removesuffix(SHARD_SUFFIX)))
+        more = related_files_of(path.with_name(plain_name(path).removesuffix(SHARD_SUFFIX)))
         parts = list(rows.groupby("run_id", sort=False))
         if not parts and not more.empty:
             parts = [(plain_name(path).partition("_")[0], rows)]
@@ -43,7 +43,7 @@ def with_shards(runs: Sequence[Run], paths: Sequence[Path]) -> list[Run]:
             place = place if place is not None else _of_manifest(whole, str(run_id))
             if place is None:
                 run = Run(str(run_id) or path.stem, path, part.reset_index(drop=True), empty_stages())
-                whole.append(_with_companions(dataclasses.replace(run, warnings=warnings), more))
+                whole.append(_with_related_files(dataclasses.replace(run, warnings=warnings), more))
             else:
                 whole[place] = _merged(whole[place], part, path, warnings, more)
     return whole
@@ -83,21 +83,21 @@ def _of_manifest(runs: Sequence[Run], run_id: str) -> int | None:
     return next((place for place, run in enumerate(runs) if run.manifest.get("run_id") == run_id), None)
 
 
-def _merged(run: Run, rows: DataFrame, path: Path, warnings: Sequence[str], more: Companions) -> Run:
+def _merged(run: Run, rows: DataFrame, path: Path, warnings: Sequence[str], more: RelatedFiles) -> Run:
     known = run.requests
     fresh = rows[~rows["request_id"].isin(set(known["request_id"]))].drop_duplicates("request_id")
     merged = pd.concat([known, fresh], ignore_index=True) if len(known) else fresh.reset_index(drop=True)
     merged = typed_frame({str(name): merged[name] for name in merged}, REQUEST_COLUMNS)
     # What was said of the rows file alone is said anew of all rows.
     stale = {f"{run.source}: {text}" for text in disagreements(run.manifest, known, run.stages)}
-    whole = _with_companions(dataclasses.replace(run, requests=merged), more)
+    whole = _with_related_files(dataclasses.replace(run, requests=merged), more)
     found = [text for text in whole.warnings if text not in stale]
     found += [f"{run.source}: {text}" for text in disagreements(whole.manifest, merged, whole.stages)]
     found += [*warnings, f"{path}: {len(fresh)} rows were added from it; {len(rows) - len(fresh)} were there already."]
     return dataclasses.replace(whole, warnings=tuple(found))
 
 
-def _with_companions(run: Run, more: Companions) -> Run:
+def _with_related_files(run: Run, more: RelatedFiles) -> Run:
     """The run with the stages and gaps that are beside a shard, and with its manifest, which is the later one."""
     if more.empty:
         return run

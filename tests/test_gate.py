@@ -70,9 +70,9 @@ def test_while_locust_starts_users_those_that_have_left_are_not_all() -> None:
     gate.prepare(StagePlan(1, 2, free=True))
     gate.come(seat)
     gate.gone(seat)
-    assert gate.stuck is None
+    assert gate.no_users_reason is None
     gate.users_spawned()
-    assert gate.stuck is not None
+    assert gate.no_users_reason is not None
 
 
 def test_the_next_request_is_not_due_at_the_end_of_the_wait_time() -> None:

@@ -229,7 +229,10 @@ def _reader(kind: str) -> Read:
 # Kind of message -> how its fields are read. Fields that are not named here are handed on as they are.
 _FIELDS: dict[str, dict[str, Read]] = {
     messages.PREPARING: dict.fromkeys(("stage", "built", "wanted"), _count),
-    messages.READY: {**dict.fromkeys(("stage", "waiting", "settled"), _count), "stuck": _or_none(_text)},
+    messages.READY: {
+        **dict.fromkeys(("stage", "waiting", "all_users_came"), _count),
+        "no_users_reason": _or_none(_text),
+    },
     messages.COUNT: {
         **dict.fromkeys(("number", "stage", "started", "measured", "total", "held", "at"), _count),
         **dict.fromkeys(("gone", "over"), _yes_or_no),

@@ -290,7 +290,7 @@ class Coordinator:
         if self.roster.hear(worker):
             crew.say_change(f"worker {worker.rank} was back in stage {plan.stage}")
             if self._gathering:  # Locust may have given users to it already
-                worker.part.expected = True
+                worker.assignment.expected = True
                 self._gather_anew()
         crew.tell_quota(worker, data["number"])
 
@@ -298,22 +298,25 @@ class Coordinator:
         plan = self._plan
         worker = self.roster.get(data["worker"])
         if plan is not None and worker is not None and data["stage"] == plan.stage:
-            worker.part.settled, worker.part.stuck = bool(data["settled"]), data["stuck"]
+            worker.assignment.all_users_came, worker.assignment.no_users_reason = (
+                bool(data["all_users_came"]),
+                data["no_users_reason"],
+            )
             self._take_waiting(worker, data["waiting"])
 
     def _take_waiting(self, worker: Worker, waiting: int) -> None:
         plan = self._plan
-        worker.part.waiting = waiting
+        worker.assignment.waiting = waiting
         if worker.building is not None:
             worker.building, self._prepared_at = None, time.monotonic()
-        if plan is not None and plan.free and self._gone and not worker.part.going and self._crew is not None:
+        if plan is not None and plan.free and self._gone and not worker.assignment.admitted and self._crew is not None:
             self._crew.let_join(worker, plan)
         self._go_when_gathered()
 
     def on_preparing(self, data: dict[str, Any]) -> None:
         """A worker builds the prompts of the stage, and says so once a second."""
         plan, worker = self._plan, self.roster.get(data["worker"])
-        if plan is None or worker is None or data["stage"] != plan.stage or worker.part.waiting is not None:
+        if plan is None or worker is None or data["stage"] != plan.stage or worker.assignment.waiting is not None:
             return
         worker.building = data["built"], data["wanted"]
         now = time.monotonic()
@@ -372,11 +375,11 @@ class Coordinator:
         totals = totals_from(data)
         worker = self.roster.get(totals.worker)
         plan = self._plan
-        part = worker.parts.get(totals.stage) if worker is not None else None
-        if worker is None or part is None or plan is None:
+        assignment = worker.assignments.get(totals.stage) if worker is not None else None
+        if worker is None or assignment is None or plan is None:
             return
-        late = totals.stage <= self._closed_stage and part.totals is None
-        totals.told_at, part.totals = part.told_at, totals
+        late = totals.stage <= self._closed_stage and assignment.totals is None
+        totals.told_at, assignment.totals = assignment.told_at, totals
         if self._earlier is not None and totals.stage == self._earlier.stage:
             self._close_earlier_if_done()
             return
@@ -386,14 +389,14 @@ class Coordinator:
             return
         if totals.given_up:
             self._on_given_up(worker, plan, totals.given_up)
-        elif totals.deserted and self._crew is not None:
+        elif totals.no_users_reason and self._crew is not None:
             given = self._crew.hand_over(worker, plan)
             if given is None:
                 self._crew.give_up(worker, plan)
             if totals.started or not given:
                 then = f"; {given} requests that it had not started went to other workers" if given else ""
                 where = f" on worker {worker.rank}" if len(self.roster) > 1 else ""
-                self._crew.say(f"stage {plan.stage} ended early{where}: {totals.deserted}{then}")
+                self._crew.say(f"stage {plan.stage} ended early{where}: {totals.no_users_reason}{then}")
         self._stop_if_done()
 
     def on_stranger(self, kind: str, client_id: str, run: str, rows: int) -> None:
@@ -413,7 +416,7 @@ class Coordinator:
 
     def _on_given_up(self, worker: Worker, plan: StagePlan, why: str) -> None:
         """A worker could not connect even once. The others go on, with its share too; the stage ends without them."""
-        if all(each.gave_up for each in self.roster.present if each.part.going):
+        if all(each.gave_up for each in self.roster.present if each.assignment.admitted):
             logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, why)
             self._end_stage()
         elif self._crew is not None and not self._stage_ended:
@@ -561,7 +564,7 @@ class Coordinator:
             return
         given = self._hand_over(worker, plan, crew)
         crew.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_then(given)}")
-        if worker.part.expected:
+        if worker.assignment.expected:
             self._gather_anew()
         self._close_earlier_if_done()
         self._go_when_gathered()
@@ -587,11 +590,11 @@ class Coordinator:
     def _why_nobody_comes(self, waited_s: float) -> str | None:
         """Why the users of the announced stage will not come; None while they may, or when some have."""
         present = self.roster.present
-        if any(worker.part.waiting for worker in present):
+        if any(worker.assignment.waiting for worker in present):
             return None
-        stuck = [worker.part.stuck for worker in present if worker.part.stuck]
-        if stuck and (len(stuck) == len(present) or waited_s > GATHER_S):
-            return stuck[0]
+        reasons = [worker.assignment.no_users_reason for worker in present if worker.assignment.no_users_reason]
+        if reasons and (len(reasons) == len(present) or waited_s > GATHER_S):
+            return reasons[0]
         if waited_s > NOBODY_S:
             return f"no user came to send a request within {NOBODY_S:g} s"
         return None
@@ -605,7 +608,7 @@ class Coordinator:
     @property
     def _expected(self) -> list[Worker]:
         """The workers that the announced stage waits for."""
-        return [worker for worker in self.roster.present if worker.part.expected]
+        return [worker for worker in self.roster.present if worker.assignment.expected]
 
     @property
     def _builds(self) -> bool:
@@ -616,16 +619,18 @@ class Coordinator:
         """Let the users go when all have come, or when those that have not come have failed or left."""
         plan, workers = self._plan, self._expected
         # All must have spoken: a worker that still has users of a larger stage could make up the number by itself.
-        if plan is None or not self._gathering or any(worker.part.waiting is None for worker in workers):
+        if plan is None or not self._gathering or any(worker.assignment.waiting is None for worker in workers):
             return
-        came = sum(worker.part.waiting or 0 for worker in workers)
+        came = sum(worker.assignment.waiting or 0 for worker in workers)
         given = self._users_given
         if given is None:
             if came == plan.concurrency and not plan.free:
                 self._go()
         elif came == given:
             self._go()
-        elif 0 < came < given and not self._gathers_anew and all(worker.part.settled for worker in workers):
+        elif (
+            0 < came < given and not self._gathers_anew and all(worker.assignment.all_users_came for worker in workers)
+        ):
             self._say_missing(came, "the others failed or left before their first request; see the log for why")
             self._go()
         elif plan.free and not self._finishing and (nobody := self._why_nobody_comes(0.0)):
@@ -640,7 +645,7 @@ class Coordinator:
 
     def _too_many_came(self) -> bool:
         """Whether to wait for Locust to take users away: it gave those of workers that were silent to others."""
-        came = sum(worker.part.waiting or 0 for worker in self._expected)
+        came = sum(worker.assignment.waiting or 0 for worker in self._expected)
         waits = came > (self._users_given or self._users_wanted) and self._spread_anew < _MOST_SPREADS
         if waits and self._crew is not None:
             self._prepared_at = time.monotonic()
@@ -661,7 +666,7 @@ class Coordinator:
         """Users that have not come by now are not part of the stage."""
         if self._plan is None or not self._gathering or self._finishing:
             return
-        if came := sum(worker.part.waiting or 0 for worker in self._expected):
+        if came := sum(worker.assignment.waiting or 0 for worker in self._expected):
             self._say_missing(came, f"the others did not come within {GATHER_S:g} s")
             self._go()
             return
@@ -713,7 +718,7 @@ class Coordinator:
         self._stop_gathering_timer()
         self._gone = True
         if plan.rate_per_s is None:
-            came = sum(worker.part.waiting or 0 for worker in self._expected)
+            came = sum(worker.assignment.waiting or 0 for worker in self._expected)
             requests = plan.requests
             if plan.free and requests is not None:
                 requests = max(0, requests - self._measured)
@@ -746,16 +751,21 @@ class Coordinator:
 
     @staticmethod
     def _owes(worker: Worker, stage: int) -> bool:
-        part = worker.parts.get(stage)
-        return part is not None and part.going and part.totals is None and not (worker.lost or worker.final)
+        assignment = worker.assignments.get(stage)
+        return (
+            assignment is not None
+            and assignment.admitted
+            and assignment.totals is None
+            and not (worker.lost or worker.final)
+        )
 
     def _close_earlier(self) -> None:
         plan, self._earlier = self._earlier, None
         if plan is None or self._crew is None:
             return
         self._measured += sum(worker.started_measured(plan.stage) for worker in self.roster)
-        parts = [worker.parts[plan.stage] for worker in self.roster if plan.stage in worker.parts]
-        self._finish_record(plan, [part.totals for part in parts if part.totals is not None])
+        assignments = [worker.assignments[plan.stage] for worker in self.roster if plan.stage in worker.assignments]
+        self._finish_record(plan, [each.totals for each in assignments if each.totals is not None])
 
     def _finish_record(self, plan: StagePlan, totals: list[StageTotals]) -> StageRecord | None:
         writer = self.writer
@@ -772,7 +782,7 @@ class Coordinator:
         if plan is None or self._crew is None:
             return
         self._closed_stage = plan.stage
-        totals = [worker.part.totals for worker in self.roster if worker.part.totals is not None]
+        totals = [worker.assignment.totals for worker in self.roster if worker.assignment.totals is not None]
         record = self._finish_record(plan, totals)
         if record is None:
             return
@@ -785,7 +795,7 @@ class Coordinator:
                 record.requests_failed, record.requests_measured, plan.stage, limit,
             )  # fmt: skip
         if self._ending is None and not self._finishing:
-            why = next((part.deserted for part in totals if part.deserted and part.started), None)
+            why = next((part.no_users_reason for part in totals if part.no_users_reason and part.started), None)
             self._crew.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals), why=why)
             if why and plan.measure_s is not None and not self._stage_ended:
                 self._crew.fall_short(f"stage {plan.stage} ended before its time: {why}")

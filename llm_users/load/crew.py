@@ -150,27 +150,31 @@ class Crew:
     def announce(self, plan: StagePlan) -> None:
         """A stage is coming, for all that may take part."""
         for worker in self.roster:
-            part = worker.new_part(plan.stage)
+            assignment = worker.new_assignment(plan.stage)
             if not worker.final:
-                part.expected = not worker.lost
-                part.told_at = time.time()
+                assignment.expected = not worker.lost
+                assignment.told_at = time.time()
                 worker.building = None
                 self.tell_plan(worker, plan)
 
     def admit(self, worker: Worker, plan: StagePlan) -> None:
         """A worker has come while a stage runs: it waits for the next one; in a free run it has users at once."""
-        part = worker.new_part(plan.stage)
-        part.told_at = time.time()
+        assignment = worker.new_assignment(plan.stage)
+        assignment.told_at = time.time()
         self.tell_plan(worker, plan)
 
     def let_join(self, worker: Worker, plan: StagePlan) -> None:
         """A worker that came while a free stage is measured takes part; counted requests are the others'."""
-        self._tell_go_first(worker, plan, worker.part.waiting or 0, None if plan.requests is None else 0)
+        self._tell_go_first(worker, plan, worker.assignment.waiting or 0, None if plan.requests is None else 0)
 
     def let_go(self, plan: StagePlan) -> None:
         """The users stand at the gates: let them start, each worker its share."""
-        going = [worker for worker in self.roster.present if worker.part.expected and worker.part.waiting is not None]
-        users = {worker.rank: worker.part.waiting or 0 for worker in going}
+        going = [
+            worker
+            for worker in self.roster.present
+            if worker.assignment.expected and worker.assignment.waiting is not None
+        ]
+        users = {worker.rank: worker.assignment.waiting or 0 for worker in going}
         if plan.rate_per_s is None:
             quotas = split(plan.requests, users)
         else:  # without its user a worker sends no arrivals
@@ -181,34 +185,34 @@ class Crew:
             self._tell_go_first(worker, plan, users[worker.rank], quotas.get(worker.rank, nothing))
 
     def _tell_go_first(self, worker: Worker, plan: StagePlan, users: int, quota: int | None) -> None:
-        part = worker.part
-        part.going, part.users, part.quota, part.told_at = True, users, quota, time.time()
+        assignment = worker.assignment
+        assignment.admitted, assignment.users, assignment.quota, assignment.told_at = True, users, quota, time.time()
         self._tell_go(worker, plan)
 
     def _tell_go(self, worker: Worker, plan: StagePlan) -> None:
         """``lead_s`` is negative for a worker that is told again after the origin: its clock need not agree."""
         users = plan.concurrency if plan.rate_per_s is None else None
-        go: dict[str, Any] = {"stage": worker.part.stage, "quota": worker.part.quota, "users": users}
+        go: dict[str, Any] = {"stage": worker.assignment.stage, "quota": worker.assignment.quota, "users": users}
         if plan.rate_per_s is not None:
             go |= {"lead_s": self._origin_s - time.monotonic(), **self._arrivals_of(worker)}
         self.tell(worker, messages.GO, go)
 
     def tell_quota(self, worker: Worker, number: int | None = None) -> None:
         """What is a worker's to start in the stage by now; with the number of its question it may go on."""
-        part = worker.part
-        if part.going and self._is_open_loop:
-            self.tell(worker, messages.ARRIVALS, {"stage": part.stage, **self._arrivals_of(worker)})
-        quota = part.quota if part.going else None
-        self.tell(worker, messages.QUOTA, {"stage": part.stage, "quota": quota, "number": number})
+        assignment = worker.assignment
+        if assignment.admitted and self._is_open_loop:
+            self.tell(worker, messages.ARRIVALS, {"stage": assignment.stage, **self._arrivals_of(worker)})
+        quota = assignment.quota if assignment.admitted else None
+        self.tell(worker, messages.QUOTA, {"stage": assignment.stage, "quota": quota, "number": number})
 
     def tell_again(self, worker: Worker, plan: StagePlan, count: dict[str, Any]) -> None:
         """A worker says where it is in the run. What it has not heard, because its connection was cut, it is told."""
-        part = worker.part
+        assignment = worker.assignment
         if count["at"] != plan.stage:
             self.tell_plan(worker, plan)
-        elif part.going and not count["gone"] and part.quota != 0:
+        elif assignment.admitted and not count["gone"] and assignment.quota != 0:
             self._tell_go(worker, plan)
-        elif part.going and (count["quota"] != part.quota or (count["over"] and not worker.done)):
+        elif assignment.admitted and (count["quota"] != assignment.quota or (count["over"] and not worker.done)):
             self.tell_quota(worker)
 
     def hand_over(self, worker: Worker, plan: StagePlan) -> int | None:
@@ -216,38 +220,38 @@ class Crew:
 
         None: nobody is there to take it, so it stays the worker's.
         """
-        part = worker.part
-        if not part.going or part.given:
+        assignment = worker.assignment
+        if not assignment.admitted or assignment.reduced:
             return 0
         others = [
             each
             for each in self.roster.steady
-            if each.part.going and each is not worker and not (each.gave_up or each.deserted)
+            if each.assignment.admitted and each is not worker and not (each.gave_up or each.has_no_users)
         ]
         if plan.rate_per_s is not None:
             return self._hand_over_arrivals(worker, plan, [each.rank for each in others])
-        if part.quota is None:
+        if assignment.quota is None:
             return 0
-        started = min(part.quota, worker.started_measured(plan.stage))
-        rest = part.quota - started
+        started = min(assignment.quota, worker.started_measured(plan.stage))
+        rest = assignment.quota - started
         if rest and not others:
             return None
-        part.quota, part.given = started, True
+        assignment.quota, assignment.reduced = started, True
         if not rest:
             return 0
-        part.handed = True
-        for rank, more in split(rest, {each.rank: max(1, each.part.users) for each in others}).items():
+        assignment.handed_over = True
+        for rank, more in split(rest, {each.rank: max(1, each.assignment.users) for each in others}).items():
             other = self.roster.get(rank)
-            if other is not None and other.part.quota is not None and more:
-                other.part.quota += more
+            if other is not None and other.assignment.quota is not None and more:
+                other.assignment.quota += more
                 self.tell_quota(other)
         return rest
 
     def give_up(self, worker: Worker, plan: StagePlan) -> None:
         """Nobody came to start what a worker had left to start."""
-        if worker.part.quota is not None:
-            worker.part.quota = min(worker.part.quota, worker.started_measured(plan.stage))
-        worker.part.given = True
+        if worker.assignment.quota is not None:
+            worker.assignment.quota = min(worker.assignment.quota, worker.started_measured(plan.stage))
+        worker.assignment.reduced = True
 
     def _hand_over_arrivals(self, worker: Worker, plan: StagePlan, takers: list[int]) -> int | None:
         """The others send a lost worker's arrivals from a moment on that all can keep. Those before it are missing in
@@ -255,7 +259,7 @@ class Crew:
 
         None: nobody is there to take them, so they stay the worker's.
         """
-        part = worker.part
+        assignment = worker.assignment
         if not takers and not worker.final:
             return None
         from_s = max(0.0, time.monotonic() - self._origin_s + _ORIGIN_AHEAD_S)
@@ -264,11 +268,11 @@ class Crew:
         warmups = plan.warmup_requests or self._arrivals.due(worker.rank, plan.timed_warmup_s)
         missed = max(0, self._arrivals.due(worker.rank, min(from_s, end_s)) - warmups - started)
         taken = self._arrivals.hand_over(worker.rank, takers, from_s, ends=self._trace_times_s is not None)
-        rest, part.given = 0, True
-        if part.quota is not None:
-            started = min(part.quota, started)
-            rest, part.quota = part.quota - started, started
-            part.handed = bool(rest and takers)
+        rest, assignment.reduced = 0, True
+        if assignment.quota is not None:
+            started = min(assignment.quota, started)
+            rest, assignment.quota = assignment.quota - started, started
+            assignment.handed_over = bool(rest and takers)
             missed = min(missed, rest)
         if missed:
             took = "between its loss and the takeover by the other workers" if takers else "after its loss"
@@ -279,8 +283,8 @@ class Crew:
         for rank in takers:
             other = self.roster.get(rank)
             if other is not None:
-                if other.part.quota is not None:
-                    other.part.quota += more.get(rank) or 0
+                if other.assignment.quota is not None:
+                    other.assignment.quota += more.get(rank) or 0
                 self.tell_quota(other)
         return sum(filter(None, more.values()))
 
@@ -321,7 +325,7 @@ class Crew:
             return
         started = 0
         for worker in self.roster:
-            quota, own = worker.part.quota, worker.started_measured(plan.stage)
+            quota, own = worker.assignment.quota, worker.started_measured(plan.stage)
             started += own if quota is None else min(quota, own)
         if started > plan.requests:
             self.say(f"stage {plan.stage}: {started - plan.requests} requests more than {plan.requests} were started")
@@ -344,19 +348,19 @@ class Crew:
     def _admit_row(self, record: RequestRecord) -> None:
         """A row is about to be counted and written."""
         worker = self.roster.get(record.worker)
-        part = worker.parts.get(record.stage) if worker is not None else None
-        if part is not None:
-            part.admit(record)
+        assignment = worker.assignments.get(record.stage) if worker is not None else None
+        if assignment is not None:
+            assignment.admit(record)
 
     def _say_beyond(self) -> None:
         for worker in self.roster:
-            for part in worker.parts.values():
-                if part.beyond:
-                    what = "1 request" if part.beyond == 1 else f"{part.beyond} requests"
-                    whose = "its row has" if part.beyond == 1 else "their rows have"
+            for assignment in worker.assignments.values():
+                if assignment.beyond:
+                    what = "1 request" if assignment.beyond == 1 else f"{assignment.beyond} requests"
+                    whose = "its row has" if assignment.beyond == 1 else "their rows have"
                     self.say(
-                        f"worker {worker.rank}: {what} of stage {part.stage} were started beyond its share while it "
-                        f"was cut off for {worker.silent_s:.0f} s; {whose} measured 0"
+                        f"worker {worker.rank}: {what} of stage {assignment.stage} were started beyond its share "
+                        f"while it was cut off for {worker.silent_s:.0f} s; {whose} measured 0"
                     )
 
     def tell_of(self, stage: StageRecord) -> None:
@@ -370,7 +374,7 @@ class Crew:
             logger.warning("%s", complaint(stage, len(self.roster)))
         if stage.requests_resent:
             self.say(resending(stage))
-        if text := capacity.excess(stage, [w.client_id for w in self.roster if w.part.going], self._capacity):
+        if text := capacity.excess(stage, [w.client_id for w in self.roster if w.assignment.admitted], self._capacity):
             self.say(text)
 
     def settle(self, refused: str | None) -> None:

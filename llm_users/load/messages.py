@@ -31,7 +31,7 @@ LEAVE = "llm_leave"  # the coordinator does not know this run of the load proces
 # Load processes to the coordinator. All have ``run`` and ``worker``, except HELLO.
 HELLO = "llm_hello"  # version, protocol: in Locust's report until WELCOME comes
 PREPARING = "llm_preparing"  # stage, built, wanted: it still builds prompts for the stage; once a second
-# stage, waiting: users that have come, settled: 1 when no further user comes, stuck: why none does
+# stage, waiting: users that have come, all_users_came: 1 when no further user comes, no_users_reason: why none does
 READY = "llm_ready"
 ROWS = "llm_rows"  # rows
 # number, stage, started, measured, total, held, shards, counts, host; at: the stage that it was told of; gone: its

@@ -534,8 +534,8 @@ class LoadProcess:
             ready = {
                 "stage": plan.stage,
                 "waiting": gate.users_here,
-                "settled": int(gate.settled),
-                "stuck": gate.stuck,
+                "all_users_came": int(gate.all_users_came),
+                "no_users_reason": gate.no_users_reason,
             }
             self.send(messages.READY, ready)
 

@@ -23,30 +23,30 @@ _SETTLED_S = 3.0
 
 
 @dataclasses.dataclass
-class Part:
+class StageAssignment:
     """What one load process has to do with one stage, and has done in it. A new one for each stage."""
 
     stage: int
     expected: bool = False  # the stage waits for its word before it begins
     waiting: int | None = None  # users that have come to its gate, once it said so
-    settled: bool = False  # no further user of it comes to the gate
-    stuck: str | None = None  # why none of its users comes to the gate
-    going: bool = False  # it was let go
-    users: int = 0  # with so many users
+    all_users_came: bool = False  # no further user of it comes to the gate
+    no_users_reason: str | None = None  # why none of its users comes to the gate
+    admitted: bool = False  # its users were admitted
+    users: int = 0  # how many were
     told_at: float = 0.0  # unix s here, when it was told that the stage begins
     quota: int | None = None  # measured requests that are its to start; None: no limit
     started: int = 0  # measured requests that it has started, by its last count
     rows: int = 0  # measured rows that have come from it
     beyond: int = 0  # rows that are not measured, because it started them beyond its share
     totals: StageTotals | None = None
-    given: bool = False  # its share was cut to what it had started
-    handed: bool = False  # and the rest was given to others
+    reduced: bool = False  # its quota was reduced to what it had started
+    handed_over: bool = False  # and the rest was given to others
 
     def admit(self, record: RequestRecord) -> None:
         """A row has come: it is not measured when others were given its request to start."""
         if not record.measured:
             return
-        if self.handed and self.quota is not None and self.rows >= self.quota:
+        if self.handed_over and self.quota is not None and self.rows >= self.quota:
             record.measured = 0
             self.beyond += 1
         else:
@@ -60,8 +60,8 @@ class Worker:
     client_id: str | None
     rank: int
     account: WorkerAccount
-    part: Part = dataclasses.field(default_factory=lambda: Part(0))  # in the present stage
-    parts: dict[int, Part] = dataclasses.field(default_factory=dict)  # in all stages
+    assignment: StageAssignment = dataclasses.field(default_factory=lambda: StageAssignment(0))  # in the present stage
+    assignments: dict[int, StageAssignment] = dataclasses.field(default_factory=dict)  # in all stages
     building: tuple[int, int] | None = None  # prompts of the stage that it has built and wants, while it builds
     held: int = 0  # rows in its spool that it does not send
     counts: Path | None = None
@@ -81,41 +81,41 @@ class Worker:
     @property
     def patience_s(self) -> float:
         """How long it may be silent. One that has no share to give away may be busy with its start."""
-        return LEASE_S + LEASE_MARGIN_S if self.part.going else _START_S
+        return LEASE_S + LEASE_MARGIN_S if self.assignment.admitted else _START_S
 
-    def new_part(self, stage: int) -> Part:
-        self.part = self.parts[stage] = Part(stage)
-        return self.part
+    def new_assignment(self, stage: int) -> StageAssignment:
+        self.assignment = self.assignments[stage] = StageAssignment(stage)
+        return self.assignment
 
     @property
     def done(self) -> bool:
         """Nothing more is to come from it in this stage."""
-        part = self.part
-        if not part.going:
+        assignment = self.assignment
+        if not assignment.admitted:
             return True
         if self.lost or self.final:  # what it had not started was given to others, or is given up
-            return part.given or part.quota is None or part.rows >= part.quota
-        return part.totals is not None and (part.totals.quota == part.quota or self.gave_up)
+            return assignment.reduced or assignment.quota is None or assignment.rows >= assignment.quota
+        return assignment.totals is not None and (assignment.totals.quota == assignment.quota or self.gave_up)
 
     @property
     def gave_up(self) -> bool:
         """It could not connect even once in this stage."""
-        return self.part.totals is not None and self.part.totals.given_up is not None
+        return self.assignment.totals is not None and self.assignment.totals.given_up is not None
 
     @property
-    def deserted(self) -> bool:
+    def has_no_users(self) -> bool:
         """None of its users can go on with this stage."""
-        return self.part.totals is not None and self.part.totals.deserted is not None
+        return self.assignment.totals is not None and self.assignment.totals.no_users_reason is not None
 
     def started_measured(self, stage: int) -> int:
         """Measured requests that it has started in the stage, as exactly as can be known."""
-        part = self.parts.get(stage)
-        if part is None:
+        assignment = self.assignments.get(stage)
+        if assignment is None:
             return 0
-        if part.totals is not None:
-            return part.totals.measured
+        if assignment.totals is not None:
+            return assignment.totals.measured
         self.look_at_counts()
-        return max(part.started, part.rows + part.beyond)
+        return max(assignment.started, assignment.rows + assignment.beyond)
 
     def look_at_counts(self) -> None:
         """Its own counts, where they are on this machine; else its last word stands."""
@@ -126,8 +126,8 @@ class Worker:
         self.account.started = sum(started for started, _ in counts.values())
         self.account.exact = True
         for stage, (_, measured) in counts.items():
-            if stage in self.parts:
-                self.parts[stage].started = measured
+            if stage in self.assignments:
+                self.assignments[stage].started = measured
 
 
 def building(workers: list[Worker]) -> str:
@@ -187,7 +187,7 @@ class Roster:
     @property
     def all_done(self) -> bool:
         """Whether the stage is over for all that take part in it."""
-        parts = [worker for worker in self if worker.part.going]
+        parts = [worker for worker in self if worker.assignment.admitted]
         return bool(parts) and all(worker.done for worker in parts)
 
     def all_final(self, clients: list[str | None]) -> bool:
@@ -226,8 +226,8 @@ class Roster:
     def take_count(self, worker: Worker, data: dict[str, Any]) -> None:
         """A load process tells what it has started and where its spool is."""
         worker.told = True
-        if data["stage"] in worker.parts:
-            worker.parts[data["stage"]].started = data["measured"]
+        if data["stage"] in worker.assignments:
+            worker.assignments[data["stage"]].started = data["measured"]
         worker.held = data["held"]
         account = worker.account
         account.started, account.host = data["total"], data["host"]

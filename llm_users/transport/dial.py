@@ -20,9 +20,9 @@ from gevent.monkey import get_original
 from gevent.queue import Empty, Queue
 from gevent.socket import getaddrinfo
 
+from llm_users.transport.client_limits import NoPortLeft, is_reachable, is_reserved, remedy_for
 from llm_users.transport.connection import Connection, Origin, PlainConnection, TlsConnection
 from llm_users.transport.errors import ClientLimitReached, ConnectFailed
-from llm_users.transport.own_limits import NoPortLeft, is_reachable, is_reserved, remedy_for
 from llm_users.transport.proxies import Proxy
 
 STAGGER_S = 0.25

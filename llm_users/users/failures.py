@@ -18,8 +18,8 @@ from locust.exception import StopUser
 
 from llm_users.record import CLIENT_LIMIT, RequestRecord
 from llm_users.secrets import redact, redact_start
+from llm_users.transport.client_limits import remedy_for
 from llm_users.transport.errors import TransportError
-from llm_users.transport.own_limits import remedy_for
 from llm_users.transport.sse import EventTooLong
 from llm_users.users.bad_events import MalformedEvent, StreamFailure, failure_from
 

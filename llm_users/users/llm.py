@@ -34,6 +34,14 @@ from llm_users.users.bounds import MOST_CHARACTERS, MOST_CHUNKS, AnswerTooLong
 from llm_users.users.buffering import mark_buffered
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
+from llm_users.users.common_mistakes import (
+    MOST_CALLS,
+    NOT_IN_A_WITH,
+    TooManyCalls,
+    check_keywords,
+    missing_attribute,
+    missing_in_answer,
+)
 from llm_users.users.error_kinds import ErrorKinds
 from llm_users.users.failures import (
     RequestFailed,
@@ -42,14 +50,6 @@ from llm_users.users.failures import (
     redact_fields,
     shows_no_secret,
     status_of,
-)
-from llm_users.users.habits import (
-    MOST_CALLS,
-    NOT_IN_A_WITH,
-    TooManyCalls,
-    check_keywords,
-    missing_attribute,
-    missing_in_answer,
 )
 from llm_users.users.open_loop import OpenLoop
 from llm_users.users.reading import Opened

@@ -57,7 +57,7 @@ def test_a_load_process_that_sends_junk_does_not_disturb_the_run(locust: Locust,
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
-        (messages.READY, {"stage": 1, "waiting": 4, "settled": 1, "stuck": None}),
+        (messages.READY, {"stage": 1, "waiting": 4, "all_users_came": 1, "no_users_reason": None}),
         (messages.PREPARING, {"stage": 1, "built": 2, "wanted": 40}),
         (messages.FINAL, {"sent": 0}),
         (messages.BACK, {"number": 4, "stage": 1, "measured": 0}),

@@ -38,7 +38,9 @@ class Stage:
 
     def come(self, rank: int, users: int) -> None:
         """A worker says that so many users are at its gate, and that no more will come."""
-        self.coordinator.on_ready({"worker": rank, "stage": 1, "waiting": users, "settled": 1, "stuck": None})
+        self.coordinator.on_ready(
+            {"worker": rank, "stage": 1, "waiting": users, "all_users_came": 1, "no_users_reason": None}
+        )
 
     def wait(self, seconds: float) -> None:
         for _ in range(int(seconds)):
@@ -51,7 +53,7 @@ class Stage:
         worker = self.coordinator.roster.get(rank)
         assert worker is not None
         worker.lost = True
-        worker.part.expected = False  # as of one that was lost when the stage was announced
+        worker.assignment.expected = False  # as of one that was lost when the stage was announced
 
     def users(self) -> int | None:
         """With how many users the stage began; None: it has not begun."""

@@ -344,15 +344,15 @@ def test_a_worker_that_has_left_does_not_end_later_stages() -> None:
     roster = Roster("run")
     workers = [roster.add(name) for name in ("left", "here")]
     for worker in workers:
-        worker.new_part(1).going = True
-        worker.part.totals = StageTotals(1, worker.rank)
+        worker.new_assignment(1).admitted = True
+        worker.assignment.totals = StageTotals(1, worker.rank)
     roster.leave(workers[0], 0, early=True)
-    workers[0].part.given = True
+    workers[0].assignment.reduced = True
     assert roster.all_done
     for worker in workers:
-        worker.new_part(2)
+        worker.new_assignment(2)
     assert not roster.all_done
-    workers[1].part.going = True
+    workers[1].assignment.admitted = True
     assert not roster.all_done
 
 

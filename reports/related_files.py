@@ -17,7 +17,7 @@ from reports.rows_file import empty_stages, read_gaps, read_stages
 
 
 @dataclass(frozen=True, eq=False)
-class Companions:
+class RelatedFiles:
     """The files beside a rows file or a shard, as far as they are there and can be read."""
 
     stages: DataFrame
@@ -31,14 +31,14 @@ class Companions:
         return self.stages.empty and not self.gaps and not self.manifest
 
 
-def companions_of(prefix: Path) -> Companions:
+def related_files_of(prefix: Path) -> RelatedFiles:
     """The files whose names begin with this prefix."""
     found: list[str] = []
     stages = empty_stages()
     gaps: dict[int, DurationHistogram] = {}
     stages_path = beside(prefix.with_name(f"{prefix.name}_llm_stages.csv"))
     gaps_path = beside(prefix.with_name(f"{prefix.name}_llm_gaps.csv"))
-    # The rows are enough for the tables, so a broken companion costs its own figures only.
+    # The rows are enough for the tables, so a related file that cannot be read costs only its own figures.
     if stages_path.exists():
         try:
             stages, warnings = read_stages(stages_path)
@@ -52,4 +52,4 @@ def companions_of(prefix: Path) -> Companions:
         except InputError as error:
             found.append(f"{error} Chunk gaps are therefore left out.")
     manifest, warnings = read_manifest(beside(prefix.with_name(f"{prefix.name}_llm_run.json")))
-    return Companions(stages, gaps, manifest, (*found, *warnings))
+    return RelatedFiles(stages, gaps, manifest, (*found, *warnings))
