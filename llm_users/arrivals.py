@@ -64,7 +64,7 @@ def arrival_times_s(law: ArrivalLaw, rate_per_s: float, seed: str) -> Iterator[f
 class Part(NamedTuple):
     """A worker's part of the arrivals of a stage: number ``first`` and every ``step``-th from there.
 
-    Those that are due before ``from_s`` are left out: nobody sent them, or another worker did.
+    Arrivals that are due before ``from_s`` do not belong to it: another worker sent them, or no worker did.
     """
 
     first: int
@@ -126,7 +126,8 @@ class PartSchedule:
 
 
 _KEPT_S = 5.0
-"""Arrivals of others are kept so long after they were due: a part that becomes this worker's may begin before now."""
+"""Arrivals of other workers are kept for this long after they were due: a part that this worker takes over may begin
+before now."""
 
 
 def due_in(times_s: Iterable[float], parts: Iterable[Part], until_s: float) -> int:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from llm_users.seat import UserSeat
 
 MOST_FAILED_TASKS = 5
-"""A user whose tasks fail so many times in a row, without one request, is not waited for: 3 s with the pauses between
-them."""
+"""Stages do not wait for a user whose tasks fail this many times in a row without one request. With the pauses between
+them this takes 3 s."""
 
 
 class Presence:
@@ -21,7 +21,7 @@ class Presence:
         self._failure: str | None = None
 
     def begin_stage(self) -> None:
-        """What was before does not count any more."""
+        """Forget what happened in earlier stages."""
         self._left, self._failure = 0, None
         for seat in self._users:
             seat.failed_tasks = 0
@@ -54,7 +54,7 @@ class Presence:
     def empty(self) -> bool:
         return not self._users
 
-    def why_nobody(self, stage: int | None = None) -> str | None:
+    def why_no_user_comes(self, stage: int | None = None) -> str | None:
         """Why no user can send the next request (of this stage only); None while one can, or when nothing happened."""
         if any(
             seat.failed_tasks < MOST_FAILED_TASKS and (stage is None or seat.stage == stage) for seat in self._users

@@ -27,7 +27,7 @@ BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
 """After a failed request a user waits this long, doubling: a dead server must not be hammered."""
 
 GIVE_UP_AFTER = 20
-"""A process that has failed to connect so many times, and has never connected in the stage, ends its part of it."""
+"""A process that fails to connect this many times, and has never connected in the stage, ends its part of the stage."""
 
 _NOT_CONNECTED = ("connect", "client_limit")
 
@@ -209,7 +209,7 @@ class StageGate:
         self._finish_if_over()
 
     def close(self) -> None:
-        """The test is over: nothing starts any more, whoever waits stays waiting."""
+        """The test is over: no request starts any more, and users that wait go on waiting."""
         self.closed = True
         self.end_measure()
 
@@ -311,7 +311,7 @@ class StageGate:
         self._presence.come(seat)
 
     def gone(self, seat: UserSeat) -> None:
-        """The user will not come back: it rests no more, and nobody waits for it."""
+        """The user will not come back, so the stage does not wait for it."""
         self._end_rest(seat)
         seat.gone = True
         self._presence.leave(seat)
@@ -375,7 +375,7 @@ class StageGate:
         """Why no user comes to the gate for the stage that is announced; None while one may."""
         if self.phase != RAMP or self._came or (self.plan.free and not self._spawned):
             return None
-        return self._presence.why_nobody()
+        return self._presence.why_no_user_comes()
 
     @property
     def in_flight(self) -> int:
@@ -486,7 +486,7 @@ class StageGate:
                 self._report_ready()
             return
         if plan.rate_per_s is None and self.phase in (WARMUP, MEASURE) and not self._unfinished:
-            why = self._presence.why_nobody(None if plan.free else plan.stage)
+            why = self._presence.why_no_user_comes(None if plan.free else plan.stage)
             if why is not None:
                 self._give_up(why)
 

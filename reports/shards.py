@@ -88,7 +88,7 @@ def _merged(run: Run, rows: DataFrame, path: Path, warnings: Sequence[str], more
     fresh = rows[~rows["request_id"].isin(set(known["request_id"]))].drop_duplicates("request_id")
     merged = pd.concat([known, fresh], ignore_index=True) if len(known) else fresh.reset_index(drop=True)
     merged = typed_frame({str(name): merged[name] for name in merged}, REQUEST_COLUMNS)
-    # What was said of the rows file alone is said anew of all rows.
+    # Notes about the rows file alone are replaced with notes about all rows.
     stale = {f"{run.source}: {text}" for text in disagreements(run.manifest, known, run.stages)}
     whole = _with_related_files(dataclasses.replace(run, requests=merged), more)
     found = [text for text in whole.warnings if text not in stale]

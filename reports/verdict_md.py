@@ -91,7 +91,7 @@ def gate_text(verdict: Gate) -> str:
         parts.append(bullets([*_explained(verdict.judgements)]))
     if verdict.reasons:
         parts.append(bullets(f"{reason}." for reason in verdict.reasons))
-    remarks = [*_sent_twice(verdict.judgements), *_failures_nobody_judges(verdict.judgements)]
+    remarks = [*_sent_twice(verdict.judgements), *_failures_without_objective(verdict.judgements)]
     if remarks:
         parts.append(bullets(remarks))
     return "\n\n".join(parts) + "\n"
@@ -213,7 +213,7 @@ def _sent_twice(judgements: Sequence[Judgement]) -> Iterator[str]:
         )
 
 
-def _failures_nobody_judges(judgements: Sequence[Judgement]) -> Iterator[str]:
+def _failures_without_objective(judgements: Sequence[Judgement]) -> Iterator[str]:
     if any(each.objective.name == "errors" for each in judgements):
         return
     groups = {each.group for each in judgements}

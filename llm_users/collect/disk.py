@@ -1,4 +1,4 @@
-"""A text file that grows without ever holding up whoever writes: lines wait in memory, an OS thread writes them.
+"""A text file that grows and never delays its writers: lines wait in memory, and an OS thread writes them.
 
 A disk that is slow or full delays nothing else. It is reported once, what does not fit goes to another file elsewhere,
 and what fits nowhere is counted. Before each write the thread checks that the file is still at its path. A file that
@@ -246,7 +246,7 @@ class LineFile:
         while True:
             try:
                 if self._elsewhere is None:
-                    raise OSError(errno.ENOSPC, "there is no other place")
+                    raise OSError(errno.ENOSPC, "no other folder can be written")
                 path = self._elsewhere()
             except OSError as another:
                 self._unreachable = self._lines - bool(self._header) if copies else 0
@@ -359,7 +359,7 @@ def _state_of(descriptor: int, path: Path, size: int) -> _State:
     if not os.path.samestat(held, there):
         if stat.S_ISREG(there.st_mode) and there.st_size == 0:
             return _State.REMOVED  # as logrotate leaves it: a new, empty file
-        # Some network file systems number a file anew; then size and time agree.
+        # Some network file systems give a file a new inode number; size and time still agree then.
         same = (held.st_size, held.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
         return _State.SAME if same else _State.REPLACED
     return _State.CUT if held.st_size < size else _State.SAME
@@ -375,12 +375,12 @@ def _write_again(descriptor: int, path: Path, size: int) -> int:
     if not _copy(descriptor, again, size):
         os.close(again)
         path.unlink(missing_ok=True)
-        raise OSError(errno.ENOSPC, "there is no space for what it held")
+        raise OSError(errno.ENOSPC, "the disk has no space for its content")
     return again
 
 
 def _copy(source: int, target: int, size: int) -> bool:
-    """Copy so many bytes to the start of the target; returns whether all of them are there."""
+    """Copy ``size`` bytes to the start of the target. Returns False when some cannot be copied."""
     place = 0
     try:
         while place < size:
@@ -417,7 +417,7 @@ def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
 
 
 def _whole(batch: list[bytes], written: int) -> tuple[int, int]:
-    """How many lines of the batch are complete within so many bytes, and how long those are."""
+    """How many lines of the batch are complete within ``written`` bytes, and their length in bytes."""
     size = 0
     for count, line in enumerate(batch):
         if size + len(line) > written:

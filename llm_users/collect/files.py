@@ -125,11 +125,11 @@ class FallbackFiles:
 
     @property
     def shards(self) -> list[Path]:
-        """The shards of the places that were needed; some may have no rows."""
+        """The shards of the folders that were needed; some may have no rows."""
         return [Path(prefix + _SHARD_SUFFIX) for prefix in self._prefixes]
 
     def prefixes(self) -> Iterator[str]:
-        """The places, one after the other; those that nobody needed before are made. Raises OSError after the last."""
+        """Yield one folder after the other; new ones are made when they are needed. Raises OSError after the last."""
         place = 0
         while True:
             if place == len(self._prefixes):
@@ -214,7 +214,7 @@ class RunFiles:
         self._stages.writerow([cell(getattr(record, column.name)) for column in STAGE_COLUMNS])
 
     def rewrite_stages(self, records: Iterable[StageRecord]) -> None:
-        """All stages anew: rows came after their stage had been closed."""
+        """Write all stages again: rows came after their stage had been closed."""
         self._files[1].restart()
         for record in records:
             self.write_stage(record)

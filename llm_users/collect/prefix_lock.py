@@ -1,7 +1,7 @@
 """One run at a time writes the files of a prefix: a lock that ends with the process, however that ends.
 
-The lock is on ``PREFIX_llm_run.lock``, which says who holds it and is removed when the run is over. The lock is of the
-kind that belongs to a process (fcntl): children do not have it, and a file that a killed process left blocks nobody.
+The lock is on ``PREFIX_llm_run.lock``, which says who holds it and is removed when the run is over. It is an
+fcntl lock, which belongs to one process: children do not hold it, and the file of a killed process blocks no run.
 """
 
 from __future__ import annotations

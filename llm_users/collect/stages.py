@@ -24,7 +24,7 @@ class _Own:
 
     def add(self, record: RequestRecord) -> None:
         if record.end_to_end_latency_s is not None:
-            self.sent += record.turn in (None, 1)  # a later turn of a conversation is no arrival
+            self.sent += record.turn in (None, 1)  # only the first turn of a conversation is an arrival
             self.in_flight_s += record.end_to_end_latency_s
 
 

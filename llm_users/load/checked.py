@@ -48,8 +48,8 @@ class Gatekeeper:
     """Stands before the coordinator's handlers. Complains once per kind of message and load process.
 
     ``rank_in_run`` says which run a load process takes part in now, and its rank there; None: in none.
-    ``on_stranger`` is told of a message, or of so many rows, that belong to another run or another process, and of the
-    run that they name.
+    ``on_stranger`` is called for a message that belongs to another run or another process, with the number of rows in
+    it and the run that it names.
     """
 
     def __init__(self, rank_in_run: RankInRun, on_stranger: OnStranger = lambda *_: None) -> None:
@@ -76,9 +76,9 @@ class Gatekeeper:
         return on_message
 
     def rows(self, rows: Any, sender: Any) -> list[Any]:
-        """Those of the packed rows that are some, and that the sender's part in the present run has made."""
+        """The packed rows that are valid and come from the sender's part in the present run."""
         if not isinstance(rows, list | tuple) or len(rows) > MOST_ROWS:
-            self._complain(messages.ROWS, sender, f"it is no list of at most {MOST_ROWS} rows")
+            self._complain(messages.ROWS, sender, f"it must be a list of at most {MOST_ROWS} rows")
             return []
         problem = foreign = ""
         foreigners = 0
@@ -121,12 +121,12 @@ def row_problem(packed: Any) -> str | None:
                 return f"{name} is empty"
         elif kind is str:
             if type(value) is not str or len(value) > MOST_CHARACTERS:
-                return f"{name} is no text of at most {MOST_CHARACTERS} characters"
+                return f"{name} must be a text of at most {MOST_CHARACTERS} characters"
         elif kind is int:
             if type(value) is not int or not 0 <= value <= _MOST_COUNT:
-                return f"{name} is no count"
+                return f"{name} must be a count"
         elif not _is_number(value):
-            return f"{name} is no number"
+            return f"{name} must be a number"
     if not isinstance(offsets_s, list | tuple) or len(offsets_s) > MOST_OFFSETS or not all(map(_is_number, offsets_s)):
         return "its arrivals are no list of seconds"
     return None
@@ -142,7 +142,7 @@ def _is_number(value: Any) -> bool:
 
 def _field(data: Any, name: str) -> Any:
     if not isinstance(data, dict):
-        raise BadMessage("it is no table of fields")
+        raise BadMessage("it must be a table of fields")
     if name not in data:
         raise BadMessage(f"it has no field {name}")
     return data[name]
@@ -151,7 +151,7 @@ def _field(data: Any, name: str) -> Any:
 def _count(data: Any, name: str) -> int:
     value = _field(data, name)
     if type(value) is not int or not 0 <= value <= _MOST_COUNT:
-        raise BadMessage(f"{name} is no count")
+        raise BadMessage(f"{name} must be a count")
     return value
 
 
@@ -165,7 +165,7 @@ def _yes_or_no(data: Any, name: str) -> bool:
 def _number(data: Any, name: str) -> float:
     value = _field(data, name)
     if not _is_number(value):
-        raise BadMessage(f"{name} is no number")
+        raise BadMessage(f"{name} must be a number")
     return float(value)
 
 
@@ -173,14 +173,14 @@ def _text(data: Any, name: str) -> str:
     """A text; one that is too long is cut."""
     value = _field(data, name)
     if not isinstance(value, str):
-        raise BadMessage(f"{name} is no text")
+        raise BadMessage(f"{name} must be a text")
     return value if len(value) <= NOTE_CHARACTERS else value[: NOTE_CHARACTERS - 3] + "..."
 
 
 def _histogram(data: Any, name: str) -> dict[int, int]:
     counts = _field(data, name)
     if not isinstance(counts, dict) or len(counts) > MOST_BUCKETS:
-        raise BadMessage(f"{name} is no histogram")
+        raise BadMessage(f"{name} must be a histogram")
     for bucket, count in counts.items():
         if type(bucket) is not int or not -1 <= bucket <= MOST_BUCKETS:
             raise BadMessage(f"{name} has a bucket that cannot be")
@@ -197,7 +197,7 @@ def _texts(data: Any, name: str) -> list[str]:
     """A short list of texts, such as the files of a spool."""
     value = _field(data, name)
     if not isinstance(value, list | tuple) or len(value) > _MOST_TEXTS:
-        raise BadMessage(f"{name} is no list of at most {_MOST_TEXTS} texts")
+        raise BadMessage(f"{name} must be a list of at most {_MOST_TEXTS} texts")
     return [_text({name: each}, name) for each in value]
 
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 GATHER_S = 15.0
 """How long the users of a stage may take to come to the gate before it starts without the missing ones."""
 
-NOBODY_S = 150.0
+NO_USERS_S = 150.0
 """How long a stage waits for its first user, whose ``on_start`` may take long."""
 MOST_FREE_STAGES = 200
 """Stages of a run without a sweep, each with its own number of users; the last one goes on whatever the number."""
@@ -67,7 +67,7 @@ class Coordinator:
         self.active = False
         self.refused: str | None = None
         self.reserves_quota = False
-        self.watch: Callable[[RequestRecord], None] | None = None  # whoever shows the run while it goes on
+        self.watch: Callable[[RequestRecord], None] | None = None  # shows the run while it goes on
         self._spending = Spending(self.options)
         self.stop_run: Callable[[], None] = lambda: None
         self.ended_by_itself = False
@@ -80,8 +80,8 @@ class Coordinator:
         self._measured = 0  # measured requests of the free stages that are over
         self._gathering_timer: gevent.Greenlet[[], None] | None = None
         self._spread_again = False  # while the present stage gathers
-        self._gathers_anew = False  # a worker has gone or come back meanwhile, so Locust moves users
-        self._spread_anew = 0  # how often too many users came to the present stage
+        self._gathering_restarted = False  # a worker has gone or come back meanwhile, so Locust moves users
+        self._times_spread_again = 0  # how often too many users came to the present stage
         self._spread = 0  # changes of the workers before the present stage
         self._others_said = False
         self._watching: gevent.Greenlet[[], None] | None = None
@@ -157,7 +157,7 @@ class Coordinator:
         plan = self._plan
         if plan is None or self._crew is None or not self.active:
             return None
-        if self._finishing:  # whoever stops the run also ends the shape
+        if self._finishing:  # the code that stops the run also ends the shape
             return self._wanted()
         self._tell_progress()
         if self._deadline is not None and time.monotonic() >= self._deadline and self._ending is None:
@@ -167,8 +167,8 @@ class Coordinator:
             return None
         if self._builds:
             self._prepared_at = time.monotonic()  # the time for users to come is counted from when prompts are ready
-        if self._gathering and (nobody := self._why_nobody_comes(time.monotonic() - self._prepared_at)):
-            self._end_without_users(plan, nobody)
+        if self._gathering and (reason := self._why_no_users_come(time.monotonic() - self._prepared_at)):
+            self._end_without_users(plan, reason)
             return None
         late = time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S
         if self._gathering and late and self._crew.changes and not self._spread_again:
@@ -193,8 +193,8 @@ class Coordinator:
         return self._wanted()
 
     def _wanted(self) -> tuple[int, float]:
-        """Users, and all at once. Locust spreads them anew, and replaces those that have ended, only for another answer
-        than the last.
+        """The users, all at once. Locust spreads users again, and replaces users that have ended, only when this answer
+        differs from the last one.
         """
         if self._gathering and self._crew is not None and self._plan is not None:
             self._spread = self._plan.stage + self._crew.changes
@@ -203,7 +203,7 @@ class Coordinator:
     def finish(self, *, abort: bool, grace_s: float, interrupted: bool = False) -> None:
         """Everything stops: a barrier collects what the load processes still have, then the files are completed.
 
-        ``interrupted``: by somebody; what was asked for and is not measured yet then is missing in the run.
+        ``interrupted``: a person or a signal ended the run, so what was asked for and is not measured yet is missing.
         """
         if not self.active or self._crew is None:
             return
@@ -220,7 +220,7 @@ class Coordinator:
         while not self.roster.all_final(self._clients()) and time.monotonic() < limit:
             self._finals.wait(timeout=0.5)
             self._finals.clear()
-            if time.monotonic() - told_at > _TELL_AGAIN_S:  # whoever has heard it already only answers again
+            if time.monotonic() - told_at > _TELL_AGAIN_S:  # a worker that has heard it already only answers again
                 told_at = time.monotonic()
                 self._crew.tell_all(messages.FINISH, {"abort": abort, "grace_s": grace_s})
         self._await_missing_rows(time.monotonic() + _RESEND_S)
@@ -291,7 +291,7 @@ class Coordinator:
             crew.say_change(f"worker {worker.rank} was back in stage {plan.stage}")
             if self._gathering:  # Locust may have given users to it already
                 worker.assignment.expected = True
-                self._gather_anew()
+                self._restart_gathering()
         crew.tell_quota(worker, data["number"])
 
     def on_ready(self, data: dict[str, Any]) -> None:
@@ -325,7 +325,7 @@ class Coordinator:
             logger.info("stage %d: %s", plan.stage, building(self.roster.present))
 
     def on_spawned(self, target: int, users: int, others: int) -> None:
-        """Locust has started the users that it wants: so many that send LLM requests, and others."""
+        """Locust has started the users that it wants: ``users`` send LLM requests, ``others`` do not."""
         if self._gone and users != self._users_given:  # the same number, of other classes
             self._change_free_stage(target)
         plan = self._plan
@@ -440,7 +440,7 @@ class Coordinator:
         self._finals.set()
 
     def _end_without_workers(self) -> None:
-        """All have left in good order: nobody comes back. Locust stops the test."""
+        """All workers have left in good order, so none comes back. Locust stops the test."""
         plan, crew = self._plan, self._crew
         if plan is not None and crew is not None and all(worker.final for worker in self.roster):
             crew.fall_short(f"all workers left in stage {plan.stage}, so the run ended there")
@@ -538,10 +538,10 @@ class Coordinator:
                     self._give_away(worker, plan, crew)
             for worker in self.roster.gone_for_good():
                 crew.give_up(worker, plan)
-            self._watch_for_nobody(now)
+            self._watch_for_lost_workers(now)
 
-    def _watch_for_nobody(self, now: float) -> None:
-        """A run whose workers are all gone waits for one to come back, and not for ever."""
+    def _watch_for_lost_workers(self, now: float) -> None:
+        """A run whose workers are all gone waits ``WAIT_S`` for one to come back, then it ends."""
         if self.roster.present:
             self._alone_since = None
         elif self._alone_since is None:
@@ -565,7 +565,7 @@ class Coordinator:
         given = self._hand_over(worker, plan, crew)
         crew.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_then(given)}")
         if worker.assignment.expected:
-            self._gather_anew()
+            self._restart_gathering()
         self._close_earlier_if_done()
         self._go_when_gathered()
         if self.roster.present:
@@ -578,7 +578,7 @@ class Coordinator:
         return crew.hand_over(worker, plan)
 
     def _give_away(self, worker: Worker, plan: StagePlan, crew: Crew) -> None:
-        """Nobody could take the share of a worker when it was lost. Now somebody may."""
+        """Try again to give the share of a lost worker to others: no worker could take it at that time."""
         given = self._hand_over(worker, plan, crew)
         if given:
             crew.say(f"{given} requests of stage {plan.stage} that worker {worker.rank} had not started went to others")
@@ -587,7 +587,7 @@ class Coordinator:
 
     # Inside.
 
-    def _why_nobody_comes(self, waited_s: float) -> str | None:
+    def _why_no_users_come(self, waited_s: float) -> str | None:
         """Why the users of the announced stage will not come; None while they may, or when some have."""
         present = self.roster.present
         if any(worker.assignment.waiting for worker in present):
@@ -595,8 +595,8 @@ class Coordinator:
         reasons = [worker.assignment.no_users_reason for worker in present if worker.assignment.no_users_reason]
         if reasons and (len(reasons) == len(present) or waited_s > GATHER_S):
             return reasons[0]
-        if waited_s > NOBODY_S:
-            return f"no user came to send a request within {NOBODY_S:g} s"
+        if waited_s > NO_USERS_S:
+            return f"no user came to send a request within {NO_USERS_S:g} s"
         return None
 
     def _end_without_users(self, plan: StagePlan, why: str) -> None:
@@ -629,27 +629,29 @@ class Coordinator:
         elif came == given:
             self._go()
         elif (
-            0 < came < given and not self._gathers_anew and all(worker.assignment.all_users_came for worker in workers)
+            0 < came < given
+            and not self._gathering_restarted
+            and all(worker.assignment.all_users_came for worker in workers)
         ):
             self._say_missing(came, "the others failed or left before their first request; see the log for why")
             self._go()
-        elif plan.free and not self._finishing and (nobody := self._why_nobody_comes(0.0)):
-            self._end_without_users(plan, nobody)
+        elif plan.free and not self._finishing and (reason := self._why_no_users_come(0.0)):
+            self._end_without_users(plan, reason)
             gevent.spawn(self.stop_run)
 
-    def _gather_anew(self) -> None:
+    def _restart_gathering(self) -> None:
         """Locust moves users between workers, so those that have come so far are not all that will."""
         if self._gathering:
-            self._gathers_anew, self._spread_again = True, False
+            self._gathering_restarted, self._spread_again = True, False
             self._prepared_at = time.monotonic()
 
     def _too_many_came(self) -> bool:
         """Whether to wait for Locust to take users away: it gave those of workers that were silent to others."""
         came = sum(worker.assignment.waiting or 0 for worker in self._expected)
-        waits = came > (self._users_given or self._users_wanted) and self._spread_anew < _MOST_SPREADS
+        waits = came > (self._users_given or self._users_wanted) and self._times_spread_again < _MOST_SPREADS
         if waits and self._crew is not None:
             self._prepared_at = time.monotonic()
-            self._spread_anew += 1
+            self._times_spread_again += 1
             self._crew.changes += 1
         return waits
 
@@ -701,8 +703,8 @@ class Coordinator:
     def _announce(self, stage: int, level: Level, *, free: bool) -> None:
         assert self._crew is not None
         self.before_stage()
-        self._gone = self._stage_ended = self._spread_again = self._gathers_anew = False
-        self._spread_anew = 0
+        self._gone = self._stage_ended = self._spread_again = self._gathering_restarted = False
+        self._times_spread_again = 0
         self._prepared_at = time.monotonic()
         self._told_at = self._prepared_at - _PROGRESS_S + _BUILDING_TOLD_S
         self._level = level
@@ -841,5 +843,5 @@ class Coordinator:
 
 def _then(given: int | None) -> str:
     if given is None:
-        return "; nobody is there to take the requests that it had not started, so they wait for a worker"
+        return "; no worker is there to take the requests that it had not started, so they wait for one"
     return f"; {given} requests that it had not started went to the others" if given else ""

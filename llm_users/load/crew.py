@@ -64,7 +64,7 @@ class Crew:
         self.roster = Roster(writer.run_id)
         self.distributed = clients != [None]
         self.changes = 0
-        """How often somebody came or went."""
+        """How many times a worker came or left."""
         self._options = Options()
         self._is_open_loop = False
         self._trace_times_s: Sequence[float] | None = None  # in the replay of a trace
@@ -109,7 +109,7 @@ class Crew:
         self._send(kind, {"run": self._writer.run_id, **data}, worker.client_id)
 
     def tell_all(self, kind: str, data: dict[str, Any]) -> None:
-        """Also those that are silent: they may be back. Messages to nobody are dropped by the socket."""
+        """Send to all workers, also to silent ones, which may come back. The socket drops messages to lost workers."""
         for worker in self.roster:
             self.tell(worker, kind, data)
 
@@ -119,7 +119,7 @@ class Crew:
             logger.warning("%s", self._writer.notes[-1])
 
     def say_change(self, text: str) -> None:
-        """Somebody came or went."""
+        """Note that a worker came or left."""
         self.changes += 1
         self.say(text)
 
@@ -248,7 +248,7 @@ class Crew:
         return rest
 
     def give_up(self, worker: Worker, plan: StagePlan) -> None:
-        """Nobody came to start what a worker had left to start."""
+        """Drop the requests that a worker had not started: no other worker came to start them."""
         if worker.assignment.quota is not None:
             worker.assignment.quota = min(worker.assignment.quota, worker.started_measured(plan.stage))
         worker.assignment.reduced = True

@@ -1,4 +1,4 @@
-"""Which worker gets which users: as Locust decides, except that nobody who comes disturbs a stage that is measured."""
+"""Which worker gets which users: as Locust decides, except that new users never join a stage that is measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from locust.dispatch import UsersDispatcher
 
 class StageDispatcher(UsersDispatcher):
     """Locust moves users to a worker as soon as it connects, and stops them elsewhere. In a sweep it waits for the
-    next stage: the measured one keeps its users. Nobody gets users before it listens.
+    next stage: the measured one keeps its users. A worker gets users only after it listens.
 
     ``on_target`` is told the number of users when Locust starts to change them.
     """

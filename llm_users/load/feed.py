@@ -113,7 +113,7 @@ class PromptFeed(Generic[EntryT]):
         self._build_on()
 
     def foresee(self, more: int) -> None:
-        """The stage takes so many more prompts: requests of another worker have become this one's."""
+        """The stage needs more prompts: this worker has taken over requests of another one."""
         self._foreseen += more
         self._build_on()
 
@@ -195,7 +195,7 @@ class PromptFeed(Generic[EntryT]):
             while (room := self._room()) > 0:
                 self._build(min(room, self._batch()))
                 self._changed.set()
-        except Exception as error:  # whoever waits for the prompt gets it
+        except Exception as error:  # the request that waits for the prompt gets it
             self._error = error
             self._changed.set()
         finally:

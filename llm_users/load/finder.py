@@ -19,7 +19,7 @@ MOST_REPEATS = 3
 
 _FAR, _NEAR = 4.0, 2.0  # steps up
 _PUSH = 0.2
-_DIGITS = 4  # of a level that is no whole number
+_DIGITS = 4  # of a level with a fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Finder:
         self._judge = judge
         self._points: dict[float, Point] = {}
         self._bracket: tuple[float, float] = (0.0, math.inf)
-        self._close_by = 0  # so many stages in all may be used when the bracket is closed
+        self._close_by = 0  # the most stages that may be used in all when the bracket is closed
         self._first_width = 0.0
 
     # What is known.

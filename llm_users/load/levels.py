@@ -30,7 +30,7 @@ class Minimum:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The load of one stage: so many users in a closed loop, or so many requests per second in an open one."""
+    """The load of one stage: a number of users in a closed loop, or a number of requests per second in an open loop."""
 
     users: int = 0
     rate_per_s: float | None = None

@@ -51,7 +51,7 @@ _CUT_S = 15.0
 _USERS_LOOK_S = 0.05
 _PROGRESS_S = 1.0
 _FIRST_ARRIVALS_S = 2.0
-"""An open loop starts when the prompts of so many seconds are ready, if all of its prompts are too many."""
+"""An open loop starts when the prompts of this many seconds are ready, if all of its prompts do not fit in memory."""
 
 _LONGEST_LEAD_S = 5.0
 _NOTED_WAIT_S = 0.005
@@ -225,7 +225,7 @@ class LoadProcess:
             self._runtime.open_loop.close()
         if self.gate.unfinished:
             self._kill_users()
-        self._environment.stop_timeout = 0.0  # nobody is left to wait for; Locust would sleep it off on workers
+        self._environment.stop_timeout = 0.0  # all users have ended; on workers, Locust would still sleep for this time
         self._probe.stop()
         self.pulse.stop()
         if self._beat is not None:
@@ -257,7 +257,7 @@ class LoadProcess:
         may take minutes. Users that are made meanwhile wait for the runtime.
         """
         if not self._run or self._preparing is not None:
-            return  # Locust says it twice when a test is started anew before its first users are there
+            return  # Locust fires the event twice when a test restarts before its first users are there
         runtime.expect(self._environment)
         if self._finished:
             return  # the test is being stopped; users that are still made wait until they are, too

@@ -46,5 +46,5 @@ class Talks:
         self.feed: PromptFeed[Conversation] = PromptFeed(source, *part, note, Conversation.characters, "conversations")
 
     def conversations_of(self, requests: int) -> int:
-        """How many conversations so many requests take, on average."""
+        """The average number of conversations in this number of requests."""
         return math.ceil(requests / max(1.0, self._mean_turns))

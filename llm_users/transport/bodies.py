@@ -21,7 +21,7 @@ _ANY_HEADER, _NO_HEADER = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
 
 
 def bound_whole_body(response: httpx2.Response) -> None:
-    """A hook of ``httpx2.Client``: decode a body that is no stream here, as far as the bound."""
+    """A hook of ``httpx2.Client``: decode the body of an answer that is not streamed, up to the bound."""
     is_error = response.status_code >= 300
     if not is_error and response.request.method == "POST":
         return

@@ -1,6 +1,6 @@
 """Which redirects a client follows: those within its own origin, and those to origins that the user has allowed.
 
-A prompt and keys are sent to nobody but the endpoint that the run names. Knows httpx2's hooks and no API.
+A prompt and keys are sent only to the endpoint that the run names. Knows httpx2's hooks and no API.
 """
 
 from __future__ import annotations

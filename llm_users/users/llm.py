@@ -149,7 +149,7 @@ class LLMUser(User):
         raise AttributeError(missing_attribute(type(self).__name__, name), name=name, obj=self)
 
     def start(self, group: Group) -> Any:
-        """As in Locust. The gate learns when the user comes and when it is gone, so that nobody waits for it."""
+        """As in Locust. The gate learns when the user comes and leaves, so no stage waits for one that has left."""
         self.runtime.gate.come(self._seat)
         greenlet = super().start(group)
         greenlet.link(self._on_end)
@@ -403,7 +403,7 @@ class LLMUser(User):
         runtime, gate = self.runtime, self.runtime.gate
         record, opened, reader, error = call.record, call.opened, call.reader, call.error
         chunks = opened.events.chunks if opened is not None else Chunks()
-        too_long = isinstance(error, AnswerTooLong)  # then nobody needs each of its tokens and gaps, and they take long
+        too_long = isinstance(error, AnswerTooLong)  # its tokens and gaps are not needed then, and they take long
         gaps_s, stamps_ns = reader.fill_timing(chunks, with_gaps=not too_long)
         if opened is not None:
             error = error or opened.verdict()

@@ -39,7 +39,7 @@ class OpenLoop:
     """One per load process and run; made by the first user that comes for a request."""
 
     def __init__(self, runtime: Runtime, clerk: Any) -> None:
-        """``clerk`` is any user of this process: it writes the rows of requests that nobody could send."""
+        """``clerk`` is any user of this process: it writes the rows of requests that no user could send."""
         self._runtime = runtime
         self._clerk = clerk
         classes = [c for c in clerk.environment.user_classes if hasattr(c, "prepare_process")]
@@ -88,7 +88,7 @@ class OpenLoop:
             self._begin(ticket)
 
     def close(self) -> None:
-        """The run is over: whoever is in flight is cut, and what never came to be sent gets its row."""
+        """The run is over: requests in flight are cut, and requests that were never sent get their rows."""
         self._closed = True
         self._dispatcher.kill()
         waiting = [ticket for desk in self._desks.values() for ticket in desk.waiting]

@@ -171,7 +171,7 @@ class CoordinatorRole:
         self.environment.stop_timeout = self._stop_timeout
         run_s = getattr(parsed, "run_time", None) if options.staged else None
         self._repeated = RepeatedTexts(options, self.environment.user_classes, self.environment.host)
-        # In a greenlet of its own: Locust kills this one when the test is stopped or started anew meanwhile.
+        # In another greenlet, because Locust kills this one when the test stops or restarts meanwhile.
         self._beginning = gevent.spawn(
             coordinator.begin,
             options,
@@ -363,7 +363,7 @@ class CoordinatorRole:
         return self._search or listed_levels(options, self._replay.level)
 
     def _run_time_is_over(self) -> bool:
-        """Locust itself ends a run without a sweep after --run-time, and says so to nobody."""
+        """Locust itself ends a run without a sweep after --run-time, and fires no event for it."""
         coordinator = self.coordinator
         run_s = getattr(self.environment.parsed_options, "run_time", None)
         if not run_s or coordinator.writer is None or coordinator.options.staged:
@@ -444,7 +444,7 @@ class CoordinatorRole:
 
     @property
     def _starts_by_itself(self) -> bool:
-        """Whether the run began without somebody who pressed a button."""
+        """Whether the run began by itself and not by the start button."""
         parsed = self.environment.parsed_options
         return bool(getattr(parsed, "headless", False) or getattr(parsed, "autostart", False))
 

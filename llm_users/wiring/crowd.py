@@ -28,7 +28,7 @@ HELLO_S = 10.0
 
 
 class Crowd:
-    """Wires a master's workers to its coordinator. ``give_up`` ends a headless start that waits in vain."""
+    """Wires a master's workers to its coordinator. ``give_up`` ends a headless start whose workers cannot all come."""
 
     def __init__(self, runner: Any, coordinator: Coordinator, give_up: Callable[[str], None]) -> None:
         self._runner = runner
@@ -115,7 +115,7 @@ class Crowd:
             gevent.spawn_later(HELLO_S, self._look_for_others)
 
     def _look_for_others(self) -> None:
-        """A headless start that waits for a worker that was refused would wait for ever."""
+        """End a headless start that waits for a worker that was refused: it would never end."""
         options = self._runner.environment.parsed_options
         expected = getattr(options, "expect_workers", 0) or 0
         here = len(self.present)

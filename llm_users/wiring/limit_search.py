@@ -30,7 +30,7 @@ MOST_TIMES_LOW = 1000.0
 """Where a search among rates ends when nobody says so: times the lowest."""
 
 MOST_ROWS = 20_000
-"""Rows of a stage that are judged during the search; the first so many. Their intervals are below a percent wide."""
+"""The search judges at most this many rows of a stage, the first ones. Their intervals are below a percent wide."""
 
 LEAST_S = 30.0
 LEAST_LIMITS = 10.0

@@ -128,7 +128,7 @@ class ProcessRole:
 
 
 class _Worker:
-    """What a load process has that is no coordinator itself: a spool, and a master that may be gone."""
+    """The parts that only a worker needs: a spool, and the loss of its master."""
 
     def __init__(self, environment: Any) -> None:
         self._environment = environment
@@ -231,7 +231,7 @@ class _Worker:
         with self._between_runs:
             if data["run"] != self._process.run_id or not self._process.running:
                 return
-            why = "the master has ended the run of this worker, or was started anew"
+            why = "the master has ended the run of this worker, or was restarted"
             logger.error("%s: this worker ends the run and is ready for the next", why)
             self._process.abandon()
             self._say_where_rows_are(why)

@@ -1,4 +1,4 @@
-"""Masters that are killed or started anew, and workers that belong to another run or another version."""
+"""Masters that are killed or restarted, and workers that belong to another run or another version."""
 
 from __future__ import annotations
 
