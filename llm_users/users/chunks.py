@@ -80,9 +80,13 @@ class Chunks:
         self.texts.append(answer)
 
     def end(self, reason: str, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
-        """The event with the finish reason of a choice; the first one of a choice stands."""
+        """The event with the finish reason of a choice; when the choice has one already, that stands."""
         if choice not in self.endings:
             self.endings[choice] = Ending(reason, stamp_ns, clock_ns)
+
+    def go_on(self, choice: int = 0) -> None:
+        """The choice has output after its finish reason, which was not its end."""
+        self.endings.pop(choice, None)
 
     def count_tokens(self, tokens: int, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
         """An event of this choice, whose chunk was added before, said how many tokens the choice has by now."""
@@ -92,7 +96,7 @@ class Chunks:
         if running.first is None and self.texts:
             chunks = len(self.places.get(choice, ())) if self.choice_at or choice else len(self.texts)
             if chunks:
-                running.first = tokens if chunks == 1 else 0
+                running.first = tokens if chunks == 1 and self.clocks_ns[-1] == clock_ns else 0
         if tokens > running.last:
             running.last, running.stamp_ns, running.clock_ns = tokens, stamp_ns, clock_ns
 
