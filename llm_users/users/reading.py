@@ -28,8 +28,8 @@ USAGE_GRACE_S = 10.0
 
 SILENT_NOTE = (
     "{model}: the server keeps the connection open after its answers, without [DONE] or an end; a request ends "
-    "{seconds:g} s after its last event{why}. end_to_end_latency_s ends at that event, but these seconds are part of the user's "
-    "cycle: fewer requests are sent in the same time"
+    "{seconds:g} s after its last event{why}. end_to_end_latency_s ends at that event, but these seconds are part of "
+    "the user's cycle: fewer requests are sent in the same time"
 )
 
 

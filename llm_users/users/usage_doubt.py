@@ -17,14 +17,17 @@ MOST_OUTPUT_TOKENS = 100_000_000
 _FEW_TIMES, _FEW_TOKENS = 2, 20
 """A text has more tokens than usage says when the local count is above this multiple, and by more than this many."""
 
+_OVER_CAP = 1.1
+"""Usage up to this multiple of the cap is believed: some servers count stop tokens or the first token of a template."""
+
 _NOT_USED = (
     "it is not used: output tokens of these answers are counted here, and usage_output_tokens has the server's figure"
 )
 MANY_NOTE = "{model}: usage has more output tokens than any model can write; " + _NOT_USED
 FEW_NOTE = "{model}: usage has less than half the tokens that the text of the answer has; " + _NOT_USED
 CAP_NOTE = (
-    "{model}: usage has more output tokens than the cap that was sent and more than twice those of the text, without "
-    "reasoning_tokens that explain them; " + _NOT_USED
+    "{model}: usage has more output tokens than the cap that was sent, and neither the text nor reasoning explains "
+    "them; " + _NOT_USED
 )
 
 
@@ -39,10 +42,10 @@ def doubt_usage(
     """Replace the server's count of output tokens by a local one when it cannot be true.
 
     It cannot when it is beyond ``MOST_OUTPUT_TOKENS``; when the text has more than twice as many tokens, and more than
-    20 more; and when, without reasoning, it is above the cap that was sent and far above the text. A server that
-    ignores the cap sends the text as well, and is believed. ``count`` counts the tokens of a text locally; it is called
-    only for an answer that has far more chunks than tokens, or more tokens than its cap. ``note`` takes a text for the
-    manifest; a failed answer gives none, since its usage may be that of its first chunk.
+    20 more; and when, without any reasoning, it is above the cap that was sent while the text is not, or far above the
+    text. A server that ignores the cap sends the text as well, and is believed. ``count`` counts the tokens of a text
+    locally; it is called only for an answer that has far more chunks than tokens, or more tokens than its cap. ``note``
+    takes a text for the manifest; a failed answer gives none, since its usage may be that of its first chunk.
     """
     tokens = record.output_tokens
     if tokens is None or record.output_tokens_source != "usage":
@@ -64,9 +67,12 @@ def doubt_usage(
 
 
 def _is_over_cap(record: RequestRecord, chunks: Chunks, count: Callable[[str], int]) -> bool:
-    """True when the server counts more than it was allowed to write, and more than it wrote."""
-    tokens = (record.output_tokens or 0) - (record.reasoning_tokens or 0)
-    cap = record.requested_output_tokens
-    if not cap or tokens <= cap or chunks.reasoning_is_summary:
+    """True when the server counts more than it was allowed to write, and neither reasoning nor the text explains it."""
+    tokens, cap = (record.output_tokens or 0) - (record.reasoning_tokens or 0), record.requested_output_tokens
+    if not cap or tokens <= _OVER_CAP * cap or chunks.reasoning_at:
         return False
-    return tokens > cap * len(chunks.places) and exceeds(tokens, chunks.everything, count)
+    most = cap * len(chunks.places)
+    if tokens <= _OVER_CAP * most:
+        return False
+    text = chunks.everything
+    return exceeds(tokens, text, count) or (len(chunks.texts) <= most and count(text) <= most)
