@@ -36,7 +36,7 @@ class RunningCount:
     __slots__ = ("clock_ns", "first", "last", "stamp_ns")
 
     def __init__(self) -> None:
-        self.first: int | None = None  # the count that came with the first chunk; 0 when that chunk came without one
+        self.first: int | None = None  # the count that came with the first chunk or right after it; 0: none did
         self.last = -1  # the highest count
         self.stamp_ns = self.clock_ns = 0  # the stamps of the first event with the highest count
 
@@ -96,7 +96,7 @@ class Chunks:
         if running.first is None and self.texts:
             chunks = len(self.places.get(choice, ())) if self.choice_at or choice else len(self.texts)
             if chunks:
-                running.first = tokens if chunks == 1 and self.clocks_ns[-1] == clock_ns else 0
+                running.first = tokens if chunks == 1 and choice not in self.endings else 0
         if tokens > running.last:
             running.last, running.stamp_ns, running.clock_ns = tokens, stamp_ns, clock_ns
 

@@ -248,6 +248,8 @@ class OpenAIEvents:
             self._usage.take(usage, finished=self._just_ended)
             for place, of_choice in self._usage.of_choices.items():
                 self._count_tokens(of_choice, stamp_ns, clock_ns, place)
+            if self._just_ended is None and self._expected == 1 and not self._others:
+                self._count_tokens(usage, stamp_ns, clock_ns, 0)  # some gateways send usage after every chunk
         elif len(event.choices) == 1:
             place = self._place_of(event.choices[0].index)
             self._usage.take(usage, choice=place)

@@ -60,14 +60,16 @@ def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, A
     """The later usage, with the earlier one's figures where the later one has zero or nothing."""
     if earlier is None:
         return later
-    result = {**earlier}
-    for name, value in later.items():
+    result = _without_zeros(earlier, later)
+    for name, details in later.items():
         before = earlier.get(name)
-        if isinstance(value, dict) and isinstance(before, dict):
-            result[name] = merged(before, value)
-        elif value or not before:
-            result[name] = value
+        if isinstance(details, dict) and isinstance(before, dict):
+            result[name] = _without_zeros(before, details)
     return result
+
+
+def _without_zeros(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    return {**earlier, **{name: value for name, value in later.items() if value or not earlier.get(name)}}
 
 
 def _are_of_choices(apart: Mapping[int, dict[str, Any]], chunks: Chunks) -> bool:
@@ -96,5 +98,5 @@ def _sum(usages: Iterable[dict[str, Any]]) -> dict[str, Any]:
         reasoning += count(details.get(_REASONING)) or 0 if isinstance(details, dict) else 0
     result |= {_OUTPUT: output, "total_tokens": (count(result.get("prompt_tokens")) or 0) + besides}
     if reasoning:
-        result[_DETAILS] = {**result[_DETAILS], _REASONING: reasoning}
+        result[_DETAILS] = {_REASONING: reasoning}
     return result

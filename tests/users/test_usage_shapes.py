@@ -181,19 +181,29 @@ def test_choices_of_one_length_add_up(rig: Rig, wire: Wire) -> None:
     assert rig.ask(wire.serve(stream([*parts, DONE])).url, n=2).record.output_tokens == 6
 
 
-def test_usage_in_every_chunk_tells_how_many_tokens_the_first_one_holds(rig: Rig, wire: Wire) -> None:
-    """5 tokens in the first chunk (a draft model), then 1 each: 3 tokens in 3 gaps. Inside of the choice too."""
-    for inside in (False, True):
-        parts = []
-        for tokens in (5, 6, 7, 8):
-            said: dict[str, Any] = {"index": 0, "delta": {"content": "x " * tokens}, "finish_reason": None}
-            place = said if inside else (whole := {"id": "x", "choices": [said]})
-            place["usage"] = counts(tokens)
-            parts.append(event({"id": "x", "choices": [said]} if inside else whole))
-        port = wire.serve(stream([*parts, delta("length"), DONE], gap_s=GAP_S))
-        record, times = rig.ask(port.url).record, sent_s(port)
-        assert (record.chunks, record.output_tokens) == (4, 8)
-        assert record.tpot_s == pytest.approx((times[3] - times[0]) / 3, abs=EXACT_S)
+def counted(where: str, tokens: int) -> bytes:
+    """A chunk of the answer, and the tokens so far: in the event, in its choice, or in an event of their own."""
+    said: dict[str, Any] = {"index": 0, "delta": {"content": "x " * tokens}, "finish_reason": None}
+    if where == "choice":
+        said["usage"] = counts(tokens)
+    whole = {"id": "x", "choices": [said], **({"usage": counts(tokens)} if where == "event" else {})}
+    return event(whole) + (usage(tokens) if where == "after it" else b"")
+
+
+@pytest.mark.parametrize("where", ["event", "choice", "after it"])
+def test_usage_in_every_chunk_tells_how_many_tokens_the_first_one_holds(rig: Rig, wire: Wire, where: str) -> None:
+    """5 tokens in the first chunk (a draft model), then 1 each: 3 tokens in 3 gaps."""
+    port = wire.serve(stream([*(counted(where, n) for n in (5, 6, 7, 8)), delta("length"), DONE], gap_s=GAP_S))
+    record, times = rig.ask(port.url).record, sent_s(port)
+    assert (record.chunks, record.output_tokens) == (4, 8)
+    assert record.tpot_s == pytest.approx((times[3] - times[0]) / 3, abs=EXACT_S)
+
+
+def test_usage_with_the_finish_of_one_chunk_is_not_that_of_the_chunk(rig: Rig, wire: Wire) -> None:
+    """One word and the stop token: 2 tokens, one gap."""
+    port = wire.serve(stream([A, choice(finish="stop", more={"usage": counts(2)}), DONE], gap_s=GAP_S))
+    record, times = rig.ask(port.url).record, sent_s(port)
+    assert record.tpot_s == pytest.approx(times[1] - times[0], abs=EXACT_S)
 
 
 # Usage that cannot be.
