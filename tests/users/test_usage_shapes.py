@@ -332,7 +332,7 @@ def test_a_silent_server_is_left_a_second_after_usage(rig: Rig, wire: Wire) -> N
 
 def test_the_deadline_ends_an_answer_that_waits_for_usage_only(rig_with: Callable[..., Rig], wire: Wire) -> None:
     """An answer with its finish reason is complete; one that went on after it is not, and times out."""
-    rig = rig_with(llm_timeout="600ms")
+    rig = rig_with(llm_timeout="300ms")
     port = wire.serve(held(A, B, delta("stop")))
     record = rig.ask(port.url).record
     (request,) = port.requests()
@@ -401,7 +401,9 @@ def test_reasoning_of_every_shape_comes_before_the_answer(rig: Rig, wire: Wire, 
     fields, summary = REASONING[name]
     more = {"completion_tokens_details": {"reasoning_tokens": 2}}
     thought = delta(**fields)
-    answer, times = ask_and_time(rig, wire, [thought, thought, A, B, delta("stop"), usage(5, **more), DONE])
+    script = stream([thought, thought, A, B, delta("stop"), usage(5, **more), DONE], gap_s=0.01)
+    port = wire.serve([*script[:5], pause(0.03), *script[5:]])  # before the answer, so that TPOT differs
+    answer, times = rig.ask(port.url), sent_s(port)
     record = answer.record
     assert (answer.reasoning, answer.text, record.chunks) == ("hm hm ", "a b ", 4)
     assert record.ttfat_s - record.ttft_s == pytest.approx(times[2] - times[0], abs=0.005)
@@ -446,7 +448,8 @@ def test_reasoning_of_responses(rig: Rig, wire: Wire, thought: bytes, *, summary
         thought, said("output_text.delta", delta="a "), said("output_text.delta", delta="b "),
         said("completed", response={"id": "r", "status": "completed", "usage": used}),
     ]  # fmt: skip
-    port = wire.serve(stream(parts, gap_s=GAP_S))
+    script = stream(parts, gap_s=0.01)
+    port = wire.serve([*script[:3], pause(0.03), *script[3:]])
     answer = rig.call(at(port.url, lambda user: user.respond("hello")))
     record, times = answer.record, sent_s(port)
     assert (answer.reasoning, answer.text, record.chunks) == ("hm ", "a b ", 3)
