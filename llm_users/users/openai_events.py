@@ -28,7 +28,7 @@ MOST_CHOICES = 1024
 
 _DONE = b"[DONE]"
 
-_NO_REASON = frozenset(("null", "none"))
+_NO_REASON = frozenset(("null", "none", "false"))
 """In lower case: finish reasons of servers that write the word where JSON's null belongs (KoboldCpp, DashScope)."""
 
 
