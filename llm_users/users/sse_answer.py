@@ -6,7 +6,7 @@ Knows HTTP's headers; what the events mean is in each API's own module.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from llm_users.endpoint import UsageSupport
 from llm_users.record import RequestRecord
@@ -16,9 +16,6 @@ from llm_users.transport.sse import MAX_EVENT_BYTES, EventTooLong, SseDecoder
 from llm_users.transport.template import Head
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.reading import Events, Opened
-
-MOST_TOKENS = 2**53
-"""What claims to be more, infinity among it, is no count."""
 
 
 class SseEvents(Events, Protocol):
@@ -101,26 +98,3 @@ class _WholeBody:
 
     def finish(self) -> Sequence[bytes]:
         return [b"".join(self._parts)]
-
-
-def fill_openai_usage(record: RequestRecord, usage: dict[str, Any], asked: str, given: str) -> None:
-    """Put the counts of OpenAI's usage into the row. ``asked`` and ``given`` are what this API calls the two sides."""
-    output, prompt = count(usage.get(f"{given}_tokens")), count(usage.get(f"{asked}_tokens"))
-    if output is not None and (output or not record.chunks):
-        record.output_tokens, record.output_tokens_source = output, "usage"
-    if prompt is not None:
-        record.input_tokens, record.input_tokens_source = prompt, "usage"
-    record.cached_tokens = count(_inside(usage, f"{asked}_tokens_details", "cached_tokens"))
-    record.reasoning_tokens = count(_inside(usage, f"{given}_tokens_details", "reasoning_tokens"))
-
-
-def _inside(usage: dict[str, Any], group: str, name: str) -> Any:
-    details = usage.get(group)
-    return details.get(name) if isinstance(details, dict) else None
-
-
-def count(value: Any) -> int | None:
-    """A token count, if this is one (some servers send 12.0)."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS:
-        return int(value)
-    return None
