@@ -39,6 +39,7 @@ from llm_users.record import RequestRecord
 from llm_users.secrets import mask_named, mask_options, redact, remember_named
 from llm_users.wiring import run_report
 from llm_users.wiring.crowd import Crowd
+from llm_users.wiring.input_files import check_input_files
 from llm_users.wiring.interrupts import Interrupts
 from llm_users.wiring.limit_search import LimitSearch
 from llm_users.wiring.repeated_texts import RepeatedTexts
@@ -79,7 +80,7 @@ class CoordinatorRole:
                 check_prefix(given)
                 self._lock = hold(given)
             options = checked(Options.parse(parsed), environment.user_classes, self._own_shape)
-            self._replay.read(options)
+            self._read_files(options)
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
         except (OptionError, OSError) as error:
@@ -154,7 +155,7 @@ class CoordinatorRole:
         try:
             options = checked(Options.parse(parsed), self.environment.user_classes, self._own_shape)
             remember_named([options.extra_body, options.metadata])
-            self._replay.read(options)
+            self._read_files(options)
         except OptionError as error:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
@@ -369,6 +370,11 @@ class CoordinatorRole:
         if not run_s or coordinator.writer is None or coordinator.options.staged:
             return False
         return time.time() - coordinator.writer.started_at >= float(run_s) - 0.5
+
+    def _read_files(self, options: Options) -> None:
+        """Read what the options name, before anything starts. Raises ``OptionError``."""
+        self._replay.read(options)
+        check_input_files(options, has_users=not isinstance(self.runner, MasterRunner))
 
     def _start_simulator(self, options: Options) -> None:
         if options.simulator is None:
