@@ -162,9 +162,7 @@ def _json_list(what: str, data: bytes, shape: str) -> Iterator[tuple[str, object
     try:
         entries = json.loads(data)
     except json.JSONDecodeError as error:
-        raise PromptError(
-            f"{what}, line {error.lineno}: not JSON ({error.msg}, column {error.colno}); {shape}"
-        ) from error
+        raise _not_json(f"{what}, line {error.lineno}", error, shape) from error
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise PromptError(f"{what}, line {line}: not UTF-8. Save it as UTF-8") from error
@@ -195,9 +193,7 @@ def _check_characters(where: str, entry: object) -> None:
         json.dumps(entry, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
-        raise PromptError(
-            f"{where}: {half} is half of a character. Correct the text, or leave the entry out"
-        ) from error
+        raise PromptError(f"{where}: {half} is half of a character. Correct it, or leave the entry out") from error
 
 
 def _table(what: str, data: bytes, separator: str, column: str | None) -> Iterator[Item | None]:

@@ -85,7 +85,7 @@ def opened(where: str, name: str) -> Iterator[IO[bytes]]:
 
 def _unpacked(raw: IO[bytes], head: bytes) -> IO[bytes]:
     if head.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=raw)
+        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
     if head.startswith(_BZIP2):
         return bz2.BZ2File(raw)
     if head.startswith(_XZ):

@@ -249,12 +249,15 @@ def _shape_of(where: str, file: IO[bytes]) -> str:
         raise PromptError(f"{where} is empty. {_SHAPES}")
     if head.startswith(b"{"):
         return MOONCAKE
-    names = {cell.strip().strip('"').lower() for cell in head.decode("utf-8", "replace").split(",")}
+    try:
+        first = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{where}: the first line is not UTF-8 text. Check the path, or save it as UTF-8") from error
+    names = {cell.strip().strip('"').lower() for cell in first.split(",")}
     for shape, columns in _COLUMNS.items():
         if names.issuperset(column.lower() for column in columns):
             return shape
-    found = repr(head[:60].decode("utf-8", "replace"))
-    raise PromptError(f"{where}: the first line {found} is of no known shape. {_SHAPES}")
+    raise PromptError(f"{where}: the first line {first[:60]!r} is of no known shape. {_SHAPES}")
 
 
 @dataclass(slots=True)
