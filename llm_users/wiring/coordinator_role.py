@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 from locust.runners import MasterRunner
@@ -38,7 +38,7 @@ from llm_users.options import OptionError, Options
 from llm_users.record import RequestRecord
 from llm_users.secrets import mask_named, mask_options, redact, remember_named
 from llm_users.wiring import run_report
-from llm_users.wiring.crowd import Crowd
+from llm_users.wiring.crowd import Crowd, end_forked_workers
 from llm_users.wiring.input_files import check_input_files
 from llm_users.wiring.interrupts import Interrupts
 from llm_users.wiring.limit_search import LimitSearch
@@ -53,6 +53,13 @@ REFUSED, LOST, NOT_MET = 2, 3, 3
 
 INTERRUPTED_GRACE_S = 10.0
 """After Ctrl-C, SIGTERM or the stop button, without --stop-timeout: most answers end in this time, people wait it."""
+
+
+def _refuse(error: Exception, parsed: Any) -> NoReturn:
+    """End the process before there is a run."""
+    print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
+    end_forked_workers(parsed)
+    sys.exit(REFUSED)
 
 
 class CoordinatorRole:
@@ -84,8 +91,7 @@ class CoordinatorRole:
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
         except (OptionError, OSError) as error:
-            print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
-            sys.exit(REFUSED)
+            _refuse(error, parsed)
         remember_named([options.extra_body, options.metadata])
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
