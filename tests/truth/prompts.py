@@ -131,9 +131,8 @@ def _shared(tokenizer: Tokenizer, count: int) -> Iterable[TruthLine]:
 
 
 def _traces(tokenizer: Tokenizer, count: int) -> Iterable[TruthLine]:
-    """Entry i has the blocks 1, 2 and one that no other has, 1,500 tokens in all where a block has 512."""
-    for block in (512, 16):
-        tokens = 3 * block - 2 * block // 25 + 4
+    """Entry i has the blocks 1, 2 and the beginning of one that no other has."""
+    for block, tokens in ((512, 1500), (16, 47)):
         entries = [TraceEntry(float(index), tokens, 9, (1, 2, 100 + index)) for index in range(count)]
         trace = Trace("made", "mooncake", entries, block_tokens=block)
         one, two = (encoded(tokenizer, source(tokenizer, "1", key, trace=trace), count) for key in ("one", "two"))
