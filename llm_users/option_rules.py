@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from llm_users.option_values import OptionError
+from llm_users.prompts import BLOCK_TOKENS
 
 if TYPE_CHECKING:
     from llm_users.options import Options
@@ -67,8 +68,16 @@ _NOT_WITH_A_TRACE = {
 def check_trace(values: dict[str, Any]) -> None:
     """What a trace excludes, and no warm-up: it would take requests out of the trace."""
     if "llm_trace" not in values:
-        if values["llm_trace_speed"] != 1 or "llm_trace_window" in values:
-            raise OptionError("--llm-trace-speed and --llm-trace-window are for a trace; give one with --llm-trace")
+        others = ("llm_trace_window", "llm_trace_unit")
+        if (
+            values["llm_trace_speed"] != 1
+            or values["llm_trace_block_size"] != BLOCK_TOKENS
+            or set(others) & set(values)
+        ):
+            raise OptionError(
+                "--llm-trace-speed, --llm-trace-window, --llm-trace-unit and --llm-trace-block-size are for a trace; "
+                "give one with --llm-trace"
+            )
         return
     for dest, why in _NOT_WITH_A_TRACE.items():
         if dest in values:

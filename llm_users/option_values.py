@@ -25,6 +25,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
 
 
 _HIGHEST_RATE = 1e6
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 8, 1_000_000  # tokens; a shorter text does not differ from all others
 
 
 class OptionError(ValueError):
@@ -76,6 +77,20 @@ def trace_file(text: str) -> str:
     """A recorded trace: a file that can be read, as it was written."""
     existing_file(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for a home that does not exist
     return text
+
+
+def block_size(text: str) -> int:
+    """Tokens of a block that has a hash."""
+    try:
+        tokens = positive(text)
+    except OptionError:
+        tokens = 0
+    if not _SMALLEST_BLOCK <= tokens <= _LARGEST_BLOCK:
+        raise OptionError(
+            f"{text[:40]!r} is not the size of a block in tokens; write a whole number from {_SMALLEST_BLOCK} to "
+            f"{_LARGEST_BLOCK}, for example 512 (Mooncake) or 16 (Qwen-Bailian)"
+        )
+    return tokens
 
 
 def trace_window(text: str) -> tuple[float, float]:
@@ -234,9 +249,21 @@ def run_key(text: str) -> str:
 def existing_file(text: str) -> Path:
     """A file that can be read."""
     path = Path(text)
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file() raises when a name is too long for one
+    # os.path: Path's own raise when a name is too long for one.
+    if os.path.isdir(path):  # noqa: PTH112
+        raise OptionError(f"{text[:200]!r} is a folder; give a file")
+    if not os.path.isfile(path):  # noqa: PTH113
         raise OptionError(f"there is no file {text[:200]!r}")
     return path
+
+
+def _text_of(text: str) -> str:
+    try:
+        return existing_file(text).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{text[:200]!r} is not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
+    except OSError as error:
+        raise OptionError(f"{text[:200]!r} cannot be read: {error.strerror}") from None
 
 
 def invoke_format(text: str) -> str | dict[str, Any]:
@@ -244,13 +271,13 @@ def invoke_format(text: str) -> str | dict[str, Any]:
     path = Path(text)
     if path.suffix != ".json" and not os.path.isfile(path):  # noqa: PTH113
         return text
-    return json_object(existing_file(text).read_text(encoding="utf-8"))
+    return json_object(_text_of(text))
 
 
 def load_prices(text: str) -> Prices:
     """The user's own prices; the extension knows none."""
     try:
-        return Prices.load(existing_file(text).read_text(encoding="utf-8"), text)
+        return Prices.load(_text_of(text), text)
     except PriceError as error:
         raise OptionError(str(error)) from None
 

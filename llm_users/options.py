@@ -18,6 +18,7 @@ from llm_users.option_values import (
     OptionError,
     amount,
     arrivals,
+    block_size,
     cancel,
     duration_s,
     existing_file,
@@ -45,7 +46,7 @@ from llm_users.option_values import (
     whole,
 )
 from llm_users.prices import Prices
-from llm_users.prompts import LengthLaw, Pictures, Prefixes, parse_mix
+from llm_users.prompts import BLOCK_TOKENS, UNITS, LengthLaw, Pictures, Prefixes, parse_mix
 from llm_users.targets import Target
 from llm_users.think_time import ThinkTime
 
@@ -99,10 +100,14 @@ _OPTIONS = (
     _Option("--llm-rate", "Open loop: requests per second of each stage, for example 5,10,20", "LIST", check=rates),
     _Option("--llm-arrivals", "Law of the gaps between requests: constant, poisson or gamma:CV", "LAW", "poisson",
             arrivals),
-    _Option("--llm-trace", "Open loop: replay recorded traffic, a Mooncake-, BurstGPT- or Azure-shaped file", "FILE",
-            check=trace_file, reads_local=True),
+    _Option("--llm-trace", "Open loop: replay recorded traffic, a Mooncake-, BurstGPT-, Azure- or Vidur-shaped file",
+            "FILE", check=trace_file, reads_local=True),
     _Option("--llm-trace-speed", "Replay a trace so many times as fast", "FACTOR", "1", factor),
     _Option("--llm-trace-window", "Part of a trace, in its own time: 0-600, 10m-20m", "FROM-TO", check=trace_window),
+    _Option("--llm-trace-unit", "Unit of a trace's times. Default: concluded from the times, and said",
+            choices=tuple(UNITS)),
+    _Option("--llm-trace-block-size", "Tokens that one of a trace's hash_ids stands for", "TOKENS", str(BLOCK_TOKENS),
+            block_size),
     _Option("--llm-max-in-flight", "Open loop: at most so many requests at a time, over all workers", "N",
             check=positive),
     _Option("--llm-overflow", "What becomes of a request above --llm-max-in-flight: it waits for its turn, and the "
@@ -240,6 +245,8 @@ class Options:
     trace: str | None = None
     trace_speed: float = 1.0
     trace_window: tuple[float, float] | None = None
+    trace_unit: str | None = None
+    trace_block_size: int = BLOCK_TOKENS
     max_in_flight: int | None = None
     overflow: str = "wait"
     find: str | None = None

@@ -46,6 +46,11 @@ _RUN_NOTES = (
     "of classes that do not send LLM requests",
     "mix different numbers of users",
     "machine was calibrated for",
+    "empty and is skipped",
+    "empty and are skipped",
+    "with a recorded answer, which is not sent",
+    "its times are read as",
+    "its hashes stand for",
     "a prefix cache may answer them",
 )
 

@@ -29,6 +29,7 @@ PROMPT_OPTIONS = (
     "llm_turns",
     "llm_trace",
     "llm_trace_window",
+    "llm_trace_unit",
 )
 """Options in the manifest that decide the lengths, caps and order of prompts."""
 MOST_APART = 0.02

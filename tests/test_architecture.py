@@ -37,10 +37,11 @@ MAY_IMPORT = {
     "think_time": set(),
     "targets": set(),
     "option_values": {"arrivals", "prices", "prompts", "targets", "think_time"},
-    "option_rules": {"option_values", "options"},
+    "option_rules": {"option_values", "options", "prompts"},
     "options": {"arrivals", "option_rules", "option_values", "prices", "prompts", "targets", "think_time"},
     "endpoint": {"secrets"},
     "state_folder": set(),
+    "threads": set(),
     "sent_texts": {"state_folder"},
     "capacity": {"record", "state_folder"},
     "calibration": {"capacity", "option_values", "quantile", "simulator"},
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "collect": {"machine", "plan", "quantile", "record", "secrets", "stage", "transport"},
     "load": {
         "arrivals", "capacity", "collect", "endpoint", "open_gate", "options", "plan", "prices", "prompts", "quantile",
-        "record", "runtime", "secrets", "stage", "targets", "transport",
+        "record", "runtime", "secrets", "stage", "targets", "threads", "transport",
     },
     "users": {
         "endpoint", "extension", "prompts", "quantile", "record", "runtime", "seat", "secrets", "stage", "targets",
@@ -57,7 +58,7 @@ MAY_IMPORT = {
     "web": {"collect", "options", "plan", "quantile", "record", "secrets", "stage"},
     "extension": {
         "collect", "endpoint", "load", "options", "prompts", "record", "runtime", "secrets", "sent_texts", "simulator",
-        "stage", "targets", "web",
+        "stage", "targets", "threads", "web",
     },
     "bench": {"calibration", "extension"},
 }  # fmt: skip

@@ -14,10 +14,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import gevent
 from gevent.event import Event
+
+from llm_users.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +232,7 @@ class PromptFeed(Generic[EntryT]):
     def _build(self, count: int) -> None:
         indices = [self._next_index + place * self._step for place in range(count)]
         self._next_index += count * self._step
-        entries = gevent.get_hub().threadpool.apply(self._make, (indices,))
+        entries = in_thread(partial(self._make, indices))
         for _, tokens in entries:
             self._built += 1
             self._held_tokens += tokens

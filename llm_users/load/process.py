@@ -29,12 +29,14 @@ from llm_users.load.messages import LEASE_S
 from llm_users.load.pulse import Pulse
 from llm_users.load.schedules import TracePrompts, read_parts, stage_times_s
 from llm_users.load.talks import Talks
+from llm_users.load.traces import trace_of
 from llm_users.open_gate import OpenGate
 from llm_users.options import Options
 from llm_users.plan import StagePlan, StageTotals
-from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source, read_trace
+from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source
 from llm_users.record import RequestRecord
 from llm_users.targets import TargetWheel
+from llm_users.threads import in_thread
 from llm_users.transport.alarm import Alarm
 from llm_users.transport.pool import Pool
 from llm_users.transport.proxies import Proxies
@@ -355,11 +357,8 @@ class LoadProcess:
         host = self._environment.host or ""
         endpoint.forget()
         secrets.remember_named([options.extra_body, options.metadata])
-        tokenizer = gevent.get_hub().threadpool.apply(load_tokenizer, (options.tokenizer,))
-        trace = None
-        if options.trace is not None:
-            read = partial(read_trace, options.trace, speed=options.trace_speed, window=options.trace_window)
-            trace = gevent.get_hub().threadpool.apply(read)
+        tokenizer = in_thread(partial(load_tokenizer, options.tokenizer))
+        trace = in_thread(partial(trace_of, options))
         feed, user_classes = self._make_feeds(options, tokenizer, trace)
         worker, workers = self._run["worker"], self._run["workers"]
         first, step = self._run["first_prompt"], self._run["prompt_step"]
@@ -434,7 +433,7 @@ class LoadProcess:
         self, options: Options, tokenizer: Tokenizer, trace: Trace | None
     ) -> tuple[PromptFeed[Prompt], list[Any]]:
         """Make what prompts and conversations come from; returns the feed of prompts and the LLM user classes."""
-        source = gevent.get_hub().threadpool.apply(
+        source = in_thread(
             partial(
                 make_source,
                 tokenizer=tokenizer,
@@ -464,7 +463,7 @@ class LoadProcess:
         if any(each.holds_conversations for each in user_classes):
             salt = self._run["run_id"] if options.cache_bust else None
             make = partial(Talks, options, tokenizer, self._run["run_key"], salt, (first, step), self._note)
-            self._talks = gevent.get_hub().threadpool.apply(make)
+            self._talks = in_thread(make)
             self._talks.only = all(each.holds_conversations for each in user_classes)
         return self._feed, user_classes
 

@@ -15,12 +15,13 @@ from llm_users.prompts.conversations import (
     ConversationSource,
     GivenConversations,
     MadeConversations,
+    forget_scripts,
     read_scripts,
 )
 from llm_users.prompts.exact import ExactText
-from llm_users.prompts.files import file_digest, read_items, split_name, texts_digest
+from llm_users.prompts.files import file_digest, forget_items, read_items, split_name, texts_digest
 from llm_users.prompts.hub import HUB, parse_hub_name
-from llm_users.prompts.items import Item
+from llm_users.prompts.items import Item, skipped_note
 from llm_users.prompts.lengths import LengthLaw, parse_mix
 from llm_users.prompts.openings import Openings, Prefixes
 from llm_users.prompts.order import text_seed_of
@@ -29,11 +30,13 @@ from llm_users.prompts.prompt import Prompt, PromptError, PromptSource
 from llm_users.prompts.sonnets import SonnetSource, sonnet_texts
 from llm_users.prompts.source import GivenSource, data_set_notes
 from llm_users.prompts.tokenizer import Tokenizer, load_tokenizer
-from llm_users.prompts.trace import Trace, TraceEntry, parse_window, read_trace
+from llm_users.prompts.trace import BLOCK_TOKENS, UNITS, Trace, TraceEntry, parse_window, read_trace
 from llm_users.prompts.trace_source import TraceSource
 
 __all__ = [
+    "BLOCK_TOKENS",
     "HUB",
+    "UNITS",
     "Conversation",
     "ConversationSource",
     "LengthLaw",
@@ -47,6 +50,8 @@ __all__ = [
     "TraceEntry",
     "count_messages",
     "file_digest",
+    "forget_items",
+    "forget_scripts",
     "is_text_only",
     "load_tokenizer",
     "make_conversations",
@@ -54,6 +59,8 @@ __all__ = [
     "parse_hub_name",
     "parse_mix",
     "parse_window",
+    "read_items",
+    "read_scripts",
     "read_trace",
     "split_name",
     "texts_digest",
@@ -124,7 +131,8 @@ def make_conversations(
     made = _Made(tokenizer, input_law, output_law, seed, text_seed, prefixes, cache_bust)
     if file is not None:
         scripts, skipped = read_scripts(file)
-        notes = (f"{file}: {skipped} conversations in which no user says anything were left out",) if skipped else ()
+        of = len(scripts) + skipped
+        notes = (skipped_note(str(file), skipped, of, "conversations"),) if skipped else ()
         openings = made.openings
         return GivenConversations(scripts, tokenizer, output_law, seed, openings, in_order=in_order, notes=notes)
     further = _Made(tokenizer, input_law, output_law, seed, text_seed, None, None)

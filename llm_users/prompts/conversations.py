@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from llm_users.prompts.chat import Message, opened_with
 from llm_users.prompts.files import json_entries
-from llm_users.prompts.items import CAPS, HUMANS, count_of, role_and_text, shown
+from llm_users.prompts.input_files import stamp_of
+from llm_users.prompts.items import HUMANS, SYSTEM, cap_of, names_of, request_of, role_and_text, shown
 from llm_users.prompts.lengths import LengthLaw
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.order import shuffled, stream
@@ -20,11 +22,10 @@ from llm_users.prompts.prompt import PromptError, count_characters
 from llm_users.prompts.tokenizer import Tokenizer
 
 SHAPE = (
-    'a conversation has one of "turns" (a list of texts), "messages" (a list of objects with "role" and "content") and '
-    '"conversations" (ShareGPT\'s, with "from" and "value"); optionally "id" and "max_tokens"'
+    'a conversation has one of "turns" (a list of texts), "messages" or "conversation" (lists of objects with "role" '
+    'and "content") and "conversations" (ShareGPT\'s, with "from" and "value"); optionally "id" and "max_tokens"'
 )
-_FIELDS = ("turns", "messages", "conversations")
-_SYSTEM = ("system", "developer")
+_FIELDS = ("turns", "messages", "conversation", "conversations")
 _LONGEST_ID = 200
 
 MOST_TURNS = 1009
@@ -150,9 +151,22 @@ class MadeConversations:
 
 
 def read_scripts(file: Path) -> tuple[list[Script], int]:
-    """(conversations, entries left out because no user says anything in them). Raises ``PromptError``."""
-    scripts, skipped = [], 0
-    for where, entry in json_entries(file, SHAPE):
+    """(conversations, entries left out because no user says anything in them). Raises ``PromptError``.
+
+    The same one again, in a file that has not changed, is there at once; ``forget_scripts`` frees it.
+    """
+    return _read_scripts(file, stamp_of(file))
+
+
+def forget_scripts() -> None:
+    """Free what ``read_scripts`` keeps for its next caller."""
+    _read_scripts.cache_clear()
+
+
+@lru_cache(maxsize=1)  # the check before the run and the run itself, in one process, read a file once
+def _read_scripts(file: Path, _stamp: tuple[int, int] | None) -> tuple[list[Script], int]:
+    scripts, skipped, what = [], 0, f"conversations file {str(file)!r}"
+    for where, entry in json_entries(what, file, SHAPE):
         script = script_of(where, entry)
         if script.turns:
             scripts.append(script)
@@ -160,7 +174,7 @@ def read_scripts(file: Path) -> tuple[list[Script], int]:
             skipped += 1
     if not scripts:
         because = f": in none of its {skipped} a user says anything" if skipped else ""
-        raise PromptError(f"conversations file {str(file)!r} has no conversations{because}. {SHAPE}")
+        raise PromptError(f"{what} has no conversations{because}. Put one on each line; {SHAPE}")
     return scripts, skipped
 
 
@@ -168,20 +182,22 @@ def script_of(where: str, entry: object) -> Script:
     """The entry as a conversation; without turns where no user says anything. ``where`` begins errors."""
     if not isinstance(entry, Mapping):
         raise PromptError(f"{where}: is {shown(entry)}; {SHAPE}")
+    entry = request_of(where, entry)
     given = [name for name in _FIELDS if entry.get(name) is not None]
     if len(given) != 1:
-        raise PromptError(f"{where}: has {' and '.join(given) or ', '.join(map(str, entry)) or 'nothing'}; {SHAPE}")
-    cap = next((found for key in CAPS if (found := count_of(where, entry, key)) is not None), None)
+        raise PromptError(f"{where}: has {' and '.join(given) or names_of(entry)}; {SHAPE}")
+    cap = cap_of(where, entry)
     value = entry[given[0]]
-    if not (isinstance(value, list) and value):
-        raise PromptError(f'{where}: "{given[0]}" must be a list that is not empty; {SHAPE}')
+    if not isinstance(value, list):
+        raise PromptError(f'{where}: "{given[0]}" must be a list, not {shown(value)}; {SHAPE}')
     name = entry.get("id")
     name = None if name is None or name == "" else str(name)[:_LONGEST_ID]
     if given[0] == "turns":
-        wrong = next((each for each in value if not (isinstance(each, str) and each.strip())), None)
+        wrong = next((each for each in value if not isinstance(each, str)), None)
         if wrong is not None:
             raise PromptError(f'{where}: in "turns" is {shown(wrong)}, which is no text; {SHAPE}')
-        return Script(name, tuple(Turn(({"role": "user", "content": text},), cap) for text in value))
+        said = [text for text in value if text.strip()]
+        return Script(name, tuple(Turn(({"role": "user", "content": text},), cap) for text in said))
     return Script(name, tuple(_turns_of(where, given[0], value, cap)))
 
 
@@ -196,7 +212,7 @@ def _turns_of(where: str, field_name: str, recorded: list[Any], cap: int | None)
         role, text = found
         content = message.get("content")
         said: Any = content if isinstance(content, list) and content else text
-        if role in _SYSTEM and said:
+        if role in SYSTEM and said:
             waiting.append({"role": role, "content": said})
         elif role in HUMANS and said:
             turns.append(Turn((*waiting, {"role": "user", "content": said}), cap))

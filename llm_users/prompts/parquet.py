@@ -38,8 +38,10 @@ def read_parquet(file: Path, column: str | None) -> Iterator[Item | None]:
                     number += 1
                     yield item_of(f"prompts file {str(file)!r}, row {number}", without_nulls(row), column)
     except (OSError, ArrowException) as error:
-        reason = str(error).strip().splitlines()[0] or type(error).__name__
-        raise PromptError(f"prompts file {str(file)!r} cannot be read as Parquet: {reason}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PromptError(
+            f"prompts file {str(file)!r} cannot be read as Parquet: {reason}. Check the path, or save it again"
+        ) from error
 
 
 def without_nulls(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_users.prompts.chat import count_messages, is_text_only, opened_with
 from llm_users.prompts.files import DataSet
-from llm_users.prompts.items import Item
+from llm_users.prompts.items import Item, skipped_note
 from llm_users.prompts.lengths import LengthLaw, draw_cap
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.order import shuffled, stream
@@ -94,6 +94,10 @@ class GivenSource:
 
 def data_set_notes(data: DataSet) -> tuple[str, ...]:
     """What should be said about a data set that was read."""
-    if not data.skipped:
-        return ()
-    return (f"{data.name}: {data.skipped} recorded conversations in which no human says anything were left out",)
+    notes, of = [], len(data.items) + data.skipped
+    if data.skipped:
+        notes.append(skipped_note(data.name, data.skipped, of, "prompts"))
+    answered = sum(item.answer_is_left_out for item in data.items)
+    if answered:
+        notes.append(f"{data.name}: {answered} of {of} prompts end with a recorded answer, which is not sent")
+    return tuple(notes)

@@ -7,41 +7,50 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import IO, Any, NamedTuple
 
+from llm_users.prompts.input_files import opened
 from llm_users.prompts.prompt import PromptError
 
 BLOCK_TOKENS = 512
-"""What one of Mooncake's hashes stands for."""
+"""What one of Mooncake's hashes stands for. (Qwen-Bailian's traces: 16; the replay of Dynamo: 64 or 128.)"""
+_BLOCKS = tuple(2**power for power in range(3, 14))  # what is proposed where a number of hashes does not fit
 
 _MOST_TOKENS = 10_000_000
-_LATEST_S = 1e12  # of a time in a file; a clock's time is about 2e9
+_LATEST = 1e13  # of a number in a file: a clock's milliseconds are about 2e12, its microseconds 2e15
 _LONGEST_S = 366 * 86400.0
 
-MOONCAKE, BURSTGPT, AZURE = "mooncake", "burstgpt", "azure"
-_NAMES = {MOONCAKE: "Mooncake", BURSTGPT: "BurstGPT", AZURE: "Azure"}
+UNITS = {"s": 1.0, "ms": 0.001}
+"""Units of times in traces, in seconds."""
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds"}
+_CLOCK_S, _CLOCK_MS = 1e9, 1e11  # the clock's seconds since 2001, and its milliseconds since 1973
+_FASTEST_PER_S = 100.0  # of a trace in milliseconds; Mooncake's have 3 to 7 requests per second
+_LEAST_HASHED = 0.75  # of the blocks of a trace's input; Mooncake's hashes stand for all of it
+_LONGEST_IN_SECONDS = 86400.0  # of a trace in seconds with fractions; Qwen-Bailian's are 2 hours long
+
+MOONCAKE, BURSTGPT, AZURE, VIDUR = "mooncake", "burstgpt", "azure", "vidur"
+_NAMES = {MOONCAKE: "Mooncake", BURSTGPT: "BurstGPT", AZURE: "Azure", VIDUR: "Vidur"}
 _MOONCAKE_LINE = '{"timestamp": 1500, "input_length": 900, "output_length": 50, "hash_ids": [3, 4]}'
-# Of the other two: columns of time, input and output, as they stand in the first line.
+# Of the others: columns of time, input and output, as they stand in the first line.
 _COLUMNS = {
     BURSTGPT: ("Timestamp", "Request tokens", "Response tokens"),
     AZURE: ("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
+    VIDUR: ("arrived_at", "num_prefill_tokens", "num_decode_tokens"),
 }
-_SHAPES = (
-    f"A trace has lines such as {_MOONCAKE_LINE} (Mooncake), or is a table with the columns "
-    f"{', '.join(_COLUMNS[BURSTGPT])} (BurstGPT) or {', '.join(_COLUMNS[AZURE])} (Azure)"
+_SHAPES = f"A trace has lines such as {_MOONCAKE_LINE} (Mooncake), or is a table with the columns " + ", or ".join(
+    f"{', '.join(columns)} ({_NAMES[shape]})" for shape, columns in _COLUMNS.items()
 )
 _WINDOW = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)([smh]?)\s*-\s*(\d{1,9}(?:\.\d{1,9})?)([smh]?)\s*", re.ASCII)
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
-_Row = tuple[float, int, int, tuple[int, ...]]  # time, input, output, hashes
+_Row = tuple[float, int, int, tuple[int, ...]]  # time in the file's unit, input, output, hashes
 
 
 class TraceEntry(NamedTuple):
@@ -64,6 +73,12 @@ class Trace:
     entries: list[TraceEntry]
     skipped: dict[str, int] = field(default_factory=dict)
     """Rows of the window that cannot be replayed, by what is wrong with them."""
+    block_tokens: int = BLOCK_TOKENS
+    """What a hash stands for."""
+    unit: str = ""
+    """Of the times in the file: ``s`` or ``ms``; "" where they are dates."""
+    guesses: tuple[str, ...] = ()
+    """What was concluded from the content, and which option says it instead."""
 
     @property
     def duration_s(self) -> float:
@@ -89,8 +104,10 @@ class Trace:
             f"{_NAMES[self.shape]} trace {self.name}: {count} requests in {self.duration_s:.6g} s, on average "
             f"{self.rate_per_s:g} per second with {self.mean_input_tokens:.0f} tokens and answers of {output:.0f}"
         )
+        if self.unit:
+            text += f"; times in {_UNIT_NAMES[self.unit]}"
         if hashed:
-            text += f"; {hashed} say what they share"
+            text += f"; {hashed} say what they share, in blocks of {self.block_tokens} tokens"
         return text + "".join(f"; {rows} rows left out: {why}" for why, rows in self.skipped.items())
 
 
@@ -103,27 +120,33 @@ def parse_window(text: str) -> tuple[float, float]:
     return start, end
 
 
-def read_trace(name: str, *, speed: float = 1.0, window: tuple[float, float] | None = None) -> Trace:
+def read_trace(
+    name: str,
+    *,
+    speed: float = 1.0,
+    window: tuple[float, float] | None = None,
+    unit: str | None = None,
+    block_tokens: int = BLOCK_TOKENS,
+) -> Trace:
     """The trace in file ``name``, replayed ``speed`` times as fast; its shape is seen from its content.
 
     ``window`` (from, to) takes a part of it, in seconds of its own time from its first row on; the replay then begins
-    at the window's start, else at its first request. Rows need not be in order. Reads all of the file: not for an
+    at the window's start, else at its first request. Rows need not be in order. ``unit`` (``s`` or ``ms``) is that of
+    its times; None: ``_unit_of`` decides. A hash stands for ``block_tokens`` tokens. Reads all of the file: not for an
     event loop. Raises ``PromptError``.
     """
     where = f"trace {name!r}"
-    try:
-        with open(os.path.expanduser(name), "rb") as file:  # noqa: PTH111, PTH123 - Path's raise for odd names
-            shape = _shape_of(where, file)
-            rows = list(_json_rows(where, file) if shape == MOONCAKE else _table_rows(where, file, shape))
-    except (OSError, ValueError) as error:
-        if isinstance(error, PromptError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise PromptError(f"{where} cannot be read: {reason}. Check the path") from error
+    with opened(where, name) as file:
+        shape = _shape_of(where, file)
+        rows = list(_json_rows(where, file, block_tokens) if shape == MOONCAKE else _table_rows(where, file, shape))
     if not rows:
         raise PromptError(f"{where} has no rows. {_SHAPES}")
     rows.sort(key=itemgetter(0))
-    first_s, last_s = rows[0][0], rows[-1][0]
+    unit, reason = _unit_of(where, shape, rows, unit)
+    scale_s = UNITS[unit] if unit else 1.0
+    first_s, last_s = rows[0][0] * scale_s, rows[-1][0] * scale_s
+    if scale_s != 1:
+        rows = [(row[0] * scale_s, *row[1:]) for row in rows]
     if window is not None:
         low, high = (bisect_left(rows, first_s + edge_s, key=itemgetter(0)) for edge_s in window)
         rows = rows[low:high]
@@ -142,7 +165,70 @@ def read_trace(name: str, *, speed: float = 1.0, window: tuple[float, float] | N
             "part of it (--llm-trace-window), or replay it faster (--llm-trace-speed)"
         )
     entries = [TraceEntry(max(0.0, row[0] - zero_s) / speed, *row[1:]) for row in kept]
-    return Trace(name, shape, entries, dict(skipped))
+    trace = Trace(name, shape, entries, dict(skipped), block_tokens, unit)
+    return replace(trace, guesses=(*_guessed_unit(trace, reason), *_too_few_hashes(trace)))
+
+
+def _unit_of(where: str, shape: str, rows: list[_Row], given: str | None) -> tuple[str, str | None]:
+    """(unit of the times, why it was concluded where that should be said). ``rows`` are in the order of time.
+
+    BurstGPT's and Vidur's tables have seconds by their descriptions, Azure's have dates. JSON lines with the same
+    fields have milliseconds (Mooncake) or seconds (Qwen-Bailian, GuideLLM), and nothing in a line says which. A wrong
+    guess is 1,000 times the load, or a thousandth of it, so:
+
+    1. The option decides, where it is given.
+    2. Times of a clock are known by their size: a clock's seconds are about 2e9, its milliseconds 2e12.
+    3. Times with fractions are seconds, since Mooncake's milliseconds are whole numbers. Longer than a day in that
+       unit the trace is refused: some programs write fractions of milliseconds.
+    4. Whole numbers are milliseconds, as in Mooncake's. With more than 100 requests per second in that unit the trace
+       is refused: it may well have whole seconds.
+
+    Rules 3 and 4 are said with the rate and the length that they lead to.
+    """
+    if shape == AZURE:
+        if given is not None:
+            raise PromptError(f"{where}: its times are dates, which have no unit. Leave out --llm-trace-unit")
+        return "", None
+    if shape != MOONCAKE or given is not None:
+        return given or "s", None
+    first, last = rows[0][0], rows[-1][0]
+    if first >= _CLOCK_S:
+        return ("ms" if first >= _CLOCK_MS else "s"), None
+    if first == last:
+        return "ms", None  # all at once in every unit
+    if any(row[0] % 1 for row in rows):
+        if last - first <= _LONGEST_IN_SECONDS:
+            return "s", "some of them have fractions"
+    elif (len(rows) - 1) / (last - first) * 1000 <= _FASTEST_PER_S:
+        return "ms", "all of them are whole numbers"
+    readings = " or ".join(
+        f"{_UNIT_NAMES[unit]} ({(last - first) * scale_s:.6g} s, "
+        f"{(len(rows) - 1) / ((last - first) * scale_s):.3g} requests per second)"
+        for unit, scale_s in UNITS.items()
+    )
+    raise PromptError(f"{where}: its times could be {readings}. Say which: --llm-trace-unit s, or ms")
+
+
+def _guessed_unit(trace: Trace, reason: str | None) -> Iterator[str]:
+    if reason is not None:
+        other = next(unit for unit in UNITS if unit != trace.unit)
+        yield (
+            f"trace {trace.name}: its times are read as {_UNIT_NAMES[trace.unit]}, because {reason}: "
+            f"{len(trace.entries)} requests in {trace.duration_s:.6g} s, {trace.rate_per_s:g} per second. "
+            f"--llm-trace-unit {trace.unit} confirms that, --llm-trace-unit {other} changes it"
+        )
+
+
+def _too_few_hashes(trace: Trace) -> Iterator[str]:
+    """Say when hashes stand for much less than the input: then they are likely to be those of larger blocks."""
+    hashed = [entry for entry in trace.entries if entry.hash_ids]
+    hashes = sum(len(entry.hash_ids) for entry in hashed)
+    blocks = sum(-(-entry.input_tokens // trace.block_tokens) for entry in hashed)
+    if hashed and hashes < _LEAST_HASHED * blocks:
+        yield (
+            f"trace {trace.name}: its hashes stand for {hashes / blocks:.0%} of the input tokens in blocks of "
+            f"{trace.block_tokens}. If they are those of larger blocks, say how large: --llm-trace-block-size"
+        )
 
 
 def _why_not(shape: str, row: _Row) -> str | None:
@@ -159,27 +245,32 @@ def _shape_of(where: str, file: IO[bytes]) -> str:
         if head:
             break
     file.seek(0)
+    if not head:
+        raise PromptError(f"{where} is empty. {_SHAPES}")
     if head.startswith(b"{"):
         return MOONCAKE
-    names = {cell.strip().strip('"').lower() for cell in head.decode("utf-8", "replace").split(",")}
+    try:
+        first = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{where}: the first line is not UTF-8 text. Check the path, or save it as UTF-8") from error
+    names = {cell.strip().strip('"').lower() for cell in first.split(",")}
     for shape, columns in _COLUMNS.items():
         if names.issuperset(column.lower() for column in columns):
             return shape
-    found = repr(head[:60].decode("utf-8", "replace"))
-    raise PromptError(f"{where}: the first line {found} is of no known shape. {_SHAPES}")
+    raise PromptError(f"{where}: the first line {first[:60]!r} is of no known shape. {_SHAPES}")
 
 
 @dataclass(slots=True)
 class _Line:
     """What is read of a line of Mooncake's."""
 
-    timestamp: float  # ms
+    timestamp: float
     input_length: int
     output_length: int
     hash_ids: tuple[int, ...] = ()
 
 
-def _json_rows(where: str, file: IO[bytes]) -> Iterator[_Row]:
+def _json_rows(where: str, file: IO[bytes], block_tokens: int) -> Iterator[_Row]:
     import msgspec  # here: whoever replays nothing shall not pay for it
 
     decode = msgspec.json.Decoder(_Line).decode
@@ -193,20 +284,26 @@ def _json_rows(where: str, file: IO[bytes]) -> Iterator[_Row]:
             raise PromptError(
                 f"{where}, line {number}: no entry of a Mooncake trace ({error}). Write lines such as {_MOONCAKE_LINE}"
             ) from error
-        blocks = -(-line.input_length // BLOCK_TOKENS)
+        blocks = -(-line.input_length // block_tokens)
         if len(line.hash_ids) > max(0, blocks) + 1:
-            raise PromptError(
-                f"{where}, line {number}: {len(line.hash_ids)} hash_ids for {line.input_length} tokens. A hash stands "
-                f"for {BLOCK_TOKENS} tokens, so {blocks} are expected; convert a trace with other blocks"
-            )
-        row = (line.timestamp / 1000, line.input_length, line.output_length, line.hash_ids)
-        yield _checked(row, where, number)
+            raise PromptError(_too_many_hashes(f"{where}, line {number}", line, block_tokens))
+        yield _checked((line.timestamp, line.input_length, line.output_length, line.hash_ids), where, number)
+
+
+def _too_many_hashes(where: str, line: _Line, block_tokens: int) -> str:
+    hashes, tokens = len(line.hash_ids), line.input_length
+    fitting = next((block for block in reversed(_BLOCKS) if -(-tokens // block) == hashes), None)
+    return (
+        f"{where}: {hashes} hash_ids for {tokens} tokens. A hash stands for {block_tokens} tokens, so "
+        f"{-(-tokens // block_tokens)} are expected. If the blocks of this trace have another size, say it: "
+        f"--llm-trace-block-size {fitting or 'TOKENS'}"
+    )
 
 
 def _table_rows(where: str, file: IO[bytes], shape: str) -> Iterator[_Row]:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     rows = csv.reader(text)
-    time_s: Callable[[str], float] = float if shape == BURSTGPT else _moment_s
+    time_of: Callable[[str], float] = _moment_s if shape == AZURE else float
     number = 0
     try:
         header: list[str] = []
@@ -223,7 +320,7 @@ def _table_rows(where: str, file: IO[bytes], shape: str) -> Iterator[_Row]:
                     "Complete the row, or leave it out"
                 )
             try:
-                row = (time_s(cells[at]), _count(cells[into]), _count(cells[out]), ())
+                row = (time_of(cells[at]), _count(cells[into]), _count(cells[out]), ())
             except (ValueError, OverflowError):
                 raise PromptError(_bad_cells(where, number, shape, [cells[at], cells[into], cells[out]])) from None
             yield _checked(row, where, number)
@@ -248,17 +345,18 @@ def _count(text: str) -> int:
 
 def _checked(row: _Row, where: str, number: int) -> _Row:
     """The row, once its numbers can be. Every comparison is false for NaN."""
-    if 0 <= row[0] <= _LATEST_S and 0 <= row[1] <= _MOST_TOKENS and 0 <= row[2] <= _MOST_TOKENS:
+    if 0 <= row[0] <= _LATEST and 0 <= row[1] <= _MOST_TOKENS and 0 <= row[2] <= _MOST_TOKENS:
         return row
     raise PromptError(
-        f"{where}, line {number}: time {row[0]:g} s, input {row[1]} tokens, output {row[2]} tokens cannot be. Times "
-        f"are from 0 on (of a clock: since 1970), lengths from 0 to {_MOST_TOKENS}; correct the row, or leave it out"
+        f"{where}, line {number}: time {row[0]:g}, input {row[1]} tokens, output {row[2]} tokens cannot be. Times are "
+        f"from 0 on (of a clock: seconds or milliseconds since 1970), lengths from 0 to {_MOST_TOKENS}; correct the "
+        "row, or leave it out"
     )
 
 
 def _bad_cells(where: str, number: int, shape: str, cells: list[Any]) -> str:
     names = _COLUMNS[shape]
-    moment = "seconds" if shape == BURSTGPT else "a moment such as 2023-11-16 18:15:46.6805900"
+    moment = "a moment such as 2023-11-16 18:15:46.6805900" if shape == AZURE else "a number"
     found = ", ".join(f"{name} {str(cell)[:40]!r}" for name, cell in zip(names, cells, strict=True))
     return (
         f"{where}, line {number}: {found}. {names[0]} is {moment}, the other two are whole numbers of tokens; correct "

@@ -14,20 +14,22 @@ from llm_users.prompts.openings import Openings
 from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.tokenizer import Tokenizer
-from llm_users.prompts.trace import BLOCK_TOKENS, Trace, TraceEntry
+from llm_users.prompts.trace import Trace, TraceEntry
 
-_BLOCKS_KEPT = 8192  # about 16 MB of text
+_TOKENS_KEPT = 8192 * 512  # of blocks, about 16 MB of text
 _CONTEXT = "so\n"  # stands for the line before when the cost of a block is counted
 _CORRECTIONS = 3
+_ATTEMPTS = 10  # for a block; with them all of 7,000 blocks of 8 to 512 tokens had their length, under six tokenizers
+_SHORT_BLOCK = 16
 
 
 class TraceSource:
     """Prompt i is entry i: blocks of lines, one for each hash, then a part of a block or lines of its own.
 
-    A block depends only on its hash and on the text seed (made of the seed and the run key). It has ``BLOCK_TOKENS``
-    tokens and ends with its last line, so that what follows does not change how it is counted. Blocks, and lines that
-    belong to one entry, begin with a few digits that no other has: where hashes differ, texts do. What opens a prompt
-    against caches is part of its length.
+    A block depends only on its hash and on the text seed (made of the seed and the run key). It has as many tokens as
+    the trace says (``block_tokens``) and ends with its last line, so that what follows does not change how it is
+    counted. Blocks, and lines that belong to one entry, begin with a few digits that no other has: where hashes differ,
+    texts do. What opens a prompt against caches is part of its length.
     """
 
     different: int | None = None
@@ -38,8 +40,9 @@ class TraceSource:
         self._tokenizer, self._texts, self._text_seed, self._openings = tokenizer, texts, text_seed, openings
         self._count = tokenizer.count
         self._entries = trace.entries
-        self._block = lru_cache(_BLOCKS_KEPT)(self._make_block)
-        self.notes: tuple[str, ...] = (trace.describe(),) if trace.skipped else ()
+        self._block_tokens = trace.block_tokens
+        self._block = lru_cache(max(1, _TOKENS_KEPT // trace.block_tokens))(self._make_block)
+        self.notes: tuple[str, ...] = (*trace.guesses, *([trace.describe()] if trace.skipped else []))
 
     def prompt(self, index: int) -> Prompt:
         entry = self._entries[index % len(self._entries)]
@@ -47,7 +50,7 @@ class TraceSource:
 
     def _text(self, index: int, entry: TraceEntry) -> str:
         opening = self._openings.text(index)
-        whole = min(len(entry.hash_ids), (entry.input_tokens - 1) // BLOCK_TOKENS)
+        whole = min(len(entry.hash_ids), (entry.input_tokens - 1) // self._block_tokens)
         for head in dict.fromkeys((opening, "")):  # too short for what opens it: then without
             for blocks in range(whole, max(-1, whole - 2), -1):
                 text = self._build(head, index, entry, blocks)
@@ -99,23 +102,26 @@ class TraceSource:
 
     def _make_block(self, number: int) -> tuple[str, int]:
         """The text of a hash, and the tokens that it adds."""
-        name, target = ("block", number), BLOCK_TOKENS - 1
+        name, target = ("block", number), self._block_tokens - 1
         best: tuple[str, int] | None = None
-        for _ in range(2):
-            lines = self._texts.build(self._mark(name), self._order(name), target)
+        for attempt in range(_ATTEMPTS):
+            # The first two of the same lines. Where one has a token too few and the next one too many, others fit.
+            if attempt > 1:
+                target = self._block_tokens - attempt % 2
+            lines = self._texts.build(self._mark(name), self._order((*name, attempt) if attempt > 1 else name), target)
             if lines is None:
-                break
+                continue
             made = lines.removesuffix("\n") + "\n"
             cost = self._cost(made)
-            if best is None or abs(cost - BLOCK_TOKENS) < abs(best[1] - BLOCK_TOKENS):
+            if best is None or abs(cost - self._block_tokens) < abs(best[1] - self._block_tokens):
                 best = (made, cost)
-            if cost == BLOCK_TOKENS:
+            if cost == self._block_tokens:
                 break
-            target += BLOCK_TOKENS - cost
+            target += self._block_tokens - cost
         if best is None:
             raise PromptError(
-                f"no shared text of {BLOCK_TOKENS} tokens could be made under tokenizer {self._tokenizer.name!r}; "
-                "choose another (--llm-tokenizer)"
+                f"no shared text of {self._block_tokens} tokens could be made under tokenizer "
+                f"{self._tokenizer.name!r}; choose another (--llm-tokenizer)"
             )
         return best
 
@@ -124,11 +130,14 @@ class TraceSource:
         return self._count(_CONTEXT + text) - self._count(_CONTEXT)
 
     def _mark(self, name: tuple[str, int]) -> str:
-        """12 hexadecimal digits: two alike in a million blocks once in 560 traces, and then the lines still differ."""
-        text = f"{self._text_seed}:{name[0]}:{name[1]}".encode()
-        return hashlib.blake2b(text, digest_size=6).hexdigest() + "\n"
+        """12 hexadecimal digits: two alike in a million blocks once in 560 traces, and then the lines still differ.
 
-    def _order(self, name: tuple[str, int]) -> Iterator[int]:
+        4 where blocks are shorter than 16 tokens, of which 12 digits may take 9.
+        """
+        text = f"{self._text_seed}:{name[0]}:{name[1]}".encode()
+        return hashlib.blake2b(text, digest_size=6 if self._block_tokens >= _SHORT_BLOCK else 2).hexdigest() + "\n"
+
+    def _order(self, name: tuple[object, ...]) -> Iterator[int]:
         """Numbers of lines, endless; each pass takes every line once."""
         rng = stream(self._text_seed, "trace", *name)
         while True:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 from locust.runners import MasterRunner
@@ -38,7 +38,8 @@ from llm_users.options import OptionError, Options
 from llm_users.record import RequestRecord
 from llm_users.secrets import mask_named, mask_options, redact, remember_named
 from llm_users.wiring import run_report
-from llm_users.wiring.crowd import Crowd
+from llm_users.wiring.crowd import Crowd, end_forked_workers
+from llm_users.wiring.input_files import check_input_files
 from llm_users.wiring.interrupts import Interrupts
 from llm_users.wiring.limit_search import LimitSearch
 from llm_users.wiring.repeated_texts import RepeatedTexts
@@ -52,6 +53,13 @@ REFUSED, LOST, NOT_MET = 2, 3, 3
 
 INTERRUPTED_GRACE_S = 10.0
 """After Ctrl-C, SIGTERM or the stop button, without --stop-timeout: most answers end in this time, people wait it."""
+
+
+def _refuse(error: Exception, parsed: Any) -> NoReturn:
+    """End the process before there is a run."""
+    print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
+    end_forked_workers(parsed)
+    sys.exit(REFUSED)
 
 
 class CoordinatorRole:
@@ -79,12 +87,11 @@ class CoordinatorRole:
                 check_prefix(given)
                 self._lock = hold(given)
             options = checked(Options.parse(parsed), environment.user_classes, self._own_shape)
-            self._replay.read(options)
+            self._read_files(options)
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
         except (OptionError, OSError) as error:
-            print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
-            sys.exit(REFUSED)
+            _refuse(error, parsed)
         remember_named([options.extra_body, options.metadata])
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
@@ -154,7 +161,7 @@ class CoordinatorRole:
         try:
             options = checked(Options.parse(parsed), self.environment.user_classes, self._own_shape)
             remember_named([options.extra_body, options.metadata])
-            self._replay.read(options)
+            self._read_files(options)
         except OptionError as error:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
@@ -369,6 +376,11 @@ class CoordinatorRole:
         if not run_s or coordinator.writer is None or coordinator.options.staged:
             return False
         return time.time() - coordinator.writer.started_at >= float(run_s) - 0.5
+
+    def _read_files(self, options: Options) -> None:
+        """Read what the options name, before anything starts. Raises ``OptionError``."""
+        self._replay.read(options)
+        check_input_files(options, has_users=not isinstance(self.runner, MasterRunner))
 
     def _start_simulator(self, options: Options) -> None:
         if options.simulator is None:

@@ -5,6 +5,7 @@ Locust calls a worker ready before the worker's locustfile is wired; what is sen
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import gevent
+import psutil  # comes with Locust
 import zmq
 from locust.runners import STATE_MISSING
 
@@ -25,6 +27,18 @@ logger = logging.getLogger(__name__)
 
 HELLO_S = 10.0
 """How long a run waits at its start for workers that are connected but do not listen yet."""
+
+
+def end_forked_workers(parsed: Any) -> None:
+    """End the workers of ``--processes``, if that was given, while their master does not listen yet.
+
+    Locust leaves them: they would try to connect for minutes, and keep what reads their output waiting.
+    """
+    if not getattr(parsed, "processes", None):
+        return
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
 
 
 class Crowd:

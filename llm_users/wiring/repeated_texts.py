@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -17,6 +18,7 @@ from llm_users.endpoint import clean_url
 from llm_users.options import Options
 from llm_users.prompts import file_digest, texts_digest
 from llm_users.sent_texts import digest_of, last_sent, remember_sent
+from llm_users.threads import in_thread
 
 _MAY_ANSWER = "a prefix cache may answer them"
 _ADVICE = (
@@ -37,7 +39,7 @@ class RepeatedTexts:
         if options.simulator is not None:  # it begins and ends with the run, and caches nothing
             return
         for conversations in {bool(user.holds_conversations) for user in classes}:
-            texts = gevent.get_hub().threadpool.apply(self._texts, (conversations,))
+            texts = in_thread(partial(self._texts, conversations))
             if texts is not None:
                 users = [user for user in classes if bool(user.holds_conversations) is conversations]
                 endpoints = {endpoint for user in users for endpoint in _endpoints(options, user, host)}
@@ -73,7 +75,7 @@ class RepeatedTexts:
         if digest is not None:
             return self._behind_prefix(("given", digest))
         self._generates = True
-        return self._generated(("generated", str(conversations), str(options.output_tokens), options.trace or ""))
+        return self._generated(("generated", str(conversations), str(options.output_tokens), *_trace_names(options)))
 
     def _behind_prefix(self, given: tuple[str, ...]) -> tuple[str, ...] | None:
         """Given texts; a shared prefix stands before them, and that is generated."""
@@ -87,6 +89,10 @@ class RepeatedTexts:
         if options.repeated_run_key is None:
             return None
         return (*names, options.repeated_run_key, str(options.seed), str(options.prefix))
+
+
+def _trace_names(options: Options) -> tuple[str, ...]:
+    return (options.trace, str(options.trace_block_size)) if options.trace is not None else ("",)
 
 
 def _endpoints(options: Options, user: Any, host: str | None) -> set[tuple[str, str]]:

@@ -9,11 +9,10 @@ import logging
 import os
 from functools import partial
 
-import gevent
-
 from llm_users.load.levels import Level, trace_level
+from llm_users.load.traces import trace_of
 from llm_users.options import OptionError, Options
-from llm_users.prompts import read_trace
+from llm_users.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +32,15 @@ class Replay:
             return
         try:
             found = os.stat(os.path.expanduser(options.trace))  # noqa: PTH111, PTH116 - Path's raise for odd names
-            wanted = (options.trace, options.trace_speed, options.trace_window, options.requests, found.st_mtime_ns)
+            how = (options.trace_speed, options.trace_window, options.trace_unit, options.trace_block_size)
+            wanted = (options.trace, how, options.requests, found.st_mtime_ns)
             if wanted == self._known:
                 return
-            read = partial(read_trace, options.trace, speed=options.trace_speed, window=options.trace_window)
-            trace = gevent.get_hub().threadpool.apply(read)
+            trace = in_thread(partial(trace_of, options))
+            assert trace is not None
         except (OSError, ValueError) as error:
             raise OptionError(f"--llm-trace: {error}") from None
         self._known, self.level, self.about = wanted, trace_level(options, trace), trace.describe()
         logger.info("%s", self.about)
+        for guess in trace.guesses:  # before anything is sent; the load processes note them for the tables
+            logger.warning("%s", guess)

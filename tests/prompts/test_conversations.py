@@ -101,7 +101,7 @@ def test_sharegpt_keeps_what_people_said_and_the_length_of_what_was_answered(
             ({"role": "user", "content": "Two?"},),
         ]
         assert [turn.max_tokens for turn in talk.turns] == [tokenizer.count("One, two, three."), 9]
-        assert "1 conversations in which no user says anything" in found.notes[0]
+        assert found.notes == (f"{tmp_path / name}: 1 of 2 conversations is empty and is skipped",)
         assert found.different == 1
 
 
@@ -119,14 +119,43 @@ def test_our_own_lines(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert len({tuple(texts(each)) for each in shuffled}) == 2
 
 
+def test_what_others_record(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """LMSYS-Chat-1M's "conversation", and a line of an OpenAI batch file."""
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    batch = {"custom_id": "r-1", "method": "POST", "url": "/v1/chat/completions"}
+    entries = [{"conversation": messages}, {**batch, "body": {"model": "m", "messages": messages, "max_tokens": 3}}]
+    file = tmp_path / "recorded.jsonl"
+    file.write_text("\n".join(map(json.dumps, entries)))
+    made = source(tokenizer, file, in_order=True)
+    assert [texts(made.prompt(index)) for index in range(2)] == [["a"], ["a"]]
+    assert made.prompt(1).turns[0].max_tokens == 3
+
+
+def test_empty_conversations_are_skipped_and_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    entries = [
+        {"turns": []},
+        {"messages": []},
+        {"turns": ["a", " "]},
+        {"conversations": [{"from": "gpt", "value": "b"}]},
+    ]
+    file = tmp_path / "talks.jsonl"
+    file.write_text("\n".join(map(json.dumps, entries)))
+    found = source(tokenizer, file)
+    assert texts(found.prompt(0)) == ["a"]
+    assert found.notes == (f"{file}: 3 of 4 conversations are empty and are skipped",)
+    file.write_text("\n".join(map(json.dumps, entries[:2])))
+    with pytest.raises(PromptError, match=r"conversations file .*in none of its 2 a user says anything"):
+        source(tokenizer, file)
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
         ([1], "is [1]; a conversation has"),
         ({"text": "x"}, "has text; a conversation has"),
         ({"turns": ["a"], "messages": []}, "has turns and messages"),
-        ({"turns": []}, '"turns" must be a list that is not empty'),
-        ({"turns": ["a", ""]}, 'in "turns" is "", which is no text'),
+        ({"turns": "a"}, '"turns" must be a list, not "a"'),
+        ({"turns": ["a", 5]}, 'in "turns" is 5, which is no text'),
         ({"messages": ["a"]}, 'in "messages" is "a", which is no message'),
         ({"turns": ["a"], "max_tokens": 0}, '"max_tokens" must be a whole number of 1 or more'),
     ],

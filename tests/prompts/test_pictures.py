@@ -93,7 +93,8 @@ def test_images_of_a_folder_in_turn(tmp_path: Path) -> None:
 def test_images_go_to_what_the_user_said_last(tmp_path: Path) -> None:
     turns = [
         {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
-        {"role": "user", "content": [{"type": "text", "text": "c"}]}, {"role": "assistant", "content": "d"},
+        {"role": "user", "content": [{"type": "text", "text": "c"}]},
+        {"role": "assistant", "content": "d", "prefix": True},
     ]  # fmt: skip
     file = tmp_path / "p.jsonl"
     file.write_text(json.dumps({"messages": turns}))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +81,9 @@ def test_json_lines(tmp_path: Path, default_tokenizer: Tokenizer, name: str) -> 
 def test_what_is_not_text_is_left_to_the_server_to_count(tmp_path: Path, default_tokenizer: Tokenizer) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:,"}}
     called = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
-    for message in ({"role": "user", "content": [{"type": "text", "text": "this?"}, image]}, called):
-        file = write(tmp_path, "p.jsonl", json.dumps({"messages": [message]}))
+    told = {"role": "tool", "content": "4"}
+    for messages in ([{"role": "user", "content": [{"type": "text", "text": "this?"}, image]}], [called, told]):
+        file = write(tmp_path, "p.jsonl", json.dumps({"messages": messages}))
         assert source(default_tokenizer, file).prompt(0).input_tokens is None
 
 
@@ -115,7 +120,19 @@ def test_changing_the_messages_of_a_prompt_does_not_change_the_source(tmp_path: 
     [
         ("p.jsonl", '"a"\n{"prompt": "b"', r"p\.jsonl', line 2: not JSON"),
         ("p.jsonl", "\n\nhello", "line 3: not JSON"),
-        ("p.json", "[\n", r"p\.json': not JSON"),
+        ("p.json", "[\n", r"p\.json', line 2: not JSON \(it breaks off\)"),
+        ("p.json", '["a",\n"b" "c"]', r"p\.json', line 2: not JSON \(.*, column 5\)"),
+        ("p.jsonl", '{"prompt": "a\\ud83d"}', r"line 1: \\ud83d is half of a character"),
+        ("p.json", b'["\xff"]', "line 1: not UTF-8"),
+        ("p.jsonl", '"a"\n'.encode("utf-16"), "is UTF-16 text. Save it as UTF-8"),
+        ("p.txt", b"a\n\x00\x01\n", "line 2: has null characters, so it is not text"),
+        ("p.jsonl", b"\x28\xb5\x2f\xfd....", "is compressed with Zstandard"),
+        ("p.jsonl", b"PK\x03\x04....", "is compressed as a ZIP archive"),
+        ("p.parquet.gz", b"\x1f\x8b", "Parquet is compressed inside"),
+        ("p.jsonl", '{"body": {"model": "m"}}', 'line 1: "body" has model, and none of "messages"'),
+        ("p.jsonl", '{"url": "/v1/embeddings", "body": {"input": "a"}}', "is a request to .*has no answer to measure"),
+        ("p.csv", "prompt,max_tokens\na," + "9" * 5000, 'line 2: "max_tokens" must be .* not "999'),
+        ("p.csv", '"a\nb\x1b[2J",c\n1,2\n', r"line 3: has a\?b\?\[2J, c; an entry"),
         ("p.json", '["a", 1]', r"p\.json', entry 2: is 1; an entry has one of \"prompt\""),
         ("p.jsonl", "[1]", r'line 1: is \[1\]; an entry has one of "prompt"'),
         ("p.jsonl", '{"text": "a"}', "line 1: has text; an entry has .* name the field: FILE:FIELD"),
@@ -123,20 +140,20 @@ def test_changing_the_messages_of_a_prompt_does_not_change_the_source(tmp_path: 
         ("p.jsonl", '{"prompt": "a", "messages": []}', 'line 1: has "prompt" and "messages"; an entry has one of'),
         ("p.jsonl", '{"conversations": 1}', 'line 1: "conversations" must be a list of objects with "from"'),
         ("p.jsonl", '{"conversations": [1]}', 'line 1: "conversations" must be a list of objects with "from"'),
-        ("p.jsonl", '{"conversations": [{"from": "gpt", "value": "Hi"}]}', "in none of its 1 conversations a human"),
+        ("p.jsonl", '{"conversations": [{"from": "gpt", "value": "Hi"}]}', "no prompts: its only entry is empty"),
         ("p.jsonl", '{"input_length": 0}', 'line 1: "input_length" must be a whole number .* not 0'),
         ("p.jsonl", '{"input_length": 2.5}', 'line 1: "input_length" must be a whole number .* not 2.5'),
         ("p.csv", "question,max_tokens\na,5\n", "line 2: has question, max_tokens; an entry"),
         ("p.csv", "prompt,max_tokens\na,five\n", 'line 2: "max_tokens" must be .* not "five"'),
-        ("p.csv", 'prompt\n"a\nb"\n  \n', 'line 4: "prompt" must be a text that is not empty'),
+        ("p.csv", "prompt\n  \n \n", "has no prompts: all of its 2 entries are empty"),
         ("p.csv", "prompt\na,b\n", "line 2: not as many cells"),
         ("p.csv", 'prompt\n"a\n', "line 1: not a table"),
         ("p.csv", b"prompt\nfine\n\xff\n", "line 3: not UTF-8"),
         ("p.csv", "prompt\n", "has no prompts"),
         ("p.parquet", "no table", "cannot be read as Parquet: "),
         ("p.jsonl", '{"prompt": 3}', 'line 1: "prompt" must be a text'),
-        ("p.jsonl", '"a"\n" "', 'line 2: "prompt" must be a text'),
-        ("p.jsonl", '{"messages": []}', 'line 1: "messages" must be a list'),
+        ("p.jsonl", '" "\n{"prompt": null}\n{"messages": []}', "has no prompts: all of its 3 entries are empty"),
+        ("p.jsonl", '{"messages": "a"}', 'line 1: "messages" must be a list'),
         ("p.jsonl", '{"messages": [{"content": "a"}]}', 'line 1: "messages" must be a list'),
         ("p.jsonl", '{"prompt": "a", "max_tokens": 0}', 'line 1: "max_tokens" must be a whole number .* not 0'),
         ("p.jsonl", '{"prompt": "a", "output_tokens": "9"}', 'line 1: "output_tokens" must be .* not "9"'),
@@ -185,7 +202,7 @@ def test_the_first_turn_of_recorded_conversations(tmp_path: Path, default_tokeni
     ]
     for file in files:
         prompts = source(default_tokenizer, file, in_order=True)
-        assert prompts.notes == (f"{file}: 1 recorded conversations in which no human says anything were left out",)
+        assert prompts.notes == (f"{file}: 1 of 5 prompts is empty and is skipped",)
         assert prompts.different == 4
         seen = [prompts.prompt(index) for index in range(4)]
         assert [prompt.text for prompt in seen] == ["Name rivers.", "Name a sea.", None, "Name a hill."]
@@ -194,6 +211,92 @@ def test_the_first_turn_of_recorded_conversations(tmp_path: Path, default_tokeni
         # As long as the recorded answer, else as drawn.
         assert (seen[0].max_tokens, seen[3].max_tokens) == (default_tokenizer.count(answer), 9)
         assert seen[1].max_tokens == source(default_tokenizer).prompt(1).max_tokens
+
+
+def test_recorded_messages_are_sent_without_the_final_answer(tmp_path: Path, default_tokenizer: Tokenizer) -> None:
+    """What is measured is another answer; the recorded one says how long an answer is."""
+    ask, answer, more = (
+        {"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello there, you."},
+        {"role": "user", "content": "again"},
+    )  # fmt: skip
+    system = {"role": "system", "content": "Be short."}
+    called = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    told = {"role": "tool", "tool_call_id": "c", "content": "4"}
+    begun = {"role": "assistant", "content": "Well", "prefix": True}
+    # (recorded, sent, the answer that gives the cap)
+    cases = [
+        ({"messages": [ask, answer]}, [ask], answer),
+        ({"messages": [system, ask, answer, more, answer, answer]}, [system, ask, answer, more], answer),
+        ({"messages": [ask, called, told, answer]}, [ask, called, told], answer),
+        ({"messages": [ask, called]}, [ask], None),
+        ({"messages": [ask, begun]}, [ask, begun], None),
+        ({"messages": [ask, answer, more]}, [ask, answer, more], None),
+        ({"conversation": [{**ask, "language": "English"}, {**answer, "toxic": False}]}, [ask], answer),
+        (
+            {"conversation": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "Yes."}]},
+            "hi",
+            {"content": "Yes."},
+        ),
+    ]
+    skipped = [{"messages": [system, answer]}, {"messages": [answer]}]
+    entries = [entry for entry, _, _ in cases]
+    file = write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, [*entries, *skipped])))
+    prompts = source(default_tokenizer, file, in_order=True)
+    drawn = source(default_tokenizer)
+    for index, (_, sent, recorded) in enumerate(cases):
+        prompt = prompts.prompt(index)
+        assert (prompt.text or prompt.messages) == sent
+        cap = drawn.prompt(index).max_tokens if recorded is None else default_tokenizer.count(str(recorded["content"]))
+        assert prompt.max_tokens == cap
+    assert prompts.different == len(cases)
+    assert prompts.notes == (
+        f"{file}: 2 of 10 prompts are empty and are skipped",
+        f"{file}: 5 of 10 prompts end with a recorded answer, which is not sent",
+    )
+
+
+def test_empty_entries_are_skipped_and_counted(tmp_path: Path) -> None:
+    blank = {"role": "user", "content": " "}
+    empty = [{"prompt": ""}, {"prompt": None}, " ", {"messages": []}, {"messages": [blank]}, {"conversations": []}]
+    file = write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, ["one", *empty, "two"])))
+    prompts = source(None, file, in_order=True)
+    assert [prompts.prompt(index).text for index in range(3)] == ["one", "two", "one"]
+    assert prompts.notes == (f"{file}: 6 of 8 prompts are empty and are skipped",)
+    table = source(None, write(tmp_path, "p.csv", "prompt,max_tokens\na,5\n,7\nb,\n"), in_order=True)
+    assert [table.prompt(index).text for index in range(2)] == ["a", "b"]
+    assert "1 of 3 prompts is empty and is skipped" in table.notes[0]
+
+
+def test_lines_of_batch_files(tmp_path: Path) -> None:
+    """OpenAI's (chat completions, completions, responses) and Anthropic's, by the fields of their documentation."""
+    ask = {"role": "user", "content": "a"}
+    line = {"custom_id": "r-1", "method": "POST", "url": "/v1/chat/completions"}
+    bodies = [
+        ({**line, "body": {"model": "m", "messages": [ask], "max_tokens": 3, "temperature": 1}}, [ask], 3),
+        ({**line, "body": {"messages": [ask], "max_completion_tokens": 4}}, [ask], 4),
+        ({**line, "url": "/v1/completions", "body": {"prompt": "b", "max_tokens": 5}}, "b", 5),
+        ({**line, "url": "/v1/responses", "body": {"input": "c", "max_output_tokens": 6}}, "c", 6),
+        ({**line, "url": "/v1/responses", "body": {"input": [ask], "instructions": "s", "max_output_tokens": 7}},
+         [{"role": "system", "content": "s"}, ask], 7),
+        ({"custom_id": "r-2", "params": {"model": "m", "max_tokens": 8, "system": "s", "messages": [ask]}},
+         [{"role": "system", "content": "s"}, ask], 8),
+    ]  # fmt: skip
+    prompts = source(
+        None, write(tmp_path, "p.jsonl", "\n".join(json.dumps(each) for each, _, _ in bodies)), in_order=True
+    )
+    for index, (_, sent, cap) in enumerate(bodies):
+        prompt = prompts.prompt(index)
+        assert (prompt.text or prompt.messages, prompt.max_tokens) == (sent, cap)
+
+
+@pytest.mark.parametrize(("ending", "packed"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_compressed_files(tmp_path: Path, ending: str, packed: Callable[[bytes], bytes]) -> None:
+    texts = {"p.jsonl": '{"prompt": "a"}\n', "p.json": '["a"]', "p.csv": "prompt\na\n", "p.txt": "\ufeffa\n"}
+    for name, text in texts.items():
+        assert source(None, write(tmp_path, name + ending, packed(text.encode()))).prompt(0).text == "a"
+    cut = write(tmp_path, "p.jsonl" + ending, packed(b'{"prompt": "a"}\n' * 200)[:-9])
+    with pytest.raises(PromptError, match=r"its compressed data is damaged or breaks off.*Copy or download it again"):
+        source(None, cut)
 
 
 def test_entries_that_are_lengths_get_texts_of_them(tmp_path: Path, default_tokenizer: Tokenizer) -> None:
@@ -264,10 +367,15 @@ def test_parquet(tmp_path: Path) -> None:
     assert prompts.prompt(1).messages == chat  # without "name": null in the second
     pq.write_table(pa.table({"question": ["q"], "n": [1]}), file)
     assert source(None, f"{file}:question").prompt(0).text == "q"
-    for name, wanted in ((str(file), "conversations, input_length, messages, prompt"), (f"{file}:answer", "answer")):
+    for name, wanted in (
+        (str(file), "conversation, conversations, input_length, messages, prompt"),
+        (f"{file}:answer", "answer"),
+    ):
         with pytest.raises(PromptError, match=f"its columns are question, n, and none of them is {wanted}. Name"):
             source(None, name)
     pq.write_table(pa.table({"input_length": [40.0, None], "prompt": pa.nulls(2, pa.string())}), file)
+    assert source(None, file).notes == (f"{file}: 1 of 2 prompts is empty and is skipped",)
+    pq.write_table(pa.table({"input_length": [40.0, 0.5]}), file)
     with pytest.raises(PromptError, match=r"row 2: "):
         source(None, file)
 

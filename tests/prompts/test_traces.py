@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,9 +65,9 @@ def source(trace: Trace, tokenizer: Tokenizer, seed: int = 11111, **more: Any) -
     return make_source(tokenizer=tokenizer, input_law=law, output_law=law, seed=seed, trace=trace, **more)
 
 
-def of_entries(*entries: tuple[int, Iterable[int]]) -> Trace:
+def of_entries(*entries: tuple[int, Iterable[int]], block_tokens: int = 512) -> Trace:
     made = [TraceEntry(float(place), tokens, 9, tuple(ids)) for place, (tokens, ids) in enumerate(entries)]
-    return Trace("made", "mooncake", made)
+    return Trace("made", "mooncake", made, block_tokens=block_tokens)
 
 
 def shared_tokens(tokenizer: Tokenizer, first: str | None, second: str | None) -> int:
@@ -78,13 +81,13 @@ def shared_tokens(tokenizer: Tokenizer, first: str | None, second: str | None) -
 
 
 def test_mooncake(tmp_path: Path) -> None:
-    text = line(0, 700, [4, 5]) + "\n" + line(1500, 30, [6], kind="chat") + '{"timestamp":3000.5,"input_length":5,'
+    text = line(0, 700, [4, 5]) + "\n" + line(1500, 30, [6], kind="chat") + '{"timestamp":3001,"input_length":5,'
     trace = read_trace(write(tmp_path, "\ufeff" + text + '"output_length":2}\n', "anything.csv"))
     assert trace.shape == "mooncake"
-    assert trace.entries == [(0, 700, 7, (4, 5)), (1.5, 30, 7, (6,)), (3.0005, 5, 2, ())]
-    assert (trace.duration_s, trace.rate_per_s, trace.skipped) == (3.0005, 0.666556, {})
-    assert "3 requests in 3.0005 s" in trace.describe()
-    assert "2 say what they share" in trace.describe()
+    assert trace.entries == [(0, 700, 7, (4, 5)), (1.5, 30, 7, (6,)), (3.001, 5, 2, ())]
+    assert (trace.duration_s, trace.rate_per_s, trace.skipped) == (3.001, 0.666445, {})
+    assert "3 requests in 3.001 s" in trace.describe()
+    assert "times in milliseconds; 2 say what they share, in blocks of 512 tokens" in trace.describe()
 
 
 def test_burstgpt_without_failures(tmp_path: Path) -> None:
@@ -104,6 +107,92 @@ def test_azure_of_both_years(tmp_path: Path) -> None:
     new = read_trace(write(tmp_path, AZURE_2024.replace("\n", "\r\n")))
     assert [entry.at_s for entry in new.entries] == pytest.approx([0, 0.50993], abs=2e-6)
     assert new.skipped == {"no output tokens": 1}
+
+
+def test_vidur(tmp_path: Path) -> None:
+    """``arrived_at`` has seconds: Vidur's request generators draw it from rates per second."""
+    trace = read_trace(write(tmp_path, "arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,300,40\n2.5,400,50\n"))
+    assert trace.shape == "vidur"
+    assert trace.entries == [(0, 300, 40, ()), (2.5, 400, 50, ())]
+    assert (trace.unit, trace.guesses) == ("s", ())
+
+
+# The unit of times. Mooncake's traces have milliseconds (27482, 30535, ...), Qwen-Bailian's (61.114) and GuideLLM's
+# (0.5) have seconds.
+
+GUIDELLM = [0, 0.5, 3600]
+
+
+def of_times(folder: Path, *times: float) -> str:
+    return write(folder, "".join(line(time, 128) for time in times))
+
+
+def test_times_with_fractions_are_seconds(tmp_path: Path) -> None:
+    trace = read_trace(of_times(tmp_path, *GUIDELLM))
+    assert [entry.at_s for entry in trace.entries] == [0, 0.5, 3600]
+    assert len(trace.guesses) == 1
+    for words in ("read as seconds", "have fractions", "3 requests in 3600 s, 0.000555556 per second", "-unit ms"):
+        assert words in trace.guesses[0]
+
+
+def test_whole_times_are_milliseconds(tmp_path: Path) -> None:
+    trace = read_trace(of_times(tmp_path, 27482, 30535, 31000))
+    assert [entry.at_s for entry in trace.entries] == pytest.approx([0, 3.053, 3.518])
+    assert "read as milliseconds, because all of them are whole numbers: 3 requests in 3.518 s" in trace.guesses[0]
+
+
+def test_the_option_decides_and_nothing_need_be_said(tmp_path: Path) -> None:
+    for times, unit, last_s in (
+        (GUIDELLM, "ms", 3.6),
+        (GUIDELLM, "s", 3600),
+        ([0, 1, 2], "s", 2),
+        ([0, 9], "ms", 0.009),
+    ):
+        trace = read_trace(of_times(tmp_path, *times), unit=unit)
+        assert (trace.duration_s, trace.unit, trace.guesses) == (pytest.approx(last_s), unit, ())
+    table = read_trace(write(tmp_path, BURSTGPT), unit="ms")
+    assert table.duration_s == pytest.approx(0.115)
+    with pytest.raises(PromptError, match=r"its times are dates, which have no unit. Leave out --llm-trace-unit"):
+        read_trace(write(tmp_path, AZURE_2023), unit="s")
+
+
+@pytest.mark.parametrize(
+    ("times", "readings"),
+    [
+        # Whole seconds: as milliseconds it would be a thousand requests per second.
+        ([0, 1, 2], r"seconds \(2 s, 1 requests per second\) or milliseconds \(0.002 s, 1e\+03 requests"),
+        # An hour in fractions of milliseconds, or 41 days.
+        ([0, 1800000.5, 3600000], r"seconds \(3.6e\+06 s, .* or milliseconds \(3600 s, 0.000556 requests"),
+    ],
+)
+def test_times_of_an_unclear_unit_are_refused_with_both_readings(
+    tmp_path: Path, times: list[float], readings: str
+) -> None:
+    with pytest.raises(PromptError, match=f"its times could be {readings}.*Say which: --llm-trace-unit s, or ms"):
+        read_trace(of_times(tmp_path, *times))
+
+
+def test_times_of_a_clock_are_known_by_their_size(tmp_path: Path) -> None:
+    for first, unit, last_s in ((1_700_000_000, "s", 60), (1_700_000_000_000, "ms", 0.06), (1.7e9 + 0.5, "s", 60)):
+        trace = read_trace(of_times(tmp_path, first, first + 60))
+        assert (trace.unit, trace.duration_s, trace.guesses) == (unit, pytest.approx(last_s), ())
+
+
+def test_a_trace_with_larger_blocks_than_said_is_noted(tmp_path: Path) -> None:
+    path = write(tmp_path, "".join(line(1000 * row, 4096, range(4)) for row in range(3)))
+    (note,) = read_trace(path, unit="ms").guesses
+    assert "its hashes stand for 50% of the input tokens in blocks of 512" in note
+    assert read_trace(path, unit="ms", block_tokens=1024).guesses == ()
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_traces(tmp_path: Path, packed: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "trace.any"  # the content decides, not the name
+    path.write_bytes(packed(BURSTGPT.encode()))
+    assert read_trace(str(path)).entries == read_trace(write(tmp_path, BURSTGPT)).entries
+    path.write_bytes(packed(BURSTGPT.encode())[:-9])
+    with pytest.raises(PromptError, match=r"trace\.any': its compressed data is damaged or breaks off"):
+        read_trace(str(path))
 
 
 def test_times_are_sorted_and_those_of_the_same_stay_in_order(tmp_path: Path) -> None:
@@ -149,27 +238,31 @@ HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "of no known shape.*Mooncake.*BurstGPT.*Azure"),
+        ("", "is empty.*Mooncake.*BurstGPT.*Azure.*Vidur"),
+        ("\ufeff\n \n", "is empty"),
+        ("num_prefill_tokens,num_decode_tokens\n3,4\n", "of no known shape.*arrived_at, num_prefill_tokens"),
         ("[1, 2]", "of no known shape"),
         ("prompt,tokens\na,1\n", "of no known shape"),
         (HEAD, "has no rows"),
         (line(0) + '{"timestamp": 1}\n', "line 2: no entry of a Mooncake trace.*input_length"),
         (line(0) + "{oops\n", "line 2: no entry"),
-        (line(0, tokens=-1), "line 1: time 0 s, input -1 tokens.*cannot be"),
+        (line(0, tokens=-1), "line 1: time 0, input -1 tokens.*cannot be"),
         (line(0, tokens=10**8), "line 1: .*cannot be"),
         (line(-1), "line 1: .*cannot be"),
         (line(0) + line(float("nan")), "line 2"),
         (line(0).replace("0,", "1e999,", 1), "line 1"),
         (line(0, output_length="7"), "line 1: .*output_length"),
         (line(0, hash_ids=["a"]), "line 1: .*hash_ids"),
-        (line(0, 600, range(40)), "40 hash_ids for 600 tokens.* 2 are expected"),
+        (line(0, 600, range(40)), "40 hash_ids for 600 tokens.* 2 are expected.*--llm-trace-block-size TOKENS"),
+        (line(0, 600, range(38)), "38 hash_ids for 600 tokens.*--llm-trace-block-size 16"),
+        (line(1753780607550317897), "line 1: .*seconds or milliseconds since 1970"),
         (HEAD + "2023-11-16 18:15:46,374,44\n\nyesterday,1,1\n", "line 4: TIMESTAMP 'yesterday'.*whole numbers"),
         (HEAD + "2023-11-16 18:15:46,374\n", "line 2: 2 cells.* 3 columns"),
         (HEAD + "2023-11-16 18:15:46,1_0,4\n", "line 2: .*ContextTokens '1_0'"),
         (HEAD + "1923-11-16 18:15:46,1,4\n", "line 2: .*since 1970"),
-        (BURSTGPT + "inf,ChatGPT,1,1,2,API log\n", "line 6: time inf s"),
-        (BURSTGPT + "nan,ChatGPT,1,1,2,API log\n", "line 6: time nan s"),
-        (BURSTGPT + "-3,ChatGPT,1,1,2,API log\n", "line 6: time -3 s"),
+        (BURSTGPT + "inf,ChatGPT,1,1,2,API log\n", "line 6: time inf,"),
+        (BURSTGPT + "nan,ChatGPT,1,1,2,API log\n", "line 6: time nan,"),
+        (BURSTGPT + "-3,ChatGPT,1,1,2,API log\n", "line 6: time -3,"),
         (BURSTGPT + "3,ChatGPT,-1,1,2,API log\n", "line 6: .*Request tokens '-1'"),
         (HEAD + "2023-11-16 18:15:46,0,0\n", r"nothing to replay \(1 no output tokens\)"),
     ],
@@ -182,8 +275,15 @@ def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name in (str(tmp_path), str(tmp_path / "none"), "a\0b", "~nobody-of-that-name/x"):
-        with pytest.raises(PromptError, match=r"cannot be read.*Check the path"):
+        with pytest.raises(PromptError, match=r"cannot be read.*[Cc]heck the path"):
             read_trace(name)
+    for content, said in (("\ufeff" + BURSTGPT).encode("utf-16-be"), "UTF-16"), (b"\x28\xb5\x2f\xfd..", "Zstandard"), (
+        b"\x80\x00\xff\n", "the first line is not UTF-8 text",
+    ):  # fmt: skip
+        path = tmp_path / "foreign"
+        path.write_bytes(content)
+        with pytest.raises(PromptError, match=said):
+            read_trace(str(path))
     path = tmp_path / "latin"
     path.write_bytes(BURSTGPT.encode() + b"5,\xe9,1,1,2,API log\n")
     with pytest.raises(PromptError, match="not UTF-8"):
@@ -227,6 +327,19 @@ def test_the_same_hashes_are_the_same_text(tokenizer: Tokenizer) -> None:
         shared = shared_tokens(tokenizer, texts[first], texts[second])
         assert 0.97 * 512 * blocks <= shared <= 512 * blocks + 6, (first, second, shared)
     assert texts[1] == texts[2]  # an identical request, its last and shorter block included
+
+
+@pytest.mark.parametrize("block", [8, 16, 64])
+def test_blocks_of_another_size_are_shared_to_the_token(tokenizer: Tokenizer, block: int) -> None:
+    """m equal hashes at the beginning are m * block equal tokens, by the meaning of a hash."""
+    trace = of_entries(
+        (12 * block, range(12)), (10 * block, [*range(7), 20, 21, 22]), (3 * block, [0, 9, 8]), block_tokens=block
+    )
+    texts = [source(trace, tokenizer).prompt(index).text or "" for index in range(3)]
+    assert [tokenizer.count(text) for text in texts] == [12 * block, 10 * block, 3 * block]
+    for first, second, blocks in ((0, 1, 7), (0, 2, 1), (1, 2, 1)):
+        # One more: the beginning of a text may cut a token that is not shared.
+        assert block * blocks <= shared_tokens(tokenizer, texts[first], texts[second]) <= block * blocks + 1
 
 
 def test_without_hashes_nothing_is_shared(default_tokenizer: Tokenizer) -> None:

@@ -131,13 +131,15 @@ def _shared(tokenizer: Tokenizer, count: int) -> Iterable[TruthLine]:
 
 
 def _traces(tokenizer: Tokenizer, count: int) -> Iterable[TruthLine]:
-    """Entry i has the blocks 1, 2 and one that no other has, 1,500 tokens in all."""
-    entries = [TraceEntry(float(index), 1500, 9, (1, 2, 100 + index)) for index in range(count)]
-    trace = Trace("made", "mooncake", entries)
-    one, two = (encoded(tokenizer, source(tokenizer, "1", key, trace=trace), count) for key in ("one", "two"))
-    right = 1024 * (count - 1) / (1500 * count)
-    yield within("trace that shares two blocks of 512: cached within a run", right, share_within(one), 0.03)
-    yield at_most("trace that shares two blocks of 512: cached by an earlier run", 0.0, share_between(one, two), "0 %")
+    """Entry i has the blocks 1, 2 and the beginning of one that no other has."""
+    for block, tokens in ((512, 1500), (16, 47)):
+        entries = [TraceEntry(float(index), tokens, 9, (1, 2, 100 + index)) for index in range(count)]
+        trace = Trace("made", "mooncake", entries, block_tokens=block)
+        one, two = (encoded(tokenizer, source(tokenizer, "1", key, trace=trace), count) for key in ("one", "two"))
+        right = 2 * block * (count - 1) / (tokens * count)
+        name = f"trace that shares two blocks of {block}"
+        yield within(f"{name}: cached within a run", right, share_within(one), 0.03)
+        yield at_most(f"{name}: cached by an earlier run", 0.0, share_between(one, two), "0 %")
 
 
 def _conversations(tokenizer: Tokenizer, count: int) -> Iterable[TruthLine]:

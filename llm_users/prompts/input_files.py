@@ -1,0 +1,102 @@
+"""Files of the user as bytes: compressed or not, and refused in one line when they cannot be read.
+
+Knows nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from llm_users.prompts.prompt import PromptError
+
+_BOM = b"\xef\xbb\xbf"
+# The first bytes decide, because names lie: gzip RFC 1952, bzip2 "BZh", xz and Zstandard (RFC 8878).
+_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+_ZIP = b"PK\x03\x04"
+COMPRESSED = frozenset({".gz", ".gzip", ".bz2", ".xz"})
+"""Endings behind the one that says what is inside."""
+
+# Byte order marks; UTF-32's first, since UTF-16's is the beginning of it.
+_OTHER_TEXT = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
+
+def ending_of(file: Path) -> str:
+    """The ending that says what a file has: ``.jsonl`` of ``a.jsonl`` and of ``a.jsonl.gz``."""
+    ending = file.suffix.lower()
+    return Path(file.stem).suffix.lower() if ending in COMPRESSED else ending
+
+
+def stamp_of(file: Path) -> tuple[int, int] | None:
+    """Changes when the file does; None for what cannot be looked at."""
+    with suppress(OSError, ValueError):
+        found = file.stat()
+        return found.st_size, found.st_mtime_ns
+    return None
+
+
+def read_text(where: str, file: Path) -> bytes:
+    """All of a text file, without compression and byte order mark. ``where`` begins the message of a ``PromptError``.
+
+    That it is UTF-8 is for the caller to find, who can say in which line it is not.
+    """
+    with opened(where, os.fspath(file)) as content:
+        return content.read().removeprefix(_BOM)
+
+
+@contextmanager
+def opened(where: str, name: str) -> Iterator[IO[bytes]]:
+    """A text file to read, without its compression; what goes wrong in the block is a ``PromptError``."""
+    try:
+        # Not Path: its own functions raise when a name is too long, or for a home that does not exist.
+        with open(os.path.expanduser(name), "rb") as raw:  # noqa: PTH111, PTH123
+            head = raw.read(8)
+            raw.seek(0)
+            _refuse_foreign(where, head)
+            with _unpacked(raw, head) as content:
+                if content is not raw:
+                    _refuse_foreign(where, content.read(8))
+                    content.seek(0)
+                yield content
+    except PromptError:
+        raise
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise PromptError(
+            f"{where}: its compressed data is damaged or breaks off ({error}). Copy or download it again"
+        ) from error
+    except IsADirectoryError as error:
+        raise PromptError(f"{where} cannot be read: it is a folder. Check the path, and give a file") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PromptError(f"{where} cannot be read: {reason}. Check the path") from error
+
+
+def _unpacked(raw: IO[bytes], head: bytes) -> IO[bytes]:
+    if head.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+    if head.startswith(_BZIP2):
+        return bz2.BZ2File(raw)
+    if head.startswith(_XZ):
+        return lzma.LZMAFile(raw)
+    return raw
+
+
+def _refuse_foreign(where: str, head: bytes) -> None:
+    for mark, encoding in _OTHER_TEXT.items():
+        if head.startswith(mark):
+            raise PromptError(f"{where} is {encoding} text. Save it as UTF-8")
+    for magic, kind in ((_ZSTD, "with Zstandard"), (_ZIP, "as a ZIP archive")):
+        if head.startswith(magic):
+            raise PromptError(f"{where} is compressed {kind}. Decompress it, or compress it with gzip")

@@ -1,0 +1,46 @@
+"""Data sets, conversations and the tokenizer of a run, read before anything starts.
+
+A bad one is one line and exit code 2. Each load process reads them again, on its own machine; in the only process they
+are still there then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llm_users.options import OptionError, Options
+from llm_users.prompts import HUB, forget_items, forget_scripts, load_tokenizer, read_items, read_scripts
+from llm_users.threads import in_thread
+
+
+def check_input_files(options: Options, *, has_users: bool) -> None:
+    """Read what the options name, in a thread; the trace is read by ``Replay``. Raises ``OptionError``.
+
+    A master has no users: it keeps nothing of what it read, and leaves to its workers what only they may have, which
+    is data sets and tokenizers of the hub, and files that need packages which are not installed here.
+    """
+    readers: list[tuple[str, str | Path | None, Callable[[Any], Any]]] = [
+        ("--llm-tokenizer", options.tokenizer, load_tokenizer),
+        ("--llm-prompts", options.prompts, read_items),
+        ("--llm-conversations", options.conversations, read_scripts),
+    ]
+    for flag, name, read in readers:
+        if name is None or not (has_users or _may_be_a_file(flag, name)):
+            continue
+        try:
+            in_thread(partial(read, name))
+        except (OSError, ValueError) as error:
+            if has_users or not isinstance(error.__cause__, ImportError):
+                raise OptionError(f"{flag}: {error}") from None
+    if not has_users:
+        forget_items()
+        forget_scripts()
+
+
+def _may_be_a_file(flag: str, name: str | Path) -> bool:
+    if flag == "--llm-tokenizer":
+        return Path(name).expanduser().exists()
+    return not str(name).startswith(HUB)
