@@ -25,4 +25,4 @@ def test_an_error_names_its_option_once(words: list[str], said: str, capsys: pyt
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(words)
     assert ended.value.code == 2
-    assert capsys.readouterr().err.rstrip("\n").endswith(f"error: argument {said}")
+    assert capsys.readouterr().err.rstrip("\n").endswith(f"error: {said}")
