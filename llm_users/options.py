@@ -226,7 +226,7 @@ def _checked(option: _Option) -> Callable[[str], str]:
             try:
                 option.check(text)
             except ValueError as error:
-                raise argparse.ArgumentTypeError(f"{option.flag}: {error}") from None
+                raise argparse.ArgumentTypeError(str(error)) from None  # argparse names the option
         return text
 
     check.__name__ = option.metavar

@@ -20,7 +20,7 @@ from reports.errors import InputError
 from reports.grouping import Group, groups
 from reports.intervals import student_t
 from reports.resampling import NO_CHANCE, jointly
-from reports.run import Run
+from reports.run import Run, named_apart
 from reports.run_estimates import holm
 from reports.stage_load import Load, loads_in_words
 
@@ -116,6 +116,8 @@ def compare(
         raise InputError("compare needs two runs or more: the one to compare with first, then the others")
     if on is not None and threshold is None:
         raise InputError("--on: without --threshold no line decides anything; add one, for example --threshold 5%")
+    named = named_apart([*runs, *against])
+    runs, against = named[: len(runs)], named[len(runs) :]
     made = [groups([run], count_connect=count_connect) for run in runs]
     opposite = [groups([run], count_connect=count_connect) for run in against]
     found: list[Difference] = []

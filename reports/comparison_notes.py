@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from reports.difference import ERROR_RATIO
+from reports.distinctions import ALIKE
 from reports.grouping import Group
 from reports.resampling import autocorrelation_time
 from reports.start_order import at_once, in_order
 
-_ALIKE = 0.05  # mean lengths that differ by more than this share explain a difference of times by themselves
 _ENOUGH_ROUNDS = 24
 FEWEST_INDEPENDENT = 30  # below, one comparison in eight of two equal queues at 90 % of their limit was an alarm
 
@@ -25,7 +25,7 @@ def unlike(base: Group, other: Group) -> Iterator[str]:
         for name in ("input_tokens", "output_tokens")
     }
     for name, (before, after) in means.items():
-        if before > 0 and abs(after / before - 1) > _ALIKE:
+        if before > 0 and abs(after / before - 1) > ALIKE:
             yield (
                 f"Mean {name.replace('_', ' ')}{level}: {before:.0f} in {base.run.name}, {after:.0f} in "
                 f"{other.run.name}. Times of unlike requests differ for that alone."

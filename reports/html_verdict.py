@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pandas import isna
@@ -122,14 +120,11 @@ def _of_rows(run: Run) -> dict[str, object]:
         called: ", ".join(sorted({str(name) for name in rows[column] if name}))
         for column, called in (("framework", "framework"), ("model", "model"), ("api", "API"))
     }
-    started = ""
-    with contextlib.suppress(ValueError, OverflowError, OSError):  # no rows, or a stamp that is no time of this world
-        started = f"{datetime.fromtimestamp(float(rows['started_at'].min()), UTC):%Y-%m-%d %H:%M:%S} UTC"
     return {
         **names,
         "load": loads_in_words(loads_of(run)),
         "requests": f"{len(rows):,}, {run.measured:,} of them measured",
-        "started": started,
+        "started": f"{run.started:%Y-%m-%d %H:%M:%S} UTC" if run.started is not None else "",
     }
 
 

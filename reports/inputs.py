@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pandas import DataFrame
@@ -15,7 +15,7 @@ from reports.llmperf_file import RESPONSES_SUFFIX, read_responses, read_summary,
 from reports.manifest import disagreements
 from reports.related_files import related_files_of
 from reports.rows_file import empty_requests, empty_stages, first_line_is_rows_header, read_requests
-from reports.run import Run
+from reports.run import Run, named_apart
 from reports.shards import SHARD_SUFFIX, elsewhere, with_elsewhere, with_shards
 
 REQUESTS_SUFFIX = "_llm_requests.csv"
@@ -36,12 +36,40 @@ def load_all(inputs: Iterable[str | Path]) -> list[Run]:
     by themselves.
     """
     files: dict[Path, Path] = {}
+    twice: set[Path] = set()
     for each in inputs:
         for path in find(each):
+            if path.resolve() in files:
+                twice.add(path.resolve())
             files.setdefault(path.resolve(), path)
     shards = [path for path in files.values() if plain_name(path).endswith(SHARD_SUFFIX)]
     runs = [load_file(path) for path in files.values() if path not in shards]
-    return _with_distinct_names([run.told_apart() for run in with_shards(runs, shards)])
+    found = [run.told_apart() for run in with_shards(runs, shards)]
+    return named_apart(list(_saying_what_is_twice(found, twice)) if len(found) > 1 or twice else found)
+
+
+def _saying_what_is_twice(runs: Sequence[Run], twice: set[Path]) -> Iterator[Run]:
+    """The runs, with a warning for one that was named twice and one whose rows an earlier one has already."""
+    ids: list[tuple[Run, set[str]]] = []
+    for run in runs:
+        said = [f"{run.source}: named more than once; it counts once."] if run.source.resolve() in twice else []
+        run_ids = {run_id for run_id in run.requests["run_id"].unique() if run_id}
+        for earlier, its_ids in ids:
+            if run_ids & its_ids and (repeated := _repeated(run, earlier)):
+                said.append(
+                    f"{run.source}: {repeated} of its {len(run.requests)} rows are also in {earlier.source}; a run and "
+                    "its copy are not two measurements."
+                )
+        ids.append((run, run_ids))
+        yield dataclasses.replace(run, warnings=(*run.warnings, *said)) if said else run
+
+
+def _repeated(run: Run, earlier: Run) -> int:
+    """How many requests of a run an earlier one has too, by the ids of run and request, and by their start."""
+    columns = ["run_id", "request_id", "started_at"]
+    known = earlier.requests[columns]
+    rows = run.requests[columns]
+    return len(rows[rows["request_id"] != ""].merge(known.drop_duplicates(), on=columns))
 
 
 def find(given: str | Path) -> list[Path]:
@@ -168,12 +196,3 @@ def _runs_beside(path: Path) -> str:
         return ""
     names = [str(other.with_name(other.name.removesuffix(REQUESTS_SUFFIX))) for other in beside[:3]]
     return f" Runs in that folder: {', '.join(names)}{', ...' if len(beside) > 3 else ''}." if names else ""
-
-
-def _with_distinct_names(runs: Sequence[Run]) -> list[Run]:
-    """Runs of one name (``out/a/run`` and ``out/b/run``) are called by folder and name."""
-    names = [run.name for run in runs]
-    return [
-        run if names.count(run.name) == 1 else dataclasses.replace(run, name=f"{run.source.parent.name}/{run.name}")
-        for run in runs
-    ]

@@ -12,6 +12,8 @@ from reports.statistics import summarize
 
 _SAMPLING = "additional_sampling_params"
 _LENGTHS = ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens")
+_OTHER_LENGTHS = ("llm_lengths", "llm_trace")
+_OTHER_PROMPTS = ("llm_prompt", "llm_prompts", "llm_conversations")
 
 
 @dataclass(frozen=True)
@@ -27,23 +29,29 @@ def conditions_of(group: Group) -> Conditions:
     """From a run's manifest and rows; for a foreign file from its summary, which stands in the manifest's place."""
     manifest = group.run.manifest
     if group.run.foreign:
-        stated = {name: manifest[name] for name in _LENGTHS if type(manifest.get(name)) is int}
         sampling = {name: value for name, value in manifest.items() if name.startswith(_SAMPLING)}
         other = {name: value for name, value in manifest.items() if not name.startswith("results_")}
-        return Conditions({**_actual_lengths(group), **stated}, sampling, other)
-    options, metadata = manifest.get("options"), manifest.get("metadata")
-    options = options if isinstance(options, dict) else {}
+        return Conditions({**_actual_lengths(group), **stated_lengths(group)}, sampling, other)
+    metadata = manifest.get("metadata")
     return Conditions(
-        lengths={**_actual_lengths(group), **_stated_lengths(group, options)},
-        sampling=_flat({_SAMPLING: _json_object(options.get("llm_extra_body"))}),
+        lengths={**_actual_lengths(group), **stated_lengths(group)},
+        sampling=_flat({_SAMPLING: _json_object(_options(group).get("llm_extra_body"))}),
         metadata=_flat(metadata) if isinstance(metadata, dict) else {},
     )
 
 
-def _stated_lengths(group: Group, options: Mapping[str, Any]) -> dict[str, int]:
-    """What the options ask for, if the requests followed them: a locustfile may send prompts of its own."""
-    rows = group.measured
-    own_prompts = options.get("llm_prompt") or options.get("llm_prompts") or rows["prompt_index"].isna().all()
+def stated_lengths(group: Group) -> dict[str, int]:
+    """LLMPerf's four lengths as far as its summary or the options of a run state them.
+
+    Options count if the requests followed them: a mix, a trace, a data set or a locustfile can set other lengths.
+    """
+    if group.run.foreign:
+        manifest = group.run.manifest
+        return {name: manifest[name] for name in _LENGTHS if type(manifest.get(name)) is int}
+    rows, options = group.measured, _options(group)
+    if any(options.get(name) for name in _OTHER_LENGTHS):
+        return {}
+    own_prompts = any(options.get(name) for name in _OTHER_PROMPTS) or rows["prompt_index"].isna().all()
     stated: dict[str, int] = {}
     for kind, followed in (("input", not own_prompts), ("output", rows["requested_output_tokens"].notna().any())):
         numbers = _numbers(options.get(f"llm_{kind}_tokens"))
@@ -62,6 +70,11 @@ def _actual_lengths(group: Group) -> dict[str, int | None]:
         lengths[f"mean_{kind}_tokens"] = round(figures.mean) if figures.n else None
         lengths[f"stddev_{kind}_tokens"] = round(figures.stddev) if figures.n > 1 else None
     return lengths
+
+
+def _options(group: Group) -> Mapping[str, Any]:
+    options = group.run.manifest.get("options")
+    return options if isinstance(options, dict) else {}
 
 
 def _numbers(law: object) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ from llm_users.record import REQUEST_COLUMNS, Column
 from reports import llmperf_correctness
 from reports.correctness import MATCH, STRICT_MATCH
 from reports.errors import InputError
+from reports.grouping import LLMPERF_TTFT
 from reports.impossible import named, without_impossible
 from reports.input_files import STDIN, beside, plain_name, read_text
 from reports.llmperf_results import RATE
@@ -35,6 +36,7 @@ _NUMBERS = {
     "inter_token_latency_s": "llmperf_inter_token_latency_s",
 }
 _OTHER_COLUMNS = (Column("llmperf_inter_token_latency_s", "s", "LLMPerf's inter-token latency", float),)
+_MOST_NAMED = 10
 _REQUIRED = ("error_code", "ttft_s", "end_to_end_latency_s", "number_output_tokens")
 
 
@@ -68,9 +70,23 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
     values[RATE] = Series([math.nan if names.load.rate_per_s is None else names.load.rate_per_s] * count)
     if checked:
         values |= _checks(entries)
+    no_content = (values["error_code"] == "") & (values["ttft_s"] == 0)
+    values["ttft_s"] = values["ttft_s"].mask(no_content)
     values, impossible = without_impossible(values, (*REQUEST_COLUMNS, *_OTHER_COLUMNS))
-    warnings = (named(path, impossible, lambda rows: _places(path, rows)),) if impossible else ()
-    return typed_frame(values, REQUEST_COLUMNS), warnings
+    warnings = [named(path, impossible, lambda rows: _places(path, rows))] if impossible else []
+    if no_content.any():
+        values[LLMPERF_TTFT.name] = values["ttft_s"].mask(no_content, 0.0)
+        warnings.append(_without_content(path, [place for place, is_one in enumerate(no_content) if is_one]))
+    return typed_frame(values, REQUEST_COLUMNS), tuple(warnings)
+
+
+def _without_content(path: Path, entries: Sequence[int]) -> str:
+    shown = _places(path, entries[:_MOST_NAMED]).values()
+    more = f" and {len(entries) - len(shown)} more" if len(entries) > len(shown) else ""
+    return (
+        f"{path}: {len(entries)} successful entries have a ttft_s of 0, which LLMPerf writes when no content came. "
+        f"They have no time to first token and are left out of it: {', '.join(shown)}{more}."
+    )
 
 
 def _places(path: Path, entries: Iterable[int]) -> dict[int, str]:

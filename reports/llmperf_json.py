@@ -18,6 +18,7 @@ from reports.grouping import HEALTH_KEY, Group
 from reports.llmperf_conditions import Conditions, conditions_of
 from reports.llmperf_file import RESPONSES_SUFFIX, SUMMARY_SUFFIX, safe_name
 from reports.llmperf_results import FIGURES, QUANTILES, Results, ended_at, is_count, rate_of, responses, results
+from reports.statistics import Summary
 
 if TYPE_CHECKING:
     from reports.report import Content
@@ -55,15 +56,17 @@ def _pair(
 
 
 def _figures(group: Group, known: Conditions) -> dict[str, Any]:
+    found = results(group)
     return {
         "model": group.model,
         **known.lengths,
         "num_concurrent_requests": group.concurrency,
         **known.sampling,
-        **_flat_results(results(group)),
+        **_flat_results(found),
         # From here on it is what LLMPerf's --metadata would add.
         "framework": group.framework,
         **rate_of(group),
+        **_corrected_ttft(found),
     }
 
 
@@ -80,15 +83,28 @@ def _summary(group: Group, known: Conditions, name: str, figures: dict[str, Any]
     return {**summary, **others, "timestamp": timestamp}
 
 
+def _corrected_ttft(found: Results) -> dict[str, Any]:
+    """The figures of TTFT without the zeros of answers without content; nothing when there are none of these."""
+    if not found.without_content:
+        return {}
+    return {"ttft_s_zeros": found.without_content, **_flat_figures("ttft_s_without_zeros", found.ttft)}
+
+
+def _flat_figures(name: str, figures: Summary) -> dict[str, Any]:
+    flat: dict[str, Any] = {
+        f"{name}_quantiles_{label}": _number(getattr(figures, attribute)) for label, attribute in QUANTILES.items()
+    }
+    for figure in FIGURES:
+        value = getattr(figures, figure)
+        # The smallest and largest of whole numbers are text in LLMPerf's files.
+        flat[f"{name}_{figure}"] = str(int(value)) if is_count(name, figure, value) else _number(value)
+    return flat
+
+
 def _flat_results(found: Results) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, figures in found.figures.items():
-        for label, attribute in QUANTILES.items():
-            flat[f"{name}_quantiles_{label}"] = _number(getattr(figures, attribute))
-        for figure in FIGURES:
-            value = getattr(figures, figure)
-            # The smallest and largest of whole numbers are text in LLMPerf's files.
-            flat[f"{name}_{figure}"] = str(int(value)) if is_count(name, figure, value) else _number(value)
+        flat |= _flat_figures(name, figures)
     flat |= {
         "num_requests_started": found.started,
         "error_rate": found.errors / found.started if found.started else 0.0,

@@ -18,6 +18,7 @@ from reports.grouping import (
     INPUT_TOKENS,
     LATENCY,
     LLMPERF_INTER_TOKEN_LATENCY,
+    LLMPERF_TTFT,
     OUTPUT_THROUGHPUT,
     OUTPUT_TOKENS,
     TTFT,
@@ -27,7 +28,7 @@ from reports.statistics import Summary
 
 METRICS = {
     "inter_token_latency_s": LLMPERF_INTER_TOKEN_LATENCY,
-    "ttft_s": TTFT,
+    "ttft_s": LLMPERF_TTFT,
     "end_to_end_latency_s": LATENCY,
     "request_output_throughput_token_per_s": OUTPUT_THROUGHPUT,
     "number_input_tokens": INPUT_TOKENS,
@@ -40,9 +41,15 @@ FIGURES = ("mean", "min", "max", "stddev")
 
 @dataclass(frozen=True)
 class Results:
-    """LLMPerf's summary. ``duration_s`` is from the first start to the last end and NaN when the rows have no times."""
+    """LLMPerf's summary. ``duration_s`` is from the first start to the last end and NaN when the rows have no times.
+
+    LLMPerf counts answers without content with a TTFT of 0. ``without_content`` is how many these are, ``ttft`` has
+    the figures without them.
+    """
 
     figures: Mapping[str, Summary]
+    without_content: int
+    ttft: Summary
     started: int
     completed: int
     output_tokens: float
@@ -99,12 +106,19 @@ def results(group: Group) -> Results:
     codes = Counter(_code(code) for code in group.measured["error_code"] if code not in ("", "buffered"))
     return Results(
         figures={name: group.summary(metric) for name, metric in METRICS.items()},
+        without_content=without_content(group),
+        ttft=group.summary(TTFT),
         started=len(group.measured),
         completed=len(group.ok),
         output_tokens=float(group.ok["output_tokens"].astype("float64").sum()),
         error_codes=dict(sorted(codes.items(), key=lambda item: (-item[1], str(item[0])))),
         duration_s=duration_s(group),
     )
+
+
+def without_content(group: Group) -> int:
+    """How many successful answers of an LLMPerf file have a TTFT of 0, because no content came."""
+    return int((group.values(LLMPERF_TTFT, group.ok) == 0).sum())
 
 
 def rate_of(group: Group) -> dict[str, float]:

@@ -11,9 +11,11 @@ from typing import TypeVar
 
 from pandas import DataFrame
 
-from reports.grouping import OUTPUT_THROUGHPUT, TTFT, Group, Metric, groups
-from reports.notes import notes_under
-from reports.run import Run
+from reports.distinctions import distinctions, in_words
+from reports.grouping import LLMPERF_TTFT, OUTPUT_THROUGHPUT, TTFT, Group, Metric, groups
+from reports.llmperf_results import without_content
+from reports.notes import Notes, notes_under
+from reports.run import Run, named_apart
 from reports.stage_load import Load, LoadColumns, load_columns
 from reports.statistics import Summary
 from reports.unfit import unfit
@@ -38,6 +40,8 @@ class Row:
     failed: int = 0  # of the requests that ended
     ended: int = 0
     unfit: str = ""  # why it cannot be best; "" when it can
+    apart: tuple[str, ...] = ()
+    """The cells that tell it apart from rows of the same framework, model and load."""
 
     @property
     def failed_share(self) -> float:
@@ -60,6 +64,8 @@ class Table:
     subtitle: str = ""
     shows_failures: bool = False
     """Whether a column says the share of failed requests, which the figures leave out."""
+    apart: tuple[str, ...] = ()
+    """The columns that tell rows apart where framework, model and load do not."""
 
     @property
     def load_columns(self) -> LoadColumns | None:
@@ -71,12 +77,23 @@ class Table:
     def header(self) -> tuple[str, ...]:
         """The names of the columns."""
         loads = self.load_columns
-        return ("Framework", "Model", *(loads.header if loads else ()), *_FIGURES, *self._failures("Failed"))
+        return (
+            "Framework",
+            "Model",
+            *self.apart,
+            *(loads.header if loads else ()),
+            *_FIGURES,
+            *self._failures("Failed"),
+        )
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
         """The table as it is printed: names and bare, rounded numbers; ``-`` where there is none."""
         return tuple(self._cells_of(row) for row in self.rows)
+
+    def apart_words(self, row: Row) -> list[str]:
+        """What tells a row apart, as it stands in a sentence."""
+        return [text for name, cell in zip(self.apart, row.apart, strict=True) if (text := in_words(name, cell))]
 
     def frame(self) -> DataFrame:
         """The table with unrounded numbers, for a notebook."""
@@ -84,13 +101,13 @@ class Table:
 
     def _cells_of(self, row: Row) -> tuple[str, ...]:
         loads = self.load_columns
-        names = [row.framework or NOTHING, row.model or NOTHING, *(loads.cells(row.load) if loads else ())]
+        names = [row.framework or NOTHING, row.model or NOTHING, *row.apart, *(loads.cells(row.load) if loads else ())]
         figures = (rounded(figure, self.decimals) for figure in _figures_of(row.figures))
         return (*names, *figures, *self._failures(f"{100 * row.failed_share:.1f} %"))
 
     def _values_of(self, row: Row) -> list[object]:
         loads = self.load_columns
-        names = [row.framework, row.model, *(loads.values(row.load) if loads else ())]
+        names = [row.framework, row.model, *row.apart, *(loads.values(row.load) if loads else ())]
         return [*names, *_figures_of(row.figures), *self._failures(row.failed_share)]
 
     def _failures(self, cell: T) -> tuple[T, ...]:
@@ -102,17 +119,39 @@ def tables(runs: Iterable[Run], *, count_connect: bool = False) -> tuple[Table, 
 
     ``count_connect`` adds the time of connecting to TTFT and latency, as LLMPerf measures it.
     """
-    return tables_of(groups(runs, count_connect=count_connect))
+    return tables_of(groups(named_apart(list(runs)), count_connect=count_connect))
 
 
 def tables_of(made: Sequence[Group]) -> tuple[Table, Table]:
     """The two tables of groups that are already made."""
     return (
-        table_of("Time to First Token (seconds)", TTFT, 2, made),
+        table_of("Time to First Token (seconds)", TTFT, 2, made, _as_llmperf_counts(made)),
         dataclasses.replace(
             table_of("Output Tokens Throughput (tokens/s)", OUTPUT_THROUGHPUT, 2, made), subtitle=PER_REQUEST
         ),
     )
+
+
+def _as_llmperf_counts(made: Sequence[Group]) -> Sequence[str]:
+    """LLMPerf's own figures of TTFT beside the corrected ones, where they differ."""
+    notes = Notes(made)
+    notes.add(
+        "LLMPerf writes a TTFT of 0 when no content came. Such an answer has no time to first token and is left out of "
+        "the table. LLMPerf counts the 0, as do its print-out and its files here",
+        [_with_zeros(group) for group in made],
+    )
+    return notes.lines
+
+
+def _with_zeros(group: Group) -> str:
+    count = without_content(group)
+    if not count:
+        return ""
+    sides = []
+    for side, metric in (("with", LLMPERF_TTFT), ("without", TTFT)):
+        figures = zip(_FIGURES, _figures_of(group.summary(metric)), strict=True)
+        sides.append(f"{side} it: {', '.join(f'{name} {rounded(figure)}' for name, figure in figures)}")
+    return f"{count} of {len(group.ok)}; {'; '.join(sides)}"
 
 
 def rounded(figure: float, decimals: int = 2) -> str:
@@ -133,6 +172,7 @@ def table_of(
 ) -> Table:
     """One table of a metric; ``first_notes`` stand before those that the rows give cause for."""
     figures = [group.summary(metric) for group in made]
+    apart = distinctions(made)
     rows = tuple(
         Row(
             group.framework,
@@ -142,10 +182,12 @@ def table_of(
             group.counts.failed,
             group.counts.ended,
             unfit(group),
+            tuple(each.cells[place] for each in apart),
         )
-        for group, summary in zip(made, figures, strict=True)
+        for place, (group, summary) in enumerate(zip(made, figures, strict=True))
     )
-    return Table(title, metric.name, decimals, rows, (*first_notes, *notes_under(metric, made, figures)))
+    notes = (*first_notes, *notes_under(metric, made, figures))
+    return Table(title, metric.name, decimals, rows, notes, apart=tuple(each.name for each in apart))
 
 
 def _decimals(exact: Decimal, least: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pandas import DataFrame
 
 from llm_users.record import UNSTEADY
+from reports.distinctions import distinctions, words_of
 from reports.grouping import CORRECTED_TTFT, OVERFLOW, TTFT, Group, Metric, held
 from reports.intervals import values_needed
 from reports.statistics import Summary
@@ -148,8 +149,6 @@ def labels(groups: Sequence[Group]) -> list[str]:
         [group.framework or "-" for group in groups],
         [group.model or "-" for group in groups],
         [group.load.words for group in groups],
-        [f"stage {'-' if group.stage is None else group.stage}" for group in groups],
-        [f"run {group.run.name}" for group in groups],
     )
     parts: list[list[str]] = [[] for _ in groups]
     for values in candidates:
@@ -158,6 +157,9 @@ def labels(groups: Sequence[Group]) -> list[str]:
         if len(set(values)) > 1:
             for part, value in zip(parts, values, strict=True):
                 part.append(value)
+    found = distinctions(groups)
+    for place, part in enumerate(parts):
+        part.extend(words_of(found, place))
     return [" ".join(part) for part in parts]
 
 

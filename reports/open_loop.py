@@ -5,6 +5,7 @@ In a closed loop nothing of this exists, and nothing of this is printed.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pandas import DataFrame, Series, concat
 
 from llm_users.arrivals import ArrivalLaw
 from llm_users.quantile import quantile
+from reports.distinctions import distinctions
 from reports.grouping import CORRECTED_LATENCY, CORRECTED_TTFT, OVERFLOW, Group, held
 from reports.llmperf_tables import NOTHING, Table, rounded, table_of
 from reports.notes import Notes
@@ -48,6 +50,7 @@ class StageRate:
     held: int
     dropped: int
     in_flight: float
+    apart: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -56,9 +59,11 @@ class StageRate:
         return self.achieved_per_s / target - 1 if target else math.nan
 
 
-_CELLS: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
+_NAMES: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
     ("Framework", lambda row: row.framework or NOTHING),
     ("Model", lambda row: row.model or NOTHING),
+)
+_CELLS: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
     ("Target (requests/s)", lambda row: f"{row.load.rate_per_s:g}"),
     ("Achieved (requests/s)", lambda row: rounded(row.achieved_per_s, 3)),
     ("Difference (%)", lambda row: rounded(100 * row.difference, 2)),
@@ -78,16 +83,20 @@ class RateTable:
     rows: tuple[StageRate, ...]
     notes: tuple[str, ...]
     title: str = "Rate"
+    apart: tuple[str, ...] = ()
+    """The columns that tell rows apart where framework, model and rate do not."""
 
     @property
     def header(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return tuple(name for name, _ in _CELLS)
+        return (*(name for name, _ in _NAMES), *self.apart, *(name for name, _ in _CELLS))
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
         """The table as it is printed."""
-        return tuple(tuple(text(row) for _, text in _CELLS) for row in self.rows)
+        return tuple(
+            (*(text(row) for _, text in _NAMES), *row.apart, *(text(row) for _, text in _CELLS)) for row in self.rows
+        )
 
     def frame(self) -> DataFrame:
         """The table with unrounded numbers, for a notebook."""
@@ -125,8 +134,17 @@ def open_loop_tables(made: Sequence[Group]) -> tuple[Table | RateTable, ...]:
     return (
         table_of("Time to First Token from the intended start (seconds)", CORRECTED_TTFT, 2, found, (INTENDED,)),
         table_of("End-to-end latency from the intended start (seconds)", CORRECTED_LATENCY, 2, found, (INTENDED,)),
-        RateTable(tuple(map(_rate, stages)), tuple(notes.lines)),
+        _rates(stages, tuple(notes.lines)),
     )
+
+
+def _rates(stages: Sequence[Sequence[Group]], notes: tuple[str, ...]) -> RateTable:
+    apart = distinctions([stage[0] for stage in stages])
+    rows = [
+        dataclasses.replace(_rate(stage), apart=tuple(each.cells[place] for each in apart))
+        for place, stage in enumerate(stages)
+    ]
+    return RateTable(tuple(rows), notes, apart=tuple(each.name for each in apart))
 
 
 def _by_stage(found: Sequence[Group]) -> Iterator[list[Group]]:

@@ -10,7 +10,7 @@ from llm_users.quantile import quantile
 from reports.errors import InputError
 from reports.grouping import OUTPUT_THROUGHPUT, TTFT, Group, groups
 from reports.llmperf_tables import Row, Table, tables_of
-from reports.run import Run
+from reports.run import Run, named_apart
 from reports.stage_load import load_of, loads_in_words
 from reports.statistics import ordered
 
@@ -28,7 +28,7 @@ def leaderboard(
     throughput. An entry that is unfit (more than 5 % failed, unsteady, or a client that was the limit) stands below all
     others, one without a single answer last.
     """
-    made = groups(runs, count_connect=count_connect)
+    made = groups(named_apart(runs), count_connect=count_connect)
     wanted = load_of(concurrency, rate_per_s)
     if wanted.is_known:
         found = [group for group in made if group.load == wanted or not group.load.is_known]
@@ -55,7 +55,7 @@ def _ranked(table: Table, made: Sequence[Group], *, more_is_better: bool) -> Tab
         return missing, bool(row.unfit), merit, row.framework, row.model, row.load.order
 
     rows = tuple(sorted(table.rows, key=place))
-    below = [_below(row) for row in rows if row.unfit and not math.isnan(row.figures.median)]
+    below = [_below(table, row) for row in rows if row.unfit and not math.isnan(row.figures.median)]
     return dataclasses.replace(
         table,
         rows=rows,
@@ -64,8 +64,9 @@ def _ranked(table: Table, made: Sequence[Group], *, more_is_better: bool) -> Tab
     )
 
 
-def _below(row: Row) -> str:
-    return f"{row.framework or '-'} {row.model or '-'}{row.load.at} ({row.unfit})"
+def _below(table: Table, row: Row) -> str:
+    name = " ".join([row.framework or "-", row.model or "-", *table.apart_words(row)])
+    return f"{name}{row.load.at} ({row.unfit})"
 
 
 def _median(values: Sequence[float], failed: int, *, more_is_better: bool) -> float:

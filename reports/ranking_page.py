@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reports.html_document import document
 from reports.html_elements import Markup, element, escaped, joined, notes_list, section, table
-from reports.llmperf_tables import Table, rounded
+from reports.llmperf_tables import Row, Table, rounded
 from reports.plots_bars import Bar, bars
 from reports.plots_drawing import Mark
 from reports.plots_png import png
@@ -32,10 +32,9 @@ def leaderboard_files(tables: Sequence[Table], plots: str | None = None) -> dict
 
 def chart(each: Table) -> list[Mark]:
     """The bar chart of one table, in its order."""
-    varies = each.load_columns is not None
     found = [
         Bar(
-            " ".join([row.framework or "-", row.model or "-", *([f"({row.load.tag})"] if varies else [])]),
+            _name(each, row, [f"({row.load.tag})"] if each.load_columns is not None else []),
             row.figures.median,
             row.figures.p25,
             row.figures.p75,
@@ -67,10 +66,12 @@ def _section(place: int, each: Table) -> Markup:
 
 
 def _in_words(each: Table) -> str:
-    named = (
-        f"{row.framework or '-'} {row.model or '-'}: {rounded(row.figures.median, each.decimals)}" for row in each.rows
-    )
+    named = (f"{_name(each, row)}: {rounded(row.figures.median, each.decimals)}" for row in each.rows)
     return f"{each.title}, medians. {'; '.join(named)}"
+
+
+def _name(each: Table, row: Row, more: Sequence[str] = ()) -> str:
+    return " ".join([row.framework or "-", row.model or "-", *each.apart_words(row), *more])
 
 
 def _image(each: Table, kind: str | None) -> str | bytes:

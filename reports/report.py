@@ -18,7 +18,7 @@ from reports.open_loop import RateTable, open_loop_tables
 from reports.output_folder import write_files
 from reports.prices import PriceFile
 from reports.report_md import all_notes, decisions, tables_and_notes
-from reports.run import Run
+from reports.run import Run, named_apart
 from reports.sizing import StagePoint, stage_points
 from reports.summary_table import SummaryLine, summary_lines
 from reports.verdict import ALL_STAGES, Gate, gate
@@ -156,6 +156,7 @@ def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Pat
 
 def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Questions = NO_QUESTIONS) -> Content:
     """What a report of these runs says, before any format."""
+    runs = named_apart(runs)
     made = tuple(groups(runs, count_connect=count_connect))
     warnings = dict.fromkeys(warning for run in runs for warning in run.warnings)
     return Content(

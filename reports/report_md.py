@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from llm_users.record import UNFINISHED
 from reports.correctness import correctness_section
 from reports.curve_md import curve_section
+from reports.distinctions import TEXT_COLUMNS
 from reports.gaps import gaps_section
 from reports.grouping import loads_of, throttled
 from reports.limit_md import limit_section
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["all_notes", "bullets", "decisions", "files", "markdown", "plain", "tables_and_notes"]
 
 FILE_NAME = "report.md"
-_NAME_COLUMNS = ("Framework", "Model")
+_NAME_COLUMNS = ("Framework", "Model", *TEXT_COLUMNS)
 
 
 def markdown(table: Table | RateTable) -> str:
@@ -112,7 +111,6 @@ def _described(run: Run) -> str:
     others = {"throttled": refused, "failed": failed, **unfinished}
     counted = [f"{count} {word}" for word, count in others.items() if count]
     parts.append(", ".join([f"{len(measured)} measured requests, {succeeded} of them successful", *counted]))
-    started = rows["started_at"].dropna()
-    with contextlib.suppress(ValueError, OverflowError, OSError):  # no rows, or a stamp that is no time of this world
-        parts.append(f"started {datetime.fromtimestamp(float(started.min()), UTC):%Y-%m-%d %H:%M:%S} UTC")
+    if run.started is not None:
+        parts.append(f"started {run.started:%Y-%m-%d %H:%M:%S} UTC")
     return "; ".join(parts) + "."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,14 @@ class Run:
         """How many requests count in the statistics, failed ones included."""
         return int((self.requests["measured"] == 1).sum())
 
+    @property
+    def started(self) -> datetime | None:
+        """When its first request started, in UTC; ``None`` where the rows do not say."""
+        try:
+            return datetime.fromtimestamp(float(self.requests["started_at"].min()), UTC)
+        except (ValueError, OverflowError, OSError):  # no rows, or a stamp that is no time of this world
+            return None
+
     def told_apart(self) -> Run:
         """The same run with models that were asked at several endpoints named by these too: they are not one thing."""
         places = self.requests[["framework", "model", "endpoint"]].drop_duplicates()
@@ -64,3 +73,33 @@ class Run:
         names = {"framework": framework, "model": model}
         given = {column: name for column, name in names.items() if name is not None}
         return dataclasses.replace(self, requests=self.requests.assign(**given)) if given else self
+
+
+def named_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs with names that differ: runs of one name are called by as many folders as tell them apart.
+
+    ``out/a/run`` and ``out/b/run`` are ``a/run`` and ``b/run``; what a folder holds twice, by the names of its files.
+    """
+    return [
+        run if run.name == name else dataclasses.replace(run, name=name)
+        for run, name in zip(runs, _distinct(runs), strict=True)
+    ]
+
+
+def _distinct(runs: Sequence[Run]) -> list[str]:
+    names = [run.name for run in runs]
+    folders = [list(run.source.resolve().parent.parts[1:]) for run in runs]
+    while same := [place for place, name in enumerate(names) if names.count(name) > 1 and folders[place]]:
+        for place in same:
+            names[place] = f"{folders[place].pop()}/{names[place]}"
+    if len(set(names)) == len(names):
+        return names
+    # One folder holds both, such as ``run.csv`` beside ``run_llm_requests.csv``; or one file was loaded twice.
+    named = [
+        name if names.count(name) == 1 else f"{run.source.parent.name}/{run.source.name}".lstrip("/")
+        for run, name in zip(runs, names, strict=True)
+    ]
+    return [
+        name if named.count(name) == 1 else f"{name} ({named[: place + 1].count(name)})"
+        for place, name in enumerate(named)
+    ]

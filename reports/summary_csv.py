@@ -22,7 +22,7 @@ from reports.correctness import ratio_lines
 from reports.effective import effective_size, share_interval
 from reports.grouping import OVERFLOW, Group, groups, held, metrics_of
 from reports.intervals import UNKNOWN
-from reports.run import Run
+from reports.run import Run, named_apart
 from reports.stage_load import Load
 from reports.statistics import PERCENTILES, Summary, summarize_histogram
 
@@ -71,7 +71,7 @@ class Line:
 
 def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
     """The content of ``summary.csv`` as a DataFrame, unrounded."""
-    return summary_frame(groups(runs, count_connect=count_connect))
+    return summary_frame(groups(named_apart(list(runs)), count_connect=count_connect))
 
 
 def summary_frame(made: Sequence[Group]) -> DataFrame:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llm_users.record import UNSTEADY
+from reports.distinctions import RUN, TEXT_COLUMNS, distinctions, words_of
 from reports.gaps import INTER_EVENT, gaps_of
 from reports.grouping import LATENCY, TPOT, TTFT, Group
 from reports.llmperf_tables import NOTHING, rounded
@@ -25,7 +26,7 @@ WIDTH = 80
 _NO_FIGURES = Summary(0)
 _LATENCIES = (("TTFT", "s", 1), ("TPOT", "ms", 1000), ("Gap", "ms", 1000), ("E2E", "s", 1))
 """Name, unit and factor from seconds, in the order of ``SummaryLine.latencies``."""
-_NAMES = ("Run", "Framework", "Model")
+_NAMES = (RUN, "Framework", "Model")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def summary_lines(groups: Sequence[Group], points: Iterable[StagePoint]) -> list
 def summary_header(lines: Sequence[SummaryLine]) -> list[str]:
     """The columns of the wide table, each with its unit."""
     return [
-        *(_NAMES[i] for i in _telling(lines)),
+        *_names(lines).columns,
         *load_columns((line.group.load for line in lines), ("Users", "Rate (requests/s)")).header,
         "Requests ok",
         "Requests failed",
@@ -112,10 +113,10 @@ def summary_header(lines: Sequence[SummaryLine]) -> list[str]:
 def summary_cells(lines: Sequence[SummaryLine]) -> list[list[str]]:
     """The rows of the wide table as text."""
     loads = load_columns(line.group.load for line in lines)
-    telling = _telling(lines)
+    names = _names(lines)
     return [
         [
-            *(line.names[i] for i in telling),
+            *names.cells[place],
             *loads.cells(line.group.load),
             str(line.ok),
             str(line.failed),
@@ -124,7 +125,7 @@ def summary_cells(lines: Sequence[SummaryLine]) -> list[list[str]]:
             *(cell for pair in zip(_medians(line), _p95s(line), strict=True) for cell in pair),
             line.state,
         ]
-        for line in lines
+        for place, line in enumerate(lines)
     ]
 
 
@@ -150,7 +151,7 @@ def summary_markdown(lines: Sequence[SummaryLine]) -> str:
     if not lines:
         return f"## {TITLE}\n\nNo request was measured.\n"
     header = summary_header(lines)
-    left = {*range(len(_telling(lines))), len(header) - 1}
+    left = {place for place, name in enumerate(header) if name in (*_NAMES, *TEXT_COLUMNS)} | {len(header) - 1}
     return _section(aligned(header, summary_cells(lines), left), summary_notes(lines))
 
 
@@ -163,10 +164,9 @@ def summary_text(lines: Sequence[SummaryLine]) -> str:
     upper = ["", "", *_REQUESTS, "system", *names, ""]
     lower = [_load_name(lines), "", "ok", "fail", "per s", "tokens/s", *units, "client"]
     rows: list[list[str] | str] = []
-    telling = _telling(lines)
+    titles = _names(lines).titles
     title = ""
-    for line in lines:
-        named = plain(" ".join(line.names[i] for i in telling))
+    for line, named in zip(lines, map(plain, titles), strict=True):
         if named != title:
             rows.append(named)
             title = named
@@ -224,9 +224,25 @@ def _p95s(line: SummaryLine) -> list[str]:
     return [rounded(each.p95 * scale) for each, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)]
 
 
-def _telling(lines: Sequence[SummaryLine]) -> list[int]:
-    """Which of run, framework and model differ between the lines."""
-    return [i for i in range(len(_NAMES)) if len({line.names[i] for line in lines}) > 1]
+@dataclass(frozen=True)
+class _Names:
+    """What tells the lines apart besides the load: as columns, and as the title of each line."""
+
+    columns: list[str]
+    cells: list[list[str]]
+    titles: list[str]
+
+
+def _names(lines: Sequence[SummaryLine]) -> _Names:
+    """Run, framework and model where they differ, and what else lines of one model and load differ in."""
+    telling = [i for i in range(len(_NAMES)) if len({line.names[i] for line in lines}) > 1]
+    names = [[line.names[i] for i in telling] for line in lines]
+    found = [each for each in distinctions([line.group for line in lines]) if each.name != RUN]
+    return _Names(
+        [*(_NAMES[i] for i in telling), *(each.name for each in found)],
+        [[*own, *(each.cells[place] for each in found)] for place, own in enumerate(names)],
+        [", ".join(filter(None, [" ".join(own), *words_of(found, place)])) for place, own in enumerate(names)],
+    )
 
 
 def _load_name(lines: Sequence[SummaryLine]) -> str:

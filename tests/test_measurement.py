@@ -8,7 +8,7 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from llm_users.collect.stages import StageBook, StageLoad, describe, union_s, widening
+from llm_users.collect.stages import StageBook, StageLoad, describe, load_of, union_s, widening
 from llm_users.measurement import Measurement
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.record import RequestRecord
@@ -277,3 +277,36 @@ def test_a_widened_window_is_explained() -> None:
     stage = StageBook().record(StageLoad(3, 8), [totals])
     assert stage.window_widened == 1
     assert "stage 3: the window was widened" in widening(stage)
+
+
+def test_users_are_counted_by_the_time_that_they_were_there() -> None:
+    """Of 8 users, 3 of one worker and 1 of the other end by themselves; a third worker took 2 users with it.
+
+    By hand: 30 user-seconds in 10 s and 12 in the other worker's own 8 s, which had a share of the requests.
+    """
+    one = StageTotals(1, 0, users=3, users_ended=3, window_s=10, windows=[[0.0, 10.0]], present_s=30, told_at=100.0)
+    two = StageTotals(
+        1, 1, users=3, users_ended=1, window_s=8, windows=[[2.0, 8.0]], present_s=12, quota=5, told_at=100.0
+    )
+    stage = stage_of([one, two], [row(1.0, worker=0), row(1.0, worker=1)])
+    assert stage["measure_s"] == 10.0
+    assert stage["users_actual"] == pytest.approx(30 / 10 + 12 / 8)
+    assert stage["users_ended"] == 3 + 1 + (8 - 6)
+
+
+def test_counts_of_requests_are_of_measured_ones_only() -> None:
+    """Of 4 requests that were sent again and of 5 that hit this machine's limit, one of each is a warm-up request."""
+    rows = [row(1.0, reconnects=times) for times in (1, 2, 1)] + [row(1.0)] * 3
+    rows += [row(0.0, error_code="client_limit") for _ in range(4)] + [row(0.0, error_code="connect")]
+    for warmup in (row(1.0, reconnects=1), row(0.0, error_code="client_limit")):
+        warmup.measured = 0
+        rows.append(warmup)
+    stage = stage_of([StageTotals(1, 0, window_s=10, windows=[[0.0, 10.0]])], rows)
+    names = ("requests_started", "requests_measured", "requests_failed", "requests_resent", "requests_client_limited")
+    assert tuple(stage[name] for name in names) == (13, 11, 5, 3, 4)
+
+
+@pytest.mark.parametrize(("rate_per_s", "asked"), [(None, 8), (5.0, None)])
+def test_the_users_that_were_asked_for_stand_in_the_stage(rate_per_s: float | None, asked: int | None) -> None:
+    plan = StagePlan(1, 6, rate_per_s=rate_per_s, concurrency_asked=8)
+    assert StageBook().record(load_of(plan), []).concurrency_asked == asked

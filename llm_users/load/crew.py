@@ -28,6 +28,7 @@ from llm_users.load.schedules import stage_times_s
 from llm_users.options import Options
 from llm_users.plan import StagePlan
 from llm_users.record import LOAD_SHARE, RequestRecord, StageRecord
+from llm_users.secrets import redact
 
 logger = logging.getLogger(__name__)
 
@@ -335,9 +336,11 @@ class Crew:
             self.fall_short(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started{reason}")
 
     def fall_short(self, text: str) -> None:
-        """Something that was asked for was not measured."""
-        self.shortfall.append(text)
-        self.say(text)
+        """Something that was asked for was not measured: an error at once, since a run may go on for hours after it."""
+        if text not in self.shortfall:
+            self.shortfall.append(text)
+            self._writer.note(text)
+            logger.error("%s", redact(text))
 
     def refuse(self, sender: str, rows: int) -> None:
         """A message, or rows, of another run or another process."""

@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import ReadTimeoutError as PoolReadTimeout
 
 from llm_users.transport import clock
-from llm_users.transport.connection import Origin
+from llm_users.transport.connection import origin_of
 from llm_users.transport.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -34,8 +34,6 @@ from llm_users.transport.exchange import LINGER_S, Arrival, Exchange
 from llm_users.transport.http1 import MAX_ERROR_BYTES, request_bytes
 from llm_users.transport.pool import Pool
 from llm_users.transport.sdk import SdkExchange
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Sending:
@@ -60,12 +58,6 @@ class Sending:
 
 
 SENDING: ContextVar[Sending | None] = ContextVar("the call that this greenlet is about to make", default=None)
-
-
-def origin_of(url: str) -> Origin:
-    """Scheme, host and port that a URL leads to."""
-    parts = urlsplit(url)
-    return Origin(parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 443))
 
 
 def send_through(client: Any, pool: Pool) -> None:

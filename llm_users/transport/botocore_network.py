@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from llm_users.transport.botocore import origin_of
+from llm_users.transport.connection import origin_of
 from llm_users.transport.pool import Pool
 from llm_users.transport.proxies import Proxy
 from llm_users.transport.tls import (

@@ -11,12 +11,14 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from gevent import get_hub, getcurrent
 
 from llm_users.transport import clock
 
 READ_BYTES = 65536
+DEFAULT_PORTS = {"http": 80, "https": 443}
 _READ, _WRITE = 1, 2  # libev's event bits, as ``loop.io`` takes them
 
 
@@ -30,6 +32,12 @@ class Origin(NamedTuple):
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
+
+
+def origin_of(url: str) -> Origin:
+    """Scheme, host and port that a URL leads to; a URL without a port leads to the usual one of its scheme."""
+    parts = urlsplit(url)
+    return Origin(parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 443))
 
 
 class Read(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import httpx2
 
-from llm_users.transport.connection import Origin
+from llm_users.transport.connection import Origin, origin_of
 from llm_users.transport.errors import (
     BadResponse,
     ClientLimitReached,
@@ -27,9 +27,8 @@ from llm_users.transport.http1 import (
     with_body,
 )
 from llm_users.transport.pool import Pool
-from llm_users.transport.redirects import origin_of
 
-__all__ = ["GeventTransport", "as_httpx", "origin_of"]
+__all__ = ["GeventTransport", "as_httpx"]
 
 
 class GeventTransport(httpx2.BaseTransport):
@@ -44,7 +43,7 @@ class GeventTransport(httpx2.BaseTransport):
                 f"the URL must start with http:// or https://, not {request.url.scheme}://"
             )
         exchange = CURRENT.get() or Exchange(self.pool)
-        origin = origin_of(request.url)
+        origin = origin_of(str(request.url))
         body = request.read()
         try:
             response = _outcome_of(exchange)

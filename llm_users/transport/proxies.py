@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from llm_users.transport.connection import Origin
+from llm_users.transport.connection import DEFAULT_PORTS, Origin
 from llm_users.transport.errors import ConnectFailed
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Proxy(NamedTuple):
@@ -76,7 +74,7 @@ def parse_proxy(variable: str, url: str) -> Proxy:
         port = parts.port
     except ValueError:
         raise ConnectFailed(f"{variable}: the proxy's port is not a number from 1 to 65535") from None
-    if parts.scheme not in _DEFAULT_PORTS:
+    if parts.scheme not in DEFAULT_PORTS:
         raise ConnectFailed(
             f"{variable} names a {parts.scheme} proxy; http:// and https:// proxies can be used. Name one of those, or "
             "put the endpoint's host into NO_PROXY"
@@ -87,7 +85,7 @@ def parse_proxy(variable: str, url: str) -> Proxy:
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = b"Basic " + base64.b64encode(login.encode())
-    return Proxy(Origin(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme]), authorization, variable)
+    return Proxy(Origin(parts.scheme, parts.hostname, port or DEFAULT_PORTS[parts.scheme]), authorization, variable)
 
 
 def is_loopback(host: str) -> bool:

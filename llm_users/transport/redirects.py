@@ -10,13 +10,12 @@ from typing import NoReturn
 
 import httpx2
 
-from llm_users.transport.connection import Origin
+from llm_users.transport.connection import DEFAULT_PORTS, Origin, origin_of
 from llm_users.transport.errors import TransportError
 
 MOST_REDIRECTS = 5
 
 _KEEPING_THE_BODY = (307, 308)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOPS, _AUTHORIZATION = "llm_redirects", "llm_authorization"
 
 
@@ -29,19 +28,13 @@ class RedirectRefused(TransportError):
         self.status_code = status
 
 
-def origin_of(url: httpx2.URL) -> Origin:
-    """Scheme, host and port that a URL leads to."""
-    host = url.raw_host.decode("ascii").strip("[]")
-    return Origin(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme])
-
-
 class Redirects:
     """The rules for one client; ``on_request`` and ``on_response`` are hooks of its ``httpx2.Client``."""
 
     def __init__(self, home: Origin, allowed: Collection[Origin], note: Callable[[str], object]) -> None:
         self._trusted = {home, *allowed}
-        if home.scheme == "http" and home.port == _DEFAULT_PORTS["http"]:  # an upgrade
-            self._trusted.add(Origin("https", home.host, _DEFAULT_PORTS["https"]))
+        if home.scheme == "http" and home.port == DEFAULT_PORTS["http"]:  # an upgrade
+            self._trusted.add(Origin("https", home.host, DEFAULT_PORTS["https"]))
         self._note = note
         self._noted = False
 
@@ -62,7 +55,7 @@ class Redirects:
         target = _target(request.url, response.headers["location"])
         if target is None:
             _refuse(status, "the server redirects to something that is not an http:// or https:// URL")
-        origin, shown = origin_of(target), _shown(target)
+        origin, shown = origin_of(str(target)), _shown(target)
         if origin not in self._trusted:
             _refuse(
                 status,
@@ -96,9 +89,9 @@ def _target(url: httpx2.URL, location: str) -> httpx2.URL | None:
         target = url.join(location)
     except httpx2.InvalidURL:
         return None
-    return target if target.scheme in _DEFAULT_PORTS and target.host else None
+    return target if target.scheme in DEFAULT_PORTS and target.host else None
 
 
 def _shown(url: httpx2.URL) -> str:
     """A URL without its user info and query, which may hold secrets."""
-    return f"{origin_of(url)}{url.path}"
+    return f"{origin_of(str(url))}{url.path}"

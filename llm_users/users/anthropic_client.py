@@ -12,8 +12,7 @@ import httpx2
 import llm_users
 from llm_users import endpoint
 from llm_users.runtime import Runtime
-from llm_users.transport.connection import Origin
-from llm_users.transport.httpx import origin_of
+from llm_users.transport.connection import Origin, origin_of
 from llm_users.users.openai_client import KEYS_WITHHELD, make_http_client
 
 HOST_VARIABLE = "ANTHROPIC_BASE_URL"
@@ -61,7 +60,7 @@ def make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> Client:
         params=endpoint.query_of(host),
         timeout=httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
     )
-    return Client(base_url, http, origin_of(httpx2.URL(base_url)))
+    return Client(base_url, http, origin_of(str(httpx2.URL(base_url))))
 
 
 def _credentials(runtime: Runtime, host: str, headers: dict[str, str]) -> dict[str, str]:

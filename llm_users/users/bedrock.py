@@ -19,7 +19,8 @@ from botocore.session import Session
 
 from llm_users.prompts import Prompt
 from llm_users.runtime import Runtime
-from llm_users.transport.botocore import SENDING, BotocoreExchange, Sending, origin_of
+from llm_users.transport.botocore import SENDING, BotocoreExchange, Sending
+from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.users.bedrock_client import HOST_VARIABLE, client_of, make_client

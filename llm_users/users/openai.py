@@ -18,8 +18,8 @@ from llm_users import endpoint
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime
+from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange
-from llm_users.transport.httpx import origin_of
 from llm_users.transport.sdk import SdkExchange
 from llm_users.transport.template import Head, RequestTemplate
 from llm_users.users.llm import Answer, Ask, LLMUser
@@ -142,7 +142,7 @@ class OpenAIUser(LLMUser):
     def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
         client = self._client(self.runtime, self.host or "")
         if isinstance(exchange, Exchange):
-            exchange.reserve(origin_of(client.base_url))
+            exchange.reserve(origin_of(str(client.base_url)))
         self.runtime.starts.wait()
         usage = endpoint.usage_of(str(client.base_url))
         if ask.api == RESPONSES:

@@ -15,8 +15,9 @@ import openai
 from llm_users import endpoint, secrets
 from llm_users.runtime import Runtime
 from llm_users.transport.bodies import bound_whole_body
+from llm_users.transport.connection import origin_of
 from llm_users.transport.cookies import UserCookies, no_cookies
-from llm_users.transport.httpx import GeventTransport, origin_of
+from llm_users.transport.httpx import GeventTransport
 from llm_users.transport.redirects import Redirects
 from llm_users.transport.tls import tls_context
 
@@ -164,8 +165,8 @@ def make_http_client(
     ``before`` is called with each request that is about to be sent.
     """
     pool = runtime.pool
-    allowed = [origin_of(httpx2.URL(origin)) for origin in runtime.options.redirect_to]
-    redirects = Redirects(origin_of(httpx2.URL(base_url)), allowed, runtime.note)
+    allowed = [origin_of(str(httpx2.URL(origin))) for origin in runtime.options.redirect_to]
+    redirects = Redirects(origin_of(str(httpx2.URL(base_url))), allowed, runtime.note)
     settings["follow_redirects"] = True  # those that the hook lets through
     settings["event_hooks"] = {
         "request": [*before, redirects.on_request],
@@ -177,7 +178,7 @@ def make_http_client(
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
     # The same rules for proxies and certificates as on our transport.
     url = httpx2.URL(base_url)
-    proxy = pool.proxies.of(origin_of(url))
+    proxy = pool.proxies.of(origin_of(str(url)))
     if proxy is not None:
         login = {"Proxy-Authorization": proxy.authorization.decode()} if proxy.authorization else None
         settings["proxy"] = httpx2.Proxy(str(proxy.origin), headers=login)

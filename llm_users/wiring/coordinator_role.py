@@ -316,7 +316,9 @@ class CoordinatorRole:
             logger.error("not one request was started: nothing was measured")
             return LOST
         if coordinator.shortfall:
-            logger.error("not everything that was asked for was measured: %s", "; ".join(coordinator.shortfall))
+            count = len(coordinator.shortfall)
+            why = "the error above says why" if count == 1 else f"the {count} errors above say why"
+            logger.error("not everything that was asked for was measured; %s", why)
             return LOST
         if writer.book.measured == 0:
             logger.error("nothing was measured: the run ended before a measured request did (--llm-warmup, the ramp)")
@@ -324,8 +326,7 @@ class CoordinatorRole:
         shortfalls = [stage.shortfall for stage in writer.stages]
         missing = [short for short in shortfalls if short is not None and short.users_missing]
         if missing and len(missing) == len(shortfalls):
-            shown = "; ".join(short.short for short in missing[:10])
-            logger.error("no stage ran with the users that were asked for: %s", shown)
+            logger.error("no stage ran with the users that were asked for; the warnings of the stages say why")
             return LOST
         return 0
 

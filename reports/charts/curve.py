@@ -11,6 +11,7 @@ import numpy as np
 
 from llm_users.quantile import quantile
 from llm_users.record import UNSTEADY
+from reports.distinctions import RUN, distinctions, words_of
 from reports.grouping import (
     CORRECTED_LATENCY,
     CORRECTED_TTFT,
@@ -25,6 +26,7 @@ from reports.grouping import (
 )
 from reports.limit import search_of
 from reports.objectives import FAILURES_ALLOWED, Objective, Objectives
+from reports.run import Run
 from reports.sizing import StagePoint
 from reports.stage_load import Load
 from reports.statistics import ordered
@@ -180,20 +182,32 @@ def curves(
     latencies = latencies_of(groups)
     rates = {stage.group: stage for stage in stages}
     searches = {run: search_of(run) for run in dict.fromkeys(group.run for group in groups)}
-    found: dict[tuple[str, str, str], list[Point]] = {}
+    found: dict[tuple[Run, str, str], list[Point]] = {}
+    firsts: dict[tuple[Run, str, str], Group] = {}
     for group, label in zip(groups, labels, strict=True):
         made = _point(group, label, rates.get(group), latencies, [*dict.fromkeys([*QUANTILES, *more])])
         if (search := searches[group.run]) is not None:
             made = dataclasses.replace(made, mark=search.mark(group.stage))
-        found.setdefault((group.run.name, group.framework, group.model), []).append(made)
-    parts = [{key[i] for key in found} for i in range(3)]
-    telling = [i for i in (1, 2, 0) if len(parts[i]) > 1] or [2]
+        key = (group.run, group.framework, group.model)
+        found.setdefault(key, []).append(made)
+        firsts.setdefault(key, group)
     return [
         Curve(
-            " ".join(key[i] or "-" for i in telling),
+            name,
             tuple(sorted(points, key=lambda each: (not each.load.is_known, each.load.order))),
         )
-        for key, points in found.items()
+        for name, points in zip(_names(list(firsts.values())), found.values(), strict=True)
+    ]
+
+
+def _names(firsts: Sequence[Group]) -> list[str]:
+    """Names for the curves that begin with these groups: framework, model and run where they differ, and conditions."""
+    parts = [(group.framework, group.model, group.run.name) for group in firsts]
+    telling = [i for i in range(3) if len({part[i] for part in parts}) > 1] or [1]
+    found = distinctions(firsts, by_load=False)
+    return [
+        ", ".join([" ".join(part[i] or "-" for i in telling), *words_of(found, place, without=(RUN,))])
+        for place, part in enumerate(parts)
     ]
 
 

@@ -55,7 +55,9 @@ def test_a_bar_for_each_endpoint(runs: list[str], tmp_path: Path) -> None:
     text, page = (tmp_path / "leaderboard.md").read_text(), (tmp_path / "leaderboard.html").read_text()
     tables = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     for table, metric in zip(tables, ("ttft_s", "request_output_throughput_token_per_s"), strict=True):
-        medians = [float(line.split("|")[3]) for line in table.splitlines() if line.startswith("| vllm")]
+        header = [cell.strip() for cell in next(line for line in table.splitlines() if "| Median" in line).split("|")]
+        place = header.index("Median")
+        medians = [float(line.split("|")[place]) for line in table.splitlines() if line.startswith("| vllm")]
         assert len(medians) == 3
         picture = ET.fromstring((tmp_path / f"plot_{metric}.svg").read_text())
         tag = "{http://www.w3.org/2000/svg}"

@@ -35,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.simulator.spec import Spec
-from tests.survival.cluster import TABLE_HEAD, Cluster, Comparison, Process, Proxy
+from tests.survival.cluster import TABLE_HEAD, Cluster, Comparison, Process
+from tests.survival.link import Link
 
 END_S = 180.0
 """The master's time to end after the last stage; it is much shorter unless something hangs."""
@@ -48,16 +49,16 @@ class Place:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.proxy: Proxy = cluster.proxy()
-        self.worker: Process = cluster.join(port=self.proxy.port)
+        self.link: Link = cluster.link()
+        self.worker: Process = cluster.join(port=self.link.port)
         self.joined_at = time.monotonic()
         self.well = True
         """Nothing is being done to it."""
 
     def replace(self) -> None:
-        self.proxy.restore()
+        self.link.restore()
         self.joined_at = time.monotonic()
-        self.worker = self._cluster.join(port=self.proxy.port)
+        self.worker = self._cluster.join(port=self.link.port)
         self.well = True
 
 
@@ -102,7 +103,7 @@ class Churn:
         """Everything that is frozen or cut off goes on, so that the run can end; no worker joins any more."""
         for place in self._places:
             place.worker.thaw()
-            place.proxy.restore()
+            place.link.restore()
         self._cluster.master.thaw()
         over_at = time.monotonic()
         if self._cluster.master.wait(END_S) is None:
@@ -164,17 +165,17 @@ class Churn:
 
     def _stall(self, place: Place, length_s: float) -> None:
         self._say(f"the network of {place.worker.name} stalls for {length_s:.1f} s")
-        place.proxy.hold()
-        self._well_after(place, length_s, place.proxy.restore)
+        place.link.hold()
+        self._well_after(place, length_s, place.link.restore)
 
     def _cut(self, place: Place, length_s: float) -> None:
         self._say(f"the network of {place.worker.name} is cut for {length_s:.1f} s")
-        place.proxy.refuse()
-        self._well_after(place, length_s, place.proxy.restore)
+        place.link.refuse()
+        self._well_after(place, length_s, place.link.restore)
 
     def _kill_stalled(self, place: Place, length_s: float) -> None:
         self._say(f"the network of {place.worker.name} stalls for {length_s:.1f} s, then it is killed")
-        place.proxy.hold()
+        place.link.hold()
 
         def kill() -> None:
             place.worker.kill()

@@ -7,7 +7,7 @@
     found = cluster.end(90)          # waits, stops everything, compares rows, manifest and the server's log
     found.check()
 
-Every process has a session and a log file. A `Proxy` between master and worker stalls, cuts or refuses connections.
+Every process has a session and a log file. A `Link` between master and worker stalls, cuts or refuses connections.
 `stop` ends everything that was started; call it on every way out.
 """
 
@@ -19,11 +19,8 @@ import json
 import os
 import re
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +33,7 @@ import psutil
 from llm_users.simulator.launch import Simulator, launch
 from tests.load.conftest import ROOT, SWEEP
 from tests.load.test_distributed import free_port
+from tests.survival.link import Link
 
 ANSWER_TOKENS = ("--llm-output-tokens", "15,0")
 """With the default spec an answer takes 0.19 s."""
@@ -47,7 +45,7 @@ FLUSH_S = 1.0
 """A worker's row is in its spool half a second after its request has ended; twice that for a machine that is busy."""
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
     limit = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > limit:
@@ -121,91 +119,6 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
-
-
-class Proxy:
-    """Forwards TCP connections to a port of this machine; it can stall, cut and refuse them."""
-
-    def __init__(self, to: int) -> None:
-        self._to = to
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._flows = threading.Event()
-        self._flows.set()
-        self._refuses = False
-        self._sockets: list[socket.socket] = []
-        self._lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def stall(self, seconds: float) -> None:
-        """Nothing passes for so long; the connections stay open and what was sent comes afterwards."""
-        self.hold()
-        time.sleep(seconds)
-        self.restore()
-
-    def cut(self, seconds: float) -> None:
-        """Reset all connections, and accept none for so long."""
-        self.refuse()
-        time.sleep(seconds)
-        self.restore()
-
-    def hold(self) -> None:
-        self._flows.clear()
-
-    def refuse(self) -> None:
-        self._refuses = True
-        self.reset()
-
-    def restore(self) -> None:
-        """Everything passes again."""
-        self._refuses = False
-        self._flows.set()
-
-    def reset(self) -> None:
-        with self._lock:
-            sockets, self._sockets = self._sockets, []
-        for one in sockets:
-            with contextlib.suppress(OSError):
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
-            one.close()
-
-    def close(self) -> None:
-        self._refuses = True
-        self._flows.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.reset()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._refuses:
-                near.close()
-                continue
-            try:
-                far = socket.create_connection(("127.0.0.1", self._to))
-            except OSError:
-                near.close()
-                continue
-            with self._lock:
-                self._sockets += [near, far]
-            for source, target in ((near, far), (far, near)):
-                threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
-
-    def _forward(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self._flows.wait()
-                target.sendall(data)
-        for one in (source, target):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass
@@ -342,7 +255,7 @@ class Cluster:
         """From the start to the end of the master; known after `end`."""
         self._began_at = time.monotonic()
         self._earlier: list[Path] = []
-        self._proxies: list[Proxy] = []
+        self._links: list[Link] = []
         self._environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("OPENAI_", "LOCUST_"))
         } | {"TMPDIR": str(self.temporary)}
@@ -396,10 +309,10 @@ class Cluster:
         self.workers.append(Process(name, command, self.folder, self._environment | (env or {})))
         return self.workers[-1]
 
-    def proxy(self) -> Proxy:
-        """A new proxy in front of the master's port."""
-        self._proxies.append(Proxy(int(self.port)))
-        return self._proxies[-1]
+    def link(self) -> Link:
+        """A new relay in front of the master's port."""
+        self._links.append(Link(int(self.port)))
+        return self._links[-1]
 
     # Waiting.
 
@@ -411,10 +324,10 @@ class Cluster:
             assert self.master.running, f"the master has ended with {self.master.wait(0)}:\n{self.master.text[-3000:]}"
             return path.exists() and path.read_bytes().count(b"\n") > count
 
-        wait_for(enough, f"{count} rows in {path.name}; the master says\n{self.master.text[-3000:]}", timeout_s)
+        wait_until(enough, f"{count} rows in {path.name}; the master says\n{self.master.text[-3000:]}", timeout_s)
 
     def await_text(self, process: Process, text: str, timeout_s: float = 30) -> None:
-        wait_for(lambda: text in process.text, f"'{text}' in the log of {process.name}", timeout_s)
+        wait_until(lambda: text in process.text, f"'{text}' in the log of {process.name}", timeout_s)
 
     def freeze(self, processes: Sequence[Process], seconds: float) -> None:
         """Stop the processes for so long."""
@@ -479,8 +392,8 @@ class Cluster:
         """End everything that was started."""
         for process in [*self.workers, *self.masters]:
             process.end()
-        for proxy in self._proxies:
-            proxy.close()
+        for link in self._links:
+            link.close()
         self.simulator.stop()
 
     def _compare(self, code: int | None, exits: list[int | None], processes_left: list[str]) -> Comparison:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +72,6 @@ class Crew:
 def accounts(done: Finished) -> dict[int, dict[str, Any]]:
     """What the manifest says of each worker, by rank."""
     return {entry["worker"]: entry for entry in done.manifest["workers"].values()}
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 15) -> None:
-    limit = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < limit, f"not within {timeout_s} s: {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -16,66 +16,88 @@ from locust import __version__ as locust_version
 
 
 class Link:
-    """A TCP relay to a port of this machine."""
+    """A TCP relay to a port of this machine; it can stall, cut and refuse connections."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, to: int) -> None:
+        self._to = to
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._open = threading.Event()
-        self._open.set()
-        self._accepts = True
+        self.port: int = self._listener.getsockname()[1]
+        self._flows = threading.Event()
+        self._flows.set()
+        self._refuses = False
         self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stall(self, seconds: float) -> None:
-        """Nothing arrives for so long, in either direction; then everything does."""
-        self._open.clear()
+        """Nothing passes for so long; the connections stay open and what was sent comes afterwards."""
+        self.hold()
         time.sleep(seconds)
-        self._open.set()
+        self.restore()
 
     def cut(self, seconds: float) -> None:
-        """The connections are reset, and for so long none is taken; what was on its way is lost."""
-        self._accepts = False
-        sockets, self._sockets = self._sockets, []
-        for each in sockets:
-            with suppress(OSError):
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        """Reset all connections, and accept none for so long."""
+        self.refuse()
         time.sleep(seconds)
-        self._accepts = True
+        self.restore()
+
+    def hold(self) -> None:
+        self._flows.clear()
+
+    def refuse(self) -> None:
+        self._refuses = True
+        self.reset()
+
+    def restore(self) -> None:
+        """Everything passes again."""
+        self._refuses = False
+        self._flows.set()
+
+    def reset(self) -> None:
+        with self._lock:
+            sockets, self._sockets = self._sockets, []
+        for one in sockets:
+            with suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
+            one.close()
 
     def close(self) -> None:
-        self._accepts = False
-        self._open.set()
+        self._refuses = True
+        self._flows.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for each in self._sockets:
-            each.close()
+        self.reset()
 
     def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                here, _ = self._listener.accept()
-                if not self._accepts:
-                    here.close()
-                    continue
-                try:
-                    there = socket.create_connection(("127.0.0.1", self._to))
-                except OSError:  # the master does not listen yet; a worker tries again
-                    here.close()
-                    continue
-                self._sockets += [here, there]
-                for source, target in ((here, there), (there, here)):
-                    threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._refuses:
+                near.close()
+                continue
+            try:
+                far = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                near.close()
+                continue
+            with self._lock:
+                self._sockets += [near, far]
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                self._open.wait()
+                self._flows.wait()
                 target.sendall(data)
-        for each in (source, target):
-            each.close()
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
 
 class Stranger:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import Simulator, launch
-from tests.survival.conftest import Crew, wait_until
+from tests.survival.cluster import wait_until
+from tests.survival.conftest import Crew
 
 LONG = ("--llm-input-tokens", "fixed:128000", "--llm-output-tokens", "4,0", "--llm-warmup", "0")
 

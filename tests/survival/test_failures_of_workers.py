@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.load.conftest import ROOT
-from tests.survival.cluster import Cluster, Comparison, report, wait_for
+from tests.survival.cluster import Cluster, Comparison, report, wait_until
 
 NOTHING_NEW_S = 5.0
 """A worker whose master is silent for so long starts nothing new."""
@@ -159,20 +159,20 @@ def test_two_workers_join_late(cluster: Cluster) -> None:
 # Networks.
 
 
-def behind_a_proxy(
+def behind_a_link(
     cluster: Cluster, requests: int, *, stages: int = 3, workers: int = 3, stall_s: float = 0, cut_s: float = 0
 ) -> Comparison:
     """The last worker cannot reach the master for a while, in the first stage."""
     cluster.start_master(workers=workers, stages=[9] * stages, requests=requests)
-    proxy = cluster.proxy()
+    link = cluster.link()
     for _ in range(workers - 1):
         cluster.join()
-    cluster.join(port=proxy.port)
+    cluster.join(port=link.port)
     cluster.await_rows(40)
     if stall_s:
-        proxy.stall(stall_s)
+        link.stall(stall_s)
     else:
-        proxy.cut(cut_s)
+        link.cut(cut_s)
     found = cluster.end(240)
     found.check()
     for stage in found.stages:
@@ -186,30 +186,30 @@ def behind_a_proxy(
 
 @pytest.mark.slow  # tests/survival/test_silence.py cuts a link for a moment
 def test_a_network_stalls_for_3_s(cluster: Cluster) -> None:
-    all_measured(behind_a_proxy(cluster, 130, stages=1, workers=2, stall_s=3))
+    all_measured(behind_a_link(cluster, 130, stages=1, workers=2, stall_s=3))
 
 
 @pytest.mark.slow
 def test_a_network_stalls_for_10_s(cluster: Cluster) -> None:
-    all_measured(behind_a_proxy(cluster, 500, stall_s=10))
+    all_measured(behind_a_link(cluster, 500, stall_s=10))
 
 
 @pytest.mark.slow
 def test_a_network_stalls_for_80_s(cluster: Cluster) -> None:
     """The worker gives up after a minute; its rows are in its spool, which the master reads."""
-    found = behind_a_proxy(cluster, 1800, stall_s=80)
+    found = behind_a_link(cluster, 1800, stall_s=80)
     assert found.exact, (found, found.logs)
     assert found.lost == 0, found
 
 
 @pytest.mark.slow
 def test_a_network_is_cut_for_1_s(cluster: Cluster) -> None:
-    all_measured(behind_a_proxy(cluster, 300, cut_s=1))
+    all_measured(behind_a_link(cluster, 300, cut_s=1))
 
 
 @pytest.mark.slow
 def test_a_network_is_cut_for_10_s(cluster: Cluster) -> None:
-    all_measured(behind_a_proxy(cluster, 500, cut_s=10))
+    all_measured(behind_a_link(cluster, 500, cut_s=10))
 
 
 # Processes that stand still.
@@ -316,7 +316,7 @@ def test_the_parent_of_forked_workers_is_killed(cluster: Cluster) -> None:
     cluster.await_rows(40)
     cluster.master.kill()
     killed_at = cluster.master.killed_at or 0.0
-    wait_for(lambda: not cluster.master.session(), "the children have ended", 10)
+    wait_until(lambda: not cluster.master.session(), "the children have ended", 10)
     cluster.stop()
     came = [entry["received_ns"] / 1e9 - killed_at for entry in cluster.server_log()]
     assert max(came) < 2.5, "the children stop at once"

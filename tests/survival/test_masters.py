@@ -17,7 +17,8 @@ from llm_users.record import RequestRecord
 from llm_users.simulator.launch import launch
 from tests.load.conftest import Locust
 from tests.load.test_distributed import ports
-from tests.survival.conftest import Crew, wait_until
+from tests.survival.cluster import wait_until
+from tests.survival.conftest import Crew
 from tests.survival.link import Stranger
 from tests.survival.test_crew import ANSWERS, agree
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
+import httpx2
 import pytest
 
 from llm_users.transport import dial
-from llm_users.transport.connection import Connection, Origin
+from llm_users.transport.connection import Connection, Origin, origin_of
 from llm_users.transport.dial import STAGGER_S, connect
 from llm_users.transport.errors import ConnectFailed
 from llm_users.transport.tls import tls_context
@@ -111,3 +112,16 @@ def test_families_take_turns() -> None:
     four, six = socket.AF_INET, socket.AF_INET6
     addresses = [(family, 1, 6, number) for family, number in ((six, 1), (six, 2), (four, 3), (four, 4), (six, 5))]
     assert [address[3] for address in dial._alternating(addresses)] == [1, 3, 2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Example.COM/v1?key=1", ("https", "example.com", 443)),  # RFC 3986: 443 is the port of https
+        ("http://user:word@example.com/", ("http", "example.com", 80)),
+        ("http://[::1]:8000/v1", ("http", "::1", 8000)),
+        (str(httpx2.URL("https://bücher.example/v1")), ("https", "xn--bcher-kva.example", 443)),
+    ],
+)
+def test_the_origin_of_a_url(url: str, origin: tuple[str, str, int]) -> None:
+    assert origin_of(url) == origin

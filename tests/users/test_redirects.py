@@ -9,7 +9,8 @@ import httpx2
 import pytest
 
 from llm_users import AnthropicUser, OpenAIUser
-from llm_users.transport.redirects import RedirectRefused, Redirects, origin_of
+from llm_users.transport.connection import origin_of
+from llm_users.transport.redirects import RedirectRefused, Redirects
 from tests.stream_bytes import chat_events, event, reply, stream
 from tests.users.rig import Rig, at
 from tests.wire_server import Port, Script, Wire, pause
@@ -155,7 +156,7 @@ def test_which_origins_are_the_same(home: str, target: str, followed: bool) -> N
     url = httpx2.URL(home)
     notes: list[str] = []
     response = httpx2.Response(307, headers={"location": target}, request=httpx2.Request("POST", url))
-    rules = Redirects(origin_of(url), (), notes.append)
+    rules = Redirects(origin_of(str(url)), (), notes.append)
     if followed:
         rules.on_response(response)
         assert len(notes) == 1
