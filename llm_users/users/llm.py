@@ -419,7 +419,8 @@ class LLMUser(User):
                 runtime.note(f"requests failed with client_limit: {record.error_message}".rstrip("."))
         text, reasoning = (chunks.opening, "") if too_long else (chunks.answer, chunks.reasoning)
         if not too_long:
-            self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
+            is_all_text = not chunks.choice_at and not chunks.text_at
+            self._count_missing(call, text + reasoning if is_all_text else chunks.everything)
         time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens

@@ -11,12 +11,14 @@ import msgspec
 
 from llm_users.transport.sse import NamedEvent
 from llm_users.users.bad_events import (
+    DONE,
     MalformedEvent,
     failure_from,
+    is_done,
     json_or_text,
     object_despite,
     object_from,
-    refuse_bare_error,
+    refuse_error,
 )
 from llm_users.users.chunks import Chunks
 from llm_users.users.tool_calls import ToolCalls
@@ -26,8 +28,6 @@ REASONING_NAMES = ("reasoning_content", "reasoning", "reasoning_text", "thinking
 
 MOST_CHOICES = 1024
 """Of one answer, beyond the first: a choice without text would not be ended by the bounds on texts."""
-
-_DONE = b"[DONE]"
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -39,6 +39,7 @@ class _Delta(msgspec.Struct, gc=False):
     refusal: Any = None
     tool_calls: Any = None
     function_call: Any = None
+    audio: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -47,6 +48,7 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     index: int = 0
     message: Any = None
+    error: Any = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -66,6 +68,7 @@ class OpenAIEvents:
         """``choices``: how many were asked for (``n``)."""
         self.chunks = Chunks()
         self._expected = choices
+        self._first = 0  # the index that the first choice has
         self._others: dict[int, bool] = {}  # of choices beyond the first: whether they have finished
         self._calls = ToolCalls()
         self._other_calls: dict[int, ToolCalls] = {}
@@ -93,29 +96,27 @@ class OpenAIEvents:
     def empty(self) -> bool:
         """True when there was no output: no text, no reasoning, no tool call."""
         chunks = self.chunks
-        return not (any(chunks.texts) or chunks.reasoning_at or self._calls)
+        return not (any(chunks.texts) or chunks.reasoning_at or chunks.text_at or self._calls)
 
     def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
         """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
-        if data == _DONE:
+        if data == DONE:
             self.done = True
             return
         if type(data) is NamedEvent and data.name == "error":
             raise failure_from(json_or_text(data))
+        value = None
         try:
             event = _decode_event(data)
-        except msgspec.ValidationError:
-            event = self._unusual(object_from(data))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             value = object_despite(error, data)
             if value is None:
+                self.done = self.done or is_done(data)
                 return
             event = self._unusual(value)
-        if event.error:
-            raise failure_from(event.error)
-        if event.choices is None and event.usage is None:
-            refuse_bare_error(data)
-        if self.response_id is None:
+        if event.error or not event.choices:
+            refuse_error(value or data)
+        if not self.response_id:
             self.response_id = event.id
         if event.usage and type(event.usage) is dict:
             self.usage = event.usage
@@ -127,15 +128,23 @@ class OpenAIEvents:
 
     def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
         index = choice.index
+        if index:
+            index = choice.index = self._place_of(index)
         if choice.finish_reason:
+            if choice.error:
+                raise failure_from(choice.error)
             self._end(choice.finish_reason, stamp_ns, clock_ns, index)
         elif index and index not in self._others:
             self._add_choice(index)
         delta = choice.delta
         if delta is None:
-            if choice.text:
-                self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
-            return
+            if type(choice.message) is not dict:
+                if choice.error:
+                    raise failure_from(choice.error)
+                if choice.text:
+                    self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
+                return
+            delta = self._message_delta(choice, index)
         content = delta.content
         if type(content) is str:
             if content and delta.tool_calls is None and delta.reasoning_content is None and delta.reasoning is None:
@@ -147,12 +156,44 @@ class OpenAIEvents:
         reasoning = reasoning or next((v for n in REASONING_NAMES if type(v := getattr(delta, n)) is str and v), "")
         if type(delta.refusal) is str:
             answer += delta.refusal
-        if delta.tool_calls:
-            answer += self._tool_fragments(delta.tool_calls, self._calls_of(index))
-        if type(delta.function_call) is dict:
-            answer += _text_of(delta.function_call.get("name")) + _text_of(delta.function_call.get("arguments"))
-        if answer or reasoning:
+        if choice.error:
+            raise failure_from(choice.error)
+        if not answer and choice.text:
+            answer = choice.text
+        if delta.tool_calls or delta.function_call or delta.audio:
+            self._add_other(delta, answer, reasoning, stamp_ns, clock_ns, index)
+        elif answer or reasoning:
             self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
+
+    def _add_other(
+        self, delta: _Delta, answer: str, reasoning: str, stamp_ns: int, clock_ns: int, index: int
+    ) -> None:
+        """A chunk with a piece of a tool call, or with audio."""
+        calls = self._calls_of(index)
+        piece, audible = calls.take(delta.tool_calls), False
+        if type(delta.function_call) is dict:  # OpenAI's older way: one call without an id and an index
+            piece += calls.take([{"index": 0, "function": delta.function_call}])
+        if type(delta.audio) is dict:
+            answer += _text_of(delta.audio.get("transcript"))
+            audible = bool(delta.audio.get("data"))
+        if piece or audible:
+            self.chunks.add_other(stamp_ns, clock_ns, answer, piece, reasoning, index)
+        elif answer or reasoning:
+            self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
+
+    def _message_delta(self, choice: _Choice, index: int) -> _Delta:
+        """The ``message`` that stands in the place of ``delta``: a piece, or the whole answer in one event."""
+        delta = _delta_of(choice.message)
+        if choice.finish_reason and self.chunks.texts and delta.content == self.chunks.text_of(index):
+            return _Delta()  # the end repeats what came in pieces
+        return delta
+
+    def _place_of(self, index: int) -> int:
+        """The number of a choice that is not 0. The only one that was asked for is the first, whatever its index."""
+        if self._expected == 1 and not self._first and not self._others and not self.chunks.texts:
+            if self.finish_reason is None:
+                self._first = index
+        return 0 if index == self._first else index
 
     def _end(self, reason: str, stamp_ns: int, clock_ns: int, index: int) -> None:
         """The finish reason of a choice."""
@@ -183,42 +224,24 @@ class OpenAIEvents:
         if type(tokens) is int and tokens >= 0 and event.choices:
             self.chunks.count_tokens(tokens, stamp_ns, clock_ns, event.choices[0].index)
 
-    def _tool_fragments(self, fragments: Any, calls: ToolCalls) -> str:
-        """Assemble the tool calls of a choice; returns the text that these fragments brought."""
-        text = ""
-        for fragment in _list_of(fragments):
-            if not isinstance(fragment, dict):
-                continue
-            index = fragment.get("index")
-            place = index if isinstance(index, int) and 0 <= index <= len(calls) else len(calls)
-            if place == len(calls):
-                calls.begin()
-            function = fragment.get("function")
-            fields = function if isinstance(function, dict) else {}
-            name, arguments = _text_of(fields.get("name")), _text_of(fields.get("arguments"))
-            calls.add(place, arguments, name, fragment.get("id"))
-            text += name + arguments
-        return text
-
     def _unusual(self, value: dict[str, Any]) -> _Event:
         """Valid JSON of an unexpected shape: take what can be understood."""
         choices = []
         for raw in _list_of(value.get("choices")):
             if isinstance(raw, dict):
-                delta = raw.get("delta")
-                known = (
-                    {k: v for k, v in delta.items() if k in _Delta.__struct_fields__}
-                    if isinstance(delta, dict)
-                    else None
-                )
-                reason = raw.get("finish_reason")
+                delta, reason = raw.get("delta"), raw.get("finish_reason")
+                error = raw.get("error")
+                if isinstance(reason, dict):  # SGLang's own: {"type": "abort", "message": "..."}
+                    error = error or (reason if reason.get("message") else None)
+                    reason = reason.get("type")
                 choices.append(
                     _Choice(
-                        delta=_Delta(**known) if known is not None else None,
+                        delta=_delta_of(delta) if isinstance(delta, dict) else None,
                         text=_text_of(raw.get("text")) or None,
                         finish_reason=None if reason is None else str(reason),
                         index=index if type(index := raw.get("index")) is int else 0,
                         message=raw.get("message"),
+                        error=error,
                     )
                 )
         identifier = value.get("id")
@@ -231,11 +254,9 @@ class OpenAIEvents:
 
     def take_whole(self, body: bytes) -> None:
         """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
-        value = object_from(body)
-        if value.get("error"):
-            raise failure_from(value["error"])
-        if "choices" not in value:
-            refuse_bare_error(body)
+        value = object_from(body) or {}
+        if value.get("error") or not value.get("choices"):
+            refuse_error(value, whole=True)
         identifier, usage = value.get("id"), value.get("usage")
         self.response_id = None if identifier is None else str(identifier)
         self.usage = usage if isinstance(usage, dict) else None
@@ -254,15 +275,27 @@ class OpenAIEvents:
             self.chunks.reasoning_at[len(texts)] = reasoning
         if index:
             self.chunks.choice_at[len(texts)] = index
-        texts.append(answer or _text_of(choice.get("text")) or _text_of(fields.get("refusal")))
+        audio = fields.get("audio")
+        spoken = _text_of(audio.get("transcript")) if isinstance(audio, dict) else ""
+        answer = answer or spoken or _text_of(choice.get("text")) or _text_of(fields.get("refusal"))
+        function = [{"index": 0, "function": fields["function_call"]}] if fields.get("function_call") else []
+        calls = self._calls_of(index)
+        piece = calls.take(fields.get("tool_calls")) + calls.take(function)
+        if piece or audio:
+            self.chunks.text_at[len(texts)] = answer
+        texts.append(answer + piece)
         reason = choice.get("finish_reason")
+        if choice.get("error"):
+            raise failure_from(choice["error"])
         if index:
             self._others[index] = bool(reason)
             return
         self.finish_reason = str(reason) if reason else self.finish_reason
-        for call in _list_of(fields.get("tool_calls")):
-            if isinstance(call, dict):
-                self._calls.add_whole(call)
+
+
+def _delta_of(fields: dict[str, Any]) -> _Delta:
+    """What is known of a delta, or of a message in its place."""
+    return _Delta(**{name: value for name, value in fields.items() if name in _Delta.__struct_fields__})
 
 
 def _parts(content: Any) -> tuple[str, str]:

@@ -242,7 +242,7 @@ def test_what_the_service_does_itself_is_no_tool_call(rig: Rig, wire: Wire) -> N
     [
         (ended("failed", error={"code": "rate_limit_exceeded", "message": "slow down"}), "rate_limit_exceeded", "slow"),
         (ended("failed", error=None), "error", "without a reason"),
-        (ended("cancelled"), "cancelled", "cancelled"),
+        (ended("cancelled"), "server_cancelled", "cancelled"),
         (said("response.failed", error={"code": "server_error", "message": "bare"}), "server_error", "bare"),
         (said("error", code="server_error", message="it broke", param=None), "server_error", "it broke"),
         (said("error", error={"type": "invalid_request_error", "message": "no"}), "invalid_request_error", "no"),
