@@ -36,7 +36,7 @@ class NamedEvent(bytes):
 
 
 class BareLine(bytes):
-    """JSON, ``[DONE]`` or HTML between events, without a field name. The grammar says to skip it; it may be an error."""
+    """JSON, ``[DONE]`` or HTML without a field name. The grammar says to skip it, but it may be an error."""
 
 
 class SseDecoder:
@@ -92,7 +92,9 @@ class SseDecoder:
             piece = piece.removeprefix(b"\n")
             self._skip_newline = False
         self._buffer += piece
-        if self._started and (self.is_document or _line_end(piece, 0) < 0):  # a long line in many pieces is looked at once, not each time
+        if self._started and (
+            self.is_document or _line_end(piece, 0) < 0
+        ):  # a long line in many pieces is looked at once, not each time
             self._refuse_if_too_long()
             return events
         text = bytes(self._buffer)

@@ -68,7 +68,9 @@ def failure_from(error: Any) -> StreamFailure:
     if not isinstance(error, dict):
         return StreamFailure("error", str(error))
     fields = {str(name).lower(): value for name, value in error.items()}
-    inner = next((fields[name] for name in ("error", "errors") if isinstance(fields.get(name), (dict, str, list))), None)
+    inner = next(
+        (fields[name] for name in ("error", "errors") if isinstance(fields.get(name), (dict, str, list))), None
+    )
     if inner and not fields.get("message"):
         return failure_from(inner)
     message = next((value for name in _MESSAGES if (value := fields.get(name))), None) or error

@@ -171,7 +171,6 @@ class _Frames(EventStreamDecoder):
                 return []
             raise (ResponseCut if error.incomplete else BadResponse)(str(error)) from error
 
-
     def _bad_prelude(self, data: bytes) -> BadEventStream:
         if not data.lstrip().startswith(_TEXT_STARTS):
             return super()._bad_prelude(data)
@@ -202,9 +201,7 @@ class _TextOrFrames:
 
 _TEXT_STARTS = (b"{", b"[", b'"', b"<")
 _MOST_TEXT_BYTES = 65_536
-_MISPLACED = (
-    "the endpoint answered with {} where an event stream belongs; is it Bedrock's runtime that --host names?"
-)
+_MISPLACED = "the endpoint answered with {} where an event stream belongs; is it Bedrock's runtime that --host names?"
 
 
 def _about_text(text: bytes, kind: str) -> str:

@@ -40,7 +40,11 @@ def calls_of(message: dict[str, Any]) -> list[MadeCall]:
     made = []
     for call in message.get("tool_calls") or []:
         function = call.get("function") or {}
-        made.append(MadeCall(str(call.get("id") or ""), str(function.get("name") or ""), arguments_text(function.get("arguments"))))
+        made.append(
+            MadeCall(
+                str(call.get("id") or ""), str(function.get("name") or ""), arguments_text(function.get("arguments"))
+            )
+        )
     return made
 
 

@@ -165,9 +165,7 @@ class OpenAIEvents:
         elif answer or reasoning:
             self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
 
-    def _add_other(
-        self, delta: _Delta, answer: str, reasoning: str, stamp_ns: int, clock_ns: int, index: int
-    ) -> None:
+    def _add_other(self, delta: _Delta, answer: str, reasoning: str, stamp_ns: int, clock_ns: int, index: int) -> None:
         """A chunk with a piece of a tool call, or with audio."""
         calls = self._calls_of(index)
         piece, audible = calls.take(delta.tool_calls), False
@@ -190,9 +188,9 @@ class OpenAIEvents:
 
     def _place_of(self, index: int) -> int:
         """The number of a choice that is not 0. The only one that was asked for is the first, whatever its index."""
-        if self._expected == 1 and not self._first and not self._others and not self.chunks.texts:
-            if self.finish_reason is None:
-                self._first = index
+        is_new = not (self._first or self._others or self.chunks.texts or self.finish_reason)
+        if is_new and self._expected == 1:
+            self._first = index
         return 0 if index == self._first else index
 
     def _end(self, reason: str, stamp_ns: int, clock_ns: int, index: int) -> None:

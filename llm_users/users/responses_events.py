@@ -107,10 +107,7 @@ class ResponseEvents:
                     self._calls.add(self._places[event.output_index], text)
                 self.chunks.add_other(stamp_ns, clock_ns, "", text)
         elif type(event.item) is dict:
-            if event.item.get("type") in _CALLS:
-                self._call(event, stamp_ns, clock_ns)
-            else:
-                self._note_action(event.item)
+            self._item(event, stamp_ns, clock_ns)
         elif event.response is not None:
             self._about(kind, event.response, event.error, stamp_ns, clock_ns)
         elif kind in ("error", "response.failed"):
@@ -123,6 +120,13 @@ class ResponseEvents:
         self._thought = self._thought or kind == _THOUGHT
         self.chunks.reasoning_is_summary = not self._thought
         self.chunks.add(stamp_ns, clock_ns, "", text)
+
+    def _item(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
+        """An item of the output begins or is complete."""
+        if event.item.get("type") in _CALLS:
+            self._call(event, stamp_ns, clock_ns)
+        else:
+            self._note_action(event.item)
 
     def _call(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
         """A tool call begins or is complete. Arguments that were not streamed come with its end."""

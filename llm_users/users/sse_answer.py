@@ -83,7 +83,8 @@ class OpenedSse(Opened):
     def _unfinished(self) -> str:
         """Why an answer that was read to its end is not complete."""
         if self.decoder.is_document:
-            return f"the server sent JSON that is no answer of this API; {_WHICH_URL} {excerpt(_text(self.decoder.document))}"
+            shown = excerpt(_text(self.decoder.document))
+            return f"the server sent JSON that is no answer of this API; {_WHICH_URL} It begins: {shown}"
         words = f"the stream ended without its terminator ({self.terminator})"
         beginning = self.decoder.beginning
         if self.events.chunks.texts or not beginning.strip() or beginning.lstrip().startswith(_FIELDS):
@@ -144,8 +145,8 @@ class _AnswerDecoder(SseDecoder):
         if first.startswith(b"{") and first.endswith(b"}") and rest.startswith(b"{"):
             value = json_or_text(first)
             raise (error_in(value, whole=True) if isinstance(value, dict) else None) or MalformedEvent(
-                f"the server sends lines of JSON, not server-sent events: another API, such as Ollama's own; {_WHICH_URL} "
-                f"It begins: {excerpt(_text(first))}"
+                "the server sends lines of JSON, not server-sent events: that is another API, such as Ollama's own; "
+                f"{_WHICH_URL} It begins: {excerpt(_text(first))}"
             )
 
 
