@@ -38,7 +38,10 @@ _SUCCESS = frozenset(("", "0", "200", "ok", "success", "succeeded", "none", "nul
 _FAILURE = frozenset(("error", "failed", "failure", "fail"))
 """Values of ``status`` that say the contrary."""
 
-_MESSAGES = ("message", "msg", "detail", "error_msg", "error_message", "errormessage", "status_msg", "title", "text")
+_MESSAGES = (
+    "message", "msg", "detail", "details", "error_msg", "error_message", "errormessage", "status_msg", "description",
+    "title", "text",
+)  # fmt: skip
 _CODES = ("code", "error_code", "errorcode", "status_code", "type", "__type", "status")
 
 _BESIDE_MESSAGE = frozenset(("message", "msg", "request_id", "requestid", "id", "__type", "error", "object"))

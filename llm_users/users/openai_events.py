@@ -114,16 +114,17 @@ class OpenAIEvents:
                 self.done = self.done or is_done(data)
                 return
             event = self._unusual(value)
-        if event.error or not event.choices:
+        choices = event.choices
+        if event.error or not choices:
             refuse_error(value or data)
         if not self.response_id:
             self.response_id = event.id
         if event.usage and type(event.usage) is dict:
             self.usage = event.usage
-        if event.choices:
-            for choice in event.choices:
+        if choices:
+            for choice in choices:
                 self._choice(choice, stamp_ns, clock_ns)
-            if event.usage and len(event.choices) == 1:
+            if event.usage and len(choices) == 1:
                 self._count_tokens(event, stamp_ns, clock_ns)
 
     def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:

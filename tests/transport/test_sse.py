@@ -33,7 +33,7 @@ STREAMS = {
     "error field without a blank line before": (b"data: one\nerror: two\n\n", [b"one", b"two"]),
     "bare JSON": (b'data: one\n\n{"a": 1}\ndata: two\n\n', [b"one", b'{"a": 1}', b"two"]),
     "bare JSON without a line's end": (b'data: one\n\n{"a": 1}', [b"one", b'{"a": 1}']),
-    "bare JSON on several lines": (b'data: one\n\n{\n "a": {\n }\n}\ndata: 2\n\n', [b"one", b'{\n "a": {\n }\n}', b"2"]),
+    "bare JSON on several lines": (b'data: 1\n\n{\n "a": {\n }\n}\ndata: 2\n\n', [b"1", b'{\n "a": {\n }\n}', b"2"]),
     "bare JSON that is cut": (b'data: one\n\n{\n "a":', [b"one", b'{\n "a":']),
     "bare JSON after a comment": (b': c\n\n{"a": 1}\n', [b'{"a": 1}']),
     "bare end": (b"data: one\n\n[DONE]\n\n", [b"one", b"[DONE]"]),

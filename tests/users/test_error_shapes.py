@@ -74,6 +74,12 @@ IN_STREAM: dict[str, tuple[bytes, str, str]] = {
         "bad",
     ),
     "error is true": (event({"error": True, "message": "the words"}), "error", "the words"),
+    "details (FMS)": (event({"code": 422, "details": "too many logprobs"}, name="error"), "422", "too many logprobs"),
+    "error and message (LM Studio)": (
+        event({"error": {"message": "Compute error."}, "message": "Compute error."}),
+        "error",
+        "Compute error.",
+    ),
     "an error named as ours": (
         event({"error": {"message": "by the server", "code": "cancelled"}}),
         "server_cancelled",
