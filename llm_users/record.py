@@ -86,7 +86,9 @@ class RequestRecord:
     chunks: int = _column("count", "events that carried output", int, 0)
     reads: int = _column("count", "reads from the socket", int, 0)
     coalesced: int = _column("count", "content chunks that shared a read with an earlier one", int, 0)
-    output_tokens: int | None = _column("tokens", "output tokens: the server's usage, else the local tokenizer", int)
+    output_tokens: int | None = _column(
+        "tokens", "output tokens: the server's usage where that can be true, else the local tokenizer", int
+    )
     output_tokens_source: str | None = _column("", "usage or tokenizer", str)
     input_tokens: int | None = _column("tokens", "input tokens: the server's usage, else the local tokenizer", int)
     input_tokens_source: str | None = _column("", "usage or tokenizer", str)
@@ -132,6 +134,11 @@ class RequestRecord:
     first_coalesced: int = _column("count", "content chunks that shared the read of the first one", int, 0)
     window_share: float | None = _column(
         "share", "fraction of its output that arrived inside the MEASURE window; without chunk times 1 or 0, by its end"
+    )
+    usage_output_tokens: int | None = _column(
+        "tokens",
+        "output tokens by the server's usage where that cannot be true; output_tokens is then the local tokenizer's",
+        int,
     )
 
     def correct_for_omission(self) -> None:

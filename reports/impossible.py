@@ -37,7 +37,7 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "share": (0.0, 1e4),  # CPU shares exceed 1 where a process has several threads
     "0/1": (0.0, 1.0),
 }
-_LIMITS_BY_NAME = {"stage": (0.0, 1e6), "stage_end": (0.0, 1e6)}
+_LIMITS_BY_NAME = {"stage": (0.0, 1e6), "stage_end": (0.0, 1e6), "usage_output_tokens": (0.0, math.inf)}
 _ROUNDING_S = 1e-6  # files have microseconds or more; E2E may be this much below TTFT
 _OK_CODES = ("", "buffered")
 _DERIVED = {

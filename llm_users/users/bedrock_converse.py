@@ -14,8 +14,9 @@ import msgspec
 from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
-from llm_users.users.bedrock_events import BedrockEvents, count, json_object, number, raise_exception
+from llm_users.users.bedrock_events import BedrockEvents, json_object, number, raise_exception
 from llm_users.users.history import calls_of, without_calls
+from llm_users.users.token_counts import count
 from llm_users.users.tool_calls import arguments_text
 
 # Sampling parameters by the names that people use -> Converse's own, inside inferenceConfig.
@@ -178,11 +179,13 @@ class ConverseEvents(BedrockEvents):
 def take_metadata(events: BedrockEvents, fields: Mapping[str, Any]) -> None:
     """Usage, latency, and the mode and tier that were really used."""
     usage, counts = events.usage, fields.get("usage") or {}
-    usage.input_tokens = count(counts.get("inputTokens"))
-    usage.output_tokens = count(counts.get("outputTokens"))
+    usage.keep("input_tokens", count(counts.get("inputTokens")))
+    usage.keep("output_tokens", count(counts.get("outputTokens")))
     # Converse's names, and those of Nova's own format.
-    usage.cache_read_tokens = count(counts.get("cacheReadInputTokens", counts.get("cacheReadInputTokenCount")))
-    usage.cache_write_tokens = count(counts.get("cacheWriteInputTokens", counts.get("cacheWriteInputTokenCount")))
+    usage.keep("cache_read_tokens", count(counts.get("cacheReadInputTokens", counts.get("cacheReadInputTokenCount"))))
+    usage.keep(
+        "cache_write_tokens", count(counts.get("cacheWriteInputTokens", counts.get("cacheWriteInputTokenCount")))
+    )
     usage.latency_ms = number((fields.get("metrics") or {}).get("latencyMs"))
     usage.latency_mode = (fields.get("performanceConfig") or {}).get("latency") or usage.latency_mode
     usage.service_tier = (fields.get("serviceTier") or {}).get("type") or usage.service_tier

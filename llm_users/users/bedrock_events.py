@@ -21,7 +21,7 @@ from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.failures import excerpt
 from llm_users.users.reading import Opened
-from llm_users.users.sse_answer import MOST_TOKENS
+from llm_users.users.token_counts import MOST_TOKENS
 from llm_users.users.tool_calls import ToolCalls
 
 _MS = 0.001
@@ -42,6 +42,11 @@ class Usage:
     first_byte_ms: float | None = None
     latency_mode: str | None = None
     service_tier: str | None = None
+
+    def keep(self, name: str, value: float | None) -> None:
+        """Take a count that an event gave. Zero replaces no other count: some events have it where they say nothing."""
+        if value or (value is not None and not getattr(self, name)):
+            setattr(self, name, value)
 
     def fill(self, record: RequestRecord) -> None:
         """Put it into the row."""
@@ -140,13 +145,6 @@ def json_object(data: bytes) -> dict[str, Any] | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def count(value: Any) -> int | None:
-    """A token count, if this is one."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS:
-        return int(value)
-    return None
 
 
 def number(value: Any) -> float | None:
@@ -252,6 +250,9 @@ class OpenedBedrock(Opened):
         if self._chunked:
             return chunks_came_at_once(record, self.events.chunks, client_delay_s)
         return body_came_at_once(record, announced=self._framed, one_read=body_reads <= 1 and not self._parsed)
+
+    def awaits_usage(self) -> bool:
+        return self.events.usage.output_tokens is None
 
     def verdict(self) -> Exception | None:
         if not self.events.complete:

@@ -13,8 +13,9 @@ from typing import Any
 from llm_users.users import bedrock_bodies as bodies
 from llm_users.users.bad_events import failure_from
 from llm_users.users.bedrock_converse import take_metadata
-from llm_users.users.bedrock_events import BedrockEvents, count
-from llm_users.users.openai_events import REASONING_NAMES
+from llm_users.users.bedrock_events import BedrockEvents
+from llm_users.users.reasoning_shapes import REASONING_NAMES, reasoning_of, split_content
+from llm_users.users.token_counts import count
 from llm_users.users.tool_calls import arguments_text
 
 Document = dict[str, Any]
@@ -77,11 +78,9 @@ _MESSAGE_COUNTS = {
 
 
 def _message_counts(events: BedrockEvents, usage: Document) -> None:
-    """Counts so far: what a later event says replaces what an earlier one said."""
+    """Counts so far: a later event replaces what an earlier one said."""
     for name, called in _MESSAGE_COUNTS.items():
-        value = count(usage.get(called))
-        if value is not None:
-            setattr(events.usage, name, value)
+        events.usage.keep(name, count(usage.get(called)))
 
 
 def _anthropic_text(events: BedrockEvents, document: Document) -> Output | None:
@@ -177,8 +176,10 @@ def _choices(events: BedrockEvents, document: Document) -> Output | None:
         if choice.get("error"):
             raise failure_from(choice["error"])
         said = choice.get("delta") or choice.get("message") or {}
-        answer += _text(choice.get("text")) + _text(said.get("content")) + _text(said.get("refusal"))
-        reasoning += next((text for name in REASONING_NAMES if (text := _text(said.get(name)))), "")
+        content = said.get("content")
+        text, thought = (content, "") if isinstance(content, str) else _split(content)
+        answer += _text(choice.get("text")) + text + _text(said.get("refusal"))
+        reasoning += thought or reasoning_of(map(said.get, REASONING_NAMES), said.get("reasoning_details"))[0]
         calls += events.take_calls(said.get("tool_calls"))
         _finish(events, choice.get("finish_reason") or choice.get("stop_reason"))
     return (answer, reasoning, calls) if calls else _output(answer, reasoning)
@@ -203,6 +204,12 @@ def _output(answer: Any, reasoning: Any) -> Output:
     return NOTHING
 
 
+def _split(content: Any) -> tuple[str, str]:
+    """(answer, reasoning) of content in parts."""
+    answer, reasoning = split_content(content)
+    return answer, reasoning[0]
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
@@ -217,9 +224,8 @@ def _arguments(events: BedrockEvents, piece: Any) -> Output:
 
 def _counts(events: BedrockEvents, asked: Any, given: Any) -> None:
     """Counts of the family's own; the last one given stands."""
-    usage = events.usage
-    usage.input_tokens = count(asked) if asked is not None else usage.input_tokens
-    usage.output_tokens = count(given) if given is not None else usage.output_tokens
+    events.usage.keep("input_tokens", count(asked))
+    events.usage.keep("output_tokens", count(given))
 
 
 def _finish(events: BedrockEvents, reason: Any) -> None:

@@ -15,8 +15,9 @@ from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
 from llm_users.users.bedrock_bodies import messages_of, turns_of
-from llm_users.users.bedrock_events import INTERVENED, BedrockEvents, Usage, count, number, raise_exception
+from llm_users.users.bedrock_events import INTERVENED, BedrockEvents, Usage, number, raise_exception
 from llm_users.users.bedrock_families import FAMILIES, NOTHING, Document, Family, Output, family_of
+from llm_users.users.token_counts import count
 
 _SERVICE = "amazon-bedrock-"  # what the service adds to the model's documents
 _METRICS, _GUARDRAIL = f"{_SERVICE}invocationMetrics", f"{_SERVICE}guardrailAction"
@@ -69,7 +70,7 @@ class InvokeEvents(BedrockEvents):
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadResponse(f"a chunk of the stream is not a JSON object: {error}") from None
         try:
-            output = self._read(self, document)
+            output = self._read_on(document) if self.stopped else self._read(self, document)
         except (AttributeError, TypeError, KeyError, IndexError):
             output = None
         if document.get(_GUARDRAIL) == "INTERVENED":
@@ -90,6 +91,19 @@ class InvokeEvents(BedrockEvents):
         if metrics is not None:
             self._take_metrics(metrics)
 
+    def _read_on(self, document: Document) -> Output | None:
+        """A document after a finish reason: with output it takes that back, without output it does not."""
+        reason, self.finish_reason, self.stopped = self.finish_reason, None, False
+        output: Output | None = ()
+        try:
+            output = self._read(self, document)
+        finally:
+            if output:
+                self.chunks.go_on()
+            else:
+                self.finish_reason, self.stopped = self.finish_reason or reason, True
+        return output
+
     def _take_metrics(self, metrics: Any) -> None:
         """The service's own counts go before those of the family."""
         if not isinstance(metrics, dict):
@@ -104,8 +118,7 @@ class InvokeEvents(BedrockEvents):
             "first_byte_ms": number(metrics.get("firstByteLatency")),
         }
         for name, value in counts.items():
-            if value is not None:
-                setattr(usage, name, value)
+            usage.keep(name, value)
         self.done = self.complete
 
     def _unknown(self, document: Document) -> BadResponse:
@@ -175,8 +188,7 @@ def custom_family(form: Mapping[str, Any]) -> Family:
         if found.get("finish_reason"):
             events.finish_reason, events.stopped = str(found["finish_reason"]), True
         for name in ("input_tokens", "output_tokens"):
-            if count(found.get(name)) is not None:
-                setattr(events.usage, name, count(found[name]))
+            events.usage.keep(name, count(found.get(name)))
         answer, reasoning = found.get("text") or "", found.get("reasoning") or ""
         return (str(answer), str(reasoning)) if answer or reasoning else NOTHING
 

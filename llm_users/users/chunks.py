@@ -36,7 +36,7 @@ class RunningCount:
     __slots__ = ("clock_ns", "first", "last", "stamp_ns")
 
     def __init__(self) -> None:
-        self.first: int | None = None  # the count that came with the first chunk; 0 when that chunk came without one
+        self.first: int | None = None  # the count that came with the first chunk or right after it; 0: none did
         self.last = -1  # the highest count
         self.stamp_ns = self.clock_ns = 0  # the stamps of the first event with the highest count
 
@@ -95,9 +95,13 @@ class Chunks:
         self.add(stamp_ns, clock_ns, text + other, reasoning, choice)
 
     def end(self, reason: str, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
-        """The event with the finish reason of a choice; the first one of a choice stands."""
+        """The event with the finish reason of a choice; when the choice has one already, that stands."""
         if choice not in self.endings:
             self.endings[choice] = Ending(reason, stamp_ns, clock_ns)
+
+    def go_on(self, choice: int = 0) -> None:
+        """The choice has output after its finish reason, which was not its end."""
+        self.endings.pop(choice, None)
 
     def count_tokens(self, tokens: int, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
         """An event of this choice, whose chunk was added before, said how many tokens the choice has by now."""
@@ -107,7 +111,7 @@ class Chunks:
         if running.first is None and self.texts:
             chunks = len(self.places.get(choice, ())) if self.choice_at or choice else len(self.texts)
             if chunks:
-                running.first = tokens if chunks == 1 else 0
+                running.first = tokens if chunks == 1 and choice not in self.endings else 0
         if tokens > running.last:
             running.last, running.stamp_ns, running.clock_ns = tokens, stamp_ns, clock_ns
 

@@ -54,6 +54,7 @@ from llm_users.users.failures import (
 from llm_users.users.open_loop import OpenLoop
 from llm_users.users.reading import Opened
 from llm_users.users.token_time import time_per_output_token
+from llm_users.users.usage_doubt import doubt_usage
 
 _NS = 1_000_000_000
 
@@ -417,10 +418,12 @@ class LLMUser(User):
             record.error_code, record.error_message = self._failure_of(error)
             if record.error_code == CLIENT_LIMIT:
                 runtime.note(f"requests failed with client_limit: {record.error_message}".rstrip("."))
+        count = partial(self._count_before_row, call, runtime.tokenizer.count)
         text, reasoning = (chunks.opening, "") if too_long else (chunks.answer, chunks.reasoning)
         if not too_long:
             is_all_text = not chunks.choice_at and not chunks.text_at
             self._count_missing(call, text + reasoning if is_all_text else chunks.everything)
+            doubt_usage(record, chunks, failed=error is not None, count=count, note=runtime.note)
         time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens
@@ -429,11 +432,7 @@ class LLMUser(User):
             gaps_s = []
         else:
             record.tpot_s = time_per_output_token(
-                chunks,
-                record,
-                failed=error is not None,
-                count=partial(self._count_before_row, call, runtime.tokenizer.count),
-                note=runtime.note,
+                chunks, record, failed=error is not None, count=count, note=runtime.note
             )
         ticket = call.ticket
         arrivals_ns = [] if record.error_code == "buffered" or too_long else stamps_ns

@@ -7,7 +7,7 @@ left alone, since it costs several times what decoding does.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -33,7 +33,8 @@ from llm_users.users.openai_events import OpenAIEvents
 from llm_users.users.reading import Opened
 from llm_users.users.responses import OpenedResponse, input_of
 from llm_users.users.responses_events import ResponseEvents
-from llm_users.users.sse_answer import OpenedSse, fill_openai_usage
+from llm_users.users.sse_answer import OpenedSse
+from llm_users.users.token_counts import fill_openai_usage
 
 CHAT, COMPLETIONS, RESPONSES = "openai-chat", "openai-completions", "openai-responses"
 _PATHS = {CHAT: "/chat/completions", COMPLETIONS: "/completions", RESPONSES: "/responses"}
@@ -159,7 +160,9 @@ class OpenAIUser(LLMUser):
             response = self._post_with_usage(client, replace(ask, body=cap.renamed(ask.body)), exchange, usage)
         choices = ask.body.get("n")
         events = OpenAIEvents(choices if type(choices) is int else 1)
-        return _OpenedCompletion(response, events, usage, self.runtime.note)
+        options = ask.body.get("stream_options")
+        asked = bool(options.get("include_usage")) if isinstance(options, dict) else usage.asked
+        return _OpenedCompletion(response, events, usage, self.runtime.note, usage_asked=asked)
 
     def _post_with_usage(
         self, client: openai.OpenAI, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
@@ -254,6 +257,21 @@ class _OpenedCompletion(OpenedSse):
 
     events: OpenAIEvents
     terminator = "finish reason or [DONE]"
+
+    def __init__(
+        self,
+        head: Head,
+        events: OpenAIEvents,
+        usage: endpoint.UsageSupport,
+        note: Callable[[str], None],
+        *,
+        usage_asked: bool,
+    ) -> None:
+        super().__init__(head, events, usage, note)
+        self._usage_asked = usage_asked
+
+    def awaits_usage(self) -> bool:
+        return self._usage_asked and not self.events.counted
 
     def count_usage(self, record: RequestRecord) -> None:
         usage = self.events.usage

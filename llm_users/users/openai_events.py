@@ -21,13 +21,15 @@ from llm_users.users.bad_events import (
     refuse_error,
 )
 from llm_users.users.chunks import Chunks
+from llm_users.users.openai_usage import OpenAIUsage
+from llm_users.users.reasoning_shapes import NO_REASONING, REASONING_NAMES, reasoning_of, split_content
 from llm_users.users.tool_calls import ToolCalls
-
-REASONING_NAMES = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
-"""Where servers put reasoning: DeepSeek, SGLang, llama.cpp the first; vLLM, OpenRouter, Groq, Ollama the second."""
 
 MOST_CHOICES = 1024
 """Of one answer, beyond the first: a choice without text would not be ended by the bounds on texts."""
+
+_NO_REASON = frozenset(("null", "none"))
+"""In lower case: finish reasons of servers that write the word where JSON's null belongs (KoboldCpp, DashScope)."""
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -36,6 +38,7 @@ class _Delta(msgspec.Struct, gc=False):
     reasoning: Any = None
     reasoning_text: Any = None
     thinking: Any = None
+    reasoning_details: Any = None
     refusal: Any = None
     tool_calls: Any = None
     function_call: Any = None
@@ -49,6 +52,7 @@ class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     message: Any = None
     error: Any = None
+    usage: Any = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -56,6 +60,7 @@ class _Event(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: Any = None
     error: Any = None
+    x_groq: Any = None
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -68,14 +73,27 @@ class OpenAIEvents:
         """``choices``: how many were asked for (``n``)."""
         self.chunks = Chunks()
         self._expected = choices
-        self._first = 0  # the index that the first choice has
+        self._first: int | None = None  # the server's number of the first choice
+        self._plain: int | None = None  # the same while no choice has had a finish reason
         self._others: dict[int, bool] = {}  # of choices beyond the first: whether they have finished
+        self._just_ended: int | None = None  # the choice whose finish reason was the last thing said of a choice
         self._calls = ToolCalls()
         self._other_calls: dict[int, ToolCalls] = {}
         self.response_id: str | None = None
         self.finish_reason: str | None = None
         self.done = False  # [DONE] was seen
-        self.usage: dict[str, Any] | None = None
+        self._usage = OpenAIUsage()
+        self._thought = False  # the reasoning itself is streamed, not only a summary
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The usage of the whole answer."""
+        return self._usage.of_answer(self.chunks)
+
+    @property
+    def counted(self) -> bool:
+        """True when the server has said how many tokens the output has."""
+        return self._usage.counted
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
@@ -119,42 +137,52 @@ class OpenAIEvents:
             refuse_error(value or data)
         if not self.response_id:
             self.response_id = event.id
-        if event.usage and type(event.usage) is dict:
-            self.usage = event.usage
         if choices:
             for choice in choices:
-                self._choice(choice, stamp_ns, clock_ns)
-            if event.usage and len(choices) == 1:
-                self._count_tokens(event, stamp_ns, clock_ns)
+                if choice.index == self._plain and not choice.finish_reason and choice.usage is None:
+                    self._choice(choice, stamp_ns, clock_ns, 0)
+                else:
+                    self._special_choice(choice, stamp_ns, clock_ns)
+        if event.usage or event.x_groq is not None:
+            self._take_usage(event, stamp_ns, clock_ns)
 
-    def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
-        index = choice.index
-        if index:
-            index = choice.index = self._place_of(index)
-        if choice.finish_reason:
-            if choice.error:
-                raise failure_from(choice.error)
-            self._end(choice.finish_reason, stamp_ns, clock_ns, index)
-        elif index and index not in self._others:
-            self._add_choice(index)
+    def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int, index: int) -> None:
         delta = choice.delta
         if delta is None:
-            if type(choice.message) is not dict:
-                if choice.error:
-                    raise failure_from(choice.error)
-                if choice.text:
-                    self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
-                return
-            delta = self._message_delta(choice, index)
+            if choice.error:
+                raise failure_from(choice.error)
+            if type(choice.message) is dict:
+                self._other_delta(choice, self._message_delta(choice, index), stamp_ns, clock_ns, index)
+            elif choice.text:
+                self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
+            return
+        content = delta.content
+        if (
+            type(content) is str
+            and content
+            and delta.tool_calls is None
+            and delta.reasoning_content is None
+            and delta.reasoning is None
+            and not delta.reasoning_details
+        ):
+            self.chunks.add(stamp_ns, clock_ns, content, "", index)
+        else:
+            self._other_delta(choice, delta, stamp_ns, clock_ns, index)
+
+    def _other_delta(self, choice: _Choice, delta: _Delta, stamp_ns: int, clock_ns: int, index: int) -> None:
+        """A delta that is not just a piece of text."""
         content = delta.content
         if type(content) is str:
-            if content and delta.tool_calls is None and delta.reasoning_content is None and delta.reasoning is None:
-                self.chunks.add(stamp_ns, clock_ns, content, "", index)
-                return
-            answer, reasoning = content, ""
+            answer, thought = content, NO_REASONING
         else:
-            answer, reasoning = _parts(content) if content else ("", "")
-        reasoning = reasoning or next((v for n in REASONING_NAMES if type(v := getattr(delta, n)) is str and v), "")
+            answer, thought = split_content(content) if content else ("", NO_REASONING)
+        if not thought[0]:
+            values = (delta.reasoning_content, delta.reasoning, delta.reasoning_text, delta.thinking)
+            thought = reasoning_of(values, delta.reasoning_details)
+        reasoning, is_summary = thought
+        if reasoning:
+            self._thought = self._thought or not is_summary
+            self.chunks.reasoning_is_summary = not self._thought
         if type(delta.refusal) is str:
             answer += delta.refusal
         if choice.error:
@@ -187,21 +215,50 @@ class OpenAIEvents:
             return _Delta()  # the end repeats what came in pieces
         return delta
 
-    def _place_of(self, index: int) -> int:
-        """The number of a choice that is not 0. The only one that was asked for is the first, whatever its index."""
-        is_new = not (self._first or self._others or self.chunks.texts or self.finish_reason)
-        if is_new and self._expected == 1:
-            self._first = index
-        return 0 if index == self._first else index
+    def _special_choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
+        """Any other choice than the first before its finish reason. Output after a finish reason takes that back."""
+        if choice.finish_reason and choice.error:
+            raise failure_from(choice.error)
+        self._just_ended = None
+        place, before = self._place_of(choice.index), len(self.chunks.texts)
+        self._choice(choice, stamp_ns, clock_ns, place)
+        if place in self.chunks.endings and len(self.chunks.texts) > before:
+            self._go_on(place)
+        reason = choice.finish_reason
+        if reason and reason.lower() not in _NO_REASON:
+            self._end(reason, stamp_ns, clock_ns, place)
+        if choice.usage and type(choice.usage) is dict:
+            self._usage.take(choice.usage, choice=place)
+            self._count_tokens(choice.usage, stamp_ns, clock_ns, place)
 
     def _end(self, reason: str, stamp_ns: int, clock_ns: int, index: int) -> None:
         """The finish reason of a choice."""
         self.chunks.end(reason, stamp_ns, clock_ns, index)
+        self._plain, self._just_ended = None, index
         if index:
             self._add_choice(index)
             self._others[index] = True
         else:
             self.finish_reason = reason
+
+    def _go_on(self, index: int) -> None:
+        """A choice has output after its finish reason."""
+        self.chunks.go_on(index)
+        if index:
+            self._others[index] = False
+        else:
+            self.finish_reason = None
+
+    def _place_of(self, number: int) -> int:
+        """The number of a choice here, where the first one has 0. The only choice can have any number of the server."""
+        if self._first is None:
+            self._first = self._plain = number if self._expected == 1 else 0
+        if number == self._first:
+            return 0
+        place = number or self._first
+        if place not in self._others:
+            self._add_choice(place)
+        return place
 
     def _add_choice(self, index: int) -> None:
         """Another choice than the first has begun."""
@@ -217,11 +274,29 @@ class OpenAIEvents:
             calls = self._other_calls[index] = ToolCalls()
         return calls
 
-    def _count_tokens(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
+    def _take_usage(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
+        """Usage of an event: of all choices, or of the only one in the event, or of the one that has just ended."""
+        usage = event.usage or (event.x_groq.get("usage") if type(event.x_groq) is dict else None)
+        if not usage or type(usage) is not dict:
+            return
+        if not event.choices:
+            self._usage.take(usage, finished=self._just_ended)
+            for place, of_choice in self._usage.of_choices.items():
+                self._count_tokens(of_choice, stamp_ns, clock_ns, place)
+            if self._just_ended is None and self._expected == 1 and not self._others:
+                self._count_tokens(usage, stamp_ns, clock_ns, 0)  # some gateways send usage after every chunk
+        elif len(event.choices) == 1:
+            place = self._place_of(event.choices[0].index)
+            self._usage.take(usage, choice=place)
+            self._count_tokens(usage, stamp_ns, clock_ns, place)
+        else:
+            self._usage.take(usage)
+
+    def _count_tokens(self, usage: dict[str, Any], stamp_ns: int, clock_ns: int, place: int) -> None:
         """Usage that came with a choice: of some servers in every chunk, the tokens of this choice so far."""
-        tokens = event.usage.get("completion_tokens") if type(event.usage) is dict else None
-        if type(tokens) is int and tokens >= 0 and event.choices:
-            self.chunks.count_tokens(tokens, stamp_ns, clock_ns, event.choices[0].index)
+        tokens = usage.get("completion_tokens")
+        if type(tokens) is int and tokens >= 0:
+            self.chunks.count_tokens(tokens, stamp_ns, clock_ns, place)
 
     def _unusual(self, value: dict[str, Any]) -> _Event:
         """Valid JSON of an unexpected shape: take what can be understood."""
@@ -241,6 +316,7 @@ class OpenAIEvents:
                         index=index if type(index := raw.get("index")) is int else 0,
                         message=raw.get("message"),
                         error=error,
+                        usage=raw.get("usage"),
                     )
                 )
         identifier = value.get("id")
@@ -249,6 +325,7 @@ class OpenAIEvents:
             choices=choices,
             usage=value.get("usage"),
             error=value.get("error"),
+            x_groq=value.get("x_groq"),
         )
 
     def take_whole(self, body: bytes) -> None:
@@ -258,7 +335,8 @@ class OpenAIEvents:
             refuse_error(value, whole=True)
         identifier, usage = value.get("id"), value.get("usage")
         self.response_id = None if identifier is None else str(identifier)
-        self.usage = usage if isinstance(usage, dict) else None
+        if isinstance(usage, dict):
+            self._usage.take(usage)
         for index, choice in enumerate(_list_of(value.get("choices"))):
             if isinstance(choice, dict):
                 self._whole_choice(index, choice)
@@ -267,8 +345,10 @@ class OpenAIEvents:
         message = choice.get("message")
         fields = message if isinstance(message, dict) else {}
         content = fields.get("content")
-        answer, reasoning = _parts(content) if isinstance(content, list) else (_text_of(content), "")
-        reasoning = reasoning or next((v for n in REASONING_NAMES if (v := _text_of(fields.get(n)))), "")
+        answer, thought = split_content(content) if isinstance(content, list) else (_text_of(content), NO_REASONING)
+        if not thought[0]:
+            thought = reasoning_of(map(fields.get, REASONING_NAMES), fields.get("reasoning_details"))
+        reasoning = thought[0]
         texts = self.chunks.texts
         if reasoning:
             self.chunks.reasoning_at[len(texts)] = reasoning
@@ -295,20 +375,6 @@ class OpenAIEvents:
 def _delta_of(fields: dict[str, Any]) -> _Delta:
     """What is known of a delta, or of a message in its place."""
     return _Delta(**{name: value for name, value in fields.items() if name in _Delta.__struct_fields__})
-
-
-def _parts(content: Any) -> tuple[str, str]:
-    """(answer, reasoning) of content given as a list of typed parts, as Mistral's reasoning models do."""
-    answer = reasoning = ""
-    for part in _list_of(content):
-        if not isinstance(part, dict):
-            continue
-        if part.get("type") in ("thinking", "reasoning"):
-            inner = part.get("thinking") or part.get("text") or part.get("reasoning")
-            reasoning += inner if isinstance(inner, str) else "".join(_parts(inner))
-        else:
-            answer += _text_of(part.get("text"))
-    return answer, reasoning
 
 
 def _list_of(value: Any) -> list[Any]:

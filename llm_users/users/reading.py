@@ -12,7 +12,7 @@ import gevent
 
 from llm_users.record import RequestRecord
 from llm_users.transport import clock
-from llm_users.transport.errors import BadResponse, ConnectionLost, ResponseCut
+from llm_users.transport.errors import BadResponse, ConnectionLost, DeadlineExceeded, ResponseCut
 from llm_users.transport.exchange import Arrival, Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.users.bad_events import finish_failure
@@ -22,7 +22,16 @@ from llm_users.users.chunks import Chunks, time_chunks
 _NS = 1_000_000_000
 
 FINISH_GRACE_S = 1.0
-"""After the finish reason, usage and [DONE] follow at once if at all; some servers hold the connection open instead."""
+"""Silence after the finish reason and usage that ends an answer: some servers keep the connection open."""
+
+USAGE_GRACE_S = 10.0
+"""The same while usage was asked for and has not come. Gateways that count tokens themselves send it seconds later."""
+
+SILENT_NOTE = (
+    "{model}: the server keeps the connection open after its answers, without [DONE] or an end; a request ends "
+    "{seconds:g} s after its last event{why}. end_to_end_latency_s ends at that event, but these seconds are part of "
+    "the user's cycle: fewer requests are sent in the same time"
+)
 
 
 class Events(Protocol):
@@ -80,6 +89,10 @@ class Opened:
     def settled(self) -> bool:
         """True when the answer is complete and only what is said about it, such as usage, can still come."""
         return self.events.complete
+
+    def awaits_usage(self) -> bool:
+        """True when the server was asked for token counts that have not come."""
+        return False
 
     def buffered(
         self,
@@ -143,15 +156,18 @@ class Reader:
                     self._tell(events.chunks)
                 if events.done:
                     break
-                if events.finish_reason is not None and opened.settled():
-                    self._read_tail(opened, arrivals, bounds, stamp_ns, clock_ns)
+                if (
+                    events.finish_reason is not None
+                    and opened.settled()
+                    and self._read_tail(opened, arrivals, bounds, stamp_ns, clock_ns)
+                ):
                     break
         except ConnectionLost:
             if not events.complete:
                 raise
-        self._take_rest(opened, stamp_ns, clock_ns)
         if not self._end_clock_ns:
             self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
+        self._take_rest(opened, self._end_stamp_ns, self._end_clock_ns)
         self.finished = True
         if seen:
             self._tell(events.chunks)
@@ -161,33 +177,57 @@ class Reader:
 
     def _read_tail(
         self, opened: Opened, arrivals: Iterator[Arrival], bounds: Bounds, stamp_ns: int, clock_ns: int
-    ) -> None:
-        """What follows the finish reason, for as long as it follows. The stamps are those of the finish reason.
+    ) -> bool:
+        """Read what follows a finish reason, whose stamps these are. False when output follows: the answer goes on.
 
-        The answer ends with the stream, or, when the server leaves the connection open and silent, with the last event.
+        The answer ends with [DONE] or the stream. When the server leaves the connection open and silent, it ends with
+        its last event, as it does when the deadline comes or the user is stopped: nothing of it is missing but usage.
         """
+        events = opened.events
         last_event = self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
-        grace = gevent.Timeout.start_new(FINISH_GRACE_S)
-        try:
-            for stamp, clock_now, pieces in arrivals:
-                self._end_stamp_ns, self._end_clock_ns = stamp, clock_now
-                found = [data for piece in pieces for data in opened.decoder.feed(piece)]
-                for data in found:
-                    opened.take(data, stamp, clock_now)
-                if self._exchange.received >= bounds.look_at:
-                    bounds.look(self._exchange.received)
-                if found:
-                    last_event = stamp, clock_now
-                    grace.close()
-                    grace = gevent.Timeout.start_new(FINISH_GRACE_S)
-                if opened.events.done:
-                    break
-        except gevent.Timeout as timeout:
-            if timeout is not grace:
-                raise
-            self._end_stamp_ns, self._end_clock_ns = last_event
-        finally:
-            grace.close()
+        limit_ns = clock.now_ns() + _grace_ns(opened)
+        while opened.settled():
+            left_s = max(0.0, (limit_ns - clock.now_ns()) / _NS)
+            grace = gevent.Timeout.start_new(left_s)
+            try:
+                arrival = next(arrivals, None)
+            except (DeadlineExceeded, gevent.Timeout, gevent.GreenletExit) as raised:
+                self._end_stamp_ns, self._end_clock_ns = last_event
+                if raised is not grace and not isinstance(raised, DeadlineExceeded):
+                    self.finished = True
+                    raise
+                self._note_silence(opened)
+                return True
+            finally:
+                grace.close()
+            if arrival is None:
+                return True
+            self._end_stamp_ns, self._end_clock_ns = arrival.stamp_ns, arrival.clock_ns
+            found = [data for piece in arrival.pieces for data in opened.decoder.feed(piece)]
+            for data in found:
+                opened.take(data, arrival.stamp_ns, arrival.clock_ns)
+            if self._exchange.received >= bounds.look_at:
+                bounds.look(self._exchange.received)
+            if events.chunks.stamps_ns:
+                self._tell(events.chunks)
+            if events.done:
+                return True
+            if found:
+                last_event = self._end_stamp_ns, self._end_clock_ns
+                limit_ns = clock.now_ns() + _grace_ns(opened)
+        self._end_stamp_ns = self._end_clock_ns = 0
+        return False
+
+    def _note_silence(self, opened: Opened) -> None:
+        """Say that requests wait for nothing: these seconds are in no latency, but the user spends them."""
+        awaited = opened.awaits_usage()
+        self._user.runtime.note(
+            SILENT_NOTE.format(
+                model=self._record.model,
+                seconds=USAGE_GRACE_S if awaited else FINISH_GRACE_S,
+                why=", in case usage comes late" if awaited else "",
+            )
+        )
 
     def _take_rest(self, opened: Opened, stamp_ns: int, clock_ns: int) -> None:
         """What the stream ended in the middle of: a whole event without its blank line, or a part of one."""
@@ -265,3 +305,8 @@ class Reader:
         if exchange.sent_ns and end_ns:
             record.end_to_end_latency_s = (end_ns - exchange.sent_ns) / _NS
         return gaps_s, stamps_ns
+
+
+def _grace_ns(opened: Opened) -> int:
+    """How long a silence may be before it ends a settled answer."""
+    return int((USAGE_GRACE_S if opened.awaits_usage() else FINISH_GRACE_S) * _NS)

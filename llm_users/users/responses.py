@@ -8,7 +8,8 @@ from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.users.history import calls_of, without_calls
 from llm_users.users.responses_events import ResponseEvents
-from llm_users.users.sse_answer import OpenedSse, fill_openai_usage
+from llm_users.users.sse_answer import OpenedSse
+from llm_users.users.token_counts import fill_openai_usage
 
 
 class OpenedResponse(OpenedSse):

@@ -19,13 +19,14 @@ from llm_users.users.bad_events import (
     refuse_error,
 )
 from llm_users.users.chunks import Chunks
+from llm_users.users.reasoning_shapes import text_of_reasoning
 from llm_users.users.tool_calls import ToolCalls, arguments_text
 
 _T = TypeVar("_T")
 
 _ANSWERS = frozenset(("response.output_text.delta", "response.refusal.delta"))
-_SUMMARY, _THOUGHT = "response.reasoning_summary_text.delta", "response.reasoning_text.delta"
-_REASONING = frozenset((_SUMMARY, _THOUGHT))
+_THOUGHTS = frozenset(("response.reasoning_text.delta", "response.reasoning.delta"))
+_REASONING = _THOUGHTS | {"response.reasoning_summary_text.delta", "response.reasoning_summary.delta"}
 _ARGUMENTS = frozenset(
     (
         "response.function_call_arguments.delta",
@@ -101,13 +102,15 @@ class ResponseEvents:
                 self.chunks.add(stamp_ns, clock_ns, text, "")
         elif type(text) is str and text:
             if kind in _REASONING:
-                self._add_reasoning(kind, text, stamp_ns, clock_ns)
+                self._add_reasoning(text, stamp_ns, clock_ns, is_summary=kind not in _THOUGHTS)
             elif kind in _ARGUMENTS:
                 if event.output_index in self._places:
                     self._calls.add(self._places[event.output_index], text)
                 self.chunks.add_other(stamp_ns, clock_ns, "", text)
         elif type(event.item) is dict:
             self._item(event, stamp_ns, clock_ns)
+        elif kind in _REASONING:  # an object where others have text
+            self._add_thought(text, stamp_ns, clock_ns, is_summary=kind not in _THOUGHTS)
         elif event.response is not None:
             self._about(kind, event.response, event.error, stamp_ns, clock_ns)
         elif kind in ("error", "response.failed"):
@@ -115,16 +118,24 @@ class ResponseEvents:
         elif not kind:
             refuse_error(data)  # every event has a type; what has none may be an error
 
-    def _add_reasoning(self, kind: str, text: str, stamp_ns: int, clock_ns: int) -> None:
+    def _add_reasoning(self, text: str, stamp_ns: int, clock_ns: int, *, is_summary: bool) -> None:
         """A piece of the reasoning, or of a summary of it. A stream with both has the reasoning itself."""
-        self._thought = self._thought or kind == _THOUGHT
+        self._thought = self._thought or not is_summary
         self.chunks.reasoning_is_summary = not self._thought
         self.chunks.add(stamp_ns, clock_ns, "", text)
+
+    def _add_thought(self, value: Any, stamp_ns: int, clock_ns: int, *, is_summary: bool = False) -> None:
+        """The same in any shape, if it has text."""
+        thought, of_summary = text_of_reasoning(value)
+        if thought:
+            self._add_reasoning(thought, stamp_ns, clock_ns, is_summary=is_summary or of_summary)
 
     def _item(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
         """An item of the output begins or is complete."""
         if event.item.get("type") in _CALLS:
             self._call(event, stamp_ns, clock_ns)
+        elif event.item.get("type") == "reasoning" and not self.chunks.reasoning_at:  # it was not streamed
+            self._add_thought(event.item, stamp_ns, clock_ns)
         else:
             self._note_action(event.item)
 

@@ -6,7 +6,7 @@ Knows HTTP's headers; what the events mean is in each API's own module.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from llm_users.endpoint import UsageSupport
 from llm_users.record import RequestRecord
@@ -18,9 +18,6 @@ from llm_users.users.bad_events import MalformedEvent, error_in, json_or_text, w
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.failures import EXCERPT_CHARACTERS, excerpt
 from llm_users.users.reading import Events, Opened
-
-MOST_TOKENS = 2**53
-"""What claims to be more, infinity among it, is no count."""
 
 _PAGE_BYTES = 4096
 """Of a page of HTML, enough for its title; of a text, more than is shown."""
@@ -158,26 +155,3 @@ def _about_page(page: bytes) -> str:
 
 def _text(data: bytes) -> str:
     return data[:_PAGE_BYTES].decode("utf-8", "replace")
-
-
-def fill_openai_usage(record: RequestRecord, usage: dict[str, Any], asked: str, given: str) -> None:
-    """Put the counts of OpenAI's usage into the row. ``asked`` and ``given`` are what this API calls the two sides."""
-    output, prompt = count(usage.get(f"{given}_tokens")), count(usage.get(f"{asked}_tokens"))
-    if output is not None and (output or not record.chunks):
-        record.output_tokens, record.output_tokens_source = output, "usage"
-    if prompt is not None:
-        record.input_tokens, record.input_tokens_source = prompt, "usage"
-    record.cached_tokens = count(_inside(usage, f"{asked}_tokens_details", "cached_tokens"))
-    record.reasoning_tokens = count(_inside(usage, f"{given}_tokens_details", "reasoning_tokens"))
-
-
-def _inside(usage: dict[str, Any], group: str, name: str) -> Any:
-    details = usage.get(group)
-    return details.get(name) if isinstance(details, dict) else None
-
-
-def count(value: Any) -> int | None:
-    """A token count, if this is one (some servers send 12.0)."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS:
-        return int(value)
-    return None

@@ -53,10 +53,6 @@ LATE_NOTE = (
     "{model}: in some answers the finish reason came later than two mean gaps after the last chunk (moderation, a "
     "gateway or a pause of the server); their TPOT ends at the last chunk, without the stop token"
 )
-FEW_NOTE = (
-    "{model}: usage has less than half as many tokens as the answers have chunks; the server's counts, and TPOT with "
-    "them, may be wrong"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +170,12 @@ def _visible_tokens(
     tokens, hidden, in_chunks = record.output_tokens or 0, record.reasoning_tokens, len(chunks.texts)
     if record.output_tokens_source != "usage":
         return _Visible(tokens, 0, stop_tokens=False)
-    if in_chunks > _HIDDEN_TIMES * tokens + _HIDDEN_TOKENS:
-        note(FEW_NOTE.format(model=record.model))
-    if hidden is None:
+    if not hidden:  # servers and routers that do not count it apart may say 0
         return _visible_by_text(chunks, record, count, note)
     summary = chunks.reasoning_is_summary
-    if hidden and chunks.reasoning_at and not summary and tokens > _HIDDEN_TIMES * in_chunks + _HIDDEN_TOKENS:
-        summary = _exceeds(hidden, joined(chunks.reasoning_at.values()), count)
-    if not hidden or (chunks.reasoning_at and not summary):
+    if chunks.reasoning_at and not summary and tokens > _HIDDEN_TIMES * in_chunks + _HIDDEN_TOKENS:
+        summary = exceeds(hidden, joined(chunks.reasoning_at.values()), count)
+    if chunks.reasoning_at and not summary:
         return _Visible(tokens, 0, stop_tokens=True)
     if chunks.first_answer < 0:
         return None
@@ -200,7 +194,7 @@ def _visible_by_text(
     tokens = record.output_tokens or 0
     hidden = chunks.reasoning_is_summary
     if not hidden and tokens > _HIDDEN_TIMES * len(chunks.texts) + _HIDDEN_TOKENS:
-        hidden = _exceeds(tokens, chunks.everything, count)
+        hidden = exceeds(tokens, chunks.everything, count)
     if not hidden:
         return _Visible(tokens, 0, stop_tokens=True)
     note((SUMMARY_NOTE if chunks.reasoning_is_summary else HIDDEN_NOTE).format(model=record.model))
@@ -209,7 +203,7 @@ def _visible_by_text(
     return _Visible(count(joined(chunks.texts)), chunks.first_answer, stop_tokens=False)
 
 
-def _exceeds(tokens: int, text: str, count: Callable[[str], int]) -> bool:
+def exceeds(tokens: int, text: str, count: Callable[[str], int]) -> bool:
     """True when this is more than twice the local count of the text, and by more than 20 tokens."""
     # Words and characters settle most cases without a tokenizer: each word is at least one token.
     if len(text) >= _LONG_TOKEN * tokens or tokens <= _HIDDEN_TIMES * len(text.split()):

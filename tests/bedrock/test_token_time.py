@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.bedrock.test_invoke import MODELS
+from tests.bedrock.frames import START, STOP, answer, delta, metadata, metrics, opening, part
+from tests.bedrock.test_invoke import MODELS, Document
+from tests.stream_bytes import LAST_CHUNK, chunk
 from tests.users.rig import Rig, at
+from tests.wire_server import Wire, pause, send
 
 # 5 tokens at a distance of 20 ms; the last one is a stop token without a chunk.
 SPEC = "ttft=20ms,itl=20ms,finish=stop,stop_token=silent"
@@ -45,3 +48,29 @@ def test_llama_s_running_count_says_what_the_first_chunk_holds(
     record = rig.call(at(url, lambda user: user.invoke("hello", modelId=MODELS["llama"]))).record
     assert (record.chunks, record.output_tokens) == (3, 9)
     assert record.tpot_s == pytest.approx(0.02, abs=NEAR_S)
+
+
+def said(content: str, finish: str | None = None, usage: Document | None = None) -> Document:
+    """A document of OpenAI's family."""
+    return {
+        "choices": [{"delta": {"content": content}, "finish_reason": finish}],
+        **({"usage": usage} if usage else {}),
+    }
+
+
+def test_output_after_a_finish_reason_takes_it_back(rig: Rig, wire: Wire) -> None:
+    """2 chunks and a stop token with the second finish reason; the metrics of the service have zeros."""
+    counts = {"prompt_tokens": 7, "completion_tokens": 3}
+    script = answer(part(said("a")), part(said("", "stop")), part(said("b")), part(said("", "length", counts)))
+    script = [*script[:-1], send(chunk(part({**said(""), **metrics(0, 0)}))), script[-1]]
+    record = rig.call(at(wire.serve(script).root, lambda user: user.invoke("hello", modelId=MODELS["openai"]))).record
+    assert (record.error_code, record.chunks, record.finish_reason) == (None, 2, "length")
+    assert (record.output_tokens, record.input_tokens, record.output_tokens_source) == (3, 7, "usage")
+
+
+def test_metadata_may_come_late(rig: Rig, wire: Wire) -> None:
+    """Converse's usage is an event of its own; it is waited for longer than the silence that ends other answers."""
+    script = [*opening(), *(send(chunk(event)) for event in (START, delta(text="a"), STOP)), pause(1.2)]
+    script += [send(chunk(metadata(17))), send(LAST_CHUNK)]
+    record = rig.call(at(wire.serve(script).root, lambda user: user.converse("hello"))).record
+    assert (record.output_tokens, record.output_tokens_source, record.error_code) == (17, "usage", None)

@@ -1,0 +1,102 @@
+"""The usage of one answer of OpenAI's chat and legacy completions, put together from all events that have some.
+
+Knows the fields of usage; no transport and no Locust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llm_users.users.chunks import Chunks
+from llm_users.users.token_counts import count
+
+_OUTPUT, _DETAILS, _REASONING = "completion_tokens", "completion_tokens_details", "reasoning_tokens"
+
+
+class OpenAIUsage:
+    """Takes one usage after the other.
+
+    Most servers send one, of the whole answer. With several choices (``n``) some send one for each choice: llama.cpp as
+    an event without choices right after the choice's finish reason, Moonshot inside the choice, vLLM (when asked for
+    usage in every chunk) in the events of one choice, with that of the whole answer at the end.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, Any] | None = None
+        self._whole = False  # an event without choices had the count of the whole answer
+        self._with_choice: dict[int, dict[str, Any]] = {}
+        self._after_finish: dict[int, dict[str, Any]] = {}
+
+    def take(self, usage: dict[str, Any], *, choice: int | None = None, finished: int | None = None) -> None:
+        """``choice``: the only choice of the event. ``finished``: the choice that the event before this one ended."""
+        self._latest = merged(self._latest, usage)
+        if choice is not None:
+            self._with_choice[choice] = merged(self._with_choice.get(choice), usage)
+        elif usage.get(_OUTPUT):
+            self._whole = True
+            if finished is not None:
+                self._after_finish[finished] = merged(self._after_finish.get(finished), usage)
+
+    @property
+    def counted(self) -> bool:
+        """True when some usage said how many tokens the output has."""
+        return self._latest is not None and bool(self._latest.get(_OUTPUT))
+
+    @property
+    def of_choices(self) -> dict[int, dict[str, Any]]:
+        """Usage that came right after the finish reasons of several choices, by choice."""
+        return self._after_finish if len(self._after_finish) > 1 else {}
+
+    def of_answer(self, chunks: Chunks) -> dict[str, Any] | None:
+        """The usage of the whole answer; None when none came."""
+        apart = self.of_choices or ({} if self._whole else self._with_choice)
+        if len(apart) > 1 and _are_of_choices(apart, chunks):
+            return _sum(apart.values())
+        return self._latest
+
+
+def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:
+    """The later usage, with the earlier one's figures where the later one has zero or nothing."""
+    if earlier is None:
+        return later
+    result = _without_zeros(earlier, later)
+    for name, details in later.items():
+        before = earlier.get(name)
+        if isinstance(details, dict) and isinstance(before, dict):
+            result[name] = _without_zeros(before, details)
+    return result
+
+
+def _without_zeros(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    return {**earlier, **{name: value for name, value in later.items() if value or not earlier.get(name)}}
+
+
+def _are_of_choices(apart: Mapping[int, dict[str, Any]], chunks: Chunks) -> bool:
+    """True for counts of the choices, False when each of them is that of the whole answer so far.
+
+    A chunk has at least one token, so a count below the number of all chunks is not the whole answer's. One that is at
+    least as high can be that of a choice if it fits: a token for each chunk of the choice, and its stop token.
+    """
+    places = chunks.places
+    counts = {choice: count(usage.get(_OUTPUT)) or 0 for choice, usage in apart.items()}
+    return max(counts.values()) < len(chunks.texts) or all(
+        tokens <= len(places.get(choice, ())) + 1 for choice, tokens in counts.items()
+    )
+
+
+def _sum(usages: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """One usage from those of the choices: the prompt is the same for all, the output adds up."""
+    result: dict[str, Any] = {}
+    output = reasoning = besides = 0
+    for usage in usages:
+        result = merged(result, usage)
+        prompt, total = count(usage.get("prompt_tokens")) or 0, count(usage.get("total_tokens")) or 0
+        output += count(usage.get(_OUTPUT)) or 0
+        besides += max(0, total - prompt)
+        details = usage.get(_DETAILS)
+        reasoning += count(details.get(_REASONING)) or 0 if isinstance(details, dict) else 0
+    result |= {_OUTPUT: output, "total_tokens": (count(result.get("prompt_tokens")) or 0) + besides}
+    if reasoning:
+        result[_DETAILS] = {_REASONING: reasoning}
+    return result
