@@ -229,7 +229,9 @@ class _Service:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return False
             elif step[0] == "hold":
-                select.select([sock], [], [], _BOUND_S)
+                closing = select.poll()  # select() knows no descriptor from 1024 on, and a session has more
+                closing.register(sock, select.POLLIN)
+                closing.poll(_BOUND_S * 1000)
                 note["client_closed_ns"] = time.monotonic_ns()
                 return False
             else:

@@ -116,7 +116,7 @@ class EventStreamDecoder:
             while end - start >= _PRELUDE.size:
                 total, header_bytes, prelude_crc = _PRELUDE.unpack_from(data, start)
                 if crc32(data[start : start + 8]) != prelude_crc:
-                    raise BadEventStream("a message's prelude does not match its checksum")
+                    raise self._bad_prelude(data[start:])
                 if header_bytes > total - _LEAST_BYTES or total > MAX_MESSAGE_BYTES:
                     raise _bad_lengths(total, header_bytes)
                 stop = start + total
@@ -138,6 +138,10 @@ class EventStreamDecoder:
         if start < end:
             self._buffer += data[start:]
         return messages
+
+    def _bad_prelude(self, _data: bytes) -> BadEventStream:
+        """What is wrong with bytes that do not begin a message."""
+        return BadEventStream("a message's prelude does not match its checksum")
 
     def finish(self) -> list[Message]:
         """At the end of the bytes: nothing, or ``BadEventStream`` when they ended inside a message."""

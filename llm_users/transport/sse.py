@@ -23,20 +23,35 @@ class EventTooLong(ValueError):
     """An event grew beyond ``MAX_EVENT_BYTES``."""
 
 
+_DOCUMENT_STARTS = (b"{", b"[", b'"', b"<")
+"""No field of a stream begins with one of these: JSON or a page of HTML came in its place."""
+
+_WHITE = b" \t\r\n"
+
+
 class NamedEvent(bytes):
-    """Data of an event that came with an ``event:`` field."""
+    """Data of an event that came with an ``event:`` field. The name of an ``error:`` field is "error"."""
 
     name: str
 
 
-class SseDecoder:
-    """``feed`` bytes, get the data of every event that they completed. Comments and other fields are dropped."""
+class BareLine(bytes):
+    """JSON, ``[DONE]`` or HTML without a field name. The grammar says to skip it, but it may be an error."""
 
-    __slots__ = ("_buffer", "_data", "_held_bytes", "_name", "_skip_newline", "_started")
+
+class SseDecoder:
+    """``feed`` bytes, get the data of every event that they completed. Comments and other fields are dropped.
+
+    A body that begins with JSON or HTML is no stream: it becomes the ``document``, and no event comes out.
+    """
+
+    __slots__ = ("_bare", "_buffer", "_data", "_held_bytes", "_name", "_skip_newline", "_started", "is_document")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()  # the line that has not ended yet
+        self._buffer = bytearray()  # the line that has not ended yet, or the document
         self._data: list[bytes] = []
+        self._bare: list[bytes] = []  # lines of JSON without a field name, until the JSON ends
+        self.is_document = False
         self._held_bytes = 0  # in the lines of the event that has not ended yet
         self._name = ""
         self._started = False
@@ -61,10 +76,15 @@ class SseDecoder:
 
     def finish(self) -> list[bytes]:
         """At the end of the stream: an event whose closing blank line never came is still given out."""
-        if not self._buffer and not self._data:
+        if self.is_document or not (self._buffer or self._data or self._bare):
             return []
         self._started, self._skip_newline = True, False
         return self._feed_lines(b"\n\n")
+
+    @property
+    def document(self) -> bytes:
+        """What came so far of a body that is no stream."""
+        return bytes(self._buffer)
 
     def _feed_lines(self, piece: bytes) -> list[bytes]:
         events: list[bytes] = []
@@ -72,18 +92,24 @@ class SseDecoder:
             piece = piece.removeprefix(b"\n")
             self._skip_newline = False
         self._buffer += piece
-        if self._started and _line_end(piece, 0) < 0:  # a long line in many pieces is looked at once, not each time
+        if self._started and (
+            self.is_document or _line_end(piece, 0) < 0
+        ):  # a long line in many pieces is looked at once, not each time
             self._refuse_if_too_long()
             return events
         text = bytes(self._buffer)
         if not self._started:
             if len(text) < 3 and _BYTE_ORDER_MARK.startswith(text):
                 return events
-            text = text.removeprefix(_BYTE_ORDER_MARK)
-            self._started = True
+            text = text.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITE)
+            self._started = bool(text)
+            self.is_document = text[:1] in _DOCUMENT_STARTS
+            if self.is_document or not text:
+                self._buffer = bytearray(text or b"\n")  # something, so that only the first mark is one
+                return events
         start = 0
         while (end := _line_end(text, start)) >= 0:
-            if text[start] in _FILLING and not self._data and not self._name:
+            if text[start] in _FILLING and not self._data and not self._name and not self._bare:
                 start = _FILLER.match(text, start).end()  # type: ignore[union-attr]
                 self._skip_newline = start == len(text) and text[-1] == 13
                 continue
@@ -100,10 +126,13 @@ class SseDecoder:
 
     def _refuse_if_too_long(self) -> None:
         if len(self._buffer) + self._held_bytes > MAX_EVENT_BYTES:
-            raise EventTooLong(f"an event of the stream is longer than {MAX_EVENT_BYTES >> 20} MiB")
+            what = "an answer that is no stream" if self.is_document else "an event of the stream"
+            raise EventTooLong(f"{what} is longer than {MAX_EVENT_BYTES >> 20} MiB")
 
     def _line(self, line: bytes, events: list[bytes]) -> None:
         if not line:
+            if self._bare:
+                self._end_bare(events)
             if self._data:
                 data = b"\n".join(self._data)
                 if self._name:
@@ -122,6 +151,40 @@ class SseDecoder:
             self._held_bytes += len(value) + _LINE_BYTES
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
+        elif field == b"error":  # llama.cpp's and others' own
+            if self._data and self._name != "error":
+                self._line(b"", events)
+            self._name = "error"
+            self._data.append(value)
+            self._held_bytes += len(value) + _LINE_BYTES
+        elif self._bare or line[:1] in _DOCUMENT_STARTS:
+            self._bare_line(line, events)
+
+    def _bare_line(self, line: bytes, events: list[bytes]) -> None:
+        """A line that is no field: JSON on one line or on several, ``[DONE]``, or a page of HTML."""
+        if not self._bare:
+            if self._data:  # no blank line ended the event before
+                self._line(b"", events)
+            if not line.startswith(b"{") and line.strip() != b"[DONE]" and not is_html(line):
+                return
+        self._bare.append(line)
+        self._held_bytes += len(line) + _LINE_BYTES
+        if self._bare[0].startswith(b"{"):
+            is_over = line == b"}" or (len(self._bare) == 1 and line.rstrip().endswith(b"}"))
+        else:
+            is_over = self._bare[0].startswith(b"[") or line.rstrip().lower().endswith(b"</html>")
+        if is_over:
+            self._end_bare(events)
+
+    def _end_bare(self, events: list[bytes]) -> None:
+        events.append(BareLine(b"\n".join(self._bare)))
+        self._bare = []
+        self._held_bytes = 0
+
+
+def is_html(text: bytes) -> bool:
+    """True for the beginning of a page of HTML."""
+    return text[:16].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _line_end(text: bytes, start: int) -> int:

@@ -24,6 +24,7 @@ from llm_users.transport.template import RequestTemplate
 from llm_users.users.anthropic_client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
 from llm_users.users.anthropic_events import MessageEvents
 from llm_users.users.failures import failure_of
+from llm_users.users.history import calls_of, without_calls
 from llm_users.users.llm import Answer, Ask, LLMUser
 from llm_users.users.reading import Opened
 from llm_users.users.sse_answer import OpenedSse
@@ -158,7 +159,17 @@ def conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], Any]:
     for message in prompt.messages:
         content = message.get("content")
         blocks = content if isinstance(content, str) or content is None else [_block(part) for part in content]
-        if message.get("role") not in _SYSTEM:
+        if message.get("role") == "tool":
+            result = {"type": "tool_result", "tool_use_id": message.get("tool_call_id"), "content": blocks or ""}
+            turns.append({"role": "user", "content": [result]})
+        elif message.get("tool_calls"):
+            said = [{"type": "text", "text": blocks}] if isinstance(blocks, str) and blocks else blocks or []
+            uses = [
+                {"type": "tool_use", "id": call.identifier, "name": call.name, "input": call.fields}
+                for call in calls_of(message)
+            ]
+            turns.append({**without_calls(message), "content": [*said, *uses]})
+        elif message.get("role") not in _SYSTEM:
             turns.append({**message, "content": blocks})
         else:
             system += [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks or []

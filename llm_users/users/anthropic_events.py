@@ -5,14 +5,14 @@ The documents are those of Claude on Bedrock, so one reader reads both.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
 
-from llm_users.users.bad_events import MalformedEvent, failure_from, object_despite, refuse_bare_error
+from llm_users.users.bad_events import MalformedEvent, object_despite, refuse_error
 from llm_users.users.bedrock_events import BedrockEvents
 from llm_users.users.bedrock_families import FAMILIES
+from llm_users.users.tool_calls import arguments_text
 
 _CLAUDE = FAMILIES["anthropic-messages"]
 _read = _CLAUDE.read
@@ -39,11 +39,9 @@ class MessageEvents(BedrockEvents):
             return
         output = self._said(document)
         if output:
-            self.chunks.add(stamp_ns, clock_ns, output[0], output[1])
+            self.add_chunk(output, stamp_ns, clock_ns)
         elif output is None:  # a document without a type
-            if document.get("error"):
-                raise failure_from(document["error"])
-            refuse_bare_error(data)
+            refuse_error(document)
         elif self.response_id is None and document["type"] == "message_start":
             self._identify(document.get("message"))
         if self.finish_reason is not None:
@@ -53,10 +51,8 @@ class MessageEvents(BedrockEvents):
     def take_whole(self, body: bytes) -> None:
         """A complete, unstreamed message (JSON). Its chunks have no stamps."""
         message = _document(body) or {}
-        if message.get("error"):
-            raise failure_from(message["error"])
-        if "content" not in message:
-            refuse_bare_error(body)
+        if message.get("error") or "content" not in message:
+            refuse_error(message, whole=True)
         self._identify(message)
         self._said({"type": "message_start", "message": message})
         for block in message.get("content") or []:
@@ -68,11 +64,13 @@ class MessageEvents(BedrockEvents):
 
     def _take_block(self, block: Any) -> None:
         output = self._said({"type": "content_block_start", "content_block": block}) or ("", "")
-        answer, reasoning = output
+        answer, reasoning = output[:2]
         texts = self.chunks.texts
         if isinstance(block, dict) and str(block.get("type")).endswith("tool_use"):
-            answer = json.dumps(block.get("input") or {})
-            self.add_arguments(answer)
+            self.chunks.text_at[len(texts)] = answer
+            arguments = arguments_text(block.get("input") or {})
+            self.add_arguments(arguments)
+            answer += arguments
         if reasoning:
             self.chunks.reasoning_at[len(texts)] = reasoning
         if answer or reasoning:

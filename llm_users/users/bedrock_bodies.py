@@ -39,17 +39,11 @@ def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
     return [{"role": "user", "content": prompt.text or ""}]
 
 
-def _without_system(prompt: Prompt) -> list[dict[str, Any]]:
-    return [message for message in messages_of(prompt) if message.get("role") not in ("system", "developer")]
-
-
 def anthropic_messages(_model: str, prompt: Prompt, cap: int) -> Body:
-    body: Body = {
-        "anthropic_version": "bedrock-2023-05-31",
-        "max_tokens": cap,
-        "messages": _without_system(prompt),
-    }
-    system, _ = turns_of(prompt)
+    from llm_users.users.anthropic import conversation
+
+    turns, system = conversation(prompt)
+    body: Body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": cap, "messages": turns}
     return {**body, "system": system} if system else body
 
 

@@ -15,7 +15,9 @@ from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
 from llm_users.users.bedrock_events import BedrockEvents, json_object, number, raise_exception
+from llm_users.users.history import calls_of, without_calls
 from llm_users.users.token_counts import count
+from llm_users.users.tool_calls import arguments_text
 
 # Sampling parameters by the names that people use -> Converse's own, inside inferenceConfig.
 _INFERENCE = {
@@ -71,6 +73,16 @@ def conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], list[dict[str, A
         blocks = [{"text": content}] if isinstance(content, str) else [_block(part) for part in content or []]
         if message.get("role") in ("system", "developer"):
             system += blocks
+        elif message.get("role") == "tool":
+            result = {"toolUseId": message.get("tool_call_id"), "content": blocks}
+            turns.append({"role": "user", "content": [{"toolResult": result}]})
+        elif message.get("tool_calls"):
+            uses = [
+                {"toolUse": {"toolUseId": call.identifier, "name": call.name, "input": call.fields}}
+                for call in calls_of(message)
+            ]
+            said = blocks if message.get("content") else []  # Converse refuses a text without characters
+            turns.append({**without_calls(message), "content": [*said, *uses]})
         else:
             turns.append({**message, "content": blocks})
     return turns, system
@@ -96,7 +108,7 @@ class _Reasoning(msgspec.Struct, gc=False):
 
 
 class _ToolUse(msgspec.Struct, gc=False):
-    input: str = ""
+    input: Any = ""
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -139,8 +151,9 @@ class ConverseEvents(BedrockEvents):
             if reasoning.text or reasoning.redactedContent:
                 self.chunks.add(stamp_ns, clock_ns, "", reasoning.text or "")
         elif delta.toolUse is not None and delta.toolUse.input:
-            self.add_arguments(delta.toolUse.input)
-            self.chunks.add(stamp_ns, clock_ns, delta.toolUse.input, "")
+            arguments = arguments_text(delta.toolUse.input)
+            self.add_arguments(arguments)
+            self.chunks.add_other(stamp_ns, clock_ns, "", arguments)
 
     def _other(self, kind: Any, message: Message) -> None:
         if kind is None or message.headers.get(":message-type") != "event":

@@ -5,6 +5,7 @@ Knows no transport's connections and no Locust; what the events of an API mean i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +15,19 @@ import msgspec
 from llm_users.record import RequestRecord
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.eventstream import BadEventStream, EventStreamDecoder, Message
-from llm_users.users.bad_events import StreamFailure
+from llm_users.users.bad_events import StreamFailure, error_in, json_or_text, words_of_page
 from llm_users.users.bedrock_reasoning import ReasoningTags
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
+from llm_users.users.failures import excerpt
 from llm_users.users.reading import Opened
 from llm_users.users.token_counts import MOST_TOKENS
 from llm_users.users.tool_calls import ToolCalls
 
 _MS = 0.001
+
+INTERVENED = "guardrail_intervened"
+"""The finish reason of what a guardrail blocked: Converse's own, and ours for InvokeModel."""
 
 
 @dataclass(slots=True)
@@ -87,8 +92,8 @@ class BedrockEvents:
 
     @property
     def empty(self) -> bool:
-        """True when there was no output: no text, no reasoning, no tool call."""
-        return not (self.chunks.texts or self._calls)
+        """True when there was no output: no text, no reasoning, no tool call. What a guardrail blocked is an answer."""
+        return not (self.chunks.texts or self._calls or self.finish_reason == INTERVENED)
 
     def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
         """One message. Raises ``StreamFailure``, or ``BadResponse`` for what cannot be understood."""
@@ -102,6 +107,17 @@ class BedrockEvents:
         if not self._calls:
             self.begin_tool(None, "")
         self._calls.add(len(self._calls) - 1, piece)
+
+    def take_calls(self, fragments: Any) -> str:
+        """Fragments of tool calls in OpenAI's shape; returns the text that they brought."""
+        return self._calls.take(fragments)
+
+    def add_chunk(self, output: tuple[str, ...], stamp_ns: int, clock_ns: int) -> None:
+        """A chunk: answer, reasoning and, where there is one, a piece of a tool call."""
+        if len(output) == 2:
+            self.chunks.add(stamp_ns, clock_ns, output[0], output[1])
+        else:
+            self.chunks.add_other(stamp_ns, clock_ns, output[0], output[2], output[1])
 
 
 def raise_exception(message: Message) -> None:
@@ -153,6 +169,49 @@ class _Frames(EventStreamDecoder):
                 return []
             raise (ResponseCut if error.incomplete else BadResponse)(str(error)) from error
 
+    def _bad_prelude(self, data: bytes) -> BadEventStream:
+        if not data.lstrip().startswith(_TEXT_STARTS):
+            return super()._bad_prelude(data)
+        return BadEventStream(_about_text(data, "text"))
+
+
+class _TextOrFrames:
+    """Decoder of a body that its headers call JSON or text. The first byte says what it is: no message begins so."""
+
+    def __init__(self, content_type: str, frames: _Frames) -> None:
+        self._content_type = content_type
+        self._frames = frames
+        self._text = bytearray()
+        self._is_text = False
+
+    def feed(self, piece: bytearray) -> list[Message]:
+        self._is_text = self._is_text or bytes(piece[:64]).lstrip().startswith(_TEXT_STARTS)
+        if not self._is_text:
+            return self._frames.feed(piece)
+        self._text += piece[: _MOST_TEXT_BYTES - len(self._text)]
+        return []
+
+    def finish(self) -> list[Message]:
+        if self._is_text:
+            raise BadResponse(_about_text(bytes(self._text), self._content_type))
+        return self._frames.finish()
+
+
+_TEXT_STARTS = (b"{", b"[", b'"', b"<")
+_MOST_TEXT_BYTES = 65_536
+_MISPLACED = "the endpoint answered with {} where an event stream belongs; is it Bedrock's runtime that --host names?"
+
+
+def _about_text(text: bytes, kind: str) -> str:
+    """What to say of text in the place of an event stream. Raises ``StreamFailure`` when it is an error."""
+    value = json_or_text(text)
+    failure = error_in(value, whole=True) if isinstance(value, dict) else None
+    if failure is not None:
+        raise failure
+    words = value if isinstance(value, str) else json.dumps(value)
+    words = words_of_page(words) if words.lstrip().startswith("<") else words
+    return f"{_MISPLACED.format(kind)} It says: {excerpt(' '.join(words.split()))}"
+
 
 class _Parsed:
     """Decoder of a path on which boto3 has decoded already."""
@@ -172,19 +231,18 @@ class OpenedBedrock(Opened):
     def __init__(self, events: BedrockEvents, metadata: dict[str, Any], *, parsed: bool) -> None:
         super().__init__(metadata["HTTPStatusCode"], metadata.get("RequestId"))
         headers = metadata.get("HTTPHeaders", {})
-        content_type = headers.get("content-type", "").lower()
-        if content_type.startswith(("text/", "application/json")):
-            raise BadResponse(
-                f"the endpoint answered with {content_type.partition(';')[0]} where an event stream belongs; "
-                "is it Bedrock's runtime that --host names?"
-            )
+        content_type = headers.get("content-type", "").lower().partition(";")[0].strip()
+        is_text = content_type.startswith("text/") or content_type == "application/json"
+        if is_text and parsed:
+            raise BadResponse(_MISPLACED.format(content_type))
         self._framed = "content-length" in headers
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         self._parsed = parsed
         self.events = events
         events.usage.latency_mode = headers.get("x-amzn-bedrock-performanceconfig-latency")
         events.usage.service_tier = headers.get("x-amzn-bedrock-service-tier")
-        self.decoder = _Parsed() if parsed else _Frames(events)
+        frames = _Frames(events)
+        self.decoder = _Parsed() if parsed else _TextOrFrames(content_type, frames) if is_text else frames
         # Bound here: one call less per event.
         self.take = events.take  # type: ignore[method-assign, assignment]
 

@@ -1,7 +1,7 @@
 """The families of models behind InvokeModel: how each is asked, and how its stream is read. One line per family.
 
-A reader takes one JSON document of the stream and gives its output as (answer, reasoning), `NOTHING` for a document
-without output, and None for a shape that it does not know.
+A reader takes one JSON document of the stream and gives its output as (answer, reasoning) or (answer, reasoning, piece
+of a tool call), `NOTHING` for a document without output, and None for a shape that it does not know.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from llm_users.users.bedrock_converse import take_metadata
 from llm_users.users.bedrock_events import BedrockEvents
 from llm_users.users.reasoning_shapes import REASONING_NAMES, reasoning_of, split_content
 from llm_users.users.token_counts import count
+from llm_users.users.tool_calls import arguments_text
 
 Document = dict[str, Any]
 Output = tuple[str, ...]
@@ -153,8 +154,8 @@ def _cohere_command_r(events: BedrockEvents, document: Document) -> Output | Non
     if kind == "tool-calls-generation":
         for call in document.get("tool_calls") or []:
             events.begin_tool(None, call.get("name"))
-            events.add_arguments(str(call.get("parameters") or ""))
-        return _output(str(document.get("tool_calls") or ""), "")
+            events.add_arguments(arguments_text(call.get("parameters") or {}))
+        return ("", "", arguments_text(document["tool_calls"])) if document.get("tool_calls") else NOTHING
     if kind == "stream-end":
         _finish(events, document.get("finish_reason") or "stream-end")
     return NOTHING if isinstance(kind, str) else None
@@ -170,23 +171,18 @@ def _choices(events: BedrockEvents, document: Document) -> Output | None:
     choices = document.get("choices")
     if not isinstance(choices, list):
         return NOTHING if usage else None
-    answer = reasoning = ""
+    answer = reasoning = calls = ""
     for choice in choices:
+        if choice.get("error"):
+            raise failure_from(choice["error"])
         said = choice.get("delta") or choice.get("message") or {}
         content = said.get("content")
         text, thought = (content, "") if isinstance(content, str) else _split(content)
         answer += _text(choice.get("text")) + text + _text(said.get("refusal"))
         reasoning += thought or reasoning_of(map(said.get, REASONING_NAMES), said.get("reasoning_details"))[0]
-        for fragment in said.get("tool_calls") or []:
-            function = fragment.get("function") or {}
-            if function.get("name"):
-                events.begin_tool(fragment.get("id"), function["name"])
-            arguments = _text(function.get("arguments"))
-            if arguments:
-                events.add_arguments(arguments)
-            answer += _text(function.get("name")) + arguments
+        calls += events.take_calls(said.get("tool_calls"))
         _finish(events, choice.get("finish_reason") or choice.get("stop_reason"))
-    return _output(answer, reasoning)
+    return (answer, reasoning, calls) if calls else _output(answer, reasoning)
 
 
 def _openai(events: BedrockEvents, document: Document) -> Output | None:
@@ -194,12 +190,12 @@ def _openai(events: BedrockEvents, document: Document) -> Output | None:
     output = _choices(events, document)
     if output is None:
         return None
-    answer, reasoning = output or ("", "")
+    answer, reasoning = output[:2] or ("", "")
     answer, thought = events.tags.split(answer)
     if events.stopped:
         late_answer, late_thought = events.tags.rest()
         answer, thought = answer + late_answer, thought + late_thought
-    return _output(answer, reasoning + thought)
+    return (answer, reasoning + thought, output[2]) if len(output) == 3 else _output(answer, reasoning + thought)
 
 
 def _output(answer: Any, reasoning: Any) -> Output:
@@ -219,10 +215,11 @@ def _text(value: Any) -> str:
 
 
 def _arguments(events: BedrockEvents, piece: Any) -> Output:
-    if not piece or not isinstance(piece, str):
+    if not piece:
         return NOTHING
-    events.add_arguments(piece)
-    return (piece, "")
+    text = arguments_text(piece)
+    events.add_arguments(text)
+    return ("", "", text)
 
 
 def _counts(events: BedrockEvents, asked: Any, given: Any) -> None:

@@ -15,7 +15,7 @@ from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
 from llm_users.users.bedrock_bodies import messages_of, turns_of
-from llm_users.users.bedrock_events import BedrockEvents, Usage, number, raise_exception
+from llm_users.users.bedrock_events import INTERVENED, BedrockEvents, Usage, number, raise_exception
 from llm_users.users.bedrock_families import FAMILIES, NOTHING, Document, Family, Output, family_of
 from llm_users.users.token_counts import count
 
@@ -30,6 +30,8 @@ PARAMETERS = frozenset(
 
 _PATHS = ("text", "reasoning", "finish_reason", "input_tokens", "output_tokens")
 _SHOWN_KEYS = 8
+_TEXTS = ("outputText", "generation", "completion", "text", "content", "message", "output", "outputs", "results",
+          "choices", "generations", "delta")  # fmt: skip
 
 InvokeFormat = str | Mapping[str, Any]
 """The name of a family, or a format of one's own: see ``custom_family``."""
@@ -52,6 +54,7 @@ class InvokeEvents(BedrockEvents):
         self._family = family
         self._read = family.read
         self._metrics: Usage | None = None
+        self._intervened = False  # a guardrail blocked the prompt or the answer
 
     @property
     def complete(self) -> bool:
@@ -70,12 +73,16 @@ class InvokeEvents(BedrockEvents):
             output = self._read_on(document) if self.stopped else self._read(self, document)
         except (AttributeError, TypeError, KeyError, IndexError):
             output = None
+        if document.get(_GUARDRAIL) == "INTERVENED":
+            self._intervened = self.stopped = True
+            if output is None:  # a shape of the guardrail's own
+                output = _blocked_text(document)
         if output:
-            self.chunks.add(stamp_ns, clock_ns, output[0], output[1])
+            self.add_chunk(output, stamp_ns, clock_ns)
         elif output is None and not all(key.startswith(_SERVICE) for key in document):
             raise self._unknown(document)
-        if document.get(_GUARDRAIL) == "INTERVENED":
-            self.finish_reason = "guardrail_intervened"
+        if self._intervened:  # the model's own reason, before or after it, is not why the answer ended
+            self.finish_reason = INTERVENED
         if self.finish_reason is not None:
             self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
         if self.usage.output_tokens is not None:  # Llama's documents each have the count so far
@@ -120,6 +127,19 @@ class InvokeEvents(BedrockEvents):
             f"a chunk has a shape that the format {self._family.name!r} does not know (keys: {keys}); "
             "name the right one with --llm-invoke-format, or describe it in a JSON file"
         )
+
+
+def _blocked_text(document: Any) -> Output:
+    """The text that a guardrail gives in the place of an answer, in any family's shape."""
+    if isinstance(document, list):
+        document = next((item for item in document if isinstance(item, dict)), {})
+    for name in _TEXTS if isinstance(document, dict) else ():
+        value = document.get(name)
+        if isinstance(value, str):
+            return (value, "") if value else NOTHING
+        if isinstance(value, (dict, list)):
+            return _blocked_text(value)
+    return NOTHING
 
 
 def choose_family(model: str, wanted: InvokeFormat | None) -> Family:

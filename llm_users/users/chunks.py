@@ -53,13 +53,15 @@ class Chunks:
         "reasoning_is_summary",
         "running_counts",
         "stamps_ns",
+        "text_at",
         "texts",
     )
 
     def __init__(self) -> None:
         self.stamps_ns: list[int] = []  # kernel receive stamps on the monotonic clock, 0 where the kernel gave none
         self.clocks_ns: list[int] = []  # the monotonic clock when the read returned
-        self.texts: list[str] = []  # what each chunk added to the answer
+        self.texts: list[str] = []  # what each chunk added to the answer or to its tool calls
+        self.text_at: dict[int, str] = {}  # of chunks that are not all text, by index: their text, without tool calls
         self.reasoning_at: dict[int, str] = {}  # what a chunk added to the reasoning, by its index
         self.choice_at: dict[int, int] = {}  # which choice a chunk belongs to, by its index, unless it is the first
         self.first_answer = -1  # index of the first chunk that is not reasoning
@@ -78,6 +80,19 @@ class Chunks:
         self.stamps_ns.append(stamp_ns)
         self.clocks_ns.append(clock_ns)
         self.texts.append(answer)
+
+    def add_other(
+        self, stamp_ns: int, clock_ns: int, text: str, other: str, reasoning: str = "", choice: int = 0
+    ) -> None:
+        """One chunk that is not all text: ``other`` is a piece of a tool call, or "" for what is not text (audio).
+
+        It is output of the answer like any other chunk, and is not in the answer's text.
+        """
+        index = len(self.texts)
+        self.text_at[index] = text
+        if self.first_answer < 0:
+            self.first_answer = index
+        self.add(stamp_ns, clock_ns, text + other, reasoning, choice)
 
     def end(self, reason: str, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
         """The event with the finish reason of a choice; when the choice has one already, that stands."""
@@ -107,14 +122,19 @@ class Chunks:
     @property
     def answer(self) -> str:
         """The text of the first choice."""
-        return joined(self.texts) if not self.choice_at else self.choices[0]
+        return joined(self._answer_texts) if not self.choice_at else self.choices[0]
+
+    def text_of(self, choice: int) -> str:
+        """The text of one choice."""
+        texts = self._answer_texts
+        return joined(texts[index] for index in self.places.get(choice, ()))
 
     @property
     def opening(self) -> str:
         """How an answer that is too long begins, whatever the choice."""
         pieces: list[str] = []
         left = OPENING_CHARACTERS
-        for text in self.texts:
+        for text in self._answer_texts:
             pieces.append(text[:left])
             left -= len(text)
             if left <= 0:
@@ -129,11 +149,18 @@ class Chunks:
     @property
     def choices(self) -> list[str]:
         """The texts of all choices, the first one first, the others by their number."""
-        return [joined(texts) for texts in self.by_choice(self.texts)]
+        return [joined(texts) for texts in self.by_choice(self._answer_texts)]
+
+    @property
+    def _answer_texts(self) -> list[str]:
+        """The texts without tool calls."""
+        if not self.text_at:
+            return self.texts
+        return [self.text_at.get(index, text) for index, text in enumerate(self.texts)]
 
     @property
     def everything(self) -> str:
-        """All that the server wrote: reasoning and answers of all choices."""
+        """All that the server wrote: reasoning, answers and tool calls of all choices."""
         return joined([*self.reasoning_at.values(), *self.texts])
 
     def by_choice(self, values: Sequence[T]) -> list[list[T]]:

@@ -18,6 +18,7 @@ from llm_users.prompts.order import stream
 from llm_users.record import RequestRecord
 from llm_users.runtime import Runtime
 from llm_users.seat import Ticket
+from llm_users.users.history import assistant_turn
 from llm_users.users.llm import Answer, LLMUser
 from llm_users.users.openai import OpenAIUser
 
@@ -76,7 +77,7 @@ class ConversationMixin(LLMUser):
                 answers.append(answer)
                 if not answer.record.ok:
                     break
-                at.history.append({"role": "assistant", "content": answer.text})
+                at.history.append(assistant_turn(answer.text, answer.tool_calls))
         finally:
             self._at, self.follow_up = None, False
             if self._arrival is not None:

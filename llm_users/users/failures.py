@@ -6,7 +6,6 @@ Messages say what was wrong, where, and what to do, and never hold a secret.
 from __future__ import annotations
 
 import json
-import re
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -16,12 +15,13 @@ import httpx2
 import openai
 from locust.exception import StopUser
 
-from llm_users.record import CLIENT_LIMIT, RequestRecord
+from llm_users.record import CLIENT_LIMIT, UNFINISHED, RequestRecord
 from llm_users.secrets import redact, redact_start
 from llm_users.transport.client_limits import remedy_for
 from llm_users.transport.errors import TransportError
 from llm_users.transport.sse import EventTooLong
-from llm_users.users.bad_events import MalformedEvent, StreamFailure, failure_from
+from llm_users.users.bad_events import MalformedEvent, StreamFailure, failure_from, has_message, words_of_page
+from llm_users.users.buffering import BUFFERED
 
 MESSAGE_CHARACTERS = 500
 """Longer messages are cut: some servers send a whole page of HTML."""
@@ -34,6 +34,10 @@ _FORMULA_STARTS = "=+-@ \t\r\n"
 
 CODE_CHARACTERS = 64
 """Codes inside a stream are the provider's own text, and column values."""
+
+
+_NOT_FAILURES = (*UNFINISHED, BUFFERED)
+"""Our codes of rows that are not failures: an error of the server with such a code is one all the same."""
 
 
 VALUE_CHARACTERS = 200
@@ -90,7 +94,8 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
     if isinstance(error, StopUser) or not isinstance(error, Exception):
         return "aborted", "the test or the stage ended while the request was in flight"
     if isinstance(error, StreamFailure):
-        return error.code, f"the server reported an error inside the stream: {error.message}"
+        code = f"server_{error.code}" if error.code in _NOT_FAILURES else error.code
+        return code, f"the server reported an error inside the stream: {error.message}"
     if isinstance(error, TransportError):
         return error.code, str(error)
     if isinstance(error, RecursionError):
@@ -160,41 +165,9 @@ def _body_message(error: openai.APIStatusError) -> str:
     try:
         body: Any = json.loads(text)
     except (ValueError, RecursionError):
-        return _words_of_page(text) if text.startswith("<") else text
+        return words_of_page(text) if text.startswith("<") else text
     if isinstance(body, dict):
-        if body.get("error"):
-            return failure_from(body["error"]).message
-        detail = body.get("detail") or body.get("message") or body.get("msg")
-        if isinstance(detail, str):
-            return detail
-        if isinstance(detail, list):
-            return "; ".join(_validation(item) for item in detail)
-        return text if body else ""
+        return failure_from(body).message if has_message(body) else text if body else ""
+    if isinstance(body, list) and body and all(isinstance(item, dict) for item in body):  # Google's
+        return failure_from(body).message
     return body if isinstance(body, str) else text
-
-
-_TAG = re.compile(r"<(/?\w*+)[^<>]*+>")
-
-
-def _words_of_page(html: str) -> str:
-    """What a page of HTML says, as of a gateway before the server."""
-    words: list[str] = []
-    start, hidden = 0, ""
-    for tag in _TAG.finditer(html):
-        name = tag[1].lower()
-        if not hidden:
-            words.append(html[start : tag.start()])
-            hidden = name if name in ("script", "style") else ""
-        elif name == f"/{hidden}":
-            hidden = ""
-        start = tag.end()
-    return " ".join(words if hidden else [*words, html[start:]])
-
-
-def _validation(item: Any) -> str:
-    """One entry of FastAPI's ``detail`` list."""
-    if not isinstance(item, dict):
-        return str(item)
-    place = item.get("loc")
-    where = ".".join(map(str, place)) if isinstance(place, list) else str(place or "")
-    return f"{where}: {item.get('msg', '')}".strip(": ")

@@ -421,7 +421,8 @@ class LLMUser(User):
         count = partial(self._count_before_row, call, runtime.tokenizer.count)
         text, reasoning = (chunks.opening, "") if too_long else (chunks.answer, chunks.reasoning)
         if not too_long:
-            self._count_missing(call, text + reasoning if not chunks.choice_at else chunks.everything)
+            is_all_text = not chunks.choice_at and not chunks.text_at
+            self._count_missing(call, text + reasoning if is_all_text else chunks.everything)
             doubt_usage(record, chunks, failed=error is not None, count=count, note=runtime.note)
         time_tokens(record)
         if record.output_tokens and record.chunks:

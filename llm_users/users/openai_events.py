@@ -11,12 +11,14 @@ import msgspec
 
 from llm_users.transport.sse import NamedEvent
 from llm_users.users.bad_events import (
+    DONE,
     MalformedEvent,
     failure_from,
+    is_done,
     json_or_text,
     object_despite,
     object_from,
-    refuse_bare_error,
+    refuse_error,
 )
 from llm_users.users.chunks import Chunks
 from llm_users.users.openai_usage import OpenAIUsage
@@ -25,8 +27,6 @@ from llm_users.users.tool_calls import ToolCalls
 
 MOST_CHOICES = 1024
 """Of one answer, beyond the first: a choice without text would not be ended by the bounds on texts."""
-
-_DONE = b"[DONE]"
 
 _NO_REASON = frozenset(("null", "none", "false"))
 """In lower case: finish reasons of servers that write the word where JSON's null belongs (KoboldCpp, DashScope)."""
@@ -42,6 +42,7 @@ class _Delta(msgspec.Struct, gc=False):
     refusal: Any = None
     tool_calls: Any = None
     function_call: Any = None
+    audio: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -50,6 +51,7 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     index: int = 0
     message: Any = None
+    error: Any = None
     usage: Any = None
 
 
@@ -112,30 +114,28 @@ class OpenAIEvents:
     def empty(self) -> bool:
         """True when there was no output: no text, no reasoning, no tool call."""
         chunks = self.chunks
-        return not (any(chunks.texts) or chunks.reasoning_at or self._calls)
+        return not (any(chunks.texts) or chunks.reasoning_at or chunks.text_at or self._calls)
 
-    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:  # noqa: PLR0912 - a call costs more than a branch
+    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
         """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
-        if data == _DONE:
+        if data == DONE:
             self.done = True
             return
         if type(data) is NamedEvent and data.name == "error":
             raise failure_from(json_or_text(data))
+        value = None
         try:
             event = _decode_event(data)
-        except msgspec.ValidationError:
-            event = self._unusual(object_from(data))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             value = object_despite(error, data)
             if value is None:
+                self.done = self.done or is_done(data)
                 return
             event = self._unusual(value)
-        if event.error:
-            raise failure_from(event.error)
         choices = event.choices
-        if choices is None and event.usage is None:
-            refuse_bare_error(data)
-        if self.response_id is None:
+        if event.error or not choices:
+            refuse_error(value or data)
+        if not self.response_id:
             self.response_id = event.id
         if choices:
             for choice in choices:
@@ -149,20 +149,30 @@ class OpenAIEvents:
     def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int, index: int) -> None:
         delta = choice.delta
         if delta is None:
-            if choice.text:
+            if choice.error:
+                raise failure_from(choice.error)
+            if type(choice.message) is dict:
+                self._other_delta(choice, self._message_delta(choice, index), stamp_ns, clock_ns, index)
+            elif choice.text:
                 self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
             return
         content = delta.content
+        if (
+            type(content) is str
+            and content
+            and delta.tool_calls is None
+            and delta.reasoning_content is None
+            and delta.reasoning is None
+            and not delta.reasoning_details
+        ):
+            self.chunks.add(stamp_ns, clock_ns, content, "", index)
+        else:
+            self._other_delta(choice, delta, stamp_ns, clock_ns, index)
+
+    def _other_delta(self, choice: _Choice, delta: _Delta, stamp_ns: int, clock_ns: int, index: int) -> None:
+        """A delta that is not just a piece of text."""
+        content = delta.content
         if type(content) is str:
-            if (
-                content
-                and delta.tool_calls is None
-                and delta.reasoning_content is None
-                and delta.reasoning is None
-                and not delta.reasoning_details
-            ):
-                self.chunks.add(stamp_ns, clock_ns, content, "", index)
-                return
             answer, thought = content, NO_REASONING
         else:
             answer, thought = split_content(content) if content else ("", NO_REASONING)
@@ -175,15 +185,40 @@ class OpenAIEvents:
             self.chunks.reasoning_is_summary = not self._thought
         if type(delta.refusal) is str:
             answer += delta.refusal
-        if delta.tool_calls:
-            answer += self._tool_fragments(delta.tool_calls, self._calls_of(index))
-        if type(delta.function_call) is dict:
-            answer += _text_of(delta.function_call.get("name")) + _text_of(delta.function_call.get("arguments"))
-        if answer or reasoning:
+        if choice.error:
+            raise failure_from(choice.error)
+        if not answer and choice.text:
+            answer = choice.text
+        if delta.tool_calls or delta.function_call or delta.audio:
+            self._add_other(delta, answer, reasoning, stamp_ns, clock_ns, index)
+        elif answer or reasoning:
             self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
+
+    def _add_other(self, delta: _Delta, answer: str, reasoning: str, stamp_ns: int, clock_ns: int, index: int) -> None:
+        """A chunk with a piece of a tool call, or with audio."""
+        calls = self._calls_of(index)
+        piece, audible = calls.take(delta.tool_calls), False
+        if type(delta.function_call) is dict:  # OpenAI's older way: one call without an id and an index
+            piece += calls.take([{"index": 0, "function": delta.function_call}])
+        if type(delta.audio) is dict:
+            answer += _text_of(delta.audio.get("transcript"))
+            audible = bool(delta.audio.get("data"))
+        if piece or audible:
+            self.chunks.add_other(stamp_ns, clock_ns, answer, piece, reasoning, index)
+        elif answer or reasoning:
+            self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
+
+    def _message_delta(self, choice: _Choice, index: int) -> _Delta:
+        """The ``message`` that stands in the place of ``delta``: a piece, or the whole answer in one event."""
+        delta = _delta_of(choice.message)
+        if choice.finish_reason and self.chunks.texts and delta.content == self.chunks.text_of(index):
+            return _Delta()  # the end repeats what came in pieces
+        return delta
 
     def _special_choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
         """Any other choice than the first before its finish reason. Output after a finish reason takes that back."""
+        if choice.finish_reason and choice.error:
+            raise failure_from(choice.error)
         self._just_ended = None
         place, before = self._place_of(choice.index), len(self.chunks.texts)
         self._choice(choice, stamp_ns, clock_ns, place)
@@ -263,42 +298,24 @@ class OpenAIEvents:
         if type(tokens) is int and tokens >= 0:
             self.chunks.count_tokens(tokens, stamp_ns, clock_ns, place)
 
-    def _tool_fragments(self, fragments: Any, calls: ToolCalls) -> str:
-        """Assemble the tool calls of a choice; returns the text that these fragments brought."""
-        text = ""
-        for fragment in _list_of(fragments):
-            if not isinstance(fragment, dict):
-                continue
-            index = fragment.get("index")
-            place = index if isinstance(index, int) and 0 <= index <= len(calls) else len(calls)
-            if place == len(calls):
-                calls.begin()
-            function = fragment.get("function")
-            fields = function if isinstance(function, dict) else {}
-            name, arguments = _text_of(fields.get("name")), _text_of(fields.get("arguments"))
-            calls.add(place, arguments, name, fragment.get("id"))
-            text += name + arguments
-        return text
-
     def _unusual(self, value: dict[str, Any]) -> _Event:
         """Valid JSON of an unexpected shape: take what can be understood."""
         choices = []
         for raw in _list_of(value.get("choices")):
             if isinstance(raw, dict):
-                delta = raw.get("delta")
-                known = (
-                    {k: v for k, v in delta.items() if k in _Delta.__struct_fields__}
-                    if isinstance(delta, dict)
-                    else None
-                )
-                reason = raw.get("finish_reason")
+                delta, reason = raw.get("delta"), raw.get("finish_reason")
+                error = raw.get("error")
+                if isinstance(reason, dict):  # SGLang's own: {"type": "abort", "message": "..."}
+                    error = error or (reason if reason.get("message") else None)
+                    reason = reason.get("type")
                 choices.append(
                     _Choice(
-                        delta=_Delta(**known) if known is not None else None,
+                        delta=_delta_of(delta) if isinstance(delta, dict) else None,
                         text=_text_of(raw.get("text")) or None,
                         finish_reason=None if reason is None else str(reason),
                         index=index if type(index := raw.get("index")) is int else 0,
                         message=raw.get("message"),
+                        error=error,
                         usage=raw.get("usage"),
                     )
                 )
@@ -313,11 +330,9 @@ class OpenAIEvents:
 
     def take_whole(self, body: bytes) -> None:
         """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
-        value = object_from(body)
-        if value.get("error"):
-            raise failure_from(value["error"])
-        if "choices" not in value:
-            refuse_bare_error(body)
+        value = object_from(body) or {}
+        if value.get("error") or not value.get("choices"):
+            refuse_error(value, whole=True)
         identifier, usage = value.get("id"), value.get("usage")
         self.response_id = None if identifier is None else str(identifier)
         if isinstance(usage, dict):
@@ -339,15 +354,27 @@ class OpenAIEvents:
             self.chunks.reasoning_at[len(texts)] = reasoning
         if index:
             self.chunks.choice_at[len(texts)] = index
-        texts.append(answer or _text_of(choice.get("text")) or _text_of(fields.get("refusal")))
+        audio = fields.get("audio")
+        spoken = _text_of(audio.get("transcript")) if isinstance(audio, dict) else ""
+        answer = answer or spoken or _text_of(choice.get("text")) or _text_of(fields.get("refusal"))
+        function = [{"index": 0, "function": fields["function_call"]}] if fields.get("function_call") else []
+        calls = self._calls_of(index)
+        piece = calls.take(fields.get("tool_calls")) + calls.take(function)
+        if piece or audio:
+            self.chunks.text_at[len(texts)] = answer
+        texts.append(answer + piece)
         reason = choice.get("finish_reason")
+        if choice.get("error"):
+            raise failure_from(choice["error"])
         if index:
             self._others[index] = bool(reason)
             return
         self.finish_reason = str(reason) if reason else self.finish_reason
-        for call in _list_of(fields.get("tool_calls")):
-            if isinstance(call, dict):
-                self._calls.add_whole(call)
+
+
+def _delta_of(fields: dict[str, Any]) -> _Delta:
+    """What is known of a delta, or of a message in its place."""
+    return _Delta(**{name: value for name, value in fields.items() if name in _Delta.__struct_fields__})
 
 
 def _list_of(value: Any) -> list[Any]:

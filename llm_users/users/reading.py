@@ -15,6 +15,7 @@ from llm_users.transport import clock
 from llm_users.transport.errors import BadResponse, ConnectionLost, DeadlineExceeded, ResponseCut
 from llm_users.transport.exchange import Arrival, Exchange
 from llm_users.transport.sdk import SdkExchange
+from llm_users.users.bad_events import finish_failure
 from llm_users.users.bounds import Bounds
 from llm_users.users.chunks import Chunks, time_chunks
 
@@ -109,7 +110,11 @@ class Opened:
         """What was wrong with an answer that ended without an error."""
         if not self.events.complete:
             return ResponseCut("the stream ended without its terminator (finish reason or [DONE])")
-        if self.events.empty:
+        events = self.events
+        failure = finish_failure([events.finish_reason, *(end.reason for end in events.chunks.endings.values())])
+        if failure is not None:
+            return failure
+        if events.empty:
             return EmptyAnswer("the answer ended properly without any output")
         return None
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
+from llm_users.users.history import calls_of, without_calls
 from llm_users.users.responses_events import ResponseEvents
 from llm_users.users.sse_answer import OpenedSse
 from llm_users.users.token_counts import fill_openai_usage
@@ -28,7 +29,21 @@ def input_of(prompt: Prompt) -> str | list[dict[str, Any]]:
     """A prompt as this API's ``input``; content parts in chat's shape get the names that they have here."""
     if prompt.messages is None:
         return prompt.text or ""
-    return [_item(message) for message in prompt.messages]
+    return [item for message in prompt.messages for item in _items(message)]
+
+
+def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The items of a message: here tool calls and their results are items beside it."""
+    if message.get("role") == "tool":
+        output = {"type": "function_call_output", "call_id": message.get("tool_call_id")}
+        return [{**output, "output": message.get("content") or ""}]
+    calls = calls_of(message)
+    made = [
+        {"type": "function_call", "call_id": call.identifier, "name": call.name, "arguments": call.arguments}
+        for call in calls
+    ]
+    said = [_item(without_calls(message))] if message.get("content") or not calls else []
+    return [*said, *made]
 
 
 def _item(message: dict[str, Any]) -> dict[str, Any]:

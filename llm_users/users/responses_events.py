@@ -16,11 +16,11 @@ from llm_users.users.bad_events import (
     not_an_event,
     object_despite,
     object_from,
-    refuse_bare_error,
+    refuse_error,
 )
 from llm_users.users.chunks import Chunks
 from llm_users.users.reasoning_shapes import text_of_reasoning
-from llm_users.users.tool_calls import ToolCalls
+from llm_users.users.tool_calls import ToolCalls, arguments_text
 
 _T = TypeVar("_T")
 
@@ -71,6 +71,7 @@ class ResponseEvents:
         self._thought = False  # the reasoning itself is streamed, not only a summary
         self._calls = ToolCalls()
         self._places: dict[int | None, int] = {}  # of the calls, by the item's place in the output
+        self._acted = False  # the service searched, ran code or the like by itself
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
@@ -87,10 +88,10 @@ class ResponseEvents:
 
     @property
     def empty(self) -> bool:
-        """True when there was no output: no text, no reasoning, no tool call."""
-        return not (any(self.chunks.texts) or self.chunks.reasoning_at or self._calls)
+        """True when there was no output: no text, no reasoning, no call of a tool, the user's or a built-in one."""
+        return not (any(self.chunks.texts) or self.chunks.reasoning_at or self._calls or self._acted)
 
-    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:  # noqa: PLR0912 - a call costs more than a branch
+    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
         """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
         event = _event_of(data)
         if event is None:
@@ -105,12 +106,9 @@ class ResponseEvents:
             elif kind in _ARGUMENTS:
                 if event.output_index in self._places:
                     self._calls.add(self._places[event.output_index], text)
-                self.chunks.add(stamp_ns, clock_ns, text, "")
+                self.chunks.add_other(stamp_ns, clock_ns, "", text)
         elif type(event.item) is dict:
-            if event.item.get("type") in _CALLS:
-                self._call(event, stamp_ns, clock_ns)
-            elif event.item.get("type") == "reasoning" and not self.chunks.reasoning_at:  # it was not streamed
-                self._add_thought(event.item, stamp_ns, clock_ns)
+            self._item(event, stamp_ns, clock_ns)
         elif kind in _REASONING:  # an object where others have text
             self._add_thought(text, stamp_ns, clock_ns, is_summary=kind not in _THOUGHTS)
         elif event.response is not None:
@@ -118,7 +116,7 @@ class ResponseEvents:
         elif kind in ("error", "response.failed"):
             raise failure_from(json_or_text(data))
         elif not kind:
-            _refuse_untyped(event, data)
+            refuse_error(data)  # every event has a type; what has none may be an error
 
     def _add_reasoning(self, text: str, stamp_ns: int, clock_ns: int, *, is_summary: bool) -> None:
         """A piece of the reasoning, or of a summary of it. A stream with both has the reasoning itself."""
@@ -132,6 +130,15 @@ class ResponseEvents:
         if thought:
             self._add_reasoning(thought, stamp_ns, clock_ns, is_summary=is_summary or of_summary)
 
+    def _item(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
+        """An item of the output begins or is complete."""
+        if event.item.get("type") in _CALLS:
+            self._call(event, stamp_ns, clock_ns)
+        elif event.item.get("type") == "reasoning" and not self.chunks.reasoning_at:  # it was not streamed
+            self._add_thought(event.item, stamp_ns, clock_ns)
+        else:
+            self._note_action(event.item)
+
     def _call(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
         """A tool call begins or is complete. Arguments that were not streamed come with its end."""
         whole = _call_of(event.item)
@@ -141,7 +148,11 @@ class ResponseEvents:
         arguments = whole["function"]["arguments"]
         if event.type == "response.output_item.done" and arguments and not self._calls.has_arguments(place):
             self._calls.add(place, arguments)
-            self.chunks.add(stamp_ns, clock_ns, arguments, "")
+            self.chunks.add_other(stamp_ns, clock_ns, "", arguments)
+
+    def _note_action(self, item: dict[str, Any]) -> None:
+        """An item that is no call of the user's tools: the service's own ones (``web_search_call``) are output."""
+        self._acted = self._acted or str(item.get("type")).endswith("_call")
 
     def _about(self, kind: str, response: _Response, error: Any, stamp_ns: int = 0, clock_ns: int = 0) -> None:
         """An event that tells of the whole response: begun, completed, incomplete, failed."""
@@ -162,12 +173,10 @@ class ResponseEvents:
 
     def take_whole(self, body: bytes) -> None:
         """A complete, unstreamed response (JSON). Its chunks have no stamps."""
-        value = object_from(body)
+        value = object_from(body) or {}
         response = _converted(value, _Response, body)
         if response.status is None and "output" not in value:
-            if response.error:
-                raise failure_from(response.error)
-            refuse_bare_error(body)
+            refuse_error(value, whole=True)
         self._about(f"response.{response.status}", response, None)
         for item in _list_of(value.get("output")):
             if isinstance(item, dict):
@@ -176,13 +185,18 @@ class ResponseEvents:
     def _whole_item(self, item: dict[str, Any]) -> None:
         texts, kind = self.chunks.texts, item.get("type")
         if kind in _CALLS:
-            self._calls.add_whole(_call_of(item))
+            call = _call_of(item)
+            arguments = call["function"]["arguments"]
+            self._calls.add(self._calls.begin(call["id"], call["function"]["name"]), arguments)
+            self.chunks.text_at[len(texts)] = ""
+            texts.append(arguments)
         elif kind == "reasoning":
             thought = _texts(item.get("content")) or _texts(item.get("summary"))
             if thought:
                 self.chunks.reasoning_at[len(texts)] = thought
                 texts.append("")
         else:
+            self._note_action(item)
             texts.append(_texts(item.get("content")))
 
 
@@ -201,17 +215,10 @@ def _converted(value: Any, kind: type[_T], data: bytes) -> _T:
         raise not_an_event(data, error) from None
 
 
-def _refuse_untyped(event: _Event, data: bytes) -> None:
-    """Every event has a type; what has none may be an error."""
-    if event.error:
-        raise failure_from(event.error)
-    refuse_bare_error(data)
-
-
 def _call_of(item: dict[str, Any]) -> dict[str, Any]:
     """A tool call in the shape that answers have."""
     arguments = item.get("arguments") or item.get("input")
-    function = {"name": str(item.get("name") or ""), "arguments": arguments if isinstance(arguments, str) else ""}
+    function = {"name": str(item.get("name") or ""), "arguments": arguments_text(arguments)}
     return {"id": item.get("call_id") or item.get("id"), "type": "function", "function": function}
 
 

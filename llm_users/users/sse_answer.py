@@ -5,17 +5,26 @@ Knows HTTP's headers; what the events mean is in each API's own module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from llm_users.endpoint import UsageSupport
 from llm_users.record import RequestRecord
 from llm_users.transport.bodies import NOT_COMPRESSED
 from llm_users.transport.errors import BadResponse, ResponseCut
-from llm_users.transport.sse import MAX_EVENT_BYTES, EventTooLong, SseDecoder
+from llm_users.transport.sse import SseDecoder, is_html
 from llm_users.transport.template import Head
+from llm_users.users.bad_events import MalformedEvent, error_in, json_or_text, words_of_page
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
+from llm_users.users.failures import EXCERPT_CHARACTERS, excerpt
 from llm_users.users.reading import Events, Opened
+
+_PAGE_BYTES = 4096
+"""Of a page of HTML, enough for its title; of a text, more than is shown."""
+
+_FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":", b"\xef\xbb\xbf")
+
+_WHICH_URL = "is the base URL that of the API (OpenAI's mostly ends in /v1)?"
 
 
 class SseEvents(Events, Protocol):
@@ -36,6 +45,7 @@ class OpenedSse(Opened):
     """An answer that has begun; subclasses count its tokens."""
 
     events: SseEvents
+    decoder: _AnswerDecoder
     terminator: ClassVar[str]
     """What ends a stream, in words."""
 
@@ -45,32 +55,41 @@ class OpenedSse(Opened):
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in NOT_COMPRESSED:
             raise BadResponse(f"the stream came compressed ({encoding}) although that was refused; switch it off there")
-        content_type = headers.get("content-type", "").lower()
         self._usage = usage
         self._note = note
         self._framed = "content-length" in headers
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
-        self._whole = "json" in content_type
-        if content_type.startswith("text/html"):
-            raise BadResponse("the server answered with a page of HTML; is the base URL that of the API?")
         self.events = events
-        self.decoder = _WholeBody() if self._whole else SseDecoder()
+        self.decoder = _AnswerDecoder(self._take_document)
         # Bound here: one call less per event.
-        self.take = self._take_whole if self._whole else events.take  # type: ignore[method-assign, assignment]
+        self.take = events.take  # type: ignore[method-assign]
 
     def settled(self) -> bool:
         return self.events.settled
 
-    def _take_whole(self, data: bytes, _stamp_ns: int, _clock_ns: int) -> None:
-        self.events.take_whole(data)
+    def _take_document(self, body: bytes) -> None:
+        """A body that is JSON and no stream, whatever its headers say."""
+        try:
+            self.events.take_whole(body)
+        except MalformedEvent:
+            raise ResponseCut(f"the answer is JSON that is cut or wrong: {excerpt(_text(body))}") from None
 
     def verdict(self) -> Exception | None:
-        if not self.events.complete:
-            return ResponseCut(f"the stream ended without its terminator ({self.terminator})")
-        return super().verdict()
+        return super().verdict() if self.events.complete else ResponseCut(self._unfinished())
+
+    def _unfinished(self) -> str:
+        """Why an answer that was read to its end is not complete."""
+        if self.decoder.is_document:
+            shown = excerpt(_text(self.decoder.document))
+            return f"the server sent JSON that is no answer of this API; {_WHICH_URL} It begins: {shown}"
+        words = f"the stream ended without its terminator ({self.terminator})"
+        beginning = self.decoder.beginning
+        if self.events.chunks.texts or not beginning.strip() or beginning.lstrip().startswith(_FIELDS):
+            return words
+        return f"{words}; it is no stream and begins: {excerpt(_text(beginning))}"
 
     def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
-        if self._whole:
+        if self.decoder.is_document:
             return True
         if self._chunked:
             return chunks_came_at_once(record, self.events.chunks, client_delay_s)
@@ -82,19 +101,57 @@ class OpenedSse(Opened):
             self._note(f"{record.model}: the server sends no usage; output tokens are counted here")
 
 
-class _WholeBody:
-    """Decoder of an unstreamed body: one event, at the end."""
+class _AnswerDecoder(SseDecoder):
+    """Events. The first bytes of the body say whether it is a stream: JSON in its place is taken as a whole.
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._bytes = 0
+    The content type says nothing: streams come as JSON or HTML, and JSON comes as a stream.
+    """
 
-    def feed(self, piece: bytearray) -> Sequence[bytes]:
-        self._parts.append(bytes(piece))
-        self._bytes += len(piece)
-        if self._bytes > MAX_EVENT_BYTES:
-            raise EventTooLong(f"an answer that is no stream is longer than {MAX_EVENT_BYTES >> 20} MiB")
-        return []
+    def __init__(self, take_document: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self.beginning = b""
+        self._take_document = take_document
+        self._is_known = False
 
-    def finish(self) -> Sequence[bytes]:
-        return [b"".join(self._parts)]
+    def finish(self) -> list[bytes]:
+        if self.is_document:
+            self._look(at_end=True)
+            self._take_document(self.document)
+        return super().finish()
+
+    def _feed_lines(self, piece: bytes) -> list[bytes]:
+        self.beginning = self.beginning or piece[:EXCERPT_CHARACTERS]
+        events = super()._feed_lines(piece)
+        if self.is_document and not self._is_known:
+            self._look()
+        return events
+
+    def _look(self, *, at_end: bool = False) -> None:
+        """Refuse what is neither a stream nor one JSON document, as soon as that is certain."""
+        body = self._buffer
+        if body.startswith(b"<"):
+            if at_end or len(body) > _PAGE_BYTES:
+                raise BadResponse(_about_page(self.document))
+            return
+        end = body.find(b"\n")
+        rest = body[end:][:_PAGE_BYTES].lstrip() if end >= 0 else b""
+        if not rest:
+            return
+        self._is_known = True
+        first = bytes(body[:end]).rstrip()
+        if first.startswith(b"{") and first.endswith(b"}") and rest.startswith(b"{"):
+            value = json_or_text(first)
+            raise (error_in(value, whole=True) if isinstance(value, dict) else None) or MalformedEvent(
+                "the server sends lines of JSON, not server-sent events: that is another API, such as Ollama's own; "
+                f"{_WHICH_URL} It begins: {excerpt(_text(first))}"
+            )
+
+
+def _about_page(page: bytes) -> str:
+    kind = "HTML" if is_html(page) or b"<body" in page.lower() else "XML or HTML"
+    words = excerpt(" ".join(words_of_page(_text(page)).split()))
+    return f"the server answered with a page of {kind}; is the base URL that of the API? It says: {words}"
+
+
+def _text(data: bytes) -> str:
+    return data[:_PAGE_BYTES].decode("utf-8", "replace")

@@ -255,6 +255,56 @@ def test_broken_answers(rig: Rig, wire: Wire, script: Script, codes: set[str]) -
     assert ask(rig, wire.serve(script).root).record.error_code in codes
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/html", "application/vnd.amazon.eventstream"])
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        (b'{"message":"the model said: bad"}', "Error", "the model said: bad"),
+        (b'{"__type":"ThrottlingException","message":"slow"}', "ThrottlingException", "slow"),
+        (b'{"Message":"no such path here"}', "Error", "no such path here"),
+        (b"<html><title>Log in</title></html>", "malformed", "Log in"),
+        (b'{"Output":{"__type":"UnknownOperation"}}', "malformed", "UnknownOperation"),
+    ],
+)
+def test_text_in_the_place_of_events_is_put_into_words(
+    rig: Rig, wire: Wire, body: bytes, code: str, words: str, kind: str
+) -> None:
+    record = ask(rig, wire.serve([send(head(LENGTH, len(body), kind=kind) + body)]).root).record
+    assert record.error_code.lower() == code.lower()
+    assert words in (record.error_message or "")
+    assert record.http_status == 200
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_events_are_read_whatever_their_content_type(rig: Rig, wire: Wire, kind: str) -> None:
+    script = [send(head(CHUNKED, kind=kind)), *(send(chunk(part)) for part in converse_events("a", "b"))]
+    answered = ask(rig, wire.serve([*script, send(LAST_CHUNK)]).root)
+    assert (answered.record.error_code, answered.text, answered.record.chunks) == (None, "ab", 2)
+
+
+@pytest.mark.parametrize("reason", ["malformed_model_output", "malformed_tool_use"])
+def test_a_stop_reason_that_is_a_failure(rig: Rig, wire: Wire, reason: str) -> None:
+    events = [START, delta(text="x"), event("messageStop", {"stopReason": reason}), metadata(1)]
+    record = ask(rig, wire.serve(answer(*events)).root).record
+    assert (record.error_code.lower(), record.finish_reason, record.output_tokens) == (reason, reason, 1)
+    assert record.failed
+
+
+def test_what_a_guardrail_blocked_without_a_word_is_an_answer(rig: Rig, wire: Wire) -> None:
+    events = [START, event("messageStop", {"stopReason": "guardrail_intervened"}), metadata(0)]
+    record = ask(rig, wire.serve(answer(*events)).root).record
+    assert (record.error_code, record.finish_reason) == (None, "guardrail_intervened")
+
+
+@pytest.mark.parametrize("arguments", ['{"at": "sea"}', {"at": "sea"}])
+def test_a_tool_call_is_not_in_the_text(rig: Rig, wire: Wire, arguments: Any) -> None:
+    start = {"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "c1", "name": "look"}}}
+    events = [START, delta(text="So"), event("contentBlockStart", start), delta(toolUse={"input": arguments})]
+    answered = ask(rig, wire.serve(answer(*events, STOP, metadata(5))).root)
+    assert (answered.text, answered.record.chunks) == ("So", 2)
+    assert answered.tool_calls[0]["function"] == {"name": "look", "arguments": '{"at": "sea"}'}
+
+
 def test_a_cut_after_the_end_is_no_error(rig: Rig, wire: Wire) -> None:
     record = ask(rig, wire.serve(cut_after(START, delta(text="x"), STOP, metadata(1)[:30])).root).record
     assert (record.error_code, record.output_tokens_source) == (None, "tokenizer")

@@ -271,6 +271,81 @@ def test_a_guardrails_word_is_the_finish_reason(rig: Rig, wire: Wire) -> None:
     assert (answered.record.error_code, answered.finish_reason) == (None, "guardrail_intervened")
 
 
+BLOCKED = {"amazon-bedrock-guardrailAction": "INTERVENED", "amazon-bedrock-trace": {"guardrail": {"input": {}}}}
+SORRY = "Sorry, the model cannot answer this question."
+
+
+@pytest.mark.parametrize(
+    ("documents", "text"),
+    [
+        ([{"type": "message", "content": [{"type": "text", "text": SORRY}], **BLOCKED}], ""),  # a type of no event
+        ([{"content": [{"type": "text", "text": SORRY}], **BLOCKED}], SORRY),
+        ([{"completion": SORRY, **BLOCKED}], SORRY),
+        ([{"outputText": SORRY, **BLOCKED}], SORRY),
+        ([BLOCKED], ""),
+        ([BEGIN, text_delta(SORRY), BLOCKED], SORRY),
+        ([BEGIN, text_delta(SORRY), {**REASON, **BLOCKED}, STOP], SORRY),
+        ([BEGIN, text_delta(SORRY), BLOCKED, REASON, STOP], SORRY),
+        ([BEGIN, text_delta(SORRY), REASON, {**STOP, **BLOCKED}], SORRY),
+    ],
+)
+def test_what_a_guardrail_blocked_is_an_answer(rig: Rig, wire: Wire, documents: list[Document], text: str) -> None:
+    answered = ask(rig, wire.serve(answer(*map(part, documents))).root)
+    record = answered.record
+    assert (record.error_code, answered.finish_reason, answered.text) == (None, "guardrail_intervened", text)
+    assert record.chunks == bool(text)
+
+
+@pytest.mark.parametrize("action", ["NONE", None])
+def test_a_guardrail_that_let_it_pass_changes_nothing(rig: Rig, wire: Wire, action: str | None) -> None:
+    passed = {"amazon-bedrock-guardrailAction": action, "amazon-bedrock-trace": {}}
+    script = answer(part(BEGIN), part(text_delta("x")), part({**REASON, **passed}), part({**STOP, **passed}))
+    assert ask(rig, wire.serve(script).root).finish_reason == "end_turn"
+
+
+CALLS = {
+    "anthropic-messages": [
+        {"type": "content_block_start", "content_block": {"type": "tool_use", "id": "c1", "name": "look"}},
+        {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": '{"at": "sea"}'}},
+        STOP,
+    ],
+    "nova": [
+        {"contentBlockStart": {"start": {"toolUse": {"toolUseId": "c1", "name": "look"}}}},
+        {"contentBlockDelta": {"delta": {"toolUse": {"input": {"at": "sea"}}}}},
+        {"messageStop": {"stopReason": "tool_use"}},
+    ],
+    "cohere-command-r": [
+        {"event_type": "tool-calls-generation", "tool_calls": [{"name": "look", "parameters": {"at": "sea"}}]},
+        {"event_type": "stream-end", "finish_reason": "COMPLETE"},
+    ],
+    "mistral-chat": [
+        {"choices": [{"message": {"tool_calls": [{"function": {"name": "look", "arguments": {"at": "sea"}}}]}}]},
+        {"choices": [{"message": {}, "stop_reason": "tool_calls"}]},
+    ],
+    "openai": [
+        {"choices": [{"delta": {"tool_calls": [{"index": 1, "id": "c1", "function": {"name": "look"}}]}}]},
+        {"choices": [{"delta": {"tool_calls": [{"index": 1, "function": {"arguments": '{"at": "sea"}'}}]}}]},
+        {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_tool_calls_are_not_in_the_text(rig: Rig, wire: Wire, name: str) -> None:
+    answered = ask(rig, wire.serve(answer(*map(part, CALLS[name]))).root, modelId=MODELS[name])
+    assert (answered.record.error_code, answered.text) == (None, "")
+    (made,) = answered.tool_calls
+    assert made["function"] == {"name": "look", "arguments": '{"at": "sea"}'}
+    assert answered.record.chunks == (2 if name == "openai" else 1)
+
+
+@pytest.mark.parametrize("reason", ["malformed_model_output", "malformed_tool_use", "ERROR"])
+def test_a_finish_reason_that_is_a_failure(rig: Rig, wire: Wire, reason: str) -> None:
+    last = {"choices": [{"delta": {"content": "x"}, "finish_reason": reason}]}
+    record = ask(rig, wire.serve(answer(part(last))).root, modelId=MODELS["openai"]).record
+    assert (record.error_code, record.finish_reason) == (reason, reason)
+
+
 FORM = {
     "body": {"inputs": "{prompt}", "parameters": {"max_new_tokens": "{max_tokens}", "stop": ["</s>"]}},
     "text": "token.text",

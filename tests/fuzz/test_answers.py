@@ -18,7 +18,9 @@ from tests.wire_server import CLOSE, Wire, send
 
 NAMES = ["id", "choices", "delta", "content", "finish_reason", "usage", "completion_tokens", "prompt_tokens", "index",
          "error", "message", "code", "type", "detail", "object", "text", "role", "tool_calls", "function", "arguments",
-         "name", "reasoning_content", "prompt_tokens_details", "cached_tokens", "refusal"]  # fmt: skip
+         "name", "reasoning_content", "prompt_tokens_details", "cached_tokens", "refusal", "message", "msg", "errors",
+         "error_code", "error_msg", "base_resp", "status", "success", "audio", "transcript", "data", "id",
+         "function_call"]  # fmt: skip
 TEXTS = st.text(max_size=6) | st.sampled_from(
     ["\ud800", "\ud83d", "\r", "\n", "\x00", "=1", "stop", "error", "x" * 20_000, "'", "[DONE]"]
 )
@@ -43,9 +45,12 @@ EVENTS = (
     VALUES.map(json.dumps).map(str.encode)
     | OBJECTS.map(chunk_of).map(json.dumps).map(str.encode)
     | st.binary(max_size=30)
-    | st.sampled_from([b"[" * 100_000, b'{"a":' * 50_000, b'{"choices": 1e999}', b"1" * 6000])
+    | st.sampled_from([b"[" * 100_000, b'{"a":' * 50_000, b'{"choices": 1e999}', b"1" * 6000, b"null", b'"[DONE]"'])
 )
-STREAMS = st.lists(EVENTS.map(event) | st.sampled_from([delta(content="a"), delta("stop"), DONE, b"\n"]), max_size=4)
+LINES = EVENTS.map(lambda data: data + b"\n")  # JSON without a field name
+FIELDS = EVENTS.map(lambda data: b"error: " + data + b"\n\n") | EVENTS.map(lambda data: event(data, name="heartbeat"))
+KNOWN = st.sampled_from([delta(content="a"), delta("stop"), delta("error"), DONE, b"\n", b"<html>\n", b"{\n", b"}\n"])
+STREAMS = st.lists(EVENTS.map(event) | LINES | FIELDS | KNOWN, max_size=4)
 KINDS = st.sampled_from(["text/event-stream", "application/json", "text/html", "text/plain; charset=x", ""])
 STATUSES = st.sampled_from(
     ["200 OK"] * 4 + ["201 Made", "204 None", "302 Found", "400 No", "422 \xe9", "500 Oops", "999 ?"]

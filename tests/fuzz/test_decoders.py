@@ -35,6 +35,12 @@ SSE_PARTS = st.sampled_from(
         b"data:",
         b"data",
         b"event: error",
+        b"error: ",
+        b"{",
+        b"}",
+        b"<html>",
+        b"</html>",
+        b"[",
         b"event:",
         b"id: 7",
         b": c",
@@ -65,7 +71,8 @@ def test_events_do_not_depend_on_the_split(parts: list[bytes], cuts: list[int]) 
 def events_of(pieces: list[bytes]) -> list[tuple[bytes, str]]:
     decoder = SseDecoder()
     events = [event for piece in pieces for event in decoder.feed(bytearray(piece))] + decoder.finish()
-    return [(bytes(event), getattr(event, "name", "")) for event in events]
+    document = [(decoder.document, "document")] if decoder.is_document else []
+    return [(bytes(event), getattr(event, "name", type(event).__name__)) for event in events] + document
 
 
 @pytest.mark.parametrize(
@@ -78,6 +85,11 @@ def events_of(pieces: list[bytes]) -> list[tuple[bytes, str]]:
         b"data: " + b"y" * 1000 + b"\n",
         b"event: " + b"z" * 99 + b"\n",
         b":\n\n",
+        b"error: x\n",
+        b"data: x\n\n{\n",
+        b"{\n",
+        b" \n",
+        b"<html>\n",
     ],
 )
 @pytest.mark.parametrize("size", [1 << 10, 1 << 14])

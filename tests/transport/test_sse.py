@@ -29,6 +29,16 @@ STREAMS = {
     "unfinished after its line": (b"data: one\n\ndata: two\r", [b"one", b"two"]),
     "line separators that are none": ("data: a\u2028b\x0bc\n\n".encode(), ["a\u2028b\x0bc".encode()]),
     "nothing": (b"", []),
+    "error field": (b"data: one\n\nerror: {\"a\": 1}\n\ndata: two\n\n", [b"one", b'{"a": 1}', b"two"]),
+    "error field without a blank line before": (b"data: one\nerror: two\n\n", [b"one", b"two"]),
+    "bare JSON": (b'data: one\n\n{"a": 1}\ndata: two\n\n', [b"one", b'{"a": 1}', b"two"]),
+    "bare JSON without a line's end": (b'data: one\n\n{"a": 1}', [b"one", b'{"a": 1}']),
+    "bare JSON on several lines": (b'data: 1\n\n{\n "a": {\n }\n}\ndata: 2\n\n', [b"1", b'{\n "a": {\n }\n}', b"2"]),
+    "bare JSON that is cut": (b'data: one\n\n{\n "a":', [b"one", b'{\n "a":']),
+    "bare JSON after a comment": (b': c\n\n{"a": 1}\n', [b'{"a": 1}']),
+    "bare end": (b"data: one\n\n[DONE]\n\n", [b"one", b"[DONE]"]),
+    "bare page": (b"data: one\n\n<html>\n<p>x\n</html>\n[1]\n<b>\n", [b"one", b"<html>\n<p>x\n</html>"]),
+    "white space first": (b" \r\n\t\ndata: one\n\n", [b"one"]),
 }  # fmt: skip
 
 
@@ -46,6 +56,20 @@ def test_every_split_of_a_stream_gives_the_same_events(name: str) -> None:
     for first in range(len(stream)):
         for second in range(first, len(stream)):
             assert decoded([stream[:first], stream[first:second], stream[second:]]) == events, (first, second)
+
+
+@pytest.mark.parametrize(
+    "document", [b'{"a": 1}', b"[{\n}]\n\n", b'"text"', b"<html>\n\ndata: x\n\n</html>", b"{\ndata: x\n\n"]
+)
+@pytest.mark.parametrize("before", [b"", b"\r\n \n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+def test_a_document_in_the_place_of_a_stream_is_kept_as_it_is(before: bytes, document: bytes) -> None:
+    whole = before + document
+    for size in (1, 2, 7, len(whole)):
+        decoder = SseDecoder()
+        for start in range(0, len(whole), size):
+            assert decoder.feed(bytearray(whole[start : start + size])) == []
+        assert decoder.finish() == []
+        assert (decoder.is_document, decoder.document) == (True, document)
 
 
 LINES = st.lists(

@@ -219,7 +219,7 @@ def test_a_json_body_instead_of_a_stream_is_buffered(claude: Rig, wire: Wire) ->
             "usage": {"input_tokens": 5, "output_tokens": 3}}  # fmt: skip
     answer = ask(claude, wire.serve(reply("200 OK", body)).url)
     record = answer.record
-    assert (answer.text, answer.reasoning) == ('All at once{"a": 1}', "hm")
+    assert (answer.text, answer.reasoning) == ("All at once", "hm")
     assert [call["function"]["arguments"] for call in answer.tool_calls] == ['{"a": 1}']
     assert (record.error_code, record.ttft_s, record.output_tokens, record.response_id) == (
         "buffered",

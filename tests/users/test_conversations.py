@@ -11,8 +11,13 @@ import gevent
 import pytest
 
 from llm_users import AnthropicUser, ConversationMixin, ConversationUser
+from llm_users.prompts import Prompt
 from llm_users.prompts.conversations import Conversation, Turn
+from llm_users.users.anthropic import conversation as of_anthropic
+from llm_users.users.bedrock_converse import conversation as of_converse
+from llm_users.users.bedrock_families import FAMILIES
 from llm_users.users.llm import Answer
+from llm_users.users.responses import input_of
 from tests.stream_bytes import CHUNKED, chat_events, chunk, delta, head, reply, stream
 from tests.users.messages_api import PLAIN
 from tests.users.rig import Rig, at, eventually
@@ -87,6 +92,58 @@ def test_any_api_can_talk(rig_with: MakeRig, wire: Wire) -> None:
     last = port.requests()[-1].json()
     assert last["system"] == "Be short."
     assert [turn["content"] for turn in last["messages"]] == ["One?", "ab", "Two?", "ab", "Three?"]
+
+
+CALL = {"id": "call-1", "type": "function", "function": {"name": "look", "arguments": '{"at": "sea"}'}}
+
+
+def test_a_turn_of_tool_calls_stays_in_the_history(rig_with: MakeRig, wire: Wire) -> None:
+    rig = rig_with(user_class=Talker, llm_think_time="0")
+    calling = stream([delta(content=None, tool_calls=[{"index": 0, **CALL}]), delta("tool_calls")])
+    port = wire.serve(calling, stream(chat_events("done")), stream(chat_events("done")))
+    answers = rig.call(at(port.url, lambda user: user.hold(TALK)))
+    assert [answer.text for answer in answers] == ["", "done", "done"]
+    last = port.requests()[-1].json()["messages"]
+    assert last[2:] == [
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "user", "content": "Two?"},
+        {"role": "assistant", "content": "done"},
+        {"role": "user", "content": "Three?"},
+    ]
+
+
+def test_other_apis_have_tool_calls_in_their_own_shape() -> None:
+    history = [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "So", "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "call-1", "content": "here"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    ]
+    prompt = Prompt(-1, None, history, None, None)
+    # The shapes are those of each provider's documentation on tool use.
+    use = {"type": "tool_use", "id": "call-1", "name": "look", "input": {"at": "sea"}}
+    assert of_anthropic(prompt)[0] == [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": [{"type": "text", "text": "So"}, use]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call-1", "content": "here"}]},
+        {"role": "assistant", "content": [use]},
+    ]
+    assert FAMILIES["anthropic-messages"].body("m", prompt, 5)["messages"] == of_anthropic(prompt)[0]
+    used = {"toolUse": {"toolUseId": "call-1", "name": "look", "input": {"at": "sea"}}}
+    assert of_converse(prompt)[0] == [
+        {"role": "user", "content": [{"text": "Where?"}]},
+        {"role": "assistant", "content": [{"text": "So"}, used]},
+        {"role": "user", "content": [{"toolResult": {"toolUseId": "call-1", "content": [{"text": "here"}]}}]},
+        {"role": "assistant", "content": [used]},
+    ]
+    made = {"type": "function_call", "call_id": "call-1", "name": "look", "arguments": '{"at": "sea"}'}
+    assert input_of(prompt) == [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "So"},
+        made,
+        {"type": "function_call_output", "call_id": "call-1", "output": "here"},
+        made,
+    ]
 
 
 def test_a_user_who_thinks_can_be_stopped_at_once(make_rig: MakeRig, wire: Wire) -> None:

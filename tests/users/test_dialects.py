@@ -34,6 +34,16 @@ def finish_with_usage(output: int) -> bytes:
     return event({"id": "x", "choices": [choice], "usage": {"completion_tokens": output, "prompt_tokens": 7}})
 
 
+def message(content: str, finish: str | None = None, **more: Any) -> bytes:
+    """An event with a message in the place of the delta."""
+    said = {"role": "assistant", "content": content, **more}
+    return event({"id": "x", "choices": [{"index": 0, "message": said, "finish_reason": finish}]})
+
+
+def renumbered(part: bytes, index: int) -> bytes:
+    return part.replace(b'"index": 0', b'"index": %d' % index)
+
+
 A, B = delta(content="a"), delta(content="b")
 ROLE = delta(role="assistant", content="")
 EMPTY_CHOICES = event({"id": "x", "choices": [], "prompt_filter_results": []})
@@ -69,6 +79,28 @@ STREAMS: dict[str, list[bytes]] = {
     "named events": [b"event: message\n" + part for part in (ROLE, A, B, *END)],
     "identifiers and retry": [b"retry: 10\nid: 5\n" + part for part in (ROLE, A, B, *END)],
     "no space after the colon": [part.replace(b"data: ", b"data:") for part in (ROLE, A, B, *END)],
+    "done with white space": [ROLE, A, B, delta("stop"), usage(2), b"data:  [DONE] \n\n"],
+    "done in quotes": [ROLE, A, B, delta("stop"), usage(2), event(b'"[DONE]"')],
+    "done without a field name": [ROLE, A, B, delta("stop"), usage(2), b"[DONE]\n\n"],
+    "named heartbeats": [ROLE, A, event(b"ping", name="heartbeat") + event({"type": "ping"}, name="ping") + B, *END],
+    "words as keep-alive": [event(b"ping"), ROLE, A, event(b"heartbeat") + event(b"keep-alive") + B, *END],
+    "null as keep-alive": [event(b"null"), ROLE, A, event(b"null") + B, *END],
+    "the field's name twice": [event(part.rstrip()) for part in (ROLE, A, B, *END)],
+    "white space before the first event": [b"\n \r\n" + ROLE, A, B, *END],
+    "message in the place of delta": [message("a"), message("b", "stop"), usage(2), DONE],
+    "delta null and a message": [
+        part.replace(b'"message"', b'"delta": null, "message"') for part in (message("a"), message("b", "stop"))
+    ]
+    + [usage(2), DONE],
+    "the whole message at the end again": [ROLE, A, B, message("ab", "stop"), usage(2), DONE],
+    "text beside an empty delta": [
+        event({"choices": [{"index": 0, "text": text, "delta": fields, "finish_reason": None}]})
+        for text, fields in (("a", {}), ("b", {"role": "assistant", "content": ""}))
+    ]
+    + END,
+    "text and delta alike": [event({"choices": [{"text": "a", "delta": {"content": "a"}}]}), B, *END],
+    "the only choice with index 1": [*(renumbered(part, 1) for part in (ROLE, A, B, delta("stop"))), usage(2), DONE],
+    "the only choice with index 1, no done": [*(renumbered(part, 1) for part in (A, B, delta("stop"))), usage(2)],
     "several lines of data": [ROLE, A.replace(b', "object"', b',\ndata: "object"'), B, *END],
     "no blank line at the end": [ROLE, A, B, delta("stop"), usage(2), DONE.rstrip()],
     "identifier as a number": [A.replace(b'"chat-1"', b"17"), B, *END],
@@ -105,6 +137,60 @@ def test_every_dialect_gives_the_same_answer(rig: Rig, wire: Wire, name: str, fr
     if not record.first_coalesced:  # chunks that a busy machine read together have no time per token
         assert record.tpot_s == pytest.approx(0.01, abs=0.02)
         assert record.tpot_s > 0
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html", "text/plain", "application/octet-stream"])
+def test_a_stream_is_one_whatever_its_content_type(rig: Rig, wire: Wire, kind: str) -> None:
+    script = stream([b": first\n\n", ROLE, A, B, *END], gap_s=0.01)
+    first = send(head(CHUNKED, kind=kind))
+    answer = rig.ask(wire.serve([first, *script[1:]]).url)
+    record = answer.record
+    assert (record.error_code, answer.text, record.chunks, record.output_tokens) == (None, "ab", 2, 2)
+    assert record.ttft_s is not None
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/html"])
+def test_json_is_an_unstreamed_answer_whatever_its_content_type(rig: Rig, wire: Wire, kind: str) -> None:
+    body = {"id": "w", "choices": [{"message": {"content": "ab"}, "finish_reason": "stop"}]}
+    data = json.dumps(body, indent=2).encode()
+    answer = rig.ask(wire.serve(reply("200 OK", data, kind=kind)).url)
+    assert (answer.text, answer.record.error_code, answer.record.ttft_s) == ("ab", "buffered", None)
+
+
+def test_a_whole_completion_in_one_event_is_an_answer_of_one_chunk(rig: Rig, wire: Wire) -> None:
+    whole = message("all at once", "stop").replace(b"\n", b"").replace(b"data: ", b"")
+    answer = rig.ask(wire.serve(stream([event(whole), usage(3), DONE], gap_s=0.01)).url)
+    record = answer.record
+    assert (record.error_code, answer.text, record.chunks, record.output_tokens) == (None, "all at once", 1, 3)
+    assert (answer.finish_reason, record.tpot_s) == ("stop", None)
+    assert record.ttft_s is not None
+
+
+def test_the_first_id_that_is_one_is_the_answer_s(rig: Rig, wire: Wire) -> None:
+    filtered = event({"id": "", "object": "", "model": "", "choices": [], "prompt_filter_results": []})  # Azure
+    offsets = event({"id": "", "choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {}}]})
+    record = rig.ask(wire.serve(stream([filtered, ROLE, A, delta("stop"), offsets, usage(1), DONE])).url).record
+    assert (record.error_code, record.response_id) == (None, "chat-1")
+
+
+@pytest.mark.parametrize(
+    ("audio", "text"),
+    [
+        ({"id": "au", "transcript": "hi"}, "hihi"),
+        ({"id": "au", "data": "AAAA"}, ""),
+        ({"data": "A", "transcript": "hi"}, "hihi"),
+    ],
+)
+def test_audio_is_output(rig: Rig, wire: Wire, audio: dict[str, str], text: str) -> None:
+    parts = [delta(role="assistant", content=None), delta(content=None, audio={"id": "au"})]  # no output yet
+    parts += [delta(content=None, audio=audio)] * 2 + [delta(content=None, audio={"expires_at": 5}), delta("stop")]
+    answer = rig.ask(wire.serve(stream([*parts, usage(60), DONE], gap_s=0.01)).url)
+    record = answer.record
+    assert (record.error_code, answer.text, record.chunks, record.output_tokens) == (None, text, 2, 60)
+    assert record.ttfat_s == record.ttft_s
+    whole = {"choices": [{"message": {"content": None, "audio": audio}, "finish_reason": "stop"}]}
+    answer = rig.ask(wire.serve(reply("200 OK", whole)).url)
+    assert (answer.record.error_code, answer.text) == ("buffered", text[:2])
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
@@ -176,14 +262,152 @@ def test_tool_calls_are_chunks_and_are_assembled(rig: Rig, wire: Wire) -> None:
 
 def test_a_tool_call_beside_text_is_kept(rig: Rig, wire: Wire) -> None:
     answer = rig.ask(wire.serve(stream([delta(content="a", tool_calls=[call(0, name="f", arguments="")]), *END])).url)
-    assert answer.text.startswith("a")
+    assert (answer.text, answer.record.chunks) == ("a", 1)
     assert [tool["function"]["name"] for tool in answer.tool_calls] == ["f"]
+
+
+def fragment(index: Any = None, identifier: Any = None, **function: Any) -> dict[str, Any]:
+    """A fragment of a tool call; without what is None."""
+    said = {"index": index, "id": identifier, "type": "function", "function": function}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def pieces(*fragments: dict[str, Any]) -> list[bytes]:
+    return [delta(tool_calls=[one]) for one in fragments]
+
+
+TWO_CALLS = [("look", '{"at": "sea"}'), ("wait", '{"s": 1}')]
+FRAGMENTS: dict[str, tuple[list[bytes], list[tuple[str, str]]]] = {
+    "two ids under one index (Gemini)": (
+        pieces(
+            fragment(0, "c1", name="look", arguments='{"at": "sea"}'),
+            fragment(0, "c2", name="wait", arguments='{"s": 1}'),
+        ),
+        TWO_CALLS,
+    ),
+    "two ids under one index, in pieces": (
+        pieces(
+            fragment(0, "c1", name="look"),
+            fragment(0, arguments='{"at": '),
+            fragment(0, arguments='"sea"}'),
+            fragment(0, "c2", name="wait"),
+            fragment(0, arguments='{"s": '),
+            fragment(0, arguments="1}"),
+        ),
+        TWO_CALLS,
+    ),
+    "two ids under one index, alternating": (
+        pieces(
+            fragment(0, "c1", name="look"),
+            fragment(0, "c2", name="wait"),
+            fragment(0, "c1", arguments='{"at": "sea"}'),
+            fragment(0, "c2", arguments='{"s": 1}'),
+        ),
+        TWO_CALLS,
+    ),
+    "both in one event": (
+        [
+            delta(
+                tool_calls=[
+                    fragment(0, "c1", name="look", arguments='{"at": "sea"}'),
+                    fragment(0, "c2", name="wait", arguments='{"s": 1}'),
+                ]
+            )
+        ],
+        TWO_CALLS,
+    ),
+    "indexes from 1": (
+        pieces(
+            fragment(1, "c1", name="look", arguments=""),
+            fragment(1, arguments='{"at": '),
+            fragment(1, arguments='"sea"}'),
+            fragment(2, "c2", name="wait", arguments=""),
+            fragment(2, arguments='{"s": 1}'),
+        ),
+        TWO_CALLS,
+    ),
+    "no indexes": (
+        pieces(
+            fragment(None, "c1", name="look", arguments='{"at": '),
+            fragment(arguments='"sea"}'),
+            fragment(None, "c2", name="wait", arguments='{"s": 1}'),
+        ),
+        TWO_CALLS,
+    ),
+    "no ids": (
+        pieces(
+            fragment(0, name="look", arguments='{"at": "sea"}'),
+            fragment(0, name="wait", arguments='{"s": 1}'),
+        ),
+        TWO_CALLS,
+    ),
+    "an id for each fragment (older vLLM)": (
+        pieces(
+            fragment(0, "r1", name="look"),
+            fragment(0, "r2", arguments='{"at": '),
+            fragment(0, "r3", arguments='"sea"}'),
+        ),
+        TWO_CALLS[:1],
+    ),
+    "id and name in each fragment": (
+        pieces(fragment(0, "c1", name="look", arguments='{"at": '), fragment(0, "c1", name="look", arguments='"sea"}')),
+        TWO_CALLS[:1],
+    ),
+    "a name in pieces": (
+        pieces(fragment(0, "c1", name="lo"), fragment(0, name="ok", arguments='{"at": "sea"}')),
+        TWO_CALLS[:1],
+    ),
+    "arguments as an object": (pieces(fragment(0, "c1", name="look", arguments={"at": "sea"})), TWO_CALLS[:1]),
+    "a custom tool": (
+        [
+            delta(
+                tool_calls=[
+                    {"index": 0, "id": "c1", "type": "custom", "custom": {"name": "look", "input": '{"at": "sea"}'}}
+                ]
+            )
+        ],
+        TWO_CALLS[:1],
+    ),
+    "the older function_call": (
+        [
+            delta(function_call={"name": "look", "arguments": ""}),
+            delta(function_call={"arguments": '{"at": '}),
+            delta(function_call={"arguments": '"sea"}'}),
+        ],
+        TWO_CALLS[:1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FRAGMENTS)
+def test_fragments_become_the_calls_that_the_server_meant(rig: Rig, wire: Wire, name: str) -> None:
+    parts, calls = FRAGMENTS[name]
+    answer = rig.ask(wire.serve(stream([*parts, delta("tool_calls"), usage(9), DONE])).url)
+    made = [(tool["function"]["name"], tool["function"]["arguments"]) for tool in answer.tool_calls]
+    assert (made, answer.text, answer.record.error_code) == (calls, "", None)
+    assert answer.record.chunks == len(parts)
+
+
+def test_a_whole_answer_s_calls_are_not_in_its_text(rig: Rig, wire: Wire) -> None:
+    calls = [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": {"at": "sea"}}}]
+    body = {"choices": [{"message": {"content": "So", "tool_calls": calls}, "finish_reason": "tool_calls"}]}
+    answer = rig.ask(wire.serve(reply("200 OK", body)).url)
+    assert (answer.text, answer.choices) == ("So", ["So"])
+    assert answer.tool_calls[0]["function"] == {"name": "look", "arguments": '{"at": "sea"}'}
+
+
+def test_without_usage_the_tokens_of_tool_calls_are_counted_here(rig: Rig, wire: Wire) -> None:
+    parts = [delta(content="So "), *pieces(fragment(0, "c", name="look", arguments="one two"))]
+    answer = rig.ask(wire.serve(stream([*parts, delta("tool_calls"), DONE], gap_s=0.005)).url)
+    count = rig.call(lambda user: user.runtime.tokenizer.count)
+    assert (answer.text, answer.record.output_tokens) == ("So ", count("So lookone two"))
 
 
 @pytest.mark.parametrize("fields", [{"refusal": "No."}, {"function_call": {"name": "f", "arguments": "{}"}}])
 def test_refusals_and_function_calls_are_output(rig: Rig, wire: Wire, fields: dict[str, Any]) -> None:
-    record = rig.ask(wire.serve(stream([ROLE, delta(**fields), delta("stop"), usage(1), DONE])).url).record
-    assert (record.error_code, record.chunks) == (None, 1)
+    answer = rig.ask(wire.serve(stream([ROLE, delta(**fields), delta("stop"), usage(1), DONE])).url)
+    assert (answer.record.error_code, answer.record.chunks) == (None, 1)
+    assert answer.text == fields.get("refusal", "")
 
 
 TRICKY = ["naïve ", "日本語 ", "👩‍👩‍👧 ", "\u2028", "tab\there"]

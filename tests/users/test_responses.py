@@ -242,7 +242,7 @@ def test_what_the_service_does_itself_is_no_tool_call(rig: Rig, wire: Wire) -> N
     [
         (ended("failed", error={"code": "rate_limit_exceeded", "message": "slow down"}), "rate_limit_exceeded", "slow"),
         (ended("failed", error=None), "error", "without a reason"),
-        (ended("cancelled"), "cancelled", "cancelled"),
+        (ended("cancelled"), "server_cancelled", "cancelled"),
         (said("response.failed", error={"code": "server_error", "message": "bare"}), "server_error", "bare"),
         (said("error", code="server_error", message="it broke", param=None), "server_error", "it broke"),
         (said("error", error={"type": "invalid_request_error", "message": "no"}), "invalid_request_error", "no"),
@@ -338,3 +338,46 @@ def test_the_sdk_s_transport_gives_the_same_answer(rig_with: MakeRig, wire: Wire
     assert port.connections == 1
     refused = wire.serve(reply("503 Service Unavailable", json.dumps({"error": "busy"})))
     assert ask(rig, refused.url).record.error_code == "503"
+
+
+# Calls of tools.
+
+
+def built_in(kind: str) -> list[bytes]:
+    """The service does something by itself."""
+    item = {"type": kind, "id": "ws_1", "status": "in_progress"}
+    return [
+        said("response.output_item.added", output_index=0, item=item),
+        said(f"response.{kind}.in_progress", output_index=0, item_id="ws_1"),
+        said("response.output_item.done", output_index=0, item={**item, "status": "completed"}),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["web_search_call", "file_search_call", "image_generation_call", "computer_call"])
+def test_an_answer_of_a_built_in_call_alone_is_not_empty(rig: Rig, wire: Wire, kind: str) -> None:
+    answer = ask(rig, wire.serve(stream([CREATED, *built_in(kind), ended()])).url)
+    record = answer.record
+    assert (record.error_code, record.chunks, record.output_tokens, answer.tool_calls) == (None, 0, 2, [])
+    whole = {"id": "r", "status": "completed", "output": [{"type": kind, "id": "ws_1"}], "usage": {"output_tokens": 2}}
+    assert ask(rig, wire.serve(reply("200 OK", whole)).url).record.error_code == "buffered"
+    empty = said("response.output_item.done", output_index=0, item={"type": "message", "content": []})
+    assert ask(rig, wire.serve(stream([CREATED, empty, ended()])).url).record.error_code == "empty"
+
+
+@pytest.mark.parametrize("arguments", ['{"at": "sea"}', {"at": "sea"}])
+def test_a_call_is_not_in_the_text(rig: Rig, wire: Wire, arguments: Any) -> None:
+    item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look", "arguments": ""}
+    parts = [
+        CREATED,
+        text("So"),
+        said("response.output_item.added", output_index=1, item=item),
+        said("response.output_item.done", output_index=1, item={**item, "arguments": arguments}),
+        ended(),
+    ]
+    made = [{"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at": "sea"}'}}]
+    answer = ask(rig, wire.serve(stream(parts)).url)
+    assert (answer.text, answer.tool_calls, answer.record.chunks) == ("So", made, 2)
+    output = [{"type": "message", "content": [{"text": "So"}]}, {**item, "arguments": arguments}]
+    whole = {"id": "r", "status": "completed", "output": output}
+    answer = ask(rig, wire.serve(reply("200 OK", whole)).url)
+    assert (answer.text, answer.tool_calls) == ("So", made)
