@@ -21,6 +21,9 @@ ABORTED, CANCELLED = "aborted", "cancelled"
 UNFINISHED = (ABORTED, CANCELLED)
 """Values of ``error_code`` of requests that the client ended: they neither succeeded nor failed."""
 
+HELD_BACK_FROM = 24
+"""Chunks from which on an answer can be said to have come in large bursts or not (``users.buffering``): two bursts."""
+
 STEADY, UNSTEADY = "steady", "unsteady"
 """Values of the stage column ``steadiness``; empty: unknown."""
 
@@ -132,6 +135,9 @@ class RequestRecord:
     first_coalesced: int = _column("count", "content chunks that shared the read of the first one", int, 0)
     window_share: float | None = _column(
         "share", "fraction of its output that arrived inside the MEASURE window; without chunk times 1 or 0, by its end"
+    )
+    burst_chunks: int = _column(
+        "count", "chunks of a typical burst when something on the way held the stream back, else 0: see metrics.md", int, 0
     )
 
     def correct_for_omission(self) -> None:
@@ -249,6 +255,12 @@ class StageRecord:
     )
     users_ended: int | None = _column(
         "users", "users that ended by themselves during the stage, and those of workers that were lost in it", int
+    )
+    held_back_share: float | None = _column(
+        "share", f"of the successful answers of {HELD_BACK_FROM} or more chunks, those with burst_chunks"
+    )
+    zero_gap_share: float | None = _column(
+        "share", "of the chunk gaps in answers with burst_chunks, those that are zero (coalesced / gaps)"
     )
 
     @property

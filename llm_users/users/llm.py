@@ -31,7 +31,7 @@ from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.transport.template import Head, RequestTemplate, send
 from llm_users.users.bounds import MOST_CHARACTERS, MOST_CHUNKS, AnswerTooLong
-from llm_users.users.buffering import mark_buffered
+from llm_users.users.buffering import mark_buffered, mark_held_back
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.common_mistakes import (
@@ -423,7 +423,10 @@ class LLMUser(User):
         time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens
-        if opened is not None and error is None and opened.buffered(record, reader.body_reads, runtime.client_delay_s):
+        # From one second before the first chunk on: a late client finds several chunks in one read.
+        since_ns = chunks.clocks_ns[0] - _NS if chunks.clocks_ns else 0
+        client_delay_s = partial(runtime.client_delay_s, since_ns)
+        if opened is not None and error is None and opened.buffered(record, reader.body_reads, client_delay_s):
             mark_buffered(record)
             gaps_s = []
         else:
@@ -434,6 +437,8 @@ class LLMUser(User):
                 count=partial(self._count_before_row, call, runtime.tokenizer.count),
                 note=runtime.note,
             )
+            if error is None:
+                mark_held_back(record, chunks, stamps_ns, client_delay_s)
         ticket = call.ticket
         arrivals_ns = [] if record.error_code == "buffered" or too_long else stamps_ns
         record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
