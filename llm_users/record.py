@@ -137,7 +137,7 @@ class RequestRecord:
         "share", "fraction of its output that arrived inside the MEASURE window; without chunk times 1 or 0, by its end"
     )
     burst_chunks: int = _column(
-        "count", "chunks of a typical burst when something on the way held the stream back, else 0: see metrics.md", int, 0
+        "count", "chunks of a typical burst, when a gateway held the stream back, else 0: see metrics.md", int, 0
     )
 
     def correct_for_omission(self) -> None:

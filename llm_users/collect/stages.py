@@ -27,8 +27,8 @@ _MOST_MODELS = 32
 """Models of a stage that are told apart; the others are one. A locustfile may make up a name for each request."""
 
 _HELD_BACK_NOTED_FROM = 0.2
-"""The share of a model's answers that something on the way held back from which on it is noted. A gateway holds back all
-answers that are long enough; a tenth of them may be a server that stalled."""
+"""The share of a model's answers that something on the way held back, from which on it is noted. A gateway holds back
+all answers that are long enough; a tenth of them may be a server that stalled."""
 
 
 @dataclass

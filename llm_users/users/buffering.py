@@ -40,7 +40,7 @@ _LARGE_BURST = 12
 events of 130 to 330 bytes."""
 
 _BORDER_S = 0.010
-"""A pause from which on a new burst begins. The segments of one flush follow each other faster, also over slow lines."""
+"""A pause from which on a new burst begins. The segments of one flush follow each other faster, on slow lines too."""
 
 _SILENCE_S = 0.050
 """The shortest mean pause between bursts. A client whose event loop stands still for less than a period of the lag
@@ -50,8 +50,17 @@ _TOO_LONG_FOR_A_STEP_S = 0.5
 """No decoding step takes so long, so a burst after such a mean pause was not made by one step (of speculative
 decoding with more drafted tokens, 16 in llama.cpp by default)."""
 
+_WHOLE_SHARE = 0.02
+"""Chunks of one burst that span less than this share of TTFT: a long answer takes some round trips to be sent, 1 % of
+TTFT for 1,000 chunks over loopback."""
+
 _HELD_SHARE = 0.75
 """The least share of the chunks in large bursts. A server that stalls now and then stays below it."""
+
+
+_TURNS = 2
+"""Turns of the event loop that a read can wait for; the lag probe sees the longest turn. Seen here: a client that
+blocked its loop for 0.5 s at a time read a stream each 1.0 s."""
 
 
 def chunks_came_at_once(record: RequestRecord, chunks: Chunks, client_delay_s: Callable[[], float]) -> bool:
@@ -89,13 +98,14 @@ def mark_held_back(
     each: no model makes them so fast, so they were made before and waited. The answer was held back if it has at least
     24 chunks in its longest choice, and
 
-    - all of them are one large burst within 1 % of TTFT (then ``tpot_s`` becomes empty: the time between the first
+    - all of them are one large burst within 2 % of TTFT (then ``tpot_s`` becomes empty: the time between the first
       token and the last was not seen); or
     - at least two bursts are large, with at least three quarters of the chunks, not counting what was left for the last
       burst, and the first burst is large or the mean pause is 0.5 s or more. A server's first token comes alone from
       prefill, so speculative decoding never begins with a large burst, and none of its steps takes 0.5 s; and the mean
-      pause is at least 50 ms and twice the time that the client itself was late, by its event loop's lag
-      (``client_delay_s()``) or by the kernel's stamps. A client that collects chunks is late by the whole pause.
+      pause is at least 50 ms and four times the time that the client itself was late, by its event loop's lag
+      (``client_delay_s()``) or by the kernel's stamps. A client that collects chunks is late by the whole pause, or by
+      half of it where a read waits for two turns of the loop.
 
     ``stamps_ns``: the arrivals that the times of the row come from.
     """
@@ -111,8 +121,8 @@ def mark_held_back(
     delay_s = max(client_delay_s(), *(_read_late_s(chunks, burst.first) for burst in large))
     if len(bursts) == 1:
         span_s = bursts[0].span_s
-        waited = record.ttft_s is not None and span_s < _AT_ONCE_SHARE * record.ttft_s
-        if waited and span_s + delay_s < _FASTEST_CHUNK_S * bursts[0].chunks:
+        waited = record.ttft_s is not None and span_s < _WHOLE_SHARE * record.ttft_s
+        if waited and span_s + _TURNS * delay_s < _FASTEST_CHUNK_S * bursts[0].chunks:
             record.burst_chunks, record.tpot_s = bursts[0].chunks, None
         return
     rest = bursts[-1].chunks if bursts[-1].came_at_once and not bursts[-1].is_large else 0
@@ -120,7 +130,7 @@ def mark_held_back(
         return
     pause_s = sum(burst.pause_s for burst in bursts) / (len(bursts) - 1)
     no_step_made_it = bursts[0].is_large or pause_s >= _TOO_LONG_FOR_A_STEP_S
-    if no_step_made_it and pause_s >= max(_SILENCE_S, 2 * delay_s):
+    if no_step_made_it and pause_s >= max(_SILENCE_S, 2 * _TURNS * delay_s):
         record.burst_chunks = round(median(burst.chunks for burst in large))
 
 

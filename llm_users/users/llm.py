@@ -423,9 +423,7 @@ class LLMUser(User):
         time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens
-        # From one second before the first chunk on: a late client finds several chunks in one read.
-        since_ns = chunks.clocks_ns[0] - _NS if chunks.clocks_ns else 0
-        client_delay_s = partial(runtime.client_delay_s, since_ns)
+        client_delay_s = partial(self._client_delay_s, chunks)
         if opened is not None and error is None and opened.buffered(record, reader.body_reads, client_delay_s):
             mark_buffered(record)
             gaps_s = []
@@ -458,6 +456,10 @@ class LLMUser(User):
         offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.offsets else []
         self._report(record, answer, offsets_s)
         return answer
+
+    def _client_delay_s(self, chunks: Chunks) -> float:
+        """How late the event loop was, at most, since one second before the first chunk was read."""
+        return self.runtime.client_delay_s(chunks.clocks_ns[0] - _NS if chunks.clocks_ns else 0)
 
     def _check(self, call: Call, answer: Answer) -> None:
         """Have the locustfile check the answer. What it raises ends its task, after the row is written."""

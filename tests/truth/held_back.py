@@ -1,8 +1,8 @@
 """Which answers are taken for held back by a gateway, or buffered: false alarms and power, by how the chunks were sent.
 
-``python -m tests.truth.main held_back`` prints the table. The settings are scripted servers, whose bursts and pauses are
-known because this module makes them, and the simulator. Each answer of a model passes through a gateway: none, a buffer
-of so many bytes, or a timer. A client that is late itself runs a locustfile that blocks its event loop.
+``python -m tests.truth.main held_back`` prints the table. The settings are scripted servers, whose bursts and pauses
+are known because this module makes them, and the simulator. Each answer of a model passes through a gateway: none, a
+buffer of so many bytes, or a timer. A client that is late itself runs a locustfile that blocks its event loop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.truth.line import TruthLine, at_least, at_most
 from tests.wire_server import Script, Wire, pause, send
 
 _BOUND_S = 400.0
-_USERS = 12
+_USERS = 16
 _LOCUSTFILE = """
 import itertools, json, os, time
 import gevent
@@ -188,7 +188,7 @@ STREAMED = [
     Case("one token each 20 ms", _STEADY, tokens=100),
     Case("one token each 2 ms", steady(0.002), tokens=300),
     *(
-        Case(f"{k} drafted, {share:.0%} accepted, 30 ms a step", drafted(0.03, k, share), tokens=200)
+        Case(f"{k} drafted, {share * 100:.0f} % accepted, 30 ms a step", drafted(0.03, k, share), tokens=200)
         for k in (2, 4, 8)
         for share in (0.7, 1.0)
     ),
@@ -215,7 +215,7 @@ HELD = [
     Case("buffer of 4 KiB, events of 330 bytes, 20 ms", _STEADY, buffer(4096), event_bytes=330),
     Case("buffer of 4 KiB, events of 130 bytes, 10 ms", steady(0.01), buffer(4096), tokens=250, event_bytes=130),
     Case("buffer of 8 KiB, 20 ms", _STEADY, buffer(8192)),
-    Case("buffer of 8 KiB, 3 choices", _STEADY, buffer(8192), choices=3),
+    Case("buffer of 8 KiB, 2 choices", _STEADY, buffer(8192), choices=2),
     Case("buffer of 4 KiB, 4 drafted", drafted(0.04, 4, 0.7), buffer(4096), tokens=200),
     Case("timer of 1 s, 20 ms", _STEADY, timer(1.0), tokens=250),
     Case("timer of 1 s, first event at once", _STEADY, timer(1.0, first_at_once=True), tokens=250),
@@ -276,17 +276,17 @@ def marked(cases: Sequence[Case], asked: int, late_s: float = 0.0) -> dict[str, 
 def lines(full: bool) -> Iterable[TruthLine]:
     """Streams are never marked; held-back ones nearly always, unless the client was late itself."""
     if not full:
-        streamed, held = [STREAMED[6], STREAMED[11]], [HELD[0], HELD[7]]
-        found = marked([*streamed, *held], 6)
+        streamed, held = [STREAMED[7], STREAMED[10]], [HELD[2]]
+        found = marked([*streamed, *held], 4)
         yield from _streamed_lines(streamed, found)
         yield from _held_lines(held, found, 0.0)  # beside busy neighbours the client is late itself
         return
-    yield from _streamed_lines([*STREAMED, *SIMULATED], marked([*STREAMED, *SIMULATED], 40))
-    yield from _held_lines(HELD, marked(HELD, 40), 0.7)
+    yield from _streamed_lines([*STREAMED, *SIMULATED], marked([*STREAMED, *SIMULATED], 24))
+    yield from _held_lines(HELD, marked(HELD, 24), 0.7)
     for late_s in (0.01, 0.05, 0.2, 0.5):
         late = f", client late by {late_s * 1e3:g} ms"
-        yield from _streamed_lines(_LATE_CASES, marked(_LATE_CASES, 15, late_s), late)
-    yield from _held_lines([HELD[0], HELD[8]], marked([HELD[0], HELD[8]], 15, 0.01), 0.7, ", client late by 10 ms")
+        yield from _streamed_lines(_LATE_CASES, marked(_LATE_CASES, 12, late_s), late)
+    yield from _held_lines([HELD[0], HELD[8]], marked([HELD[0], HELD[8]], 12, 0.01), 0.7, ", client late by 10 ms")
 
 
 def _streamed_lines(
