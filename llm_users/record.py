@@ -21,6 +21,9 @@ ABORTED, CANCELLED = "aborted", "cancelled"
 UNFINISHED = (ABORTED, CANCELLED)
 """Values of ``error_code`` of requests that the client ended: they neither succeeded nor failed."""
 
+HELD_BACK_FROM = 24
+"""Chunks from which on an answer can be said to have come in large bursts or not (``users.buffering``): two bursts."""
+
 STEADY, UNSTEADY = "steady", "unsteady"
 """Values of the stage column ``steadiness``; empty: unknown."""
 
@@ -140,6 +143,9 @@ class RequestRecord:
         "output tokens by the server's usage where that cannot be true; output_tokens is then the local tokenizer's",
         int,
     )
+    burst_chunks: int = _column(
+        "count", "chunks of a typical burst, when a gateway held the stream back, else 0: see metrics.md", int, 0
+    )
 
     def correct_for_omission(self) -> None:
         """Latencies from when the request was meant to be sent: an open loop that falls behind omits nothing."""
@@ -256,6 +262,12 @@ class StageRecord:
     )
     users_ended: int | None = _column(
         "users", "users that ended by themselves during the stage, and those of workers that were lost in it", int
+    )
+    held_back_share: float | None = _column(
+        "share", f"of the successful answers of {HELD_BACK_FROM} or more chunks, those with burst_chunks"
+    )
+    zero_gap_share: float | None = _column(
+        "share", "of the chunk gaps in answers with burst_chunks, those that are zero (coalesced / gaps)"
     )
 
     @property

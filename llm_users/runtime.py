@@ -88,8 +88,8 @@ class Runtime:
     """Set when the run is watched live."""
     alarm: Alarm | None = None
     """Wakes requests of an open loop when they are due."""
-    client_delay_s: Callable[[], float] = lambda: 0.0
-    """How late this process's event loop was, at most, in the last second."""
+    client_delay_s: Callable[[int], float] = lambda _since_ns: 0.0
+    """How late this process's event loop was, at most, from this moment of the monotonic clock on."""
     arrivals: Callable[[], Arrivals] = _no_arrivals
     """This process's arrivals in the present stage of an open loop."""
     prompt_of_arrival: Callable[[int], Prompt] | None = None

@@ -172,6 +172,12 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
             [_having(group.ok, "error_code", "buffered") for group in groups],
         )
         notes.add(
+            "A gateway holds the stream back: answers came in large bursts (`burst_chunks`), so their time to first "
+            "token includes the wait in a buffer, and their TPOT and chunk gaps are not the server's. Switch buffering "
+            "off in each proxy, or measure behind them",
+            [_held_back(group) for group in groups],
+        )
+        notes.add(
             "Arrival stamps were taken by the process (`user`), so they contain its own delay",
             [_having(group.ok, "stamp_source", "user") for group in groups],
         )
@@ -242,6 +248,15 @@ def _without_connect(group: Group) -> str:
 
 def _having(rows: DataFrame, column: str, value: str) -> str:
     return _share(int((rows[column] == value).sum()), len(rows))
+
+
+def _held_back(group: Group) -> str:
+    rows = group.ok[group.ok["burst_chunks"] > 0]
+    gaps = float((rows["chunks"] - 1).sum())
+    if not gaps:
+        return ""
+    zero = float(rows["coalesced"].sum()) / gaps
+    return f"{_share(len(rows), len(group.ok))}, {zero:.0%} of their chunk gaps are zero"
 
 
 def _cached(group: Group) -> str:

@@ -17,11 +17,15 @@ from llm_users.transport.clock import now_ns
 PERIOD_S = 0.02
 """50 samples a second: enough for a p99 within a stage of a few seconds, 0.05 % of a core."""
 
+_PERIOD_NS = round(PERIOD_S * 1e9)
+
 Report = Callable[[float, float | None], None]
 
+_LATE_S = 0.001
+"""Shorter lateness is not kept: a client that is late by less collects no chunks of a stream."""
 
-_KEPT = 50
-"""Samples that ``worst_lately_s`` looks back over: one second."""
+_KEPT = 1000
+"""Late sleeps that ``worst_since_s`` looks back over: 20 s of a loop that is always late, hours of one that is not."""
 
 
 class LagProbe:
@@ -33,11 +37,17 @@ class LagProbe:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._greenlet: gevent.Greenlet[[], None] | None = None
-        self._recent: deque[float] = deque(maxlen=_KEPT)
+        self._late: deque[tuple[int, float]] = deque(maxlen=_KEPT)  # when it woke up (ns), and how late
+        self._due_ns = 0
 
-    def worst_lately_s(self) -> float:
-        """The longest lateness in the last second."""
-        return max(self._recent, default=0.0)
+    def worst_since_s(self, since_ns: int) -> float:
+        """The longest lateness from this moment of the monotonic clock on, that of the present sleep included."""
+        worst_s = max(0.0, (now_ns() - self._due_ns) / 1e9) if self._due_ns else 0.0
+        for woke_ns, lag_s in reversed(self._late):
+            if woke_ns < since_ns:
+                break
+            worst_s = max(worst_s, lag_s)
+        return worst_s
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
@@ -52,10 +62,12 @@ class LagProbe:
         try:
             while True:
                 waited_s = wait.seconds()
-                asleep_ns = now_ns()
+                self._due_ns = now_ns() + _PERIOD_NS
                 gevent.sleep(PERIOD_S)
-                lag_s = max(0.0, (now_ns() - asleep_ns) / 1e9 - PERIOD_S)
-                self._recent.append(lag_s)
+                woke_ns = now_ns()
+                lag_s = max(0.0, (woke_ns - self._due_ns) / 1e9)
+                if lag_s >= _LATE_S:
+                    self._late.append((woke_ns, lag_s))
                 now_waited_s = wait.seconds()
                 if waited_s is None or now_waited_s is None:
                     own_s = None
@@ -63,6 +75,7 @@ class LagProbe:
                     own_s = max(0.0, lag_s - (now_waited_s - waited_s))
                 report_sleep(self._report, lag_s, own_s)
         finally:
+            self._due_ns = 0
             wait.close()
 
 

@@ -12,7 +12,23 @@ from llm_users.collect.health import verdict
 from llm_users.collect.request_times import Judge, RequestTimes
 from llm_users.plan import StagePlan, StageTotals
 from llm_users.quantile import DurationHistogram
-from llm_users.record import ABORTED, CANCELLED, CLIENT_LIMIT, THROTTLED, UNSTEADY, RequestRecord, StageRecord
+from llm_users.record import (
+    ABORTED,
+    CANCELLED,
+    CLIENT_LIMIT,
+    HELD_BACK_FROM,
+    THROTTLED,
+    UNSTEADY,
+    RequestRecord,
+    StageRecord,
+)
+
+_MOST_MODELS = 32
+"""Models of a stage that are told apart; the others are one. A locustfile may make up a name for each request."""
+
+_HELD_BACK_NOTED_FROM = 0.2
+"""The share of a model's answers that something on the way held back, from which on it is noted. A gateway holds back
+all answers that are long enough; a tenth of them may be a server that stalled."""
 
 
 @dataclass
@@ -26,6 +42,25 @@ class _Own:
         if record.end_to_end_latency_s is not None:
             self.sent += record.turn in (None, 1)  # only the first turn of a conversation is an arrival
             self.in_flight_s += record.end_to_end_latency_s
+
+
+@dataclass
+class _Bursts:
+    """How many answers of one model came in large bursts."""
+
+    answers: int = 0  # those long enough to say
+    held_back: int = 0
+    gaps: int = 0  # of those that were held back, as the rest
+    zero_gaps: int = 0
+    burst_chunks: int = 0  # the sum over the answers
+
+    def add(self, record: RequestRecord) -> None:
+        self.answers += 1
+        if record.burst_chunks:
+            self.held_back += 1
+            self.gaps += record.chunks - 1  # with several choices there are a few less, one for each
+            self.zero_gaps += record.coalesced
+            self.burst_chunks += record.burst_chunks
 
 
 @dataclass
@@ -56,6 +91,13 @@ class _Tally:
     queue: DurationHistogram = field(default_factory=DurationHistogram)
     times: RequestTimes = field(default_factory=RequestTimes)
     workers: dict[int, _Own] = field(default_factory=dict)
+    bursts: dict[str, _Bursts] = field(default_factory=dict)  # by model
+
+    def bursts_of(self, model: str) -> _Bursts:
+        """The counts of one model, or of all further ones."""
+        if model not in self.bursts and len(self.bursts) >= _MOST_MODELS:
+            model = ""
+        return self.bursts.setdefault(model, _Bursts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +161,10 @@ class StageBook:
         late_s = client_wait_s(record)
         if late_s is not None:
             tally.queue.add(late_s)
-        if record.error_code != "buffered":  # a proxy put those chunks together, not a late client
+        if record.error_code is None and record.chunks >= HELD_BACK_FROM:
+            tally.bursts_of(record.model).add(record)
+        # A proxy put the chunks of such answers together, not a late client.
+        if record.error_code != "buffered" and not record.burst_chunks:
             tally.chunks += record.chunks
             tally.coalesced += record.coalesced
             tally.begun += record.chunks > 0
@@ -138,6 +183,18 @@ class StageBook:
     def rows(self, stage: int) -> int:
         """All rows of a stage so far."""
         return self._tallies.get(stage, _Tally()).started
+
+    def holding(self, stage: int) -> list[str]:
+        """What to know about the models of a stage whose answers something on the way held back, one text for each."""
+        bursts = self._tallies.get(stage, _Tally()).bursts
+        return [
+            f"stage {stage}: a gateway holds the stream back: {part.held_back} of {part.answers} answers of "
+            f"{model or 'the model'} came in bursts of about {part.burst_chunks / part.held_back:.0f} chunks, and "
+            f"{part.zero_gaps / part.gaps:.0%} of their chunk gaps are zero. Their TTFT includes the wait in a buffer, "
+            "their TPOT and chunk gaps are not the server's; switch buffering off in each proxy, or measure behind them"
+            for model, part in bursts.items()
+            if part.held_back and part.held_back >= _HELD_BACK_NOTED_FROM * part.answers
+        ]
 
     @property
     def measured(self) -> int:
@@ -159,6 +216,9 @@ class StageBook:
         tally = self._tallies.get(load.stage, _Tally())
         told = {part.worker for part in totals}
         untold = [own for worker, own in tally.workers.items() if worker not in told]
+        bursts = list(tally.bursts.values())
+        long_answers, held_back = sum(part.answers for part in bursts), sum(part.held_back for part in bursts)
+        gaps = sum(part.gaps for part in bursts)
         active = [part for part in totals if part.window_s > 0]
         measure_s = union_s([span for part in active for span in _spans(part)]) if active else None
         starts = sum(part.starts for part in totals)
@@ -189,6 +249,8 @@ class StageBook:
             first_coalesced_share=tally.first_coalesced / tally.begun if tally.begun else None,
             tokens_per_chunk=tally.tokens / tally.token_chunks if tally.token_chunks else None,
             stamp_source=_one_of(tally.sources),
+            held_back_share=held_back / long_answers if long_answers else None,
+            zero_gap_share=sum(part.zero_gaps for part in bursts) / gaps if gaps else None,
         )
         if measure_s:
             result.output_throughput_token_per_s = tally.window_tokens / measure_s

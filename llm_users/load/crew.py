@@ -377,6 +377,8 @@ class Crew:
             logger.warning("%s", complaint(stage, len(self.roster)))
         if stage.requests_resent:
             self.say(resending(stage))
+        for held_back in self._writer.book.holding(stage.stage):
+            self.say(held_back)
         if text := capacity.excess(stage, [w.client_id for w in self.roster if w.assignment.admitted], self._capacity):
             self.say(text)
 

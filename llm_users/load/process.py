@@ -384,7 +384,7 @@ class LoadProcess:
             next_prompt=feed.next,
             on_record=self._keep,
             note=self._note,
-            client_delay_s=self._probe.worst_lately_s,
+            client_delay_s=self._probe.worst_since_s,
             model=options.targets[0].model if options.targets else options.model,
             withhold_keys=self._run.get("withhold_keys", False),
             run_s=_run_s(options, self._environment.parsed_options, trace),

@@ -31,7 +31,7 @@ from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.transport.template import Head, RequestTemplate, send
 from llm_users.users.bounds import MOST_CHARACTERS, MOST_CHUNKS, AnswerTooLong
-from llm_users.users.buffering import mark_buffered
+from llm_users.users.buffering import mark_buffered, mark_held_back
 from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.common_mistakes import (
@@ -427,13 +427,16 @@ class LLMUser(User):
         time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens
-        if opened is not None and error is None and opened.buffered(record, reader.body_reads, runtime.client_delay_s):
+        client_delay_s = partial(self._client_delay_s, chunks)
+        if opened is not None and error is None and opened.buffered(record, reader.body_reads, client_delay_s):
             mark_buffered(record)
             gaps_s = []
         else:
             record.tpot_s = time_per_output_token(
                 chunks, record, failed=error is not None, count=count, note=runtime.note
             )
+            if error is None:
+                mark_held_back(record, chunks, stamps_ns, client_delay_s)
         ticket = call.ticket
         arrivals_ns = [] if record.error_code == "buffered" or too_long else stamps_ns
         record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
@@ -453,6 +456,10 @@ class LLMUser(User):
         offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.offsets else []
         self._report(record, answer, offsets_s)
         return answer
+
+    def _client_delay_s(self, chunks: Chunks) -> float:
+        """How late the event loop was, at most, since one second before the first chunk was read."""
+        return self.runtime.client_delay_s(chunks.clocks_ns[0] - _NS if chunks.clocks_ns else 0)
 
     def _check(self, call: Call, answer: Answer) -> None:
         """Have the locustfile check the answer. What it raises ends its task, after the row is written."""

@@ -102,7 +102,7 @@ class Opened:
     ) -> bool:
         """True when the answer came all at once although a stream was asked for.
 
-        ``client_delay_s()``: how late the event loop was, at most, in the last second.
+        ``client_delay_s()``: how late the event loop was, at most, since one second before the first chunk.
         """
         return False
 

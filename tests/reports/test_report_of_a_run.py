@@ -127,6 +127,13 @@ def test_rows_that_do_not_count(write_run: Write, make_record: Make) -> None:
     assert "9 measured requests, 5 of them successful, 2 throttled, 1 failed, 1 aborted" in described
 
 
+def test_answers_that_a_gateway_held_back_are_noted(write_run: Write, make_record: Make) -> None:
+    held = make_record(9, burst_chunks=20, chunks=41, coalesced=38)
+    ttft, throughput = reports.tables([reports.load(write_run([*five(make_record), held]))])
+    assert any("A gateway holds the stream back" in note and "1 of 6, 95% of their" in note for note in ttft.notes)
+    assert not any("holds the stream back" in note for note in throughput.notes)
+
+
 def test_buffered_answers_count_in_throughput_only(write_run: Write, make_record: Make) -> None:
     run = reports.load(write_run([*five(make_record), make_record(9, error_code="buffered", ttft_s=8.0)]))
     ttft, throughput = reports.tables([run])

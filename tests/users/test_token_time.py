@@ -242,3 +242,84 @@ def test_the_simulator_s_buffering_proxy(rig: Rig) -> None:
             if record.error_code:
                 break
     assert (record.error_code, record.chunks, record.output_tokens) == ("buffered", 150, 150)
+
+
+def bursts(*sizes: int, pause_s: float) -> Script:
+    """A chunked stream in a few writes of so many chunks each, with a pause before each."""
+    pieces = chat_events(*[" word"] * sum(sizes))
+    writes, place = [pieces[0]], 1
+    for size in sizes:
+        writes.append(b"".join(framed(pieces[place : place + size])[1:-1]))
+        place += size
+    script: Script = [send(framed([writes[0]])[0] + framed([writes[0]])[1])]
+    for write in writes[1:]:
+        script += [pause(pause_s), send(write)]
+    return [*script, send(b"".join(framed(pieces[place:])[1:]))]
+
+
+def asked_until(rig: Rig, url: str, value: Callable[[Any], Any], most: int = 20) -> Any:
+    """The record of the first answer with this value: a client that was late itself cannot tell, and asks again."""
+    for _ in range(most):
+        record = rig.ask(url).record
+        if value(record):
+            break
+    return record
+
+
+def test_an_answer_in_two_bursts_is_held_back(rig: Rig, wire: Wire) -> None:
+    """20 chunks, 0.3 s, 20 chunks: 38 of 39 gaps are zero. The row keeps what was seen."""
+    port = wire.serve(bursts(20, 20, pause_s=0.3))
+    record = asked_until(rig, port.url, lambda record: record.burst_chunks)
+    assert (record.burst_chunks, record.chunks, record.coalesced, record.error_code) == (20, 40, 38, None)
+    assert record.gap_max_s == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_burst_of_several_reads_is_held_back_and_has_no_time_per_token(rig: Rig, wire: Wire) -> None:
+    """200 chunks in 11 writes within some 6 ms, after 1 s: too long for `buffered`, too fast for a model."""
+    steps = framed(chat_events(*[" word"] * 200))
+    writes = [b"".join(steps[place : place + 20]) for place in range(2, len(steps), 20)]
+    script: Script = [send(steps[0] + steps[1]), pause(1.0)]
+    for write in writes:
+        script += [send(write), pause(0.0005)]
+    record = asked_until(rig, wire.serve(script).url, lambda record: record.burst_chunks)
+    assert (record.burst_chunks, record.chunks, record.tpot_s, record.error_code) == (200, 200, None, None)
+    assert record.ttft_s == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(bursts(1, *[9] * 5, pause_s=0.06), id="8 drafted tokens, all accepted"),
+        pytest.param(bursts(1, *[17] * 4, pause_s=0.1), id="16 drafted tokens, all accepted"),
+        pytest.param(bursts(11, 11, pause_s=0.2), id="short answer"),
+        pytest.param(bursts(40, *[1] * 20, pause_s=0.015), id="a late begin"),
+    ],
+)
+def test_bursts_that_a_server_makes_are_not_held_back(rig: Rig, wire: Wire, script: Script) -> None:
+    record = rig.ask(wire.serve(script).url).record
+    assert (record.burst_chunks, record.error_code) == (0, None)
+    assert record.coalesced > record.chunks / 2
+
+
+def test_a_late_client_does_not_take_a_stream_for_held_back(rig: Rig, wire: Wire) -> None:
+    """The event loop stands still for 0.1 s at a time, so that chunks each 4 ms are read in bursts of 25."""
+    port = wire.serve(stream(chat_events(*[" word"] * 120), gap_s=0.004))
+    late = True
+
+    def block() -> None:
+        while late:
+            end_s = time.monotonic() + 0.1
+            while time.monotonic() < end_s:  # time.sleep would let the event loop run
+                pass
+            gevent.sleep(0.002)
+
+    def ask_and_block(user: Any) -> Any:
+        gevent.spawn(block)
+        return user.chat("hello")
+
+    try:
+        record = rig.call(at(port.url, ask_and_block)).record
+    finally:
+        late = False
+    assert record.coalesced > 80
+    assert (record.burst_chunks, record.error_code) == (0, None)
