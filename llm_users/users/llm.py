@@ -427,8 +427,7 @@ class LLMUser(User):
         time_tokens(record)
         if record.output_tokens and record.chunks:
             record.events_per_token = record.chunks / record.output_tokens
-        client_delay_s = partial(self._client_delay_s, chunks)
-        if opened is not None and error is None and opened.buffered(record, reader.body_reads, client_delay_s):
+        if error is None and self._came_at_once(call, chunks):
             mark_buffered(record)
             gaps_s = []
         else:
@@ -436,7 +435,7 @@ class LLMUser(User):
                 chunks, record, failed=error is not None, count=count, note=runtime.note
             )
             if error is None:
-                mark_held_back(record, chunks, stamps_ns, client_delay_s)
+                mark_held_back(record, chunks, stamps_ns, partial(self._client_delay_s, chunks))
         ticket = call.ticket
         arrivals_ns = [] if record.error_code == "buffered" or too_long else stamps_ns
         record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
@@ -456,6 +455,11 @@ class LLMUser(User):
         offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.offsets else []
         self._report(record, answer, offsets_s)
         return answer
+
+    def _came_at_once(self, call: Call, chunks: Chunks) -> bool:
+        """Whether a complete answer was not streamed although a stream was asked for."""
+        delay_s = partial(self._client_delay_s, chunks)
+        return call.opened is not None and call.opened.buffered(call.record, call.reader.body_reads, delay_s)
 
     def _client_delay_s(self, chunks: Chunks) -> float:
         """How late the event loop was, at most, since one second before the first chunk was read."""
