@@ -241,3 +241,5 @@ def time_tokens(record: RequestRecord) -> None:
         return
     if record.end_to_end_latency_s:
         record.request_output_throughput_token_per_s = tokens / record.end_to_end_latency_s
+    if tokens and record.chunks:
+        record.events_per_token = record.chunks / tokens

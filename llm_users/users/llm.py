@@ -425,8 +425,6 @@ class LLMUser(User):
             self._count_missing(call, text + reasoning if is_all_text else chunks.everything)
             doubt_usage(record, chunks, failed=error is not None, count=count, note=runtime.note)
         time_tokens(record)
-        if record.output_tokens and record.chunks:
-            record.events_per_token = record.chunks / record.output_tokens
         if error is None and self._came_at_once(call, chunks):
             mark_buffered(record)
             gaps_s = []
