@@ -64,10 +64,9 @@ class Measurement:
         ``start_ns``: t0, or the start of connecting; 0: nothing was sent. ``end_ns``: the end of the answer, or of the
         attempt; 0: unknown. ``stamps_ns``: arrivals of its chunks in order; empty where they are not known.
         """
-        if start_ns and end_ns and ticket.plan.stage == self._plan.stage:
-            if self._plan.rate_per_s is None:
-                self.window.add_call(start_ns, end_ns)
-            if ticket.measured:
+        if start_ns and end_ns:
+            self.window.add_call(start_ns, end_ns)
+            if ticket.measured and ticket.plan.stage == self._plan.stage:
                 self._count_measured(start_ns, end_ns, is_arrival=ticket.arrival, ok=ok)
         return self.window.share_of(stamps_ns, end_ns)
 
@@ -118,12 +117,12 @@ class Measurement:
         self.samples.add_cpu(totals)
         totals.window_s, totals.widened = window.length_s, int(window.widened)
         totals.windows = [[(start - self._told_ns) / _NS, (end - start) / _NS] for start, end in window.spans_ns]
-        totals.in_flight_s = window.in_flight_s
 
     def report(self, starts: tuple[int, int], quota: int | None) -> StageTotals:
         """The totals, once all requests have ended. ``starts``: those of the process by now."""
         self.samples.fill(self.totals, starts)
         self.totals.present_s = self.window.present_s
-        self.totals.load_s = self.window.load_s  # requests that were in flight at the end are in it now
+        self.totals.in_flight_s = self.window.in_flight_s  # requests that were in flight at the end are in it now
+        self.totals.load_s = self.window.load_s
         self.totals.quota = quota
         return self.totals

@@ -334,6 +334,8 @@ class StageGate:
     ) -> float | None:
         """Count a call that has ended, before its row is made; returns its ``window_share`` (``measurement``)."""
         measurement: Measurement = ticket.measurement or self._measurement
+        if measurement is not self._measurement and start_ns and end_ns:  # of a stage before, and in flight in this one
+            self._measurement.window.add_call(start_ns, end_ns)
         return measurement.account(ticket, start_ns, end_ns, stamps_ns, ok=ok)
 
     def add_gap_counts(self, ticket: Ticket, gaps_s: list[float]) -> None:

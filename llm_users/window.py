@@ -31,7 +31,7 @@ class MeasureWindow:
         self._start_ns = 0  # of the open span; 0: there is none
         self._mark_ns = 0
         self._latency_sum_ns = self._latencies = 0
-        self._in_flight_ns = self._resting_ns = self._called_ns = 0
+        self._admitted_ns = self._resting_ns = self._called_ns = 0
         self.lingers = False
         """Nothing more starts, and the window stays open until the last measured request has ended."""
         self.widened = False
@@ -104,7 +104,7 @@ class MeasureWindow:
         return float(self.count_inside((end_ns,))) if end_ns else None
 
     def add_call(self, start_ns: int, end_ns: int) -> None:
-        """A user was inside a call for this time, which is over."""
+        """A request was in flight for this time, which is over. What lies outside the window does not count."""
         for span_start_ns, span_end_ns in self._spans_until(end_ns):
             self._called_ns += max(0, min(end_ns, span_end_ns) - max(start_ns, span_start_ns))
 
@@ -135,13 +135,17 @@ class MeasureWindow:
 
     @property
     def in_flight_s(self) -> float:
-        """Integral of the requests in flight over the window."""
-        return self._in_flight_ns / _NS
+        """Integral of the requests in flight over the window, from sending to the end of the answer.
+
+        Requests that have not ended are not in it yet. The time in which this process makes the row of an answer that
+        has ended is left out: a late client does not add load.
+        """
+        return self._called_ns / _NS
 
     @property
     def present_s(self) -> float:
         """Integral of the users in a request, from its admission to its row, or between two, over the window."""
-        return (self._in_flight_ns + self._resting_ns) / _NS
+        return (self._admitted_ns + self._resting_ns) / _NS
 
     @property
     def load_s(self) -> float:
@@ -149,22 +153,17 @@ class MeasureWindow:
         return (self._called_ns + self._resting_ns) / _NS
 
     def count(self, change: int, now_ns: int) -> None:
-        """So many requests more, or fewer, are in flight from now on."""
+        """From now on ``change`` more requests have been admitted and have no row yet."""
         self._add_up(now_ns)
         self._in_flight += change
 
     def count_resting(self, change: int, now_ns: int) -> None:
-        """So many users more, or fewer, are in a pause of their own from now on."""
+        """From now on ``change`` more users are in their own pause."""
         self._add_up(now_ns)
         self._resting += change
 
-    def discount(self, early_ns: int) -> None:
-        """A request was counted so long before it was really sent."""
-        if self.is_open:
-            self._in_flight_ns -= early_ns
-
     def _add_up(self, moment_ns: int) -> None:
         if self._start_ns and moment_ns > self._mark_ns:
-            self._in_flight_ns += self._in_flight * (moment_ns - self._mark_ns)
+            self._admitted_ns += self._in_flight * (moment_ns - self._mark_ns)
             self._resting_ns += self._resting * (moment_ns - self._mark_ns)
             self._mark_ns = moment_ns
