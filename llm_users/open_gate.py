@@ -70,7 +70,7 @@ class OpenGate(StageGate):
     def begin(self, ticket: Ticket) -> None:
         """A ticket's request is on its way to be sent, ``intended_ns`` at the earliest."""
         self._count_in(ticket)
-        self._measurement.window.discount(max(0, ticket.intended_ns - time.monotonic_ns()))
+        self._measurement.window.discount(time.monotonic_ns(), ticket.intended_ns)
 
     def follow(self, first: Ticket) -> Ticket:
         """A ticket for a request that belongs to one that an arrival has begun: due now, and no arrival itself."""

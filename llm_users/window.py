@@ -158,10 +158,13 @@ class MeasureWindow:
         self._add_up(now_ns)
         self._resting += change
 
-    def discount(self, early_ns: int) -> None:
-        """A request was counted so long before it was really sent."""
+    def discount(self, counted_ns: int, sent_ns: int) -> None:
+        """Take back the time from ``counted_ns`` to ``sent_ns``, in which a request was counted but not yet sent.
+
+        The window may open only after ``counted_ns``: the time before it opens was not added up.
+        """
         if self.is_open:
-            self._in_flight_ns -= early_ns
+            self._in_flight_ns -= max(0, sent_ns - max(counted_ns, self._start_ns))
 
     def _add_up(self, moment_ns: int) -> None:
         if self._start_ns and moment_ns > self._mark_ns:

@@ -34,6 +34,21 @@ def test_a_moment_at_the_border_of_two_windows_counts_in_one_of_them() -> None:
     assert window_of((0, 30)).share_of(stamps, 31) == 1.0
 
 
+@pytest.mark.parametrize("counted_ns", [75, 95, 110])
+def test_a_request_is_in_flight_from_the_time_it_is_sent(counted_ns: int) -> None:
+    """An open loop counts a request 25 ms before it is sent, and the first ones even before the window opens.
+
+    The value is by MEASUREMENT.md 4: the time in flight inside the window, which is 30 ns here whenever it is counted.
+    """
+    window = MeasureWindow()
+    window.open(100)
+    window.count(1, counted_ns)
+    window.discount(counted_ns, sent_ns=120)
+    window.count(-1, 150)
+    window.close(1000)
+    assert window.in_flight_s == pytest.approx(30e-9)
+
+
 def test_without_chunk_times_an_answer_counts_at_its_end() -> None:
     window = window_of((100, 200), (300, 400))
     assert [window.share_of([], end_ns) for end_ns in (100, 150, 250, 400, 401)] == [0.0, 1.0, 0.0, 1.0, 0.0]
