@@ -104,7 +104,7 @@ _OPTIONS = (
             "FILE", check=trace_file, reads_local=True),
     _Option("--llm-trace-speed", "Replay a trace so many times as fast", "FACTOR", "1", factor),
     _Option("--llm-trace-window", "Part of a trace, in its own time: 0-600, 10m-20m", "FROM-TO", check=trace_window),
-    _Option("--llm-trace-unit", "Unit of a trace's times. Default: concluded from the times, and said",
+    _Option("--llm-trace-unit", "Unit of a trace's times. Default: inferred from the times; a note says how",
             choices=tuple(UNITS)),
     _Option("--llm-trace-block-size", "Tokens that one of a trace's hash_ids stands for", "TOKENS", str(BLOCK_TOKENS),
             block_size),

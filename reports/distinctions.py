@@ -22,6 +22,8 @@ ALIKE = 0.05
 _ERRORS = 4  # standard errors: by chance, two equal means differ by more once in 16,000 times
 UNKNOWN = "-"
 RUN, DATE, STAGE = "Run", "Date", "Stage"
+SIMULATED = "simulator"
+"""The endpoint of a run with ``--llm-simulator``."""
 _WORDS = {
     "Input tokens": "{} input tokens",
     "Output tokens": "{} output tokens",
@@ -87,8 +89,8 @@ def _conditions(groups: Sequence[Group], alike: _Classes) -> Iterator[Distinctio
         lengths = _lengths(groups, alike, kind)
         if _differs(lengths.keys, alike):
             yield lengths
-    for name, column in (("API", "api"), ("Endpoint", "endpoint")):
-        texts = _column(name, [_texts(group, column) for group in groups])
+    for name, values in (("API", _apis), ("Endpoint", _endpoints)):
+        texts = _column(name, [", ".join(sorted(values(group))) for group in groups])
         if _differs(texts.keys, alike):
             yield texts
 
@@ -174,8 +176,19 @@ def _levels(found: Sequence[_Measured | None]) -> list[float | None]:
     return [None if each is None else levels[each] for each in found]
 
 
-def _texts(group: Group, column: str) -> str:
-    return ", ".join(sorted({str(text) for text in group.measured[column].unique() if text}))
+def _apis(group: Group) -> set[str]:
+    return _texts(group, "api")
+
+
+def _endpoints(group: Group) -> set[str]:
+    """The URLs; for ``--llm-simulator``, whose port is a free one that differs from run to run, the word."""
+    manifest = group.run.manifest
+    simulated = {str(manifest.get("host"))} if manifest.get("simulator") else set()
+    return {SIMULATED if text in simulated else text for text in _texts(group, "endpoint")}
+
+
+def _texts(group: Group, column: str) -> set[str]:
+    return {str(text) for text in group.measured[column].unique() if text}
 
 
 def _day(group: Group) -> str:

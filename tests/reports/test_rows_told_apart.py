@@ -189,6 +189,16 @@ def test_runs_that_differ_only_in_endpoint_or_api(
     assert apart(*runs) == column
 
 
+def test_runs_of_the_simulator_are_told_apart_by_name_not_by_port(write_run: Write, make_record: Make) -> None:
+    """``--llm-simulator`` takes a free port in every run, which says nothing about the run (issue 15, kind 9)."""
+    hosts = [f"http://127.0.0.1:{port}/v1" for port in (42537, 44189)]
+    paths = [
+        write_run(rows(make_record, endpoint=host), name=name, manifest={"host": host, "simulator": True} | asked())
+        for name, host in zip("ab", hosts, strict=True)
+    ]
+    assert apart(*paths) == {"Run": ["a", "b"]}
+
+
 def test_runs_that_differ_only_in_output_length(write_run: Write, make_record: Make) -> None:
     runs = [write_run(rows(make_record), manifest=asked(output_tokens=text), name=text) for text in ("150,80", "300,0")]
     assert apart(*runs) == {"Output tokens": ["150", "300"]}
