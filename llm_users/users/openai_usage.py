@@ -33,7 +33,7 @@ class OpenAIUsage:
         self._latest = merged(self._latest, usage)
         if choice is not None:
             self._with_choice[choice] = merged(self._with_choice.get(choice), usage)
-        elif usage.get(_OUTPUT):
+        elif count(usage.get(_OUTPUT)):
             self._whole = True
             if finished is not None:
                 self._after_finish[finished] = merged(self._after_finish.get(finished), usage)
@@ -41,7 +41,7 @@ class OpenAIUsage:
     @property
     def counted(self) -> bool:
         """True when some usage said how many tokens the output has."""
-        return self._latest is not None and bool(self._latest.get(_OUTPUT))
+        return self._latest is not None and bool(count(self._latest.get(_OUTPUT)))
 
     @property
     def of_choices(self) -> dict[int, dict[str, Any]]:
@@ -57,7 +57,7 @@ class OpenAIUsage:
 
 
 def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:
-    """The later usage, with the earlier one's figures where the later one has zero or nothing."""
+    """The later usage, with the earlier one's figures where the later one has zero or what is not a count."""
     if earlier is None:
         return later
     result = _without_zeros(earlier, later)
@@ -69,7 +69,7 @@ def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, A
 
 
 def _without_zeros(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    return {**earlier, **{name: value for name, value in later.items() if value or not earlier.get(name)}}
+    return {**earlier, **{name: value for name, value in later.items() if count(value) or not count(earlier.get(name))}}
 
 
 def _are_of_choices(apart: Mapping[int, dict[str, Any]], chunks: Chunks) -> bool:
