@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llm_users.users.chunks import Chunks
-from llm_users.users.token_counts import count
+from llm_users.users.token_counts import MOST_TOKENS, count
 
 _OUTPUT, _DETAILS, _REASONING = "completion_tokens", "completion_tokens_details", "reasoning_tokens"
 
@@ -58,14 +58,24 @@ class OpenAIUsage:
 
 def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:
     """The later usage, with the earlier one's figures where the later one has zero or what is not a count."""
-    if earlier is None:
-        return later
+    if earlier is None or _replaces(earlier, later):
+        return later  # as in every chunk of some servers
     result = _without_zeros(earlier, later)
     for name, details in later.items():
         before = earlier.get(name)
         if isinstance(details, dict) and isinstance(before, dict):
             result[name] = _without_zeros(before, details)
     return result
+
+
+def _replaces(earlier: dict[str, Any], later: dict[str, Any]) -> bool:
+    """True when the later usage has a count for everything: nothing of the earlier one is left. Costs little."""
+    if len(earlier) != len(later):
+        return False
+    for name, value in later.items():
+        if type(value) is not int or not 0 < value < MOST_TOKENS or name not in earlier:
+            return False
+    return True
 
 
 def _without_zeros(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
