@@ -47,6 +47,8 @@ _CODES = ("code", "error_code", "errorcode", "status_code", "type", "__type", "s
 _BESIDE_MESSAGE = frozenset(("message", "msg", "request_id", "requestid", "id", "__type", "error", "object"))
 """Of an event that has nothing else, the message is an error; beside a progress or a state it need not be one."""
 
+_NOT_FINITE = re.compile(rb"[:,\[]\s*-?(?:NaN|Infinity)\b")
+
 _KEEP_ALIVES = frozenset((b"ping", b"pong", b"heartbeat", b"keepalive", b"keep-alive", b"keep_alive"))
 
 
@@ -155,6 +157,19 @@ def is_done(data: bytes) -> bool:
     return data.strip(b" \t\r\n\"'") == DONE
 
 
+def is_heartbeat(data: Any) -> bool:
+    """True for an event that only keeps the connection open."""
+    if not isinstance(data, bytes):
+        return False
+    words = data.strip().lower()
+    if not words or words == b"null" or words in _KEEP_ALIVES:
+        return True
+    if getattr(data, "name", "").encode().lower() in _KEEP_ALIVES:
+        return True
+    value = json_or_text(data)
+    return isinstance(value, dict) and str(value.get("type")).encode().lower() in _KEEP_ALIVES
+
+
 def object_from(data: bytes) -> dict[str, Any] | None:
     """The JSON object that this is; None for ``null``, which some servers send as a keep-alive. Raises
     ``MalformedEvent``."""
@@ -182,8 +197,9 @@ def object_despite(error: Exception, data: bytes) -> dict[str, Any] | None:
         return _object_of_line(data)
     if words.startswith(b"data:"):  # two layers of a server have each written the field's name
         return object_despite(error, words[5:]) if not words[5:].lstrip().startswith(b"{") else object_from(words[5:])
-    # A shape that was not expected, or half a character, whose other half is in another event.
-    if isinstance(error, msgspec.ValidationError) or b"\\ud" in data.lower():
+    # A shape that was not expected; half a character, whose other half is in another event; NaN and Infinity, which
+    # Python's writer of JSON lets through.
+    if isinstance(error, msgspec.ValidationError) or b"\\ud" in data.lower() or _NOT_FINITE.search(data):
         return object_from(data)
     if name not in ("", "message") and not words.startswith((b"{", b"[")):  # a named heartbeat
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llm_users.users.chunks import Chunks
-from llm_users.users.token_counts import count
+from llm_users.users.token_counts import MOST_TOKENS, count
 
 _OUTPUT, _DETAILS, _REASONING = "completion_tokens", "completion_tokens_details", "reasoning_tokens"
 
@@ -33,7 +33,7 @@ class OpenAIUsage:
         self._latest = merged(self._latest, usage)
         if choice is not None:
             self._with_choice[choice] = merged(self._with_choice.get(choice), usage)
-        elif usage.get(_OUTPUT):
+        elif count(usage.get(_OUTPUT)):
             self._whole = True
             if finished is not None:
                 self._after_finish[finished] = merged(self._after_finish.get(finished), usage)
@@ -41,7 +41,7 @@ class OpenAIUsage:
     @property
     def counted(self) -> bool:
         """True when some usage said how many tokens the output has."""
-        return self._latest is not None and bool(self._latest.get(_OUTPUT))
+        return self._latest is not None and bool(count(self._latest.get(_OUTPUT)))
 
     @property
     def of_choices(self) -> dict[int, dict[str, Any]]:
@@ -57,9 +57,9 @@ class OpenAIUsage:
 
 
 def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:
-    """The later usage, with the earlier one's figures where the later one has zero or nothing."""
-    if earlier is None:
-        return later
+    """The later usage, with the earlier one's figures where the later one has zero or what is not a count."""
+    if earlier is None or _replaces(earlier, later):
+        return later  # as in every chunk of some servers
     result = _without_zeros(earlier, later)
     for name, details in later.items():
         before = earlier.get(name)
@@ -68,8 +68,18 @@ def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, A
     return result
 
 
+def _replaces(earlier: dict[str, Any], later: dict[str, Any]) -> bool:
+    """True when the later usage has a count for everything: nothing of the earlier one is left. Costs little."""
+    if len(earlier) != len(later):
+        return False
+    for name, value in later.items():
+        if type(value) is not int or not 0 < value < MOST_TOKENS or name not in earlier:
+            return False
+    return True
+
+
 def _without_zeros(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    return {**earlier, **{name: value for name, value in later.items() if value or not earlier.get(name)}}
+    return {**earlier, **{name: value for name, value in later.items() if count(value) or not count(earlier.get(name))}}
 
 
 def _are_of_choices(apart: Mapping[int, dict[str, Any]], chunks: Chunks) -> bool:

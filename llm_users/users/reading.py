@@ -15,7 +15,7 @@ from llm_users.transport import clock
 from llm_users.transport.errors import BadResponse, ConnectionLost, DeadlineExceeded, ResponseCut
 from llm_users.transport.exchange import Arrival, Exchange
 from llm_users.transport.sdk import SdkExchange
-from llm_users.users.bad_events import finish_failure
+from llm_users.users.bad_events import StreamFailure, finish_failure, is_heartbeat
 from llm_users.users.bounds import Bounds
 from llm_users.users.chunks import Chunks, time_chunks
 
@@ -162,8 +162,9 @@ class Reader:
                     and self._read_tail(opened, arrivals, bounds, stamp_ns, clock_ns)
                 ):
                     break
-        except ConnectionLost:
-            if not events.complete:
+        except (ConnectionLost, StreamFailure, BadResponse) as error:
+            # After [DONE] in one read with it: in a read after that, nothing would have looked at it.
+            if not (events.complete if isinstance(error, ConnectionLost) else events.done):
                 raise
         if not self._end_clock_ns:
             self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
@@ -212,7 +213,7 @@ class Reader:
                 self._tell(events.chunks)
             if events.done:
                 return True
-            if found:
+            if not all(map(is_heartbeat, found)):
                 last_event = self._end_stamp_ns, self._end_clock_ns
                 limit_ns = clock.now_ns() + _grace_ns(opened)
         self._end_stamp_ns = self._end_clock_ns = 0
