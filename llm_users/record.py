@@ -22,7 +22,7 @@ UNFINISHED = (ABORTED, CANCELLED)
 """Values of ``error_code`` of requests that the client ended: they neither succeeded nor failed."""
 
 HELD_BACK_FROM = 24
-"""Chunks from which on an answer can be said to have come in large bursts or not (``users.buffering``): two bursts."""
+"""The fewest chunks of an answer that can be judged as held back or not (``users.buffering``): two bursts."""
 
 STEADY, UNSTEADY = "steady", "unsteady"
 """Values of the stage column ``steadiness``; empty: unknown."""

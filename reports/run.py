@@ -50,7 +50,7 @@ class Run:
         """When its first request started, in UTC; ``None`` where the rows do not say."""
         try:
             return datetime.fromtimestamp(float(self.requests["started_at"].min()), UTC)
-        except (ValueError, OverflowError, OSError):  # no rows, or a stamp that is no time of this world
+        except (ValueError, OverflowError, OSError):  # no rows, or a time stamp that no calendar has
             return None
 
     def told_apart(self) -> Run:

@@ -78,7 +78,7 @@ def item_of(where: str, entry: object, column: str | None = None) -> Item | None
 
 
 def request_of(where: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a line of a batch file asks, in the fields of an entry; every other entry as it is.
+    """Return the request of a line of a batch file in the fields of an entry, and every other entry unchanged.
 
     OpenAI's have the request in "body", Anthropic's in "params". A system text beside the messages goes before them.
     Model, temperature, tools and all other fields of the request are not taken: options say them for the whole run.
@@ -228,7 +228,7 @@ def shown(value: object) -> str:
 
 
 def printable(text: str, longest: int) -> str:
-    """At most so many characters of a text, none of which can break a line or steer a terminal."""
+    """Return the beginning of a text, without characters that break a line or control a terminal."""
     text = "".join(character if character.isprintable() else "?" for character in text[: longest + 1])
     return text if len(text) <= longest else text[: longest - 3] + "..."
 

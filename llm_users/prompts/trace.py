@@ -183,7 +183,7 @@ def _unit_of(where: str, shape: str, rows: list[_Row], given: str | None) -> tup
     4. Whole numbers are milliseconds, as in Mooncake's. With more than 100 requests per second in that unit the trace
        is refused: it may well have whole seconds.
 
-    Rules 3 and 4 are said with the rate and the length that they lead to.
+    For rules 3 and 4, a note gives the resulting rate and length.
     """
     if shape == AZURE:
         if given is not None:

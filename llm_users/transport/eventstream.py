@@ -140,7 +140,7 @@ class EventStreamDecoder:
         return messages
 
     def _bad_prelude(self, _data: bytes) -> BadEventStream:
-        """What is wrong with bytes that do not begin a message."""
+        """Return the error for bytes that do not begin a message."""
         return BadEventStream("a message's prelude does not match its checksum")
 
     def finish(self) -> list[Message]:

@@ -42,7 +42,7 @@ class BareLine(bytes):
 class SseDecoder:
     """``feed`` bytes, get the data of every event that they completed. Comments and other fields are dropped.
 
-    A body that begins with JSON or HTML is no stream: it becomes the ``document``, and no event comes out.
+    A body that begins with JSON or HTML becomes the ``document``, and no event comes out.
     """
 
     __slots__ = ("_bare", "_buffer", "_data", "_held_bytes", "_name", "_skip_newline", "_started", "is_document")
@@ -83,7 +83,7 @@ class SseDecoder:
 
     @property
     def document(self) -> bytes:
-        """What came so far of a body that is no stream."""
+        """The bytes so far of a body that is not a stream."""
         return bytes(self._buffer)
 
     def _feed_lines(self, piece: bytes) -> list[bytes]:
@@ -126,7 +126,7 @@ class SseDecoder:
 
     def _refuse_if_too_long(self) -> None:
         if len(self._buffer) + self._held_bytes > MAX_EVENT_BYTES:
-            what = "an answer that is no stream" if self.is_document else "an event of the stream"
+            what = "an answer that is not a stream" if self.is_document else "an event of the stream"
             raise EventTooLong(f"{what} is longer than {MAX_EVENT_BYTES >> 20} MiB")
 
     def _line(self, line: bytes, events: list[bytes]) -> None:
@@ -161,7 +161,7 @@ class SseDecoder:
             self._bare_line(line, events)
 
     def _bare_line(self, line: bytes, events: list[bytes]) -> None:
-        """A line that is no field: JSON on one line or on several, ``[DONE]``, or a page of HTML."""
+        """Take a line without a field name: JSON on one line or on several, ``[DONE]``, or a page of HTML."""
         if not self._bare:
             if self._data:  # no blank line ended the event before
                 self._line(b"", events)

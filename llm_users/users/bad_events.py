@@ -33,7 +33,7 @@ FAILED_REASONS = frozenset(
 OpenRouter, Mistral, vLLM and Cohere have ``error``; vLLM and SGLang ``abort``."""
 
 _SUCCESS = frozenset(("", "0", "200", "ok", "success", "succeeded", "none", "null"))
-"""Codes, states and messages, in lower case, that servers send with what went well."""
+"""Codes, states and messages, in lower case, that servers send with successful answers."""
 
 _FAILURE = frozenset(("error", "failed", "failure", "fail"))
 """Values of ``status`` that say the contrary."""
@@ -100,7 +100,7 @@ def _validation(item: Any) -> str:
 
 
 def error_in(value: dict[str, Any], *, whole: bool = False) -> StreamFailure | None:
-    """The error that an object tells of which has no output; None when it is none.
+    """Return the error in an object that has no output; None when the object is not an error.
 
     ``whole``: the object is all that the server sent, so that a message alone is an error.
     """
@@ -130,14 +130,14 @@ def error_in(value: dict[str, Any], *, whole: bool = False) -> StreamFailure | N
 
 
 def _is_success(said: Any) -> bool:
-    """True for a code, or for an error object, of what went well."""
+    """True for a code, or for an error object, of a successful answer."""
     if isinstance(said, dict):
         return all(_is_success(value) for value in said.values())
     return not isinstance(said, list) and not isinstance(said, bool) and str(said or "").strip().lower() in _SUCCESS
 
 
 def refuse_error(said: bytes | dict[str, Any], *, whole: bool = False) -> None:
-    """Raise the ``StreamFailure`` that an object without output is, if it is one."""
+    """Raise ``StreamFailure`` if an object without output is an error."""
     value = object_from(said) if isinstance(said, bytes) else said
     failure = error_in(value, whole=whole) if value else None
     if failure is not None:
@@ -145,7 +145,7 @@ def refuse_error(said: bytes | dict[str, Any], *, whole: bool = False) -> None:
 
 
 def finish_failure(reasons: Iterable[str | None]) -> StreamFailure | None:
-    """The failure that the finish reasons of an answer tell of."""
+    """Return the failure that a finish reason of the answer stands for; None if there is none."""
     for reason in reasons:
         if reason is not None and reason.lower() in FAILED_REASONS:
             return StreamFailure(reason, f"the answer ended with the finish reason {reason!r}, without a message")

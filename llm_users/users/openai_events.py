@@ -76,7 +76,7 @@ class OpenAIEvents:
         self._first: int | None = None  # the server's number of the first choice
         self._plain: int | None = None  # the same while no choice has had a finish reason
         self._others: dict[int, bool] = {}  # of choices beyond the first: whether they have finished
-        self._just_ended: int | None = None  # the choice whose finish reason was the last thing said of a choice
+        self._just_ended: int | None = None  # the choice whose finish reason came last
         self._calls = ToolCalls()
         self._other_calls: dict[int, ToolCalls] = {}
         self.response_id: str | None = None

@@ -69,7 +69,7 @@ def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, A
 
 
 def _replaces(earlier: dict[str, Any], later: dict[str, Any]) -> bool:
-    """True when the later usage has a count for everything: nothing of the earlier one is left. Costs little."""
+    """True when the later usage has every count, so that it replaces the earlier one. Cheap."""
     if len(earlier) != len(later):
         return False
     for name, value in later.items():

@@ -151,7 +151,7 @@ class ResponseEvents:
             self.chunks.add_other(stamp_ns, clock_ns, "", arguments)
 
     def _note_action(self, item: dict[str, Any]) -> None:
-        """An item that is no call of the user's tools: the service's own ones (``web_search_call``) are output."""
+        """Take an item that does not call the user's tools: built-in calls (``web_search_call``) are output."""
         self._acted = self._acted or str(item.get("type")).endswith("_call")
 
     def _about(self, kind: str, response: _Response, error: Any, stamp_ns: int = 0, clock_ns: int = 0) -> None:

@@ -68,7 +68,7 @@ class OpenedSse(Opened):
         return self.events.settled
 
     def _take_document(self, body: bytes) -> None:
-        """A body that is JSON and no stream, whatever its headers say."""
+        """A JSON body in place of a stream, whatever its headers say."""
         try:
             self.events.take_whole(body)
         except MalformedEvent:
@@ -81,12 +81,12 @@ class OpenedSse(Opened):
         """Why an answer that was read to its end is not complete."""
         if self.decoder.is_document:
             shown = excerpt(_text(self.decoder.document))
-            return f"the server sent JSON that is no answer of this API; {_WHICH_URL} It begins: {shown}"
+            return f"the server sent JSON that is not an answer of this API; {_WHICH_URL} It begins: {shown}"
         words = f"the stream ended without its terminator ({self.terminator})"
         beginning = self.decoder.beginning
         if self.events.chunks.texts or not beginning.strip() or beginning.lstrip().startswith(_FIELDS):
             return words
-        return f"{words}; it is no stream and begins: {excerpt(_text(beginning))}"
+        return f"{words}; it is not a stream and begins: {excerpt(_text(beginning))}"
 
     def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
         if self.decoder.is_document:

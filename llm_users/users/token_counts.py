@@ -10,7 +10,7 @@ from typing import Any
 from llm_users.record import RequestRecord
 
 MOST_TOKENS = 2**53
-"""What claims to be more, infinity among it, is no count."""
+"""A larger value, such as infinity, is not a count."""
 
 
 def count(value: Any) -> int | None:
