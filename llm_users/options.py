@@ -211,8 +211,10 @@ def register(parser: Any) -> None:
             parser.add_argument(option.flag, help=option.help, metavar=option.metavar, type=_checked(option),
                                 action="append", default=None, env_var=variable)  # fmt: skip
         elif option.choices:
-            parser.add_argument(option.flag, help=option.help, choices=list(option.choices), default=option.default,
-                                env_var=variable)  # fmt: skip
+            # The web form sends the first choice of an option without a default: it must stand for "not given".
+            choices = option.choices if option.default else ("", *option.choices)
+            parser.add_argument(option.flag, help=option.help, choices=choices, default=option.default,
+                                metavar="{" + ",".join(option.choices) + "}", env_var=variable)  # fmt: skip
         else:
             parser.add_argument(option.flag, help=option.help, metavar=option.metavar, type=_checked(option),
                                 default=option.default, env_var=variable)  # fmt: skip
