@@ -167,20 +167,22 @@ def _equal(figure: str, right: int, ours: int) -> TruthLine:
 
 def _real_runs(*, full: bool) -> Iterator[TruthLine]:
     closed = ("1,4,8,16", 100) if full else ("8", 100)
-    for stage, logged_per_s in _run("--llm-sweep", closed[0], closed[1]):
+    for stage, logged_per_s, _ in _run("--llm-sweep", closed[0], closed[1]):
         figure = f"real run, {stage['concurrency']} users: X against the simulator's log"
         yield within(figure, logged_per_s, float(stage["request_throughput_per_s"]), 0.03, "/s")
     opened = ("20,36,60,90", 200) if full else ("20,80", 80)
-    for stage, logged_per_s in _run("--llm-rate", opened[0], opened[1]):
+    for stage, logged_per_s, _ in _run("--llm-rate", opened[0], opened[1]):
         figure = f"real run at {stage['rate_per_s']}/s, capacity 40/s: X against the simulator's log"
         yield within(figure, logged_per_s, float(stage["request_throughput_per_s"]), 0.03, "/s")
-    for stage, _ in _run("--llm-sweep", "4", 40, "--llm-warmup", "0"):
-        figure = "real run without a warm-up, 4 users: concurrency_actual"
-        yield within(figure, 4, float(stage["concurrency_actual"]), 0.02, "users")
+    for stage, _, logged_in_flight in _run("--llm-sweep", "4", 40, "--llm-warmup", "0"):
+        figure = "real run without a warm-up, 4 users: in flight against the simulator's log"
+        yield within(figure, logged_in_flight, float(stage["concurrency_actual"]), 0.02, "requests")
+        figure = "real run without a warm-up, 4 users: users_actual"
+        yield within(figure, 4, float(stage["users_actual"]), 0.02, "users")
 
 
-def _run(load: str, levels: str, requests: int, *more: str) -> Iterator[tuple[dict[str, str], float]]:
-    """Each stage of a real run, and the requests/s in its window by what left the simulator."""
+def _run(load: str, levels: str, requests: int, *more: str) -> Iterator[tuple[dict[str, str], float, float]]:
+    """Each stage of a real run, and the requests/s and the requests in flight in its window by the simulator's log."""
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
         log, prefix = Path(folder) / "log.jsonl", Path(folder) / "run"
         with launch(_SPEC, log=log, max_seconds=120) as simulator:
@@ -196,14 +198,20 @@ def _run(load: str, levels: str, requests: int, *more: str) -> Iterator[tuple[di
         if done.returncode:
             raise RuntimeError(f"the run ended with {done.returncode}: {done.stderr[-2000:]}")
         wall_ns = time.time_ns() - time.monotonic_ns()
-        sent = {entry["response_id"]: entry["sent_ns"] for entry in map(json.loads, log.read_text().splitlines())}
+        entries = list(map(json.loads, log.read_text().splitlines()))
+        sent = {entry["response_id"]: entry["sent_ns"] for entry in entries}
         rows = _table(f"{prefix}_llm_requests.csv")
         for stage in _table(f"{prefix}_llm_stages.csv"):
             start_ns = float(stage["measure_started_at"]) * NS - wall_ns
             end_ns = start_ns + float(stage["measure_s"]) * NS
             answers = [sent[row["response_id"]] for row in rows if row["stage"] == stage["stage"]]
             shares = (sum(start_ns < stamp <= end_ns for stamp in stamps) / len(stamps) for stamps in answers)
-            yield stage, sum(shares) / float(stage["measure_s"])
+            in_flight_ns = sum(
+                max(0.0, min(entry["last_ns"], end_ns) - max(entry["received_ns"], start_ns))
+                for entry in entries
+                if entry["last_ns"]
+            )
+            yield stage, sum(shares) / float(stage["measure_s"]), in_flight_ns / (end_ns - start_ns)
 
 
 def _table(path: str) -> list[dict[str, str]]:
