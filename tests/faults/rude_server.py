@@ -55,7 +55,7 @@ WAYS: dict[str, tuple[bytes, bytes]] = {
     ),
     "small chunks": _endless(_choice(b'"content": "a"'), 1000),
     "choices": (_FIRST, b""),
-    "tool calls": _endless(_choice(b'"tool_calls": [{}, {}, {}, {}]'), 200),
+    "tool calls": _endless(_choice(b'"tool_calls": [{"function": {"name": "f"}}, {"function": {"name": "g"}}]'), 200),
     "usage": _endless(b'data: {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}\n\n', 700),
     "blank lines": (_FIRST, b"%x\r\n%b\r\n" % (65_536, b"\r" * 65_536)),
     "banner": (b"SSH-2.0-OpenSSH_9.6\r\n", b""),
