@@ -195,7 +195,7 @@ def script_of(where: str, entry: object) -> Script:
     if given[0] == "turns":
         wrong = next((each for each in value if not isinstance(each, str)), None)
         if wrong is not None:
-            raise PromptError(f'{where}: in "turns" is {shown(wrong)}, which is no text; {SHAPE}')
+            raise PromptError(f'{where}: in "turns" is {shown(wrong)}, which is not a text; {SHAPE}')
         said = [text for text in value if text.strip()]
         return Script(name, tuple(Turn(({"role": "user", "content": text},), cap) for text in said))
     return Script(name, tuple(_turns_of(where, given[0], value, cap)))
@@ -208,7 +208,7 @@ def _turns_of(where: str, field_name: str, recorded: list[Any], cap: int | None)
     for message in recorded:
         found = role_and_text(message)
         if found is None:
-            raise PromptError(f'{where}: in "{field_name}" is {shown(message)}, which is no message; {SHAPE}')
+            raise PromptError(f'{where}: in "{field_name}" is {shown(message)}, which is not a message; {SHAPE}')
         role, text = found
         content = message.get("content")
         said: Any = content if isinstance(content, list) and content else text

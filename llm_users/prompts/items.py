@@ -80,7 +80,7 @@ def item_of(where: str, entry: object, column: str | None = None) -> Item | None
 def request_of(where: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the request of a line of a batch file in the fields of an entry, and every other entry unchanged.
 
-    OpenAI's have the request in "body", Anthropic's in "params". A system text beside the messages goes before them.
+    OpenAI's have the request in "body", Anthropic's in "params". A system text beside the messages is put before them.
     Model, temperature, tools and all other fields of the request are not taken: options say them for the whole run.
     """
     for name in ("body", "params"):

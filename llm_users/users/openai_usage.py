@@ -96,7 +96,7 @@ def _are_of_choices(apart: Mapping[int, dict[str, Any]], chunks: Chunks) -> bool
 
 
 def _sum(usages: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """One usage from those of the choices: the prompt is the same for all, the output adds up."""
+    """Return one usage for all choices: they share the prompt, and their output tokens are added."""
     result: dict[str, Any] = {}
     output = reasoning = besides = 0
     for usage in usages:

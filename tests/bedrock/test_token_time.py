@@ -69,7 +69,7 @@ def test_output_after_a_finish_reason_takes_it_back(rig: Rig, wire: Wire) -> Non
 
 
 def test_metadata_may_come_late(rig: Rig, wire: Wire) -> None:
-    """Converse's usage is an event of its own; it is waited for longer than the silence that ends other answers."""
+    """Converse sends usage in a separate event, so the wait for it is longer than for other answers."""
     script = [*opening(), *(send(chunk(event)) for event in (START, delta(text="a"), STOP)), pause(1.2)]
     script += [send(chunk(metadata(17))), send(LAST_CHUNK)]
     record = rig.call(at(wire.serve(script).root, lambda user: user.converse("hello"))).record

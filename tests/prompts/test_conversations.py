@@ -155,8 +155,8 @@ def test_empty_conversations_are_skipped_and_counted(tokenizer: Tokenizer, tmp_p
         ({"text": "x"}, "has text; a conversation has"),
         ({"turns": ["a"], "messages": []}, "has turns and messages"),
         ({"turns": "a"}, '"turns" must be a list, not "a"'),
-        ({"turns": ["a", 5]}, 'in "turns" is 5, which is no text'),
-        ({"messages": ["a"]}, 'in "messages" is "a", which is no message'),
+        ({"turns": ["a", 5]}, 'in "turns" is 5, which is not a text'),
+        ({"messages": ["a"]}, 'in "messages" is "a", which is not a message'),
         ({"turns": ["a"], "max_tokens": 0}, '"max_tokens" must be a whole number of 1 or more'),
     ],
 )

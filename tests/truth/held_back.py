@@ -2,7 +2,7 @@
 
 ``python -m tests.truth.main held_back`` prints the table. The settings are scripted servers, whose bursts and pauses
 are known because this module makes them, and the simulator. Each answer of a model passes through a gateway: none, a
-buffer of so many bytes, or a timer. A client that is late itself runs a locustfile that blocks its event loop.
+buffer of a given size, or a timer. A client that is late itself runs a locustfile that blocks its event loop.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Sent = list[tuple[float, bytes]]
 """What leaves when: seconds after the request, bytes."""
 
 Pace = Callable[[random.Random, int], list[float]]
-"""When each of so many tokens is made, in seconds after the first one."""
+"""From a generator and a number of tokens, the time of each token in seconds after the first one."""
 
 Gateway = Callable[[random.Random, Sent], Sent]
 
@@ -104,7 +104,7 @@ def direct(_rng: random.Random, sent: Sent) -> Sent:
 
 
 def buffer(size: int) -> Gateway:
-    """Lets go of so many bytes at a time, wherever an event ends; the rest at the end."""
+    """Forwards a fixed number of bytes at a time, wherever an event ends, and the rest at the end."""
 
     def hold(_rng: random.Random, sent: Sent) -> Sent:
         kept, out = b"", []
@@ -153,7 +153,7 @@ class Case:
     tokens: int = 150
     ttft_s: float = 0.3
     event_bytes: int = 235
-    """As vLLM's events of a chat; OpenAI's have 330 bytes, those of the Messages API 130."""
+    """An event in the size of vLLM's chat events; OpenAI's have 330 bytes, those of the Messages API 130."""
     choices: int = 1
     spec: str = ""
     """The simulator's, in place of a script."""
@@ -235,7 +235,7 @@ _LATE_CASES = [STREAMED[0], STREAMED[1], STREAMED[5], Case("one token each 5 ms"
 
 
 def marked(cases: Sequence[Case], asked: int, late_s: float = 0.0) -> dict[str, tuple[int, int, int]]:
-    """(answers, held back, buffered) of each case, after so many requests each, by a client that is so late."""
+    """Return (answers, held back, buffered) of each case after ``asked`` requests, for a client with this delay."""
     with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
         folder, rng = Path(text), random.Random(15)
         wire = stack.enter_context(Wire())

@@ -202,7 +202,7 @@ def test_a_secret_in_a_document_is_not_shown(rig: Rig, wire: Wire) -> None:
         assert "sk-secret" not in (record.error_message or "")
 
 
-# What is no failure.
+# Answers that are not failures.
 
 NO_FAILURES: dict[str, list[bytes]] = {
     "code 0 beside choices (Spark)": [
