@@ -119,7 +119,7 @@ def _column(name: str, texts: Sequence[str]) -> Distinction:
 
 
 def _lengths(groups: Sequence[Group], alike: _Classes, kind: str) -> Distinction:
-    """Mean lengths: the requested ones if every row has them, else those of the answers."""
+    """Return the mean lengths: of the requests if every row has them, else of the answers."""
     stated = [stated_lengths(group) for group in groups]
     means = [lengths.get(f"mean_{kind}_tokens") for lengths in stated]
     deviations = [lengths.get(f"stddev_{kind}_tokens") for lengths in stated]

@@ -153,7 +153,7 @@ class Case:
     tokens: int = 150
     ttft_s: float = 0.3
     event_bytes: int = 235
-    """An event in the size of vLLM's chat events; OpenAI's have 330 bytes, those of the Messages API 130."""
+    """Return an event as long as vLLM's chat events. Events of OpenAI have 330 bytes, those of the Messages API 130."""
     choices: int = 1
     spec: str = ""
     """The simulator's, in place of a script."""

@@ -226,7 +226,7 @@ NO_FAILURES: dict[str, list[bytes]] = {
     ],
     "progress": [event({"message": "model is loading", "progress": 0.5}), delta(content="a"), delta("stop")],
     "typed ping": [event({"type": "ping", "message": "still here"}), delta(content="a"), delta("stop")],
-    "lines that are no fields": [b"nonsense\n", delta(content="a"), b"{nonsense}\n\n[1]\n\n<b>\n", delta("stop")],
+    "lines without a field name": [b"nonsense\n", delta(content="a"), b"{nonsense}\n\n[1]\n\n<b>\n", delta("stop")],
     "bare chunks": [delta(content="a"), b'{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n'],
 }
 

@@ -27,7 +27,7 @@ def with_usage(part: bytes, output: Any) -> bytes:
 
 @pytest.mark.parametrize("name", HEARTBEATS)
 def test_heartbeats_do_not_prolong_an_answer_that_has_ended(rig: Rig, wire: Wire, name: str) -> None:
-    """An event that says nothing is no event of the answer: it ends 1 s after its usage, and E2E with the usage."""
+    """Heartbeats do not belong to the answer: it ends 1 s after its usage, and E2E ends with the usage."""
     beats = stream([HEARTBEATS[name]] * 25, gap_s=0.1)[1:-2]
     port = wire.serve([*stream([A, B, END, usage(2)])[:-1], *beats, HOLD])
     begun_s = time.monotonic()

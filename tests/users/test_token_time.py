@@ -245,7 +245,7 @@ def test_the_simulator_s_buffering_proxy(rig: Rig) -> None:
 
 
 def bursts(*sizes: int, pause_s: float) -> Script:
-    """A chunked stream in a few writes of so many chunks each, with a pause before each."""
+    """A chunked stream in a few writes; the pause before each write and its number of chunks are given."""
     pieces = chat_events(*[" word"] * sum(sizes))
     writes, place = [pieces[0]], 1
     for size in sizes:
