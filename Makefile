@@ -21,27 +21,23 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint
 SIMULATOR := ttft=150ms,itl=7ms,capacity=8,jitter=0.1
 SWEEP := --llm-sweep 1,2,4,8,16 --llm-requests 100 --llm-output-tokens 60,15
 
-.PHONY: help bench bench-bedrock test truth test-runs test-real test-canary test-faults test-shown test-web soak churn accuracy lint docs setup clean
+.PHONY: help bench bench-bedrock test test-system truth accuracy lint docs setup clean
 
 help:
-	@echo 'make bench       sweep the simulated endpoint, print the two tables; files in $(OUT)/'
-	@echo 'make bench-bedrock  the same with the simulated Bedrock: no AWS account needed; files in $(OUT)-bedrock/'
-	@echo 'make test        the test suite'
-	@echo 'make truth       every derived figure against data whose right answer is known by construction, as a table'
-	@echo 'make test-runs   whole runs: sweeps, open loops, stopping, several processes, the live page, calibration'
-	@echo 'make test-real   a real model behind a real server (downloads both, as packages)'
-	@echo 'make test-canary runs everything with marked secrets and searches all output for them'
-	@echo 'make test-faults endpoints that fail in every known way, among 200 streams, and longer fuzzing; prints the table'
-	@echo 'make test-shown  every command and locustfile of README.md and docs/, run against the simulated endpoint; the files of deploy/'
-	@echo 'make test-web    the pages in a real Chromium; screenshots in out/screenshots/'
-	@echo 'make soak        20 minutes under load (MINUTES=60: longer): memory of master, workers and page must not grow'
-	@echo 'make churn       15 minutes in which workers die, leave, freeze and lose their network: all rows are compared (MINUTES, WORKERS=20, USERS=5000, SEED)'
-	@echo 'make accuracy    measured times against the times at which the server really sent; TRUTH=PATH: a native server; BOTO3=1: boto3 alone too; LADDER=1 BUSY=1 TLS=1: the verdict on the client'
-	@echo 'make lint        ruff and mypy'
-	@echo 'make docs        write docs/options.md, columns.md and simulator.md anew from the tables in the code'
-	@echo 'make setup       only the virtual environment that all of these use'
-	@echo 'make clean       remove everything that these made, the virtual environment too'
-	@echo 'PYTHON=...       another interpreter for the virtual environment, 3.11 or newer'
+	@echo 'make bench         sweep the simulated endpoint, print the two tables; files in $(OUT)/'
+	@echo 'make bench-bedrock the same with the simulated Bedrock: no AWS account needed; files in $(OUT)-bedrock/'
+	@echo 'make test          the unit tests'
+	@echo 'make test-system   whole runs of the commands. SUITE=runs, secrets, docs, crash, browser, llama, accuracy, deploy'
+	@echo '                   or truth runs one folder of tests/system; SLOW=1 adds the tests of many minutes, and MINUTES=60'
+	@echo '                   sets the length of the soak tests in SUITE=crash'
+	@echo 'make truth         every derived figure against data whose right answer is known by construction, as a table'
+	@echo 'make accuracy      measured times against the times at which the server sent; TRUTH=PATH: a native server;'
+	@echo '                   BOTO3=1: boto3 alone too; LADDER=1 BUSY=1 TLS=1: the verdict on the client'
+	@echo 'make lint          ruff and mypy'
+	@echo 'make docs          write the generated pages of docs/ from the tables in the code'
+	@echo 'make setup         only the virtual environment that all of these use'
+	@echo 'make clean         remove everything that these made, the virtual environment too'
+	@echo 'PYTHON=...         another interpreter for the virtual environment, 3.11 or newer'
 
 bench: $(READY)
 	@rm -rf $(OUT)
@@ -59,45 +55,24 @@ bench-bedrock: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest
 
-truth: $(READY)
-	@$(BIN)/python -m tests.truth.main
-
-test-runs: $(READY)
-	@$(BIN)/python -m pytest tests/load tests/live tests/accuracy tests/calibration
-
-test-real: $(READY)
-	@$(BIN)/python -m pytest tests/real
-
-test-canary: $(READY)
-	@$(BIN)/python -m pytest tests/canary
-
-test-faults: $(READY)
-	@FUZZ_EXAMPLES=10 $(BIN)/python -m pytest tests/faults tests/survival tests/survival/slow tests/fuzz
-
-test-shown: $(READY)
-	@$(BIN)/python -m pytest tests/shown tests/deploy
-
 # The browser is the system's: Debian's is installed when this runs as root, CHROMIUM=/path names another one.
-test-web: $(READY)
-	@$(PIP) --no-build-isolation --editable '.[dev,web]'
-	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || { \
+test-system: $(READY)
+	@case '$(SUITE)' in ''|browser|crash) $(PIP) --no-build-isolation --editable '.[dev,web]' ;; esac
+	@case '$(SUITE)' in ''|browser) \
+		[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || { \
 		[ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || { echo \
-		'This needs Chromium. Install it (Debian: apt-get install chromium), or name one: make CHROMIUM=/path test-web' >&2; \
-		exit 1; }
-	@CHROMIUM="$$CHROMIUM" $(BIN)/python -m pytest tests/web
+		'This needs Chromium. Install it (Debian: apt-get install chromium) or name one: make CHROMIUM=/path test-system' \
+		>&2; \
+		exit 1; } ;; esac
+	@$(if $(SLOW),FUZZ_EXAMPLES=10 )MINUTES='$(MINUTES)' CHROMIUM="$$CHROMIUM" $(BIN)/python -m pytest \
+		$(if $(SLOW),,-m 'not slow') tests/system/$(SUITE) $(if $(SLOW),$(if $(filter crash,$(SUITE)),tests/unit/fuzz))
 
-soak: $(READY)
-	@if [ -n "$$CHROMIUM" ] || command -v chromium >/dev/null; then \
-		$(PIP) --no-build-isolation --editable '.[dev,web]'; fi
-	@$(BIN)/python -m tests.survival.soak --minutes $(or $(MINUTES),20)
-
-churn: $(READY)
-	@$(BIN)/python -m tests.survival.churn --minutes $(or $(MINUTES),15) --workers $(or $(WORKERS),20) \
-		--users $(or $(USERS),5000) $(if $(SEED),--seed $(SEED))
+truth: $(READY)
+	@$(BIN)/python -m tests.system.truth.main
 
 accuracy: $(READY)
-	@$(BIN)/python tests/accuracy/main.py $(if $(TRUTH),--truth "$(TRUTH)") $(if $(LADDER),--ladder) $(if $(BOTO3),--boto3) \
+	@$(BIN)/python -m tests.system.accuracy.main $(if $(TRUTH),--truth "$(TRUTH)") $(if $(LADDER),--ladder) $(if $(BOTO3),--boto3) \
 		$(if $(BUSY),--busy) $(if $(TLS),--tls)
 
 lint: $(READY)

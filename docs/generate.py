@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llm_users.options import _OPTIONS
+from llm_users.options.table import _OPTIONS
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, Column
 from llm_users.simulator.fault_kinds import BEFORE_ANSWER, IN_ANSWER
 from llm_users.simulator.spec import Spec
@@ -36,7 +36,7 @@ def options() -> str:
         "`2m`. Locust's own options (`--host`, `--headless`, `--csv`, `--run-time`, `--stop-timeout`, ...)\n"
         "work beside them."
     )
-    return _page("Options", "llm_users/options.py", text, table(["option", "meaning", "default"], rows))
+    return _page("Options", "llm_users/options/table.py", text, table(["option", "meaning", "default"], rows))
 
 
 def columns() -> str:

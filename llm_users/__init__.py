@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llm_users._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from llm_users.extension import attach
     from llm_users.prompts.images import image_part
     from llm_users.prompts.prompt import Prompt
     from llm_users.record import RequestRecord
-    from llm_users.users.anthropic import AnthropicUser
-    from llm_users.users.azure import AzureOpenAIUser
-    from llm_users.users.bedrock import BedrockUser
+    from llm_users.users.anthropic.user import AnthropicUser
+    from llm_users.users.bedrock.user import BedrockUser
     from llm_users.users.conversation import ConversationMixin, ConversationUser
     from llm_users.users.llm import Answer, AnswerCheck, LLMUser
-    from llm_users.users.openai import OpenAIUser
+    from llm_users.users.openai.azure import AzureOpenAIUser
+    from llm_users.users.openai.user import OpenAIUser
 
-__version__ = "0.1.0"
 __all__ = [
     "Answer",
     "AnswerCheck",
@@ -40,13 +41,13 @@ __all__ = [
 _HOMES = {
     "Answer": "llm_users.users.llm",
     "AnswerCheck": "llm_users.users.llm",
-    "AnthropicUser": "llm_users.users.anthropic",
-    "AzureOpenAIUser": "llm_users.users.azure",
-    "BedrockUser": "llm_users.users.bedrock",
+    "AnthropicUser": "llm_users.users.anthropic.user",
+    "AzureOpenAIUser": "llm_users.users.openai.azure",
+    "BedrockUser": "llm_users.users.bedrock.user",
     "ConversationMixin": "llm_users.users.conversation",
     "ConversationUser": "llm_users.users.conversation",
     "LLMUser": "llm_users.users.llm",
-    "OpenAIUser": "llm_users.users.openai",
+    "OpenAIUser": "llm_users.users.openai.user",
     "Prompt": "llm_users.prompts.prompt",
     "RequestRecord": "llm_users.record",
     "attach": "llm_users.extension",

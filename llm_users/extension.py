@@ -16,15 +16,16 @@ from locust.env import Environment
 from locust.event import EventHook
 from locust.runners import MasterRunner, WorkerRunner
 
-from llm_users import endpoint, secrets
-from llm_users import options as option_table
+from llm_users import secrets
 from llm_users.collect.files import LOCUST_SUFFIXES, check_prefix, move_aside
 from llm_users.collect.prefix_lock import hold
-from llm_users.wiring.coordinator_role import CoordinatorRole
+from llm_users.options import table as option_table
+from llm_users.transport import endpoint
+from llm_users.wiring.coordinator import CoordinatorRole
 from llm_users.wiring.locust_csv import tolerate_full_disk
-from llm_users.wiring.process_role import ProcessRole
 from llm_users.wiring.repeated_errors import RepeatedErrors
 from llm_users.wiring.tagged_tasks import drop_classes_without_tasks
+from llm_users.wiring.worker import ProcessRole
 
 
 def register(events: Any) -> None:

@@ -12,7 +12,7 @@ from random import Random
 from locust import task
 
 from llm_users import Answer, AnswerCheck, OpenAIUser, Prompt
-from llm_users.digits import has_number, in_words, is_only_number
+from llm_users.number_words import has_number, in_words, is_only_number
 
 LARGEST = 10_000
 QUESTION = "{words}: write this number in digits. Begin your answer with the number."

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import trustme
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.project import ROOT
+
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -73,7 +74,7 @@ A_RUN = "out/run"
 # or ask this machine are run all the same.
 ONLY_PARSED = {
     "make": "each is a job of minutes, or the test suite itself; targets and variables are looked up",
-    "docs/reports.md": "shows gates that fail, and needs runs of hundreds of requests; tests/reports executes them",
+    "docs/reports.md": "shows gates that fail, and needs runs of hundreds of requests; tests/unit runs them",
 }
 
 ENVIRONMENT = {

@@ -17,13 +17,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from llm_users import capacity, option_values
-from llm_users.calibration import text
+from llm_users.calibration import capacity, text
+from llm_users.calibration.capacity import Capacity
 from llm_users.calibration.ladder import FIRST, Climb, Rung, climb
 from llm_users.calibration.load import Load, RunError
 from llm_users.calibration.outcome import measure
 from llm_users.calibration.truth import Timing
-from llm_users.capacity import Capacity
+from llm_users.options import parsers
 from llm_users.simulator.launch import SimulatorError
 
 FINE, NO_RESULT, INTERRUPTED = 0, 3, 130
@@ -126,12 +126,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--streams",
-        type=_read(option_values.sweep),
+        type=_read(parsers.sweep),
         metavar="N,N",
         help="these rungs only, upwards, three requests each",
     )
     parser.add_argument(
-        "--processes", type=_read(option_values.positive), default=1, metavar="N",
+        "--processes", type=_read(parsers.positive), default=1, metavar="N",
         help="load processes that share the streams; default 1",
     )  # fmt: skip
     parser.add_argument(
@@ -153,21 +153,21 @@ def _read(reader: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def _gap(value: str) -> float:
-    seconds = option_values.duration_s(value)
+    seconds = parsers.duration_s(value)
     if not 0.001 <= seconds <= 10:
         raise ValueError(f"{value!r} is not from 1ms to 10s")
     return seconds
 
 
 def _error(value: str) -> float:
-    seconds = option_values.duration_s(value)
+    seconds = parsers.duration_s(value)
     if seconds <= 0:
         raise ValueError("errors are never below 0; write for example 1ms")
     return seconds
 
 
 def _tokens(value: str) -> int:
-    tokens = option_values.positive(value)
+    tokens = parsers.positive(value)
     if tokens < 2:
         raise ValueError("an answer needs two tokens to have a first and a last one")
     return tokens

@@ -15,8 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm_users.calibration.capacity import PATH_VARIABLE
 from llm_users.calibration.truth import Timing
-from llm_users.capacity import PATH_VARIABLE
 from llm_users.simulator.launch import import_path
 
 _SPARE_S = 60.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
+from llm_users.calibration.capacity import Capacity, cores
 from llm_users.calibration.ladder import Climb, Rung
-from llm_users.capacity import Capacity, cores
 
 _WIDTH = 80
 _ROW = "{:>7}  {:>8}  {:>21}  {:>9}  {:<9}  {}"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llm_users.plan import StageTotals
+from llm_users.load.protocol.stage import StageTotals
 from llm_users.quantile import DurationHistogram
 from llm_users.record import StageRecord
 

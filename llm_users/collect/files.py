@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_users.collect.disk import LineFile, fallback_folders
+from llm_users.collect.line_file import LineFile, fallback_folders
 from llm_users.quantile import DurationHistogram
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, ConversationRecord, StageRecord, cell
 

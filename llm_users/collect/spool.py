@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from llm_users.collect.disk import LineFile, fallback_folders
+from llm_users.collect.line_file import LineFile, fallback_folders
 from llm_users.record import REQUEST_COLUMNS, cell
 
 SHARD_SUFFIX = "_llm_shard.csv"

@@ -17,13 +17,13 @@ from typing import Any
 
 import gevent
 
-from llm_users.collect.accounts import WorkerAccount
 from llm_users.collect.conversations import ConversationBook
 from llm_users.collect.files import RunFiles, check_prefix, from_here, move_aside
-from llm_users.collect.seen import SeenNumbers
+from llm_users.collect.id_ranges import SeenNumbers
 from llm_users.collect.shards import ShardReader
-from llm_users.collect.stages import StageBook, StageLoad, gap_counts
-from llm_users.plan import StageTotals
+from llm_users.collect.stage_stats import StageBook, StageLoad, gap_counts
+from llm_users.collect.worker_accounts import WorkerAccount
+from llm_users.load.protocol.stage import StageTotals
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.secrets import redact
 

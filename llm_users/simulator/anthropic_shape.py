@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from llm_users.simulator.bedrock_errors import STREAM_ERRORS
-from llm_users.simulator.bedrock_families import AnthropicMessages, Document, Turn
+from llm_users.simulator.bedrock.errors import STREAM_ERRORS
+from llm_users.simulator.bedrock.families import AnthropicMessages, Document, Turn
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
           429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error"}  # fmt: skip

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from llm_users.simulator import faults, http_wire, numerals
-from llm_users.simulator.bedrock_errors import STREAM_ERRORS
+from llm_users.simulator.bedrock.errors import STREAM_ERRORS
 from llm_users.simulator.spec import Spec
 
 # Shakespeare's first sonnet; plain ASCII without characters that JSON escapes, which the event templates rely on.

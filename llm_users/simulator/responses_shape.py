@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from llm_users.simulator.bedrock_errors import STREAM_ERRORS
-from llm_users.simulator.bedrock_families import Document, Shape, Turn
+from llm_users.simulator.bedrock.errors import STREAM_ERRORS
+from llm_users.simulator.bedrock.families import Document, Shape, Turn
 
 _ITEMS = {"thought": "rs", "summary": "rs", "text": "msg", "tool": "fc"}  # kind of output -> how its item's id begins
 _DELTAS = {

@@ -15,7 +15,7 @@ from msgspec import UNSET
 from llm_users.simulator import anthropic_shape, faults, faulty, http_wire, openai_wire
 from llm_users.simulator.answer import Answer, Reply
 from llm_users.simulator.anthropic_shape import MESSAGES
-from llm_users.simulator.bedrock_routes import BedrockRoutes, is_bedrock
+from llm_users.simulator.bedrock.routes import BedrockRoutes, is_bedrock
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import OpenAIAnswer
 from llm_users.simulator.responses_shape import RESPONSES

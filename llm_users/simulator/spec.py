@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_users.simulator import fault_kinds
-from llm_users.simulator.bedrock_errors import ERRORS, STREAM_ERRORS, error_of
+from llm_users.simulator.bedrock.errors import ERRORS, STREAM_ERRORS, error_of
 
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min)?")

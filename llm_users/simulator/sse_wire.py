@@ -9,9 +9,9 @@ from typing import Any
 
 from llm_users.simulator import http_wire
 from llm_users.simulator.anthropic_shape import Messages
-from llm_users.simulator.bedrock_body import BadBody, Target, read_json, require
-from llm_users.simulator.bedrock_families import Document
-from llm_users.simulator.bedrock_wire import BedrockAnswer
+from llm_users.simulator.bedrock.body import BadBody, Target, read_json, require
+from llm_users.simulator.bedrock.families import Document
+from llm_users.simulator.bedrock.wire import BedrockAnswer
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import STREAM_TYPE, json_bytes
 from llm_users.simulator.responses_shape import Responses

@@ -9,8 +9,8 @@ from collections import defaultdict
 from functools import partial
 
 from llm_users.transport.clock import now_ns
+from llm_users.transport.connect import connect
 from llm_users.transport.connection import Connection, Origin
-from llm_users.transport.dial import connect
 from llm_users.transport.proxies import Proxies
 from llm_users.transport.tls import TlsSettings, tls_context
 

@@ -13,14 +13,14 @@ from locust import task
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
+from llm_users.load.worker.context import Runtime
+from llm_users.load.worker.permits import Ticket
 from llm_users.prompts import Conversation, Prompt
 from llm_users.prompts.order import stream
 from llm_users.record import RequestRecord
-from llm_users.runtime import Runtime
-from llm_users.seat import Ticket
-from llm_users.users.history import assistant_turn
 from llm_users.users.llm import Answer, LLMUser
-from llm_users.users.openai import OpenAIUser
+from llm_users.users.openai.user import OpenAIUser
+from llm_users.users.tool_call_history import assistant_turn
 
 
 @dataclass(slots=True)

@@ -19,20 +19,20 @@ from locust import User
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING, TaskSet
 
-from llm_users import endpoint
 from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
+from llm_users.load.worker.context import Runtime, runtime_of
+from llm_users.load.worker.open_loop import OpenLoop
+from llm_users.load.worker.permits import Ticket, UserSeat
+from llm_users.options.targets import Target
 from llm_users.prompts import Prompt, count_messages, is_text_only
 from llm_users.record import CLIENT_LIMIT, UNFINISHED, RequestRecord
-from llm_users.runtime import Runtime, runtime_of
-from llm_users.seat import Ticket, UserSeat
-from llm_users.targets import Target
+from llm_users.transport import endpoint
+from llm_users.transport.cached_request import Head, RequestTemplate, send
 from llm_users.transport.cookies import CURRENT_JAR
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
-from llm_users.transport.template import Head, RequestTemplate, send
 from llm_users.users.bounds import MOST_CHARACTERS, MOST_CHUNKS, AnswerTooLong
 from llm_users.users.buffering import mark_buffered, mark_held_back
-from llm_users.users.call import Call
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.common_mistakes import (
     MOST_CALLS,
@@ -51,8 +51,8 @@ from llm_users.users.failures import (
     shows_no_secret,
     status_of,
 )
-from llm_users.users.open_loop import OpenLoop
-from llm_users.users.reading import Opened
+from llm_users.users.request import Call
+from llm_users.users.response_reader import Opened
 from llm_users.users.token_time import time_per_output_token
 from llm_users.users.usage_doubt import doubt_usage
 

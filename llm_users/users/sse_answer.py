@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
-from llm_users.endpoint import UsageSupport
 from llm_users.record import RequestRecord
 from llm_users.transport.bodies import NOT_COMPRESSED
+from llm_users.transport.cached_request import Head
+from llm_users.transport.endpoint import UsageSupport
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.sse import SseDecoder, is_html
-from llm_users.transport.template import Head
 from llm_users.users.bad_events import MalformedEvent, error_in, json_or_text, words_of_page
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.failures import EXCERPT_CHARACTERS, excerpt
-from llm_users.users.reading import Events, Opened
+from llm_users.users.response_reader import Events, Opened
 
 _PAGE_BYTES = 4096
 """Of a page of HTML, enough for its title; of a text, more than is shown."""

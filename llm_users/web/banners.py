@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llm_users.collect.health import OK, SATURATED, advice, reasons, verdict
+from llm_users.collect.client_health import OK, SATURATED, advice, reasons, verdict
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.secrets import redact
-from llm_users.web.course import Course
+from llm_users.web.run_view import Course
 
 _MOST_NAMES = 32  # of models: whoever makes up one per request gets the first few
 _MOST_NOTES = 20

@@ -1,4 +1,4 @@
-"""The way to ``reports.follow``: a child process that reads rows with pandas, so that this one need not."""
+"""The way to ``llm_reports.follow``: a child process that reads rows with pandas, so that this one need not."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class Follower:
 
 def _start() -> Any:
     # Found where this process finds it, and never in the current folder, which may have one of the same name.
-    spec = importlib.util.find_spec("reports")
+    spec = importlib.util.find_spec("llm_reports")
     if spec is None or spec.origin is None:
-        raise OSError("the package reports is not installed")
+        raise OSError("the package llm_reports is not installed")
     home = str(Path(spec.origin).resolve().parents[1])
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-P", "-m", "reports.follow"]
+    command = [sys.executable, "-P", "-m", "llm_reports.follow"]
     # A group of its own: Ctrl-C is not for it, and it ends with its input.
     return Popen(
         command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={**os.environ, "PYTHONPATH": path}, start_new_session=True

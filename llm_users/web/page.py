@@ -18,7 +18,7 @@ KEY = "llm"
 """The tab's name in addresses: ``?tab=llm``."""
 
 # Where a file is: the charts are those of the report, package data that is read, not code that is run.
-_OWN, _CHARTS = "llm_users.web", "reports.charts"
+_OWN, _CHARTS = "llm_users.web", "llm_reports.charts"
 STYLES = {"uPlot.min.css": _CHARTS, "charts.css": _CHARTS, "live.css": _OWN}
 SCRIPTS = {
     "uPlot.iife.min.js": _CHARTS,

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 from flask import Response, request
 
-from llm_users.web.course import Course
 from llm_users.web.downloads import Downloads
 from llm_users.web.form import keep_edits
 from llm_users.web.html_section import with_section
-from llm_users.web.starting import Starting
+from llm_users.web.run_view import Course
+from llm_users.web.start_form import Starting
 from llm_users.web.state import LiveState, Surroundings
 
 

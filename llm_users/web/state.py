@@ -14,15 +14,14 @@ from typing import Any
 
 import gevent
 
-from llm_users.collect.live_message import BadBeat, beat_from
-from llm_users.plan import StagePlan
+from llm_users.load.protocol.heartbeat import BadBeat, beat_from
+from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan
 from llm_users.record import THROTTLED, RequestRecord
 from llm_users.secrets import redact
-from llm_users.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP
 from llm_users.web.banners import Seen, banners
-from llm_users.web.course import Course
 from llm_users.web.follower import Follower
 from llm_users.web.history import History
+from llm_users.web.run_view import Course
 from llm_users.web.stage_series import StageSeries
 from llm_users.web.windows import WINDOW_TICKS, Rate, SlidingHistogram
 from llm_users.web.workers import Workers

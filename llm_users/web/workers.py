@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_users.collect.live_message import Beat
+from llm_users.load.protocol.heartbeat import Beat
+from llm_users.load.protocol.stage import MEASURE
 from llm_users.quantile import DurationHistogram
 from llm_users.record import StageRecord
-from llm_users.stage import MEASURE
 from llm_users.web.cpu_lines import CpuLines
 from llm_users.web.windows import WINDOW_TICKS, SlidingHistogram
 

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm_users.options import OptionError, Options
+from llm_users.load.worker.thread_pool import in_thread
+from llm_users.options.table import OptionError, Options
 from llm_users.prompts import HUB, forget_items, forget_scripts, load_tokenizer, read_items, read_scripts
-from llm_users.threads import in_thread
 
 
 def check_input_files(options: Options, *, has_users: bool) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 import gevent
 
-from llm_users.endpoint import clean_url
-from llm_users.options import Options
+from llm_users.collect.sent_texts import digest_of, last_sent, remember_sent
+from llm_users.load.worker.thread_pool import in_thread
+from llm_users.options.table import Options
 from llm_users.prompts import file_digest, texts_digest
-from llm_users.sent_texts import digest_of, last_sent, remember_sent
-from llm_users.threads import in_thread
+from llm_users.transport.endpoint import clean_url
 
 _MAY_ANSWER = "a prefix cache may answer them"
 _ADVICE = (

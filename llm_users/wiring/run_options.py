@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_users.options import OptionError, Options
+from llm_users.options.table import OptionError, Options
 from llm_users.prompts import load_tokenizer
 
 
@@ -31,11 +31,11 @@ def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Opt
     for flag, expression in (("--llm-slo", options.slo), ("--llm-find", options.find)):
         if expression is None:
             continue
-        import reports
+        import llm_reports
 
         try:
-            reports.parse_objectives(expression)
-        except reports.InputError as error:
+            llm_reports.parse_objectives(expression)
+        except llm_reports.InputError as error:
             raise OptionError(f"{flag}: {error}") from None
     return options
 

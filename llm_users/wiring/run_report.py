@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.collect.writer import RunWriter
-from llm_users.options import Options
+from llm_users.options.table import Options
 from llm_users.web.html_section import append_to_file
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def print_end(prefix: str, options: Options, parsed: Any, writer: RunWriter, dec
 
 def print_report(prefix: str, options: Options, prices: str | None = None) -> None:
     """``--llm-report``: the tables to stdout, the folder beside the rows; with a price file the costs too."""
-    from reports.report import BAD_OUTPUT
+    from llm_reports.report import BAD_OUTPUT
 
     report = _report(prefix, options, _prices(prices), folder=True)
     if report is not None and report.exit_code == BAD_OUTPUT:
@@ -61,17 +61,17 @@ def _print_tables(prefix: str, options: Options, writer: RunWriter) -> bool:
 
 def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
     """Print the report of a run, written to its folder too if asked; ``None`` when it cannot be made."""
-    import reports
-    from reports.report import text_report
+    import llm_reports
+    from llm_reports.report import text_report
 
     try:
-        objectives = reports.parse_objectives(options.slo) if options.slo is not None else None
-        questions = reports.Questions(objectives, objectives, options.slo_stage, prices)
+        objectives = llm_reports.parse_objectives(options.slo) if options.slo is not None else None
+        questions = llm_reports.Questions(objectives, objectives, options.slo_stage, prices)
         if folder:
-            report = reports.report_run(prefix, out=Path(prefix + "_report"), formats=FORMATS, questions=questions)
+            report = llm_reports.report_run(prefix, out=Path(prefix + "_report"), formats=FORMATS, questions=questions)
         else:
             report = text_report(prefix, questions=questions)
-    except reports.InputError as error:
+    except llm_reports.InputError as error:
         logger.error("no report: %s", error)
         return None
     print(report.text)
@@ -80,13 +80,13 @@ def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
 
 def publish_search(prefix: str) -> str:
     """``--llm-find``: PREFIX_llm_find.csv from the files of the run, and the text with the result and its table."""
-    import reports
-    from reports.limit import search_of
-    from reports.limit_md import FIND_SUFFIX, find_csv, limit_section
+    import llm_reports
+    from llm_reports.markdown.load_search import FIND_SUFFIX, find_csv, limit_section
+    from llm_reports.metrics.load_search import search_of
 
     try:
-        run = reports.load(prefix)
-    except reports.InputError as error:
+        run = llm_reports.load(prefix)
+    except llm_reports.InputError as error:
         logger.error("no table of the search: %s", error)
         return ""
     search = search_of(run)
@@ -101,23 +101,23 @@ def publish_search(prefix: str) -> str:
 
 def _prices(path: str | None) -> Any:
     """The report's view of the price file, which may also name the price of an hour; a bad one costs only the costs."""
-    import reports
+    import llm_reports
 
     try:
-        return reports.load_prices(path) if path else None
-    except reports.InputError as error:
+        return llm_reports.load_prices(path) if path else None
+    except llm_reports.InputError as error:
         logger.error("--llm-prices: no costs in the report: %s", error)
         return None
 
 
 def add_to_html(prefix: str, options: Options, path: str, *, not_before: float) -> None:
     """``--html``: the section with tables and curve, in the file that Locust has written by now."""
-    import reports
-    from reports.html_fragment import fragment_of
+    from llm_reports.errors import InputError
+    from llm_reports.html.fragment import fragment_of
 
     try:
         section = fragment_of(prefix, slo=options.slo, stage=options.slo_stage)
-    except reports.InputError as error:
+    except InputError as error:
         logger.error("no LLM section in %s: %s", path, error)
         return
     append_to_file(path, section, not_before=not_before)
@@ -125,10 +125,10 @@ def add_to_html(prefix: str, options: Options, path: str, *, not_before: float) 
 
 def objectives_of(slo: str) -> list[dict[str, Any]]:
     """The objectives as the page draws them; of one about a mean or a share the percentile is None."""
-    import reports
+    import llm_reports
 
     found = []
-    for each in reports.parse_objectives(slo).all:
+    for each in llm_reports.parse_objectives(slo).all:
         percent = None if each.q is None else float(f"{each.q * 100:.10g}")
         percentile = int(percent) if percent is not None and percent.is_integer() else percent
         found.append({"text": each.text, "metric": each.name, "percentile": percentile, "limit": each.limit})

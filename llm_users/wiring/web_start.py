@@ -13,11 +13,11 @@ from flask import request
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
 from werkzeug.datastructures import ImmutableMultiDict
 
-from llm_users import endpoint
-from llm_users import options as option_table
-from llm_users.load.shape import SweepShape
-from llm_users.options import OptionError
-from llm_users.targets import TargetError, parse_targets
+from llm_users.load.coordinator.shape import SweepShape
+from llm_users.options import table as option_table
+from llm_users.options.table import OptionError
+from llm_users.options.targets import TargetError, parse_targets
+from llm_users.transport import endpoint
 from llm_users.web.form import unmasked
 from llm_users.web.protection import SWARM, UPDATE_USER, Protection, origin_of
 

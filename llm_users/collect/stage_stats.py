@@ -1,0 +1,380 @@
+"""From rows and workers' totals to the row of a stage. Runs where the rows are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_users.collect.client_figures import fill_client
+from llm_users.collect.client_health import verdict
+from llm_users.collect.request_times import Judge, RequestTimes
+from llm_users.load.protocol.stage import StagePlan, StageTotals
+from llm_users.quantile import DurationHistogram
+from llm_users.record import (
+    ABORTED,
+    CANCELLED,
+    CLIENT_LIMIT,
+    HELD_BACK_FROM,
+    THROTTLED,
+    UNSTEADY,
+    RequestRecord,
+    StageRecord,
+)
+
+_MOST_MODELS = 32
+"""Models of a stage that are told apart; the others are one. A locustfile may make up a name for each request."""
+
+_HELD_BACK_NOTED_FROM = 0.2
+"""The share of a model's answers that something on the way held back, from which on it is noted. A gateway holds back
+all answers that are long enough; a tenth of them may be a server that stalled."""
+
+
+@dataclass
+class _Own:
+    """What the measured rows of one worker say of the load that it sent, in case it never tells its totals itself."""
+
+    sent: int = 0  # as in its totals
+    in_flight_s: float = 0.0
+
+    def add(self, record: RequestRecord) -> None:
+        if record.end_to_end_latency_s is not None:
+            self.sent += record.turn in (None, 1)  # only the first turn of a conversation is an arrival
+            self.in_flight_s += record.end_to_end_latency_s
+
+
+@dataclass
+class _Bursts:
+    """How many answers of one model came in large bursts."""
+
+    answers: int = 0  # those long enough to say
+    held_back: int = 0
+    gaps: int = 0  # of those that were held back, as the rest
+    zero_gaps: int = 0
+    burst_chunks: int = 0  # the sum over the answers
+
+    def add(self, record: RequestRecord) -> None:
+        self.answers += 1
+        if record.burst_chunks:
+            self.held_back += 1
+            self.gaps += record.chunks - 1  # with several choices there are a few less, one for each
+            self.zero_gaps += record.coalesced
+            self.burst_chunks += record.burst_chunks
+
+
+@dataclass
+class _Tally:
+    """What a stage's rows add up to."""
+
+    started: int = 0
+    measured: int = 0
+    ok: int = 0
+    failed: int = 0
+    throttled: int = 0
+    aborted: int = 0
+    cancelled: int = 0
+    window_requests: float = 0.0  # sum of the window_share of successful requests, whatever their phase
+    window_tokens: float = 0.0
+    failed_window_tokens: float = 0.0
+    tokens: int = 0
+    chunks: int = 0
+    token_chunks: int = 0  # chunks of the rows whose tokens are known
+    coalesced: int = 0
+    begun: int = 0
+    first_coalesced: int = 0
+    sources: set[str] = field(default_factory=set)
+    held: int = 0
+    dropped: int = 0
+    resent: int = 0
+    client_limited: int = 0
+    queue: DurationHistogram = field(default_factory=DurationHistogram)
+    times: RequestTimes = field(default_factory=RequestTimes)
+    workers: dict[int, _Own] = field(default_factory=dict)
+    bursts: dict[str, _Bursts] = field(default_factory=dict)  # by model
+
+    def bursts_of(self, model: str) -> _Bursts:
+        """The counts of one model, or of all further ones."""
+        if model not in self.bursts and len(self.bursts) >= _MOST_MODELS:
+            model = ""
+        return self.bursts.setdefault(model, _Bursts())
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """Which stage, and the load that it was asked for: users, or requests per second."""
+
+    stage: int
+    concurrency: int
+    rate_per_s: float | None = None
+    concurrency_asked: int | None = None
+
+    @property
+    def text(self) -> str:
+        return f"{self.concurrency} users" if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
+
+
+def load_of(plan: StagePlan) -> StageLoad:
+    """The load of a stage as its row says it: the dispatchers of an open loop are no users."""
+    if plan.rate_per_s is not None:
+        return StageLoad(plan.stage, 0, plan.rate_per_s)
+    return StageLoad(plan.stage, plan.concurrency, concurrency_asked=plan.concurrency_asked)
+
+
+class StageBook:
+    """Adds up rows by stage as they come; memory is bounded, whatever their number.
+
+    ``judge`` says from the times of a stage's requests whether it was steady; without it that stays unknown.
+    """
+
+    def __init__(self, judge: Judge | None = None) -> None:
+        self._tallies: dict[int, _Tally] = {}
+        self.judge = judge
+
+    def add(self, record: RequestRecord) -> None:
+        """One row, measured or not."""
+        tally = self._tallies.setdefault(record.stage, _Tally())
+        tally.started += 1
+        tally.times.add(record)
+        if record.ok:
+            tally.window_requests += record.window_share or 0.0
+            tally.window_tokens += record.window_tokens or 0.0
+        else:
+            tally.failed_window_tokens += record.window_tokens or 0.0
+        if not record.measured:
+            return
+        tally.measured += 1
+        tally.workers.setdefault(record.worker, _Own()).add(record)
+        if record.ok:
+            tally.ok += 1
+        elif record.error_code == ABORTED:
+            tally.aborted += 1
+        elif record.error_code == CANCELLED:
+            tally.cancelled += 1
+        else:
+            tally.failed += 1
+            tally.throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
+            tally.dropped += record.error_code == "overflow"
+            tally.client_limited += record.error_code == CLIENT_LIMIT
+        tally.held += bool(record.held_s)
+        tally.resent += record.reconnects > 0
+        late_s = client_wait_s(record)
+        if late_s is not None:
+            tally.queue.add(late_s)
+        if record.error_code is None and record.chunks >= HELD_BACK_FROM:
+            tally.bursts_of(record.model).add(record)
+        # A proxy put the chunks of such answers together, not a late client.
+        if record.error_code != "buffered" and not record.burst_chunks:
+            tally.chunks += record.chunks
+            tally.coalesced += record.coalesced
+            tally.begun += record.chunks > 0
+            tally.first_coalesced += record.first_coalesced > 0
+        if record.output_tokens is not None and record.chunks:
+            tally.tokens += record.output_tokens
+            tally.token_chunks += record.chunks
+        if record.stamp_source:
+            tally.sources.add(record.stamp_source)
+
+    def counts(self, stage: int) -> tuple[int, int, int]:
+        """(measured, failed, aborted) rows of a stage so far."""
+        tally = self._tallies.get(stage, _Tally())
+        return tally.measured, tally.failed, tally.aborted
+
+    def rows(self, stage: int) -> int:
+        """All rows of a stage so far."""
+        return self._tallies.get(stage, _Tally()).started
+
+    def holding(self, stage: int) -> list[str]:
+        """What to know about the models of a stage whose answers something on the way held back, one text for each."""
+        bursts = self._tallies.get(stage, _Tally()).bursts
+        return [
+            f"stage {stage}: a gateway holds the stream back: {part.held_back} of {part.answers} answers of "
+            f"{model or 'the model'} came in bursts of about {part.burst_chunks / part.held_back:.0f} chunks, and "
+            f"{part.zero_gaps / part.gaps:.0%} of their chunk gaps are zero. Their TTFT includes the wait in a buffer, "
+            "their TPOT and chunk gaps are not the server's; switch buffering off in each proxy, or measure behind them"
+            for model, part in bursts.items()
+            if part.held_back and part.held_back >= _HELD_BACK_NOTED_FROM * part.answers
+        ]
+
+    @property
+    def measured(self) -> int:
+        """Measured rows of the run so far that were not cut."""
+        return sum(tally.measured - tally.aborted for tally in self._tallies.values())
+
+    @property
+    def started(self) -> int:
+        """Rows of the run so far."""
+        return sum(tally.started for tally in self._tallies.values())
+
+    def record(self, load: StageLoad, totals: Sequence[StageTotals]) -> StageRecord:
+        """The stage's row.
+
+        Rates are what fell into the workers' own windows, summed, by the length of the union of these windows. So a
+        worker that joined or left counts for the time that it took part. One that was killed has told nothing: its
+        rows stand for the load that it sent.
+        """
+        tally = self._tallies.get(load.stage, _Tally())
+        told = {part.worker for part in totals}
+        untold = [own for worker, own in tally.workers.items() if worker not in told]
+        bursts = list(tally.bursts.values())
+        long_answers, held_back = sum(part.answers for part in bursts), sum(part.held_back for part in bursts)
+        gaps = sum(part.gaps for part in bursts)
+        active = [part for part in totals if part.window_s > 0]
+        measure_s = union_s([span for part in active for span in _spans(part)]) if active else None
+        starts = sum(part.starts for part in totals)
+        result = StageRecord(
+            stage=load.stage,
+            concurrency=load.concurrency,
+            rate_per_s=load.rate_per_s,
+            concurrency_asked=load.concurrency_asked,
+            requests_held=tally.held,
+            requests_dropped=tally.dropped,
+            measure_started_at=min((_started_at(part) for part in totals if part.measure_started_at), default=None),
+            measure_s=measure_s,
+            requests_started=tally.started,
+            requests_measured=tally.measured,
+            requests_ok=tally.ok,
+            requests_failed=tally.failed,
+            requests_throttled=tally.throttled,
+            requests_aborted=tally.aborted,
+            requests_cancelled=tally.cancelled,
+            requests_resent=tally.resent,
+            requests_client_limited=tally.client_limited,
+            window_tokens=tally.window_tokens,
+            failed_window_tokens=tally.failed_window_tokens,
+            window_widened=int(any(part.widened for part in totals)),
+            queue_p99_s=tally.queue.quantile(0.99) if tally.queue.total else None,
+            forced_start_share=sum(part.forced for part in totals) / starts if starts else None,
+            coalesced_share=tally.coalesced / tally.chunks if tally.chunks else None,
+            first_coalesced_share=tally.first_coalesced / tally.begun if tally.begun else None,
+            tokens_per_chunk=tally.tokens / tally.token_chunks if tally.token_chunks else None,
+            stamp_source=_one_of(tally.sources),
+            held_back_share=held_back / long_answers if long_answers else None,
+            zero_gap_share=sum(part.zero_gaps for part in bursts) / gaps if gaps else None,
+        )
+        if measure_s:
+            result.output_throughput_token_per_s = tally.window_tokens / measure_s
+            result.request_throughput_per_s = tally.window_requests / measure_s
+            untold_users = sum(own.in_flight_s for own in untold) / measure_s
+            result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s + untold_users
+            if load.rate_per_s is None:
+                result.load_actual = sum(part.load_s for part in totals) / measure_s + untold_users
+                lost = load.concurrency - sum(part.users for part in totals)
+                result.users_ended = sum(part.users_ended for part in totals) + max(0, lost)
+                # A worker that has started its share ends its window; one that leaves has no share any more.
+                result.users_actual = untold_users + sum(
+                    part.present_s / (measure_s if part.quota is None else part.window_s) for part in active
+                )
+        if load.rate_per_s is not None:
+            result.started_rate_per_s = started_rate_per_s(totals, sum(own.sent for own in untold))
+        fill_client(result, totals)
+        result.health = verdict(result)
+        if self.judge is not None:
+            result.steadiness = tally.times.judged(self.judge, is_open=load.rate_per_s is not None) or None
+        return result
+
+
+def client_wait_s(record: RequestRecord) -> float | None:
+    """By how much the client itself was late with a request: its ``queue_s`` without what the endpoint took.
+
+    None where that is unknown: the request was never sent, or the attempt before it on a dead connection took a part.
+    """
+    if record.queue_s is None or record.reconnects:
+        return None
+    sent = record.end_to_end_latency_s is not None  # else ``queue_s`` ends where connecting began
+    return max(0.0, record.queue_s - (record.held_s or 0.0) - ((record.connect_s or 0.0) if sent else 0.0))
+
+
+def union_s(spans: Iterable[Sequence[float]]) -> float:
+    """The length of the union of spans, each a start and a length, in seconds."""
+    total_s, until_s = 0.0, -math.inf
+    for start_s, length_s in sorted(map(tuple, spans)):
+        end_s = start_s + length_s
+        total_s += max(0.0, end_s - max(start_s, until_s))
+        until_s = max(until_s, end_s)
+    return total_s
+
+
+def _spans(part: StageTotals) -> list[Sequence[float]]:
+    """A worker's window in seconds of the coordinator's clock.
+
+    The worker counts from when it heard that the stage begins, the coordinator adds when it said so. What the clocks of
+    two machines differ by is not in it, only the time that a message takes.
+    """
+    return [(part.told_at + start_s, length_s) for start_s, length_s in part.windows or [[0.0, part.window_s]]]
+
+
+def _started_at(part: StageTotals) -> float:
+    """When a worker's window opened, in unix s, by the coordinator's clock where that is known."""
+    return _spans(part)[0][0] if part.told_at and part.windows else part.measure_started_at or 0.0
+
+
+def started_rate_per_s(totals: Sequence[StageTotals], untold: int = 0) -> float | None:
+    """Requests that an open loop really sent per second: all but the first, by the time from the first to the last.
+
+    ``untold``: how many more workers sent in this time that did not tell when.
+    """
+    sent = [part for part in totals if part.first_sent_s is not None and part.last_sent_s is not None]
+    first_s = min((part.told_at + (part.first_sent_s or 0.0) for part in sent), default=0.0)
+    last_s = max((part.told_at + (part.last_sent_s or 0.0) for part in sent), default=0.0)
+    return (sum(part.sent for part in sent) + untold - 1) / (last_s - first_s) if last_s > first_s else None
+
+
+def _one_of(sources: set[str]) -> str | None:
+    if not sources:
+        return None
+    return sources.pop() if len(sources) == 1 else "mixed"
+
+
+def gap_counts(totals: Sequence[StageTotals]) -> dict[int, int]:
+    """The workers' gap histograms as one."""
+    merged = DurationHistogram()
+    for part in totals:
+        merged.merge(part.gap_counts)
+    return dict(merged.counts)
+
+
+def totals_from(data: dict[str, Any]) -> StageTotals:
+    """Totals as they arrive from a worker (msgpack leaves histogram keys as integers)."""
+    known = {name: data[name] for name in StageTotals.__slots__ if name in data}
+    return StageTotals(**known)
+
+
+def describe(stage: StageRecord) -> str:
+    """One line about a finished stage."""
+    rate = stage.output_throughput_token_per_s
+    parts = [
+        f"stage {stage.stage} done: {StageLoad(stage.stage, stage.concurrency, stage.rate_per_s).text}",
+        f"{stage.requests_ok} of {stage.requests_measured} requests ok"
+        + (f", {stage.requests_cancelled} cancelled" if stage.requests_cancelled else ""),
+        f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
+    ]
+    if stage.steadiness == UNSTEADY:
+        parts.append("unsteady: its queue grew through the window, so its figures depend on how long it was measured")
+    return ", ".join(parts)
+
+
+def widening(stage: StageRecord) -> str:
+    """What to know about a stage whose window was too short."""
+    return (
+        f"stage {stage.stage}: the window was widened to the end of its last measured request, because its "
+        "requests started within less than half a mean latency. Its rates include the time in which fewer and fewer "
+        "requests were in flight; measure more requests (--llm-requests) for those of a steady load"
+    )
+
+
+def resending(stage: StageRecord) -> str:
+    """What to know about a stage in which requests were sent twice."""
+    return (
+        f"stage {stage.stage}: {stage.requests_resent} of {stage.requests_measured} requests were sent again on a new "
+        "connection, because a kept connection died before an answer came. The server may have counted them twice, and "
+        "their times begin with the second attempt; --llm-new-connections avoids it"
+    )
+
+
+def progress(plan: StagePlan, stages: int, counts: tuple[int, int, int]) -> str:
+    """One line about a stage that is measured: ``counts`` are its measured, failed and aborted rows."""
+    measured, failed, _aborted = counts
+    of = f" of {plan.requests}" if plan.requests is not None else ""
+    load = load_of(plan).text
+    return f"stage {plan.stage} of {stages}: {load}, {measured}{of} requests done, {failed} failed"

@@ -1,0 +1,111 @@
+"""What a run's stages are, one after the other: fixed beforehand, or decided by what the stages before them gave.
+
+Knows what a stage is asked for; nothing of how it is run.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llm_users.options.table import Options
+from llm_users.prompts import Trace
+from llm_users.record import RequestRecord, StageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """What a stage needs at least: measured requests, and seconds of measuring."""
+
+    requests: int
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        requests = "1 request" if self.requests == 1 else f"{self.requests} requests"
+        return f"at least {requests} and {self.seconds:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The load of one stage: a number of users in a closed loop, or a number of requests per second in an open loop."""
+
+    users: int = 0
+    rate_per_s: float | None = None
+    requests: int | None = None
+    """Measured requests where the stage itself says how many, and not the options."""
+    minimum: Minimum | None = None
+    """In a search: the stage goes on until it has both; ``requests`` then has both as a number of arrivals, if any."""
+
+    times_s: Sequence[float] | None = None
+    """In the replay of a trace: when each request of it is sent, from the beginning of the stage."""
+
+    def budget(self, requests: int | None, measure_s: float | None) -> str:
+        """How long the stage lasts, in words."""
+        if self.minimum is not None:
+            return self.minimum.text
+        return f"{requests} requests" if requests is not None else f"{measure_s or 0:g} s"
+
+    def most(self, options: Options) -> int:
+        """Requests in flight at most; 0 where nothing limits them."""
+        return self.users if self.rate_per_s is None else options.max_in_flight or 0
+
+
+class Levels(Protocol):
+    """Asked once before every stage."""
+
+    @property
+    def count(self) -> int:
+        """How many stages the run has, as far as is known."""
+
+    def next(self, last: StageRecord | None) -> Level | None:
+        """The level of the next stage, once ``last`` is over (None: of the first one). None: the run is over."""
+
+    def seen(self, record: RequestRecord) -> str | None:
+        """A row of the present stage has come: why the stage need not go on, or None."""
+
+    def enough(self) -> bool:
+        """Whether the present stage, whose end is not fixed beforehand, has measured enough. Asked once a second."""
+
+
+class FixedLevels:
+    """Those of a list."""
+
+    def __init__(self, levels: tuple[Level, ...]) -> None:
+        self._levels = levels
+        self._given = 0
+
+    @property
+    def count(self) -> int:
+        return max(1, len(self._levels))
+
+    def next(self, last: StageRecord | None) -> Level | None:  # noqa: ARG002 - what was before changes nothing
+        if self._given == len(self._levels):
+            return None
+        self._given += 1
+        return self._levels[self._given - 1]
+
+    def seen(self, record: RequestRecord) -> str | None:  # noqa: ARG002 - every stage is measured to its end
+        return None
+
+    def enough(self) -> bool:
+        return False
+
+
+def trace_level(options: Options, trace: Trace) -> Level:
+    """The stage that replays a trace, or the first requests of it."""
+    count = len(trace.entries)
+    times_s = array("d", (entry.at_s for entry in trace.entries))
+    return Level(rate_per_s=trace.rate_per_s, requests=min(count, options.requests or count), times_s=times_s)
+
+
+def listed_levels(options: Options, replay: Level | None = None) -> Levels:
+    """The stages that the options list: that of a trace, rates, else concurrencies; none when Locust's own users are
+    the load."""
+    if replay is not None:
+        return FixedLevels((replay,))
+    if options.rates:
+        return FixedLevels(tuple(Level(rate_per_s=rate) for rate in options.rates))
+    return FixedLevels(tuple(Level(users) for users in options.sweep))

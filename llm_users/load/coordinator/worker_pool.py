@@ -1,0 +1,443 @@
+"""The coordinator's dealings with its workers over one run: who takes part, whose share goes to whom, what each owes.
+
+Decides nothing about stages; that is the coordinator's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llm_users.calibration import capacity
+from llm_users.collect.client_health import OK, complaint
+from llm_users.collect.spool import clear_folder, mark_folder
+from llm_users.collect.stage_stats import describe, resending, widening
+from llm_users.collect.writer import RunWriter
+from llm_users.load.arrival_schedule import stage_times_s
+from llm_users.load.coordinator.arrival_shares import ArrivalParts
+from llm_users.load.coordinator.quotas import share, split, turns
+from llm_users.load.coordinator.roster import Roster, Worker
+from llm_users.load.coordinator.stages import Level
+from llm_users.load.protocol import messages
+from llm_users.load.protocol.stage import StagePlan
+from llm_users.options.table import Options
+from llm_users.record import LOAD_SHARE, RequestRecord, StageRecord
+from llm_users.secrets import redact
+
+logger = logging.getLogger(__name__)
+
+MOST_ROWS_PER_S = 5000.0
+"""Rows that all workers together send; of more they keep theirs and the coordinator fetches them between stages."""
+
+LATE_PROMPTS = 10_000_000
+"""Prompts of each worker that joins later: a range of its own, beyond those of the workers that were there."""
+
+_MOST_STRANGERS = 100
+
+_ORIGIN_AHEAD_S = 0.2
+"""The arrivals of an open loop are counted from so long after the word to begin, when all workers have heard it."""
+
+Send = Callable[[str, dict[str, Any], str | None], None]
+
+
+class Crew:
+    """The load processes of one run and the way to talk to them."""
+
+    def __init__(
+        self,
+        send: Send,
+        writer: RunWriter,
+        clients: list[str | None],
+        run_key: str,
+        *,
+        live: bool,
+        rows_at_once: bool,
+        withhold_keys: bool = False,
+    ) -> None:
+        self._send = send
+        self._writer = writer
+        self.roster = Roster(writer.run_id)
+        self.distributed = clients != [None]
+        self.changes = 0
+        """How many times a worker came or left."""
+        self._options = Options()
+        self._is_open_loop = False
+        self._trace_times_s: Sequence[float] | None = None  # in the replay of a trace
+        self._arrivals = ArrivalParts(tuple)  # of an open loop
+        self._origin_s = 0.0  # monotonic: the moment that they are counted from
+        self._first_workers = len(clients)
+        self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
+        self._folder = self._make_folder() if self.distributed else None
+        self._run_message = {
+            "run_id": writer.run_id,
+            "run_key": run_key,
+            "workers": len(clients),
+            "live": live,
+            "withhold_keys": withhold_keys,
+            "distributed": self.distributed,
+            "spool": str(self._folder) if self._folder else None,
+            "prefix": str(Path(writer.prefix).absolute()),
+            "rows_per_s": MOST_ROWS_PER_S / len(clients) if self.distributed and not rows_at_once else None,
+        }
+        self._refused: dict[str, list[int]] = {}  # messages and rows of other runs, by who sent them
+        self.shortfall: list[str] = []
+        """What was asked for and was not measured."""
+        writer.on_row = self._admit_row
+        for client in clients:
+            self.take_in(client)
+
+    def take_in(self, client_id: str | None) -> Worker:
+        """A load process takes part from now on: its rank, its part of the prompt sequence, the run."""
+        worker = self.roster.add(client_id)
+        self._writer.accounts[worker.rank] = worker.account
+        self.tell_run(worker)
+        return worker
+
+    def tell_run(self, worker: Worker) -> None:
+        late = worker.rank - self._first_workers
+        prompts = {"first_prompt": worker.rank, "prompt_step": self._first_workers}
+        if late >= 0:
+            prompts = {"first_prompt": LATE_PROMPTS * (late + 1), "prompt_step": 1}
+        self.tell(worker, messages.RUN, {**self._run_message, "worker": worker.rank, **prompts})
+
+    def tell(self, worker: Worker, kind: str, data: dict[str, Any]) -> None:
+        self._send(kind, {"run": self._writer.run_id, **data}, worker.client_id)
+
+    def tell_all(self, kind: str, data: dict[str, Any]) -> None:
+        """Send to all workers, also to silent ones, which may come back. The socket drops messages to lost workers."""
+        for worker in self.roster:
+            self.tell(worker, kind, data)
+
+    def say(self, text: str) -> None:
+        """To the log and into the manifest's notes, once."""
+        if self._writer.note(text):
+            logger.warning("%s", self._writer.notes[-1])
+
+    def say_change(self, text: str) -> None:
+        """Note that a worker came or left."""
+        self.changes += 1
+        self.say(text)
+
+    # Stages.
+
+    def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
+        """A stage as the options want it; each worker gets it with its own place in it."""
+        asked = level.users if level.rate_per_s is None else None
+        workers = max(1, len(self.roster.present))
+        self._options, self._trace_times_s = options, level.times_s
+        self._is_open_loop = level.rate_per_s is not None
+        counted = level.requests if level.minimum is not None else level.requests or options.stage_requests
+        return StagePlan(
+            stage=stage,
+            concurrency=level.users if level.rate_per_s is None else workers,
+            workers=workers,
+            ramp_s=options.ramp_s if level.rate_per_s is None else 0.0,
+            warmup_requests=options.warmup_requests,
+            warmup_s=options.warmup_s,
+            measure_s=options.stage_s if level.minimum is None else None,
+            requests=options.requests if free else counted,
+            free=free,
+            concurrency_asked=asked,
+            rate_per_s=level.rate_per_s,
+            max_in_flight=options.max_in_flight,
+        )
+
+    def announce(self, plan: StagePlan) -> None:
+        """A stage is coming, for all that may take part."""
+        for worker in self.roster:
+            assignment = worker.new_assignment(plan.stage)
+            if not worker.final:
+                assignment.expected = not worker.lost
+                assignment.told_at = time.time()
+                worker.building = None
+                self.tell_plan(worker, plan)
+
+    def admit(self, worker: Worker, plan: StagePlan) -> None:
+        """A worker has come while a stage runs: it waits for the next one; in a free run it has users at once."""
+        assignment = worker.new_assignment(plan.stage)
+        assignment.told_at = time.time()
+        self.tell_plan(worker, plan)
+
+    def let_join(self, worker: Worker, plan: StagePlan) -> None:
+        """A worker that came while a free stage is measured takes part; counted requests are the others'."""
+        self._tell_go_first(worker, plan, worker.assignment.waiting or 0, None if plan.requests is None else 0)
+
+    def let_go(self, plan: StagePlan) -> None:
+        """The users stand at the gates: let them start, each worker its share."""
+        going = [
+            worker
+            for worker in self.roster.present
+            if worker.assignment.expected and worker.assignment.waiting is not None
+        ]
+        users = {worker.rank: worker.assignment.waiting or 0 for worker in going}
+        if plan.rate_per_s is None:
+            quotas = split(plan.requests, users)
+        else:  # without its user a worker sends no arrivals
+            quotas = self._divide_arrivals([rank for rank, count in users.items() if count], plan)
+        self._origin_s = time.monotonic() + _ORIGIN_AHEAD_S
+        nothing = None if plan.requests is None else 0
+        for worker in going:
+            self._tell_go_first(worker, plan, users[worker.rank], quotas.get(worker.rank, nothing))
+
+    def _tell_go_first(self, worker: Worker, plan: StagePlan, users: int, quota: int | None) -> None:
+        assignment = worker.assignment
+        assignment.admitted, assignment.users, assignment.quota, assignment.told_at = True, users, quota, time.time()
+        self._tell_go(worker, plan)
+
+    def _tell_go(self, worker: Worker, plan: StagePlan) -> None:
+        """``lead_s`` is negative for a worker that is told again after the origin: its clock need not agree."""
+        users = plan.concurrency if plan.rate_per_s is None else None
+        go: dict[str, Any] = {"stage": worker.assignment.stage, "quota": worker.assignment.quota, "users": users}
+        if plan.rate_per_s is not None:
+            go |= {"lead_s": self._origin_s - time.monotonic(), **self._arrivals_of(worker)}
+        self.tell(worker, messages.GO, go)
+
+    def tell_quota(self, worker: Worker, number: int | None = None) -> None:
+        """What is a worker's to start in the stage by now; with the number of its question it may go on."""
+        assignment = worker.assignment
+        if assignment.admitted and self._is_open_loop:
+            self.tell(worker, messages.ARRIVALS, {"stage": assignment.stage, **self._arrivals_of(worker)})
+        quota = assignment.quota if assignment.admitted else None
+        self.tell(worker, messages.QUOTA, {"stage": assignment.stage, "quota": quota, "number": number})
+
+    def tell_again(self, worker: Worker, plan: StagePlan, count: dict[str, Any]) -> None:
+        """A worker says where it is in the run. What it has not heard, because its connection was cut, it is told."""
+        assignment = worker.assignment
+        if count["at"] != plan.stage:
+            self.tell_plan(worker, plan)
+        elif assignment.admitted and not count["gone"] and assignment.quota != 0:
+            self._tell_go(worker, plan)
+        elif assignment.admitted and (count["quota"] != assignment.quota or (count["over"] and not worker.done)):
+            self.tell_quota(worker)
+
+    def hand_over(self, worker: Worker, plan: StagePlan) -> int | None:
+        """What a worker that is gone had not started of its share is for the others to start; returns how many.
+
+        None: nobody is there to take it, so it stays the worker's.
+        """
+        assignment = worker.assignment
+        if not assignment.admitted or assignment.reduced:
+            return 0
+        others = [
+            each
+            for each in self.roster.steady
+            if each.assignment.admitted and each is not worker and not (each.gave_up or each.has_no_users)
+        ]
+        if plan.rate_per_s is not None:
+            return self._hand_over_arrivals(worker, plan, [each.rank for each in others])
+        if assignment.quota is None:
+            return 0
+        started = min(assignment.quota, worker.started_measured(plan.stage))
+        rest = assignment.quota - started
+        if rest and not others:
+            return None
+        assignment.quota, assignment.reduced = started, True
+        if not rest:
+            return 0
+        assignment.handed_over = True
+        for rank, more in split(rest, {each.rank: max(1, each.assignment.users) for each in others}).items():
+            other = self.roster.get(rank)
+            if other is not None and other.assignment.quota is not None and more:
+                other.assignment.quota += more
+                self.tell_quota(other)
+        return rest
+
+    def give_up(self, worker: Worker, plan: StagePlan) -> None:
+        """Drop the requests that a worker had not started: no other worker came to start them."""
+        if worker.assignment.quota is not None:
+            worker.assignment.quota = min(worker.assignment.quota, worker.started_measured(plan.stage))
+        worker.assignment.reduced = True
+
+    def _hand_over_arrivals(self, worker: Worker, plan: StagePlan, takers: list[int]) -> int | None:
+        """The others send a lost worker's arrivals from a moment on that all can keep. Those before it are missing in
+        the load; in a counted stage of drawn arrivals as many more are sent at its end.
+
+        None: nobody is there to take them, so they stay the worker's.
+        """
+        assignment = worker.assignment
+        if not takers and not worker.final:
+            return None
+        from_s = max(0.0, time.monotonic() - self._origin_s + _ORIGIN_AHEAD_S)
+        end_s = math.inf if plan.measure_s is None else plan.timed_warmup_s + plan.measure_s
+        started = worker.started_measured(plan.stage)
+        warmups = plan.warmup_requests or self._arrivals.due(worker.rank, plan.timed_warmup_s)
+        missed = max(0, self._arrivals.due(worker.rank, min(from_s, end_s)) - warmups - started)
+        taken = self._arrivals.hand_over(worker.rank, takers, from_s, ends=self._trace_times_s is not None)
+        rest, assignment.reduced = 0, True
+        if assignment.quota is not None:
+            started = min(assignment.quota, started)
+            rest, assignment.quota = assignment.quota - started, started
+            assignment.handed_over = bool(rest and takers)
+            missed = min(missed, rest)
+        if missed:
+            took = "between its loss and the takeover by the other workers" if takers else "after its loss"
+            self.say(f"stage {plan.stage}: {missed} arrivals of worker {worker.rank} were not sent {took}")
+        more: dict[int, int | None] = {**taken}
+        if self._trace_times_s is None and takers:
+            more = split(rest, dict.fromkeys(takers, 1))
+        for rank in takers:
+            other = self.roster.get(rank)
+            if other is not None:
+                if other.assignment.quota is not None:
+                    other.assignment.quota += more.get(rank) or 0
+                self.tell_quota(other)
+        return sum(filter(None, more.values()))
+
+    def _divide_arrivals(self, ranks: list[int], plan: StagePlan) -> dict[int, int | None]:
+        """Give each worker its part of an open loop's arrivals; returns their quotas."""
+        self._arrivals = ArrivalParts(partial(stage_times_s, self._options, plan, self._trace_times_s))
+        if self._trace_times_s is None:
+            self._arrivals.begin(ranks, plan.max_in_flight)
+            return turns(plan.requests, ranks)
+        # The prompts of a trace are numbered for the workers of the run's beginning; some may be gone already.
+        first = list(range(self._first_workers))
+        self._arrivals.begin(first, plan.max_in_flight)
+        quotas = turns(plan.requests, first)
+        for rank in first:
+            if rank not in ranks:
+                for taker, more in self._arrivals.hand_over(rank, ranks, 0.0, ends=True).items():
+                    quotas[taker] = (quotas[taker] or 0) + more
+        return quotas
+
+    def _arrivals_of(self, worker: Worker) -> dict[str, Any]:
+        """What a worker has to know of an open loop's arrivals."""
+        parts, most = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
+        return {"parts": [list(part) for part in parts], "max_in_flight": most}
+
+    # Rows and accounts.
+
+    def recover(self) -> None:
+        """Rows that did not come by message and are in spools that can be read."""
+        for worker in list(self.roster):
+            if worker.held or worker.lost or worker.account.lost:
+                found = self._writer.recover(worker.account)
+                if found and worker.lost:
+                    self.say(f"{found} rows of worker {worker.rank} were taken from its spool")
+
+    def check_started(self, plan: StagePlan, *, given_up: bool, why: str | None = None) -> None:
+        """Say when a counted stage did not start as many requests as it should have, and ``why`` if that is known."""
+        if plan.requests is None or plan.free:
+            return
+        started = 0
+        for worker in self.roster:
+            quota, own = worker.assignment.quota, worker.started_measured(plan.stage)
+            started += own if quota is None else min(quota, own)
+        if started > plan.requests:
+            self.say(f"stage {plan.stage}: {started - plan.requests} requests more than {plan.requests} were started")
+        elif started < plan.requests and not given_up:
+            missing = plan.requests - started
+            reason = f": {why}" if why else ""
+            self.fall_short(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started{reason}")
+
+    def fall_short(self, text: str) -> None:
+        """Something that was asked for was not measured: an error at once, since a run may go on for hours after it."""
+        if text not in self.shortfall:
+            self.shortfall.append(text)
+            self._writer.note(text)
+            logger.error("%s", redact(text))
+
+    def refuse(self, sender: str, rows: int) -> None:
+        """A message, or rows, of another run or another process."""
+        counts = self._refused.setdefault(str(sender)[:80], [0, 0]) if len(self._refused) < _MOST_STRANGERS else [0, 0]
+        counts[0] += not rows
+        counts[1] += rows
+
+    def _admit_row(self, record: RequestRecord) -> None:
+        """A row is about to be counted and written."""
+        worker = self.roster.get(record.worker)
+        assignment = worker.assignments.get(record.stage) if worker is not None else None
+        if assignment is not None:
+            assignment.admit(record)
+
+    def _say_beyond(self) -> None:
+        for worker in self.roster:
+            for assignment in worker.assignments.values():
+                if assignment.beyond:
+                    what = "1 request" if assignment.beyond == 1 else f"{assignment.beyond} requests"
+                    whose = "its row has" if assignment.beyond == 1 else "their rows have"
+                    self.say(
+                        f"worker {worker.rank}: {what} of stage {assignment.stage} were started beyond its share "
+                        f"while it was cut off for {worker.silent_s:.0f} s; {whose} measured 0"
+                    )
+
+    def tell_of(self, stage: StageRecord) -> None:
+        """A stage is over: how it went, and whether the client itself was the limit, or might have been."""
+        logger.info("%s", describe(stage))
+        if stage.window_widened and stage.requests_ok:  # without a success there are no rates
+            self.say(widening(stage))
+        if (short := stage.shortfall) is not None and stage.concurrency >= LOAD_SHARE * (stage.concurrency_asked or 0):
+            self.say(f"stage {stage.stage}: {short.text}")  # of users that did not come it was said when it began
+        if stage.health not in (None, OK):
+            logger.warning("%s", complaint(stage, len(self.roster)))
+        if stage.requests_resent:
+            self.say(resending(stage))
+        for held_back in self._writer.book.holding(stage.stage):
+            self.say(held_back)
+        if text := capacity.excess(stage, [w.client_id for w in self.roster if w.assignment.admitted], self._capacity):
+            self.say(text)
+
+    def settle(self, refused: str | None) -> None:
+        """The run is over and its rows are here: accounts, manifest; the spools, when they are not needed any more."""
+        writer = self._writer
+        self._say_beyond()
+        for sender, (count, rows) in self._refused.items():
+            self.say(
+                f"{count} messages and {rows} rows of another run were refused (from worker {sender}); that worker "
+                "belonged to an earlier run"
+            )
+        for account in writer.accounts.values():
+            if account.lost:
+                least = "" if account.exact else "at least "
+                self.say(
+                    f"worker {account.rank}: {least}{account.lost} of the {account.started} requests that it had "
+                    "started were lost"
+                )
+        writer.revise_stages()
+        writer.end_conversations()
+        writer.flush()
+        writer.write_manifest(finished_at=time.time(), refused=refused)
+        for worker in self.roster:
+            self.release(worker)
+        if writer.has_all_rows and self._folder is not None:
+            clear_folder(self._folder, writer.run_id)
+        for worker in self.roster:
+            if worker.counts is not None:
+                worker.counts.unlink(missing_ok=True)
+
+    def release(self, worker: Worker) -> None:
+        """A worker that has given its final count needs its spool no longer, if all its rows are on the disk."""
+        writer = self._writer
+        if worker.final and not (worker.account.lost or writer.unwritten() or writer.elsewhere()):
+            self.tell(worker, messages.SETTLED, {})
+
+    def release_early(self, worker: Worker) -> None:
+        """The same before the end of the run: first its rows must be on the disk."""
+        self._writer.flush()
+        self.release(worker)
+
+    def tell_plan(self, worker: Worker, plan: StagePlan) -> None:
+        present = [each.rank for each in self.roster.present]
+        place = present.index(worker.rank) if worker.rank in present[: plan.workers] else 0
+        most = plan.max_in_flight
+        own = dataclasses.replace(
+            plan,
+            worker=worker.rank,
+            place=place,
+            max_in_flight=None if most is None else max(1, share(most, place, plan.workers)),
+        )
+        self.tell(worker, messages.STAGE, dataclasses.asdict(own))
+
+    def _make_folder(self) -> Path | None:
+        folder = Path(f"{self._writer.prefix}_llm_spool").absolute()
+        try:
+            mark_folder(folder, self._writer.run_id)
+        except OSError as error:
+            self.say(f"workers keep their spools in their own temporary folders: {folder}: {error.strerror or error}")
+            return None
+        return folder

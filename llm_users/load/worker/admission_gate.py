@@ -1,0 +1,598 @@
+"""The stage a load process is in: its phases, its budget of requests, the gate that every request passes.
+
+Decides on this worker alone; what the stages are and when they begin is the coordinator's business (``load``).
+Knows gevent, not Locust.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan, StageTotals
+from llm_users.load.worker.permits import Ticket, UserSeat
+from llm_users.load.worker.stage_measurement import Measurement
+from llm_users.load.worker.user_presence import MOST_FAILED_TASKS, Presence
+
+_NS = 1_000_000_000
+
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
+"""After a failed request a user waits this long, doubling: a dead server must not be hammered."""
+
+GIVE_UP_AFTER = 20
+"""A process that fails to connect this many times, and has never connected in the stage, ends its part of the stage."""
+
+_NOT_CONNECTED = ("connect", "client_limit")
+
+
+@dataclasses.dataclass
+class _EarlierStage:
+    """A free stage that another one has replaced while its requests were in flight."""
+
+    measurement: Measurement
+    unfinished: int
+    quota: int | None
+    starts: tuple[int, int]
+
+
+class StageGate:
+    """Lets requests of this process through, phase by phase. One per load process."""
+
+    def __init__(self) -> None:
+        self.plan = StagePlan(stage=0, concurrency=0)
+        self.phase = IDLE
+        self.on_finished: Callable[[StageTotals], None] = lambda totals: None
+        self.on_ready: Callable[[int, int], None] = lambda stage, waiting: None
+        self.counters: Callable[[], tuple[int, int]] = lambda: (0, 0)  # (starts, forced starts) so far
+        self.on_start: Callable[[int, bool], None] = lambda stage, measured: None  # told before each request
+        self.may_start: Callable[[], bool] = lambda: True  # False: wait for the coordinator's word
+        self._waiting: dict[UserSeat, None] = {}  # in the order in which they came
+        self._presence = Presence()
+        self._came: dict[UserSeat, None] = {}  # users that have been at the gate since the stage was announced
+        self._earlier: dict[int, _EarlierStage] = {}
+        self._ended_early = False  # by the end of the time, or because it was told to
+        self._quota_ended = False  # its share was made smaller than what it had started
+        self._sequence = 0
+        self._unfinished = 0
+        self._measurement = Measurement()
+        self._origin_ns = 0
+        self._border = Event()
+        self._timer: Any = None
+        self._begin_stage(self.plan)
+
+    # What the coordinator says.
+
+    def prepare(self, plan: StagePlan) -> None:
+        """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp).
+
+        A free stage may replace another one at any time. Requests of the earlier one go on and belong to it. Any other
+        stage is over by now; a process that took no part in its end reports it here.
+        """
+        self._cancel_timer()
+        follows = plan.free and self.plan.free and plan.stage == self.plan.stage + 1
+        if follows and self.phase != IDLE:
+            self._set_aside()
+        elif self.let_go and self.phase not in (IDLE, RAMP):
+            self._measurement.close(time.monotonic_ns())
+            self._report()
+        self._begin_stage(plan)
+        self.phase = RAMP
+        if not follows:
+            self._came = dict.fromkeys(self._waiting)
+        self._border.set()
+        if plan.free:
+            self._release_all()
+        self._report_ready()
+
+    def _set_aside(self) -> None:
+        """Nothing more starts in the present stage. Its totals are reported when its last request has ended."""
+        stage, measurement = self.plan.stage, self._measurement
+        measurement.close(time.monotonic_ns())
+        measurement.totals.users_ended = self._presence.left
+        self._measurement = measurement.next()
+        self._earlier[stage] = _EarlierStage(measurement, self._unfinished_here, self._quota, self.counters())
+        self._report_if_ended(stage)
+
+    def _report_if_ended(self, stage: int) -> None:
+        earlier = self._earlier[stage]
+        if not earlier.unfinished:
+            del self._earlier[stage]
+            self.on_finished(earlier.measurement.report(earlier.starts, None if self.closed else earlier.quota))
+
+    def _begin_stage(self, plan: StagePlan) -> None:
+        self.plan = plan
+        self._measurement.begin(plan, self.counters(), time.monotonic_ns())
+        self.totals = self._measurement.totals
+        self.closed = False
+        self._quota: int | None = 0
+        self._ended_early = self._quota_ended = False
+        self.let_go = False
+        self._measured_started = self._ended = self._failed_to_connect = 0
+        self._reached = False  # a request of the stage has had a connection
+        self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
+        self._presence.begin_stage()
+        self._spawned = False  # Locust has started all users of the stage
+
+    def go(self, quota: int | None, origin_ns: int = 0, users_in_all: int | None = None) -> None:
+        """Start the stage: ``quota`` measured requests on this worker (None: until the time is over).
+
+        ``origin_ns``: the moment that the arrivals of an open loop are counted from; 0: now.
+        ``users_in_all``: how many users all workers let go.
+        """
+        if users_in_all is not None and self.plan.rate_per_s is None:
+            self.plan = dataclasses.replace(self.plan, concurrency=users_in_all)
+        plan = self.plan
+        self.let_go = True
+        self._measurement.told(time.monotonic_ns())
+        self._origin_ns = origin_ns or time.monotonic_ns()
+        self._quota = quota
+        users = list(self._came)
+        self.totals.users = len(users)
+        if plan.free:
+            if self.phase == RAMP:
+                self._begin_measure()
+                self._look_for_users()
+            return
+        if not users:
+            self.phase = DRAIN
+            self._finish_if_over()
+            return
+        self._warmups_left = plan.warmup_requests * len(users)
+        self.phase = WARMUP if self._warmups_left or plan.timed_warmup_s else MEASURE
+        now_ns = time.monotonic_ns()
+        for place, seat in enumerate(users):
+            seat.stage = plan.stage
+            seat.warmups_left = plan.warmup_requests
+            # Even over the ramp, and the workers' users between each other's.
+            offset = plan.worker % plan.workers / plan.workers
+            seat.due_ns = now_ns + int(plan.ramp_s * (place + offset) / len(users) * _NS)
+        if plan.timed_warmup_s:
+            self._after(plan.timed_warmup_s + max(0.0, (self._origin_ns - now_ns) / _NS), self._begin_measure)
+        elif self.phase == MEASURE and quota is None:
+            self._begin_measure()
+        self._release_all()
+        self._finish_if_over()
+
+    def change_quota(self, quota: int | None) -> None:
+        """The coordinator's word on this process's share while the stage runs, or after it: what others left undone.
+
+        Lets those go on who had to wait for it. A share that is used up, or comes too late, is answered like the end
+        of a stage.
+        """
+        if quota is not None and self._quota is not None:
+            self._quota = quota
+            more = self._measured_started < quota
+            if more and not self.closed and (self._quota_ended if self.phase == DRAIN else self._may_reopen):
+                self._reopen()
+            elif self.phase == IDLE:
+                self._report()
+            elif not more:
+                self._warmups_left = 0
+                self._quota_ended = self._quota_ended or self.phase != DRAIN
+                self._drain()
+        elif quota is None and self.over:
+            self._report()
+        self._release_all()
+
+    def interrupt(self, since_ns: int) -> None:
+        """Nothing may start since that moment: this process takes no part until it starts something again."""
+        self._measurement.close(since_ns)
+
+    def look_again(self) -> None:
+        """What kept requests from starting may be over."""
+        self._release_all()
+
+    def users_spawned(self) -> None:
+        """Locust has started all users that it was told to run."""
+        self._spawned = True
+        self._report_ready()
+
+    def end_measure(self) -> None:
+        """Nothing more starts; what is in flight goes on. Harmless when repeated."""
+        self._quota_ended = False
+        self._drain()
+
+    def _drain(self) -> None:
+        if self.phase in (IDLE, DRAIN):
+            return
+        self._cancel_timer()
+        self._measurement.end(time.monotonic_ns())
+        self.phase = DRAIN
+        self._border.set()
+        self._finish_if_over()
+
+    def close(self) -> None:
+        """The test is over: no request starts any more, and users that wait go on waiting."""
+        self.closed = True
+        self.end_measure()
+
+    # What users do.
+
+    def enter(self, seat: UserSeat) -> Ticket:
+        """Wait until the user may start a request, and count it as started.
+
+        A user may come with several calls at once. Together they are one user at the gate; while one is in flight,
+        the others need not wait for the warm-up of other users.
+        """
+        seat.failed_tasks = 0
+        self._come(seat)
+        if seat.backoff_s:  # a pause like any other: the endpoint's failures cause it, not a busy client
+            gevent.sleep(seat.backoff_s)
+        self._end_rest(seat)
+        if seat.held and (wait_ns := seat.due_ns - time.monotonic_ns()) > 0:  # its other call waits for its ramp
+            gevent.sleep(wait_ns / _NS)
+        if (ticket := self._try_enter(seat)) is not None:
+            return ticket
+        seat.due_ns = seat.behind_ns = 0  # whoever has to wait for another reason, or has had a pause, is not late
+        while True:
+            ticket = self._try_enter(seat)
+            if ticket is not None:
+                return ticket
+            self._park(seat)
+
+    def rest(self, seat: UserSeat, seconds: float) -> None:
+        """A user's pause before its next request, spent here: a stage that begins meanwhile finds the user present."""
+        due_ns = time.monotonic_ns() - seat.behind_ns + int(seconds * _NS)
+        seat.due_ns = seat.behind_ns = 0
+        if self.plan.rate_per_s is not None:  # nobody is waited for
+            gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / _NS))
+            return
+        self._stay(seat, due_ns)
+        seat.due_ns = max(due_ns, seat.due_ns)
+
+    def pause(self, seat: UserSeat, seconds: float) -> None:
+        """A user's ``wait_time``, spent here as well. What its task does after it is not part of the pause, so the
+        next request is not due at its end."""
+        if self.plan.rate_per_s is not None:
+            gevent.sleep(seconds)
+            return
+        seat.due_ns = 0
+        self._stay(seat, time.monotonic_ns() + int(seconds * _NS))
+        seat.due_ns = 0
+
+    def _stay(self, seat: UserSeat, until_ns: int) -> None:
+        """Stay at the gate until this moment, and until that of the user's first request in a stage."""
+        self._come(seat)
+        self._hold(seat)
+        try:
+            while (wait_ns := max(until_ns, seat.due_ns) - time.monotonic_ns()) > 0:
+                gevent.sleep(wait_ns / _NS)
+        finally:
+            self._let_go(seat)
+
+    def _come(self, seat: UserSeat) -> None:
+        if seat not in self._came and not seat.gone:
+            self._came[seat] = None
+            self._report_ready()
+
+    def reached(self, ticket: Ticket) -> None:
+        """The request has a connection to the endpoint: its stage is not given up."""
+        if ticket.plan.stage == self.plan.stage:
+            self._reached = True
+
+    def leave(self, ticket: Ticket, seat: UserSeat, error_code: str | None, error_message: str | None = None) -> None:
+        """The request has ended, however it did."""
+        self._unfinished -= 1
+        (ticket.measurement or self._measurement).ended(ticket)
+        if ticket.begun:
+            self._measurement.window.count(-1, time.monotonic_ns())
+        if ticket.plan.rate_per_s is None:
+            seat.in_flight -= 1
+        if self.plan.rate_per_s is None and not seat.resting and not seat.in_flight and not seat.gone:
+            seat.resting = True
+            self._measurement.window.count_resting(+1, time.monotonic_ns())
+        if error_code is None:
+            seat.backoff_s = seat.task_backoff_s = 0.0
+        else:
+            seat.backoff_s = min(BACKOFF_MOST_S, seat.backoff_s * 2) or BACKOFF_FIRST_S
+        if ticket.plan.stage != self.plan.stage:
+            if (earlier := self._earlier.get(ticket.plan.stage)) is not None:
+                earlier.unfinished -= 1
+                self._report_if_ended(ticket.plan.stage)
+            return
+        self._ended += 1
+        self._failed_to_connect += error_code in _NOT_CONNECTED
+        # Those that are in flight may have a connection already, however many others failed before them.
+        if self._ended == self._failed_to_connect >= GIVE_UP_AFTER and not (self._reached or self.totals.given_up):
+            self.totals.given_up = error_message or "no connection"
+            self.end_measure()
+        self._finish_if_over()
+        self._look_for_users()
+
+    def come(self, seat: UserSeat) -> None:
+        """A user starts."""
+        self._presence.come(seat)
+
+    def gone(self, seat: UserSeat) -> None:
+        """The user will not come back, so the stage does not wait for it."""
+        self._end_rest(seat)
+        seat.gone = True
+        self._presence.leave(seat)
+        self._stop_warming(seat)
+        self._came.pop(seat, None)
+        self._report_ready()
+        self._look_for_users()
+
+    def task_failed(self, seat: UserSeat, what: str) -> float:
+        """A task of the user has raised ``what``; returns how long the user shall pause, in seconds."""
+        self._presence.fail(seat, what)
+        seat.task_backoff_s = min(BACKOFF_MOST_S, seat.task_backoff_s * 2) or BACKOFF_FIRST_S
+        if seat.failed_tasks >= MOST_FAILED_TASKS:
+            self._stop_warming(seat)
+        self._look_for_users()
+        return seat.task_backoff_s
+
+    def account(
+        self, ticket: Ticket, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
+    ) -> float | None:
+        """Count a call that has ended, before its row is made; returns its ``window_share`` (``measurement``)."""
+        measurement: Measurement = ticket.measurement or self._measurement
+        if measurement is not self._measurement and start_ns and end_ns:  # of a stage before, and in flight in this one
+            self._measurement.window.add_call(start_ns, end_ns)
+        return measurement.account(ticket, start_ns, end_ns, stamps_ns, ok=ok)
+
+    def add_gap_counts(self, ticket: Ticket, gaps_s: list[float]) -> None:
+        """Add a measured request's chunk gaps to its stage's histogram."""
+        (ticket.measurement or self._measurement).samples.add_gaps(gaps_s)
+
+    def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
+        """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
+        if self._measurement.window.is_open:
+            self._measurement.samples.add_lag(lag_s, own_s)
+
+    @property
+    def quota(self) -> int | None:
+        """Measured requests of the stage that are this process's to start; None: no limit."""
+        return self._quota
+
+    @property
+    def over(self) -> bool:
+        """The stage has begun here, and nothing of it is left to do or in flight."""
+        return self.let_go and self.phase == IDLE
+
+    @property
+    def waiting(self) -> int:
+        """Users held back at the gate."""
+        return len(self._waiting)
+
+    @property
+    def users_here(self) -> int:
+        """Users that have been at the gate since the stage was announced, and have not ended."""
+        return len(self._came)
+
+    @property
+    def all_users_came(self) -> bool:
+        """Whether no further user will come to the gate for the stage that is announced."""
+        return self._spawned and self.phase == RAMP and self.users_here >= self._presence.able
+
+    @property
+    def no_users_reason(self) -> str | None:
+        """Why no user comes to the gate for the stage that is announced; None while one may."""
+        if self.phase != RAMP or self._came or (self.plan.free and not self._spawned):
+            return None
+        return self._presence.why_no_user_comes()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were sent, or are about to be, and have not ended."""
+        return self._measurement.window.in_flight
+
+    @property
+    def unfinished(self) -> int:
+        """The same and those that wait for a place among them."""
+        return self._unfinished
+
+    @property
+    def measured_s(self) -> float | None:
+        """How long this process has been measuring in the stage, in seconds; None before and after."""
+        window = self._measurement.window
+        return window.age_s(time.monotonic_ns()) if window.is_open else None
+
+    # Inside.
+
+    def _park(self, seat: UserSeat) -> None:
+        """Wait until something has changed, and then for the seat's own moment."""
+        released = Event()
+        seat.releases.add(released)
+        self._come(seat)
+        self._hold(seat)
+        try:
+            released.wait()
+            wait_ns = seat.due_ns - time.monotonic_ns()
+            if wait_ns > 0:
+                gevent.sleep(wait_ns / _NS)
+        finally:
+            seat.releases.discard(released)
+            self._let_go(seat)
+
+    def _hold(self, seat: UserSeat) -> None:
+        """The user is at the gate, with one call more."""
+        seat.held += 1
+        if seat.held == 1:
+            self._waiting[seat] = None
+
+    def _let_go(self, seat: UserSeat) -> None:
+        seat.held -= 1
+        if not seat.held:
+            del self._waiting[seat]
+
+    def _try_enter(self, seat: UserSeat) -> Ticket | None:
+        plan = self.plan
+        if self.closed or self.phase in (IDLE, DRAIN) or not self.may_start():
+            return None
+        if not self._takes_part(seat):
+            return None
+        if plan.free and (self.phase == RAMP or seat.warmups_left):
+            seat.warmups_left = max(0, seat.warmups_left - 1)
+            return self._ticket(seat, RAMP if self.phase == RAMP else WARMUP)
+        if self.phase == WARMUP:
+            if plan.timed_warmup_s or seat.in_flight:
+                return self._ticket(seat, WARMUP)
+            if not seat.warmups_left:
+                return None  # others still have warm-up requests to start
+            seat.warmups_left -= 1
+            self._warmups_left -= 1
+            ticket = self._ticket(seat, WARMUP)
+            if not self._warmups_left:
+                self._begin_measure()
+            return ticket
+        if self._quota is not None:
+            if self._measured_started >= self._quota:
+                return None
+            self._measured_started += 1
+        ticket = self._ticket(seat, MEASURE)
+        self.totals.measured += 1
+        now_ns = time.monotonic_ns()
+        start_ns = now_ns if plan.rate_per_s is None else ticket.intended_ns
+        if not self._measurement.window.exists:
+            self._end_in_time(start_ns)
+        self._measurement.started(start_ns, now_ns)
+        if self._quota is not None and self._measured_started == self._quota:
+            self._measurement.end(start_ns)
+        return ticket
+
+    def _takes_part(self, seat: UserSeat) -> bool:
+        """Whether the stage has begun for this user."""
+        plan = self.plan
+        if not plan.free:
+            return seat.stage == plan.stage and self.phase != RAMP
+        if self.phase == RAMP and self._spawned and seat.stage < 0:
+            return False  # all users are here, so the stage is about to begin: the first request is measured
+        if seat.stage != plan.stage:
+            seat.stage = plan.stage
+            seat.warmups_left = plan.warmup_requests
+        return True
+
+    def _stop_warming(self, seat: UserSeat) -> None:
+        """The warm-up requests that the user has not started are not waited for."""
+        if seat.stage != self.plan.stage or self.plan.free:
+            return
+        # None is left when the share was cut meanwhile, whatever the user has not started.
+        self._warmups_left = max(0, self._warmups_left - seat.warmups_left)
+        seat.warmups_left = 0
+        if self.phase == WARMUP and not self.plan.timed_warmup_s and not self._warmups_left:
+            self._begin_measure()
+
+    def _look_for_users(self) -> None:
+        """End the stage when none of its users can go on: all have left, or fail before they ask anything."""
+        plan = self.plan
+        if self.phase == RAMP:
+            if self.no_users_reason is not None:
+                self._report_ready()
+            return
+        if plan.rate_per_s is None and self.phase in (WARMUP, MEASURE) and not self._unfinished:
+            why = self._presence.why_no_user_comes(None if plan.free else plan.stage)
+            if why is not None:
+                self._give_up(why)
+
+    def _give_up(self, why: str) -> None:
+        """Leave the rest of the stage to others."""
+        self.totals.no_users_reason = why
+        self._warmups_left = 0
+        if self._quota is not None:
+            self._quota = self._measured_started
+        self.end_measure()
+
+    def _end_rest(self, seat: UserSeat) -> None:
+        if seat.resting:
+            seat.resting = False
+            self._measurement.window.count_resting(-1, time.monotonic_ns())
+
+    def _ticket(self, seat: UserSeat, phase: str) -> Ticket:
+        due_ns, behind_ns = seat.due_ns, seat.behind_ns
+        seat.due_ns = seat.behind_ns = 0
+        self._sequence += 1
+        self._unfinished += 1
+        self.totals.started += 1
+        self.on_start(self.plan.stage, phase == MEASURE)
+        ticket = Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
+        ticket.measurement = self._measurement
+        if self.plan.rate_per_s is None:
+            seat.in_flight += 1
+            ticket.behind_ns = 0 if due_ns else behind_ns
+            self._count_in(ticket)
+        return ticket
+
+    def _count_in(self, ticket: Ticket) -> None:
+        ticket.begun = True
+        self._measurement.window.count(+1, time.monotonic_ns())
+
+    @property
+    def _may_reopen(self) -> bool:
+        return self.phase == IDLE and not self._ended_early
+
+    def _takes_more(self) -> bool:
+        """Whether anything can still start in the stage."""
+        if self.phase == MEASURE:
+            return self._quota is None or self._measured_started < self._quota
+        return self.phase == WARMUP
+
+    def _begin_measure(self) -> None:
+        self.phase = MEASURE
+        if self._quota is None:
+            now_ns = time.monotonic_ns()
+            start_ns = max(self._origin_ns, now_ns)
+            self._end_in_time(start_ns)
+            self._measurement.open(start_ns, now_ns)
+        # Users that waited for this go on at once: a second ramp would lower the load inside the window.
+        self._release_all()
+        if self._quota == 0:
+            self._finish_if_over()
+
+    def _end_in_time(self, start_ns: int) -> None:
+        """End measuring when its time is over, if it has one; it began at ``start_ns``."""
+        if self.plan.measure_s is not None:
+            self._after(self.plan.measure_s + (start_ns - time.monotonic_ns()) / _NS, self.end_measure)
+
+    def _finish_if_over(self) -> None:
+        """Report the stage when nothing more will start and nothing is in flight."""
+        if self._unfinished_here or self.phase in (IDLE, RAMP):
+            return
+        all_started = self._quota is not None and self._measured_started >= self._quota and not self._warmups_left
+        if self.phase != DRAIN and not all_started:
+            return
+        self._cancel_timer()
+        self._measurement.close(time.monotonic_ns())
+        self._ended_early = self.phase == DRAIN and not self._quota_ended
+        self.phase = IDLE
+        self._report()
+
+    def _report(self) -> None:
+        self.totals.users_ended = self._presence.left
+        self.on_finished(self._measurement.report(self.counters(), None if self.closed else self._quota))
+
+    def _reopen(self) -> None:
+        """More to do after all. The window goes on with the next start: until then nobody has anything to do."""
+        self.phase = MEASURE
+        self._quota_ended = False
+        if self._measurement.window.exists:
+            now_ns = time.monotonic_ns()
+            self._end_in_time(now_ns - int(self._measurement.window.age_s(now_ns) * _NS))
+
+    @property
+    def _unfinished_here(self) -> int:
+        """Requests of the present stage that have not ended."""
+        return self._unfinished - sum(earlier.unfinished for earlier in self._earlier.values())
+
+    def _report_ready(self) -> None:
+        if self.phase == RAMP:
+            self.on_ready(self.plan.stage, len(self._came))
+
+    def _release_all(self) -> None:
+        for seat in self._waiting:
+            for released in seat.releases:
+                released.set()
+
+    def _after(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._cancel_timer()
+        self._timer = gevent.spawn_later(max(0.0, delay_s), action)
+
+    def _cancel_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer is not gevent.getcurrent():
+            timer.kill(block=False)

@@ -1,0 +1,93 @@
+"""The lag probe: how late a short sleep wakes up says how long the event loop keeps its work waiting.
+
+A late sleep has one of two reasons: the process had something else to do, or it was ready and had no CPU, because
+another program used it. The probe reports the lateness, and what is left of it without the second reason.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import gevent
+
+from llm_users.load.worker.machine_cpu import CpuWait
+from llm_users.transport.clock import now_ns
+
+PERIOD_S = 0.02
+"""50 samples a second: enough for a p99 within a stage of a few seconds, 0.05 % of a core."""
+
+_PERIOD_NS = round(PERIOD_S * 1e9)
+
+Report = Callable[[float, float | None], None]
+
+_LATE_S = 0.001
+"""Shorter lateness is not kept: a client that is late by less collects no chunks of a stream."""
+
+_KEPT = 1000
+"""Late sleeps that ``worst_since_s`` looks back over: 20 s of a loop that is always late, hours of one that is not."""
+
+
+class LagProbe:
+    """While it runs, it reports the lateness of each of its sleeps and the own part of it, in seconds.
+
+    The own part is None where the system does not say how long a thread waited for a CPU.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._late: deque[tuple[int, float]] = deque(maxlen=_KEPT)  # when it woke up (ns), and how late
+        self._due_ns = 0
+
+    def worst_since_s(self, since_ns: int) -> float:
+        """The longest lateness from this moment of the monotonic clock on, that of the present sleep included."""
+        worst_s = max(0.0, (now_ns() - self._due_ns) / 1e9) if self._due_ns else 0.0
+        for woke_ns, lag_s in reversed(self._late):
+            if woke_ns < since_ns:
+                break
+            worst_s = max(worst_s, lag_s)
+        return worst_s
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill(block=False)
+            self._greenlet = None
+
+    def _run(self) -> None:
+        wait = CpuWait()
+        try:
+            while True:
+                waited_s = wait.seconds()
+                self._due_ns = now_ns() + _PERIOD_NS
+                gevent.sleep(PERIOD_S)
+                woke_ns = now_ns()
+                lag_s = max(0.0, (woke_ns - self._due_ns) / 1e9)
+                if lag_s >= _LATE_S:
+                    self._late.append((woke_ns, lag_s))
+                now_waited_s = wait.seconds()
+                if waited_s is None or now_waited_s is None:
+                    own_s = None
+                else:
+                    own_s = max(0.0, lag_s - (now_waited_s - waited_s))
+                report_sleep(self._report, lag_s, own_s)
+        finally:
+            self._due_ns = 0
+            wait.close()
+
+
+def report_sleep(report: Report, lag_s: float, own_s: float | None) -> None:
+    """Report a sleep, and those that would have begun while the loop did not run.
+
+    Each of these would have been late by one period less. Without them a loop that stops for a second reports one late
+    sleep instead of fifty, and the 99th percentile would not see it.
+    """
+    while True:
+        report(lag_s, own_s)
+        if lag_s <= PERIOD_S:
+            return
+        own_s = None if own_s is None else own_s * (lag_s - PERIOD_S) / lag_s
+        lag_s -= PERIOD_S

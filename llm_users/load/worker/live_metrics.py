@@ -1,0 +1,196 @@
+"""What a load process tells about itself once a second while somebody may be looking: a bounded, mergeable beat.
+
+Costs nothing per chunk: once a second the stamps that have arrived since are counted, in slices too short to delay a
+stream. Only runs that have a web interface do it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from operator import sub
+from typing import Any, Protocol
+
+import gevent
+
+from llm_users.load.worker.admission_gate import StageGate
+from llm_users.quantile import DurationHistogram
+from llm_users.record import ABORTED, THROTTLED, RequestRecord
+
+PERIOD_S = 1.0
+
+_SLICE_S = 0.0005
+"""The longest that counting holds up the streams of the process at a time."""
+
+_PAUSE_S = 0.002
+
+_NS = 1_000_000_000
+
+_BUFFERED_CHUNKS, _AT_ONCE_NS = 8, 5_000_000
+"""Fewer chunks, or a longer span, are never taken for a buffered answer (``users.buffering``)."""
+
+_ROW_WITHIN_NS = 200_000_000
+"""The row of an answer is made within this time of its end, unless the client is overloaded."""
+
+
+class Stream(Protocol):
+    """The chunks of one answer as they arrive (``users.chunks``): only looked at, never changed."""
+
+    stamps_ns: list[int]
+    clocks_ns: list[int]
+    choice_at: dict[int, int]
+
+
+class LiveBeat:
+    """Watches the requests in flight of one load process and sends what was new, once a second."""
+
+    def __init__(self, gate: StageGate, send: Callable[[dict[str, Any]], None], run_id: str, worker: int) -> None:
+        self._gate = gate
+        self._send = send
+        self._run_id = run_id
+        self._worker = worker
+        self._streams: dict[object, _Watched] = {}
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._tokens_of_ended = self._chunks_of_ended = 0
+        self._clock_mark_s, self._cpu_mark_s = time.monotonic(), time.process_time()
+        self._forget_counts()
+
+    # What the users of the process report, once per request.
+
+    def began(self, key: object, stream: Stream, sent_ns: int) -> None:
+        """An answer has begun; ``sent_ns`` is its t0."""
+        self._streams[key] = _Watched(stream, sent_ns)
+
+    def ended(self, key: object, record: RequestRecord) -> None:
+        """A request is over, however it ended; its record is complete."""
+        watched = self._streams.pop(key, None)
+        if watched is not None:
+            self._count(watched, timed=record.error_code != "buffered")
+        if record.output_tokens and record.chunks and record.error_code != "buffered":
+            self._tokens_of_ended += record.output_tokens
+            self._chunks_of_ended += record.chunks
+        if record.error_code == ABORTED:
+            return
+        self._requests += 1
+        if record.measured:
+            self._done[record.stage] = self._done.get(record.stage, 0) + 1
+        if record.failed:
+            self._failed += 1
+            self._throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
+        elif record.ok and record.tpot_s is not None:
+            self._tpot.add(record.tpot_s)
+
+    def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
+        """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
+        self._lag.add(lag_s)
+        if own_s is not None:
+            self._lag_own.add(own_s)
+
+    # The beat.
+
+    def start(self) -> None:
+        self._clock_mark_s, self._cpu_mark_s = time.monotonic(), time.process_time()
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """The last beat: what is in flight no longer."""
+        if self._greenlet is None:
+            return
+        self._greenlet.kill(block=False)
+        self._greenlet = None
+        self._beat()
+
+    def _run(self) -> None:
+        due_s = time.monotonic()
+        while True:
+            due_s += PERIOD_S
+            gevent.sleep(max(0.0, due_s - time.monotonic()))
+            self._look()
+            self._beat()
+
+    def _look(self) -> None:
+        """Count what is new in every stream, in slices."""
+        limit_s = time.perf_counter() + _SLICE_S
+        for watched in list(self._streams.values()):
+            if not watched.may_be_buffered():
+                self._count(watched, timed=True)  # one that ended during a pause has nothing new
+            if time.perf_counter() > limit_s:
+                gevent.sleep(_PAUSE_S)
+                limit_s = time.perf_counter() + _SLICE_S
+
+    def _count(self, watched: _Watched, *, timed: bool) -> None:
+        """The chunks that came since the last look."""
+        stream, seen = watched.stream, watched.seen
+        count = len(stream.stamps_ns)
+        if count == seen:
+            return
+        watched.seen = count
+        self._chunks += count - seen
+        if not timed:
+            return
+        stamps_ns = stream.stamps_ns[max(0, seen - 1) :]
+        if 0 in stamps_ns:  # the kernel gave none
+            stamps_ns = stream.clocks_ns[max(0, seen - 1) : count]
+        if not seen:
+            self._ttft.add((stamps_ns[0] - watched.sent_ns) / _NS)
+        if not stream.choice_at:
+            self._gap.add_ns(map(sub, stamps_ns[1:], stamps_ns))
+            return
+        for place, stamp_ns in enumerate(stamps_ns, max(0, seen - 1)):
+            choice = stream.choice_at.get(place, 0)
+            last_ns = watched.last_ns.get(choice)
+            if last_ns is not None and place >= seen:
+                self._gap.add_ns((stamp_ns - last_ns,))
+            watched.last_ns[choice] = stamp_ns
+
+    def _beat(self) -> None:
+        now_s, cpu_s = time.monotonic(), time.process_time()
+        passed_s = max(1e-3, now_s - self._clock_mark_s)
+        gate = self._gate
+        per_chunk = self._tokens_of_ended / self._chunks_of_ended if self._chunks_of_ended else 1.0
+        beat = {
+            "run": self._run_id,
+            "worker": self._worker,
+            "stage": gate.plan.stage,
+            "phase": gate.phase,
+            "measured_s": gate.measured_s,
+            "in_flight": gate.in_flight,
+            "done": self._done,
+            "requests": self._requests,
+            "failed": self._failed,
+            "throttled": self._throttled,
+            "tokens": self._chunks * per_chunk,
+            "cpu": (cpu_s - self._cpu_mark_s) / passed_s,
+            "ttft": dict(self._ttft.counts),
+            "gap": dict(self._gap.counts),
+            "tpot": dict(self._tpot.counts),
+            "lag": dict(self._lag.counts),
+            "lag_own": dict(self._lag_own.counts),
+        }
+        self._clock_mark_s, self._cpu_mark_s = now_s, cpu_s
+        self._forget_counts()
+        self._send(beat)
+
+    def _forget_counts(self) -> None:
+        self._chunks = self._requests = self._failed = self._throttled = 0
+        self._done: dict[int, int] = {}
+        self._ttft, self._gap, self._tpot, self._lag, self._lag_own = (DurationHistogram() for _ in range(5))
+
+
+class _Watched:
+    """One request in flight: how many of its chunks are counted."""
+
+    __slots__ = ("last_ns", "seen", "sent_ns", "stream")
+
+    def __init__(self, stream: Stream, sent_ns: int) -> None:
+        self.stream = stream
+        self.sent_ns = sent_ns
+        self.seen = 0
+        self.last_ns: dict[int, int] = {}  # of each choice, when there are several
+
+    def may_be_buffered(self) -> bool:
+        """True while an answer that came all at once waits for its row, which says whether a proxy had kept it."""
+        clocks_ns = self.stream.clocks_ns
+        if self.seen or len(clocks_ns) < _BUFFERED_CHUNKS or clocks_ns[-1] - clocks_ns[0] >= _AT_ONCE_NS:
+            return False
+        return time.monotonic_ns() - clocks_ns[-1] < _ROW_WITHIN_NS

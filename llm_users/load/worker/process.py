@@ -1,0 +1,622 @@
+"""The load side of a run, in every process that has users: runtime, gate, prompts, records on their way.
+
+Does what the coordinator says; the same code runs in one process and on workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent import getcurrent
+from gevent.event import Event
+
+from llm_users import secrets
+from llm_users.distributions import Part, PartSchedule
+from llm_users.load.arrival_schedule import TracePrompts, read_parts, stage_times_s
+from llm_users.load.protocol import messages
+from llm_users.load.protocol.messages import LEASE_S
+from llm_users.load.protocol.stage import StagePlan, StageTotals
+from llm_users.load.trace import trace_of
+from llm_users.load.worker import context
+from llm_users.load.worker.lag_probe import LagProbe
+from llm_users.load.worker.live_metrics import LiveBeat
+from llm_users.load.worker.open_gate import OpenGate
+from llm_users.load.worker.prompt_queue import PromptFeed
+from llm_users.load.worker.stall_guard import Pulse
+from llm_users.load.worker.talks import Talks
+from llm_users.load.worker.thread_pool import in_thread
+from llm_users.options.table import Options
+from llm_users.options.targets import TargetWheel
+from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source
+from llm_users.record import RequestRecord
+from llm_users.transport import endpoint
+from llm_users.transport.idle_queue import QuietQueue
+from llm_users.transport.pool import Pool
+from llm_users.transport.precise_timer import Alarm
+from llm_users.transport.proxies import Proxies
+from llm_users.transport.tls import TlsSettings
+
+logger = logging.getLogger(__name__)
+
+_READY_REPORT_S = 0.02
+"""Arrivals of users at the gate are reported together: 512 users must not be 512 messages."""
+
+_DRAIN_LOOK_S = 0.01
+_CUT_S = 15.0
+_USERS_LOOK_S = 0.05
+_PROGRESS_S = 1.0
+_FIRST_ARRIVALS_S = 2.0
+"""An open loop starts when the prompts of this many seconds are ready, if all of its prompts do not fit in memory."""
+
+_LONGEST_LEAD_S = 5.0
+_NOTED_WAIT_S = 0.005
+_ONE_MORE_ENDING_PER = 64
+"""Else a process that has too much to read would keep its users from asking on."""
+
+_SWITCH_S = 0.0005
+"""During a run a thread that builds prompts gives way to the event loop so soon (Python: 5 ms). While prompts of 550,
+8,000 and 128,000 tokens are built this makes 99 % of the loop's delays less than 1.1, 1.6 and 3.7 ms, not 15, 3.6 and
+6.4 ms."""
+
+_GC_GENERATIONS = (50_000, 20, 1000)
+"""Collections during a run: rare, and never of what lived before it (gc.freeze)."""
+
+
+class LoadProcess:
+    """One process's part in a run. ``keep`` takes finished records, ``flush`` sends what was kept."""
+
+    def __init__(
+        self,
+        environment: Any,
+        send: Callable[[str, dict[str, Any]], None],
+        keep: Callable[[RequestRecord, list[float]], None],
+        flush: Callable[[], int],
+    ) -> None:
+        self._environment = environment
+        self._send_raw = send
+        self._keep = keep
+        self._flush = flush
+        self.gate = OpenGate()
+        self.gate.on_ready = self._on_ready
+        self.gate.on_finished = self._on_stage_finished
+        self.pulse = Pulse(self.gate, self.send)
+        self.pulse.about_stage = self._about_stage
+        self.pulse.on_pause = self._on_pause
+        self._probe = LagProbe(self._on_lag)
+        self._beat: LiveBeat | None = None  # when the run is watched
+        self._run: dict[str, Any] = {}
+        self._stage = 0  # the last that the coordinator announced in this run
+        self._runtime: context.Runtime | None = None
+        self._feed: PromptFeed[Prompt] | None = None
+        self._talks: Talks | None = None
+        self._trace_times_s: list[float] | None = None
+        self._trace_prompts: TracePrompts | None = None
+        self._schedule = PartSchedule((), ())
+        self._quota: int | None = None
+        self._built_stage = -1
+        self._preparing: gevent.Greenlet[[], None] | None = None
+        self._reporter: gevent.Greenlet[[], None] | None = None
+        self._spawned_early = False  # Locust's users were complete before the runtime was
+        self._reporting = False
+        self._telling: list[gevent.Greenlet[..., None]] = []
+        self._finished = True
+        self._cut = Event()
+        self._over = Event()
+        self._over.set()
+        self._noted: set[str] = set()
+        self._sent = 0  # rows, when the run was over
+        self._old_gc = gc.get_threshold()
+        self._old_switch_s = sys.getswitchinterval()
+
+    # What the coordinator says.
+
+    def on_run(self, data: dict[str, Any]) -> None:
+        """A run begins; its options come with the test start. Another one that still goes on here is over."""
+        if self.running and data["run_id"] == self.run_id:
+            return
+        self.cut_short()
+        self._run = data
+        self._runtime = self._feed = self._talks = self._beat = self._preparing = None
+        self._trace_times_s = self._trace_prompts = None
+        self._built_stage = -1
+        self._stage = 0
+        self._spawned_early = False
+        self._finished = False
+        self._cut.clear()
+        self._over.clear()
+        self._noted.clear()
+        self.pulse.begin(data["run_id"], data["worker"], distributed=data["distributed"])
+
+    def on_stage(self, data: dict[str, Any]) -> None:
+        """A stage is coming: close the gate for it and build its prompts."""
+        plan = StagePlan(**{name: value for name, value in data.items() if name != "run"})
+        if plan.stage == self._stage:
+            return  # said again, because it was not clear whether it had come
+        self._stage = plan.stage
+        self.gate.prepare(plan)
+        if self._runtime is not None:
+            self._build_prompts()
+
+    def on_go(self, data: dict[str, Any]) -> None:
+        """The stage begins. The moment comes as a time from now: the clocks of other machines may be wrong."""
+        plan, made = self.gate.plan, self._runtime
+        if data["stage"] != plan.stage or self.gate.let_go:
+            return
+        self._quota, origin_ns = data["quota"], 0
+        if plan.rate_per_s is not None and made is not None:
+            origin_ns = time.monotonic_ns() + int(min(data["lead_s"], _LONGEST_LEAD_S) * 1e9)
+            parts = read_parts(data["parts"])
+            times_s = stage_times_s(made.options, plan, self._trace_times_s)
+            self._schedule = PartSchedule(times_s, parts)
+            self._change_parts(parts, data["max_in_flight"])
+        self.gate.go(self._quota, origin_ns, data["users"])
+
+    def on_arrivals(self, data: dict[str, Any]) -> None:
+        """Another worker is gone, or this one is back: other parts of the open loop's schedule are this one's."""
+        if data["stage"] == self.gate.plan.stage:
+            self._change_parts(read_parts(data["parts"]), data["max_in_flight"])
+            self.gate.reschedule()
+            if self._runtime is not None and self._runtime.open_loop is not None:
+                self._runtime.open_loop.begin_held()
+
+    def on_quota(self, data: dict[str, Any]) -> None:
+        """The share of the stage has changed, or the answer to "may I go on?"."""
+        if data["number"] is not None:
+            self.pulse.answered(data["number"])
+        if data["stage"] == self.gate.plan.stage:
+            quota, before = data["quota"], self._quota
+            self._quota = quota
+            if quota is not None and before is not None and quota > before:
+                self._foresee(quota - before)
+            self.gate.change_quota(quota)
+        elif data["stage"] > self.gate.plan.stage:
+            self.gate.end_measure()  # that stage is over, and the word of the next is on its way
+
+    def on_ack(self, data: dict[str, Any]) -> None:
+        """The coordinator has heard a COUNT."""
+        self.pulse.acknowledged(data["number"])
+
+    def on_end(self, data: dict[str, Any]) -> None:
+        if data["stage"] == self.gate.plan.stage:
+            self.gate.end_measure()
+
+    def on_finish(self, data: dict[str, Any]) -> None:
+        """The run is over: let what is in flight end, or cut it; send everything. ``abort`` cuts a drain short."""
+        if data["abort"]:
+            self._cut.set()
+        if self._finished:
+            self._over.wait()
+            self._tell_final()
+            return
+        self._stop(data["grace_s"])
+        self._sent = self._flush()
+        self.pulse.tell()
+        self._tell_final()
+        self.pulse.forget()
+        self._over.set()
+
+    def abandon(self, grace_s: float = 0.0) -> bool:
+        """The run is over without the coordinator: nothing is sent to it. Returns whether there was a run."""
+        if self._finished:
+            return False
+        self._stop(grace_s)
+        self.pulse.forget()
+        self._over.set()
+        return True
+
+    def cut_short(self) -> None:
+        """The run is over at once, also when its end has begun already."""
+        if self.running and not self.abandon():
+            self._cut.set()
+            self._over.wait(timeout=_CUT_S)
+
+    def _stop(self, grace_s: float) -> None:
+        """Nothing starts any more; what is in flight may end, up to ``grace_s``."""
+        self._finished = True
+        self._stop_building()
+        self.gate.close()
+        self._await_drain(grace_s)
+        if self._runtime is not None and self._runtime.open_loop is not None:
+            self._runtime.open_loop.close()
+        if self.gate.unfinished:
+            self._kill_users()
+        self._environment.stop_timeout = 0.0  # all users have ended; on workers, Locust would still sleep for this time
+        self._probe.stop()
+        self.pulse.stop()
+        if self._beat is not None:
+            self._beat.stop()
+        gc.set_threshold(*self._old_gc)
+        gc.unfreeze()
+        sys.setswitchinterval(self._old_switch_s)
+        if self._runtime is not None:
+            for end in self._runtime.at_end:
+                end()
+            self._runtime.pool.close()
+            if self._runtime.alarm is not None:
+                self._runtime.alarm.close()
+        gevent.joinall(self._telling)
+
+    def _tell_final(self) -> None:
+        self.send(messages.FINAL, {"sent": self._sent})
+
+    def send(self, kind: str, data: dict[str, Any]) -> None:
+        """A message to the coordinator, as one of this process in this run."""
+        self._send_raw(kind, {"run": self.run_id, "worker": self._run.get("worker", 0), **data})
+
+    # What Locust says.
+
+    def on_test_start(self) -> None:
+        """Options are known now: make everything that the users of this process share.
+
+        In a greenlet, because this is called from the loop in which Locust's worker receives its messages, and prompts
+        may take minutes. Users that are made meanwhile wait for the runtime.
+        """
+        if not self._run or self._preparing is not None:
+            return  # Locust fires the event twice when a test restarts before its first users are there
+        context.expect(self._environment)
+        if self._finished:
+            return  # the test is being stopped; users that are still made wait until they are, too
+        self._preparing = gevent.spawn(self._prepare)
+
+    def on_users_spawned(self) -> None:
+        """The users that Locust was told to run are running, or wait for the runtime."""
+        if self._runtime is None and not self._finished:
+            self._spawned_early = True
+        else:
+            self.gate.users_spawned()
+
+    @property
+    def run_id(self) -> str:
+        """The run that this process takes part in, or the last one; "" before the first."""
+        return str(self._run.get("run_id", ""))
+
+    @property
+    def rank(self) -> int:
+        """The rank of this process in the run."""
+        return int(self._run.get("worker", 0))
+
+    @property
+    def running(self) -> bool:
+        """True until everything of the run has been sent."""
+        return not self._over.is_set()
+
+    # Inside.
+
+    def _prepare(self) -> None:
+        self._report_progress()
+        try:
+            options = Options.parse(self._environment.parsed_options)
+            self._make_runtime(options)
+        except Exception as error:
+            self.gate.close()
+            self.send(messages.REFUSED, {"reason": str(error) or repr(error)})
+            return
+        if self._spawned_early:
+            self._await_users()
+            self.gate.users_spawned()
+
+    def _await_users(self) -> None:
+        """Wait until the users are made that waited for the runtime."""
+        runner = self._environment.runner
+        while not self._finished and runner.user_count < runner.target_user_count:
+            gevent.sleep(_USERS_LOOK_S)
+
+    def _stop_building(self) -> None:
+        for greenlet in (self._preparing, self._reporter):
+            if greenlet is not None:
+                greenlet.kill(block=False)
+        for feed in self._feeds():
+            feed.close()
+        if self._trace_prompts is not None:
+            self._trace_prompts.close()
+
+    def _report_progress(self) -> None:
+        """Tell at once, and every second, how far the prompts of the stage are, until they are ready."""
+        if self._reporter is None or self._reporter.ready():
+            self._reporter = gevent.spawn(self._tell_progress)
+
+    def _tell_progress(self) -> None:
+        while self._built_stage != self.gate.plan.stage and not self._finished:
+            progress = [feed.progress for feed in self._feeds()]
+            self.send(
+                messages.PREPARING,
+                {
+                    "stage": self.gate.plan.stage,
+                    "built": sum(built for built, _ in progress),
+                    "wanted": sum(wanted for _, wanted in progress),
+                },
+            )
+            gevent.sleep(_PROGRESS_S)
+
+    def _feeds(self) -> list[PromptFeed[Any]]:
+        """The feeds that users take from."""
+        talks = self._talks
+        feeds: list[PromptFeed[Any]] = [] if self._feed is None or (talks is not None and talks.only) else [self._feed]
+        return [*feeds, talks.feed] if talks is not None else feeds
+
+    def _make_runtime(self, options: Options) -> None:
+        pool = Pool(
+            keep_alive=not options.new_connections,
+            tls=TlsSettings.parse(options.client_cert, insecure=options.insecure),
+            proxies=Proxies.from_environment(loopback=options.proxy_loopback),
+        )
+        try:
+            self._make_parts(options, pool)
+        finally:
+            if self._runtime is None:  # refused, or the run is over already
+                pool.close()
+
+    def _make_parts(self, options: Options, pool: Pool) -> None:
+        host = self._environment.host or ""
+        endpoint.forget()
+        secrets.remember_named([options.extra_body, options.metadata])
+        tokenizer = in_thread(partial(load_tokenizer, options.tokenizer))
+        trace = in_thread(partial(trace_of, options))
+        feed, user_classes = self._make_feeds(options, tokenizer, trace)
+        worker, workers = self._run["worker"], self._run["workers"]
+        first, step = self._run["first_prompt"], self._run["prompt_step"]
+        alarm = Alarm() if options.open_loop else None
+        starts = QuietQueue(alarm)
+        # On from the run before: the first stage may have been marked with those counts already.
+        before, forced_before = self.gate.counters()
+        self.gate.counters = lambda: (before + starts.passed, forced_before + starts.forced)
+        if self._run.get("live"):
+            send_beat = partial(self.send, messages.LIVE)
+            self._beat = LiveBeat(self.gate, send_beat, self._run["run_id"], worker)
+        made = context.Runtime(
+            options=options,
+            run_id=self._run["run_id"],
+            run_key=self._run["run_key"],
+            worker=worker,
+            workers=workers,
+            gate=self.gate,
+            starts=starts,
+            endings=QuietQueue(alarm, _ONE_MORE_ENDING_PER),
+            pool=pool,
+            tokenizer=tokenizer,
+            next_prompt=feed.next,
+            on_record=self._keep,
+            note=self._note,
+            client_delay_s=self._probe.worst_since_s,
+            model=options.targets[0].model if options.targets else options.model,
+            withhold_keys=self._run.get("withhold_keys", False),
+            run_s=_run_s(options, self._environment.parsed_options, trace),
+            watch=self._beat,
+            alarm=alarm,
+            arrivals=lambda: self._schedule,
+            prompt_of_arrival=self._trace_prompts.of if self._trace_prompts is not None else None,
+            first_prompt=first,
+            prompt_step=step,
+            targets=TargetWheel(options.targets, worker) if options.targets else None,
+        )
+        if self._talks is not None:
+            made.next_conversation = self._talks.feed.next
+        for user_class in user_classes:
+            targets = options.targets if user_class.model is None else ()
+            for url in dict.fromkeys(target.url or user_class.host or host for target in targets) or [
+                user_class.host or host
+            ]:
+                user_class.prepare_process(made, url)
+            if made.model is None and user_class.model is None:
+                made.model = only_model(user_class, made, user_class.host or host)
+        self._runtime = made
+        self._begin_load(made)
+
+    def _begin_load(self, made: context.Runtime) -> None:
+        """Let users be made, and have the prompts of their first stage."""
+        if made.options.insecure:
+            self._note(
+                "--llm-insecure: certificates were not verified, so whoever stands in between could read keys and "
+                "answers, and change them; use it for tests only"
+            )
+        sys.setswitchinterval(_SWITCH_S)
+        if not self.gate.plan.free:  # users can be made meanwhile: they wait at the gate
+            context.install(self._environment, made)
+        self._build_prompts()
+        gc.collect()
+        gc.freeze()  # the collector's pauses stay out of the measurement
+        gc.set_threshold(*_GC_GENERATIONS)
+        self._probe.start()
+        if self._beat is not None:
+            self._beat.start()
+        if self.gate.plan.free:
+            context.install(self._environment, made)
+
+    def _make_feeds(
+        self, options: Options, tokenizer: Tokenizer, trace: Trace | None
+    ) -> tuple[PromptFeed[Prompt], list[Any]]:
+        """Make what prompts and conversations come from; returns the feed of prompts and the LLM user classes."""
+        source = in_thread(
+            partial(
+                make_source,
+                tokenizer=tokenizer,
+                input_law=options.input_tokens,
+                output_law=options.output_tokens,
+                seed=options.seed,
+                run_key=self._run["run_key"],
+                text=options.prompt,
+                file=options.prompts,
+                trace=trace,
+                in_order=options.prompts_order == "file",
+                prefixes=options.prefix,
+                cache_bust=self._run["run_id"] if options.cache_bust else None,
+                pictures=options.images,
+            )
+        )
+        for note in source.notes:
+            self._note(note)
+        first, step = self._run["first_prompt"], self._run["prompt_step"]
+        make_feed = partial(self._make_feed, source)
+        self._feed = make_feed(first, step)
+        if trace is not None:
+            self._trace_times_s = [entry.at_s for entry in trace.entries]
+            self._trace_prompts = TracePrompts(self._trace_times_s, make_feed)
+            self._trace_prompts.begin(Part(first, step), self._feed)
+        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
+        if any(each.holds_conversations for each in user_classes):
+            salt = self._run["run_id"] if options.cache_bust else None
+            make = partial(Talks, options, tokenizer, self._run["run_key"], salt, (first, step), self._note)
+            self._talks = in_thread(make)
+            self._talks.only = all(each.holds_conversations for each in user_classes)
+        return self._feed, user_classes
+
+    def _make_feed(self, source: Any, first: int, step: int) -> PromptFeed[Prompt]:
+        return PromptFeed(source, first, step, self._note, Prompt.characters)
+
+    def _build_prompts(self) -> None:
+        """Build what the stage needs before it starts (``feed``)."""
+        plan, talks, feed = self.gate.plan, self._talks, self._feed
+        assert feed is not None
+        self._report_progress()
+        least = users = math.ceil(plan.concurrency / plan.workers)
+        if plan.rate_per_s is not None:
+            stage_s = plan.warmup_s + (plan.measure_s or 0.0)
+            arrivals = plan.requests if plan.requests is not None else plan.rate_per_s * stage_s
+            count = math.ceil(arrivals / plan.workers) + plan.warmup_requests
+            counted = plan.requests is not None and not plan.timed_warmup_s
+            least = math.ceil(plan.rate_per_s * _FIRST_ARRIVALS_S / plan.workers)
+        elif plan.free or plan.requests is None:
+            count, counted = 2 * users, False
+        else:
+            count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.concurrency)
+            counted = not plan.timed_warmup_s  # how many requests a time takes is not known
+        if talks is not None:
+            talks.feed.expect(talks.conversations_of(count), least=least, counted=counted)
+        if talks is None or not talks.only:
+            feed.expect(count, least=least, counted=counted)
+        if self.gate.plan is plan and not self._finished:
+            self._built_stage = plan.stage
+            self._on_ready(plan.stage, 0)
+
+    def _foresee(self, requests: int) -> None:
+        """So many requests more than expected are this worker's to start."""
+        if self._talks is not None:
+            self._talks.feed.foresee(self._talks.conversations_of(requests))
+        if self._feed is not None and self._trace_prompts is None and (self._talks is None or not self._talks.only):
+            self._feed.foresee(requests)
+
+    def _change_parts(self, parts: list[Part], max_in_flight: int | None) -> None:
+        self.gate.max_in_flight = max_in_flight
+        self._schedule.change(parts)
+        if self._trace_prompts is not None and self._trace_times_s is not None:
+            requests = self.gate.plan.requests
+            count = len(self._trace_times_s)
+            self._trace_prompts.change(parts, count if requests is None else min(count, requests))
+
+    def _note_waits(self, stage: int) -> None:
+        """Say when requests had to wait for prompts: their load and their times are not what was asked for."""
+        waits = [wait_s for feed in self._feeds() for wait_s in feed.waits if wait_s > _NOTED_WAIT_S]
+        if waits:
+            self._note(
+                f"stage {stage}, worker {self._run['worker']}: {len(waits)} requests waited for their prompts, "
+                f"{max(waits):.2g} s at most, because this worker could not build them as fast as it sent them; use "
+                "more workers, or shorter prompts"
+            )
+
+    def _on_ready(self, _stage: int, _waiting: int) -> None:
+        if not self._reporting:
+            self._reporting = True
+            gevent.spawn_later(_READY_REPORT_S, self._report_ready)
+
+    def _report_ready(self) -> None:
+        self._reporting = False
+        plan = self.gate.plan
+        if self._built_stage == plan.stage and not self._finished:
+            gate = self.gate
+            ready = {
+                "stage": plan.stage,
+                "waiting": gate.users_here,
+                "all_users_came": int(gate.all_users_came),
+                "no_users_reason": gate.no_users_reason,
+            }
+            self.send(messages.READY, ready)
+
+    def _on_stage_finished(self, totals: StageTotals) -> None:
+        data = dataclasses.asdict(totals)
+        self._note_waits(totals.stage)
+        # In its own greenlet: the caller is a user, which may be stopped, and rows in the spool may take a while.
+        self._telling = [greenlet for greenlet in self._telling if not greenlet.ready()]
+        self._telling.append(gevent.spawn(self._tell_stage, data))
+
+    def _tell_stage(self, data: dict[str, Any]) -> None:
+        self._flush()
+        self.pulse.tell()
+        self.send(messages.DONE, data)
+
+    def _on_lag(self, lag_s: float, own_s: float | None) -> None:
+        self.gate.add_lag(lag_s, own_s)
+        if self._beat is not None:
+            self._beat.add_lag(lag_s, own_s)
+
+    def _about_stage(self) -> dict[str, Any]:
+        """Where this process is in the run, for a coordinator whose messages may not have come."""
+        gate = self.gate
+        ready = self._built_stage == self._stage and not gate.let_go
+        return {
+            "at": self._stage,
+            "gone": gate.let_go,
+            "waiting": gate.users_here if ready else None,
+            "quota": gate.quota if gate.let_go else None,
+            "over": gate.over,
+        }
+
+    def _on_pause(self, silent_s: float) -> None:
+        if self.gate.let_go and not self.gate.over:
+            self._note(
+                f"worker {self.rank} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, and "
+                f"started nothing after the first {LEASE_S:g} s"
+            )
+
+    def _note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self.send(messages.NOTE, {"text": text})
+
+    def _await_drain(self, grace_s: float) -> None:
+        limit = time.monotonic() + grace_s
+        while self.gate.unfinished and not self._cut.is_set() and time.monotonic() < limit:
+            self._cut.wait(timeout=_DRAIN_LOOK_S)
+
+    def _kill_users(self) -> None:
+        callers = self._runtime.callers if self._runtime is not None else ()
+        users = {*self._environment.runner.user_greenlets, *callers}
+        others = [greenlet for greenlet in users if greenlet is not getcurrent()]
+        gevent.killall(others, block=True, timeout=10)
+
+
+def _run_s(options: Options, parsed: Any, trace: Trace | None) -> float | None:
+    """How long the run will take, as far as options say it."""
+    stages_s = options.stage_s * options.stages if options.stage_s is not None else None
+    replay_s = trace.duration_s if trace is not None else None
+    times_s = [float(given) for given in (stages_s, replay_s, getattr(parsed, "run_time", None)) if given]
+    return min(times_s, default=None)
+
+
+class NoSingleModel(ValueError):
+    """The server lists no model or several, so one has to be chosen."""
+
+
+def only_model(user_class: Any, made: context.Runtime, host: str) -> str:
+    """The only model that the server lists. Raises ``NoSingleModel`` with the list."""
+    try:
+        listed = user_class.listed_models(made, host)
+    except Exception as error:
+        from llm_users.users.failures import failure_of
+
+        code, message = failure_of(error, host)
+        raise NoSingleModel(
+            f"no --llm-model was given and {host} does not list its models ({code}: {message})"
+        ) from error
+    if len(listed) != 1:
+        shown = ", ".join(sorted(listed)[:20]) + (", ..." if len(listed) > 20 else "") or "none"
+        raise NoSingleModel(f"{host} lists {len(listed)} models ({shown}); choose one with --llm-model")
+    return str(listed[0])

@@ -1,0 +1,305 @@
+"""What the value of an option may be: one function for each kind, from the text to what the program uses.
+
+Each raises ``OptionError`` with what would be right, or the error of what it makes. Knows no options.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from llm_users.distributions import ArrivalLaw
+from llm_users.options.targets import Target, TargetError, parse_targets
+from llm_users.options.think_time import ThinkTime
+from llm_users.prices import PriceError, Prices
+from llm_users.prompts import HUB, LengthLaw, parse_hub_name, parse_window, split_name
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$")
+_LONGEST_S, _MOST_DIGITS = 366 * 86400.0, 15
+_RUN_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+
+
+_HIGHEST_RATE = 1e6
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 8, 1_000_000  # tokens; a shorter text does not differ from all others
+
+
+class OptionError(ValueError):
+    """An option that cannot be used; the message names it and says what would be right."""
+
+
+def duration_s(text: str) -> float:
+    """Seconds from ``500ms``, ``10s``, ``2m``, ``1h`` or a bare number of seconds."""
+    match = _DURATION.match(text.strip())
+    if match is None:
+        raise OptionError(f"{text!r} is not a duration; write for example 500ms, 10s or 2m")
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST_S:
+        raise OptionError(f"{text[:40]!r} is longer than a year")
+    return seconds
+
+
+def sweep(text: str) -> tuple[int, ...]:
+    """Concurrencies of a sweep, from ``1,2,4,8``."""
+    try:
+        levels = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        levels = ()
+    if not levels or min(levels) < 1:
+        raise OptionError(f"{text!r} is not a list of concurrencies; write for example 1,2,4,8")
+    return levels
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Requests per second of the stages of an open loop, from ``5,10,20``."""
+    try:
+        levels = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        levels = ()
+    if not levels or not all(0 < level <= _HIGHEST_RATE for level in levels):
+        raise OptionError(f"{text[:80]!r} is not a list of rates in requests/s; write for example 5,10,20")
+    return levels
+
+
+def arrivals(text: str) -> ArrivalLaw:
+    """The law that arrivals of an open loop follow."""
+    try:
+        return ArrivalLaw.parse(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def trace_file(text: str) -> str:
+    """A recorded trace: a file that can be read, as it was written."""
+    existing_file(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for a home that does not exist
+    return text
+
+
+def block_size(text: str) -> int:
+    """Tokens of a block that has a hash."""
+    try:
+        tokens = positive(text)
+    except OptionError:
+        tokens = 0
+    if not _SMALLEST_BLOCK <= tokens <= _LARGEST_BLOCK:
+        raise OptionError(
+            f"{text[:40]!r} is not the size of a block in tokens; write a whole number from {_SMALLEST_BLOCK} to "
+            f"{_LARGEST_BLOCK}, for example 512 (Mooncake) or 16 (Qwen-Bailian)"
+        )
+    return tokens
+
+
+def trace_window(text: str) -> tuple[float, float]:
+    """A part of a trace, in seconds of its own time."""
+    try:
+        return parse_window(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def factor(text: str) -> float:
+    """How many times as fast."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1e-6 <= value <= 1e6:
+        raise OptionError(f"{text[:40]!r} is no factor; write for example 2 for twice as fast, 0.5 for half")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.strip().isdecimal() or len(text) > _MOST_DIGITS or int(text) < 1:
+        raise OptionError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError(f"{text[:40]!r} is not a whole number") from None
+
+
+def warmup(text: str) -> tuple[int, float]:
+    """Warm-up of a stage: (requests per user, seconds) from ``2`` or ``10s``; one of them is 0."""
+    text = text.strip()
+    if text.isdecimal() and len(text) <= _MOST_DIGITS:
+        return int(text), 0.0
+    try:
+        return 0, duration_s(text)
+    except OptionError:
+        raise OptionError(f"{text!r} is neither a number of requests per user (1) nor a time (10s)") from None
+
+
+def ratio(text: str) -> float:
+    """A share between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise OptionError(f"{text!r} is not a share between 0 and 1; write for example 0.5")
+    return value
+
+
+def stage_to_judge(text: str) -> str:
+    """``all``, ``best`` or the number of a stage."""
+    stage = text.strip().lower()
+    if stage not in ("all", "best") and not (stage.isdecimal() and int(stage) > 0):
+        raise OptionError(f"{text!r} is not a stage to judge; write all, best or the number of a stage, from 1")
+    return stage
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{text[:200]!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise OptionError(f'{text!r} is not a JSON object; write for example {{"temperature": 0}}')
+    return value
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Name and value from ``NAME=VALUE``."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise OptionError(f"{text!r} is not of the form NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def header_from_environment(text: str) -> tuple[str, str]:
+    """Header name and variable from ``NAME=ENVVAR``; the variable must exist, its value stays where it is."""
+    name, variable = pair(text)
+    if variable not in os.environ:
+        raise OptionError(f"the environment has no variable {variable!r} (for the header {name}); export it first")
+    return name, variable
+
+
+def length_law(text: str) -> LengthLaw:
+    """A law of lengths from ``MEAN[,SD]`` or ``NAME:NUMBERS``."""
+    try:
+        return LengthLaw.parse(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def turns_law(text: str) -> LengthLaw:
+    """A law of the number of turns of a conversation."""
+    try:
+        return LengthLaw.parse(text)
+    except ValueError:
+        raise OptionError(
+            f"{text[:40]!r} is no law of turns; write MEAN[,SD], for example 3,1, or fixed:4, uniform:1,6 or "
+            "lognormal:5,4"
+        ) from None
+
+
+def think_time(text: str) -> ThinkTime:
+    """The pause of a user between two turns."""
+    try:
+        return ThinkTime.parse(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def cancel(text: str) -> tuple[float, float]:
+    """(share, seconds) from ``0.1:2s``."""
+    share, colon, delay = text.partition(":")
+    if not colon:
+        raise OptionError(f"{text[:40]!r} is not SHARE:TIME; write for example 0.1:2s")
+    return ratio(share), duration_s(delay)
+
+
+def targets(text: str) -> tuple[Target, ...]:
+    """Models, each perhaps at an endpoint of its own, with their weights."""
+    try:
+        return parse_targets(text)
+    except TargetError as error:
+        raise OptionError(str(error)) from None
+
+
+def prompts_file(text: str) -> str:
+    """A data set: a file that can be read, perhaps with a column, or one of the hub, as it was written."""
+    if text.startswith(HUB):
+        parse_hub_name(text)
+    else:
+        existing_file(str(split_name(text)[0]))
+    return text
+
+
+def run_key(text: str) -> str:
+    """The key of a run's generated texts, as a manifest has it."""
+    if not _RUN_KEY.fullmatch(text):
+        raise OptionError(
+            f"{text[:80]!r} is not a run key; copy run_key from a manifest, or write 1 to 64 letters, "
+            "digits, dots, dashes or underscores"
+        )
+    return text
+
+
+def existing_file(text: str) -> Path:
+    """A file that can be read."""
+    path = Path(text)
+    # os.path: Path's own raise when a name is too long for one.
+    if os.path.isdir(path):  # noqa: PTH112
+        raise OptionError(f"{text[:200]!r} is a folder; give a file")
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise OptionError(f"there is no file {text[:200]!r}")
+    return path
+
+
+def _text_of(text: str) -> str:
+    try:
+        return existing_file(text).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{text[:200]!r} is not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
+    except OSError as error:
+        raise OptionError(f"{text[:200]!r} cannot be read: {error.strerror}") from None
+
+
+def invoke_format(text: str) -> str | dict[str, Any]:
+    """The name of a family, or the format in a JSON file."""
+    path = Path(text)
+    if path.suffix != ".json" and not os.path.isfile(path):  # noqa: PTH113
+        return text
+    return json_object(_text_of(text))
+
+
+def load_prices(text: str) -> Prices:
+    """The user's own prices; the extension knows none."""
+    try:
+        return Prices.load(_text_of(text), text)
+    except PriceError as error:
+        raise OptionError(str(error)) from None
+
+
+def amount(text: str) -> float:
+    """A sum of money above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise OptionError(f"{text!r} is not a sum of money; write for example 2.50")
+    return value
+
+
+def web_origin(text: str) -> str:
+    """Scheme, host and port of a site: one that may control the web interface, or to which requests may go."""
+    parts = urlsplit(text)
+    try:
+        bad = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+    except ValueError:
+        bad = True
+    if bad or parts.path.strip("/") or parts.query or parts.fragment:
+        raise OptionError(f"{text!r} is not an origin; write scheme and host, for example https://load.example.com")
+    return text

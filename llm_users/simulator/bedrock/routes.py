@@ -1,0 +1,97 @@
+"""What a request to one of Bedrock's four operations gets: an answer, or the exception that fits.
+
+Signatures are not looked at: any credentials will do, until they expire where the spec says so. It must not know
+sockets or the schedule.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from llm_users.simulator import faults, faulty
+from llm_users.simulator.answer import Answer, Reply
+from llm_users.simulator.bedrock.body import BadBody, Target, read_json, read_path, require
+from llm_users.simulator.bedrock.choices import CONVERSE, family_of
+from llm_users.simulator.bedrock.errors import ERRORS, BedrockError, error_of, of_status
+from llm_users.simulator.bedrock.wire import EVENT_START, BedrockAnswer, refusal, response_id
+from llm_users.simulator.http_wire import Request
+from llm_users.simulator.spec import Spec
+
+_UNKNOWN = BedrockError("UnknownOperationException", 404, "There is no such operation here.")
+
+
+def is_bedrock(path: str) -> bool:
+    return path.startswith(("/model/", "/v1/model/"))
+
+
+class BedrockRoutes:
+    """Answers to paths for which `is_bedrock` is true."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._first_use_s: dict[str, float] = {}  # of each key, on the monotonic clock
+
+    def handle(self, request: Request, number: int) -> Reply | Answer:
+        target = read_path(request.path)
+        if target is None or request.method != "POST":
+            return self._refused(_UNKNOWN, request, number)
+        if self._spec.expire_credentials and self._expired(request):
+            return self._refused(ERRORS["expired_token"], request, number)
+        injected = self._injected(number)
+        if injected is not None:
+            return self._refused(injected, request, number, injected=True)
+        try:
+            return self._answer(request, target, number)
+        except BadBody as error:
+            return self._refused(ERRORS["validation"], request, number, str(error))
+        except RecursionError:
+            return self._refused(ERRORS["validation"], request, number, "Malformed input request: nested too deeply")
+
+    def _expired(self, request: Request) -> bool:
+        """Whether the key of this request has been in use for too long. Requests without one never have."""
+        given = request.headers.get("authorization", "")
+        key = given.partition("Credential=")[2].partition("/")[0] or given
+        if not key:
+            return False
+        now_s = time.monotonic()
+        return now_s - self._first_use_s.setdefault(key, now_s) > self._spec.expire_credentials
+
+    def _injected(self, number: int) -> BedrockError | None:
+        name = faults.bedrock_error(self._spec, number)
+        if name is not None:
+            return error_of(name)
+        status = faults.status_error(self._spec, number)
+        return None if status is None else of_status(status)
+
+    def _answer(self, request: Request, target: Target, number: int) -> Answer:
+        body = read_json(request.body)
+        if self._spec.check_model and target.model != self._spec.model:
+            raise BadBody("The provided model identifier is invalid.")
+        shape = CONVERSE if target.converse else family_of(target.model, body)
+        if shape is None:
+            raise BadBody("The provided model identifier is invalid.")
+        require(body, shape.needs)
+        complaint = shape.complaint(body)
+        if complaint:
+            raise BadBody(complaint)
+        answer = BedrockAnswer(
+            self._spec,
+            number,
+            target,
+            shape,
+            body,
+            request.headers,
+            can_chunk=request.can_chunk,
+            keep_alive=request.keep_alive,
+        )
+        return faulty.met(self._spec, answer, EVENT_START)
+
+    def _refused(
+        self, error: BedrockError, request: Request, number: int, message: str = "", *, injected: bool = False
+    ) -> Reply:
+        headers: dict[str, str] = {}
+        if injected and self._spec.retry_after:
+            headers["retry-after"] = str(math.ceil(self._spec.retry_after))
+        data = refusal(error, number, message=message, headers=headers, keep_alive=request.keep_alive)
+        return Reply(data, error.status, close=not request.keep_alive, failed_id=response_id(number))

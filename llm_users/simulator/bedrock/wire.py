@@ -1,0 +1,326 @@
+"""A Bedrock answer as bytes: a family's documents in event-stream frames, or whole.
+
+It must not know sockets or the schedule; of time it knows only what it reports as its own latency.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from llm_users.simulator import faults, http_wire
+from llm_users.simulator.bedrock.body import Target, cap, prompt_tokens
+from llm_users.simulator.bedrock.errors import BedrockError, error_fields, stream_error_fields
+from llm_users.simulator.bedrock.families import RUNNING_COUNT, Document, Shape, Turn
+from llm_users.simulator.openai_wire import SUMMARY_STEP, json_bytes, words
+from llm_users.simulator.spec import Spec
+from llm_users.transport.eventstream import encode, encode_headers, frame
+
+STREAM_TYPE = "application/vnd.amazon.eventstream"
+EVENT_START = (_GIANT := struct.pack(">II", 64 << 20, 64)) + struct.pack(">I", crc32(_GIANT))
+"""The lengths of a message of 64 MiB."""
+_JSON = "application/json"
+_LATENCY_HEADER, _TIER_HEADER = "x-amzn-bedrock-performanceconfig-latency", "x-amzn-bedrock-service-tier"
+_TEXT_MARK = "@text@"
+_COUNT_MARK = b"%d" % RUNNING_COUNT
+# Bedrock pads its events to hide the length of a token; what the padding is made of does not matter.
+_ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_PADDING = tuple(b',"p":"%b"}' % _ALPHABET[: 4 + (i * 23) % 58].encode() for i in range(64))
+# The arguments of a call are JSON inside JSON.
+_CALL_START, _CALL_END = b'{\\"text\\": \\"', b'\\"}'
+
+
+def _event_block(name: str) -> bytes:
+    return encode_headers({":event-type": name, ":content-type": _JSON, ":message-type": "event"})
+
+
+_CHUNK_BLOCK = _event_block("chunk")
+_BLOCKS = {
+    name: _event_block(name)
+    for name in (
+        "messageStart",
+        "contentBlockStart",
+        "contentBlockDelta",
+        "contentBlockStop",
+        "messageStop",
+        "metadata",
+    )
+}
+
+
+def response_id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+def refusal(error: BedrockError, number: int, *, message: str, headers: dict[str, str], keep_alive: bool) -> bytes:
+    """The whole response that says no."""
+    names = {"x-amzn-RequestId": response_id(number), "x-amzn-ErrorType": error.code}
+    body = json_bytes(error_fields(error, message))
+    return http_wire.response(error.status, body, headers={**names, **headers}, keep_alive=keep_alive)
+
+
+def exception_frame(kind: str) -> bytes:
+    headers = {":exception-type": kind, ":content-type": _JSON, ":message-type": "exception"}
+    return encode(headers, json_bytes(stream_error_fields(kind)))
+
+
+@dataclass(slots=True)
+class _Block:
+    """Tokens `start` to `end` are one kind of output."""
+
+    index: int
+    kind: str
+    start: int
+    end: int
+
+
+class BedrockAnswer:
+    """One answer to any of the four operations; `shape` is what makes them differ."""
+
+    answered = fault = ""
+
+    def __init__(
+        self,
+        spec: Spec,
+        number: int,
+        target: Target,
+        shape: Shape,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+        *,
+        can_chunk: bool,
+        keep_alive: bool,
+    ) -> None:
+        self._begun_ns = time.monotonic_ns()
+        self._first_ns = 0
+        self._spec = spec
+        self._shape = shape
+        self._converse = target.converse
+        self.number = number
+        self.response_id = self._identify(number)
+        self.prompt_tokens = prompt_tokens(body)
+        self.streamed = target.streamed
+        tokens = cap(body, shape.caps, spec.tokens)
+        self._break = faults.stream_break(spec, number, tokens) if self.streamed else None
+        self.tokens = tokens if self._break is None else self._break.after_tokens
+        self.outcome = "completed" if self._break is None else self._break.outcome
+        self._chunked = can_chunk and spec.framing == "chunked"
+        self._keep_alive = keep_alive
+        cut = self.outcome == "cut"
+        self.close = cut or not keep_alive or (self.streamed and (not self._chunked or spec.hangup))
+        # The stop token has no place in a block: nothing of it is streamed.
+        shown = self._shown = tokens - (spec.stop_tokens(tokens) if self._break is None else 0)
+        thoughts = min(spec.reasoning, shown) if shape.thinks else 0
+        calls = min(spec.tool, shown - thoughts) if shape.calls else 0
+        self._blocks = _blocks((("thought", thoughts), ("text", shown - thoughts - calls), ("tool", calls)))
+        self._used = _what_is_used(body, headers, converse=target.converse)
+        self._turn = Turn(
+            response_id=self.response_id,
+            number=number,
+            model=target.model.rpartition("/")[2],
+            created=int(time.time()),
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=min(spec.cached, self.prompt_tokens),
+            tokens=tokens,
+            thought_tokens=thoughts if spec.reasoning_counted else 0,
+            tool_tokens=calls,
+            finish="tool" if calls else spec.finish,
+            used=self._used if target.converse else {},
+        )
+        self._block: _Block | None = None
+        self._parts: list[bytes] = []
+        self._counted = False
+        self._held = b""  # what leaves with the next bytes
+
+    def opening(self) -> bytes:
+        if not self.streamed:
+            return b""
+        headers = {"x-amzn-RequestId": self.response_id}
+        if not self._converse:
+            headers |= {"x-amzn-bedrock-content-type": _JSON, **self._used}
+        head = http_wire.stream_head(STREAM_TYPE, chunked=self._chunked, keep_alive=self._keep_alive, headers=headers)
+        return head + self._head() if self._spec.role == "early" else head
+
+    def comment(self) -> bytes:
+        return b""  # this protocol has none
+
+    def piece(self, start: int) -> tuple[bytes, int]:
+        if start >= self.tokens:  # an exception before the first token
+            return self._late_head(), 0
+        if start >= self._shown:
+            return b"", self.tokens - start
+        block = self._block
+        before = b""
+        if block is None or start >= block.end:
+            if start == 0:
+                before = self._late_head()
+            before += self._turn_to(next(block for block in self._blocks if start < block.end))
+            block = self._block
+            assert block is not None
+        count = min(self._spec.tokens_per_chunk, min(block.end, self.tokens) - start)
+        if not self.streamed:
+            return b"", count
+        if start == 0:
+            self._first_ns = time.monotonic_ns()
+        shown = count if block.kind != "thought" else self._shown_thoughts(start, count)
+        if not shown:
+            self._held += before
+            return b"", count
+        text = words(self.number, start, shown)
+        if start == block.start:
+            text = text[1:]
+        if block.kind == "tool":
+            text = (_CALL_START if start == block.start else b"") + text
+            text += _CALL_END if start + count == block.end else b""
+        parts = self._parts
+        document = parts[0] + text + parts[1]
+        if self._counted:
+            document += b"%d" % (start + count) + parts[2]
+        data = self._event("contentBlockDelta", document, start)
+        data = before + (b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        return self._held_back(data), count
+
+    def closing(self) -> bytes:
+        turn = self._turn
+        turn.latency_ms = self._since_ms(time.monotonic_ns())
+        turn.thought, turn.text, turn.call = (
+            words(self.number, block.start, block.end - block.start).decode().strip() if block else ""
+            for block in (self._block_of(kind) for kind in ("thought", "text", "tool"))
+        )
+        if not self.streamed:
+            return self._whole()
+        if self.outcome == "cut":
+            return b""
+        data = b""
+        if self._break is not None:
+            data = self._failure(self._break.error)
+        elif self._spec.done:
+            closes = [] if self._block is None else self._shape.closes(self._block.kind, self._block.index)
+            data = self._held + self._documents([*closes, *self._with_metrics(self._shape.tail(turn))])
+        return data + http_wire.LAST_CHUNK if self._chunked else data
+
+    def _identify(self, number: int) -> str:
+        return response_id(number)
+
+    def _failure(self, error: str) -> bytes:
+        """What breaks the stream off with an error."""
+        return self._framed(exception_frame(error))
+
+    def _with_metrics(self, tail: list[Document]) -> list[Document]:
+        """The last documents, with what the service counted."""
+        if self._spec.usage == "off":
+            return [document for document in tail if "metadata" not in document]
+        if not self._converse:
+            tail[-1]["amazon-bedrock-invocationMetrics"] = self._metrics()
+        return tail
+
+    def _since_ms(self, stamp_ns: int) -> int:
+        return (stamp_ns - self._begun_ns) // 1_000_000
+
+    def _head(self) -> bytes:
+        return self._documents(self._shape.head(self._turn))
+
+    def _late_head(self) -> bytes:
+        return self._head() if self.streamed and self._spec.role in ("late", "with-first") else b""
+
+    def _turn_to(self, block: _Block) -> bytes:
+        """Begin a block; what of it does not change from token to token is made here."""
+        shape, old = self._shape, self._block
+        self._block = block
+        if not self.streamed:
+            return b""
+        closes = [] if old is None else shape.closes(old.kind, old.index)
+        document = shape.delta(self._delta_kind(block), block.index, _TEXT_MARK, self._turn)
+        text = json_bytes(document["contentBlockDelta"] if self._converse else document)
+        start, _, end = text.rpartition(_TEXT_MARK.encode())  # a model's name comes before its text
+        # Padding takes the place of the last brace.
+        self._parts = [start, *(end[:-1] if self._converse else end).split(_COUNT_MARK)]
+        self._counted = len(self._parts) == 3
+        return self._documents([*closes, *shape.opens(block.kind, block.index)])
+
+    def _shown_thoughts(self, start: int, count: int) -> int:
+        """How many of these reasoning tokens are streamed."""
+        if self._spec.reasoning_shown == "full":
+            return count
+        return int(self._spec.reasoning_shown == "summary" and start % SUMMARY_STEP == 0)
+
+    def _held_back(self, data: bytes) -> bytes:
+        """The bytes that leave now: these and what waited for them, or nothing where a proxy buffers."""
+        if self._held or self._spec.buffered:
+            data, self._held = self._held + data, b""
+        if self._spec.buffered:
+            data, self._held = b"", data
+        return data
+
+    def _delta_kind(self, block: _Block) -> str:
+        """The kind of output that the deltas of a block are said to be."""
+        is_summary = block.kind == "thought" and self._spec.reasoning_shown == "summary"
+        return self._shape.summary if is_summary else block.kind
+
+    def _documents(self, documents: list[Document]) -> bytes:
+        """Each in a frame of its own, all in one HTTP chunk."""
+        frames = []
+        for at, document in enumerate(documents):
+            if self._converse:
+                ((name, value),) = document.items()
+                frames.append(self._event(name, json_bytes(value)[:-1], at))
+            else:
+                frames.append(self._event("", json_bytes(document), at))
+        return self._framed(b"".join(frames)) if frames else b""
+
+    def _event(self, name: str, document: bytes, salt: int) -> bytes:
+        """For Converse the document comes without its last brace."""
+        padding = _PADDING[(self.number * 31 + salt * 17) & 63]
+        if self._converse:
+            return frame(_BLOCKS[name], document + padding)
+        return frame(_CHUNK_BLOCK, b'{"bytes":"' + b64encode(document) + b'"' + padding)
+
+    def _framed(self, data: bytes) -> bytes:
+        return http_wire.chunk(data) if self._chunked else data
+
+    def _metrics(self) -> Document:
+        turn = self._turn
+        metrics = {"inputTokenCount": turn.fresh_tokens, "outputTokenCount": turn.tokens}
+        if turn.cached_tokens:
+            metrics |= {"cacheReadInputTokenCount": turn.cached_tokens, "cacheWriteInputTokenCount": 0}
+        first_ms = self._since_ms(self._first_ns)
+        return {**metrics, "invocationLatency": turn.latency_ms, "firstByteLatency": first_ms}
+
+    def _whole(self) -> bytes:
+        turn = self._turn
+        headers = {"x-amzn-RequestId": self.response_id}
+        if not self._converse:
+            headers |= self._used
+            if self._spec.usage != "off":
+                headers |= {
+                    "x-amzn-bedrock-input-token-count": str(turn.fresh_tokens),
+                    "x-amzn-bedrock-output-token-count": str(turn.tokens),
+                    "x-amzn-bedrock-invocation-latency": str(turn.latency_ms),
+                }
+        body = json_bytes(self._shape.whole(turn))
+        return http_wire.response(200, body, headers=headers, keep_alive=self._keep_alive)
+
+    def _block_of(self, kind: str) -> _Block | None:
+        return next((block for block in self._blocks if block.kind == kind), None)
+
+
+def _blocks(kinds: tuple[tuple[str, int], ...]) -> list[_Block]:
+    blocks: list[_Block] = []
+    start = 0
+    for kind, tokens in kinds:
+        if tokens:
+            blocks.append(_Block(len(blocks), kind, start, start + tokens))
+            start += tokens
+    return blocks
+
+
+def _what_is_used(body: Mapping[str, Any], headers: Mapping[str, str], *, converse: bool) -> Document:
+    """Latency mode and service tier as they were asked for: in the body for Converse, in headers for Invoke."""
+    if converse:
+        return {name: body[name] for name in ("performanceConfig", "serviceTier") if isinstance(body.get(name), dict)}
+    return {name: headers[name] for name in (_LATENCY_HEADER, _TIER_HEADER) if name in headers}

@@ -1,0 +1,85 @@
+"""The HTTP client of Anthropic's API: where it is, keys, headers. No SDK of its own: one request needs none.
+
+Keys come from the environment only, and go nowhere but to the endpoint that the run names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx2
+
+from llm_users._version import __version__
+from llm_users.load.worker.context import Runtime
+from llm_users.transport import endpoint
+from llm_users.transport.connection import Origin, origin_of
+from llm_users.users.openai.client import KEYS_WITHHELD, make_http_client
+
+HOST_VARIABLE = "ANTHROPIC_BASE_URL"
+KEY_VARIABLE = "ANTHROPIC_API_KEY"
+_TOKEN_VARIABLE = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the variable's name
+
+_VERSION = "2023-06-01"
+_KEYED_DOMAIN = ".anthropic.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Everything that is the same for all requests of a user class to one endpoint."""
+
+    base_url: str
+    http: httpx2.Client
+    origin: Origin
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> httpx2.Request:
+        """A request that ``http`` can send."""
+        return self.http.build_request(method, f"{self.base_url}{path}", content=body)
+
+
+def versioned(host: str) -> str:
+    """The base URL with its ``/v1``, which Anthropic's own base URLs leave out."""
+    return host if host.rstrip("/").endswith("/v1") else f"{host.rstrip('/')}/v1"
+
+
+def make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> Client:
+    """A client of this base URL. ValueError when a key is needed and there is none."""
+    sent = {
+        "accept": "application/json",
+        "content-type": "application/json",
+        "accept-encoding": "identity",
+        "user-agent": f"locust-llm/{__version__}",
+        "anthropic-version": _VERSION,
+        **_credentials(runtime, host, headers),
+        **{name.lower(): value for name, value in headers.items()},
+    }
+    base_url = versioned(host)
+    http = make_http_client(
+        runtime,
+        base_url,
+        headers=sent,
+        params=endpoint.query_of(host),
+        timeout=httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
+    )
+    return Client(base_url, http, origin_of(str(httpx2.URL(base_url))))
+
+
+def _credentials(runtime: Runtime, host: str, headers: dict[str, str]) -> dict[str, str]:
+    """The headers that say who asks: user info of the URL, a key, or a bearer token."""
+    authorization = endpoint.authorization_of(host)
+    key, token = runtime.secret(KEY_VARIABLE), runtime.secret(_TOKEN_VARIABLE)
+    if authorization:
+        return {"authorization": authorization}
+    if key:
+        return {"x-api-key": key}
+    if token:
+        return {"authorization": f"Bearer {token}"}
+    if {"authorization", "x-api-key"} & {name.lower() for name in headers}:
+        return {}
+    if runtime.withhold_keys:
+        runtime.note(KEYS_WITHHELD)
+        return {}
+    if f".{httpx2.URL(host).host}".endswith(_KEYED_DOMAIN):
+        raise ValueError(f"Anthropic wants a key: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a bearer token")
+    if runtime.options.simulator is None:
+        runtime.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
+    return {}

@@ -1,0 +1,190 @@
+"""AnthropicUser: Claude by Anthropic's own Messages API, and servers that speak it (vLLM, SGLang, gateways), streamed.
+
+Requests go over this project's transport; how a client is made is in ``anthropic_client``, what events mean in
+``anthropic_events``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import httpx2
+import msgspec
+import openai
+
+from llm_users.load.worker.context import Runtime
+from llm_users.prompts import Prompt
+from llm_users.record import RequestRecord
+from llm_users.transport import endpoint
+from llm_users.transport.cached_request import RequestTemplate
+from llm_users.transport.exchange import Exchange
+from llm_users.transport.sdk import SdkExchange
+from llm_users.users.anthropic.client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
+from llm_users.users.anthropic.events import MessageEvents
+from llm_users.users.failures import failure_of
+from llm_users.users.llm import Answer, Ask, LLMUser
+from llm_users.users.response_reader import Opened
+from llm_users.users.sse_answer import OpenedSse
+from llm_users.users.tool_call_history import calls_of, without_calls
+
+MESSAGES = "anthropic-messages"
+_PATH = "/messages"
+_SYSTEM = ("system", "developer")
+
+
+class AnthropicUser(LLMUser):
+    """A user of the Messages API; ``host`` is the base URL (``https://api.anthropic.com``; a ``/v1`` may end it).
+
+    Example::
+
+        from locust import task
+        from llm_users import AnthropicUser
+
+        class Chat(AnthropicUser):
+            @task
+            def ask(self):
+                answer = self.message("Why is the sky blue?")
+    """
+
+    abstract = True
+    framework: ClassVar[str] = "anthropic"
+    host_variable: ClassVar[str] = HOST_VARIABLE
+
+    default_headers: ClassVar[dict[str, str]] = {}
+    """Extra headers of every request of this class (``anthropic-beta``), or another ``anthropic-version``."""
+
+    @classmethod
+    def prepare_process(cls, runtime: Runtime, host: str) -> None:
+        if runtime.options.api not in (None, "messages"):
+            raise ValueError(f"--llm-api {runtime.options.api} is not Anthropic's: there is messages")
+        cls._client(runtime, host)
+
+    def message(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[dict[str, Any]] | None = None,
+        system: str | Sequence[dict[str, Any]] | None = None,
+        **body: Any,
+    ) -> Answer:
+        """One streamed message.
+
+        ``prompt`` is the user's text; ``messages`` a whole conversation, in Anthropic's shape or OpenAI's; with
+        neither, the next prompt of the run's source is asked. Other keywords go into the request's body
+        (``max_tokens=64``, ``thinking={"type": "enabled", "budget_tokens": 1024}``, ``tools=[...]``).
+        """
+        return self._ask(lambda: self._message_ask(self._prompt(prompt, messages), system, body), body)
+
+    def _message_ask(self, prompt: Prompt, system: Any, extra: dict[str, Any]) -> Ask:
+        turns, instructions = conversation(prompt)
+        cap = prompt.max_tokens or self._default_cap()  # the API wants one
+        body: dict[str, Any] = {"model": self._model(), "max_tokens": cap, "messages": turns, "stream": True}
+        if system or instructions:
+            body["system"] = system or instructions
+        body |= {**self.runtime.options.extra_body, **extra}
+        return Ask(MESSAGES, str(body["model"]), replace(prompt, max_tokens=body["max_tokens"]), body)
+
+    # The wire.
+
+    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
+        client = self._client(self.runtime, self.host or "")
+        body = msgspec.json.encode(ask.body)
+        if isinstance(exchange, Exchange):
+            exchange.reserve(client.origin)
+        self.runtime.starts.wait()
+        templates = self.runtime.templates
+        head = self._send(
+            exchange,
+            None if self.runtime.options.cookies else templates.setdefault((client, _PATH), RequestTemplate()),
+            lambda: body,
+            lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
+        )
+        return _OpenedMessage(head, MessageEvents(), endpoint.usage_of(client.base_url), self.runtime.note)
+
+    def _failure_of(self, error: BaseException) -> tuple[str, str]:
+        return failure_of(error, versioned(self.host or ""), KEY_VARIABLE)
+
+    def _refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
+        if not isinstance(error, openai.APIStatusError):
+            return super()._refusal_of(error)
+        return error.status_code, error.response.headers.get("request-id") or error.request_id
+
+    @classmethod
+    def _client(cls, runtime: Runtime, host: str) -> Client:
+        """The process's client for this base URL and these headers."""
+        host = endpoint.clean_url(host)
+        headers = runtime.request_headers(cls.default_headers)
+        key = (cls.__name__, host, tuple(sorted(headers.items())))
+        client: Client | None = runtime.clients.get(key)
+        if client is None:
+            client = runtime.clients[key] = make_client(runtime, host, headers)
+        return client
+
+    @classmethod
+    def listed_models(cls, runtime: Runtime, host: str) -> list[str]:
+        """The models that the server lists. Raises the errors of requests."""
+        client = cls._client(runtime, host)
+        listed = _checked(client.http.send(client.request("GET", "/models"))).json()
+        return [str(model["id"]) for model in listed["data"]]
+
+
+class _OpenedMessage(OpenedSse):
+    """A message that has begun."""
+
+    events: MessageEvents
+    terminator = MessageEvents.terminator
+
+    def count_usage(self, record: RequestRecord) -> None:
+        self.events.usage.fill(record)
+        if self.events.usage.output_tokens is None:
+            self.note_missing_usage(record)
+
+
+def _checked(response: httpx2.Response) -> httpx2.Response:
+    """The response, unless it is an error: that is raised as the openai SDK raises its own."""
+    if response.status_code < 300:
+        return response
+    response.read()
+    raise openai.APIStatusError(f"HTTP {response.status_code}", response=response, body=None)
+
+
+def conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], Any]:
+    """(messages, system) in this API's shape, from a text or from messages in either API's shape."""
+    if prompt.messages is None:
+        return [{"role": "user", "content": prompt.text or ""}], None
+    turns: list[dict[str, Any]] = []
+    system: list[dict[str, Any]] = []
+    for message in prompt.messages:
+        content = message.get("content")
+        blocks = content if isinstance(content, str) or content is None else [_block(part) for part in content]
+        if message.get("role") == "tool":
+            result = {"type": "tool_result", "tool_use_id": message.get("tool_call_id"), "content": blocks or ""}
+            turns.append({"role": "user", "content": [result]})
+        elif message.get("tool_calls"):
+            said = [{"type": "text", "text": blocks}] if isinstance(blocks, str) and blocks else blocks or []
+            uses = [
+                {"type": "tool_use", "id": call.identifier, "name": call.name, "input": call.fields}
+                for call in calls_of(message)
+            ]
+            turns.append({**without_calls(message), "content": [*said, *uses]})
+        elif message.get("role") not in _SYSTEM:
+            turns.append({**message, "content": blocks})
+        else:
+            system += [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks or []
+    if len(system) == 1 and set(system[0]) == {"type", "text"}:
+        return turns, system[0]["text"]
+    return turns, system or None
+
+
+def _block(part: Any) -> Any:
+    """A content part of OpenAI's shape as this API has it; its own as it is."""
+    if not isinstance(part, dict) or part.get("type") != "image_url":
+        return part
+    image = part.get("image_url")
+    url = str(image.get("url") if isinstance(image, dict) else image)
+    head, _, data = url.partition(";base64,")
+    if not data:
+        return {"type": "image", "source": {"type": "url", "url": url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": head.removeprefix("data:"), "data": data}}

@@ -1,0 +1,171 @@
+"""The boto3 client of a load process: region, endpoint, credentials, and the transport under it.
+
+Made once per process before the first user exists; building one costs about 50 ms.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import boto3
+import botocore
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.session import Session
+
+from llm_users import secrets
+from llm_users._version import __version__
+from llm_users.load.worker.context import Runtime
+from llm_users.transport import endpoint
+from llm_users.transport.botocore import only_stamp, send_through
+from llm_users.transport.botocore_network import network_of
+from llm_users.users.bedrock.credentials import BEARER_VARIABLE, HeldCredentials, describe, keep_fresh
+from llm_users.users.openai.client import KEYS_WITHHELD
+
+HOST_VARIABLE = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"
+FALLBACK_REGION = "us-east-1"
+
+_LOGGING_PACKAGES = ("botocore", "boto3", "urllib3")
+_LEAST_POOL = 100
+_OPEN_LOOP_POOL = 1000  # an open loop has no number of users
+_MADE_UP = "simulator"
+
+
+def make_client(
+    runtime: Runtime, host: str, session: Session, *, attempts: int = 1, retry_mode: str = "standard"
+) -> Any:
+    """A client for Bedrock's runtime. ValueError, in words for the user, when it cannot be."""
+    options = runtime.options
+    simulated = options.simulator is not None
+    if simulated:
+        host = host.removesuffix("/v1")
+    region = region_of(session, options.region, host)
+    auth, about = _authentication(runtime, session, host, simulated=simulated)
+    make = partial(
+        boto3.session.Session(botocore_session=session).client,
+        "bedrock-runtime",
+        region_name=region,
+        endpoint_url=host or None,
+    )
+    open_loop = (options.max_in_flight or _OPEN_LOOP_POOL) if options.open_loop else 0
+    config = Config(
+        # botocore builds its own user agent anew, twice per request, for 100 of 420 us.
+        user_agent=f"locust-llm/{__version__} Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
+        # A retry would hide throttling inside the time to first token; the environment's wishes do not count.
+        retries={"total_max_attempts": attempts, "mode": retry_mode},
+        connect_timeout=runtime.pool.connect_timeout_s,
+        read_timeout=options.timeout_s,
+        # As many as users; boto3's own 10 made 237 connections for 400 requests.
+        max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.concurrency, open_loop, options.most_users),
+        **auth,
+    )
+    client = make(config=config)
+    if options.transport == "sdk":  # only a client knows its endpoint, and so its proxy
+        network, verify = network_of(runtime.pool, client.meta.endpoint_url)
+        client = make(config=config.merge(Config(**network)), verify=verify)
+    _add_headers(client, runtime.request_headers({}))
+    if options.transport == "fast":
+        send_through(client, runtime.pool)
+    else:
+        only_stamp(client)
+        # Its debugging shows bodies whole, and Invoke's are base64: what is a secret in there nobody would find.
+        logging.getLogger("botocore.parsers").setLevel(logging.INFO)
+    secrets.redact_logs(_LOGGING_PACKAGES)
+    runtime.note(f"Bedrock: {client.meta.endpoint_url}, region {region}, {about}")
+    return client
+
+
+def _add_headers(client: Any, headers: dict[str, str]) -> None:
+    """Headers of the user's own (--llm-header-env), signed like the others."""
+
+    def add(request: Any, **_event: Any) -> None:
+        for name, value in headers.items():
+            request.headers[name] = value
+
+    if headers:
+        client.meta.events.register("before-sign.bedrock-runtime.*", add)
+
+
+def region_of(session: Session, wanted: str | None, host: str) -> str:
+    """--llm-region, AWS_REGION, AWS_DEFAULT_REGION, the profile's; with an endpoint of one's own it hardly matters."""
+    # botocore itself ignores AWS_REGION.
+    region = wanted or os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    if not region and host:
+        region = FALLBACK_REGION
+    if not region:
+        raise ValueError(
+            "no AWS region: give --llm-region (for example us-east-1), or set AWS_REGION, or a region in the profile"
+        )
+    return str(region)
+
+
+def _authentication(runtime: Runtime, session: Session, host: str, *, simulated: bool) -> tuple[dict[str, Any], str]:
+    """What the client's Config needs for it, and which kind is in force."""
+    if simulated:  # a signature as costly as a real one, of nobody's key
+        made_up = Credentials(_MADE_UP, _MADE_UP, method="explicit")
+        session.register_component("credential_provider", _Given(made_up))
+        return {"signature_version": "v4"}, "signed with a made-up key for the simulator"
+    if runtime.withhold_keys:
+        runtime.note(KEYS_WITHHELD)
+        return {"signature_version": botocore.UNSIGNED}, "requests are not signed"
+    bearer = runtime.secret(BEARER_VARIABLE)
+    if bearer:
+        os.environ[BEARER_VARIABLE] = bearer  # botocore reads the variable itself, with any newline
+        if host.startswith("http://"):
+            raise ValueError(
+                f"{BEARER_VARIABLE} is set and goes before every other credential, but boto3 sends bearer keys only "
+                f"over https, and --host is {host}. Use https, or unset the variable."
+            )
+        return {}, f"bearer key from {BEARER_VARIABLE} (it goes before access keys, profiles and roles)"
+    try:
+        source = session.get_component("credential_provider").load_credentials()
+        held = HeldCredentials(source) if source is not None else None
+    except Exception as error:
+        raise ValueError(
+            f"AWS credentials cannot be had ({type(error).__name__}): {secrets.redact(str(error))}"
+        ) from None
+    if held is None:
+        if not host:
+            raise ValueError(
+                "no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                f"{BEARER_VARIABLE}"
+            )
+        return {"signature_version": botocore.UNSIGNED}, "no credentials: requests are not signed"
+    session.register_component("credential_provider", _Given(held))
+    about = describe(held, session.get_config_variable("profile")) + _lifetime(held, runtime)
+    runtime.at_end.append(keep_fresh(held, runtime.note))
+    return {}, about
+
+
+def _lifetime(held: HeldCredentials, runtime: Runtime) -> str:
+    """What is to be said about the end of these credentials."""
+    if held.lifetime_s is None:
+        return " (they do not renew themselves)" if held.token else ""
+    text = f", valid for {held.lifetime_s / 60:.0f} min, renewed beside the run"
+    if runtime.run_s is not None and held.lifetime_s < runtime.run_s:
+        text += f"; that is less than the run's {runtime.run_s / 60:.0f} min, so it depends on the renewal"
+    return text
+
+
+class _Given:
+    """A chain of credential providers that ends at the first."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def load_credentials(self) -> Credentials:
+        return self._credentials
+
+
+def client_of(cls_key: Any, runtime: Runtime, host: str, make: Callable[[str], Any]) -> Any:
+    """The process's client for this endpoint."""
+    host = endpoint.clean_url(host) if host else ""
+    key = (cls_key, host)
+    client = runtime.clients.get(key)
+    if client is None:
+        client = runtime.clients[key] = make(host)
+    return client

@@ -1,0 +1,191 @@
+"""ConverseStream: what is asked, and what its events say. The same for every model.
+
+Knows the API's documents; neither boto3 nor connections.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from llm_users.prompts import Prompt
+from llm_users.transport.errors import BadResponse
+from llm_users.transport.eventstream import Message
+from llm_users.users.bedrock.events import BedrockEvents, json_object, number, raise_exception
+from llm_users.users.token_counts import count
+from llm_users.users.tool_call_history import calls_of, without_calls
+from llm_users.users.tool_calls import arguments_text
+
+# Sampling parameters by the names that people use -> Converse's own, inside inferenceConfig.
+_INFERENCE = {
+    "maxTokens": "maxTokens",
+    "max_tokens": "maxTokens",
+    "temperature": "temperature",
+    "topP": "topP",
+    "top_p": "topP",
+    "stopSequences": "stopSequences",
+    "stop_sequences": "stopSequences",
+    "stop": "stopSequences",
+}
+
+
+def converse_request(
+    model: str,
+    prompt: Prompt,
+    cap: int,
+    system: str | Sequence[dict[str, Any]] | None,
+    metadata: Mapping[str, str],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The operation's parameters. ``extra`` are parameters of Converse, or of its inferenceConfig, from the user."""
+    turns, instructions = conversation(prompt)
+    if system is not None:
+        instructions = [{"text": system}] if isinstance(system, str) else list(system)
+    inference: dict[str, Any] = {"maxTokens": cap}
+    request: dict[str, Any] = {"modelId": model, "messages": turns}
+    if instructions:
+        request["system"] = instructions
+    for name, value in extra.items():
+        if name in _INFERENCE:
+            stops = _INFERENCE[name] == "stopSequences"
+            inference[_INFERENCE[name]] = [value] if stops and isinstance(value, str) else value
+        elif name not in ("inferenceConfig", "requestMetadata"):
+            request[name] = value
+    inference.update(extra.get("inferenceConfig") or {})
+    request["inferenceConfig"] = inference
+    tags = {**metadata, **(extra.get("requestMetadata") or {})}
+    if tags:
+        request["requestMetadata"] = tags
+    return request
+
+
+def conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(messages, system) in Converse's shape, from a text or from messages in either API's shape."""
+    if prompt.messages is None:
+        return [{"role": "user", "content": [{"text": prompt.text or ""}]}], []
+    turns: list[dict[str, Any]] = []
+    system: list[dict[str, Any]] = []
+    for message in prompt.messages:
+        content = message.get("content")
+        blocks = [{"text": content}] if isinstance(content, str) else [_block(part) for part in content or []]
+        if message.get("role") in ("system", "developer"):
+            system += blocks
+        elif message.get("role") == "tool":
+            result = {"toolUseId": message.get("tool_call_id"), "content": blocks}
+            turns.append({"role": "user", "content": [{"toolResult": result}]})
+        elif message.get("tool_calls"):
+            uses = [
+                {"toolUse": {"toolUseId": call.identifier, "name": call.name, "input": call.fields}}
+                for call in calls_of(message)
+            ]
+            said = blocks if message.get("content") else []  # Converse refuses a text without characters
+            turns.append({**without_calls(message), "content": [*said, *uses]})
+        else:
+            turns.append({**message, "content": blocks})
+    return turns, system
+
+
+def _block(part: Any) -> Any:
+    """A content part of OpenAI's shape as Converse has it; Converse's own as it is."""
+    if not isinstance(part, dict) or "type" not in part:
+        return part
+    if part["type"] == "image_url":
+        url = part["image_url"]["url"] if isinstance(part["image_url"], dict) else part["image_url"]
+        head, _, data = str(url).partition(",")
+        if not head.startswith("data:image/"):
+            raise ValueError("Converse takes images as data: give the image as a data:image/...;base64,... URL")
+        kind = head.removeprefix("data:image/").partition(";")[0]
+        return {"image": {"format": "jpeg" if kind == "jpg" else kind, "source": {"bytes": base64.b64decode(data)}}}
+    return {"text": part.get("text", "")}
+
+
+class _Reasoning(msgspec.Struct, gc=False):
+    text: str | None = None
+    redactedContent: str | None = None
+
+
+class _ToolUse(msgspec.Struct, gc=False):
+    input: Any = ""
+
+
+class _Delta(msgspec.Struct, gc=False):
+    text: str | None = None
+    reasoningContent: _Reasoning | None = None
+    toolUse: _ToolUse | None = None
+
+
+class _DeltaEvent(msgspec.Struct, gc=False):
+    delta: _Delta
+
+
+_decode_delta = msgspec.json.Decoder(_DeltaEvent).decode
+
+
+class ConverseEvents(BedrockEvents):
+    """The events of ConverseStream."""
+
+    @property
+    def complete(self) -> bool:
+        return self.stopped
+
+    def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
+        kind = message.headers.get(":event-type")
+        if kind != "contentBlockDelta":
+            self._other(kind, message)
+            if self.finish_reason is not None:
+                self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
+            return
+        try:
+            delta = _decode_delta(message.payload).delta
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadResponse(f"a contentBlockDelta cannot be read: {error}") from None
+        text = delta.text
+        if text:
+            self.chunks.add(stamp_ns, clock_ns, text, "")
+        elif delta.reasoningContent is not None:
+            reasoning = delta.reasoningContent
+            # Redacted reasoning is output whose text nobody sees; a signature is none.
+            if reasoning.text or reasoning.redactedContent:
+                self.chunks.add(stamp_ns, clock_ns, "", reasoning.text or "")
+        elif delta.toolUse is not None and delta.toolUse.input:
+            arguments = arguments_text(delta.toolUse.input)
+            self.add_arguments(arguments)
+            self.chunks.add_other(stamp_ns, clock_ns, "", arguments)
+
+    def _other(self, kind: Any, message: Message) -> None:
+        if kind is None or message.headers.get(":message-type") != "event":
+            raise_exception(message)
+            return
+        if kind not in ("contentBlockStart", "messageStop", "metadata"):
+            return  # messageStart, contentBlockStop, and what a later service may send besides
+        fields = json_object(message.payload)
+        if fields is None:
+            raise BadResponse(f"the event {kind} is not a JSON object")
+        if kind == "messageStop":
+            self.stopped = True
+            self.finish_reason = str(fields.get("stopReason") or "unknown")
+        elif kind == "metadata":
+            take_metadata(self, fields)
+            self.done = self.stopped
+        else:
+            tool = (fields.get("start") or {}).get("toolUse")
+            if isinstance(tool, dict):
+                self.begin_tool(tool.get("toolUseId"), tool.get("name"))
+
+
+def take_metadata(events: BedrockEvents, fields: Mapping[str, Any]) -> None:
+    """Usage, latency, and the mode and tier that were really used."""
+    usage, counts = events.usage, fields.get("usage") or {}
+    usage.keep("input_tokens", count(counts.get("inputTokens")))
+    usage.keep("output_tokens", count(counts.get("outputTokens")))
+    # Converse's names, and those of Nova's own format.
+    usage.keep("cache_read_tokens", count(counts.get("cacheReadInputTokens", counts.get("cacheReadInputTokenCount"))))
+    usage.keep(
+        "cache_write_tokens", count(counts.get("cacheWriteInputTokens", counts.get("cacheWriteInputTokenCount")))
+    )
+    usage.latency_ms = number((fields.get("metrics") or {}).get("latencyMs"))
+    usage.latency_mode = (fields.get("performanceConfig") or {}).get("latency") or usage.latency_mode
+    usage.service_tier = (fields.get("serviceTier") or {}).get("type") or usage.service_tier

@@ -1,0 +1,263 @@
+"""What both streams of Bedrock have in common: frames, exceptions inside the stream, usage, the end.
+
+Knows no transport's connections and no Locust; what the events of an API mean is in its own module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from llm_users.record import RequestRecord
+from llm_users.transport.errors import BadResponse, ResponseCut
+from llm_users.transport.eventstream import BadEventStream, EventStreamDecoder, Message
+from llm_users.users.bad_events import StreamFailure, error_in, json_or_text, words_of_page
+from llm_users.users.bedrock.reasoning_tags import ReasoningTags
+from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
+from llm_users.users.chunks import Chunks
+from llm_users.users.failures import excerpt
+from llm_users.users.response_reader import Opened
+from llm_users.users.token_counts import MOST_TOKENS
+from llm_users.users.tool_calls import ToolCalls
+
+_MS = 0.001
+
+INTERVENED = "guardrail_intervened"
+"""The finish reason of what a guardrail blocked: Converse's own, and ours for InvokeModel."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the service says about an answer. AWS counts cached input apart from ``input_tokens``."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    latency_ms: float | None = None
+    first_byte_ms: float | None = None
+    latency_mode: str | None = None
+    service_tier: str | None = None
+
+    def keep(self, name: str, value: float | None) -> None:
+        """Take a count that an event gave. Zero replaces no other count: some events have it where they say nothing."""
+        if value or (value is not None and not getattr(self, name)):
+            setattr(self, name, value)
+
+    def fill(self, record: RequestRecord) -> None:
+        """Put it into the row."""
+        if self.output_tokens is not None and (self.output_tokens or not record.chunks):
+            record.output_tokens, record.output_tokens_source = self.output_tokens, "usage"
+        if self.input_tokens is not None:
+            cached = (self.cache_read_tokens or 0) + (self.cache_write_tokens or 0)
+            record.input_tokens, record.input_tokens_source = self.input_tokens + cached, "usage"
+        record.cached_tokens = self.cache_read_tokens
+        record.cache_write_tokens = self.cache_write_tokens
+        if self.latency_ms is not None:
+            record.server_latency_s = self.latency_ms * _MS
+        if self.first_byte_ms is not None:
+            record.server_ttft_s = self.first_byte_ms * _MS
+        record.latency_mode = self.latency_mode or record.latency_mode
+        record.service_tier = self.service_tier or record.service_tier
+
+
+class BedrockEvents:
+    """Takes one message after the other; keeps the chunks and what the service said besides."""
+
+    terminator = "messageStop"
+
+    def __init__(self) -> None:
+        self.chunks = Chunks()
+        self.response_id: str | None = None
+        self.finish_reason: str | None = None
+        self.done = False
+        self.stopped = False  # the terminator was seen
+        self.usage = Usage()
+        self._calls = ToolCalls()
+        self.tags = ReasoningTags()
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tool calls so far."""
+        return self._calls.assembled()
+
+    @property
+    def complete(self) -> bool:
+        """True when the answer ended with its terminator."""
+        raise NotImplementedError
+
+    @property
+    def empty(self) -> bool:
+        """True when there was no output: no text, no reasoning, no tool call. What a guardrail blocked is an answer."""
+        return not (self.chunks.texts or self._calls or self.finish_reason == INTERVENED)
+
+    def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
+        """One message. Raises ``StreamFailure``, or ``BadResponse`` for what cannot be understood."""
+        raise NotImplementedError
+
+    def begin_tool(self, identifier: Any, name: Any) -> None:
+        """A tool call starts; its arguments come in pieces."""
+        self._calls.begin(identifier, str(name or ""))
+
+    def add_arguments(self, piece: str) -> None:
+        if not self._calls:
+            self.begin_tool(None, "")
+        self._calls.add(len(self._calls) - 1, piece)
+
+    def take_calls(self, fragments: Any) -> str:
+        """Fragments of tool calls in OpenAI's shape; returns the text that they brought."""
+        return self._calls.take(fragments)
+
+    def add_chunk(self, output: tuple[str, ...], stamp_ns: int, clock_ns: int) -> None:
+        """A chunk: answer, reasoning and, where there is one, a piece of a tool call."""
+        if len(output) == 2:
+            self.chunks.add(stamp_ns, clock_ns, output[0], output[1])
+        else:
+            self.chunks.add_other(stamp_ns, clock_ns, output[0], output[2], output[1])
+
+
+def raise_exception(message: Message) -> None:
+    """The error that a frame which is no event tells of. Nothing for an event without a type."""
+    headers = message.headers
+    kind = headers.get(":message-type")
+    if kind == "error":  # unmodelled: code and text are headers
+        raise StreamFailure(str(headers.get(":error-code", "error")), str(headers.get(":error-message", "")))
+    if kind != "exception":
+        return
+    name = str(headers.get(":exception-type", "exception"))
+    fields = json_object(message.payload) or {}
+    text = str(fields.get("message") or fields.get("Message") or "no message")
+    if fields.get("originalStatusCode"):
+        text += f" (the model's own status: {fields['originalStatusCode']}"
+        text += f", {fields['originalMessage']})" if fields.get("originalMessage") else ")"
+    # Outside of a stream the same exceptions begin with a capital letter: one name for both.
+    raise StreamFailure(name[:1].upper() + name[1:], text)
+
+
+def json_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object that this is; None for anything else."""
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def number(value: Any) -> float | None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MOST_TOKENS
+    return float(value) if good else None
+
+
+class _Frames(EventStreamDecoder):
+    """The decoder, with its errors in the words of a row."""
+
+    __slots__ = ("_events",)
+
+    def __init__(self, events: BedrockEvents) -> None:
+        super().__init__()
+        self._events = events
+
+    def finish(self) -> list[Message]:
+        try:
+            return super().finish()
+        except BadEventStream as error:
+            if self._events.complete:
+                return []
+            raise (ResponseCut if error.incomplete else BadResponse)(str(error)) from error
+
+    def _bad_prelude(self, data: bytes) -> BadEventStream:
+        if not data.lstrip().startswith(_TEXT_STARTS):
+            return super()._bad_prelude(data)
+        return BadEventStream(_about_text(data, "text"))
+
+
+class _TextOrFrames:
+    """Decoder of a body that its headers call JSON or text. The first byte says what it is: no message begins so."""
+
+    def __init__(self, content_type: str, frames: _Frames) -> None:
+        self._content_type = content_type
+        self._frames = frames
+        self._text = bytearray()
+        self._is_text = False
+
+    def feed(self, piece: bytearray) -> list[Message]:
+        self._is_text = self._is_text or bytes(piece[:64]).lstrip().startswith(_TEXT_STARTS)
+        if not self._is_text:
+            return self._frames.feed(piece)
+        self._text += piece[: _MOST_TEXT_BYTES - len(self._text)]
+        return []
+
+    def finish(self) -> list[Message]:
+        if self._is_text:
+            raise BadResponse(_about_text(bytes(self._text), self._content_type))
+        return self._frames.finish()
+
+
+_TEXT_STARTS = (b"{", b"[", b'"', b"<")
+_MOST_TEXT_BYTES = 65_536
+_MISPLACED = "the endpoint answered with {} where an event stream belongs; is it Bedrock's runtime that --host names?"
+
+
+def _about_text(text: bytes, kind: str) -> str:
+    """What to say of text in the place of an event stream. Raises ``StreamFailure`` when it is an error."""
+    value = json_or_text(text)
+    failure = error_in(value, whole=True) if isinstance(value, dict) else None
+    if failure is not None:
+        raise failure
+    words = value if isinstance(value, str) else json.dumps(value)
+    words = words_of_page(words) if words.lstrip().startswith("<") else words
+    return f"{_MISPLACED.format(kind)} It says: {excerpt(' '.join(words.split()))}"
+
+
+class _Parsed:
+    """Decoder of a path on which boto3 has decoded already."""
+
+    def feed(self, piece: Any) -> tuple[Any, ...]:
+        return (piece,)
+
+    def finish(self) -> tuple[Any, ...]:
+        return ()
+
+
+class OpenedBedrock(Opened):
+    """An answer in an event stream. ``metadata`` is botocore's ResponseMetadata."""
+
+    events: BedrockEvents
+
+    def __init__(self, events: BedrockEvents, metadata: dict[str, Any], *, parsed: bool) -> None:
+        super().__init__(metadata["HTTPStatusCode"], metadata.get("RequestId"))
+        headers = metadata.get("HTTPHeaders", {})
+        content_type = headers.get("content-type", "").lower().partition(";")[0].strip()
+        is_text = content_type.startswith("text/") or content_type == "application/json"
+        if is_text and parsed:
+            raise BadResponse(_MISPLACED.format(content_type))
+        self._framed = "content-length" in headers
+        self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        self._parsed = parsed
+        self.events = events
+        events.usage.latency_mode = headers.get("x-amzn-bedrock-performanceconfig-latency")
+        events.usage.service_tier = headers.get("x-amzn-bedrock-service-tier")
+        frames = _Frames(events)
+        self.decoder = _Parsed() if parsed else _TextOrFrames(content_type, frames) if is_text else frames
+        # Bound here: one call less per event.
+        self.take = events.take  # type: ignore[method-assign, assignment]
+
+    def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
+        if self._chunked:
+            return chunks_came_at_once(record, self.events.chunks, client_delay_s)
+        return body_came_at_once(record, announced=self._framed, one_read=body_reads <= 1 and not self._parsed)
+
+    def awaits_usage(self) -> bool:
+        return self.events.usage.output_tokens is None
+
+    def verdict(self) -> Exception | None:
+        if not self.events.complete:
+            return ResponseCut(f"the stream ended without its terminator ({self.events.terminator})")
+        return super().verdict()
+
+    def count_usage(self, record: RequestRecord) -> None:
+        self.events.usage.fill(record)

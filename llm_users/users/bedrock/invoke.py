@@ -1,0 +1,229 @@
+"""InvokeModelWithResponseStream: the events of every family, and formats that a user describes.
+
+Knows documents and JMESPath; neither boto3 nor connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jmespath
+import msgspec
+
+from llm_users.prompts import Prompt
+from llm_users.transport.errors import BadResponse
+from llm_users.transport.eventstream import Message
+from llm_users.users.bedrock.bodies import messages_of, turns_of
+from llm_users.users.bedrock.events import INTERVENED, BedrockEvents, Usage, number, raise_exception
+from llm_users.users.bedrock.families import FAMILIES, NOTHING, Document, Family, Output, family_of
+from llm_users.users.token_counts import count
+
+_SERVICE = "amazon-bedrock-"  # what the service adds to the model's documents
+_METRICS, _GUARDRAIL = f"{_SERVICE}invocationMetrics", f"{_SERVICE}guardrailAction"
+
+# Parameters of the operation, as boto3 names them; everything else belongs into the model's body.
+PARAMETERS = frozenset(
+    ("accept", "contentType", "trace", "guardrailIdentifier", "guardrailVersion", "performanceConfigLatency",
+     "serviceTier", "requestMetadata")
+)  # fmt: skip
+
+_PATHS = ("text", "reasoning", "finish_reason", "input_tokens", "output_tokens")
+_SHOWN_KEYS = 8
+_TEXTS = ("outputText", "generation", "completion", "text", "content", "message", "output", "outputs", "results",
+          "choices", "generations", "delta")  # fmt: skip
+
+InvokeFormat = str | Mapping[str, Any]
+"""The name of a family, or a format of one's own: see ``custom_family``."""
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    data: bytes = msgspec.field(name="bytes")
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_document = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class InvokeEvents(BedrockEvents):
+    """The chunks of a response stream, read as one family's documents."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.terminator = family.terminator
+        self._family = family
+        self._read = family.read
+        self._metrics: Usage | None = None
+        self._intervened = False  # a guardrail blocked the prompt or the answer
+
+    @property
+    def complete(self) -> bool:
+        # Where the family's own end is a field of the last chunk, the service's metrics in it say the same.
+        return self.stopped or (self._metrics is not None and self.terminator not in ("message_stop", "messageStop"))
+
+    def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
+        if message.headers.get(":event-type") != "chunk":
+            raise_exception(message)
+            return
+        try:
+            document = _decode_document(_decode_chunk(message.payload).data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadResponse(f"a chunk of the stream is not a JSON object: {error}") from None
+        try:
+            output = self._read_on(document) if self.stopped else self._read(self, document)
+        except (AttributeError, TypeError, KeyError, IndexError):
+            output = None
+        if document.get(_GUARDRAIL) == "INTERVENED":
+            self._intervened = self.stopped = True
+            if output is None:  # a shape of the guardrail's own
+                output = _blocked_text(document)
+        if output:
+            self.add_chunk(output, stamp_ns, clock_ns)
+        elif output is None and not all(key.startswith(_SERVICE) for key in document):
+            raise self._unknown(document)
+        if self._intervened:  # the model's own reason, before or after it, is not why the answer ended
+            self.finish_reason = INTERVENED
+        if self.finish_reason is not None:
+            self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
+        if self.usage.output_tokens is not None:  # Llama's documents each have the count so far
+            self.chunks.count_tokens(self.usage.output_tokens, stamp_ns, clock_ns)
+        metrics = document.get(_METRICS)
+        if metrics is not None:
+            self._take_metrics(metrics)
+
+    def _read_on(self, document: Document) -> Output | None:
+        """A document after a finish reason: with output it takes that back, without output it does not."""
+        reason, self.finish_reason, self.stopped = self.finish_reason, None, False
+        output: Output | None = ()
+        try:
+            output = self._read(self, document)
+        finally:
+            if output:
+                self.chunks.go_on()
+            else:
+                self.finish_reason, self.stopped = self.finish_reason or reason, True
+        return output
+
+    def _take_metrics(self, metrics: Any) -> None:
+        """The service's own counts go before those of the family."""
+        if not isinstance(metrics, dict):
+            return
+        usage = self._metrics = self.usage
+        counts = {
+            "input_tokens": count(metrics.get("inputTokenCount")),
+            "output_tokens": count(metrics.get("outputTokenCount")),
+            "cache_read_tokens": count(metrics.get("cacheReadInputTokenCount")),
+            "cache_write_tokens": count(metrics.get("cacheWriteInputTokenCount")),
+            "latency_ms": number(metrics.get("invocationLatency")),
+            "first_byte_ms": number(metrics.get("firstByteLatency")),
+        }
+        for name, value in counts.items():
+            usage.keep(name, value)
+        self.done = self.complete
+
+    def _unknown(self, document: Document) -> BadResponse:
+        keys = ", ".join(list(document)[:_SHOWN_KEYS])
+        return BadResponse(
+            f"a chunk has a shape that the format {self._family.name!r} does not know (keys: {keys}); "
+            "name the right one with --llm-invoke-format, or describe it in a JSON file"
+        )
+
+
+def _blocked_text(document: Any) -> Output:
+    """The text that a guardrail gives in the place of an answer, in any family's shape."""
+    if isinstance(document, list):
+        document = next((item for item in document if isinstance(item, dict)), {})
+    for name in _TEXTS if isinstance(document, dict) else ():
+        value = document.get(name)
+        if isinstance(value, str):
+            return (value, "") if value else NOTHING
+        if isinstance(value, (dict, list)):
+            return _blocked_text(value)
+    return NOTHING
+
+
+def choose_family(model: str, wanted: InvokeFormat | None) -> Family:
+    """The format that was asked for, else the one that the model id names."""
+    if wanted is None:
+        return family_of(model)
+    if not isinstance(wanted, str):
+        return custom_family(wanted)
+    if wanted not in FAMILIES:
+        raise ValueError(f"{wanted!r} is no format; there are {', '.join(FAMILIES)}, or a JSON file of your own")
+    return FAMILIES[wanted]
+
+
+def custom_family(form: Mapping[str, Any]) -> Family:
+    """A format of one's own.
+
+    ``body`` is the request, in which "{prompt}", "{messages}" and "{max_tokens}" are filled in. ``text`` (needed),
+    ``reasoning``, ``finish_reason``, ``input_tokens`` and ``output_tokens`` are JMESPath expressions over one chunk::
+
+        {"body": {"inputs": "{prompt}", "parameters": {"max_new_tokens": "{max_tokens}"}},
+         "text": "outputs[0].text", "finish_reason": "outputs[0].stop"}
+    """
+    unknown = set(form) - {"body", *_PATHS}
+    if unknown or "text" not in form or not isinstance(form.get("body"), Mapping):
+        what = f"it has {', '.join(sorted(unknown))}" if unknown else '"body" and "text" are needed'
+        raise ValueError(f"an invoke format has a body and the paths {', '.join(_PATHS)}; {what}")
+    paths = {}
+    for name in _PATHS:
+        if name in form:
+            try:
+                paths[name] = jmespath.compile(form[name])
+            except jmespath.exceptions.JMESPathError as error:
+                raise ValueError(f"the path of {name!r} is not JMESPath: {error}") from None
+    template = form["body"]
+
+    def body(_model: str, prompt: Prompt, cap: int) -> dict[str, Any]:
+        flat = "\n\n".join(filter(None, [turns_of(prompt)[0], *(said for _role, said in turns_of(prompt)[1])]))
+        values = {"{prompt}": flat, "{messages}": messages_of(prompt), "{max_tokens}": cap}
+        filled: dict[str, Any] = _filled(template, values)
+        return filled
+
+    def read(events: BedrockEvents, document: Document) -> Output | None:
+        found = {name: path.search(document) for name, path in paths.items()}
+        if all(value is None for value in found.values()):
+            return None
+        if found.get("finish_reason"):
+            events.finish_reason, events.stopped = str(found["finish_reason"]), True
+        for name in ("input_tokens", "output_tokens"):
+            events.usage.keep(name, count(found.get(name)))
+        answer, reasoning = found.get("text") or "", found.get("reasoning") or ""
+        return (str(answer), str(reasoning)) if answer or reasoning else NOTHING
+
+    return Family("custom", body, read, "finish_reason")
+
+
+def _filled(template: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(template, Mapping):
+        return {name: _filled(value, values) for name, value in template.items()}
+    if isinstance(template, list):
+        return [_filled(value, values) for value in template]
+    if isinstance(template, str):
+        if template in values:
+            return values[template]
+        return template.replace("{prompt}", values["{prompt}"])
+    return template
+
+
+def invoke_body(family: Family, model: str, prompt: Prompt, cap: int, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's body; fields of ``extra`` replace ours, inside of groups (``inferenceConfig``) one by one."""
+    body = family.body(model, prompt, cap)
+    if {"max_tokens", "max_completion_tokens"} & set(extra):
+        body = {name: value for name, value in body.items() if name not in ("max_tokens", "max_completion_tokens")}
+    for name, value in extra.items():
+        ours = body.get(name)
+        body[name] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, Mapping) else value
+    return body
+
+
+def cap_of(family: Family, body: Mapping[str, Any]) -> int | None:
+    """The cap on output tokens that a body really has."""
+    for path in (family.cap, ("max_completion_tokens",), ("inferenceConfig", "max_new_tokens")):
+        value: Any = body
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if count(value) is not None:
+            return count(value)
+    return None

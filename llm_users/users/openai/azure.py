@@ -1,0 +1,60 @@
+"""AzureOpenAIUser: the deployments of an Azure OpenAI resource, by key or by Entra ID.
+
+``OpenAIUser`` does the same for hosts under Azure's own names; this class is for other names, and for a token
+provider of one's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import openai
+
+from llm_users.load.worker.context import Runtime
+from llm_users.transport import endpoint
+from llm_users.users.openai.client import deployment_of, make_azure_client
+from llm_users.users.openai.user import OpenAIUser
+
+
+class AzureOpenAIUser(OpenAIUser):
+    """A user of Azure OpenAI: ``host`` is the resource (``https://NAME.openai.azure.com``), ``model`` a deployment.
+
+    Example::
+
+        from azure.identity import DefaultAzureCredential, get_bearer_token_provider
+        from locust import task
+        from llm_users import AzureOpenAIUser
+
+        class Chat(AzureOpenAIUser):
+            api_version = "2024-10-21"
+            azure_ad_token_provider = get_bearer_token_provider(
+                DefaultAzureCredential(), "https://cognitiveservices.azure.com/.default"
+            )
+
+            @task
+            def ask(self):
+                self.chat()
+    """
+
+    abstract = True
+    framework: ClassVar[str] = "azure"
+    host_variable: ClassVar[str] = "AZURE_OPENAI_ENDPOINT"
+
+    api_version: ClassVar[str | None] = None
+    """None: the ``api-version`` in the host's query, else OPENAI_API_VERSION."""
+
+    azure_ad_token_provider: ClassVar[Callable[[], str] | None] = None
+    """None: AZURE_OPENAI_AD_TOKEN, AZURE_OPENAI_API_KEY, else azure-identity's default chain when that is installed."""
+
+    @classmethod
+    def _make_client(cls, runtime: Runtime, host: str, headers: dict[str, str]) -> openai.OpenAI:
+        return make_azure_client(
+            runtime, host, headers, api_version=cls.api_version, token_provider=cls.azure_ad_token_provider
+        )
+
+    @classmethod
+    def listed_models(cls, runtime: Runtime, host: str) -> list[str]:  # noqa: ARG003 - the base class's signature
+        """The deployment that the host names: Azure lists what could be deployed, not what is."""
+        deployment = deployment_of(endpoint.clean_url(host))
+        return [deployment] if deployment else []

@@ -1,0 +1,385 @@
+"""The events of OpenAI's streams, chat and legacy completions, in the dialects that servers speak.
+
+Bytes of one event in, chunks out. Knows no transport and no Locust.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llm_users.transport.sse import NamedEvent
+from llm_users.users.bad_events import (
+    DONE,
+    MalformedEvent,
+    failure_from,
+    is_done,
+    json_or_text,
+    object_despite,
+    object_from,
+    refuse_error,
+)
+from llm_users.users.chunks import Chunks
+from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content
+from llm_users.users.openai.usage import OpenAIUsage
+from llm_users.users.tool_calls import ToolCalls
+
+MOST_CHOICES = 1024
+"""Of one answer, beyond the first: a choice without text would not be ended by the bounds on texts."""
+
+_NO_REASON = frozenset(("null", "none", "false"))
+"""In lower case: finish reasons of servers that write the word where JSON's null belongs (KoboldCpp, DashScope)."""
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    thinking: Any = None
+    reasoning_details: Any = None
+    refusal: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+    audio: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    index: int = 0
+    message: Any = None
+    error: Any = None
+    usage: Any = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    id: str | None = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    x_groq: Any = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+class OpenAIEvents:
+    """Takes the data of one event after the other; keeps the chunks and what the server said besides."""
+
+    def __init__(self, choices: int = 1) -> None:
+        """``choices``: how many were asked for (``n``)."""
+        self.chunks = Chunks()
+        self._expected = choices
+        self._first: int | None = None  # the server's number of the first choice
+        self._plain: int | None = None  # the same while no choice has had a finish reason
+        self._others: dict[int, bool] = {}  # of choices beyond the first: whether they have finished
+        self._just_ended: int | None = None  # the choice whose finish reason came last
+        self._calls = ToolCalls()
+        self._other_calls: dict[int, ToolCalls] = {}
+        self.response_id: str | None = None
+        self.finish_reason: str | None = None
+        self.done = False  # [DONE] was seen
+        self._usage = OpenAIUsage()
+        self._thought = False  # the reasoning itself is streamed, not only a summary
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The usage of the whole answer."""
+        return self._usage.of_answer(self.chunks)
+
+    @property
+    def counted(self) -> bool:
+        """True when the server has said how many tokens the output has."""
+        return self._usage.counted
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tool calls of the first choice."""
+        return self._calls.assembled()
+
+    @property
+    def complete(self) -> bool:
+        """True when the answer ended with a terminator: a finish reason of each choice, or [DONE]."""
+        return self.done or (self.finish_reason is not None and all(self._others.values()))
+
+    @property
+    def settled(self) -> bool:
+        """True when no choice has anything more to say; usage may still come."""
+        return self.complete and len(self._others) + 1 >= self._expected
+
+    @property
+    def empty(self) -> bool:
+        """True when there was no output: no text, no reasoning, no tool call."""
+        chunks = self.chunks
+        return not (any(chunks.texts) or chunks.reasoning_at or chunks.text_at or self._calls)
+
+    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
+        """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
+        if data == DONE:
+            self.done = True
+            return
+        if type(data) is NamedEvent and data.name == "error":
+            raise failure_from(json_or_text(data))
+        value = None
+        try:
+            event = _decode_event(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            value = object_despite(error, data)
+            if value is None:
+                self.done = self.done or is_done(data)
+                return
+            event = self._unusual(value)
+        choices = event.choices
+        if event.error or not choices:
+            refuse_error(value or data)
+        if not self.response_id:
+            self.response_id = event.id
+        if choices:
+            for choice in choices:
+                if choice.index == self._plain and not choice.finish_reason and choice.usage is None:
+                    self._choice(choice, stamp_ns, clock_ns, 0)
+                else:
+                    self._special_choice(choice, stamp_ns, clock_ns)
+        if event.usage or event.x_groq is not None:
+            self._take_usage(event, stamp_ns, clock_ns)
+
+    def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int, index: int) -> None:
+        delta = choice.delta
+        if delta is None:
+            if choice.error:
+                raise failure_from(choice.error)
+            if type(choice.message) is dict:
+                self._other_delta(choice, self._message_delta(choice, index), stamp_ns, clock_ns, index)
+            elif choice.text:
+                self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
+            return
+        content = delta.content
+        if (
+            type(content) is str
+            and content
+            and delta.tool_calls is None
+            and delta.reasoning_content is None
+            and delta.reasoning is None
+            and not delta.reasoning_details
+        ):
+            self.chunks.add(stamp_ns, clock_ns, content, "", index)
+        else:
+            self._other_delta(choice, delta, stamp_ns, clock_ns, index)
+
+    def _other_delta(self, choice: _Choice, delta: _Delta, stamp_ns: int, clock_ns: int, index: int) -> None:
+        """A delta that is not just a piece of text."""
+        content = delta.content
+        if type(content) is str:
+            answer, thought = content, NO_REASONING
+        else:
+            answer, thought = split_content(content) if content else ("", NO_REASONING)
+        if not thought[0]:
+            values = (delta.reasoning_content, delta.reasoning, delta.reasoning_text, delta.thinking)
+            thought = reasoning_of(values, delta.reasoning_details)
+        reasoning, is_summary = thought
+        if reasoning:
+            self._thought = self._thought or not is_summary
+            self.chunks.reasoning_is_summary = not self._thought
+        if type(delta.refusal) is str:
+            answer += delta.refusal
+        if choice.error:
+            raise failure_from(choice.error)
+        if not answer and choice.text:
+            answer = choice.text
+        if delta.tool_calls or delta.function_call or delta.audio:
+            self._add_other(delta, answer, reasoning, stamp_ns, clock_ns, index)
+        elif answer or reasoning:
+            self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
+
+    def _add_other(self, delta: _Delta, answer: str, reasoning: str, stamp_ns: int, clock_ns: int, index: int) -> None:
+        """A chunk with a piece of a tool call, or with audio."""
+        calls = self._calls_of(index)
+        piece, audible = calls.take(delta.tool_calls), False
+        if type(delta.function_call) is dict:  # OpenAI's older way: one call without an id and an index
+            piece += calls.take([{"index": 0, "function": delta.function_call}])
+        if type(delta.audio) is dict:
+            answer += _text_of(delta.audio.get("transcript"))
+            audible = bool(delta.audio.get("data"))
+        if piece or audible:
+            self.chunks.add_other(stamp_ns, clock_ns, answer, piece, reasoning, index)
+        elif answer or reasoning:
+            self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
+
+    def _message_delta(self, choice: _Choice, index: int) -> _Delta:
+        """The ``message`` that stands in the place of ``delta``: a piece, or the whole answer in one event."""
+        delta = _delta_of(choice.message)
+        if choice.finish_reason and self.chunks.texts and delta.content == self.chunks.text_of(index):
+            return _Delta()  # the end repeats what came in pieces
+        return delta
+
+    def _special_choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
+        """Any other choice than the first before its finish reason. Output after a finish reason takes that back."""
+        if choice.finish_reason and choice.error:
+            raise failure_from(choice.error)
+        self._just_ended = None
+        place, before = self._place_of(choice.index), len(self.chunks.texts)
+        self._choice(choice, stamp_ns, clock_ns, place)
+        if place in self.chunks.endings and len(self.chunks.texts) > before:
+            self._go_on(place)
+        reason = choice.finish_reason
+        if reason and reason.lower() not in _NO_REASON:
+            self._end(reason, stamp_ns, clock_ns, place)
+        if choice.usage and type(choice.usage) is dict:
+            self._usage.take(choice.usage, choice=place)
+            self._count_tokens(choice.usage, stamp_ns, clock_ns, place)
+
+    def _end(self, reason: str, stamp_ns: int, clock_ns: int, index: int) -> None:
+        """The finish reason of a choice."""
+        self.chunks.end(reason, stamp_ns, clock_ns, index)
+        self._plain, self._just_ended = None, index
+        if index:
+            self._add_choice(index)
+            self._others[index] = True
+        else:
+            self.finish_reason = reason
+
+    def _go_on(self, index: int) -> None:
+        """A choice has output after its finish reason."""
+        self.chunks.go_on(index)
+        if index:
+            self._others[index] = False
+        else:
+            self.finish_reason = None
+
+    def _place_of(self, number: int) -> int:
+        """The number of a choice here, where the first one has 0. The only choice can have any number of the server."""
+        if self._first is None:
+            self._first = self._plain = number if self._expected == 1 else 0
+        if number == self._first:
+            return 0
+        place = number or self._first
+        if place not in self._others:
+            self._add_choice(place)
+        return place
+
+    def _add_choice(self, index: int) -> None:
+        """Another choice than the first has begun."""
+        if self._others.setdefault(index, False) is False and len(self._others) > max(MOST_CHOICES, self._expected):
+            raise MalformedEvent(f"the answer has more than {MOST_CHOICES} choices")
+
+    def _calls_of(self, index: int) -> ToolCalls:
+        """The tool calls of a choice."""
+        if not index:
+            return self._calls
+        calls = self._other_calls.get(index)
+        if calls is None:
+            calls = self._other_calls[index] = ToolCalls()
+        return calls
+
+    def _take_usage(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
+        """Usage of an event: of all choices, or of the only one in the event, or of the one that has just ended."""
+        usage = event.usage or (event.x_groq.get("usage") if type(event.x_groq) is dict else None)
+        if not usage or type(usage) is not dict:
+            return
+        if not event.choices:
+            self._usage.take(usage, finished=self._just_ended)
+            for place, of_choice in self._usage.of_choices.items():
+                self._count_tokens(of_choice, stamp_ns, clock_ns, place)
+            if self._just_ended is None and self._expected == 1 and not self._others:
+                self._count_tokens(usage, stamp_ns, clock_ns, 0)  # some gateways send usage after every chunk
+        elif len(event.choices) == 1:
+            place = self._place_of(event.choices[0].index)
+            self._usage.take(usage, choice=place)
+            self._count_tokens(usage, stamp_ns, clock_ns, place)
+        else:
+            self._usage.take(usage)
+
+    def _count_tokens(self, usage: dict[str, Any], stamp_ns: int, clock_ns: int, place: int) -> None:
+        """Usage that came with a choice: of some servers in every chunk, the tokens of this choice so far."""
+        tokens = usage.get("completion_tokens")
+        if type(tokens) is int and tokens >= 0:
+            self.chunks.count_tokens(tokens, stamp_ns, clock_ns, place)
+
+    def _unusual(self, value: dict[str, Any]) -> _Event:
+        """Valid JSON of an unexpected shape: take what can be understood."""
+        choices = []
+        for raw in _list_of(value.get("choices")):
+            if isinstance(raw, dict):
+                delta, reason = raw.get("delta"), raw.get("finish_reason")
+                error = raw.get("error")
+                if isinstance(reason, dict):  # SGLang's own: {"type": "abort", "message": "..."}
+                    error = error or (reason if reason.get("message") else None)
+                    reason = reason.get("type")
+                choices.append(
+                    _Choice(
+                        delta=_delta_of(delta) if isinstance(delta, dict) else None,
+                        text=_text_of(raw.get("text")) or None,
+                        finish_reason=None if reason is None else str(reason),
+                        index=index if type(index := raw.get("index")) is int else 0,
+                        message=raw.get("message"),
+                        error=error,
+                        usage=raw.get("usage"),
+                    )
+                )
+        identifier = value.get("id")
+        return _Event(
+            id=None if identifier is None else str(identifier),
+            choices=choices,
+            usage=value.get("usage"),
+            error=value.get("error"),
+            x_groq=value.get("x_groq"),
+        )
+
+    def take_whole(self, body: bytes) -> None:
+        """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
+        value = object_from(body) or {}
+        if value.get("error") or not value.get("choices"):
+            refuse_error(value, whole=True)
+        identifier, usage = value.get("id"), value.get("usage")
+        self.response_id = None if identifier is None else str(identifier)
+        if isinstance(usage, dict):
+            self._usage.take(usage)
+        for index, choice in enumerate(_list_of(value.get("choices"))):
+            if isinstance(choice, dict):
+                self._whole_choice(index, choice)
+
+    def _whole_choice(self, index: int, choice: dict[str, Any]) -> None:
+        message = choice.get("message")
+        fields = message if isinstance(message, dict) else {}
+        content = fields.get("content")
+        answer, thought = split_content(content) if isinstance(content, list) else (_text_of(content), NO_REASONING)
+        if not thought[0]:
+            thought = reasoning_of(map(fields.get, REASONING_NAMES), fields.get("reasoning_details"))
+        reasoning = thought[0]
+        texts = self.chunks.texts
+        if reasoning:
+            self.chunks.reasoning_at[len(texts)] = reasoning
+        if index:
+            self.chunks.choice_at[len(texts)] = index
+        audio = fields.get("audio")
+        spoken = _text_of(audio.get("transcript")) if isinstance(audio, dict) else ""
+        answer = answer or spoken or _text_of(choice.get("text")) or _text_of(fields.get("refusal"))
+        function = [{"index": 0, "function": fields["function_call"]}] if fields.get("function_call") else []
+        calls = self._calls_of(index)
+        piece = calls.take(fields.get("tool_calls")) + calls.take(function)
+        if piece or audio:
+            self.chunks.text_at[len(texts)] = answer
+        texts.append(answer + piece)
+        reason = choice.get("finish_reason")
+        if choice.get("error"):
+            raise failure_from(choice["error"])
+        if index:
+            self._others[index] = bool(reason)
+            return
+        self.finish_reason = str(reason) if reason else self.finish_reason
+
+
+def _delta_of(fields: dict[str, Any]) -> _Delta:
+    """What is known of a delta, or of a message in its place."""
+    return _Delta(**{name: value for name, value in fields.items() if name in _Delta.__struct_fields__})
+
+
+def _list_of(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text_of(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,281 @@
+"""OpenAIUser: chat completions, legacy completions and responses through the openai SDK, streamed.
+
+The SDK does what users rely on it for (keys, base URL, headers, request building, error types); its typed stream is
+left alone, since it costs several times what decoding does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import httpx2
+import openai
+
+from llm_users.load.worker.context import Runtime
+from llm_users.prompts import Prompt
+from llm_users.record import RequestRecord
+from llm_users.transport import endpoint
+from llm_users.transport.cached_request import Head, RequestTemplate
+from llm_users.transport.connection import origin_of
+from llm_users.transport.exchange import Exchange
+from llm_users.transport.sdk import SdkExchange
+from llm_users.users.llm import Answer, Ask, LLMUser
+from llm_users.users.openai.client import (
+    deployment_of,
+    has_deployments,
+    make_azure_client,
+    make_client,
+)
+from llm_users.users.openai.events import OpenAIEvents
+from llm_users.users.openai.responses import OpenedResponse, input_of
+from llm_users.users.openai.responses_events import ResponseEvents
+from llm_users.users.response_reader import Opened
+from llm_users.users.sse_answer import OpenedSse
+from llm_users.users.token_counts import fill_openai_usage
+
+CHAT, COMPLETIONS, RESPONSES = "openai-chat", "openai-completions", "openai-responses"
+_PATHS = {CHAT: "/chat/completions", COMPLETIONS: "/completions", RESPONSES: "/responses"}
+_APIS = ("chat", "completions", "responses")
+
+_ELSEWHERE = "converse and invoke: locustfiles/bedrock.py, messages: locustfiles/messages.py"
+
+_REFUSALS = (400, 422)
+
+
+class OpenAIUser(LLMUser):
+    """A user of an OpenAI-compatible endpoint; ``host`` is the base URL as the SDK expects it (``.../v1``).
+
+    Example::
+
+        from locust import task
+        from llm_users import OpenAIUser
+
+        class Chat(OpenAIUser):
+            @task
+            def ask(self):
+                answer = self.chat("Why is the sky blue?")
+    """
+
+    abstract = True
+    framework: ClassVar[str] = "openai"
+
+    default_headers: ClassVar[dict[str, str]] = {}
+    """Extra headers of every request of this class."""
+
+    @classmethod
+    def prepare_process(cls, runtime: Runtime, host: str) -> None:
+        if runtime.options.api not in (None, *_APIS):
+            raise ValueError(
+                f"--llm-api {runtime.options.api} is another user's ({_ELSEWHERE}); here: {', '.join(_APIS)}"
+            )
+        cls._client(runtime, host)
+
+    def chat(
+        self, prompt: str | None = None, *, messages: Sequence[dict[str, Any]] | None = None, **body: Any
+    ) -> Answer:
+        """One streamed chat completion.
+
+        ``prompt`` is the user's text; ``messages`` a whole conversation; with neither, the next prompt of the run's
+        source is asked. Other keywords go into the request's body (``temperature=0``, ``max_tokens=64``).
+        """
+        return self._ask(lambda: self._chat_ask(prompt, messages, body), body)
+
+    def complete(self, prompt: str | None = None, **body: Any) -> Answer:
+        """One streamed legacy completion; without ``prompt``, of the next prompt of the run's source."""
+        return self._ask(lambda: self._completion_ask(prompt, body), body)
+
+    def respond(
+        self, prompt: str | None = None, *, input: str | Sequence[dict[str, Any]] | None = None, **body: Any
+    ) -> Answer:
+        """One streamed response (the Responses API).
+
+        ``prompt`` is the user's text; ``input`` what the API calls so: a text, or a list of items, which is sent as it
+        is; with neither, the next prompt of the run's source is asked. Other keywords go into the request's body
+        (``instructions="Be short."``, ``max_output_tokens=64``).
+        """
+        return self._ask(lambda: self._respond_ask(prompt, input, body), body)
+
+    def _respond_ask(self, text: str | None, given: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
+        if isinstance(given, str):
+            text, given = given, None
+        prompt = self._prompt(text, given)
+        items = prompt.messages if given is not None else input_of(prompt)
+        request: dict[str, Any] = {"model": self._model(), "input": items, "stream": True}
+        if prompt.max_tokens is not None:
+            request["max_output_tokens"] = prompt.max_tokens
+        request |= {**self.runtime.options.extra_body, **body}
+        prompt = replace(prompt, max_tokens=request.get("max_output_tokens"))
+        return Ask(RESPONSES, str(request["model"]), prompt, request)
+
+    def _chat_ask(self, text: str | None, messages: Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
+        prompt = self._prompt(text, messages)
+        turns = prompt.messages or [{"role": "user", "content": prompt.text}]
+        return self._make_ask(CHAT, prompt, {"messages": turns}, body)
+
+    def _completion_ask(self, text: str | None, body: dict[str, Any]) -> Ask:
+        prompt = self._prompt(text, None)
+        flat = prompt.text
+        if flat is None:
+            flat = "\n\n".join(str(turn.get("content", "")) for turn in prompt.messages or [])
+        return self._make_ask(COMPLETIONS, prompt, {"prompt": flat}, body)
+
+    def _make_ask(self, api: str, prompt: Prompt, content: dict[str, Any], extra: dict[str, Any]) -> Ask:
+        model = self._model()
+        body: dict[str, Any] = {"model": model, **content, "stream": True}
+        if prompt.max_tokens is not None:
+            body["max_tokens"] = prompt.max_tokens
+        body.update(self.runtime.options.extra_body)
+        body.update(extra)
+        cap = body.get("max_tokens") or body.get("max_completion_tokens")
+        if "max_completion_tokens" in body and "max_tokens" not in {**self.runtime.options.extra_body, **extra}:
+            body.pop("max_tokens", None)
+            cap = body["max_completion_tokens"]
+        if cap != prompt.max_tokens:
+            prompt = Prompt(prompt.index, prompt.text, prompt.messages, prompt.input_tokens, cap)
+        return Ask(api, str(body["model"]), prompt, body)
+
+    # The wire.
+
+    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
+        client = self._client(self.runtime, self.host or "")
+        if isinstance(exchange, Exchange):
+            exchange.reserve(origin_of(str(client.base_url)))
+        self.runtime.starts.wait()
+        usage = endpoint.usage_of(str(client.base_url))
+        if ask.api == RESPONSES:
+            response = self._post(client, ask, ask.body, exchange)
+            return OpenedResponse(response, ResponseEvents(), usage, self.runtime.note)
+        cap = endpoint.cap_of(str(client.base_url), ask.model)
+        ask = replace(ask, body=cap.renamed(ask.body))
+        try:
+            response = self._post_with_usage(client, ask, exchange, usage)
+        except openai.APIStatusError as error:
+            if error.status_code not in _REFUSALS or not cap.is_refused(ask.body, error.response.text):
+                raise
+            cap.name = cap.NEW
+            self.runtime.note(f"{ask.model}: the server wants {cap.NEW} instead of {cap.OLD}; it gets that from now on")
+            response = self._post_with_usage(client, replace(ask, body=cap.renamed(ask.body)), exchange, usage)
+        choices = ask.body.get("n")
+        events = OpenAIEvents(choices if type(choices) is int else 1)
+        options = ask.body.get("stream_options")
+        asked = bool(options.get("include_usage")) if isinstance(options, dict) else usage.asked
+        return _OpenedCompletion(response, events, usage, self.runtime.note, usage_asked=asked)
+
+    def _post_with_usage(
+        self, client: openai.OpenAI, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
+    ) -> Head:
+        """The request, with usage asked for unless the server is known not to take that."""
+        if not usage.asked or "stream_options" in ask.body:
+            return self._post(client, ask, ask.body, exchange)
+        body = {**ask.body, "stream_options": {"include_usage": True}}
+        try:
+            response = self._post(client, ask, body, exchange)
+        except openai.APIStatusError as error:
+            if error.status_code not in _REFUSALS or not usage.may_be_refusal(error.response.text):
+                raise
+            return self._post_without_usage(client, ask, exchange, usage, error)
+        usage.accepted()
+        return response
+
+    def _post_without_usage(
+        self,
+        client: openai.OpenAI,
+        ask: Ask,
+        exchange: Exchange | SdkExchange,
+        usage: endpoint.UsageSupport,
+        refusal: openai.APIStatusError,
+    ) -> Head:
+        """Once more without the field that the server may have refused."""
+        try:
+            response = self._post(client, ask, ask.body, exchange)
+        except openai.APIStatusError:
+            usage.not_the_cause()
+            raise refusal from None
+        usage.refused()
+        self.runtime.note(
+            f"{ask.model}: the server refuses stream_options.include_usage; output tokens are counted here"
+        )
+        return response
+
+    def _post(self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
+        path = _PATHS[ask.api]
+        template = None
+        # A subclass may sign each request anew (Azure's tokens expire), and cookies differ from user to user.
+        if type(client) is openai.OpenAI and not self.runtime.options.cookies:
+            template = self.runtime.templates.setdefault((client, path), RequestTemplate())
+        return self._send(
+            exchange,
+            template,
+            lambda: _written(body),
+            lambda: client.post(path, cast_to=object, body=body, stream=True, stream_cls=_Unread).response,
+        )
+
+    @classmethod
+    def _client(cls, runtime: Runtime, host: str) -> openai.OpenAI:
+        """The process's client for this base URL and these headers."""
+        host = endpoint.clean_url(host)
+        headers = runtime.request_headers(cls.default_headers)
+        key = (cls.__name__, host, tuple(sorted(headers.items())))
+        client: openai.OpenAI | None = runtime.clients.get(key)
+        if client is None:
+            client = runtime.clients[key] = cls._make_client(runtime, host, headers)
+        return client
+
+    @classmethod
+    def _make_client(cls, runtime: Runtime, host: str, headers: dict[str, str]) -> openai.OpenAI:
+        return (make_azure_client if has_deployments(host) else make_client)(runtime, host, headers)
+
+    @classmethod
+    def listed_models(cls, runtime: Runtime, host: str) -> list[str]:
+        """The models that the server lists. Raises the SDK's errors."""
+        if has_deployments(endpoint.clean_url(host)):  # Azure lists what could be deployed, not what is
+            deployment = deployment_of(endpoint.clean_url(host))
+            return [deployment] if deployment else []
+        return [model.id for model in cls._client(runtime, host).models.list()]
+
+
+def _written(body: dict[str, Any]) -> bytes | None:
+    """The body as the SDK writes it; None for what only the SDK can write, or can say what is wrong with."""
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError):
+        return None
+
+
+class _Unread(openai.Stream[object]):
+    """The SDK's stream class, without its decoding: only carries the response to us."""
+
+    def __init__(self, *, cast_to: Any, response: httpx2.Response, client: Any, options: Any = None) -> None:  # noqa: ARG002
+        self.response = response
+
+
+class _OpenedCompletion(OpenedSse):
+    """A chat completion or a legacy one."""
+
+    events: OpenAIEvents
+    terminator = "finish reason or [DONE]"
+
+    def __init__(
+        self,
+        head: Head,
+        events: OpenAIEvents,
+        usage: endpoint.UsageSupport,
+        note: Callable[[str], None],
+        *,
+        usage_asked: bool,
+    ) -> None:
+        super().__init__(head, events, usage, note)
+        self._usage_asked = usage_asked
+
+    def awaits_usage(self) -> bool:
+        return self._usage_asked and not self.events.counted
+
+    def count_usage(self, record: RequestRecord) -> None:
+        usage = self.events.usage
+        if isinstance(usage, dict):
+            fill_openai_usage(record, usage, "prompt", "completion")
+        else:
+            self.note_missing_usage(record)

@@ -1,0 +1,103 @@
+"""One request on its way: asked within its deadline, read, and its ticket given back, however it ends.
+
+What is asked and what an answer means is the user's (``users.llm``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import gevent
+from locust.exception import StopUser
+
+from llm_users.load.worker.permits import Ticket
+from llm_users.record import CANCELLED, RequestRecord
+from llm_users.transport.clock import now_ns
+from llm_users.transport.errors import DeadlineExceeded
+from llm_users.transport.exchange import Exchange
+from llm_users.users.cancellation import Patience, is_chosen
+from llm_users.users.response_reader import Opened, Reader
+
+if TYPE_CHECKING:
+    from llm_users.users.llm import Ask, LLMUser
+
+
+class Call:
+    """One request on its way: what it was asked, what came back, how it ended."""
+
+    def __init__(self, user: LLMUser, ticket: Ticket) -> None:
+        self._user = user
+        self.ticket = ticket
+        self.record = RequestRecord()
+        self.exchange = user._make_exchange()
+        self.reader = Reader(user, self.record, self.exchange)
+        self.ask: Ask | None = None
+        self.opened: Opened | None = None
+        self.error: BaseException | None = None
+        self.interruption: BaseException | None = None
+        """What ends the user, not only the request: raised again when the row is written."""
+        user._identify(self.record, ticket)
+        self.exchange.not_before = self._before_sending
+
+    def run(self, make: Callable[[], Ask]) -> None:
+        """Ask and read. Never raises: how it ended is in ``error`` and ``interruption``."""
+        user = self._user
+        timeout_s = user.runtime.options.timeout_s
+        late = DeadlineExceeded(f"no complete answer within {timeout_s:g} s (--llm-timeout)")
+        try:
+            self.ask = make()
+            user._describe(self.record, self.ask)
+            with gevent.Timeout(timeout_s, late), self._patience():
+                self.opened = user._open(self.ask, self.exchange)
+                user.runtime.gate.reached(self.ticket)
+                if user.runtime.watch is not None:
+                    user.runtime.watch.began(self, self.opened.events.chunks, self.reader.sent_ns)
+                self.reader.read(self.opened)
+        except BaseException as raised:
+            if not isinstance(raised, Exception) or isinstance(raised, StopUser):
+                self.interruption = raised
+            if not self.reader.finished:  # an answer that was read to its end has succeeded
+                self.error = raised
+                self.reader.failed()
+                if self.opened is not None:
+                    self.exchange.discard()
+        finally:
+            self.exchange.release()
+
+    def _before_sending(self) -> None:
+        """The first byte is about to go out: wait until it is due."""
+        runtime = self._user.runtime
+        if isinstance(self.exchange, Exchange):  # else the SDK has yet to connect
+            runtime.gate.reached(self.ticket)
+        if runtime.alarm is not None:
+            runtime.alarm.wait_until(self.ticket.intended_ns)
+
+    def step_aside(self) -> None:
+        """Reading goes before finishing: answers that end at one moment would keep the others' tokens waiting."""
+        read_ns = now_ns()
+        try:
+            self._user.runtime.endings.wait()
+        except BaseException as raised:  # of a user that is stopped meanwhile: the row comes first
+            self.interruption = raised
+        self._user._seat.behind_ns = now_ns() - read_ns
+
+    def _patience(self) -> AbstractContextManager[None]:
+        """Bounds the request where it is one of those that ``--llm-cancel`` gives up."""
+        runtime = self._user.runtime
+        if runtime.options.cancel is None:
+            return nullcontext()
+        share, after_s = runtime.options.cancel
+        chosen = is_chosen(runtime.options.seed, runtime.worker, self.record.request_id, share)
+        return Patience(self.exchange, after_s) if chosen else nullcontext()
+
+    def leave(self) -> None:
+        """Give the ticket back."""
+        record, runtime = self.record, self._user.runtime
+        if runtime.watch is not None:
+            runtime.watch.ended(self, record)
+        code = None if record.ok or record.error_code == CANCELLED else record.error_code
+        runtime.gate.leave(self.ticket, self._user._seat, code, record.error_message)
+        if runtime.open_loop is not None:
+            runtime.open_loop.over()

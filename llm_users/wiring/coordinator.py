@@ -1,0 +1,527 @@
+"""The coordinator's place in Locust: options checked, endpoint named, shape installed, verdict and report at the end.
+
+On the master, or in the only process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gevent
+from locust.runners import MasterRunner
+
+from llm_users.collect.files import absolute, check_prefix, from_here
+from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
+from llm_users.collect.sender import REPORT_KEY
+from llm_users.collect.writer import RunWriter, start_writing
+from llm_users.load.coordinator.coordinator import Coordinator
+from llm_users.load.coordinator.shape import SweepShape
+from llm_users.load.coordinator.stages import Levels, listed_levels
+from llm_users.load.coordinator.user_dispatcher import StageDispatcher
+from llm_users.load.protocol import messages
+from llm_users.load.protocol.validation import Gatekeeper
+from llm_users.options import table as option_table
+from llm_users.options.table import OptionError, Options
+from llm_users.record import RequestRecord
+from llm_users.secrets import mask_named, mask_options, redact, remember_named
+from llm_users.transport import endpoint
+from llm_users.wiring import run_report
+from llm_users.wiring.input_files import check_input_files
+from llm_users.wiring.interrupts import Interrupts
+from llm_users.wiring.load_search import LimitSearch
+from llm_users.wiring.repeated_texts import RepeatedTexts
+from llm_users.wiring.run_options import checked, tokenizer_identity
+from llm_users.wiring.steadiness import steadiness_of
+from llm_users.wiring.trace import Replay
+from llm_users.wiring.worker_views import Crowd, end_forked_workers
+
+logger = logging.getLogger(__name__)
+
+REFUSED, LOST, NOT_MET = 2, 3, 3
+
+INTERRUPTED_GRACE_S = 10.0
+"""After Ctrl-C, SIGTERM or the stop button, without --stop-timeout: most answers end in this time, people wait it."""
+
+
+def _refuse(error: Exception, parsed: Any) -> NoReturn:
+    """End the process before there is a run."""
+    print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
+    end_forked_workers(parsed)
+    sys.exit(REFUSED)
+
+
+class CoordinatorRole:
+    """Wires a ``Coordinator`` to the environment. Ends the process with exit code 2 when the options cannot be."""
+
+    def __init__(self, environment: Any) -> None:
+        self.environment = environment
+        self.runner = environment.runner
+        self._began_at = time.time()
+        self._reported = False
+        self._gate_text = self._found_text = ""
+        self._search: LimitSearch | None = None
+        self._beginning: gevent.Greenlet[..., None] | None = None
+        self._simulator: Any = None
+        self._replay = Replay()
+        self._repeated: RepeatedTexts | None = None
+        self._own_shape = environment.shape_class
+        parsed = environment.parsed_options
+        given = getattr(parsed, "csv_prefix", None)
+        self._prefix: str = given or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
+        self._whole_prefix = absolute(self._prefix)
+        self._lock: PrefixLock | None = None
+        try:
+            if given:
+                check_prefix(given)
+                self._lock = hold(given)
+            options = checked(Options.parse(parsed), environment.user_classes, self._own_shape)
+            self._read_files(options)
+            self._start_simulator(options)
+            self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
+        except (OptionError, OSError) as error:
+            _refuse(error, parsed)
+        remember_named([options.extra_body, options.metadata])
+        self._stop_timeout = environment.stop_timeout or options.timeout_s
+        self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
+        coordinator.stop_run = self._stop_run
+        coordinator.make_levels = self._make_levels
+        coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
+        handlers: dict[str, Callable[[Any], None]] = {
+            messages.PREPARING: coordinator.on_preparing,
+            messages.READY: coordinator.on_ready,
+            messages.DONE: coordinator.on_done,
+            messages.FINAL: coordinator.on_final,
+            messages.COUNT: coordinator.on_count,
+            messages.BACK: coordinator.on_back,
+            messages.NOTE: coordinator.on_note,
+            messages.REFUSED: coordinator.on_refused,
+            messages.ROWS: coordinator.on_rows,
+        }
+        self.crowd: Crowd | None = None
+        self._gatekeeper = Gatekeeper(coordinator.rank_in_run, coordinator.on_stranger)
+        for kind, handler in handlers.items():
+            self.runner.register_message(kind, self._gatekeeper.listener(kind, handler))
+        if isinstance(self.runner, MasterRunner):
+            environment.events.worker_report.add_listener(self._on_worker_report)
+            self.crowd = Crowd(self.runner, coordinator, self._give_up)
+        else:
+            environment.dispatcher_class = partial(
+                StageDispatcher, holds=lambda _client: False, on_target=coordinator.on_target
+            )
+        environment.events.spawning_complete.add_listener(self._on_spawning_complete)
+        self._install_shape(staged=options.staged)
+        self._interrupts = Interrupts(
+            is_stopping=lambda: self.coordinator.finishing,
+            cut=coordinator.abort,
+            leave=self._leave_waiting,
+            stays_open=lambda: bool(getattr(parsed, "autostart", False)) and not self.coordinator.active,
+        )
+        if environment.locustfile:  # as a library Locust knows none
+            self._interrupts.install()
+        self._tab: Any = None
+        self._web_start: Any = None
+        self.show_in_web()
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the run's files begin with, as it was given while that is right."""
+        return from_here(self._prefix, self._whole_prefix)
+
+    # Records of the only process.
+
+    def keep(self, record: RequestRecord, offsets_s: list[float]) -> None:
+        """Write a record of this process."""
+        if self.coordinator.writer is not None:
+            self.coordinator.writer.add(record, offsets_s)
+
+    def kept(self) -> int:
+        """How many records of this process were written."""
+        return self.coordinator.writer.received[0] if self.coordinator.writer is not None else 0
+
+    # The course of a run.
+
+    def begin_run(self) -> bool:
+        """A run starts, unless one goes on or its options cannot be; returns whether one goes on."""
+        coordinator, parsed = self.coordinator, self.environment.parsed_options
+        self._await_beginning()
+        if self.coordinator.active:
+            return True
+        try:
+            options = checked(Options.parse(parsed), self.environment.user_classes, self._own_shape)
+            remember_named([options.extra_body, options.metadata])
+            self._read_files(options)
+        except OptionError as error:
+            coordinator.refused = str(error)
+            logger.error("the run is refused: %s", error)
+            return False
+        if self.crowd is not None:
+            self.crowd.await_hellos()
+        if self._interrupts.installed:
+            self._interrupts.install()  # Locust takes SIGTERM late in its own start
+        if not self._clients():
+            logger.error("no worker is ready yet, so nothing can start; try again when one is")
+            return False
+        if self.environment.host:
+            self._set_host(self.environment.host)  # the web form may have brought another one
+        self.environment.stop_timeout = self._stop_timeout
+        run_s = getattr(parsed, "run_time", None) if options.staged else None
+        self._repeated = RepeatedTexts(options, self.environment.user_classes, self.environment.host)
+        # In another greenlet, because Locust kills this one when the test stops or restarts meanwhile.
+        self._beginning = gevent.spawn(
+            coordinator.begin,
+            options,
+            users=self.runner.target_user_count,
+            run_s=float(run_s) if run_s else None,
+            withhold_keys=self.withholds_keys,
+        )
+        self._beginning.get()
+        if coordinator.active and (note := self._repeated.note()):
+            coordinator.on_note({"text": note})
+        return coordinator.active
+
+    def finish(self) -> None:
+        """The run stops: nothing new starts, what is in flight may end, up to the stop timeout.
+
+        A run that ended by itself waits for the request timeout when no stop timeout was given; somebody who pressed
+        Ctrl-C or the stop button waits ``INTERRUPTED_GRACE_S``, and not at all when pressing Ctrl-C once more.
+        """
+        self._await_beginning()
+        if not self.coordinator.active:
+            return
+        by_shape = self.runner.shape_greenlet is not None and self.runner.shape_greenlet is gevent.getcurrent()
+        interrupted = not (self.coordinator.ended_by_itself or self._run_time_is_over() or by_shape)
+        grace_s = self._stop_timeout
+        if interrupted and not getattr(self.environment.parsed_options, "stop_timeout", 0):
+            grace_s = min(grace_s, INTERRUPTED_GRACE_S)
+        if interrupted:
+            logger.info("stopping: what is in flight has %g s to end; Ctrl-C once more stops at once", grace_s)
+        restore = self._listen_for_another_interrupt()
+        try:
+            # In the web interface a stop button is there to be pressed; a pipeline wants to know.
+            cut_short = interrupted and self._starts_by_itself
+            self.coordinator.finish(abort=False, grace_s=grace_s, interrupted=cut_short)
+        finally:
+            restore()
+        self.environment.stop_timeout = 0.0  # nothing is in flight any more; Locust would wait for frozen workers
+        writer, search = self.coordinator.writer, self._search
+        if self._repeated is not None and writer is not None and writer.book.started:
+            self._repeated.remember()
+        if search is not None and writer is not None and writer.book.started and not self._found_text:
+            writer.write_manifest(find=search.entry())
+            logger.info("%s", search.said)
+            self._found_text = run_report.publish_search(self.prefix)
+
+    def set_verdict(self) -> None:
+        """The exit code, while Locust is quitting."""
+        if self._interrupts.installed:
+            self._interrupts.install()
+        self._await_beginning()
+        if self.coordinator.active:
+            self.runner.stop()  # Ctrl-C comes here before Locust has stopped anything
+            self.finish()
+        self._interrupts.run_is_over()
+        code = self._verdict() or self._judge() or self._judge_search()
+        if code and not self.environment.process_exit_code:
+            self.environment.process_exit_code = code
+
+    def close(self) -> None:
+        """The very end: files closed and named, tables printed."""
+        if self._simulator is not None:
+            self._simulator.stop()
+        if self._tab is not None:
+            self._tab.close()
+        writer = self.coordinator.writer
+        if writer is None or self._reported:
+            self._release()
+            return
+        self._reported = True
+        writer.close()
+        options, html = self.coordinator.options, getattr(self.environment.parsed_options, "html_file", None)
+        if writer.book.started and html:
+            run_report.add_to_html(self.prefix, options, html, not_before=self._began_at)
+        run_report.print_end(
+            self.prefix, options, self.environment.parsed_options, writer, (self._found_text, self._gate_text)
+        )
+        print(f"Rows, stages and manifest: {self.prefix}_llm_*", file=sys.stderr)
+        self._release()
+
+    def show_in_web(self) -> None:
+        """The LLM tab, once there is a web interface; as a library that may be later than the rest."""
+        web_ui = self.environment.web_ui
+        if web_ui is None or self._tab is not None:
+            return
+        from llm_users.web.routes import install
+        from llm_users.wiring.web_start import WebStart
+
+        self._web_start = WebStart(self.environment, install_shape=self._install_shape)
+        self._tab = install(self.environment, self.coordinator, run_report.objectives_of)
+        beats = self._gatekeeper.listener(messages.LIVE, self._tab.state.on_beat)
+        self.runner.register_message(messages.LIVE, beats)
+
+    @property
+    def withholds_keys(self) -> bool:
+        """True when the endpoint of the run was typed into a web page that is open to the network."""
+        return self._web_start is not None and bool(self._web_start.withholds_keys)
+
+    # Inside.
+
+    def _await_beginning(self) -> None:
+        """Wait while a run is being begun: half of one can neither be stopped nor started."""
+        if self._beginning is not None and self._beginning is not gevent.getcurrent():
+            self._beginning.join()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def _on_spawning_complete(self, **_kwargs: Any) -> None:
+        """Locust has started the users; tell how many of them send LLM requests."""
+        dispatcher = self.runner._users_dispatcher
+        if not isinstance(dispatcher, StageDispatcher):
+            return
+        ours = {c.__name__ for c in self.environment.user_classes if hasattr(c, "prepare_process")}
+        counts = dispatcher.users_by_class
+        users = sum(count for name, count in counts.items() if name in ours)
+        self.coordinator.on_spawned(self.runner.target_user_count, users, sum(counts.values()) - users)
+
+    def _verdict(self) -> int:
+        coordinator = self.coordinator
+        if coordinator.refused:
+            return REFUSED
+        writer = coordinator.writer
+        if writer is None and not getattr(self.environment.parsed_options, "headless", False):
+            return 0  # the web interface was opened and no test started
+        if writer is None:
+            logger.error("the run ended before its test began: nothing was measured; is --run-time long enough?")
+            return LOST
+        problem = writer.problem()
+        if coordinator.incomplete and not problem:
+            problem = f"no row is missing, but workers {coordinator.incomplete} were not there at the end"
+        if problem:
+            logger.error("%s; see the manifest %s", problem, writer.manifest_path)
+            return LOST
+        if writer.book.started == 0:
+            logger.error("not one request was started: nothing was measured")
+            return LOST
+        if coordinator.shortfall:
+            count = len(coordinator.shortfall)
+            why = "the error above says why" if count == 1 else f"the {count} errors above say why"
+            logger.error("not everything that was asked for was measured; %s", why)
+            return LOST
+        if writer.book.measured == 0:
+            logger.error("nothing was measured: the run ended before a measured request did (--llm-warmup, the ramp)")
+            return LOST
+        shortfalls = [stage.shortfall for stage in writer.stages]
+        missing = [short for short in shortfalls if short is not None and short.users_missing]
+        if missing and len(missing) == len(shortfalls):
+            logger.error("no stage ran with the users that were asked for; the warnings of the stages say why")
+            return LOST
+        return 0
+
+    def _judge(self) -> int:
+        """The gate of ``--llm-slo``, over the rows as they are on disk."""
+        options, writer = self.coordinator.options, self.coordinator.writer
+        if options.slo is None or writer is None:
+            return 0
+        import llm_reports
+
+        writer.flush()
+        try:
+            groups = llm_reports.groups([llm_reports.load(self.prefix)])
+            verdict = llm_reports.gate(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
+            self._gate_text = llm_reports.gate_text(verdict)
+            llm_reports.publish_gate(verdict, Path(f"{self.prefix}_llm_gate.xml"))
+        except llm_reports.InputError as error:
+            logger.error("--llm-slo: %s", error)
+            return NOT_MET
+        if not verdict.passed:
+            logger.error("--llm-slo: gate %s: %s", verdict.outcome, "; ".join(verdict.reasons))
+            return NOT_MET
+        judges_errors = any(each.name == "errors" for each in verdict.objectives.all)
+        if judges_errors and not self.runner.exceptions and self.environment.process_exit_code is None:
+            self.environment.process_exit_code = 0  # as many failures as the objective allows are none for Locust
+        return 0
+
+    def _judge_search(self) -> int:
+        """``--llm-find`` without a result is a gate that does not pass. Failures above the limit belong to a search."""
+        if self._search is None:
+            return 0
+        if not self._search.conclusive:
+            logger.error("--llm-find: %s", self._search.said)
+            return NOT_MET
+        if not self.runner.exceptions and self.environment.process_exit_code is None:
+            self.environment.process_exit_code = 0
+        return 0
+
+    def _make_levels(self, options: Options) -> Levels:
+        self._found_text = ""
+        self._search = LimitSearch(options) if options.find is not None else None
+        return self._search or listed_levels(options, self._replay.level)
+
+    def _run_time_is_over(self) -> bool:
+        """Locust itself ends a run without a sweep after --run-time, and fires no event for it."""
+        coordinator = self.coordinator
+        run_s = getattr(self.environment.parsed_options, "run_time", None)
+        if not run_s or coordinator.writer is None or coordinator.options.staged:
+            return False
+        return time.time() - coordinator.writer.started_at >= float(run_s) - 0.5
+
+    def _read_files(self, options: Options) -> None:
+        """Read what the options name, before anything starts. Raises ``OptionError``."""
+        self._replay.read(options)
+        check_input_files(options, has_users=not isinstance(self.runner, MasterRunner))
+
+    def _start_simulator(self, options: Options) -> None:
+        if options.simulator is None:
+            return
+        from llm_users.simulator.launch import SimulatorError, launch
+
+        try:
+            self._simulator = launch("" if options.simulator == "default" else options.simulator)
+        except (ValueError, SimulatorError) as error:
+            raise OptionError(f"--llm-simulator: {error}") from None
+        self._set_host(self._simulator.url)
+        logger.info("simulated endpoint at %s", self._simulator.url)
+
+    def _check_host(self, *, all_named: bool) -> None:
+        """The base URL must be named: api.openai.com costs money. Bedrock's users know theirs, targets may."""
+        classes = [c for c in self.environment.user_classes if hasattr(c, "prepare_process")]
+        hostless = [c for c in classes if c.needs_host()]
+        variables = {c.host_variable: None for c in hostless or classes} or {"OPENAI_BASE_URL": None}
+        named = next(filter(None, (os.environ.get(variable) for variable in variables)), None)
+        host = self.environment.host or named
+        if host:
+            problem = endpoint.check_url(host)
+            if problem:
+                raise OptionError(f"--host {redact(host)}: {problem}; write for example https://HOST/v1")
+            self._set_host(host)
+        elif hostless and not all_named and self.environment.web_ui is None:  # else the form can still give it
+            raise OptionError(
+                f"no endpoint: give its base URL with --host https://HOST/v1 (or {', '.join(variables)}), "
+                "or --llm-simulator"
+            )
+
+    def _give_up(self, why: str) -> None:
+        """A headless start that cannot be, while Locust waits for its workers."""
+        self.coordinator.refused = why
+        logger.error("the run is refused: %s", why)
+        self.environment.process_exit_code = REFUSED
+        self.runner.quit()
+        hub: Any = gevent.get_hub()
+        hub.loop.run_callback(hub.parent.throw, SystemExit(REFUSED))  # the main greenlet waits for workers
+
+    def _set_host(self, url: str) -> None:
+        """Credentials and query in the base URL stay in this process's memory."""
+        clean = endpoint.clean_url(url)
+        self.environment.host = clean
+        if self.environment.parsed_options is not None:
+            self.environment.parsed_options.host = clean
+
+    def _listen_for_another_interrupt(self) -> Callable[[], None]:
+        """While in-flight requests drain, Ctrl-C cuts them; returns what puts the old handler back."""
+        if self._interrupts.installed or threading.current_thread() is not threading.main_thread():
+            return lambda: None
+        old = signal.signal(signal.SIGINT, lambda *_: gevent.get_hub().loop.run_callback_threadsafe(self._cut))
+
+        def restore() -> None:
+            signal.signal(signal.SIGINT, old or signal.default_int_handler)
+
+        return restore
+
+    def _cut(self) -> None:
+        gevent.spawn(self.coordinator.abort)
+
+    def _install_shape(self, *, staged: bool) -> None:
+        """Our shape for stages; whatever Locust had without any."""
+        environment = self.environment
+        if staged:
+            environment.shape_class = SweepShape(self._tick)
+            environment.shape_class.runner = self.runner
+        elif isinstance(environment.shape_class, SweepShape):
+            environment.shape_class = self._own_shape
+
+    def _tick(self) -> tuple[int, float] | None:
+        return self.coordinator.tick() if self.begin_run() else None
+
+    @property
+    def _starts_by_itself(self) -> bool:
+        """Whether the run began by itself and not by the start button."""
+        parsed = self.environment.parsed_options
+        return bool(getattr(parsed, "headless", False) or getattr(parsed, "autostart", False))
+
+    def _leave_waiting(self) -> bool:
+        """A headless master that still waits for workers cannot be interrupted by Locust's means: end it here."""
+        parsed, runner = self.environment.parsed_options, self.runner
+        if self.coordinator.writer is not None or not self._starts_by_itself or not isinstance(runner, MasterRunner):
+            return False
+        if runner.worker_count >= parsed.expect_workers:
+            return False
+        logger.error(
+            "nothing was measured: the run was ended while %d of %d workers (--expect-workers) were connected",
+            runner.worker_count, parsed.expect_workers,
+        )  # fmt: skip
+        runner.quit()
+        self.close()
+        return True
+
+    def _make_writer(self, run_id: str, options: Options) -> RunWriter:
+        parsed = self.environment.parsed_options
+        about = {
+            "host": self.environment.host,
+            "model": options.model,
+            "framework": options.framework,
+            "options": json.loads(redact(json.dumps(mask_options(option_table.as_text(parsed)), default=str))),
+            "users": getattr(parsed, "num_users", None),
+            "locustfile": self.environment.locustfile,
+            "metadata": mask_named(options.metadata),
+            "simulator": self._simulator is not None,
+            "clock": "CLOCK_MONOTONIC; arrivals by SO_TIMESTAMPNS where the kernel stamps them",
+            "tokenizer": tokenizer_identity(options),
+            "trace": self._replay.about,
+        }
+        if self.coordinator.writer is not None:
+            self.coordinator.writer.close()
+        self._lock = self._lock or self._hold_unnamed()
+        self._lock.claim(self, lambda: self.coordinator.active)
+        writer = start_writing(self.prefix, run_id, about, offsets=options.offsets)
+        writer.book.judge = steadiness_of
+        return writer
+
+    def _hold_unnamed(self) -> PrefixLock:
+        """Without ``--csv``: the name of this second, or one behind it when another run has that."""
+        folder, name = os.path.split(self._prefix)
+        for number in itertools.count(1):
+            self._prefix = f"{folder}-{number}/{name}" if number > 1 else self._prefix
+            self._whole_prefix = absolute(self._prefix)
+            check_prefix(self._prefix)
+            with contextlib.suppress(PrefixInUseError):
+                return hold(self._prefix)
+        raise AssertionError("unreachable")
+
+    def _clients(self) -> list[str | None]:
+        return [*self.crowd.present] if self.crowd is not None else [None]
+
+    def _send(self, kind: str, data: dict[str, Any], client_id: str | None) -> None:
+        self.runner.send_message(kind, data, client_id=client_id)
+
+    def _on_worker_report(self, data: dict[str, Any], client_id: str = "", **_kwargs: Any) -> None:
+        if REPORT_KEY in data:
+            self.coordinator.on_rows(self._gatekeeper.rows(data.pop(REPORT_KEY), client_id))
+
+    def _stop_run(self) -> None:
+        if getattr(self.environment.parsed_options, "headless", True):
+            self.runner.quit()
+        else:
+            self.runner.stop()

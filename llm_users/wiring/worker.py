@@ -1,0 +1,285 @@
+"""The load process's place in Locust: its messages, and the way of its records. On workers, or in the only process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+import locust
+from gevent.event import Event
+from gevent.lock import RLock
+from locust.runners import STATE_INIT, WorkerRunner
+
+from llm_users._version import __version__
+from llm_users.collect.sender import REPORT_KEY, RecordSender
+from llm_users.load.protocol import messages
+from llm_users.load.protocol.validation import PROTOCOL
+from llm_users.load.worker.process import LoadProcess
+from llm_users.record import RequestRecord
+
+logger = logging.getLogger(__name__)
+
+REFUSED, CUT_OFF = 2, 3
+"""Exit codes of a worker: the master has another version; the master is gone."""
+
+HELLO_AGAIN_S = 0.5
+_SETTLED_S = 2.0
+
+Keep = Callable[[RequestRecord, list[float]], None]
+Flush = Callable[[], int]
+
+
+def _nowhere(record: RequestRecord, offsets_s: list[float]) -> None:
+    """On a worker the sender takes the place of this."""
+
+
+class ProcessRole:
+    """Wires a ``LoadProcess`` to the environment. ``keep`` and ``flush`` are for the only process: straight to disk."""
+
+    def __init__(self, environment: Any, keep: Keep = _nowhere, flush: Flush = lambda: 0) -> None:
+        self._environment = environment
+        self._runner = runner = environment.runner
+        self._worker: _Worker | None = None
+        self._shares_interrupts = False
+        if isinstance(runner, WorkerRunner):
+            self._worker = _Worker(environment)
+            keep, flush = self._worker.sender.add, self._worker.flush
+            # A worker of --processes gets the Ctrl-C that is meant for its master too: during a run it is the
+            # master's to decide what happens to requests in flight.
+            self._shares_interrupts = bool(getattr(environment.parsed_options, "processes", None))
+            if environment.locustfile and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                # Its terminal is gone: leave in good order, as on SIGTERM.
+                gevent.signal_handler(signal.SIGHUP, self._on_hangup)
+        self.process = process = LoadProcess(environment, runner.send_message, keep, flush)
+        runner.register_message(messages.RUN, listener(self._on_run))
+        runner.register_message(messages.GO, self._of_run(process.on_go))
+        runner.register_message(messages.END, self._of_run(process.on_end))
+        runner.register_message(messages.ARRIVALS, self._of_run(process.on_arrivals))
+        runner.register_message(messages.QUOTA, self._of_run(process.on_quota))
+        runner.register_message(messages.ACK, self._of_run(process.on_ack))
+        # These may take long, and a worker must go on answering its master meanwhile.
+        runner.register_message(messages.STAGE, self._of_run(process.on_stage), concurrent=True)
+        runner.register_message(messages.FINISH, self._of_run(self._on_finish), concurrent=True)
+        if self._worker is not None:
+            self._worker.begin(process, watches_parent=self._shares_interrupts)
+        runner.register_message(messages.SETTLED, self._of_run(self._on_settled))
+        environment.events.spawning_complete.add_listener(self._on_spawning_complete)
+        environment.events.user_error.add_listener(_on_user_error)
+
+    def abort(self) -> None:
+        """The process ends without having been told to: cut what is in flight and send what there is."""
+        if self.process.running:
+            self.process.on_finish({"abort": True, "grace_s": 0.0})
+            if self._worker is not None:
+                self._worker.await_settled()
+
+    def close(self) -> None:
+        """The process ends: say where rows are that the coordinator may not have."""
+        if self._worker is not None:
+            self._worker.close()
+
+    def _of_run(self, handler: Callable[[dict[str, Any]], None]) -> Any:
+        """A handler of messages of the run that this process takes part in; others have no effect."""
+
+        def on_data(data: dict[str, Any]) -> None:
+            if data.get("run") == self.process.run_id:
+                handler(data)
+            elif self._worker is not None:
+                self._worker.greet_again()
+
+        return listener(on_data)
+
+    def _on_hangup(self) -> None:
+        """With ``--processes`` the master hears it too, and says what becomes of requests in flight."""
+        if not (self._shares_interrupts and self.process.running):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _on_run(self, data: dict[str, Any]) -> None:
+        again = self.process.running and data["run_id"] == self.process.run_id
+        if self._worker is not None and not again:
+            self._worker.on_run(data)
+        if self._shares_interrupts:
+            signal.signal(signal.SIGINT, lambda *_: None)
+        self.process.on_run(data)
+
+    def _on_spawning_complete(self, **_kwargs: Any) -> None:
+        """On a worker the master says so, perhaps while the last users are still being started here."""
+        spawning = self._runner.spawning_greenlet
+        if spawning is None or spawning.ready() or spawning is gevent.getcurrent():
+            self.process.on_users_spawned()
+        else:
+            spawning.link_value(lambda _greenlet: self.process.on_users_spawned())
+
+    def _on_settled(self, _data: dict[str, Any]) -> None:
+        if self._worker is not None:
+            self._worker.settled()
+
+    def _on_finish(self, data: dict[str, Any]) -> None:
+        self.process.on_finish(data)
+        if self._shares_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Worker:
+    """The parts that only a worker needs: a spool, and the loss of its master."""
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+        self._runner = environment.runner
+        self._process: LoadProcess
+        self.sender = RecordSender(self._send, self._note)
+        self._prefix = ""
+        self._welcome = False
+        self._between_runs = RLock()  # a run ends here before the next begins, however the words for it come
+        self._settled = Event()
+        self._greeted_at = 0.0
+
+    def begin(self, process: LoadProcess, *, watches_parent: bool) -> None:
+        """Listen, and say so to the coordinator."""
+        self._process = process
+        pulse, runner = process.pulse, self._runner
+        pulse.about = self.sender.about
+        pulse.watches_parent = watches_parent
+        pulse.on_beat = self._keep_locust_patient
+        pulse.on_alone = self._on_alone
+        runner.register_message(messages.WELCOME, listener(self._on_welcome))
+        runner.register_message(messages.LEAVE, listener(self._on_leave), concurrent=True)
+        runner.register_message(messages.RESEND, listener(self._on_resend), concurrent=True)
+        self._environment.events.report_to_master.add_listener(self._on_report_to_master)
+        gevent.spawn(self._greet)
+
+    def flush(self) -> int:
+        self.sender.flush()
+        return self.sender.sent
+
+    def on_run(self, data: dict[str, Any]) -> None:
+        """A run begins; the spool of one that was not settled stays, and users of another run are stopped."""
+        with self._between_runs:
+            self._process.cut_short()
+            self._say_where_rows_are("the master has begun another run before it confirmed all rows of the last one")
+            if self._runner.user_greenlets:
+                self._stop_users()
+            self._prefix = data["prefix"]
+            self._settled.clear()
+            self.sender.begin(data["run_id"], data["worker"], data["spool"], data["rows_per_s"])
+
+    def _stop_users(self) -> None:
+        self._runner.stop()
+        self._runner.worker_state = STATE_INIT
+
+    def settled(self) -> None:
+        self.sender.settled(self._process.run_id)
+        self._settled.set()
+
+    def await_settled(self) -> None:
+        self._settled.wait(timeout=_SETTLED_S)
+
+    def close(self) -> None:
+        self._say_where_rows_are("the master did not confirm that it has all rows of this worker")
+
+    # Saying hello. A message that Locust does not know would be complained about by a master whose extension does not
+    # listen yet; an unknown entry in Locust's own report is not.
+
+    def _greet(self) -> None:
+        while not self._welcome:
+            self._greeted_at = time.monotonic()
+            self._runner._send_stats()
+            gevent.sleep(HELLO_AGAIN_S)
+
+    def greet_again(self) -> None:
+        """The coordinator talks of a run that this process does not know."""
+        if self._welcome and time.monotonic() - self._greeted_at > HELLO_AGAIN_S:
+            self._welcome = False
+            gevent.spawn(self._greet)
+
+    def _on_report_to_master(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        if not self._welcome:
+            data[messages.HELLO] = {"version": __version__, "protocol": PROTOCOL}
+        rows = self.sender.take()
+        if rows:
+            data[REPORT_KEY] = rows
+
+    def _on_welcome(self, data: dict[str, Any]) -> None:
+        self._welcome = True
+        if data["refused"] is not None:
+            logger.error("the master refuses this worker: %s", data["refused"])
+            self._quit(REFUSED)
+
+    # A master that is gone, or has no place for this process any more.
+
+    def _keep_locust_patient(self) -> None:
+        """How long to wait for a silent master is decided here, while a run goes on."""
+        if self._runner.last_heartbeat_timestamp:
+            self._runner.last_heartbeat_timestamp = time.time()
+
+    def _on_alone(self, why: str) -> None:
+        logger.error("%s: this worker ends", why)
+        at_once = self._process.pulse.parent_is_gone
+        self._process.abandon(0.0 if at_once else self._environment.stop_timeout or 0.0)
+        self._say_where_rows_are(why)
+        self._quit(CUT_OFF)
+
+    def _on_leave(self, data: dict[str, Any]) -> None:
+        """The master does not know the run that this process takes part in: that run is over."""
+        with self._between_runs:
+            if data["run"] != self._process.run_id or not self._process.running:
+                return
+            why = "the master has ended the run of this worker, or was restarted"
+            logger.error("%s: this worker ends the run and is ready for the next", why)
+            self._process.abandon()
+            self._say_where_rows_are(why)
+            self._stop_users()
+            self._welcome = False
+            self._runner.send_message("client_ready", locust.__version__)
+            gevent.spawn(self._greet)
+
+    def _on_resend(self, data: dict[str, Any]) -> None:
+        if data["run"] == self._process.run_id:
+            self.sender.resend()
+
+    def _say_where_rows_are(self, why: str) -> None:
+        """How to recover rows that the coordinator may not have."""
+        paths = self.sender.leave()
+        if paths:
+            files = " ".join(str(path) for path in paths)
+            logger.error(
+                "%s. All rows of this worker are in its spool; to read them together with the others: "
+                "llm-report %s %s", why, self._prefix, files,
+            )  # fmt: skip
+
+    def _quit(self, code: int) -> None:
+        self._environment.process_exit_code = code
+        self._runner.quit()
+
+    def _send(self, kind: str, data: dict[str, Any]) -> None:
+        self._process.send(kind, data)
+
+    def _note(self, text: str) -> None:
+        self._process.send(messages.NOTE, {"text": text})
+
+
+def _on_user_error(user_instance: Any, exception: BaseException, tb: Any, **_kwargs: Any) -> None:
+    """A task has raised; Locust calls this in the user's own greenlet. ``user_instance`` is a TaskSet in most cases."""
+    user = getattr(user_instance, "user", user_instance)
+    if not hasattr(user, "task_failed"):
+        return
+    frames = traceback.extract_tb(tb)
+    own = [frame for frame in frames if "/locust/user/" not in frame.filename] or frames
+    place = f"{own[0].name} ({Path(own[0].filename).name}, line {own[0].lineno})" if own else "a task"
+    user.task_failed(exception, f"{type(user).__name__}: {place}", starting=user is user_instance)
+
+
+def listener(handler: Callable[[dict[str, Any]], None]) -> Any:
+    """A handler of a message's data as Locust calls it."""
+
+    def on_message(environment: Any, msg: Any, **_kwargs: Any) -> None:  # noqa: ARG001 - Locust's signature
+        handler(msg.data)
+
+    return on_message

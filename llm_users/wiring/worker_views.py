@@ -1,0 +1,167 @@
+"""Locust's workers as the coordinator may count on them: those that are connected and whose extension listens.
+
+Locust calls a worker ready before the worker's locustfile is wired; what is sent to it until then is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gevent
+import psutil  # comes with Locust
+import zmq
+from locust.runners import STATE_MISSING
+
+from llm_users._version import __version__
+from llm_users.load.coordinator.coordinator import Coordinator
+from llm_users.load.coordinator.user_dispatcher import StageDispatcher
+from llm_users.load.protocol import messages
+from llm_users.load.protocol.validation import PROTOCOL
+
+logger = logging.getLogger(__name__)
+
+HELLO_S = 10.0
+"""How long a run waits at its start for workers that are connected but do not listen yet."""
+
+
+def end_forked_workers(parsed: Any) -> None:
+    """End the workers of ``--processes``, if that was given, while their master does not listen yet.
+
+    Locust leaves them: they would try to connect for minutes, and keep what reads their output waiting.
+    """
+    if not getattr(parsed, "processes", None):
+        return
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+
+
+class Crowd:
+    """Wires a master's workers to its coordinator. ``give_up`` ends a headless start whose workers cannot all come."""
+
+    def __init__(self, runner: Any, coordinator: Coordinator, give_up: Callable[[str], None]) -> None:
+        self._runner = runner
+        self._coordinator = coordinator
+        self._give_up = give_up
+        self._listening: set[str] = set()
+        self._refused: dict[str, str] = {}
+        # A worker that connects again after a cut takes the place of its old connection, which may look alive for long.
+        runner.server.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        runner.environment.dispatcher_class = partial(
+            StageDispatcher, holds=self._holds, on_target=coordinator.on_target
+        )
+        runner.environment.events.worker_report.add_listener(self._on_report)
+        runner.environment.events.worker_connect.add_listener(self._on_connect)
+        coordinator.before_stage = self._admit
+        coordinator.on_silence = self._on_silence
+
+    @property
+    def present(self) -> list[str]:
+        """The workers that are connected, listen, and are not silent."""
+        return sorted(self._connected & self._listening)
+
+    def await_hellos(self) -> None:
+        """Wait until all that are connected listen, or until it is clear that one never will."""
+        limit = time.monotonic() + HELLO_S
+        while deaf_ones := self._connected - self._listening - set(self._refused):
+            if time.monotonic() > limit:
+                deaf = ", ".join(sorted(deaf_ones))
+                logger.warning("%s: connected, but without locust-llm; does it run the same locustfile?", deaf)
+                return
+            gevent.sleep(0.05)
+
+    @property
+    def _connected(self) -> set[str]:
+        clients = self._runner.clients
+        return {node.id for node in clients.ready + clients.spawning + clients.running}
+
+    def _on_report(self, client_id: str, data: Any, **_kwargs: Any) -> None:
+        """A worker says hello in Locust's own report, until it is answered."""
+        hello = data.pop(messages.HELLO, None) if isinstance(data, dict) else None
+        if hello is None:
+            return
+        refused = self._why_refused(hello)
+        self._runner.send_message(messages.WELCOME, {"refused": refused}, client_id=client_id)
+        if refused is not None:
+            self._refuse(client_id, refused)
+            return
+        self._listening.add(client_id)
+        self._join(client_id)
+
+    def _on_connect(self, client_id: str, **_kwargs: Any) -> None:
+        """Locust takes a worker for ready, perhaps once more after another run."""
+        if client_id in self._listening:
+            gevent.spawn(self._join, client_id)
+
+    def _join(self, client_id: str) -> None:
+        self._coordinator.on_join(client_id)
+        plan = self._coordinator.plan
+        if plan is not None and plan.free:
+            self._admit()
+            gevent.spawn(self._runner.start, self._runner.target_user_count, self._runner.spawn_rate)
+
+    def _why_refused(self, hello: Any) -> str | None:
+        version, protocol = (hello.get("version"), hello.get("protocol")) if isinstance(hello, dict) else (None, None)
+        if (version, protocol) == (__version__, PROTOCOL):
+            return None
+        theirs, ours = str(version)[:40], __version__
+        if theirs == ours:
+            theirs, ours = f"{theirs} with protocol {str(protocol)[:40]}", f"{ours} with protocol {PROTOCOL}"
+        return (
+            f"it has locust-llm {theirs} and the master has {ours}, whose rows and messages differ. Install the same "
+            "version on all machines"
+        )
+
+    def _refuse(self, client_id: str, why: str) -> None:
+        """A worker of another version takes no part."""
+        if client_id in self._refused:
+            return
+        self._refused[client_id] = why
+        text = f"worker {client_id} is refused: {why}"
+        logger.error("%s", text)
+        self._coordinator.note_for_next(text)
+        if len(self._refused) == 1:
+            gevent.spawn_later(HELLO_S, self._look_for_others)
+
+    def _look_for_others(self) -> None:
+        """End a headless start that waits for a worker that was refused: it would never end."""
+        options = self._runner.environment.parsed_options
+        expected = getattr(options, "expect_workers", 0) or 0
+        here = len(self.present)
+        if getattr(options, "headless", False) and self._coordinator.writer is None and here < expected:
+            refused = "; ".join(f"worker {name}: {why}" for name, why in self._refused.items())
+            self._give_up(f"only {here} of the {expected} expected workers can take part. {refused}")
+
+    def _on_silence(self, silent: set[str | None], others: bool) -> None:
+        """Locust takes those for missing that the coordinator does, and stops nothing while some may come back."""
+        for node in self._runner.clients.all:
+            if node.state == STATE_MISSING:
+                continue
+            if others and node.id in silent:
+                node.heartbeat = -1
+            else:
+                node.heartbeat = max(node.heartbeat, 1)
+        if others:
+            self._drop(silent)
+
+    def _drop(self, silent: set[str | None]) -> None:
+        dispatcher = self._runner._users_dispatcher
+        if isinstance(dispatcher, StageDispatcher):
+            for node in self._runner.clients.all:
+                if node.id in silent and node.state != STATE_MISSING:
+                    dispatcher.remove_worker(node)
+
+    def _holds(self, client_id: str) -> bool:
+        """Whether a worker has to wait for the next stage, or until it listens."""
+        coordinator = self._coordinator
+        return coordinator.active and (coordinator.options.staged or not coordinator.roster.knows(client_id))
+
+    def _admit(self) -> None:
+        dispatcher = self._runner._users_dispatcher
+        if isinstance(dispatcher, StageDispatcher):
+            dispatcher.admit()

@@ -1,0 +1,154 @@
+"""What runs after a test: rows in, LLMPerf's tables out. A normal pandas program that must never import Locust.
+
+In a notebook::
+
+    import llm_reports
+
+    run = llm_reports.load("out/bench/run")            # a run's PREFIX, a rows file or an LLMPerf file
+    run.requests.groupby("concurrency").ttft_s.median()
+    ttft, throughput = llm_reports.tables([run])
+    print(llm_reports.to_markdown(ttft))
+    llm_reports.summary([run])                         # the content of summary.csv as a DataFrame
+
+    points = llm_reports.stage_points(llm_reports.groups([run]), "ttft_p95<0.5,errors<0.01")
+    llm_reports.points_frame(points)                   # attainment and goodput per stage
+    print(llm_reports.knee(llm_reports.sweeps(points)[0]).reasoning)
+    llm_reports.gate(llm_reports.groups([run]), llm_reports.parse_objectives("ttft_p95<0.5")).frame()
+    llm_reports.compare_runs([llm_reports.load("out/before/run"), run]).frame()
+
+Importing this package loads neither pandas nor anything else; touching one of the names below does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llm_reports.charts.figures import Figures, figures
+    from llm_reports.compare.comparison import Comparison, compare_runs
+    from llm_reports.compare.leaderboard import leaderboard
+    from llm_reports.errors import InputError
+    from llm_reports.export.summary import summary
+    from llm_reports.input.inputs import load, load_all
+    from llm_reports.llmperf.tables import Table, tables
+    from llm_reports.markdown.decisions import gate_text
+    from llm_reports.markdown.report import to_markdown
+    from llm_reports.metrics.correctness import mismatches
+    from llm_reports.metrics.costs import Cost, costs, costs_frame, load_prices
+    from llm_reports.metrics.goodput import Choice, StagePoint, highest, knee, points_frame, stage_points, sweeps
+    from llm_reports.metrics.groups import Group, groups
+    from llm_reports.metrics.latency_model import LatencyModel, latency_models
+    from llm_reports.metrics.summary import Summary, summarize
+    from llm_reports.plots.plots import Svg, pictures
+    from llm_reports.report import Questions, Report, report_run, report_runs
+    from llm_reports.run import Run
+    from llm_reports.slo.gate import Gate, gate
+    from llm_reports.slo.junit import junit_xml, publish_gate
+    from llm_reports.slo.objectives import Objectives, parse_objectives
+    from llm_reports.stats.intervals import Interval
+
+__all__ = [
+    "Choice",
+    "Comparison",
+    "Cost",
+    "Figures",
+    "Gate",
+    "Group",
+    "InputError",
+    "Interval",
+    "LatencyModel",
+    "Objectives",
+    "Questions",
+    "Report",
+    "Run",
+    "StagePoint",
+    "Summary",
+    "Svg",
+    "Table",
+    "compare_runs",
+    "costs",
+    "costs_frame",
+    "figures",
+    "gate",
+    "gate_text",
+    "groups",
+    "highest",
+    "junit_xml",
+    "knee",
+    "latency_models",
+    "leaderboard",
+    "load",
+    "load_all",
+    "load_prices",
+    "mismatches",
+    "parse_objectives",
+    "pictures",
+    "points_frame",
+    "publish_gate",
+    "report_run",
+    "report_runs",
+    "stage_points",
+    "summarize",
+    "summary",
+    "sweeps",
+    "tables",
+    "to_markdown",
+]
+
+_HOMES = {
+    "Choice": "metrics.goodput",
+    "Comparison": "compare.comparison",
+    "Cost": "metrics.costs",
+    "Figures": "charts.figures",
+    "Gate": "slo.gate",
+    "Group": "metrics.groups",
+    "InputError": "errors",
+    "Interval": "stats.intervals",
+    "LatencyModel": "metrics.latency_model",
+    "Objectives": "slo.objectives",
+    "Questions": "report",
+    "Report": "report",
+    "Run": "run",
+    "StagePoint": "metrics.goodput",
+    "Summary": "metrics.summary",
+    "Svg": "plots.plots",
+    "Table": "llmperf.tables",
+    "compare_runs": "compare.comparison",
+    "costs": "metrics.costs",
+    "costs_frame": "metrics.costs",
+    "figures": "charts.figures",
+    "gate": "slo.gate",
+    "gate_text": "markdown.decisions",
+    "groups": "metrics.groups",
+    "highest": "metrics.goodput",
+    "junit_xml": "slo.junit",
+    "knee": "metrics.goodput",
+    "latency_models": "metrics.latency_model",
+    "leaderboard": "compare.leaderboard",
+    "load": "input.inputs",
+    "load_all": "input.inputs",
+    "load_prices": "metrics.costs",
+    "to_markdown": "markdown.report",
+    "mismatches": "metrics.correctness",
+    "parse_objectives": "slo.objectives",
+    "pictures": "plots.plots",
+    "points_frame": "metrics.goodput",
+    "publish_gate": "slo.junit",
+    "report_run": "report",
+    "report_runs": "report",
+    "stage_points": "metrics.goodput",
+    "summarize": "metrics.summary",
+    "summary": "export.summary",
+    "sweeps": "metrics.goodput",
+    "tables": "llmperf.tables",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'llm_reports' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"llm_reports.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,9 @@
+"""``python -m llm_reports``: the command ``llm-report``."""
+
+from __future__ import annotations
+
+import sys
+
+from llm_reports.main import main
+
+sys.exit(main())

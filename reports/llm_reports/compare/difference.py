@@ -1,0 +1,133 @@
+"""One line of a comparison: a figure of one stage before and after, and what was decided about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llm_reports.compare.estimates import Estimate
+from llm_reports.metrics.groups import Group
+from llm_reports.stats.intervals import UNKNOWN, Interval
+
+ERROR_RATIO, SYSTEM_THROUGHPUT = "error_ratio", "output_throughput_token_per_s"
+UNCLEAR, BETTER, WORSE = "no clear difference", "better", "worse"
+PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``p`` is corrected for the number of lines in the table.
+
+    ``outcome`` says which side is better, when that is more than chance. ``verdict`` is the answer to the threshold:
+    passed, failed or undecided; "" where the line does not decide and did not fail. A line without an ``estimate``
+    stands for a stage that cannot be compared; ``reason`` says why. ``needed`` is about how many requests per run (or
+    runs per side) would decide an undecided line, ``None`` when more of them would not help.
+    """
+
+    bases: tuple[Group, ...]
+    others: tuple[Group, ...]
+    metric: str
+    figure: str
+    unit: str
+    more_is_better: bool = False
+    estimate: Estimate | None = None
+    p: float = math.nan
+    outcome: str = UNCLEAR
+    verdict: str = ""
+    reason: str = ""
+    needed: int | None = None
+    deciding: bool = False
+
+    @property
+    def name(self) -> str:
+        """The line as the table calls it."""
+        return f"{self.metric} {self.figure}".strip()
+
+    @property
+    def base(self) -> Group:
+        """The first group of the first side."""
+        return self.bases[0]
+
+    @property
+    def other(self) -> Group:
+        """The first group of the other side."""
+        return self.others[0]
+
+    @property
+    def base_names(self) -> str:
+        """The runs of the first side."""
+        return ", ".join(group.run.name for group in self.bases)
+
+    @property
+    def other_names(self) -> str:
+        """The runs of the other side."""
+        return ", ".join(group.run.name for group in self.others)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the figure is a share, whose difference is in percentage points."""
+        return self.metric == ERROR_RATIO
+
+    @property
+    def by_runs(self) -> bool:
+        """Whether the run is the unit, not the block of time."""
+        return len(self.bases) + len(self.others) > 2
+
+    @property
+    def before(self) -> float:
+        """The first side's figure."""
+        return self.estimate.before if self.estimate else math.nan
+
+    @property
+    def after(self) -> float:
+        """The other side's figure."""
+        return self.estimate.after if self.estimate else math.nan
+
+    @property
+    def difference(self) -> float:
+        """After minus before; of paired prompts, what the first side's figure changes by when it changes as they do."""
+        change = self.estimate.change if self.estimate else math.nan
+        return self.after - self.before if math.isnan(change) else self.before * (change - 1)
+
+    @property
+    def ratio(self) -> float:
+        """After by before; of paired prompts, their mean change."""
+        change = self.estimate.change if self.estimate else math.nan
+        if not math.isnan(change):
+            return change
+        return self.after / self.before if self.before else math.nan
+
+    @property
+    def difference_interval(self) -> Interval:
+        """The 95 % interval of the difference."""
+        return self.estimate.difference_interval if self.estimate else UNKNOWN
+
+    @property
+    def ratio_interval(self) -> Interval:
+        """The 95 % interval of the ratio."""
+        return self.estimate.ratio_interval if self.estimate else UNKNOWN
+
+    @property
+    def p_alone(self) -> float:
+        """The p of this line, uncorrected."""
+        return self.estimate.chance.p if self.estimate else math.nan
+
+    @property
+    def worsening(self) -> float:
+        """By which share of the first side's figure the other is worse; of shares: by how much. Negative: better."""
+        change = self.difference if self.is_share else self.ratio - 1
+        return -change if self.more_is_better else change
+
+    @property
+    def worsening_interval(self) -> Interval:
+        """The 95 % interval of ``worsening``."""
+        difference = self.difference_interval
+        if self.is_share:
+            change = difference
+        elif self.ratio_interval.known:
+            change = Interval(self.ratio_interval.low - 1, self.ratio_interval.high - 1)
+        elif difference.known and self.before > 0:  # no tokens at all after it, for example: a ratio of 0
+            change = Interval(difference.low / self.before, difference.high / self.before)
+        else:
+            return UNKNOWN
+        return Interval(-change.high, -change.low) if self.more_is_better else change

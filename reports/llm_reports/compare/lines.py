@@ -1,0 +1,164 @@
+"""The lines of a comparison: which figures are compared, of single runs by blocks of time, of several by runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import cast
+
+import numpy as np
+from pandas import DataFrame, Series
+
+from llm_reports.compare.difference import ERROR_RATIO, SYSTEM_THROUGHPUT, Difference
+from llm_reports.compare.estimates import Pair, paired_estimate, quantile_estimate, rate_estimate, share_estimate
+from llm_reports.compare.notes import long_memory
+from llm_reports.compare.pairing import pairing
+from llm_reports.compare.run_estimates import runs_estimate
+from llm_reports.compare.start_order import at_once, in_order
+from llm_reports.metrics.goodput import stage_points
+from llm_reports.metrics.groups import (
+    CORRECTED_LATENCY,
+    CORRECTED_TTFT,
+    LATENCY,
+    NO_FAILURES,
+    OUTPUT_THROUGHPUT,
+    TPOT,
+    TTFT,
+    Group,
+    Metric,
+)
+from llm_reports.metrics.summary import ordered
+from llm_reports.stats.block_resampling import Floats
+from llm_users.quantile import quantile
+from llm_users.record import UNFINISHED
+
+FEWEST_REQUESTS = 20
+_MEDIAN, _P95 = ("median", 0.5), ("p95", 0.95)
+_OF_REQUESTS: tuple[tuple[Metric, str, float], ...] = (
+    (TTFT, *_MEDIAN),
+    (TTFT, *_P95),
+    (TPOT, *_MEDIAN),
+    (TPOT, *_P95),
+    (LATENCY, *_MEDIAN),
+    (LATENCY, *_P95),
+    (OUTPUT_THROUGHPUT, *_MEDIAN),
+    (CORRECTED_TTFT, *_MEDIAN),
+    (CORRECTED_TTFT, *_P95),
+    (CORRECTED_LATENCY, *_MEDIAN),
+    (CORRECTED_LATENCY, *_P95),
+)
+
+
+def lines(bases: Sequence[Group], others: Sequence[Group], notes: list[str]) -> Iterator[Difference]:
+    """The lines of one stage; what is worth saying about them goes into ``notes``."""
+    sides = (tuple(bases), tuple(others))
+    few = [group for group in (*bases, *others) if len(group.measured) < FEWEST_REQUESTS]
+    if few:
+        counts = ", ".join(f"{len(group.measured)} in {group.run.name}" for group in few)
+        reason = (
+            f"a comparison needs at least {FEWEST_REQUESTS} requests in every run{bases[0].load.at}, there are {counts}"
+        )
+        yield Difference(*sides, "all", "", "", reason=reason)
+    elif not any(group.counts.ok for group in (*bases, *others)):
+        yield Difference(*sides, "all", "", "", reason=f"no request succeeded in any run{bases[0].load.at}")
+    elif len(bases) == len(others) == 1:
+        yield from _of_blocks(bases[0], others[0], notes)
+    else:
+        yield from _of_runs(*sides)
+
+
+def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Difference]:
+    """Lines of two single runs, whose blocks of time are the unit."""
+    sides, users = ((base,), (other,)), at_once(base)
+    pairs = pairing(base, other)
+    notes.append(
+        "Paired by prompt index: both runs asked prompts of the same lengths, which cancel. The change of "
+        "a median is the mean change of the prompts (trimmed, in logarithms). Latencies are those of prompts that "
+        "succeeded in both runs."
+        if pairs.rows
+        else f"Not paired by prompt: {pairs.reason}."
+    )
+    unpaired = (in_order(base.measured), in_order(other.measured))
+    rows = pairs.rows or unpaired
+    unfit = long_memory(base, other)
+    for metric, figure, q in _OF_REQUESTS:
+        samples = _pair(partial(_successful, metric), base, other, rows)
+        known = [np.isfinite(each) for each in samples]
+        if (known[0] & known[1]).any() if pairs.rows else all(each.any() for each in known):
+            paired = pairs.rows is not None
+            by_prompt = paired and figure == "median"
+            estimate = (
+                paired_estimate(samples, users) if by_prompt else quantile_estimate(samples, q, users, paired=paired)
+            )
+            better = metric is OUTPUT_THROUGHPUT
+            yield Difference(*sides, metric.name, figure, metric.unit, better, estimate, reason=unfit)
+    # Requests without a partner failed or succeeded, too, so errors are counted over all.
+    ended = _pair(lambda _, frame: ~frame["error_code"].isin(UNFINISHED), base, other, unpaired)
+    failed = _pair(lambda _, frame: ~frame["error_code"].isin(NO_FAILURES), base, other, unpaired)
+    yield Difference(*sides, ERROR_RATIO, "share", "", estimate=share_estimate(failed, ended, users))
+    yield from _throughput(base, other, rows if pairs.complete else unpaired, users, pairs.complete, unfit)
+
+
+def _throughput(
+    base: Group, other: Group, rows: tuple[DataFrame, DataFrame], users: int, paired: bool, unfit: str
+) -> Iterator[Difference]:
+    starts = _pair(lambda _, frame: frame["started_at"], base, other, rows)
+    if any(np.isnan(each).any() or np.ptp(each) <= 0 for each in starts):
+        return
+    tokens = _pair(
+        lambda _, frame: frame["output_tokens"].astype("float64").where(_ok(frame)).fillna(0.0), base, other, rows
+    )
+    figures = (_tokens_per_s(base), _tokens_per_s(other))
+    estimate = rate_estimate(figures, starts, tokens, users, paired=paired)
+    yield Difference(
+        (base,), (other,), SYSTEM_THROUGHPUT, "system", "tokens/s", more_is_better=True, estimate=estimate, reason=unfit
+    )
+
+
+def _of_runs(bases: tuple[Group, ...], others: tuple[Group, ...]) -> Iterator[Difference]:
+    """Lines of several runs per side, which are the unit."""
+
+    def of(figure: Callable[[Group], float]) -> tuple[list[float], list[float]]:
+        return [figure(group) for group in bases], [figure(group) for group in others]
+
+    for metric, figure, q in _OF_REQUESTS:
+        values = of(partial(_quantile, metric, q))
+        if all(any(math.isfinite(value) for value in side) for side in values):
+            better = metric is OUTPUT_THROUGHPUT
+            yield Difference(bases, others, metric.name, figure, metric.unit, better, runs_estimate(*values))
+    shares = of(lambda group: group.counts.failed / group.counts.ended if group.counts.ended else math.nan)
+    ended = [sum(group.counts.ended for group in side) for side in (bases, others)]
+    estimate = runs_estimate(*shares, counted=(ended[0], ended[1]))
+    yield Difference(bases, others, ERROR_RATIO, "share", "", estimate=estimate)
+    rates = of(_tokens_per_s)
+    if all(math.isfinite(value) for side in rates for value in side):
+        yield Difference(
+            bases, others, SYSTEM_THROUGHPUT, "system", "tokens/s", more_is_better=True, estimate=runs_estimate(*rates)
+        )
+
+
+def _quantile(metric: Metric, q: float, group: Group) -> float:
+    values = ordered(group.values(metric, group.ok))
+    return quantile(values, q) if len(values) else math.nan
+
+
+def _tokens_per_s(group: Group) -> float:
+    return stage_points([group])[0].tokens_per_s
+
+
+def _successful(metric: Metric, group: Group, rows: DataFrame) -> Series:
+    return group.values(metric, rows).where(_ok(rows))
+
+
+def _ok(rows: DataFrame) -> Series:
+    return rows["error_code"].isin(["", "buffered"])
+
+
+def _pair(
+    values: Callable[[Group, DataFrame], Series], base: Group, other: Group, rows: tuple[DataFrame, DataFrame]
+) -> Pair:
+    first, second = (
+        np.asarray(values(group, frame), dtype=np.float64) for group, frame in zip((base, other), rows, strict=True)
+    )
+    return cast("Floats", first), cast("Floats", second)

@@ -1,0 +1,36 @@
+"""``requests.parquet`` and ``summary.parquet``: the rows and the summary in columns, for other tools. Needs pyarrow."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pandas import DataFrame
+
+from llm_reports.errors import InputError
+from llm_reports.export.summary import summary_frame
+
+if TYPE_CHECKING:
+    from llm_reports.report import Content
+
+ROWS_NAME = "requests.parquet"
+SUMMARY_NAME = "summary.parquet"
+
+
+def files(content: Content) -> dict[str, bytes]:
+    """The files of this format: name and bytes. Rows are in the order of their starts, with their run's name."""
+    rows = [run.requests.assign(run=run.name) for run in content.runs]
+    requests = pd.concat(rows, ignore_index=True).sort_values(["run", "started_at", "request_id"], kind="stable")
+    return {ROWS_NAME: _written(requests), SUMMARY_NAME: _written(summary_frame(content.groups))}
+
+
+def _written(frame: DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        frame.to_parquet(buffer, engine="pyarrow", index=False)
+    except ImportError:
+        raise InputError(
+            "--format parquet needs pyarrow, which is not installed; pip install 'locust-llm[parquet]'"
+        ) from None
+    return buffer.getvalue()

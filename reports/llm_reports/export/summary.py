@@ -1,0 +1,152 @@
+"""``summary.csv`` and ``summary.json``: every metric of every stage of every run in one tidy shape, one line each.
+
+After the figures stand the ends of their 95 % intervals, ``mean_ci_low``, ``mean_ci_high`` and so on; an
+end that the sample cannot give is empty. Last comes the rate of a stage of an open loop; its concurrency is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pandas import DataFrame
+
+from llm_reports.metrics.correctness import ratio_lines
+from llm_reports.metrics.groups import OVERFLOW, Group, groups, held, metrics_of
+from llm_reports.metrics.stage_load import Load
+from llm_reports.metrics.summary import PERCENTILES, Summary, summarize_histogram
+from llm_reports.run import Run, named_apart
+from llm_reports.stats.effective_size import effective_size, share_interval
+from llm_reports.stats.intervals import UNKNOWN
+from llm_users.record import STAGE_COLUMNS, cell
+
+if TYPE_CHECKING:
+    from llm_reports.report import Content
+
+FILE_NAME = "summary.csv"
+JSON_NAME = "summary.json"
+GAP_METRIC = "chunk_gap_s"
+ERROR_RATIO = "error_ratio"
+_FIGURES = tuple(each.name for each in dataclasses.fields(Summary) if each.name not in ("intervals", "effective"))
+_WITH_INTERVAL = ("mean", *PERCENTILES)
+_ENDS = tuple(f"{figure}_ci_{end}" for figure in _WITH_INTERVAL for end in ("low", "high"))
+_REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS, "rate_per_s")
+COLUMNS = ("run", "framework", "model", "stage", "concurrency", "metric", "unit", *_FIGURES, *_ENDS, "rate_per_s")
+
+# What a stage has exactly one of: everything measured in its row of PREFIX_llm_stages.csv except the key, the clock
+# time and the counts, which are counted from the rows.
+_STAGE_FIGURES = tuple(
+    column for column in STAGE_COLUMNS if column.type is float and column.name != "measure_started_at"
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the file. A stage's own figures and counts stand in ``mean``, with n = 1 and nothing else."""
+
+    run: str
+    framework: str
+    model: str
+    stage: int | None
+    load: Load
+    metric: str
+    unit: str
+    figures: Summary
+
+    def values(self) -> list[object]:
+        """The values in the order of ``COLUMNS``; ``None`` where there is none."""
+        names = [self.run, self.framework, self.model, self.stage, self.load.users, self.metric, self.unit]
+        figures = [getattr(self.figures, name) for name in _FIGURES]
+        intervals = [self.figures.intervals.get(name, UNKNOWN) for name in _WITH_INTERVAL]
+        ends = [end for interval in intervals for end in (interval.low, interval.high)]
+        known = [figure if math.isfinite(figure) else None for figure in (*figures, *ends)]
+        return [*names, *known, self.load.rate_per_s]
+
+
+def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
+    """The content of ``summary.csv`` as a DataFrame, unrounded."""
+    return summary_frame(groups(named_apart(list(runs)), count_connect=count_connect))
+
+
+def summary_frame(made: Sequence[Group]) -> DataFrame:
+    """The same of groups that are already made: whole numbers nullable, figures as floats."""
+    frame = DataFrame([line.values() for line in summary_lines(made)], columns=list(COLUMNS))
+    return frame.astype({"stage": "Int64", "concurrency": "Int64", **dict.fromkeys(_REAL, "float64")})
+
+
+def files(content: Content) -> dict[str, str]:
+    """The files of this format: name and text."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for line in summary_lines(content.groups):
+        writer.writerow([cell(value) for value in line.values()])
+    return {FILE_NAME: text.getvalue()}
+
+
+def json_files(content: Content) -> dict[str, str]:
+    """The same lines as JSON, a list of objects without their empty values."""
+    lines = [dict(zip(COLUMNS, line.values(), strict=True)) for line in summary_lines(content.groups)]
+    known = [{name: value for name, value in line.items() if value is not None} for line in lines]
+    return {JSON_NAME: json.dumps(known, indent=1) + "\n"}
+
+
+def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
+    """The lines: each group's requests, its counts, then what is known of its stage as a whole."""
+    for group in made:
+        for metric in metrics_of(group):
+            yield _line(group, metric.name, metric.unit, group.summary(metric))
+        counts = group.counts
+        for name in ("measured", "ok", "failed", "throttled", "aborted", "cancelled"):
+            yield _line(group, f"requests_{name}", "count", _single(getattr(counts, name)))
+        if group.load.is_open:
+            yield _line(group, "requests_held", "count", _single(int(held(group.measured).sum())))
+            yield _line(
+                group, "requests_dropped", "count", _single(int((group.measured["error_code"] == OVERFLOW).sum()))
+            )
+        yield _line(group, ERROR_RATIO, "share", error_ratio(group))
+        for name, figures in ratio_lines(group):
+            yield _line(group, name, "share", figures)
+    seen: set[tuple[Run, int]] = set()
+    for group in made:
+        # Models that share a stage share its gaps and its throughput, so these stand once and without a model.
+        if group.stage is None or (group.run, group.stage) in seen:
+            continue
+        seen.add((group.run, group.stage))
+        sharers = [other for other in made if other.run is group.run and other.stage == group.stage]
+        owner = group if len(sharers) == 1 else dataclasses.replace(group, framework="", model="")
+        yield from _stage_lines(owner, group.stage)
+
+
+def error_ratio(group: Group) -> Summary:
+    """The share of failed requests with Wilson's interval, in ``mean``, of those that the client did not end itself."""
+    ended = group.counts.ended
+    if not ended:
+        return Summary(0)
+    failed, size = group.counts.failed, effective_size(group.failures)
+    interval = share_interval(failed, ended, size)
+    return Summary(n=ended, mean=failed / ended, intervals={"mean": interval}, effective={"mean": size})
+
+
+def _stage_lines(owner: Group, stage: int) -> Iterator[Line]:
+    gaps = owner.run.gaps.get(stage)
+    if gaps is not None:
+        yield _line(owner, GAP_METRIC, "s", summarize_histogram(gaps))
+    stages = owner.run.stages
+    for column in _STAGE_FIGURES:
+        for value in stages[stages["stage"] == stage][column.name].dropna():
+            yield _line(owner, column.name, column.unit, _single(float(value)))
+
+
+def _line(group: Group, metric: str, unit: str, figures: Summary) -> Line:
+    return Line(group.run.name, group.framework, group.model, group.stage, group.load, metric, unit, figures)
+
+
+def _single(value: float) -> Summary:
+    return Summary(n=1, mean=value)

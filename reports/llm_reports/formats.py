@@ -1,0 +1,46 @@
+"""The formats of a report. A format is one function of a content: the names of its files and their text or bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from llm_reports.errors import InputError
+from llm_reports.export import openmetrics, parquet, summary
+from llm_reports.html import page
+from llm_reports.llmperf import json_files, printout
+from llm_reports.markdown import report
+from llm_reports.plots import plots
+
+if TYPE_CHECKING:
+    from llm_reports.report import Content
+
+FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
+    "md": report.files,
+    "csv": summary.files,
+    "json": json_files.files,
+    "llmperf": printout.files,
+    "html": page.files,
+    "summary": summary.json_files,
+    "openmetrics": openmetrics.files,
+    "parquet": parquet.files,
+    "svg": plots.svg_files,
+    "png": plots.png_files,
+}
+DEFAULT_FORMATS = ("md", "csv")
+
+
+def checked(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of formats, each once, or an error that says which there are."""
+    wanted = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
+    for name in wanted:
+        if name not in FORMATS:
+            raise InputError(f"--format {name}: there is no such format. Use {_choices()}.")
+    if not wanted:
+        raise InputError(f"--format: no format was named. Use {_choices()}.")
+    return wanted
+
+
+def _choices() -> str:
+    *others, last = FORMATS
+    return f"{', '.join(others)} or {last}, or several as in {','.join(DEFAULT_FORMATS)}"

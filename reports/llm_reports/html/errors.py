@@ -1,0 +1,140 @@
+"""The sections about what did not go well: errors by class with examples, and what was excluded and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pandas import DataFrame, concat
+
+from llm_reports.export.summary import COLUMNS, summary_lines
+from llm_reports.html.elements import Markup, element, folded, joined, notes_list, section, table
+from llm_reports.markdown.text import plain
+from llm_users.record import cell
+
+if TYPE_CHECKING:
+    from llm_reports.report import Content
+
+_EXAMPLES = 3
+_LONGEST = 400  # characters of an example; a message may hold a whole response body
+_MOST_CODES = 100
+
+
+def errors_section(content: Content, labels: Sequence[str]) -> Markup:
+    """Errors of all rows by class, the most frequent first, each with its stages and some of its messages."""
+    rows = []
+    total = 0
+    for label, group in zip(labels, content.groups, strict=True):
+        failed = group.measured[~group.measured["error_code"].isin(["", "buffered"])]
+        total += len(group.measured)
+        rows.append(failed.assign(_stage=label))
+    found = [frame for frame in rows if len(frame)]
+    if not found:
+        return section("errors", "Errors", element("p", "No measured request failed."))
+    failed = concat(found)
+    counts = sorted(failed["error_code"].value_counts().items(), key=lambda item: (-item[1], str(item[0])))
+    lines = [_class(str(code), failed[failed["error_code"] == code], total) for code, _ in counts[:_MOST_CODES]]
+    left = f" {len(counts) - _MOST_CODES} rarer classes are not listed." if len(counts) > _MOST_CODES else ""
+    tallies = [group.counts for group in content.groups]
+    given_up = sum(each.cancelled for each in tallies)
+    cancelled = f", {given_up:,} cancelled by the client (--llm-cancel)" if given_up else ""
+    words = (
+        f"{len(failed):,} of {total:,} measured requests did not succeed, in {len(counts)} classes: "
+        f"{sum(each.throttled for each in tallies):,} throttled, "
+        f"{sum(each.failed_otherwise for each in tallies):,} failed otherwise, "
+        f"{sum(each.aborted for each in tallies):,} aborted by the end of the stage or the test{cancelled}.{left}"
+    )
+    header = ("Class", "Requests", "Share (%)", "Where", "Examples")
+    return section(
+        "errors",
+        "Errors",
+        element("p", words),
+        table("Measured requests that did not succeed", header, lines, texts=("Where", "Examples"), id_="errors-table"),
+    )
+
+
+def excluded_section(content: Content, labels: Sequence[str]) -> Markup:
+    """What every row was: counted or not, and the reasons."""
+    header = (
+        "Stage",
+        "Rows",
+        "Measured",
+        "Counted",
+        "Throttled",
+        "Failed otherwise",
+        "Aborted",
+        "Cancelled",
+        "Outside the measured phase",
+        "Of these",
+    )
+    lines = []
+    for label, group in zip(labels, content.groups, strict=True):
+        counts = group.counts
+        phases = ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in counts.unmeasured_phases)
+        outside = counts.rows - counts.measured
+        lines.append(
+            [
+                label,
+                counts.rows,
+                counts.measured,
+                counts.ok,
+                counts.throttled,
+                counts.failed_otherwise,
+                counts.aborted,
+                counts.cancelled,
+                outside,
+                phases or "-",
+            ]
+        )
+    notes = dict.fromkeys(note for each in content.tables for note in each.notes)
+    return section(
+        "excluded",
+        "What was counted, and what was not",
+        element(
+            "p",
+            "Figures are of requests that were started in a stage's measured phase and succeeded. Every other row is "
+            "still in the rows file.",
+        ),
+        table("Rows by what became of them", header, lines, texts=("Of these",), id_="excluded-table"),
+        notes_list(notes),
+    )
+
+
+def figures_section(content: Content) -> Markup:
+    """Everything in summary.csv, cell by cell."""
+    rows = [[cell(value) for value in line.values()] for line in summary_lines(content.groups)]
+    return section(
+        "figures",
+        "All figures",
+        folded(
+            "Every metric of every stage, as in summary.csv",
+            table("The content of summary.csv", COLUMNS, rows, id_="summary"),
+        ),
+    )
+
+
+def _class(code: str, rows: DataFrame, total: int) -> list[object]:
+    stages = rows["_stage"].value_counts(sort=False)
+    where = ", ".join(f"{stage}: {count}" for stage, count in stages.items())
+    messages = rows["error_message"].map(lambda message: plain(str(message))).value_counts()
+    examples = sorted(messages.items(), key=lambda item: (-item[1], str(item[0])))
+    shown = [
+        element(
+            "li",
+            joined(
+                [
+                    _cut(str(message) or "no message"),
+                    element("span", f"({count} times)" if count > 1 else "", class_="soft"),
+                ],
+                " ",
+            ),
+        )
+        for message, count in examples[:_EXAMPLES]
+    ]
+    if len(examples) > _EXAMPLES:
+        shown.append(element("li", f"and {len(examples) - _EXAMPLES} other messages", class_="soft"))
+    return [code, len(rows), f"{100 * len(rows) / total:.1f}", where, element("ul", joined(shown), class_="notes")]
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ... ({len(message):,} characters)"

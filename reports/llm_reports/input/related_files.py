@@ -1,0 +1,55 @@
+"""What lies beside the rows of a run: stages, chunk gaps, manifest. Each may be absent or broken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame
+
+from llm_reports.errors import InputError
+from llm_reports.input.manifest import read_manifest
+from llm_reports.input.open_file import beside
+from llm_reports.input.rows import empty_stages, read_gaps, read_stages
+from llm_users.quantile import DurationHistogram
+
+
+@dataclass(frozen=True, eq=False)
+class RelatedFiles:
+    """The files beside a rows file or a shard, as far as they are there and can be read."""
+
+    stages: DataFrame
+    gaps: Mapping[int, DurationHistogram]
+    manifest: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are none."""
+        return self.stages.empty and not self.gaps and not self.manifest
+
+
+def related_files_of(prefix: Path) -> RelatedFiles:
+    """The files whose names begin with this prefix."""
+    found: list[str] = []
+    stages = empty_stages()
+    gaps: dict[int, DurationHistogram] = {}
+    stages_path = beside(prefix.with_name(f"{prefix.name}_llm_stages.csv"))
+    gaps_path = beside(prefix.with_name(f"{prefix.name}_llm_gaps.csv"))
+    # The rows are enough for the tables, so a related file that cannot be read costs only its own figures.
+    if stages_path.exists():
+        try:
+            stages, warnings = read_stages(stages_path)
+            found.extend(warnings)
+        except InputError as error:
+            found.append(f"{error} Client health is therefore unknown.")
+    if gaps_path.exists():
+        try:
+            gaps, warnings = read_gaps(gaps_path)
+            found.extend(warnings)
+        except InputError as error:
+            found.append(f"{error} Chunk gaps are therefore left out.")
+    manifest, warnings = read_manifest(beside(prefix.with_name(f"{prefix.name}_llm_run.json")))
+    return RelatedFiles(stages, gaps, manifest, (*found, *warnings))

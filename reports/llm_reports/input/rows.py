@@ -1,0 +1,317 @@
+"""Reading the CSV files that a run writes. Strict about what a row is, forgiving about a last line cut by a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gc
+import math
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from pathlib import Path
+
+import numpy as np
+from pandas import DataFrame, Series
+
+from llm_reports.errors import InputError, unreadable
+from llm_reports.input.impossible_values import LONGEST_S, Impossible, named, without_impossible
+from llm_reports.input.open_file import open_text
+from llm_users.quantile import DurationHistogram
+from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, Column, cell
+
+# Without these no table can be made; every other column of a rows file may be absent.
+REQUIRED_COLUMNS = ("measured", "error_code", "ttft_s", "end_to_end_latency_s", "output_tokens")
+_GAP_COLUMNS = (
+    Column("stage", "", "stage of the requests", int),
+    Column("bucket", "", "number of the bucket", int),
+    Column("count", "count", "gaps in the bucket", int),
+)
+_LARGEST_WHOLE = 2**53  # above it floats, through which the text is read, skip integers
+_ROWS_WANTED = "Give a run's PREFIX, its PREFIX_llm_requests.csv, or an LLMPerf *_individual_responses.json."
+_AS_WRITTEN = "Give the file as the run wrote it."
+_FIELD_LIMIT = 16 * 2**20  # an error message may hold a whole response body; csv's own limit is 128 KiB
+
+
+_AT_A_TIME = 10_000  # lines; a million rows as lists of text would take 5 GB
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """A CSV file by column: numbers where the table of columns says so, the rest as text."""
+
+    values: dict[str, Series]
+    warnings: tuple[str, ...]
+
+
+def read_requests(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
+    """The rows of a PREFIX_llm_requests.csv and what is to be said about the file."""
+    lines = _read(path, REQUEST_COLUMNS, REQUIRED_COLUMNS, "not a rows file, it has", _ROWS_WANTED)
+    return _possible_frame(path, lines, REQUEST_COLUMNS)
+
+
+def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
+    """The rows of a PREFIX_llm_stages.csv and what is to be said about the file."""
+    lines = _read(path, STAGE_COLUMNS, ("stage",))
+    return _possible_frame(path, lines, STAGE_COLUMNS)
+
+
+def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]]:
+    """One histogram per stage from a PREFIX_llm_gaps.csv and what is to be said about the file."""
+    lines = _read(path, _GAP_COLUMNS, [column.name for column in _GAP_COLUMNS])
+    values, impossible = without_impossible(lines.values, _GAP_COLUMNS)
+    largest = DurationHistogram.bucket(LONGEST_S)
+    impossible += [
+        Impossible(row, "bucket", bucket, f"outside -1 to {largest}")
+        for row, bucket in enumerate(map(float, values["bucket"]))
+        if bucket < -1 or bucket > largest
+    ]
+    left_out = {each.row for each in impossible}
+    histograms: dict[int, DurationHistogram] = {}
+    for row, (stage, bucket, count) in enumerate(zip(values["stage"], values["bucket"], values["count"], strict=True)):
+        if row in left_out:
+            continue
+        if math.isnan(float(stage)) or math.isnan(float(bucket)) or math.isnan(float(count)):
+            raise InputError(f"{path}: a row has an empty stage, bucket or count. Write the file again.")
+        histograms.setdefault(int(stage), DurationHistogram()).merge({int(bucket): int(count)})
+    return histograms, (*lines.warnings, *_warning(path, impossible))
+
+
+def empty_stages() -> DataFrame:
+    """What a run without a stages file has: the columns and no rows."""
+    return typed_frame({}, STAGE_COLUMNS)
+
+
+def empty_requests() -> DataFrame:
+    """What a run has whose rows file cannot be read: the columns and no rows."""
+    return typed_frame({}, REQUEST_COLUMNS)
+
+
+def typed_frame(values: Mapping[str, Series], columns: Sequence[Column]) -> DataFrame:
+    """A frame with all the columns, in their order and types: integers nullable, absent text "", then any others."""
+    rows = max((len(series) for series in values.values()), default=0)
+    typed: dict[str, Series] = {}
+    for column in columns:
+        series = values.get(column.name)
+        if column.type is str:
+            typed[column.name] = Series([""] * rows, dtype=object) if series is None else series.astype(object)
+        elif series is None:
+            typed[column.name] = Series([math.nan] * rows, dtype="Int64" if column.type is int else "float64")
+        else:
+            known = series.dropna()
+            whole = column.type is int and bool(((known % 1 == 0) & (known.abs() < _LARGEST_WHOLE)).all())
+            typed[column.name] = series.astype("Int64" if whole else "float64")
+    typed.update({name: series for name, series in values.items() if name not in typed})
+    return DataFrame(typed, copy=False)  # a copy of a million rows takes half a gigabyte
+
+
+def _possible_frame(path: Path, lines: _Lines, columns: Sequence[Column]) -> tuple[DataFrame, tuple[str, ...]]:
+    """The frame of a file without its impossible values, and the warnings about the file."""
+    values, impossible = without_impossible(lines.values, columns)
+    return typed_frame(values, columns), (*lines.warnings, *_warning(path, impossible))
+
+
+def _warning(path: Path, impossible: Sequence[Impossible]) -> tuple[str, ...]:
+    if not impossible:
+        return ()
+    return (named(path, impossible, lambda rows: {row: f"line {line}" for row, line in _lines_of(path, rows).items()}),)
+
+
+def _lines_of(path: Path, rows: Iterable[int]) -> dict[int, int]:
+    """The line on which each of these rows begins. The file is read again, since this is seldom asked."""
+    wanted, found = set(rows), {}
+    with open_text(path, errors="replace") as file:
+        reader = csv.reader(file)
+        next(reader, None)
+        row, before = 0, reader.line_num
+        for record in reader:
+            if record:
+                if row in wanted:
+                    found[row] = before + 1
+                row += 1
+            before = reader.line_num
+    return found
+
+
+def first_line_is_rows_header(path: Path) -> bool:
+    """Whether a CSV file looks like a rows file, judged by its header alone."""
+    try:
+        with open_text(path, errors="replace") as file:
+            header = next(csv.reader([file.readline(65536)]), [])
+    except (OSError, EOFError, zlib.error, csv.Error):
+        return False
+    return set(REQUIRED_COLUMNS) <= set(header)
+
+
+def _read(
+    path: Path,
+    columns: Sequence[Column],
+    required: Sequence[str],
+    lacking: str = "it has",
+    wanted: str = _AS_WRITTEN,
+) -> _Lines:
+    csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
+    try:
+        # A cut in the middle of a character must not hide the rows before it, hence "replace".
+        with open_text(path, errors="replace") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if not header:
+                raise InputError(
+                    f"{path}: the file is empty, without even a header line. Was the run ended before it started?"
+                )
+            missing = [name for name in required if name not in header]
+            if missing:
+                raise InputError(f"{path}: {lacking} no column {', '.join(missing)}. {wanted}")
+            twice = sorted({name for name in header if header.count(name) > 1})
+            if twice:
+                raise InputError(f"{path}: the column {', '.join(twice)} is there twice. {_AS_WRITTEN}")
+            gathered = _Gathered(path, header, columns)
+            with _uncollected():
+                line_number = reader.line_num
+                while batch := list(islice(reader, _AT_A_TIME)):
+                    gathered.add(batch, line_number + 1)
+                    line_number = reader.line_num
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: the compressed file is cut or damaged ({error}). Compress it again.") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV file ({error}). {_AS_WRITTEN}") from error
+    return gathered.lines()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would look through millions of lines for cycles that they do not have."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class _Gathered:
+    """Takes records and keeps them by column, a batch of lines at a time."""
+
+    def __init__(self, path: Path, header: list[str], columns: Sequence[Column]) -> None:
+        self._path = path
+        self._header = header
+        numeric = {column.name for column in columns if column.type is not str}
+        self._numbers = {name: array("d") for name in header if name in numeric}
+        self._texts: dict[str, list[str]] = {name: [] for name in header if name not in numeric}
+        self._known: dict[str, str] = {}
+        self._records: list[list[str]] = []
+        self._first_line = 0  # of these
+        self._rows = 0
+
+    def add(self, records: list[list[str]], first_line: int) -> None:
+        """Some records, [] for an empty line; they are looked at only once others follow, since the last may be cut."""
+        if any(records):
+            self._keep()
+            self._records, self._first_line = records, first_line
+
+    def lines(self) -> _Lines:
+        """Everything, once there are no more records."""
+        warnings: tuple[str, ...] = ()
+        while self._records and not self._records[-1]:
+            self._records.pop()
+        if self._records and len(self._records[-1]) < len(self._header):
+            cut = self._line_numbers()[-1]
+            self._records.pop()
+            self._keep()
+            warnings = (
+                f"{self._path}: the last line (line {cut}) is cut, as by a crash; "
+                f"the {self._rows} complete rows before it were read.",
+            )
+        self._keep()
+        values = {
+            name: Series(np.frombuffer(self._numbers.pop(name), dtype="float64"))
+            if name in self._numbers
+            else Series(self._texts.pop(name), dtype=object)
+            for name in self._header
+        }
+        return _Lines(values, warnings)
+
+    def _line_numbers(self) -> list[int]:
+        """Where each record ends, counted only when a number is to be said: a field may go over several lines."""
+        ends = accumulate((1 + sum(map(_breaks, record)) for record in self._records), initial=self._first_line - 1)
+        return list(ends)[1:]
+
+    def _keep(self) -> None:
+        width = len(self._header)
+        if not all(len(record) == width for record in self._records):
+            for record, number in zip(self._records, self._line_numbers(), strict=True):
+                if record and len(record) != width:
+                    raise InputError(
+                        f"{self._path}, line {number}: {len(record)} fields where the header has {width}. "
+                        "Remove the line, or give the file as the run wrote it."
+                    )
+        records = self._records if all(self._records) else [record for record in self._records if record]
+        by_column: list[tuple[str, ...]] = list(zip(*records, strict=True)) or [()] * width
+        for name, texts in zip(self._header, by_column, strict=True):
+            if name in self._numbers:
+                self._numbers[name].frombytes(self._parsed(name, texts).tobytes())
+            else:
+                self._texts[name].extend(self._unguarded(texts))
+        self._rows += len(records)
+        self._records = []
+
+    def _unguarded(self, texts: Sequence[str]) -> Iterable[str]:
+        """The texts as they were before writing; of what many rows have in common one copy is enough."""
+        if _all_alike(texts):
+            return [_unguarded(texts[0])] * len(texts)
+        distinct, known = set(texts), self._known
+        if len(distinct) > len(texts) // 2:
+            return map(_unguarded, texts)
+        known.update((text, _unguarded(text)) for text in distinct if text not in known)
+        return [known[text] for text in texts]
+
+    def _parsed(self, name: str, texts: Sequence[str]) -> np.ndarray:
+        # Python's float() reads every decimal exactly; pandas' own parser may be off in the last bit.
+        numbers = np.empty(0)
+        try:
+            if _all_alike(texts):
+                numbers = np.full(len(texts), float(texts[0] or "nan"))
+            elif "" in texts:
+                numbers = np.array([float(text) if text else math.nan for text in texts])
+            else:
+                numbers = np.array(list(map(float, texts)))
+        except ValueError:
+            pass
+        else:
+            if not np.isinf(numbers).any():
+                return numbers
+        numbered = [number for number, record in zip(self._line_numbers(), self._records, strict=True) if record]
+        for line_number, text in zip(numbered, texts, strict=True):
+            if not _is_number(text):
+                raise InputError(
+                    f"{self._path}, line {line_number}: column {name} holds {text!r}, which is not a number. "
+                    "Correct or remove the line."
+                )
+        return numbers
+
+
+def _all_alike(texts: Sequence[str]) -> bool:
+    return bool(texts) and texts[0] == texts[-1] and texts.count(texts[0]) == len(texts)
+
+
+def _breaks(text: str) -> int:
+    """The line breaks in a field, in any convention."""
+    return text.count("\n") + text.count("\r") - text.count("\r\n")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isinf(float(text or "nan"))
+    except ValueError:
+        return False
+
+
+def _unguarded(text: str) -> str:
+    """The inverse of ``record.cell``, which puts a ' before text that a spreadsheet would take for a formula."""
+    return text[1:] if text.startswith("'") and cell(text[1:]) == text else text

@@ -1,0 +1,103 @@
+"""Under what a group was measured, as far as LLMPerf's summary has a place for it: lengths, sampling, metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_reports.metrics.groups import Group
+from llm_reports.metrics.summary import summarize
+
+_SAMPLING = "additional_sampling_params"
+_LENGTHS = ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens")
+_OTHER_LENGTHS = ("llm_lengths", "llm_trace")
+_OTHER_PROMPTS = ("llm_prompt", "llm_prompts", "llm_conversations")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """``lengths`` has LLMPerf's four keys in its order; ``sampling`` and ``metadata`` are flat."""
+
+    lengths: Mapping[str, int | None]
+    sampling: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+def conditions_of(group: Group) -> Conditions:
+    """From a run's manifest and rows; for a foreign file from its summary, which stands in the manifest's place."""
+    manifest = group.run.manifest
+    if group.run.foreign:
+        sampling = {name: value for name, value in manifest.items() if name.startswith(_SAMPLING)}
+        other = {name: value for name, value in manifest.items() if not name.startswith("results_")}
+        return Conditions({**_actual_lengths(group), **stated_lengths(group)}, sampling, other)
+    metadata = manifest.get("metadata")
+    return Conditions(
+        lengths={**_actual_lengths(group), **stated_lengths(group)},
+        sampling=_flat({_SAMPLING: _json_object(_options(group).get("llm_extra_body"))}),
+        metadata=_flat(metadata) if isinstance(metadata, dict) else {},
+    )
+
+
+def stated_lengths(group: Group) -> dict[str, int]:
+    """LLMPerf's four lengths as far as its summary or the options of a run state them.
+
+    Options count if the requests followed them: a mix, a trace, a data set or a locustfile can set other lengths.
+    """
+    if group.run.foreign:
+        manifest = group.run.manifest
+        return {name: manifest[name] for name in _LENGTHS if type(manifest.get(name)) is int}
+    rows, options = group.measured, _options(group)
+    if any(options.get(name) for name in _OTHER_LENGTHS):
+        return {}
+    own_prompts = any(options.get(name) for name in _OTHER_PROMPTS) or rows["prompt_index"].isna().all()
+    stated: dict[str, int] = {}
+    for kind, followed in (("input", not own_prompts), ("output", rows["requested_output_tokens"].notna().any())):
+        numbers = _numbers(options.get(f"llm_{kind}_tokens"))
+        if followed and numbers:
+            stated[f"mean_{kind}_tokens"], stated[f"stddev_{kind}_tokens"] = numbers
+    return stated
+
+
+def _actual_lengths(group: Group) -> dict[str, int | None]:
+    """What the answers themselves say, in whole tokens: over all stages, which would else have names out of order."""
+    rows = group.run.requests
+    ok = rows[(rows["measured"] == 1) & rows["error_code"].isin(["", "buffered"]) & (rows["model"] == group.model)]
+    lengths: dict[str, int | None] = {}
+    for kind in ("input", "output"):
+        figures = summarize(ok[f"{kind}_tokens"].astype("float64"))
+        lengths[f"mean_{kind}_tokens"] = round(figures.mean) if figures.n else None
+        lengths[f"stddev_{kind}_tokens"] = round(figures.stddev) if figures.n > 1 else None
+    return lengths
+
+
+def _options(group: Group) -> Mapping[str, Any]:
+    options = group.run.manifest.get("options")
+    return options if isinstance(options, dict) else {}
+
+
+def _numbers(law: object) -> tuple[int, int] | None:
+    """Mean and deviation of MEAN[,SD]."""
+    try:
+        mean, deviation = [round(float(part)) for part in f"{law},0".split(",")[:2]]
+    except (ValueError, OverflowError):
+        return None
+    return mean, deviation
+
+
+def _json_object(text: object) -> dict[str, Any]:
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Objects inside objects as keys joined by ``_``; an empty object leaves nothing, as in LLMPerf."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{above}_{key}" if above else str(key)
+        flat.update(_flat(value, name) if isinstance(value, dict) else {name: value})
+    return flat

@@ -1,0 +1,60 @@
+r"""``llmperf.txt``: what LLMPerf prints on the console, line for line, then the notes, which it has none of.
+
+Its first line does begin with a backslash. Stages and runs are told apart by a line in front when there are several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from llm_reports.llmperf.results import FIGURES, METRICS, QUANTILES, is_count, results
+from llm_reports.llmperf.tables import NOTHING
+from llm_reports.markdown.report import all_notes, plain
+from llm_reports.markdown.table_notes import labels
+from llm_reports.metrics.groups import Group
+
+if TYPE_CHECKING:
+    from llm_reports.report import Content
+
+FILE_NAME = "llmperf.txt"
+
+
+def files(content: Content) -> dict[str, str]:
+    """The files of this format: name and text."""
+    return {FILE_NAME: f"{print_out(content)}\n{all_notes(content)}".rstrip("\n") + "\n"}
+
+
+def print_out(content: Content) -> str:
+    """LLMPerf's print-out of every group, without the notes."""
+    several = len(content.groups) > 1
+    blocks = []
+    for group, label in zip(content.groups, labels(content.groups), strict=True):
+        head = [f"--- {plain(label)} ---"] if several else []
+        blocks.append("\n".join([*head, *_lines(group)]) + "\n")
+    return "\n".join(blocks)
+
+
+def _lines(group: Group) -> Iterator[str]:
+    found = results(group)
+    yield f"\\Results for token benchmark for {plain(group.model) or NOTHING} queried with the {_api(group)} api."
+    yield ""
+    for name in METRICS:
+        yield name
+        figures = found.figures[name]
+        for label, attribute in {**QUANTILES, **{figure: figure for figure in FIGURES}}.items():
+            value = getattr(figures, attribute)
+            yield f"    {label} = {int(value) if is_count(name, label, value) else value}"
+    yield f"Number Of Errored Requests: {found.errors}"
+    if found.errors:
+        yield "Error Code Frequency"
+        yield plain(str(dict(found.error_codes)))
+    yield f"Overall Output Throughput: {found.throughput_token_per_s}"
+    yield f"Number Of Completed Requests: {found.completed}"
+    yield f"Completed Requests Per Minute: {found.completed_per_min}"
+
+
+def _api(group: Group) -> str:
+    """LLMPerf's name of an API is the first word of ours: openai-chat is its openai."""
+    names = sorted({plain(str(api)).split("-")[0] for api in group.measured["api"] if api})
+    return ", ".join(names) or NOTHING

@@ -1,0 +1,211 @@
+"""Reading LLMPerf's own files into the columns of a run, and the names of what was tested."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame, Series
+
+from llm_reports.errors import InputError
+from llm_reports.input.impossible_values import named, without_impossible
+from llm_reports.input.open_file import STDIN, beside, plain_name, read_text
+from llm_reports.input.rows import typed_frame
+from llm_reports.llmperf import correctness
+from llm_reports.llmperf.results import RATE
+from llm_reports.metrics.correctness import MATCH, STRICT_MATCH
+from llm_reports.metrics.groups import LLMPERF_TTFT
+from llm_reports.metrics.stage_load import Load, load_of
+from llm_users.record import REQUEST_COLUMNS, Column
+
+RESPONSES_SUFFIX = "_individual_responses.json"
+SUMMARY_SUFFIX = "_summary.json"
+
+# LLMPerf's name of a value -> ours. Its column request_output_throughput_token_per_s is left out on purpose: it counted
+# chunks. The tables use number_output_tokens / end_to_end_latency_s, as the published ones do.
+_NUMBERS = {
+    "ttft_s": "ttft_s",
+    "end_to_end_latency_s": "end_to_end_latency_s",
+    "number_output_tokens": "output_tokens",
+    "number_input_tokens": "input_tokens",
+    "inter_token_latency_s": "llmperf_inter_token_latency_s",
+}
+_OTHER_COLUMNS = (Column("llmperf_inter_token_latency_s", "s", "LLMPerf's inter-token latency", float),)
+_MOST_NAMED = 10
+_REQUIRED = ("error_code", "ttft_s", "end_to_end_latency_s", "number_output_tokens")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a foreign file measured, as far as it can be known; "" and ``None`` are unknown."""
+
+    framework: str
+    model: str
+    load: Load
+
+
+def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, tuple[str, ...]]:
+    """The requests of an LLMPerf file, of its load test or its correctness test, all of them measured; and warnings."""
+    entries = _responses(path)
+    checked = correctness.is_correctness(entries)
+    responses = [correctness.metrics_of(entry, summary) for entry in entries] if checked else entries
+    _refuse_others(path, responses)
+    names = names_of(path, summary)
+    values: dict[str, Series] = {
+        ours: Series([_number(path, i, response, theirs) for i, response in enumerate(responses)], dtype="float64")
+        for theirs, ours in _NUMBERS.items()
+    }
+    count = len(responses)
+    values["error_code"] = Series([_error_code(response) for response in responses], dtype=object)
+    values["error_message"] = Series([str(response.get("error_msg") or "") for response in responses], dtype=object)
+    values["measured"] = Series([1.0] * count)
+    values["framework"] = Series([names.framework] * count, dtype=object)
+    values["model"] = Series([names.model] * count, dtype=object)
+    values["concurrency"] = Series([math.nan if names.load.users is None else names.load.users] * count)
+    values[RATE] = Series([math.nan if names.load.rate_per_s is None else names.load.rate_per_s] * count)
+    if checked:
+        values |= _checks(entries)
+    no_content = (values["error_code"] == "") & (values["ttft_s"] == 0)
+    values["ttft_s"] = values["ttft_s"].mask(no_content)
+    values, impossible = without_impossible(values, (*REQUEST_COLUMNS, *_OTHER_COLUMNS))
+    warnings = [named(path, impossible, lambda rows: _places(path, rows))] if impossible else []
+    if no_content.any():
+        values[LLMPERF_TTFT.name] = values["ttft_s"].mask(no_content, 0.0)
+        warnings.append(_without_content(path, [place for place, is_one in enumerate(no_content) if is_one]))
+    return typed_frame(values, REQUEST_COLUMNS), tuple(warnings)
+
+
+def _without_content(path: Path, entries: Sequence[int]) -> str:
+    shown = _places(path, entries[:_MOST_NAMED]).values()
+    more = f" and {len(entries) - len(shown)} more" if len(entries) > len(shown) else ""
+    return (
+        f"{path}: {len(entries)} successful entries have a ttft_s of 0, which LLMPerf writes when no content came. "
+        f"They have no time to first token and are left out of it: {', '.join(shown)}{more}."
+    )
+
+
+def _places(path: Path, entries: Iterable[int]) -> dict[int, str]:
+    """Where entries stand in the file, for messages. The file is parsed once more, since this is seldom asked."""
+    wanted, found = set(entries), {}
+    text, decoder = read_text(path), json.JSONDecoder()
+    at = text.index("[") + 1
+    for entry in range(max(wanted, default=-1) + 1):
+        while text[at] in ", \t\r\n":
+            at += 1
+        if entry in wanted:
+            found[entry] = f"entry {entry + 1} (line {text.count(chr(10), 0, at) + 1})"
+        _, at = decoder.raw_decode(text, at)
+    return found
+
+
+def read_summary(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The ``*_summary.json`` beside a file of responses, and a warning when it is there but cannot be used."""
+    if path == STDIN:
+        return {}, ()
+    summary_path = beside(path.with_name(stem_of(path) + SUMMARY_SUFFIX))
+    if not summary_path.exists():
+        return {}, ()
+    try:
+        summary = json.loads(read_text(summary_path))
+    except (InputError, ValueError, RecursionError) as error:
+        return {}, (
+            f"{summary_path}: not readable as JSON ({error}); framework and model are taken from the file name.",
+        )
+    return (summary, ()) if isinstance(summary, dict) else ({}, ())
+
+
+def names_of(path: Path, summary: Mapping[str, Any]) -> Names:
+    """Framework, model and load: from the summary as far as it says, else from the file name."""
+    framework, model = _names_in_file_name(stem_of(path), str(summary.get("model") or ""))
+    users, rate_per_s = summary.get("num_concurrent_requests"), summary.get(RATE)
+    return Names(
+        # An empty name is one that was not known when the file was written, and the file name knows no better.
+        framework=str(summary.get("framework", framework) or ""),
+        model=str(summary.get("model", model) or ""),
+        load=load_of(users if type(users) is int else None, rate_per_s if type(rate_per_s) in (int, float) else None),
+    )
+
+
+def stem_of(path: Path) -> str:
+    """The part of its name that a file of responses shares with its summary."""
+    return plain_name(path).removesuffix(RESPONSES_SUFFIX).removesuffix(".json")
+
+
+def safe_name(text: str) -> str:
+    """A text as LLMPerf has it in file names: runs of anything but letters, digits and ``_`` are one ``-``."""
+    return re.sub(r"-{2,}", "-", re.sub(r"[^\w-]+", "-", text))
+
+
+def _names_in_file_name(stem: str, known_model: str) -> tuple[str, str]:
+    """Up to the first ``_`` the framework, the rest the model. LLMPerf itself names its files MODEL_INPUT_OUTPUT."""
+    checked = re.fullmatch(rf"(.+?){correctness.STEM}(?:_.*)?", stem)
+    if checked:
+        return "", checked[1]
+    by_llmperf = re.fullmatch(r"(.+)_\d+_\d+", stem)
+    if by_llmperf and ("_" not in by_llmperf[1] or by_llmperf[1] == safe_name(known_model)):
+        return "", by_llmperf[1]
+    framework, _, model = stem.partition("_")
+    return framework, model
+
+
+def _responses(path: Path) -> list[dict[str, Any]]:
+    text = read_text(path)
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty. Was LLMPerf ended before it wrote its results?")
+    try:
+        responses = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: malformed JSON ({error}). The file may be cut; run LLMPerf again.") from error
+    if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
+        raise InputError(
+            f"{path}: not LLMPerf's individual responses, which are a list of objects. "
+            f"Give the *{RESPONSES_SUFFIX} file, or a run's PREFIX."
+        )
+    return responses
+
+
+def _refuse_others(path: Path, responses: Sequence[Mapping[str, Any]]) -> None:
+    missing = [name for name in _REQUIRED if responses and not any(name in response for response in responses)]
+    if missing:
+        raise InputError(
+            f"{path}: not LLMPerf's individual responses, no entry has {', '.join(missing)}. "
+            f"Give the *{RESPONSES_SUFFIX} file, or a run's PREFIX."
+        )
+
+
+def _checks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
+    """The columns about right and wrong answers."""
+    found = [correctness.checked(entry) for entry in entries]
+    return {
+        "expected_answer": Series([each["expected_answer"] for each in found], dtype=object),
+        "answer_excerpt": Series([each["answer_excerpt"] for each in found], dtype=object),
+        MATCH: Series([each.get(MATCH) for each in found], dtype="float64"),
+        STRICT_MATCH: Series([each.get(STRICT_MATCH) for each in found], dtype="float64"),
+    }
+
+
+def _error_code(response: Mapping[str, Any]) -> str:
+    code = response.get("error_code")
+    if code is None or code == "" or (isinstance(code, float) and math.isnan(code)):
+        return ""
+    return str(int(code)) if isinstance(code, float) and code.is_integer() else str(code)
+
+
+def _number(path: Path, index: int, response: Mapping[str, Any], name: str) -> float:
+    value = response.get(name)
+    if value is None:
+        return math.nan
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isinf(number):
+        raise InputError(
+            f"{path}, entry {index + 1}: {name} is {value!r}, which is not a number. Correct or remove the entry."
+        )
+    return number

@@ -1,0 +1,165 @@
+"""A group of requests as LLMPerf would have it: each response and their summary, in its names, order and definitions.
+
+The names are LLMPerf's format, so they are written out here once and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pandas import Series
+
+from llm_reports.metrics.groups import (
+    INPUT_TOKENS,
+    LATENCY,
+    LLMPERF_INTER_TOKEN_LATENCY,
+    LLMPERF_TTFT,
+    OUTPUT_THROUGHPUT,
+    OUTPUT_TOKENS,
+    TTFT,
+    Group,
+)
+from llm_reports.metrics.summary import Summary
+
+METRICS = {
+    "inter_token_latency_s": LLMPERF_INTER_TOKEN_LATENCY,
+    "ttft_s": LLMPERF_TTFT,
+    "end_to_end_latency_s": LATENCY,
+    "request_output_throughput_token_per_s": OUTPUT_THROUGHPUT,
+    "number_input_tokens": INPUT_TOKENS,
+    "number_output_tokens": OUTPUT_TOKENS,
+}
+QUANTILES = {"p25": "p25", "p50": "median", "p75": "p75", "p90": "p90", "p95": "p95", "p99": "p99"}
+RATE = "rate_per_s"
+FIGURES = ("mean", "min", "max", "stddev")
+
+
+@dataclass(frozen=True)
+class Results:
+    """LLMPerf's summary. ``duration_s`` is from the first start to the last end and NaN when the rows have no times.
+
+    LLMPerf counts answers without content with a TTFT of 0. ``without_content`` is how many these are, ``ttft`` has
+    the figures without them.
+    """
+
+    figures: Mapping[str, Summary]
+    without_content: int
+    ttft: Summary
+    started: int
+    completed: int
+    output_tokens: float
+    error_codes: Mapping[int | str, int]
+    duration_s: float
+
+    @property
+    def errors(self) -> int:
+        """Requests that failed or were cut."""
+        return self.started - self.completed
+
+    @property
+    def throughput_token_per_s(self) -> float:
+        """All output tokens by the whole duration, run-out included."""
+        return self.output_tokens / self.duration_s if self.duration_s > 0 else math.nan
+
+    @property
+    def completed_per_min(self) -> float:
+        """Successful requests per minute of the whole duration."""
+        return self.completed / self.duration_s * 60 if self.duration_s > 0 else math.nan
+
+
+def responses(group: Group) -> list[dict[str, Any]]:
+    """The measured requests in the order of their starts, failed ones included.
+
+    What a failed request has none of is 0, as LLMPerf has it; ``None`` is a value that a successful one lacks: a
+    buffered answer has no time to first token.
+    """
+    rows = group.measured.sort_values(["started_at", "request_id"], kind="stable")
+    columns = {name: list(_values(group.values(metric, rows))) for name, metric in METRICS.items()}
+    made = []
+    for i, (code, message) in enumerate(zip(rows["error_code"], rows["error_message"], strict=True)):
+        ok = code in ("", "buffered")
+        value = {name: 0 if values[i] is None and not ok else values[i] for name, values in columns.items()}
+        tokens_in, tokens_out = value["number_input_tokens"], value["number_output_tokens"]
+        made.append(
+            {
+                "error_code": None if ok else _code(code),
+                "error_msg": message,
+                "inter_token_latency_s": value["inter_token_latency_s"],
+                "ttft_s": value["ttft_s"],
+                "end_to_end_latency_s": value["end_to_end_latency_s"],
+                "request_output_throughput_token_per_s": value["request_output_throughput_token_per_s"],
+                "number_total_tokens": None if tokens_in is None or tokens_out is None else tokens_in + tokens_out,
+                "number_output_tokens": tokens_out,
+                "number_input_tokens": tokens_in,
+            }
+        )
+    return made
+
+
+def results(group: Group) -> Results:
+    """The summary of a group."""
+    codes = Counter(_code(code) for code in group.measured["error_code"] if code not in ("", "buffered"))
+    return Results(
+        figures={name: group.summary(metric) for name, metric in METRICS.items()},
+        without_content=without_content(group),
+        ttft=group.summary(TTFT),
+        started=len(group.measured),
+        completed=len(group.ok),
+        output_tokens=float(group.ok["output_tokens"].astype("float64").sum()),
+        error_codes=dict(sorted(codes.items(), key=lambda item: (-item[1], str(item[0])))),
+        duration_s=duration_s(group),
+    )
+
+
+def without_content(group: Group) -> int:
+    """How many successful answers of an LLMPerf file have a TTFT of 0, because no content came."""
+    return int((group.values(LLMPERF_TTFT, group.ok) == 0).sum())
+
+
+def rate_of(group: Group) -> dict[str, float]:
+    """What a summary says of a stage of an open loop, which LLMPerf does not know; it is read again by this name."""
+    return {} if group.load.rate_per_s is None else {RATE: group.load.rate_per_s}
+
+
+def is_count(metric: str, figure: str, value: float) -> bool:
+    """Whether LLMPerf shows a figure as a whole number: the smallest and largest of token counts."""
+    return figure in ("min", "max") and metric.startswith("number_") and value.is_integer()
+
+
+def ended_at(group: Group) -> float:
+    """When the last measured request ended, in unix seconds; NaN when the rows do not say."""
+    rows = group.measured
+    took_s = rows["end_to_end_latency_s"].fillna(rows["last_token_s"]).fillna(rows["connect_s"]).fillna(0.0)
+    return float((rows["started_at"] + took_s).max())
+
+
+def duration_s(group: Group) -> float:
+    """From the first start to the last end of the measured requests; NaN when nothing says."""
+    by_rows = ended_at(group) - float(group.measured["started_at"].min())
+    if not math.isnan(by_rows):
+        return by_rows
+    # A foreign file has no times; its summary knows the duration as a rate.
+    completed = group.run.manifest.get("results_num_completed_requests")
+    per_min = group.run.manifest.get("results_num_completed_requests_per_min")
+    if isinstance(completed, int) and isinstance(per_min, int | float) and per_min > 0:
+        return completed / per_min * 60
+    return math.nan
+
+
+def _values(series: Series) -> Iterator[float | int | None]:
+    counts = series.name in (INPUT_TOKENS.name, OUTPUT_TOKENS.name)
+    for value in map(float, series):
+        if math.isnan(value):
+            yield None
+        else:
+            yield int(value) if counts and value.is_integer() else value
+
+
+def _code(text: str) -> int | str:
+    """HTTP statuses (and its -1) are numbers in LLMPerf's files; the words for other failures stay words."""
+    return int(text) if re.fullmatch(r"-?[1-9][0-9]{0,8}", text) else text

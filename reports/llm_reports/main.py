@@ -1,0 +1,171 @@
+"""The command ``llm-report``: options in, tables to stdout, everything else that has to be said to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from llm_reports.errors import InputError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from pathlib import Path
+
+    from llm_reports.run import Run
+
+BAD_INPUT = 2
+NOT_PASSED = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code.
+
+    0 fine, 1 all requests failed, 2 bad input, 3 zero requests, or a gate or comparison that failed or is undecided.
+    """
+    from llm_reports.arguments import parse
+
+    options = parse(sys.argv[1:] if argv is None else argv)
+    command: Callable[[Namespace], int] = {"compare": _compare, "leaderboard": _leaderboard}.get(
+        options.command, _report
+    )
+    try:
+        return command(options)
+    except InputError as error:
+        _say(f"error: {error}")
+        return BAD_INPUT
+
+
+def _report(options: Namespace) -> int:
+    # pandas loads here and not for --help
+    from llm_reports.formats import checked
+    from llm_reports.metrics.costs import load_prices
+    from llm_reports.report import Questions, report_runs
+    from llm_reports.slo.gate import valid_stage
+    from llm_reports.slo.junit import cases_of, junit_xml, write_job_summary, write_junit
+    from llm_reports.slo.objectives import parse_objectives
+
+    formats = checked([*options.format.split(","), options.plots or ""])
+    fail_on = parse_objectives(options.fail_on) if options.fail_on else None
+    if options.junit and fail_on is None:
+        raise InputError("--junit: there is nothing to judge; say what must hold with --fail-on")
+    objectives = parse_objectives(options.slo) if options.slo else fail_on
+    prices = load_prices(options.prices) if options.prices else None
+    questions = Questions(objectives, fail_on, valid_stage(options.slo_stage), prices)
+    runs = _loaded(options)
+    report = report_runs(
+        runs, out=options.out, formats=formats, count_connect=options.count_connect, questions=questions
+    )
+    _print(report.text)
+    for warning in report.warnings:
+        _say(f"warning: {warning}")
+    _wrote(report.files)
+    if report.gate is not None and options.junit:
+        write_junit(options.junit, junit_xml("llm-report", cases_of(report.gate)))
+    if report.gate is not None or options.github_summary:
+        write_job_summary(report.markdown, options.github_summary)
+    if report.problem:
+        _say(f"error: {report.problem}")
+    return report.exit_code
+
+
+def _compare(options: Namespace) -> int:
+    from llm_reports.compare.comparison import compare_runs
+    from llm_reports.html.comparison import comparison_files
+    from llm_reports.markdown.comparison import cases, comparison_text, verdict
+    from llm_reports.output_folder import write_files
+    from llm_reports.slo.junit import junit_xml, write_job_summary, write_junit
+
+    _check_out(options)
+    runs, against = _sides(options)
+    comparison = compare_runs(
+        runs, against=against, threshold=options.threshold, on=options.on, count_connect=options.count_connect
+    )
+    text = comparison_text(comparison)
+    _print(text)
+    if options.out is not None:
+        _wrote(write_files(comparison_files(comparison, options.plots), options.out))
+    if options.junit:
+        write_junit(options.junit, junit_xml("llm-report compare", cases(comparison)))
+    write_job_summary(text, options.github_summary)
+    if not comparison.passed:
+        _say(f"error: {verdict(comparison).replace('**', '')}")
+    return 0 if comparison.passed else NOT_PASSED
+
+
+def _leaderboard(options: Namespace) -> int:
+    from llm_reports.compare.leaderboard import leaderboard
+    from llm_reports.html.leaderboard import leaderboard_files
+    from llm_reports.markdown.report import to_markdown
+    from llm_reports.output_folder import write_files
+    from llm_reports.slo.junit import write_job_summary
+
+    _check_out(options)
+    tables = leaderboard(
+        _loaded(options),
+        concurrency=options.concurrency,
+        rate_per_s=options.rate,
+        count_connect=options.count_connect,
+    )
+    text = "\n".join(to_markdown(table) for table in tables)
+    _print(text)
+    if options.out is not None:
+        _wrote(write_files(leaderboard_files(tables, options.plots), options.out))
+    if options.github_summary:
+        write_job_summary(text, options.github_summary)
+    return 0
+
+
+def _check_out(options: Namespace) -> None:
+    if options.plots and options.out is None:
+        raise InputError(
+            f"--plots {options.plots}: say where the files shall go, for example --out out/{options.command}"
+        )
+
+
+def _sides(options: Namespace) -> tuple[list[Run], list[Run]]:
+    """The runs before --against and those behind it. They are loaded together, so that their names differ."""
+    from llm_reports.input.inputs import find
+
+    behind = {path.resolve() for given in options.against for path in find(given)}
+    twice = behind & {path.resolve() for given in options.inputs for path in find(given)}
+    if twice:
+        raise InputError(f"--against: {min(twice)} is on both sides. Name each run on one side only.")
+    runs = _loaded(options, options.against)
+    return (
+        [run for run in runs if run.source.resolve() not in behind],
+        [run for run in runs if run.source.resolve() in behind],
+    )
+
+
+def _loaded(options: Namespace, more: Sequence[str] = ()) -> list[Run]:
+    from llm_reports.input.inputs import load_all
+
+    runs = load_all([*options.inputs, *more])
+    for run in runs:
+        for warning in run.warnings if options.command else ():
+            _say(f"warning: {warning}")
+    return [run.renamed(framework=options.framework, model=options.model) for run in runs]
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, a pager) has seen enough. Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _wrote(files: Sequence[Path]) -> None:
+    if files:
+        _say(f"wrote {', '.join(map(str, files))}")
+
+
+def _say(text: str) -> None:
+    print(f"llm-report: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

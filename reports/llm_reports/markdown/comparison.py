@@ -1,0 +1,206 @@
+"""A comparison in Markdown, and as the cases of a JUnit file. The answer comes first, then the table and the notes."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from llm_reports.compare.comparison import Comparison
+from llm_reports.compare.decision import LEVEL
+from llm_reports.compare.difference import BETTER, FAILED, UNCLEAR, UNDECIDED, WORSE, Difference
+from llm_reports.markdown.decisions import number
+from llm_reports.markdown.text import aligned, bullets, plain
+from llm_reports.metrics.stage_load import LoadColumns, load_columns
+from llm_reports.slo.gate import MET, MISSED
+from llm_reports.slo.gate import REFUSED as NOT_DECIDED
+from llm_reports.slo.junit import Case
+from llm_reports.stats.intervals import Interval
+
+BLOCKS = (
+    "p: how often blocks of time, shuffled between both runs, differ as much by chance in any line of this table "
+    f"(Westfall and Young). Better and worse mean p below {LEVEL:g} and a 95 % interval without 0. Intervals: by "
+    "drawing blocks, each line on its own; of shares: Newcombe."
+)
+_LISTED = 4  # lines that the verdict names; the table has all
+_NARROW = 0.005  # the width of an interval (a share) that one decimal of a percentage does not show
+_WIDTH = 80
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """The verdict, the table, and what they mean."""
+    columns = load_columns(line.other.load for line in comparison.differences)
+    several = len({line.other_names for line in comparison.differences}) > 1
+    models = len({(line.other.model) for line in comparison.differences}) > 1
+    header = [
+        *(["Run"] if several else []),
+        *(["Model"] if models else []),
+        *columns.header,
+        "Figure",
+        "Before",
+        "After",
+        "Difference (95 %)",
+        "Change (95 %)",
+        "p",
+        "Verdict",
+    ]
+    names = int(several) + int(models)
+    figure = names + len(columns.header)
+    rows = [_cells(line, several, models, columns) for line in comparison.differences]
+    table = aligned(header, rows, left={*range(names), figure, figure + 6})
+    by_runs = any(line.by_runs for line in comparison.differences)
+    notes = [*([] if by_runs else [BLOCKS]), *comparison.notes, *dict.fromkeys(_reasons(comparison))]
+    answer = textwrap.fill(plain(verdict(comparison)), _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return f"## {comparison.title}\n\n{answer}\n\n{table}\n\n{bullets(notes)}\n"
+
+
+def verdict(comparison: Comparison) -> str:
+    """What came out, in a few sentences."""
+    lines = comparison.differences
+    worse, better = ([line for line in lines if line.outcome == outcome] for outcome in (WORSE, BETTER))
+    found = f"{len(worse)} of {len(lines)} figures are worse, {len(better)} better, beyond chance."
+    if not worse and not better:
+        found = f"No figure of {len(lines)} differs by more than chance can explain."
+    if lines and all(line.outcome == UNDECIDED for line in lines):
+        reasons = "; ".join(dict.fromkeys(line.reason for line in lines))
+        return f"**Undecided**: nothing can be compared: {reasons}."
+    if comparison.threshold is None:
+        return found
+    limit = f"{100 * comparison.threshold:g} %"
+    failed, undecided = comparison.failed, comparison.undecided
+    deciding = [line for line in lines if line.verdict and (line.verdict != FAILED or line.deciding)]
+    parts = []
+    if failed:
+        parts.append(f"**Failed** (threshold {limit}): {_listed(failed)}.")
+    if undecided and len(undecided) == len(deciding):
+        parts.append(
+            f"**Undecided**: none of the {len(deciding)} figures that decide can be decided.{_needed(undecided)}"
+        )
+    elif undecided:
+        parts.append(
+            f"**Undecided**: {len(undecided)} of {len(deciding)} figures that decide may be worse by more than "
+            f"{limit}: {_listed(undecided)}.{_needed(undecided)}"
+        )
+    if not parts:
+        parts.append(f"**Passed**: none of the {len(deciding)} figures that decide is worse by more than {limit}.")
+    return " ".join([*parts, found])
+
+
+def cases(comparison: Comparison) -> list[Case]:
+    """A case for each line; without a threshold none fails."""
+    outcomes = {FAILED: MISSED, UNDECIDED: NOT_DECIDED}
+    return [
+        Case(
+            f"{line.other_names}.{line.other.load.words}",
+            line.name,
+            outcomes.get(line.verdict, MET),
+            _case_reason(line),
+        )
+        for line in comparison.differences
+    ]
+
+
+def _case_reason(line: Difference) -> str:
+    if line.estimate is None:
+        return line.reason
+    figures = (
+        f"{_value(line, line.before)} to {_value(line, line.after)}, {_change(line)}, p {_p(line)}: {_verdict(line)}"
+    )
+    return f"{figures}; {line.reason}" if line.reason else figures
+
+
+def _cells(line: Difference, several: bool, models: bool, columns: LoadColumns) -> list[str]:
+    return [
+        *([line.other_names] if several else []),
+        *([line.other.model or "-"] if models else []),
+        *columns.cells(line.other.load),
+        line.name,
+        _value(line, line.before),
+        _value(line, line.after),
+        _difference(line),
+        "-" if line.is_share else _change(line),
+        _p(line),
+        _verdict(line),
+    ]
+
+
+def _verdict(line: Difference) -> str:
+    if not line.verdict or line.verdict == line.outcome:
+        return line.outcome
+    return line.verdict if line.outcome == UNCLEAR else f"{line.verdict}, {line.outcome}"
+
+
+def _p(line: Difference) -> str:
+    if math.isnan(line.p):
+        return "-"
+    return "below 0.0001" if line.p < 0.00005 else f"{line.p:.4f}"
+
+
+def _value(line: Difference, value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return _percent(value) if line.is_share else f"{number(value)} {line.unit}".rstrip()
+
+
+def _difference(line: Difference) -> str:
+    """``+0.006 s (0.0046 to 0.0074 s)``, ``10.5 % (6.6 to 14.4 %)``: one unit per cell."""
+    interval = line.difference_interval
+    if math.isnan(line.difference):
+        return "-"
+    if line.is_share:
+        return _with_interval(_percent(line.difference), interval, lambda value: f"{100 * value:.1f}", "%")
+    text = f"{'+' if line.difference > 0 else ''}{number(line.difference)} {line.unit}".rstrip()
+    return _with_interval(text, interval, number, line.unit)
+
+
+def _change(line: Difference) -> str:
+    """The ratio as a change in percent, as the threshold is: ``+3.0 % (+2.4 to +3.6 %)``."""
+    if line.is_share:
+        return _difference(line)
+    if math.isnan(line.ratio):
+        return "-"
+    interval = Interval(line.ratio_interval.low - 1, line.ratio_interval.high - 1)
+    digits = 2 if interval.high - interval.low < _NARROW else 1
+
+    def percent(value: float) -> str:
+        return f"{100 * value:+.{digits if abs(value) < 1 else 0}f}"
+
+    return _with_interval(f"{percent(line.ratio - 1)} %", interval, percent, "%")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _with_interval(text: str, interval: Interval, show: object, unit: str) -> str:
+    if not interval.known or not callable(show):
+        return text
+    return f"{text} ({show(interval.low)} to {show(interval.high)} {unit}".rstrip() + ")"
+
+
+def _listed(lines: Sequence[Difference]) -> str:
+    changes = [f"{line.name}{line.other.load.at} ({_change(line).partition(' (')[0]})" for line in lines]
+    more = len(changes) - _LISTED
+    return ", ".join([*changes[:_LISTED], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _needed(lines: Sequence[Difference]) -> str:
+    counts = [line.needed for line in lines]
+    most = max((count for count in counts if count is not None), default=None)
+    if most is None:
+        return ""
+    unit = "runs per side" if lines[0].by_runs else "requests per run and stage"
+    which = "all of them" if None not in counts else "those that more of them can decide"
+    return f" About {most:,} {unit} would decide {which}."
+
+
+def _reasons(comparison: Comparison) -> list[str]:
+    """Each reason once, with the lines that it is about."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for line in comparison.differences:
+        if line.reason:
+            about.setdefault((line.other.load.at, line.reason), []).append(line.name)
+    return [
+        f"{', '.join(names) if len(names) <= _LISTED else f'{len(names)} figures'}{at}: {reason}."
+        for (at, reason), names in about.items()
+    ]

@@ -1,0 +1,96 @@
+"""The search for the highest load in words: its result, the table of all levels that were tried; the same as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+
+from llm_reports.markdown.text import aligned, bullets
+from llm_reports.metrics.load_search import LevelFigures, Search, search_of
+from llm_reports.run import Run
+from llm_reports.slo.gate import Judgement
+from llm_users.record import cell
+
+FIND_SUFFIX = "_llm_find.csv"
+_COLUMNS = (
+    "level", "unit", "stages", "requests", "failed", "objective", "n", "value", "ci_low", "ci_high", "outcome",
+    "passed", "decided", "output_throughput_token_per_s",
+)  # fmt: skip
+
+
+def limit_section(runs: Iterable[Run]) -> str:
+    """The searches among the runs; "" when there is none."""
+    found = [(run.name, search) for run in runs if (search := search_of(run)) is not None]
+    return "\n".join(_text(search, name if len(found) > 1 else "") for name, search in found)
+
+
+def find_csv(search: Search) -> str:
+    """One line for each level and objective."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for level in search.levels:
+        passed, decided = search.counted[level.level]
+        for each in level.judgements:
+            ends = [end if math.isfinite(end) else None for end in (each.interval.low, each.interval.high)]
+            value = each.estimate if math.isfinite(each.estimate) else None
+            tokens = level.tokens_per_s if math.isfinite(level.tokens_per_s) else None
+            line = [
+                level.level, search.unit, " ".join(map(str, level.stages)), level.requests, level.failed,
+                each.objective.text, each.n, value, *ends, each.outcome, int(passed), int(decided), tokens,
+            ]  # fmt: skip
+            writer.writerow([cell(value) for value in line])
+    return text.getvalue()
+
+
+def _text(search: Search, name: str) -> str:
+    header = [
+        search.unit.capitalize(),
+        "Stages",
+        "Requests",
+        *(f"`{each.text}`" for each in search.objectives.all),
+        "Verdict",
+        "Tokens/s",
+    ]
+    rows = [
+        [
+            f"{level.level:g}" + (" *" if level.level == search.found else ""),
+            " ".join(map(str, level.stages)),
+            str(level.requests),
+            *_cells(search, level),
+            search.word(level),
+            f"{level.tokens_per_s:.0f}" if math.isfinite(level.tokens_per_s) else "-",
+        ]
+        for level in search.levels
+    ]
+    notes = [
+        *search.reservations,
+        "Each objective: its figure and the 95 % interval, over all stages of a level (?: too few requests).",
+    ]
+    if any(not decided for _, decided in search.counted.values()):
+        notes.append(
+            "Verdict in brackets: not decided, because the interval contains the limit, the level has too few "
+            "independent requests, or the client itself was the limit. The figure alone decides then."
+        )
+    notes.extend(
+        f"{level.level:g} {search.unit}: {level.reason}" for level in search.levels if level.refuses or level.unsteady
+    )
+    title = f"## The highest load{f' of {name}' if name else ''}"
+    verdict_column = 3 + len(search.objectives.all)
+    return f"{title}\n\n{search.conclusion}\n\n{aligned(header, rows, {1, verdict_column})}\n\n{bullets(notes)}\n"
+
+
+def _cells(search: Search, level: LevelFigures) -> list[str]:
+    by_text = {each.objective.text: each for each in level.judgements}
+    return [_figure(by_text.get(each.text)) for each in search.objectives.all]
+
+
+def _figure(judgement: Judgement | None) -> str:
+    if judgement is None or math.isnan(judgement.estimate):
+        return "-"
+    ends = "-".join(
+        f"{end:.3g}" if math.isfinite(end) else "?" for end in (judgement.interval.low, judgement.interval.high)
+    )
+    return f"{judgement.estimate:.3g} ({ends})"

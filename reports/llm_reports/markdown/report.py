@@ -1,0 +1,116 @@
+"""``report.md`` and what is printed: the tables as aligned Markdown, their notes, and a short word on each run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from llm_reports.llmperf.tables import Table
+from llm_reports.markdown.curve import curve_section
+from llm_reports.markdown.decisions import cost_section, gate_text, intervals_section, knee_section, objectives_section
+from llm_reports.markdown.load_search import limit_section
+from llm_reports.markdown.summary_table import summary_markdown, summary_text
+from llm_reports.markdown.text import aligned, bullets, escaped, plain
+from llm_reports.metrics.correctness import correctness_section
+from llm_reports.metrics.distinctions import TEXT_COLUMNS
+from llm_reports.metrics.groups import loads_of, throttled
+from llm_reports.metrics.inter_token import gaps_section
+from llm_reports.metrics.open_loop import RateTable
+from llm_reports.metrics.stage_load import loads_in_words
+from llm_reports.run import Run
+from llm_users.record import UNFINISHED
+
+if TYPE_CHECKING:
+    from llm_reports.report import Content
+
+__all__ = ["all_notes", "bullets", "decisions", "files", "plain", "tables_and_notes", "to_markdown"]
+
+FILE_NAME = "report.md"
+_NAME_COLUMNS = ("Framework", "Model", *TEXT_COLUMNS)
+
+
+def to_markdown(table: Table | RateTable) -> str:
+    """A table under its heading, columns padded just enough to stand in line, and its notes as a list below."""
+    left = {place for place, name in enumerate(table.header) if name in _NAME_COLUMNS}
+    parts = [f"## {table.title}"]
+    if isinstance(table, Table) and table.subtitle:
+        parts.append(table.subtitle)
+    parts.append(aligned(table.header, table.cells, left))
+    if table.notes:
+        parts.append(bullets(table.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
+    """A search's result, the summary, LLMPerf's tables, their notes, what was decided, what loading said.
+
+    ``for_terminal`` prints the summary for 80 columns instead of as a Markdown table.
+    """
+    parts = [found] if (found := limit_section(content.runs)) else []
+    parts.append((summary_text if for_terminal else summary_markdown)(content.summary))
+    parts += [to_markdown(table) for table in _saying_notes_once(content.tables)]
+    if decided := decisions(content):
+        parts.append(decided)
+    if content.warnings:
+        parts.append(f"## Warnings\n\n{bullets(content.warnings)}\n")
+    return "\n".join(parts)
+
+
+def all_notes(content: Content) -> str:
+    """The notes of all tables and the warnings as one list, for formats without tables; "" when there are none."""
+    notes = dict.fromkeys([*(note for table in content.tables for note in table.notes), *content.warnings])
+    return f"{bullets(notes)}\n" if notes else ""
+
+
+def files(content: Content) -> dict[str, str]:
+    """The files of this format: name and text."""
+    runs = bullets(_described(run) for run in content.runs)
+    parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content)]
+    groups = content.groups
+    more = (curve_section(content), knee_section(content.points), gaps_section(groups), intervals_section(groups))
+    return {FILE_NAME: "\n".join([*parts, *filter(None, more)])}
+
+
+def decisions(content: Content) -> str:
+    """What was asked for beyond the tables: right answers, objectives, costs, the gate; "" when nothing was."""
+    parts = [correct] if (correct := correctness_section(content.groups)) else []
+    if content.objectives is not None:
+        parts.append(objectives_section(content.points, content.objectives.text))
+    if content.prices is not None:
+        parts.append(cost_section(content.points, content.prices))
+    if content.gate is not None:
+        parts.append(gate_text(content.gate))
+    return "\n".join(parts)
+
+
+def _saying_notes_once(tables: Iterable[Table | RateTable]) -> Iterator[Table | RateTable]:
+    """The tables, without the notes that stand under an earlier one but with a word that they hold here too."""
+    said: set[str] = set()
+    for table in tables:
+        fresh = [note for note in table.notes if note not in said]
+        repeated = () if len(fresh) == len(table.notes) else ("See the notes above.",)
+        said.update(fresh)
+        yield dataclasses.replace(table, notes=(*fresh, *repeated))
+
+
+def _described(run: Run) -> str:
+    rows = run.requests
+    measured = rows["error_code"][rows["measured"] == 1]
+    succeeded = int(measured.isin(["", "buffered"]).sum())
+    parts = [f"**{escaped(run.name)}**"]
+    for column, called in (("framework", "framework"), ("model", "model"), ("api", "API")):
+        names = sorted({escaped(str(name)) for name in rows[column].unique() if name})
+        if names:
+            parts.append(f"{called} {', '.join(names)}")
+    if loads := loads_in_words(loads_of(run)):
+        parts.append(loads)
+    refused = int(throttled(rows[["error_code", "http_status"]][rows["measured"] == 1]).sum())
+    unfinished = {code: int((measured == code).sum()) for code in UNFINISHED}
+    failed = len(measured) - succeeded - refused - sum(unfinished.values())
+    others = {"throttled": refused, "failed": failed, **unfinished}
+    counted = [f"{count} {word}" for word, count in others.items() if count]
+    parts.append(", ".join([f"{len(measured)} measured requests, {succeeded} of them successful", *counted]))
+    if run.started is not None:
+        parts.append(f"started {run.started:%Y-%m-%d %H:%M:%S} UTC")
+    return "; ".join(parts) + "."

@@ -1,0 +1,250 @@
+"""The summary: one line per stage with what a reader looks for first. Console, Markdown and HTML share its lines.
+
+``summary_lines`` computes the figures. ``summary_text`` prints them for a terminal of 80 columns: two lines per stage,
+the median above the P95. ``summary_markdown`` and the page show the same figures as one wide row per stage
+(``summary_header``, ``summary_cells``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llm_reports.llmperf.tables import NOTHING, rounded
+from llm_reports.markdown.text import aligned, bullets, plain
+from llm_reports.metrics.distinctions import RUN, TEXT_COLUMNS, distinctions, words_of
+from llm_reports.metrics.goodput import StagePoint
+from llm_reports.metrics.groups import LATENCY, TPOT, TTFT, Group
+from llm_reports.metrics.inter_token import INTER_EVENT, gaps_of
+from llm_reports.metrics.stage_load import load_columns
+from llm_reports.metrics.summary import Summary
+from llm_users.record import UNSTEADY
+
+TITLE = "Summary"
+WIDTH = 80
+_NO_FIGURES = Summary(0)
+_LATENCIES = (("TTFT", "s", 1), ("TPOT", "ms", 1000), ("Gap", "ms", 1000), ("E2E", "s", 1))
+"""Name, unit and factor from seconds, in the order of ``SummaryLine.latencies``."""
+_NAMES = (RUN, "Framework", "Model")
+
+
+@dataclass(frozen=True)
+class SummaryLine:
+    """One stage of one run and model. NaN is what is not known.
+
+    ``requests_per_s`` and ``tokens_per_s`` are the system's throughput in the measured window. ``latencies`` are TTFT,
+    TPOT, gap and E2E in seconds. ``steadiness`` is "steady", "unsteady" or "" (unknown). ``unfinished`` requests were
+    aborted or cancelled; they count neither as ok nor as failed.
+    """
+
+    group: Group
+    ok: int
+    failed: int
+    unfinished: int
+    requests_per_s: float
+    tokens_per_s: float
+    latencies: tuple[Summary, Summary, Summary, Summary]
+    gap_is_of_events: bool
+    health: str
+    steadiness: str
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Run, framework and model."""
+        return self.group.run.name, self.group.framework or NOTHING, self.group.model or NOTHING
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether the queue grew through the window, so that the figures depend on the window's length."""
+        return self.steadiness == UNSTEADY
+
+    @property
+    def state(self) -> str:
+        """Client health, with the mark of an unsteady stage: ``ok, unsteady``."""
+        return ", ".join([self.health or NOTHING, *([UNSTEADY] if self.unsteady else [])])
+
+
+def summary_lines(groups: Sequence[Group], points: Iterable[StagePoint]) -> list[SummaryLine]:
+    """The lines of all groups; ``points`` have the rates of those that measured anything."""
+    rates = {point.group: point for point in points}
+    gaps = {(id(groups[each.place].run), groups[each.place].stage): each for each in gaps_of(groups)}
+    lines = []
+    for group in groups:
+        rate, gap = rates.get(group), gaps.get((id(group.run), group.stage))
+        counts = group.counts
+        latencies = (
+            group.summary(TTFT),
+            group.summary(TPOT),
+            gap.figures if gap else _NO_FIGURES,
+            group.summary(LATENCY),
+        )
+        lines.append(
+            SummaryLine(
+                group=group,
+                ok=counts.ok,
+                failed=counts.failed,
+                unfinished=counts.aborted + counts.cancelled,
+                requests_per_s=rate.requests_per_s if rate else math.nan,
+                tokens_per_s=rate.tokens_per_s if rate else math.nan,
+                latencies=latencies,
+                gap_is_of_events=gap is not None and gap.kind == INTER_EVENT,
+                health=group.health,
+                steadiness=group.steadiness,
+            )
+        )
+    return lines
+
+
+def summary_header(lines: Sequence[SummaryLine]) -> list[str]:
+    """The columns of the wide table, each with its unit."""
+    return [
+        *_names(lines).columns,
+        *load_columns((line.group.load for line in lines), ("Users", "Rate (requests/s)")).header,
+        "Requests ok",
+        "Requests failed",
+        "Requests/s",
+        "System, output tokens/s",
+        *(f"{name} {figure} ({unit})" for name, unit, _ in _LATENCIES for figure in ("median", "P95")),
+        "Client",
+    ]
+
+
+def summary_cells(lines: Sequence[SummaryLine]) -> list[list[str]]:
+    """The rows of the wide table as text."""
+    loads = load_columns(line.group.load for line in lines)
+    names = _names(lines)
+    return [
+        [
+            *names.cells[place],
+            *loads.cells(line.group.load),
+            str(line.ok),
+            str(line.failed),
+            rounded(line.requests_per_s),
+            rounded(line.tokens_per_s),
+            *(cell for pair in zip(_medians(line), _p95s(line), strict=True) for cell in pair),
+            line.state,
+        ]
+        for place, line in enumerate(lines)
+    ]
+
+
+def summary_notes(lines: Sequence[SummaryLine]) -> list[str]:
+    """What a reader must know of the figures, only where it applies."""
+    notes = []
+    if unfinished := sum(line.unfinished for line in lines):
+        notes.append(f"{unfinished} aborted or cancelled requests count neither as ok nor as failed.")
+    if any(line.unsteady for line in lines):
+        notes.append("unsteady: the queue grew through the window, so the figures depend on how long the stage was.")
+    short = [f"{line.group.load.words} ({line.group.shortfall.short})" for line in lines if line.group.shortfall]
+    if short:
+        notes.append(f"Less load ran than was asked for: {', '.join(short)}.")
+    if any(line.gap_is_of_events for line in lines):
+        notes.append("Gaps are between events, which are not tokens here.")
+    if any(line.group.load.is_open for line in lines):
+        notes.append("TTFT and E2E count from sending; tables below count from the intended start, too.")
+    return notes
+
+
+def summary_markdown(lines: Sequence[SummaryLine]) -> str:
+    """The summary as a section with one wide row per stage."""
+    if not lines:
+        return f"## {TITLE}\n\nNo request was measured.\n"
+    header = summary_header(lines)
+    left = {place for place, name in enumerate(header) if name in (*_NAMES, *TEXT_COLUMNS)} | {len(header) - 1}
+    return _section(aligned(header, summary_cells(lines), left), summary_notes(lines))
+
+
+def summary_text(lines: Sequence[SummaryLine]) -> str:
+    """The summary as a section for a terminal: two lines per stage, within 80 columns for all usual figures."""
+    if not lines:
+        return f"## {TITLE}\n\nNo request was measured.\n"
+    units = [unit for _, unit, _ in _LATENCIES]
+    names = [name for name, _, _ in _LATENCIES]
+    upper = ["", "", *_REQUESTS, "system", *names, ""]
+    lower = [_load_name(lines), "", "ok", "fail", "per s", "tokens/s", *units, "client"]
+    rows: list[list[str] | str] = []
+    titles = _names(lines).titles
+    title = ""
+    for line, named in zip(lines, map(plain, titles), strict=True):
+        if named != title:
+            rows.append(named)
+            title = named
+        counts = [str(line.ok), str(line.failed), rounded(line.requests_per_s), rounded(line.tokens_per_s)]
+        load = line.group.load.short if line.group.load.is_known else NOTHING
+        load = load.removesuffix("/s") if _load_name(lines) == "rate/s" else load
+        rows.append([load, "median", *counts, *_medians(line), plain(line.health) or NOTHING])
+        rows.append(["", "P95", "", "", "", "", *_p95s(line), UNSTEADY if line.unsteady else ""])
+    return _section("\n".join(_laid_out(upper, lower, rows)), summary_notes(lines))
+
+
+_REQUESTS = ("requests", "", "")
+"""The upper header over the columns ok, fail and per s, which it spans."""
+_SPAN = slice(2, 5)
+_LEFT = {1, 10}  # columns of words
+
+
+def _laid_out(upper: list[str], lower: list[str], rows: Sequence[list[str] | str]) -> list[str]:
+    cells = [row for row in rows if isinstance(row, list)]
+    widths = [max(len(row[i]) for row in [lower, *cells]) for i in range(len(lower))]
+    for i, word in enumerate(upper):
+        widths[i] = max(widths[i], 0 if i == _SPAN.start else len(word))
+    between = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
+    spanned = sum(widths[_SPAN]) + len(between) * (_SPAN.stop - _SPAN.start - 1)
+    first = between.join(
+        [
+            *(word.rjust(width) for word, width in zip(upper[: _SPAN.start], widths, strict=False)),
+            upper[_SPAN.start].center(spanned),
+            *(word.rjust(width) for word, width in zip(upper[_SPAN.stop :], widths[_SPAN.stop :], strict=True)),
+        ]
+    )
+    return [
+        first.rstrip(),
+        *(row if isinstance(row, str) else _line(row, widths, between) for row in [lower, *rows]),
+    ]
+
+
+def _line(row: Sequence[str], widths: Sequence[int], between: str) -> str:
+    padded = [
+        cell.ljust(width) if i in _LEFT else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return between.join(padded).rstrip()
+
+
+def _section(table: str, notes: Sequence[str]) -> str:
+    return "\n\n".join([f"## {TITLE}", table, *([bullets(notes)] if notes else [])]) + "\n"
+
+
+def _medians(line: SummaryLine) -> list[str]:
+    return [rounded(each.median * scale) for each, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)]
+
+
+def _p95s(line: SummaryLine) -> list[str]:
+    return [rounded(each.p95 * scale) for each, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What tells the lines apart besides the load: as columns, and as the title of each line."""
+
+    columns: list[str]
+    cells: list[list[str]]
+    titles: list[str]
+
+
+def _names(lines: Sequence[SummaryLine]) -> _Names:
+    """Run, framework and model where they differ, and what else lines of one model and load differ in."""
+    telling = [i for i in range(len(_NAMES)) if len({line.names[i] for line in lines}) > 1]
+    names = [[line.names[i] for i in telling] for line in lines]
+    found = [each for each in distinctions([line.group for line in lines]) if each.name != RUN]
+    return _Names(
+        [*(_NAMES[i] for i in telling), *(each.name for each in found)],
+        [[*own, *(each.cells[place] for each in found)] for place, own in enumerate(names)],
+        [", ".join(filter(None, [" ".join(own), *words_of(found, place)])) for place, own in enumerate(names)],
+    )
+
+
+def _load_name(lines: Sequence[SummaryLine]) -> str:
+    kinds = {line.group.load.is_open for line in lines if line.group.load.is_known}
+    return "load" if len(kinds) > 1 else "rate/s" if kinds == {True} else "users"

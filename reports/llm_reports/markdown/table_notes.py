@@ -1,0 +1,269 @@
+"""The notes under a table: what a reader must know before believing a figure, and what can be done about it.
+
+A note is made once and names the rows that it concerns, so that a sweep of twenty stages does not repeat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pandas import DataFrame
+
+from llm_reports.metrics.distinctions import distinctions, words_of
+from llm_reports.metrics.groups import CORRECTED_TTFT, OVERFLOW, TTFT, Group, Metric, held
+from llm_reports.metrics.summary import Summary
+from llm_reports.stats.intervals import values_needed
+from llm_users.record import UNSTEADY
+
+# Below 1 / (1 - q) values a percentile is hardly more than the largest (or smallest) of them.
+_VALUES_NEEDED = (("P99", 100), ("P95", 20), ("P25 and P75", 4))
+_FIRST_TOKEN = (TTFT, CORRECTED_TTFT)
+_CACHED_SHARE = 0.05  # of the input tokens; above it the prefix cache of the server shows in TTFT
+_HEALTH_NOTES = {
+    "saturated": "The client was saturated: the load generator itself was the limit and its delay is in these figures."
+    " Add workers or lower the load",
+    "disturbed": "The client was disturbed: other programs or a CPU limit kept the CPU from the load generator, and its"
+    " delay is in these figures. Use a quieter machine or dedicated cores",
+    "strained": "The client was strained: part of the tail may be the load generator's own delay."
+    " Consider more workers",
+}
+_UNSTEADY_NOTE = (
+    "The stage was unsteady: its queue grew through the window, so its figures grow with the length of the "
+    "measurement. Lower the load, or measure longer if the server was still warming up"
+)
+
+
+# Notes of the load side (the manifest's) that decide whether the figures can be believed, by words they contain.
+_RUN_NOTES = (
+    "--llm-insecure",
+    "was lost in stage",
+    "had started were lost",
+    "requests were not started",
+    "the window was widened",
+    "were sent again on a new connection",
+    "could not connect in stage",
+    "client_limit",
+    "requests are redirected",
+    "of classes that do not send LLM requests",
+    "mix different numbers of users",
+    "machine was calibrated for",
+    "empty and is skipped",
+    "empty and are skipped",
+    "with a recorded answer, which is not sent",
+    "its times are read as",
+    "its hashes stand for",
+    "a prefix cache may answer them",
+)
+
+
+def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summary]) -> tuple[str, ...]:
+    """The notes for a table of one metric, in a fixed order."""
+    notes = Notes(groups)
+    if not groups:
+        return ("No request was measured.",)
+    notes.add("No measured request succeeded, so there are no figures", [_nothing_succeeded(group) for group in groups])
+    notes.add("Throttled requests are excluded", [_throttled(group) for group in groups])
+    notes.add("Failed requests are excluded", [_failed(group) for group in groups])
+    notes.add(
+        "Requests that found no place among --llm-max-in-flight were dropped and count as failed",
+        [_having(group.measured, "error_code", OVERFLOW) for group in groups],
+    )
+    notes.add(
+        "Requests waited for a place among --llm-max-in-flight, so that they came later than the rate says",
+        [_share(int(held(group.measured).sum()), group.counts.measured) for group in groups],
+    )
+    notes.add(
+        "Aborted requests (cut by the end of the stage or the test) are excluded",
+        [_share(group.counts.aborted, group.counts.measured) if group.counts.ok else "" for group in groups],
+    )
+    notes.add(
+        "Cancelled requests (the client hung up, --llm-cancel) are excluded; of the others, quick ones are a little "
+        "more frequent than without",
+        [_share(group.counts.cancelled, group.counts.measured) if group.counts.ok else "" for group in groups],
+    )
+    notes.add("Requests outside the measured phase are excluded", [_unmeasured(group) for group in groups])
+    for health, text in _HEALTH_NOTES.items():
+        notes.mark(text, [group.health == health for group in groups])
+    notes.mark(_UNSTEADY_NOTE, [group.steadiness == UNSTEADY for group in groups])
+    notes.add(
+        "Less load ran than was asked for (below 95 %)",
+        [group.shortfall.text if group.shortfall is not None else "" for group in groups],
+    )
+    for text in _RUN_NOTES:
+        notes.add(*_said_by_the_run(text, groups))
+    _add_sources(notes, metric, groups)
+    notes.add(
+        "Successful requests without this value are left out",
+        [_without_value(metric, group, summary) for group, summary in zip(groups, figures, strict=True)],
+    )
+    for percentile, needed in _VALUES_NEEDED:
+        notes.add(
+            f"{percentile} of fewer than {needed} values says little",
+            [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
+        )
+    needed = values_needed(0.99)
+    notes.add(
+        f"A P99 has a 95 % interval from {needed} values on (a P95 from {values_needed(0.95)}); for a stable one "
+        "measure at least as many requests per stage",
+        [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
+    )
+    return tuple(notes.lines)
+
+
+def _said_by_the_run(words: str, groups: Sequence[Group]) -> tuple[str, list[str]]:
+    """A kind of note for ``Notes.add``: its heading, and each row's run's own words."""
+    said = [[note for note in group.run.manifest.get("notes", ()) if words in str(note)] for group in groups]
+    return "The run notes", ["; ".join(map(str, notes)) for notes in said]
+
+
+class Notes:
+    """Collects notes; each names the rows it concerns, unless there is only one row or it concerns all of them."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.lines: list[str] = []
+        self._labels = labels(groups)
+
+    def add(self, text: str, details: Sequence[str]) -> None:
+        """A note with a detail for each row that it concerns; "" for the others."""
+        concerned = [(label, detail) for label, detail in zip(self._labels, details, strict=True) if detail]
+        if not concerned:
+            return
+        if len(concerned) == len(self._labels) and len({detail for _, detail in concerned}) == 1:
+            several = "each row, " if len(concerned) > 1 else ""
+            self.lines.append(f"{text}: {several}{concerned[0][1]}.")
+        else:
+            self.lines.append(f"{text}: {'; '.join(f'{label} ({detail})' for label, detail in concerned)}.")
+
+    def mark(self, text: str, concerned: Sequence[bool]) -> None:
+        """A note without details for the rows that it concerns."""
+        names = [label for label, mark in zip(self._labels, concerned, strict=True) if mark]
+        if len(names) == len(self._labels):
+            self.lines.append(f"{text}.")
+        elif names:
+            self.lines.append(f"{text}: {'; '.join(names)}.")
+
+
+def labels(groups: Sequence[Group]) -> list[str]:
+    """The shortest names by which the rows can be told apart."""
+    candidates = (
+        [group.framework or "-" for group in groups],
+        [group.model or "-" for group in groups],
+        [group.load.words for group in groups],
+    )
+    parts: list[list[str]] = [[] for _ in groups]
+    for values in candidates:
+        if len({tuple(part) for part in parts}) == len(groups):
+            break
+        if len(set(values)) > 1:
+            for part, value in zip(parts, values, strict=True):
+                part.append(value)
+    found = distinctions(groups)
+    for place, part in enumerate(parts):
+        part.extend(words_of(found, place))
+    return [" ".join(part) for part in parts]
+
+
+def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
+    """Where the figures come from, as far as it matters for the metric."""
+    if metric in _FIRST_TOKEN:
+        notes.add(
+            "Answers that arrived all at once (`buffered`) have no time to first token; is streaming on in the server "
+            "and in every proxy?",
+            [_having(group.ok, "error_code", "buffered") for group in groups],
+        )
+        notes.add(
+            "A gateway holds the stream back: answers came in large bursts (`burst_chunks`), so their time to first "
+            "token includes the wait in a buffer, and their TPOT and chunk gaps are not the server's. Switch buffering "
+            "off in each proxy, or measure behind them",
+            [_held_back(group) for group in groups],
+        )
+        notes.add(
+            "Arrival stamps were taken by the process (`user`), so they contain its own delay",
+            [_having(group.ok, "stamp_source", "user") for group in groups],
+        )
+        notes.add(
+            "Input tokens came from the server's cache, which shortens the time to first token",
+            [_cached(group) for group in groups],
+        )
+    else:
+        notes.add(
+            "Output tokens were counted by the local tokenizer, not by the server",
+            [_having(group.ok, "output_tokens_source", "tokenizer") for group in groups],
+        )
+    if groups[0].count_connect:
+        notes.mark(
+            "Connecting is counted in TTFT and latency (--count-connect)", [not group.run.foreign for group in groups]
+        )
+        notes.mark(
+            "LLMPerf's own files count connecting already; nothing was added", [group.run.foreign for group in groups]
+        )
+        notes.add("Rows without connect_s were taken as 0", [_without_connect(group) for group in groups])
+
+
+def _nothing_succeeded(group: Group) -> str:
+    counts = group.counts
+    if counts.ok:
+        return ""
+    if not counts.measured:
+        phases = ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in counts.unmeasured_phases)
+        return f"no request was measured{f', {phases}' if phases else ''}"
+    aborted = f"{counts.aborted} aborted" if counts.aborted else ""
+    cancelled = f"{counts.cancelled} cancelled" if counts.cancelled else ""
+    failed = f"{counts.failed_otherwise} failed with {_codes(counts.errors)}" if counts.failed_otherwise else ""
+    throttled = f"{counts.throttled} throttled with {_codes(counts.throttles)}" if counts.throttled else ""
+    return f"of {counts.measured}: {', '.join(part for part in (throttled, failed, aborted, cancelled) if part)}"
+
+
+def _failed(group: Group) -> str:
+    counts, failed = group.counts, group.counts.failed_otherwise
+    return f"{_share(failed, counts.measured)}, {_codes(counts.errors)}" if counts.ok and failed else ""
+
+
+def _throttled(group: Group) -> str:
+    counts = group.counts
+    if not (counts.ok and counts.throttled):
+        return ""
+    return f"{_share(counts.throttled, counts.measured)}, {_codes(counts.throttles)}"
+
+
+def _codes(errors: Sequence[tuple[str, int]]) -> str:
+    shown = ", ".join(f"{code}: {count}" for code, count in errors[:4])
+    return shown + (f", {len(errors) - 4} other codes" if len(errors) > 4 else "")
+
+
+def _unmeasured(group: Group) -> str:
+    if not group.counts.ok:
+        return ""
+    return ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in group.counts.unmeasured_phases)
+
+
+def _without_value(metric: Metric, group: Group, summary: Summary) -> str:
+    buffered = int((group.ok["error_code"] == "buffered").sum()) if metric in _FIRST_TOKEN else 0
+    return _share(len(group.ok) - buffered - summary.n, len(group.ok))
+
+
+def _without_connect(group: Group) -> str:
+    return "" if group.run.foreign else _share(int(group.ok["connect_s"].isna().sum()), len(group.ok))
+
+
+def _having(rows: DataFrame, column: str, value: str) -> str:
+    return _share(int((rows[column] == value).sum()), len(rows))
+
+
+def _held_back(group: Group) -> str:
+    rows = group.ok[group.ok["burst_chunks"] > 0]
+    gaps = float((rows["chunks"] - 1).sum())
+    if not gaps:
+        return ""
+    zero = float(rows["coalesced"].sum()) / gaps
+    return f"{_share(len(rows), len(group.ok))}, {zero:.0%} of their chunk gaps are zero"
+
+
+def _cached(group: Group) -> str:
+    cached = float(group.ok["cached_tokens"].astype("float64").sum())
+    tokens = float(group.ok["input_tokens"].astype("float64").sum())
+    return f"{cached / tokens:.0%}" if tokens and cached / tokens > _CACHED_SHARE else ""
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole}" if part > 0 else ""

@@ -1,0 +1,213 @@
+"""What a report says of an open loop besides LLMPerf's tables: latencies from the intended start, and the rate.
+
+In a closed loop nothing of this exists, and nothing of this is printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pandas import DataFrame, Series, concat
+
+from llm_reports.llmperf.tables import NOTHING, Table, rounded, table_of
+from llm_reports.markdown.table_notes import Notes
+from llm_reports.metrics.distinctions import distinctions
+from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, OVERFLOW, Group, held
+from llm_reports.metrics.stage_load import Load
+from llm_reports.metrics.summary import ordered
+from llm_reports.metrics.window_rates import window_rows
+from llm_reports.run import Run
+from llm_users.distributions import ArrivalLaw
+from llm_users.quantile import quantile
+
+INTENDED = (
+    "Counted from the moment at which the schedule wants a request to be sent, so that no wait in front of the "
+    "connection is omitted (corrected for coordinated omission)."
+)
+_RATE_NOTE = (
+    "Achieved: requests sent per second, from the first measured one to the last. Throughput: requests answered per "
+    "second of the window; an overloaded endpoint answers fewer than are sent. Queue: from the intended start to the "
+    "real one, without what was spent waiting for a place among --llm-max-in-flight (held)"
+)
+
+
+@dataclass(frozen=True)
+class StageRate:
+    """One stage of an open loop: what was asked for and what came of it. NaN is what the files do not say."""
+
+    run: Run
+    framework: str
+    model: str
+    load: Load
+    achieved_per_s: float
+    throughput_per_s: float
+    queue_p50_s: float
+    queue_p99_s: float
+    held: int
+    dropped: int
+    in_flight: float
+    apart: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float:
+        """By which share of the target the achieved rate differs from it."""
+        target = self.load.rate_per_s
+        return self.achieved_per_s / target - 1 if target else math.nan
+
+
+_NAMES: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
+    ("Framework", lambda row: row.framework or NOTHING),
+    ("Model", lambda row: row.model or NOTHING),
+)
+_CELLS: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
+    ("Target (requests/s)", lambda row: f"{row.load.rate_per_s:g}"),
+    ("Achieved (requests/s)", lambda row: rounded(row.achieved_per_s, 3)),
+    ("Difference (%)", lambda row: rounded(100 * row.difference, 2)),
+    ("Throughput (requests/s)", lambda row: rounded(row.throughput_per_s, 3)),
+    ("Queue P50 (ms)", lambda row: rounded(1000 * row.queue_p50_s, 2)),
+    ("Queue P99 (ms)", lambda row: rounded(1000 * row.queue_p99_s, 2)),
+    ("Held", lambda row: str(row.held)),
+    ("Dropped", lambda row: str(row.dropped)),
+    ("In flight", lambda row: rounded(row.in_flight, 2)),
+)
+
+
+@dataclass(frozen=True)
+class RateTable:
+    """Whether the requests came as fast as they should: one row per stage of an open loop."""
+
+    rows: tuple[StageRate, ...]
+    notes: tuple[str, ...]
+    title: str = "Rate"
+    apart: tuple[str, ...] = ()
+    """The columns that tell rows apart where framework, model and rate do not."""
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return (*(name for name, _ in _NAMES), *self.apart, *(name for name, _ in _CELLS))
+
+    @property
+    def cells(self) -> tuple[tuple[str, ...], ...]:
+        """The table as it is printed."""
+        return tuple(
+            (*(text(row) for _, text in _NAMES), *row.apart, *(text(row) for _, text in _CELLS)) for row in self.rows
+        )
+
+    def frame(self) -> DataFrame:
+        """The table with unrounded numbers, for a notebook."""
+        return DataFrame(
+            [
+                {
+                    "run": row.run.name,
+                    "framework": row.framework,
+                    "model": row.model,
+                    "rate_per_s": row.load.rate_per_s,
+                    "achieved_per_s": row.achieved_per_s,
+                    "difference": row.difference,
+                    "throughput_per_s": row.throughput_per_s,
+                    "queue_p50_s": row.queue_p50_s,
+                    "queue_p99_s": row.queue_p99_s,
+                    "held": row.held,
+                    "dropped": row.dropped,
+                    "in_flight": row.in_flight,
+                }
+                for row in self.rows
+            ]
+        )
+
+
+def open_loop_tables(made: Sequence[Group]) -> tuple[Table | RateTable, ...]:
+    """The two latencies from the intended start, and the rates; nothing when no group is of an open loop."""
+    found = [group for group in made if group.load.is_open]
+    if not found:
+        return ()
+    stages = list(_by_stage(found))
+    notes = Notes([stage[0] for stage in stages])
+    notes.lines.append(f"{_RATE_NOTE}.")
+    for text, loose in _scatter(stages):
+        notes.add(text, loose)
+    return (
+        table_of("Time to First Token from the intended start (seconds)", CORRECTED_TTFT, 2, found, (INTENDED,)),
+        table_of("End-to-end latency from the intended start (seconds)", CORRECTED_LATENCY, 2, found, (INTENDED,)),
+        _rates(stages, tuple(notes.lines)),
+    )
+
+
+def _rates(stages: Sequence[Sequence[Group]], notes: tuple[str, ...]) -> RateTable:
+    apart = distinctions([stage[0] for stage in stages])
+    rows = [
+        dataclasses.replace(_rate(stage), apart=tuple(each.cells[place] for each in apart))
+        for place, stage in enumerate(stages)
+    ]
+    return RateTable(tuple(rows), notes, apart=tuple(each.name for each in apart))
+
+
+def _by_stage(found: Sequence[Group]) -> Iterator[list[Group]]:
+    """The groups that share a stage: several models share its rate."""
+    stages: dict[tuple[Run, int | None, Load], list[Group]] = {}
+    for group in found:
+        stages.setdefault((group.run, group.stage, group.load), []).append(group)
+    yield from stages.values()
+
+
+def _rate(stage: Sequence[Group]) -> StageRate:
+    first = stage[0]
+    rows = concat([group.measured for group in stage]) if len(stage) > 1 else first.measured
+    connecting = rows["connect_s"].where(rows["end_to_end_latency_s"].notna()).fillna(0.0)
+    waits = ordered((rows["queue_s"] - rows["held_s"].fillna(0.0) - connecting).clip(lower=0.0))
+    achieved = _stated(first, "started_rate_per_s")
+    return StageRate(
+        run=first.run,
+        framework=_common(group.framework for group in stage),
+        model=_common(group.model for group in stage),
+        load=first.load,
+        achieved_per_s=_by_rows(rows["started_at"]) if math.isnan(achieved) else achieved,
+        throughput_per_s=math.fsum(window_rows(group).requests_per_s() for group in stage),
+        queue_p50_s=quantile(waits, 0.5),
+        queue_p99_s=quantile(waits, 0.99),
+        held=int(held(rows).sum()),
+        dropped=int((rows["error_code"] == OVERFLOW).sum()),
+        in_flight=_stated(first, "concurrency_actual"),
+    )
+
+
+def _stated(group: Group, column: str) -> float:
+    """A figure of the stages file; NaN without one."""
+    stages = group.run.stages
+    known = stages[stages["stage"] == group.stage][column].dropna() if group.stage is not None else ()
+    return float(known.iloc[0]) if len(known) else math.nan  # type: ignore[union-attr]
+
+
+def _by_rows(started_at: Series) -> float:
+    """Starts per second between the first and the last of them."""
+    starts = started_at.dropna().to_numpy(dtype=np.float64)
+    return (len(starts) - 1) / float(np.ptp(starts)) if len(starts) > 1 and np.ptp(starts) > 0 else math.nan
+
+
+def _scatter(stages: Sequence[Sequence[Group]]) -> Iterator[tuple[str, list[str]]]:
+    """How far chance alone moves the rate of so many requests, when they do not come at equal distances."""
+    details = []
+    for stage in stages:
+        options = stage[0].run.manifest.get("options")
+        variation = _variation(options.get("llm_arrivals")) if isinstance(options, dict) else 0.0
+        count = sum(len(group.measured) for group in stage)
+        details.append(f"by {100 * variation / math.sqrt(count):.2g} %" if variation and count else "")
+    yield "Arrivals are random, so that the achieved rate scatters around the target by chance", details
+
+
+def _variation(law: object) -> float:
+    """The coefficient of variation of the gaps between arrivals; 0 where the manifest does not say."""
+    try:
+        return ArrivalLaw.parse(str(law)).cv
+    except ValueError:
+        return 0.0
+
+
+def _common(names: Iterator[str]) -> str:
+    found = set(names)
+    return found.pop() if len(found) == 1 else ""

@@ -1,0 +1,207 @@
+"""Whether a stage was steady, or its queue grew through the MEASURE window so that the figures measure its length.
+
+An open loop is unsteady when more requests are in flight at the end of the window than the randomness of arrivals and
+services explains, and latency grew with them. A closed loop cannot have more in flight than it has users, so only a
+trend of its latency shows; block means of several latencies each take the dependence of requests into account.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llm_reports.stats.intervals import student_t
+from llm_users.record import ABORTED, STEADY, UNSTEADY
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from llm_reports.run import Run
+
+UNKNOWN = ""
+
+LEAST_REQUESTS = 50
+"""Below it nothing is said: a queue at 0.8 of its capacity doubles by chance within so few requests."""
+
+_GROWTH_SDS = 1.1
+"""Growth of the requests in flight, in deviations of the difference of two counts, from which a queue grows.
+
+At the capacity itself the queue is a random walk with this deviation. Below it the queue returns: in an M/M/1 queue at
+load 0.8 it reaches this growth in 400 requests in less than 1 % of all windows (0.8 ** 31). At 1.2 times the capacity
+the growth is about 2.4 deviations after 400 requests and 5.4 after 2,000. tests/system/truth/steadiness.py
+measures both.
+"""
+
+_LATENCY_GROWTH = 1.2
+"""Least ratio of the mean latencies of the last and the first third of the requests of an unsteady stage."""
+
+_UNFILLED_GROWTH = 1.5
+"""The same when the window is over before its first requests have ended: then the requests in flight say nothing."""
+
+_FILLED = 0.9  # share of the first third of the requests that must have ended before requests in flight are compared
+
+_BLOCK_LATENCIES = 2.0  # mean latencies that a block spans at least, so that blocks depend little on each other
+_BLOCKS = (7, 20)  # fewest and most blocks; the first is left out, because all users may have started at once
+_TREND_LEVEL = 0.98  # two-sided, so 1 % of steady closed loops are called unsteady by chance
+
+Values = np.ndarray[Any, np.dtype[np.float64]]
+Flags = np.ndarray[Any, np.dtype[Any]]
+
+_CODES_OF_OK = ("", "buffered")
+_NEEDED = (
+    "started_at", "queue_s", "connect_s", "end_to_end_latency_s", "error_code", "measured", "rate_per_s", "turn",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """``state`` is ``steady``, ``unsteady`` or "" (unknown); ``reason`` says in words why a stage is unsteady."""
+
+    state: str
+    reason: str = ""
+
+
+def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) -> Steadiness:
+    """Judge one stage from its requests.
+
+    ``starts``: intended start of each request in seconds of any clock, warm-up included; ``ends``: its end (infinite
+    when it never ended); ``measured``: 1 for the requests of the MEASURE window. Shape of each: (requests,). Requests
+    without a start (NaN) are left out.
+    """
+    known = np.isfinite(starts) & ~np.isnan(ends)
+    starts, ends, counted = starts[known], np.maximum(starts, ends)[known], measured[known] > 0
+    if int(counted.sum()) < LEAST_REQUESTS:
+        return Steadiness(UNKNOWN)
+    order = np.argsort(starts[counted], kind="stable")
+    own_starts, own_ends = starts[counted][order], ends[counted][order]
+    if is_open:
+        return _open_loop(np.sort(starts), np.sort(ends), own_starts, own_ends)
+    return _closed_loop(own_starts, own_ends)
+
+
+def stage_steadiness(rows: DataFrame, *, is_open: bool) -> Steadiness:
+    """The same from the rows of one stage, warm-up included. A closed loop of conversations is not judged."""
+    codes, measured = rows["error_code"], (rows["measured"] == 1).to_numpy(dtype=bool, na_value=False)
+    started_at, queue_s, connect_s, latency_s = (
+        rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        for name in ("started_at", "queue_s", "connect_s", "end_to_end_latency_s")
+    )
+    unfinished = np.where((codes == ABORTED).to_numpy(), np.inf, np.nan_to_num(connect_s))
+    ends = started_at + np.where(np.isnan(latency_s), unfinished, latency_s)
+    if is_open:
+        return steadiness(started_at - np.nan_to_num(queue_s), ends, measured, is_open=True)
+    if (rows["turn"].to_numpy(dtype=np.float64, na_value=np.nan) > 1).any():
+        return Steadiness(UNKNOWN)
+    return steadiness(started_at, ends, measured & codes.isin(_CODES_OF_OK).to_numpy(), is_open=False)
+
+
+def steadiness_by_stage(run: Run) -> Mapping[int, str]:
+    """The steadiness of each stage of a run: from its stages file, else from its rows.
+
+    Rows of stage -1 are those of a file that does not say their stage.
+    """
+    stages = run.stages[run.stages["stage"].notna()]
+    found = {int(stage): str(state) for stage, state in zip(stages["stage"], stages["steadiness"], strict=True)}
+    if run.foreign:
+        return found
+    stage_of = run.requests["stage"].fillna(-1).astype("int64")
+    unknown = ~stage_of.isin([stage for stage, state in found.items() if state in (STEADY, UNSTEADY)])
+    if unknown.any():
+        rows = run.requests[list(_NEEDED)][unknown]
+        for stage, own in rows.groupby(stage_of[unknown], sort=False):
+            is_open = bool((own["rate_per_s"] > 0).any())
+            found[int(stage)] = stage_steadiness(own, is_open=is_open).state
+    return found
+
+
+def _open_loop(starts: Values, ends: Values, own_starts: Values, own_ends: Values) -> Steadiness:
+    """``starts`` and ``ends``: of all requests, each sorted; the others: of the measured ones, by start."""
+    first, last = _thirds(own_ends - own_starts)
+    over = float(own_starts[-1])
+    filled = _filled_at(own_starts, own_ends - own_starts, over)
+    if filled is None:
+        if last > _UNFILLED_GROWTH * first:
+            return Steadiness(UNSTEADY, f"latency grew from {_s(first)} to {_s(last)} in a window shorter than it")
+        return Steadiness(UNKNOWN)
+    before, after = _in_flight(starts, ends, filled), _in_flight(starts, ends, over)
+    gaps = np.diff(own_starts[own_starts >= filled])
+    if len(gaps) < LEAST_REQUESTS / 2:
+        return Steadiness(UNKNOWN)
+    mean_gap = float(gaps.mean())
+    arrivals = float(gaps.var()) / mean_gap**2 if mean_gap > 0 else 1.0
+    deviation = math.sqrt(len(gaps) * (1.0 + arrivals))
+    if after - before > _GROWTH_SDS * deviation and last > _LATENCY_GROWTH * first:
+        return Steadiness(
+            UNSTEADY,
+            f"requests in flight grew from {before} to {after} and latency from {_s(first)} to {_s(last)}",
+        )
+    return Steadiness(STEADY)
+
+
+def _filled_at(starts: Values, latencies: Values, over: float) -> float | None:
+    """When nine of ten of the first requests have ended; None when the window is over before.
+
+    Until then the requests in flight grow at any load, because the first ones have not ended yet.
+    """
+    early = latencies[: max(1, len(latencies) // 3)]
+    filled = float(starts[0]) + float(np.quantile(early, _FILLED, method="higher"))
+    return filled if filled < over else None
+
+
+def _in_flight(starts: Values, ends: Values, moment: float) -> int:
+    started = int(np.searchsorted(starts, moment, side="right"))
+    return started - int(np.searchsorted(ends, moment, side="right"))
+
+
+def _closed_loop(starts: Values, ends: Values) -> Steadiness:
+    latencies = ends - starts
+    usable = np.isfinite(latencies)
+    starts, latencies = starts[usable], latencies[usable]
+    if len(latencies) < LEAST_REQUESTS:
+        return Steadiness(UNKNOWN)
+    span = float(starts[-1] - starts[0])
+    mean = float(latencies.mean())
+    fewest, most = _BLOCKS
+    blocks = min(most, int(span / (_BLOCK_LATENCIES * mean)) if mean > 0 else most, len(latencies) // 5)
+    if blocks < fewest:
+        return Steadiness(UNKNOWN)
+    means = np.array([part.mean() for part in np.array_split(latencies, blocks)])[1:]
+    count = len(means)
+    place = np.arange(count) - (count - 1) / 2
+    slope = float(place @ means) / float(place @ place)
+    rest = means - means.mean() - slope * place
+    error = math.sqrt(float(rest @ rest) / (count - 2) / float(place @ place)) * _inflation(rest)
+    growth = slope * (count - 1)
+    begins, becomes = float(means.mean()) - growth / 2, float(means.mean()) + growth / 2
+    if slope > student_t(count - 2, _TREND_LEVEL) * error and becomes > _LATENCY_GROWTH * max(begins, 0.0):
+        return Steadiness(UNSTEADY, f"latency grew from {_s(max(begins, 0.0))} to {_s(becomes)} with the same users")
+    return Steadiness(STEADY)
+
+
+def _inflation(rest: Values) -> float:
+    """How much wider the error of a slope is because blocks that follow each other are alike (first order)."""
+    total = float(rest @ rest)
+    if total <= 0:
+        return 1.0
+    alike = float(rest[1:] @ rest[:-1]) / total
+    alike = min(0.9, max(0.0, alike + (1 + 3 * max(alike, 0.0)) / len(rest)))  # detrending makes it too small
+    return math.sqrt((1 + alike) / (1 - alike))
+
+
+def _thirds(values: Values) -> tuple[float, float]:
+    """The means of the first and of the last third; infinite values are left out where others are."""
+    third = len(values) // 3
+    return _mean(values[:third]), _mean(values[-third:])
+
+
+def _mean(values: Values) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.inf
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:.3g} s" if math.isfinite(seconds) else "more than the window"

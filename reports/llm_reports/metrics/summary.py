@@ -1,0 +1,104 @@
+"""The statistics of one series of values, as LLMPerf computes them: linear quantiles, n-1 deviation.
+
+Sums are exact (``math.fsum``), so the order of the values never shows in a result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from pandas import Series
+
+from llm_reports.stats.effective_size import Sample
+from llm_reports.stats.intervals import Interval
+from llm_users.quantile import DurationHistogram
+
+PERCENTILES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p90": 0.90, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A series in figures. NaN stands for what it has none of: everything when it is empty, ``stddev`` below two.
+
+    ``intervals`` has the 95 % interval of the mean and of each percentile, by the name of the figure, and ``effective``
+    the effective sample sizes behind them; both are empty for what is not a sample.
+    """
+
+    n: int
+    mean: float = math.nan
+    median: float = math.nan
+    stddev: float = math.nan
+    min: float = math.nan
+    max: float = math.nan
+    p25: float = math.nan
+    p75: float = math.nan
+    p90: float = math.nan
+    p95: float = math.nan
+    p99: float = math.nan
+    intervals: Mapping[str, Interval] = field(default_factory=dict, repr=False)
+    effective: Mapping[str, float] = field(default_factory=dict, repr=False)
+
+
+def ordered(values: Iterable[float]) -> Sequence[float]:
+    """The values that are there, in ascending order: a numpy array, which the types only know as a sequence."""
+    return cast("Sequence[float]", np.sort(_known(values)))
+
+
+def _known(values: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    given = values.to_numpy(np.float64, na_value=math.nan) if isinstance(values, Series) else [*map(float, values)]
+    array = np.array(given, dtype=np.float64)
+    return array[~np.isnan(array)]
+
+
+def summarize(values: Iterable[float]) -> Summary:
+    """The figures of the values that are there; NaN values are left out.
+
+    The intervals need the values in the order in which their requests started, because they allow for the dependence
+    of requests that follow each other. The other figures do not depend on the order.
+    """
+    sample = Sample(_known(values))
+    array = sample.ordered
+    n = len(array)
+    if n == 0:
+        return Summary(0)
+    mean = math.fsum(array.tolist()) / n
+    stddev = math.sqrt(math.fsum(((array - mean) ** 2).tolist()) / (n - 1)) if n > 1 else math.nan
+    sizes = {"mean": sample.dependence.size(), **{name: sample.size_about(q) for name, q in PERCENTILES.items()}}
+    intervals = {name: sample.quantile_interval(q, sizes[name]) for name, q in PERCENTILES.items()}
+    return Summary(
+        n=n,
+        mean=mean,
+        stddev=stddev,
+        min=float(array[0]),
+        max=float(array[-1]),
+        **{name: sample.quantile(q) for name, q in PERCENTILES.items()},
+        intervals={"mean": sample.mean_interval(mean, stddev), **intervals},
+        effective=sizes,
+    )
+
+
+def summarize_histogram(histogram: DurationHistogram) -> Summary:
+    """The figures of a histogram of durations: each within the 0.1 % to which its buckets know the values."""
+    counted = [(histogram.value_s(bucket), count) for bucket, count in sorted(histogram.counts.items()) if count]
+    n = sum(count for _, count in counted)
+    if n == 0:
+        return Summary(0)
+    mean = math.fsum(value * count for value, count in counted) / n
+    squares = math.fsum(count * (value - mean) ** 2 for value, count in counted)
+    return Summary(
+        n=n,
+        mean=mean,
+        median=histogram.quantile(0.5),
+        stddev=math.sqrt(squares / (n - 1)) if n > 1 else math.nan,
+        min=counted[0][0],
+        max=counted[-1][0],
+        p25=histogram.quantile(0.25),
+        p75=histogram.quantile(0.75),
+        p90=histogram.quantile(0.90),
+        p95=histogram.quantile(0.95),
+        p99=histogram.quantile(0.99),
+    )

@@ -1,0 +1,86 @@
+"""What arrived inside the MEASURE window: the one place where a report makes rates of rows.
+
+A successful request counts with its ``window_share``, the fraction of its output that arrived inside the window, in
+whatever phase it started. So requests/s times mean tokens is tokens/s, and throughput times mean latency is the number
+of users (Little's law). Files that older versions wrote have no such column; then the share is estimated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from pandas import DataFrame, Series
+
+from llm_reports.llmperf.results import duration_s
+from llm_reports.metrics.groups import NO_FAILURES, Group
+
+_OK = NO_FAILURES[:2]  # a success, and a buffered one
+
+
+@dataclass(frozen=True)
+class WindowRows:
+    """The successful requests of a group by what arrived inside the window.
+
+    ``shares`` (0 to 1) and ``tokens`` have one value per row of ``rows``. ``window_s`` is NaN when no file says how
+    long the requests took. ``estimated``: the window or the shares do not come from the run's own files.
+    """
+
+    rows: DataFrame
+    shares: Series
+    tokens: Series
+    window_s: float
+    estimated: bool
+
+    def requests_per_s(self, wanted: Series | None = None) -> float:
+        """Requests per second, of all rows or of the wanted ones."""
+        return self._rate(self.shares, wanted)
+
+    def tokens_per_s(self, wanted: Series | None = None) -> float:
+        """Output tokens per second, of all rows or of the wanted ones."""
+        return self._rate(self.tokens, wanted)
+
+    def _rate(self, amounts: Series, wanted: Series | None) -> float:
+        return math.fsum(amounts if wanted is None else amounts[wanted]) / self.window_s
+
+
+def window_rows(group: Group) -> WindowRows:
+    """What of a group arrived inside the window of its stage; without a stage, all of it over its whole duration."""
+    stages = group.run.stages
+    known = stages[(stages["stage"] == group.stage) & (stages["measure_s"] > 0)] if group.stage is not None else ()
+    if not len(known):
+        rows, by_rows_s = group.ok, duration_s(group)
+        window_s = by_rows_s if by_rows_s > 0 else math.nan
+        ones = Series(1.0, index=rows.index)
+        return WindowRows(rows, ones, rows["output_tokens"].astype("float64").fillna(0.0), window_s, estimated=True)
+    start_s, window_s = (float(known[name].iloc[0]) for name in ("measure_started_at", "measure_s"))  # type: ignore[call-overload]
+    rows = _successful(group)
+    shares = rows["window_share"].astype("float64")
+    unknown = shares.isna() & rows["window_tokens"].notna() & (rows["output_tokens"] > 0).fillna(value=False)
+    if unknown.any():
+        shares = shares.where(~unknown, (rows["window_tokens"] / rows["output_tokens"]).astype("float64"))
+    estimated = bool(shares.isna().any())
+    if estimated:
+        if math.isnan(start_s):
+            start_s = float(group.measured["started_at"].min())
+        shares = shares.fillna(_by_end(rows, start_s, window_s))
+    tokens = rows["window_tokens"].astype("float64")
+    tokens = tokens.fillna(shares * rows["output_tokens"].astype("float64")).fillna(0.0)
+    return WindowRows(rows, shares, tokens, window_s, estimated)
+
+
+def _successful(group: Group) -> DataFrame:
+    """The successful rows of a group's stage, also those that do not count in its statistics."""
+    rows = group.run.requests
+    own = (rows["stage"] == group.stage) & (rows["model"] == group.model) & (rows["framework"] == group.framework)
+    return rows[own.fillna(value=False).astype(bool) & rows["error_code"].isin(_OK)]
+
+
+def _by_end(rows: DataFrame, start_s: float, window_s: float) -> Series:
+    """1 for the requests that ended inside the window, else 0; without times 1 for the measured ones."""
+    ends_s = rows["started_at"] + rows["end_to_end_latency_s"]
+    inside = ((ends_s >= start_s) & (ends_s <= start_s + window_s)).astype("float64")
+    return inside.where(ends_s.notna(), (rows["measured"] == 1).fillna(value=False).astype("float64")).astype(
+        np.float64
+    )

@@ -1,0 +1,263 @@
+"""The verdict of a pipeline: objectives against stages, with three answers: passed, failed or undecided.
+
+An objective is passed only if the bound of its interval keeps to the limit, and failed only if the other bound does
+not. Everything between is undecided, and so is what the client itself may have caused, and what an unsteady stage
+seems to meet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pandas import DataFrame
+
+from llm_reports.errors import InputError
+from llm_reports.llmperf.results import duration_s
+from llm_reports.markdown.numbers import lasting, shown
+from llm_reports.markdown.table_notes import labels
+from llm_reports.metrics.groups import Group
+from llm_reports.slo.client_doubt import delay_s, doubt, late
+from llm_reports.slo.evidence import Evidence, evidence, least_requests, metric_of
+from llm_reports.slo.objectives import ERRORS, Objective, Objectives
+from llm_reports.stats.intervals import Interval
+from llm_users.record import UNSTEADY
+
+__all__ = [
+    "ALL_STAGES", "BEST_STAGE", "MET", "MISSED", "REFUSED", "Gate", "Judgement", "gate", "judge", "judge_all",
+    "least_requests", "metric_of", "shown", "valid_stage", "worst",
+]  # fmt: skip
+
+MET, MISSED, REFUSED = "passed", "failed", "undecided"
+ALL_STAGES, BEST_STAGE = "all", "best"
+_SLOW = 3.0  # an effective size below it: the values change over the length of the whole stage
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One objective in one stage."""
+
+    label: str
+    group: Group
+    objective: Objective
+    n: int
+    estimate: float
+    interval: Interval
+    outcome: str
+    reason: str
+    effective: float = math.nan
+    """The effective sample size: how many independent requests the ``n`` are worth."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What was asked and what came out. ``outcome`` is passed, failed or undecided."""
+
+    objectives: Objectives
+    stage: str
+    judgements: tuple[Judgement, ...]
+    outcome: str
+    reasons: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether a pipeline may go on."""
+        return self.outcome == MET
+
+    def frame(self) -> DataFrame:
+        """One line for each objective and stage."""
+        return DataFrame(
+            [
+                {
+                    "run": each.group.run.name,
+                    "framework": each.group.framework,
+                    "model": each.group.model,
+                    "stage": each.group.stage,
+                    "concurrency": each.group.concurrency,
+                    "rate_per_s": each.group.load.rate_per_s,
+                    "objective": each.objective.text,
+                    "n": each.n,
+                    "n_effective": each.effective,
+                    "estimate": each.estimate,
+                    "ci_low": each.interval.low,
+                    "ci_high": each.interval.high,
+                    "outcome": each.outcome,
+                    "reason": each.reason,
+                }
+                for each in self.judgements
+            ]
+        )
+
+
+def gate(groups: Sequence[Group], objectives: Objectives, stage: str = ALL_STAGES) -> Gate:
+    """The verdict on every stage, on the best one of each run (the highest load that passes), or on stage N."""
+    chosen = _chosen(groups, stage)
+    judgements = judge_all(chosen, objectives)
+    if stage == BEST_STAGE:
+        outcome, reasons = _best(judgements)
+    else:
+        outcome = worst(each.outcome for each in judgements)
+        reasons = tuple(dict.fromkeys(f"{each.label}: {each.reason}" for each in judgements if each.outcome != MET))
+    if not judgements:
+        outcome, reasons = REFUSED, ("there is no stage to judge: nothing was measured",)
+    return Gate(objectives, stage, judgements, outcome, reasons)
+
+
+def judge_all(groups: Sequence[Group], objectives: Objectives) -> tuple[Judgement, ...]:
+    """Every objective in every group."""
+    return tuple(
+        dataclasses.replace(judge(group, objective), label=label or "all requests")
+        for group, label in zip(groups, labels(groups), strict=True)
+        for objective in objectives.all
+    )
+
+
+def judge(group: Group, objective: Objective) -> Judgement:
+    """One objective in one group.
+
+    What is not known of some requests (they were aborted, or arrived all at once) is taken at its worst before an
+    objective is passed and at its best before it is failed. Failed requests count as infinitely slow. Requests that
+    the client cancelled on purpose are not judged.
+    """
+    late_s = delay_s(group)
+    found = evidence(group, objective, late_s)
+    outcome, reason = _decided(objective, found)
+    if outcome == REFUSED and found.n:
+        met_without = late_s > 0 and _decided(objective, evidence(group, objective))[0] == MET
+        reason = late(group, objective, late_s) if met_without else _advice(group, objective, found)
+    doubts = doubt(group, objective, missed=outcome == MISSED)
+    if doubts and outcome != REFUSED:
+        outcome, reason = REFUSED, f"{doubts} (measured: {reason})"
+    elif doubts:
+        reason = f"{reason}. Also, {doubts}"
+    if group.steadiness == UNSTEADY and outcome != MISSED:
+        outcome, reason = _unsteady(objective, found)
+    if objective.name == ERRORS and group.counts.throttled and found.n:
+        reason += f" ({group.counts.throttled} of the {group.counts.failed} that failed were throttled)"
+    return Judgement(
+        "", group, objective, found.n, found.estimate, found.interval, outcome, reason, effective=found.effective
+    )
+
+
+def worst(outcomes: Iterable[str]) -> str:
+    """Failed if one is failed, else undecided if one is undecided."""
+    found = set(outcomes)
+    return next((outcome for outcome in (MISSED, REFUSED) if outcome in found), MET)
+
+
+def valid_stage(text: str) -> str:
+    """``all``, ``best`` or the number of a stage; raises ``InputError`` for anything else."""
+    wanted = text.strip().lower()
+    if wanted in (ALL_STAGES, BEST_STAGE) or (wanted.isdecimal() and int(wanted) > 0):
+        return wanted
+    raise InputError(f"{text!r} is not a stage to judge; write all, best or the number of a stage, from 1")
+
+
+def _chosen(groups: Sequence[Group], stage: str) -> Sequence[Group]:
+    wanted = valid_stage(stage)
+    if not wanted.isdecimal():
+        return groups
+    chosen = [group for group in groups if group.stage == int(wanted)]
+    if groups and not chosen:
+        known = ", ".join(sorted({str(group.stage) for group in groups if group.stage is not None}))
+        raise InputError(f"there is no stage {wanted} to judge; there are {known or 'no numbered stages'}")
+    return chosen
+
+
+def _best(judgements: Sequence[Judgement]) -> tuple[str, tuple[str, ...]]:
+    runs = list(dict.fromkeys(each.group.run for each in judgements))
+    outcomes, reasons = [], []
+    for run in runs:
+        stages: dict[Group, list[Judgement]] = {}
+        for each in judgements:
+            if each.group.run is run:
+                stages.setdefault(each.group, []).append(each)
+        verdicts = {group: worst(each.outcome for each in found) for group, found in stages.items()}
+        if MET in verdicts.values():
+            outcomes.append(MET)
+            continue
+        outcomes.append(REFUSED if REFUSED in verdicts.values() else MISSED)
+        named = f"{run.name}: " if len(runs) > 1 else ""
+        failed = [each for found in stages.values() for each in found if each.outcome != MET]
+        reasons.append(f"{named}no stage meets all objectives")
+        reasons.extend(f"{each.label}: {each.reason}" for each in failed)
+    return worst(outcomes), tuple(dict.fromkeys(reasons))
+
+
+def _decided(objective: Objective, found: Evidence) -> tuple[str, str]:
+    less, unit, n = objective.kind.less_is_better, objective.kind.unit, found.n
+    failures = f" ({found.failed} of them failed)" if found.failed else ""
+    if not n:
+        return REFUSED, f"no request has what {objective.text} is about"
+    if found.failed and objective.q is None:
+        return (
+            MISSED,
+            f"{objective.text} does not hold: {found.failed} of {n} requests failed and have no value, so there is no "
+            f"mean; write a percentile, such as {objective.name}_{'p95' if less else 'p5'}",
+        )
+    if math.isfinite(found.proof) and objective.holds(found.proof):
+        bound = "at most" if less else "at least"
+        measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.proof, unit)} of {n} requests{failures}"
+        return MET, f"{objective.text} holds: {measured}"
+    if found.far_from_limit:
+        far = (
+            "all {n} requests are at most a quarter of the limit"
+            if less
+            else "all {n} requests have four times the limit"
+        )
+        return MET, f"{objective.text} holds: {shown(found.estimate, unit)}, {far.format(n=n)}"
+    # An infinite disproof of latencies is one that is known: even the good end of the interval is a failed request.
+    known = math.isfinite(found.disproof) or (found.disproof == math.inf and less)
+    if known and objective.broken(found.disproof):
+        bound = "at least" if less else "at most"
+        measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.disproof, unit)} of {n} requests{failures}"
+        if math.isinf(found.disproof):
+            measured = f"no answer, {found.failed} of {n} requests failed"
+        return MISSED, f"{objective.text} does not hold: {measured}"
+    return REFUSED, ""
+
+
+def _unsteady(objective: Objective, found: Evidence) -> tuple[str, str]:
+    """A figure beyond its limit only gets worse with a longer stage; one within it may not stay there."""
+    grew = "the stage was unsteady: its queue grew until the end"
+    if found.n and not objective.is_share and objective.broken(found.estimate):
+        measured = shown(found.estimate, objective.kind.unit)
+        return MISSED, f"{objective.text} does not hold: {measured}, and {grew}, so a longer stage would be slower"
+    return REFUSED, f"{grew}, so {objective.text} would depend on the length of the stage. Lower the load"
+
+
+def _advice(group: Group, objective: Objective, found: Evidence) -> str:
+    """How many requests would decide it."""
+    least, n = least_requests(objective), found.n
+    if n < least:
+        return f"needs at least {least} requests to decide {objective.text}, there are {n}"
+    if found.effective < least:
+        worth = (
+            f"needs at least {least} independent requests to decide {objective.text}; the {n} requests wait for each "
+            f"other and are worth {found.effective:.0f}"
+        )
+        if found.effective < _SLOW:
+            return f"{worth}, as where a queue grows through the whole stage: lower the load or run much longer"
+        needed = math.ceil(least * n / found.effective)
+        return f"{worth}: at least {_requests(group, needed, n)} are needed at this load"
+    now = f"{shown(found.estimate, objective.kind.unit)} of {n} requests"
+    straddles = f"{_ends(found.interval, objective)} contains the limit of {objective.text} ({now})"
+    if found.unknown and (found.enough is None or found.enough <= n):
+        return f"{found.unknown} requests without a value (aborted or buffered) could turn {objective.text}"
+    if found.enough is None or found.enough <= n:
+        return f"{straddles}: more requests are needed to decide"
+    return f"{straddles}: about {_requests(group, found.enough, n)} would decide it if the figures stay as they are"
+
+
+def _requests(group: Group, wanted: int, n: int) -> str:
+    """A number of requests and how long they take at the rate of this stage."""
+    lasted_s = duration_s(group)
+    return f"{wanted} requests" + (f" ({lasting(lasted_s * wanted / n)})" if lasted_s > 0 else "")
+
+
+def _ends(interval: Interval, objective: Objective) -> str:
+    unit = objective.kind.unit
+    ends = [shown(end, unit) if math.isfinite(end) else "?" for end in (interval.low, interval.high)]
+    return f"the interval {ends[0]} to {ends[1]}"

@@ -1,0 +1,93 @@
+"""A verdict as JUnit XML, which CI systems show beside their tests, and as a GitHub job summary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from llm_reports.errors import InputError
+from llm_reports.markdown.decisions import gate_text
+from llm_reports.markdown.text import plain
+from llm_reports.slo.gate import MET, MISSED, Gate
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One check: where, what, how it came out (``passed``, ``failed`` or ``undecided``), and why."""
+
+    place: str
+    name: str
+    outcome: str
+    reason: str
+
+
+def cases_of(verdict: Gate) -> list[Case]:
+    """One case for each objective and stage; a verdict on the best stage is one case, since other stages may fail."""
+    if verdict.stage == "best" or not verdict.judgements:
+        name = f"{verdict.objectives.text} in the best stage" if verdict.judgements else verdict.objectives.text
+        return [Case("all", name, verdict.outcome, "; ".join(verdict.reasons))]
+    return [
+        Case(f"{each.group.run.name}.{each.label}", each.objective.text, each.outcome, each.reason)
+        for each in verdict.judgements
+    ]
+
+
+def junit_xml(name: str, cases: Iterable[Case]) -> str:
+    """A test suite: what failed is a failure, what could not be decided an error."""
+    found = list(cases)
+    counts = {
+        "tests": len(found),
+        "failures": sum(case.outcome == MISSED for case in found),
+        "errors": sum(case.outcome not in (MET, MISSED) for case in found),
+    }
+    numbers = {key: str(count) for key, count in counts.items()}
+    suites = ElementTree.Element("testsuites", numbers)
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": name, **numbers, "skipped": "0"})
+    for case in found:
+        element = ElementTree.SubElement(
+            suite, "testcase", {"classname": plain(f"{name}.{case.place}"), "name": plain(case.name), "time": "0"}
+        )
+        if case.outcome == MET:
+            ElementTree.SubElement(element, "system-out").text = plain(case.reason)
+        else:
+            tag = "failure" if case.outcome == MISSED else "error"
+            wrong = ElementTree.SubElement(element, tag, {"type": case.outcome, "message": plain(case.reason)})
+            wrong.text = plain(case.reason)
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def publish_gate(verdict: Gate, path: Path | None) -> None:
+    """Write a verdict as JUnit XML, and into GitHub's job summary when there is one."""
+    if path is not None:
+        write_junit(path, junit_xml("locust-llm", cases_of(verdict)))
+    write_job_summary(gate_text(verdict))
+
+
+def write_junit(path: Path, text: str) -> None:
+    """Write the file, its folder too; raises ``InputError`` when that cannot be."""
+    _write(path, text, "w", "--junit")
+
+
+def write_job_summary(text: str, path: Path | None = None) -> Path | None:
+    """Append Markdown to a file, or to GitHub's job summary when there is one; returns the file."""
+    target = path or (Path(os.environ[SUMMARY_VARIABLE]) if os.environ.get(SUMMARY_VARIABLE) else None)
+    if target is not None:
+        _write(target, text if text.endswith("\n") else text + "\n", "a", "--github-summary")
+    return target
+
+
+def _write(path: Path, text: str, mode: str, option: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open(mode, encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}). Name another file with {option}."
+        ) from error

@@ -1,0 +1,191 @@
+"""Objectives as they are written, ``ttft_p95<0.5,tpot_p95<50ms,errors<1%``: what must hold, and nothing of rows.
+
+Loads no pandas: Locust's command line checks its ``--llm-slo`` with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llm_reports.errors import InputError
+
+EXAMPLE = "ttft_p95<0.5,tpot_p95<0.05,e2e_p99<10,errors<0.01"
+ERRORS, MISMATCHES, STRICT_MISMATCHES = "errors", "mismatches", "strict_mismatches"
+FAILURES_ALLOWED = 0.05
+"""Of the requests of a stage that counts as good, when no objective speaks of errors.
+
+Latency objectives count a failed request as infinitely slow, so a P95 tolerates this share anyway; throughput and the
+knee have no such limit, and an endpoint that refuses half of the requests is fast with the others.
+"""
+_FORM = re.compile(r"([a-z0-9_]+?)(?:_(p[0-9.]+|[a-z]+))?(<=|>=|<|>)([0-9.]+(?:e-?[0-9]+)?)(ms|s|%|tok/s|tokens/s)?")
+_TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001}
+_SHARE_UNITS = {"": 1.0, "%": 0.01}
+_RATE_UNITS = {"": 1.0, "tok/s": 1.0, "tokens/s": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What can be promised: the column it is measured in, its unit, and whether less is better."""
+
+    column: str
+    meaning: str
+    unit: str = "s"
+    less_is_better: bool = True
+
+
+KINDS = {
+    "ttft": Kind("ttft_s", "time to the first token"),
+    "ttfat": Kind("ttfat_s", "time to the first answer token, after any reasoning"),
+    "tpot": Kind("tpot_s", "time per output token after the first"),
+    "e2e": Kind("end_to_end_latency_s", "end of the answer since the request"),
+    "corrected_ttft": Kind("corrected_ttft_s", "open loop: first token since the intended start"),
+    "corrected_e2e": Kind("corrected_end_to_end_latency_s", "open loop: end of the answer since the intended start"),
+    "queue": Kind("queue_s", "wait in the client before sending"),
+    "throughput": Kind("request_output_throughput_token_per_s", "output tokens/s of one request", "tokens/s", False),
+    ERRORS: Kind("error_code", "share of requests that failed", ""),
+    MISMATCHES: Kind("answer_match", "share of checked answers that are wrong", ""),
+    STRICT_MISMATCHES: Kind("answer_strict_match", "the same by the stricter rule", ""),
+}
+_MEANT = {
+    "latency": "e2e", "end_to_end": "e2e", "end_to_end_latency": "e2e", "e2el": "e2e", "itl": "tpot", "error": ERRORS,
+    "inter_token_latency": "tpot", "error_rate": ERRORS, "failures": ERRORS, "tps": "throughput", "ttft_s": "ttft",
+    "corrected_latency": "corrected_e2e", "mismatch": MISMATCHES, "mismatch_rate": MISMATCHES, "wrong": MISMATCHES,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One of them. ``q`` is the quantile it speaks of, ``None`` for a mean and for a share of requests."""
+
+    text: str
+    name: str
+    limit: float
+    q: float | None
+    inclusive: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What it is about."""
+        return KINDS[self.name]
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it speaks of how many requests, not of a figure that each of them has."""
+        return not self.kind.unit
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is on the right side of the limit; NaN is not."""
+        if self.inclusive and value == self.limit:
+            return True
+        return value < self.limit if self.kind.less_is_better else value > self.limit
+
+    def broken(self, value: float) -> bool:
+        """Whether a value is on the wrong side of the limit; NaN is not."""
+        return value == value and not self.holds(value)  # noqa: PLR0124 (NaN)
+
+
+@dataclass(frozen=True, slots=True)
+class Objectives:
+    """All that must hold together."""
+
+    text: str
+    all: tuple[Objective, ...]
+
+    @property
+    def limits(self) -> Mapping[str, Objective]:
+        """What one request must keep to: of each metric the loosest of its limits; shares of requests aside.
+
+        A P50 under 0.2 s and a P95 under 0.5 s allow a single request 0.5 s.
+        """
+        loosest: dict[str, Objective] = {}
+        for each in self.all:
+            known = loosest.get(each.name)
+            if not each.is_share and (known is None or known.holds(each.limit) is False):
+                loosest[each.name] = each
+        return loosest
+
+
+def parse_objectives(expression: str) -> Objectives:
+    """From a comma-separated expression; raises ``InputError`` with what is wrong and what would be right."""
+    parts = [re.sub(r"\s+", "", part).lower() for part in expression.split(",") if part.strip()]
+    if not parts:
+        raise InputError(f"no objective was given; write for example {EXAMPLE}")
+    return Objectives(",".join(parts), tuple(_objective(part) for part in dict.fromkeys(parts)))
+
+
+def _objective(text: str) -> Objective:
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise InputError(f"{text!r} is not an objective; write METRIC_STATISTIC<LIMIT, for example {EXAMPLE}")
+    name, statistic, comparison, number, unit = match.groups(default="")
+    if statistic and name not in KINDS and f"{name}_{statistic}" in {*KINDS, *_MEANT}:
+        name, statistic = f"{name}_{statistic}", ""
+    _check_name(text, name)
+    kind = KINDS[name]
+    q = _quantile(text, name, statistic)
+    if comparison.startswith("<") != kind.less_is_better:
+        better = "less" if kind.less_is_better else "more"
+        raise InputError(
+            f"{text!r}: of {name}, {better} is better; write {text.replace(comparison, _other(comparison))}"
+        )
+    limit = _limit(text, name, number, unit)
+    return Objective(text, name, limit, q, comparison.endswith("="))
+
+
+def _check_name(text: str, name: str) -> None:
+    if name in KINDS:
+        return
+    near = _MEANT.get(name) or next(iter(difflib.get_close_matches(name, KINDS, 1)), "")
+    hint = f" Did you mean {near} ({KINDS[near].meaning})?" if near else ""
+    raise InputError(f"{text!r}: {name!r} is not measured.{hint} There are {', '.join(KINDS)}")
+
+
+def _quantile(text: str, name: str, statistic: str) -> float | None:
+    if not KINDS[name].unit:
+        if statistic:
+            raise InputError(f"{text!r}: {name} are a share of all requests and have no {statistic}; write {name}<0.01")
+        return None
+    if statistic == "mean":
+        return None
+    if statistic in ("median", "p50"):
+        return 0.5
+    if statistic in ("max", "min"):
+        tail = "p99" if (statistic == "max") == KINDS[name].less_is_better else "p1"
+        raise InputError(
+            f"{text!r}: the {statistic} of a sample says nothing about the next request; write {name}_{tail}"
+        )
+    try:
+        percent = float(statistic.removeprefix("p")) if statistic.startswith("p") else 0.0
+    except ValueError:
+        percent = 0.0
+    if not 0 < percent < 100:
+        said = f"{statistic!r} is no statistic" if statistic else f"{name} needs a statistic"
+        raise InputError(f"{text!r}: {said}; write {name}_p95, {name}_p99.9, {name}_median or {name}_mean")
+    return round(percent / 100, 12)
+
+
+def _limit(text: str, name: str, number: str, unit: str) -> float:
+    kind = KINDS[name]
+    units = {"": _SHARE_UNITS, "s": _TIME_UNITS}.get(kind.unit, _RATE_UNITS)
+    if unit not in units:
+        raise InputError(f"{text!r}: the unit of {name} is {kind.unit or 'a share (0.01 or 1%)'}, not {unit}")
+    try:
+        limit = float(number) * units[unit]
+    except ValueError:
+        raise InputError(f"{text!r}: {number!r} is not a number") from None
+    if not kind.unit and not 0 < limit < 1:
+        raise InputError(
+            f"{text!r}: a share of {name} lies between 0 and 1, and no sample can prove that it is 0; "
+            f"write {name}<0.01 or {name}<1%"
+        )
+    if not 0 < limit < math.inf:
+        raise InputError(f"{text!r}: the limit must be a number above 0")
+    return limit
+
+
+def _other(comparison: str) -> str:
+    return comparison.translate(str.maketrans("<>", "><"))

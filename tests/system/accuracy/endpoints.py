@@ -1,0 +1,94 @@
+"""A native server whose timing is known, given by path.
+
+Like the simulator it keeps a log of when each request was read and when its tokens left, in CLOCK_MONOTONIC
+nanoseconds. It knows nothing of the client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from llm_users.calibration.truth import Endpoint, Sent, Timing, Truth
+from tests.system.accuracy.bounds import NATIVE
+
+_READY_S = 10.0
+
+
+class NativeEndpoint(Endpoint):
+    """A binary that takes --port, --ttft-ms, --itl-ms, --tokens and --log, and prints its totals on SIGTERM."""
+
+    kind = NATIVE
+
+    def __init__(self, binary: Path, timing: Timing, folder: Path) -> None:
+        self._log = folder / "native.csv"
+        self._said = ""
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}/v1"
+        command: list[str | Path] = [binary.resolve(), "--port", str(port), "--log", self._log]
+        command += ["--ttft-ms", str(timing.ttft_s * 1e3), "--itl-ms", str(timing.gap_s * 1e3)]
+        command += ["--tokens", str(timing.tokens)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            self._await_ready(port)
+        except BaseException:
+            self._process.kill()
+            self._process.communicate()
+            raise
+
+    def stop(self) -> None:
+        if self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            self._said, _ = self._process.communicate(timeout=_READY_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._said, _ = self._process.communicate()
+
+    def truth(self) -> Truth:
+        self.stop()
+        totals: dict[str, Any] = json.loads(self._said)
+        with self._log.open(newline="") as file:
+            sent = {
+                f"chatcmpl-{row['req_id']}": Sent(int(row["t_recv_ns"]), int(row["t_first_ns"]), int(row["t_last_ns"]))
+                for row in csv.DictReader(file)
+            }
+        return Truth(sent, totals["late_us_p99_le"] / 1e6, totals["cpu_s"] / max(1, totals["tokens"]))
+
+    def _await_ready(self, port: int) -> None:
+        end_s = time.monotonic() + _READY_S
+        while time.monotonic() < end_s:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the native server ended at once, with exit code {self._process.returncode}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"the native server did not listen on port {port} within {_READY_S:g} s")
+
+
+def native_binary(path: Path, folder: Path) -> Path:
+    """The server itself; a ``.c`` file is compiled into ``folder`` first."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no native server at {path}; give its binary or its .c file")
+    if path.suffix != ".c":
+        return path
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise FileNotFoundError(f"no C compiler (cc) to build {path} with; give a binary instead")
+    binary = folder / path.stem
+    subprocess.run([compiler, "-O2", "-o", binary, path, "-lm"], check=True)
+    return binary
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,119 @@
+"""The load search against servers whose limit is a closed formula, and early stopping under stalls.
+
+Rows of a model go through the search as those of a run do: judged, watched for early failure, tested for steadiness.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from llm_reports.metrics.steadiness import steadiness
+from llm_users.options.table import Options
+from llm_users.record import RequestRecord, StageRecord
+from llm_users.wiring.load_search import LimitSearch
+from tests.queue_models import Random, Values, fifo, sharing
+from tests.system.truth.line import TruthLine, at_least, at_most
+
+_CAPACITY = 40.0  # requests per second
+Server = Callable[[Random, float, int], tuple[Values, Values]]
+
+
+def single_queue(luck: Random, rate_per_s: float, requests: int) -> tuple[Values, Values]:
+    """M/M/1 with 40 requests a second. Latency is exponential with the rate (40 - arrivals per second)."""
+    starts, ends = fifo(luck, rate_per_s / _CAPACITY, requests)
+    return starts / _CAPACITY, ends / _CAPACITY
+
+
+def shared(luck: Random, rate_per_s: float, requests: int) -> tuple[Values, Values]:
+    """The simulator's capacity of 40 requests a second: each takes 0.25 s alone, ten run at full speed."""
+    return sharing(luck, rate_per_s, requests, capacity=10, alone_s=0.25)
+
+
+def searched(server: Server, objectives: str, seed: int, low: float = 10.0, high: float = 200.0) -> tuple[float, bool]:
+    """The rate that a search finds (0: none), and whether it says that it could not decide."""
+    luck = np.random.default_rng(seed)
+    logging.disable(logging.WARNING)
+    search = LimitSearch(Options(find=objectives, rates=(low, high)))
+    level, stage, now = search.next(None), 0, 1.7e9
+    while level is not None:
+        stage += 1
+        assert level.rate_per_s is not None
+        starts, ends = server(luck, level.rate_per_s, level.requests or 0)
+        shown = len(starts)
+        for count, place in enumerate(np.argsort(ends), 1):
+            start, latency_s = float(starts[place]), float(ends[place] - starts[place])
+            if search.seen(_row(stage, level.rate_per_s, now + start, latency_s)):
+                shown = count
+                break
+        ended = np.sort(ends)[:shown][-1]
+        kept = starts <= ended
+        state = steadiness(starts[kept], ends[kept], np.ones(int(kept.sum())), is_open=True).state
+        now += float(ends.max()) + 1
+        record = StageRecord(stage, 0, now, float(starts[-1]), rate_per_s=level.rate_per_s, health="ok")
+        record.steadiness = state or None
+        level = search.next(record)
+    found = search.entry()["found"] or 0.0
+    logging.disable(logging.NOTSET)
+    return found, bool(search.reservations) or not search.conclusive
+
+
+def _row(stage: int, rate_per_s: float, start: float, latency_s: float) -> RequestRecord:
+    return RequestRecord(
+        stage=stage, measured=1, phase="measure", rate_per_s=rate_per_s, started_at=start, queue_s=0.0, connect_s=0.0,
+        ttft_s=latency_s, end_to_end_latency_s=latency_s, corrected_end_to_end_latency_s=latency_s, output_tokens=50,
+    )  # fmt: skip
+
+
+def stopped_early(luck: Random, *, stalls: int, late: float, waves: int = 40, users: int = 64) -> bool:
+    """Whether a stage of 64 users, latency 0.1 to 0.2 s, a limit of 0.5 s for the P95, is ended early.
+
+    ``stalls``: waves that hang for 1 to 5 s with all users in flight; ``late``: share of the other requests that take
+    0.6 s.
+    """
+    search = LimitSearch(Options(find="e2e_p95<0.5", requests=2000))
+    search.next(None)
+    stalled = set(luck.choice(waves, stalls, replace=False).tolist())
+    now = 1.7e9
+    for wave in range(waves):
+        hang_s = float(luck.uniform(1, 5)) if wave in stalled else 0.0
+        latencies = hang_s + np.where(luck.random(users) < late, 0.6, luck.uniform(0.1, 0.2, users))
+        for latency_s in np.sort(latencies).tolist():
+            record = _row(1, 0.0, now, latency_s)
+            record.rate_per_s = None
+            if search.seen(record):
+                return True
+        now += float(latencies.max())
+    return False
+
+
+def lines(full: bool) -> Iterator[TruthLine]:
+    """Found within 10 %, or not decided; a stall does not end a stage, a hopeless one ends."""
+    runs = 12 if full else 2
+    for name, server, limit_s in (("M/M/1", single_queue, 0.3), ("M/M/1", single_queue, 3.0), ("shared", shared, 3.0)):
+        # M/M/1: P(latency > x) = exp(-(40 - rate) x), so its P95 is ln 20 / (40 - rate). Shared: stable below 40/s.
+        right = _CAPACITY - (math.log(20) / limit_s if server is single_queue else 0.0)
+        results = [searched(server, f"e2e_p95<{limit_s:g}", seed) for seed in range(runs)]
+        near = sum(abs(found / right - 1) <= 0.1 for found, _ in results)
+        honest = sum(abs(found / right - 1) <= 0.1 or unsure for found, unsure in results)
+        middle = sorted(found for found, _ in results)[runs // 2]
+        title = f"{name}, e2e_p95<{limit_s:g} from 10 to 200/s"
+        yield at_least(f"{title}: within 10 % or not decided", 0.95, honest / runs, f"{right:.1f}/s")
+        yield TruthLine(
+            f"{title}: median found", f"{right:.1f}/s", f"{middle:.1f}/s", "10 %", abs(middle / right - 1) <= 0.1
+        )
+        yield at_least(f"{title}: within 10 %", 0.5, near / runs, f"{right:.1f}/s")
+    runs = 300 if full else 30
+    for stalls in (1, 2):
+        early = sum(stopped_early(np.random.default_rng(seed), stalls=stalls, late=0.0) for seed in range(runs))
+        yield at_most(f"ended early: {stalls} stalled waves of 64 in 2,560 requests", 0.01, early / runs)
+    early = sum(stopped_early(np.random.default_rng(seed), stalls=1, late=0.03) for seed in range(runs))
+    yield at_most("ended early: one stalled wave and 3 % late, 5 % are allowed", 0.01, early / runs)
+    for late in (1.0, 0.7):
+        ended = [
+            stopped_early(np.random.default_rng(seed), stalls=0, late=late, waves=100) for seed in range(runs // 10 + 3)
+        ]
+        yield at_least(f"ended early: {100 * late:g} % late, 5 % are allowed", 0.95, sum(ended) / len(ended))

@@ -1,0 +1,115 @@
+"""What the endpoint refused is counted apart from failures, and gaps are called what they are, in every format."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llm_reports
+from llm_reports.main import main
+from llm_reports.metrics import groups, inter_token
+from llm_users.collect import stage_stats
+from llm_users.record import RequestRecord
+
+Make = Callable[..., RequestRecord]
+Write = Callable[..., Path]
+
+
+def mixed(make: Make) -> list[RequestRecord]:
+    """100 measured requests: 90 succeeded, 5 were throttled in three ways, 3 failed, 2 were aborted."""
+    codes = [
+        {"error_code": "429", "http_status": 429}, {"error_code": "429"}, {"error_code": "ThrottlingException"},
+        {"error_code": "throttlingException"}, {"error_code": "rate_limit_exceeded", "http_status": 429},
+        {"error_code": "500"}, {"error_code": "connect"}, {"error_code": "500"},
+        {"error_code": "aborted"}, {"error_code": "aborted"},
+    ]  # fmt: skip
+    return [make(i, **(codes[i] if i < len(codes) else {})) for i in range(100)]
+
+
+def test_throttles_stand_apart_in_every_format(
+    write_run: Write, make_record: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_run(mixed(make_record))
+    out, junit = tmp_path / "out", tmp_path / "junit.xml"
+    formats = "md,csv,summary,openmetrics,html"
+    gate = ["--fail-on", "errors<0.01", "--junit", str(junit)]
+    assert main([str(prefix), "--format", formats, "--out", str(out), *gate]) == 3
+    printed = " ".join(capsys.readouterr().out.split())
+    codes = "429: 2, ThrottlingException: 1, rate_limit_exceeded: 1, throttlingException: 1"
+    assert f"Throttled requests are excluded: 5 of 100, {codes}." in printed
+    assert "Failed requests are excluded: 3 of 100, 500: 2, connect: 1." in printed
+    assert "5 throttled, 3 failed, 2 aborted" in " ".join((out / "report.md").read_text().split())
+    lines = {line["metric"]: line["mean"] for line in json.loads((out / "summary.json").read_text())}
+    assert (lines["requests_failed"], lines["requests_throttled"], lines["requests_aborted"]) == (8, 5, 2)
+    assert "requests_throttled,count,1,5" in (out / "summary.csv").read_text()
+    assert re.search(r"^llm_requests_throttled\{.*\} 5$", (out / "openmetrics.txt").read_text(), re.MULTILINE)
+    assert "(5 of the 8 that failed were throttled)" in junit.read_text()
+    page = (out / "report.html").read_text()
+    assert "10 of 100 measured requests did not succeed" in page
+    assert "5 throttled, 3 failed otherwise, 2 aborted" in page
+    header = re.findall(r"<th scope=\"col\"[^>]*>([^<]*)</th>", page[page.index('id="excluded-table"') :])
+    row = re.findall(r"<td[^>]*>([^<]*)</td>", page[page.index('id="excluded-table"') :])
+    cells = dict(zip(header[1:8], row, strict=False))
+    assert [cells[name] for name in ("Counted", "Throttled", "Failed otherwise", "Aborted")] == ["90", "5", "3", "2"]
+
+
+def test_what_counts_as_throttled_is_what_the_load_side_counts() -> None:
+    assert groups.THROTTLED == stage_stats.THROTTLED
+
+
+def test_a_stage_that_was_throttled_altogether_says_so(write_run: Write, make_record: Make) -> None:
+    rows = [make_record(i, error_code="429", ttft_s=None) for i in range(3)]
+    report = llm_reports.report_run(write_run([*rows, make_record(9, error_code="503", ttft_s=None)]))
+    assert "of 4: 3 throttled with 429: 3, 1 failed with 503: 1" in " ".join(report.text.split())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "events", "name"),
+    [(100, 100, "inter-token"), (100, 84, "inter-token"), (100, 83, "inter-event"), (100, 119, "inter-token"),
+     (100, 121, "inter-event"), (100, 10, "inter-event")],
+)  # fmt: skip
+def test_gaps_between_events_that_are_no_tokens_are_called_so(
+    tokens: int, events: int, name: str, write_run: Write, make_record: Make, tmp_path: Path
+) -> None:
+    rows = [make_record(i, output_tokens=tokens, chunks=events) for i in range(20)]
+    prefix = write_run(rows, gaps_s={1: [0.01] * 99 + [0.5]})
+    out = tmp_path / "out"
+    assert main([str(prefix), "--format", "md,html", "--plots", "svg", "--out", str(out)]) == 0
+    other = {"inter-token": "inter-event", "inter-event": "inter-token"}[name]
+    text, page = (out / "report.md").read_text(), (out / "report.html").read_text()
+    picture = (out / "plot_gap.svg").read_text()
+    table = page[page.index('id="gaps-table"') : page.index('id="intervals"')]
+    data = page[page.index('id="llm-data"') :]
+    for found, label in ((text, "gaps"), (table, "P99 (ms)"), (data, "gap"), (picture, "gap")):
+        assert f"{name.capitalize()} {label}" in found
+        assert other.capitalize() not in found.partition("</script>")[0]
+    (one,) = inter_token.gaps_of(llm_reports.groups([llm_reports.load(prefix)]))
+    assert one.tokens_per_event == pytest.approx(tokens / events)
+    assert one.figures.n == 100
+    assert one.figures.p99 == pytest.approx(0.01 + 0.49 * 0.01, rel=0.05)
+
+
+def test_one_stage_of_events_names_them_all(write_run: Write, make_record: Make) -> None:
+    rows = [
+        make_record(10 * stage + i, stage=stage, concurrency=stage, output_tokens=40, chunks=40 // stage)
+        for stage in (1, 2)
+        for i in range(10)
+    ]
+    prefix = write_run(rows, gaps_s={1: [0.02], 2: [0.04]})
+    made = llm_reports.groups([llm_reports.load(prefix)])
+    assert [each.kind for each in inter_token.gaps_of(made)] == ["inter-token", "inter-event"]
+    section = inter_token.gaps_section(made)
+    assert section.startswith("## Inter-event gaps")
+    assert re.search(r"concurrency 1 \|\s+1\.00 \|", section)
+    assert re.search(r"concurrency 2 \|\s+2\.00 \|", section)
+
+
+def test_a_run_without_gaps_has_no_table_of_them(write_run: Write, make_record: Make) -> None:
+    prefix = write_run([make_record(i) for i in range(5)])
+    assert inter_token.gaps_section(llm_reports.groups([llm_reports.load(prefix)])) == ""
+    report = llm_reports.report_run(prefix, formats=("html",))
+    assert "The input has no gaps" in report.files[0].read_text()

@@ -1,0 +1,70 @@
+"""The documentation says what the code does: generated pages are current, links lead somewhere, options exist.
+
+That what it shows works is shown by ``tests/system/docs`` (``make test-system SUITE=docs``), which runs it.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+
+import pytest
+
+from llm_users.collect.client_health import _COALESCED, _LATE_S, _LIMITS
+from llm_users.options.table import _OPTIONS
+from tests.documented import PAGES, ROOT, Command, commands
+
+
+def test_generated_pages_are_current() -> None:
+    pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
+    for name, text in pages.items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"docs/{name} is old: run `make docs`"
+
+
+def test_every_option_that_is_written_about_exists() -> None:
+    known = {option.flag for option in _OPTIONS}
+    for page, text in PAGES.items():
+        # LLMPerf has an --llm-api too, and a trailing dash is a family of options.
+        assert set(re.findall(r"--llm-[a-z-]*[a-z]", text)) <= known, page
+
+
+def test_links_lead_somewhere() -> None:
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = PAGES["docs/README.md"]
+    for page in PAGES:
+        name = page.removeprefix("docs/")
+        assert name in {page, "README.md"} or f"]({name})" in index, f"docs/README.md does not link {name}"
+
+
+def test_make_targets_that_are_written_about_exist() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {name for text in PAGES.values() for name in re.findall(r"`make ([a-z][a-z-]*)", text)}
+    assert named <= targets
+
+
+def test_locustfiles_that_are_written_about_exist() -> None:
+    named = {name for text in PAGES.values() for name in re.findall(r"\blocustfiles/\w+\.py", text)}
+    assert named
+    assert all((ROOT / name).is_file() for name in named)
+
+
+def test_the_limits_of_the_client_are_those_of_the_code() -> None:
+    page = PAGES["docs/accuracy.md"]
+    for limit in _LIMITS + _COALESCED:
+        row = re.search(rf"^\| `{limit.name}` \| ([\d.]+)(?: s)? \| ([\d.]+)(?: s)? \|$", page, flags=re.MULTILINE)
+        assert row, limit.name
+        assert (float(row[1]), float(row[2])) == (limit.strained_from, limit.saturated_from)
+    assert f"lag p99 from {_LATE_S:g} s" in page
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if command.program == "make"], ids=str)
+def test_a_make_command_names_what_the_makefile_has(command: Command) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for word in command.words[1:]:
+        name, is_variable, _ = word.partition("=")
+        assert f"$({name})" in makefile if is_variable else re.search(rf"^{name}:", makefile, flags=re.MULTILINE)
