@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llm_reports.charts.figures import Figures, figures
     from llm_reports.compare.comparison import Comparison, compare_runs
     from llm_reports.compare.leaderboard import leaderboard
+    from llm_reports.content import Questions
     from llm_reports.errors import InputError
     from llm_reports.export.summary import summary
     from llm_reports.input.inputs import load, load_all
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from llm_reports.metrics.latency_model import LatencyModel, latency_models
     from llm_reports.metrics.summary import Summary, summarize
     from llm_reports.plots.plots import Svg, pictures
-    from llm_reports.report import Questions, Report, report_run, report_runs
+    from llm_reports.report import Report, report_run, report_runs
     from llm_reports.run import Run
     from llm_reports.slo.gate import Gate, gate
     from llm_reports.slo.junit import junit_xml, publish_gate
@@ -106,7 +107,7 @@ _HOMES = {
     "Interval": "stats.intervals",
     "LatencyModel": "metrics.latency_model",
     "Objectives": "slo.objectives",
-    "Questions": "report",
+    "Questions": "content",
     "Report": "report",
     "Run": "run",
     "StagePoint": "metrics.goodput",

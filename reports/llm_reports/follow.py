@@ -55,8 +55,9 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
 
 def report(asked: dict[str, Any]) -> dict[str, Any]:
     """The report of a run, into a folder."""
+    from llm_reports.content import Questions
     from llm_reports.input.inputs import load as load_run
-    from llm_reports.report import Questions, report_runs
+    from llm_reports.report import report_runs
     from llm_reports.slo.objectives import parse_objectives
 
     objectives = parse_objectives(asked["slo"]) if asked.get("slo") else None

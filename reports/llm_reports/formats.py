@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
+from llm_reports.content import Content
 from llm_reports.errors import InputError
 from llm_reports.export import openmetrics, parquet, summary
 from llm_reports.html import page
 from llm_reports.llmperf import json_files, printout
 from llm_reports.markdown import report
 from llm_reports.plots import plots
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
     "md": report.files,

@@ -4,73 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
+from llm_reports.content import NO_QUESTIONS, Content, Questions, content_of
 from llm_reports.errors import InputError
 from llm_reports.formats import DEFAULT_FORMATS, FORMATS, checked
 from llm_reports.input.inputs import load
 from llm_reports.llmperf.printout import print_out
-from llm_reports.llmperf.tables import Table, tables_of
 from llm_reports.markdown.report import all_notes, decisions, tables_and_notes
-from llm_reports.markdown.summary_table import SummaryLine, summary_lines
-from llm_reports.metrics.costs import PriceFile
-from llm_reports.metrics.goodput import StagePoint, stage_points
-from llm_reports.metrics.groups import Group, groups
-from llm_reports.metrics.open_loop import RateTable, open_loop_tables
 from llm_reports.output_folder import write_files
-from llm_reports.run import Run, named_apart
-from llm_reports.slo.gate import ALL_STAGES, Gate, gate
-from llm_reports.slo.objectives import Objectives
+from llm_reports.run import Run
+from llm_reports.slo.gate import Gate
 
 SOME_FIGURES = 0
 ALL_FAILED = 1
 BAD_OUTPUT = 2
 ZERO_REQUESTS = 3
 NOT_PASSED = 3
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What a report is asked beyond its tables.
-
-    ``objectives`` are reported on; ``fail_on`` are judged in ``stage`` (all, best or a number) and decide the exit
-    code.
-    """
-
-    objectives: Objectives | None = None
-    fail_on: Objectives | None = None
-    stage: str = ALL_STAGES
-    prices: PriceFile | None = None
-
-
-NO_QUESTIONS = Questions()
-
-
-@dataclass(frozen=True)
-class Content:
-    """Everything a format can write about: the runs, their groups, the tables, the warnings, and the answers.
-
-    LLMPerf's two tables come first; groups of an open loop have three more.
-    """
-
-    runs: tuple[Run, ...]
-    groups: tuple[Group, ...]
-    tables: tuple[Table | RateTable, ...]
-    warnings: tuple[str, ...]
-    objectives: Objectives | None = None
-    prices: PriceFile | None = None
-    gate: Gate | None = None
-
-    @cached_property
-    def summary(self) -> list[SummaryLine]:
-        """One line for each group, with the figures that a reader looks for first."""
-        return summary_lines(self.groups, self.points)
-
-    @cached_property
-    def points(self) -> list[StagePoint]:
-        """The stages as points of the curve, judged by the objectives when there are some."""
-        return stage_points(self.groups, self.objectives) if self.objectives else stage_points(self.groups)
 
 
 @dataclass(frozen=True)
@@ -151,22 +101,6 @@ def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Pat
         gate=content.gate,
         decisions=decisions(content),
         markdown=tables_and_notes(content),
-    )
-
-
-def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Questions = NO_QUESTIONS) -> Content:
-    """What a report of these runs says, before any format."""
-    runs = named_apart(runs)
-    made = tuple(groups(runs, count_connect=count_connect))
-    warnings = dict.fromkeys(warning for run in runs for warning in run.warnings)
-    return Content(
-        tuple(runs),
-        made,
-        (*tables_of(made), *open_loop_tables(made)),
-        tuple(warnings),
-        questions.objectives,
-        questions.prices,
-        gate(made, questions.fail_on, questions.stage) if questions.fail_on is not None else None,
     )
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from llm_reports.content import Content
 from llm_reports.export.summary import Line, summary_lines
 from llm_reports.metrics.groups import OPEN_LOOP_METRICS, REQUEST_METRICS
 from llm_reports.metrics.summary import PERCENTILES
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 FILE_NAME = "openmetrics.txt"
 INTERVAL = "llm_interval"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from pandas import DataFrame
 
+from llm_reports.content import Content
 from llm_reports.errors import InputError
 from llm_reports.export.summary import summary_frame
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 ROWS_NAME = "requests.parquet"
 SUMMARY_NAME = "summary.parquet"

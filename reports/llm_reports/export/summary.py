@@ -13,10 +13,10 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
+from llm_reports.content import Content
 from llm_reports.metrics.correctness import ratio_lines
 from llm_reports.metrics.groups import OVERFLOW, Group, groups, held, metrics_of
 from llm_reports.metrics.stage_load import Load
@@ -25,9 +25,6 @@ from llm_reports.run import Run, named_apart
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import UNKNOWN
 from llm_users.record import STAGE_COLUMNS, cell
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 FILE_NAME = "summary.csv"
 JSON_NAME = "summary.json"

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from llm_reports.content import Content
 from llm_reports.html.elements import Markup, element, escaped, joined, listed, section, table
 from llm_reports.markdown.summary_table import TITLE, summary_cells, summary_header, summary_notes
 from llm_reports.metrics.goodput import highest, knee, sweeps
 from llm_reports.metrics.load_search import search_of
 from llm_users.record import UNSTEADY
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
 _SIGNS = {PASSED: "✓", FAILED: "✗", UNDECIDED: "?"}

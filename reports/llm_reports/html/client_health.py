@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pandas import isna
 
+from llm_reports.content import Content
 from llm_reports.html.elements import Markup, element, facts, folded, joined, listed, number, section, table
 from llm_reports.metrics.groups import NOT_WELL, Group, loads_of
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 _ORDER = (*reversed(NOT_WELL), "ok")
 _VERDICTS = {

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pandas import DataFrame, concat
 
+from llm_reports.content import Content
 from llm_reports.export.summary import COLUMNS, summary_lines
 from llm_reports.html.elements import Markup, element, folded, joined, notes_list, section, table
 from llm_reports.markdown.text import plain
 from llm_users.record import cell
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 _EXAMPLES = 3
 _LONGEST = 400  # characters of an example; a message may hold a whole response body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llm_reports.content import Content, Questions, content_of
 from llm_reports.html.elements import Markup, element, joined, listed, table
 from llm_reports.html.from_markdown import as_html
 from llm_reports.input.inputs import load
@@ -14,7 +15,6 @@ from llm_reports.markdown.summary_table import summary_cells, summary_header
 from llm_reports.plots.drawing import drawing
 from llm_reports.plots.plots import plots
 from llm_reports.plots.svg import svg
-from llm_reports.report import Content, Questions, content_of
 from llm_reports.slo.objectives import parse_objectives
 
 MARK = "llm-section"

@@ -5,9 +5,8 @@ The tables are plain HTML and work by themselves; the script draws the figures.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from llm_reports.charts.figures import figures
+from llm_reports.content import Content
 from llm_reports.html.answer import answer_section, summary_section
 from llm_reports.html.chart_sections import (
     curve_section,
@@ -29,9 +28,6 @@ from llm_reports.markdown.report import decisions
 from llm_reports.metrics.inter_token import gaps_of, name_of, note_of, table_of
 from llm_reports.metrics.load_search import search_of
 from llm_reports.slo.objectives import Objectives
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 FILE_NAME = "report.html"
 _OF_LLMPERF = 2  # the tables that are its own come first; those of an open loop follow

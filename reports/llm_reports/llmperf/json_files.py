@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from llm_reports.content import Content
 from llm_reports.llmperf import correctness
 from llm_reports.llmperf.conditions import Conditions, conditions_of
 from llm_reports.llmperf.reader import RESPONSES_SUFFIX, SUMMARY_SUFFIX, safe_name
@@ -19,9 +20,6 @@ from llm_reports.llmperf.results import FIGURES, QUANTILES, Results, ended_at, i
 from llm_reports.metrics.correctness import parted
 from llm_reports.metrics.groups import HEALTH_KEY, Group
 from llm_reports.metrics.summary import Summary
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 _NAME_BYTES = 90
 _VERSION = "2023-08-31"  # of LLMPerf's format

@@ -6,16 +6,13 @@ Its first line does begin with a backslash. Stages and runs are told apart by a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from llm_reports.content import Content
 from llm_reports.llmperf.results import FIGURES, METRICS, QUANTILES, is_count, results
 from llm_reports.llmperf.tables import NOTHING
 from llm_reports.markdown.report import all_notes, plain
 from llm_reports.markdown.table_notes import labels
 from llm_reports.metrics.groups import Group
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 FILE_NAME = "llmperf.txt"
 

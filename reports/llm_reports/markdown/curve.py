@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from llm_reports.charts.curve import SEEN_NOTE, UNFIT_NOTE, WORDS_PER_TOKEN, curves
+from llm_reports.content import Content
 from llm_reports.markdown.table_notes import labels
 from llm_reports.markdown.text import aligned, bullets
 from llm_reports.metrics.stage_load import SPOKEN, load_columns
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 _BAR = 16  # letters of the longest bar
 _EIGHTHS = " ▏▎▍▌▋▊▉"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
+from llm_reports.content import Content
 from llm_reports.llmperf.tables import Table
 from llm_reports.markdown.curve import curve_section
 from llm_reports.markdown.decisions import cost_section, gate_text, intervals_section, knee_section, objectives_section
@@ -20,9 +20,6 @@ from llm_reports.metrics.open_loop import RateTable
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
 from llm_users.record import UNFINISHED
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
 
 __all__ = ["all_notes", "bullets", "decisions", "files", "plain", "tables_and_notes", "to_markdown"]
 

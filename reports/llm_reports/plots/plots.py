@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from llm_reports.charts.assets import colours
 from llm_reports.charts.curve import LATENCY_NAMES, Limit, drawn_as
 from llm_reports.charts.figures import Figures, figures
 from llm_reports.charts.samples import drawn
 from llm_reports.charts.timeline import Scatter
+from llm_reports.content import Content, Questions, content_of
 from llm_reports.metrics.latency_model import Line
 from llm_reports.metrics.stage_load import points_note
 from llm_reports.plots.drawing import Axis, Plot, Series, drawing
 from llm_reports.plots.png import png
 from llm_reports.plots.svg import svg
+from llm_reports.run import Run
 from llm_reports.slo.objectives import parse_objectives
-
-if TYPE_CHECKING:
-    from llm_reports.report import Content
-    from llm_reports.run import Run
 
 _SHAPES = {
     "ok": "circle", "unmeasured": "circle", "throttled": "triangle", "failed": "cross", "aborted": "diamond",
@@ -64,8 +61,6 @@ class Svg(str):
 
 def pictures(runs: Sequence[Run], slo: str | None = None, *, count_connect: bool = False) -> dict[str, Svg]:
     """The figures of some runs by name (``curve_e2e``, ``ttft``, ...), for a notebook; objectives become lines."""
-    from llm_reports.report import Questions, content_of
-
     questions = Questions(parse_objectives(slo) if slo else None)
     content = content_of(runs, count_connect=count_connect, questions=questions)
     return {each.name: Svg(svg(drawing(each), each.title, each.note)) for each in plots(content)}

@@ -28,7 +28,7 @@ def lines(full: bool) -> Iterable[TruthLine]:
 
 def _summary() -> Iterator[TruthLine]:
     import llm_reports
-    from llm_reports.report import content_of
+    from llm_reports.content import content_of
 
     with tempfile.TemporaryDirectory() as folder:
         rows, gaps = _closed_loop(Path(folder) / "run")

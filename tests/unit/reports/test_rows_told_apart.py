@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import llm_reports
+from llm_reports.content import content_of
 from llm_reports.main import main
 from llm_reports.markdown.table_notes import labels
-from llm_reports.report import content_of
 from llm_users.record import RequestRecord, StageRecord
 
 Make = Callable[..., RequestRecord]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import llm_reports
-from llm_reports.report import content_of
+from llm_reports.content import content_of
 from llm_users.record import RequestRecord, StageRecord
 from tests.unit.reports.open_loop_on_disk import write_rates
 from tests.unit.reports.sweep_on_disk import write_sweep

@@ -1,0 +1,79 @@
+"""The content of a report: the runs, their groups and tables, the warnings, and the answers to the questions.
+
+Every format is a function of a ``Content``. This module therefore imports no format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from llm_reports.llmperf.tables import Table, tables_of
+from llm_reports.markdown.summary_table import SummaryLine, summary_lines
+from llm_reports.metrics.costs import PriceFile
+from llm_reports.metrics.goodput import StagePoint, stage_points
+from llm_reports.metrics.groups import Group, groups
+from llm_reports.metrics.open_loop import RateTable, open_loop_tables
+from llm_reports.run import Run, named_apart
+from llm_reports.slo.gate import ALL_STAGES, Gate, gate
+from llm_reports.slo.objectives import Objectives
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a report is asked beyond its tables.
+
+    ``objectives`` are reported on; ``fail_on`` are judged in ``stage`` (all, best or a number) and decide the exit
+    code.
+    """
+
+    objectives: Objectives | None = None
+    fail_on: Objectives | None = None
+    stage: str = ALL_STAGES
+    prices: PriceFile | None = None
+
+
+NO_QUESTIONS = Questions()
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything a format can write about: the runs, their groups, the tables, the warnings, and the answers.
+
+    LLMPerf's two tables come first; groups of an open loop have three more.
+    """
+
+    runs: tuple[Run, ...]
+    groups: tuple[Group, ...]
+    tables: tuple[Table | RateTable, ...]
+    warnings: tuple[str, ...]
+    objectives: Objectives | None = None
+    prices: PriceFile | None = None
+    gate: Gate | None = None
+
+    @cached_property
+    def summary(self) -> list[SummaryLine]:
+        """One line for each group, with the figures that a reader looks for first."""
+        return summary_lines(self.groups, self.points)
+
+    @cached_property
+    def points(self) -> list[StagePoint]:
+        """The stages as points of the curve, judged by the objectives when there are some."""
+        return stage_points(self.groups, self.objectives) if self.objectives else stage_points(self.groups)
+
+
+def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Questions = NO_QUESTIONS) -> Content:
+    """What a report of these runs says, before any format."""
+    runs = named_apart(runs)
+    made = tuple(groups(runs, count_connect=count_connect))
+    warnings = dict.fromkeys(warning for run in runs for warning in run.warnings)
+    return Content(
+        tuple(runs),
+        made,
+        (*tables_of(made), *open_loop_tables(made)),
+        tuple(warnings),
+        questions.objectives,
+        questions.prices,
+        gate(made, questions.fail_on, questions.stage) if questions.fail_on is not None else None,
+    )
