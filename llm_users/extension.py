@@ -17,9 +17,10 @@ from locust.event import EventHook
 from locust.runners import MasterRunner, WorkerRunner
 
 from llm_users import secrets
-from llm_users.collect.files import LOCUST_SUFFIXES, check_prefix, move_aside
+from llm_users.collect.files import check_prefix, move_aside
 from llm_users.collect.prefix_lock import hold
 from llm_users.options import table as option_table
+from llm_users.run_files import LOCUST_SUFFIXES
 from llm_users.transport import endpoint
 from llm_users.wiring.coordinator import CoordinatorRole
 from llm_users.wiring.locust_csv import tolerate_full_disk

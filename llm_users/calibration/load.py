@@ -17,6 +17,7 @@ from pathlib import Path
 
 from llm_users.calibration.capacity import PATH_VARIABLE
 from llm_users.calibration.truth import Timing
+from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from llm_users.simulator.launch import import_path
 
 _SPARE_S = 60.0
@@ -82,10 +83,10 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
     # 1 is Locust's code for failed requests: their rows say more.
     if process.returncode not in (0, 1):
         raise RunError(f"the load process ended with exit code {process.returncode}:\n{said[-2000:]}")
-    stages = _read(prefix, "stages")
+    stages = _read(path_of(prefix, STAGES_CSV))
     if not stages:
         raise RunError(f"the load process finished no stage:\n{said[-2000:]}")
-    return Rows(_read(prefix, "requests"), stages[0])
+    return Rows(_read(path_of(prefix, REQUESTS_CSV)), stages[0])
 
 
 def _command(load: Load, url: str, prefix: Path) -> list[str]:
@@ -114,6 +115,6 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def _read(prefix: Path, what: str) -> list[dict[str, str]]:
-    with Path(f"{prefix}_llm_{what}.csv").open(newline="", encoding="utf-8") as file:
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

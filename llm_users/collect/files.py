@@ -20,29 +20,28 @@ from typing import Any
 from llm_users.collect.line_file import LineFile, fallback_folders
 from llm_users.quantile import DurationHistogram
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, ConversationRecord, StageRecord, cell
+from llm_users.run_files import (
+    CONVERSATIONS_CSV,
+    FALLBACK_ROWS_FOLDER,
+    GAPS_CSV,
+    GZIP_SUFFIX,
+    LOCUST_SUFFIXES,
+    MANIFEST_JSON,
+    OFFSETS_CSV,
+    PART_SUFFIX,
+    REQUESTS_CSV,
+    RUN_SUFFIXES,
+    SHARD_CSV,
+    STAGES_CSV,
+    absolute,
+    fallback_name,
+    path_of,
+)
 
 GAP_COLUMNS = ("stage", "bucket", "lower_s", "upper_s", "count")
 OFFSET_COLUMNS = ("request_id", "offsets_s")
-MANIFEST_SUFFIX = "_llm_run.json"
-_SHARD_SUFFIX = "_llm_shard.csv"
-SUFFIXES = (
-    "_llm_requests.csv",
-    "_llm_stages.csv",
-    "_llm_gaps.csv",
-    "_llm_offsets.csv",
-    "_llm_conversations.csv",
-    "_llm_run.json",
-    "_llm_gate.xml",
-    "_llm_find.csv",
-    "_report",
-)
-"""What a run leaves, the folder of its report too. The folder of the spools is not among them: workers of an earlier
-run may still write into it, and the manifest names its files."""
 
-LOCUST_SUFFIXES = ("_stats.csv", "_stats_history.csv", "_failures.csv", "_exceptions.csv")
-"""What Locust's own ``--csv`` writes; it empties these files when it starts."""
-
-_LONGEST_SUFFIX = max((*SUFFIXES, *LOCUST_SUFFIXES), key=len)
+_LONGEST_SUFFIX = max((*RUN_SUFFIXES, *LOCUST_SUFFIXES), key=len)
 
 _PROBE_BYTES = 4096
 """What must fit on the disk before a run starts: less than what its manifest takes."""
@@ -69,28 +68,20 @@ def check_prefix(prefix: str) -> None:
         ) from error
 
 
-def absolute(prefix: str) -> str:
-    """The prefix as a path that stays right when the working directory changes."""
-    folder, name = os.path.split(prefix)
-    return f"{Path(folder).absolute()}/{name}"
-
-
-def from_here(prefix: str, whole: str) -> str:
-    """The prefix as it was given, or the absolute one when the working directory is another by now."""
-    return prefix if absolute(prefix) == whole else whole
-
-
-def move_aside(prefix: str, suffixes: Sequence[str] = SUFFIXES) -> str | None:
+def move_aside(prefix: str, suffixes: Sequence[str] = RUN_SUFFIXES) -> str | None:
     """Rename the files of an earlier run with this prefix to ``PREFIX.N_...``; returns that prefix, or None.
 
     N is one more than the last, or the last where none of these files is there yet: Locust's own files are moved
     before those of this package. Raises OSError when a file cannot be renamed.
     """
-    present = [suffix + end for suffix in suffixes for end in ("", ".gz") if _can_be_moved(Path(prefix + suffix + end))]
+    present = [
+        suffix + end for suffix in suffixes for end in ("", GZIP_SUFFIX) if _can_be_moved(path_of(prefix, suffix + end))
+    ]
     if not present:
         return None
     folder, name = os.path.split(prefix)
-    pattern = re.compile(re.escape(name) + r"\.(\d+)(?:" + "|".join(map(re.escape, _FAMILY)) + r")(?:\.gz)?")
+    suffixes_of_runs = "|".join(map(re.escape, _FAMILY))
+    pattern = re.compile(rf"{re.escape(name)}\.(\d+)(?:{suffixes_of_runs})(?:{re.escape(GZIP_SUFFIX)})?")
     with os.scandir(folder or ".") as entries:
         taken = [int(match[1]) for entry in entries if (match := pattern.fullmatch(entry.name))]
     number = max(taken, default=1)
@@ -98,11 +89,11 @@ def move_aside(prefix: str, suffixes: Sequence[str] = SUFFIXES) -> str | None:
         number += 1
     aside = f"{prefix}.{number}"
     for suffix in present:
-        Path(prefix + suffix).rename(aside + suffix)
+        path_of(prefix, suffix).rename(aside + suffix)
     return aside
 
 
-_FAMILY = (*SUFFIXES, *LOCUST_SUFFIXES)
+_FAMILY = (*RUN_SUFFIXES, *LOCUST_SUFFIXES)
 
 
 def _can_be_moved(path: Path) -> bool:
@@ -119,14 +110,14 @@ class FallbackFiles:
     """
 
     def __init__(self, run_id: str) -> None:
-        self._name = f"{run_id}_rows"
-        self._folders = fallback_folders("locust-llm-rows-")
+        self._name = fallback_name(run_id)
+        self._folders = fallback_folders(FALLBACK_ROWS_FOLDER)
         self._prefixes: list[str] = []
 
     @property
     def shards(self) -> list[Path]:
         """The shards of the folders that were needed; some may have no rows."""
-        return [Path(prefix + _SHARD_SUFFIX) for prefix in self._prefixes]
+        return [path_of(prefix, SHARD_CSV) for prefix in self._prefixes]
 
     def prefixes(self) -> Iterator[str]:
         """Yield one folder after the other; new ones are made when they are needed. Raises OSError after the last."""
@@ -143,7 +134,7 @@ class FallbackFiles:
 
         def following() -> Path:
             try:
-                return Path(next(prefixes) + (_SHARD_SUFFIX if suffix == "_llm_requests.csv" else suffix))
+                return path_of(next(prefixes), SHARD_CSV if suffix == REQUESTS_CSV else suffix)
             except StopIteration:  # a generator that has raised is over
                 raise OSError(errno.ENOSPC, "no other folder takes it") from None
 
@@ -153,7 +144,7 @@ class FallbackFiles:
         for folder in self._folders:
             prefix = str(folder / self._name)
             try:
-                Path(prefix + _SHARD_SUFFIX).write_text(",".join(c.name for c in REQUEST_COLUMNS) + "\n")
+                path_of(prefix, SHARD_CSV).write_text(",".join(c.name for c in REQUEST_COLUMNS) + "\n")
             except OSError:
                 shutil.rmtree(folder, ignore_errors=True)
             else:
@@ -180,15 +171,15 @@ class RunFiles:
         """Where the manifest is when it could not be written in its place."""
         self.manifest_lost = False
         """Whether the last manifest could be written nowhere."""
-        self._requests = self._open("_llm_requests.csv", [c.name for c in REQUEST_COLUMNS])
+        self._requests = self._open(REQUESTS_CSV, [c.name for c in REQUEST_COLUMNS])
         self.rows_file = self._files[0]
-        self._stages = self._open("_llm_stages.csv", [column.name for column in STAGE_COLUMNS])
-        self._gaps = self._open("_llm_gaps.csv", GAP_COLUMNS)
-        self._offsets = self._open("_llm_offsets.csv", OFFSET_COLUMNS) if offsets else None
+        self._stages = self._open(STAGES_CSV, [column.name for column in STAGE_COLUMNS])
+        self._gaps = self._open(GAPS_CSV, GAP_COLUMNS)
+        self._offsets = self._open(OFFSETS_CSV, OFFSET_COLUMNS) if offsets else None
         if self._offsets is None:
-            Path(self.prefix + "_llm_offsets.csv").unlink(missing_ok=True)  # of an earlier run with this prefix
+            path_of(self.prefix, OFFSETS_CSV).unlink(missing_ok=True)  # of an earlier run with this prefix
         self._conversations: Any = None
-        Path(self.prefix + "_llm_conversations.csv").unlink(missing_ok=True)
+        path_of(self.prefix, CONVERSATIONS_CSV).unlink(missing_ok=True)
         self.flush()
 
     @property
@@ -223,7 +214,7 @@ class RunFiles:
         if self._conversations is None:
             try:
                 names = [column.name for column in CONVERSATION_COLUMNS]
-                self._conversations = self._open("_llm_conversations.csv", names)
+                self._conversations = self._open(CONVERSATIONS_CSV, names)
             except OSError as error:
                 self._on_trouble(f"conversations cannot be written ({error}); those of the rows file can be added up")
                 return
@@ -245,7 +236,7 @@ class RunFiles:
 
         Until the last one is written, space is kept for it in ``PREFIX_llm_run.json.part``.
         """
-        path = Path(self.prefix + MANIFEST_SUFFIX)
+        path = path_of(self.prefix, MANIFEST_JSON)
         text = json.dumps(manifest, indent=2, default=str) + "\n"
         if last:
             for file in self._files:
@@ -264,7 +255,7 @@ class RunFiles:
         problem = f"{path} cannot be written ({error.strerror or error})"
         try:
             for prefix in self._fallback.prefixes():
-                place = Path(prefix + MANIFEST_SUFFIX)
+                place = path_of(prefix, MANIFEST_JSON)
                 with contextlib.suppress(OSError):
                     _replace(place, text)
                     self.manifest_place = place
@@ -287,7 +278,7 @@ class RunFiles:
 
     def _open(self, suffix: str, header: Iterable[str]) -> Any:
         file = LineFile(
-            Path(self.prefix + suffix),
+            path_of(self.prefix, suffix),
             ",".join(header) + "\n",
             elsewhere=self._fallback.paths(suffix),
             on_trouble=self._on_trouble,
@@ -297,7 +288,7 @@ class RunFiles:
 
 
 def _part_of(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+    return path.with_name(path.name + PART_SUFFIX)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -16,14 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llm_users.collect.files import absolute
+from llm_users.run_files import LOCK_FILE, absolute, path_of
 
 try:
     import fcntl
 except ImportError:  # Windows has none: two runs with one prefix are not noticed there
     fcntl = None  # type: ignore[assignment]
-
-LOCK_SUFFIX = "_llm_run.lock"
 
 _HELD = (errno.EACCES, errno.EAGAIN)
 _held: dict[str, PrefixLock] = {}
@@ -83,7 +81,7 @@ def hold(prefix: str) -> PrefixLock:
     key = _key(prefix)
     if key in _held and _held[key].is_of_this_process:
         return _held[key]
-    path = Path(key + LOCK_SUFFIX)
+    path = path_of(key, LOCK_FILE)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:

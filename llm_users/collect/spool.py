@@ -19,16 +19,11 @@ from typing import Any
 
 from llm_users.collect.line_file import LineFile, fallback_folders
 from llm_users.record import REQUEST_COLUMNS, cell
-
-SHARD_SUFFIX = "_llm_shard.csv"
+from llm_users.run_files import FALLBACK_SPOOL_FOLDER, mark_name, shard_name, start_counts_prefix
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - files in it are made by mkstemp
 _STAGES = 2048
 _ENTRY = struct.Struct("<QQ")  # started, of these measured
-
-
-def shard_name(run_id: str, worker: int) -> str:
-    return f"{run_id}_{worker}{SHARD_SUFFIX}"
 
 
 def header_line() -> str:
@@ -41,7 +36,7 @@ def mark_folder(folder: Path, run_id: str) -> None:
     Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{run_id}.run").write_text(run_id, encoding="utf-8")
+    (folder / mark_name(run_id)).write_text(run_id, encoding="utf-8")
 
 
 def clear_folder(folder: Path, run_id: str) -> None:
@@ -59,15 +54,18 @@ class Spool:
         self._run_id = run_id
         self._worker = worker
         self._made: list[Path] = []
-        self._folders = fallback_folders("locust-llm-spool-")
+        self._folders = fallback_folders(FALLBACK_SPOOL_FOLDER)
         self.broken = False
         self._on_trouble = on_trouble
         shared = Path(folder) if folder else None
-        self.shared = shared is not None and (shared / f"{run_id}.run").is_file()
+        self.shared = shared is not None and (shared / mark_name(run_id)).is_file()
         """Whether the coordinator can read it."""
         place = shared if self.shared and shared is not None else self._own_folder()
         self._file = LineFile(
-            place / shard_name(run_id, worker), header_line(), elsewhere=self._elsewhere, on_trouble=self._trouble
+            place / shard_name(run_id, worker),
+            header_line(),
+            elsewhere=self._elsewhere,
+            on_trouble=self._trouble,
         )
         self._csv = csv.writer(self._file, lineterminator="\n")
         self.rows = 0
@@ -126,7 +124,7 @@ class StartCounts:
         if not shared or not _SHARED_MEMORY.is_dir():
             return
         try:
-            descriptor, name = tempfile.mkstemp(prefix=counts_prefix(run_id, worker), dir=_SHARED_MEMORY)
+            descriptor, name = tempfile.mkstemp(prefix=start_counts_prefix(run_id, worker), dir=_SHARED_MEMORY)
             try:
                 os.write(descriptor, bytes(_STAGES * _ENTRY.size))  # written out: a hole could not be filled later
                 self._page = mmap.mmap(descriptor, _STAGES * _ENTRY.size)
@@ -149,10 +147,6 @@ class StartCounts:
     def remove(self) -> None:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-
-
-def counts_prefix(run_id: str, worker: int) -> str:
-    return f"locust-llm-{run_id}-{worker}-"
 
 
 def read_counts(path: Path) -> dict[int, tuple[int, int]] | None:

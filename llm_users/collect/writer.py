@@ -18,13 +18,14 @@ from typing import Any
 import gevent
 
 from llm_users.collect.conversations import ConversationBook
-from llm_users.collect.files import RunFiles, check_prefix, from_here, move_aside
+from llm_users.collect.files import RunFiles, check_prefix, move_aside
 from llm_users.collect.id_ranges import SeenNumbers
 from llm_users.collect.shards import ShardReader
 from llm_users.collect.stage_stats import StageBook, StageLoad, gap_counts
 from llm_users.collect.worker_accounts import WorkerAccount
 from llm_users.load.protocol.stage import StageTotals
 from llm_users.record import RequestRecord, StageRecord
+from llm_users.run_files import MANIFEST_JSON, from_here
 from llm_users.secrets import redact
 
 logger = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ class RunWriter:
     @property
     def manifest_path(self) -> str:
         """Where the last manifest is."""
-        return str(self._files.manifest_place or f"{self.prefix}_llm_run.json")
+        return str(self._files.manifest_place or f"{self.prefix}{MANIFEST_JSON}")
 
     def write_manifest(self, **more: Any) -> None:
         """Write what is known so far; called at the start, so that the file exists, and at the end."""

@@ -10,13 +10,17 @@ from typing import Any
 from flask import Response, make_response
 from gevent.lock import BoundedSemaphore
 
+from llm_users.run_files import REPORT_HTML, REPORT_MD, REQUESTS_CSV, STAGES_CSV, SUMMARY_CSV, path_of
 from llm_users.web.state import LiveState
 
-_LIVE = {"rows.csv": ("_llm_requests.csv", "Rows so far (CSV)"), "stages.csv": ("_llm_stages.csv", "Stages (CSV)")}
+_LIVE = {
+    "rows.csv": (REQUESTS_CSV, "Rows so far (CSV)"),
+    "stages.csv": (STAGES_CSV, "Stages (CSV)"),
+}
 _FINAL = {
-    "summary.csv": "Every figure (CSV)",
-    "report.md": "Report (Markdown)",
-    "report.html": "Report (HTML)",
+    SUMMARY_CSV: "Every figure (CSV)",
+    REPORT_MD: "Report (Markdown)",
+    REPORT_HTML: "Report (HTML)",
 }
 _TYPES = {".csv": "text/csv", ".md": "text/markdown", ".html": "text/html"}
 _PIECE_BYTES = 1 << 16
@@ -46,17 +50,16 @@ class Downloads:
             return make_response(f"There is no such download; there are {', '.join((*_LIVE, *_FINAL))}.", 404)
         if writer is None or self._state.run is None:
             return make_response("No test has been started yet, so there is nothing to download.", 404)
-        name = f"{Path(writer.prefix).name}_{kind.replace('rows', 'llm_requests').replace('stages', 'llm_stages')}"
         if kind in _LIVE:
             writer.flush()
-            return _attached(Path(writer.prefix + _LIVE[kind][0]), name, kind)
+            path = path_of(writer.prefix, _LIVE[kind][0])
+            return _attached(path, path.name, kind)
         if not self._state.finished:
             return make_response("The report is made when the test is over; this one is still running.", 404)
         folder = self._report()
-        path = folder and Path(folder) / kind
-        if not path or not path.is_file():
+        if folder is None or not Path(folder, kind).is_file():
             return make_response(f"There is no report of this run: {self._problem}", 404)
-        return _attached(path, name, kind)
+        return _attached(Path(folder, kind), f"{Path(writer.prefix).name}_{kind}", kind)
 
     def section(self) -> str:
         """The LLM section of Locust's own report, by the rows so far; "" when there are none."""

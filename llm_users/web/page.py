@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Blueprint, Response, abort, request
 
+from llm_users.run_files import REPORT_HTML, SUMMARY_CSV
 from llm_users.web.inject import inject
 
 TITLE = "LLM"
@@ -38,8 +39,8 @@ FILES = {**STYLES, **SCRIPTS, "tab.js": _OWN, "alone.js": _OWN, "alone.css": _OW
 DOWNLOADS = (
     ("rows.csv", "Download LLM requests CSV"),
     ("stages.csv", "Download LLM stages CSV"),
-    ("summary.csv", "Download LLM percentiles CSV"),
-    ("report.html", "Download LLM report"),
+    (SUMMARY_CSV, "Download LLM percentiles CSV"),
+    (REPORT_HTML, "Download LLM report"),
 )
 """What Locust's own list of downloads gets besides; without a run the address answers 404 with a sentence."""
 

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -17,6 +16,7 @@ import gevent
 from llm_users.load.protocol.heartbeat import BadBeat, beat_from
 from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan
 from llm_users.record import THROTTLED, RequestRecord
+from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
 from llm_users.web.follower import Follower
@@ -208,10 +208,10 @@ class LiveState:
         """Stages that were closed since the last tick: their exact figures come from what is on disk."""
         writer = self.coordinator.writer
         assert writer is not None
-        rows = f"{writer.prefix}_llm_requests.csv"
-        place = Path(rows).stat().st_size
+        rows, stages = path_of(writer.prefix, REQUESTS_CSV), path_of(writer.prefix, STAGES_CSV)
+        place = rows.stat().st_size
         for record in writer.stages[self._closed :]:
-            question = {"rows": rows, "stages": f"{writer.prefix}_llm_stages.csv", "stage": record.stage}
+            question = {"rows": str(rows), "stages": str(stages), "stage": record.stage}
             question |= {"from": self._place_before, "to": place}
             gevent.spawn(self._ask_figures, self.run, record.stage, question)
             self._closed += 1

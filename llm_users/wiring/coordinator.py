@@ -16,13 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
 import gevent
 from locust.runners import MasterRunner
 
-from llm_users.collect.files import absolute, check_prefix, from_here
+from llm_users.collect.files import check_prefix
 from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
 from llm_users.collect.sender import REPORT_KEY
 from llm_users.collect.writer import RunWriter, start_writing
@@ -35,6 +34,7 @@ from llm_users.load.protocol.validation import Gatekeeper
 from llm_users.options import table as option_table
 from llm_users.options.table import OptionError, Options
 from llm_users.record import RequestRecord
+from llm_users.run_files import GATE_XML, RUN_FILES_PATTERN, absolute, default_prefix, from_here, path_of
 from llm_users.secrets import mask_named, mask_options, redact, remember_named
 from llm_users.transport import endpoint
 from llm_users.wiring import run_report
@@ -79,7 +79,7 @@ class CoordinatorRole:
         self._own_shape = environment.shape_class
         parsed = environment.parsed_options
         given = getattr(parsed, "csv_prefix", None)
-        self._prefix: str = given or time.strftime("out/%Y-%m-%d_%H-%M-%S/run")
+        self._prefix: str = given or default_prefix()
         self._whole_prefix = absolute(self._prefix)
         self._lock: PrefixLock | None = None
         try:
@@ -254,7 +254,7 @@ class CoordinatorRole:
         run_report.print_end(
             self.prefix, options, self.environment.parsed_options, writer, (self._found_text, self._gate_text)
         )
-        print(f"Rows, stages and manifest: {self.prefix}_llm_*", file=sys.stderr)
+        print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
         self._release()
 
     def show_in_web(self) -> None:
@@ -342,7 +342,7 @@ class CoordinatorRole:
             groups = llm_reports.groups([llm_reports.load(self.prefix)])
             verdict = llm_reports.gate(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
             self._gate_text = llm_reports.gate_text(verdict)
-            llm_reports.publish_gate(verdict, Path(f"{self.prefix}_llm_gate.xml"))
+            llm_reports.publish_gate(verdict, path_of(self.prefix, GATE_XML))
         except llm_reports.InputError as error:
             logger.error("--llm-slo: %s", error)
             return NOT_MET

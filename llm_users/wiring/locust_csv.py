@@ -12,6 +12,8 @@ from typing import Any
 
 from locust.stats import StatsCSVFileWriter
 
+from llm_users.run_files import LOCUST_EXCEPTIONS_CSV, LOCUST_STATS_CSV
+
 logger = logging.getLogger(__name__)
 
 NOT_WRITTEN = 3
@@ -61,8 +63,10 @@ def _report(writer: Any, error: OSError) -> None:
         return
     writer._llm_reported = True
     logger.error(
-        "Locust's own files %s_stats.csv, ..., _exceptions.csv are incomplete: they cannot be written (%s)",
+        "Locust's own files %s%s, ..., %s are incomplete: they cannot be written (%s)",
         writer.base_filepath,
+        LOCUST_STATS_CSV,
+        LOCUST_EXCEPTIONS_CSV,
         error.strerror or error,
     )
     if not writer.environment.process_exit_code:

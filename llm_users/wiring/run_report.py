@@ -1,6 +1,6 @@
 """What the report side makes of a run when it is over: tables and folder, the section in Locust's own report.
 
-One of the few modules that call ``reports``; pandas is loaded when they do, never while anything is measured.
+One of the few modules that call ``llm_reports``; pandas is loaded when they do, never while anything is measured.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from llm_users.collect.writer import RunWriter
 from llm_users.options.table import Options
+from llm_users.run_files import LOAD_SEARCH_CSV, REPORT_FOLDER, path_of
 from llm_users.web.html_section import append_to_file
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def print_report(prefix: str, options: Options, prices: str | None = None) -> No
     if report is not None and report.exit_code == BAD_OUTPUT:
         logger.error("--llm-report: %s", report.problem)
     elif report is not None and report.files:
-        print(f"Report: {prefix}_report/", file=sys.stderr)
+        print(f"Report: {prefix}{REPORT_FOLDER}/", file=sys.stderr)
 
 
 def _print_tables(prefix: str, options: Options, writer: RunWriter) -> bool:
@@ -68,7 +68,9 @@ def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
         objectives = llm_reports.parse_objectives(options.slo) if options.slo is not None else None
         questions = llm_reports.Questions(objectives, objectives, options.slo_stage, prices)
         if folder:
-            report = llm_reports.report_run(prefix, out=Path(prefix + "_report"), formats=FORMATS, questions=questions)
+            report = llm_reports.report_run(
+                prefix, out=path_of(prefix, REPORT_FOLDER), formats=FORMATS, questions=questions
+            )
         else:
             report = text_report(prefix, questions=questions)
     except llm_reports.InputError as error:
@@ -81,7 +83,7 @@ def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
 def publish_search(prefix: str) -> str:
     """``--llm-find``: PREFIX_llm_find.csv from the files of the run, and the text with the result and its table."""
     import llm_reports
-    from llm_reports.markdown.load_search import FIND_SUFFIX, find_csv, limit_section
+    from llm_reports.markdown.load_search import find_csv, limit_section
     from llm_reports.metrics.load_search import search_of
 
     try:
@@ -92,10 +94,11 @@ def publish_search(prefix: str) -> str:
     search = search_of(run)
     if search is None:
         return ""
+    path = path_of(prefix, LOAD_SEARCH_CSV)
     try:
-        Path(prefix + FIND_SUFFIX).write_text(find_csv(search), encoding="utf-8")
+        path.write_text(find_csv(search), encoding="utf-8")
     except OSError as error:
-        logger.error("%s%s cannot be written: %s", prefix, FIND_SUFFIX, error.strerror or error)
+        logger.error("%s cannot be written: %s", path, error.strerror or error)
     return limit_section([run])
 
 

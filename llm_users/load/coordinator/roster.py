@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llm_users.collect.spool import counts_prefix, read_counts, shard_name
+from llm_users.collect.spool import read_counts
 from llm_users.collect.worker_accounts import LEFT, MISSING, WorkerAccount
 from llm_users.load.protocol.messages import LEASE_MARGIN_S, LEASE_S, WAIT_S
 from llm_users.load.protocol.stage import StageTotals
 from llm_users.record import RequestRecord
+from llm_users.run_files import shard_name, start_counts_prefix
 
 _HEARD_LATELY_S = 2.5
 """Requests of a silent worker go to those that were heard in this time: silence may spread."""
@@ -234,7 +235,7 @@ class Roster:
         # Paths came over a network: only files with the names that a worker of this run gives are ever opened.
         account.shards = [p for p in data["shards"] if Path(p).name == shard_name(self._run_id, worker.rank)]
         counts = Path(data["counts"]) if data["counts"] else None
-        if counts is not None and counts.name.startswith(counts_prefix(self._run_id, worker.rank)):
+        if counts is not None and counts.name.startswith(start_counts_prefix(self._run_id, worker.rank)):
             worker.counts = counts
 
     def settle(self) -> None:

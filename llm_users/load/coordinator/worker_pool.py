@@ -28,6 +28,7 @@ from llm_users.load.protocol import messages
 from llm_users.load.protocol.stage import StagePlan
 from llm_users.options.table import Options
 from llm_users.record import LOAD_SHARE, RequestRecord, StageRecord
+from llm_users.run_files import SPOOL_FOLDER, path_of
 from llm_users.secrets import redact
 
 logger = logging.getLogger(__name__)
@@ -434,7 +435,7 @@ class Crew:
         self.tell(worker, messages.STAGE, dataclasses.asdict(own))
 
     def _make_folder(self) -> Path | None:
-        folder = Path(f"{self._writer.prefix}_llm_spool").absolute()
+        folder = path_of(self._writer.prefix, SPOOL_FOLDER).absolute()
         try:
             mark_folder(folder, self._writer.run_id)
         except OSError as error:

@@ -25,8 +25,8 @@ from llm_reports.run import Run, named_apart
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import UNKNOWN
 from llm_users.record import STAGE_COLUMNS, cell
+from llm_users.run_files import SUMMARY_CSV
 
-FILE_NAME = "summary.csv"
 JSON_NAME = "summary.json"
 GAP_METRIC = "chunk_gap_s"
 ERROR_RATIO = "error_ratio"
@@ -84,7 +84,7 @@ def files(content: Content) -> dict[str, str]:
     writer.writerow(COLUMNS)
     for line in summary_lines(content.groups):
         writer.writerow([cell(value) for value in line.values()])
-    return {FILE_NAME: text.getvalue()}
+    return {SUMMARY_CSV: text.getvalue()}
 
 
 def json_files(content: Content) -> dict[str, str]:

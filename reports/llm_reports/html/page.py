@@ -28,8 +28,8 @@ from llm_reports.markdown.report import decisions
 from llm_reports.metrics.inter_token import gaps_of, name_of, note_of, table_of
 from llm_reports.metrics.load_search import search_of
 from llm_reports.slo.objectives import Objectives
+from llm_users.run_files import REPORT_HTML
 
-FILE_NAME = "report.html"
 _OF_LLMPERF = 2  # the tables that are its own come first; those of an open loop follow
 _PARTS = {
     "answer": "Result",
@@ -54,7 +54,7 @@ _PARTS = {
 
 def files(content: Content) -> dict[str, str]:
     """The files of this format: name and text."""
-    return {FILE_NAME: page(content)}
+    return {REPORT_HTML: page(content)}
 
 
 def page(content: Content) -> str:

@@ -14,11 +14,10 @@ from llm_reports.input.manifest import disagreements
 from llm_reports.input.open_file import STDIN, beside, is_json, plain_name
 from llm_reports.input.related_files import related_files_of
 from llm_reports.input.rows import empty_requests, empty_stages, first_line_is_rows_header, read_requests
-from llm_reports.input.shards import SHARD_SUFFIX, elsewhere, with_elsewhere, with_shards
+from llm_reports.input.shards import elsewhere, with_elsewhere, with_shards
 from llm_reports.llmperf.reader import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
 from llm_reports.run import Run, named_apart
-
-REQUESTS_SUFFIX = "_llm_requests.csv"
+from llm_users.run_files import REPORT_FOLDER, REQUESTS_CSV, SHARD_CSV, path_of
 
 
 def load(prefix: str | Path) -> Run:
@@ -42,7 +41,7 @@ def load_all(inputs: Iterable[str | Path]) -> list[Run]:
             if path.resolve() in files:
                 twice.add(path.resolve())
             files.setdefault(path.resolve(), path)
-    shards = [path for path in files.values() if plain_name(path).endswith(SHARD_SUFFIX)]
+    shards = [path for path in files.values() if plain_name(path).endswith(SHARD_CSV)]
     runs = [load_file(path) for path in files.values() if path not in shards]
     found = [run.told_apart() for run in with_shards(runs, shards)]
     return named_apart(list(_saying_what_is_twice(found, twice)) if len(found) > 1 or twice else found)
@@ -77,7 +76,7 @@ def find(given: str | Path) -> list[Path]:
     path = Path(given)
     if str(given) == str(STDIN):
         return [STDIN]
-    requests = beside(path.with_name(path.name + REQUESTS_SUFFIX)) if path.name else path
+    requests = beside(path_of(path, REQUESTS_CSV)) if path.name else path
     if path.name and requests.is_file():
         return [requests]
     if path.is_dir():
@@ -98,11 +97,11 @@ def load_file(path: Path) -> Run:
         requests, more = read_responses(path, summary)
         name, warnings = _name(path, stem_of(path)), (*warnings, *more)
         return Run(name, path, requests, empty_stages(), manifest=summary, foreign=True, warnings=warnings)
-    if not plain_name(path).endswith(REQUESTS_SUFFIX):
+    if not plain_name(path).endswith(REQUESTS_CSV):
         requests, warnings = read_requests(path)
         name = _name(path, plain_name(path).rpartition(".")[0] or plain_name(path))
         return Run(name, path, requests, empty_stages(), warnings=warnings)
-    return _load_run(path, path.with_name(plain_name(path).removesuffix(REQUESTS_SUFFIX)))
+    return _load_run(path, path.with_name(plain_name(path).removesuffix(REQUESTS_CSV)))
 
 
 def _name(path: Path, name: str) -> str:
@@ -130,7 +129,7 @@ def _load_run(path: Path, prefix: Path) -> Run:
             stages=more.stages,
             gaps=more.gaps,
             manifest=manifest,
-            report_dir=prefix.with_name(f"{prefix.name}_report"),
+            report_dir=path_of(prefix, REPORT_FOLDER),
             warnings=(*found, *more.warnings, *said),
         )
     )
@@ -165,7 +164,7 @@ def _in_folder(folder: Path) -> list[Path]:
         raise unreadable(folder, error) from error
     if not found:
         raise InputError(
-            f"{folder}: the folder holds neither a run (*{REQUESTS_SUFFIX}) nor an LLMPerf file (*{RESPONSES_SUFFIX}). "
+            f"{folder}: the folder holds neither a run (*{REQUESTS_CSV}) nor an LLMPerf file (*{RESPONSES_SUFFIX}). "
             "Name the folder that --csv wrote to."
         )
     return found
@@ -179,7 +178,7 @@ def _inputs_among(paths: Iterable[Path]) -> list[Path]:
 
 
 def _is_input(path: Path) -> bool:
-    if plain_name(path).endswith((REQUESTS_SUFFIX, RESPONSES_SUFFIX)):
+    if plain_name(path).endswith((REQUESTS_CSV, RESPONSES_SUFFIX)):
         return True
     return plain_name(path).endswith(".csv") and first_line_is_rows_header(path)
 
@@ -191,8 +190,8 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 
 def _runs_beside(path: Path) -> str:
     try:
-        beside = sorted(path.parent.glob(f"*{REQUESTS_SUFFIX}"), key=_natural)
+        beside = sorted(path.parent.glob(f"*{REQUESTS_CSV}"), key=_natural)
     except OSError:
         return ""
-    names = [str(other.with_name(other.name.removesuffix(REQUESTS_SUFFIX))) for other in beside[:3]]
+    names = [str(other.with_name(other.name.removesuffix(REQUESTS_CSV))) for other in beside[:3]]
     return f" Runs in that folder: {', '.join(names)}{', ...' if len(beside) > 3 else ''}." if names else ""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO
 
 from llm_reports.errors import InputError, unreadable
+from llm_users.run_files import GZIP_SUFFIX
 
 STDIN = Path("-")
-GZIP_SUFFIX = ".gz"
 _GZIP_MAGIC = b"\x1f\x8b"
 
 

@@ -14,6 +14,7 @@ from llm_reports.input.manifest import read_manifest
 from llm_reports.input.open_file import beside
 from llm_reports.input.rows import empty_stages, read_gaps, read_stages
 from llm_users.quantile import DurationHistogram
+from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, STAGES_CSV, path_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,8 @@ def related_files_of(prefix: Path) -> RelatedFiles:
     found: list[str] = []
     stages = empty_stages()
     gaps: dict[int, DurationHistogram] = {}
-    stages_path = beside(prefix.with_name(f"{prefix.name}_llm_stages.csv"))
-    gaps_path = beside(prefix.with_name(f"{prefix.name}_llm_gaps.csv"))
+    stages_path = beside(path_of(prefix, STAGES_CSV))
+    gaps_path = beside(path_of(prefix, GAPS_CSV))
     # The rows are enough for the tables, so a related file that cannot be read costs only its own figures.
     if stages_path.exists():
         try:
@@ -51,5 +52,5 @@ def related_files_of(prefix: Path) -> RelatedFiles:
             found.extend(warnings)
         except InputError as error:
             found.append(f"{error} Chunk gaps are therefore left out.")
-    manifest, warnings = read_manifest(beside(prefix.with_name(f"{prefix.name}_llm_run.json")))
+    manifest, warnings = read_manifest(beside(path_of(prefix, MANIFEST_JSON)))
     return RelatedFiles(stages, gaps, manifest, (*found, *warnings))

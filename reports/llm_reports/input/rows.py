@@ -21,6 +21,7 @@ from llm_reports.input.impossible_values import LONGEST_S, Impossible, named, wi
 from llm_reports.input.open_file import open_text
 from llm_users.quantile import DurationHistogram
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, Column, cell
+from llm_users.run_files import REQUESTS_CSV
 
 # Without these no table can be made; every other column of a rows file may be absent.
 REQUIRED_COLUMNS = ("measured", "error_code", "ttft_s", "end_to_end_latency_s", "output_tokens")
@@ -30,7 +31,7 @@ _GAP_COLUMNS = (
     Column("count", "count", "gaps in the bucket", int),
 )
 _LARGEST_WHOLE = 2**53  # above it floats, through which the text is read, skip integers
-_ROWS_WANTED = "Give a run's PREFIX, its PREFIX_llm_requests.csv, or an LLMPerf *_individual_responses.json."
+_ROWS_WANTED = f"Give a run's PREFIX, its PREFIX{REQUESTS_CSV}, or an LLMPerf *_individual_responses.json."
 _AS_WRITTEN = "Give the file as the run wrote it."
 _FIELD_LIMIT = 16 * 2**20  # an error message may hold a whole response body; csv's own limit is 128 KiB
 

@@ -22,9 +22,7 @@ from llm_reports.input.rows import empty_stages, read_requests, typed_frame
 from llm_reports.run import Run
 from llm_users.quantile import DurationHistogram
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS
-
-SHARD_SUFFIX = "_llm_shard.csv"
-"""A part of a run's rows: what a worker kept on its own disk, or what could not be written into the rows file."""
+from llm_users.run_files import SHARD_CSV
 
 
 def with_shards(runs: Sequence[Run], paths: Sequence[Path]) -> list[Run]:
@@ -34,7 +32,7 @@ def with_shards(runs: Sequence[Run], paths: Sequence[Path]) -> list[Run]:
         if any(path.resolve() in run.shards for run in whole) or path.stat().st_size == 0:
             continue
         rows, warnings = read_requests(path)
-        more = related_files_of(path.with_name(plain_name(path).removesuffix(SHARD_SUFFIX)))
+        more = related_files_of(path.with_name(plain_name(path).removesuffix(SHARD_CSV)))
         parts = list(rows.groupby("run_id", sort=False))
         if not parts and not more.empty:
             parts = [(plain_name(path).partition("_")[0], rows)]
@@ -75,7 +73,7 @@ def elsewhere(manifest: Mapping[str, Any]) -> list[str]:
     named = manifest.get("rows_elsewhere")
     if not isinstance(named, list):
         return []
-    return [name for name in named if isinstance(name, str) and name.endswith(SHARD_SUFFIX)]
+    return [name for name in named if isinstance(name, str) and name.endswith(SHARD_CSV)]
 
 
 def _of_manifest(runs: Sequence[Run], run_id: str) -> int | None:

@@ -13,7 +13,6 @@ from llm_reports.run import Run
 from llm_reports.slo.gate import Judgement
 from llm_users.record import cell
 
-FIND_SUFFIX = "_llm_find.csv"
 _COLUMNS = (
     "level", "unit", "stages", "requests", "failed", "objective", "n", "value", "ci_low", "ci_high", "outcome",
     "passed", "decided", "output_throughput_token_per_s",

@@ -20,10 +20,10 @@ from llm_reports.metrics.open_loop import RateTable
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
 from llm_users.record import UNFINISHED
+from llm_users.run_files import REPORT_MD
 
 __all__ = ["all_notes", "bullets", "decisions", "files", "plain", "tables_and_notes", "to_markdown"]
 
-FILE_NAME = "report.md"
 _NAME_COLUMNS = ("Framework", "Model", *TEXT_COLUMNS)
 
 
@@ -66,7 +66,7 @@ def files(content: Content) -> dict[str, str]:
     parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content)]
     groups = content.groups
     more = (curve_section(content), knee_section(content.points), gaps_section(groups), intervals_section(groups))
-    return {FILE_NAME: "\n".join([*parts, *filter(None, more)])}
+    return {REPORT_MD: "\n".join([*parts, *filter(None, more)])}
 
 
 def decisions(content: Content) -> str:

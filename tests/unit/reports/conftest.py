@@ -13,6 +13,7 @@ import pytest
 
 from llm_users.quantile import DurationHistogram
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageRecord, cell
+from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, REQUESTS_CSV, STAGES_CSV, path_of
 
 WriteRun = Callable[..., Path]
 
@@ -79,11 +80,11 @@ def write_run(tmp_path: Path) -> WriteRun:
         name: str = "run",
     ) -> Path:
         prefix = tmp_path / name
-        write_rows(Path(f"{prefix}_llm_requests.csv"), records)
+        write_rows(path_of(prefix, REQUESTS_CSV), records)
         names = [column.name for column in STAGE_COLUMNS]
         rows = [[getattr(stage, column) for column in names] for stage in stages]
         if rows:
-            write_csv(Path(f"{prefix}_llm_stages.csv"), names, rows)
+            write_csv(path_of(prefix, STAGES_CSV), names, rows)
         if gaps_s:
             lines = []
             for stage, gaps in gaps_s.items():
@@ -91,9 +92,9 @@ def write_run(tmp_path: Path) -> WriteRun:
                 for gap in gaps:
                     histogram.add(gap)
                 lines += [[stage, b, *DurationHistogram.bounds_s(b), n] for b, n in sorted(histogram.counts.items())]
-            write_csv(Path(f"{prefix}_llm_gaps.csv"), ["stage", "bucket", "lower_s", "upper_s", "count"], lines)
+            write_csv(path_of(prefix, GAPS_CSV), ["stage", "bucket", "lower_s", "upper_s", "count"], lines)
         if manifest is not None:
-            Path(f"{prefix}_llm_run.json").write_text(json.dumps(manifest))
+            path_of(prefix, MANIFEST_JSON).write_text(json.dumps(manifest))
         return prefix
 
     return write

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from llm_users.record import REQUEST_COLUMNS
+from llm_users.run_files import REQUESTS_CSV, path_of
 from tests.unit.reports.conftest import record, write_csv
 
 LEVELS = (1, 4, 16, 64, 256)
@@ -40,7 +41,7 @@ def write(prefix: Path, rows: int) -> None:
                 measured=int(dice.random() > 0.02), started_at=1_700_000_000 + i * 0.01,
             ).row()  # fmt: skip
 
-    write_csv(Path(f"{prefix}_llm_requests.csv"), [column.name for column in REQUEST_COLUMNS], lines())  # type: ignore[arg-type]
+    write_csv(path_of(prefix, REQUESTS_CSV), [column.name for column in REQUEST_COLUMNS], lines())  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp())
     prefix = folder / f"rows{rows}"
-    if not Path(f"{prefix}_llm_requests.csv").exists():
+    if not path_of(prefix, REQUESTS_CSV).exists():
         write(prefix, rows)
     began = time.monotonic()
     arguments = [sys.executable, "-m", "llm_reports.main", str(prefix), *sys.argv[3:]]

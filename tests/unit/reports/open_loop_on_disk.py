@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
+from llm_users.run_files import MANIFEST_JSON, REQUESTS_CSV, STAGES_CSV, path_of
 from tests.unit.reports.conftest import record, write_csv, write_rows
 
 STARTED_AT = 1_700_000_000.0
@@ -26,12 +27,12 @@ def write_rates(
         made = _stage(dice, number, rate, requests, most, policy, scale)
         rows += made
         stages.append(_summary(number, rate, made))
-    write_rows(prefix.with_name(f"{prefix.name}_llm_requests.csv"), rows)
+    write_rows(path_of(prefix, REQUESTS_CSV), rows)
     names = [column.name for column in STAGE_COLUMNS]
     values = [[getattr(stage, name) for name in names] for stage in stages]
-    write_csv(prefix.with_name(f"{prefix.name}_llm_stages.csv"), names, values)
+    write_csv(path_of(prefix, STAGES_CSV), names, values)
     options = {"llm_rate": ",".join(f"{rate:g}" for rate in rates), "llm_arrivals": arrivals, "llm_overflow": policy}
-    prefix.with_name(f"{prefix.name}_llm_run.json").write_text(json.dumps({"run_id": "run-1", "options": options}))
+    path_of(prefix, MANIFEST_JSON).write_text(json.dumps({"run_id": "run-1", "options": options}))
     return prefix
 
 

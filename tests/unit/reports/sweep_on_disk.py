@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llm_users.quantile import DurationHistogram
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
+from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, REQUESTS_CSV, STAGES_CSV, path_of
 from tests.unit.reports.conftest import record, write_csv, write_rows
 
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
@@ -41,12 +42,12 @@ def write_sweep(
         for row in made:
             histogram.add(row.tpot_s or 0.01)
         gaps += [[number, b, *DurationHistogram.bounds_s(b), n] for b, n in sorted(histogram.counts.items())]
-    write_rows(prefix.with_name(f"{prefix.name}_llm_requests.csv"), rows)
+    write_rows(path_of(prefix, REQUESTS_CSV), rows)
     names = [column.name for column in STAGE_COLUMNS]
     values = [[getattr(stage, name) for name in names] for stage in stages]
-    write_csv(prefix.with_name(f"{prefix.name}_llm_stages.csv"), names, values)
-    write_csv(prefix.with_name(f"{prefix.name}_llm_gaps.csv"), ["stage", "bucket", "low", "high", "count"], gaps)
-    prefix.with_name(f"{prefix.name}_llm_run.json").write_text(
+    write_csv(path_of(prefix, STAGES_CSV), names, values)
+    write_csv(path_of(prefix, GAPS_CSV), ["stage", "bucket", "low", "high", "count"], gaps)
+    path_of(prefix, MANIFEST_JSON).write_text(
         json.dumps(
             {
                 "run_id": "run-1",

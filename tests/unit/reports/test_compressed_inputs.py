@@ -15,6 +15,7 @@ import pytest
 import llm_reports
 from llm_reports.errors import InputError
 from llm_reports.main import main
+from llm_users.run_files import REQUESTS_CSV, path_of
 from tests.unit.reports.sweep_on_disk import write_sweep
 
 Write = Callable[..., Path]
@@ -49,7 +50,7 @@ def test_a_compressed_run_gives_the_same_report(tmp_path: Path) -> None:
 
 def test_a_compressed_file_beside_its_original_is_one_input(tmp_path: Path) -> None:
     prefix = write_sweep(tmp_path / "run", levels=(1,), requests=20)
-    compressed(Path(f"{prefix}_llm_requests.csv"), tmp_path)
+    compressed(path_of(prefix, REQUESTS_CSV), tmp_path)
     assert [run.name for run in llm_reports.load_all([tmp_path])] == ["run"]
 
 
@@ -65,7 +66,7 @@ def test_compressed_llmperf_files(tmp_path: Path, write_responses: Write) -> Non
 
 
 def test_rows_and_llmperf_json_from_standard_input(tmp_path: Path, write_responses: Write) -> None:
-    rows = Path(f"{write_sweep(tmp_path / 'run', levels=(1,), requests=30)}_llm_requests.csv")
+    rows = path_of(write_sweep(tmp_path / "run", levels=(1,), requests=30), REQUESTS_CSV)
     for path in (rows, write_responses("vllm_tiny_individual_responses.json", ok=40)):
         tables = llm_reports.tables([llm_reports.load(path)])
         for data in (path.read_bytes(), gzip.compress(path.read_bytes())):
@@ -76,14 +77,14 @@ def test_rows_and_llmperf_json_from_standard_input(tmp_path: Path, write_respons
 
 def test_standard_input_beside_a_file(tmp_path: Path) -> None:
     prefix = write_sweep(tmp_path / "run", levels=(1,), requests=30)
-    rows = Path(f"{prefix}_llm_requests.csv").read_bytes()
+    rows = path_of(prefix, REQUESTS_CSV).read_bytes()
     text = printed("compare", prefix, "-", data=rows)
     assert "standard input" in text
 
 
 def test_a_damaged_file_is_said_to_be_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prefix = write_sweep(tmp_path / "run", levels=(1,), requests=30)
-    packed = compressed(Path(f"{prefix}_llm_requests.csv"), tmp_path / "packed")
+    packed = compressed(path_of(prefix, REQUESTS_CSV), tmp_path / "packed")
     whole = packed.read_bytes()
     packed.write_bytes(whole[: len(whole) // 2])
     assert main([str(packed)]) == 2

@@ -16,6 +16,7 @@ from llm_reports.errors import InputError
 from llm_reports.main import main
 from llm_reports.metrics.correctness import STRICT_MATCH, mismatches
 from llm_users.record import RequestRecord
+from llm_users.run_files import REQUESTS_CSV, path_of
 
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
@@ -79,7 +80,7 @@ def test_a_run_without_checks_says_nothing_of_answers(
 
 def test_rows_of_before_are_still_read(write_run: Write, make_record: Make) -> None:
     prefix = write_run([make_record(0)])
-    path = Path(f"{prefix}_llm_requests.csv")
+    path = path_of(prefix, REQUESTS_CSV)
     rows = list(csv.DictReader(path.open()))
     for name in ("expected_answer", "answer_match", "answer_strict_match", "answer_excerpt"):
         del rows[0][name]

@@ -16,6 +16,7 @@ import llm_reports
 from llm_reports.main import main
 from llm_reports.stats.effective_size import Sample, effective_size
 from llm_users.record import RequestRecord, StageRecord
+from llm_users.run_files import STAGES_CSV, path_of
 
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
@@ -111,7 +112,7 @@ def test_a_load_that_was_not_there_decides_nothing(
     assert (found["ttft"].outcome, found["errors"].outcome) == (outcome, "passed")
     assert actual > 7.5 or "only 7 of 8 users ran" in found["ttft"].reason
     # The column that says it exactly goes before.
-    path = Path(f"{prefix}_llm_stages.csv")
+    path = path_of(prefix, STAGES_CSV)
     lines = list(csv.DictReader(path.open()))
     lines[0]["load_actual"] = "8"
     with path.open("w", newline="") as file:
@@ -134,7 +135,7 @@ def test_a_time_per_token_is_judged_with_the_delay_of_the_client(write_run: Writ
 
 def test_an_unsteady_stage_never_passes(write_run: Write, make_record: Make) -> None:
     prefix = write_run(rows(make_record), stages=[stage()])
-    path = Path(f"{prefix}_llm_stages.csv")
+    path = path_of(prefix, STAGES_CSV)
     lines = list(csv.DictReader(path.open()))
     lines[0]["steadiness"] = "unsteady"
     with path.open("w", newline="") as file:

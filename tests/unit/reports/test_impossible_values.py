@@ -13,6 +13,7 @@ import pytest
 import llm_reports
 from llm_reports.main import main
 from llm_users.record import RequestRecord, StageRecord
+from llm_users.run_files import GAPS_CSV, path_of
 
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
@@ -101,7 +102,7 @@ def test_only_the_first_ten_are_named(write_run: Write, make_record: Make) -> No
 def test_stages_and_gaps(write_run: Write, make_record: Make, capsys: pytest.CaptureFixture[str]) -> None:
     stages = [StageRecord(1, 1, measure_s=-4.0, requests_measured=3, window_tokens=1e300, health="ok")]
     prefix = write_run([make_record(i) for i in range(3)], stages=stages, gaps_s={1: [0.01, 0.02]})
-    gaps = Path(f"{prefix}_llm_gaps.csv")
+    gaps = path_of(prefix, GAPS_CSV)
     gaps.write_text(gaps.read_text() + "1,900000,0,0,5\n1,-7,0,0,5\n1,3,0,0,-5\n")
     assert main([str(prefix), "--format", FORMATS]) == 0
     error = capsys.readouterr().err

@@ -17,6 +17,7 @@ from llm_reports.main import main
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
 from llm_reports.metrics.stage_load import Load, axis_name, load_columns, load_of, loads_in_words
 from llm_users.record import REQUEST_COLUMNS, RequestRecord
+from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from tests.unit.reports.conftest import write_csv
 from tests.unit.reports.open_loop_on_disk import write_rates
 from tests.unit.reports.sweep_on_disk import write_sweep
@@ -27,7 +28,7 @@ NEW = {"rate_per_s", "held_s", "corrected_ttft_s", "corrected_end_to_end_latency
 
 
 def rows_of(prefix: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(Path(f"{prefix}_llm_requests.csv").read_text())))
+    return list(csv.DictReader(io.StringIO(path_of(prefix, REQUESTS_CSV).read_text())))
 
 
 def report_of(prefix: Path, *options: str) -> str:
@@ -93,7 +94,7 @@ def test_the_tables_of_an_open_loop(tmp_path: Path) -> None:
 
 def test_a_constant_rate_does_not_scatter_and_a_rate_without_stages_file_is_that_of_the_rows(tmp_path: Path) -> None:
     prefix = write_rates(tmp_path / "open", arrivals="constant", rates=(5,))
-    Path(f"{prefix}_llm_stages.csv").unlink()
+    path_of(prefix, STAGES_CSV).unlink()
     ttft = llm_reports.tables([llm_reports.load(prefix)])[0]
     assert ttft.header[2] == "Median", "one rate needs no column"
     rate = open_loop_tables(llm_reports.groups([llm_reports.load(prefix)]))[2]
@@ -154,9 +155,9 @@ def test_files_from_before_there_were_open_loops(write_run: Write, make_record: 
     rows = [make_record(i, concurrency=2) for i in range(5)]
     old = [column.name for column in REQUEST_COLUMNS if column.name not in NEW]
     prefix = write_run([])
-    write_csv(Path(f"{prefix}_llm_requests.csv"), old, [[getattr(row, name) for name in old] for row in rows])
+    write_csv(path_of(prefix, REQUESTS_CSV), old, [[getattr(row, name) for name in old] for row in rows])
     stages = ["stage", "concurrency", "measure_s", "health"]
-    write_csv(Path(f"{prefix}_llm_stages.csv"), stages, [[1, 2, 5.0, "ok"], [2, 4, 5.0, "ok"]])
+    write_csv(path_of(prefix, STAGES_CSV), stages, [[1, 2, 5.0, "ok"], [2, 4, 5.0, "ok"]])
     groups = llm_reports.groups([llm_reports.load(prefix)])
     assert [group.load for group in groups] == [Load(2), Load(4)]
     assert groups[0].counts.ok == 5
@@ -165,7 +166,7 @@ def test_files_from_before_there_were_open_loops(write_run: Write, make_record: 
 
 def test_a_stage_in_which_nothing_was_sent_keeps_its_rate(tmp_path: Path) -> None:
     prefix = write_rates(tmp_path / "open", rates=(5, 10))
-    file = Path(f"{prefix}_llm_requests.csv")
+    file = path_of(prefix, REQUESTS_CSV)
     with file.open(newline="") as open_file:
         header, *rows = list(csv.reader(open_file))
     write_csv(file, header, [row for row in rows if row[header.index("stage")] == "1"])

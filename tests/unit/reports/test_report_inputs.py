@@ -12,6 +12,7 @@ import llm_reports
 from llm_reports.errors import InputError
 from llm_reports.main import main
 from llm_users.record import RequestRecord, StageRecord
+from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, REPORT_FOLDER, REQUESTS_CSV, STAGES_CSV, path_of
 
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
@@ -119,13 +120,13 @@ def test_formats_that_cannot_be_written(
 ) -> None:
     prefix = write_run([make_record(1)])
     refuses([prefix, "--format", given], "--format", word, "md")
-    assert not Path(f"{prefix}_report").exists()
+    assert not path_of(prefix, REPORT_FOLDER).exists()
 
 
 def test_one_format(write_run: Write, make_record: Make) -> None:
     prefix = write_run([make_record(1)])
     assert main([str(prefix), "--format", "csv"]) == 0
-    assert [path.name for path in Path(f"{prefix}_report").iterdir()] == ["summary.csv"]
+    assert [path.name for path in path_of(prefix, REPORT_FOLDER).iterdir()] == ["summary.csv"]
 
 
 @pytest.mark.parametrize("cut", [1, 3, 40, 100])
@@ -133,7 +134,7 @@ def test_a_last_line_cut_by_a_crash(
     write_run: Write, make_record: Make, cut: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prefix = write_run([*(make_record(i, error_message="two\nlines, ü") for i in range(3)), make_record(3, ttft_s=0.9)])
-    path = Path(f"{prefix}_llm_requests.csv")
+    path = path_of(prefix, REQUESTS_CSV)
     last = path.read_bytes().rindex(b"r3,")
     path.write_bytes(path.read_bytes()[: last + cut])
     assert main([str(prefix)]) == 0
@@ -143,7 +144,7 @@ def test_a_last_line_cut_by_a_crash(
 
 def test_a_cut_inside_quotes_keeps_the_rows_before_it(write_run: Write, make_record: Make) -> None:
     prefix = write_run([make_record(0), make_record(1, error_code="500", error_message='said "no",\nthen left')])
-    path = Path(f"{prefix}_llm_requests.csv")
+    path = path_of(prefix, REQUESTS_CSV)
     path.write_bytes(path.read_bytes()[: path.read_bytes().index(b"then")])
     run = llm_reports.load(prefix)
     assert len(run.requests) == 1
@@ -152,9 +153,9 @@ def test_a_cut_inside_quotes_keeps_the_rows_before_it(write_run: Write, make_rec
 
 def test_broken_companions_cost_only_their_own_figures(write_run: Write, make_record: Make) -> None:
     prefix = write_run([make_record(1)])
-    Path(f"{prefix}_llm_stages.csv").write_text("nothing\n1\n")
-    Path(f"{prefix}_llm_gaps.csv").write_text("")
-    Path(f"{prefix}_llm_run.json").write_text("{")
+    path_of(prefix, STAGES_CSV).write_text("nothing\n1\n")
+    path_of(prefix, GAPS_CSV).write_text("")
+    path_of(prefix, MANIFEST_JSON).write_text("{")
     report = llm_reports.report_run(prefix)
     assert report.exit_code == 0
     assert [
@@ -250,7 +251,7 @@ def test_lines_are_numbered_as_an_editor_does(
 ) -> None:
     texts = ["one\ntwo", "three\r\nfour", "plain", "", "five"]
     rows = [make_record(i, error_code="500", error_message=text) for i, text in enumerate(texts)]
-    file = Path(f"{write_run(rows)}_llm_requests.csv")
+    file = path_of(write_run(rows), REQUESTS_CSV)
     head, *lines = file.read_bytes().decode().split("\r\n")
     blank = "\r\n".join([head, "", *lines[:-2], "", lines[-2].replace(",0.1,", ",x,", 1), *lines[-1:]])
     file.write_text(blank, newline="")

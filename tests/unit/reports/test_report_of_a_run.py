@@ -16,6 +16,7 @@ import pytest
 import llm_reports
 from llm_reports.main import main
 from llm_users.record import RequestRecord, StageRecord
+from llm_users.run_files import REPORT_FOLDER, path_of
 
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
@@ -304,7 +305,7 @@ def test_several_runs_and_folders(write_run: Write, make_record: Make, capsys: p
     rows = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith(("| vllm", "| tgi"))]
     assert rows == ["vllm", "tgi"] * 2
     assert sorted(path.name for path in out.iterdir()) == ["report.md", "summary.csv"]
-    assert not Path(f"{prefix}_report").exists()
+    assert not path_of(prefix, REPORT_FOLDER).exists()
     assert main([str(folder)]) == 0  # each run gets its own folder, which is no input the next time
     assert "tgi" not in Path(f"{folder}/run2_report/report.md").read_text()
     assert main([str(folder)]) == 0
@@ -344,7 +345,7 @@ def test_types_in_a_notebook(write_run: Write, make_record: Make) -> None:
     assert run.requests["gap_max_s"].isna().all()
     assert set(run.requests["error_code"]) == {""}
     assert int(run.stages["requests_measured"].iloc[0]) == 5
-    assert run.report_dir == Path(f"{prefix}_report")
+    assert run.report_dir == path_of(prefix, REPORT_FOLDER)
 
 
 def test_the_package_is_light_and_never_loads_locust() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import llm_reports
 from llm_users.collect.files import RunFiles
 from llm_users.record import RequestRecord
+from llm_users.run_files import MANIFEST_JSON, path_of
 
 
 def test_what_the_run_noted_about_trust_is_under_the_tables(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_what_the_run_noted_about_trust_is_under_the_tables(tmp_path: Path) -> N
     files.write_request(record.row())
     files.close()
     notes = ["--llm-insecure: certificates were not verified", "no OPENAI_API_KEY in the environment"]
-    Path(f"{prefix}_llm_run.json").write_text(json.dumps({"run_id": "r", "notes": notes}))
+    path_of(prefix, MANIFEST_JSON).write_text(json.dumps({"run_id": "r", "notes": notes}))
     text = llm_reports.report_run(prefix, out=tmp_path / "report").text
     assert "--llm-insecure: certificates were not verified" in " ".join(text.split())
     assert "OPENAI_API_KEY" not in text

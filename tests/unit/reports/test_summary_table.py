@@ -12,6 +12,7 @@ import pytest
 import llm_reports
 from llm_reports.content import content_of
 from llm_users.record import RequestRecord, StageRecord
+from llm_users.run_files import STAGES_CSV, path_of
 from tests.unit.reports.open_loop_on_disk import write_rates
 from tests.unit.reports.sweep_on_disk import write_sweep
 
@@ -31,7 +32,7 @@ def summary_of(text: str) -> str:
 
 def with_column(prefix: Path, name: str, values: list[str]) -> None:
     """Adds a column to the stages file, as a newer version writes it."""
-    path = Path(f"{prefix}_llm_stages.csv")
+    path = path_of(prefix, STAGES_CSV)
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
     if name in header:

@@ -16,6 +16,7 @@ from llm_reports.metrics.costs import chosen_points
 from llm_reports.metrics.goodput import highest, knee, stage_points, sweeps
 from llm_reports.metrics.groups import LATENCY
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
+from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from tests.queue_models import fifo
 from tests.unit.reports.conftest import record, write_csv, write_rows
 
@@ -23,10 +24,10 @@ SECONDS = {1: 1.0, 4: 1.0, 8: 1.05, 16: 1.2, 32: 1.2}
 
 
 def written(prefix: Path, rows: list[RequestRecord], stages: list[StageRecord]) -> Path:
-    write_rows(prefix.with_name(f"{prefix.name}_llm_requests.csv"), rows)
+    write_rows(path_of(prefix, REQUESTS_CSV), rows)
     names = [column.name for column in STAGE_COLUMNS]
     values = [[getattr(stage, name) for name in names] for stage in stages]
-    write_csv(prefix.with_name(f"{prefix.name}_llm_stages.csv"), names, values)
+    write_csv(path_of(prefix, STAGES_CSV), names, values)
     return prefix
 
 

@@ -14,6 +14,7 @@ from llm_reports.metrics.costs import PriceFile, Prices
 from llm_reports.metrics.open_loop import open_loop_tables
 from llm_reports.metrics.window_rates import window_rows
 from llm_users.record import RequestRecord, StageRecord
+from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
@@ -38,7 +39,7 @@ def point_of(prefix: Path, objectives: str = "") -> llm_reports.StagePoint:
 
 def without(prefix: Path, *columns: str) -> Path:
     """The rows file as a version without these columns wrote it."""
-    path = Path(f"{prefix}_llm_requests.csv")
+    path = path_of(prefix, REQUESTS_CSV)
     lines = [line.split(",") for line in path.read_text().splitlines()]
     kept = [place for place, name in enumerate(lines[0]) if name not in columns]
     path.write_text("\n".join(",".join(line[place] for place in kept) for line in lines) + "\n")
@@ -116,7 +117,7 @@ def test_an_overloaded_open_loop_has_one_started_rate_and_one_throughput(write_r
     (point,) = llm_reports.stage_points(groups)
     assert point.requests_per_s == pytest.approx(2.0 / 0.95)
     old = without(write_run(rows, stages=[about], name="old"), "window_share")
-    path = Path(f"{old}_llm_stages.csv")
+    path = path_of(old, STAGES_CSV)
     path.write_text(path.read_text().replace("started_rate_per_s", "unknown"))
     frame = open_loop_tables(llm_reports.groups([llm_reports.load(old)]))[2].frame()
     assert frame["achieved_per_s"][0] == pytest.approx(20.0), "19 gaps in 0.95 s"

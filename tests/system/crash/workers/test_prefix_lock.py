@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_users.collect.files import LOCUST_SUFFIXES, check_prefix, move_aside
+from llm_users.collect.files import check_prefix, move_aside
 from llm_users.collect.prefix_lock import PrefixInUseError, hold
+from llm_users.run_files import LOCUST_SUFFIXES
 from llm_users.simulator.launch import Simulator
 from tests.system.runs.conftest import ROOT, Locust
 

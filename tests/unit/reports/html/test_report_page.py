@@ -19,6 +19,7 @@ from llm_reports.html.from_markdown import as_html
 from llm_reports.input.inputs import load, load_all
 from llm_reports.main import main
 from llm_reports.report import report_run, report_runs
+from llm_users.run_files import REQUESTS_CSV, path_of
 from tests.unit.reports.sweep_on_disk import HOSTILE, write_sweep
 
 
@@ -81,13 +82,13 @@ def test_texts_of_servers_and_files_are_never_markup(tmp_path: Path) -> None:
 
 
 def test_the_order_of_the_rows_does_not_show(prefix: Path, tmp_path: Path) -> None:
-    lines = Path(f"{prefix}_llm_requests.csv").read_text().splitlines(keepends=True)
+    lines = path_of(prefix, REQUESTS_CSV).read_text().splitlines(keepends=True)
     rows = lines[1:]
     random.Random(3).shuffle(rows)
     other = tmp_path / "run"
     for kind in ("stages.csv", "gaps.csv", "run.json"):
         Path(f"{other}_llm_{kind}").write_bytes(Path(f"{prefix}_llm_{kind}").read_bytes())
-    Path(f"{other}_llm_requests.csv").write_text("".join([lines[0], *rows]))
+    path_of(other, REQUESTS_CSV).write_text("".join([lines[0], *rows]))
     assert page_of(other) == page_of(prefix)
 
 
