@@ -267,7 +267,7 @@ def minimum_of(options: Options, objectives: Sequence[Objective]) -> Minimum:
 
 
 def _judged_columns() -> tuple[str, ...]:
-    from llm_reports.slo.columns import JUDGED_COLUMNS
+    from llm_reports.slo.judged_columns import JUDGED_COLUMNS
 
     return JUDGED_COLUMNS
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llm_reports.content import Questions
     from llm_reports.errors import InputError
     from llm_reports.export.summary import summary
-    from llm_reports.input.inputs import load, load_all
+    from llm_reports.input.loader import load, load_all
     from llm_reports.llmperf.tables import Table, tables
     from llm_reports.markdown.decisions import gate_text
     from llm_reports.markdown.report import to_markdown
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from llm_reports.metrics.groups import Group, groups
     from llm_reports.metrics.latency_model import LatencyModel, latency_models
     from llm_reports.metrics.summary import Summary, summarize
-    from llm_reports.plots.plots import Svg, pictures
+    from llm_reports.plots.images import Svg, pictures
     from llm_reports.report import Report, report_run, report_runs
     from llm_reports.run import Run
     from llm_reports.slo.gate import Gate, gate
@@ -112,7 +112,7 @@ _HOMES = {
     "Run": "run",
     "StagePoint": "metrics.goodput",
     "Summary": "metrics.summary",
-    "Svg": "plots.plots",
+    "Svg": "plots.images",
     "Table": "llmperf.tables",
     "compare_runs": "compare.comparison",
     "costs": "metrics.costs",
@@ -126,13 +126,13 @@ _HOMES = {
     "knee": "metrics.goodput",
     "latency_models": "metrics.latency_model",
     "leaderboard": "compare.leaderboard",
-    "load": "input.inputs",
-    "load_all": "input.inputs",
+    "load": "input.loader",
+    "load_all": "input.loader",
     "load_prices": "metrics.costs",
     "to_markdown": "markdown.report",
     "mismatches": "metrics.correctness",
     "parse_objectives": "slo.objectives",
-    "pictures": "plots.plots",
+    "pictures": "plots.images",
     "points_frame": "metrics.goodput",
     "publish_gate": "slo.junit",
     "report_run": "report",

@@ -56,7 +56,7 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
 def report(asked: dict[str, Any]) -> dict[str, Any]:
     """The report of a run, into a folder."""
     from llm_reports.content import Questions
-    from llm_reports.input.inputs import load as load_run
+    from llm_reports.input.loader import load as load_run
     from llm_reports.report import report_runs
     from llm_reports.slo.objectives import parse_objectives
 

@@ -10,7 +10,7 @@ from llm_reports.export import openmetrics, parquet, summary
 from llm_reports.html import page
 from llm_reports.llmperf import json_files, printout
 from llm_reports.markdown import report
-from llm_reports.plots import plots
+from llm_reports.plots import images
 
 FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
     "md": report.files,
@@ -21,8 +21,8 @@ FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
     "summary": summary.json_files,
     "openmetrics": openmetrics.files,
     "parquet": parquet.files,
-    "svg": plots.svg_files,
-    "png": plots.png_files,
+    "svg": images.svg_files,
+    "png": images.png_files,
 }
 DEFAULT_FORMATS = ("md", "csv")
 

@@ -127,7 +127,7 @@ def _check_out(options: Namespace) -> None:
 
 def _sides(options: Namespace) -> tuple[list[Run], list[Run]]:
     """The runs before --against and those behind it. They are loaded together, so that their names differ."""
-    from llm_reports.input.inputs import find
+    from llm_reports.input.loader import find
 
     behind = {path.resolve() for given in options.against for path in find(given)}
     twice = behind & {path.resolve() for given in options.inputs for path in find(given)}
@@ -141,7 +141,7 @@ def _sides(options: Namespace) -> tuple[list[Run], list[Run]]:
 
 
 def _loaded(options: Namespace, more: Sequence[str] = ()) -> list[Run]:
-    from llm_reports.input.inputs import load_all
+    from llm_reports.input.loader import load_all
 
     runs = load_all([*options.inputs, *more])
     for run in runs:

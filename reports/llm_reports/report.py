@@ -9,7 +9,7 @@ from pathlib import Path
 from llm_reports.content import NO_QUESTIONS, Content, Questions, content_of
 from llm_reports.errors import InputError
 from llm_reports.formats import DEFAULT_FORMATS, FORMATS, checked
-from llm_reports.input.inputs import load
+from llm_reports.input.loader import load
 from llm_reports.llmperf.printout import print_out
 from llm_reports.markdown.report import all_notes, decisions, tables_and_notes
 from llm_reports.output_folder import write_files

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_reports.input.inputs import load
+from llm_reports.input.loader import load
 from llm_users import run_files
 from llm_users.collect.files import RunFiles, move_aside
 from llm_users.record import RequestRecord

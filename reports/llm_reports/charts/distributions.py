@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llm_reports.charts.curve import LATENCY_NAMES, latencies_of
-from llm_reports.charts.samples import evenly, short
+from llm_reports.charts.downsampling import evenly, short
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.inter_token import gaps_of, name_of
 from llm_reports.metrics.summary import ordered

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from pandas import DataFrame, Series
 
-from llm_reports.charts.samples import Floats, Places, evenly, short, thinned
+from llm_reports.charts.downsampling import Floats, Places, evenly, short, thinned
 from llm_reports.metrics.groups import INPUT_TOKENS, OVERFLOW, TTFT, Group, throttled
 from llm_reports.metrics.latency_model import Line, paired, robust_line, tokens_and_latency
 from llm_reports.run import Run

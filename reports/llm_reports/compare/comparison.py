@@ -1,8 +1,8 @@
 """Run against run: per stage and figure the difference, the ratio, its interval, and whether it is more than noise.
 
 The first run is compared with each of the others, or several runs with several (``against``). Stages are matched by
-load (and model, when the runs share their models). ``resampling`` has the method for single runs, ``run_estimates``
-that for several; p-values are corrected over the whole table.
+load (and model, when the runs share their models). ``stats.block_resampling`` has the method for single runs,
+``run_estimates`` that for several; p-values are corrected over the whole table.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
+from llm_reports.compare.comparability import unlike
 from llm_reports.compare.decision import decides, despite_failures, judged
 from llm_reports.compare.difference import FAILED, UNDECIDED, Difference
-from llm_reports.compare.lines import lines
-from llm_reports.compare.notes import unlike
+from llm_reports.compare.figures import lines
 from llm_reports.compare.run_estimates import holm
 from llm_reports.errors import InputError
 from llm_reports.metrics.groups import Group, groups

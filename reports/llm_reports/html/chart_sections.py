@@ -14,8 +14,8 @@ from llm_reports.charts.curve import (
     Curve,
     figure_name,
 )
+from llm_reports.charts.downsampling import drawn
 from llm_reports.charts.figures import Figures
-from llm_reports.charts.samples import drawn
 from llm_reports.charts.timeline import Scatter
 from llm_reports.html.elements import (
     Markup,

@@ -10,7 +10,7 @@ from llm_reports.html.elements import joined, section
 from llm_reports.html.from_markdown import as_html
 from llm_reports.markdown.comparison import comparison_text
 from llm_reports.metrics.goodput import stage_points
-from llm_reports.plots.plots import curves_of, distributions_of, image_files, with_data
+from llm_reports.plots.images import curves_of, distributions_of, image_files, with_data
 
 MD_NAME, PAGE_NAME = "comparison.md", "comparison.html"
 _MOST_NOTES = 4  # more are folded, so that the curves are near the table

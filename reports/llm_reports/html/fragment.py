@@ -7,13 +7,13 @@ from pathlib import Path
 from llm_reports.content import Content, Questions, content_of
 from llm_reports.html.elements import Markup, element, joined, listed, table
 from llm_reports.html.from_markdown import as_html
-from llm_reports.input.inputs import load
+from llm_reports.input.loader import load
 from llm_reports.llmperf.tables import Table
 from llm_reports.markdown.report import decisions
 from llm_reports.markdown.summary_table import TITLE as SUMMARY
 from llm_reports.markdown.summary_table import summary_cells, summary_header
 from llm_reports.plots.drawing import drawing
-from llm_reports.plots.plots import plots
+from llm_reports.plots.images import plots
 from llm_reports.plots.svg import svg
 from llm_reports.slo.objectives import parse_objectives
 

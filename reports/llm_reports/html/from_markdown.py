@@ -1,6 +1,6 @@
 """The report's own Markdown as HTML, so that what report.md decides is said in the page in the same words.
 
-Knows what ``md_text`` writes and no more: headings, aligned tables, lists, paragraphs, ``**`` and backticks.
+Knows what ``markdown.text`` writes and no more: headings, aligned tables, lists, paragraphs, ``**`` and backticks.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import html
 import re
 from collections.abc import Iterator
 
-from llm_reports.html.answer import verdict_mark
 from llm_reports.html.elements import Markup, element, joined, notes_list, table
+from llm_reports.html.overview import verdict_mark
 
 _CELL = re.compile(r"(?<!\\)\|")
 _STRONG = re.compile(r"\*\*(.+?)\*\*")
@@ -64,5 +64,5 @@ def _inline(text: str) -> Markup:
 
 
 def _plain(text: str) -> str:
-    """The text before ``md_text.escaped`` made it fit for Markdown."""
+    """The text before ``markdown.text.escaped`` made it fit for Markdown."""
     return text.replace("\\|", "|").replace("&lt;", "<")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from llm_reports.charts.figures import figures
 from llm_reports.content import Content
-from llm_reports.html.answer import answer_section, summary_section
 from llm_reports.html.chart_sections import (
     curve_section,
     distribution_section,
@@ -21,6 +20,7 @@ from llm_reports.html.document import document, top
 from llm_reports.html.elements import Markup, element, joined, notes_list, section, table
 from llm_reports.html.errors import errors_section, excluded_section, figures_section
 from llm_reports.html.from_markdown import as_html
+from llm_reports.html.overview import answer_section, summary_section
 from llm_reports.llmperf.tables import Table
 from llm_reports.markdown.decisions import intervals_section, knee_section
 from llm_reports.markdown.load_search import limit_section

@@ -17,7 +17,7 @@ from pandas import DataFrame, Series
 from llm_reports.metrics.groups import CORRECTED_LATENCY, LATENCY, Group
 from llm_reports.metrics.stage_load import Load
 from llm_reports.metrics.window_rates import window_rows
-from llm_reports.slo.client_doubt import DISTURBED
+from llm_reports.slo.client_delay import DISTURBED
 from llm_reports.slo.gate import MET, MISSED, judge, metric_of, shown, worst
 from llm_reports.slo.objectives import ERRORS, Objectives, parse_objectives
 from llm_reports.slo.unfit_stages import client, failures, queue_grew, unfit

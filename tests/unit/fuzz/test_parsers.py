@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_reports.errors import InputError
-from llm_reports.input.inputs import load
+from llm_reports.input.loader import load
 from llm_reports.input.rows import read_gaps, read_requests, read_stages
 from llm_reports.slo.objectives import parse_objectives
 from llm_users.collect.files import RunFiles

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_reports.compare.notes import FEWEST_INDEPENDENT
+from llm_reports.compare.comparability import FEWEST_INDEPENDENT
 from llm_reports.stats import block_resampling
 from llm_reports.stats.block_resampling import above, autocorrelation_time, cut, hidden_from_p, permutation_p, sums
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Page
 
 from llm_reports.charts.figures import figures
 from llm_reports.content import content_of
-from llm_reports.input.inputs import load
+from llm_reports.input.loader import load
 from llm_reports.main import main
 from llm_reports.report import report_run
 from tests.unit.reports.open_loop_on_disk import write_rates

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llm_reports.charts.assets import asset, colours
-from llm_reports.plots.plots import run_colour
+from llm_reports.plots.images import run_colour
 
 Floats = NDArray[np.float64]
 

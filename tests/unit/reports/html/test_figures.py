@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from llm_reports.charts.curve import WORDS_PER_TOKEN, Curve, Point
+from llm_reports.charts.downsampling import drawn, evenly, short, thinned
 from llm_reports.charts.figures import figures
-from llm_reports.charts.samples import drawn, evenly, short, thinned
 from llm_reports.content import Content, content_of
 from llm_reports.html.chart_sections import input_section
-from llm_reports.input.inputs import load
+from llm_reports.input.loader import load
 from llm_reports.metrics.latency_model import latency_model, robust_line
 from llm_reports.metrics.stage_load import Load
-from llm_reports.plots.plots import png_files, ramp, svg_files
+from llm_reports.plots.images import png_files, ramp, svg_files
 from llm_users.quantile import quantile
 from tests.unit.reports.conftest import record, write_rows
 from tests.unit.reports.sweep_on_disk import write_sweep

@@ -16,7 +16,7 @@ import pytest
 from llm_reports.charts.assets import asset
 from llm_reports.content import content_of
 from llm_reports.html.from_markdown import as_html
-from llm_reports.input.inputs import load, load_all
+from llm_reports.input.loader import load, load_all
 from llm_reports.main import main
 from llm_reports.report import report_run, report_runs
 from llm_users.run_files import REQUESTS_CSV, path_of

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from llm_reports.charts.assets import colours
 from llm_reports.charts.curve import LATENCY_NAMES, Limit, drawn_as
+from llm_reports.charts.downsampling import drawn
 from llm_reports.charts.figures import Figures, figures
-from llm_reports.charts.samples import drawn
 from llm_reports.charts.timeline import Scatter
 from llm_reports.content import Content, Questions, content_of
 from llm_reports.metrics.latency_model import Line

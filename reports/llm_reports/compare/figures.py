@@ -10,9 +10,9 @@ from typing import cast
 import numpy as np
 from pandas import DataFrame, Series
 
+from llm_reports.compare.comparability import long_memory
 from llm_reports.compare.difference import ERROR_RATIO, SYSTEM_THROUGHPUT, Difference
 from llm_reports.compare.estimates import Pair, paired_estimate, quantile_estimate, rate_estimate, share_estimate
-from llm_reports.compare.notes import long_memory
 from llm_reports.compare.pairing import pairing
 from llm_reports.compare.run_estimates import runs_estimate
 from llm_reports.compare.start_order import at_once, in_order
