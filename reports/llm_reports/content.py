@@ -65,7 +65,7 @@ class Content:
 
 def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Questions = NO_QUESTIONS) -> Content:
     """What a report of these runs says, before any format."""
-    runs = named_apart(runs)
+    runs = named_apart(runs) if len(runs) > 1 else runs
     made = tuple(groups(runs, count_connect=count_connect))
     warnings = dict.fromkeys(warning for run in runs for warning in run.warnings)
     return Content(

@@ -143,11 +143,11 @@ def _sides(options: Namespace) -> tuple[list[Run], list[Run]]:
 def _loaded(options: Namespace, more: Sequence[str] = ()) -> list[Run]:
     from llm_reports.input.loader import load_all
 
-    runs = load_all([*options.inputs, *more])
+    runs = load_all([*options.inputs, *more], framework=options.framework, model=options.model)
     for run in runs:
         for warning in run.warnings if options.command else ():
             _say(f"warning: {warning}")
-    return [run.renamed(framework=options.framework, model=options.model) for run in runs]
+    return runs
 
 
 def _print(text: str) -> None:

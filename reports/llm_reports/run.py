@@ -53,27 +53,6 @@ class Run:
         except (ValueError, OverflowError, OSError):  # no rows, or a time stamp that no calendar has
             return None
 
-    def told_apart(self) -> Run:
-        """The same run with models that were asked at several endpoints named by these too: they are not one thing."""
-        places = self.requests[["framework", "model", "endpoint"]].drop_duplicates()
-        places = places[places["endpoint"] != ""]
-        twice = places.duplicated(["framework", "model"], keep=False)
-        if not twice.any():
-            return self
-        names = {
-            (framework, model, url): f"{model}{AT}{url}"
-            for framework, model, url in places[twice].itertuples(index=False)
-        }
-        rows = zip(self.requests["framework"], self.requests["model"], self.requests["endpoint"], strict=True)
-        model = [names.get(row, row[1]) for row in rows]
-        return dataclasses.replace(self, requests=self.requests.assign(model=model))
-
-    def renamed(self, *, framework: str | None = None, model: str | None = None) -> Run:
-        """The same run under another framework or model name, in every row."""
-        names = {"framework": framework, "model": model}
-        given = {column: name for column, name in names.items() if name is not None}
-        return dataclasses.replace(self, requests=self.requests.assign(**given)) if given else self
-
 
 def named_apart(runs: Sequence[Run]) -> list[Run]:
     """The runs with names that differ: runs of one name are called by as many folders as tell them apart.

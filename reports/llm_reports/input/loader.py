@@ -16,7 +16,7 @@ from llm_reports.input.related_files import related_files_of
 from llm_reports.input.rows import empty_requests, empty_stages, first_line_is_rows_header, read_requests
 from llm_reports.input.shards import elsewhere, with_elsewhere, with_shards
 from llm_reports.llmperf.reader import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
-from llm_reports.run import Run, named_apart
+from llm_reports.run import AT, Run, named_apart
 from llm_users.run_files import REPORT_FOLDER, REQUESTS_CSV, SHARD_CSV, path_of
 
 
@@ -25,14 +25,14 @@ def load(prefix: str | Path) -> Run:
     files = find(prefix)
     if len(files) > 1:
         raise InputError(f"{prefix}: holds {len(files)} runs. Name one of them, or load them all with load_all.")
-    return load_file(files[0]).told_apart()
+    return _models_told_apart(load_file(files[0]))
 
 
-def load_all(inputs: Iterable[str | Path]) -> list[Run]:
+def load_all(inputs: Iterable[str | Path], *, framework: str | None = None, model: str | None = None) -> list[Run]:
     """Every run behind the inputs, in their order; what is named twice is loaded once.
 
     Shards are added to the run that they are of, each row once; those of a run that is not among the inputs are a run
-    by themselves.
+    by themselves. ``framework`` and ``model`` replace what the rows say.
     """
     files: dict[Path, Path] = {}
     twice: set[Path] = set()
@@ -43,8 +43,30 @@ def load_all(inputs: Iterable[str | Path]) -> list[Run]:
             files.setdefault(path.resolve(), path)
     shards = [path for path in files.values() if plain_name(path).endswith(SHARD_CSV)]
     runs = [load_file(path) for path in files.values() if path not in shards]
-    found = [run.told_apart() for run in with_shards(runs, shards)]
-    return named_apart(list(_saying_what_is_twice(found, twice)) if len(found) > 1 or twice else found)
+    found = [_models_told_apart(run) for run in (with_shards(runs, shards) if shards else runs)]
+    if len(found) > 1 or twice:
+        found = named_apart(list(_saying_what_is_twice(found, twice)))
+    return [_renamed(run, framework, model) for run in found]
+
+
+def _models_told_apart(run: Run) -> Run:
+    """The run with each model that was asked at several endpoints named by these too: they are not one thing."""
+    places = run.requests[["framework", "model", "endpoint"]].drop_duplicates()
+    places = places[places["endpoint"] != ""]
+    twice = places.duplicated(["framework", "model"], keep=False)
+    if not twice.any():
+        return run
+    names = {
+        (framework, model, url): f"{model}{AT}{url}" for framework, model, url in places[twice].itertuples(index=False)
+    }
+    rows = zip(run.requests["framework"], run.requests["model"], run.requests["endpoint"], strict=True)
+    model = [names.get(row, row[1]) for row in rows]
+    return dataclasses.replace(run, requests=run.requests.assign(model=model))
+
+
+def _renamed(run: Run, framework: str | None, model: str | None) -> Run:
+    given = {column: name for column, name in (("framework", framework), ("model", model)) if name is not None}
+    return dataclasses.replace(run, requests=run.requests.assign(**given)) if given else run
 
 
 def _saying_what_is_twice(runs: Sequence[Run], twice: set[Path]) -> Iterator[Run]:
@@ -121,18 +143,17 @@ def _load_run(path: Path, prefix: Path) -> Run:
         requests, said = _of_run(path, requests, str(manifest.get("run_id") or ""))
         found = (*found, *said)
     said = tuple(f"{path}: {text}" for text in disagreements(manifest, requests, more.stages))
-    return with_elsewhere(
-        Run(
-            name=prefix.name,
-            source=path,
-            requests=_named_by_manifest(requests, manifest),
-            stages=more.stages,
-            gaps=more.gaps,
-            manifest=manifest,
-            report_dir=path_of(prefix, REPORT_FOLDER),
-            warnings=(*found, *more.warnings, *said),
-        )
+    run = Run(
+        name=prefix.name,
+        source=path,
+        requests=_named_by_manifest(requests, manifest),
+        stages=more.stages,
+        gaps=more.gaps,
+        manifest=manifest,
+        report_dir=path_of(prefix, REPORT_FOLDER),
+        warnings=(*found, *more.warnings, *said),
     )
+    return with_elsewhere(run) if elsewhere(manifest) else run
 
 
 def _of_run(path: Path, requests: DataFrame, run_id: str) -> tuple[DataFrame, tuple[str, ...]]:

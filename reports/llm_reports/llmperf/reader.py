@@ -13,9 +13,8 @@ from typing import Any
 from pandas import DataFrame, Series
 
 from llm_reports.errors import InputError
-from llm_reports.input.impossible_values import named, without_impossible
 from llm_reports.input.open_file import STDIN, beside, plain_name, read_text
-from llm_reports.input.rows import typed_frame
+from llm_reports.input.rows import impossible_warning, typed_frame, without_impossible
 from llm_reports.llmperf import correctness
 from llm_reports.llmperf.results import RATE
 from llm_reports.metrics.correctness import MATCH, STRICT_MATCH
@@ -73,7 +72,7 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
     no_content = (values["error_code"] == "") & (values["ttft_s"] == 0)
     values["ttft_s"] = values["ttft_s"].mask(no_content)
     values, impossible = without_impossible(values, (*REQUEST_COLUMNS, *_OTHER_COLUMNS))
-    warnings = [named(path, impossible, lambda rows: _places(path, rows))] if impossible else []
+    warnings = [impossible_warning(path, impossible, lambda rows: _places(path, rows))] if impossible else []
     if no_content.any():
         values[LLMPERF_TTFT.name] = values["ttft_s"].mask(no_content, 0.0)
         warnings.append(_without_content(path, [place for place, is_one in enumerate(no_content) if is_one]))

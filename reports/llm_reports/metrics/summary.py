@@ -15,7 +15,7 @@ from pandas import Series
 
 from llm_reports.stats.effective_size import Sample
 from llm_reports.stats.intervals import Interval
-from llm_users.quantile import DurationHistogram
+from llm_users.quantile import DurationHistogram, quantile
 
 PERCENTILES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
@@ -60,13 +60,14 @@ def summarize(values: Iterable[float]) -> Summary:
     The intervals need the values in the order in which their requests started, because they allow for the dependence
     of requests that follow each other. The other figures do not depend on the order.
     """
-    sample = Sample(_known(values))
-    array = sample.ordered
+    known = _known(values)
+    array = np.sort(known)
     n = len(array)
     if n == 0:
         return Summary(0)
     mean = math.fsum(array.tolist()) / n
     stddev = math.sqrt(math.fsum(((array - mean) ** 2).tolist()) / (n - 1)) if n > 1 else math.nan
+    sample = Sample(known, array)
     sizes = {"mean": sample.dependence.size(), **{name: sample.size_about(q) for name, q in PERCENTILES.items()}}
     intervals = {name: sample.quantile_interval(q, sizes[name]) for name, q in PERCENTILES.items()}
     return Summary(
@@ -75,7 +76,7 @@ def summarize(values: Iterable[float]) -> Summary:
         stddev=stddev,
         min=float(array[0]),
         max=float(array[-1]),
-        **{name: sample.quantile(q) for name, q in PERCENTILES.items()},
+        **{name: quantile(cast("Sequence[float]", array), q) for name, q in PERCENTILES.items()},
         intervals={"mean": sample.mean_interval(mean, stddev), **intervals},
         effective=sizes,
     )

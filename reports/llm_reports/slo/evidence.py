@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from llm_reports.stats.effective_size import (
     share_interval,
 )
 from llm_reports.stats.intervals import UNKNOWN, Interval, requests_needed_below, requests_to_tell, values_needed
+from llm_users.quantile import quantile
 
 _METRICS = {metric.name: metric for metric in (*REQUEST_METRICS, *OPEN_LOOP_METRICS)}
 _NEEDS_STREAMING = {"ttft", "ttfat", "tpot", "corrected_ttft"}
@@ -128,8 +130,8 @@ def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
     unknown = group.counts.aborted + _buffered(group, objective)
     if not n:
         return Evidence(0, math.nan, math.nan, UNKNOWN, math.nan, math.nan, unknown=unknown)
-    sample = Sample(values[known])
-    worst = sample if late is values else Sample(late[known])
+    sample = Sample.of(values[known])
+    worst = sample if late is values else Sample.of(late[known])
     if objective.q is None:
         return _of_mean(objective, sample, worst, failed=failed, unknown=unknown)
     return _of_quantile(objective, objective.q, sample, worst, failed=failed, unknown=unknown)
@@ -178,14 +180,14 @@ def _of_quantile(
         for_proof = min(for_proof, worst.size_about(q, proof=True))
     best = sample.quantile_interval(q, of_limit.size(OF_DISPROOFS))
     padding = np.full(unknown, math.inf if less else -math.inf)
-    padded = Sample(np.append(worst.values, padding)) if unknown else worst
+    padded = Sample.of(np.append(worst.values, padding)) if unknown else worst
     pessimistic = padded.quantile_interval(q, for_proof * (n + unknown) / n if for_proof >= LEAST_EFFECTIVE else 0.0)
     shown = sample.quantile_interval(q, for_proof)
     proof, disproof = (pessimistic.high, best.low) if less else (pessimistic.low, best.high)
     ends = Interval(best.low, shown.high) if less else Interval(shown.low, best.high)
     share = float(_within(sample.values, objective).mean())
     enough = _scaled(requests_to_tell(share, q if less else 1 - q), n, for_proof)
-    estimate = sample.quantile(q)
+    estimate = quantile(cast("Any", sample.ordered), q)
     far = not unknown and n >= least_requests(objective) and _is_far(worst.values, objective)
     return Evidence(n, for_proof, estimate, _ends(ends), proof, disproof, failed, unknown, enough, far)
 

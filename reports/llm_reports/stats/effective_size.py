@@ -29,7 +29,6 @@ from llm_reports.stats.intervals import (
     shifted_reach,
     values_needed,
 )
-from llm_users.quantile import quantile
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -136,15 +135,13 @@ class Sample:
     """Values of requests in start order, without NaN. Infinite ones are allowed for quantiles."""
 
     values: Floats
+    ordered: Floats
+    """The same values in ascending order."""
 
-    @cached_property
-    def ordered(self) -> Floats:
-        """The values in ascending order."""
-        return cast("Floats", np.sort(self.values))
-
-    def quantile(self, q: float) -> float:
-        """The q-quantile; NaN without values."""
-        return quantile(cast("Any", self.ordered), q)
+    @classmethod
+    def of(cls, values: Floats) -> Sample:
+        """The sample of these values."""
+        return cls(values, np.sort(values))
 
     def size_about(self, q: float, *, proof: bool = False) -> float:
         """The effective size for the q-quantile: the smaller one of the indicator's and of the values'.

@@ -137,7 +137,7 @@ def _skewed_means(full: bool) -> Iterator[TruthLine]:
     dice = np.random.default_rng(34)
     for n in (30, 100):
         runs = dice.lognormal(0.0, 1.0, (1_000 if full else 300, n))
-        intervals = [Sample(run).mean_interval(float(run.mean()), float(run.std(ddof=1))) for run in runs]
+        intervals = [Sample.of(run).mean_interval(float(run.mean()), float(run.std(ddof=1))) for run in runs]
         missing = _share(_printed(each) and not each.low <= math.sqrt(math.e) <= each.high for each in intervals)
         yield at_most(f"mean of {n} log-normal values: intervals that miss", _MISSES, missing)
 

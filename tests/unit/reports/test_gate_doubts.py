@@ -176,7 +176,7 @@ def test_the_order_of_the_file_does_not_matter(write_run: Write, make_record: Ma
 
 def test_a_constant_series_is_worth_all_its_values() -> None:
     assert effective_size(np.full(400, 0.1)) == 400
-    assert Sample(np.full(400, 0.1)).quantile_interval(0.95).known
+    assert Sample.of(np.full(400, 0.1)).quantile_interval(0.95).known
 
 
 def test_the_effective_size_of_an_autoregressive_series() -> None:
