@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import venv
 import zipfile
@@ -75,7 +74,8 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert "\nLicense-Expression: MIT\n" in metadata
     assert "\nRequires-Python: >=3.11\n" in metadata
     assert "# locust-llm" in metadata
-    assert f"{info}/licenses/LICENSE" in archive.namelist()
+    licences = {name.removeprefix(f"{info}/licenses/") for name in archive.namelist() if "/licenses/" in name}
+    assert licences == {"LICENSE", "reports/llm_reports/charts/assets/uPlot.LICENSE.txt"}
 
 
 def test_the_sdist_carries_the_project(sdist: Path) -> None:
@@ -105,14 +105,33 @@ def test_the_sdist_carries_the_project(sdist: Path) -> None:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with the wheel; the packages that it needs are borrowed from this one."""
     folder = tmp_path_factory.mktemp("installed") / "with space"
+    install(folder, str(wheel))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh checkout with its own virtual environment, as ``make`` sets it up; the packages are borrowed, too."""
+    folder = tmp_path_factory.mktemp("checkout") / "tree"
+    shutil.copytree(ROOT, folder, ignore=LEFT_BEHIND)
+    environment = folder / ".venv"
+    install(environment, "--no-build-isolation", "--editable", str(folder))
+    command = environment / "bin" / "locust"
+    command.write_text(f"#!{environment}/bin/python\nfrom locust.main import main\n\nmain()\n")
+    command.chmod(0o755)
+    (environment / ".ready").touch()  # make has nothing left to install
+    return folder
+
+
+def install(folder: Path, *what: str) -> None:
+    """Make a virtual environment without the network and install something in it."""
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     library = Path(output(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
-    # A plain path: hooks of an editable install in that folder do not run.
-    (library / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = ["-m", "pip", "--python", str(python), "install", "-qq", "--no-index", "--no-deps", "--ignore-installed"]
-    output(Path(sys.executable), *install, str(wheel))
-    return folder
+    # Plain paths: hooks of an editable install in these folders do not run.
+    (library / "borrowed.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("site-packages")))
+    options = ["install", "-qq", "--no-index", "--no-deps", "--ignore-installed"]
+    output(Path(sys.executable), "-m", "pip", "--python", str(python), *options, *what)
 
 
 def output(*command: str | Path, cwd: Path | None = None) -> str:
@@ -134,7 +153,13 @@ def test_the_commands_work_where_the_wheel_is_installed(
     assert said in output(installed / "bin" / command, "--help", cwd=tmp_path)
 
 
-def test_llm_bench_runs_the_packaged_locustfile(installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("own_file", [None, "reports.py", "reports/__init__.py", "reports/notes.txt"])
+def test_llm_bench_runs_the_packaged_locustfile_whatever_the_folder_holds(
+    own_file: str | None, installed: Path, tmp_path: Path
+) -> None:
+    if own_file:
+        (tmp_path / own_file).parent.mkdir(exist_ok=True)
+        (tmp_path / own_file).write_text("raise RuntimeError('this file is of the user')\n")
     where = output(
         installed / "bin" / "python", "-c", "from llm_users.cli import locustfile; print(locustfile())", cwd=tmp_path
     )
@@ -145,6 +170,27 @@ def test_llm_bench_runs_the_packaged_locustfile(installed: Path, tmp_path: Path)
         "--csv", "out/run", "--llm-report", cwd=tmp_path,
     )  # fmt: skip
     assert (tmp_path / "out" / "run_report" / "report.md").is_file()
+
+
+@pytest.mark.parametrize("folder", [".", "reports", "reports/llm_reports"])
+def test_an_editable_install_has_one_copy_of_each_package_in_every_folder(folder: str, checkout: Path) -> None:
+    code = "import llm_reports.run, llm_users.record, sys; print(llm_reports.__file__, llm_users.__file__)"
+    found = output(checkout / ".venv" / "bin" / "python", "-c", code, cwd=checkout / folder).split()
+    assert [Path(path) for path in found] == [
+        checkout / "reports" / "llm_reports" / "__init__.py",
+        checkout / "llm_users" / "__init__.py",
+    ]
+    assert "PREFIX" in output(checkout / ".venv" / "bin" / "llm-report", "--help", cwd=checkout / folder)
+
+
+def test_make_bench_works_in_a_fresh_checkout(checkout: Path) -> None:
+    text = output(
+        "make", "bench", "SIMULATOR=ttft=5ms,itl=1ms",
+        "SWEEP=--llm-sweep 1,2 --llm-requests 4 --llm-input-tokens 30,5 --llm-output-tokens 5,1", cwd=checkout,
+    )  # fmt: skip
+    assert "## Time to First Token (seconds)" in text
+    assert text.endswith("Files: out/bench/")
+    assert (checkout / "out" / "bench" / "run_report" / "report.md").is_file()
 
 
 def test_constraints_name_exact_versions_and_no_places() -> None:
