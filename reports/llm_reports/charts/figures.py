@@ -12,7 +12,7 @@ from typing import Any
 from llm_reports.charts.curve import CORRECTED, LATENCY_NAMES, Curve, Limit, curves, drawn_as, limits
 from llm_reports.charts.distributions import Distribution, distributions
 from llm_reports.charts.timeline import Scatter, Timeline, input_scatters, output_scatters, timelines
-from llm_reports.markdown.table_notes import labels
+from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.goodput import StagePoint
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.latency_model import LatencyModel, latency_models

@@ -23,9 +23,10 @@ from llm_reports.html.from_markdown import as_html
 from llm_reports.html.overview import answer_section, summary_section
 from llm_reports.llmperf.tables import Table
 from llm_reports.markdown.decisions import intervals_section, knee_section
+from llm_reports.markdown.inter_token import gaps_cells
 from llm_reports.markdown.load_search import limit_section
 from llm_reports.markdown.report import decisions
-from llm_reports.metrics.inter_token import gaps_of, name_of, note_of, table_of
+from llm_reports.metrics.inter_token import gaps_of, name_of, note_of
 from llm_reports.metrics.load_search import search_of
 from llm_reports.slo.objectives import Objectives
 from llm_users.run_files import REPORT_HTML
@@ -127,7 +128,7 @@ def _tables(content: Content) -> Markup:
 
 def gaps_table(content: Content) -> Markup:
     """The gaps between tokens, or between events where these are not tokens."""
-    header, lines = table_of(content.groups)
+    header, lines = gaps_cells(content.groups)
     if not lines:
         return section("gaps", "Gaps", element("p", "The input has no gaps: they stand in a run's own gaps file."))
     found = gaps_of(content.groups)

@@ -11,7 +11,7 @@ from llm_reports.content import Content
 from llm_reports.llmperf.results import FIGURES, METRICS, QUANTILES, is_count, results
 from llm_reports.llmperf.tables import NOTHING
 from llm_reports.markdown.report import all_notes, plain
-from llm_reports.markdown.table_notes import labels
+from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group
 
 FILE_NAME = "llmperf.txt"

@@ -6,8 +6,8 @@ import math
 
 from llm_reports.charts.curve import SEEN_NOTE, UNFIT_NOTE, WORDS_PER_TOKEN, curves
 from llm_reports.content import Content
-from llm_reports.markdown.table_notes import labels
 from llm_reports.markdown.text import aligned, bullets
+from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.stage_load import SPOKEN, load_columns
 
 _BAR = 16  # letters of the longest bar

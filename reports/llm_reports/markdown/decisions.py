@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from llm_reports.markdown.numbers import NO_ANSWER
-from llm_reports.markdown.table_notes import labels
 from llm_reports.markdown.text import aligned, bullets
 from llm_reports.metrics.costs import PriceFile, chosen_points, costs
+from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
 from llm_reports.metrics.stage_load import Load

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator
 
 from llm_reports.content import Content
 from llm_reports.llmperf.tables import Table
+from llm_reports.markdown.correctness import correctness_section
 from llm_reports.markdown.curve import curve_section
 from llm_reports.markdown.decisions import cost_section, gate_text, intervals_section, knee_section, objectives_section
+from llm_reports.markdown.inter_token import gaps_section
 from llm_reports.markdown.load_search import limit_section
 from llm_reports.markdown.summary_table import summary_markdown, summary_text
 from llm_reports.markdown.text import aligned, bullets, escaped, plain
-from llm_reports.metrics.correctness import correctness_section
 from llm_reports.metrics.distinctions import TEXT_COLUMNS
 from llm_reports.metrics.groups import loads_of, throttled
-from llm_reports.metrics.inter_token import gaps_section
 from llm_reports.metrics.open_loop import RateTable
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run

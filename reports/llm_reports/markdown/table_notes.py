@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pandas import DataFrame
 
-from llm_reports.metrics.distinctions import distinctions, words_of
+from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import CORRECTED_TTFT, OVERFLOW, TTFT, Group, Metric, held
 from llm_reports.metrics.summary import Summary
 from llm_reports.stats.intervals import values_needed
@@ -141,26 +141,6 @@ class Notes:
             self.lines.append(f"{text}.")
         elif names:
             self.lines.append(f"{text}: {'; '.join(names)}.")
-
-
-def labels(groups: Sequence[Group]) -> list[str]:
-    """The shortest names by which the rows can be told apart."""
-    candidates = (
-        [group.framework or "-" for group in groups],
-        [group.model or "-" for group in groups],
-        [group.load.words for group in groups],
-    )
-    parts: list[list[str]] = [[] for _ in groups]
-    for values in candidates:
-        if len({tuple(part) for part in parts}) == len(groups):
-            break
-        if len(set(values)) > 1:
-            for part, value in zip(parts, values, strict=True):
-                part.append(value)
-    found = distinctions(groups)
-    for place, part in enumerate(parts):
-        part.extend(words_of(found, place))
-    return [" ".join(part) for part in parts]
 
 
 def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:

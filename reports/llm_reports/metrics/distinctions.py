@@ -84,6 +84,26 @@ def words_of(found: Sequence[Distinction], place: int, *, without: Sequence[str]
     return [text for text in words if text]
 
 
+def labels(groups: Sequence[Group]) -> list[str]:
+    """The shortest names by which the rows can be told apart."""
+    candidates = (
+        [group.framework or "-" for group in groups],
+        [group.model or "-" for group in groups],
+        [group.load.words for group in groups],
+    )
+    parts: list[list[str]] = [[] for _ in groups]
+    for values in candidates:
+        if len({tuple(part) for part in parts}) == len(groups):
+            break
+        if len(set(values)) > 1:
+            for part, value in zip(parts, values, strict=True):
+                part.append(value)
+    found = distinctions(groups)
+    for place, part in enumerate(parts):
+        part.extend(words_of(found, place))
+    return [" ".join(part) for part in parts]
+
+
 def _conditions(groups: Sequence[Group], alike: _Classes) -> Iterator[Distinction]:
     for kind in ("input", "output"):
         lengths = _lengths(groups, alike, kind)

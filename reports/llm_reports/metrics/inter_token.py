@@ -10,15 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llm_reports.markdown.table_notes import labels
-from llm_reports.markdown.text import aligned, bullets
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.summary import Summary, summarize_histogram
 from llm_users.quantile import DurationHistogram
 
 INTER_TOKEN, INTER_EVENT = "inter-token", "inter-event"
 _ALIKE = 1.2
-FIGURES = {"median": "median", "p90": "P90", "p95": "P95", "p99": "P99", "max": "max"}
 
 
 @dataclass(frozen=True)
@@ -74,31 +71,3 @@ def note_of(found: Sequence[Gaps]) -> str:
         "An event is not a token here (see tokens per event), so these are times between events; for the time per "
         "token see TPOT."
     )
-
-
-def table_of(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of a table of the gaps, in milliseconds; no lines when there are none."""
-    found = gaps_of(groups)
-    name = name_of(found).capitalize()
-    header = ["", "Tokens per event", "Gaps", *(f"{name} {figure} (ms)" for figure in FIGURES.values())]
-    names = [label or "all requests" for label in labels(groups)]
-    lines = [
-        [
-            names[each.place],
-            "-" if math.isnan(each.tokens_per_event) else f"{each.tokens_per_event:.2f}",
-            str(each.figures.n),
-            *(f"{getattr(each.figures, figure) * 1000:.2f}" for figure in FIGURES),
-        ]
-        for each in found
-    ]
-    return header, lines
-
-
-def gaps_section(groups: Sequence[Group]) -> str:
-    """The table in Markdown; "" when the run has no gaps."""
-    header, lines = table_of(groups)
-    if not lines:
-        return ""
-    found = gaps_of(groups)
-    title = f"{name_of(found).capitalize()} gaps"
-    return f"## {title}\n\n{aligned(header, lines, left={0})}\n\n{bullets([note_of(found)])}\n"

@@ -15,7 +15,7 @@ import pytest
 import llm_reports
 from llm_reports.content import content_of
 from llm_reports.main import main
-from llm_reports.markdown.table_notes import labels
+from llm_reports.metrics.distinctions import labels
 from llm_users.record import RequestRecord, StageRecord
 
 Make = Callable[..., RequestRecord]

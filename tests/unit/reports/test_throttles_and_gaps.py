@@ -11,6 +11,7 @@ import pytest
 
 import llm_reports
 from llm_reports.main import main
+from llm_reports.markdown.inter_token import gaps_section
 from llm_reports.metrics import groups, inter_token
 from llm_users.collect import stage_stats
 from llm_users.record import RequestRecord
@@ -102,7 +103,7 @@ def test_one_stage_of_events_names_them_all(write_run: Write, make_record: Make)
     prefix = write_run(rows, gaps_s={1: [0.02], 2: [0.04]})
     made = llm_reports.groups([llm_reports.load(prefix)])
     assert [each.kind for each in inter_token.gaps_of(made)] == ["inter-token", "inter-event"]
-    section = inter_token.gaps_section(made)
+    section = gaps_section(made)
     assert section.startswith("## Inter-event gaps")
     assert re.search(r"concurrency 1 \|\s+1\.00 \|", section)
     assert re.search(r"concurrency 2 \|\s+2\.00 \|", section)
@@ -110,6 +111,6 @@ def test_one_stage_of_events_names_them_all(write_run: Write, make_record: Make)
 
 def test_a_run_without_gaps_has_no_table_of_them(write_run: Write, make_record: Make) -> None:
     prefix = write_run([make_record(i) for i in range(5)])
-    assert inter_token.gaps_section(llm_reports.groups([llm_reports.load(prefix)])) == ""
+    assert gaps_section(llm_reports.groups([llm_reports.load(prefix)])) == ""
     report = llm_reports.report_run(prefix, formats=("html",))
     assert "The input has no gaps" in report.files[0].read_text()
