@@ -12,6 +12,7 @@ text. A file whose functions only look at such an object, for example to count e
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import sys
 import tempfile
@@ -24,9 +25,9 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame, Series
 
+from llm_users.record import REQUEST_COLUMNS, RequestRecord, cell
 from llm_users.run_files import REQUESTS_CSV, path_of
 from tests.project import ROOT
-from tests.unit.reports.conftest import record, write_rows
 
 VALUE_S = 7.654321
 CELL = "7.65"
@@ -78,10 +79,18 @@ class Trace:
 
 def write_run(folder: Path) -> Path:
     """Write a run of one stage in which the largest time to first token is ``VALUE_S``; returns its prefix."""
-    rows = [record(i, ttft_s=0.1 + 0.001 * (i * 37 % 100), end_to_end_latency_s=9.0) for i in range(200)]
-    rows[100] = record(100, ttft_s=VALUE_S, end_to_end_latency_s=9.0)
-    write_rows(path_of(folder / "run", REQUESTS_CSV), rows)
-    return folder / "run"
+    prefix = folder / "run"
+    with path_of(prefix, REQUESTS_CSV).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([column.name for column in REQUEST_COLUMNS])
+        for i in range(200):
+            record = RequestRecord(
+                request_id=f"r{i}", stage=1, concurrency=1, measured=1, phase="measure", framework="openai", model="m",
+                started_at=1.75e9 + 10 * i, ttft_s=VALUE_S if i == 100 else 0.1 + 0.001 * (i * 37 % 100),
+                end_to_end_latency_s=9.0, output_tokens=100,
+            )  # fmt: skip
+            writer.writerow([cell(value) for value in record.row()])
+    return prefix
 
 
 def trace(folder: Path) -> Trace:
