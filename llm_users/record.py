@@ -11,15 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-THROTTLED = ("429", "throttlingexception", "rate_limit_error", "rate_limit_exceeded")
-"""Values of ``error_code``, in lower case, that mean: asked too often. So does the HTTP status 429."""
-
-CLIENT_LIMIT = "client_limit"
-"""Value of ``error_code``: this machine had no file descriptor, port or memory for another connection."""
-
-ABORTED, CANCELLED = "aborted", "cancelled"
-UNFINISHED = (ABORTED, CANCELLED)
-"""Values of ``error_code`` of requests that the client ended: they neither succeeded nor failed."""
+from llm_users.outcome import BUFFERED, Outcome, outcome_of
 
 HELD_BACK_FROM = 24
 """The fewest chunks of an answer that can be judged as held back or not (``users.buffering``): two bursts."""
@@ -172,14 +164,19 @@ class RequestRecord:
         return cls(*values)
 
     @property
-    def ok(self) -> bool:
-        """True when the request succeeded. ``buffered`` is a warning: the answer is complete, its TTFT is not known."""
-        return self.error_code is None or self.error_code == "buffered"
+    def outcome(self) -> Outcome:
+        """How the request ended."""
+        return outcome_of(self.error_code, self.http_status)
 
     @property
-    def failed(self) -> bool:
-        """True when it did not succeed, and not because the client itself had ended it."""
-        return not self.ok and self.error_code not in UNFINISHED
+    def ok(self) -> bool:
+        """True when the request succeeded, also with a buffered answer."""
+        return self.outcome is Outcome.OK
+
+    @property
+    def buffered(self) -> bool:
+        """True when the complete answer arrived at once: a success whose times to the first tokens are unknown."""
+        return self.error_code == BUFFERED
 
 
 @dataclass(slots=True)

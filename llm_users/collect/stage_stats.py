@@ -11,13 +11,10 @@ from llm_users.collect.client_figures import fill_client
 from llm_users.collect.client_health import verdict
 from llm_users.collect.request_times import Judge, RequestTimes
 from llm_users.load.protocol.stage import StagePlan, StageTotals
+from llm_users.outcome import CLIENT_LIMIT, Outcome
 from llm_users.quantile import DurationHistogram
 from llm_users.record import (
-    ABORTED,
-    CANCELLED,
-    CLIENT_LIMIT,
     HELD_BACK_FROM,
-    THROTTLED,
     UNSTEADY,
     RequestRecord,
     StageRecord,
@@ -136,7 +133,8 @@ class StageBook:
         tally = self._tallies.setdefault(record.stage, _Tally())
         tally.started += 1
         tally.times.add(record)
-        if record.ok:
+        outcome = record.outcome
+        if outcome is Outcome.OK:
             tally.window_requests += record.window_share or 0.0
             tally.window_tokens += record.window_tokens or 0.0
         else:
@@ -145,26 +143,22 @@ class StageBook:
             return
         tally.measured += 1
         tally.workers.setdefault(record.worker, _Own()).add(record)
-        if record.ok:
-            tally.ok += 1
-        elif record.error_code == ABORTED:
-            tally.aborted += 1
-        elif record.error_code == CANCELLED:
-            tally.cancelled += 1
-        else:
-            tally.failed += 1
-            tally.throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
-            tally.dropped += record.error_code == "overflow"
-            tally.client_limited += record.error_code == CLIENT_LIMIT
+        tally.ok += outcome is Outcome.OK
+        tally.aborted += outcome is Outcome.ABORTED
+        tally.cancelled += outcome is Outcome.CANCELLED
+        tally.failed += outcome.is_failure
+        tally.throttled += outcome is Outcome.THROTTLED
+        tally.dropped += outcome is Outcome.DROPPED
+        tally.client_limited += record.error_code == CLIENT_LIMIT
         tally.held += bool(record.held_s)
         tally.resent += record.reconnects > 0
         late_s = client_wait_s(record)
         if late_s is not None:
             tally.queue.add(late_s)
-        if record.error_code is None and record.chunks >= HELD_BACK_FROM:
+        if outcome is Outcome.OK and not record.buffered and record.chunks >= HELD_BACK_FROM:
             tally.bursts_of(record.model).add(record)
         # A proxy put the chunks of such answers together, not a late client.
-        if record.error_code != "buffered" and not record.burst_chunks:
+        if not record.buffered and not record.burst_chunks:
             tally.chunks += record.chunks
             tally.coalesced += record.coalesced
             tally.begun += record.chunks > 0

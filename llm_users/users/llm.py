@@ -24,8 +24,9 @@ from llm_users.load.worker.context import Runtime, runtime_of
 from llm_users.load.worker.open_loop import OpenLoop
 from llm_users.load.worker.permits import Ticket, UserSeat
 from llm_users.options.targets import Target
+from llm_users.outcome import CLIENT_LIMIT
 from llm_users.prompts import Prompt, count_messages, is_text_only
-from llm_users.record import CLIENT_LIMIT, UNFINISHED, RequestRecord
+from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
 from llm_users.transport.cached_request import Head, RequestTemplate, send
 from llm_users.transport.cookies import CURRENT_JAR
@@ -435,7 +436,7 @@ class LLMUser(User):
             if error is None:
                 mark_held_back(record, chunks, stamps_ns, partial(self._client_delay_s, chunks))
         ticket = call.ticket
-        arrivals_ns = [] if record.error_code == "buffered" or too_long else stamps_ns
+        arrivals_ns = [] if record.buffered or too_long else stamps_ns
         record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
         if reader.start_ns:
             record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns + ticket.behind_ns) / _NS)
@@ -510,7 +511,7 @@ class LLMUser(User):
         events = self.environment.events
         runtime.on_record(record, offsets_s)
         events.llm_request.fire(user=self, record=record)
-        if record.error_code in UNFINISHED:
+        if record.outcome.is_unfinished:
             return
         stats = self.environment.stats
         if record.ok:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from llm_users.outcome import Outcome
 from llm_users.quantile import DurationHistogram
-from llm_users.record import ABORTED, CANCELLED, RequestRecord
+from llm_users.record import RequestRecord
 
 FIGURES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
@@ -52,20 +53,21 @@ class StageSeries:
         self._ttft, self._throughput, self._tpot, self._e2e = (Series() for _ in range(4))
         self._corrected_ttft, self._corrected_e2e = Series(), Series()
 
-    def add(self, record: RequestRecord, *, throttled: bool) -> None:
+    def add(self, record: RequestRecord) -> None:
         """One measured row."""
         self.requests += 1
-        if not record.ok:
-            self.aborted += record.error_code == ABORTED
-            self.cancelled += record.error_code == CANCELLED
-            self.failed += record.failed
-            self.throttled += throttled
+        outcome = record.outcome
+        self.aborted += outcome is Outcome.ABORTED
+        self.cancelled += outcome is Outcome.CANCELLED
+        self.failed += outcome.is_failure
+        self.throttled += outcome is Outcome.THROTTLED
+        if outcome is not Outcome.OK:
             return
         self.ok += 1
         self._throughput.add(record.request_output_throughput_token_per_s)
         self._e2e.add(record.end_to_end_latency_s)
         self._corrected_e2e.add(record.corrected_end_to_end_latency_s)
-        if record.error_code != "buffered":  # it came all at once: no first token was seen
+        if not record.buffered:
             self._ttft.add(record.ttft_s)
             self._tpot.add(record.tpot_s)
             self._corrected_ttft.add(record.corrected_ttft_s)

@@ -16,7 +16,7 @@ import gevent
 
 from llm_users.load.protocol.heartbeat import BadBeat, beat_from
 from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan
-from llm_users.record import THROTTLED, RequestRecord
+from llm_users.record import RequestRecord
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
 from llm_users.web.follower import Follower
@@ -83,13 +83,12 @@ class LiveState:
     def on_record(self, record: RequestRecord) -> None:
         """A row was written."""
         self._notice_run()
-        throttled = (record.error_code or "").lower() in THROTTLED or record.http_status == 429
         self._seen.add(record)
         if record.measured and record.run_id == self.run:
             series = self._running.get(record.stage)
             if series is None:
                 series = self._running[record.stage] = StageSeries(record.stage, record.concurrency, record.rate_per_s)
-            series.add(record, throttled=throttled)
+            series.add(record)
 
     def on_beat(self, data: Any) -> None:
         """A load process told what it did in the last second; what is no beat is left out."""

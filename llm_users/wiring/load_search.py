@@ -27,7 +27,7 @@ from llm_users.load.coordinator.load_search import (
 )
 from llm_users.load.coordinator.stages import Level, Minimum
 from llm_users.options.table import Options
-from llm_users.record import UNFINISHED, RequestRecord, StageRecord
+from llm_users.record import RequestRecord, StageRecord
 
 if TYPE_CHECKING:
     from llm_reports.metrics.load_search import LevelFigures
@@ -305,7 +305,8 @@ def _too_many(share: float, requests: int | None) -> int | None:
 
 
 def _failed(record: RequestRecord) -> bool | None:
-    return None if record.error_code in UNFINISHED else not record.ok
+    outcome = record.outcome
+    return None if outcome.is_unfinished else outcome.is_failure
 
 
 class _Breaks:
@@ -320,9 +321,9 @@ class _Breaks:
         self._streamed_only = objective.name in ("ttft", "ttfat", "tpot", "corrected_ttft")
 
     def __call__(self, record: RequestRecord) -> bool | None:
-        if record.failed:
+        if record.outcome.is_failure:
             return True
-        if not record.ok or (self._streamed_only and record.error_code == "buffered"):
+        if not record.ok or (self._streamed_only and record.buffered):
             return None
         value = _tokens_per_s(record) if self._objective.name == "throughput" else getattr(record, self._column)
         return None if value is None else self._objective.broken(value)

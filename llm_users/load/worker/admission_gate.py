@@ -18,6 +18,7 @@ from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, St
 from llm_users.load.worker.permits import Ticket, UserSeat
 from llm_users.load.worker.stage_measurement import Measurement
 from llm_users.load.worker.user_presence import MOST_FAILED_TASKS, Presence
+from llm_users.outcome import CLIENT_LIMIT
 
 _NS = 1_000_000_000
 
@@ -27,7 +28,7 @@ BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
 GIVE_UP_AFTER = 20
 """A process that fails to connect this many times, and has never connected in the stage, ends its part of the stage."""
 
-_NOT_CONNECTED = ("connect", "client_limit")
+_NOT_CONNECTED = ("connect", CLIENT_LIMIT)
 
 
 @dataclasses.dataclass

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pandas import DataFrame
 
 from llm_reports.metrics.correctness import ratio_lines
-from llm_reports.metrics.groups import OVERFLOW, Group, groups, held, metrics_of
+from llm_reports.metrics.groups import Group, groups, held, metrics_of
 from llm_reports.metrics.stage_load import Load
 from llm_reports.metrics.summary import PERCENTILES, Summary, summarize_histogram
 from llm_reports.run import Run, named_apart
@@ -107,9 +107,7 @@ def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
             yield _line(group, f"requests_{name}", "count", _single(getattr(counts, name)))
         if group.load.is_open:
             yield _line(group, "requests_held", "count", _single(int(held(group.measured).sum())))
-            yield _line(
-                group, "requests_dropped", "count", _single(int((group.measured["error_code"] == OVERFLOW).sum()))
-            )
+            yield _line(group, "requests_dropped", "count", _single(group.counts.dropped))
         yield _line(group, ERROR_RATIO, "share", error_ratio(group))
         for name, figures in ratio_lines(group):
             yield _line(group, name, "share", figures)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import Series
 
+from llm_reports.metrics.outcomes import buffered, succeeded
 from llm_users.record import Column
 
 LONGEST_S = 1e6
@@ -39,7 +40,6 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 }
 _LIMITS_BY_NAME = {"stage": (0.0, 1e6), "stage_end": (0.0, 1e6), "usage_output_tokens": (0.0, math.inf)}
 _ROUNDING_S = 1e-6  # files have microseconds or more; E2E may be this much below TTFT
-_OK_CODES = ("", "buffered")
 _DERIVED = {
     "ttft_s": ("tpot_s",),
     "end_to_end_latency_s": ("request_output_throughput_token_per_s",),
@@ -112,7 +112,8 @@ def _contradictions(kept: dict[str, Series]) -> list[Impossible]:
     rows = max((len(series) for series in kept.values()), default=0)
     if codes is None or not rows:
         return []
-    ok, streamed = codes.isin(_OK_CODES).to_numpy(), (codes == "").to_numpy()
+    ok = succeeded(codes).to_numpy()
+    streamed = ok & ~buffered(codes).to_numpy()
     found: list[Impossible] = []
     for name in (*_FIRST, "end_to_end_latency_s"):
         if name in kept:

@@ -16,7 +16,8 @@ from pandas import DataFrame, Series, concat
 from llm_reports.llmperf.tables import NOTHING, Table, rounded, table_of
 from llm_reports.markdown.table_notes import Notes
 from llm_reports.metrics.distinctions import distinctions
-from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, OVERFLOW, Group, held
+from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, Group, held
+from llm_reports.metrics.outcomes import dropped
 from llm_reports.metrics.stage_load import Load
 from llm_reports.metrics.summary import ordered
 from llm_reports.metrics.window_rates import window_rows
@@ -171,7 +172,7 @@ def _rate(stage: Sequence[Group]) -> StageRate:
         queue_p50_s=quantile(waits, 0.5),
         queue_p99_s=quantile(waits, 0.99),
         held=int(held(rows).sum()),
-        dropped=int((rows["error_code"] == OVERFLOW).sum()),
+        dropped=int(dropped(rows["error_code"]).sum()),
         in_flight=_stated(first, "concurrency_actual"),
     )
 
