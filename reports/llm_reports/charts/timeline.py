@@ -24,8 +24,8 @@ KINDS: dict[str, str] = {
     Outcome.ABORTED: "aborted by the end of the stage or test",
     Outcome.CANCELLED: "cancelled by the client",
 }
-"""Kinds of points: outcomes, but a success counts as another kind outside of MEASURE, and a dropped request was never
-started and has no place in time."""
+"""Kinds of points: outcomes, but a success counts as another kind outside of MEASURE, and dropped requests count as
+failed."""
 POINTS = 12_000  # of one figure: drawn in about 30 ms
 _RARE = 3000  # outcomes other than success are all drawn up to this many of each
 
