@@ -49,7 +49,7 @@ from llm_users.wiring.worker_views import Crowd, end_forked_workers
 
 logger = logging.getLogger(__name__)
 
-REFUSED, LOST, NOT_MET = 2, 3, 3
+REFUSED, LOST, NOT_PASSED = 2, 3, 3
 
 INTERRUPTED_GRACE_S = 10.0
 """After Ctrl-C, SIGTERM or the stop button, without --stop-timeout: most answers end in this time, people wait it."""
@@ -340,16 +340,16 @@ class CoordinatorRole:
         writer.flush()
         try:
             groups = llm_reports.groups([llm_reports.load(self.prefix)])
-            verdict = llm_reports.gate(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
-            self._gate_text = llm_reports.gate_text(verdict)
-            llm_reports.publish_gate(verdict, Path(f"{self.prefix}_llm_gate.xml"))
+            gate = llm_reports.gate(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
+            self._gate_text = llm_reports.gate_text(gate)
+            llm_reports.publish_gate(gate, Path(f"{self.prefix}_llm_gate.xml"))
         except llm_reports.InputError as error:
             logger.error("--llm-slo: %s", error)
-            return NOT_MET
-        if not verdict.passed:
-            logger.error("--llm-slo: gate %s: %s", verdict.outcome, "; ".join(verdict.reasons))
-            return NOT_MET
-        judges_errors = any(each.name == "errors" for each in verdict.objectives.all)
+            return NOT_PASSED
+        if not gate.passed:
+            logger.error("--llm-slo: gate %s: %s", gate.verdict, "; ".join(gate.reasons))
+            return NOT_PASSED
+        judges_errors = any(each.name == "errors" for each in gate.objectives.all)
         if judges_errors and not self.runner.exceptions and self.environment.process_exit_code is None:
             self.environment.process_exit_code = 0  # as many failures as the objective allows are none for Locust
         return 0
@@ -360,7 +360,7 @@ class CoordinatorRole:
             return 0
         if not self._search.conclusive:
             logger.error("--llm-find: %s", self._search.said)
-            return NOT_MET
+            return NOT_PASSED
         if not self.runner.exceptions and self.environment.process_exit_code is None:
             self.environment.process_exit_code = 0
         return 0

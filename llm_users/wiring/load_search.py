@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_users.load.coordinator.early_stop import Allowance, FailureWatch
 from llm_users.load.coordinator.load_search import (
-    FAILED,
     MOST_REPEATS,
-    PASSED,
-    UNDECIDED,
     WITHIN,
     Finder,
     Judgement,
@@ -28,6 +25,7 @@ from llm_users.load.coordinator.load_search import (
 from llm_users.load.coordinator.stages import Level, Minimum
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageRecord
+from llm_users.verdict import Verdict
 
 if TYPE_CHECKING:
     from llm_reports.metrics.load_search import LevelFigures
@@ -47,8 +45,6 @@ LEAST_LIMITS = 10.0
 show. --llm-stage-time says another time."""
 
 _PERIODS = 30  # of a stage, for ending it early; a period is longer where latencies are
-
-_VERDICTS = {"passed": PASSED, "failed": FAILED, "undecided": UNDECIDED}
 
 
 class LimitSearch:
@@ -85,8 +81,9 @@ class LimitSearch:
         if last is not None:
             self._stages.append(last)
             point = self._finder.ended(self._level, last.stage)
-            counts = "" if point.decided else f"; counts as {PASSED if point.passes else FAILED} by its figures"
-            logger.info("%s: %s%s: %s", self._shown(point.level), point.judgement.outcome, counts, point.judgement.text)
+            counted = Verdict.PASSED if point.passes else Verdict.FAILED
+            counts = "" if point.decided else f"; counts as {counted} by its figures"
+            logger.info("%s: %s%s: %s", self._shown(point.level), point.judgement.verdict, counts, point.judgement.text)
         level = self._finder.next()
         self._over = level is None
         if level is None:
@@ -209,11 +206,10 @@ class LimitSearch:
 
     def _judge(self, stages: Sequence[int]) -> Judgement:
         figures = self._figures(stages)
-        outcome = _VERDICTS[figures.outcome]
         text = figures.reason
         if figures.judgements and not any(each.n for each in figures.judgements):
             text = "no request succeeded"
-        return Judgement(outcome, figures.holds, text, figures.margin, figures.could_decide(MOST_REPEATS))
+        return Judgement(figures.verdict, figures.holds, text, figures.margin, figures.could_decide(MOST_REPEATS))
 
     def _figures(self, stages: Sequence[int]) -> LevelFigures:
         from pandas import Series

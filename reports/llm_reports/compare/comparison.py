@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pandas import DataFrame
 
 from llm_reports.compare.decision import decides, despite_failures, judged
-from llm_reports.compare.difference import FAILED, UNDECIDED, Difference
+from llm_reports.compare.difference import Difference
 from llm_reports.compare.lines import lines
 from llm_reports.compare.notes import unlike
 from llm_reports.compare.run_estimates import holm
@@ -23,6 +23,7 @@ from llm_reports.metrics.stage_load import Load, loads_in_words
 from llm_reports.run import Run, named_apart
 from llm_reports.stats.block_resampling import NO_CHANCE, jointly
 from llm_reports.stats.intervals import student_t
+from llm_users.verdict import Verdict
 
 ONE_RUN = (
     "Both sides are single runs: what changes from run to run (another machine, another hour) is not in the intervals. "
@@ -53,12 +54,12 @@ class Comparison:
     @property
     def failed(self) -> tuple[Difference, ...]:
         """The lines that fail: surely worse by more than the threshold, or surely more errors."""
-        return tuple(line for line in self.differences if line.verdict == FAILED)
+        return tuple(line for line in self.differences if line.verdict is Verdict.FAILED)
 
     @property
     def undecided(self) -> tuple[Difference, ...]:
         """The lines that should decide and cannot."""
-        return tuple(line for line in self.differences if line.verdict == UNDECIDED)
+        return tuple(line for line in self.differences if line.verdict is Verdict.UNDECIDED)
 
     @property
     def passed(self) -> bool:
@@ -90,7 +91,7 @@ class Comparison:
                     "p_alone": line.p_alone,
                     "p": line.p,
                     "outcome": line.outcome,
-                    "verdict": line.verdict,
+                    "verdict": line.verdict or "",
                     "needed": line.needed,
                     "reason": line.reason,
                 }

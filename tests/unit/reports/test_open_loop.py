@@ -205,7 +205,7 @@ def test_objectives_from_the_intended_start(tmp_path: Path, capsys: pytest.Captu
 def test_an_objective_of_an_open_loop_cannot_be_decided_by_a_closed_one(write_run: Write, make_record: Make) -> None:
     groups = llm_reports.groups([llm_reports.load(write_run([make_record(i) for i in range(100)]))])
     verdict = llm_reports.gate(groups, llm_reports.parse_objectives("corrected_ttft_p95<9"))
-    assert (verdict.outcome, verdict.passed) == ("undecided", False)
+    assert (verdict.verdict, verdict.passed) == ("undecided", False)
     assert "no request has what corrected_ttft_p95<9 is about" in verdict.reasons[0]
 
 

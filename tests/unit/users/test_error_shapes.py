@@ -291,6 +291,6 @@ def test_the_gate_fails_on_each_shape(rig: Rig, wire: Wire, tmp_path: Path) -> N
         tmp_path / "x_llm_requests.csv", [column.name for column in REQUEST_COLUMNS], [row.row() for row in rows]
     )
     judged = judge_all(llm_reports.groups([llm_reports.load(path)]), llm_reports.parse_objectives("errors<0.01"))
-    outcomes = {judgement.group.model: judgement.outcome for judgement in judged}
+    outcomes = {judgement.group.model: judgement.verdict for judgement in judged}
     assert outcomes == dict.fromkeys(scripts, "failed") | {"good": outcomes["good"]}
     assert outcomes["good"] != "failed"

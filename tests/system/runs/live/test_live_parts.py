@@ -244,9 +244,9 @@ def test_a_running_stage_reads_as_its_rows_do() -> None:
     rng = random.Random(2)
     times = [rng.lognormvariate(-2, 0.7) for _ in range(500)]
     for value in times:
-        series.add(RequestRecord(ttft_s=value, end_to_end_latency_s=2 * value), throttled=False)
-    series.add(RequestRecord(error_code="429", ttft_s=99.0), throttled=True)
-    series.add(RequestRecord(error_code="aborted"), throttled=False)
+        series.add(RequestRecord(ttft_s=value, end_to_end_latency_s=2 * value))
+    series.add(RequestRecord(error_code="429", ttft_s=99.0))
+    series.add(RequestRecord(error_code="aborted"))
     row = series.row()
     assert (row["requests"], row["ok"], row["failed"], row["throttled"], row["aborted"]) == (502, 500, 1, 1, 1)
     times.sort()
@@ -264,7 +264,7 @@ def test_a_running_stage_of_an_open_loop_reads_as_its_rows_do_when_it_is_over(tm
     columns = {column.name: column.type for column in REQUEST_COLUMNS}
     for line in csv.DictReader(io.StringIO(rows.read_text())):
         values = {name: columns[name](value) for name, value in line.items() if value}
-        series.add(RequestRecord(**values), throttled=False)
+        series.add(RequestRecord(**values))
     asked = {"rows": rows, "stages": f"{prefix}_llm_stages.csv", "stage": 1, "from": 0, "to": rows.stat().st_size}
     (over,), running = figures_of(asked)["stages"], series.row()
     load = ("stage", "concurrency", "rate_per_s")
