@@ -38,7 +38,7 @@ class RequestTimes:
         duration_s = record.end_to_end_latency_s
         if duration_s is None:
             duration_s = math.inf if record.outcome is Outcome.ABORTED else record.connect_s or 0.0
-        is_open = record.rate_per_s is not None
+        is_open = record.load.is_open
         self.starts.append(record.started_at - ((record.queue_s or 0.0) if is_open else 0.0))
         self.ends.append(record.started_at + duration_s)
         # A closed loop is judged by its latencies, which only successful requests have.

@@ -17,6 +17,7 @@ from llm_users.record import (
     HELD_BACK_FROM,
     UNSTEADY,
     RequestRecord,
+    StageLoad,
     StageRecord,
 )
 
@@ -95,27 +96,6 @@ class _Tally:
         if model not in self.bursts and len(self.bursts) >= _MOST_MODELS:
             model = ""
         return self.bursts.setdefault(model, _Bursts())
-
-
-@dataclass(frozen=True, slots=True)
-class StageLoad:
-    """Which stage, and the load that it was asked for: users, or requests per second."""
-
-    stage: int
-    concurrency: int
-    rate_per_s: float | None = None
-    concurrency_asked: int | None = None
-
-    @property
-    def text(self) -> str:
-        return f"{self.concurrency} users" if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
-
-
-def load_of(plan: StagePlan) -> StageLoad:
-    """The load of a stage as its row says it: the dispatchers of an open loop are no users."""
-    if plan.rate_per_s is not None:
-        return StageLoad(plan.stage, 0, plan.rate_per_s)
-    return StageLoad(plan.stage, plan.concurrency, concurrency_asked=plan.concurrency_asked)
 
 
 class StageBook:
@@ -200,14 +180,16 @@ class StageBook:
         """Rows of the run so far."""
         return sum(tally.started for tally in self._tallies.values())
 
-    def record(self, load: StageLoad, totals: Sequence[StageTotals]) -> StageRecord:
-        """The stage's row.
+    def record(
+        self, stage: int, load: StageLoad, totals: Sequence[StageTotals], *, asked: int | None = None
+    ) -> StageRecord:
+        """The stage's row. ``asked``: the users that a closed loop was asked for; None: unknown.
 
         Rates are what fell into the workers' own windows, summed, by the length of the union of these windows. So a
         worker that joined or left counts for the time that it took part. One that was killed has told nothing: its
         rows stand for the load that it sent.
         """
-        tally = self._tallies.get(load.stage, _Tally())
+        tally = self._tallies.get(stage, _Tally())
         told = {part.worker for part in totals}
         untold = [own for worker, own in tally.workers.items() if worker not in told]
         bursts = list(tally.bursts.values())
@@ -217,10 +199,10 @@ class StageBook:
         measure_s = union_s([span for part in active for span in _spans(part)]) if active else None
         starts = sum(part.starts for part in totals)
         result = StageRecord(
-            stage=load.stage,
+            stage=stage,
             concurrency=load.concurrency,
             rate_per_s=load.rate_per_s,
-            concurrency_asked=load.concurrency_asked,
+            concurrency_asked=None if load.is_open else asked,
             requests_held=tally.held,
             requests_dropped=tally.dropped,
             measure_started_at=min((_started_at(part) for part in totals if part.measure_started_at), default=None),
@@ -251,7 +233,7 @@ class StageBook:
             result.request_throughput_per_s = tally.window_requests / measure_s
             untold_users = sum(own.in_flight_s for own in untold) / measure_s
             result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s + untold_users
-            if load.rate_per_s is None:
+            if not load.is_open:
                 result.load_actual = sum(part.load_s for part in totals) / measure_s + untold_users
                 lost = load.concurrency - sum(part.users for part in totals)
                 result.users_ended = sum(part.users_ended for part in totals) + max(0, lost)
@@ -259,12 +241,12 @@ class StageBook:
                 result.users_actual = untold_users + sum(
                     part.present_s / (measure_s if part.quota is None else part.window_s) for part in active
                 )
-        if load.rate_per_s is not None:
+        if load.is_open:
             result.started_rate_per_s = started_rate_per_s(totals, sum(own.sent for own in untold))
         fill_client(result, totals)
         result.health = verdict(result)
         if self.judge is not None:
-            result.steadiness = tally.times.judged(self.judge, is_open=load.rate_per_s is not None) or None
+            result.steadiness = tally.times.judged(self.judge, is_open=load.is_open) or None
         return result
 
 
@@ -338,7 +320,7 @@ def describe(stage: StageRecord) -> str:
     """One line about a finished stage."""
     rate = stage.output_throughput_token_per_s
     parts = [
-        f"stage {stage.stage} done: {StageLoad(stage.stage, stage.concurrency, stage.rate_per_s).text}",
+        f"stage {stage.stage} done: {stage.load.text}",
         f"{stage.requests_ok} of {stage.requests_measured} requests ok"
         + (f", {stage.requests_cancelled} cancelled" if stage.requests_cancelled else ""),
         f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
@@ -370,5 +352,4 @@ def progress(plan: StagePlan, stages: int, counts: tuple[int, int, int]) -> str:
     """One line about a stage that is measured: ``counts`` are its measured, failed and aborted rows."""
     measured, failed, _aborted = counts
     of = f" of {plan.requests}" if plan.requests is not None else ""
-    load = load_of(plan).text
-    return f"stage {plan.stage} of {stages}: {load}, {measured}{of} requests done, {failed} failed"
+    return f"stage {plan.stage} of {stages}: {plan.load.text}, {measured}{of} requests done, {failed} failed"

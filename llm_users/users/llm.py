@@ -339,7 +339,7 @@ class LLMUser(User):
 
     @property
     def _is_open_loop(self) -> bool:
-        return self.runtime.gate.plan.rate_per_s is not None
+        return self.runtime.gate.plan.load.is_open
 
     def _take_turn(self) -> Ticket:
         """In an open loop an arrival begins something; what follows from it does not wait for another one."""
@@ -388,8 +388,8 @@ class LLMUser(User):
         record.stage = ticket.plan.stage
         record.phase = ticket.phase
         record.measured = int(ticket.measured)
-        record.rate_per_s = ticket.plan.rate_per_s
-        record.concurrency = ticket.plan.concurrency if record.rate_per_s is None else 0
+        load = ticket.plan.load
+        record.concurrency, record.rate_per_s = load.concurrency, load.rate_per_s
 
     def _describe(self, record: RequestRecord, ask: Ask) -> None:
         """The columns that say what was asked."""

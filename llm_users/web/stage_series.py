@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_users.outcome import Outcome
 from llm_users.quantile import DurationHistogram
-from llm_users.record import RequestRecord
+from llm_users.record import RequestRecord, StageLoad
 
 FIGURES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
@@ -45,10 +45,9 @@ class Series:
 class StageSeries:
     """What the measured rows of one stage add up to."""
 
-    def __init__(self, stage: int, concurrency: int, rate_per_s: float | None = None) -> None:
+    def __init__(self, stage: int, load: StageLoad) -> None:
         self.stage = stage
-        self.concurrency = concurrency if rate_per_s is None else None
-        self.rate_per_s = rate_per_s
+        self.load = load
         self.requests = self.ok = self.failed = self.throttled = self.aborted = self.cancelled = 0
         self._ttft, self._throughput, self._tpot, self._e2e = (Series() for _ in range(4))
         self._corrected_ttft, self._corrected_e2e = Series(), Series()
@@ -76,8 +75,8 @@ class StageSeries:
         """The stage as the page shows it, unfinished."""
         return {
             "stage": self.stage,
-            "concurrency": self.concurrency,
-            "rate_per_s": self.rate_per_s,
+            "concurrency": self.load.users,
+            "rate_per_s": self.load.rate_per_s,
             "finished": False,
             "exact": False,
             "health": None,

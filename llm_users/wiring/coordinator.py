@@ -28,7 +28,7 @@ from llm_users.collect.sender import REPORT_KEY
 from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.coordinator.shape import SweepShape
-from llm_users.load.coordinator.stages import Levels, listed_levels
+from llm_users.load.coordinator.stages import StageSpecs, listed_stages
 from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.validation import Gatekeeper
@@ -96,7 +96,7 @@ class CoordinatorRole:
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
         coordinator.stop_run = self._stop_run
-        coordinator.make_levels = self._make_levels
+        coordinator.make_stage_specs = self._make_stage_specs
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
         handlers: dict[str, Callable[[Any], None]] = {
             messages.PREPARING: coordinator.on_preparing,
@@ -365,10 +365,10 @@ class CoordinatorRole:
             self.environment.process_exit_code = 0
         return 0
 
-    def _make_levels(self, options: Options) -> Levels:
+    def _make_stage_specs(self, options: Options) -> StageSpecs:
         self._found_text = ""
         self._search = LimitSearch(options) if options.find is not None else None
-        return self._search or listed_levels(options, self._replay.level)
+        return self._search or listed_stages(options, self._replay.stage_spec)
 
     def _run_time_is_over(self) -> bool:
         """Locust itself ends a run without a sweep after --run-time, and fires no event for it."""

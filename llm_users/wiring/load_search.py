@@ -22,9 +22,9 @@ from llm_users.load.coordinator.load_search import (
     Judgement,
     Range,
 )
-from llm_users.load.coordinator.stages import Level, Minimum
+from llm_users.load.coordinator.stages import Minimum, StageSpec
 from llm_users.options.table import Options
-from llm_users.record import RequestRecord, StageRecord
+from llm_users.record import RequestRecord, StageLoad, StageRecord
 from llm_users.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class LimitSearch:
     def count(self) -> int:
         return max(1, self._given)
 
-    def next(self, last: StageRecord | None) -> Level | None:
+    def next(self, last: StageRecord | None) -> StageSpec | None:
         if last is not None:
             self._stages.append(last)
             point = self._finder.ended(self._level, last.stage)
@@ -97,8 +97,8 @@ class LimitSearch:
         allowances = _allowances(self._objectives.all, requests)
         self._watch = FailureWatch(allowances, minimum.seconds / _PERIODS)
         if self._open_loop:
-            return Level(rate_per_s=level, requests=requests, minimum=minimum)
-        return Level(int(level), minimum=minimum)
+            return StageSpec(StageLoad(rate_per_s=level), requests=requests, minimum=minimum)
+        return StageSpec(StageLoad(int(level)), minimum=minimum)
 
     def seen(self, record: RequestRecord) -> str | None:
         if not record.measured:

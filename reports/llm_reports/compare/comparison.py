@@ -19,17 +19,18 @@ from llm_reports.compare.notes import unlike
 from llm_reports.compare.run_estimates import holm
 from llm_reports.errors import InputError
 from llm_reports.metrics.groups import Group, groups
-from llm_reports.metrics.stage_load import Load, loads_in_words
+from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run, named_apart
 from llm_reports.stats.block_resampling import NO_CHANCE, jointly
 from llm_reports.stats.intervals import student_t
+from llm_users.record import StageLoad
 from llm_users.verdict import Verdict
 
 ONE_RUN = (
     "Both sides are single runs: what changes from run to run (another machine, another hour) is not in the intervals. "
     "Measure at least three runs per side in turn and compare them with --against before you trust a small difference."
 )
-_Key = tuple[str, Load, int]
+_Key = tuple[str, StageLoad, int]
 _Side = tuple[Group, ...]
 
 

@@ -19,12 +19,11 @@ from pandas import DataFrame
 
 from llm_reports.metrics.correctness import ratio_lines
 from llm_reports.metrics.groups import Group, groups, held, metrics_of
-from llm_reports.metrics.stage_load import Load
 from llm_reports.metrics.summary import PERCENTILES, Summary, summarize_histogram
 from llm_reports.run import Run, named_apart
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import UNKNOWN
-from llm_users.record import STAGE_COLUMNS, cell
+from llm_users.record import STAGE_COLUMNS, StageLoad, cell
 
 if TYPE_CHECKING:
     from llm_reports.report import Content
@@ -54,7 +53,7 @@ class Line:
     framework: str
     model: str
     stage: int | None
-    load: Load
+    load: StageLoad
     metric: str
     unit: str
     figures: Summary

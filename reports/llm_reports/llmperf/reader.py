@@ -21,8 +21,7 @@ from llm_reports.llmperf.results import RATE
 from llm_reports.metrics.correctness import MATCH, STRICT_MATCH
 from llm_reports.metrics.groups import LLMPERF_TTFT
 from llm_reports.metrics.outcomes import succeeded
-from llm_reports.metrics.stage_load import Load, load_of
-from llm_users.record import REQUEST_COLUMNS, Column
+from llm_users.record import REQUEST_COLUMNS, Column, StageLoad, load_of
 
 RESPONSES_SUFFIX = "_individual_responses.json"
 SUMMARY_SUFFIX = "_summary.json"
@@ -47,7 +46,7 @@ class Names:
 
     framework: str
     model: str
-    load: Load
+    load: StageLoad
 
 
 def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, tuple[str, ...]]:

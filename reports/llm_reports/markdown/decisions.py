@@ -11,11 +11,11 @@ from llm_reports.markdown.text import aligned, bullets
 from llm_reports.metrics.costs import PriceFile, chosen_points, costs
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
-from llm_reports.metrics.stage_load import Load
 from llm_reports.metrics.summary import ordered
 from llm_reports.slo.gate import Gate, Judgement, shown
 from llm_reports.stats.effective_size import LEAST_EFFECTIVE
 from llm_reports.stats.intervals import UNKNOWN, Interval, requests_for_stable, values_needed
+from llm_users.record import StageLoad
 from llm_users.verdict import Verdict
 
 _WORDS = {Verdict.PASSED: "passed", Verdict.FAILED: "FAILED", Verdict.UNDECIDED: "UNDECIDED"}
@@ -194,7 +194,7 @@ def _decided_by_few(judgements: Sequence[Judgement]) -> bool:
     return any(each.verdict is not Verdict.UNDECIDED and each.effective < LEAST_EFFECTIVE for each in judgements)
 
 
-def _bold(load: Load) -> str:
+def _bold(load: StageLoad) -> str:
     return f"**{load.words}**" if load.is_open else f"concurrency **{load.short}**"
 
 

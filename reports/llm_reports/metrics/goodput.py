@@ -15,7 +15,6 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from llm_reports.metrics.groups import CORRECTED_LATENCY, LATENCY, Group
-from llm_reports.metrics.stage_load import Load
 from llm_reports.metrics.window_rates import window_rows
 from llm_reports.slo.client_doubt import DISTURBED
 from llm_reports.slo.gate import judge, metric_of, shown
@@ -23,6 +22,7 @@ from llm_reports.slo.objectives import ERRORS, Objectives, parse_objectives
 from llm_reports.slo.unfit_stages import client, failures, queue_grew, unfit
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import Interval
+from llm_users.record import StageLoad
 from llm_users.verdict import Verdict, worst
 
 _FLAT = 0.02  # a level whose power is within this share of the best one's is as good
@@ -65,7 +65,7 @@ class StagePoint:
         return self.tokens_per_s / self.latency_mean_s if self.latency_mean_s > 0 else math.nan
 
     @property
-    def load(self) -> Load:
+    def load(self) -> StageLoad:
         """The stage's users or its rate."""
         return self.group.load
 

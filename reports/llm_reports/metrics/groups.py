@@ -15,12 +15,11 @@ import numpy as np
 from pandas import DataFrame, Series, isna
 
 from llm_reports.metrics.outcomes import buffered, dropped, failed, outcome_counts, succeeded, throttled, unfinished
-from llm_reports.metrics.stage_load import Load, load_of
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.metrics.summary import Summary, summarize
 from llm_reports.run import Run
 from llm_users.outcome import Outcome
-from llm_users.record import REQUEST_COLUMNS, Shortfall, shortfall_of
+from llm_users.record import REQUEST_COLUMNS, Shortfall, StageLoad, load_of, shortfall_of
 
 _UNITS = {column.name: column.unit for column in REQUEST_COLUMNS}
 _Key = tuple[int, int, float, str, str]
@@ -87,7 +86,7 @@ class Group:
 
     run: Run
     stage: int | None
-    load: Load
+    load: StageLoad
     framework: str
     model: str
     counts: Counts
@@ -146,7 +145,7 @@ def groups(runs: Iterable[Run], *, count_connect: bool = False) -> list[Group]:
     return [group for run in runs for group in _groups_of(run, count_connect)]
 
 
-def loads_of(run: Run) -> set[Load]:
+def loads_of(run: Run) -> set[StageLoad]:
     """The loads of its rows."""
     different = run.requests[_LOAD].drop_duplicates()
     columns = (different[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in _LOAD)

@@ -16,7 +16,7 @@ from llm_reports.main import main
 from llm_users.load.worker.admission_gate import StageGate
 from llm_users.load.worker.live_metrics import LiveBeat
 from llm_users.outcome import Outcome
-from llm_users.record import REQUEST_COLUMNS, RequestRecord
+from llm_users.record import REQUEST_COLUMNS, RequestRecord, StageLoad
 from llm_users.web.stage_series import StageSeries
 
 Counts = dict[str, int]
@@ -76,7 +76,7 @@ def _gate(group: llm_reports.Group) -> Counts:
 
 
 def _series(records: Sequence[RequestRecord]) -> StageSeries:
-    series = StageSeries(1, 1)
+    series = StageSeries(1, StageLoad(1))
     for record in records:
         series.add(record)
     return series

@@ -9,10 +9,10 @@ import pytest
 from pandas import DataFrame
 
 from llm_reports.metrics import outcomes as columns
-from llm_users.collect.stage_stats import StageLoad
 from llm_users.collect.writer import RunWriter
 from llm_users.load.protocol.stage import StageTotals
 from llm_users.outcome import Outcome, outcome_of
+from llm_users.record import StageLoad
 from tests.unit.reports.conftest import record
 from tests.unit.reports.outcome_counts import counts_everywhere, counts_of
 
@@ -89,7 +89,7 @@ def test_all_parts_count_the_outcomes_of_a_run_alike(tmp_path: Path) -> None:
     for row in rows:
         assert writer.add(row, ())
     totals = StageTotals(1, 0, users=1, started=len(rows), measured=len(rows), window_s=5000.0)
-    writer.finish_stage(StageLoad(1, 1), [totals])
+    writer.finish_stage(1, StageLoad(1), [totals])
     writer.close()
     expected = counts_of([row.outcome for row in rows])
     expected["ended"] = expected["measured"] - expected["aborted"] - expected["cancelled"]
