@@ -7,19 +7,12 @@ documentation are made from them. This module must stay free of Locust, gevent a
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-THROTTLED = ("429", "throttlingexception", "rate_limit_error", "rate_limit_exceeded")
-"""Values of ``error_code``, in lower case, that mean: asked too often. So does the HTTP status 429."""
-
-CLIENT_LIMIT = "client_limit"
-"""Value of ``error_code``: this machine had no file descriptor, port or memory for another connection."""
-
-ABORTED, CANCELLED = "aborted", "cancelled"
-UNFINISHED = (ABORTED, CANCELLED)
-"""Values of ``error_code`` of requests that the client ended: they neither succeeded nor failed."""
+from llm_users.outcome import BUFFERED, Outcome, outcome_of
 
 HELD_BACK_FROM = 24
 """The fewest chunks of an answer that can be judged as held back or not (``users.buffering``): two bursts."""
@@ -36,6 +29,78 @@ class Column:
     unit: str
     meaning: str
     type: type
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """The load of a stage: ``users`` of a closed loop, or the target ``rate_per_s`` of an open loop (requests/s).
+
+    Neither is known where a file does not say. Everything that names a stage by its load takes the words from here.
+    """
+
+    users: int | None = None
+    rate_per_s: float | None = None
+
+    @property
+    def concurrency(self) -> int:
+        """The value of the column ``concurrency``, which is 0 in an open loop."""
+        return self.users or 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests start by a schedule, whatever the endpoint does."""
+        return self.rate_per_s is not None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known."""
+        return self.is_open or self.users is not None
+
+    @property
+    def level(self) -> float | None:
+        """The bare number, for an axis."""
+        return self.users if self.rate_per_s is None else self.rate_per_s
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """A sort key: closed loops by users, then open ones by rate."""
+        return self.is_open, -1 if self.level is None else self.level
+
+    @property
+    def text(self) -> str:
+        """As it stands in a log: ``8 users``, ``5 requests/s``."""
+        return f"{self.users} users" if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
+
+    @property
+    def short(self) -> str:
+        """As it stands on a point of a curve: ``8``, ``5/s``, ``?``."""
+        if self.rate_per_s is not None:
+            return f"{self.rate_per_s:g}/s"
+        return "?" if self.users is None else str(self.users)
+
+    @property
+    def words(self) -> str:
+        """As it stands in a sentence: ``concurrency 8``, ``5 requests/s``."""
+        if self.rate_per_s is not None:
+            return f"{self.rate_per_s:g} requests/s"
+        return f"concurrency {'-' if self.users is None else self.users}"
+
+    @property
+    def tag(self) -> str:
+        """As it stands in brackets: ``8 parallel``, ``5/s``."""
+        return self.short if self.is_open else f"{'-' if self.users is None else self.users} parallel"
+
+    @property
+    def at(self) -> str:
+        """The same after a name, with a space in front; "" where the file does not say."""
+        return f" at {self.words}" if self.is_known else ""
+
+
+def load_of(users: float | None, rate_per_s: float | None) -> StageLoad:
+    """The load that a row, a stage or a summary states; NaN and ``None`` are unknown."""
+    if rate_per_s is not None and rate_per_s > 0:
+        return StageLoad(rate_per_s=float(rate_per_s))
+    return StageLoad() if users is None or math.isnan(users) else StageLoad(int(users))
 
 
 def _column(unit: str, meaning: str, type_: type = float, default: Any = None) -> Any:
@@ -172,14 +237,24 @@ class RequestRecord:
         return cls(*values)
 
     @property
-    def ok(self) -> bool:
-        """True when the request succeeded. ``buffered`` is a warning: the answer is complete, its TTFT is not known."""
-        return self.error_code is None or self.error_code == "buffered"
+    def load(self) -> StageLoad:
+        """The load of the request's stage, as far as it was known when the request started."""
+        return load_of(self.concurrency, self.rate_per_s)
 
     @property
-    def failed(self) -> bool:
-        """True when it did not succeed, and not because the client itself had ended it."""
-        return not self.ok and self.error_code not in UNFINISHED
+    def outcome(self) -> Outcome:
+        """How the request ended."""
+        return outcome_of(self.error_code, self.http_status)
+
+    @property
+    def ok(self) -> bool:
+        """True when the request succeeded, also with a buffered answer."""
+        return self.outcome is Outcome.OK
+
+    @property
+    def buffered(self) -> bool:
+        """True when the complete answer arrived at once: a success whose times to the first tokens are unknown."""
+        return self.error_code == BUFFERED
 
 
 @dataclass(slots=True)
@@ -269,6 +344,11 @@ class StageRecord:
     zero_gap_share: float | None = _column(
         "share", "of the chunk gaps in answers with burst_chunks, those that are zero (coalesced / gaps)"
     )
+
+    @property
+    def load(self) -> StageLoad:
+        """The load that ran."""
+        return load_of(self.concurrency, self.rate_per_s)
 
     @property
     def shortfall(self) -> Shortfall | None:

@@ -111,7 +111,7 @@ def excess(stage: StageRecord, clients: Sequence[str | None], capacity: Capacity
     if capacity is None or not clients or not all(map(_is_here, clients)):
         return None
     processes = len(clients)
-    streams = stage.concurrency if stage.rate_per_s is None else stage.concurrency_actual or 0.0
+    streams = (stage.concurrency_actual or 0.0) if stage.load.is_open else stage.load.concurrency
     long_enough = (stage.measure_s or 0.0) >= _SHORTEST_S
     tokens_per_s = stage.output_throughput_token_per_s or 0.0 if long_enough else 0.0
     needed = capacity.processes_for(streams, tokens_per_s)

@@ -21,7 +21,7 @@ from llm_users.calibration import capacity, text
 from llm_users.calibration.capacity import Capacity
 from llm_users.calibration.ladder import FIRST, Climb, Rung, climb
 from llm_users.calibration.load import Load, RunError
-from llm_users.calibration.outcome import measure
+from llm_users.calibration.measured_run import measure
 from llm_users.calibration.truth import Timing
 from llm_users.options import parsers
 from llm_users.simulator.launch import SimulatorError

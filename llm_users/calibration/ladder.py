@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from llm_users.calibration.measured_run import MeasuredRun
 from llm_users.calibration.neighbours import BUSY_CORES
-from llm_users.calibration.outcome import Outcome
 from llm_users.calibration.truth import SERVER_LATE_S
 
 FIRST, LAST = 16, 4096
@@ -30,7 +30,7 @@ class Rung:
     """One run and what it means."""
 
     streams: int
-    outcome: Outcome | None
+    outcome: MeasuredRun | None
     """None: the run itself failed, as one of far too many streams does."""
     error_s: float
     """From where on an error is too large."""

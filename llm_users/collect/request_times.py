@@ -6,7 +6,8 @@ import math
 from array import array
 from collections.abc import Callable
 
-from llm_users.record import ABORTED, RequestRecord
+from llm_users.outcome import Outcome
+from llm_users.record import RequestRecord
 
 MOST_TIMES = 50_000
 """Requests of a stage that are kept (0.9 MB); of more, every second, fourth, ... one in the order of arrival."""
@@ -36,8 +37,8 @@ class RequestTimes:
             return
         duration_s = record.end_to_end_latency_s
         if duration_s is None:
-            duration_s = math.inf if record.error_code == ABORTED else record.connect_s or 0.0
-        is_open = record.rate_per_s is not None
+            duration_s = math.inf if record.outcome is Outcome.ABORTED else record.connect_s or 0.0
+        is_open = record.load.is_open
         self.starts.append(record.started_at - ((record.queue_s or 0.0) if is_open else 0.0))
         self.ends.append(record.started_at + duration_s)
         # A closed loop is judged by its latencies, which only successful requests have.

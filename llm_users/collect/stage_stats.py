@@ -11,15 +11,13 @@ from llm_users.collect.client_figures import fill_client
 from llm_users.collect.client_health import verdict
 from llm_users.collect.request_times import Judge, RequestTimes
 from llm_users.load.protocol.stage import StagePlan, StageTotals
+from llm_users.outcome import CLIENT_LIMIT, Outcome
 from llm_users.quantile import DurationHistogram
 from llm_users.record import (
-    ABORTED,
-    CANCELLED,
-    CLIENT_LIMIT,
     HELD_BACK_FROM,
-    THROTTLED,
     UNSTEADY,
     RequestRecord,
+    StageLoad,
     StageRecord,
 )
 
@@ -100,27 +98,6 @@ class _Tally:
         return self.bursts.setdefault(model, _Bursts())
 
 
-@dataclass(frozen=True, slots=True)
-class StageLoad:
-    """Which stage, and the load that it was asked for: users, or requests per second."""
-
-    stage: int
-    concurrency: int
-    rate_per_s: float | None = None
-    concurrency_asked: int | None = None
-
-    @property
-    def text(self) -> str:
-        return f"{self.concurrency} users" if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
-
-
-def load_of(plan: StagePlan) -> StageLoad:
-    """The load of a stage as its row says it: the dispatchers of an open loop are no users."""
-    if plan.rate_per_s is not None:
-        return StageLoad(plan.stage, 0, plan.rate_per_s)
-    return StageLoad(plan.stage, plan.concurrency, concurrency_asked=plan.concurrency_asked)
-
-
 class StageBook:
     """Adds up rows by stage as they come; memory is bounded, whatever their number.
 
@@ -136,7 +113,8 @@ class StageBook:
         tally = self._tallies.setdefault(record.stage, _Tally())
         tally.started += 1
         tally.times.add(record)
-        if record.ok:
+        outcome = record.outcome
+        if outcome is Outcome.OK:
             tally.window_requests += record.window_share or 0.0
             tally.window_tokens += record.window_tokens or 0.0
         else:
@@ -145,26 +123,22 @@ class StageBook:
             return
         tally.measured += 1
         tally.workers.setdefault(record.worker, _Own()).add(record)
-        if record.ok:
-            tally.ok += 1
-        elif record.error_code == ABORTED:
-            tally.aborted += 1
-        elif record.error_code == CANCELLED:
-            tally.cancelled += 1
-        else:
-            tally.failed += 1
-            tally.throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
-            tally.dropped += record.error_code == "overflow"
-            tally.client_limited += record.error_code == CLIENT_LIMIT
+        tally.ok += outcome is Outcome.OK
+        tally.aborted += outcome is Outcome.ABORTED
+        tally.cancelled += outcome is Outcome.CANCELLED
+        tally.failed += outcome.is_failure
+        tally.throttled += outcome is Outcome.THROTTLED
+        tally.dropped += outcome is Outcome.DROPPED
+        tally.client_limited += record.error_code == CLIENT_LIMIT
         tally.held += bool(record.held_s)
         tally.resent += record.reconnects > 0
         late_s = client_wait_s(record)
         if late_s is not None:
             tally.queue.add(late_s)
-        if record.error_code is None and record.chunks >= HELD_BACK_FROM:
+        if outcome is Outcome.OK and not record.buffered and record.chunks >= HELD_BACK_FROM:
             tally.bursts_of(record.model).add(record)
         # A proxy put the chunks of such answers together, not a late client.
-        if record.error_code != "buffered" and not record.burst_chunks:
+        if not record.buffered and not record.burst_chunks:
             tally.chunks += record.chunks
             tally.coalesced += record.coalesced
             tally.begun += record.chunks > 0
@@ -206,14 +180,16 @@ class StageBook:
         """Rows of the run so far."""
         return sum(tally.started for tally in self._tallies.values())
 
-    def record(self, load: StageLoad, totals: Sequence[StageTotals]) -> StageRecord:
-        """The stage's row.
+    def record(
+        self, stage: int, load: StageLoad, totals: Sequence[StageTotals], *, asked: int | None = None
+    ) -> StageRecord:
+        """The stage's row. ``asked``: the users that a closed loop was asked for; None: unknown.
 
         Rates are what fell into the workers' own windows, summed, by the length of the union of these windows. So a
         worker that joined or left counts for the time that it took part. One that was killed has told nothing: its
         rows stand for the load that it sent.
         """
-        tally = self._tallies.get(load.stage, _Tally())
+        tally = self._tallies.get(stage, _Tally())
         told = {part.worker for part in totals}
         untold = [own for worker, own in tally.workers.items() if worker not in told]
         bursts = list(tally.bursts.values())
@@ -223,10 +199,10 @@ class StageBook:
         measure_s = union_s([span for part in active for span in _spans(part)]) if active else None
         starts = sum(part.starts for part in totals)
         result = StageRecord(
-            stage=load.stage,
+            stage=stage,
             concurrency=load.concurrency,
             rate_per_s=load.rate_per_s,
-            concurrency_asked=load.concurrency_asked,
+            concurrency_asked=None if load.is_open else asked,
             requests_held=tally.held,
             requests_dropped=tally.dropped,
             measure_started_at=min((_started_at(part) for part in totals if part.measure_started_at), default=None),
@@ -257,7 +233,7 @@ class StageBook:
             result.request_throughput_per_s = tally.window_requests / measure_s
             untold_users = sum(own.in_flight_s for own in untold) / measure_s
             result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s + untold_users
-            if load.rate_per_s is None:
+            if not load.is_open:
                 result.load_actual = sum(part.load_s for part in totals) / measure_s + untold_users
                 lost = load.concurrency - sum(part.users for part in totals)
                 result.users_ended = sum(part.users_ended for part in totals) + max(0, lost)
@@ -265,12 +241,12 @@ class StageBook:
                 result.users_actual = untold_users + sum(
                     part.present_s / (measure_s if part.quota is None else part.window_s) for part in active
                 )
-        if load.rate_per_s is not None:
+        if load.is_open:
             result.started_rate_per_s = started_rate_per_s(totals, sum(own.sent for own in untold))
         fill_client(result, totals)
         result.health = verdict(result)
         if self.judge is not None:
-            result.steadiness = tally.times.judged(self.judge, is_open=load.rate_per_s is not None) or None
+            result.steadiness = tally.times.judged(self.judge, is_open=load.is_open) or None
         return result
 
 
@@ -344,7 +320,7 @@ def describe(stage: StageRecord) -> str:
     """One line about a finished stage."""
     rate = stage.output_throughput_token_per_s
     parts = [
-        f"stage {stage.stage} done: {StageLoad(stage.stage, stage.concurrency, stage.rate_per_s).text}",
+        f"stage {stage.stage} done: {stage.load.text}",
         f"{stage.requests_ok} of {stage.requests_measured} requests ok"
         + (f", {stage.requests_cancelled} cancelled" if stage.requests_cancelled else ""),
         f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
@@ -376,5 +352,4 @@ def progress(plan: StagePlan, stages: int, counts: tuple[int, int, int]) -> str:
     """One line about a stage that is measured: ``counts`` are its measured, failed and aborted rows."""
     measured, failed, _aborted = counts
     of = f" of {plan.requests}" if plan.requests is not None else ""
-    load = load_of(plan).text
-    return f"stage {plan.stage} of {stages}: {load}, {measured}{of} requests done, {failed} failed"
+    return f"stage {plan.stage} of {stages}: {plan.load.text}, {measured}{of} requests done, {failed} failed"

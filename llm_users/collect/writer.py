@@ -21,10 +21,10 @@ from llm_users.collect.conversations import ConversationBook
 from llm_users.collect.files import RunFiles, check_prefix, move_aside
 from llm_users.collect.id_ranges import SeenNumbers
 from llm_users.collect.shards import ShardReader
-from llm_users.collect.stage_stats import StageBook, StageLoad, gap_counts
+from llm_users.collect.stage_stats import StageBook, gap_counts
 from llm_users.collect.worker_accounts import WorkerAccount
 from llm_users.load.protocol.stage import StageTotals
-from llm_users.record import RequestRecord, StageRecord
+from llm_users.record import RequestRecord, StageLoad, StageRecord
 from llm_users.run_files import MANIFEST_JSON, from_here
 from llm_users.secrets import redact
 
@@ -128,10 +128,11 @@ class RunWriter:
                 self._on_trouble(f"the spool {name} cannot be read ({error})")
         return found
 
-    def finish_stage(self, load: StageLoad, totals: Sequence[StageTotals]) -> StageRecord:
-        """The rows of the stage are here: write its row and its gaps."""
-        stage = load.stage
-        record = self.book.record(load, totals)
+    def finish_stage(
+        self, stage: int, load: StageLoad, totals: Sequence[StageTotals], *, asked: int | None = None
+    ) -> StageRecord:
+        """The rows of the stage are here: write its row and its gaps. ``asked``: as in ``StageBook.record``."""
+        record = self.book.record(stage, load, totals, asked=asked)
         self.stages.append(record)
         self._closed[stage] = (record, list(totals), self.book.rows(stage))
         self._files.write_stage(record)
@@ -150,8 +151,8 @@ class RunWriter:
         for stage, (record, totals, rows) in self._closed.items():
             if self.book.rows(stage) != rows:
                 place = self.stages.index(record)
-                load = StageLoad(stage, record.concurrency, record.rate_per_s, record.concurrency_asked)
-                self.stages[place] = self.book.record(load, totals)
+                asked = record.concurrency_asked
+                self.stages[place] = self.book.record(stage, record.load, totals, asked=asked)
                 self._closed[stage] = (self.stages[place], totals, self.book.rows(stage))
                 revised = True
         if revised:

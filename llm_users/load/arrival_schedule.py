@@ -20,8 +20,8 @@ def stage_times_s(options: Options, plan: StagePlan, trace_times_s: Sequence[flo
     """All arrivals of a stage, over all workers, in seconds from its origin: those of a trace, else drawn ones."""
     if trace_times_s is not None:
         return trace_times_s[: plan.requests]
-    assert plan.rate_per_s is not None
-    return arrival_times_s(options.arrivals, plan.rate_per_s, f"{options.seed}:{plan.stage}:arrivals")
+    assert plan.load.rate_per_s is not None
+    return arrival_times_s(options.arrivals, plan.load.rate_per_s, f"{options.seed}:{plan.stage}:arrivals")
 
 
 def read_parts(parts: Any) -> list[Part]:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from llm_users.outcome import CLIENT_LIMIT
+
 
 class TransportError(Exception):
     """Base of the transport's errors; ``code`` is what the row says."""
@@ -21,7 +23,7 @@ class ConnectFailed(TransportError):
 class ClientLimitReached(ConnectFailed):
     """No connection, because this machine had no file descriptor, port or memory for one."""
 
-    code = "client_limit"
+    code = CLIENT_LIMIT
 
 
 class DeadlineExceeded(TransportError):

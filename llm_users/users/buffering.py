@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from llm_users.outcome import BUFFERED
 from llm_users.record import HELD_BACK_FROM, RequestRecord
 from llm_users.users.chunks import Chunks
 
 _NS = 1_000_000_000
-
-BUFFERED = "buffered"
 
 _FEWEST_CHUNKS = 8
 """With fewer chunks, a fast model, speculative decoding or a busy network can bring all of them at one moment."""

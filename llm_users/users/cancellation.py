@@ -11,6 +11,7 @@ from typing import Any
 
 from gevent import get_hub, getcurrent
 
+from llm_users.outcome import CANCELLED
 from llm_users.prompts.order import stream
 from llm_users.transport.errors import TransportError
 from llm_users.transport.exchange import Exchange
@@ -23,7 +24,7 @@ _EARLIEST_S = 1e-6
 class HungUp(TransportError):
     """The client gave the request up."""
 
-    code = "cancelled"
+    code = CANCELLED
 
 
 class Patience:

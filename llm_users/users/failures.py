@@ -15,13 +15,13 @@ import httpx2
 import openai
 from locust.exception import StopUser
 
-from llm_users.record import CLIENT_LIMIT, UNFINISHED, RequestRecord
+from llm_users.outcome import ABORTED, CLIENT_LIMIT, is_own_code
+from llm_users.record import RequestRecord
 from llm_users.secrets import redact, redact_start
 from llm_users.transport.client_limits import remedy_for
 from llm_users.transport.errors import TransportError
 from llm_users.transport.sse import EventTooLong
 from llm_users.users.bad_events import MalformedEvent, StreamFailure, failure_from, has_message, words_of_page
-from llm_users.users.buffering import BUFFERED
 
 MESSAGE_CHARACTERS = 500
 """Longer messages are cut: some servers send a whole page of HTML."""
@@ -34,10 +34,6 @@ _FORMULA_STARTS = "=+-@ \t\r\n"
 
 CODE_CHARACTERS = 64
 """Codes inside a stream are the provider's own text, and column values."""
-
-
-_NOT_FAILURES = (*UNFINISHED, BUFFERED)
-"""Our codes of rows that are not failures: an error of the server with such a code is one all the same."""
 
 
 VALUE_CHARACTERS = 200
@@ -92,9 +88,9 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
     if isinstance(error, gevent.Timeout):
         return "timeout", f"the locustfile's own timeout ended the request ({error})"
     if isinstance(error, StopUser) or not isinstance(error, Exception):
-        return "aborted", "the test or the stage ended while the request was in flight"
+        return ABORTED, "the test or the stage ended while the request was in flight"
     if isinstance(error, StreamFailure):
-        code = f"server_{error.code}" if error.code in _NOT_FAILURES else error.code
+        code = f"server_{error.code}" if is_own_code(error.code) else error.code
         return code, f"the server reported an error inside the stream: {error.message}"
     if isinstance(error, TransportError):
         return error.code, str(error)

@@ -23,8 +23,9 @@ from llm_users.load.worker.context import Runtime, runtime_of
 from llm_users.load.worker.open_loop import OpenLoop
 from llm_users.load.worker.permits import Ticket, UserSeat
 from llm_users.options.targets import Target
+from llm_users.outcome import CLIENT_LIMIT
 from llm_users.prompts import Prompt, count_messages, is_text_only
-from llm_users.record import CLIENT_LIMIT, UNFINISHED, RequestRecord
+from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
 from llm_users.transport.cached_request import Head, RequestTemplate, send
 from llm_users.transport.cookies import CURRENT_JAR
@@ -295,7 +296,7 @@ class LLMUser(User):
 
     @property
     def _is_open_loop(self) -> bool:
-        return self.runtime.gate.plan.rate_per_s is not None
+        return self.runtime.gate.plan.load.is_open
 
     def _take_turn(self) -> Ticket:
         """In an open loop an arrival begins something; what follows from it does not wait for another one."""
@@ -344,8 +345,8 @@ class LLMUser(User):
         record.stage = ticket.plan.stage
         record.phase = ticket.phase
         record.measured = int(ticket.measured)
-        record.rate_per_s = ticket.plan.rate_per_s
-        record.concurrency = ticket.plan.concurrency if record.rate_per_s is None else 0
+        load = ticket.plan.load
+        record.concurrency, record.rate_per_s = load.concurrency, load.rate_per_s
 
     def _describe(self, record: RequestRecord, ask: Ask) -> None:
         """The columns that say what was asked."""
@@ -392,7 +393,7 @@ class LLMUser(User):
             if error is None:
                 mark_held_back(record, chunks, stamps_ns, partial(self._client_delay_s, chunks))
         ticket = call.ticket
-        arrivals_ns = [] if record.error_code == "buffered" or too_long else stamps_ns
+        arrivals_ns = [] if record.buffered or too_long else stamps_ns
         record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
         if reader.start_ns:
             record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns + ticket.behind_ns) / _NS)
@@ -467,7 +468,7 @@ class LLMUser(User):
         events = self.environment.events
         runtime.on_record(record, offsets_s)
         events.llm_request.fire(user=self, record=record)
-        if record.error_code in UNFINISHED:
+        if record.outcome.is_unfinished:
             return
         stats = self.environment.stats
         if record.ok:

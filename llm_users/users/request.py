@@ -13,7 +13,8 @@ import gevent
 from locust.exception import StopUser
 
 from llm_users.load.worker.permits import Ticket
-from llm_users.record import CANCELLED, RequestRecord
+from llm_users.outcome import Outcome
+from llm_users.record import RequestRecord
 from llm_users.transport.clock import now_ns
 from llm_users.transport.errors import DeadlineExceeded
 from llm_users.transport.exchange import Exchange
@@ -98,7 +99,7 @@ class Call:
         record, runtime = self.record, self._user.runtime
         if runtime.watch is not None:
             runtime.watch.ended(self, record)
-        code = None if record.ok or record.error_code == CANCELLED else record.error_code
+        code = None if record.outcome in (Outcome.OK, Outcome.CANCELLED) else record.error_code
         runtime.gate.leave(self.ticket, self._user._seat, code, record.error_message)
         if runtime.open_loop is not None:
             runtime.open_loop.over()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llm_users.collect.client_health import OK, SATURATED, advice, reasons, verdict
+from llm_users.outcome import Outcome
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.secrets import redact
 from llm_users.web.run_view import Course
@@ -36,9 +37,10 @@ class Seen:
         """One row."""
         self.rows += 1
         self.user_stamps += record.stamp_source == "user"
-        self.dropped += record.error_code == "overflow"
-        self.held += record.error_code != "overflow" and (record.held_s or 0.0) > 0
-        self.buffered += record.error_code == "buffered"
+        is_dropped = record.outcome is Outcome.DROPPED
+        self.dropped += is_dropped
+        self.held += not is_dropped and (record.held_s or 0.0) > 0
+        self.buffered += record.buffered
         self.tokenizer += record.output_tokens_source == "tokenizer"
         for names, name in ((self.models, record.model), (self.frameworks, record.framework), (self.apis, record.api)):
             if name and len(names) < _MOST_NAMES:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from llm_users.outcome import Outcome
 from llm_users.quantile import DurationHistogram
-from llm_users.record import ABORTED, CANCELLED, RequestRecord
+from llm_users.record import RequestRecord, StageLoad
 
 FIGURES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
@@ -44,28 +45,28 @@ class Series:
 class StageSeries:
     """What the measured rows of one stage add up to."""
 
-    def __init__(self, stage: int, concurrency: int, rate_per_s: float | None = None) -> None:
+    def __init__(self, stage: int, load: StageLoad) -> None:
         self.stage = stage
-        self.concurrency = concurrency if rate_per_s is None else None
-        self.rate_per_s = rate_per_s
+        self.load = load
         self.requests = self.ok = self.failed = self.throttled = self.aborted = self.cancelled = 0
         self._ttft, self._throughput, self._tpot, self._e2e = (Series() for _ in range(4))
         self._corrected_ttft, self._corrected_e2e = Series(), Series()
 
-    def add(self, record: RequestRecord, *, throttled: bool) -> None:
+    def add(self, record: RequestRecord) -> None:
         """One measured row."""
         self.requests += 1
-        if not record.ok:
-            self.aborted += record.error_code == ABORTED
-            self.cancelled += record.error_code == CANCELLED
-            self.failed += record.failed
-            self.throttled += throttled
+        outcome = record.outcome
+        self.aborted += outcome is Outcome.ABORTED
+        self.cancelled += outcome is Outcome.CANCELLED
+        self.failed += outcome.is_failure
+        self.throttled += outcome is Outcome.THROTTLED
+        if outcome is not Outcome.OK:
             return
         self.ok += 1
         self._throughput.add(record.request_output_throughput_token_per_s)
         self._e2e.add(record.end_to_end_latency_s)
         self._corrected_e2e.add(record.corrected_end_to_end_latency_s)
-        if record.error_code != "buffered":  # it came all at once: no first token was seen
+        if not record.buffered:
             self._ttft.add(record.ttft_s)
             self._tpot.add(record.tpot_s)
             self._corrected_ttft.add(record.corrected_ttft_s)
@@ -74,8 +75,8 @@ class StageSeries:
         """The stage as the page shows it, unfinished."""
         return {
             "stage": self.stage,
-            "concurrency": self.concurrency,
-            "rate_per_s": self.rate_per_s,
+            "concurrency": self.load.users,
+            "rate_per_s": self.load.rate_per_s,
             "finished": False,
             "exact": False,
             "health": None,

@@ -14,8 +14,8 @@ from typing import Any
 import gevent
 
 from llm_users.load.protocol.heartbeat import BadBeat, beat_from
-from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan
-from llm_users.record import THROTTLED, RequestRecord
+from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP
+from llm_users.record import RequestRecord
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
@@ -83,13 +83,12 @@ class LiveState:
     def on_record(self, record: RequestRecord) -> None:
         """A row was written."""
         self._notice_run()
-        throttled = (record.error_code or "").lower() in THROTTLED or record.http_status == 429
         self._seen.add(record)
         if record.measured and record.run_id == self.run:
             series = self._running.get(record.stage)
             if series is None:
-                series = self._running[record.stage] = StageSeries(record.stage, record.concurrency, record.rate_per_s)
-            series.add(record, throttled=throttled)
+                series = self._running[record.stage] = StageSeries(record.stage, record.load)
+            series.add(record)
 
     def on_beat(self, data: Any) -> None:
         """A load process told what it did in the last second; what is no beat is left out."""
@@ -167,8 +166,8 @@ class LiveState:
             "errors_per_s": rates["failed"].per_s,
             "throttled_per_s": rates["throttled"].per_s,
             "in_flight": self._workers.in_flight if plan else 0,
-            "users": self._users(plan) if plan else 0,
-            "rate_per_s": plan.rate_per_s if plan else None,
+            "users": plan.load.users if plan else 0,
+            "rate_per_s": plan.load.rate_per_s if plan else None,
             "lag_p99": self._workers.lag_p99,
             "cpu_max": self._workers.cpu_max,
             **self._workers.cpu_sample(self._now_s or 0.0),
@@ -294,19 +293,13 @@ class LiveState:
         return {
             "stage": plan.stage,
             "stages": self.coordinator.stages,
-            "concurrency": self._users(plan),
-            "rate_per_s": plan.rate_per_s,
+            "concurrency": plan.load.users,
+            "rate_per_s": plan.load.rate_per_s,
             "phase": _PHASES[self._phase(plan.stage)],
             "done": done if of is None else min(done, of),
             "of": of,
             "left_s": self._left_s(plan.stage, plan.measure_s, done, of),
         }
-
-    def _users(self, plan: StagePlan) -> int | None:
-        """How many there shall be; an open loop has a rate in their place."""
-        if plan.rate_per_s is not None:
-            return None
-        return plan.concurrency
 
     def _left_s(self, stage: int, measure_s: float | None, done: int, of: int | None) -> float | None:
         """The rest of the stage: by its time, by its requests at their pace so far, whichever is sooner."""

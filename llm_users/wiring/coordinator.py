@@ -27,7 +27,7 @@ from llm_users.collect.sender import REPORT_KEY
 from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.coordinator.shape import SweepShape
-from llm_users.load.coordinator.stages import Levels, listed_levels
+from llm_users.load.coordinator.stages import StageSpecs, listed_stages
 from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.validation import Gatekeeper
@@ -49,7 +49,7 @@ from llm_users.wiring.worker_views import Crowd, end_forked_workers
 
 logger = logging.getLogger(__name__)
 
-REFUSED, LOST, NOT_MET = 2, 3, 3
+REFUSED, LOST, NOT_PASSED = 2, 3, 3
 
 INTERRUPTED_GRACE_S = 10.0
 """After Ctrl-C, SIGTERM or the stop button, without --stop-timeout: most answers end in this time, people wait it."""
@@ -96,7 +96,7 @@ class CoordinatorRole:
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
         coordinator.stop_run = self._stop_run
-        coordinator.make_levels = self._make_levels
+        coordinator.make_stage_specs = self._make_stage_specs
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
         handlers: dict[str, Callable[[Any], None]] = {
             messages.PREPARING: coordinator.on_preparing,
@@ -340,16 +340,16 @@ class CoordinatorRole:
         writer.flush()
         try:
             groups = llm_reports.groups([llm_reports.load(self.prefix)])
-            verdict = llm_reports.gate(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
-            self._gate_text = llm_reports.gate_text(verdict)
-            llm_reports.publish_gate(verdict, path_of(self.prefix, GATE_XML))
+            gate = llm_reports.gate(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
+            self._gate_text = llm_reports.gate_text(gate)
+            llm_reports.publish_gate(gate, path_of(self.prefix, GATE_XML))
         except llm_reports.InputError as error:
             logger.error("--llm-slo: %s", error)
-            return NOT_MET
-        if not verdict.passed:
-            logger.error("--llm-slo: gate %s: %s", verdict.outcome, "; ".join(verdict.reasons))
-            return NOT_MET
-        judges_errors = any(each.name == "errors" for each in verdict.objectives.all)
+            return NOT_PASSED
+        if not gate.passed:
+            logger.error("--llm-slo: gate %s: %s", gate.verdict, "; ".join(gate.reasons))
+            return NOT_PASSED
+        judges_errors = any(each.name == "errors" for each in gate.objectives.all)
         if judges_errors and not self.runner.exceptions and self.environment.process_exit_code is None:
             self.environment.process_exit_code = 0  # as many failures as the objective allows are none for Locust
         return 0
@@ -360,15 +360,15 @@ class CoordinatorRole:
             return 0
         if not self._search.conclusive:
             logger.error("--llm-find: %s", self._search.said)
-            return NOT_MET
+            return NOT_PASSED
         if not self.runner.exceptions and self.environment.process_exit_code is None:
             self.environment.process_exit_code = 0
         return 0
 
-    def _make_levels(self, options: Options) -> Levels:
+    def _make_stage_specs(self, options: Options) -> StageSpecs:
         self._found_text = ""
         self._search = LimitSearch(options) if options.find is not None else None
-        return self._search or listed_levels(options, self._replay.level)
+        return self._search or listed_stages(options, self._replay.stage_spec)
 
     def _run_time_is_over(self) -> bool:
         """Locust itself ends a run without a sweep after --run-time, and fires no event for it."""

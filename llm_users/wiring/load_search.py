@@ -16,18 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from llm_users.load.coordinator.early_stop import Allowance, FailureWatch
 from llm_users.load.coordinator.load_search import (
-    FAILED,
     MOST_REPEATS,
-    PASSED,
-    UNDECIDED,
     WITHIN,
     Finder,
     Judgement,
     Range,
 )
-from llm_users.load.coordinator.stages import Level, Minimum
+from llm_users.load.coordinator.stages import Minimum, StageSpec
 from llm_users.options.table import Options
-from llm_users.record import UNFINISHED, RequestRecord, StageRecord
+from llm_users.record import RequestRecord, StageLoad, StageRecord
+from llm_users.verdict import Verdict
 
 if TYPE_CHECKING:
     from llm_reports.metrics.load_search import LevelFigures
@@ -47,8 +45,6 @@ LEAST_LIMITS = 10.0
 show. --llm-stage-time says another time."""
 
 _PERIODS = 30  # of a stage, for ending it early; a period is longer where latencies are
-
-_VERDICTS = {"passed": PASSED, "failed": FAILED, "undecided": UNDECIDED}
 
 
 class LimitSearch:
@@ -81,12 +77,13 @@ class LimitSearch:
     def count(self) -> int:
         return max(1, self._given)
 
-    def next(self, last: StageRecord | None) -> Level | None:
+    def next(self, last: StageRecord | None) -> StageSpec | None:
         if last is not None:
             self._stages.append(last)
             point = self._finder.ended(self._level, last.stage)
-            counts = "" if point.decided else f"; counts as {PASSED if point.passes else FAILED} by its figures"
-            logger.info("%s: %s%s: %s", self._shown(point.level), point.judgement.outcome, counts, point.judgement.text)
+            counted = Verdict.PASSED if point.passes else Verdict.FAILED
+            counts = "" if point.decided else f"; counts as {counted} by its figures"
+            logger.info("%s: %s%s: %s", self._shown(point.level), point.judgement.verdict, counts, point.judgement.text)
         level = self._finder.next()
         self._over = level is None
         if level is None:
@@ -100,8 +97,8 @@ class LimitSearch:
         allowances = _allowances(self._objectives.all, requests)
         self._watch = FailureWatch(allowances, minimum.seconds / _PERIODS)
         if self._open_loop:
-            return Level(rate_per_s=level, requests=requests, minimum=minimum)
-        return Level(int(level), minimum=minimum)
+            return StageSpec(StageLoad(rate_per_s=level), requests=requests, minimum=minimum)
+        return StageSpec(StageLoad(int(level)), minimum=minimum)
 
     def seen(self, record: RequestRecord) -> str | None:
         if not record.measured:
@@ -209,11 +206,10 @@ class LimitSearch:
 
     def _judge(self, stages: Sequence[int]) -> Judgement:
         figures = self._figures(stages)
-        outcome = _VERDICTS[figures.outcome]
         text = figures.reason
         if figures.judgements and not any(each.n for each in figures.judgements):
             text = "no request succeeded"
-        return Judgement(outcome, figures.holds, text, figures.margin, figures.could_decide(MOST_REPEATS))
+        return Judgement(figures.verdict, figures.holds, text, figures.margin, figures.could_decide(MOST_REPEATS))
 
     def _figures(self, stages: Sequence[int]) -> LevelFigures:
         from pandas import Series
@@ -305,7 +301,8 @@ def _too_many(share: float, requests: int | None) -> int | None:
 
 
 def _failed(record: RequestRecord) -> bool | None:
-    return None if record.error_code in UNFINISHED else not record.ok
+    outcome = record.outcome
+    return None if outcome.is_unfinished else outcome.is_failure
 
 
 class _Breaks:
@@ -320,9 +317,9 @@ class _Breaks:
         self._streamed_only = objective.name in ("ttft", "ttfat", "tpot", "corrected_ttft")
 
     def __call__(self, record: RequestRecord) -> bool | None:
-        if record.failed:
+        if record.outcome.is_failure:
             return True
-        if not record.ok or (self._streamed_only and record.error_code == "buffered"):
+        if not record.ok or (self._streamed_only and record.buffered):
             return None
         value = _tokens_per_s(record) if self._objective.name == "throughput" else getattr(record, self._column)
         return None if value is None else self._objective.broken(value)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from llm_reports.errors import InputError
-from llm_users.record import THROTTLED
 
 if TYPE_CHECKING:
     from llm_reports.metrics.groups import Group
@@ -103,15 +102,12 @@ def _row(group: Group, of: int) -> dict[str, Any]:
         CORRECTED_LATENCY,
         CORRECTED_TTFT,
         LATENCY,
-        NO_FAILURES,
         OUTPUT_THROUGHPUT,
         TPOT,
         TTFT,
     )
 
-    counts, rows, stages = group.counts, group.measured, group.run.stages
-    slow_down = rows["error_code"].str.lower().isin(THROTTLED) | (rows["http_status"] == 429).fillna(value=False)
-    failed = ~rows["error_code"].isin(NO_FAILURES)
+    counts, stages = group.counts, group.run.stages
     metrics = {"ttft": TTFT, "throughput": OUTPUT_THROUGHPUT, "tpot": TPOT, "e2e": LATENCY}
     metrics |= {"corrected_ttft": CORRECTED_TTFT, "corrected_e2e": CORRECTED_LATENCY}
     return {
@@ -127,7 +123,7 @@ def _row(group: Group, of: int) -> dict[str, Any]:
         "requests": counts.measured,
         "ok": counts.ok,
         "failed": counts.failed,
-        "throttled": int((slow_down & failed).sum()),
+        "throttled": counts.throttled,
         "aborted": counts.aborted,
         "cancelled": counts.cancelled,
         **{

@@ -122,7 +122,7 @@ def _verdict(content: Content) -> tuple[int, str]:
             "Was the run ended in its warm-up, or was the server out of reach?"
         )
     if content.gate is not None and not content.gate.passed:
-        return NOT_PASSED, f"gate {content.gate.outcome}: {'; '.join(content.gate.reasons)}"
+        return NOT_PASSED, f"gate {content.gate.verdict}: {'; '.join(content.gate.reasons)}"
     if not any(len(group.ok) for group in content.groups):
         sources = ", ".join(str(run.source) for run in content.runs)
         return ALL_FAILED, (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_users.collect.files import RunFiles, check_prefix, move_aside
-from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageRecord, cell
+from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageLoad, StageRecord, cell
 
 
 def test_a_record_survives_packing() -> None:
@@ -82,3 +82,12 @@ def test_users_that_came_late_in_a_short_window_are_not_missing() -> None:
     ended = dataclasses.replace(late, users_ended=1)
     assert ended.shortfall is not None
     assert (ended.shortfall.short, ended.shortfall.users_missing) == ("1.8 of 2 users", True)
+
+
+def test_the_load_of_a_stage_is_its_users_or_its_rate() -> None:
+    assert RequestRecord(concurrency=8).load == StageRecord(concurrency=8).load == StageLoad(8)
+    assert RequestRecord(rate_per_s=5.0).load == StageRecord(rate_per_s=5.0).load == StageLoad(rate_per_s=5.0)
+    assert (StageLoad(8).text, StageLoad(rate_per_s=5.0).text) == ("8 users", "5 requests/s")
+    assert (StageLoad(8).concurrency, StageLoad(rate_per_s=5.0).concurrency, StageLoad().concurrency) == (8, 0, 0)
+    loads = [StageLoad(rate_per_s=0.5), StageLoad(16), StageLoad(2), StageLoad()]
+    assert sorted(loads, key=lambda load: load.order) == [StageLoad(), StageLoad(2), StageLoad(16), loads[0]]

@@ -16,17 +16,17 @@ from uuid import uuid4
 import gevent
 from gevent.event import Event
 
-from llm_users.collect.stage_stats import load_of, progress, totals_from
+from llm_users.collect.stage_stats import progress, totals_from
 from llm_users.collect.writer import RunWriter
 from llm_users.load.coordinator.budget import Spending
 from llm_users.load.coordinator.roster import Roster, Worker, building
-from llm_users.load.coordinator.stages import FixedLevels, Level, Levels, listed_levels
+from llm_users.load.coordinator.stages import ListedStages, StageSpec, StageSpecs, listed_stages
 from llm_users.load.coordinator.worker_pool import Crew
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import LEASE_S, WAIT_S
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.options.table import Options
-from llm_users.record import RequestRecord, StageRecord
+from llm_users.record import RequestRecord, StageLoad, StageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Coordinator:
         self.stop_run: Callable[[], None] = lambda: None
         self.ended_by_itself = False
         self.before_stage: Callable[[], None] = lambda: None
-        self.make_levels: Callable[[Options], Levels] = listed_levels
+        self.make_stage_specs: Callable[[Options], StageSpecs] = listed_stages
         self._crew: Crew | None = None
         self._users_wanted = 0  # from Locust, for the present stage
         self._users_given: int | None = None  # those of them that send LLM requests; None: not known yet
@@ -86,8 +86,8 @@ class Coordinator:
         self._others_said = False
         self._watching: gevent.Greenlet[[], None] | None = None
         self._plan: StagePlan | None = None
-        self._levels: Levels = FixedLevels(())
-        self._level = Level()
+        self._stage_specs: StageSpecs = ListedStages(())
+        self._stage_spec = StageSpec(StageLoad())
         self._last: StageRecord | None = None
         self._gone = False  # the stage's users were let go
         self._stage_ended = False  # before its time
@@ -115,8 +115,8 @@ class Coordinator:
             return
         self.options = options
         clients = self._clients()
-        self._levels = self.make_levels(options)
-        first = self._levels.next(None)
+        self._stage_specs = self.make_stage_specs(options)
+        first = self._stage_specs.next(None)
         self._spending = Spending(options, distributed=clients != [None], reserves_quota=self.reserves_quota)
         self.refused = self._spending.plan(1, first.most(options) if first else users, free=first is None)
         if self.refused:
@@ -148,7 +148,7 @@ class Coordinator:
             rows_at_once=rows_at_once,
             withhold_keys=withhold_keys,
         )
-        self._announce(1, first or Level(users), free=first is None)
+        self._announce(1, first or StageSpec(StageLoad(users)), free=first is None)
         if self._crew.distributed:
             self._watching = gevent.spawn(self._look_after)
 
@@ -177,19 +177,19 @@ class Coordinator:
             self._crew.changes += 1
         if self._gathering and time.monotonic() - self._prepared_at > GATHER_S and not self._too_many_came():
             self._go_with_those_here()
-        if self._gone and not self._stage_ended and self._levels.enough():
+        if self._gone and not self._stage_ended and self._stage_specs.enough():
             self._end_stage()
         if self.roster.all_done and (self.roster.present or self._alone_for_long):
             self._close_stage()
-            level = self._levels.next(self._last) if self._ending is None else None
-            if level is None:
+            spec = self._stage_specs.next(self._last) if self._ending is None else None
+            if spec is None:
                 self.ended_by_itself = True
                 return None
-            if too_dear := self._spending.plan(plan.stage + 1, level.most(self.options), free=False):
+            if too_dear := self._spending.plan(plan.stage + 1, spec.most(self.options), free=False):
                 self._end_for_budget(too_dear)
                 self.ended_by_itself = True
                 return None
-            self._announce(plan.stage + 1, level, free=False)
+            self._announce(plan.stage + 1, spec, free=False)
         return self._wanted()
 
     def _wanted(self) -> tuple[int, float]:
@@ -331,9 +331,9 @@ class Coordinator:
         plan = self._plan
         if plan is None or self._gone or self._finishing or target != self._users_wanted:
             return
-        if plan.rate_per_s is None:
+        if not plan.load.is_open:
             asked = max(0, target - others)
-            self._plan = plan = dataclasses.replace(plan, concurrency=asked, concurrency_asked=asked)
+            self._plan = plan = dataclasses.replace(plan, load=StageLoad(asked), concurrency_asked=asked)
             if others and not self._others_said and self._crew is not None:
                 self._others_said = True
                 self._crew.say(
@@ -358,7 +358,7 @@ class Coordinator:
         self._users_wanted, self._users_given = users, None
         self._stop_gathering_timer()
         if not self._gone:  # nothing was measured with the number before
-            self._plan = dataclasses.replace(plan, concurrency=users, concurrency_asked=users)
+            self._plan = dataclasses.replace(plan, load=StageLoad(users), concurrency_asked=users)
         elif self.roster.all_done or self._crew is None:
             return
         elif plan.stage >= MOST_FREE_STAGES:
@@ -368,7 +368,7 @@ class Coordinator:
             )
         else:
             self._earlier = plan
-            self._announce(plan.stage + 1, Level(users), free=True)
+            self._announce(plan.stage + 1, StageSpec(StageLoad(users)), free=True)
             self._close_earlier_if_done()
 
     def on_done(self, data: dict[str, Any]) -> None:
@@ -481,7 +481,7 @@ class Coordinator:
     def stages(self) -> int:
         """How many stages the run has; without a sweep, has had so far."""
         plan = self._plan
-        return plan.stage if plan is not None and plan.free else self._levels.count
+        return plan.stage if plan is not None and plan.free else self._stage_specs.count
 
     @property
     def worker_names(self) -> dict[int, str]:
@@ -496,14 +496,14 @@ class Coordinator:
     # Money.
 
     def _on_record(self, record: RequestRecord) -> None:
-        """A row is here: the budget decides whether the run goes on, the levels whether the stage does."""
+        """A row is here: the budget decides whether the run goes on, the source of stages whether the stage does."""
         self._spending.add(record)
-        failed = self._levels.seen(record)
+        failed = self._stage_specs.seen(record)
         if self.watch is not None:
             self.watch(record)
         if self._plan is None or self._ending is not None:
             return
-        if why := self._spending.why_stop(self._plan.max_in_flight or self._plan.concurrency):
+        if why := self._spending.why_stop(self._plan.max_in_flight or self._plan.users):
             self._end_for_budget(why)
             self._end_stage()
         elif failed and self._plan.stage == record.stage != self._closed_stage and not self._stage_ended:
@@ -624,7 +624,7 @@ class Coordinator:
         came = sum(worker.assignment.waiting or 0 for worker in workers)
         given = self._users_given
         if given is None:
-            if came == plan.concurrency and not plan.free:
+            if came == plan.users and not plan.free:
                 self._go()
         elif came == given:
             self._go()
@@ -679,7 +679,7 @@ class Coordinator:
 
     def _say_missing(self, came: int, why: str) -> None:
         if self._plan is not None and self._crew is not None:
-            number, asked = self._plan.stage, self._plan.concurrency
+            number, asked = self._plan.stage, self._plan.users
             if came > asked:
                 text = f"{came} users came instead of {asked}: workers that had been silent kept theirs"
             else:
@@ -700,16 +700,16 @@ class Coordinator:
     def _gathering(self) -> bool:
         return self._plan is not None and self._earlier is None and not self._gone
 
-    def _announce(self, stage: int, level: Level, *, free: bool) -> None:
+    def _announce(self, stage: int, spec: StageSpec, *, free: bool) -> None:
         assert self._crew is not None
         self.before_stage()
         self._gone = self._stage_ended = self._spread_again = self._gathering_restarted = False
         self._times_spread_again = 0
         self._prepared_at = time.monotonic()
         self._told_at = self._prepared_at - _PROGRESS_S + _BUILDING_TOLD_S
-        self._level = level
-        self._plan = plan = self._crew.plan_of(self.options, stage, level, free=free)
-        self._users_wanted, self._users_given = plan.concurrency, None
+        self._stage_spec = spec
+        self._plan = plan = self._crew.plan_of(self.options, stage, spec, free=free)
+        self._users_wanted, self._users_given = plan.users, None
         self._spread = stage + self._crew.changes
         self._crew.announce(plan)
 
@@ -719,17 +719,17 @@ class Coordinator:
         assert self._crew is not None
         self._stop_gathering_timer()
         self._gone = True
-        if plan.rate_per_s is None:
+        if not plan.load.is_open:
             came = sum(worker.assignment.waiting or 0 for worker in self._expected)
             requests = plan.requests
             if plan.free and requests is not None:
                 requests = max(0, requests - self._measured)
-            self._plan = plan = dataclasses.replace(plan, concurrency=came, requests=requests)
+            self._plan = plan = dataclasses.replace(plan, load=StageLoad(came), requests=requests)
         if plan.free:
             self._crew.let_go(plan)
             return
-        budget = self._level.budget(plan.requests, plan.measure_s)
-        logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, load_of(plan).text, budget)
+        budget = self._stage_spec.budget(plan.requests, plan.measure_s)
+        logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, plan.load.text, budget)
         self._told_at = time.monotonic()
         self._crew.let_go(plan)
 
@@ -774,7 +774,7 @@ class Coordinator:
         if writer is None or self._crew is None:
             return None
         self._crew.recover()
-        record = writer.finish_stage(load_of(plan), totals)
+        record = writer.finish_stage(plan.stage, plan.load, totals, asked=plan.concurrency_asked)
         self._crew.tell_of(record)
         return record
 

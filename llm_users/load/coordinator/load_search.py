@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
+from llm_users.verdict import Verdict
 
 WITHIN = 0.05
 """The search is over when the lowest level that fails is at most this much above the highest that passes."""
@@ -31,7 +31,7 @@ class Judgement:
     ``MOST_REPEATS`` stages could decide at all.
     """
 
-    outcome: str
+    verdict: Verdict
     holds: bool
     text: str = ""
     margin: float | None = None
@@ -49,12 +49,12 @@ class Point:
     @property
     def passes(self) -> bool:
         """Whether it counts as passed: decided, or else by its estimate."""
-        return self.judgement.outcome == PASSED or (self.judgement.outcome == UNDECIDED and self.judgement.holds)
+        return self.judgement.verdict is Verdict.PASSED or (not self.decided and self.judgement.holds)
 
     @property
     def decided(self) -> bool:
         """Whether the intervals say so too."""
-        return self.judgement.outcome != UNDECIDED
+        return self.judgement.verdict is not Verdict.UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)

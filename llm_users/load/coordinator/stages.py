@@ -12,7 +12,7 @@ from typing import Protocol
 
 from llm_users.options.table import Options
 from llm_users.prompts import Trace
-from llm_users.record import RequestRecord, StageRecord
+from llm_users.record import RequestRecord, StageLoad, StageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,10 @@ class Minimum:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """The load of one stage: a number of users in a closed loop, or a number of requests per second in an open loop."""
+class StageSpec:
+    """What one stage is asked for."""
 
-    users: int = 0
-    rate_per_s: float | None = None
+    load: StageLoad
     requests: int | None = None
     """Measured requests where the stage itself says how many, and not the options."""
     minimum: Minimum | None = None
@@ -50,18 +49,18 @@ class Level:
 
     def most(self, options: Options) -> int:
         """Requests in flight at most; 0 where nothing limits them."""
-        return self.users if self.rate_per_s is None else options.max_in_flight or 0
+        return options.max_in_flight or 0 if self.load.is_open else self.load.concurrency
 
 
-class Levels(Protocol):
+class StageSpecs(Protocol):
     """Asked once before every stage."""
 
     @property
     def count(self) -> int:
         """How many stages the run has, as far as is known."""
 
-    def next(self, last: StageRecord | None) -> Level | None:
-        """The level of the next stage, once ``last`` is over (None: of the first one). None: the run is over."""
+    def next(self, last: StageRecord | None) -> StageSpec | None:
+        """The next stage, once ``last`` is over (None: of the first one). None: the run is over."""
 
     def seen(self, record: RequestRecord) -> str | None:
         """A row of the present stage has come: why the stage need not go on, or None."""
@@ -70,22 +69,22 @@ class Levels(Protocol):
         """Whether the present stage, whose end is not fixed beforehand, has measured enough. Asked once a second."""
 
 
-class FixedLevels:
+class ListedStages:
     """Those of a list."""
 
-    def __init__(self, levels: tuple[Level, ...]) -> None:
-        self._levels = levels
+    def __init__(self, specs: tuple[StageSpec, ...]) -> None:
+        self._specs = specs
         self._given = 0
 
     @property
     def count(self) -> int:
-        return max(1, len(self._levels))
+        return max(1, len(self._specs))
 
-    def next(self, last: StageRecord | None) -> Level | None:  # noqa: ARG002 - what was before changes nothing
-        if self._given == len(self._levels):
+    def next(self, last: StageRecord | None) -> StageSpec | None:  # noqa: ARG002 - what was before changes nothing
+        if self._given == len(self._specs):
             return None
         self._given += 1
-        return self._levels[self._given - 1]
+        return self._specs[self._given - 1]
 
     def seen(self, record: RequestRecord) -> str | None:  # noqa: ARG002 - every stage is measured to its end
         return None
@@ -94,18 +93,19 @@ class FixedLevels:
         return False
 
 
-def trace_level(options: Options, trace: Trace) -> Level:
+def trace_stage(options: Options, trace: Trace) -> StageSpec:
     """The stage that replays a trace, or the first requests of it."""
     count = len(trace.entries)
     times_s = array("d", (entry.at_s for entry in trace.entries))
-    return Level(rate_per_s=trace.rate_per_s, requests=min(count, options.requests or count), times_s=times_s)
+    load, requests = StageLoad(rate_per_s=trace.rate_per_s), min(count, options.requests or count)
+    return StageSpec(load, requests=requests, times_s=times_s)
 
 
-def listed_levels(options: Options, replay: Level | None = None) -> Levels:
+def listed_stages(options: Options, replay: StageSpec | None = None) -> StageSpecs:
     """The stages that the options list: that of a trace, rates, else concurrencies; none when Locust's own users are
     the load."""
     if replay is not None:
-        return FixedLevels((replay,))
+        return ListedStages((replay,))
     if options.rates:
-        return FixedLevels(tuple(Level(rate_per_s=rate) for rate in options.rates))
-    return FixedLevels(tuple(Level(users) for users in options.sweep))
+        return ListedStages(tuple(StageSpec(StageLoad(rate_per_s=rate)) for rate in options.rates))
+    return ListedStages(tuple(StageSpec(StageLoad(users)) for users in options.sweep))

@@ -23,7 +23,7 @@ from llm_users.load.arrival_schedule import stage_times_s
 from llm_users.load.coordinator.arrival_shares import ArrivalParts
 from llm_users.load.coordinator.quotas import share, split, turns
 from llm_users.load.coordinator.roster import Roster, Worker
-from llm_users.load.coordinator.stages import Level
+from llm_users.load.coordinator.stages import StageSpec
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.stage import StagePlan
 from llm_users.options.table import Options
@@ -127,25 +127,23 @@ class Crew:
 
     # Stages.
 
-    def plan_of(self, options: Options, stage: int, level: Level, *, free: bool) -> StagePlan:
+    def plan_of(self, options: Options, stage: int, spec: StageSpec, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
-        asked = level.users if level.rate_per_s is None else None
         workers = max(1, len(self.roster.present))
-        self._options, self._trace_times_s = options, level.times_s
-        self._is_open_loop = level.rate_per_s is not None
-        counted = level.requests if level.minimum is not None else level.requests or options.stage_requests
+        self._options, self._trace_times_s = options, spec.times_s
+        self._is_open_loop = spec.load.is_open
+        counted = spec.requests if spec.minimum is not None else spec.requests or options.stage_requests
         return StagePlan(
             stage=stage,
-            concurrency=level.users if level.rate_per_s is None else workers,
+            load=spec.load,
             workers=workers,
-            ramp_s=options.ramp_s if level.rate_per_s is None else 0.0,
+            ramp_s=0.0 if spec.load.is_open else options.ramp_s,
             warmup_requests=options.warmup_requests,
             warmup_s=options.warmup_s,
-            measure_s=options.stage_s if level.minimum is None else None,
+            measure_s=options.stage_s if spec.minimum is None else None,
             requests=options.requests if free else counted,
             free=free,
-            concurrency_asked=asked,
-            rate_per_s=level.rate_per_s,
+            concurrency_asked=spec.load.users,
             max_in_flight=options.max_in_flight,
         )
 
@@ -177,7 +175,7 @@ class Crew:
             if worker.assignment.expected and worker.assignment.waiting is not None
         ]
         users = {worker.rank: worker.assignment.waiting or 0 for worker in going}
-        if plan.rate_per_s is None:
+        if not plan.load.is_open:
             quotas = split(plan.requests, users)
         else:  # without its user a worker sends no arrivals
             quotas = self._divide_arrivals([rank for rank, count in users.items() if count], plan)
@@ -193,9 +191,9 @@ class Crew:
 
     def _tell_go(self, worker: Worker, plan: StagePlan) -> None:
         """``lead_s`` is negative for a worker that is told again after the origin: its clock need not agree."""
-        users = plan.concurrency if plan.rate_per_s is None else None
+        users = plan.load.users
         go: dict[str, Any] = {"stage": worker.assignment.stage, "quota": worker.assignment.quota, "users": users}
-        if plan.rate_per_s is not None:
+        if plan.load.is_open:
             go |= {"lead_s": self._origin_s - time.monotonic(), **self._arrivals_of(worker)}
         self.tell(worker, messages.GO, go)
 
@@ -230,7 +228,7 @@ class Crew:
             for each in self.roster.steady
             if each.assignment.admitted and each is not worker and not (each.gave_up or each.has_no_users)
         ]
-        if plan.rate_per_s is not None:
+        if plan.load.is_open:
             return self._hand_over_arrivals(worker, plan, [each.rank for each in others])
         if assignment.quota is None:
             return 0

@@ -5,7 +5,11 @@ Plain data that travels; knows nothing of how either is made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from llm_users.record import StageLoad
 
 IDLE, RAMP, WARMUP, MEASURE, DRAIN = "idle", "ramp", "warmup", "measure", "drain"
 """The phases of a stage, on each worker and for the whole run."""
@@ -16,8 +20,9 @@ class StagePlan:
     """What a worker is told about a stage before its users are spawned. Times in seconds."""
 
     stage: int
-    concurrency: int
-    """Users; of a closed loop first those that were asked for, and from the word to start on those that came."""
+    load: StageLoad
+    """Over all workers. Its users are first those that were asked for, and from the word to start on those that
+    came."""
     worker: int = 0
     workers: int = 1
     ramp_s: float = 0.0
@@ -32,10 +37,13 @@ class StagePlan:
     """Users that were asked for, those of classes that send no LLM requests left out; None: unknown, or open loop."""
     place: int = 0
     """This worker's place among those of the stage, from 0; ``worker`` is its rank in the run."""
-    rate_per_s: float | None = None
-    """Requests per second over all workers in an open loop, whose ``concurrency`` is one dispatcher per worker."""
     max_in_flight: int | None = None
     """Requests that this worker may have in flight at a time in an open loop; None: as many as arrive."""
+
+    @property
+    def users(self) -> int:
+        """Locust users over all workers: those of a closed loop; in an open loop one dispatcher per worker."""
+        return self.workers if self.load.is_open else self.load.concurrency
 
     @property
     def timed_warmup_s(self) -> float:
@@ -45,6 +53,11 @@ class StagePlan:
         """
         ramp_s = 0.0 if self.warmup_requests else self.ramp_s
         return max(self.warmup_s, ramp_s)
+
+
+def plan_from(data: Mapping[str, Any]) -> StagePlan:
+    """The plan in a message's fields."""
+    return StagePlan(**{**data, "load": StageLoad(**data["load"])})
 
 
 @dataclass(slots=True)

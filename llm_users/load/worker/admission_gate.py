@@ -18,6 +18,8 @@ from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, St
 from llm_users.load.worker.permits import Ticket, UserSeat
 from llm_users.load.worker.stage_measurement import Measurement
 from llm_users.load.worker.user_presence import MOST_FAILED_TASKS, Presence
+from llm_users.outcome import CLIENT_LIMIT
+from llm_users.record import StageLoad
 
 _NS = 1_000_000_000
 
@@ -27,7 +29,7 @@ BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
 GIVE_UP_AFTER = 20
 """A process that fails to connect this many times, and has never connected in the stage, ends its part of the stage."""
 
-_NOT_CONNECTED = ("connect", "client_limit")
+_NOT_CONNECTED = ("connect", CLIENT_LIMIT)
 
 
 @dataclasses.dataclass
@@ -44,7 +46,7 @@ class StageGate:
     """Lets requests of this process through, phase by phase. One per load process."""
 
     def __init__(self) -> None:
-        self.plan = StagePlan(stage=0, concurrency=0)
+        self.plan = StagePlan(stage=0, load=StageLoad())
         self.phase = IDLE
         self.on_finished: Callable[[StageTotals], None] = lambda totals: None
         self.on_ready: Callable[[int, int], None] = lambda stage, waiting: None
@@ -124,8 +126,8 @@ class StageGate:
         ``origin_ns``: the moment that the arrivals of an open loop are counted from; 0: now.
         ``users_in_all``: how many users all workers let go.
         """
-        if users_in_all is not None and self.plan.rate_per_s is None:
-            self.plan = dataclasses.replace(self.plan, concurrency=users_in_all)
+        if users_in_all is not None and not self.plan.load.is_open:
+            self.plan = dataclasses.replace(self.plan, load=StageLoad(users_in_all))
         plan = self.plan
         self.let_go = True
         self._measurement.told(time.monotonic_ns())
@@ -239,7 +241,7 @@ class StageGate:
         """A user's pause before its next request, spent here: a stage that begins meanwhile finds the user present."""
         due_ns = time.monotonic_ns() - seat.behind_ns + int(seconds * _NS)
         seat.due_ns = seat.behind_ns = 0
-        if self.plan.rate_per_s is not None:  # nobody is waited for
+        if self.plan.load.is_open:  # nobody is waited for
             gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / _NS))
             return
         self._stay(seat, due_ns)
@@ -248,7 +250,7 @@ class StageGate:
     def pause(self, seat: UserSeat, seconds: float) -> None:
         """A user's ``wait_time``, spent here as well. What its task does after it is not part of the pause, so the
         next request is not due at its end."""
-        if self.plan.rate_per_s is not None:
+        if self.plan.load.is_open:
             gevent.sleep(seconds)
             return
         seat.due_ns = 0
@@ -281,9 +283,9 @@ class StageGate:
         (ticket.measurement or self._measurement).ended(ticket)
         if ticket.begun:
             self._measurement.window.count(-1, time.monotonic_ns())
-        if ticket.plan.rate_per_s is None:
+        if not ticket.plan.load.is_open:
             seat.in_flight -= 1
-        if self.plan.rate_per_s is None and not seat.resting and not seat.in_flight and not seat.gone:
+        if not self.plan.load.is_open and not seat.resting and not seat.in_flight and not seat.gone:
             seat.resting = True
             self._measurement.window.count_resting(+1, time.monotonic_ns())
         if error_code is None:
@@ -448,7 +450,7 @@ class StageGate:
         ticket = self._ticket(seat, MEASURE)
         self.totals.measured += 1
         now_ns = time.monotonic_ns()
-        start_ns = now_ns if plan.rate_per_s is None else ticket.intended_ns
+        start_ns = ticket.intended_ns if plan.load.is_open else now_ns
         if not self._measurement.window.exists:
             self._end_in_time(start_ns)
         self._measurement.started(start_ns, now_ns)
@@ -485,7 +487,7 @@ class StageGate:
             if self.no_users_reason is not None:
                 self._report_ready()
             return
-        if plan.rate_per_s is None and self.phase in (WARMUP, MEASURE) and not self._unfinished:
+        if not plan.load.is_open and self.phase in (WARMUP, MEASURE) and not self._unfinished:
             why = self._presence.why_no_user_comes(None if plan.free else plan.stage)
             if why is not None:
                 self._give_up(why)
@@ -512,7 +514,7 @@ class StageGate:
         self.on_start(self.plan.stage, phase == MEASURE)
         ticket = Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
         ticket.measurement = self._measurement
-        if self.plan.rate_per_s is None:
+        if not self.plan.load.is_open:
             seat.in_flight += 1
             ticket.behind_ns = 0 if due_ns else behind_ns
             self._count_in(ticket)

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import gevent
 
 from llm_users.load.worker.admission_gate import StageGate
+from llm_users.outcome import Outcome
 from llm_users.quantile import DurationHistogram
-from llm_users.record import ABORTED, THROTTLED, RequestRecord
+from llm_users.record import RequestRecord
 
 PERIOD_S = 1.0
 
@@ -65,19 +66,20 @@ class LiveBeat:
         """A request is over, however it ended; its record is complete."""
         watched = self._streams.pop(key, None)
         if watched is not None:
-            self._count(watched, timed=record.error_code != "buffered")
-        if record.output_tokens and record.chunks and record.error_code != "buffered":
+            self._count(watched, timed=not record.buffered)
+        if record.output_tokens and record.chunks and not record.buffered:
             self._tokens_of_ended += record.output_tokens
             self._chunks_of_ended += record.chunks
-        if record.error_code == ABORTED:
+        outcome = record.outcome
+        if outcome is Outcome.ABORTED:
             return
         self._requests += 1
         if record.measured:
             self._done[record.stage] = self._done.get(record.stage, 0) + 1
-        if record.failed:
+        if outcome.is_failure:
             self._failed += 1
-            self._throttled += (record.error_code or "").lower() in THROTTLED or record.http_status == 429
-        elif record.ok and record.tpot_s is not None:
+            self._throttled += outcome is Outcome.THROTTLED
+        elif outcome is Outcome.OK and record.tpot_s is not None:
             self._tpot.add(record.tpot_s)
 
     def add_lag(self, lag_s: float, own_s: float | None = None) -> None:

@@ -16,13 +16,13 @@ from gevent.pool import Group
 
 from llm_users.load.worker.context import Arrivals, Runtime
 from llm_users.load.worker.permits import Ticket, UserSeat
+from llm_users.outcome import ABORTED, OVERFLOW
 
 LEAD_NS = 25_000_000
 """A request is built so long before it is due, and then waits ready: 5 ms more than its start may wait for a quiet loop
 (``transport.quiet``)."""
 
 _NS = 1_000_000_000
-OVERFLOW, ABORTED = "overflow", "aborted"
 
 
 class _Desk:

@@ -24,7 +24,7 @@ from llm_users.distributions import Part, PartSchedule
 from llm_users.load.arrival_schedule import TracePrompts, read_parts, stage_times_s
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import LEASE_S
-from llm_users.load.protocol.stage import StagePlan, StageTotals
+from llm_users.load.protocol.stage import StageTotals, plan_from
 from llm_users.load.trace import trace_of
 from llm_users.load.worker import context
 from llm_users.load.worker.lag_probe import LagProbe
@@ -138,7 +138,7 @@ class LoadProcess:
 
     def on_stage(self, data: dict[str, Any]) -> None:
         """A stage is coming: close the gate for it and build its prompts."""
-        plan = StagePlan(**{name: value for name, value in data.items() if name != "run"})
+        plan = plan_from({name: value for name, value in data.items() if name != "run"})
         if plan.stage == self._stage:
             return  # said again, because it was not clear whether it had come
         self._stage = plan.stage
@@ -152,7 +152,7 @@ class LoadProcess:
         if data["stage"] != plan.stage or self.gate.let_go:
             return
         self._quota, origin_ns = data["quota"], 0
-        if plan.rate_per_s is not None and made is not None:
+        if plan.load.is_open and made is not None:
             origin_ns = time.monotonic_ns() + int(min(data["lead_s"], _LONGEST_LEAD_S) * 1e9)
             parts = read_parts(data["parts"])
             times_s = stage_times_s(made.options, plan, self._trace_times_s)
@@ -477,17 +477,18 @@ class LoadProcess:
         plan, talks, feed = self.gate.plan, self._talks, self._feed
         assert feed is not None
         self._report_progress()
-        least = users = math.ceil(plan.concurrency / plan.workers)
-        if plan.rate_per_s is not None:
+        least = users = math.ceil(plan.users / plan.workers)
+        rate_per_s = plan.load.rate_per_s
+        if rate_per_s is not None:
             stage_s = plan.warmup_s + (plan.measure_s or 0.0)
-            arrivals = plan.requests if plan.requests is not None else plan.rate_per_s * stage_s
+            arrivals = plan.requests if plan.requests is not None else rate_per_s * stage_s
             count = math.ceil(arrivals / plan.workers) + plan.warmup_requests
             counted = plan.requests is not None and not plan.timed_warmup_s
-            least = math.ceil(plan.rate_per_s * _FIRST_ARRIVALS_S / plan.workers)
+            least = math.ceil(rate_per_s * _FIRST_ARRIVALS_S / plan.workers)
         elif plan.free or plan.requests is None:
             count, counted = 2 * users, False
         else:
-            count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.concurrency)
+            count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.users)
             counted = not plan.timed_warmup_s  # how many requests a time takes is not known
         if talks is not None:
             talks.feed.expect(talks.conversations_of(count), least=least, counted=counted)

@@ -14,6 +14,7 @@ from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.load.worker.measure_window import MeasureWindow
 from llm_users.load.worker.permits import Ticket
 from llm_users.load.worker.stage_sampler import StageSamples
+from llm_users.record import StageLoad
 
 _NS = 1_000_000_000
 
@@ -23,7 +24,7 @@ class Measurement:
 
     def __init__(self, window: MeasureWindow | None = None) -> None:
         self.window = window or MeasureWindow()
-        self.begin(StagePlan(stage=0, concurrency=0), (0, 0), 0)
+        self.begin(StagePlan(stage=0, load=StageLoad()), (0, 0), 0)
 
     def next(self) -> Measurement:
         """Return the measurement of the next stage. This one still counts the requests of its own stage that end."""

@@ -60,7 +60,7 @@ def make_client(
         connect_timeout=runtime.pool.connect_timeout_s,
         read_timeout=options.timeout_s,
         # As many as users; boto3's own 10 made 237 connections for 400 requests.
-        max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.concurrency, open_loop, options.most_users),
+        max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.users, open_loop, options.most_users),
         **auth,
     )
     client = make(config=config)

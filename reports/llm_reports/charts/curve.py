@@ -24,13 +24,12 @@ from llm_reports.metrics.groups import (
     Metric,
 )
 from llm_reports.metrics.load_search import search_of
-from llm_reports.metrics.stage_load import Load
 from llm_reports.metrics.summary import ordered
 from llm_reports.run import Run
 from llm_reports.slo.objectives import FAILURES_ALLOWED, Objective, Objectives
 from llm_reports.slo.unfit_stages import unfit
 from llm_users.quantile import quantile
-from llm_users.record import UNSTEADY
+from llm_users.record import UNSTEADY, StageLoad
 
 # Three words for four tokens, the factor of the published figures for English text: 10 tokens/s are 450 words a minute.
 WORDS_PER_TOKEN = 0.75
@@ -95,7 +94,7 @@ class Point:
     """One stage on the curve. NaN is what is not known. ``estimated``: the run's files do not give the throughput."""
 
     label: str
-    load: Load
+    load: StageLoad
     health: str
     throughput_token_per_s: float
     estimated: bool

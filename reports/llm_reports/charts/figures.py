@@ -16,9 +16,10 @@ from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.goodput import StagePoint
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.latency_model import LatencyModel, latency_models
-from llm_reports.metrics.stage_load import Load, axis_name
+from llm_reports.metrics.stage_load import axis_name
 from llm_reports.run import Run
 from llm_reports.slo.objectives import Objectives
+from llm_users.record import StageLoad
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Figures:
     limits: list[Limit]
 
     @property
-    def loads(self) -> list[Load]:
+    def loads(self) -> list[StageLoad]:
         """Those of all points of the curves."""
         return [point.load for curve in self.curves for point in curve.points]
 

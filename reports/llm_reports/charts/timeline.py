@@ -9,26 +9,30 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from llm_reports.charts.downsampling import Floats, Places, evenly, short, thinned
-from llm_reports.metrics.groups import INPUT_TOKENS, OVERFLOW, TTFT, Group, throttled
+from llm_reports.metrics.groups import INPUT_TOKENS, TTFT, Group
 from llm_reports.metrics.latency_model import Line, paired, robust_line, tokens_and_latency
+from llm_reports.metrics.outcomes import dropped, outcomes, succeeded
 from llm_reports.run import Run
-from llm_users.record import UNFINISHED
+from llm_users.outcome import Outcome
 
-OUTCOMES = {
-    "ok": "succeeded",
-    "unmeasured": "succeeded outside the measured phase",
-    "throttled": "throttled",
-    "failed": "failed",
-    "aborted": "aborted by the end of the stage or test",
-    "cancelled": "cancelled by the client",
+UNMEASURED = "unmeasured"
+KINDS: dict[str, str] = {
+    Outcome.OK: "succeeded",
+    UNMEASURED: "succeeded outside the measured phase",
+    Outcome.THROTTLED: "throttled",
+    Outcome.FAILED: "failed",
+    Outcome.ABORTED: "aborted by the end of the stage or test",
+    Outcome.CANCELLED: "cancelled by the client",
 }
+"""Kinds of points: outcomes, but a success counts as another kind outside of MEASURE, and dropped requests count as
+failed."""
 POINTS = 12_000  # of one figure: drawn in about 30 ms
 _RARE = 3000  # outcomes other than success are all drawn up to this many of each
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The requests of one outcome: all of them counted, some or all drawn. A latency that is missing is ``None``."""
+class Points:
+    """The requests of one kind: all of them counted, some or all drawn. A latency that is missing is ``None``."""
 
     key: str
     name: str
@@ -46,7 +50,7 @@ class Timeline:
     run: str
     total: int
     shown: int
-    outcomes: list[Outcome]
+    outcomes: list[Points]
     stages: list[tuple[float, float, str]]
     load_unit: str
     dropped: int  # requests that were never started and so have no place
@@ -81,17 +85,10 @@ def output_scatters(groups: Sequence[Group]) -> list[Scatter]:
     return [_scatter(*tokens_and_latency(group), len(groups)) for group in groups]
 
 
-def outcome_of(rows: DataFrame) -> Series:
-    """The outcome of every row, as a key of ``OUTCOMES``."""
-    code = rows["error_code"]
-    found = Series("failed", index=rows.index)
-    fine = code.isin(["", "buffered"])
-    found[throttled(rows)] = "throttled"
-    found[fine] = "unmeasured"
-    found[fine & (rows["measured"] == 1)] = "ok"
-    for unfinished in UNFINISHED:
-        found[code == unfinished] = unfinished
-    return found
+def kinds_of(rows: DataFrame) -> Series:
+    """The kind of every row, as a key of ``KINDS``."""
+    found = outcomes(rows).astype(object).replace(Outcome.DROPPED.value, Outcome.FAILED.value)
+    return found.mask(succeeded(rows["error_code"]) & (rows["measured"] != 1), UNMEASURED)
 
 
 def _timeline(run: Run, limit: int) -> Timeline:
@@ -104,35 +101,35 @@ def _timeline(run: Run, limit: int) -> Timeline:
     )
     is_open = bool(np.isfinite(rate).any())
     level = rate if is_open else users
-    outcome = outcome_of(rows).to_numpy()
+    kinds = kinds_of(rows).to_numpy()
     drawn: dict[str, Places] = {}
-    for key in reversed(OUTCOMES):  # the rare ones first: what they leave is for the successful
-        places = np.flatnonzero(outcome == key)
+    for key in reversed(KINDS):  # the rare ones first: what they leave is for the successful
+        places = np.flatnonzero(kinds == key)
         left = max(limit // 4, limit - sum(map(len, drawn.values())))
-        room = min(_RARE, left) if key not in ("ok", "unmeasured") else left // (2 if key == "unmeasured" else 1)
+        room = min(_RARE, left) if key not in (Outcome.OK, UNMEASURED) else left // (2 if key == UNMEASURED else 1)
         heights = np.where(np.isfinite(e2e[places]), e2e[places], 0.0)
         drawn[key] = places[thinned(since_s[places], heights, room)]
-    outcomes = [
-        Outcome(
-            key=key,
+    drawn_points = [
+        Points(
+            key=str(key),
             name=name,
-            count=int((outcome == key).sum()),
+            count=int((kinds == key).sum()),
             started_s=[round(float(value), 3) for value in since_s[drawn[key]]],
             e2e=short(e2e[drawn[key]]),
             ttft=short(ttft[drawn[key]]),
             load=short(level[drawn[key]]),
         )
-        for key, name in OUTCOMES.items()
+        for key, name in KINDS.items()
     ]
     shown = sum(map(len, drawn.values()))
     return Timeline(
         run=run.name,
         total=len(rows),
         shown=shown,
-        outcomes=[each for each in outcomes if each.count],
+        outcomes=[each for each in drawn_points if each.count],
         stages=_stages(rows, level, since_s, is_open=is_open),
         load_unit="requests/s" if is_open else "parallel requests",
-        dropped=int((run.requests["error_code"] == OVERFLOW).sum()),
+        dropped=int(dropped(run.requests["error_code"]).sum()),
     )
 
 

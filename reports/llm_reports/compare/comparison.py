@@ -14,21 +14,23 @@ from pandas import DataFrame
 
 from llm_reports.compare.comparability import unlike
 from llm_reports.compare.decision import decides, despite_failures, judged
-from llm_reports.compare.difference import FAILED, UNDECIDED, Difference
+from llm_reports.compare.difference import Difference
 from llm_reports.compare.figures import lines
 from llm_reports.compare.run_estimates import holm
 from llm_reports.errors import InputError
 from llm_reports.metrics.groups import Group, groups
-from llm_reports.metrics.stage_load import Load, loads_in_words
+from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run, named_apart
 from llm_reports.stats.block_resampling import NO_CHANCE, jointly
 from llm_reports.stats.intervals import student_t
+from llm_users.record import StageLoad
+from llm_users.verdict import Verdict
 
 ONE_RUN = (
     "Both sides are single runs: what changes from run to run (another machine, another hour) is not in the intervals. "
     "Measure at least three runs per side in turn and compare them with --against before you trust a small difference."
 )
-_Key = tuple[str, Load, int]
+_Key = tuple[str, StageLoad, int]
 _Side = tuple[Group, ...]
 
 
@@ -53,12 +55,12 @@ class Comparison:
     @property
     def failed(self) -> tuple[Difference, ...]:
         """The lines that fail: surely worse by more than the threshold, or surely more errors."""
-        return tuple(line for line in self.differences if line.verdict == FAILED)
+        return tuple(line for line in self.differences if line.verdict is Verdict.FAILED)
 
     @property
     def undecided(self) -> tuple[Difference, ...]:
         """The lines that should decide and cannot."""
-        return tuple(line for line in self.differences if line.verdict == UNDECIDED)
+        return tuple(line for line in self.differences if line.verdict is Verdict.UNDECIDED)
 
     @property
     def passed(self) -> bool:
@@ -90,7 +92,7 @@ class Comparison:
                     "p_alone": line.p_alone,
                     "p": line.p,
                     "outcome": line.outcome,
-                    "verdict": line.verdict,
+                    "verdict": line.verdict or "",
                     "needed": line.needed,
                     "reason": line.reason,
                 }

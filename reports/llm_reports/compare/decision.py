@@ -14,17 +14,15 @@ from collections.abc import Sequence
 from llm_reports.compare.difference import (
     BETTER,
     ERROR_RATIO,
-    FAILED,
-    PASSED,
     SYSTEM_THROUGHPUT,
     UNCLEAR,
-    UNDECIDED,
     WORSE,
     Difference,
 )
 from llm_reports.errors import InputError
 from llm_reports.stats.intervals import student_t, values_needed
 from llm_users.record import UNSTEADY
+from llm_users.verdict import Verdict
 
 LEVEL = 0.05
 _MOST_NEEDED = 1_000_000  # requests; beyond, the difference is as good as the threshold
@@ -65,13 +63,13 @@ def judged(line: Difference, p: float, threshold: float | None, deciding: bool) 
     line = dataclasses.replace(line, deciding=deciding)
     unfit = _unfit(line)
     if unfit:
-        verdict = UNDECIDED if threshold is not None and deciding else ""
-        return dataclasses.replace(line, p=p, outcome=UNDECIDED, verdict=verdict, reason=unfit)
+        verdict = Verdict.UNDECIDED if threshold is not None and deciding else None
+        return dataclasses.replace(line, p=p, outcome=Verdict.UNDECIDED, verdict=verdict, reason=unfit)
     line = dataclasses.replace(line, p=p, outcome=_outcome(line, p))
     if threshold is None:
         return line
     verdict = _verdict(line, threshold, deciding)
-    if verdict != UNDECIDED:
+    if verdict is not Verdict.UNDECIDED:
         return dataclasses.replace(line, verdict=verdict)
     needed = _needed(line, threshold)
     return dataclasses.replace(line, verdict=verdict, needed=needed, reason=_undecided(line, threshold, needed))
@@ -108,14 +106,14 @@ def _outcome(line: Difference, p: float) -> str:
     return WORSE if line.worsening > 0 else BETTER
 
 
-def _verdict(line: Difference, threshold: float, deciding: bool) -> str:
+def _verdict(line: Difference, threshold: float, deciding: bool) -> Verdict | None:
     interval = line.worsening_interval
     if line.outcome == WORSE and (interval.low > threshold or (line.is_share and deciding)):
-        return FAILED
+        return Verdict.FAILED
     if not deciding:
-        return ""
+        return None
     within = _rose_from_nothing(line) or (interval.known and interval.high <= threshold)
-    return PASSED if within and not _unsteady(line) else UNDECIDED
+    return Verdict.PASSED if within and not _unsteady(line) else Verdict.UNDECIDED
 
 
 def _rose_from_nothing(line: Difference) -> bool:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from llm_reports.compare.estimates import Estimate
 from llm_reports.metrics.groups import Group
 from llm_reports.stats.intervals import UNKNOWN, Interval
+from llm_users.verdict import Verdict
 
 ERROR_RATIO, SYSTEM_THROUGHPUT = "error_ratio", "output_throughput_token_per_s"
 UNCLEAR, BETTER, WORSE = "no clear difference", "better", "worse"
-PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Difference:
     """``p`` is corrected for the number of lines in the table.
 
     ``outcome`` says which side is better, when that is more than chance. ``verdict`` is the answer to the threshold:
-    passed, failed or undecided; "" where the line does not decide and did not fail. A line without an ``estimate``
+    ``None`` where the line does not decide and did not fail. A line without an ``estimate``
     stands for a stage that cannot be compared; ``reason`` says why. ``needed`` is about how many requests per run (or
     runs per side) would decide an undecided line, ``None`` when more of them would not help.
     """
@@ -33,7 +33,7 @@ class Difference:
     estimate: Estimate | None = None
     p: float = math.nan
     outcome: str = UNCLEAR
-    verdict: str = ""
+    verdict: Verdict | None = None
     reason: str = ""
     needed: int | None = None
     deciding: bool = False

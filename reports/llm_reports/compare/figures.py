@@ -21,17 +21,16 @@ from llm_reports.metrics.groups import (
     CORRECTED_LATENCY,
     CORRECTED_TTFT,
     LATENCY,
-    NO_FAILURES,
     OUTPUT_THROUGHPUT,
     TPOT,
     TTFT,
     Group,
     Metric,
 )
+from llm_reports.metrics.outcomes import failed, succeeded, unfinished
 from llm_reports.metrics.summary import ordered
 from llm_reports.stats.block_resampling import Floats
 from llm_users.quantile import quantile
-from llm_users.record import UNFINISHED
 
 FEWEST_REQUESTS = 20
 _MEDIAN, _P95 = ("median", 0.5), ("p95", 0.95)
@@ -94,9 +93,9 @@ def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Differen
             better = metric is OUTPUT_THROUGHPUT
             yield Difference(*sides, metric.name, figure, metric.unit, better, estimate, reason=unfit)
     # Requests without a partner failed or succeeded, too, so errors are counted over all.
-    ended = _pair(lambda _, frame: ~frame["error_code"].isin(UNFINISHED), base, other, unpaired)
-    failed = _pair(lambda _, frame: ~frame["error_code"].isin(NO_FAILURES), base, other, unpaired)
-    yield Difference(*sides, ERROR_RATIO, "share", "", estimate=share_estimate(failed, ended, users))
+    ended = _pair(lambda _, frame: ~unfinished(frame["error_code"]), base, other, unpaired)
+    failures = _pair(lambda _, frame: failed(frame["error_code"]), base, other, unpaired)
+    yield Difference(*sides, ERROR_RATIO, "share", "", estimate=share_estimate(failures, ended, users))
     yield from _throughput(base, other, rows if pairs.complete else unpaired, users, pairs.complete, unfit)
 
 
@@ -107,7 +106,10 @@ def _throughput(
     if any(np.isnan(each).any() or np.ptp(each) <= 0 for each in starts):
         return
     tokens = _pair(
-        lambda _, frame: frame["output_tokens"].astype("float64").where(_ok(frame)).fillna(0.0), base, other, rows
+        lambda _, frame: frame["output_tokens"].astype("float64").where(succeeded(frame["error_code"])).fillna(0.0),
+        base,
+        other,
+        rows,
     )
     figures = (_tokens_per_s(base), _tokens_per_s(other))
     estimate = rate_estimate(figures, starts, tokens, users, paired=paired)
@@ -148,11 +150,7 @@ def _tokens_per_s(group: Group) -> float:
 
 
 def _successful(metric: Metric, group: Group, rows: DataFrame) -> Series:
-    return group.values(metric, rows).where(_ok(rows))
-
-
-def _ok(rows: DataFrame) -> Series:
-    return rows["error_code"].isin(["", "buffered"])
+    return group.values(metric, rows).where(succeeded(rows["error_code"]))
 
 
 def _pair(

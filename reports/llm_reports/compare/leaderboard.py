@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from llm_reports.errors import InputError
 from llm_reports.llmperf.tables import Row, Table, tables_of
 from llm_reports.metrics.groups import OUTPUT_THROUGHPUT, TTFT, Group, groups
-from llm_reports.metrics.stage_load import load_of, loads_in_words
+from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.metrics.summary import ordered
 from llm_reports.run import Run, named_apart
 from llm_users.quantile import quantile
+from llm_users.record import load_of
 
 
 def leaderboard(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pandas import DataFrame
 
 from llm_reports.llmperf.results import duration_s
-from llm_reports.metrics.groups import OVERFLOW, Group, start_times
+from llm_reports.metrics.groups import Group, start_times
+from llm_reports.metrics.outcomes import dropped
 
 
 def in_order(rows: DataFrame) -> DataFrame:
     """By start. What was dropped has none and takes the place that its prompt has among the others."""
-    if (rows["error_code"] == OVERFLOW).any():
+    if dropped(rows["error_code"]).any():
         rows = rows.assign(started_at=start_times(rows))
     return rows.sort_values(["started_at", "request_id"], kind="stable")
 

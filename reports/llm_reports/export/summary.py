@@ -18,13 +18,12 @@ from pandas import DataFrame
 
 from llm_reports.content import Content
 from llm_reports.metrics.correctness import ratio_lines
-from llm_reports.metrics.groups import OVERFLOW, Group, groups, held, metrics_of
-from llm_reports.metrics.stage_load import Load
+from llm_reports.metrics.groups import Group, groups, held, metrics_of
 from llm_reports.metrics.summary import PERCENTILES, Summary, summarize_histogram
 from llm_reports.run import Run, named_apart
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import UNKNOWN
-from llm_users.record import STAGE_COLUMNS, cell
+from llm_users.record import STAGE_COLUMNS, StageLoad, cell
 from llm_users.run_files import SUMMARY_CSV
 
 JSON_NAME = "summary.json"
@@ -51,7 +50,7 @@ class Line:
     framework: str
     model: str
     stage: int | None
-    load: Load
+    load: StageLoad
     metric: str
     unit: str
     figures: Summary
@@ -104,9 +103,7 @@ def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
             yield _line(group, f"requests_{name}", "count", _single(getattr(counts, name)))
         if group.load.is_open:
             yield _line(group, "requests_held", "count", _single(int(held(group.measured).sum())))
-            yield _line(
-                group, "requests_dropped", "count", _single(int((group.measured["error_code"] == OVERFLOW).sum()))
-            )
+            yield _line(group, "requests_dropped", "count", _single(group.counts.dropped))
         yield _line(group, ERROR_RATIO, "share", error_ratio(group))
         for name, figures in ratio_lines(group):
             yield _line(group, name, "share", figures)

@@ -10,6 +10,7 @@ from llm_reports.content import Content
 from llm_reports.export.summary import COLUMNS, summary_lines
 from llm_reports.html.elements import Markup, element, folded, joined, notes_list, section, table
 from llm_reports.markdown.text import plain
+from llm_reports.metrics.outcomes import succeeded
 from llm_users.record import cell
 
 _EXAMPLES = 3
@@ -22,7 +23,7 @@ def errors_section(content: Content, labels: Sequence[str]) -> Markup:
     rows = []
     total = 0
     for label, group in zip(labels, content.groups, strict=True):
-        failed = group.measured[~group.measured["error_code"].isin(["", "buffered"])]
+        failed = group.measured[~succeeded(group.measured["error_code"])]
         total += len(group.measured)
         rows.append(failed.assign(_stage=label))
     found = [frame for frame in rows if len(frame)]

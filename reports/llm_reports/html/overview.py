@@ -14,25 +14,22 @@ from llm_reports.markdown.summary_table import TITLE, summary_cells, summary_hea
 from llm_reports.metrics.goodput import highest, knee, sweeps
 from llm_reports.metrics.load_search import search_of
 from llm_users.record import UNSTEADY
+from llm_users.verdict import Verdict
 
-PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
-_SIGNS = {PASSED: "✓", FAILED: "✗", UNDECIDED: "?"}
-_WORDS = {
-    "met": PASSED, "passed": PASSED, "missed": FAILED, "failed": FAILED, "refused": UNDECIDED, "undecided": UNDECIDED,
-}  # fmt: skip
+_SIGNS = {Verdict.PASSED: "✓", Verdict.FAILED: "✗", Verdict.UNDECIDED: "?"}
 _NOT_WELL = ("saturated", "disturbed", "strained")
 _MOST_REASONS = 3
 
 
-def verdict_of(word: str) -> str:
-    """Passed, failed or undecided for the words that tables use, also in brackets; "" for any other word."""
-    return _WORDS.get(word.strip("()").lower(), "")
+def verdict_of(word: str) -> Verdict | None:
+    """The verdict that a cell of a table states, also in brackets; ``None`` for any other word."""
+    return next((verdict for verdict in Verdict if verdict == word.strip("()")), None)
 
 
 def verdict_mark(word: str) -> Markup:
     """A verdict as a coloured word with its sign; other words as they are."""
     kind = verdict_of(word)
-    if not kind:
+    if kind is None:
         return Markup(escaped(word))
     sign = element("span", _SIGNS[kind], aria_hidden="true", class_="sign")
     return element("span", joined([sign, word], " "), class_=f"verdict {kind}")
@@ -72,7 +69,7 @@ def _verdict(content: Content) -> list[Markup]:
     gate = content.gate
     if gate is None:
         return []
-    kind = PASSED if gate.passed else verdict_of(gate.outcome) or UNDECIDED
+    kind = gate.verdict
     head = joined([element("span", _SIGNS[kind], aria_hidden="true", class_="sign"), kind.capitalize()], " ")
     parts: list[object] = [element("p", head, class_="word"), element("p", element("code", gate.objectives.text))]
     parts.append(listed(gate.reasons[:_MOST_REASONS]))

@@ -24,6 +24,7 @@ from pandas import DataFrame, Series
 
 from llm_reports.errors import InputError, unreadable
 from llm_reports.input.open_file import open_text
+from llm_reports.metrics.outcomes import buffered, succeeded
 from llm_users.quantile import DurationHistogram
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, Column, cell
 from llm_users.run_files import REQUESTS_CSV
@@ -62,7 +63,6 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 }
 _LIMITS_BY_NAME = {"stage": (0.0, 1e6), "stage_end": (0.0, 1e6), "usage_output_tokens": (0.0, math.inf)}
 _ROUNDING_S = 1e-6  # files have microseconds or more; E2E may be this much below TTFT
-_OK_CODES = ("", "buffered")
 _DERIVED = {
     "ttft_s": ("tpot_s",),
     "end_to_end_latency_s": ("request_output_throughput_token_per_s",),
@@ -422,7 +422,8 @@ def _contradictions(kept: dict[str, Series]) -> list[Impossible]:
     rows = max((len(series) for series in kept.values()), default=0)
     if codes is None or not rows:
         return []
-    ok, streamed = codes.isin(_OK_CODES).to_numpy(), (codes == "").to_numpy()
+    ok = succeeded(codes).to_numpy()
+    streamed = ok & ~buffered(codes).to_numpy()
     found: list[Impossible] = []
     for name in (*_FIRST, "end_to_end_latency_s"):
         if name in kept:

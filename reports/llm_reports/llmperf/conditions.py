@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_reports.metrics.groups import Group
+from llm_reports.metrics.outcomes import succeeded
 from llm_reports.metrics.summary import summarize
 
 _SAMPLING = "additional_sampling_params"
@@ -63,7 +64,7 @@ def stated_lengths(group: Group) -> dict[str, int]:
 def _actual_lengths(group: Group) -> dict[str, int | None]:
     """What the answers themselves say, in whole tokens: over all stages, which would else have names out of order."""
     rows = group.run.requests
-    ok = rows[(rows["measured"] == 1) & rows["error_code"].isin(["", "buffered"]) & (rows["model"] == group.model)]
+    ok = rows[(rows["measured"] == 1) & succeeded(rows["error_code"]) & (rows["model"] == group.model)]
     lengths: dict[str, int | None] = {}
     for kind in ("input", "output"):
         figures = summarize(ok[f"{kind}_tokens"].astype("float64"))

@@ -15,8 +15,8 @@ from pandas import isna
 from llm_reports.llmperf.results import rate_of, responses
 from llm_reports.metrics.correctness import MATCH, STRICT_MATCH
 from llm_reports.metrics.groups import Group
+from llm_reports.metrics.outcomes import unfinished
 from llm_users.number_words import has_number, is_only_number
-from llm_users.record import UNFINISHED
 
 STEM = "_correctness"
 _NUMBER = "rnd_number"
@@ -100,7 +100,7 @@ def checked(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _completed(group: Group) -> Group:
-    return dataclasses.replace(group, measured=group.measured[~group.measured["error_code"].isin(UNFINISHED)])
+    return dataclasses.replace(group, measured=group.measured[~unfinished(group.measured["error_code"])])
 
 
 def _api(group: Group) -> str | None:

@@ -19,8 +19,8 @@ from llm_reports.llmperf import correctness
 from llm_reports.llmperf.results import RATE
 from llm_reports.metrics.correctness import MATCH, STRICT_MATCH
 from llm_reports.metrics.groups import LLMPERF_TTFT
-from llm_reports.metrics.stage_load import Load, load_of
-from llm_users.record import REQUEST_COLUMNS, Column
+from llm_reports.metrics.outcomes import succeeded
+from llm_users.record import REQUEST_COLUMNS, Column, StageLoad, load_of
 
 RESPONSES_SUFFIX = "_individual_responses.json"
 SUMMARY_SUFFIX = "_summary.json"
@@ -45,7 +45,7 @@ class Names:
 
     framework: str
     model: str
-    load: Load
+    load: StageLoad
 
 
 def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, tuple[str, ...]]:
@@ -69,7 +69,7 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
     values[RATE] = Series([math.nan if names.load.rate_per_s is None else names.load.rate_per_s] * count)
     if checked:
         values |= _checks(entries)
-    no_content = (values["error_code"] == "") & (values["ttft_s"] == 0)
+    no_content = succeeded(values["error_code"]) & (values["ttft_s"] == 0)
     values["ttft_s"] = values["ttft_s"].mask(no_content)
     values, impossible = without_impossible(values, (*REQUEST_COLUMNS, *_OTHER_COLUMNS))
     warnings = [impossible_warning(path, impossible, lambda rows: _places(path, rows))] if impossible else []

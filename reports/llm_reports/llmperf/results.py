@@ -24,7 +24,9 @@ from llm_reports.metrics.groups import (
     TTFT,
     Group,
 )
+from llm_reports.metrics.outcomes import succeeded
 from llm_reports.metrics.summary import Summary
+from llm_users.outcome import Outcome, outcome_of
 
 METRICS = {
     "inter_token_latency_s": LLMPERF_INTER_TOKEN_LATENCY,
@@ -82,7 +84,7 @@ def responses(group: Group) -> list[dict[str, Any]]:
     columns = {name: list(_values(group.values(metric, rows))) for name, metric in METRICS.items()}
     made = []
     for i, (code, message) in enumerate(zip(rows["error_code"], rows["error_message"], strict=True)):
-        ok = code in ("", "buffered")
+        ok = outcome_of(code) is Outcome.OK
         value = {name: 0 if values[i] is None and not ok else values[i] for name, values in columns.items()}
         tokens_in, tokens_out = value["number_input_tokens"], value["number_output_tokens"]
         made.append(
@@ -103,7 +105,8 @@ def responses(group: Group) -> list[dict[str, Any]]:
 
 def results(group: Group) -> Results:
     """The summary of a group."""
-    codes = Counter(_code(code) for code in group.measured["error_code"] if code not in ("", "buffered"))
+    codes = group.measured["error_code"]
+    counted = Counter(_code(code) for code in codes[~succeeded(codes)])
     return Results(
         figures={name: group.summary(metric) for name, metric in METRICS.items()},
         without_content=without_content(group),
@@ -111,7 +114,7 @@ def results(group: Group) -> Results:
         started=len(group.measured),
         completed=len(group.ok),
         output_tokens=float(group.ok["output_tokens"].astype("float64").sum()),
-        error_codes=dict(sorted(codes.items(), key=lambda item: (-item[1], str(item[0])))),
+        error_codes=dict(sorted(counted.items(), key=lambda item: (-item[1], str(item[0])))),
         duration_s=duration_s(group),
     )
 

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 
 from llm_reports.compare.comparison import Comparison
 from llm_reports.compare.decision import LEVEL
-from llm_reports.compare.difference import BETTER, FAILED, UNCLEAR, UNDECIDED, WORSE, Difference
+from llm_reports.compare.difference import BETTER, UNCLEAR, WORSE, Difference
 from llm_reports.markdown.decisions import number
 from llm_reports.markdown.text import aligned, bullets, plain
 from llm_reports.metrics.stage_load import LoadColumns, load_columns
-from llm_reports.slo.gate import MET, MISSED
-from llm_reports.slo.gate import REFUSED as NOT_DECIDED
 from llm_reports.slo.junit import Case
 from llm_reports.stats.intervals import Interval
+from llm_users.verdict import Verdict
 
 BLOCKS = (
     "p: how often blocks of time, shuffled between both runs, differ as much by chance in any line of this table "
@@ -61,14 +60,14 @@ def verdict(comparison: Comparison) -> str:
     found = f"{len(worse)} of {len(lines)} figures are worse, {len(better)} better, beyond chance."
     if not worse and not better:
         found = f"No figure of {len(lines)} differs by more than chance can explain."
-    if lines and all(line.outcome == UNDECIDED for line in lines):
+    if lines and all(line.outcome == Verdict.UNDECIDED for line in lines):
         reasons = "; ".join(dict.fromkeys(line.reason for line in lines))
         return f"**Undecided**: nothing can be compared: {reasons}."
     if comparison.threshold is None:
         return found
     limit = f"{100 * comparison.threshold:g} %"
     failed, undecided = comparison.failed, comparison.undecided
-    deciding = [line for line in lines if line.verdict and (line.verdict != FAILED or line.deciding)]
+    deciding = [line for line in lines if line.verdict and (line.verdict is not Verdict.FAILED or line.deciding)]
     parts = []
     if failed:
         parts.append(f"**Failed** (threshold {limit}): {_listed(failed)}.")
@@ -88,12 +87,11 @@ def verdict(comparison: Comparison) -> str:
 
 def cases(comparison: Comparison) -> list[Case]:
     """A case for each line; without a threshold none fails."""
-    outcomes = {FAILED: MISSED, UNDECIDED: NOT_DECIDED}
     return [
         Case(
             f"{line.other_names}.{line.other.load.words}",
             line.name,
-            outcomes.get(line.verdict, MET),
+            line.verdict or Verdict.PASSED,
             _case_reason(line),
         )
         for line in comparison.differences

@@ -11,13 +11,14 @@ from llm_reports.metrics.costs import PriceFile, chosen_points, costs
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
-from llm_reports.metrics.stage_load import Load
 from llm_reports.metrics.summary import ordered
-from llm_reports.slo.gate import MET, MISSED, REFUSED, Gate, Judgement, shown
+from llm_reports.slo.gate import Gate, Judgement, shown
 from llm_reports.stats.effective_size import LEAST_EFFECTIVE
 from llm_reports.stats.intervals import UNKNOWN, Interval, requests_for_stable, values_needed
+from llm_users.record import StageLoad
+from llm_users.verdict import Verdict
 
-_WORDS = {MET: "passed", MISSED: "FAILED", REFUSED: "UNDECIDED"}
+_WORDS = {Verdict.PASSED: "passed", Verdict.FAILED: "FAILED", Verdict.UNDECIDED: "UNDECIDED"}
 _INTERVAL_METRICS = (TTFT, TPOT, LATENCY, OUTPUT_THROUGHPUT)
 _INTERVAL_FIGURES = {"median": "Median", "mean": "Mean", "p95": "P95", "p99": "P99"}
 ESTIMATED = (
@@ -42,7 +43,7 @@ def objectives_section(points: Sequence[StagePoint], text: str) -> str:
             number(point.requests_per_s),
             number(point.goodput_tokens_per_s),
             number(point.tokens_per_s),
-            point.outcome,
+            point.verdict or "",
         ]
         for label, point in zip(labels([point.group for point in points]), points, strict=True)
     ]
@@ -69,7 +70,7 @@ def knee_section(points: Sequence[StagePoint]) -> str:
     return f"## Knee\n\n{bullets(lines)}\n" if lines else ""
 
 
-def gate_text(verdict: Gate) -> str:
+def gate_text(gate: Gate) -> str:
     """The verdict, what it rests on, and why it is not better."""
     header = ["", "Objective", "Measured", "95 % interval", "Requests", "Effective", "Verdict"]
     rows = [
@@ -80,18 +81,18 @@ def gate_text(verdict: Gate) -> str:
             between(each.interval, lambda value, unit=each.objective.kind.unit: shown(value, unit)),
             str(each.n),
             "-" if math.isnan(each.effective) else f"{each.effective:.0f}",
-            each.outcome,
+            each.verdict,
         ]
-        for each in verdict.judgements
+        for each in gate.judgements
     ]
-    stage = {"all": "every stage", "best": "the best stage"}.get(verdict.stage, f"stage {verdict.stage}")
-    parts = [f"## Gate: {_WORDS[verdict.outcome]}", f"Judged: {stage}."]
+    stage = {"all": "every stage", "best": "the best stage"}.get(gate.stage, f"stage {gate.stage}")
+    parts = [f"## Gate: {_WORDS[gate.verdict]}", f"Judged: {stage}."]
     if rows:
         parts.append(aligned(header, rows, left={0, 1, 6}))
-        parts.append(bullets([*_explained(verdict.judgements)]))
-    if verdict.reasons:
-        parts.append(bullets(f"{reason}." for reason in verdict.reasons))
-    remarks = [*_sent_twice(verdict.judgements), *_failures_without_objective(verdict.judgements)]
+        parts.append(bullets([*_explained(gate.judgements)]))
+    if gate.reasons:
+        parts.append(bullets(f"{reason}." for reason in gate.reasons))
+    remarks = [*_sent_twice(gate.judgements), *_failures_without_objective(gate.judgements)]
     if remarks:
         parts.append(bullets(remarks))
     return "\n\n".join(parts) + "\n"
@@ -113,7 +114,7 @@ def cost_section(points: Sequence[StagePoint], prices: PriceFile) -> str:
         for label, cost in zip(labels([point.group for point in points]), found, strict=True)
     ]
     lines = []
-    for point, why in chosen_points(points, by_objectives=any(point.outcome for point in points)):
+    for point, why in chosen_points(points, by_objectives=any(point.verdict for point in points)):
         cost = found[list(points).index(point)]
         lines.append(
             f"At {point.load.words} ({why}): {number(cost.per_request)} per request, "
@@ -190,10 +191,10 @@ def _explained(judgements: Sequence[Judgement]) -> Iterator[str]:
 
 
 def _decided_by_few(judgements: Sequence[Judgement]) -> bool:
-    return any(each.outcome != REFUSED and each.effective < LEAST_EFFECTIVE for each in judgements)
+    return any(each.verdict is not Verdict.UNDECIDED and each.effective < LEAST_EFFECTIVE for each in judgements)
 
 
-def _bold(load: Load) -> str:
+def _bold(load: StageLoad) -> str:
     return f"**{load.words}**" if load.is_open else f"concurrency **{load.short}**"
 
 

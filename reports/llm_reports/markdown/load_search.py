@@ -12,6 +12,7 @@ from llm_reports.metrics.load_search import LevelFigures, Search, search_of
 from llm_reports.run import Run
 from llm_reports.slo.gate import Judgement
 from llm_users.record import cell
+from llm_users.verdict import Verdict
 
 _COLUMNS = (
     "level", "unit", "stages", "requests", "failed", "objective", "n", "value", "ci_low", "ci_high", "outcome",
@@ -31,14 +32,15 @@ def find_csv(search: Search) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for level in search.levels:
-        passed, decided = search.counted[level.level]
+        verdict, decided = search.counted[level.level]
         for each in level.judgements:
             ends = [end if math.isfinite(end) else None for end in (each.interval.low, each.interval.high)]
             value = each.estimate if math.isfinite(each.estimate) else None
             tokens = level.tokens_per_s if math.isfinite(level.tokens_per_s) else None
             line = [
                 level.level, search.unit, " ".join(map(str, level.stages)), level.requests, level.failed,
-                each.objective.text, each.n, value, *ends, each.outcome, int(passed), int(decided), tokens,
+                each.objective.text, each.n, value, *ends, each.verdict, int(verdict is Verdict.PASSED), int(decided),
+                tokens,
             ]  # fmt: skip
             writer.writerow([cell(value) for value in line])
     return text.getvalue()
@@ -74,7 +76,9 @@ def _text(search: Search, name: str) -> str:
             "independent requests, or the client itself was the limit. The figure alone decides then."
         )
     notes.extend(
-        f"{level.level:g} {search.unit}: {level.reason}" for level in search.levels if level.refuses or level.unsteady
+        f"{level.level:g} {search.unit}: {level.reason}"
+        for level in search.levels
+        if level.fails_too_often or level.unsteady
     )
     title = f"## The highest load{f' of {name}' if name else ''}"
     verdict_column = 3 + len(search.objectives.all)

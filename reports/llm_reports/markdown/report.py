@@ -15,11 +15,12 @@ from llm_reports.markdown.load_search import limit_section
 from llm_reports.markdown.summary_table import summary_markdown, summary_text
 from llm_reports.markdown.text import aligned, bullets, escaped, plain
 from llm_reports.metrics.distinctions import TEXT_COLUMNS
-from llm_reports.metrics.groups import loads_of, throttled
+from llm_reports.metrics.groups import loads_of
 from llm_reports.metrics.open_loop import RateTable
+from llm_reports.metrics.outcomes import outcome_counts
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
-from llm_users.record import UNFINISHED
+from llm_users.outcome import Outcome
 from llm_users.run_files import REPORT_MD
 
 __all__ = ["all_notes", "bullets", "decisions", "files", "plain", "tables_and_notes", "to_markdown"]
@@ -93,8 +94,7 @@ def _saying_notes_once(tables: Iterable[Table | RateTable]) -> Iterator[Table | 
 
 def _described(run: Run) -> str:
     rows = run.requests
-    measured = rows["error_code"][rows["measured"] == 1]
-    succeeded = int(measured.isin(["", "buffered"]).sum())
+    counts = outcome_counts(rows[["error_code", "http_status"]][rows["measured"] == 1])
     parts = [f"**{escaped(run.name)}**"]
     for column, called in (("framework", "framework"), ("model", "model"), ("api", "API")):
         names = sorted({escaped(str(name)) for name in rows[column].unique() if name})
@@ -102,12 +102,16 @@ def _described(run: Run) -> str:
             parts.append(f"{called} {', '.join(names)}")
     if loads := loads_in_words(loads_of(run)):
         parts.append(loads)
-    refused = int(throttled(rows[["error_code", "http_status"]][rows["measured"] == 1]).sum())
-    unfinished = {code: int((measured == code).sum()) for code in UNFINISHED}
-    failed = len(measured) - succeeded - refused - sum(unfinished.values())
-    others = {"throttled": refused, "failed": failed, **unfinished}
+    others = {
+        "throttled": counts[Outcome.THROTTLED],
+        "failed": counts[Outcome.FAILED] + counts[Outcome.DROPPED],
+        "aborted": counts[Outcome.ABORTED],
+        "cancelled": counts[Outcome.CANCELLED],
+    }
     counted = [f"{count} {word}" for word, count in others.items() if count]
-    parts.append(", ".join([f"{len(measured)} measured requests, {succeeded} of them successful", *counted]))
+    parts.append(
+        ", ".join([f"{sum(counts.values())} measured requests, {counts[Outcome.OK]} of them successful", *counted])
+    )
     if run.started is not None:
         parts.append(f"started {run.started:%Y-%m-%d %H:%M:%S} UTC")
     return "; ".join(parts) + "."

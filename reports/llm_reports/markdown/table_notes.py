@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pandas import DataFrame
 
 from llm_reports.metrics.distinctions import labels
-from llm_reports.metrics.groups import CORRECTED_TTFT, OVERFLOW, TTFT, Group, Metric, held
+from llm_reports.metrics.groups import CORRECTED_TTFT, TTFT, Group, Metric, held
+from llm_reports.metrics.outcomes import buffered
 from llm_reports.metrics.summary import Summary
 from llm_reports.stats.intervals import values_needed
 from llm_users.record import UNSTEADY
@@ -66,7 +67,7 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     notes.add("Failed requests are excluded", [_failed(group) for group in groups])
     notes.add(
         "Requests that found no place among --llm-max-in-flight were dropped and count as failed",
-        [_having(group.measured, "error_code", OVERFLOW) for group in groups],
+        [_share(group.counts.dropped, group.counts.measured) for group in groups],
     )
     notes.add(
         "Requests waited for a place among --llm-max-in-flight, so that they came later than the rate says",
@@ -149,7 +150,7 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
         notes.add(
             "Answers that arrived all at once (`buffered`) have no time to first token; is streaming on in the server "
             "and in every proxy?",
-            [_having(group.ok, "error_code", "buffered") for group in groups],
+            [_share(_buffered(group), len(group.ok)) for group in groups],
         )
         notes.add(
             "A gateway holds the stream back: answers came in large bursts (`burst_chunks`), so their time to first "
@@ -218,8 +219,8 @@ def _unmeasured(group: Group) -> str:
 
 
 def _without_value(metric: Metric, group: Group, summary: Summary) -> str:
-    buffered = int((group.ok["error_code"] == "buffered").sum()) if metric in _FIRST_TOKEN else 0
-    return _share(len(group.ok) - buffered - summary.n, len(group.ok))
+    without_stream = _buffered(group) if metric in _FIRST_TOKEN else 0
+    return _share(len(group.ok) - without_stream - summary.n, len(group.ok))
 
 
 def _without_connect(group: Group) -> str:
@@ -228,6 +229,10 @@ def _without_connect(group: Group) -> str:
 
 def _having(rows: DataFrame, column: str, value: str) -> str:
     return _share(int((rows[column] == value).sum()), len(rows))
+
+
+def _buffered(group: Group) -> int:
+    return int(buffered(group.ok["error_code"]).sum())
 
 
 def _held_back(group: Group) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from llm_reports.metrics.groups import Group, start_order
+from llm_reports.metrics.outcomes import aborted, succeeded
 from llm_reports.metrics.summary import Summary
 from llm_reports.stats.effective_size import Dependence, dependence, share_interval
 from llm_reports.stats.intervals import Interval
@@ -58,12 +59,12 @@ class Share:
 def mismatches(group: Group, column: str = MATCH) -> Share:
     """The wrong answers by the rule of this column."""
     checks = group.ok[column].iloc[start_order(group.ok)].dropna()
-    aborted = group.measured["error_code"] == "aborted"
+    cut = aborted(group.measured["error_code"])
     return Share(
         wrong=int((checks == 0).sum()),
         checked=len(checks),
         dependence=dependence((checks == 0).to_numpy(bool).astype(np.float64)),
-        unknown=int((aborted & _asked(group, group.measured)).sum()) if aborted.any() else 0,
+        unknown=int((cut & _asked(group, group.measured)).sum()) if cut.any() else 0,
     )
 
 
@@ -98,4 +99,4 @@ def _asked(group: Group, rows: DataFrame) -> Series:
 
 def _only(group: Group, wanted: Series) -> Group:
     measured = group.measured[wanted]
-    return dataclasses.replace(group, measured=measured, ok=measured[measured["error_code"].isin(["", "buffered"])])
+    return dataclasses.replace(group, measured=measured, ok=measured[succeeded(measured["error_code"])])

@@ -15,14 +15,15 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from llm_reports.metrics.groups import CORRECTED_LATENCY, LATENCY, Group
-from llm_reports.metrics.stage_load import Load
 from llm_reports.metrics.window_rates import window_rows
 from llm_reports.slo.client_delay import DISTURBED
-from llm_reports.slo.gate import MET, MISSED, judge, metric_of, shown, worst
+from llm_reports.slo.gate import judge, metric_of, shown
 from llm_reports.slo.objectives import ERRORS, Objectives, parse_objectives
 from llm_reports.slo.unfit_stages import client, failures, queue_grew, unfit
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import Interval
+from llm_users.record import StageLoad
+from llm_users.verdict import Verdict, worst
 
 _FLAT = 0.02  # a level whose power is within this share of the best one's is as good
 _NO_OBJECTIVES = Objectives("", ())
@@ -41,7 +42,7 @@ class StagePoint:
     judged: int
     goodput_requests_per_s: float
     goodput_tokens_per_s: float
-    outcome: str  # of the objectives together; "" without any
+    verdict: Verdict | None  # on the objectives together; None without any
     reasons: tuple[str, ...]
     estimated: bool = False  # the rates do not come from the run's own window and shares
     effective: float = math.nan
@@ -64,7 +65,7 @@ class StagePoint:
         return self.tokens_per_s / self.latency_mean_s if self.latency_mean_s > 0 else math.nan
 
     @property
-    def load(self) -> Load:
+    def load(self) -> StageLoad:
         """The stage's users or its rate."""
         return self.group.load
 
@@ -109,7 +110,7 @@ def points_frame(points: Sequence[StagePoint]) -> DataFrame:
                 "goodput_requests_per_s": point.goodput_requests_per_s,
                 "goodput_tokens_per_s": point.goodput_tokens_per_s,
                 "power": point.power,
-                "outcome": point.outcome,
+                "verdict": point.verdict or "",
             }
             for point in points
         ]
@@ -134,16 +135,16 @@ def highest(sweep: Sequence[StagePoint]) -> Choice:
     name = f"Highest {_kind(sweep)} that meets the objectives"
     best, lines = None, []
     for point in sweep:
-        if point.outcome == MISSED:
+        if point.verdict is Verdict.FAILED:
             lines.append(f"{point.load.short} does not meet them: {'; '.join(point.reasons)}")
             break
-        if point.outcome == MET and not _refused(point):
+        if point.verdict is Verdict.PASSED and not _why_unfit(point):
             best = point
         else:
-            lines.append(f"{point.load.short} is not decided: {_refused(point) or '; '.join(point.reasons)}")
+            lines.append(f"{point.load.short} is not decided: {_why_unfit(point) or '; '.join(point.reasons)}")
     beyond = [
         p for p in sweep
-        if p.outcome == MET and not _refused(p) and (best is None or p.load.order > best.load.order)
+        if p.verdict is Verdict.PASSED and not _why_unfit(p) and (best is None or p.load.order > best.load.order)
     ]  # fmt: skip
     if beyond:
         lines.append(f"{_levels(beyond)} would meet them again, above a level that does not: noise, or a cache")
@@ -154,7 +155,7 @@ def highest(sweep: Sequence[StagePoint]) -> Choice:
     return Choice(name, best, (f"{best.load.short} meets them: {'; '.join(best.reasons)}", *lines))
 
 
-def _refused(point: StagePoint) -> str:
+def _why_unfit(point: StagePoint) -> str:
     """Why the stage cannot be the highest, whatever its figures; "" when it can."""
     only_disturbed = point.group.health == DISTURBED and point.unfit == client(point.group)
     return "" if only_disturbed else point.unfit
@@ -201,11 +202,11 @@ def knee(sweep: Sequence[StagePoint]) -> Choice:
 
 def _point(group: Group, objectives: Objectives) -> StagePoint:
     judgements = [judge(group, objective) for objective in objectives.all]
-    outcome = worst(each.outcome for each in judgements) if judgements else ""
-    reasons = tuple(dict.fromkeys(each.reason for each in judgements if each.outcome == outcome))
+    verdict = worst(each.verdict for each in judgements) if judgements else None
+    reasons = tuple(dict.fromkeys(each.reason for each in judgements if each.verdict == verdict))
     undeclared = "" if any(each.name == ERRORS for each in objectives.all) else failures(group)
-    if (why := undeclared or queue_grew(group)) and outcome:
-        outcome, reasons = MISSED, (*(reasons if outcome == MISSED else ()), why)
+    if (why := undeclared or queue_grew(group)) and verdict:
+        verdict, reasons = Verdict.FAILED, (*(reasons if verdict is Verdict.FAILED else ()), why)
     meeting = met_by(group, group.ok, objectives)
     window = window_rows(group)
     good = met_by(group, window.rows, objectives)
@@ -219,7 +220,7 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
         judged=group.counts.ended,
         goodput_requests_per_s=window.requests_per_s(good),
         goodput_tokens_per_s=window.tokens_per_s(good),
-        outcome=outcome,
+        verdict=verdict,
         reasons=reasons,
         estimated=window.estimated,
         effective=_attainment_size(group, meeting),

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame, Series, isna
 
-from llm_reports.metrics.stage_load import Load, load_of
+from llm_reports.metrics.outcomes import buffered, dropped, failed, outcome_counts, succeeded, throttled, unfinished
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.metrics.summary import Summary, summarize
 from llm_reports.run import Run
-from llm_users.record import REQUEST_COLUMNS, THROTTLED, UNFINISHED, Shortfall, shortfall_of
+from llm_users.outcome import Outcome
+from llm_users.record import REQUEST_COLUMNS, Shortfall, StageLoad, load_of, shortfall_of
 
 _UNITS = {column.name: column.unit for column in REQUEST_COLUMNS}
 _Key = tuple[int, int, float, str, str]
@@ -27,9 +28,6 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 _LOAD = ["concurrency", "rate_per_s"]
 _KEY = ["stage", *_LOAD, "framework", "model"]
 _UNKNOWN = -1
-NO_FAILURES = ("", "buffered", *UNFINISHED)
-"""Codes of requests that did not fail."""
-OVERFLOW = "overflow"  # error_code of a request that found no place among --llm-max-in-flight and was dropped
 HEALTH_KEY = "client_health"  # under which a written LLMPerf summary carries the verdict on the client
 NOT_WELL = ("strained", "disturbed", "saturated")
 """Verdicts on a client whose own delay may be in the figures, from the mildest to the gravest."""
@@ -49,13 +47,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the requests of a group. ``failed`` has the throttled ones among them, as in the stages file."""
+    """What became of the requests of a group.
+
+    ``failed`` has the throttled and the dropped ones among them, as in the stages file.
+    """
 
     rows: int
     measured: int
     ok: int
     failed: int
     throttled: int
+    dropped: int
     aborted: int
     cancelled: int
     errors: tuple[tuple[str, int], ...]  # code and count, most frequent first: failed, and not throttled
@@ -84,7 +86,7 @@ class Group:
 
     run: Run
     stage: int | None
-    load: Load
+    load: StageLoad
     framework: str
     model: str
     counts: Counts
@@ -117,14 +119,13 @@ class Group:
     def ended_order(self) -> Places:
         """Places in ``measured`` of the requests that the client did not end itself, by their starts."""
         order = start_order(self.measured)
-        unfinished = self.measured["error_code"].isin(UNFINISHED).to_numpy(bool)
-        return order[~unfinished[order]]
+        ended = (~unfinished(self.measured["error_code"])).to_numpy(bool)
+        return order[ended[order]]
 
     @cached_property
     def failures(self) -> Floats:
         """For each request of ``ended_order``: 1 when it failed, else 0."""
-        failed = ~self.measured["error_code"].isin(NO_FAILURES)
-        return failed.to_numpy(bool)[self.ended_order].astype(np.float64)
+        return failed(self.measured["error_code"]).to_numpy(bool)[self.ended_order].astype(np.float64)
 
     @cached_property
     def _ok_order(self) -> Places:
@@ -144,7 +145,7 @@ def groups(runs: Iterable[Run], *, count_connect: bool = False) -> list[Group]:
     return [group for run in runs for group in _groups_of(run, count_connect)]
 
 
-def loads_of(run: Run) -> set[Load]:
+def loads_of(run: Run) -> set[StageLoad]:
     """The loads of its rows."""
     different = run.requests[_LOAD].drop_duplicates()
     columns = (different[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in _LOAD)
@@ -157,7 +158,7 @@ def start_times(rows: DataFrame) -> Floats:
     A request that was dropped never started. It gets the place that its prompt has among those of the others.
     """
     started_at = rows["started_at"].to_numpy(np.float64, na_value=math.nan)
-    never = (rows["error_code"] == OVERFLOW).to_numpy(bool)
+    never = dropped(rows["error_code"]).to_numpy(bool)
     if not never.any():
         return started_at
     prompts = rows["prompt_index"].to_numpy(np.float64, na_value=math.nan)
@@ -174,18 +175,9 @@ def start_order(rows: DataFrame) -> Places:
     return np.argsort(start_times(rows), kind="stable")
 
 
-def throttled(rows: DataFrame) -> Series:
-    """Which rows the endpoint refused because it was asked for too much."""
-    code = rows["error_code"]
-    # Of the few different codes, not of a million texts.
-    codes = [each for each in code.unique() if str(each).lower() in THROTTLED]
-    by_status = (rows["http_status"] == 429).fillna(value=False).astype(bool)
-    return code.isin(codes) | (by_status & ~code.isin(NO_FAILURES))
-
-
 def held(rows: DataFrame) -> Series:
     """Which rows waited for a place among ``--llm-max-in-flight``, and then were sent."""
-    return (rows["held_s"] > 0).fillna(value=False).astype(bool) & (rows["error_code"] != OVERFLOW)
+    return (rows["held_s"] > 0).fillna(value=False).astype(bool) & ~dropped(rows["error_code"])
 
 
 def _column(name: str) -> Metric:
@@ -198,7 +190,7 @@ def _until_first_token(name: str) -> Metric:
 
 
 def _streamed(rows: DataFrame) -> Series:
-    return rows["error_code"] != "buffered"
+    return ~buffered(rows["error_code"])
 
 
 def _throughput(rows: DataFrame, connect_s: Series) -> Series:
@@ -287,7 +279,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
                 model=model,
                 counts=_counts(rows, measured),
                 measured=measured,
-                ok=_where(measured, measured["error_code"].isin(["", "buffered"])),
+                ok=_where(measured, succeeded(measured["error_code"])),
                 health=health.get(stage) or str(run.manifest.get(HEALTH_KEY) or ""),
                 count_connect=count_connect,
                 steadiness=steady.get(stage, ""),
@@ -364,20 +356,19 @@ def _text_by_stage(stages: DataFrame, column: str) -> Mapping[int, str]:
 
 
 def _counts(rows: DataFrame, measured: DataFrame) -> Counts:
-    codes = measured["error_code"]
-    ok = int(codes.isin(["", "buffered"]).sum())
-    aborted, cancelled = (int((codes == code).sum()) for code in UNFINISHED)
-    refused = throttled(measured)
+    codes, rejected = measured["error_code"], throttled(measured)
+    of = outcome_counts(measured)
     return Counts(
         rows=len(rows),
         measured=len(measured),
-        ok=ok,
-        failed=len(measured) - ok - aborted - cancelled,
-        throttled=int(refused.sum()),
-        aborted=aborted,
-        cancelled=cancelled,
-        errors=_frequencies(codes[~codes.isin(NO_FAILURES) & ~refused]),
-        throttles=_frequencies(codes[refused]),
+        ok=of[Outcome.OK],
+        failed=sum(count for outcome, count in of.items() if outcome.is_failure),
+        throttled=of[Outcome.THROTTLED],
+        dropped=of[Outcome.DROPPED],
+        aborted=of[Outcome.ABORTED],
+        cancelled=of[Outcome.CANCELLED],
+        errors=_frequencies(codes[failed(codes) & ~rejected]),
+        throttles=_frequencies(codes[rejected]),
         unmeasured_phases=_frequencies(rows["phase"][rows["measured"] != 1]),
     )
 

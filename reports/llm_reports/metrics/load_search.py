@@ -15,10 +15,11 @@ from llm_reports.errors import InputError
 from llm_reports.metrics.groups import groups
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.run import Run
-from llm_reports.slo.gate import MET, MISSED, Judgement, judge, least_requests, shown, worst
+from llm_reports.slo.gate import Judgement, judge, least_requests, shown
 from llm_reports.slo.objectives import ERRORS, FAILURES_ALLOWED, Objectives, parse_objectives
 from llm_reports.slo.unfit_stages import CLIENT_WAS_THE_LIMIT
 from llm_users.record import STEADY, UNSTEADY
+from llm_users.verdict import Verdict, worst
 
 _HEALTHS = ("", "ok", "strained", *CLIENT_WAS_THE_LIMIT)
 
@@ -37,24 +38,24 @@ class LevelFigures:
     """Whether the queue grew in at least half of the stages: their figures would be worse in longer ones."""
 
     @property
-    def refuses(self) -> bool:
+    def fails_too_often(self) -> bool:
         """Whether more requests fail than is let pass unasked."""
         if any(each.objective.name == ERRORS for each in self.judgements):
             return False
         return self.requests > 0 and self.failed > FAILURES_ALLOWED * self.requests
 
     @property
-    def outcome(self) -> str:
-        """Met, missed or refused (not decided), of all objectives together."""
-        if self.refuses or self.unsteady or not self._known:
-            return MISSED
-        return worst(each.outcome for each in self.judgements)
+    def verdict(self) -> Verdict:
+        """The verdict on all objectives together."""
+        if self.fails_too_often or self.unsteady or not self._known:
+            return Verdict.FAILED
+        return worst(each.verdict for each in self.judgements)
 
     @property
     def holds(self) -> bool:
         """Whether the figures themselves keep to all limits."""
         return (
-            not self.refuses
+            not self.fails_too_often
             and not self.unsteady
             and all(each.objective.holds(each.estimate) for each in self.judgements)
         )
@@ -62,30 +63,30 @@ class LevelFigures:
     @property
     def margin(self) -> float | None:
         """The figure nearest to its limit as a share of it: below 1 is on the right side. None when nothing says so."""
-        if self.refuses or self.unsteady or not self._known:
+        if self.fails_too_often or self.unsteady or not self._known:
             return None
         shares = [_share_of_limit(each) for each in self.judgements]
         return max(shares) or None
 
     @property
     def reason(self) -> str:
-        """Why it is not met, or by what it is."""
-        if self.refuses:
+        """Why it did not pass, or by what it did."""
+        if self.fails_too_often:
             return (
                 f"{self.failed} of {self.requests} requests failed, more than {shown(FAILURES_ALLOWED, '')}; "
                 "errors<SHARE among the objectives allows more"
             )
         if self.unsteady:
             return "unsteady: the queue grew through the stage, so a longer one would be slower"
-        wanted = self.outcome
-        return "; ".join(dict.fromkeys(each.reason for each in self.judgements if each.outcome == wanted))
+        wanted = self.verdict
+        return "; ".join(dict.fromkeys(each.reason for each in self.judgements if each.verdict == wanted))
 
     def could_decide(self, stages: int) -> bool:
         """Whether so many stages in place of these would have requests enough to decide anything."""
         return all(
             each.n * stages / len(self.stages) >= least_requests(each.objective)
             for each in self.judgements
-            if each.outcome not in (MET, MISSED)
+            if each.verdict is Verdict.UNDECIDED
         )
 
     @property
@@ -112,7 +113,7 @@ def level_figures(run: Run, level: float, stages: Sequence[int], objectives: Obj
 class Search:
     """A finished search as the manifest has it, with its levels as the rows have them.
 
-    ``counted``: per level, whether it counts as passed and whether that was decided.
+    ``counted``: per level, passed or failed, as which it counts, and whether its intervals decided that.
     """
 
     objectives: Objectives
@@ -122,13 +123,12 @@ class Search:
     found: float | None
     fails: float | None
     levels: tuple[LevelFigures, ...]
-    counted: Mapping[float, tuple[bool, bool]]
+    counted: Mapping[float, tuple[Verdict, bool]]
 
     def word(self, level: LevelFigures) -> str:
         """The verdict on a level: by its intervals, or in brackets by its figures alone."""
-        passes, decided = self.counted[level.level]
-        word = "passed" if passes else "failed"
-        return word if decided else f"({word})"
+        verdict, decided = self.counted[level.level]
+        return verdict if decided else f"({verdict})"
 
     def mark(self, stage: int | None) -> str:
         """What a stage is to the result: ``limit`` or ``fails``, else ""."""
@@ -154,7 +154,10 @@ def search_of(run: Run) -> Search | None:
             _number(found["found"]),
             _number(found["fails"]),
             tuple(level_figures(run, level, stages, objectives) for level, stages, _ in points),
-            {level: (bool(each["passed"]), bool(each["decided"])) for level, _, each in points},
+            {
+                level: (Verdict.PASSED if each["passed"] else Verdict.FAILED, bool(each["decided"]))
+                for level, _, each in points
+            },
         )
     except (InputError, KeyError, TypeError, ValueError):
         return None
@@ -184,8 +187,8 @@ def _as_one_stage(run: Run, stages: Sequence[int]) -> Run:
 
 
 def _worst_of(judgements: Sequence[Judgement]) -> Judgement:
-    outcome = worst(each.outcome for each in judgements)
-    return max((each for each in judgements if each.outcome == outcome), key=_share_of_limit)
+    verdict = worst(each.verdict for each in judgements)
+    return max((each for each in judgements if each.verdict == verdict), key=_share_of_limit)
 
 
 def _share_of_limit(judgement: Judgement) -> float:

@@ -16,13 +16,14 @@ from pandas import DataFrame, Series, concat
 from llm_reports.llmperf.tables import NOTHING, Table, rounded, table_of
 from llm_reports.markdown.table_notes import Notes
 from llm_reports.metrics.distinctions import distinctions
-from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, OVERFLOW, Group, held
-from llm_reports.metrics.stage_load import Load
+from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, Group, held
+from llm_reports.metrics.outcomes import dropped
 from llm_reports.metrics.summary import ordered
 from llm_reports.metrics.window_rates import window_rows
 from llm_reports.run import Run
 from llm_users.distributions import ArrivalLaw
 from llm_users.quantile import quantile
+from llm_users.record import StageLoad
 
 INTENDED = (
     "Counted from the moment at which the schedule wants a request to be sent, so that no wait in front of the "
@@ -42,7 +43,7 @@ class StageRate:
     run: Run
     framework: str
     model: str
-    load: Load
+    load: StageLoad
     achieved_per_s: float
     throughput_per_s: float
     queue_p50_s: float
@@ -149,7 +150,7 @@ def _rates(stages: Sequence[Sequence[Group]], notes: tuple[str, ...]) -> RateTab
 
 def _by_stage(found: Sequence[Group]) -> Iterator[list[Group]]:
     """The groups that share a stage: several models share its rate."""
-    stages: dict[tuple[Run, int | None, Load], list[Group]] = {}
+    stages: dict[tuple[Run, int | None, StageLoad], list[Group]] = {}
     for group in found:
         stages.setdefault((group.run, group.stage, group.load), []).append(group)
     yield from stages.values()
@@ -171,7 +172,7 @@ def _rate(stage: Sequence[Group]) -> StageRate:
         queue_p50_s=quantile(waits, 0.5),
         queue_p99_s=quantile(waits, 0.99),
         held=int(held(rows).sum()),
-        dropped=int((rows["error_code"] == OVERFLOW).sum()),
+        dropped=int(dropped(rows["error_code"]).sum()),
         in_flight=_stated(first, "concurrency_actual"),
     )
 

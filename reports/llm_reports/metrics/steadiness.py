@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_reports.metrics.outcomes import aborted, succeeded
 from llm_reports.stats.intervals import student_t
-from llm_users.record import ABORTED, STEADY, UNSTEADY
+from llm_users.record import STEADY, UNSTEADY
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -51,7 +52,6 @@ _TREND_LEVEL = 0.98  # two-sided, so 1 % of steady closed loops are called unste
 Values = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[Any]]
 
-_CODES_OF_OK = ("", "buffered")
 _NEEDED = (
     "started_at", "queue_s", "connect_s", "end_to_end_latency_s", "error_code", "measured", "rate_per_s", "turn",
 )  # fmt: skip
@@ -90,13 +90,13 @@ def stage_steadiness(rows: DataFrame, *, is_open: bool) -> Steadiness:
         rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
         for name in ("started_at", "queue_s", "connect_s", "end_to_end_latency_s")
     )
-    unfinished = np.where((codes == ABORTED).to_numpy(), np.inf, np.nan_to_num(connect_s))
-    ends = started_at + np.where(np.isnan(latency_s), unfinished, latency_s)
+    without_latency = np.where(aborted(codes).to_numpy(), np.inf, np.nan_to_num(connect_s))
+    ends = started_at + np.where(np.isnan(latency_s), without_latency, latency_s)
     if is_open:
         return steadiness(started_at - np.nan_to_num(queue_s), ends, measured, is_open=True)
     if (rows["turn"].to_numpy(dtype=np.float64, na_value=np.nan) > 1).any():
         return Steadiness(UNKNOWN)
-    return steadiness(started_at, ends, measured & codes.isin(_CODES_OF_OK).to_numpy(), is_open=False)
+    return steadiness(started_at, ends, measured & succeeded(codes).to_numpy(), is_open=False)
 
 
 def steadiness_by_stage(run: Run) -> Mapping[int, str]:

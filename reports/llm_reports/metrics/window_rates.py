@@ -14,9 +14,8 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from llm_reports.llmperf.results import duration_s
-from llm_reports.metrics.groups import NO_FAILURES, Group
-
-_OK = NO_FAILURES[:2]  # a success, and a buffered one
+from llm_reports.metrics.groups import Group
+from llm_reports.metrics.outcomes import succeeded
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def _successful(group: Group) -> DataFrame:
     """The successful rows of a group's stage, also those that do not count in its statistics."""
     rows = group.run.requests
     own = (rows["stage"] == group.stage) & (rows["model"] == group.model) & (rows["framework"] == group.framework)
-    return rows[own.fillna(value=False).astype(bool) & rows["error_code"].isin(_OK)]
+    return rows[own.fillna(value=False).astype(bool) & succeeded(rows["error_code"])]
 
 
 def _by_end(rows: DataFrame, start_s: float, window_s: float) -> Series:

@@ -37,13 +37,13 @@ def delay_s(group: Group) -> float:
     return lag_s if lag_s > 0 else 0.0
 
 
-def doubt(group: Group, objective: Objective, *, missed: bool) -> str:
+def doubt(group: Group, objective: Objective, *, failed: bool) -> str:
     """Why the client's health, or a load with too few users, leaves an objective undecided; "" when it does not.
 
-    ``missed``: whether the figure is on the wrong side of its limit. Shares of requests, such as errors, are counted
+    ``failed``: whether the figure is on the wrong side of its limit. Shares of requests, such as errors, are counted
     and not timed, so the client's health does not put them in doubt.
     """
-    if not missed and group.shortfall is not None and group.shortfall.users_missing:
+    if not failed and group.shortfall is not None and group.shortfall.users_missing:
         return group.shortfall.text
     if objective.is_share or group.health not in (STRAINED, SATURATED, DISTURBED):
         return ""
@@ -51,7 +51,7 @@ def doubt(group: Group, objective: Objective, *, missed: bool) -> str:
     short = _load_missing(group)
     if short:
         return f"{short}, because the client was {group.health}: {remedy}"
-    if missed and group.health in _CAUSES:
+    if failed and group.health in _CAUSES:
         return f"{_CAUSES[group.health]}: {remedy}"
     return ""
 

@@ -14,7 +14,9 @@ from typing import Any, cast
 import numpy as np
 
 from llm_reports.metrics.correctness import mismatches
-from llm_reports.metrics.groups import NO_FAILURES, OPEN_LOOP_METRICS, OUTPUT_THROUGHPUT, REQUEST_METRICS, Group, Metric
+from llm_reports.metrics.groups import OPEN_LOOP_METRICS, OUTPUT_THROUGHPUT, REQUEST_METRICS, Group, Metric
+from llm_reports.metrics.outcomes import buffered
+from llm_reports.metrics.outcomes import failed as failed_rows
 from llm_reports.slo.objectives import ERRORS, Objective
 from llm_reports.stats.effective_size import (
     LEAST_EFFECTIVE,
@@ -115,7 +117,7 @@ def _of_share(objective: Objective, hits: int, n: int, unknown: int, depends: De
 def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
     rows, order = group.measured, group.ended_order
     values = group.values(metric_of(objective), rows).to_numpy(np.float64, na_value=math.nan)[order]
-    failures = ~rows["error_code"].isin(NO_FAILURES).to_numpy(bool)[order]
+    failures = failed_rows(rows["error_code"]).to_numpy(bool)[order]
     less = objective.kind.less_is_better
     bad = math.inf if less else 0.0
     # A wait in front of the client is known of a failed request, too: only what never was sent has none.
@@ -219,7 +221,7 @@ def _within(values: Floats, objective: Objective) -> np.ndarray[tuple[int, ...],
 
 def _buffered(group: Group, objective: Objective) -> int:
     """Successful requests whose first token arrived at an unknown time."""
-    return int((group.ok["error_code"] == "buffered").sum()) if objective.name in _NEEDS_STREAMING else 0
+    return int(buffered(group.ok["error_code"]).sum()) if objective.name in _NEEDS_STREAMING else 0
 
 
 def _scaled(independent: int | None, n: int, size: float) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pandas import DataFrame
@@ -24,13 +24,13 @@ from llm_reports.slo.evidence import Evidence, evidence, least_requests, metric_
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.stats.intervals import Interval
 from llm_users.record import UNSTEADY
+from llm_users.verdict import Verdict, worst
 
 __all__ = [
-    "ALL_STAGES", "BEST_STAGE", "MET", "MISSED", "REFUSED", "Gate", "Judgement", "gate", "judge", "judge_all",
-    "least_requests", "metric_of", "shown", "valid_stage", "worst",
+    "ALL_STAGES", "BEST_STAGE", "Gate", "Judgement", "gate", "judge", "judge_all", "least_requests", "metric_of",
+    "shown", "valid_stage",
 ]  # fmt: skip
 
-MET, MISSED, REFUSED = "passed", "failed", "undecided"
 ALL_STAGES, BEST_STAGE = "all", "best"
 _SLOW = 3.0  # an effective size below it: the values change over the length of the whole stage
 
@@ -45,7 +45,7 @@ class Judgement:
     n: int
     estimate: float
     interval: Interval
-    outcome: str
+    verdict: Verdict
     reason: str
     effective: float = math.nan
     """The effective sample size: how many independent requests the ``n`` are worth."""
@@ -53,18 +53,18 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Gate:
-    """What was asked and what came out. ``outcome`` is passed, failed or undecided."""
+    """What was asked and what came out."""
 
     objectives: Objectives
     stage: str
     judgements: tuple[Judgement, ...]
-    outcome: str
+    verdict: Verdict
     reasons: tuple[str, ...]
 
     @property
     def passed(self) -> bool:
         """Whether a pipeline may go on."""
-        return self.outcome == MET
+        return self.verdict is Verdict.PASSED
 
     def frame(self) -> DataFrame:
         """One line for each objective and stage."""
@@ -83,7 +83,7 @@ class Gate:
                     "estimate": each.estimate,
                     "ci_low": each.interval.low,
                     "ci_high": each.interval.high,
-                    "outcome": each.outcome,
+                    "verdict": each.verdict,
                     "reason": each.reason,
                 }
                 for each in self.judgements
@@ -96,13 +96,15 @@ def gate(groups: Sequence[Group], objectives: Objectives, stage: str = ALL_STAGE
     chosen = _chosen(groups, stage)
     judgements = judge_all(chosen, objectives)
     if stage == BEST_STAGE:
-        outcome, reasons = _best(judgements)
+        verdict, reasons = _best(judgements)
     else:
-        outcome = worst(each.outcome for each in judgements)
-        reasons = tuple(dict.fromkeys(f"{each.label}: {each.reason}" for each in judgements if each.outcome != MET))
+        verdict = worst(each.verdict for each in judgements)
+        reasons = tuple(
+            dict.fromkeys(f"{each.label}: {each.reason}" for each in judgements if each.verdict is not Verdict.PASSED)
+        )
     if not judgements:
-        outcome, reasons = REFUSED, ("there is no stage to judge: nothing was measured",)
-    return Gate(objectives, stage, judgements, outcome, reasons)
+        verdict, reasons = Verdict.UNDECIDED, ("there is no stage to judge: nothing was measured",)
+    return Gate(objectives, stage, judgements, verdict, reasons)
 
 
 def judge_all(groups: Sequence[Group], objectives: Objectives) -> tuple[Judgement, ...]:
@@ -123,28 +125,22 @@ def judge(group: Group, objective: Objective) -> Judgement:
     """
     late_s = delay_s(group)
     found = evidence(group, objective, late_s)
-    outcome, reason = _decided(objective, found)
-    if outcome == REFUSED and found.n:
-        met_without = late_s > 0 and _decided(objective, evidence(group, objective))[0] == MET
-        reason = late(group, objective, late_s) if met_without else _advice(group, objective, found)
-    doubts = doubt(group, objective, missed=outcome == MISSED)
-    if doubts and outcome != REFUSED:
-        outcome, reason = REFUSED, f"{doubts} (measured: {reason})"
+    verdict, reason = _decided(objective, found)
+    if verdict is Verdict.UNDECIDED and found.n:
+        passed_without = late_s > 0 and _decided(objective, evidence(group, objective))[0] is Verdict.PASSED
+        reason = late(group, objective, late_s) if passed_without else _advice(group, objective, found)
+    doubts = doubt(group, objective, failed=verdict is Verdict.FAILED)
+    if doubts and verdict is not Verdict.UNDECIDED:
+        verdict, reason = Verdict.UNDECIDED, f"{doubts} (measured: {reason})"
     elif doubts:
         reason = f"{reason}. Also, {doubts}"
-    if group.steadiness == UNSTEADY and outcome != MISSED:
-        outcome, reason = _unsteady(objective, found)
+    if group.steadiness == UNSTEADY and verdict is not Verdict.FAILED:
+        verdict, reason = _unsteady(objective, found)
     if objective.name == ERRORS and group.counts.throttled and found.n:
         reason += f" ({group.counts.throttled} of the {group.counts.failed} that failed were throttled)"
     return Judgement(
-        "", group, objective, found.n, found.estimate, found.interval, outcome, reason, effective=found.effective
+        "", group, objective, found.n, found.estimate, found.interval, verdict, reason, effective=found.effective
     )
-
-
-def worst(outcomes: Iterable[str]) -> str:
-    """Failed if one is failed, else undecided if one is undecided."""
-    found = set(outcomes)
-    return next((outcome for outcome in (MISSED, REFUSED) if outcome in found), MET)
 
 
 def valid_stage(text: str) -> str:
@@ -166,48 +162,49 @@ def _chosen(groups: Sequence[Group], stage: str) -> Sequence[Group]:
     return chosen
 
 
-def _best(judgements: Sequence[Judgement]) -> tuple[str, tuple[str, ...]]:
+def _best(judgements: Sequence[Judgement]) -> tuple[Verdict, tuple[str, ...]]:
     runs = list(dict.fromkeys(each.group.run for each in judgements))
-    outcomes, reasons = [], []
+    verdicts: list[Verdict] = []
+    reasons: list[str] = []
     for run in runs:
         stages: dict[Group, list[Judgement]] = {}
         for each in judgements:
             if each.group.run is run:
                 stages.setdefault(each.group, []).append(each)
-        verdicts = {group: worst(each.outcome for each in found) for group, found in stages.items()}
-        if MET in verdicts.values():
-            outcomes.append(MET)
+        of_stages = {worst(each.verdict for each in found) for found in stages.values()}
+        if Verdict.PASSED in of_stages:
+            verdicts.append(Verdict.PASSED)
             continue
-        outcomes.append(REFUSED if REFUSED in verdicts.values() else MISSED)
+        verdicts.append(Verdict.UNDECIDED if Verdict.UNDECIDED in of_stages else Verdict.FAILED)
         named = f"{run.name}: " if len(runs) > 1 else ""
-        failed = [each for found in stages.values() for each in found if each.outcome != MET]
+        failed = [each for found in stages.values() for each in found if each.verdict is not Verdict.PASSED]
         reasons.append(f"{named}no stage meets all objectives")
         reasons.extend(f"{each.label}: {each.reason}" for each in failed)
-    return worst(outcomes), tuple(dict.fromkeys(reasons))
+    return worst(verdicts), tuple(dict.fromkeys(reasons))
 
 
-def _decided(objective: Objective, found: Evidence) -> tuple[str, str]:
+def _decided(objective: Objective, found: Evidence) -> tuple[Verdict, str]:
     less, unit, n = objective.kind.less_is_better, objective.kind.unit, found.n
     failures = f" ({found.failed} of them failed)" if found.failed else ""
     if not n:
-        return REFUSED, f"no request has what {objective.text} is about"
+        return Verdict.UNDECIDED, f"no request has what {objective.text} is about"
     if found.failed and objective.q is None:
         return (
-            MISSED,
+            Verdict.FAILED,
             f"{objective.text} does not hold: {found.failed} of {n} requests failed and have no value, so there is no "
             f"mean; write a percentile, such as {objective.name}_{'p95' if less else 'p5'}",
         )
     if math.isfinite(found.proof) and objective.holds(found.proof):
         bound = "at most" if less else "at least"
         measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.proof, unit)} of {n} requests{failures}"
-        return MET, f"{objective.text} holds: {measured}"
+        return Verdict.PASSED, f"{objective.text} holds: {measured}"
     if found.far_from_limit:
         far = (
             "all {n} requests are at most a quarter of the limit"
             if less
             else "all {n} requests have four times the limit"
         )
-        return MET, f"{objective.text} holds: {shown(found.estimate, unit)}, {far.format(n=n)}"
+        return Verdict.PASSED, f"{objective.text} holds: {shown(found.estimate, unit)}, {far.format(n=n)}"
     # An infinite disproof of latencies is one that is known: even the good end of the interval is a failed request.
     known = math.isfinite(found.disproof) or (found.disproof == math.inf and less)
     if known and objective.broken(found.disproof):
@@ -215,17 +212,20 @@ def _decided(objective: Objective, found: Evidence) -> tuple[str, str]:
         measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.disproof, unit)} of {n} requests{failures}"
         if math.isinf(found.disproof):
             measured = f"no answer, {found.failed} of {n} requests failed"
-        return MISSED, f"{objective.text} does not hold: {measured}"
-    return REFUSED, ""
+        return Verdict.FAILED, f"{objective.text} does not hold: {measured}"
+    return Verdict.UNDECIDED, ""
 
 
-def _unsteady(objective: Objective, found: Evidence) -> tuple[str, str]:
+def _unsteady(objective: Objective, found: Evidence) -> tuple[Verdict, str]:
     """A figure beyond its limit only gets worse with a longer stage; one within it may not stay there."""
     grew = "the stage was unsteady: its queue grew until the end"
     if found.n and not objective.is_share and objective.broken(found.estimate):
         measured = shown(found.estimate, objective.kind.unit)
-        return MISSED, f"{objective.text} does not hold: {measured}, and {grew}, so a longer stage would be slower"
-    return REFUSED, f"{grew}, so {objective.text} would depend on the length of the stage. Lower the load"
+        return (
+            Verdict.FAILED,
+            f"{objective.text} does not hold: {measured}, and {grew}, so a longer stage would be slower",
+        )
+    return Verdict.UNDECIDED, f"{grew}, so {objective.text} would depend on the length of the stage. Lower the load"
 
 
 def _advice(group: Group, objective: Objective, found: Evidence) -> str:

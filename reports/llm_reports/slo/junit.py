@@ -11,29 +11,30 @@ from xml.etree import ElementTree
 from llm_reports.errors import InputError
 from llm_reports.markdown.decisions import gate_text
 from llm_reports.markdown.text import plain
-from llm_reports.slo.gate import MET, MISSED, Gate
+from llm_reports.slo.gate import Gate
+from llm_users.verdict import Verdict
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One check: where, what, how it came out (``passed``, ``failed`` or ``undecided``), and why."""
+    """One check: where, what, how it came out, and why."""
 
     place: str
     name: str
-    outcome: str
+    verdict: Verdict
     reason: str
 
 
-def cases_of(verdict: Gate) -> list[Case]:
+def cases_of(gate: Gate) -> list[Case]:
     """One case for each objective and stage; a verdict on the best stage is one case, since other stages may fail."""
-    if verdict.stage == "best" or not verdict.judgements:
-        name = f"{verdict.objectives.text} in the best stage" if verdict.judgements else verdict.objectives.text
-        return [Case("all", name, verdict.outcome, "; ".join(verdict.reasons))]
+    if gate.stage == "best" or not gate.judgements:
+        name = f"{gate.objectives.text} in the best stage" if gate.judgements else gate.objectives.text
+        return [Case("all", name, gate.verdict, "; ".join(gate.reasons))]
     return [
-        Case(f"{each.group.run.name}.{each.label}", each.objective.text, each.outcome, each.reason)
-        for each in verdict.judgements
+        Case(f"{each.group.run.name}.{each.label}", each.objective.text, each.verdict, each.reason)
+        for each in gate.judgements
     ]
 
 
@@ -42,8 +43,8 @@ def junit_xml(name: str, cases: Iterable[Case]) -> str:
     found = list(cases)
     counts = {
         "tests": len(found),
-        "failures": sum(case.outcome == MISSED for case in found),
-        "errors": sum(case.outcome not in (MET, MISSED) for case in found),
+        "failures": sum(case.verdict is Verdict.FAILED for case in found),
+        "errors": sum(case.verdict is Verdict.UNDECIDED for case in found),
     }
     numbers = {key: str(count) for key, count in counts.items()}
     suites = ElementTree.Element("testsuites", numbers)
@@ -52,21 +53,21 @@ def junit_xml(name: str, cases: Iterable[Case]) -> str:
         element = ElementTree.SubElement(
             suite, "testcase", {"classname": plain(f"{name}.{case.place}"), "name": plain(case.name), "time": "0"}
         )
-        if case.outcome == MET:
+        if case.verdict is Verdict.PASSED:
             ElementTree.SubElement(element, "system-out").text = plain(case.reason)
         else:
-            tag = "failure" if case.outcome == MISSED else "error"
-            wrong = ElementTree.SubElement(element, tag, {"type": case.outcome, "message": plain(case.reason)})
+            tag = "failure" if case.verdict is Verdict.FAILED else "error"
+            wrong = ElementTree.SubElement(element, tag, {"type": case.verdict.value, "message": plain(case.reason)})
             wrong.text = plain(case.reason)
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def publish_gate(verdict: Gate, path: Path | None) -> None:
+def publish_gate(gate: Gate, path: Path | None) -> None:
     """Write a verdict as JUnit XML, and into GitHub's job summary when there is one."""
     if path is not None:
-        write_junit(path, junit_xml("locust-llm", cases_of(verdict)))
-    write_job_summary(gate_text(verdict))
+        write_junit(path, junit_xml("locust-llm", cases_of(gate)))
+    write_job_summary(gate_text(gate))
 
 
 def write_junit(path: Path, text: str) -> None:

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from llm_users.calibration.measured_run import MeasuredRun
 from llm_users.calibration.neighbours import BUSY_CORES
-from llm_users.calibration.outcome import Outcome
 from llm_users.calibration.truth import SERVER_LATE_S
 from tests.system.accuracy.bounds import OK_MEANS_BELOW_S, SATURATED_CPU_SHARE, SATURATED_FROM_S, Bounds
 from tests.system.accuracy.load_run import Plan
@@ -20,10 +20,10 @@ class Line:
     """One line of the table, over all its runs."""
 
     plan: Plan
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[MeasuredRun, ...]
     bounds: Bounds | None
 
-    def median(self, of: Callable[[Outcome], float]) -> float:
+    def median(self, of: Callable[[MeasuredRun], float]) -> float:
         return statistics.median(of(outcome) for outcome in self.outcomes)
 
     @property
@@ -59,7 +59,7 @@ class Line:
         if self.bounds is None:
             return found
         bounds = self.bounds
-        limits: Sequence[tuple[str, Callable[[Outcome], float], float | None]] = (
+        limits: Sequence[tuple[str, Callable[[MeasuredRun], float], float | None]] = (
             ("TTFT p50", lambda o: o.ttft_p50_s, bounds.ttft_p50_s),
             ("TTFT p99", lambda o: o.ttft_p99_s, bounds.ttft_p99_s),
             ("last - first", lambda o: o.span_p99_s, bounds.span_p99_s),
@@ -71,7 +71,7 @@ class Line:
         return found
 
 
-def wrong_health(outcome: Outcome) -> str | None:
+def wrong_health(outcome: MeasuredRun) -> str | None:
     """What is wrong with the client's own verdict, if anything."""
     if outcome.health == "ok" and outcome.ttft_p99_s >= OK_MEANS_BELOW_S:
         return "called ok"
@@ -83,7 +83,7 @@ def wrong_health(outcome: Outcome) -> str | None:
     return None
 
 
-def spoilt(outcome: Outcome) -> str | None:
+def spoilt(outcome: MeasuredRun) -> str | None:
     """Why a run says nothing about the client, if so."""
     if outcome.late_p99_s > SERVER_LATE_S:
         return "server late"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llm_users.calibration import outcome
 from llm_users.calibration.load import Load
-from llm_users.calibration.outcome import Outcome
+from llm_users.calibration.measured_run import MeasuredRun
 from llm_users.calibration.truth import SimulatorEndpoint, Timing
 from tests.project import ROOT
 from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES
@@ -46,7 +46,7 @@ class Plan:
         return Load(self.streams, self.requests, self.timing, locustfile, self.ramp, self.processes, options)
 
 
-def measure(plan: Plan, native: Path | None) -> Outcome:
+def measure(plan: Plan, native: Path | None) -> MeasuredRun:
     """Run the load once, on the native server when its binary is given, and hold its rows against the server's log."""
     start: Start = SimulatorEndpoint if native is None else partial(NativeEndpoint, native)
     with busy_neighbours() if plan.busy else contextlib.nullcontext():

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from llm_users.calibration.load import RunError
-from llm_users.calibration.outcome import Outcome
+from llm_users.calibration.measured_run import MeasuredRun
 from llm_users.calibration.truth import Timing
 from tests.system.accuracy import machine, markdown
 from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES, NATIVE, RESPONSES, SIMULATOR, bounds_of
@@ -128,7 +128,7 @@ def _line(plan: Plan, native: Path | None, *, repeat: int, tries: int) -> Line:
     return Line(plan, outcomes, bounds_of(plan.streams, server, plan.processes, plan.api) if judged else None)
 
 
-def _unspoilt(plan: Plan, native: Path | None, tries: int) -> Outcome:
+def _unspoilt(plan: Plan, native: Path | None, tries: int) -> MeasuredRun:
     """The first run in which server and machine did their part; the last one when there is none."""
     for attempt in range(1, tries + 1):
         outcome = measure(plan, native)

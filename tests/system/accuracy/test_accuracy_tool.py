@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_users.calibration.outcome import Outcome
+from llm_users.calibration.measured_run import MeasuredRun
 from llm_users.calibration.truth import Timing
 from tests.system.accuracy import markdown
 from tests.system.accuracy.bounds import BOUNDS, CONVERSE, INVOKE, SIMULATOR, bounds_of
@@ -19,11 +19,11 @@ PLAN = Plan(streams=4, requests=12, ramp="0.5s", timing=Timing(ttft_s=0.2, gap_s
 
 
 @pytest.fixture(scope="module")
-def outcome() -> Outcome:
+def outcome() -> MeasuredRun:
     return measure(PLAN, native=None)
 
 
-def test_the_rows_agree_with_the_server_s_own_send_times(outcome: Outcome) -> None:
+def test_the_rows_agree_with_the_server_s_own_send_times(outcome: MeasuredRun) -> None:
     assert (outcome.failed, outcome.miscounted) == (0, 0)
     assert 0 < outcome.ttft_p50_s < 0.02
     assert outcome.span_p99_s < 0.02
@@ -31,7 +31,7 @@ def test_the_rows_agree_with_the_server_s_own_send_times(outcome: Outcome) -> No
     assert 0 < outcome.cpu_per_token_s < 0.005
 
 
-def test_the_table_shows_figures_bounds_and_verdict(outcome: Outcome) -> None:
+def test_the_table_shows_figures_bounds_and_verdict(outcome: MeasuredRun) -> None:
     good = dataclasses.replace(
         outcome, ttft_p50_s=1e-4, ttft_p99_s=2e-4, span_p99_s=1e-4, cpu_per_token_s=4e-5, rate=1.0,
         late_p99_s=1e-3, neighbours=0.0,
@@ -49,7 +49,7 @@ def test_the_table_shows_figures_bounds_and_verdict(outcome: Outcome) -> None:
 @pytest.mark.parametrize(
     ("circumstance", "verdict"), [({"late_p99_s": 0.006}, "server late"), ({"neighbours": 0.5}, "machine busy")]
 )
-def test_a_spoilt_run_is_not_judged(outcome: Outcome, circumstance: dict[str, float], verdict: str) -> None:
+def test_a_spoilt_run_is_not_judged(outcome: MeasuredRun, circumstance: dict[str, float], verdict: str) -> None:
     quiet = dataclasses.replace(outcome, late_p99_s=1e-3, neighbours=0.0, ttft_p99_s=1.0)
     line = Line(PLAN, (dataclasses.replace(quiet, **circumstance),), BOUNDS[256])  # type: ignore[arg-type]
     assert line.verdict == verdict
@@ -68,7 +68,7 @@ def test_a_spoilt_run_is_not_judged(outcome: Outcome, circumstance: dict[str, fl
     ],
 )
 def test_the_verdict_on_the_client_is_judged_by_its_error_and_its_cpu(
-    outcome: Outcome, figures: dict[str, Any], wrong: str | None
+    outcome: MeasuredRun, figures: dict[str, Any], wrong: str | None
 ) -> None:
     given = dataclasses.replace(outcome, **figures)
     assert wrong_health(given) == wrong
@@ -95,7 +95,7 @@ def test_the_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: p
         assert f"\n| {asked} | 2 | simulator | 0 | 2 |" in printed
 
 
-def test_boto3s_own_path_is_measured_and_never_judged(outcome: Outcome) -> None:
+def test_boto3s_own_path_is_measured_and_never_judged(outcome: MeasuredRun) -> None:
     plan = dataclasses.replace(PLAN, api=CONVERSE, sdk=True)
     measured = measure(plan, native=None)
     assert (measured.failed, measured.miscounted, measured.stamp_source) == (0, 0, "user")

@@ -11,9 +11,9 @@ import pytest
 from llm_users.calibration import text
 from llm_users.calibration.capacity import Capacity, cores
 from llm_users.calibration.ladder import Climb, Rung, climb
-from llm_users.calibration.outcome import Outcome
+from llm_users.calibration.measured_run import MeasuredRun
 
-GOOD = Outcome(
+GOOD = MeasuredRun(
     server="simulator", requests=100, failed=0, miscounted=0, ttft_p50_s=1e-5, ttft_p99_s=4e-5, span_p99_s=2e-5,
     cpu_per_token_s=4e-5, cpu_share=0.4, tokens_per_s=9000.0, rate=0.999, health="ok", stamp_source="kernel",
     late_p99_s=1e-3, server_cpu_per_token_s=3e-5, neighbours=0.0,

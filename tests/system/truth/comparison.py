@@ -20,7 +20,7 @@ from scipy import signal, stats
 
 from llm_reports.compare.comparison import compare_runs
 from llm_reports.compare.decision import LEVEL
-from llm_reports.compare.difference import FAILED, PASSED, UNDECIDED, WORSE
+from llm_reports.compare.difference import WORSE
 from llm_reports.compare.estimates import Estimate, paired_estimate, quantile_estimate, share_estimate
 from llm_reports.compare.run_estimates import runs_estimate
 from llm_reports.input.rows import empty_stages, typed_frame
@@ -28,6 +28,7 @@ from llm_reports.run import Run
 from llm_reports.stats import block_resampling
 from llm_reports.stats.intervals import Interval
 from llm_users.record import REQUEST_COLUMNS
+from llm_users.verdict import Verdict
 from tests.system.truth.line import TruthLine, at_least, at_most
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -193,16 +194,16 @@ def _thresholds(full: bool) -> Iterator[TruthLine]:
     """Whole comparisons with a threshold of 5 %: what fails, what passes, what must not pass."""
     repeats = 40 if full else 5
     cases = (
-        (30, 1.2, 0.08, PASSED, 0.0, "30 requests, 20 % slower, 8 % spread: passed"),
-        (30, 1.0, 0.3, PASSED, 0.0, "30 requests, equal, 30 % spread: passed"),
-        (30, 1.0, 0.3, FAILED, 0.0, "30 requests, equal, 30 % spread: failed"),
-        (400, 1.05, 0.08, PASSED, 0.05, "400 requests, on the threshold, 8 % spread: passed"),
-        (400, 1.05, 0.08, FAILED, 0.05, "400 requests, on the threshold, 8 % spread: failed"),
+        (30, 1.2, 0.08, Verdict.PASSED, 0.0, "30 requests, 20 % slower, 8 % spread: passed"),
+        (30, 1.0, 0.3, Verdict.PASSED, 0.0, "30 requests, equal, 30 % spread: passed"),
+        (30, 1.0, 0.3, Verdict.FAILED, 0.0, "30 requests, equal, 30 % spread: failed"),
+        (400, 1.05, 0.08, Verdict.PASSED, 0.05, "400 requests, on the threshold, 8 % spread: passed"),
+        (400, 1.05, 0.08, Verdict.FAILED, 0.05, "400 requests, on the threshold, 8 % spread: failed"),
     )
     sure = (
-        (400, 1.0, 0.08, PASSED, "400 requests, equal, 8 % spread: passed"),
-        (400, 1.2, 0.08, FAILED, "400 requests, 20 % slower, 8 % spread: failed"),
-        (30, 1.0, 0.3, UNDECIDED, "30 requests, equal, 30 % spread: undecided"),
+        (400, 1.0, 0.08, Verdict.PASSED, "400 requests, equal, 8 % spread: passed"),
+        (400, 1.2, 0.08, Verdict.FAILED, "400 requests, 20 % slower, 8 % spread: failed"),
+        (30, 1.0, 0.3, Verdict.UNDECIDED, "30 requests, equal, 30 % spread: undecided"),
     )
     for n, factor, spread, verdict, most, name in cases:
         yield at_most(name, most + 2 * _deviation(most, repeats), _share(n, factor, spread, verdict, repeats), "never")
@@ -220,8 +221,8 @@ def _verdict(n: int, factor: float, spread: float, seed: int) -> str:
     comparison = compare_runs(runs, threshold=0.05, on="end_to_end_latency_s median")
     if comparison.failed:
         assert all(line.outcome == WORSE for line in comparison.failed)
-        return FAILED
-    return UNDECIDED if comparison.undecided else PASSED
+        return Verdict.FAILED
+    return Verdict.UNDECIDED if comparison.undecided else Verdict.PASSED
 
 
 def run_of(dice: np.random.Generator, n: int, scale: float, spread: float, name: str) -> Run:

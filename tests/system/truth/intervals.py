@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from llm_reports.metrics.groups import LATENCY, Group, groups
-from llm_reports.slo.gate import MET, MISSED, judge
+from llm_reports.slo.gate import judge
 from llm_reports.slo.objectives import parse_objectives
 from llm_reports.stats.effective_size import Sample, effective_size, share_interval
 from llm_reports.stats.intervals import Interval
 from llm_users.simulator.spec import Spec
+from llm_users.verdict import Verdict
 from tests.system.truth.line import TruthLine, at_least, at_most
 from tests.system.truth.queues import Floats, mm1, mm1_truth, simulated, stages
 from tests.unit.reports.closed_loop import FAILING, Setting, run_of
+
+PASSED, FAILED = Verdict.PASSED, Verdict.FAILED
 
 FIGURES = {"median": 0.5, "p95": 0.95, "p99": 0.99, "mean": None}
 _MISSES, _PASSES = 0.10, 0.05  # the and MEASUREMENT's bounds
@@ -71,7 +74,7 @@ def _of_runs(name: str, samples: Floats, truth: Callable[[float | None], float])
         missing = _share(_printed(each) and not each.low <= right <= each.high for each in intervals)
         yield at_most(f"{what}: intervals that miss", _MISSES, missing, f"{100 * without:.0f} % without")
         objective = parse_objectives(f"e2e_{figure}<{right:.9g}").all[0]
-        passes = _share(judge(group, objective).outcome == MET for group in made)
+        passes = _share(judge(group, objective).verdict == PASSED for group in made)
         yield at_most(f"{what}: the limit is the truth, passed", _PASSES, passes, f"of {runs} runs")
         if name.endswith("0.5") and requests == 2_000 and figure != "p99":
             yield at_least(f"{what}: runs with an interval", 0.95, 1 - without)
@@ -104,8 +107,8 @@ def _closed_loops(full: bool) -> Iterator[TruthLine]:
             # Neighbours that come and go are a slow dependence, of which 200 requests see too little.
             least = (0.90 if neighbours else 0.93) if full else 0.84
             yield at_least(f"{what}: coverage", least, covered, f"{100 * without:.0f} % without")
-        failed = [judge(group, parse_objectives(f"errors<{FAILING}").all[0]).outcome for group in made]
-        yield at_most(f"8 users, {neighbours} neighbours, errors at the limit, passed", _PASSES, _same(failed, MET))
+        failed = [judge(group, parse_objectives(f"errors<{FAILING}").all[0]).verdict for group in made]
+        yield at_most(f"8 users, {neighbours} neighbours, errors at the limit, passed", _PASSES, _same(failed, PASSED))
 
 
 def _bursts(dice: np.random.Generator, runs: int, n: int, share: float, length: float) -> Floats:
@@ -150,25 +153,25 @@ def _power(full: bool) -> Iterator[TruthLine]:
         q = FIGURES[figure]
         right = float(pooled.mean() if q is None else np.quantile(pooled, q))
         what = f"8 users, 100 requests, {figure}"
-        yield at_least(f"{what}: twice as slow as the limit, failed", 0.95, _judged(made, figure, right / 2, MISSED))
-        yield at_least(f"{what}: twice as fast as the limit, passed", 0.80, _judged(made, figure, right * 2, MET))
+        yield at_least(f"{what}: twice as slow as the limit, failed", 0.95, _judged(made, figure, right / 2, FAILED))
+        yield at_least(f"{what}: twice as fast as the limit, passed", 0.80, _judged(made, figure, right * 2, PASSED))
     dice = np.random.default_rng(35)
     for load, requests, factor in ((0.5, 2_000, 1.5), (0.8, 20_000, 1.5)) if full else ((0.5, 2_000, 1.5),):
         made = stages(mm1(dice, 60 if full else 40, requests, load))
         for figure in _NAMES:
             right = mm1_truth(load, FIGURES[figure])
             what = f"M/M/1 load {load}, {requests} requests, {figure}"
-            yield at_least(f"{what}: limit x{factor}, passed", 0.55, _judged(made, figure, right * factor, MET))
-            yield at_least(f"{what}: limit /{factor}, failed", 0.8, _judged(made, figure, right / factor, MISSED))
+            yield at_least(f"{what}: limit x{factor}, passed", 0.55, _judged(made, figure, right * factor, PASSED))
+            yield at_least(f"{what}: limit /{factor}, failed", 0.8, _judged(made, figure, right / factor, FAILED))
 
 
-def _judged(made: Sequence[Group], figure: str, limit: float, outcome: str) -> float:
+def _judged(made: Sequence[Group], figure: str, limit: float, verdict: Verdict) -> float:
     objective = parse_objectives(f"e2e_{figure}<{limit:.9g}").all[0]
-    return _same([judge(group, objective).outcome for group in made], outcome)
+    return _same([judge(group, objective).verdict for group in made], verdict)
 
 
-def _same(outcomes: Sequence[str], wanted: str) -> float:
-    return _share(outcome == wanted for outcome in outcomes)
+def _same(verdicts: Sequence[Verdict], wanted: Verdict) -> float:
+    return _share(verdict is wanted for verdict in verdicts)
 
 
 def _share(hits: Iterable[bool]) -> float:

@@ -12,11 +12,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llm_users.collect.stage_stats import StageBook, StageLoad
+from llm_users.collect.stage_stats import StageBook
 from llm_users.load.protocol.stage import MEASURE, WARMUP, StagePlan
 from llm_users.load.worker.permits import Ticket
 from llm_users.load.worker.stage_measurement import Measurement
-from llm_users.record import RequestRecord, StageRecord
+from llm_users.record import RequestRecord, StageLoad, StageRecord
 
 NS = 1_000_000_000
 
@@ -96,8 +96,7 @@ class _Stage:
 
     def finish(self) -> Outcome:
         totals = self.measurement.report((0, 0), None)
-        load = StageLoad(self.plan.stage, self.plan.concurrency, self.plan.rate_per_s)
-        self.outcome.stage = self.book.record(load, [totals])
+        self.outcome.stage = self.book.record(self.plan.stage, self.plan.load, [totals])
         self.outcome.windows_ns = self.measurement.window.spans_ns
         return self.outcome
 
@@ -107,7 +106,7 @@ def closed_loop(
     streamed: bool = True,
 ) -> Outcome:  # fmt: skip
     """Users that ask again as soon as they have their answer, as ``StageGate`` lets them."""
-    stage = _Stage(StagePlan(1, users, ramp_s=ramp_s, warmup_requests=warmups, requests=requests))
+    stage = _Stage(StagePlan(1, StageLoad(users), ramp_s=ramp_s, warmup_requests=warmups, requests=requests))
     order = itertools.count()
     events: list[tuple[int, int, Ticket | None, int, list[int], int]] = []
     for user in range(users):
@@ -149,7 +148,7 @@ def open_loop(
     rate_per_s: float, requests: int, draw: Callable[[], Answer], rng: random.Random, *, servers: int
 ) -> Outcome:
     """Poisson arrivals at a queue: ``servers`` answers at a time, first come, first served."""
-    stage = _Stage(StagePlan(1, 1, rate_per_s=rate_per_s, requests=requests))
+    stage = _Stage(StagePlan(1, StageLoad(rate_per_s=rate_per_s), requests=requests))
     free_ns = [0] * servers
     now_ns = 0
     events: list[tuple[int, int, bool, int]] = []

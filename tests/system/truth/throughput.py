@@ -22,11 +22,11 @@ from pathlib import Path
 
 import gevent
 
-from llm_users.collect.stage_stats import StageBook, StageLoad
+from llm_users.collect.stage_stats import StageBook
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.load.worker.admission_gate import StageGate
 from llm_users.load.worker.permits import UserSeat
-from llm_users.record import RequestRecord, StageRecord
+from llm_users.record import RequestRecord, StageLoad, StageRecord
 from llm_users.simulator.launch import launch
 from tests.project import ROOT
 from tests.system.truth.line import TruthLine, within
@@ -72,14 +72,14 @@ def gate_stage(users: int, requests: int, latency_s: float) -> tuple[StageRecord
 
     greenlets = [gevent.spawn(user) for _ in range(users)]
     gevent.sleep(0)
-    gate.prepare(StagePlan(1, users, ramp_s=latency_s / 2, warmup_requests=1))
+    gate.prepare(StagePlan(1, StageLoad(users), ramp_s=latency_s / 2, warmup_requests=1))
     while gate.waiting < users:
         gevent.sleep(0.001)
     gate.go(requests)
     while not done:
         gevent.sleep(0.02)
     gevent.killall(greenlets)
-    return book.record(StageLoad(1, users), done), latencies
+    return book.record(1, StageLoad(users), done), latencies
 
 
 def _real_gate() -> Iterator[TruthLine]:

@@ -10,6 +10,7 @@ import pytest
 from llm_users.load.protocol.stage import RAMP, StagePlan, StageTotals
 from llm_users.load.worker.admission_gate import GIVE_UP_AFTER, StageGate
 from llm_users.load.worker.permits import Ticket, UserSeat
+from llm_users.record import StageLoad, load_of
 
 BEHIND_NS = 400_000_000
 
@@ -18,7 +19,7 @@ def enter_at_the_start(gate: StageGate, seat: UserSeat) -> Ticket:
     """The ticket of a user that stood at the gate when the stage began."""
     came = gevent.spawn(gate.enter, seat)
     gevent.sleep(0)
-    gate.prepare(StagePlan(1, 1))
+    gate.prepare(StagePlan(1, StageLoad(1)))
     gevent.sleep(0.01)
     gate.go(None)
     ticket: Ticket = came.get(timeout=2)
@@ -42,7 +43,7 @@ def test_only_the_request_right_after_it_is_behind() -> None:
 @pytest.mark.parametrize("rate_per_s", [None, 5.0])
 def test_a_pause_begins_when_the_answer_was_read(rate_per_s: float | None) -> None:
     gate, seat = StageGate(), UserSeat()
-    gate.prepare(StagePlan(1, 1, rate_per_s=rate_per_s))
+    gate.prepare(StagePlan(1, load_of(1, rate_per_s)))
     seat.behind_ns = BEHIND_NS
     begun_s = time.monotonic()
     gate.rest(seat, 0.6)
@@ -56,7 +57,7 @@ def test_a_user_in_its_wait_time_is_present_when_a_stage_comes() -> None:
     gate.on_ready = lambda stage, users: ready.append((stage, users))
     user = gevent.spawn(gate.pause, seat, 30.0)
     gevent.sleep(0)
-    gate.prepare(StagePlan(1, 1))
+    gate.prepare(StagePlan(1, StageLoad(1)))
     assert ready[-1] == (1, 1)
     gate.go(None, users_in_all=1)
     assert gate.totals.users == 1
@@ -67,7 +68,7 @@ def test_a_user_in_its_wait_time_is_present_when_a_stage_comes() -> None:
 
 def test_while_locust_starts_users_those_that_have_left_are_not_all() -> None:
     gate, seat = StageGate(), UserSeat()
-    gate.prepare(StagePlan(1, 2, free=True))
+    gate.prepare(StagePlan(1, StageLoad(2), free=True))
     gate.come(seat)
     gate.gone(seat)
     assert gate.no_users_reason is None
@@ -78,7 +79,7 @@ def test_while_locust_starts_users_those_that_have_left_are_not_all() -> None:
 def test_the_next_request_is_not_due_at_the_end_of_the_wait_time() -> None:
     """Else what a task does before its request would count as the client's delay."""
     gate, seat = StageGate(), UserSeat()
-    gate.prepare(StagePlan(1, 1, free=True))
+    gate.prepare(StagePlan(1, StageLoad(1), free=True))
     gate.go(None)
     gate.pause(seat, 0.01)
     gevent.sleep(0.1)
@@ -89,11 +90,11 @@ def test_the_next_request_is_not_due_at_the_end_of_the_wait_time() -> None:
 def test_requests_of_a_free_stage_belong_to_it_when_another_one_begins() -> None:
     gate, seat, done = StageGate(), UserSeat(), list[StageTotals]()
     gate.on_finished = done.append
-    gate.prepare(StagePlan(1, 1, free=True))
+    gate.prepare(StagePlan(1, StageLoad(1), free=True))
     gate.go(None, users_in_all=1)
     first = gate.enter(seat)
     gevent.sleep(0.05)
-    gate.prepare(StagePlan(2, 2, free=True))
+    gate.prepare(StagePlan(2, StageLoad(2), free=True))
     ramp = gate.enter(UserSeat())
     assert (ramp.phase, ramp.measured, done) == (RAMP, False, [])
     now_ns = time.monotonic_ns()
@@ -102,7 +103,7 @@ def test_requests_of_a_free_stage_belong_to_it_when_another_one_begins() -> None
     gate.leave(first, seat, None)
     assert [(totals.stage, totals.measured) for totals in done] == [(1, 1)]
     gate.go(None, users_in_all=2)
-    assert gate.enter(seat).plan == StagePlan(2, 2, free=True)
+    assert gate.enter(seat).plan == StagePlan(2, StageLoad(2), free=True)
     assert gate.in_flight == 2
 
 
@@ -111,7 +112,7 @@ def failing(gate: StageGate, requests: int, *, connected: int | None = None) -> 
     seats = [UserSeat() for _ in range(requests)]
     came = [gevent.spawn(gate.enter, seat) for seat in seats]
     gevent.sleep(0)
-    gate.prepare(StagePlan(1, requests))
+    gate.prepare(StagePlan(1, StageLoad(requests)))
     gevent.sleep(0.01)
     gate.go(10 * requests)
     tickets = [each.get(timeout=2) for each in came]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_users.load.coordinator.load_search import FAILED, MOST_REPEATS, PASSED, UNDECIDED, Finder, Judgement, Range
+from llm_users.load.coordinator.load_search import MOST_REPEATS, Finder, Judgement, Range
+from llm_users.verdict import Verdict
 
 Curve = Callable[[float, float], float]
 
@@ -47,8 +48,8 @@ class Search:
         values = [self._figure(self.levels[stage]) for stage in stages]
         value = math.fsum(values) / len(values)
         if abs(math.log(value)) < self._unsure / math.sqrt(len(stages)):
-            return Judgement(UNDECIDED, value < 1, margin=value)
-        return Judgement(PASSED if value < 1 else FAILED, value < 1, margin=value)
+            return Judgement(Verdict.UNDECIDED, value < 1, margin=value)
+        return Judgement(Verdict.PASSED if value < 1 else Verdict.FAILED, value < 1, margin=value)
 
 
 def users(low: int = 1, high: int = 1024) -> Range:
@@ -116,7 +117,7 @@ def test_what_more_rows_cannot_decide_is_not_repeated() -> None:
 
     def judge(stages: Sequence[int]) -> Judgement:
         load = tried[stages[-1] - 1]
-        return Judgement(UNDECIDED, load < 10, margin=load / 10, more_helps=False)
+        return Judgement(Verdict.UNDECIDED, load < 10, margin=load / 10, more_helps=False)
 
     finder = Finder(users(), 40, judge)
     while (level := finder.next()) is not None:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from llm_users.collect.stage_stats import StageBook, StageLoad, describe, load_of, union_s, widening
+from llm_users.collect.stage_stats import StageBook, describe, union_s, widening
 from llm_users.load.protocol.stage import MEASURE, WARMUP, StagePlan, StageTotals
 from llm_users.load.worker.admission_gate import StageGate
 from llm_users.load.worker.measure_window import MeasureWindow
 from llm_users.load.worker.permits import Ticket, UserSeat
 from llm_users.load.worker.stage_measurement import Measurement
-from llm_users.record import RequestRecord
+from llm_users.record import RequestRecord, StageLoad, load_of
 from tests.system.truth.throughput import gate_stage
 
 NS = 1_000_000_000
@@ -67,7 +67,7 @@ def test_a_late_client_adds_nothing_to_the_requests_in_flight() -> None:
 
     user = gevent.spawn(ask)
     gevent.sleep(0)
-    gate.prepare(StagePlan(1, 1, measure_s=3.0))
+    gate.prepare(StagePlan(1, StageLoad(1), measure_s=3.0))
     gevent.sleep(0.01)
     gate.go(None)
     gevent.sleep(3.5)
@@ -131,7 +131,7 @@ def asking(
 def run_gate(plan: StagePlan, user: Callable[[StageGate], Callable[[], None]]) -> StageTotals:
     gate, done = StageGate(), list[StageTotals]()
     gate.on_finished = done.append
-    greenlets = [gevent.spawn(user(gate)) for _ in range(plan.concurrency)]
+    greenlets = [gevent.spawn(user(gate)) for _ in range(plan.users)]
     gevent.sleep(0)
     gate.prepare(plan)
     gevent.sleep(0.01)
@@ -144,20 +144,20 @@ def run_gate(plan: StagePlan, user: Callable[[StageGate], Callable[[], None]]) -
 
 
 def test_a_stage_by_time_that_is_over_before_anything_ended_is_widened() -> None:
-    totals = run_gate(StagePlan(1, 2, measure_s=0.05), lambda gate: asking(gate, 0.4))
+    totals = run_gate(StagePlan(1, StageLoad(2), measure_s=0.05), lambda gate: asking(gate, 0.4))
     assert totals.widened == 1
     assert totals.window_s == pytest.approx(0.4, abs=0.1)
     assert totals.measured == 2
 
 
 def test_a_stage_by_time_that_is_long_enough_ends_in_time() -> None:
-    totals = run_gate(StagePlan(1, 2, measure_s=0.5), lambda gate: asking(gate, 0.1))
+    totals = run_gate(StagePlan(1, StageLoad(2), measure_s=0.5), lambda gate: asking(gate, 0.1))
     assert totals.widened == 0
     assert totals.window_s == pytest.approx(0.5, abs=0.05)
 
 
 def test_failures_say_nothing_about_the_latency() -> None:
-    measurement, ticket = Measurement(), Ticket(StagePlan(1, 1), MEASURE, 0, 0, measured=True)
+    measurement, ticket = Measurement(), Ticket(StagePlan(1, StageLoad(1)), MEASURE, 0, 0, measured=True)
     measurement.begin(ticket.plan, (0, 0), 0)
     for _ in range(2):
         measurement.started(NS, NS)
@@ -172,7 +172,7 @@ def test_failures_say_nothing_about_the_latency() -> None:
 
 def test_the_load_counts_calls_and_own_pauses_but_no_wait_for_the_client() -> None:
     # Of 0.4 s, 0.1 s is inside the call, 0.1 s an own pause, 0.2 s a wait for the client.
-    plan = StagePlan(1, 2, measure_s=2.0)
+    plan = StagePlan(1, StageLoad(2), measure_s=2.0)
     totals = run_gate(plan, lambda gate: asking(gate, 0.1, before_s=0.2, pause_s=0.1))
     assert totals.load_s / totals.window_s == pytest.approx(2 * 0.5, rel=0.1)
     # A request that waits for the client is not in flight: docs/metrics.md, and the log of a server.
@@ -181,14 +181,14 @@ def test_the_load_counts_calls_and_own_pauses_but_no_wait_for_the_client() -> No
 
 def test_the_pause_after_a_failure_is_no_wait_for_the_client() -> None:
     """Else a report blames the client for a load that the endpoint's failures kept away."""
-    totals = run_gate(StagePlan(1, 2, measure_s=1.0), lambda gate: asking(gate, 0.02, error="500"))
+    totals = run_gate(StagePlan(1, StageLoad(2), measure_s=1.0), lambda gate: asking(gate, 0.02, error="500"))
     assert totals.load_s / totals.window_s == pytest.approx(2, rel=0.1)
     assert totals.in_flight_s / totals.window_s < 0.8, "most of the time they pause"
 
 
 def test_a_user_that_is_gone_does_not_pause_any_more() -> None:
     gate, seat = StageGate(), UserSeat()
-    gate.prepare(StagePlan(1, 1, free=True))
+    gate.prepare(StagePlan(1, StageLoad(1), free=True))
     gate.go(None)
     gate.leave(gate.enter(seat), seat, None)
     gate.gone(seat)
@@ -212,7 +212,7 @@ def test_a_ramp_without_a_warm_up_is_not_measured() -> None:
         gate.enter = enter  # type: ignore[method-assign]
         return ask
 
-    totals = run_gate(StagePlan(1, 1, ramp_s=0.3, requests=10), user)
+    totals = run_gate(StagePlan(1, StageLoad(1), ramp_s=0.3, requests=10), user)
     assert phases.count(MEASURE) == 10
     assert phases.count(WARMUP) >= 3, "what is sent during the ramp is warm-up"
     assert totals.windows[0][0] == pytest.approx(0.3, abs=0.1), "the window opens at the end of the ramp"
@@ -221,7 +221,7 @@ def test_a_ramp_without_a_warm_up_is_not_measured() -> None:
 @pytest.mark.parametrize("warmups", [0, 1])
 def test_all_users_are_active_in_the_whole_window(warmups: int) -> None:
     ramp_s = 0.2 if warmups else 0.0
-    plan = StagePlan(1, 4, ramp_s=ramp_s, warmup_requests=warmups, requests=40)
+    plan = StagePlan(1, StageLoad(4), ramp_s=ramp_s, warmup_requests=warmups, requests=40)
     totals = run_gate(plan, lambda gate: asking(gate, 0.05))
     assert totals.in_flight_s / totals.window_s == pytest.approx(4, rel=0.03)
 
@@ -240,7 +240,7 @@ def stage_of(
     book = StageBook()
     for row in rows:
         book.add(row)
-    record = book.record(StageLoad(1, 0 if rate_per_s else 8, rate_per_s), totals)
+    record = book.record(1, load_of(8, rate_per_s), totals)
     return {name: getattr(record, name) for name in record.__slots__}
 
 
@@ -279,7 +279,7 @@ def test_tokens_of_requests_that_failed_are_a_figure_of_their_own() -> None:
     only_failed = StageBook()
     for record in failing:
         only_failed.add(record)
-    assert "0 tokens/s" in describe(only_failed.record(StageLoad(1, 1), [totals]))
+    assert "0 tokens/s" in describe(only_failed.record(1, StageLoad(1), [totals]))
 
 
 def test_an_answer_of_unknown_length_counts_as_a_request_without_tokens() -> None:
@@ -316,7 +316,7 @@ def test_a_worker_that_was_killed_counts_with_its_rows() -> None:
 
 def test_a_widened_window_is_explained() -> None:
     totals = StageTotals(1, 0, window_s=1, windows=[[0.0, 1.0]], widened=1)
-    stage = StageBook().record(StageLoad(3, 8), [totals])
+    stage = StageBook().record(3, StageLoad(8), [totals])
     assert stage.window_widened == 1
     assert "stage 3: the window was widened" in widening(stage)
 
@@ -350,5 +350,5 @@ def test_counts_of_requests_are_of_measured_ones_only() -> None:
 
 @pytest.mark.parametrize(("rate_per_s", "asked"), [(None, 8), (5.0, None)])
 def test_the_users_that_were_asked_for_stand_in_the_stage(rate_per_s: float | None, asked: int | None) -> None:
-    plan = StagePlan(1, 6, rate_per_s=rate_per_s, concurrency_asked=8)
-    assert StageBook().record(load_of(plan), []).concurrency_asked == asked
+    plan = StagePlan(1, load_of(6, rate_per_s), concurrency_asked=8)
+    assert StageBook().record(1, plan.load, [], asked=plan.concurrency_asked).concurrency_asked == asked

@@ -110,7 +110,7 @@ def test_objectives_judge_the_answers(write_run: Write, make_record: Make, capsy
 
     def verdict(expression: str) -> tuple[str, str]:
         (judgement,) = llm_reports.gate(llm_reports.groups([run]), llm_reports.parse_objectives(expression)).judgements
-        return judgement.outcome, judgement.reason
+        return judgement.verdict, judgement.reason
 
     assert verdict("mismatches<0.05")[0] == "passed"
     assert verdict("mismatches<1%") == ("failed", "mismatches<1% does not hold: 2 %, at least 1.09 % of 500 requests")
@@ -132,7 +132,7 @@ def test_answers_that_were_cut_may_have_been_wrong(write_run: Write, make_record
         (group,) = llm_reports.groups([llm_reports.load(prefix)])
         assert mismatches(group).unknown == cut
         (judgement,) = llm_reports.gate([group], llm_reports.parse_objectives("mismatches<0.01")).judgements
-        assert judgement.outcome == outcome, judgement.reason
+        assert judgement.verdict == outcome, judgement.reason
 
 
 def test_a_wrong_answer_is_no_goodput(write_run: Write, make_record: Make) -> None:

@@ -50,7 +50,7 @@ def test_timed_out_requests_fail_latency_and_throughput_objectives(
 ) -> None:
     prefix = write_run(rows(make_record, 500, failed=250), stages=[stage()])
     found = judgements(prefix, "ttft_p95<0.5,e2e_p95<2,tpot_p95<1,throughput_p5>1,errors<0.6")
-    assert {name: each.outcome for name, each in found.items()} == {
+    assert {name: each.verdict for name, each in found.items()} == {
         "ttft": "failed", "e2e": "failed", "tpot": "failed", "throughput": "failed", "errors": "passed",
     }  # fmt: skip
     assert found["ttft"].estimate == math.inf
@@ -65,27 +65,27 @@ def test_timed_out_requests_fail_latency_and_throughput_objectives(
 
 def test_a_few_failures_leave_the_median_and_move_the_p95(write_run: Write, make_record: Make) -> None:
     prefix = write_run(rows(make_record, failed=8), stages=[stage()])
-    assert judgements(prefix, "ttft_p50<0.5")["ttft"].outcome == "passed"
-    assert judgements(prefix, "ttft_p99<0.5")["ttft"].outcome != "passed"  # 2 % of the requests got no answer
+    assert judgements(prefix, "ttft_p50<0.5")["ttft"].verdict == "passed"
+    assert judgements(prefix, "ttft_p99<0.5")["ttft"].verdict != "passed"  # 2 % of the requests got no answer
 
 
 @pytest.mark.parametrize("code", ["cancelled", "aborted"])
 def test_requests_that_the_client_ended_are_no_failures(write_run: Write, make_record: Make, code: str) -> None:
     found = judgements(write_run(rows(make_record, failed=200, code=code), stages=[stage()]), "ttft_p95<0.5")
     assert found["ttft"].estimate == pytest.approx(0.119, abs=0.001)
-    assert found["ttft"].outcome == ("passed" if code == "cancelled" else "undecided")
+    assert found["ttft"].verdict == ("passed" if code == "cancelled" else "undecided")
 
 
 def test_a_mean_with_failures_fails_and_advises_a_percentile(write_run: Write, make_record: Make) -> None:
     found = judgements(write_run(rows(make_record, failed=4), stages=[stage()]), "e2e_mean<100")
-    assert found["e2e"].outcome == "failed"
+    assert found["e2e"].verdict == "failed"
     assert "such as e2e_p95" in found["e2e"].reason
 
 
 def test_a_time_per_token_that_does_not_exist_is_left_out(write_run: Write, make_record: Make) -> None:
     some = [make_record(i, **({"output_tokens": 1, "tpot_s": None} if i % 2 else {})) for i in range(300)]
     found = judgements(write_run(some, stages=[stage()]), "tpot_p95<0.1")
-    assert (found["tpot"].n, found["tpot"].outcome) == (150, "passed")
+    assert (found["tpot"].n, found["tpot"].verdict) == (150, "passed")
 
 
 def test_a_mean_of_few_requests_is_undecided(write_run: Write, make_record: Make) -> None:
@@ -97,9 +97,9 @@ def test_a_mean_of_few_requests_is_undecided(write_run: Write, make_record: Make
 def test_the_client_puts_only_missed_limits_in_doubt(write_run: Write, make_record: Make, health: str) -> None:
     prefix = write_run(rows(make_record, failed=20), stages=[stage(health, lag_p99_s=0.03, concurrency_actual=8.0)])
     kept = judgements(prefix, "ttft_p50<0.5,errors<0.01")
-    assert (kept["ttft"].outcome, kept["errors"].outcome) == ("passed", "failed")
+    assert (kept["ttft"].verdict, kept["errors"].verdict) == ("passed", "failed")
     missed = judgements(prefix, "ttft_p50<0.05")["ttft"]
-    assert missed.outcome == "undecided"
+    assert missed.verdict == "undecided"
     assert {"saturated": "use more workers", "disturbed": "stop the other programs"}[health] in missed.reason
 
 
@@ -109,7 +109,7 @@ def test_a_load_that_was_not_there_decides_nothing(
 ) -> None:
     prefix = write_run(rows(make_record), stages=[stage("saturated", concurrency_actual=actual)])
     found = judgements(prefix, "ttft_p95<0.5,errors<0.01")
-    assert (found["ttft"].outcome, found["errors"].outcome) == (outcome, "passed")
+    assert (found["ttft"].verdict, found["errors"].verdict) == (outcome, "passed")
     assert actual > 7.5 or "only 7 of 8 users ran" in found["ttft"].reason
     # The column that says it exactly goes before.
     path = path_of(prefix, STAGES_CSV)
@@ -119,7 +119,7 @@ def test_a_load_that_was_not_there_decides_nothing(
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
-    assert judgements(prefix, "ttft_p95<0.5")["ttft"].outcome == "passed"
+    assert judgements(prefix, "ttft_p95<0.5")["ttft"].verdict == "passed"
 
 
 def test_a_time_per_token_is_judged_with_the_delay_of_the_client(write_run: Write, make_record: Make) -> None:
@@ -127,10 +127,10 @@ def test_a_time_per_token_is_judged_with_the_delay_of_the_client(write_run: Writ
     for lag_s, outcome in ((0.09, "passed"), (0.11, "undecided")):
         prefix = write_run(rows(make_record), stages=[stage("strained", lag_p99_s=lag_s)], name=f"lag{lag_s}")
         found = judgements(prefix, "tpot_p95<20ms")["tpot"]
-        assert found.outcome == outcome, found.reason
+        assert found.verdict == outcome, found.reason
         assert found.estimate == pytest.approx(0.018)
     assert "holds only without the delay of the client" in found.reason
-    assert judgements(prefix, "ttft_p95<0.5")["ttft"].outcome == "passed"
+    assert judgements(prefix, "ttft_p95<0.5")["ttft"].verdict == "passed"
 
 
 def test_an_unsteady_stage_never_passes(write_run: Write, make_record: Make) -> None:
@@ -143,7 +143,7 @@ def test_an_unsteady_stage_never_passes(write_run: Write, make_record: Make) -> 
         writer.writeheader()
         writer.writerows(lines)
     found = judgements(prefix, "ttft_p95<0.5,e2e_p95<0.5,errors<0.01")
-    outcomes = {name: each.outcome for name, each in found.items()}
+    outcomes = {name: each.verdict for name, each in found.items()}
     assert outcomes == {"ttft": "undecided", "e2e": "failed", "errors": "undecided"}
     assert "queue grew" in found["ttft"].reason
 
@@ -156,7 +156,7 @@ def test_a_table_says_why_few_independent_requests_decide(
     rising = [make_record(i, ttft_s=0.05 + 0.0001 * i, concurrency=8) for i in range(_N)]
     prefix = write_run(rising, stages=[stage()])
     found = judgements(prefix, f"ttft_p95<{limit}")["ttft"]
-    assert (found.outcome, found.effective < 30) == (outcome, True)
+    assert (found.verdict, found.effective < 30) == (outcome, True)
     main([str(prefix), "--fail-on", f"ttft_p95<{limit}"])
     assert "except where all requests are far on one side" in " ".join(capsys.readouterr().out.split())
     main([str(prefix), "--fail-on", "errors<0.05"])

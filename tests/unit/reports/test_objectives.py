@@ -98,16 +98,16 @@ def judged(prefix: Path, expression: str, stage: str = "all") -> llm_reports.Gat
 
 def test_a_gate_passes_only_if_the_bound_holds(write_run: Write, make_record: Make) -> None:
     prefix = write_run(requests(make_record, 400), stages=[stage_row(1, 1, 400)])
-    assert judged(prefix, "ttft_p95<0.3,errors<0.01").outcome == "passed"
-    assert judged(prefix, "ttft_p95<0.2").outcome == "failed"
+    assert judged(prefix, "ttft_p95<0.3,errors<0.01").verdict == "passed"
+    assert judged(prefix, "ttft_p95<0.2").verdict == "failed"
     close = judged(prefix, "ttft_p95<0.292")  # the P95 is 0.290
-    assert close.outcome == "undecided"
+    assert close.verdict == "undecided"
     assert re.search(r"contains the limit .* about \d+ requests \(\d+ min\) would decide it", close.reasons[0])
     few = judged(write_run(requests(make_record, 100), name="few"), "errors<0.01")
-    assert few.outcome == "undecided"
+    assert few.verdict == "undecided"
     assert few.reasons == ("all requests: needs at least 381 requests to decide errors<0.01, there are 100",)
-    assert judged(write_run(requests(make_record, 381), name="enough"), "errors<0.01").outcome == "passed"
-    assert judged(write_run(requests(make_record, 100, failed=20), name="bad"), "errors<0.01").outcome == "failed"
+    assert judged(write_run(requests(make_record, 381), name="enough"), "errors<0.01").verdict == "passed"
+    assert judged(write_run(requests(make_record, 100, failed=20), name="bad"), "errors<0.01").verdict == "failed"
     assert (
         judged(write_run(requests(make_record, 60), name="p99"), "ttft_p99<5")
         .reasons[0]
@@ -119,18 +119,18 @@ def test_unknown_requests_leave_an_objective_undecided(write_run: Write, make_re
     rows = requests(make_record, 400)
     cut = [make_record(9_000 + i, error_code="aborted", ttft_s=None) for i in range(40)]
     aborted = judged(write_run([*rows, *cut], name="aborted"), "ttft_p95<0.3,errors<0.01")
-    assert aborted.outcome == "undecided"
-    assert judged(write_run([*rows, *cut], name="aborted"), "ttft_p95<0.1").outcome == "failed"
+    assert aborted.verdict == "undecided"
+    assert judged(write_run([*rows, *cut], name="aborted"), "ttft_p95<0.1").verdict == "failed"
 
 
 def test_the_best_stage_or_one_of_them(write_run: Write, make_record: Make) -> None:
     rows = [*requests(make_record, 400), *requests(make_record, 400, stage=2, level=4, scale=3)]
     prefix = write_run(rows, stages=[stage_row(1, 1, 400), stage_row(2, 4, 400)])
-    assert judged(prefix, "ttft_p95<0.5").outcome == "failed"
-    assert judged(prefix, "ttft_p95<0.5", "best").outcome == "passed"
-    assert judged(prefix, "ttft_p95<0.5", "1").outcome == "passed"
-    assert judged(prefix, "ttft_p95<0.5", "2").outcome == "failed"
-    assert judged(prefix, "ttft_p95<0.01", "best").outcome == "failed"
+    assert judged(prefix, "ttft_p95<0.5").verdict == "failed"
+    assert judged(prefix, "ttft_p95<0.5", "best").verdict == "passed"
+    assert judged(prefix, "ttft_p95<0.5", "1").verdict == "passed"
+    assert judged(prefix, "ttft_p95<0.5", "2").verdict == "failed"
+    assert judged(prefix, "ttft_p95<0.01", "best").verdict == "failed"
     with pytest.raises(InputError, match="there is no stage 3"):
         judged(prefix, "ttft_p95<0.5", "3")
     with pytest.raises(InputError, match="all, best or the number"):

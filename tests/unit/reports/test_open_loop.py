@@ -15,8 +15,8 @@ import pytest
 import llm_reports
 from llm_reports.main import main
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
-from llm_reports.metrics.stage_load import Load, axis_name, load_columns, load_of, loads_in_words
-from llm_users.record import REQUEST_COLUMNS, RequestRecord
+from llm_reports.metrics.stage_load import axis_name, load_columns, loads_in_words
+from llm_users.record import REQUEST_COLUMNS, RequestRecord, StageLoad, load_of
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from tests.unit.reports.conftest import write_csv
 from tests.unit.reports.open_loop_on_disk import write_rates
@@ -37,26 +37,26 @@ def report_of(prefix: Path, *options: str) -> str:
 
 
 def test_a_load_has_one_name_for_each_place() -> None:
-    known = (Load(8), Load(rate_per_s=5.0), Load(rate_per_s=0.25), Load())
+    known = (StageLoad(8), StageLoad(rate_per_s=5.0), StageLoad(rate_per_s=0.25), StageLoad())
     assert [load.short for load in known] == ["8", "5/s", "0.25/s", "?"]
     assert [load.words for load in known] == ["concurrency 8", "5 requests/s", "0.25 requests/s", "concurrency -"]
     assert [load.at for load in known][1::2] == [" at 5 requests/s", ""]
-    assert load_of(0, 5.0) == Load(rate_per_s=5.0)
-    assert load_of(4, math.nan) == load_of(4.0, None) == Load(4)
-    assert load_of(math.nan, math.nan) == load_of(None, -1) == Load()
-    assert loads_in_words([Load(rate_per_s=10.0), Load(4), Load(), Load(1), Load(rate_per_s=5.0), Load(4)]) == (
-        "concurrency 1, 4 and 5, 10 requests/s"
-    )
+    assert load_of(0, 5.0) == StageLoad(rate_per_s=5.0)
+    assert load_of(4, math.nan) == load_of(4.0, None) == StageLoad(4)
+    assert load_of(math.nan, math.nan) == load_of(None, -1) == StageLoad()
+    assert loads_in_words(
+        [StageLoad(rate_per_s=10.0), StageLoad(4), StageLoad(), StageLoad(1), StageLoad(rate_per_s=5.0), StageLoad(4)]
+    ) == ("concurrency 1, 4 and 5, 10 requests/s")
     assert [load.level for load in sorted(known, key=lambda load: load.order)] == [None, 8, 0.25, 5.0]
     both = load_columns(known)
-    assert (both.header, both.cells(Load(8)), both.cells(Load(rate_per_s=5.0))) == (
+    assert (both.header, both.cells(StageLoad(8)), both.cells(StageLoad(rate_per_s=5.0))) == (
         ("Concurrency", "Rate"),
         ["8", "-"],
         ["-", "5"],
     )
-    assert load_columns([Load(rate_per_s=5.0)]).header == ("Rate",)
-    assert load_columns([Load(), Load(2)]).header == ("Concurrency",)
-    assert axis_name([Load(rate_per_s=5.0)]) == "Target rate, requests/s"
+    assert load_columns([StageLoad(rate_per_s=5.0)]).header == ("Rate",)
+    assert load_columns([StageLoad(), StageLoad(2)]).header == ("Concurrency",)
+    assert axis_name([StageLoad(rate_per_s=5.0)]) == "Target rate, requests/s"
 
 
 def test_the_tables_of_an_open_loop(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_files_from_before_there_were_open_loops(write_run: Write, make_record: 
     stages = ["stage", "concurrency", "measure_s", "health"]
     write_csv(path_of(prefix, STAGES_CSV), stages, [[1, 2, 5.0, "ok"], [2, 4, 5.0, "ok"]])
     groups = llm_reports.groups([llm_reports.load(prefix)])
-    assert [group.load for group in groups] == [Load(2), Load(4)]
+    assert [group.load for group in groups] == [StageLoad(2), StageLoad(4)]
     assert groups[0].counts.ok == 5
     assert "intended" not in report_of(prefix)
 
@@ -192,7 +192,7 @@ def test_objectives_from_the_intended_start(tmp_path: Path, capsys: pytest.Captu
     choice = llm_reports.highest(llm_reports.sweeps(points)[0])
     assert choice.name == "Highest rate that meets the objectives"
     assert choice.point is not None
-    assert choice.point.load == Load(rate_per_s=10.0)
+    assert choice.point.load == StageLoad(rate_per_s=10.0)
     assert choice.reasoning[0].startswith("10/s meets them")
     assert list(llm_reports.points_frame(points)["rate_per_s"]) == [5.0, 10.0, 20.0]
     assert points[2].attainment < 0.5, "who waits too long for a place is not well served"
@@ -206,7 +206,7 @@ def test_objectives_from_the_intended_start(tmp_path: Path, capsys: pytest.Captu
 def test_an_objective_of_an_open_loop_cannot_be_decided_by_a_closed_one(write_run: Write, make_record: Make) -> None:
     groups = llm_reports.groups([llm_reports.load(write_run([make_record(i) for i in range(100)]))])
     verdict = llm_reports.gate(groups, llm_reports.parse_objectives("corrected_ttft_p95<9"))
-    assert (verdict.outcome, verdict.passed) == ("undecided", False)
+    assert (verdict.verdict, verdict.passed) == ("undecided", False)
     assert "no request has what corrected_ttft_p95<9 is about" in verdict.reasons[0]
 
 
@@ -277,7 +277,7 @@ def test_llmperfs_files_and_openmetrics_say_the_rate_and_are_read_again(tmp_path
     summary = json.loads((out / "tiny_550_50_stage2_r10_summary.json").read_text())
     assert (summary["num_concurrent_requests"], summary["rate_per_s"]) == (None, 10.0)
     again = llm_reports.groups(llm_reports.load_all([out]))
-    assert {group.load for group in again} == {Load(rate_per_s=rate) for rate in (5.0, 10.0, 20.0)}
+    assert {group.load for group in again} == {StageLoad(rate_per_s=rate) for rate in (5.0, 10.0, 20.0)}
     metrics = (out / "openmetrics.txt").read_text()
     assert 'llm_corrected_ttft_seconds{run="open",framework="vllm",model="tiny",stage="2",rate_per_s="10"' in metrics
     assert "concurrency=" not in metrics

@@ -12,8 +12,7 @@ import pytest
 import llm_reports
 from llm_reports.main import main
 from llm_reports.markdown.inter_token import gaps_section
-from llm_reports.metrics import groups, inter_token
-from llm_users.collect import stage_stats
+from llm_reports.metrics import inter_token
 from llm_users.record import RequestRecord
 
 Make = Callable[..., RequestRecord]
@@ -56,10 +55,6 @@ def test_throttles_stand_apart_in_every_format(
     row = re.findall(r"<td[^>]*>([^<]*)</td>", page[page.index('id="excluded-table"') :])
     cells = dict(zip(header[1:8], row, strict=False))
     assert [cells[name] for name in ("Counted", "Throttled", "Failed otherwise", "Aborted")] == ["90", "5", "3", "2"]
-
-
-def test_what_counts_as_throttled_is_what_the_load_side_counts() -> None:
-    assert groups.THROTTLED == stage_stats.THROTTLED
 
 
 def test_a_stage_that_was_throttled_altogether_says_so(write_run: Write, make_record: Make) -> None:

@@ -193,4 +193,4 @@ def test_a_stage_without_its_users_is_marked_and_proves_nothing(tmp_path: Path) 
     assert "only 5 of 8 users ran: the others did not come" in notes
     assert "only 3 of 6 users ran: users ended during the stage" in notes
     verdict = llm_reports.gate(groups, llm_reports.parse_objectives("e2e_p50<2"))
-    assert [each.outcome for each in verdict.judgements] == ["passed", "undecided", "undecided"]
+    assert [each.verdict for each in verdict.judgements] == ["passed", "undecided", "undecided"]

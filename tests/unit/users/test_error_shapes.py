@@ -100,7 +100,7 @@ def test_an_error_after_text_is_the_servers(rig: Rig, wire: Wire, name: str, end
     record = answer.record
     assert (record.error_code, answer.text, record.chunks, record.http_status) == (code, "a", 1, 200)
     assert words in (record.error_message or "")
-    assert record.failed
+    assert record.outcome.is_failure
     assert record.ttft_s is not None
 
 
@@ -262,7 +262,7 @@ def test_messages_and_responses_have_the_same_rules(rig: Rig, claude: Rig, wire:
         rig.call(at(port.url, lambda user: user.respond("hi"))).record,
         claude.call(at(port.url, lambda user: user.message("hi"))).record,
     ):
-        assert record.failed
+        assert record.outcome.is_failure
         assert words in (record.error_message or "")
 
 
@@ -291,6 +291,6 @@ def test_the_gate_fails_on_each_shape(rig: Rig, wire: Wire, tmp_path: Path) -> N
         tmp_path / "x_llm_requests.csv", [column.name for column in REQUEST_COLUMNS], [row.row() for row in rows]
     )
     judged = judge_all(llm_reports.groups([llm_reports.load(path)]), llm_reports.parse_objectives("errors<0.01"))
-    outcomes = {judgement.group.model: judgement.outcome for judgement in judged}
+    outcomes = {judgement.group.model: judgement.verdict for judgement in judged}
     assert outcomes == dict.fromkeys(scripts, "failed") | {"good": outcomes["good"]}
     assert outcomes["good"] != "failed"

@@ -25,7 +25,7 @@ from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.load.worker import stall_guard
 from llm_users.load.worker.admission_gate import StageGate, UserSeat
 from llm_users.load.worker.stall_guard import Lease
-from llm_users.record import RequestRecord
+from llm_users.record import RequestRecord, StageLoad
 from tests.project import ROOT
 
 
@@ -237,7 +237,7 @@ class Users:
             self.gate.leave(ticket, seat, None)
 
     def begin(self, quota: int | None) -> None:
-        self.gate.prepare(StagePlan(1, len(self._greenlets)))
+        self.gate.prepare(StagePlan(1, StageLoad(len(self._greenlets))))
         gevent.sleep(0.01)
         self.gate.go(quota)
 
@@ -290,7 +290,7 @@ def test_a_user_that_goes_without_its_warm_up_does_not_keep_a_share_open_that_wa
     seats = [UserSeat(), UserSeat()]
     users = [gevent.spawn(gate.enter, seat) for seat in seats]
     gevent.sleep(0)
-    gate.prepare(StagePlan(1, 2, ramp_s=60.0, warmup_requests=1))
+    gate.prepare(StagePlan(1, StageLoad(2), ramp_s=60.0, warmup_requests=1))
     gate.go(5)
     gevent.sleep(0.01)
     gate.leave(users[0].get(timeout=1), seats[0], None)  # its warm-up; the other one is still in the ramp

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from llm_users.record import StageLoad
 from tests.system.runs.live.ports import free_port
 
 BOUND = 0.03
@@ -47,7 +48,7 @@ def beats_of(process: int, run: str) -> tuple[list[bytes], float]:
 
     sent: list[dict[str, Any]] = []
     gate = StageGate()
-    gate.plan, gate.phase = StagePlan(stage=1, concurrency=PROCESSES * STREAMS), MEASURE
+    gate.plan, gate.phase = StagePlan(stage=1, load=StageLoad(PROCESSES * STREAMS)), MEASURE
     beat = LiveBeat(gate, sent.append, run, process)
     rng = random.Random(process)
     streams = [Chunks() for _ in range(STREAMS)]

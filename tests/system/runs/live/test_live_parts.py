@@ -17,7 +17,7 @@ from llm_users.load.protocol.heartbeat import BadBeat, beat_from
 from llm_users.load.worker.admission_gate import StageGate
 from llm_users.load.worker.live_metrics import LiveBeat
 from llm_users.quantile import DurationHistogram, quantile
-from llm_users.record import REQUEST_COLUMNS, RequestRecord
+from llm_users.record import REQUEST_COLUMNS, RequestRecord, StageLoad
 from llm_users.users.chunks import Chunks
 from llm_users.web.cpu_lines import COLUMNS, MOST_LINES, CpuLines
 from llm_users.web.history import MOST_SAMPLES, History
@@ -240,13 +240,13 @@ def test_a_page_gets_what_it_does_not_know() -> None:
 
 
 def test_a_running_stage_reads_as_its_rows_do() -> None:
-    series = StageSeries(1, 4)
+    series = StageSeries(1, StageLoad(4))
     rng = random.Random(2)
     times = [rng.lognormvariate(-2, 0.7) for _ in range(500)]
     for value in times:
-        series.add(RequestRecord(ttft_s=value, end_to_end_latency_s=2 * value), throttled=False)
-    series.add(RequestRecord(error_code="429", ttft_s=99.0), throttled=True)
-    series.add(RequestRecord(error_code="aborted"), throttled=False)
+        series.add(RequestRecord(ttft_s=value, end_to_end_latency_s=2 * value))
+    series.add(RequestRecord(error_code="429", ttft_s=99.0))
+    series.add(RequestRecord(error_code="aborted"))
     row = series.row()
     assert (row["requests"], row["ok"], row["failed"], row["throttled"], row["aborted"]) == (502, 500, 1, 1, 1)
     times.sort()
@@ -260,11 +260,11 @@ def test_a_running_stage_reads_as_its_rows_do() -> None:
 def test_a_running_stage_of_an_open_loop_reads_as_its_rows_do_when_it_is_over(tmp_path: Path) -> None:
     prefix = write_rates(tmp_path / "open", rates=(20,), policy="drop")
     rows = Path(f"{prefix}_llm_requests.csv")
-    series = StageSeries(1, 0, 20.0)
+    series = StageSeries(1, StageLoad(rate_per_s=20.0))
     columns = {column.name: column.type for column in REQUEST_COLUMNS}
     for line in csv.DictReader(io.StringIO(rows.read_text())):
         values = {name: columns[name](value) for name, value in line.items() if value}
-        series.add(RequestRecord(**values), throttled=False)
+        series.add(RequestRecord(**values))
     asked = {"rows": rows, "stages": f"{prefix}_llm_stages.csv", "stage": 1, "from": 0, "to": rows.stat().st_size}
     (over,), running = figures_of(asked)["stages"], series.row()
     load = ("stage", "concurrency", "rate_per_s")

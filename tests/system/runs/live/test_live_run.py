@@ -14,7 +14,7 @@ import pytest
 
 import llm_reports
 from llm_reports.metrics.groups import LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT
-from llm_reports.metrics.stage_load import Load
+from llm_users.record import StageLoad
 from llm_users.simulator.launch import Simulator, launch
 from tests.system.runs.live.conftest import Started, Starter
 
@@ -34,7 +34,7 @@ def equals_the_report(state: dict[str, Any], prefix: Path) -> None:
     assert len(state["stages"]) == len(groups) > 0
     for shown, group in zip(state["stages"], groups, strict=True):
         assert shown["finished"], shown
-        load = Load(shown["concurrency"], shown["rate_per_s"])
+        load = StageLoad(shown["concurrency"], shown["rate_per_s"])
         assert (shown["stage"], load) == (group.stage, group.load)
         assert (shown["requests"], shown["ok"]) == (group.counts.measured, group.counts.ok)
         assert (shown["health"] or "") == group.health  # a short stage has none

@@ -19,9 +19,9 @@ from llm_reports.content import Content, content_of
 from llm_reports.html.chart_sections import input_section
 from llm_reports.input.loader import load
 from llm_reports.metrics.latency_model import latency_model, robust_line
-from llm_reports.metrics.stage_load import Load
 from llm_reports.plots.images import png_files, ramp, svg_files
 from llm_users.quantile import quantile
+from llm_users.record import StageLoad
 from tests.unit.reports.conftest import record, write_rows
 from tests.unit.reports.sweep_on_disk import write_sweep
 
@@ -119,7 +119,7 @@ def test_the_model_takes_latency_apart(content: Content) -> None:
 def test_the_best_point_is_the_fastest_within_the_budget() -> None:
     def point(level: int, throughput: float, latency_s: float) -> Point:
         latencies = {"e2e": {"p50": latency_s}}
-        return Point("", Load(level), "ok", throughput, False, 1.0, 10.0, throughput, latencies)
+        return Point("", StageLoad(level), "ok", throughput, False, 1.0, 10.0, throughput, latencies)
 
     curve = Curve("", (point(1, 10, 1.0), point(2, 20, 1.1), point(4, 30, 2.0), point(8, math.nan, 1.0)))
     best = curve.best("e2e", "p50", 1.5)

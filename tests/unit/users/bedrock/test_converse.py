@@ -287,7 +287,7 @@ def test_a_stop_reason_that_is_a_failure(rig: Rig, wire: Wire, reason: str) -> N
     events = [START, delta(text="x"), event("messageStop", {"stopReason": reason}), metadata(1)]
     record = ask(rig, wire.serve(answer(*events)).root).record
     assert (record.error_code.lower(), record.finish_reason, record.output_tokens) == (reason, reason, 1)
-    assert record.failed
+    assert record.outcome.is_failure
 
 
 def test_what_a_guardrail_blocked_without_a_word_is_an_answer(rig: Rig, wire: Wire) -> None:

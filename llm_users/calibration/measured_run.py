@@ -11,11 +11,12 @@ from pathlib import Path
 from llm_users.calibration.load import Load, Rows, RunError, run_load
 from llm_users.calibration.neighbours import Neighbours
 from llm_users.calibration.truth import Endpoint, Sent, SimulatorEndpoint, Timing, Truth
+from llm_users.outcome import BUFFERED, Outcome, outcome_of
 from llm_users.quantile import quantile
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MeasuredRun:
     """One run: errors against the server's own send times, cost, and the circumstances."""
 
     server: str
@@ -36,7 +37,7 @@ class Outcome:
     neighbours: float
 
 
-def measure(load: Load, start: Callable[[Timing, Path], Endpoint] = SimulatorEndpoint) -> Outcome:
+def measure(load: Load, start: Callable[[Timing, Path], Endpoint] = SimulatorEndpoint) -> MeasuredRun:
     """Run the load once against a new server and hold its rows against the server's log."""
     with tempfile.TemporaryDirectory(prefix="llm-bench-") as name:
         folder = Path(name)
@@ -50,11 +51,11 @@ def measure(load: Load, start: Callable[[Timing, Path], Endpoint] = SimulatorEnd
         return _outcome(load, endpoint.kind, rows, truth, neighbours.cores())
 
 
-def _outcome(load: Load, server: str, rows: Rows, truth: Truth, neighbours: float) -> Outcome:
+def _outcome(load: Load, server: str, rows: Rows, truth: Truth, neighbours: float) -> MeasuredRun:
     measured = [row for row in rows.requests if row["measured"] == "1"]
     if len(measured) != load.requests:
         raise RunError(f"{len(measured)} measured rows, but {load.requests} requests were asked for")
-    good = [row for row in measured if not row["error_code"]]
+    good = [row for row in measured if outcome_of(row["error_code"]) is Outcome.OK and row["error_code"] != BUFFERED]
     if not good:
         raise RunError(f"every request failed, the first with: {measured[0]['error_message']}")
     pairs = [(row, _sent(truth, row["response_id"])) for row in good]
@@ -63,7 +64,7 @@ def _outcome(load: Load, server: str, rows: Rows, truth: Truth, neighbours: floa
     tokens, stage = str(load.timing.tokens), rows.stage
     latencies_s = [float(row["queue_s"]) + float(row["end_to_end_latency_s"]) for row in good]
     window_tokens = float(stage["window_tokens"])
-    return Outcome(
+    return MeasuredRun(
         server=server,
         requests=load.requests,
         failed=len(measured) - len(good),
