@@ -14,7 +14,6 @@ from llm_reports.llmperf.printout import print_out
 from llm_reports.llmperf.tables import Table, tables_of
 from llm_reports.markdown.report import all_notes, decisions, tables_and_notes
 from llm_reports.markdown.summary_table import SummaryLine, summary_lines
-from llm_reports.metrics.costs import PriceFile
 from llm_reports.metrics.goodput import StagePoint, stage_points
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
@@ -22,6 +21,7 @@ from llm_reports.output_folder import write_files
 from llm_reports.run import Run, named_apart
 from llm_reports.slo.gate import ALL_STAGES, Gate, gate
 from llm_reports.slo.objectives import Objectives
+from llm_users.prices import Prices
 
 SOME_FIGURES = 0
 ALL_FAILED = 1
@@ -41,7 +41,7 @@ class Questions:
     objectives: Objectives | None = None
     fail_on: Objectives | None = None
     stage: str = ALL_STAGES
-    prices: PriceFile | None = None
+    prices: Prices | None = None
 
 
 NO_QUESTIONS = Questions()
@@ -59,7 +59,7 @@ class Content:
     tables: tuple[Table | RateTable, ...]
     warnings: tuple[str, ...]
     objectives: Objectives | None = None
-    prices: PriceFile | None = None
+    prices: Prices | None = None
     gate: Gate | None = None
 
     @cached_property

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from llm_reports.markdown.numbers import NO_ANSWER
 from llm_reports.markdown.table_notes import labels
 from llm_reports.markdown.text import aligned, bullets
-from llm_reports.metrics.costs import PriceFile, chosen_points, costs
+from llm_reports.metrics.costs import chosen_points, costs
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
 from llm_reports.metrics.stage_load import Load
@@ -16,6 +16,7 @@ from llm_reports.metrics.summary import ordered
 from llm_reports.slo.gate import MET, MISSED, REFUSED, Gate, Judgement, shown
 from llm_reports.stats.effective_size import LEAST_EFFECTIVE
 from llm_reports.stats.intervals import UNKNOWN, Interval, requests_for_stable, values_needed
+from llm_users.prices import Prices
 
 _WORDS = {MET: "passed", MISSED: "FAILED", REFUSED: "UNDECIDED"}
 _INTERVAL_METRICS = (TTFT, TPOT, LATENCY, OUTPUT_THROUGHPUT)
@@ -97,7 +98,7 @@ def gate_text(verdict: Gate) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def cost_section(points: Sequence[StagePoint], prices: PriceFile) -> str:
+def cost_section(points: Sequence[StagePoint], prices: Prices) -> str:
     """Costs of every stage, and of the point to run at."""
     currency = f" ({prices.currency})" if prices.currency else ""
     header = ["", *(f"Per {unit}{currency}" for unit in ("request", "million output tokens", "hour")), "Paid by"]

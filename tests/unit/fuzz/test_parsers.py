@@ -147,7 +147,7 @@ JSON = st.recursive(
 def test_a_price_list_is_read_or_refused(text: str) -> None:
     for name in ("prices.json", "prices.toml"):
         with contextlib.suppress(PriceError):
-            Prices.load(text, name)
+            Prices.parse(text, name)
 
 
 # Files of rows.

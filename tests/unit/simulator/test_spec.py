@@ -22,7 +22,7 @@ def test_empty_text_is_the_default():
     [
         ("ttft=200", "unit"),
         ("ttft=-1ms", "unit"),
-        ("ttft=2h", "unit"),
+        ("ttft=2h", "at most 1h"),
         ("itl=3601s", "at most"),
         ("tokens=0", "from 1"),
         ("tokens=many", "whole number"),
