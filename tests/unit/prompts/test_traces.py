@@ -222,7 +222,13 @@ def test_all_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "window"),
-    [("0-600", (0, 600)), ("10m-20m", (600, 1200)), (" 1.5h - 7200s ", (5400, 7200)), ("30-1m", (30, 60))],
+    [
+        ("0-600", (0, 600)),
+        ("10m-20m", (600, 1200)),
+        (" 1.5h - 7200s ", (5400, 7200)),
+        ("30-1m", (30, 60)),
+        ("500ms-1m30s", (0.5, 90)),
+    ],
 )
 def test_windows(text: str, window: tuple[float, float]) -> None:
     assert parse_window(text) == window
