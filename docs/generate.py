@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from llm_users.number_words import duration_text
 from llm_users.options.table import _OPTIONS
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, Column
 from llm_users.simulator.fault_kinds import BEFORE_ANSWER, IN_ANSWER
@@ -32,9 +33,9 @@ def options() -> str:
         rows.append([f"`{option.flag}{values}`", option.help, f"`{option.default}`" if option.default else ""])
     text = (
         "Each of them can be given on the command line, in Locust's web form, in `locust.conf` or its TOML files, and\n"
-        "as an environment variable: `--llm-stage-time` is `LOCUST_LLM_STAGE_TIME`. Times are written `500ms`, `10s`,\n"
-        "`2m`. Locust's own options (`--host`, `--headless`, `--csv`, `--run-time`, `--stop-timeout`, ...)\n"
-        "work beside them."
+        "as an environment variable: `--llm-stage-time` is `LOCUST_LLM_STAGE_TIME`. Write times with the units us,\n"
+        "ms, s, m and h: `500ms`, `10s`, `1m30s`. A number without a unit means seconds. Locust's own options\n"
+        "(`--host`, `--headless`, `--csv`, `--run-time`, `--stop-timeout`, ...) work beside them."
     )
     return _page("Options", "llm_users/options/table.py", text, table(["option", "meaning", "default"], rows))
 
@@ -69,7 +70,8 @@ def simulator() -> str:
         "Bedrock's runtime API (ConverseStream, Converse, InvokeModelWithResponseStream, InvokeModel) with known\n"
         "timing: token k leaves at arrival + ttft + k * itl. It prints the base URL for `--host`; boto3's endpoint is\n"
         "the same without `/v1`.\n"
-        "`--log FILE` writes when each token left, one JSON line per request.",
+        "`--log FILE` writes when each token left, one JSON line per request. Write times\n"
+        "with their unit: `50us`, `200ms`, `1m30s`.",
         table(["key", "meaning", "default"], rows),
         "## Faults",
         "`fault=reset:0.01+stall@20:0.01`: one streamed request in a hundred is reset before its headers, another\n"
@@ -90,7 +92,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
         return ""
     # Durations are the fields with seconds in their name.
     if field.name.endswith("_s"):
-        return f"`{value * 1000:g}ms`"
+        return f"`{duration_text(value)}`"
     return f"`{value:g}`" if type(value) is float else f"`{value}`"
 
 

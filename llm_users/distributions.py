@@ -1,141 +1,311 @@
-"""When requests of an open loop arrive: the laws of the gaps between them, and one seeded schedule for all processes.
+"""Probability distributions as users write them: gaps between arrivals, lengths, numbers of turns, think times.
 
-Knows numbers only. Every load process draws the whole schedule and takes its part of it, so that the arrivals of all of
-them together follow the law exactly, however many there are. When a worker is gone the others divide its part.
+``Distribution.parse("550,150", LENGTHS)`` reads the one mini-language: a distribution is ``NAME:NUMBERS``, and
+``MEAN[,SD]`` stands for ``normal:MEAN[,SD]``. A ``Quantity`` says which names exist for what is drawn, how its numbers
+are written and which draws are possible. All randomness comes from the ``Random`` that ``draw`` gets, so the same seed
+gives the same draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
+from typing import Any, Generic, TypeVar
 
-_SHAPE = "write constant, poisson, or gamma:CV with the coefficient of variation of the gaps, for example gamma:2"
+from llm_users.number_words import duration_text, parse_duration
 
-
-@dataclass(frozen=True, slots=True)
-class ArrivalLaw:
-    """``name`` is constant, poisson or gamma; ``cv`` the coefficient of variation of the gaps, 0, 1 or as given."""
-
-    name: str = "poisson"
-    cv: float = 1.0
-
-    @classmethod
-    def parse(cls, text: str) -> ArrivalLaw:
-        """From ``constant``, ``poisson`` or ``gamma:CV``. Raises ValueError."""
-        name, colon, number = text.strip().lower().partition(":")
-        if not colon and name in ("constant", "poisson"):
-            return cls(name, float(name == "poisson"))
-        try:
-            cv = float(number)
-        except ValueError:
-            cv = math.nan
-        if name != "gamma" or not 0.01 <= cv <= 100:
-            raise ValueError(f"{text[:40]!r} is no law of arrivals; {_SHAPE}")
-        return cls(name, cv)
-
-    def __str__(self) -> str:
-        return f"gamma:{self.cv:g}" if self.name == "gamma" else self.name
-
-    def gaps(self, rate_per_s: float, rng: Random) -> Callable[[], float]:
-        """What draws one gap after the other, in seconds, with a mean of ``1 / rate_per_s``."""
-        mean_s = 1 / rate_per_s
-        if self.name == "constant":
-            return lambda: mean_s
-        if self.name == "poisson":
-            return lambda: -math.log(1.0 - rng.random()) * mean_s
-        shape = self.cv**-2  # of the gamma distribution with this coefficient of variation
-        scale_s = mean_s / shape
-        return lambda: rng.gammavariate(shape, scale_s)
+_SMALLEST_CV, _LARGEST_CV = 0.01, 100.0
+"""Coefficients of variation. Above the largest, the mean of a run's draws is usually far below the mean as written."""
 
 
-def arrival_times_s(law: ArrivalLaw, rate_per_s: float, seed: str) -> Iterator[float]:
-    """Arrivals without end, in seconds from the start of a stage; the first comes after the first gap."""
-    gap_s = law.gaps(rate_per_s, Random(seed))
-    at_s = 0.0
-    while True:
-        at_s += gap_s()
-        yield at_s
+class DistributionError(ValueError):
+    """A text that is not a usable distribution. The message quotes the text and says what to write."""
 
 
-class Part(NamedTuple):
-    """A worker's part of the arrivals of a stage: number ``first`` and every ``step``-th from there.
+class Distribution(ABC):
+    """A probability distribution of a quantity. Distributions are values: equal when they are written alike.
 
-    Arrivals that are due before ``from_s`` do not belong to it: another worker sent them, or no worker did.
+    ``mean`` is the mean of the distribution as it is written, in the unit of the quantity (tokens, turns, seconds).
+    Rounding and the limit on the smallest draw move the mean of the draws, most where the standard deviation is about
+    as large as the mean.
     """
 
-    first: int
-    step: int
-    from_s: float = 0.0
+    def __init__(self, quantity: Quantity[Any], mean: float, written: str) -> None:
+        if not quantity.least <= mean < math.inf:
+            raise DistributionError(
+                f"the mean must be {quantity.text(quantity.least)} or more {quantity.plural}, not {mean:g}"
+            )
+        self.quantity = quantity
+        self.mean = mean
+        self._written = written
 
-    def has(self, number: int, at_s: float) -> bool:
-        """Whether arrival ``number``, due at ``at_s``, belongs to the part."""
-        return number >= self.first and (number - self.first) % self.step == 0 and at_s >= self.from_s
+    @staticmethod
+    def parse(text: str, quantity: Quantity[AnyDistribution]) -> AnyDistribution:
+        """Read a distribution of a quantity. Raises ``DistributionError``."""
+        name, colon, rest = text.partition(":")
+        name = name.strip().lower()
+        if not colon and name not in quantity.names:
+            name, rest = "normal", text
+        make, counts = quantity.names.get(name, (None, ()))
+        try:
+            numbers = [quantity.number(number) for number in rest.split(",")] if rest or colon else []
+        except ValueError:
+            make = None
+        if make is None or len(numbers) not in counts:
+            raise DistributionError(f"{text[:40]!r} is not a distribution of {quantity.plural}; write {quantity.forms}")
+        try:
+            return make(quantity, *numbers)
+        except DistributionError as error:
+            raise DistributionError(f"{text[:40]!r}: {error}; write {quantity.forms}") from None
 
-    def shares(self, count: int, from_s: float) -> list[Part]:
-        """The part from ``from_s`` on, divided among ``count`` workers that take its arrivals in turn."""
-        from_s = max(from_s, self.from_s)
-        return [Part(self.first + place * self.step, count * self.step, from_s) for place in range(count)]
+    @abstractmethod
+    def draw(self, rng: Random) -> float:
+        """Draw one value: a whole number if the quantity has only whole numbers."""
 
+    def __str__(self) -> str:
+        """The text that ``parse`` reads."""
+        return self._written
 
-class Arrival(NamedTuple):
-    """Arrival ``number`` of a stage, in seconds from the stage's origin."""
+    def __repr__(self) -> str:
+        return f"<{self._written} {self.quantity.plural}>"
 
-    number: int
-    at_s: float
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Distribution) and (self._written, self.mean, self.quantity) == (
+            other._written,
+            other.mean,
+            other.quantity,
+        )
 
-
-class PartSchedule:
-    """The arrivals of one worker, in the order of time. Its parts of the common schedule may change at any time."""
-
-    def __init__(self, times_s: Iterable[float], parts: Iterable[Part]) -> None:
-        self._all = map(Arrival._make, enumerate(times_s))
-        self._parts = tuple(parts)
-        self._others: deque[Arrival] = deque()  # drawn lately, and of another worker when they were
-        self._mine: deque[Arrival] = deque()
-
-    @property
-    def next(self) -> Arrival | None:
-        """The next arrival, which stays the next one until ``take``; None when the schedule has no more."""
-        while self._parts and not self._mine:
-            arrival = next(self._all, None)
-            if arrival is None:
-                return None
-            (self._mine if self._has(arrival) else self._others).append(arrival)
-        return self._mine[0] if self._mine else None
-
-    def take(self) -> Arrival:
-        """Go on to the one after ``next``."""
-        taken = self._mine.popleft()
-        while self._others and self._others[0].at_s < taken.at_s - _KEPT_S:
-            self._others.popleft()
-        return taken
-
-    def change(self, parts: Iterable[Part]) -> None:
-        """From now on these are the worker's parts."""
-        self._parts = tuple(parts)
-        drawn = sorted([*self._mine, *self._others])
-        self._mine = deque(filter(self._has, drawn))
-        self._others = deque(arrival for arrival in drawn if not self._has(arrival))
-
-    def _has(self, arrival: Arrival) -> bool:
-        return any(part.has(*arrival) for part in self._parts)
+    def __hash__(self) -> int:
+        return hash(self._written)
 
 
-_KEPT_S = 5.0
-"""Arrivals of other workers are kept for this long after they were due: a part that this worker takes over may begin
-before now."""
+AnyDistribution = TypeVar("AnyDistribution", bound=Distribution)
 
 
-def due_in(times_s: Iterable[float], parts: Iterable[Part], until_s: float) -> int:
-    """How many arrivals of the parts are due before ``until_s``."""
-    parts = tuple(parts)
-    count = 0
-    for number, at_s in enumerate(times_s):
-        if at_s >= until_s:
-            break
-        count += any(part.has(number, at_s) for part in parts)
-    return count
+@dataclass(frozen=True, eq=False)
+class Quantity(Generic[AnyDistribution]):
+    """What is drawn: the names of its distributions, how its numbers are written, and which draws are possible."""
+
+    plural: str
+    """What messages call it, for example ``turns``."""
+    forms: str
+    """What to write, for messages."""
+    names: Mapping[str, tuple[Callable[..., AnyDistribution], tuple[int, ...]]]
+    """By name: what makes the distribution from the numbers behind the name, and how many numbers there can be."""
+    number: Callable[[str], float] = float
+    """Reads one number. Raises ``ValueError``."""
+    text: Callable[[float], str] = "{:.15g}".format
+    """Writes one number as ``number`` reads it."""
+    whole: bool = False
+    """Whether draws are whole numbers."""
+    least: float = 0.0
+    """The smallest draw, and the smallest mean. A smaller value counts as this one."""
+    redraws: bool = False
+    """Whether a normal distribution draws again when a value is too small, as LLMPerf does."""
+
+    def rounded(self, value: float) -> float:
+        """The value, rounded if draws are whole numbers."""
+        return round(value) if self.whole else value
+
+    def written(self, *numbers: float) -> str:
+        """Numbers as they stand behind a name."""
+        return ",".join(map(self.text, numbers))
+
+    def check_whole(self, value: float) -> None:
+        """Raise ``DistributionError`` if draws are whole numbers and this is not one."""
+        if self.whole and not (math.isfinite(value) and value == int(value)):
+            raise DistributionError(f"{value:g} is not a whole number of {self.plural}")
+
+    def check_deviation(self, sd: float) -> None:
+        """Raise ``DistributionError`` unless this can be a standard deviation."""
+        if not 0 <= sd < math.inf:
+            raise DistributionError(f"the standard deviation must be 0 or more {self.plural}, not {sd:g}")
+
+
+class Fixed(Distribution):
+    """Every draw is the same value."""
+
+    cv = 0.0
+    """The coefficient of variation: the standard deviation divided by the mean."""
+
+    def __init__(self, quantity: Quantity[Any], value: float, written: str = "") -> None:
+        """``written`` is the text where it does not have the value."""
+        super().__init__(quantity, value, written or f"fixed:{quantity.written(value)}")
+        quantity.check_whole(value)
+
+    def with_mean(self, mean: float) -> Fixed:
+        """The distribution whose every draw is ``mean``."""
+        return Fixed(self.quantity, mean, str(self))
+
+    def draw(self, rng: Random) -> float:  # noqa: ARG002 - needs no randomness
+        return self.quantity.rounded(self.mean)
+
+
+class Normal(Distribution):
+    """A Gaussian, limited to the possible draws; with ``sd`` 0 every draw is the mean."""
+
+    def __init__(self, quantity: Quantity[Any], mean: float, sd: float = 0.0) -> None:
+        super().__init__(quantity, mean, quantity.written(mean, sd))
+        quantity.check_deviation(sd)
+        self.sd = sd
+
+    def draw(self, rng: Random) -> float:
+        if self.sd == 0:
+            return self.quantity.rounded(self.mean)
+        # The mean is a possible draw, so at least every second value is, and redrawing ends.
+        while True:
+            value = self.quantity.rounded(rng.gauss(self.mean, self.sd))
+            if value >= self.quantity.least or not self.quantity.redraws:
+                return max(self.quantity.least, value)
+
+
+class LogNormal(Distribution):
+    """A long tail: the logarithm is Gaussian. ``mean`` and ``sd`` are those of the values, not of the logarithm."""
+
+    def __init__(self, quantity: Quantity[Any], mean: float, sd: float) -> None:
+        super().__init__(quantity, mean, f"lognormal:{quantity.written(mean, sd)}")
+        quantity.check_deviation(sd)
+        if mean <= 0:
+            raise DistributionError("the mean of a lognormal distribution must be above 0")
+        if sd > _LARGEST_CV * mean:
+            raise DistributionError(f"the standard deviation must be at most {_LARGEST_CV:g} times the mean")
+        variance = math.log1p((sd / mean) ** 2)
+        self._mu, self._sigma = math.log(mean) - variance / 2, math.sqrt(variance)
+
+    def draw(self, rng: Random) -> float:
+        return max(self.quantity.least, self.quantity.rounded(math.exp(rng.gauss(self._mu, self._sigma))))
+
+
+class Uniform(Distribution):
+    """Every value from ``low`` to ``high`` equally often, both included."""
+
+    def __init__(self, quantity: Quantity[Any], low: float, high: float) -> None:
+        quantity.check_whole(low)
+        quantity.check_whole(high)
+        if not quantity.least <= low <= high:
+            raise DistributionError(
+                f"uniform:LOW,HIGH needs LOW <= HIGH, both {quantity.text(quantity.least)} or more {quantity.plural}"
+            )
+        super().__init__(quantity, (low + high) / 2, f"uniform:{quantity.written(low, high)}")
+        self._low, self._width = quantity.rounded(low), high - low
+
+    def draw(self, rng: Random) -> float:
+        if self.quantity.whole:
+            return self._low + int(rng.random() * (self._width + 1))
+        return self._low + rng.random() * self._width
+
+
+class Exponential(Distribution):
+    """Times between independent events: many short ones, few long ones."""
+
+    cv = 1.0
+
+    def __init__(self, quantity: Quantity[Any], mean: float, written: str = "") -> None:
+        """``written`` is the text where it does not have the mean."""
+        super().__init__(quantity, mean, written or f"exp:{quantity.written(mean)}")
+
+    def with_mean(self, mean: float) -> Exponential:
+        """The exponential distribution with another mean."""
+        return Exponential(self.quantity, mean, str(self))
+
+    def draw(self, rng: Random) -> float:
+        return max(self.quantity.least, self.quantity.rounded(-math.log(1.0 - rng.random()) * self.mean))
+
+
+class Gamma(Distribution):
+    """Bursts for a coefficient of variation ``cv`` above 1, more regular than ``Exponential`` for one below 1."""
+
+    def __init__(self, quantity: Quantity[Any], mean: float, cv: float) -> None:
+        super().__init__(quantity, mean, f"gamma:{quantity.written(cv)}")
+        if not _SMALLEST_CV <= cv <= _LARGEST_CV:
+            raise DistributionError(
+                f"the coefficient of variation must be from {_SMALLEST_CV:g} to {_LARGEST_CV:g}, not {cv:g}"
+            )
+        self.cv = cv
+        self._shape = cv**-2
+        self._scale = mean / self._shape
+
+    def with_mean(self, mean: float) -> Gamma:
+        """The gamma distribution with the same coefficient of variation and another mean."""
+        return Gamma(self.quantity, mean, self.cv)
+
+    def draw(self, rng: Random) -> float:
+        return rng.gammavariate(self._shape, self._scale)
+
+
+class Mixed(Distribution):
+    """Each draw comes from one of several distributions, which ``choose`` picks by their weights."""
+
+    def __init__(self, weights: Sequence[float], parts: Sequence[Distribution]) -> None:
+        total = sum(weights)
+        mean = sum(weight * part.mean for weight, part in zip(weights, parts, strict=True)) / total
+        written = ",".join(f"{weight:.15g}:{part}" for weight, part in zip(weights, parts, strict=True))
+        super().__init__(parts[0].quantity, mean, written)
+        self._shares, self._parts = [weight / total for weight in weights], parts
+
+    def choose(self, rng: Random) -> Distribution:
+        """The distribution that the next draw comes from."""
+        left = rng.random()
+        for share, part in zip(self._shares, self._parts, strict=True):
+            left -= share
+            if left < 0:
+                return part
+        return self._parts[-1]
+
+    def draw(self, rng: Random) -> float:
+        return self.choose(rng).draw(rng)
+
+
+_NAMES = {
+    "normal": (Normal, (1, 2)),
+    "lognormal": (LogNormal, (2,)),
+    "uniform": (Uniform, (2,)),
+    "fixed": (Fixed, (1,)),
+    "exp": (Exponential, (1,)),
+}
+
+LENGTHS: Quantity[Distribution] = Quantity(
+    "tokens",
+    "MEAN[,SD] in tokens, for example 550,150, or lognormal:550,400, uniform:100,1000, exp:550, fixed:500",
+    _NAMES,
+    whole=True,
+    least=1,
+    redraws=True,
+)
+"""Lengths of prompts and answers, in tokens."""
+
+TURNS: Quantity[Distribution] = Quantity(
+    "turns",
+    "MEAN[,SD], for example 3,1, or lognormal:5,4, uniform:1,6, exp:3, fixed:4",
+    _NAMES,
+    whole=True,
+    least=1,
+    redraws=True,
+)
+"""The number of turns of a conversation."""
+
+THINK_TIMES: Quantity[Distribution] = Quantity(
+    "think times",
+    "a time (1s), MEAN,SD (2s,500ms), or lognormal:2s,1s, uniform:1s,3s, exp:2s, fixed:1s",
+    _NAMES,
+    number=parse_duration,
+    text=duration_text,
+)
+"""Pauses of users, in seconds. A negative draw counts as 0."""
+
+ArrivalGap = Fixed | Exponential | Gamma
+
+ARRIVAL_GAPS: Quantity[ArrivalGap] = Quantity(
+    "gaps between arrivals",
+    "constant, poisson, or gamma:CV with the coefficient of variation of the gaps (0.01 to 100), for example gamma:2",
+    {
+        "constant": (lambda quantity: Fixed(quantity, 1.0, "constant"), (0,)),
+        "poisson": (lambda quantity: Exponential(quantity, 1.0, "poisson"), (0,)),
+        "gamma": (lambda quantity, cv: Gamma(quantity, 1.0, cv), (1,)),
+    },
+)
+"""Gaps in units of their mean, which the rate gives: ``with_mean(1 / rate_per_s)`` is the distribution in seconds."""

@@ -1,12 +1,63 @@
-"""Numbers in words and the digits that come back: LLMPerf's correctness test as pure functions.
+"""Numbers and durations as text, in both directions.
 
-``in_words`` makes the question, ``has_number`` is LLMPerf's rule for the answer, ``is_only_number`` a stricter one.
-Knows nothing of requests, rows or files.
+``parse_duration`` is the only parser of durations such as ``500ms`` or ``1m30s``; ``duration_text`` writes one.
+``in_words`` makes the question of LLMPerf's correctness test, ``has_number`` is LLMPerf's rule for the answer and
+``is_only_number`` a stricter one.
 """
 
 from __future__ import annotations
 
 import re
+
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
+_PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
+_WITH_UNITS = re.compile(
+    "".join(rf"(?:(?P<{unit}>{_NUMBER})\s*{unit}(?![a-z])\s*)?" for unit in _UNITS_S), re.ASCII
+)  # every unit at most once, the largest first, as in Locust's --run-time
+LONGEST_DURATION_S = 366 * 86400.0
+"""One year. A longer duration is a mistake in its unit or its number."""
+
+
+class DurationError(ValueError):
+    """A text that is not a usable duration. The message quotes the text and gives an example of what works."""
+
+
+def parse_duration(
+    text: str, *, needs_unit: bool = False, least_s: float = 0.0, most_s: float = LONGEST_DURATION_S
+) -> float:
+    """Return the seconds in a text such as ``50us``, ``500ms``, ``10s``, ``1m30s``, ``1.5h`` or ``10`` (seconds).
+
+    With ``needs_unit`` the only number without a unit is 0. Upper and lower case mean the same. Raises
+    ``DurationError`` for other texts and for durations below ``least_s`` or above ``most_s``.
+    """
+    written = text.strip().lower()
+    match = _WITH_UNITS.fullmatch(written)
+    if written and match is not None:
+        seconds = sum(float(number) * _UNITS_S[unit] for unit, number in match.groupdict().items() if number)
+    elif _PLAIN_NUMBER.fullmatch(written) and not (needs_unit and float(written)):
+        seconds = float(written)
+    else:
+        raise DurationError(
+            f"{text[:40]!r} is not a duration; write a number with its unit (us, ms, s, m or h), for example 500ms, "
+            "10s or 1m30s"
+        )
+    if not least_s <= seconds <= most_s:
+        limits = f"from {duration_text(least_s)} to" if least_s else "at most"
+        raise DurationError(f"{text[:40]!r} is not {limits} {duration_text(most_s)}")
+    return seconds
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration of 0 or more seconds as ``parse_duration`` reads it: ``50us``, ``200ms``, ``1m30s``, ``2h``."""
+    if seconds < 60:
+        unit = next((unit for unit in ("s", "ms") if seconds >= _UNITS_S[unit]), "us" if seconds else "s")
+        return f"{seconds / _UNITS_S[unit]:.15g}{unit}"
+    minutes, rest_s = divmod(round(seconds, 9), 60)
+    hours, minutes = divmod(minutes, 60)
+    counts = {"h": hours, "m": minutes, "s": round(rest_s, 9)}
+    return "".join(f"{count:.11g}{unit}" for unit, count in counts.items() if count)
+
 
 _SMALL = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",

@@ -1,6 +1,7 @@
-"""What tokens cost: the user's own price list, and the sums made with it. Nothing is built in, prices change.
+"""What serving costs, from a price file of the user: by the token, or by the hour of the machines.
 
-Knows no options, no Locust.
+``Prices.read`` is the only reader of price files, for the budget of a run and for reports. No price is built in,
+because prices change.
 """
 
 from __future__ import annotations
@@ -8,20 +9,26 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 _MILLION = 1_000_000
-_KINDS = ("input", "output", "cache_read", "cache_write")
+_TOKEN_KEYS = ("input", "output", "cache_read", "cache_write")
+_HOUR_KEYS = ("gpu_hour", "gpus")
+_EXAMPLE = '{"currency": "USD", "models": {"llama-3-8b": {"input": 0.2, "output": 0.6}, "own": {"gpu_hour": 2.5}}}'
+
+T = TypeVar("T")
 
 
 class PriceError(ValueError):
-    """A price list that cannot be used; the message says why."""
+    """A price file that cannot be used. The message names the file, the entry and what to write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Of one model, per token. Cached input costs as other input where the list does not say otherwise."""
+    """Prices of one model, per token. Cached input costs as much as other input where the file does not say."""
 
     input: float
     output: float
@@ -29,7 +36,7 @@ class Price:
     cache_write: float
 
     def of(self, input_tokens: float, output_tokens: float, cache_read: float = 0, cache_write: float = 0) -> float:
-        """``input_tokens`` are all of them, those from and for the cache included."""
+        """The cost of tokens. ``input_tokens`` includes those that were read from the cache or written to it."""
         fresh = max(0.0, input_tokens - cache_read - cache_write)
         return (
             fresh * self.input
@@ -41,51 +48,104 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """A price list: ``{"currency": "USD", "models": {"MODEL": {"input": 3, "output": 15, "cache_read": 0.3}}}``,
+    """A price file: a ``currency`` and ``models``, each paid by the token or by the hour.
 
-    per million tokens. A model is found by its id, or by the longest name in the list that the id contains.
+    An entry has prices per million tokens (``input``, ``output``, and where they differ ``cache_read`` and
+    ``cache_write``), or the price of a machine's hour and the number of machines (``gpu_hour``, and ``gpus`` if it is
+    not 1). The entry of a model has its name, or else the longest name that is a part of the model's.
     """
 
     currency: str
-    models: dict[str, Price]
+    models: Mapping[str, Price] = field(default_factory=dict)
+    """Models that are paid by the token."""
+    machines: Mapping[str, float] = field(default_factory=dict)
+    """Models that are paid by the hour: the price of an hour of all machines that serve the model."""
 
     @classmethod
-    def load(cls, text: str, name: str) -> Prices:
-        """From the text of a JSON or TOML file; raises ``PriceError`` with what is wrong.
+    def read(cls, path: Path) -> Prices:
+        """Read a JSON file, or a TOML file if its name ends with ``.toml``. Raises ``PriceError``."""
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise PriceError(
+                f"{path}: cannot be read ({error.strerror or error}). Check the path and its rights."
+            ) from None
+        except UnicodeDecodeError as error:
+            raise PriceError(f"{path}: not UTF-8 text (byte {error.start + 1}). Save it as UTF-8.") from None
+        return cls.parse(text, str(path))
 
-        Models that are paid by the hour (``gpu_hour``) have a price only for the report, and are left out.
-        """
+    @classmethod
+    def parse(cls, text: str, name: str) -> Prices:
+        """Read the content of the file ``name``. Raises ``PriceError``."""
         try:
             document: Any = tomllib.loads(text) if name.lower().endswith(".toml") else json.loads(text)
-            entries = {k: entry for k, entry in document["models"].items() if "gpu_hour" not in entry}
-            models = {str(model): _price(entry, f"{name}: {model}") for model, entry in entries.items()}
-        except PriceError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+            entries = dict(document["models"])
+            currency = str(document.get("currency", ""))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise PriceError(
-                f'{name} is not a price list; write for example {{"currency": "USD", "models": '
-                '{"anthropic.claude-3-haiku": {"input": 0.25, "output": 1.25}}}, per million tokens'
+                f"{name}: not a price file ({type(error).__name__}: {error}). Write for example {_EXAMPLE}, per "
+                "million tokens and per hour."
             ) from None
-        return cls(str(document.get("currency", "")), models)
+        prices = cls(currency, models := {}, machines := {})
+        for model, entry in entries.items():
+            where = f"{name}: {model}"
+            if isinstance(entry, dict) and "gpu_hour" in entry:
+                machines[model] = _per_hour(entry, where)
+            else:
+                models[model] = _per_token(entry, where)
+        return prices
 
     def of_model(self, model: str) -> Price | None:
-        """None: the list does not know this model."""
-        if model in self.models:
-            return self.models[model]
-        names = [name for name in self.models if name in model]
-        return self.models[max(names, key=len)] if names else None
+        """The prices per token of a model; None: the file has none for it."""
+        return _entry_of(model, self.models)
 
-    def shown(self, sum_: float) -> str:
-        """A sum of money in words."""
-        return f"{sum_:,.4f} {self.currency}".rstrip() if sum_ < 1 else f"{sum_:,.2f} {self.currency}".rstrip()
+    def hour_of_model(self, model: str) -> float | None:
+        """The price of an hour of the machines that serve a model; None: the file has none for it."""
+        return _entry_of(model, self.machines)
+
+    def shown(self, amount: float) -> str:
+        """An amount of money for a sentence."""
+        return f"{amount:,.4f} {self.currency}".rstrip() if amount < 1 else f"{amount:,.2f} {self.currency}".rstrip()
 
 
-def _price(entry: Any, where: str) -> Price:
+def _entry_of(model: str, entries: Mapping[str, T]) -> T | None:
+    if model in entries:
+        return entries[model]
+    names = [name for name in entries if name and name in model]
+    return entries[max(names, key=len)] if names else None
+
+
+def _per_token(entry: Any, where: str) -> Price:
     if not isinstance(entry, dict) or "input" not in entry or "output" not in entry:
-        raise PriceError(f"{where} needs an input and an output price, per million tokens")
-    for kind, value in entry.items():
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-        if kind not in _KINDS or not good:
-            raise PriceError(f"{where}: {kind!r}: {value!r} is no price; there are {', '.join(_KINDS)}")
-    prices = {kind: float(entry[kind if kind in entry else "input"]) / _MILLION for kind in _KINDS}
+        raise PriceError(f"{where}: needs an input and an output price, per million tokens, or gpu_hour")
+    for key, value in entry.items():
+        if key not in _TOKEN_KEYS:
+            raise PriceError(f"{where}: {key!r} is not a price; the prices are {', '.join(_TOKEN_KEYS)}")
+        if not _is_number(value) or value < 0:
+            raise PriceError(
+                f"{where}: {key}: {value!r} is not a price; write a number of 0 or more per million tokens"
+            )
+    prices = {key: float(entry[key if key in entry else "input"]) / _MILLION for key in _TOKEN_KEYS}
     return Price(**prices)
+
+
+def _per_hour(entry: dict[str, Any], where: str) -> float:
+    unknown = sorted(set(entry) - set(_HOUR_KEYS))
+    if unknown:
+        raise PriceError(
+            f"{where}: {unknown[0]!r} beside gpu_hour; a model is paid by the hour or by the token, not both"
+        )
+    price, machines = entry["gpu_hour"], entry.get("gpus", 1)
+    for value in (price, machines):
+        if not _is_number(value) or value <= 0:
+            raise PriceError(
+                f"{where}: {value!r} is not a number above 0; write gpu_hour and gpus, for example 2.5 and 4"
+            )
+    return float(price) * float(machines)
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False

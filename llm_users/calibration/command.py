@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,7 @@ from llm_users.calibration.ladder import FIRST, Climb, Rung, climb
 from llm_users.calibration.load import Load, RunError
 from llm_users.calibration.measured_run import measure
 from llm_users.calibration.truth import Timing
+from llm_users.number_words import parse_duration
 from llm_users.options import parsers
 from llm_users.simulator.launch import SimulatorError
 
@@ -119,7 +121,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="llm-bench calibrate", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--gap", type=_read(_gap), default=0.02, metavar="TIME", help="between two tokens of a stream; default 20ms"
+        "--gap",
+        type=_read(partial(parse_duration, least_s=0.001, most_s=10)),
+        default=0.02,
+        metavar="TIME",
+        help="between two tokens of a stream; default 20ms",
     )
     parser.add_argument(
         "--tokens", type=_read(_tokens), default=64, metavar="N", help="tokens of each answer, at least 2; default 64"
@@ -135,7 +141,11 @@ def _parser() -> argparse.ArgumentParser:
         help="load processes that share the streams; default 1",
     )  # fmt: skip
     parser.add_argument(
-        "--error", type=_read(_error), default=0.001, metavar="TIME", help="what errors must be below; default 1ms"
+        "--error",
+        type=_read(partial(parse_duration, least_s=1e-6, most_s=10)),
+        default=0.001,
+        metavar="TIME",
+        help="what errors must be below; default 1ms",
     )
     return parser
 
@@ -150,20 +160,6 @@ def _read(reader: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read
-
-
-def _gap(value: str) -> float:
-    seconds = parsers.duration_s(value)
-    if not 0.001 <= seconds <= 10:
-        raise ValueError(f"{value!r} is not from 1ms to 10s")
-    return seconds
-
-
-def _error(value: str) -> float:
-    seconds = parsers.duration_s(value)
-    if seconds <= 0:
-        raise ValueError("errors are never below 0; write for example 1ms")
-    return seconds
 
 
 def _tokens(value: str) -> int:

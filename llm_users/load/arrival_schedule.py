@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from llm_users.distributions import Part, arrival_times_s
+from llm_users.load.protocol.arrivals import ArrivalShare, arrival_times_s
 from llm_users.load.protocol.stage import StagePlan
 from llm_users.load.worker.prompt_queue import PromptFeed
 from llm_users.options.table import Options
@@ -24,9 +24,9 @@ def stage_times_s(options: Options, plan: StagePlan, trace_times_s: Sequence[flo
     return arrival_times_s(options.arrivals, plan.load.rate_per_s, f"{options.seed}:{plan.stage}:arrivals")
 
 
-def read_parts(parts: Any) -> list[Part]:
+def read_parts(parts: Any) -> list[ArrivalShare]:
     """Parts of a schedule as they come in a message."""
-    return [Part(int(first), int(step), float(from_s)) for first, step, from_s in parts]
+    return [ArrivalShare(int(first), int(step), float(from_s)) for first, step, from_s in parts]
 
 
 class TracePrompts:
@@ -35,13 +35,13 @@ class TracePrompts:
     def __init__(self, times_s: Sequence[float], make: MakeFeed) -> None:
         self._times_s = times_s
         self._make = make
-        self._feeds: dict[Part, PromptFeed[Prompt]] = {}
+        self._feeds: dict[ArrivalShare, PromptFeed[Prompt]] = {}
 
-    def begin(self, part: Part, feed: PromptFeed[Prompt]) -> None:
+    def begin(self, part: ArrivalShare, feed: PromptFeed[Prompt]) -> None:
         """The part that the worker has from the beginning, and the feed of it."""
         self._feeds = {part: feed}
 
-    def change(self, parts: Iterable[Part], requests: int) -> None:
+    def change(self, parts: Iterable[ArrivalShare], requests: int) -> None:
         """From now on these parts are the worker's. Prompts of a new one are built in the background."""
         for part in parts:
             if part not in self._feeds:

@@ -12,35 +12,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from llm_users.distributions import ArrivalLaw
+from llm_users.distributions import ARRIVAL_GAPS, LENGTHS, THINK_TIMES, TURNS, ArrivalGap, Distribution
+from llm_users.number_words import DurationError, parse_duration
 from llm_users.options.targets import Target, TargetError, parse_targets
-from llm_users.options.think_time import ThinkTime
-from llm_users.prices import PriceError, Prices
-from llm_users.prompts import HUB, LengthLaw, parse_hub_name, parse_window, split_name
+from llm_users.prices import Prices
+from llm_users.prompts import HUB, parse_hub_name, split_name
 
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$")
-_LONGEST_S, _MOST_DIGITS = 366 * 86400.0, 15
+_MOST_DIGITS = 15
 _RUN_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
-
-
 _HIGHEST_RATE = 1e6
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 8, 1_000_000  # tokens; a shorter text does not differ from all others
 
 
 class OptionError(ValueError):
     """An option that cannot be used; the message names it and says what would be right."""
-
-
-def duration_s(text: str) -> float:
-    """Seconds from ``500ms``, ``10s``, ``2m``, ``1h`` or a bare number of seconds."""
-    match = _DURATION.match(text.strip())
-    if match is None:
-        raise OptionError(f"{text!r} is not a duration; write for example 500ms, 10s or 2m")
-    seconds = float(match[1]) * _SECONDS[match[2]]
-    if seconds > _LONGEST_S:
-        raise OptionError(f"{text[:40]!r} is longer than a year")
-    return seconds
 
 
 def sweep(text: str) -> tuple[int, ...]:
@@ -65,12 +50,9 @@ def rates(text: str) -> tuple[float, ...]:
     return levels
 
 
-def arrivals(text: str) -> ArrivalLaw:
-    """The law that arrivals of an open loop follow."""
-    try:
-        return ArrivalLaw.parse(text)
-    except ValueError as error:
-        raise OptionError(str(error)) from None
+def arrivals(text: str) -> ArrivalGap:
+    """The distribution of the gaps between the arrivals of an open loop."""
+    return Distribution.parse(text, ARRIVAL_GAPS)
 
 
 def trace_file(text: str) -> str:
@@ -91,14 +73,6 @@ def block_size(text: str) -> int:
             f"{_LARGEST_BLOCK}, for example 512 (Mooncake) or 16 (Qwen-Bailian)"
         )
     return tokens
-
-
-def trace_window(text: str) -> tuple[float, float]:
-    """A part of a trace, in seconds of its own time."""
-    try:
-        return parse_window(text)
-    except ValueError as error:
-        raise OptionError(str(error)) from None
 
 
 def factor(text: str) -> float:
@@ -133,9 +107,9 @@ def warmup(text: str) -> tuple[int, float]:
     if text.isdecimal() and len(text) <= _MOST_DIGITS:
         return int(text), 0.0
     try:
-        return 0, duration_s(text)
-    except OptionError:
-        raise OptionError(f"{text!r} is neither a number of requests per user (1) nor a time (10s)") from None
+        return 0, parse_duration(text)
+    except DurationError as error:
+        raise OptionError(f"{error}; a whole number without a unit is the number of requests per user") from None
 
 
 def ratio(text: str) -> float:
@@ -184,31 +158,19 @@ def header_from_environment(text: str) -> tuple[str, str]:
     return name, variable
 
 
-def length_law(text: str) -> LengthLaw:
-    """A law of lengths from ``MEAN[,SD]`` or ``NAME:NUMBERS``."""
-    try:
-        return LengthLaw.parse(text)
-    except ValueError as error:
-        raise OptionError(str(error)) from None
+def lengths(text: str) -> Distribution:
+    """The distribution of lengths in tokens."""
+    return Distribution.parse(text, LENGTHS)
 
 
-def turns_law(text: str) -> LengthLaw:
-    """A law of the number of turns of a conversation."""
-    try:
-        return LengthLaw.parse(text)
-    except ValueError:
-        raise OptionError(
-            f"{text[:40]!r} is no law of turns; write MEAN[,SD], for example 3,1, or fixed:4, uniform:1,6 or "
-            "lognormal:5,4"
-        ) from None
+def turns(text: str) -> Distribution:
+    """The distribution of the number of turns of a conversation."""
+    return Distribution.parse(text, TURNS)
 
 
-def think_time(text: str) -> ThinkTime:
-    """The pause of a user between two turns."""
-    try:
-        return ThinkTime.parse(text)
-    except ValueError as error:
-        raise OptionError(str(error)) from None
+def think_time(text: str) -> Distribution:
+    """The distribution of a user's pauses between two turns."""
+    return Distribution.parse(text, THINK_TIMES)
 
 
 def cancel(text: str) -> tuple[float, float]:
@@ -216,7 +178,7 @@ def cancel(text: str) -> tuple[float, float]:
     share, colon, delay = text.partition(":")
     if not colon:
         raise OptionError(f"{text[:40]!r} is not SHARE:TIME; write for example 0.1:2s")
-    return ratio(share), duration_s(delay)
+    return ratio(share), parse_duration(delay)
 
 
 def targets(text: str) -> tuple[Target, ...]:
@@ -275,11 +237,8 @@ def invoke_format(text: str) -> str | dict[str, Any]:
 
 
 def load_prices(text: str) -> Prices:
-    """The user's own prices; the extension knows none."""
-    try:
-        return Prices.load(_text_of(text), text)
-    except PriceError as error:
-        raise OptionError(str(error)) from None
+    """Read the user's price file."""
+    return Prices.read(existing_file(text))
 
 
 def amount(text: str) -> float:

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from llm_users.distributions import ArrivalLaw
+from llm_users.distributions import ARRIVAL_GAPS, LENGTHS, THINK_TIMES, TURNS, ArrivalGap, Distribution
+from llm_users.number_words import parse_duration
 from llm_users.options.parsers import (
     OptionError,
     amount,
     arrivals,
     block_size,
     cancel,
-    duration_s,
     existing_file,
     factor,
     header_from_environment,
     invoke_format,
     json_object,
-    length_law,
+    lengths,
     load_prices,
     pair,
     positive,
@@ -38,17 +38,15 @@ from llm_users.options.parsers import (
     targets,
     think_time,
     trace_file,
-    trace_window,
-    turns_law,
+    turns,
     warmup,
     web_origin,
     whole,
 )
 from llm_users.options.rules import check_trace, rules
 from llm_users.options.targets import Target
-from llm_users.options.think_time import ThinkTime
 from llm_users.prices import Prices
-from llm_users.prompts import BLOCK_TOKENS, UNITS, LengthLaw, Pictures, Prefixes, parse_mix
+from llm_users.prompts import BLOCK_TOKENS, UNITS, Pictures, Prefixes, parse_mix, parse_window
 
 __all__ = [
     "APIS",
@@ -98,12 +96,13 @@ _OPTIONS = (
     _Option("--llm-api", "API to call. Default: what the locustfile says", choices=APIS),
     _Option("--llm-sweep", "Concurrency of each stage, for example 1,2,4,8", "LIST", check=sweep),
     _Option("--llm-rate", "Open loop: requests per second of each stage, for example 5,10,20", "LIST", check=rates),
-    _Option("--llm-arrivals", "Law of the gaps between requests: constant, poisson or gamma:CV", "LAW", "poisson",
+    _Option("--llm-arrivals", "Distribution of the gaps between requests: constant, poisson or gamma:CV",
+            "DISTRIBUTION", "poisson",
             arrivals),
     _Option("--llm-trace", "Open loop: replay recorded traffic, a Mooncake-, BurstGPT-, Azure- or Vidur-shaped file",
             "FILE", check=trace_file, reads_local=True),
     _Option("--llm-trace-speed", "Replay a trace so many times as fast", "FACTOR", "1", factor),
-    _Option("--llm-trace-window", "Part of a trace, in its own time: 0-600, 10m-20m", "FROM-TO", check=trace_window),
+    _Option("--llm-trace-window", "Part of a trace, in its own time: 0-600, 10m-20m", "FROM-TO", check=parse_window),
     _Option("--llm-trace-unit", "Unit of a trace's times. Default: inferred from the times; a note says how",
             choices=tuple(UNITS)),
     _Option("--llm-trace-block-size", "Tokens that one of a trace's hash_ids stands for", "TOKENS", str(BLOCK_TOKENS),
@@ -118,14 +117,15 @@ _OPTIONS = (
     _Option("--llm-find-stages", "Stages that the search may take", "N", "12", positive),
     _Option("--llm-requests", "Measured requests per stage, over all workers (100 in a sweep)", "N", check=positive),
     _Option("--llm-stage-time", "Measure each stage for this time (or until N requests, whichever comes first)", "TIME",
-            check=duration_s),
+            check=parse_duration),
     _Option("--llm-warmup", "Before measuring: N requests per user, or a time (10s); 0: none", "N|TIME", "1", warmup),
     _Option("--llm-ramp", "A stage's users start evenly over this time. Default: 0.5s; without a warm-up 0 (at once)",
-            "TIME", check=duration_s),
+            "TIME", check=parse_duration),
     _Option("--llm-stop-on-errors", "End the sweep when more than this share of a stage fails", "SHARE", check=ratio),
-    _Option("--llm-input-tokens", "Prompt length in tokens, Gaussian, or another law: lognormal:MEAN,SD, "
-            "uniform:LOW,HIGH, fixed:N", "MEAN[,SD]|LAW", "550,150", length_law),
-    _Option("--llm-output-tokens", "Cap on output tokens, in the same ways", "MEAN[,SD]|LAW", "150,80", length_law),
+    _Option("--llm-input-tokens", "Prompt length in tokens: normal, or another distribution: "
+            "lognormal:MEAN,SD, uniform:LOW,HIGH, exp:MEAN, fixed:N", "MEAN[,SD]|NAME:NUMBERS", "550,150", lengths),
+    _Option("--llm-output-tokens", "Cap on output tokens, written in the same way", "MEAN[,SD]|NAME:NUMBERS", "150,80",
+            lengths),
     _Option("--llm-lengths", "Mix of lengths in place of both: 80:500/100,20:4000/500", "WEIGHT:INPUT/OUTPUT,...",
             check=parse_mix),
     _Option("--llm-seed", "Seed of lengths, caps and order; the texts of generated prompts also differ from run to run",
@@ -147,10 +147,10 @@ _OPTIONS = (
             "N[xWxH]|[N:]FOLDER", check=Pictures.parse, reads_local=True),
     _Option("--llm-conversations", "Conversations for ConversationUser: JSON lines with \"turns\" or \"messages\", or "
             "ShareGPT's. Default: made ones", "FILE", check=existing_file, reads_local=True),
-    _Option("--llm-turns", "Turns of a made conversation, in the ways of --llm-input-tokens", "MEAN[,SD]|LAW", "3,1",
-            turns_law),
+    _Option("--llm-turns", "Turns of a made conversation, written like --llm-input-tokens",
+            "MEAN[,SD]|NAME:NUMBERS", "3,1", turns),
     _Option("--llm-think-time", "Pause before each further turn of a conversation: 1s, exp:2s, 2s,0.5s",
-            "TIME[,SD]|LAW", "1s", think_time),
+            "TIME[,SD]|NAME:TIMES", "1s", think_time),
     _Option("--llm-cancel", "Clients that hang up: give up this share of requests so long after they were sent: "
             "0.1:2s", "SHARE:TIME", check=cancel),
     _Option("--llm-targets", "Several models or endpoints, each with its share of the requests: "
@@ -160,7 +160,7 @@ _OPTIONS = (
     _Option("--llm-extra-body", 'Extra fields of each request, as JSON: {"temperature": 0}', "JSON", check=json_object),
     _Option("--llm-header-env", "Extra header whose value is taken from an environment variable (repeatable)",
             "NAME=VAR", check=header_from_environment, many=True, reads_local=True),
-    _Option("--llm-timeout", "Deadline of one request", "TIME", "600s", duration_s),
+    _Option("--llm-timeout", "Deadline of one request", "TIME", "600s", parse_duration),
     _Option("--llm-transport", "fast: kernel receive stamps; sdk: the SDK's own HTTP stack, for comparison",
             default="fast", choices=TRANSPORTS),
     _Option("--llm-new-connections", "Open a connection for every request, as LLMPerf does", switch=True),
@@ -243,7 +243,7 @@ class Options:
     api: str | None = None
     sweep: tuple[int, ...] = ()
     rates: tuple[float, ...] = ()
-    arrivals: ArrivalLaw = field(default_factory=ArrivalLaw)
+    arrivals: ArrivalGap = field(default_factory=lambda: Distribution.parse("poisson", ARRIVAL_GAPS))
     trace: str | None = None
     trace_speed: float = 1.0
     trace_window: tuple[float, float] | None = None
@@ -259,8 +259,8 @@ class Options:
     warmup_s: float = 0.0
     ramp_s: float = DEFAULT_RAMP_S
     stop_on_errors: float | None = None
-    input_tokens: LengthLaw = field(default_factory=lambda: LengthLaw.parse("550,150"))
-    output_tokens: LengthLaw = field(default_factory=lambda: LengthLaw.parse("150,80"))
+    input_tokens: Distribution = field(default_factory=lambda: Distribution.parse("550,150", LENGTHS))
+    output_tokens: Distribution = field(default_factory=lambda: Distribution.parse("150,80", LENGTHS))
     seed: int = 11111
     repeat_prompts: bool = False
     run_key: str | None = None
@@ -271,8 +271,8 @@ class Options:
     cache_bust: bool = False
     images: Pictures | None = None
     conversations: Path | None = None
-    turns: LengthLaw = field(default_factory=lambda: LengthLaw.parse("3,1"))
-    think_time: ThinkTime = field(default_factory=ThinkTime)
+    turns: Distribution = field(default_factory=lambda: Distribution.parse("3,1", TURNS))
+    think_time: Distribution = field(default_factory=lambda: Distribution.parse("1s", THINK_TIMES))
     cancel: tuple[float, float] | None = None
     """(share of the requests, seconds after t0)."""
     targets: tuple[Target, ...] = ()

@@ -9,6 +9,7 @@ from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 
+from llm_users.distributions import Distribution
 from llm_users.prompts.chat import count_messages, is_text_only
 from llm_users.prompts.conversations import (
     Conversation,
@@ -22,7 +23,7 @@ from llm_users.prompts.exact import ExactText
 from llm_users.prompts.files import file_digest, forget_items, read_items, split_name, texts_digest
 from llm_users.prompts.hub import HUB, parse_hub_name
 from llm_users.prompts.items import Item, skipped_note
-from llm_users.prompts.lengths import LengthLaw, parse_mix
+from llm_users.prompts.lengths import parse_mix
 from llm_users.prompts.openings import Openings, Prefixes
 from llm_users.prompts.order import text_seed_of
 from llm_users.prompts.pictures import PicturedSource, Pictures
@@ -39,7 +40,6 @@ __all__ = [
     "UNITS",
     "Conversation",
     "ConversationSource",
-    "LengthLaw",
     "Pictures",
     "Prefixes",
     "Prompt",
@@ -70,8 +70,8 @@ __all__ = [
 def make_source(
     *,
     tokenizer: Tokenizer | None,
-    input_law: LengthLaw,
-    output_law: LengthLaw | None,
+    input_lengths: Distribution,
+    output_lengths: Distribution | None,
     seed: int,
     run_key: str = "",
     text: str | None = None,
@@ -83,19 +83,19 @@ def make_source(
     pictures: Pictures | None = None,
 ) -> PromptSource:
     """The fixed ``text``, the prompts of ``file``, the entries of ``trace``, or else the sonnets task in lengths of
-    ``input_law``.
+    ``input_lengths``.
 
     Lengths, caps and order follow from ``seed``. Texts that are made here also depend on ``run_key``: runs with
-    different keys have no text in common. The output cap is drawn from ``output_law`` (None: no cap) unless an entry of
-    ``file`` has its own. Without a tokenizer the tokens of a text or file stay unknown; the sonnets need one. ``file``
-    is what ``read_items`` takes, asked in a seeded order unless ``in_order``. With ``cache_bust``, the id of the run,
-    all prompts begin differently, also where they would share a text. Reads files and may use the network: not for an
-    event loop. Raises ``PromptError``.
+    different keys have no text in common. The output cap is drawn from ``output_lengths`` (None: no cap) unless an
+    entry of ``file`` has its own. Without a tokenizer the tokens of a text or file stay unknown; the sonnets need one.
+    ``file`` is what ``read_items`` takes, asked in a seeded order unless ``in_order``. With ``cache_bust``, the id of
+    the run, all prompts begin differently, also where they would share a text. Reads files and may use the network:
+    not for an event loop. Raises ``PromptError``.
     """
     if sum(each is not None for each in (text, file, trace)) > 1:
         raise PromptError("of a fixed prompt, a prompts file and a trace, more than one is given; leave the others out")
     text_seed = text_seed_of(seed, run_key)
-    made = _Made(tokenizer, input_law, output_law, seed, text_seed, prefixes, cache_bust)
+    made = _Made(tokenizer, input_lengths, output_lengths, seed, text_seed, prefixes, cache_bust)
     if text is not None:
         source: PromptSource = made.fixed(text)
     elif file is not None:
@@ -112,9 +112,9 @@ def make_source(
 def make_conversations(
     *,
     tokenizer: Tokenizer,
-    turns_law: LengthLaw,
-    input_law: LengthLaw,
-    output_law: LengthLaw | None,
+    turn_counts: Distribution,
+    input_lengths: Distribution,
+    output_lengths: Distribution | None,
     seed: int,
     run_key: str = "",
     file: Path | None = None,
@@ -122,21 +122,21 @@ def make_conversations(
     prefixes: Prefixes | None = None,
     cache_bust: str | None = None,
 ) -> ConversationSource:
-    """The conversations of ``file``, or made ones: ``turns_law`` turns of ``input_law`` tokens each.
+    """The conversations of ``file``, or made ones: ``turn_counts`` turns of ``input_lengths`` tokens each.
 
     A shared text, and a head against caches, open a conversation and are not repeated in its later turns. Raises
     ``PromptError``.
     """
     text_seed = text_seed_of(seed, run_key, "conversations")
-    made = _Made(tokenizer, input_law, output_law, seed, text_seed, prefixes, cache_bust)
+    made = _Made(tokenizer, input_lengths, output_lengths, seed, text_seed, prefixes, cache_bust)
     if file is not None:
         scripts, skipped = read_scripts(file)
         of = len(scripts) + skipped
         notes = (skipped_note(str(file), skipped, of, "conversations"),) if skipped else ()
         openings = made.openings
-        return GivenConversations(scripts, tokenizer, output_law, seed, openings, in_order=in_order, notes=notes)
-    further = _Made(tokenizer, input_law, output_law, seed, text_seed, None, None)
-    return MadeConversations(turns_law, input_law, output_law, seed, made.sonnets.text, further.sonnets.text)
+        return GivenConversations(scripts, tokenizer, output_lengths, seed, openings, in_order=in_order, notes=notes)
+    further = _Made(tokenizer, input_lengths, output_lengths, seed, text_seed, None, None)
+    return MadeConversations(turn_counts, input_lengths, output_lengths, seed, made.sonnets.text, further.sonnets.text)
 
 
 class _Made:
@@ -145,14 +145,15 @@ class _Made:
     def __init__(
         self,
         tokenizer: Tokenizer | None,
-        input_law: LengthLaw,
-        output_law: LengthLaw | None,
+        input_lengths: Distribution,
+        output_lengths: Distribution | None,
         seed: int,
         text_seed: str,
         prefixes: Prefixes | None,
         salt: str | None,
     ) -> None:
-        self._tokenizer, self._input_law, self._output_law, self._seed = tokenizer, input_law, output_law, seed
+        self._tokenizer, self._seed = tokenizer, seed
+        self._input_lengths, self._output_lengths = input_lengths, output_lengths
         self._text_seed, self._salt = text_seed, salt
         self.openings = Openings(text_seed, self._texts if prefixes is not None and tokenizer else None, prefixes, salt)
 
@@ -181,8 +182,8 @@ class _Made:
         return SonnetSource(
             self._tokenizer,
             self._texts,
-            self._input_law,
-            self._output_law,
+            self._input_lengths,
+            self._output_lengths,
             self._seed,
             self._text_seed,
             self.openings,
@@ -198,7 +199,7 @@ class _Made:
         return GivenSource(
             items,
             tokenizer=self._tokenizer,
-            output_law=self._output_law,
+            output_lengths=self._output_lengths,
             seed=self._seed,
             openings=self.openings,
             make=self.sonnets.text if only_lengths and self._tokenizer else None,

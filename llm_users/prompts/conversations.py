@@ -11,11 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from llm_users.distributions import Distribution
 from llm_users.prompts.chat import Message, opened_with
 from llm_users.prompts.files import json_entries
 from llm_users.prompts.input_files import stamp_of
 from llm_users.prompts.items import HUMANS, SYSTEM, cap_of, names_of, request_of, role_and_text, shown
-from llm_users.prompts.lengths import LengthLaw
+from llm_users.prompts.lengths import draw_cap, length_at
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import PromptError, count_characters
@@ -83,7 +84,7 @@ class GivenConversations:
 
     scripts: list[Script]
     tokenizer: Tokenizer | None
-    output_law: LengthLaw | None
+    output_lengths: Distribution | None
     seed: int
     openings: Openings
     in_order: bool = False
@@ -115,19 +116,19 @@ class GivenConversations:
             return turn.max_tokens
         if turn.answer is not None and self.tokenizer is not None:
             return max(1, self.tokenizer.count(turn.answer))
-        return None if self.output_law is None else self.output_law.at(self.seed, _place(index, place), "output")
+        return draw_cap(self.output_lengths, self.seed, _place(index, place))
 
 
 @dataclass(frozen=True)
 class MadeConversations:
-    """As many turns as ``turns_law`` draws, each a text of the sonnets of as many tokens as ``input_law`` draws.
+    """Conversations with ``turn_counts`` turns; each turn is a text of the sonnets with ``input_lengths`` tokens.
 
     ``first`` and ``further`` make texts: (index, tokens, cap) -> text. The first one has what opens a prompt.
     """
 
-    turns_law: LengthLaw
-    input_law: LengthLaw
-    output_law: LengthLaw | None
+    turn_counts: Distribution
+    input_lengths: Distribution
+    output_lengths: Distribution | None
     seed: int
     first: Callable[[int, int, int | None], str]
     further: Callable[[int, int, int | None], str]
@@ -136,17 +137,17 @@ class MadeConversations:
 
     @property
     def mean_turns(self) -> float:
-        return self.turns_law.mean
+        return self.turn_counts.mean
 
     def prompt(self, index: int) -> Conversation:
-        count = min(MOST_TURNS, self.turns_law.at(self.seed, index, "turns"))
+        count = min(MOST_TURNS, length_at(self.turn_counts, self.seed, index, "turns"))
         return Conversation(index, str(index), tuple(self._turn(index, place) for place in range(count)))
 
     def _turn(self, index: int, place: int) -> Turn:
         number = _place(index, place)
-        cap = None if self.output_law is None else self.output_law.at(self.seed, number, "output")
+        cap = draw_cap(self.output_lengths, self.seed, number)
         make = self.further if place else self.first
-        text = make(number, self.input_law.at(self.seed, number, "input"), cap)
+        text = make(number, length_at(self.input_lengths, self.seed, number, "input"), cap)
         return Turn(({"role": "user", "content": text},), cap)
 
 

@@ -14,7 +14,7 @@ def stream(seed: int | str, *names: object) -> Random:
 
     ``seed`` is the seed of the run, or for texts the text seed, which also holds the run key (``text_seed_of``).
 
-    Every purpose has its own, so that changing the output law leaves the texts as they were. A string seed goes
+    Every purpose has its own, so that changing the output lengths leaves the texts as they were. A string seed goes
     through SHA-512 and not through ``hash()``, which differs from process to process.
     """
     return Random(":".join(map(str, (seed, *names))))

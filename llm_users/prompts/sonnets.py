@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from llm_users.distributions import Distribution
 from llm_users.prompts.exact import ExactText
-from llm_users.prompts.lengths import LengthLaw, draw_cap
+from llm_users.prompts.lengths import draw_cap, length_at
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import Prompt, PromptError
@@ -42,7 +43,7 @@ def instruction(output_tokens: int | None) -> str:
 
 
 class SonnetSource:
-    """Prompt i: what opens it, a unique line, the instruction and randomly drawn lines, ``input_law`` tokens in all.
+    """Prompt i: what opens it, a unique line, the instruction and random lines, ``input_lengths`` tokens in all.
 
     A shared text of the opening comes on top of that; a head against caches is part of it. Lengths and caps depend on
     ``seed``, texts on ``text_seed``, which differs from run to run. The unique line stands before the instruction, so
@@ -57,19 +58,20 @@ class SonnetSource:
         self,
         tokenizer: Tokenizer,
         texts: ExactText,
-        input_law: LengthLaw,
-        output_law: LengthLaw | None,
+        input_lengths: Distribution,
+        output_lengths: Distribution | None,
         seed: int,
         text_seed: str,
         openings: Openings,
     ) -> None:
-        self._tokenizer, self._input_law, self._output_law, self._seed = tokenizer, input_law, output_law, seed
+        self._tokenizer, self._seed = tokenizer, seed
+        self._input_lengths, self._output_lengths = input_lengths, output_lengths
         self._texts, self._text_seed, self._openings = texts, text_seed, openings
         self._first = list(shuffled(stream(text_seed, "first lines"), range(texts.lines)))
 
     def prompt(self, index: int) -> Prompt:
-        max_tokens = draw_cap(self._output_law, self._seed, index)
-        tokens = self._input_law.at(self._seed, index, "input")
+        max_tokens = draw_cap(self._output_lengths, self._seed, index)
+        tokens = length_at(self._input_lengths, self._seed, index, "input")
         text = self.text(index, tokens, max_tokens)
         return Prompt(index, text, None, tokens + self._openings.tokens, max_tokens)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from llm_users.distributions import Distribution
 from llm_users.prompts.chat import count_messages, is_text_only, opened_with
 from llm_users.prompts.files import DataSet
 from llm_users.prompts.items import Item, skipped_note
-from llm_users.prompts.lengths import LengthLaw, draw_cap
+from llm_users.prompts.lengths import draw_cap
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import Prompt, PromptError
@@ -33,7 +34,7 @@ class GivenSource:
         items: list[Item],
         *,
         tokenizer: Tokenizer | None,
-        output_law: LengthLaw | None,
+        output_lengths: Distribution | None,
         seed: int,
         openings: Openings,
         make: Callable[[int, int, int | None], str] | None = None,
@@ -41,7 +42,7 @@ class GivenSource:
     ) -> None:
         numbers = range(len(items))
         self._order = list(numbers) if in_order else list(shuffled(stream(seed, "entries"), numbers))
-        self._items, self._tokenizer, self._output_law, self._seed = items, tokenizer, output_law, seed
+        self._items, self._tokenizer, self._output_lengths, self._seed = items, tokenizer, output_lengths, seed
         self._openings, self._make = openings, make
         # Counted on first use: counting a large file at once would take minutes.
         self._tokens: dict[int, int | None] = {}
@@ -71,7 +72,7 @@ class GivenSource:
 
     def _cap(self, index: int, number: int, item: Item) -> int | None:
         if item.max_tokens is not None or self._tokenizer is None or item.answer is None:
-            return item.max_tokens or draw_cap(self._output_law, self._seed, index)
+            return item.max_tokens or draw_cap(self._output_lengths, self._seed, index)
         if number not in self._answers:
             self._answers[number] = max(1, self._tokenizer.count(item.answer))
         return self._answers[number]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import IO, Any, NamedTuple
 
+from llm_users.number_words import LONGEST_DURATION_S, DurationError, parse_duration
 from llm_users.prompts.input_files import opened
 from llm_users.prompts.prompt import PromptError
 
@@ -25,7 +25,6 @@ _BLOCKS = tuple(2**power for power in range(3, 14))  # what is proposed where a 
 
 _MOST_TOKENS = 10_000_000
 _LATEST = 1e13  # of a number in a file: a clock's milliseconds are about 2e12, its microseconds 2e15
-_LONGEST_S = 366 * 86400.0
 
 UNITS = {"s": 1.0, "ms": 0.001}
 """Units of times in traces, in seconds."""
@@ -47,8 +46,6 @@ _COLUMNS = {
 _SHAPES = f"A trace has lines such as {_MOONCAKE_LINE} (Mooncake), or is a table with the columns " + ", or ".join(
     f"{', '.join(columns)} ({_NAMES[shape]})" for shape, columns in _COLUMNS.items()
 )
-_WINDOW = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)([smh]?)\s*-\s*(\d{1,9}(?:\.\d{1,9})?)([smh]?)\s*", re.ASCII)
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _Row = tuple[float, int, int, tuple[int, ...]]  # time in the file's unit, input, output, hashes
 
@@ -113,11 +110,15 @@ class Trace:
 
 def parse_window(text: str) -> tuple[float, float]:
     """Seconds (from, to) from ``0-600`` or ``10m-20m``. Raises ``PromptError``."""
-    match = _WINDOW.fullmatch(text)
-    start, end = (float(match[1]) * _SECONDS[match[2]], float(match[3]) * _SECONDS[match[4]]) if match else (0.0, 0.0)
-    if not start < end:
-        raise PromptError(f"{text[:80]!r} is not FROM-TO in the time of the trace; write for example 0-600 or 10m-20m")
-    return start, end
+    problem = f"{text[:80]!r} is not FROM-TO in the time of the trace; write for example 0-600 or 10m-20m"
+    start, _, end = text.partition("-")
+    try:
+        start_s, end_s = parse_duration(start), parse_duration(end)
+    except DurationError as error:
+        raise PromptError(f"{problem} ({error})") from None
+    if start_s >= end_s:
+        raise PromptError(f"{problem} (the window ends before it starts)")
+    return start_s, end_s
 
 
 def read_trace(
@@ -159,7 +160,7 @@ def read_trace(
             "long. Choose another part of it (--llm-trace-window), or another file"
         )
     zero_s = kept[0][0] if window is None else first_s + window[0]
-    if not (kept[-1][0] - zero_s) / speed <= _LONGEST_S:
+    if not (kept[-1][0] - zero_s) / speed <= LONGEST_DURATION_S:
         raise PromptError(
             f"{where}: {kept[-1][0] - zero_s:.6g} s of it at {speed:g} times its speed take longer than a year. Take a "
             "part of it (--llm-trace-window), or replay it faster (--llm-trace-speed)"

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_users.number_words import DurationError, duration_text, parse_duration
 from llm_users.simulator import fault_kinds
 from llm_users.simulator.bedrock.errors import ERRORS, STREAM_ERRORS, error_of
 
-_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min)?")
+_LONGEST_S = 3600.0
 _SHARE = r"([01]|[01]?\.\d+)"
 
 # What other servers are known to do differently; a key given beside `dialect` wins over its preset.
@@ -35,13 +35,10 @@ DIALECTS: dict[str, dict[str, str]] = {
 
 
 def _duration(text: str) -> float:
-    match = _DURATION.fullmatch(text)
-    if match is None or (match[2] is None and float(match[1]) != 0):
-        raise ValueError("needs a duration with its unit, such as 200ms, 1.5s or 50us")
-    seconds = float(match[1]) * _UNITS_S[match[2] or "s"]
-    if seconds > 3600:
-        raise ValueError("must be at most 3600s")
-    return seconds
+    try:
+        return parse_duration(text, needs_unit=True, most_s=_LONGEST_S)
+    except DurationError as error:
+        raise ValueError(f"cannot be used: {error}") from None
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -359,8 +356,7 @@ def _write(is_duration: bool, value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(f"{'@'.join(str(k) for k in kind if k is not None)}:{share:.9f}" for *kind, share in value)
     if is_duration:
-        # Fixed point in the smallest unit: repr() may answer 5e-05, which the parser refuses.
-        return f"{value * 1e6:.6f}us"
+        return duration_text(value)
     return str(value)
 
 

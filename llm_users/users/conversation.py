@@ -95,7 +95,7 @@ class ConversationMixin(LLMUser):
     def _think(self, at: _Place) -> None:
         """Pause, at the gate: a user who thinks can be stopped at once, and no stage waits for it."""
         options, conversation = self.runtime.options, at.conversation
-        think_s = options.think_time.draw_s(stream(options.seed, conversation.index, "think", at.turn))
+        think_s = options.think_time.draw(stream(options.seed, conversation.index, "think", at.turn))
         if self._state == LOCUST_STATE_STOPPING:
             raise StopUser
         outer = self._state

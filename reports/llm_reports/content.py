@@ -11,13 +11,13 @@ from functools import cached_property
 
 from llm_reports.llmperf.tables import Table, tables_of
 from llm_reports.markdown.summary_table import SummaryLine, summary_lines
-from llm_reports.metrics.costs import PriceFile
 from llm_reports.metrics.goodput import StagePoint, stage_points
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
 from llm_reports.run import Run, named_apart
 from llm_reports.slo.gate import ALL_STAGES, Gate, gate
 from llm_reports.slo.objectives import Objectives
+from llm_users.prices import Prices
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Questions:
     objectives: Objectives | None = None
     fail_on: Objectives | None = None
     stage: str = ALL_STAGES
-    prices: PriceFile | None = None
+    prices: Prices | None = None
 
 
 NO_QUESTIONS = Questions()
@@ -49,7 +49,7 @@ class Content:
     tables: tuple[Table | RateTable, ...]
     warnings: tuple[str, ...]
     objectives: Objectives | None = None
-    prices: PriceFile | None = None
+    prices: Prices | None = None
     gate: Gate | None = None
 
     @cached_property

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from llm_users.distributions import Part, due_in
 from llm_users.load.coordinator.quotas import share, split
+from llm_users.load.protocol.arrivals import ArrivalShare, due_in
 
 
 class ArrivalParts:
@@ -18,17 +18,17 @@ class ArrivalParts:
 
     def __init__(self, times_s: Callable[[], Iterable[float]]) -> None:
         self._times_s = times_s
-        self._parts: dict[int, list[Part]] = {}
+        self._parts: dict[int, list[ArrivalShare]] = {}
         self._most: dict[int, int | None] = {}
 
     def begin(self, ranks: list[int], most: int | None) -> None:
         """The stage begins with these workers, which take the arrivals in turn."""
         count = len(ranks)
         for place, rank in enumerate(ranks):
-            self._parts[rank] = [Part(place, count)]
+            self._parts[rank] = [ArrivalShare(place, count)]
             self._most[rank] = None if most is None else max(1, share(most, place, count))
 
-    def of(self, rank: int) -> list[Part]:
+    def of(self, rank: int) -> list[ArrivalShare]:
         """The parts of a worker; none when it does not take part."""
         return self._parts.get(rank, [])
 
@@ -44,7 +44,7 @@ class ArrivalParts:
         given = self._parts.get(rank, [])
         if not takers or not given:
             return {}
-        taken = {taker: [part.shares(len(takers), from_s)[place] for part in given]
+        taken = {taker: [part.divided(len(takers), from_s)[place] for part in given]
                  for place, taker in enumerate(takers)}  # fmt: skip
         for taker, parts in taken.items():
             self._parts.setdefault(taker, []).extend(parts)

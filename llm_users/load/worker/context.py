@@ -38,7 +38,7 @@ class Watch(Protocol):
 
 
 class Arrivals(Protocol):
-    """The arrivals of one worker in a stage (``arrivals.PartSchedule``): (number, seconds from the stage's origin)."""
+    """The arrivals of one worker in a stage (``ArrivalSchedule``): (number, seconds from the stage's origin)."""
 
     @property
     def next(self) -> tuple[int, float] | None:

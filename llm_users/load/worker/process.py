@@ -20,9 +20,9 @@ from gevent import getcurrent
 from gevent.event import Event
 
 from llm_users import secrets
-from llm_users.distributions import Part, PartSchedule
 from llm_users.load.arrival_schedule import TracePrompts, read_parts, stage_times_s
 from llm_users.load.protocol import messages
+from llm_users.load.protocol.arrivals import ArrivalSchedule, ArrivalShare
 from llm_users.load.protocol.messages import LEASE_S
 from llm_users.load.protocol.stage import StageTotals, plan_from
 from llm_users.load.trace import trace_of
@@ -100,7 +100,7 @@ class LoadProcess:
         self._talks: Talks | None = None
         self._trace_times_s: list[float] | None = None
         self._trace_prompts: TracePrompts | None = None
-        self._schedule = PartSchedule((), ())
+        self._schedule = ArrivalSchedule((), ())
         self._quota: int | None = None
         self._built_stage = -1
         self._preparing: gevent.Greenlet[[], None] | None = None
@@ -156,7 +156,7 @@ class LoadProcess:
             origin_ns = time.monotonic_ns() + int(min(data["lead_s"], _LONGEST_LEAD_S) * 1e9)
             parts = read_parts(data["parts"])
             times_s = stage_times_s(made.options, plan, self._trace_times_s)
-            self._schedule = PartSchedule(times_s, parts)
+            self._schedule = ArrivalSchedule(times_s, parts)
             self._change_parts(parts, data["max_in_flight"])
         self.gate.go(self._quota, origin_ns, data["users"])
 
@@ -439,8 +439,8 @@ class LoadProcess:
             partial(
                 make_source,
                 tokenizer=tokenizer,
-                input_law=options.input_tokens,
-                output_law=options.output_tokens,
+                input_lengths=options.input_tokens,
+                output_lengths=options.output_tokens,
                 seed=options.seed,
                 run_key=self._run["run_key"],
                 text=options.prompt,
@@ -460,7 +460,7 @@ class LoadProcess:
         if trace is not None:
             self._trace_times_s = [entry.at_s for entry in trace.entries]
             self._trace_prompts = TracePrompts(self._trace_times_s, make_feed)
-            self._trace_prompts.begin(Part(first, step), self._feed)
+            self._trace_prompts.begin(ArrivalShare(first, step), self._feed)
         user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
         if any(each.holds_conversations for each in user_classes):
             salt = self._run["run_id"] if options.cache_bust else None
@@ -505,7 +505,7 @@ class LoadProcess:
         if self._feed is not None and self._trace_prompts is None and (self._talks is None or not self._talks.only):
             self._feed.foresee(requests)
 
-    def _change_parts(self, parts: list[Part], max_in_flight: int | None) -> None:
+    def _change_parts(self, parts: list[ArrivalShare], max_in_flight: int | None) -> None:
         self.gate.max_in_flight = max_in_flight
         self._schedule.change(parts)
         if self._trace_prompts is not None and self._trace_times_s is not None:

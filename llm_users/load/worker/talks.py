@@ -30,9 +30,9 @@ class Talks:
     ) -> None:
         source = make_conversations(
             tokenizer=tokenizer,
-            turns_law=options.turns,
-            input_law=options.input_tokens,
-            output_law=options.output_tokens,
+            turn_counts=options.turns,
+            input_lengths=options.input_tokens,
+            output_lengths=options.output_tokens,
             seed=options.seed,
             run_key=run_key,
             file=options.conversations,

@@ -10,6 +10,7 @@ from typing import Any
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.outcomes import succeeded
 from llm_reports.metrics.summary import summarize
+from llm_users.distributions import LENGTHS, Distribution, DistributionError, Normal
 
 _SAMPLING = "additional_sampling_params"
 _LENGTHS = ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens")
@@ -78,13 +79,13 @@ def _options(group: Group) -> Mapping[str, Any]:
     return options if isinstance(options, dict) else {}
 
 
-def _numbers(law: object) -> tuple[int, int] | None:
-    """Mean and deviation of MEAN[,SD]."""
+def _numbers(lengths: object) -> tuple[int, int] | None:
+    """Mean and standard deviation of a normal distribution; None for others, which LLMPerf does not have."""
     try:
-        mean, deviation = [round(float(part)) for part in f"{law},0".split(",")[:2]]
-    except (ValueError, OverflowError):
+        distribution = Distribution.parse(str(lengths), LENGTHS)
+    except DistributionError:
         return None
-    return mean, deviation
+    return (round(distribution.mean), round(distribution.sd)) if isinstance(distribution, Normal) else None
 
 
 def _json_object(text: object) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from llm_reports.markdown.numbers import NO_ANSWER
 from llm_reports.markdown.text import aligned, bullets
-from llm_reports.metrics.costs import PriceFile, chosen_points, costs
+from llm_reports.metrics.costs import chosen_points, costs
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
@@ -15,6 +15,7 @@ from llm_reports.metrics.summary import ordered
 from llm_reports.slo.gate import Gate, Judgement, shown
 from llm_reports.stats.effective_size import LEAST_EFFECTIVE
 from llm_reports.stats.intervals import UNKNOWN, Interval, requests_for_stable, values_needed
+from llm_users.prices import Prices
 from llm_users.record import StageLoad
 from llm_users.verdict import Verdict
 
@@ -98,7 +99,7 @@ def gate_text(gate: Gate) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def cost_section(points: Sequence[StagePoint], prices: PriceFile) -> str:
+def cost_section(points: Sequence[StagePoint], prices: Prices) -> str:
     """Costs of every stage, and of the point to run at."""
     currency = f" ({prices.currency})" if prices.currency else ""
     header = ["", *(f"Per {unit}{currency}" for unit in ("request", "million output tokens", "hour")), "Paid by"]

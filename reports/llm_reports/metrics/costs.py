@@ -1,38 +1,18 @@
-"""Costs from a price file of the user's own: by token, or by the hour of the machines that serve.
-
-The file is JSON or TOML: a ``currency`` and ``models``, each with prices per million tokens (``input``, ``output``, and
-where they differ ``cache_read``, ``cache_write``), or with ``gpu_hour`` and ``gpus`` (default 1). A model is found by
-its name, or by the longest name in the file that it contains.
-"""
+"""Costs of the stages: by the token, or by the hour of the machines that serve, with the prices of a price file."""
 
 from __future__ import annotations
 
-import json
 import math
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pandas import DataFrame
 
-from llm_reports.errors import InputError, unreadable
+from llm_reports.errors import InputError
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.run import AT
 from llm_users.prices import PriceError, Prices
-
-_EXAMPLE = '{"currency": "USD", "models": {"llama-3-8b": {"input": 0.2, "output": 0.6}, "own": {"gpu_hour": 2.5}}}'
-_GPU_KEYS = {"gpu_hour", "gpus"}
-
-
-@dataclass(frozen=True)
-class PriceFile:
-    """What is known of prices. ``machines`` has the price of an hour of everything that serves a model."""
-
-    currency: str
-    tokens: Prices
-    machines: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -46,34 +26,20 @@ class Cost:
     by: str
 
 
-def load_prices(path: str | Path) -> PriceFile:
-    """Read a price file; raises ``InputError`` with what is wrong with it."""
-    path = Path(path)
+def load_prices(path: str | Path) -> Prices:
+    """Read a price file. Raises ``InputError``."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        document: Any = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
-        models: dict[str, Any] = dict(document["models"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not a price file ({error}). Write for example {_EXAMPLE}, per million tokens."
-        ) from None
-    machines = {name: _per_hour(entry, f"{path}: {name}") for name, entry in models.items() if _is_machine(entry)}
-    try:
-        tokens = Prices.load(text, str(path))
+        return Prices.read(Path(path))
     except PriceError as error:
         raise InputError(str(error)) from None
-    return PriceFile(tokens.currency, tokens, machines)
 
 
-def costs(points: Sequence[StagePoint], prices: PriceFile) -> list[Cost]:
+def costs(points: Sequence[StagePoint], prices: Prices) -> list[Cost]:
     """What each stage costs; a model without a price has NaN."""
     return [_cost(point, prices) for point in points]
 
 
-def costs_frame(points: Sequence[StagePoint], prices: PriceFile) -> DataFrame:
+def costs_frame(points: Sequence[StagePoint], prices: Prices) -> DataFrame:
     """The same for a notebook."""
     return DataFrame(
         [
@@ -104,9 +70,9 @@ def chosen_points(points: Sequence[StagePoint], *, by_objectives: bool) -> list[
     return found
 
 
-def _cost(point: StagePoint, prices: PriceFile) -> Cost:
+def _cost(point: StagePoint, prices: Prices) -> Cost:
     model = point.group.model.partition(AT)[0]
-    per_hour = _of_model(prices.machines, model)
+    per_hour = prices.hour_of_model(model)
     if per_hour is not None:
         per_second = per_hour / 3600
         return Cost(
@@ -116,7 +82,7 @@ def _cost(point: StagePoint, prices: PriceFile) -> Cost:
             per_hour,
             "machine hours",
         )
-    price = prices.tokens.of_model(model)
+    price = prices.of_model(model)
     if price is None:
         return Cost(point, math.nan, math.nan, math.nan, "no price")
     rows = point.group.ok
@@ -127,32 +93,6 @@ def _cost(point: StagePoint, prices: PriceFile) -> Cost:
     total = price.of(*sums)
     per_request = _divided(total, len(rows))
     return Cost(point, per_request, _divided(total, sums[1]) * 1e6, per_request * point.requests_per_s * 3600, "tokens")
-
-
-def _of_model(machines: Mapping[str, float], model: str) -> float | None:
-    if model in machines:
-        return machines[model]
-    names = [name for name in machines if name and name in model]
-    return machines[max(names, key=len)] if names else None
-
-
-def _is_machine(entry: object) -> bool:
-    return isinstance(entry, dict) and "gpu_hour" in entry
-
-
-def _per_hour(entry: dict[str, Any], where: str) -> float:
-    unknown = sorted(set(entry) - _GPU_KEYS)
-    if unknown:
-        raise InputError(
-            f"{where}: {unknown[0]!r} beside gpu_hour; a model is paid by the hour or by the token, not both"
-        )
-    price, machines = entry["gpu_hour"], entry.get("gpus", 1)
-    for value in (price, machines):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise InputError(
-                f"{where}: {value!r} is not a number above 0; write gpu_hour and gpus, for example 2.5 and 4"
-            )
-    return float(price) * float(machines)
 
 
 def _divided(amount: float, by: float) -> float:

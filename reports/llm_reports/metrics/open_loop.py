@@ -21,7 +21,7 @@ from llm_reports.metrics.outcomes import dropped
 from llm_reports.metrics.summary import ordered
 from llm_reports.metrics.window_rates import window_rows
 from llm_reports.run import Run
-from llm_users.distributions import ArrivalLaw
+from llm_users.distributions import ARRIVAL_GAPS, Distribution, DistributionError
 from llm_users.quantile import quantile
 from llm_users.record import StageLoad
 
@@ -201,11 +201,11 @@ def _scatter(stages: Sequence[Sequence[Group]]) -> Iterator[tuple[str, list[str]
     yield "Arrivals are random, so that the achieved rate scatters around the target by chance", details
 
 
-def _variation(law: object) -> float:
+def _variation(arrivals: object) -> float:
     """The coefficient of variation of the gaps between arrivals; 0 where the manifest does not say."""
     try:
-        return ArrivalLaw.parse(str(law)).cv
-    except ValueError:
+        return Distribution.parse(str(arrivals), ARRIVAL_GAPS).cv
+    except DistributionError:
         return 0.0
 
 

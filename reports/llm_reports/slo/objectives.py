@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llm_reports.errors import InputError
+from llm_users.number_words import DurationError, parse_duration
 
 EXAMPLE = "ttft_p95<0.5,tpot_p95<0.05,e2e_p99<10,errors<0.01"
 ERRORS, MISMATCHES, STRICT_MISMATCHES = "errors", "mismatches", "strict_mismatches"
@@ -21,8 +22,7 @@ FAILURES_ALLOWED = 0.05
 Latency objectives count a failed request as infinitely slow, so a P95 tolerates this share anyway; throughput and the
 knee have no such limit, and an endpoint that refuses half of the requests is fast with the others.
 """
-_FORM = re.compile(r"([a-z0-9_]+?)(?:_(p[0-9.]+|[a-z]+))?(<=|>=|<|>)([0-9.]+(?:e-?[0-9]+)?)(ms|s|%|tok/s|tokens/s)?")
-_TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001}
+_FORM = re.compile(r"([a-z0-9_]+?)(?:_(p[0-9.]+|[a-z]+))?(<=|>=|<|>)([0-9.]+(?:e[+-]?[0-9]+)?)([^<>=]*)")
 _SHARE_UNITS = {"": 1.0, "%": 0.01}
 _RATE_UNITS = {"": 1.0, "tok/s": 1.0, "tokens/s": 1.0}
 
@@ -170,13 +170,20 @@ def _quantile(text: str, name: str, statistic: str) -> float | None:
 
 def _limit(text: str, name: str, number: str, unit: str) -> float:
     kind = KINDS[name]
-    units = {"": _SHARE_UNITS, "s": _TIME_UNITS}.get(kind.unit, _RATE_UNITS)
-    if unit not in units:
-        raise InputError(f"{text!r}: the unit of {name} is {kind.unit or 'a share (0.01 or 1%)'}, not {unit}")
     try:
-        limit = float(number) * units[unit]
+        limit = float(number)
     except ValueError:
         raise InputError(f"{text!r}: {number!r} is not a number") from None
+    if kind.unit == "s":
+        try:
+            limit = parse_duration(number + unit)
+        except DurationError as error:
+            raise InputError(f"{text!r}: the unit of {name} is s: {error}") from None
+    else:
+        units = _RATE_UNITS if kind.unit else _SHARE_UNITS
+        if unit not in units:
+            raise InputError(f"{text!r}: the unit of {name} is {kind.unit or 'a share (0.01 or 1%)'}, not {unit}")
+        limit *= units[unit]
     if not kind.unit and not 0 < limit < 1:
         raise InputError(
             f"{text!r}: a share of {name} lies between 0 and 1, and no sample can prove that it is 0; "

@@ -50,7 +50,7 @@ def order_ranks(n: int, q: float, level: float = LEVEL) -> tuple[int, int]:
 
 
 def coverage(n: int, q: float, ranks: tuple[int, int]) -> float:
-    """The exact probability that the q-quantile of a continuous law lies between the values of these ranks."""
+    """The exact probability that the q-quantile of a continuous distribution lies between the values of these ranks."""
     low, high = ranks
     return math.fsum(_pmf(n, q, k) for k in range(max(low, 0), min(high - 1, n) + 1))
 
@@ -158,13 +158,13 @@ def requests_for_stable(ordered: Sequence[float], q: float, within: float = _STA
 
 @lru_cache(maxsize=64)
 def normal(level: float) -> float:
-    """The distance in deviations that holds this share of a normal law: 1.96 for 95 %."""
+    """The distance in deviations that holds this share of a normal distribution: 1.96 for 95 %."""
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
 @lru_cache(maxsize=4096)
 def student_t(freedom: int, level: float = LEVEL) -> float:
-    """The same for Student's law with these degrees of freedom."""
+    """The same for Student's t distribution with these degrees of freedom."""
     low, high = 0.0, 2.0
     outside = 1 - level
     while t_outside(high, freedom) > outside:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from llm_reports.main import main
-from llm_users.prompts import LengthLaw, load_tokenizer, make_source
+from llm_users.distributions import LENGTHS, Distribution
+from llm_users.prompts import load_tokenizer, make_source
 from llm_users.simulator.launch import launch
 from llm_users.simulator.numerals import number_in
 from tests.system.runs.conftest import ROOT, Finished, Locust
@@ -147,9 +148,11 @@ def test_it_asks_beside_another_locustfile(locust: Locust, tmp_path: Path, capsy
         by_class[row["user_class"]].append(row)
     assert {row["answer_match"] for row in by_class["SweepUser"]} == {""}
     # The endpoint answers every number that it reads, and some lines of the sonnets have one ("forty winters").
-    law, cap = LengthLaw.parse("20,5"), LengthLaw.parse("8,2")
+    length, cap = Distribution.parse("20,5", LENGTHS), Distribution.parse("8,2", LENGTHS)
     run_key = done.manifest["run_key"]
-    prompts = make_source(tokenizer=load_tokenizer(None), input_law=law, output_law=cap, seed=11111, run_key=run_key)
+    prompts = make_source(
+        tokenizer=load_tokenizer(None), input_lengths=length, output_lengths=cap, seed=11111, run_key=run_key
+    )
     for row in by_class["SweepUser"]:
         asked = number_in(prompts.prompt(int(row["prompt_index"])).text or "")
         assert (truth[row["response_id"]] == "") is (asked is None)

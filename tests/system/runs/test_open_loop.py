@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from llm_users.distributions import ArrivalLaw, arrival_times_s
+from llm_users.distributions import ARRIVAL_GAPS, Distribution
+from llm_users.load.protocol.arrivals import arrival_times_s
 from llm_users.simulator.launch import launch
 from tests.system.runs.conftest import Finished, Locust
 from tests.system.runs.test_distributed import ports
@@ -28,9 +29,9 @@ def received_s(log: Path, rows: list[dict[str, str]]) -> list[float]:
     return sorted(entries[row["response_id"]]["received_ns"] / 1e9 for row in rows)
 
 
-def schedule_s(law: str, rate: float, count: int, stage: int = 1, skipped: int = 2) -> list[float]:
+def schedule_s(arrivals: str, rate: float, count: int, stage: int = 1, skipped: int = 2) -> list[float]:
     """Arrivals of the measured requests: those after the warm-up."""
-    times = arrival_times_s(ArrivalLaw.parse(law), rate, f"11111:{stage}:arrivals")
+    times = arrival_times_s(Distribution.parse(arrivals, ARRIVAL_GAPS), rate, f"11111:{stage}:arrivals")
     return list(islice(times, skipped, skipped + count))
 
 
@@ -66,11 +67,11 @@ def test_requests_reach_the_server_on_schedule(locust: Locust, tmp_path: Path) -
 
 
 def test_two_processes_share_one_schedule(locust: Locust, tmp_path: Path) -> None:
-    law = "gamma:2"
+    arrivals = "gamma:2"
     log = tmp_path / "log.jsonl"
     with launch("ttft=20ms,itl=5ms", max_seconds=60, log=log) as simulator:
         run = locust.run(
-            "--host", simulator.url, "--llm-rate", "50,100", "--llm-requests", "121", "--llm-arrivals", law,
+            "--host", simulator.url, "--llm-rate", "50,100", "--llm-requests", "121", "--llm-arrivals", arrivals,
             "--processes", "2", *ports(), "--llm-output-tokens", "4,0", "--llm-warmup", "1",
         )  # fmt: skip
     assert run.code == 0, run.err
@@ -78,7 +79,7 @@ def test_two_processes_share_one_schedule(locust: Locust, tmp_path: Path) -> Non
         rows = measured(run, stage)
         assert len(rows) == 121
         assert {row["worker"] for row in rows} == {"0", "1"}
-        came, meant = received_s(log, rows), schedule_s(law, rate, 121, stage)
+        came, meant = received_s(log, rows), schedule_s(arrivals, rate, 121, stage)
         assert spread_s(came, meant) < 0.003
     prompts = [row["prompt_index"] for row in run.rows()]
     assert len(set(prompts)) == len(prompts)

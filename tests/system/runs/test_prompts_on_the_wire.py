@@ -78,8 +78,8 @@ def test_a_mix_with_shared_texts_from_two_processes(
     inputs, outputs = parse_mix(mix)
     prompts = make_source(
         tokenizer=default_tokenizer,
-        input_law=inputs,
-        output_law=outputs,
+        input_lengths=inputs,
+        output_lengths=outputs,
         seed=11111,
         run_key=done.manifest["run_key"],
         prefixes=Prefixes(100, 4),
@@ -134,8 +134,11 @@ def test_images_are_sent_and_left_uncounted(locust: Locust, recorder: Recorder) 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--llm-lengths", "80:500"], "--llm-lengths: mix of lengths: '80:500' is no part of one; write WEIGHT:INPUT"),
-        (["--llm-input-tokens", "zipf:5,1"], "--llm-input-tokens: length law: 'zipf:5,1' is none; write MEAN"),
+        (["--llm-lengths", "80:500"], "--llm-lengths: '80:500' is not a part of a mix of lengths; write WEIGHT:INPUT"),
+        (
+            ["--llm-input-tokens", "zipf:5,1"],
+            "--llm-input-tokens: 'zipf:5,1' is not a distribution of tokens",
+        ),
         (["--llm-prefix", "x8"], "--llm-prefix: 'x8' is not TOKENSxCOUNT; write for example"),
         (["--llm-images", "no/folder"], "--llm-images: 'no/folder' is neither NxWIDTHxHEIGHT"),
         (["--llm-images", "1", "--llm-api", "completions"], "--llm-images: legacy completions take nothing but text"),

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import llm_reports
-from llm_users.prompts import LengthLaw, Tokenizer, load_tokenizer, make_source
+from llm_users.distributions import LENGTHS, Distribution
+from llm_users.prompts import Tokenizer, load_tokenizer, make_source
 from tests.system.runs.conftest import ROOT, Finished, Locust
 from tests.system.runs.test_distributed import free_port
 from tests.unit.prompts.recorder import Recorder
@@ -102,9 +103,9 @@ def test_workers_send_each_prompt_of_the_run_once_also_one_that_joins_late(
     assert {row["worker"] for row in rows} == {"0", "1", "2"}
     indices = [int(row["prompt_index"]) for row in rows]
     assert len(set(indices)) == len(indices)
-    law, cap = LengthLaw.parse("20,5"), LengthLaw.parse("8,2")  # what the fixture gives
+    length, cap = Distribution.parse("20,5", LENGTHS), Distribution.parse("8,2", LENGTHS)  # what the fixture gives
     run_key = done.manifest["run_key"]
-    prompts = make_source(tokenizer=tokenizer, input_law=law, output_law=cap, seed=11111, run_key=run_key)
+    prompts = make_source(tokenizer=tokenizer, input_lengths=length, output_lengths=cap, seed=11111, run_key=run_key)
     assert sorted(endpoint.texts) == sorted(prompts.prompt(index).text or "" for index in indices)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise, takewhile
 from typing import Any
 
+from llm_users.distributions import LENGTHS, TURNS, Distribution
 from llm_users.prompts import (
-    LengthLaw,
     Prefixes,
     PromptSource,
     Tokenizer,
@@ -96,8 +96,10 @@ def lines(*, full: bool) -> Iterable[TruthLine]:
 
 
 def source(tokenizer: Tokenizer, lengths: str, run_key: str, **more: Any) -> PromptSource:
-    law, cap = LengthLaw.parse(lengths), LengthLaw.parse("150,80")
-    return make_source(tokenizer=tokenizer, input_law=law, output_law=cap, seed=11111, run_key=run_key, **more)
+    length, cap = Distribution.parse(lengths, LENGTHS), Distribution.parse("150,80", LENGTHS)
+    return make_source(
+        tokenizer=tokenizer, input_lengths=length, output_lengths=cap, seed=11111, run_key=run_key, **more
+    )
 
 
 def _generated(tokenizer: Tokenizer, *, full: bool) -> Iterable[TruthLine]:
@@ -146,8 +148,9 @@ def _conversations(tokenizer: Tokenizer, count: int) -> Iterable[TruthLine]:
     runs = []
     for key in ("one", "two"):
         talks = make_conversations(
-            tokenizer=tokenizer, turns_law=LengthLaw.parse("fixed:3"), input_law=LengthLaw.parse("60,20"),
-            output_law=None, seed=11111, run_key=key,
+            tokenizer=tokenizer, turn_counts=Distribution.parse("fixed:3", TURNS),
+            input_lengths=Distribution.parse("60,20", LENGTHS),
+            output_lengths=None, seed=11111, run_key=key,
         )  # fmt: skip
         turns = [turn for index in range(count) for turn in talks.prompt(index).turns]
         runs.append([tokenizer.encode(str(turn.messages[0]["content"])) for turn in turns])
@@ -159,12 +162,12 @@ def _exact(default: Tokenizer, *, full: bool) -> Iterable[TruthLine]:
     """Token counts against the tokenizer, and equal for the same seed and index whatever the run key."""
     names = list(FAMILIES) if full else ["metaspace_unsplit"]
     tokenizers = [default, *(BackendTokenizer(name, "", FAMILIES[name]()) for name in names)]
-    laws = [*(f"fixed:{length}" for length in range(1, 80, 1 if full else 6)), "550,150", "lognormal:800,600"]
+    distributions = [*(f"fixed:{length}" for length in range(1, 80, 1 if full else 6)), "550,150", "lognormal:800,600"]
     wrong = unpaired = prompts = 0
     for tokenizer in tokenizers:
-        for law in laws:
-            one, two = (source(tokenizer, law, key) for key in ("one", "two"))
-            for index in range(40 if "," in law else 3):
+        for text in distributions:
+            one, two = (source(tokenizer, text, key) for key in ("one", "two"))
+            for index in range(40 if "," in text else 3):
                 first, second = one.prompt(index), two.prompt(index)
                 prompts += 1
                 wrong += tokenizer.count(first.text or "") != first.input_tokens

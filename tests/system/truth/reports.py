@@ -1,4 +1,4 @@
-"""The summary table against figures that are computed without the product, and slopes whose truth is known."""
+"""The summary table and costs against figures that are computed without the product; slopes whose truth is known."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _ROUNDING = 0.005  # of a figure with three significant digits
 
 
 def lines(full: bool) -> Iterable[TruthLine]:
-    """Every figure of the summary of a constructed closed loop; coverage, false alarms and power of slopes."""
+    """Every figure of the summary and costs of a constructed closed loop; coverage, false alarms, power of slopes."""
     yield from _summary()
+    yield from _costs()
     yield from _slopes(2000 if full else 150)
 
 
@@ -61,6 +62,39 @@ def _summary() -> Iterator[TruthLine]:
         yield TruthLine(f"summary, {level} users: client", "ok", line.state, "exact", line.state == "ok")
 
 
+def _costs() -> Iterator[TruthLine]:
+    """One price file for a model that is paid by the token, and one for the same model paid by the hour."""
+    import llm_reports
+
+    by_token = "[models.m]\ninput = 0.2\noutput = 0.6\ncache_read = 0.05\n"
+    by_hour = "[models.m]\ngpu_hour = 2.5\ngpus = 4\n"
+    with tempfile.TemporaryDirectory() as folder:
+        rows, _ = _closed_loop(Path(folder) / "run")
+        points = llm_reports.stage_points(llm_reports.groups([llm_reports.load(Path(folder) / "run")]))
+        priced = []
+        for name, text in (("token.toml", by_token), ("hour.toml", by_hour)):
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+            priced.append(llm_reports.costs(points, llm_reports.load_prices(Path(folder) / name)))
+    for stage, (level, tokens, hours) in enumerate(zip(_LEVELS, *priced, strict=True), 1):
+        good = [row for row in rows if row["stage"] == stage and row["error_code"] == ""]
+        window_s = max(row["end"] for row in rows if row["stage"] == stage) - min(row["started_at"] for row in good)
+        output = sum(row["output_tokens"] for row in good)
+        cached = sum(row["cached_tokens"] for row in good)
+        fresh = sum(row["input_tokens"] for row in good) - cached
+        paid = (0.2 * fresh + 0.05 * cached + 0.6 * output) / 1e6
+        name = f"costs, {level} users"
+        yield within(f"{name}: per request, by the token", paid / len(good), tokens.per_request, 1e-9)
+        per_million = tokens.per_million_output_tokens
+        yield within(f"{name}: per million output tokens, by the token", paid / output * 1e6, per_million, 1e-9)
+        yield within(f"{name}: per hour, by the token", paid / window_s * 3600, tokens.per_hour, 1e-6)
+        yield within(f"{name}: per request, by the hour", 10 * window_s / 3600 / len(good), hours.per_request, 1e-6)
+        per_million = hours.per_million_output_tokens
+        yield within(
+            f"{name}: per million output tokens, by the hour", 10 * window_s / 3600 / output * 1e6, per_million, 1e-6
+        )
+        yield within(f"{name}: per hour, by the hour", 10.0, hours.per_hour, 0.0)
+
+
 def _closed_loop(prefix: Path) -> tuple[list[dict[str, float | str]], dict[int, list[float]]]:
     """A run on disk whose requests a server of known speed answers; all of each stage lies inside its window."""
     dice = random.Random(3)
@@ -81,6 +115,7 @@ def _closed_loop(prefix: Path) -> tuple[list[dict[str, float | str]], dict[int, 
                     "request_id": f"{stage}-{i}", "stage": stage, "concurrency": level, "phase": "measure",
                     "measured": 1, "started_at": free[user], "ttft_s": ttft_s, "end_to_end_latency_s": e2e_s,
                     "last_token_s": e2e_s, "tpot_s": pause_s, "output_tokens": tokens,
+                    "input_tokens": 500 + i % 100, "cached_tokens": i % 50,
                     "window_tokens": 0 if failed else tokens,
                     "window_share": 0 if failed else 1, "error_code": "500" if failed else "", "model": "m",
                     "connect_s": 0.0, "queue_s": 0.0, "end": free[user] + e2e_s,

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,6 +20,16 @@ from llm_reports.input.loader import load
 from llm_reports.input.rows import read_gaps, read_requests, read_stages
 from llm_reports.slo.objectives import parse_objectives
 from llm_users.collect.files import RunFiles
+from llm_users.distributions import (
+    ARRIVAL_GAPS,
+    LENGTHS,
+    THINK_TIMES,
+    TURNS,
+    Distribution,
+    DistributionError,
+    Quantity,
+)
+from llm_users.number_words import LONGEST_DURATION_S, DurationError, duration_text, parse_duration
 from llm_users.options.table import _OPTIONS, OptionError, Options
 from llm_users.prices import PriceError, Prices
 from llm_users.prompts import PromptError, read_trace
@@ -103,6 +114,42 @@ def test_an_option_is_read_or_refused_with_its_name(dest: str, text: str) -> Non
         assert not isinstance(value, float) or math.isfinite(value), field.name
 
 
+@fuzzed(500)
+@given(TEXTS)
+@example("9" * 400 + "h")
+@example("." * 20_000)
+@example("9" * 20_000)
+def test_a_duration_is_read_or_refused(text: str) -> None:
+    try:
+        seconds = parse_duration(text)
+    except DurationError:
+        return
+    assert 0 <= seconds <= LONGEST_DURATION_S
+    assert parse_duration(duration_text(seconds)) == pytest.approx(seconds, rel=1e-11, abs=1e-300)
+
+
+NAMES = st.sampled_from(["normal:", "lognormal:", "uniform:", "exp:", "fixed:", "gamma:", "poisson", "constant"])
+
+
+@fuzzed(500)
+@given(st.sampled_from([LENGTHS, TURNS, THINK_TIMES, ARRIVAL_GAPS]), st.builds(str.__add__, NAMES, TEXTS) | TEXTS)
+@example(LENGTHS, "lognormal:1,1e200")
+@example(THINK_TIMES, "lognormal:1e-300,1")
+@example(LENGTHS, "fixed:" + "9" * 400)
+def test_a_distribution_is_read_or_refused(of: Quantity[Any], text: str) -> None:
+    said = ""
+    try:
+        distribution = Distribution.parse(text, of)
+    except DistributionError as error:
+        said = str(error)
+    if said:
+        assert of.forms in said
+        return
+    assert Distribution.parse(str(distribution), of) == distribution
+    assert of.least <= distribution.mean < math.inf
+    assert of.least <= distribution.draw(Random(1)) < math.inf
+
+
 KEYS = st.sampled_from([field.metadata["key"] for field in dataclasses.fields(Spec)])
 
 
@@ -147,7 +194,7 @@ JSON = st.recursive(
 def test_a_price_list_is_read_or_refused(text: str) -> None:
     for name in ("prices.json", "prices.toml"):
         with contextlib.suppress(PriceError):
-            Prices.load(text, name)
+            Prices.parse(text, name)
 
 
 # Files of rows.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from llm_users.distributions import PartSchedule
 from llm_users.load.arrival_schedule import TracePrompts, read_parts
 from llm_users.load.coordinator.arrival_shares import ArrivalParts
+from llm_users.load.protocol.arrivals import ArrivalSchedule
 from tests.unit.load.test_prompt_queue import Source, feed_of
 
 TIMES_S = [0.1 * number for number in range(200)]
 
 
 def numbers(parts: ArrivalParts, rank: int) -> set[int]:
-    schedule = PartSchedule(TIMES_S, parts.of(rank))
+    schedule = ArrivalSchedule(TIMES_S, parts.of(rank))
     found = set()
     while schedule.next is not None:
         found.add(schedule.take().number)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from random import Random
-from statistics import mean
 from typing import Any
 
 import pytest
 
-from llm_users.options.think_time import ThinkTime
+from llm_users.distributions import LENGTHS, Distribution
 from llm_users.prompts import (
     Conversation,
-    LengthLaw,
     PromptError,
     Tokenizer,
     load_tokenizer,
@@ -36,8 +33,8 @@ def tokenizer() -> Tokenizer:
 
 
 def source(tokenizer: Tokenizer, file: Path | None = None, **more: Any) -> Any:
-    laws = {"turns_law": "uniform:2,4", "input_law": "uniform:40,60", "output_law": "fixed:9"}
-    parsed = {name: LengthLaw.parse(more.pop(name, text)) for name, text in laws.items()}
+    lengths = {"turn_counts": "uniform:2,4", "input_lengths": "uniform:40,60", "output_lengths": "fixed:9"}
+    parsed = {name: Distribution.parse(more.pop(name, text), LENGTHS) for name, text in lengths.items()}
     return make_conversations(tokenizer=tokenizer, seed=5, file=file, **parsed, **more)
 
 
@@ -71,9 +68,9 @@ def test_conversations_of_two_runs_have_the_same_lengths_and_no_common_text(toke
 
 def test_made_conversations_have_no_text_of_the_prompts(tokenizer: Tokenizer) -> None:
     """Their turns are numbered from 0 like prompts, and a run may have users of both kinds."""
-    law, cap = LengthLaw.parse("fixed:50"), LengthLaw.parse("fixed:9")
-    prompts = make_source(tokenizer=tokenizer, input_law=law, output_law=cap, seed=5, run_key="key")
-    first = [texts(source(tokenizer, run_key="key", input_law="fixed:50").prompt(index))[0] for index in range(10)]
+    length, cap = Distribution.parse("fixed:50", LENGTHS), Distribution.parse("fixed:9", LENGTHS)
+    prompts = make_source(tokenizer=tokenizer, input_lengths=length, output_lengths=cap, seed=5, run_key="key")
+    first = [texts(source(tokenizer, run_key="key", input_lengths="fixed:50").prompt(index))[0] for index in range(10)]
     beginnings = {(prompts.prompt(index).text or "")[:25] for index in range(0, 10 * MOST_TURNS, MOST_TURNS)}
     assert beginnings.isdisjoint({text[:25] for text in first})
 
@@ -165,21 +162,3 @@ def test_what_is_no_conversation_is_refused_with_its_place(entry: Any, words: st
         script_of("line 3", entry)
     assert str(refused.value).startswith("line 3: ")
     assert words in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("written", "expected_s", "within"),
-    [("1s", 1.0, 0), ("250ms", 0.25, 0), ("exp:2s", 2.0, 0.15), ("2s,500ms", 2.0, 0.1), ("uniform:1,3", 2.0, 0.1),
-     ("lognormal:2s,1s", 2.0, 0.15), ("0", 0.0, 0)],
-)  # fmt: skip
-def test_think_times_have_the_mean_that_is_written(written: str, expected_s: float, within: float) -> None:
-    law, rng = ThinkTime.parse(written), Random(3)
-    drawn = [law.draw_s(rng) for _ in range(4000)]
-    assert min(drawn) >= 0
-    assert mean(drawn) == pytest.approx(expected_s, abs=within)
-
-
-@pytest.mark.parametrize("written", ["", "soon", "exp:", "exp:1,2", "uniform:3,1", "lognormal:0,1", "-1s", "1s,"])
-def test_what_is_no_think_time_is_refused(written: str) -> None:
-    with pytest.raises(ValueError, match=r"think time|needs LOW|must be above 0"):
-        ThinkTime.parse(written)

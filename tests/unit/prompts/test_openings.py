@@ -13,12 +13,17 @@ from typing import Any
 
 import pytest
 
-from llm_users.prompts import LengthLaw, Prefixes, PromptError, PromptSource, Tokenizer, make_source
+from llm_users.distributions import LENGTHS, Distribution
+from llm_users.prompts import Prefixes, PromptError, PromptSource, Tokenizer, make_source
 
 
 def source(tokenizer: Tokenizer | None, lengths: str = "200,60", seed: int = 4, **more: Any) -> PromptSource:
     return make_source(
-        tokenizer=tokenizer, input_law=LengthLaw.parse(lengths), output_law=LengthLaw.parse("50"), seed=seed, **more
+        tokenizer=tokenizer,
+        input_lengths=Distribution.parse(lengths, LENGTHS),
+        output_lengths=Distribution.parse("50", LENGTHS),
+        seed=seed,
+        **more,
     )
 
 

@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llm_users.prompts import LengthLaw, Pictures, PromptError, PromptSource, Tokenizer, make_source
+from llm_users.distributions import LENGTHS, Distribution
+from llm_users.prompts import Pictures, PromptError, PromptSource, Tokenizer, make_source
 from llm_users.prompts.pictures import tiles
 
 
 def source(tokenizer: Tokenizer | None, images: str, seed: int = 1, **more: Any) -> PromptSource:
-    laws = {"input_law": LengthLaw.parse("60,20"), "output_law": LengthLaw.parse("20")}
-    return make_source(tokenizer=tokenizer, seed=seed, pictures=Pictures.parse(images), **laws, **more)  # type: ignore[arg-type]
+    lengths = {
+        "input_lengths": Distribution.parse("60,20", LENGTHS),
+        "output_lengths": Distribution.parse("20", LENGTHS),
+    }
+    return make_source(tokenizer=tokenizer, seed=seed, pictures=Pictures.parse(images), **lengths, **more)  # type: ignore[arg-type]
 
 
 def urls(prompts: PromptSource, index: int) -> list[str]:
@@ -51,7 +55,10 @@ def test_a_synthetic_image_is_a_png_of_its_size(size: tuple[int, int]) -> None:
 def test_prompts_get_text_and_images(default_tokenizer: Tokenizer) -> None:
     prompts = source(default_tokenizer, "2x64x48")
     plain = make_source(
-        tokenizer=default_tokenizer, input_law=LengthLaw.parse("60,20"), output_law=LengthLaw.parse("20"), seed=1
+        tokenizer=default_tokenizer,
+        input_lengths=Distribution.parse("60,20", LENGTHS),
+        output_lengths=Distribution.parse("20", LENGTHS),
+        seed=1,
     )
     seen = []
     for index in range(20):

@@ -13,17 +13,20 @@ from typing import Any
 
 import pytest
 
-from llm_users.prompts import LengthLaw, PromptError, PromptSource, Tokenizer, make_source
+from llm_users.distributions import LENGTHS, Distribution
+from llm_users.prompts import PromptError, PromptSource, Tokenizer, make_source
 from llm_users.prompts.files import read_items
 from llm_users.prompts.hub import parse_hub_name
 
-INPUT, OUTPUT = LengthLaw.parse("550,150"), LengthLaw.parse("150,80")
+INPUT, OUTPUT = Distribution.parse("550,150", LENGTHS), Distribution.parse("150,80", LENGTHS)
 
 
 def source(
     tokenizer: Tokenizer | None, file: Path | str | None = None, text: str | None = None, seed: int = 1, **more: Any
 ) -> PromptSource:
-    return make_source(tokenizer=tokenizer, input_law=INPUT, output_law=OUTPUT, seed=seed, text=text, file=file, **more)
+    return make_source(
+        tokenizer=tokenizer, input_lengths=INPUT, output_lengths=OUTPUT, seed=seed, text=text, file=file, **more
+    )
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:

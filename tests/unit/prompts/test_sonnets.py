@@ -14,16 +14,22 @@ from itertools import pairwise, takewhile
 
 import pytest
 
+from llm_users.distributions import LENGTHS, Distribution
 from llm_users.prompts import PromptError, PromptSource, Tokenizer, make_source
-from llm_users.prompts.lengths import Normal
 from llm_users.prompts.sonnets import instruction, sonnets
 from llm_users.prompts.unique import UNIQUE_WORDS
 
-OUTPUT = Normal(150, 80)
+OUTPUT = Distribution.parse("150,80", LENGTHS)
 
 
 def source(tokenizer: Tokenizer, mean: float, sd: float = 0, seed: int = 11111, run_key: str = "run") -> PromptSource:
-    return make_source(tokenizer=tokenizer, input_law=Normal(mean, sd), output_law=OUTPUT, seed=seed, run_key=run_key)
+    return make_source(
+        tokenizer=tokenizer,
+        input_lengths=Distribution.parse(f"{mean},{sd}", LENGTHS),
+        output_lengths=OUTPUT,
+        seed=seed,
+        run_key=run_key,
+    )
 
 
 class EveryCharacter:
@@ -124,7 +130,7 @@ def test_no_text_ends_in_white_space(tokenizer: Tokenizer) -> None:
 def test_the_instruction_is_dropped_below_its_own_length(tokenizer: Tokenizer) -> None:
     short = source(tokenizer, 1).prompt(0)
     unique = (source(tokenizer, 500).prompt(0).text or "").partition("\n")[0] + "\n"
-    # The cap of index 0 is the same for every input law. At its own length it would end in line breaks, which chat
+    # The cap of index 0 is the same for every input length. At its own length it would end in line breaks, which chat
     # templates strip.
     own = tokenizer.count(unique + instruction(short.max_tokens))
     for length, kept in ((own - 1, False), (own, False), (own + 4, True), (own + 20, True)):
@@ -191,9 +197,10 @@ def test_a_pure_function_of_seed_run_key_and_index(default_tokenizer: Tokenizer)
 
 def test_the_same_in_every_process() -> None:
     program = (
-        "import hashlib; from llm_users.prompts import *;"
-        "s = make_source(tokenizer=load_tokenizer(None), input_law=LengthLaw.parse('550,150'),"
-        "output_law=LengthLaw.parse('150,80'),"
+        "import hashlib; from llm_users.distributions import LENGTHS, Distribution;"
+        "from llm_users.prompts import load_tokenizer, make_source;"
+        "s = make_source(tokenizer=load_tokenizer(None), input_lengths=Distribution.parse('550,150', LENGTHS),"
+        "output_lengths=Distribution.parse('150,80', LENGTHS),"
         "seed=11111, run_key='key'); p = [s.prompt(i) for i in range(5)];"
         "print([(q.input_tokens, q.max_tokens) for q in p], hashlib.sha256(str(p).encode()).hexdigest(), sep=chr(10))"
     )
@@ -206,19 +213,23 @@ def test_the_same_in_every_process() -> None:
     assert outputs.pop().startswith("[(394, 112), (511, 231), (512, 232), (652, 260), (488, 149)]\n")
 
 
-def test_changing_the_output_law_leaves_the_lengths_and_lines(default_tokenizer: Tokenizer) -> None:
-    laws = (Normal(150, 80), Normal(10))
+def test_changing_the_output_lengths_leaves_the_lengths_and_lines(default_tokenizer: Tokenizer) -> None:
+    caps = (Distribution.parse("150,80", LENGTHS), Distribution.parse("10", LENGTHS))
     both = [
-        make_source(tokenizer=default_tokenizer, input_law=Normal(300, 50), output_law=law, seed=1).prompt(4)
-        for law in laws
+        make_source(
+            tokenizer=default_tokenizer, input_lengths=Distribution.parse("300,50", LENGTHS), output_lengths=cap, seed=1
+        ).prompt(4)
+        for cap in caps
     ]
     assert both[0].input_tokens == both[1].input_tokens
     assert both[0].max_tokens != both[1].max_tokens
     assert len({(prompt.text or "").split("\n")[2] for prompt in both}) == 1
 
 
-def test_without_an_output_law_there_is_no_cap(default_tokenizer: Tokenizer) -> None:
-    prompt = make_source(tokenizer=default_tokenizer, input_law=Normal(99), output_law=None, seed=1).prompt(0)
+def test_without_output_lengths_there_is_no_cap(default_tokenizer: Tokenizer) -> None:
+    prompt = make_source(
+        tokenizer=default_tokenizer, input_lengths=Distribution.parse("99", LENGTHS), output_lengths=None, seed=1
+    ).prompt(0)
     assert prompt.max_tokens is None
     assert prompt.text
     assert prompt.text.partition("\n")[2].startswith("Randomly stream lines from the following text. Don't")

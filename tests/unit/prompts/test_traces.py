@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from llm_users.distributions import LENGTHS, Distribution
 from llm_users.prompts import (
-    LengthLaw,
     Prefixes,
     PromptError,
     PromptSource,
@@ -61,8 +61,10 @@ def write(folder: Path, text: str, name: str = "trace") -> str:
 
 
 def source(trace: Trace, tokenizer: Tokenizer, seed: int = 11111, **more: Any) -> PromptSource:
-    law = LengthLaw.parse("550,150")
-    return make_source(tokenizer=tokenizer, input_law=law, output_law=law, seed=seed, trace=trace, **more)
+    lengths = Distribution.parse("550,150", LENGTHS)
+    return make_source(
+        tokenizer=tokenizer, input_lengths=lengths, output_lengths=lengths, seed=seed, trace=trace, **more
+    )
 
 
 def of_entries(*entries: tuple[int, Iterable[int]], block_tokens: int = 512) -> Trace:
@@ -220,7 +222,13 @@ def test_all_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "window"),
-    [("0-600", (0, 600)), ("10m-20m", (600, 1200)), (" 1.5h - 7200s ", (5400, 7200)), ("30-1m", (30, 60))],
+    [
+        ("0-600", (0, 600)),
+        ("10m-20m", (600, 1200)),
+        (" 1.5h - 7200s ", (5400, 7200)),
+        ("30-1m", (30, 60)),
+        ("500ms-1m30s", (0.5, 90)),
+    ],
 )
 def test_windows(text: str, window: tuple[float, float]) -> None:
     assert parse_window(text) == window
@@ -404,6 +412,6 @@ def test_what_excludes_a_trace(default_tokenizer: Tokenizer) -> None:
         source(trace, default_tokenizer, text="x")
     with pytest.raises(PromptError, match="a trace says what its prompts share"):
         source(trace, default_tokenizer, prefixes=Prefixes(10))
-    law = LengthLaw.parse("5")
+    lengths = Distribution.parse("5", LENGTHS)
     with pytest.raises(PromptError, match="need a tokenizer"):
-        make_source(tokenizer=None, input_law=law, output_law=law, seed=1, trace=trace)
+        make_source(tokenizer=None, input_lengths=lengths, output_lengths=lengths, seed=1, trace=trace)

@@ -111,7 +111,7 @@ def test_costs_by_the_hour_of_the_machines(
     prices.write_text(prices.read_text() + "[models.other]\ninput = 1\noutput = 2\n")
     mixed = llm_reports.load_prices(prices)
     assert (mixed.currency, mixed.machines) == ("USD", {"tiny": 10.0})
-    assert mixed.tokens.of_model("other") is not None
+    assert mixed.of_model("other") is not None
     assert cost.per_request == pytest.approx(10 / 3600 / (400 / 60))
     assert cost.per_million_output_tokens == pytest.approx(10 / 3600 / (400 * 100 / 60) * 1e6)
     assert main([str(prefix), "--prices", str(prices), "--slo", "errors<0.01"]) == 0

@@ -60,6 +60,8 @@ def test_objectives_are_read() -> None:
         ("throughput", 0.05, 20.0, False),
         ("errors", None, 0.01, False),
     ]
+    durations = llm_reports.parse_objectives("ttft_p95<500us,e2e_p95<1m30s,tpot_p95<5e-2,queue_mean<2m")
+    assert [each.limit for each in durations.all] == [pytest.approx(0.0005), 90, 0.05, 120]
     loosest = llm_reports.parse_objectives("ttft_p50<0.2,ttft_p95<0.5,ttft_p90<0.4").limits
     assert {name: each.limit for name, each in loosest.items()} == {"ttft": 0.5}
 
@@ -82,6 +84,9 @@ def test_objectives_are_read() -> None:
         ("errors<5", ["between 0 and 1"]),
         ("ttft_p95<50%", ["unit of ttft is s"]),
         ("ttft_p95<0", ["above 0"]),
+        ("ttft_p95<5 metres", ["unit of ttft is s", "500ms, 10s or 1m30s"]),
+        ("ttft_p95<9999h", ["at most 8784h"]),
+        ("errors<5ms", ["share (0.01 or 1%), not ms"]),
         ("ttft_p95<1.2.3", ["not a number"]),
     ],
 )

@@ -10,9 +10,9 @@ import pytest
 
 import llm_reports
 from llm_reports.main import main
-from llm_reports.metrics.costs import PriceFile, Prices
 from llm_reports.metrics.open_loop import open_loop_tables
 from llm_reports.metrics.window_rates import window_rows
+from llm_users.prices import Prices
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 
@@ -66,7 +66,7 @@ def test_the_price_of_a_request_is_by_what_was_answered(write_run: Write, make_r
     # A machine of 36 per hour costs 0.01 per second, and 0.3 requests per second are answered.
     rows = [shared(make_record, place, 0.5) for place in range(6)]
     point = point_of(write_run(rows, stages=[stage()]))
-    (cost,) = llm_reports.costs([point], PriceFile("EUR", Prices("EUR", {}), {"tiny": 36.0}))
+    (cost,) = llm_reports.costs([point], Prices("EUR", {}, {"tiny": 36.0}))
     assert cost.per_request == pytest.approx(0.01 / 0.3)
 
 

@@ -67,4 +67,4 @@ def test_above_its_capacity_it_is_right_as_often_as_the_capacity_says(tmp_path):
     expected = sum(1 - 2 / entry["active"] for entry in crowded)
     wrong = sum(entry["answered"] == "wrong" for entry in crowded)
     assert len(crowded) > 100
-    assert abs(wrong - expected) < 30  # four deviations of the binomial law
+    assert abs(wrong - expected) < 30  # four deviations of the binomial distribution

@@ -13,6 +13,12 @@ def test_reads_every_kind_of_value():
     assert spec.error == ((429, 0.1), (500, 0.05))
 
 
+def test_a_duration_has_the_units_of_the_options():
+    spec = Spec.parse("ttft=1m30s,itl=2m,retry_after=1h,comments=0")
+    assert (spec.ttft_s, spec.itl_s, spec.retry_after, spec.comments) == (90, 120, 3600, 0)
+    assert str(spec) == "ttft=1m30s,itl=2m,retry_after=1h"
+
+
 def test_empty_text_is_the_default():
     assert Spec.parse("") == Spec()
 
@@ -20,9 +26,9 @@ def test_empty_text_is_the_default():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("ttft=200", "unit"),
+        ("ttft=200", "write a number with its unit"),
         ("ttft=-1ms", "unit"),
-        ("ttft=2h", "unit"),
+        ("ttft=2h", "at most 1h"),
         ("itl=3601s", "at most"),
         ("tokens=0", "from 1"),
         ("tokens=many", "whole number"),

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from llm_users.distributions import LENGTHS, Distribution
 from llm_users.load.coordinator.budget import Spending
 from llm_users.options.table import OptionError, Options, load_prices
-from llm_users.prices import PriceError, Prices
-from llm_users.prompts import LengthLaw
 from llm_users.record import RequestRecord
 from tests.system.runs.conftest import ROOT, Locust
 
@@ -31,40 +30,6 @@ def locust(tmp_path: Path) -> Locust:
     return Locust(tmp_path)
 
 
-def test_a_price_list() -> None:
-    prices = Prices.load(json.dumps(LIST), "p.json")
-    price = prices.of_model(f"us.{HAIKU}")
-    assert price is not None
-    # 1 000 000 tokens of input, of which half came from the cache.
-    assert price.of(1_000_000, 0, cache_read=500_000) == pytest.approx(550)
-    assert price.of(0, 2_000_000) == pytest.approx(10_000)
-    assert prices.of_model("meta.llama") is None
-    assert prices.shown(0.01234) == "0.0123 USD"
-
-
-def test_the_longest_name_wins() -> None:
-    models = {"claude": {"input": 1, "output": 1}, "claude-3-haiku": {"input": 2, "output": 2}}
-    price = Prices.load(json.dumps({"models": models}), "p.json").of_model(HAIKU)
-    assert price is not None
-    assert price.input == pytest.approx(2e-6)
-
-
-def test_the_reports_price_file_will_do() -> None:
-    text = 'currency = "EUR"\n[models.tiny]\ninput = 1\noutput = 2\n[models.own]\ngpu_hour = 2.5\n'
-    prices = Prices.load(text, "prices.toml")
-    assert (prices.currency, list(prices.models)) == ("EUR", ["tiny"])
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{}", '{"models": {"a": {"input": 1}}}', '{"models": {"a": {"input": -1, "output": 1}}}',
-     '{"models": {"a": {"input": 1, "output": "x"}}}', '{"models": {"a": {"input": 1, "output": 1, "tips": 1}}}'],
-)  # fmt: skip
-def test_a_bad_price_list(text: str) -> None:
-    with pytest.raises(PriceError, match=r"p\.json"):
-        Prices.load(text, "p.json")
-
-
 def test_a_budget_needs_prices() -> None:
     class Given:
         llm_budget = "3"
@@ -74,7 +39,7 @@ def test_a_budget_needs_prices() -> None:
 
 
 def options(prices: Path, budget: float | None, **more: object) -> Options:
-    lengths = {"input_tokens": LengthLaw.parse("100"), "output_tokens": LengthLaw.parse("20")}
+    lengths = {"input_tokens": Distribution.parse("100", LENGTHS), "output_tokens": Distribution.parse("20", LENGTHS)}
     given: dict[str, object] = {
         "model": HAIKU,
         "prices": load_prices(str(prices)),
