@@ -12,7 +12,8 @@ from functools import partial
 from llm_users.load.coordinator.stages import Level, trace_level
 from llm_users.load.trace import trace_of
 from llm_users.load.worker.thread_pool import in_thread
-from llm_users.options.table import OptionError, Options
+from llm_users.options.parsers import OptionError
+from llm_users.options.table import Options
 
 logger = logging.getLogger(__name__)
 
