@@ -117,7 +117,10 @@ def _capacity(load: Load, tokens_per_s: float, error_s: float, *, at_least: bool
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="llm-bench calibrate", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="llm-bench calibrate",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--gap", type=_read(_gap), default=0.02, metavar="TIME", help="between two tokens of a stream; default 20ms"

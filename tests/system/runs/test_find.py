@@ -169,8 +169,8 @@ def test_an_unsteady_stage_counts_as_failed() -> None:
     [
         ({}, 100, 30.0),
         ({"find": "e2e_p95<5,ttft_p95<0.5", "requests": 400}, 400, 50.0),
-        ({"stage_s": 2.0}, 1, 2.0),
-        ({"stage_s": 2.0, "requests": 40}, 40, 2.0),
+        ({"stage_time_s": 2.0}, 1, 2.0),
+        ({"stage_time_s": 2.0, "requests": 40}, 40, 2.0),
     ],
 )
 def test_a_stage_has_a_minimum_of_requests_and_of_time(options: dict[str, Any], requests: int, seconds: float) -> None:
