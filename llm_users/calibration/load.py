@@ -93,7 +93,7 @@ def _command(load: Load, url: str, prefix: Path) -> list[str]:
     command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
     command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
     command += ["--llm-sweep", str(load.streams), "--llm-requests", str(load.requests), "--llm-ramp", load.ramp]
-    command += ["--llm-warmup", "1", "--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
+    command += ["--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
     command += load.options
     if load.processes > 1:
         port = _free_port()

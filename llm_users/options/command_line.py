@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from llm_users.options import rules
-from llm_users.options.parsers import OptionError, Warmup
+from llm_users.options.parsers import OptionError
 from llm_users.options.table import GROUPS, OPTIONS, OTHER_VARIABLES, Option, Options
 
 _FLAGS, _VARIABLES = "--llm-", "LOCUST_LLM_"
@@ -122,8 +122,6 @@ def read_options(parsed: Any) -> Options:
     values = {option.name: value for option in OPTIONS if (value := _value(option, parsed)) is not None}
     options = Options(**values)
     rules.check(options)
-    if options.trace is not None:  # a warm-up would take requests out of the trace
-        options = replace(options, warmup=Warmup())
     if options.length_mix is not None:
         input_tokens, output_tokens = options.length_mix
         options = replace(options, input_tokens=input_tokens, output_tokens=output_tokens)

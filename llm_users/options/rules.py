@@ -13,7 +13,7 @@ _NOT_WITH_A_TRACE = {
     "rate": "a trace says when requests start",
     "sweep": "a trace says when requests start",
     "find": "a trace has one load; change it with --llm-trace-speed",
-    "stage_time_s": "select a part of a trace with --llm-trace-window, its first requests with --llm-requests",
+    "stage_time_s": "select a part of a trace with --llm-trace-window",
     "prompt": "a trace says how long prompts are",
     "prompts": "a trace says how long prompts are",
     "length_mix": "a trace says how long prompts and answers are",

@@ -509,6 +509,11 @@ class Options:
         return self.requests
 
     @property
+    def stage_warmup(self) -> Warmup:
+        """Warm-up of each stage; none with a trace, because a warm-up would take requests out of it."""
+        return self.warmup if self.trace is None else Warmup()
+
+    @property
     def stage_ramp_s(self) -> float:
         """Seconds over which the users of a stage start.
 
@@ -516,7 +521,7 @@ class Options:
         """
         if self.ramp_s is not None:
             return self.ramp_s
-        return parsers.duration_s(DEFAULT_RAMP) if any(self.warmup) else 0.0
+        return parsers.duration_s(DEFAULT_RAMP) if any(self.stage_warmup) else 0.0
 
 
 OPTIONS: tuple[Option, ...] = tuple(replace(entry.metadata["option"], name=entry.name) for entry in fields(Options))

@@ -326,7 +326,7 @@ class CoordinatorRole:
             logger.error("not everything that was asked for was measured; %s", why)
             return LOST
         if writer.book.measured == 0:
-            logger.error("nothing was measured: the run ended before a measured request did (--llm-warmup, the ramp)")
+            logger.error("nothing was measured: the run ended during warm-up or ramp, before a measured request did")
             return LOST
         shortfalls = [stage.shortfall for stage in writer.stages]
         missing = [short for short in shortfalls if short is not None and short.users_missing]

@@ -33,8 +33,7 @@ class Replay:
             return
         try:
             found = os.stat(os.path.expanduser(options.trace))  # noqa: PTH111, PTH116 - Path's raise for odd names
-            how = (options.trace_speed, options.trace_window, options.trace_unit, options.trace_block_size)
-            wanted = (options.trace, how, options.requests, found.st_mtime_ns)
+            wanted = (options, found.st_mtime_ns)
             if wanted == self._known:
                 return
             trace = in_thread(partial(trace_of, options))
