@@ -59,11 +59,11 @@ def _rules(o: Options) -> Iterator[tuple[bool, str]]:
     for flag, ends in (("--llm-sweep", o.sweep), ("--llm-rate", o.rate)):
         yield (
             o.find is not None and (len(ends) > 2 or (len(ends) == 2 and ends[0] >= ends[1])),
-            f"{flag}: with --llm-find it limits the search; write LOW,HIGH, for example 1,64",
+            f"{flag}: with --llm-find it says where to search, as LOW,HIGH, for example 1,64",
         )
     yield (
         o.images is not None and o.api == "completions",
-        "--llm-images: the legacy completions API accepts only text; leave out --llm-api completions",
+        "--llm-images: legacy completions take nothing but text; leave out --llm-api completions",
     )
     yield (
         o.budget is not None and o.prices is None,
