@@ -358,7 +358,6 @@ def _is_missing(word: str, before: str, site: Site) -> bool:
         "--framework",
         "--model",
         "--slo",
-        "--fail-on",
         "--slo-stage",
         "--prices",
     )

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from llm_users.distributions import ArrivalLaw, Part, PartSchedule, arrival_times_s, due_in
-from llm_users.options.table import OptionError, Options
+from llm_users.options.command_line import read_options
+from llm_users.options.parsers import OptionError
 
 COUNT = 20_000
 
@@ -115,4 +116,4 @@ def test_what_is_no_law_is_refused_with_what_would_be(text: str) -> None:
 )
 def test_options_of_an_open_loop_that_cannot_be_are_refused(options: dict[str, str], words: str) -> None:
     with pytest.raises(OptionError, match=words):
-        Options.parse(argparse.Namespace(**options))
+        read_options(argparse.Namespace(**options))

@@ -11,7 +11,7 @@ import runpy
 import pytest
 
 from llm_users.collect.client_health import _COALESCED, _LATE_S, _LIMITS
-from llm_users.options.table import _OPTIONS
+from llm_users.options.table import OPTIONS
 from tests.documented import PAGES, ROOT, Command, commands
 
 
@@ -22,7 +22,7 @@ def test_generated_pages_are_current() -> None:
 
 
 def test_every_option_that_is_written_about_exists() -> None:
-    known = {option.flag for option in _OPTIONS}
+    known = {option.flag for option in OPTIONS}
     for page, text in PAGES.items():
         # LLMPerf has an --llm-api too, and a trailing dash is a family of options.
         assert set(re.findall(r"--llm-[a-z-]*[a-z]", text)) <= known, page

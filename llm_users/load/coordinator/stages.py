@@ -106,6 +106,6 @@ def listed_levels(options: Options, replay: Level | None = None) -> Levels:
     the load."""
     if replay is not None:
         return FixedLevels((replay,))
-    if options.rates:
-        return FixedLevels(tuple(Level(rate_per_s=rate) for rate in options.rates))
+    if options.rate:
+        return FixedLevels(tuple(Level(rate_per_s=rate) for rate in options.rate))
     return FixedLevels(tuple(Level(users) for users in options.sweep))

@@ -191,8 +191,8 @@ def test_a_conversation_stays_with_its_target(locust: Locust) -> None:
     ],
 )
 def test_targets_that_cannot_be(targets: str, words: str) -> None:
+    from llm_users.options.parsers import OptionError
     from llm_users.options.parsers import targets as read
-    from llm_users.options.table import OptionError
 
     with pytest.raises(OptionError) as refused:
         read(targets)

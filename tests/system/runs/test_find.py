@@ -124,7 +124,7 @@ def test_every_objective_is_judged_as_by_the_gate(name: str, tmp_path: Path) -> 
     """The search keeps a part of each row; its judgement is that of the gate, which reads whole rows from the files."""
     kind = KINDS[name]
     objective = f"{name}<0.2" if not kind.unit else f"{name}_p90{'<' if kind.less_is_better else '>'}1"
-    search = LimitSearch(Options(find=objective, rates=(10.0, 20.0), requests=300))
+    search = LimitSearch(Options(find=objective, rate=(10.0, 20.0), requests=300))
     search.next(None)
     rows = []
     for i in range(300):
@@ -155,7 +155,7 @@ def test_every_objective_is_judged_as_by_the_gate(name: str, tmp_path: Path) -> 
 
 
 def test_an_unsteady_stage_counts_as_failed() -> None:
-    search = LimitSearch(Options(find="e2e_p95<3", rates=(10.0, 200.0)))
+    search = LimitSearch(Options(find="e2e_p95<3", rate=(10.0, 200.0)))
     search.next(None)
     for i in range(300):
         search.seen(record(i, stage=1, concurrency=0, rate_per_s=10.0, started_at=1.7e9 + i / 10))
@@ -169,14 +169,14 @@ def test_an_unsteady_stage_counts_as_failed() -> None:
     [
         ({}, 100, 30.0),
         ({"find": "e2e_p95<5,ttft_p95<0.5", "requests": 400}, 400, 50.0),
-        ({"stage_s": 2.0}, 1, 2.0),
-        ({"stage_s": 2.0, "requests": 40}, 40, 2.0),
+        ({"stage_time_s": 2.0}, 1, 2.0),
+        ({"stage_time_s": 2.0, "requests": 40}, 40, 2.0),
     ],
 )
 def test_a_stage_has_a_minimum_of_requests_and_of_time(options: dict[str, Any], requests: int, seconds: float) -> None:
     """At least 30 s, and ten times the largest latency limit; --llm-stage-time says another time."""
     of_users = LimitSearch(Options(**{"find": "ttft_p95<0.5", **options})).next(None)
-    of_rates = LimitSearch(Options(**{"find": "ttft_p95<0.5", "rates": (40.0,), **options})).next(None)
+    of_rates = LimitSearch(Options(**{"find": "ttft_p95<0.5", "rate": (40.0,), **options})).next(None)
     assert of_users is not None
     assert of_rates is not None
     assert of_users.minimum == of_rates.minimum == Minimum(requests, seconds)

@@ -142,7 +142,7 @@ def test_given_texts_are_noted_when_this_machine_sent_them_to_this_endpoint_befo
         "bust": (*given, "--llm-cache-bust"),
         "model": (*given, "--llm-model", "other"),
         "text": ("--llm-prompt", "Name a river of Wales."),
-        "prefix": (*given, "--llm-prefix", "40x1"),  # the run's own text stands first
+        "prefix": (*given, "--llm-shared-prefix", "40x1"),  # the run's own text stands first
     }.items():
         assert repetition_notes(sent(locust, recorder, name, *other)[0]) == [], name
     with Recorder() as elsewhere:

@@ -12,7 +12,7 @@ from llm_users.quantile import quantile
 from llm_users.record import RequestRecord
 from llm_users.wiring.load_search import LimitSearch
 
-OPEN = {"rates": (10.0, 20.0)}
+OPEN = {"rate": (10.0, 20.0)}
 
 
 def search(expression: str, **options: object) -> LimitSearch:

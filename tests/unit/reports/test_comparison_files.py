@@ -95,7 +95,7 @@ def test_images_need_a_folder(runs: list[str], capsys: pytest.CaptureFixture[str
 
 def test_objectives_are_lines_on_the_curve(runs: list[str], tmp_path: Path) -> None:
     objectives = "e2e_p95<3,ttft_p90<0.3,e2e_p50<2,tpot_mean<0.05,errors<0.5,throughput_p5>1"
-    assert main([runs[0], "--format", "html", "--plots", "svg", "--out", str(tmp_path), "--slo", objectives]) == 0
+    assert main([runs[0], "--format", "html", "--plots", "svg", "--out", str(tmp_path), "--slo", objectives]) == 3
     page = (tmp_path / "report.html").read_text()
     found = re.search(r'id="llm-data">(.*?)</script>', page, re.DOTALL)
     assert found

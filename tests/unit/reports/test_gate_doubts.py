@@ -56,7 +56,7 @@ def test_timed_out_requests_fail_latency_and_throughput_objectives(
     assert found["throughput"].estimate == 0
     assert "no answer, 250 of 500 requests failed" in found["ttft"].reason
     junit = tmp_path / "gate.xml"
-    assert main([str(prefix), "--fail-on", "ttft_p95<0.5,e2e_p95<2", "--junit", str(junit)]) == 3
+    assert main([str(prefix), "--slo", "ttft_p95<0.5,e2e_p95<2", "--junit", str(junit)]) == 3
     suite = ElementTree.parse(junit).getroot().find("testsuite")
     assert suite is not None
     assert (suite.get("failures"), suite.get("errors")) == ("2", "0")
@@ -156,9 +156,9 @@ def test_a_table_says_why_few_independent_requests_decide(
     prefix = write_run(rising, stages=[stage()])
     found = judgements(prefix, f"ttft_p95<{limit}")["ttft"]
     assert (found.outcome, found.effective < 30) == (outcome, True)
-    main([str(prefix), "--fail-on", f"ttft_p95<{limit}"])
+    main([str(prefix), "--slo", f"ttft_p95<{limit}"])
     assert "except where all requests are far on one side" in " ".join(capsys.readouterr().out.split())
-    main([str(prefix), "--fail-on", "errors<0.05"])
+    main([str(prefix), "--slo", "errors<0.05"])
     assert "nothing is decided. " in " ".join(capsys.readouterr().out.split()) + " "
 
 

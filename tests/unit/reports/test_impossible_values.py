@@ -58,7 +58,7 @@ def test_it_is_named_and_left_out(
 ) -> None:
     good = [make_record(i, input_tokens=500 + i) for i in range(40)]
     prefix = write_run([*good[:5], make_record(5, error_message="two\nlines"), make_record(40, **values), *good[6:]])
-    assert main([str(prefix), "--format", FORMATS, "--slo", "ttft_p95<1,e2e_p95<3,tpot_p50<1"]) == 0
+    assert main([str(prefix), "--format", FORMATS, "--slo", "ttft_p95<1,e2e_p95<3,tpot_p50<1"]) == 3
     printed = capsys.readouterr()
     # The header is line 1, and the message of the row on line 7 goes on in line 8.
     assert f"{prefix}_llm_requests.csv: impossible values were left out" in printed.err

@@ -184,7 +184,7 @@ def test_verdicts_for_machines(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     rows = [*requests(make_record, 400), *requests(make_record, 100, stage=2, level=4, scale=3)]
     prefix = write_run(rows, stages=[stage_row(1, 1, 400), stage_row(2, 4, 100)])
-    assert main([str(prefix), "--fail-on", "ttft_p95<0.5,errors<0.01", "--junit", str(junit)]) == 3
+    assert main([str(prefix), "--slo", "ttft_p95<0.5,errors<0.01", "--junit", str(junit)]) == 3
     assert "gate failed: " in capsys.readouterr().err
     assert "## Gate: FAILED" in summary.read_text()
     suite = ElementTree.parse(junit).getroot().find("testsuite")
@@ -194,18 +194,18 @@ def test_verdicts_for_machines(
     assert error is not None
     assert "needs at least 381 requests to decide errors<0.01" in error.get("message", "")
     assert "## Gate: FAILED" in Path(f"{prefix}_report/report.md").read_text()
-    assert main([str(prefix), "--fail-on", "ttft_p95<0.5,errors<0.01", "--slo-stage", "1"]) == 0
-    assert main([str(prefix), "--slo", "ttft_p95<0.1"]) == 0
-    assert main([str(prefix), "--fail-on", "ttft<1"]) == 2
+    assert main([str(prefix), "--slo", "ttft_p95<0.5,errors<0.01", "--slo-stage", "1"]) == 0
+    assert main([str(prefix), "--slo", "ttft_p95<0.1"]) == 3
+    assert main([str(prefix), "--slo", "ttft<1"]) == 2
     assert main([str(prefix), "--junit", str(junit)]) == 2
 
 
 def test_the_documented_gates(write_run: Write, make_record: Make, capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
-    found = re.findall(r'^llm-report (\S+) --fail-on "([^"]+)"\n# exit code (\d): (.*)$', page, flags=re.MULTILINE)
+    found = re.findall(r'^llm-report (\S+) --slo "([^"]+)"\n# exit code (\d): (.*)$', page, flags=re.MULTILINE)
     assert [(name, int(code)) for name, _, code, _ in found] == [("release", 0), ("release", 3), ("smoke", 3)]
     runs = {"release": requests(make_record, 400), "smoke": requests(make_record, 100)}
     for name, expression, code, says in found:
         prefix = write_run(runs[name], stages=[stage_row(1, 1, len(runs[name]))], name=name)
-        assert main([str(prefix), "--fail-on", expression]) == int(code)
+        assert main([str(prefix), "--slo", expression]) == int(code)
         assert says in " ".join(capsys.readouterr().out.split())

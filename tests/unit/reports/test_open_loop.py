@@ -30,8 +30,8 @@ def rows_of(prefix: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(Path(f"{prefix}_llm_requests.csv").read_text())))
 
 
-def report_of(prefix: Path, *options: str) -> str:
-    assert main([str(prefix), *options]) == 0
+def report_of(prefix: Path, *options: str, code: int = 0) -> str:
+    assert main([str(prefix), *options]) == code
     return " ".join(Path(f"{prefix}_report/report.md").read_text().split())
 
 
@@ -176,8 +176,8 @@ def test_a_stage_in_which_nothing_was_sent_keeps_its_rate(tmp_path: Path) -> Non
 def test_objectives_from_the_intended_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prefix = write_rates(tmp_path / "open", requests=1_500)
     junit = tmp_path / "gate.xml"
-    gate = ["--fail-on", "corrected_ttft_p95<0.6,errors<5%", "--junit", str(junit)]
-    own = ["--fail-on", "ttft_p95<0.6,errors<5%", "--slo-stage"]
+    gate = ["--slo", "corrected_ttft_p95<0.6,errors<5%", "--junit", str(junit)]
+    own = ["--slo", "ttft_p95<0.6,errors<5%", "--slo-stage"]
     assert [main([str(prefix), *own, stage]) for stage in "12"] == [0, 0], "the server's own times are fine"
     assert main([str(prefix), *own, "3"]) == 3, "an unsteady stage never passes"
     assert "the stage was unsteady" in capsys.readouterr().err
@@ -195,10 +195,10 @@ def test_objectives_from_the_intended_start(tmp_path: Path, capsys: pytest.Captu
     assert choice.reasoning[0].startswith("10/s meets them")
     assert list(llm_reports.points_frame(points)["rate_per_s"]) == [5.0, 10.0, 20.0]
     assert points[2].attainment < 0.5, "who waits too long for a place is not well served"
-    text = report_of(prefix, "--slo", "corrected_ttft_p95<0.6")
+    text = report_of(prefix, "--slo", "corrected_ttft_p95<0.6", code=3)
     assert "Highest rate that meets the objectives: **10/s**." in text
     assert "Knee of the curve: **10 requests/s**." in text
-    assert main([str(prefix), "--fail-on", "corected_ttft_p95<0.6"]) == 2
+    assert main([str(prefix), "--slo", "corected_ttft_p95<0.6"]) == 2
     assert "Did you mean corrected_ttft" in capsys.readouterr().err
 
 
@@ -212,7 +212,7 @@ def test_an_objective_of_an_open_loop_cannot_be_decided_by_a_closed_one(write_ru
 def test_the_curve_is_drawn_by_rate_and_from_the_intended_start(tmp_path: Path) -> None:
     prefix = write_rates(tmp_path / "open")
     slo = "corrected_ttft_p95<0.5"
-    text = report_of(prefix, "--format", "md,html", "--plots", "svg", "--slo", slo)
+    text = report_of(prefix, "--format", "md,html", "--plots", "svg", "--slo", slo, code=3)
     groups = llm_reports.groups([llm_reports.load(prefix)])
     curve = llm_reports.figures([groups[0].run], groups, llm_reports.stage_points(groups)).curves[0]
     assert [point.name for point in curve.points] == ["5/s", "10/s", "20/s (unsteady)"]

@@ -205,9 +205,9 @@ def test_runs_that_differ_only_in_output_length(write_run: Write, make_record: M
 
 
 def test_a_mix_of_lengths_is_not_taken_for_the_default_ones(write_run: Write, make_record: Make) -> None:
-    """The manifest has the defaults of --llm-input-tokens also where --llm-lengths replaced them."""
+    """The manifest has the defaults of --llm-input-tokens also where --llm-length-mix replaced them."""
     mix = asked()
-    mix["options"]["llm_lengths"] = "100:2000/50"
+    mix["options"]["llm_length_mix"] = "100:2000/50"
     runs = [
         write_run(rows(make_record), manifest=asked(), name="usual"),
         write_run(rows(make_record, input_tokens=2000), manifest=mix, name="mix"),

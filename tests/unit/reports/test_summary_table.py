@@ -133,7 +133,7 @@ def test_a_model_alone_of_two_in_a_stage_has_its_own_line(write_run: Write, make
 def test_the_verdict_opens_the_page(write_run: Write, make_record: Make, slo: str) -> None:
     prefix = write_run([make_record(i, ttft_s=0.1 + 0.0005 * (37 * i % 100)) for i in range(100)], stages=[stage(1, 1)])
     objectives = llm_reports.parse_objectives(slo)
-    questions = llm_reports.Questions(objectives, objectives)
+    questions = llm_reports.Questions(objectives)
     page = llm_reports.report_run(prefix, formats=("html",), questions=questions).files[0].read_text()
     word, sign = {"ttft_p95<0.5": ("passed", "✓"), "ttft_p95<0.05": ("failed", "✗")}.get(slo, ("undecided", "?"))
     card = page[page.index('class="card ') :]
@@ -146,7 +146,7 @@ def test_the_verdict_opens_the_page(write_run: Write, make_record: Make, slo: st
 def test_the_verdict_stands_beside_the_name_of_the_stage(tmp_path: Path) -> None:
     prefix = write_sweep(tmp_path / "run", levels=(1, 4), requests=80)
     objectives = llm_reports.parse_objectives("ttft_p95<0.5")
-    questions = llm_reports.Questions(objectives, objectives)
+    questions = llm_reports.Questions(objectives)
     page = llm_reports.report_run(prefix, formats=("html",), questions=questions).files[0].read_text()
     decisions = page[page.index('id="decisions"') : page.index('id="tables"')]
     heads = [part.split("</tr>")[0] for part in decisions.split("<thead>")[1:]]

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from llm_users.load.coordinator.budget import Spending
-from llm_users.options.table import OptionError, Options, load_prices
+from llm_users.options.command_line import read_options
+from llm_users.options.parsers import OptionError, Warmup, load_prices
+from llm_users.options.table import Options
 from llm_users.prices import PriceError, Prices
 from llm_users.prompts import LengthLaw
 from llm_users.record import RequestRecord
@@ -70,7 +72,7 @@ def test_a_budget_needs_prices() -> None:
         llm_budget = "3"
 
     with pytest.raises(OptionError, match="--llm-prices"):
-        Options.parse(Given())
+        read_options(Given())
 
 
 def options(prices: Path, budget: float | None, **more: object) -> Options:
@@ -79,7 +81,7 @@ def options(prices: Path, budget: float | None, **more: object) -> Options:
         "model": HAIKU,
         "prices": load_prices(str(prices)),
         "budget": budget,
-        "warmup_requests": 0,
+        "warmup": Warmup(),
     }
     return Options(**{**given, **lengths, **more})  # type: ignore[arg-type]
 
@@ -170,11 +172,11 @@ def test_a_run_beyond_its_budget_is_refused(locust: Locust, prices: Path) -> Non
 
 
 def test_what_an_open_loop_reserves_is_what_may_be_in_flight() -> None:
-    limited = Options(rates=(5.0,), max_in_flight=8)
+    limited = Options(rate=(5.0,), max_in_flight=8)
     text = Spending(limited, reserves_quota=True).describe_stage(8, 100)
     assert text is not None
     assert text.startswith(
         "8 requests in flight x (550 input + 150 max output) reserve 5,600 tokens of quota at a time"
     )
-    unlimited = Spending(Options(rates=(5.0,)), reserves_quota=True).describe_stage(0, 100)
+    unlimited = Spending(Options(rate=(5.0,)), reserves_quota=True).describe_stage(0, 100)
     assert unlimited == "100 requests with 70,000 tokens in all"
