@@ -15,7 +15,8 @@ import pytest
 from llm_users.calibration.capacity import Capacity, NoPlace, cores, excess, place, store, stored
 from llm_users.record import StageRecord
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.runs.conftest import Locust
+from tests.ports import free_port
+from tests.system.locust_runs import Locust
 
 
 def capacity(**more: Any) -> Capacity:
@@ -215,7 +216,7 @@ def test_a_later_run_says_what_is_beyond(locust: Locust, simulator: Simulator, p
 
 def test_workers_of_this_machine_count_together(locust: Locust, simulator: Simulator, path: Path) -> None:
     store(capacity(streams=2, tokens_per_s=1e6))
-    port = str(_free_port())
+    port = str(free_port())
     run = locust.run("--host", simulator.url, "--llm-sweep", "4,5", "--llm-requests", "10", "--processes", "2",
                      "--master-bind-port", port, "--master-port", port,
                      env={"LOCUST_LLM_CALIBRATION": str(path)})  # fmt: skip
@@ -232,9 +233,3 @@ def test_a_run_goes_on_beside_a_file_that_is_not_ours(locust: Locust, simulator:
     assert run.code == 0, run.err
     assert run.err.count(f"the calibration {path} is ignored") == 1
     assert not [note for note in run.manifest["notes"] if "calibrated" in note]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,8 +13,9 @@ import pytest
 from llm_users.collect.conversations import ConversationBook
 from llm_users.record import RequestRecord
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.runs.conftest import ROOT, Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.project import ROOT
+from tests.system.locust_runs import Finished, Locust
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +90,7 @@ def test_a_sweep_of_conversations_is_exact_and_in_order(locust: Locust, tmp_path
 def test_conversations_over_processes_are_each_held_once(locust: Locust, tmp_path: Path) -> None:
     with launch("ttft=10ms,itl=2ms", log=tmp_path / "log.jsonl", max_seconds=60) as simulator:
         done = locust.run("--host", simulator.url, "--llm-sweep", "4", "--llm-requests", "24", "--llm-turns", "fixed:3",
-                          "--llm-think-time", "50ms", "--processes", "2", *ports(), locustfile=TALK)  # fmt: skip
+                          "--llm-think-time", "50ms", "--processes", "2", *master_ports(), locustfile=TALK)  # fmt: skip
     assert done.code == 0, done.err
     assert sum(row["measured"] == "1" for row in done.rows()) == 24
     check_turns(done, entries_of(tmp_path / "log.jsonl"), 0.05)

@@ -17,9 +17,9 @@ from llm_users.load.coordinator.stages import Minimum
 from llm_users.options.table import Options
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
 from llm_users.wiring.load_search import LimitSearch
-from tests.system.runs.conftest import Finished, Locust
-from tests.system.runs.test_distributed import ports
-from tests.unit.reports.conftest import record, write_csv, write_rows
+from tests.ports import master_ports
+from tests.system.locust_runs import Finished, Locust
+from tests.unit.reports.rows_on_disk import record, write_csv, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +93,9 @@ def test_a_lowest_load_that_fails_is_no_result(locust: Locust) -> None:
 
 
 def test_two_processes_search_together_and_print_the_result_before_the_tables(locust: Locust) -> None:
-    done = find(locust, "--llm-sweep", "4,8", "--processes", "2", *ports(), "--llm-report", spec="ttft=10ms,itl=5ms")
+    done = find(
+        locust, "--llm-sweep", "4,8", "--processes", "2", *master_ports(), "--llm-report", spec="ttft=10ms,itl=5ms"
+    )
     # On a busy machine the client itself may be the limit at every level, and then nothing is decided.
     decided = any(point["decided"] for point in done.manifest["find"]["points"])
     assert done.code == (0 if decided else 3), done.err

@@ -17,8 +17,8 @@ from llm_reports.main import main
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
 from llm_reports.metrics.stage_load import Load, axis_name, load_columns, load_of, loads_in_words
 from llm_users.record import REQUEST_COLUMNS, RequestRecord
-from tests.unit.reports.conftest import write_csv
 from tests.unit.reports.open_loop_on_disk import write_rates
+from tests.unit.reports.rows_on_disk import write_csv
 from tests.unit.reports.sweep_on_disk import write_sweep
 
 Make = Callable[..., RequestRecord]

@@ -17,7 +17,7 @@ from llm_reports.metrics.groups import LATENCY
 from llm_reports.report import content_of
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
 from tests.queue_models import fifo
-from tests.unit.reports.conftest import record, write_csv, write_rows
+from tests.unit.reports.rows_on_disk import record, write_csv, write_rows
 
 SECONDS = {1: 1.0, 4: 1.0, 8: 1.05, 16: 1.2, 32: 1.2}
 

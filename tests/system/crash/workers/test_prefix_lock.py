@@ -15,7 +15,8 @@ import pytest
 from llm_users.collect.files import LOCUST_SUFFIXES, check_prefix, move_aside
 from llm_users.collect.prefix_lock import PrefixInUseError, hold
 from llm_users.simulator.launch import Simulator
-from tests.system.runs.conftest import ROOT, Locust
+from tests.project import ROOT
+from tests.system.locust_runs import Locust
 
 SWEEP = ("--llm-sweep", "4", "--llm-warmup", "0", "--llm-output-tokens", "5,0")
 
@@ -85,7 +86,7 @@ def test_a_prefix_is_for_one_run_at_a_time(tmp_path: Path, endpoint: Simulator) 
 
 @pytest.mark.slow
 def test_a_prefix_that_the_web_interface_has_is_in_use(tmp_path: Path, endpoint: Simulator) -> None:
-    from tests.system.runs.test_distributed import free_port
+    from tests.ports import free_port
 
     locust = Locust(tmp_path)
     web = locust.start("--host", endpoint.url, "--web-port", str(free_port()), headless=False)

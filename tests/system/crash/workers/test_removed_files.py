@@ -15,7 +15,7 @@ from llm_users.collect.line_file import LineFile
 from llm_users.collect.writer import RunWriter
 from llm_users.record import RequestRecord
 from llm_users.simulator.launch import Simulator
-from tests.system.runs.conftest import Locust
+from tests.system.locust_runs import Locust
 
 SWEEP = ("--llm-sweep", "4", "--llm-requests", "80", "--llm-output-tokens", "15,0", "--llm-warmup", "0")
 

@@ -12,7 +12,8 @@ from llm_users.options.table import OptionError, Options, load_prices
 from llm_users.prices import PriceError, Prices
 from llm_users.prompts import LengthLaw
 from llm_users.record import RequestRecord
-from tests.system.runs.conftest import ROOT, Locust
+from tests.project import ROOT
+from tests.system.locust_runs import Locust
 
 BEDROCK = str(ROOT / "locustfiles" / "bedrock.py")
 HAIKU = "anthropic.claude-3-haiku-20240307-v1:0"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import launch
-from tests.system.runs.conftest import ROOT, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.project import ROOT
+from tests.system.locust_runs import Locust
 
 BEDROCK = str(ROOT / "locustfiles" / "bedrock.py")
 SIMULATED = ("--llm-simulator", "ttft=5ms,itl=1ms")
@@ -81,7 +82,7 @@ def test_a_run_whose_credentials_expire(locust: Locust) -> None:
 def test_two_workers(locust: Locust) -> None:
     run = locust.run(
         *SIMULATED, "--llm-model", LLAMA, "--llm-sweep", "4", "--llm-requests", "20", "--processes", "2",
-        *ports(), locustfile=BEDROCK,
+        *master_ports(), locustfile=BEDROCK,
     )  # fmt: skip
     assert run.code == 0, run.err
     rows = [row for row in run.rows() if row["measured"] == "1"]
@@ -111,7 +112,7 @@ def test_each_worker_renews_credentials_of_its_own(
     with launch("ttft=20ms,itl=5ms,expire_credentials=2s") as endpoint:
         run = locust.run(
             "--host", endpoint.url, "--llm-model", LLAMA, "--llm-sweep", "4", "--llm-stage-time", "5s",
-            "--processes", "2", *ports(), locustfile=BEDROCK,
+            "--processes", "2", *master_ports(), locustfile=BEDROCK,
         )  # fmt: skip
     assert run.code == 0, run.err
     rows = run.rows()
