@@ -15,7 +15,7 @@ from tests.ports import master_ports
 from tests.system.locust_runs import Finished, Locust
 from tests.system.runs.test_open_loop import received_s
 from tests.unit.prompts.recorder import Recorder
-from tests.unit.prompts.test_traces import shared_tokens
+from tests.unit.prompts.tokenizers import shared_tokens
 
 pytestmark = pytest.mark.slow
 

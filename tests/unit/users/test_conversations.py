@@ -19,7 +19,7 @@ from llm_users.users.bedrock.families import FAMILIES
 from llm_users.users.llm import Answer
 from llm_users.users.openai.responses import input_of
 from tests.stream_bytes import CHUNKED, chat_events, chunk, delta, head, reply, stream
-from tests.unit.users.messages_api import PLAIN
+from tests.unit.users.anthropic.messages_api import PLAIN
 from tests.unit.users.rig import Rig, at, eventually
 from tests.wire_server import HOLD, Wire, pause, send
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.stream_bytes import CHUNKED, DONE, chunk, delta, event, framed, head, reply, stream, usage
-from tests.unit.users.messages_api import CLOSED, START, STOP, ask, ended, opened, started, text
-from tests.unit.users.messages_api import delta as block_delta
+from tests.unit.users.anthropic.messages_api import CLOSED, START, STOP, ask, ended, opened, started, text
+from tests.unit.users.anthropic.messages_api import delta as block_delta
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import HOLD, Port, Script, Step, Wire, pause, send
 

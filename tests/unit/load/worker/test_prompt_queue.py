@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-
 import gevent
 import pytest
 
 from llm_users.load.worker.prompt_queue import MOST_TOKENS_AHEAD, PromptFeed
 from llm_users.prompts import Prompt, PromptError
-
-
-@dataclass
-class Source:
-    """Prompts of so many tokens, each of which takes a while in its thread."""
-
-    tokens: int
-    seconds: float = 0.0
-    bad: int = -1
-    different: int | None = None
-    made: int = 0
-
-    def prompt(self, index: int) -> Prompt:
-        if index == self.bad:
-            raise PromptError(f"prompt {index} cannot be made")
-        time.sleep(self.seconds)
-        self.made += 1
-        return Prompt(index, "word" * self.tokens)
-
-
-def feed_of(source: Source, first: int = 1, step: int = 3) -> PromptFeed[Prompt]:
-    return PromptFeed(source, first, step, lambda _text: None, Prompt.characters)
+from tests.unit.load.prompt_source import Source, feed_of
 
 
 def indices(feed: PromptFeed[Prompt], count: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llm_users.distributions import PartSchedule
 from llm_users.load.arrival_schedule import TracePrompts, read_parts
 from llm_users.load.coordinator.arrival_shares import ArrivalParts
-from tests.unit.load.test_prompt_queue import Source, feed_of
+from tests.unit.load.prompt_source import Source, feed_of
 
 TIMES_S = [0.1 * number for number in range(200)]
 

@@ -1,4 +1,4 @@
-"""What is stored about this machine: when it is believed, and what later runs say beside it."""
+"""What is stored about this machine: when it is believed, and what is said of a load beyond it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,6 @@ import pytest
 
 from llm_users.calibration.capacity import Capacity, NoPlace, cores, excess, place, store, stored
 from llm_users.record import StageRecord
-from llm_users.simulator.launch import Simulator, launch
-from tests.ports import free_port
-from tests.system.locust_runs import Locust
 
 
 def capacity(**more: Any) -> Capacity:
@@ -183,53 +179,3 @@ def _advice(streams: int, processes: int) -> str:
     text = excess(stage(streams), [f"{socket.gethostname()}_{n}" for n in range(processes)], capacity())
     assert text is not None
     return text
-
-
-# In real runs.
-
-
-@pytest.fixture
-def locust(tmp_path: Path) -> Iterator[Locust]:
-    runs = Locust(tmp_path)
-    yield runs
-    runs.stop_all()
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[Simulator]:
-    with launch("ttft=20ms,itl=5ms", max_seconds=120) as running:
-        yield running
-
-
-def test_a_later_run_says_what_is_beyond(locust: Locust, simulator: Simulator, path: Path) -> None:
-    store(capacity(streams=2, tokens_per_s=1e6))
-    run = locust.run("--host", simulator.url, "--llm-sweep", "2,4", "--llm-requests", "8", "--llm-report",
-                     env={"LOCUST_LLM_CALIBRATION": str(path)})  # fmt: skip
-    assert run.code == 0, run.err
-    said = "stage 2: 4 streams in 1 process; this machine was calibrated for 2 (llm-bench calibrate): "
-    notes = [note for note in run.manifest["notes"] if "calibrated" in note]
-    assert len(notes) == 1
-    assert notes[0].startswith(said)
-    assert said in run.err
-    assert "this machine was calibrated for 2" in " ".join(run.out.split())  # under the tables
-
-
-def test_workers_of_this_machine_count_together(locust: Locust, simulator: Simulator, path: Path) -> None:
-    store(capacity(streams=2, tokens_per_s=1e6))
-    port = str(free_port())
-    run = locust.run("--host", simulator.url, "--llm-sweep", "4,5", "--llm-requests", "10", "--processes", "2",
-                     "--master-bind-port", port, "--master-port", port,
-                     env={"LOCUST_LLM_CALIBRATION": str(path)})  # fmt: skip
-    assert run.code == 0, run.err
-    notes = [note for note in run.manifest["notes"] if "calibrated" in note]
-    assert [note.partition(";")[0] for note in notes] == ["stage 2: 5 streams in 2 processes"]
-
-
-def test_a_run_goes_on_beside_a_file_that_is_not_ours(locust: Locust, simulator: Simulator, path: Path) -> None:
-    path.parent.mkdir()
-    path.write_text('{"streams": 1}')
-    run = locust.run("--host", simulator.url, "--llm-sweep", "1,2", "--llm-requests", "4",
-                     env={"LOCUST_LLM_CALIBRATION": str(path)})  # fmt: skip
-    assert run.code == 0, run.err
-    assert run.err.count(f"the calibration {path} is ignored") == 1
-    assert not [note for note in run.manifest["notes"] if "calibrated" in note]

@@ -6,7 +6,6 @@ import bz2
 import gzip
 import json
 import lzma
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from llm_users.prompts import (
     parse_window,
     read_trace,
 )
+from tests.unit.prompts.tokenizers import shared_tokens
 
 BURSTGPT = """Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
 5,ChatGPT,472,18,490,Conversation log
@@ -68,13 +68,6 @@ def source(trace: Trace, tokenizer: Tokenizer, seed: int = 11111, **more: Any) -
 def of_entries(*entries: tuple[int, Iterable[int]], block_tokens: int = 512) -> Trace:
     made = [TraceEntry(float(place), tokens, 9, tuple(ids)) for place, (tokens, ids) in enumerate(entries)]
     return Trace("made", "mooncake", made, block_tokens=block_tokens)
-
-
-def shared_tokens(tokenizer: Tokenizer, first: str | None, second: str | None) -> int:
-    """Those of the text that both begin with, byte for byte."""
-    assert first
-    assert second
-    return tokenizer.count(os.path.commonprefix([first, second]))  # noqa: RUF071 - texts, not paths
 
 
 # Reading.

@@ -11,7 +11,7 @@ from tests.stream_bytes import (
     reply,
     stream,
 )
-from tests.unit.users.messages_api import PLAIN, ask, only
+from tests.unit.users.anthropic.messages_api import PLAIN, ask, only
 from tests.unit.users.rig import Rig
 from tests.wire_server import Wire
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.stream_bytes import chat_events, reply, stream
-from tests.unit.users.messages_api import ended, opened, started, text
+from tests.unit.users.anthropic.messages_api import ended, opened, started, text
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import CLOSE, RESET, Port, Wire
 

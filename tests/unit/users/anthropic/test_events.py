@@ -21,7 +21,20 @@ from tests.stream_bytes import (
     split_everywhere,
     stream,
 )
-from tests.unit.users.messages_api import CLOSED, PING, PLAIN, START, STOP, ask, delta, ended, only, opened, said, text
+from tests.unit.users.anthropic.messages_api import (
+    CLOSED,
+    PING,
+    PLAIN,
+    START,
+    STOP,
+    ask,
+    delta,
+    ended,
+    only,
+    opened,
+    said,
+    text,
+)
 from tests.unit.users.rig import Rig
 from tests.wire_server import CLOSE, HOLD, RESET, Wire, pause, send
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import launch
+from tests.aws_environment import use_example_credentials
 from tests.ports import master_ports
 from tests.project import ROOT
 from tests.system.locust_runs import Locust
@@ -18,9 +19,9 @@ INSTANT = "anthropic.claude-instant-v1"
 LLAMA = "us.meta.llama3-1-8b-instruct-v1:0"
 
 
-@pytest.fixture
-def locust(tmp_path: Path) -> Locust:
-    return Locust(tmp_path)
+@pytest.fixture(autouse=True)
+def example_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_example_credentials(monkeypatch)
 
 
 def test_the_first_run_of_this_project(locust: Locust) -> None:
