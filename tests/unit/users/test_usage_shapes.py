@@ -341,7 +341,6 @@ def test_the_deadline_ends_an_answer_that_waits_for_usage_only(rig_with: Callabl
     assert rig.ask(wire.serve(held(A, delta("stop"), B)).url).record.error_code == "timeout"
 
 
-@pytest.mark.slow
 def test_usage_is_waited_for_ten_seconds(rig: Rig, wire: Wire) -> None:
     rig.notes.clear()
     port = wire.serve(held(A, B, delta("stop")))
