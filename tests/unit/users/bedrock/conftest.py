@@ -12,7 +12,7 @@ from llm_users import BedrockUser
 from llm_users.load.worker import admission_gate
 from llm_users.prompts import load_tokenizer
 from llm_users.simulator.launch import Simulator, launch
-from tests.aws_environment import use_example_credentials
+from tests.aws_environment import share_service_models, use_example_credentials
 from tests.unit.users.bedrock.frames import MODEL
 from tests.unit.users.rig import Rig
 from tests.wire_server import Wire
@@ -23,6 +23,7 @@ def own_environment() -> Iterator[None]:
     """No credentials, regions or settings of whoever runs the tests, and no question to an EC2 instance."""
     with pytest.MonkeyPatch.context() as patch:
         use_example_credentials(patch)
+        share_service_models(patch)
         load = functools.cache(load_tokenizer)  # half a second for every rig otherwise
         patch.setattr("llm_users.load.worker.process.load_tokenizer", load)
         patch.setattr("llm_users.wiring.run_options.load_tokenizer", load)
