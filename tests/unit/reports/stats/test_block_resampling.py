@@ -50,9 +50,9 @@ def test_false_alarms_come_at_their_rate(counts: tuple[int, int], users: int, q:
     dice = np.random.default_rng(11)
     alarms = sum(
         p_of((one_run(dice, counts[0], users, 0.36), one_run(dice, counts[1], users, 0.36)), users, q) < 0.05
-        for _ in range(3000)
+        for _ in range(1500)
     )
-    assert 100 * alarms / 3000 == pytest.approx(5, abs=1.5)
+    assert 100 * alarms / 1500 == pytest.approx(5, abs=1.5)
 
 
 def test_a_difference_is_found() -> None:
