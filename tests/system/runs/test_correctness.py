@@ -14,8 +14,9 @@ from llm_reports.main import main
 from llm_users.prompts import LengthLaw, load_tokenizer, make_source
 from llm_users.simulator.launch import launch
 from llm_users.simulator.numerals import number_in
-from tests.system.runs.conftest import ROOT, Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.project import ROOT
+from tests.system.locust_runs import Finished, Locust
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +74,7 @@ def test_wrong_answers_are_counted_exactly_over_processes(
     log = tmp_path / "log.jsonl"
     with launch(f"{FAST},wrong=0.15,vague=0.1,error=500:0.05", log=log) as simulator:
         done = locust.run("--host", simulator.url, "--llm-sweep", "2,6", "--llm-requests", "80", "--processes", "2",
-                          "--llm-seed", "7", *ports(), locustfile=CORRECTNESS, timeout_s=90)  # fmt: skip
+                          "--llm-seed", "7", *master_ports(), locustfile=CORRECTNESS, timeout_s=90)  # fmt: skip
         simulator.stop()
     assert done.code == 1, done.err  # requests failed
     counts = agree_with(log, done)

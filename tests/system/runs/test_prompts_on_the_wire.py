@@ -12,8 +12,8 @@ import pytest
 import llm_reports
 from llm_users.prompts import Prefixes, Tokenizer, load_tokenizer, make_source, parse_mix
 from llm_users.simulator.launch import launch
-from tests.system.runs.conftest import Locust
-from tests.system.runs.test_distributed import free_port
+from tests.ports import free_port
+from tests.system.locust_runs import Locust
 from tests.unit.prompts.recorder import Recorder
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def recorder() -> Iterator[Recorder]:
 def test_a_mix_with_shared_texts_from_two_processes(
     locust: Locust, recorder: Recorder, default_tokenizer: Tokenizer
 ) -> None:
-    mix, port = "3:60/10,1:200/30", free_port()
+    mix, port = "3:60/10,1:200/30", str(free_port())
     done = locust.run("--host", recorder.url, "--llm-model", "m", "--llm-sweep", "2", "--llm-requests", "20",
                       "--llm-warmup", "0", "--llm-length-mix", mix, "--llm-shared-prefix", "100x4", "--processes", "2",
                       "--master-bind-port", port, "--master-port", port)  # fmt: skip

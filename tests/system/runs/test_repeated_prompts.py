@@ -15,8 +15,9 @@ import pytest
 
 import llm_reports
 from llm_users.prompts import LengthLaw, Tokenizer, load_tokenizer, make_source
-from tests.system.runs.conftest import ROOT, Finished, Locust
-from tests.system.runs.test_distributed import free_port
+from tests.ports import free_port
+from tests.project import ROOT
+from tests.system.locust_runs import Finished, Locust
 from tests.unit.prompts.recorder import Recorder
 
 pytestmark = pytest.mark.slow
@@ -84,7 +85,7 @@ def test_a_second_run_has_the_lengths_of_the_first_and_other_texts(
 def test_workers_send_each_prompt_of_the_run_once_also_one_that_joins_late(
     locust: Locust, tokenizer: Tokenizer
 ) -> None:
-    port = free_port()
+    port = str(free_port())
     with Recorder(delay_s=0.1) as endpoint:
         master = locust.start("--host", endpoint.url, "--llm-model", "m", "-u", "6", "-r", "6", "-t", "60s", "--master",
                               "--expect-workers", "2", "--master-bind-port", port)  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.runs.conftest import Locust
+from tests.system.locust_runs import Locust
 
 
 def test_a_sweep_starts_and_measures_exactly_the_requests_asked_for(locust: Locust, simulator: Simulator) -> None:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from llm_users.record import REQUEST_COLUMNS
-from tests.unit.reports.conftest import record, write_csv
+from tests.unit.reports.rows_on_disk import record, write_csv
 
 LEVELS = (1, 4, 16, 64, 256)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
-from tests.unit.reports.conftest import record, write_csv, write_rows
+from tests.unit.reports.rows_on_disk import record, write_csv, write_rows
 
 STARTED_AT = 1_700_000_000.0
 

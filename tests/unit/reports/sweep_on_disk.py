@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llm_users.quantile import DurationHistogram
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
-from tests.unit.reports.conftest import record, write_csv, write_rows
+from tests.unit.reports.rows_on_disk import record, write_csv, write_rows
 
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
 _STARTED_AT = 1_700_000_000.0

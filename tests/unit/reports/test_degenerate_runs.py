@@ -14,7 +14,7 @@ from llm_reports.formats import FORMATS
 from llm_reports.html.fragment import fragment_of
 from llm_reports.main import main
 from llm_users.record import RequestRecord, StageRecord
-from tests.unit.reports.conftest import record
+from tests.unit.reports.rows_on_disk import record
 
 Write = Callable[..., Path]
 LEVELS = (1, 2, 4)

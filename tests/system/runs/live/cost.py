@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.system.runs.live.ports import free_port
+from tests.ports import free_port
 
 BOUND = 0.03
 PROCESSES, STREAMS, TOKENS_PER_S, ANSWER_S = 4, 256, 50, 3.0

@@ -22,7 +22,7 @@ from llm_reports.metrics.stage_load import Load
 from llm_reports.plots.plots import png_files, ramp, svg_files
 from llm_reports.report import Content, content_of
 from llm_users.quantile import quantile
-from tests.unit.reports.conftest import record, write_rows
+from tests.unit.reports.rows_on_disk import record, write_rows
 from tests.unit.reports.sweep_on_disk import write_sweep
 
 
