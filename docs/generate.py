@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.number_words import duration_text
-from llm_users.options.table import _OPTIONS
+from llm_users.options.table import GROUPS, OPTIONS, Option
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, Column
 from llm_users.simulator.fault_kinds import BEFORE_ANSWER, IN_ANSWER
 from llm_users.simulator.spec import Spec
@@ -25,19 +25,29 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def options() -> str:
-    rows = []
-    for option in _OPTIONS:
-        values = "" if option.switch else " " + ("|".join(option.choices) if option.choices else option.metavar)
-        if option.flag == "--llm-simulator":
-            values = f" [{option.metavar}]"
-        rows.append([f"`{option.flag}{values}`", option.help, f"`{option.default}`" if option.default else ""])
     text = (
-        "Each of them can be given on the command line, in Locust's web form, in `locust.conf` or its TOML files, and\n"
-        "as an environment variable: `--llm-stage-time` is `LOCUST_LLM_STAGE_TIME`. Write times with the units us,\n"
-        "ms, s, m and h: `500ms`, `10s`, `1m30s`. A number without a unit means seconds. Locust's own options\n"
-        "(`--host`, `--headless`, `--csv`, `--run-time`, `--stop-timeout`, ...) work beside them."
+        "You can give each option on the command line, in Locust's web form, in `locust.conf` or its TOML files, and\n"
+        "as an environment variable: `--llm-stage-time` is `llm-stage-time` in a file and `LOCUST_LLM_STAGE_TIME` in\n"
+        "the environment. Write names in full: an unknown or shortened name ends the command with exit code 2. Write\n"
+        "times with the units us, ms, s, m and h: `500ms`, `10s`, `1m30s`. A number without a unit means seconds.\n"
+        "Locust's own options (`--host`, `--headless`, `--csv`, `--run-time`, `--stop-timeout`, ...) work together\n"
+        "with them."
     )
-    return _page("Options", "llm_users/options/table.py", text, table(["option", "meaning", "default"], rows))
+    parts = []
+    for group in GROUPS:
+        rows = [
+            [f"`{option.flag}{_value(option)}`", option.help, f"`{option.default}`" if option.default else ""]
+            for option in OPTIONS
+            if option.group == group
+        ]
+        parts += [f"## {group.capitalize()}", table(["option", "meaning", "default"], rows)]
+    return _page("Options", "llm_users/options/table.py", text, *parts)
+
+
+def _value(option: Option) -> str:
+    if option.switch:
+        return ""
+    return f" {option.metavar}" if option.alone is None else f" [{option.metavar}]"
 
 
 def columns() -> str:

@@ -1,22 +1,20 @@
 """The command ``llm-bench``: Locust with the packaged locustfile of an API, and ``llm-bench calibrate``.
 
-Every option is Locust's or the extension's.
-
-Locust itself is started unchanged, so whatever ``locust`` takes, ``llm-bench`` takes.
+Locust itself runs unchanged: ``llm-bench`` takes every option of ``locust`` and of the extension.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 CALIBRATE = "calibrate"
-_HINT = "llm-bench calibrate: how many streams this machine's load processes can measure; it has a --help of its own"
+_HINT = """llm-bench calibrate measures how many streams this machine can measure.
+Its options: llm-bench calibrate --help"""
 
 _LOCUSTFILES = {"messages": "messages.py", "converse": "bedrock.py", "invoke": "bedrock.py"}
-"""By --llm-api; OpenAI's are all in ``sweep.py``."""
+"""By the value of ``--llm-api``; ``sweep.py`` has all APIs of OpenAI."""
 
 
 def locustfile(api: str = "") -> Path:
@@ -31,14 +29,20 @@ def locustfile(api: str = "") -> Path:
 
 
 def named_api(arguments: list[str]) -> str:
-    """What --llm-api says, on the command line or else in its variable; empty when nothing does."""
-    named = os.environ.get("LOCUST_LLM_API", "")
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if argument == "--llm-api":
-            named = following
-        elif argument.startswith("--llm-api="):
-            named = argument.partition("=")[2]
-    return named
+    """The API that ``--llm-api`` names, before Locust reads its options; empty if none is named.
+
+    Locust's parser checks the value later. Like that parser, this one reads the environment and configuration files.
+    """
+    from locust.argument_parser import get_empty_argument_parser
+
+    from llm_users.options.table import option_named
+
+    api = option_named("api")
+    parser = get_empty_argument_parser(add_help=False)
+    parser.allow_abbrev = False
+    parser.add_argument(api.flag, dest=api.dest, nargs="?", env_var=api.variable)
+    parsed, _others = parser.parse_known_args(arguments)
+    return getattr(parsed, api.dest) or ""
 
 
 def names_locustfile(arguments: list[str]) -> bool:

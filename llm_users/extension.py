@@ -19,7 +19,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from llm_users import secrets
 from llm_users.collect.files import check_prefix, move_aside
 from llm_users.collect.prefix_lock import hold
-from llm_users.options import table as option_table
+from llm_users.options import command_line
 from llm_users.run_files import LOCUST_SUFFIXES
 from llm_users.transport import endpoint
 from llm_users.wiring.coordinator import CoordinatorRole
@@ -47,12 +47,12 @@ def register(events: Any) -> None:
 
 
 def _on_parser(parser: Any) -> None:
-    option_table.register(parser)
+    command_line.add_options(parser)
     # Locust makes the folder of --csv itself, with a traceback when it cannot; so it is looked at before.
     for action in parser._actions:
         if action.dest == "csv_prefix":
             action.type = _writable_prefix
-    _take_prefix_after_parsing(parser)
+    _check_after_parsing(parser)
 
 
 def _writable_prefix(prefix: str) -> str:
@@ -63,15 +63,17 @@ def _writable_prefix(prefix: str) -> str:
     return prefix
 
 
-def _take_prefix_after_parsing(parser: Any) -> None:
-    """Before Locust empties its own files of ``--csv``: refuse a prefix that is in use, move an earlier run's aside.
+def _check_after_parsing(parser: Any) -> None:
+    """Refuse unknown environment variables, refuse a ``--csv`` prefix in use, and move files of an earlier run aside.
 
-    Locust has no event between its options and these files.
+    Locust has no event between its options and its own files of ``--csv``, which it empties. Only then are the options
+    of all listeners known.
     """
     parse = parser.parse_args
 
     def parse_args(*args: Any, **kwargs: Any) -> Any:
         parsed = parse(*args, **kwargs)
+        command_line.refuse_unknown_variables(parser)
         runs = not any(getattr(parsed, name, None) for name in ("worker", "list_commands", "show_task_ratio"))
         if runs and getattr(parsed, "csv_prefix", None):
             try:
@@ -151,7 +153,11 @@ class Wiring:
             self.coordinating = CoordinatorRole(environment)
         if not isinstance(runner, MasterRunner):
             role = self.coordinating
-            self.loading = ProcessRole(environment, role.keep, role.kept) if role else ProcessRole(environment)
+            self.loading = (
+                ProcessRole(environment, role.keep, role.kept, lambda: role.coordinator.options)
+                if role
+                else ProcessRole(environment)
+            )
         # Locust's --run-time begins now; gevent would count it from the loop's last turn, seconds of imports ago.
         gevent.get_hub().loop.update_now()
         hooks = environment.events

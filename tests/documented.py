@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import trustme
 
+from tests.ports import free_port, master_ports
 from tests.project import ROOT
 
 PAGES = {
@@ -224,7 +224,7 @@ def _run(command: Command, site: Site) -> Outcome:
         return site.run([*command.words, *SMALL_LADDER])
     words = _shortened(command, site)
     if "--processes" in words:
-        words += _ports()
+        words += master_ports()
     if "--headless" in words:
         return site.run(words)
     return _run_with_web(words, site)
@@ -244,7 +244,7 @@ def _shortened(command: Command, site: Site) -> list[str]:
 
 def _run_with_web(words: list[str], site: Site) -> Outcome:
     """The web interface opens with the extension's options in its form."""
-    port = _free_port()
+    port = str(free_port())
     process = site.start([*words, "--web-host", "127.0.0.1", "--web-port", port])
     page = ""
     try:
@@ -256,7 +256,7 @@ def _run_with_web(words: list[str], site: Site) -> Outcome:
 
 
 def _run_distributed(master: Command, workers: list[Command], site: Site) -> dict[Command, Outcome]:
-    port = _free_port()
+    port = str(free_port())
     running = [(master, site.start([*_shortened(master, site), "--master-bind-port", port]))]
     for worker in itertools.islice(itertools.cycle(workers), int(STAND_INS["--expect-workers"])):
         words = [*worker.words, "--master-host", "127.0.0.1", "--master-port", port]
@@ -358,20 +358,7 @@ def _is_missing(word: str, before: str, site: Site) -> bool:
         "--framework",
         "--model",
         "--slo",
-        "--fail-on",
         "--slo-stage",
         "--prices",
     )
     return not word.startswith("-") and not is_value and not list(site.folder.glob(f"{word}*"))
-
-
-def _ports() -> list[str]:
-    """Test runs must not meet each other's workers."""
-    port = _free_port()
-    return ["--master-bind-port", port, "--master-port", port]
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

@@ -15,9 +15,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from llm_users.collect.state_folder import read_file, replace_file, state_folder
+from llm_users.options.table import CALIBRATION_VARIABLE
 from llm_users.record import StageRecord
-
-PATH_VARIABLE = "LOCUST_LLM_CALIBRATION"
 
 _TOLERANCE = 1.05
 """Two runs of the same load differ by some per cent in tokens/s."""
@@ -70,12 +69,12 @@ def cores() -> int:
 
 def place() -> Path:
     """The file: where the variable says, else in this user's folder for state."""
-    named = os.environ.get(PATH_VARIABLE)
+    named = os.environ.get(CALIBRATION_VARIABLE)
     if named:
         return Path(named)
     folder = state_folder()
     if folder is None:
-        raise NoPlace(f"no home folder was found; name a file with {PATH_VARIABLE}")
+        raise NoPlace(f"no home folder was found; name a file with {CALIBRATION_VARIABLE}")
     return folder / "calibration.json"
 
 

@@ -26,6 +26,7 @@ from llm_users.calibration.measured_run import measure
 from llm_users.calibration.truth import Timing
 from llm_users.number_words import parse_duration
 from llm_users.options import parsers
+from llm_users.options.table import CALIBRATION_VARIABLE
 from llm_users.simulator.launch import SimulatorError
 
 FINE, NO_RESULT, INTERRUPTED = 0, 3, 130
@@ -47,7 +48,7 @@ The endpoint shares the machine; where it was late itself, or other programs kep
 is not judged and the result is "at least".
 
 The result is stored for this user ($XDG_STATE_HOME or ~/.local/state, locust-llm/calibration.json; the variable
-{capacity.PATH_VARIABLE} names another file). Later runs on this machine that ask more of a load process say so, in
+{CALIBRATION_VARIABLE} names another file). Later runs on this machine that ask more of a load process say so, in
 the log and under the tables. Exit code 3: there is no result, or it could not be stored."""
 
 T = TypeVar("T")
@@ -118,7 +119,10 @@ def _capacity(load: Load, tokens_per_s: float, error_s: float, *, at_least: bool
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="llm-bench calibrate", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="llm-bench calibrate",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--gap",

@@ -15,8 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_users.calibration.capacity import PATH_VARIABLE
 from llm_users.calibration.truth import Timing
+from llm_users.options.table import CALIBRATION_VARIABLE
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from llm_users.simulator.launch import import_path
 
@@ -66,7 +66,7 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
     """Run the stage against ``url``, with its files in ``folder``."""
     prefix = folder / "run"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_THEIRS)}
-    environment |= {**_NOBODYS, **import_path(), PATH_VARIABLE: str(folder / "none")}
+    environment |= {**_NOBODYS, **import_path(), CALIBRATION_VARIABLE: str(folder / "none")}
     # A session of its own: Ctrl-C is for us, and all of its processes end together.
     with subprocess.Popen(  # noqa: S603
         _command(load, url, prefix), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -94,7 +94,7 @@ def _command(load: Load, url: str, prefix: Path) -> list[str]:
     command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
     command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
     command += ["--llm-sweep", str(load.streams), "--llm-requests", str(load.requests), "--llm-ramp", load.ramp]
-    command += ["--llm-warmup", "1", "--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
+    command += ["--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
     command += load.options
     if load.processes > 1:
         port = _free_port()

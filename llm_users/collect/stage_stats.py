@@ -335,7 +335,7 @@ def widening(stage: StageRecord) -> str:
     return (
         f"stage {stage.stage}: the window was widened to the end of its last measured request, because its "
         "requests started within less than half a mean latency. Its rates include the time in which fewer and fewer "
-        "requests were in flight; measure more requests (--llm-requests) for those of a steady load"
+        "requests were in flight; measure more requests per stage for those of a steady load"
     )
 
 

@@ -1,6 +1,6 @@
-"""What the value of an option may be: one function for each kind, from the text to what the program uses.
+"""Parsers of option values: one function for each kind of value, from text to the type that the program uses.
 
-Each raises ``OptionError`` with what would be right, or the error of what it makes. Knows no options.
+Each raises a ``ValueError`` (most of them ``OptionError``) that says which text is wrong and what to write instead.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from llm_users.distributions import ARRIVAL_GAPS, LENGTHS, THINK_TIMES, TURNS, ArrivalGap, Distribution
@@ -25,7 +25,14 @@ _SMALLEST_BLOCK, _LARGEST_BLOCK = 8, 1_000_000  # tokens; a shorter text does no
 
 
 class OptionError(ValueError):
-    """An option that cannot be used; the message names it and says what would be right."""
+    """An option that cannot be used; the message names it and says what to write instead."""
+
+
+class Warmup(NamedTuple):
+    """Warm-up of a stage: requests per user, or seconds; the other one is 0, and both are 0 without a warm-up."""
+
+    requests: int = 0
+    time_s: float = 0.0
 
 
 def sweep(text: str) -> tuple[int, ...]:
@@ -56,13 +63,13 @@ def arrivals(text: str) -> ArrivalGap:
 
 
 def trace_file(text: str) -> str:
-    """A recorded trace: a file that can be read, as it was written."""
+    """A readable trace file; returns the text unchanged."""
     existing_file(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for a home that does not exist
     return text
 
 
 def block_size(text: str) -> int:
-    """Tokens of a block that has a hash."""
+    """Number of tokens that one hash of a trace stands for."""
     try:
         tokens = positive(text)
     except OptionError:
@@ -76,13 +83,13 @@ def block_size(text: str) -> int:
 
 
 def factor(text: str) -> float:
-    """How many times as fast."""
+    """A speed multiplier, from 1e-6 to 1e6."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 1e-6 <= value <= 1e6:
-        raise OptionError(f"{text[:40]!r} is no factor; write for example 2 for twice as fast, 0.5 for half")
+        raise OptionError(f"{text[:40]!r} is not a valid factor; write for example 2 for twice as fast, 0.5 for half")
     return value
 
 
@@ -101,25 +108,25 @@ def whole(text: str) -> int:
         raise OptionError(f"{text[:40]!r} is not a whole number") from None
 
 
-def warmup(text: str) -> tuple[int, float]:
-    """Warm-up of a stage: (requests per user, seconds) from ``2`` or ``10s``; one of them is 0."""
+def warmup(text: str) -> Warmup:
+    """Warm-up of a stage, from ``2`` (requests per user) or ``10s`` (seconds)."""
     text = text.strip()
     if text.isdecimal() and len(text) <= _MOST_DIGITS:
-        return int(text), 0.0
+        return Warmup(requests=int(text))
     try:
-        return 0, parse_duration(text)
+        return Warmup(time_s=parse_duration(text))
     except DurationError as error:
         raise OptionError(f"{error}; a whole number without a unit is the number of requests per user") from None
 
 
 def ratio(text: str) -> float:
-    """A share between 0 and 1."""
+    """A fraction between 0 and 1."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise OptionError(f"{text!r} is not a share between 0 and 1; write for example 0.5")
+        raise OptionError(f"{text!r} is not a fraction between 0 and 1; write for example 0.5")
     return value
 
 
@@ -174,15 +181,15 @@ def think_time(text: str) -> Distribution:
 
 
 def cancel(text: str) -> tuple[float, float]:
-    """(share, seconds) from ``0.1:2s``."""
-    share, colon, delay = text.partition(":")
+    """(fraction, seconds) from ``0.1:2s``."""
+    fraction, colon, delay = text.partition(":")
     if not colon:
-        raise OptionError(f"{text[:40]!r} is not SHARE:TIME; write for example 0.1:2s")
-    return ratio(share), parse_duration(delay)
+        raise OptionError(f"{text[:40]!r} is not FRACTION:TIME; write for example 0.1:2s")
+    return ratio(fraction), parse_duration(delay)
 
 
 def targets(text: str) -> tuple[Target, ...]:
-    """Models, each perhaps at an endpoint of its own, with their weights."""
+    """Models with their weights, each optionally with its own endpoint."""
     try:
         return parse_targets(text)
     except TargetError as error:
@@ -190,7 +197,7 @@ def targets(text: str) -> tuple[Target, ...]:
 
 
 def prompts_file(text: str) -> str:
-    """A data set: a file that can be read, perhaps with a column, or one of the hub, as it was written."""
+    """A readable data set file, optionally with a column, or a data set on the hub; returns the text unchanged."""
     if text.startswith(HUB):
         parse_hub_name(text)
     else:
@@ -199,7 +206,7 @@ def prompts_file(text: str) -> str:
 
 
 def run_key(text: str) -> str:
-    """The key of a run's generated texts, as a manifest has it."""
+    """The run key of a manifest, which decides the texts of generated prompts."""
     if not _RUN_KEY.fullmatch(text):
         raise OptionError(
             f"{text[:80]!r} is not a run key; copy run_key from a manifest, or write 1 to 64 letters, "
@@ -229,7 +236,7 @@ def _text_of(text: str) -> str:
 
 
 def invoke_format(text: str) -> str | dict[str, Any]:
-    """The name of a family, or the format in a JSON file."""
+    """The name of a model family, or the content of a JSON file."""
     path = Path(text)
     if path.suffix != ".json" and not os.path.isfile(path):  # noqa: PTH113
         return text
@@ -253,7 +260,7 @@ def amount(text: str) -> float:
 
 
 def web_origin(text: str) -> str:
-    """Scheme, host and port of a site: one that may control the web interface, or to which requests may go."""
+    """Scheme, host and port of a website; returns the text unchanged."""
     parts = urlsplit(text)
     try:
         bad = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0

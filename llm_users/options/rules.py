@@ -1,19 +1,37 @@
-"""Which options do not go together. Each rule says whether it is broken, and what to do about it."""
+"""Rules between options: which options exclude each other and which need another one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
-from llm_users.options.parsers import OptionError
-from llm_users.prompts import BLOCK_TOKENS
+from llm_users.options.parsers import OptionError, Warmup
+from llm_users.options.table import Options, option_named
 
-if TYPE_CHECKING:
-    from llm_users.options.table import Options
+_DEFAULTS = Options()
+
+_NOT_WITH_A_TRACE = {
+    "rate": "a trace says when requests start",
+    "sweep": "a trace says when requests start",
+    "find": "a trace has one load; change it with --llm-trace-speed",
+    "stage_time_s": "select a part of a trace with --llm-trace-window",
+    "prompt": "a trace says how long prompts are",
+    "prompts": "a trace says how long prompts are",
+    "length_mix": "a trace says how long prompts and answers are",
+    "shared_prefix": "a trace says which parts its prompts share",
+}
+_ONLY_WITH_A_TRACE = ("trace_speed", "trace_window", "trace_unit", "trace_block_size")
 
 
-def rules(o: Options) -> Iterator[tuple[bool, str]]:
-    """What does not go together: whether it is so, and what to do about it."""
+def check(options: Options) -> None:
+    """Check the rules in order. Raises ``OptionError`` for the first broken one, which says what to do."""
+    problem = next((text for broken, text in _rules(options) if broken), None)
+    if problem is not None:
+        raise OptionError(problem)
+
+
+def _rules(o: Options) -> Iterator[tuple[bool, str]]:
+    """Whether each rule is broken, and what to do about it."""
+    yield from _rules_of_a_trace(o) if o.trace is not None else _rules_without_a_trace(o)
     yield (
         o.prompt is not None and o.prompts is not None,
         "--llm-prompt and --llm-prompts exclude each other; give one of them",
@@ -23,12 +41,12 @@ def rules(o: Options) -> Iterator[tuple[bool, str]]:
         "--llm-repeat-prompts and --llm-run-key exclude each other; give one of them",
     )
     yield (
-        bool(o.rates and o.sweep),
+        bool(o.rate and o.sweep),
         "--llm-rate and --llm-sweep exclude each other: a stage has its rate or its users",
     )
     yield (
         o.open_loop and o.budget is not None and o.max_in_flight is None,
-        "--llm-budget needs --llm-max-in-flight in an open loop: else nobody knows what is on its way",
+        "--llm-budget needs --llm-max-in-flight in an open loop: it limits the cost of requests in flight",
     )
     yield (
         o.max_in_flight is not None and not o.open_loop,
@@ -38,7 +56,7 @@ def rules(o: Options) -> Iterator[tuple[bool, str]]:
         bool(o.targets) and o.model is not None,
         "--llm-model and --llm-targets exclude each other: targets name their models",
     )
-    for flag, ends in (("--llm-sweep", o.sweep), ("--llm-rate", o.rates)):
+    for flag, ends in (("--llm-sweep", o.sweep), ("--llm-rate", o.rate)):
         yield (
             o.find is not None and (len(ends) > 2 or (len(ends) == 2 and ends[0] >= ends[1])),
             f"{flag}: with --llm-find it says where to search, as LOW,HIGH, for example 1,64",
@@ -49,44 +67,28 @@ def rules(o: Options) -> Iterator[tuple[bool, str]]:
     )
     yield (
         o.budget is not None and o.prices is None,
-        "--llm-budget needs to know prices: give them with --llm-prices FILE",
+        "--llm-budget needs prices; give them with --llm-prices FILE",
     )
 
 
-_NOT_WITH_A_TRACE = {
-    "llm_rate": "a trace says when requests come",
-    "llm_sweep": "a trace says when requests come",
-    "llm_find": "a trace has one load; --llm-trace-speed makes it another",
-    "llm_stage_time": "a part of a trace is taken with --llm-trace-window, its first requests with --llm-requests",
-    "llm_prompt": "a trace says how long prompts are",
-    "llm_prompts": "a trace says how long prompts are",
-    "llm_lengths": "a trace says how long prompts and answers are",
-    "llm_prefix": "a trace says what its prompts share",
-}
+def _rules_of_a_trace(o: Options) -> Iterator[tuple[bool, str]]:
+    for name, why in _NOT_WITH_A_TRACE.items():
+        yield _is_given(o, name), f"--llm-trace and {option_named(name).flag} exclude each other: {why}"
+    # One request is the default, and the program cannot tell whether it was given.
+    yield (
+        o.warmup not in (Warmup(), _DEFAULTS.warmup),
+        "--llm-trace and --llm-warmup exclude each other: warm-up requests would be missing from the trace. Start it "
+        "earlier with --llm-trace-window, or warm the server up before the run",
+    )
 
 
-def check_trace(values: dict[str, Any]) -> None:
-    """What a trace excludes, and no warm-up: it would take requests out of the trace."""
-    if "llm_trace" not in values:
-        others = ("llm_trace_window", "llm_trace_unit")
-        if (
-            values["llm_trace_speed"] != 1
-            or values["llm_trace_block_size"] != BLOCK_TOKENS
-            or set(others) & set(values)
-        ):
-            raise OptionError(
-                "--llm-trace-speed, --llm-trace-window, --llm-trace-unit and --llm-trace-block-size are for a trace; "
-                "give one with --llm-trace"
-            )
-        return
-    for dest, why in _NOT_WITH_A_TRACE.items():
-        if dest in values:
-            flag = "--" + dest.replace("_", "-")
-            raise OptionError(f"--llm-trace and {flag} exclude each other: {why}")
-    # One request is the default, which cannot be told from one that was given.
-    if values.pop("llm_warmup", None) not in (None, (0, 0.0), (1, 0.0)):
-        raise OptionError(
-            "--llm-trace and --llm-warmup exclude each other: warm-up requests would be missing in the trace. Begin it "
-            "earlier with --llm-trace-window, or warm the server up before"
-        )
-    values["llm_warmup"] = (0, 0.0)
+def _rules_without_a_trace(o: Options) -> Iterator[tuple[bool, str]]:
+    yield (
+        any(_is_given(o, name) for name in _ONLY_WITH_A_TRACE),
+        "--llm-trace-speed, --llm-trace-window, --llm-trace-unit and --llm-trace-block-size are for a trace; give one "
+        "with --llm-trace",
+    )
+
+
+def _is_given(options: Options, name: str) -> bool:
+    return bool(getattr(options, name) != getattr(_DEFAULTS, name))

@@ -90,7 +90,7 @@ class SonnetSource:
         raise PromptError(
             f"prompt {index}: no text of exactly {wanted} tokens could be made under tokenizer "
             f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, choose another "
-            "(--llm-tokenizer) or another length (--llm-input-tokens, --llm-lengths), or give your own prompts "
+            "(--llm-tokenizer) or another length (--llm-input-tokens, --llm-length-mix), or give your own prompts "
             "(--llm-prompts)"
         )
 

@@ -1,6 +1,6 @@
-"""One client's socket: stamped reads, writes that never block, a request reader.
+"""One client's socket: stamped reads, writes that never block, a request reader, and the answer that is on its way.
 
-It must not know the schedule or any API's JSON.
+This module must not know the event loop or any API's JSON.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import socket
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING
 
+from llm_users.simulator.answer import Answer
 from llm_users.simulator.http_wire import RequestReader
+from llm_users.simulator.log import Entry
+from llm_users.simulator.pace import Pace
 from llm_users.simulator.poller import READ, WRITE, Poller
-
-if TYPE_CHECKING:
-    from llm_users.simulator.engine import Job
 
 _READ_BYTES = 64 * 1024
 # asm-generic/socket.h; the socket module does not name it. Other architectures number it differently.
@@ -122,3 +121,18 @@ class Connection:
     def close(self) -> None:
         self._poller.unregister(self.fd)
         self._sock.close()
+
+
+class Job:
+    """One answer on its way."""
+
+    __slots__ = ("answer", "comment_ns", "connection", "due_ns", "entry", "pace", "sent_tokens")
+
+    def __init__(self, connection: Connection, answer: Answer, pace: Pace, entry: Entry, due_ns: int) -> None:
+        self.connection: Connection | None = connection
+        self.answer = answer
+        self.pace = pace
+        self.entry = entry
+        self.due_ns = due_ns
+        self.comment_ns = 0
+        self.sent_tokens = 0

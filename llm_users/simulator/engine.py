@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from llm_users.simulator.answer import Answer, Application, Reply
-from llm_users.simulator.connection import Connection, ask_for_stamps
+from llm_users.simulator.connection import Connection, Job, ask_for_stamps
 from llm_users.simulator.http_wire import CONTINUE, BadRequest
 from llm_users.simulator.log import Entry, RequestLog, Totals
 from llm_users.simulator.pace import Pace
@@ -30,21 +30,6 @@ _MAX_WAITING_BYTES = 1 << 20
 _MAX_UNSENT_BYTES = 64 << 20
 
 now_ns = time.monotonic_ns
-
-
-class Job:
-    """One answer on its way."""
-
-    __slots__ = ("answer", "comment_ns", "connection", "due_ns", "entry", "pace", "sent_tokens")
-
-    def __init__(self, connection: Connection, answer: Answer, pace: Pace, entry: Entry, due_ns: int) -> None:
-        self.connection: Connection | None = connection
-        self.answer = answer
-        self.pace = pace
-        self.entry = entry
-        self.due_ns = due_ns
-        self.comment_ns = 0
-        self.sent_tokens = 0
 
 
 class Engine:

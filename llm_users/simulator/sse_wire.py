@@ -44,18 +44,18 @@ class SseAnswer(BedrockAnswer):
         if not self.streamed:
             return b""
         headers = {self._shape.id_header: self.response_id}
-        head = http_wire.stream_head(STREAM_TYPE, chunked=self._chunked, keep_alive=self._keep_alive, headers=headers)
-        return head + self._head() if self._spec.role == "early" else head
+        head = http_wire.stream_head(STREAM_TYPE, chunked=self.chunked, keep_alive=self.keep_alive, headers=headers)
+        return head + self.head() if self.spec.role == "early" else head
 
     def comment(self) -> bytes:
-        return self._framed(b":\n\n") if self.streamed else b""
+        return self.framed(b":\n\n") if self.streamed else b""
 
     def _identify(self, number: int) -> str:
         return self._shape.identify(number)
 
     def _turn_to(self, block: Any) -> bytes:
         opens = super()._turn_to(block)
-        kind = self._shape.delta(self._delta_kind(block), block.index, "", self._turn)["type"]
+        kind = self._shape.delta(self.delta_kind(block), block.index, "", self.turn)["type"]
         self._lead = b"event: %b\ndata: " % kind.encode()
         return opens
 
@@ -69,7 +69,7 @@ class SseAnswer(BedrockAnswer):
             % (document["type"].encode(), self._numbered(json_bytes(self._counted_as(document))))
             for document in documents
         )
-        return self._framed(events) if events else b""
+        return self.framed(events) if events else b""
 
     def _numbered(self, document: bytes) -> bytes:
         if not self._shape.numbered:
@@ -79,18 +79,18 @@ class SseAnswer(BedrockAnswer):
 
     def _counted_as(self, document: Document) -> Document:
         """The document, without usage where the spec wants none."""
-        if self._spec.usage != "off":
+        if self.spec.usage != "off":
             return document
         inner = {name: self._counted_as(document[name]) for name in ("message", "response") if name in document}
         return {name: value for name, value in document.items() if name != "usage"} | inner
 
     def _failure(self, error: str) -> bytes:
-        return self._documents([self._shape.failure(self._turn, error)])
+        return self._documents([self._shape.failure(self.turn, error)])
 
     def _with_metrics(self, tail: list[Document]) -> list[Document]:
         return tail
 
     def _whole(self) -> bytes:
-        body = json_bytes(self._counted_as(self._shape.whole(self._turn)))
+        body = json_bytes(self._counted_as(self._shape.whole(self.turn)))
         headers = {self._shape.id_header: self.response_id}
-        return http_wire.response(200, body, headers=headers, keep_alive=self._keep_alive)
+        return http_wire.response(200, body, headers=headers, keep_alive=self.keep_alive)

@@ -45,10 +45,10 @@ class SseDecoder:
     A body that begins with JSON or HTML becomes the ``document``, and no event comes out.
     """
 
-    __slots__ = ("_bare", "_buffer", "_data", "_held_bytes", "_name", "_skip_newline", "_started", "is_document")
+    __slots__ = ("_bare", "_data", "_held_bytes", "_name", "_skip_newline", "_started", "buffer", "is_document")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()  # the line that has not ended yet, or the document
+        self.buffer = bytearray()  # the line that has not ended yet, or the document
         self._data: list[bytes] = []
         self._bare: list[bytes] = []  # lines of JSON without a field name, until the JSON ends
         self.is_document = False
@@ -62,7 +62,7 @@ class SseDecoder:
         # Almost every piece is exactly one event of one line; anything else takes the long way.
         if (
             self._started
-            and not self._buffer
+            and not self.buffer
             and not self._data
             and not self._name
             and not self._skip_newline
@@ -76,7 +76,7 @@ class SseDecoder:
 
     def finish(self) -> list[bytes]:
         """At the end of the stream: an event whose closing blank line never came is still given out."""
-        if self.is_document or not (self._buffer or self._data or self._bare):
+        if self.is_document or not (self.buffer or self._data or self._bare):
             return []
         self._started, self._skip_newline = True, False
         return self._feed_lines(b"\n\n")
@@ -84,20 +84,20 @@ class SseDecoder:
     @property
     def document(self) -> bytes:
         """The bytes so far of a body that is not a stream."""
-        return bytes(self._buffer)
+        return bytes(self.buffer)
 
     def _feed_lines(self, piece: bytes) -> list[bytes]:
         events: list[bytes] = []
         if self._skip_newline and piece:
             piece = piece.removeprefix(b"\n")
             self._skip_newline = False
-        self._buffer += piece
+        self.buffer += piece
         if self._started and (
             self.is_document or _line_end(piece, 0) < 0
         ):  # a long line in many pieces is looked at once, not each time
             self._refuse_if_too_long()
             return events
-        text = bytes(self._buffer)
+        text = bytes(self.buffer)
         if not self._started:
             if len(text) < 3 and _BYTE_ORDER_MARK.startswith(text):
                 return events
@@ -105,7 +105,7 @@ class SseDecoder:
             self._started = bool(text)
             self.is_document = text[:1] in _DOCUMENT_STARTS
             if self.is_document or not text:
-                self._buffer = bytearray(text or b"\n")  # something, so that only the first mark is one
+                self.buffer = bytearray(text or b"\n")  # something, so that only the first mark is one
                 return events
         start = 0
         while (end := _line_end(text, start)) >= 0:
@@ -120,12 +120,12 @@ class SseDecoder:
                     self._skip_newline = True
                 elif text[start] == 10:
                     start += 1
-        self._buffer = bytearray(text[start:])
+        self.buffer = bytearray(text[start:])
         self._refuse_if_too_long()
         return events
 
     def _refuse_if_too_long(self) -> None:
-        if len(self._buffer) + self._held_bytes > MAX_EVENT_BYTES:
+        if len(self.buffer) + self._held_bytes > MAX_EVENT_BYTES:
             what = "an answer that is not a stream" if self.is_document else "an event of the stream"
             raise EventTooLong(f"{what} is longer than {MAX_EVENT_BYTES >> 20} MiB")
 

@@ -408,7 +408,7 @@ class LLMUser(User):
         self._check(call, answer)
         if ticket.measured and record.ok:
             gate.add_gap_counts(ticket, gaps_s)
-        offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.offsets else []
+        offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.chunk_times else []
         self._report(record, answer, offsets_s)
         return answer
 

@@ -128,7 +128,7 @@ class _AnswerDecoder(SseDecoder):
 
     def _look(self, *, at_end: bool = False) -> None:
         """Refuse what is neither a stream nor one JSON document, as soon as that is certain."""
-        body = self._buffer
+        body = self.buffer
         if body.startswith(b"<"):
             if at_end or len(body) > _PAGE_BYTES:
                 raise BadResponse(_about_page(self.document))

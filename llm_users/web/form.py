@@ -1,6 +1,6 @@
-"""Locust's start form: our options keep the values of the last start, and secrets in them never reach a page.
+"""Locust's start form: options in the order of the table, with the values of the last start and without secrets.
 
-Locust itself fills the form from the command line each time, so what was edited would be gone after a reload.
+Locust fills the form from the command line each time, so edits would be lost after a reload.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from llm_users.secrets import mask_option
 _OURS = "llm_"
 
 
-def keep_edits(web_ui: Any) -> None:
-    """Make the form show our options as they are now."""
+def prepare_form(web_ui: Any) -> None:
+    """Make the form show the options of the extension in their order, with their current values."""
+    # Jinja sorts the keys of the JSON that it writes into a page by default, so the options by their names.
+    policies = web_ui.app.jinja_env.policies
+    policies["json.dumps_kwargs"] = {**policies["json.dumps_kwargs"], "sort_keys": False}
     update = web_ui.update_template_args
 
     def update_and_keep() -> None:

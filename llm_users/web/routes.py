@@ -10,7 +10,7 @@ import msgspec
 from flask import Response, request
 
 from llm_users.web.downloads import Downloads
-from llm_users.web.form import keep_edits
+from llm_users.web.form import prepare_form
 from llm_users.web.html_section import with_section
 from llm_users.web.run_view import Course
 from llm_users.web.start_form import Starting
@@ -60,7 +60,7 @@ class LiveTab:
             return response
 
         web_ui.app.after_request(with_llm_section)
-        keep_edits(web_ui)
+        prepare_form(web_ui)
 
         base = base_path(web_ui)
         for rule, view in (("/llm/state.json", state_json), ("/llm/download/<kind>", download)):

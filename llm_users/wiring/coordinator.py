@@ -31,8 +31,9 @@ from llm_users.load.coordinator.stages import StageSpecs, listed_stages
 from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.validation import Gatekeeper
-from llm_users.options import table as option_table
-from llm_users.options.table import OptionError, Options
+from llm_users.options.command_line import as_given, read_options
+from llm_users.options.parsers import OptionError
+from llm_users.options.table import SIMULATOR_DEFAULTS, Options
 from llm_users.record import RequestRecord
 from llm_users.run_files import GATE_XML, RUN_FILES_PATTERN, absolute, default_prefix, from_here, path_of
 from llm_users.secrets import mask_named, mask_options, redact, remember_named
@@ -86,7 +87,8 @@ class CoordinatorRole:
             if given:
                 check_prefix(given)
                 self._lock = hold(given)
-            options = checked(Options.parse(parsed), environment.user_classes, self._own_shape)
+            self._given, self._options = as_given(parsed), self._checked_options()
+            options = self._options
             self._read_files(options)
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
@@ -159,7 +161,10 @@ class CoordinatorRole:
         if self.coordinator.active:
             return True
         try:
-            options = checked(Options.parse(parsed), self.environment.user_classes, self._own_shape)
+            if self.environment.web_ui is not None or as_given(parsed) != self._given:
+                # The web form may have changed options, and people the files that options name.
+                self._given, self._options = as_given(parsed), self._checked_options()
+            options = self._options
             remember_named([options.extra_body, options.metadata])
             self._read_files(options)
         except OptionError as error:
@@ -265,7 +270,7 @@ class CoordinatorRole:
         from llm_users.web.routes import install
         from llm_users.wiring.web_start import WebStart
 
-        self._web_start = WebStart(self.environment, install_shape=self._install_shape)
+        self._web_start = WebStart(self.environment, self._options, install_shape=self._install_shape)
         self._tab = install(self.environment, self.coordinator, run_report.objectives_of)
         beats = self._gatekeeper.listener(messages.LIVE, self._tab.state.on_beat)
         self.runner.register_message(messages.LIVE, beats)
@@ -321,7 +326,7 @@ class CoordinatorRole:
             logger.error("not everything that was asked for was measured; %s", why)
             return LOST
         if writer.book.measured == 0:
-            logger.error("nothing was measured: the run ended before a measured request did (--llm-warmup, the ramp)")
+            logger.error("nothing was measured: the run ended during warm-up or ramp, before a measured request did")
             return LOST
         shortfalls = [stage.shortfall for stage in writer.stages]
         missing = [short for short in shortfalls if short is not None and short.users_missing]
@@ -378,6 +383,11 @@ class CoordinatorRole:
             return False
         return time.time() - coordinator.writer.started_at >= float(run_s) - 0.5
 
+    def _checked_options(self) -> Options:
+        """Read Locust's parsed options. Raises ``OptionError``."""
+        environment = self.environment
+        return checked(read_options(environment.parsed_options), environment.user_classes, self._own_shape)
+
     def _read_files(self, options: Options) -> None:
         """Read what the options name, before anything starts. Raises ``OptionError``."""
         self._replay.read(options)
@@ -389,7 +399,7 @@ class CoordinatorRole:
         from llm_users.simulator.launch import SimulatorError, launch
 
         try:
-            self._simulator = launch("" if options.simulator == "default" else options.simulator)
+            self._simulator = launch("" if options.simulator == SIMULATOR_DEFAULTS else options.simulator)
         except (ValueError, SimulatorError) as error:
             raise OptionError(f"--llm-simulator: {error}") from None
         self._set_host(self._simulator.url)
@@ -482,7 +492,7 @@ class CoordinatorRole:
             "host": self.environment.host,
             "model": options.model,
             "framework": options.framework,
-            "options": json.loads(redact(json.dumps(mask_options(option_table.as_text(parsed)), default=str))),
+            "options": json.loads(redact(json.dumps(mask_options(as_given(parsed)), default=str))),
             "users": getattr(parsed, "num_users", None),
             "locustfile": self.environment.locustfile,
             "metadata": mask_named(options.metadata),
@@ -495,7 +505,7 @@ class CoordinatorRole:
             self.coordinator.writer.close()
         self._lock = self._lock or self._hold_unnamed()
         self._lock.claim(self, lambda: self.coordinator.active)
-        writer = start_writing(self.prefix, run_id, about, offsets=options.offsets)
+        writer = start_writing(self.prefix, run_id, about, offsets=options.chunk_times)
         writer.book.judge = steadiness_of
         return writer
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.load.worker.thread_pool import in_thread
-from llm_users.options.table import OptionError, Options
+from llm_users.options.parsers import OptionError
+from llm_users.options.table import Options
 from llm_users.prompts import HUB, forget_items, forget_scripts, load_tokenizer, read_items, read_scripts
 
 

@@ -53,7 +53,7 @@ class LimitSearch:
     def __init__(self, options: Options) -> None:
         import llm_reports
 
-        self._open_loop = bool(options.rates)
+        self._open_loop = bool(options.rate)
         self.unit = "requests/s" if self._open_loop else "users"
         self._objectives = llm_reports.parse_objectives(options.find or "")
         self._most_stages = options.find_stages
@@ -235,8 +235,8 @@ class LimitSearch:
 
 
 def _range_of(options: Options) -> Range:
-    if options.rates:
-        low, high = options.rates[0], options.rates[1] if len(options.rates) > 1 else options.rates[0] * MOST_TIMES_LOW
+    if options.rate:
+        low, high = options.rate[0], options.rate[1] if len(options.rate) > 1 else options.rate[0] * MOST_TIMES_LOW
         return Range(low, high, whole=False)
     low = options.sweep[0] if options.sweep else 1
     return Range(float(low), float(max(low, options.most_users)), whole=True)
@@ -258,7 +258,8 @@ def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]
 def minimum_of(options: Options, objectives: Sequence[Objective]) -> Minimum:
     """What a stage of the search measures at least."""
     limits = [each.limit for each in objectives if each.kind.unit == "s"]
-    seconds = options.stage_s if options.stage_s is not None else max([LEAST_S, *(LEAST_LIMITS * s for s in limits)])
+    least_s = max([LEAST_S, *(LEAST_LIMITS * limit_s for limit_s in limits)])
+    seconds = options.stage_time_s if options.stage_time_s is not None else least_s
     return Minimum(options.stage_requests or 1, seconds)
 
 

@@ -79,7 +79,7 @@ class RepeatedTexts:
 
     def _behind_prefix(self, given: tuple[str, ...]) -> tuple[str, ...] | None:
         """Given texts; a shared prefix stands before them, and that is generated."""
-        if self._options.prefix is None:
+        if self._options.shared_prefix is None:
             return given
         self._generates = True
         return self._generated(given)
@@ -88,7 +88,7 @@ class RepeatedTexts:
         options = self._options
         if options.repeated_run_key is None:
             return None
-        return (*names, options.repeated_run_key, str(options.seed), str(options.prefix))
+        return (*names, options.repeated_run_key, str(options.seed), str(options.shared_prefix))
 
 
 def _trace_names(options: Options) -> tuple[str, ...]:

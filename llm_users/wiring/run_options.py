@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_users.options.table import OptionError, Options
+from llm_users.options.parsers import OptionError
+from llm_users.options.table import Options
 from llm_users.prompts import load_tokenizer
 
 

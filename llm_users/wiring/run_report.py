@@ -66,7 +66,7 @@ def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
 
     try:
         objectives = llm_reports.parse_objectives(options.slo) if options.slo is not None else None
-        questions = llm_reports.Questions(objectives, objectives, options.slo_stage, prices)
+        questions = llm_reports.Questions(objectives, options.slo_stage, prices)
         if folder:
             report = llm_reports.report_run(
                 prefix, out=path_of(prefix, REPORT_FOLDER), formats=FORMATS, questions=questions

@@ -12,7 +12,8 @@ from functools import partial
 from llm_users.load.coordinator.stages import StageSpec, trace_stage
 from llm_users.load.trace import trace_of
 from llm_users.load.worker.thread_pool import in_thread
-from llm_users.options.table import OptionError, Options
+from llm_users.options.parsers import OptionError
+from llm_users.options.table import Options
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,7 @@ class Replay:
             return
         try:
             found = os.stat(os.path.expanduser(options.trace))  # noqa: PTH111, PTH116 - Path's raise for odd names
-            how = (options.trace_speed, options.trace_window, options.trace_unit, options.trace_block_size)
-            wanted = (options.trace, how, options.requests, found.st_mtime_ns)
+            wanted = (options, found.st_mtime_ns)
             if wanted == self._known:
                 return
             trace = in_thread(partial(trace_of, options))

@@ -6,7 +6,7 @@ Runs after Locust has matched the route and checked the login, so a request that
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flask import request
@@ -14,9 +14,10 @@ from locust.runners import STATE_RUNNING, STATE_SPAWNING
 from werkzeug.datastructures import ImmutableMultiDict
 
 from llm_users.load.coordinator.shape import SweepShape
-from llm_users.options import table as option_table
-from llm_users.options.table import OptionError
-from llm_users.options.targets import TargetError, parse_targets
+from llm_users.options import parsers
+from llm_users.options.parsers import OptionError
+from llm_users.options.table import READS_LOCAL, STAGING, Options
+from llm_users.options.targets import Target
 from llm_users.transport import endpoint
 from llm_users.web.form import unmasked
 from llm_users.web.protection import SWARM, UPDATE_USER, Protection, origin_of
@@ -25,19 +26,21 @@ _SAFE_WAYS = "add --web-login, or make the page local with --web-host 127.0.0.1"
 
 
 class WebStart:
-    """The checks of one web interface. Call it once, before the web interface takes its first request."""
+    """The checks of one web interface. Call it once, before the web interface takes its first request.
 
-    def __init__(self, environment: Any, *, install_shape: Callable[..., None]) -> None:
+    ``options`` are those with which the process started.
+    """
+
+    def __init__(self, environment: Any, options: Options, *, install_shape: Callable[..., None]) -> None:
         self._environment = environment
         self._install_shape = install_shape
         parsed = environment.parsed_options
-        origins = getattr(parsed, "llm_web_origin", None) or []
-        self._protection = Protection(environment.web_ui, origins if isinstance(origins, list) else origins.split(","))
+        self._protection = Protection(environment.web_ui, options.web_origin)
         self._protection.install()
         self._protection.before(SWARM, self._prepare)
         self._protection.before(UPDATE_USER, self._check_user)
-        self._named = self._named_at_start()
-        self._local_values = {name: _text(getattr(parsed, name, None)) for name in option_table.READS_LOCAL}
+        self._named = self._named_at_start(options.targets)
+        self._local_values = {name: _text(getattr(parsed, name, None)) for name in READS_LOCAL}
         self.withholds_keys = False
         """True when the run goes to an endpoint that must not get keys: an exposed page named it."""
 
@@ -54,7 +57,7 @@ class WebStart:
             return reason
         self.withholds_keys = self._protection.exposed and not self._typed_origins() <= self._named
         if "llm_sweep" in request.form:
-            staged = any(request.form.get(name) for name in option_table.STAGING)
+            staged = any(request.form.get(name) for name in STAGING)
             if self._goes_on() and staged != isinstance(self._environment.shape_class, SweepShape):
                 return "a test is running, with a sweep or without one; stop it before you start the other kind"
             self._install_shape(staged=staged)
@@ -88,24 +91,24 @@ class WebStart:
                 )
         return None
 
-    def _named_at_start(self) -> set[Any]:
+    def _named_at_start(self, targets: Iterable[Target]) -> set[Any]:
         """Origins of the endpoints that the command line, the environment and the locustfile name."""
         environment = self._environment
         urls = [environment.host, *(user_class.host for user_class in environment.user_classes)]
         urls += [os.environ.get(getattr(c, "host_variable", ""), "") for c in environment.user_classes]
-        urls += _target_urls(getattr(environment.parsed_options, "llm_targets", None))
+        urls += [target.url for target in targets]
         return {origin_of(url) for url in urls if url}
 
     def _typed_origins(self) -> set[Any]:
         """Origins of the endpoints that the posted form names."""
-        urls = [request.form.get("host", ""), *_target_urls(request.form.get("llm_targets"))]
+        urls = [request.form.get("host", ""), *_target_urls(request.form.get("llm_targets", ""))]
         return {origin_of(url) for url in urls if url}
 
 
-def _target_urls(text: str | None) -> list[str]:
+def _target_urls(text: str) -> list[str]:
     try:
-        return [target.url for target in parse_targets(text) if target.url] if text else []
-    except (TargetError, OptionError):
+        return [target.url for target in parsers.targets(text) if target.url] if text else []
+    except OptionError:
         return []  # the start itself says what is wrong
 
 

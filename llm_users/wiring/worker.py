@@ -22,6 +22,8 @@ from llm_users.collect.sender import REPORT_KEY, RecordSender
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.validation import PROTOCOL
 from llm_users.load.worker.process import LoadProcess
+from llm_users.options import command_line
+from llm_users.options.table import Options
 from llm_users.record import RequestRecord
 
 logger = logging.getLogger(__name__)
@@ -41,9 +43,19 @@ def _nowhere(record: RequestRecord, offsets_s: list[float]) -> None:
 
 
 class ProcessRole:
-    """Wires a ``LoadProcess`` to the environment. ``keep`` and ``flush`` are for the only process: straight to disk."""
+    """Wires a ``LoadProcess`` to the environment.
 
-    def __init__(self, environment: Any, keep: Keep = _nowhere, flush: Flush = lambda: 0) -> None:
+    The other arguments are for the only process of a run: ``keep`` and ``flush`` write rows straight to disk, and
+    ``read_options`` returns the options that the coordinator has read.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        keep: Keep = _nowhere,
+        flush: Flush = lambda: 0,
+        read_options: Callable[[], Options] | None = None,
+    ) -> None:
         self._environment = environment
         self._runner = runner = environment.runner
         self._worker: _Worker | None = None
@@ -57,7 +69,14 @@ class ProcessRole:
             if environment.locustfile and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 # Its terminal is gone: leave in good order, as on SIGTERM.
                 gevent.signal_handler(signal.SIGHUP, self._on_hangup)
-        self.process = process = LoadProcess(environment, runner.send_message, keep, flush)
+        self.process = process = LoadProcess(
+            environment,
+            runner.send_message,
+            keep,
+            flush,
+            # Workers get the options with the first message that starts users.
+            read_options or (lambda: command_line.read_options(environment.parsed_options)),
+        )
         runner.register_message(messages.RUN, listener(self._on_run))
         runner.register_message(messages.GO, self._of_run(process.on_go))
         runner.register_message(messages.END, self._of_run(process.on_end))

@@ -47,16 +47,16 @@ def _report() -> argparse.ArgumentParser:
         help="write the figures of the page as image files, too (png needs the extra plots)",
     )
     parser.add_argument(
-        "--slo", metavar="EXPR", help=f"report attainment, goodput and the highest load for objectives: {EXAMPLE}"
-    )
-    parser.add_argument(
-        "--fail-on", metavar="EXPR", help="exit with 3 unless these objectives are met beyond doubt (same form)"
+        "--slo",
+        metavar="EXPR",
+        help="report attainment, goodput and the highest load for these objectives, and exit with code 3 unless the "
+        f"95 %% interval of every objective is within its limit: {EXAMPLE}",
     )
     parser.add_argument(
         "--slo-stage",
         default="all",
         metavar="all|best|N",
-        help="stages that --fail-on judges: all, the best one, or the one with number N (default: %(default)s)",
+        help="stages that --slo judges: all, the best one, or the one with number N (default: %(default)s)",
     )
     parser.add_argument("--prices", type=Path, metavar="FILE", help="price file (JSON or TOML): report costs")
     _add_verdict_files(parser)
@@ -110,7 +110,8 @@ def _leaderboard() -> argparse.ArgumentParser:
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=name, description=description, epilog=_EXIT_CODES)
+    # Without shortened names, a misspelled option cannot become another one.
+    parser = argparse.ArgumentParser(prog=name, description=description, epilog=_EXIT_CODES, allow_abbrev=False)
     parser.add_argument(
         "inputs",
         nargs="+",

@@ -24,12 +24,10 @@ from llm_users.prices import Prices
 class Questions:
     """What a report is asked beyond its tables.
 
-    ``objectives`` are reported on; ``fail_on`` are judged in ``stage`` (all, best or a number) and decide the exit
-    code.
+    ``objectives`` are reported on; their verdict in ``stage`` (all, best or a number) decides the exit code.
     """
 
     objectives: Objectives | None = None
-    fail_on: Objectives | None = None
     stage: str = ALL_STAGES
     prices: Prices | None = None
 
@@ -75,5 +73,5 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
         tuple(warnings),
         questions.objectives,
         questions.prices,
-        gate(made, questions.fail_on, questions.stage) if questions.fail_on is not None else None,
+        gate(made, questions.objectives, questions.stage) if questions.objectives is not None else None,
     )

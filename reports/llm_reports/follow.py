@@ -60,7 +60,7 @@ def report(asked: dict[str, Any]) -> dict[str, Any]:
     from llm_reports.slo.objectives import parse_objectives
 
     objectives = parse_objectives(asked["slo"]) if asked.get("slo") else None
-    questions = Questions(objectives, objectives, asked.get("slo_stage") or "all")
+    questions = Questions(objectives, asked.get("slo_stage") or "all")
     made = report_runs([load_run(asked["prefix"])], out=Path(asked["out"]), formats=("md", "csv", "html"),
                        questions=questions)  # fmt: skip
     return {"files": [str(path) for path in made.files]}

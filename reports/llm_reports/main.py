@@ -48,12 +48,11 @@ def _report(options: Namespace) -> int:
     from llm_reports.slo.objectives import parse_objectives
 
     formats = checked([*options.format.split(","), options.plots or ""])
-    fail_on = parse_objectives(options.fail_on) if options.fail_on else None
-    if options.junit and fail_on is None:
-        raise InputError("--junit: there is nothing to judge; say what must hold with --fail-on")
-    objectives = parse_objectives(options.slo) if options.slo else fail_on
+    objectives = parse_objectives(options.slo) if options.slo else None
+    if options.junit and objectives is None:
+        raise InputError("--junit writes a verdict and needs objectives; give them with --slo")
     prices = load_prices(options.prices) if options.prices else None
-    questions = Questions(objectives, fail_on, valid_stage(options.slo_stage), prices)
+    questions = Questions(objectives, valid_stage(options.slo_stage), prices)
     runs = _loaded(options)
     report = report_runs(
         runs, out=options.out, formats=formats, count_connect=options.count_connect, questions=questions

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import pytest
 
 from tests.project import ROOT
+from tests.unit.source_tree import imports, module_of, sources
 
 BASE = {
     "_version", "distributions", "number_words", "outcome", "prices", "quantile", "record", "run_files", "secrets",
@@ -38,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "calibration", "collect", "load", "load.coordinator", "load.protocol", "load.worker", "options", "prompts",
         "simulator", "transport", "users", "web",
     },
-    "cli": {"calibration", "extension"},
+    "cli": {"calibration", "extension", "options"},
 }  # fmt: skip
 
 # Single arrows against the rule, and why.
@@ -71,36 +68,6 @@ FORBIDDEN = {
     "options": {"locust", "gevent", "pandas"},
     "llm_reports": {"locust", "gevent", "geventhttpclient", "openai", "boto3"},
 }
-
-
-def sources() -> Iterator[Path]:
-    for folder in ("llm_users", "reports/llm_reports", "locustfiles"):
-        yield from sorted((ROOT / folder).rglob("*.py"))
-
-
-def module_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[0] == "reports":
-        parts = parts[1:]  # the folder that holds the package llm_reports
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-@cache
-def imports(path: Path) -> frozenset[str]:
-    """Every module that a file imports, wherever in it; names of our own submodules are resolved."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide where an arrow points"
-            assert node.module is not None
-            for alias in node.names:
-                top = node.module.split(".")
-                inside = (ROOT / "reports" if top[0] == "llm_reports" else ROOT).joinpath(*top, alias.name)
-                is_module = inside.is_dir() or inside.with_suffix(".py").is_file()
-                found.add(f"{node.module}.{alias.name}" if is_module else node.module)
-    return frozenset(found)
 
 
 def room_of(module: str) -> str:
@@ -223,11 +190,22 @@ def run_python(code: str) -> str:
 
 
 def test_files_are_named_after_what_they_hold() -> None:
-    meaningless = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
-    wrong = [path for path in sources() if path.stem in meaningless or path.stem.startswith("base_")]
-    assert not wrong
+    meaningless = {
+        "base", "common", "functions", "general", "helper", "helpers", "lib", "misc", "shared", "stuff", "tools",
+        "util", "utilities", "utils",
+    }  # fmt: skip
+    folders = {path.parent for path in sources()}
+    assert not [
+        place for place in {*sources(), *folders} if place.stem in meaningless or place.stem.startswith("base_")
+    ]
     # A locustfile's folder is put at the front of sys.path: it would shadow the package of that name.
     assert not {path.stem for path in (ROOT / "locustfiles").glob("*.py")} & {"openai", "boto3", "locust", "reports"}
+
+
+def test_folders_can_be_overseen() -> None:
+    assert len(list((ROOT / "llm_users").glob("*.py"))) <= 13
+    for folder in {path.parent for path in (ROOT / "reports" / "llm_reports").rglob("*.py")}:
+        assert len(list(folder.glob("*.py"))) <= 16, folder
 
 
 def test_locustfiles_can_be_read_in_a_minute() -> None:

@@ -11,8 +11,11 @@ import runpy
 import pytest
 
 from llm_users.collect.client_health import _COALESCED, _LATE_S, _LIMITS
-from llm_users.options.table import _OPTIONS
+from llm_users.options.table import OPTIONS
 from tests.documented import PAGES, ROOT, Command, commands
+
+SERVERS = ("OpenAI", "Azure", "OpenRouter", "Together", "Groq", "Fireworks", "Databricks",
+           "vLLM", "SGLang", "llama.cpp", "Ollama", "LiteLLM")  # fmt: skip
 
 
 def test_generated_pages_are_current() -> None:
@@ -22,7 +25,7 @@ def test_generated_pages_are_current() -> None:
 
 
 def test_every_option_that_is_written_about_exists() -> None:
-    known = {option.flag for option in _OPTIONS}
+    known = {option.flag for option in OPTIONS}
     for page, text in PAGES.items():
         # LLMPerf has an --llm-api too, and a trailing dash is a family of options.
         assert set(re.findall(r"--llm-[a-z-]*[a-z]", text)) <= known, page
@@ -68,3 +71,9 @@ def test_a_make_command_names_what_the_makefile_has(command: Command) -> None:
     for word in command.words[1:]:
         name, is_variable, _ = word.partition("=")
         assert f"$({name})" in makefile if is_variable else re.search(rf"^{name}:", makefile, flags=re.MULTILINE)
+
+
+def test_every_server_has_its_recipe() -> None:
+    parts = re.split(r"^### (\S+).*$", PAGES["docs/recipes.md"], flags=re.MULTILINE)
+    assert tuple(parts[1::2]) == SERVERS
+    assert all("```sh" in part for part in parts[2::2])

@@ -59,7 +59,7 @@ class Spending:
         options = self._options
         requests = options.requests if free else options.stage_requests
         if requests is not None and not options.open_loop:
-            requests += users * options.warmup_requests
+            requests += users * options.stage_warmup.requests
         text = self.describe_stage(users, requests)
         if text:
             logger.info("stage %d: %s", stage, text)

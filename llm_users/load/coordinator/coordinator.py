@@ -138,7 +138,7 @@ class Coordinator:
         for text in self._notes_for_next:
             self.writer.note(text)
         self._deadline = time.monotonic() + run_s if run_s else None
-        rows_at_once = options.budget is not None or options.offsets  # these need the rows as they come
+        rows_at_once = options.budget is not None or options.chunk_times  # these need the rows as they come
         self._crew = Crew(
             self._send,
             self.writer,

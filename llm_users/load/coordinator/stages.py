@@ -106,6 +106,6 @@ def listed_stages(options: Options, replay: StageSpec | None = None) -> StageSpe
     the load."""
     if replay is not None:
         return ListedStages((replay,))
-    if options.rates:
-        return ListedStages(tuple(StageSpec(StageLoad(rate_per_s=rate)) for rate in options.rates))
+    if options.rate:
+        return ListedStages(tuple(StageSpec(StageLoad(rate_per_s=rate)) for rate in options.rate))
     return ListedStages(tuple(StageSpec(StageLoad(users)) for users in options.sweep))

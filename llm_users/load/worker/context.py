@@ -130,7 +130,7 @@ class Runtime:
         """
         if self.withhold_keys:
             return {name: value for name, value in own.items() if not secrets.is_secret_query(name)}
-        headers = {**own, **endpoint.headers_from_environment(self.options.header_variables)}
+        headers = {**own, **endpoint.headers_from_environment(self.options.header_env)}
         for name, value in headers.items():
             headers[name] = value.strip()
             if "\r" in headers[name] or "\n" in headers[name]:

@@ -72,7 +72,10 @@ _GC_GENERATIONS = (50_000, 20, 1000)
 
 
 class LoadProcess:
-    """One process's part in a run. ``keep`` takes finished records, ``flush`` sends what was kept."""
+    """One process's part in a run. ``keep`` takes finished records, ``flush`` sends what was kept.
+
+    ``read_options`` returns the options of the run that begins; it raises ``OptionError`` if they cannot be used.
+    """
 
     def __init__(
         self,
@@ -80,11 +83,13 @@ class LoadProcess:
         send: Callable[[str, dict[str, Any]], None],
         keep: Callable[[RequestRecord, list[float]], None],
         flush: Callable[[], int],
+        read_options: Callable[[], Options],
     ) -> None:
         self._environment = environment
         self._send_raw = send
         self._keep = keep
         self._flush = flush
+        self._read_options = read_options
         self.gate = OpenGate()
         self.gate.on_ready = self._on_ready
         self.gate.on_finished = self._on_stage_finished
@@ -294,8 +299,7 @@ class LoadProcess:
     def _prepare(self) -> None:
         self._report_progress()
         try:
-            options = Options.parse(self._environment.parsed_options)
-            self._make_runtime(options)
+            self._make_runtime(self._read_options())
         except Exception as error:
             self.gate.close()
             self.send(messages.REFUSED, {"reason": str(error) or repr(error)})
@@ -447,7 +451,7 @@ class LoadProcess:
                 file=options.prompts,
                 trace=trace,
                 in_order=options.prompts_order == "file",
-                prefixes=options.prefix,
+                prefixes=options.shared_prefix,
                 cache_bust=self._run["run_id"] if options.cache_bust else None,
                 pictures=options.images,
             )
@@ -596,7 +600,7 @@ class LoadProcess:
 
 def _run_s(options: Options, parsed: Any, trace: Trace | None) -> float | None:
     """How long the run will take, as far as options say it."""
-    stages_s = options.stage_s * options.stages if options.stage_s is not None else None
+    stages_s = options.stage_time_s * options.stages if options.stage_time_s is not None else None
     replay_s = trace.duration_s if trace is not None else None
     times_s = [float(given) for given in (stages_s, replay_s, getattr(parsed, "run_time", None)) if given]
     return min(times_s, default=None)

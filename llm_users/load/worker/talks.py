@@ -37,7 +37,7 @@ class Talks:
             run_key=run_key,
             file=options.conversations,
             in_order=options.prompts_order == "file",
-            prefixes=options.prefix,
+            prefixes=options.shared_prefix,
             cache_bust=salt,
         )
         for text in source.notes:

@@ -98,7 +98,7 @@ class BedrockAnswer:
     ) -> None:
         self._begun_ns = time.monotonic_ns()
         self._first_ns = 0
-        self._spec = spec
+        self.spec = spec
         self._shape = shape
         self._converse = target.converse
         self.number = number
@@ -109,17 +109,17 @@ class BedrockAnswer:
         self._break = faults.stream_break(spec, number, tokens) if self.streamed else None
         self.tokens = tokens if self._break is None else self._break.after_tokens
         self.outcome = "completed" if self._break is None else self._break.outcome
-        self._chunked = can_chunk and spec.framing == "chunked"
-        self._keep_alive = keep_alive
+        self.chunked = can_chunk and spec.framing == "chunked"
+        self.keep_alive = keep_alive
         cut = self.outcome == "cut"
-        self.close = cut or not keep_alive or (self.streamed and (not self._chunked or spec.hangup))
+        self.close = cut or not keep_alive or (self.streamed and (not self.chunked or spec.hangup))
         # The stop token has no place in a block: nothing of it is streamed.
         shown = self._shown = tokens - (spec.stop_tokens(tokens) if self._break is None else 0)
         thoughts = min(spec.reasoning, shown) if shape.thinks else 0
         calls = min(spec.tool, shown - thoughts) if shape.calls else 0
         self._blocks = _blocks((("thought", thoughts), ("text", shown - thoughts - calls), ("tool", calls)))
         self._used = _what_is_used(body, headers, converse=target.converse)
-        self._turn = Turn(
+        self.turn = Turn(
             response_id=self.response_id,
             number=number,
             model=target.model.rpartition("/")[2],
@@ -143,8 +143,8 @@ class BedrockAnswer:
         headers = {"x-amzn-RequestId": self.response_id}
         if not self._converse:
             headers |= {"x-amzn-bedrock-content-type": _JSON, **self._used}
-        head = http_wire.stream_head(STREAM_TYPE, chunked=self._chunked, keep_alive=self._keep_alive, headers=headers)
-        return head + self._head() if self._spec.role == "early" else head
+        head = http_wire.stream_head(STREAM_TYPE, chunked=self.chunked, keep_alive=self.keep_alive, headers=headers)
+        return head + self.head() if self.spec.role == "early" else head
 
     def comment(self) -> bytes:
         return b""  # this protocol has none
@@ -162,7 +162,7 @@ class BedrockAnswer:
             before += self._turn_to(next(block for block in self._blocks if start < block.end))
             block = self._block
             assert block is not None
-        count = min(self._spec.tokens_per_chunk, min(block.end, self.tokens) - start)
+        count = min(self.spec.tokens_per_chunk, min(block.end, self.tokens) - start)
         if not self.streamed:
             return b"", count
         if start == 0:
@@ -182,11 +182,11 @@ class BedrockAnswer:
         if self._counted:
             document += b"%d" % (start + count) + parts[2]
         data = self._event("contentBlockDelta", document, start)
-        data = before + (b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        data = before + (b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
         return self._held_back(data), count
 
     def closing(self) -> bytes:
-        turn = self._turn
+        turn = self.turn
         turn.latency_ms = self._since_ms(time.monotonic_ns())
         turn.thought, turn.text, turn.call = (
             words(self.number, block.start, block.end - block.start).decode().strip() if block else ""
@@ -199,21 +199,21 @@ class BedrockAnswer:
         data = b""
         if self._break is not None:
             data = self._failure(self._break.error)
-        elif self._spec.done:
+        elif self.spec.done:
             closes = [] if self._block is None else self._shape.closes(self._block.kind, self._block.index)
             data = self._held + self._documents([*closes, *self._with_metrics(self._shape.tail(turn))])
-        return data + http_wire.LAST_CHUNK if self._chunked else data
+        return data + http_wire.LAST_CHUNK if self.chunked else data
 
     def _identify(self, number: int) -> str:
         return response_id(number)
 
     def _failure(self, error: str) -> bytes:
         """What breaks the stream off with an error."""
-        return self._framed(exception_frame(error))
+        return self.framed(exception_frame(error))
 
     def _with_metrics(self, tail: list[Document]) -> list[Document]:
         """The last documents, with what the service counted."""
-        if self._spec.usage == "off":
+        if self.spec.usage == "off":
             return [document for document in tail if "metadata" not in document]
         if not self._converse:
             tail[-1]["amazon-bedrock-invocationMetrics"] = self._metrics()
@@ -222,11 +222,11 @@ class BedrockAnswer:
     def _since_ms(self, stamp_ns: int) -> int:
         return (stamp_ns - self._begun_ns) // 1_000_000
 
-    def _head(self) -> bytes:
-        return self._documents(self._shape.head(self._turn))
+    def head(self) -> bytes:
+        return self._documents(self._shape.head(self.turn))
 
     def _late_head(self) -> bytes:
-        return self._head() if self.streamed and self._spec.role in ("late", "with-first") else b""
+        return self.head() if self.streamed and self.spec.role in ("late", "with-first") else b""
 
     def _turn_to(self, block: _Block) -> bytes:
         """Begin a block; what of it does not change from token to token is made here."""
@@ -235,7 +235,7 @@ class BedrockAnswer:
         if not self.streamed:
             return b""
         closes = [] if old is None else shape.closes(old.kind, old.index)
-        document = shape.delta(self._delta_kind(block), block.index, _TEXT_MARK, self._turn)
+        document = shape.delta(self.delta_kind(block), block.index, _TEXT_MARK, self.turn)
         text = json_bytes(document["contentBlockDelta"] if self._converse else document)
         start, _, end = text.rpartition(_TEXT_MARK.encode())  # a model's name comes before its text
         # Padding takes the place of the last brace.
@@ -245,21 +245,21 @@ class BedrockAnswer:
 
     def _shown_thoughts(self, start: int, count: int) -> int:
         """How many of these reasoning tokens are streamed."""
-        if self._spec.reasoning_shown == "full":
+        if self.spec.reasoning_shown == "full":
             return count
-        return int(self._spec.reasoning_shown == "summary" and start % SUMMARY_STEP == 0)
+        return int(self.spec.reasoning_shown == "summary" and start % SUMMARY_STEP == 0)
 
     def _held_back(self, data: bytes) -> bytes:
         """The bytes that leave now: these and what waited for them, or nothing where a proxy buffers."""
-        if self._held or self._spec.buffered:
+        if self._held or self.spec.buffered:
             data, self._held = self._held + data, b""
-        if self._spec.buffered:
+        if self.spec.buffered:
             data, self._held = b"", data
         return data
 
-    def _delta_kind(self, block: _Block) -> str:
+    def delta_kind(self, block: _Block) -> str:
         """The kind of output that the deltas of a block are said to be."""
-        is_summary = block.kind == "thought" and self._spec.reasoning_shown == "summary"
+        is_summary = block.kind == "thought" and self.spec.reasoning_shown == "summary"
         return self._shape.summary if is_summary else block.kind
 
     def _documents(self, documents: list[Document]) -> bytes:
@@ -271,7 +271,7 @@ class BedrockAnswer:
                 frames.append(self._event(name, json_bytes(value)[:-1], at))
             else:
                 frames.append(self._event("", json_bytes(document), at))
-        return self._framed(b"".join(frames)) if frames else b""
+        return self.framed(b"".join(frames)) if frames else b""
 
     def _event(self, name: str, document: bytes, salt: int) -> bytes:
         """For Converse the document comes without its last brace."""
@@ -280,11 +280,11 @@ class BedrockAnswer:
             return frame(_BLOCKS[name], document + padding)
         return frame(_CHUNK_BLOCK, b'{"bytes":"' + b64encode(document) + b'"' + padding)
 
-    def _framed(self, data: bytes) -> bytes:
-        return http_wire.chunk(data) if self._chunked else data
+    def framed(self, data: bytes) -> bytes:
+        return http_wire.chunk(data) if self.chunked else data
 
     def _metrics(self) -> Document:
-        turn = self._turn
+        turn = self.turn
         metrics = {"inputTokenCount": turn.fresh_tokens, "outputTokenCount": turn.tokens}
         if turn.cached_tokens:
             metrics |= {"cacheReadInputTokenCount": turn.cached_tokens, "cacheWriteInputTokenCount": 0}
@@ -292,18 +292,18 @@ class BedrockAnswer:
         return {**metrics, "invocationLatency": turn.latency_ms, "firstByteLatency": first_ms}
 
     def _whole(self) -> bytes:
-        turn = self._turn
+        turn = self.turn
         headers = {"x-amzn-RequestId": self.response_id}
         if not self._converse:
             headers |= self._used
-            if self._spec.usage != "off":
+            if self.spec.usage != "off":
                 headers |= {
                     "x-amzn-bedrock-input-token-count": str(turn.fresh_tokens),
                     "x-amzn-bedrock-output-token-count": str(turn.tokens),
                     "x-amzn-bedrock-invocation-latency": str(turn.latency_ms),
                 }
         body = json_bytes(self._shape.whole(turn))
-        return http_wire.response(200, body, headers=headers, keep_alive=self._keep_alive)
+        return http_wire.response(200, body, headers=headers, keep_alive=self.keep_alive)
 
     def _block_of(self, kind: str) -> _Block | None:
         return next((block for block in self._blocks if block.kind == kind), None)

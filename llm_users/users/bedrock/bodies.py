@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llm_users.prompts import Prompt
+from llm_users.users.bedrock.anthropic_messages import conversation as anthropic_conversation
+from llm_users.users.bedrock.converse import conversation as converse_conversation
 
 Body = dict[str, Any]
 Builder = Callable[[str, Prompt, int], Body]
@@ -40,9 +42,7 @@ def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
 
 
 def anthropic_messages(_model: str, prompt: Prompt, cap: int) -> Body:
-    from llm_users.users.anthropic.user import conversation
-
-    turns, system = conversation(prompt)
+    turns, system = anthropic_conversation(prompt)
     body: Body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": cap, "messages": turns}
     return {**body, "system": system} if system else body
 
@@ -90,9 +90,7 @@ def titan(_model: str, prompt: Prompt, cap: int) -> Body:
 
 
 def nova(_model: str, prompt: Prompt, cap: int) -> Body:
-    from llm_users.users.bedrock.converse import conversation
-
-    turns, system = conversation(prompt)
+    turns, system = converse_conversation(prompt)
     body: Body = {"schemaVersion": "messages-v1", "messages": turns, "inferenceConfig": {"maxTokens": cap}}
     return {**body, "system": system} if system else body
 

@@ -37,7 +37,7 @@ background:#fff;color:#1b1f24;font:15px/1.5 system-ui,-apple-system,'Segoe UI',R
 def fragment_of(prefix: str | Path, *, slo: str | None = None, stage: str = "all") -> str:
     """The section about one run; raises ``InputError`` when its rows cannot be read."""
     objectives = parse_objectives(slo) if slo else None
-    return fragment(content_of([load(prefix)], questions=Questions(objectives, objectives, stage)))
+    return fragment(content_of([load(prefix)], questions=Questions(objectives, stage)))
 
 
 def fragment(content: Content) -> str:

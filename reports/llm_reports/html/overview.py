@@ -45,7 +45,7 @@ def health_mark(state: str) -> Markup:
 def answer_section(content: Content) -> Markup:
     """Verdict, highest load, and the stages whose figures are not the endpoint's."""
     parts = [*_verdict(content), *_loads(content), *_reservations(content)]
-    nothing = "Nothing was judged: --slo and --fail-on name objectives, and a knee takes three levels of load."
+    nothing = "Nothing was judged: --slo names objectives, and a knee takes three levels of load."
     return section("answer", "Result", *(parts or [element("p", nothing, class_="soft")]))
 
 

@@ -101,7 +101,7 @@ def _searched(content: Content) -> Objectives | None:
 def _decisions(content: Content) -> Markup:
     parts = [limit_section(content.runs), decisions(content), knee_section(content.points)]
     said = "\n".join(filter(None, parts))
-    nothing = "Nothing was asked (--slo, --fail-on and --prices ask), and a knee takes three levels of load."
+    nothing = "Nothing was asked (--slo and --prices ask), and a knee takes three levels of load."
     return section("decisions", "Decisions", as_html(said) if said else element("p", nothing, class_="soft"))
 
 

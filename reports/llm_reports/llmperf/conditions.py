@@ -14,7 +14,7 @@ from llm_users.distributions import LENGTHS, Distribution, DistributionError, No
 
 _SAMPLING = "additional_sampling_params"
 _LENGTHS = ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens")
-_OTHER_LENGTHS = ("llm_lengths", "llm_trace")
+_OTHER_LENGTHS = ("llm_length_mix", "llm_trace")
 _OTHER_PROMPTS = ("llm_prompt", "llm_prompts", "llm_conversations")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.calibration.truth import Endpoint, Sent, Timing, Truth
+from tests.ports import free_port
 from tests.system.accuracy.bounds import NATIVE
 
 _READY_S = 10.0
@@ -30,7 +31,7 @@ class NativeEndpoint(Endpoint):
     def __init__(self, binary: Path, timing: Timing, folder: Path) -> None:
         self._log = folder / "native.csv"
         self._said = ""
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}/v1"
         command: list[str | Path] = [binary.resolve(), "--port", str(port), "--log", self._log]
         command += ["--ttft-ms", str(timing.ttft_s * 1e3), "--itl-ms", str(timing.gap_s * 1e3)]
@@ -86,9 +87,3 @@ def native_binary(path: Path, folder: Path) -> Path:
     binary = folder / path.stem
     subprocess.run([compiler, "-O2", "-o", binary, path, "-lm"], check=True)
     return binary
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

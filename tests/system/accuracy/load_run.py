@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from llm_users.calibration import outcome
+from llm_users.calibration import measured_run
 from llm_users.calibration.load import Load
 from llm_users.calibration.measured_run import MeasuredRun
 from llm_users.calibration.truth import SimulatorEndpoint, Timing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import Simulator, launch
+from tests.ports import free_port
 from tests.system.deploy.manifests import DEPLOY, SECRET, Process
 
 ENTRYPOINT = str(DEPLOY / "entrypoint.sh")
@@ -26,18 +26,12 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]]), **more}
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 class Containers:
     """The processes of one deployment. Paths of the image and its volumes lie in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = str(free_port())
         self.running: dict[str, subprocess.Popen[str]] = {}
 
     def start(self, process: Process, *more: str, number: int = 0) -> None:

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 
 import llm_users
-from llm_users.options.table import _OPTIONS
+from llm_users.options.table import OPTIONS
 from tests.system.deploy.manifests import (
     COMPOSE,
     DEPLOY,
@@ -207,8 +207,8 @@ def test_the_compose_file_is_valid() -> None:
 
 
 def test_every_option_that_is_written_exists() -> None:
-    flags = {option.flag for option in _OPTIONS}
-    variables = {"LOCUST_" + option.dest.upper() for option in _OPTIONS}
+    flags = {option.flag for option in OPTIONS}
+    variables = {option.variable for option in OPTIONS}
     for path in FILES:
         text = path.read_text()
         assert set(re.findall(r"--llm-[a-z-]*[a-z]", text)) <= flags, path

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.deploy.conftest import SHORT, Containers, free_port
+from tests.ports import free_port
+from tests.system.deploy.conftest import SHORT, Containers
 from tests.system.deploy.manifests import (
     ENDPOINT,
     Process,
@@ -88,7 +89,7 @@ def test_the_operators_master_starts_by_itself_and_keeps_its_page(containers: Co
     locustfile = containers.folder / "home" / "locust" / "locustfile.py"
     locustfile.write_text(the("LocustTest", "llm-sweep", "locusttest.yaml")["spec"]["locustfile"]["content"])
     master, worker = operator_processes()
-    web = free_port()
+    web = str(free_port())
     containers.start(master, "--host", simulator.url, *SWEEP, *SHORT, "--expect-workers", str(WORKERS),
                      "--web-host", "127.0.0.1", "--web-port", web)  # fmt: skip
     for number in range(WORKERS):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_users.options.table import _OPTIONS
+from llm_users.options.table import OPTIONS
 from llm_users.simulator.launch import launch
 from tests.documented import (
     A_RUN,
@@ -179,7 +179,7 @@ def locust_command(path: Path, simulator: str) -> list[str]:
 def test_llm_bench_lists_the_extensions_options(tmp_path: Path) -> None:
     done = Site(tmp_path, "").run(["llm-bench", "--help"])
     assert done.code == 0, done.err
-    assert {option.flag for option in _OPTIONS} <= set(re.findall(r"--llm-[a-z-]+", done.out))
+    assert {option.flag for option in OPTIONS} <= set(re.findall(r"--llm-[a-z-]+", done.out))
 
 
 def test_llm_bench_is_locust_with_the_packaged_locustfile(finished_run: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import trustme
 
 from llm_users.simulator.launch import Simulator, launch
+from tests.ports import free_port
 from tests.stream_bytes import chat_events, stream
-from tests.system.runs.conftest import Locust
+from tests.system.locust_runs import Locust
 from tests.wire_server import CLOSE, Wire
 
 FEW_DESCRIPTORS = """
@@ -69,7 +70,7 @@ def test_a_worker_that_cannot_connect_leaves_its_share_to_the_others(locust: Loc
     lame = locust.folder / "lame.py"
     # As many as are open now, and those that are kept for other purposes: none is left for connections.
     lame.write_text(FEW_DESCRIPTORS.format(most="len(os.listdir('/proc/self/fd')) + 24"))
-    port = _free_port()
+    port = str(free_port())
     master = locust.start("--host", simulator.url, "--llm-model", "m", "--llm-sweep", "40", "--llm-requests", "200",
                           "--llm-warmup", "0", "--master", "--expect-workers", "2",
                           "--master-bind-port", port)  # fmt: skip
@@ -128,9 +129,3 @@ def test_what_was_sent_twice_is_counted_everywhere(locust: Locust, objective: st
     assert any("were sent again on a new connection" in note for note in done.manifest["notes"])
     gate = done.out[done.out.index("## Gate") :]
     assert f"{stage['requests_resent']} of 30 requests were sent again" in " ".join(gate.split())
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from llm_users.collect.conversations import ConversationBook
-from llm_users.record import RequestRecord
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.runs.conftest import ROOT, Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.project import ROOT
+from tests.system.locust_runs import Finished, Locust
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +88,7 @@ def test_a_sweep_of_conversations_is_exact_and_in_order(locust: Locust, tmp_path
 def test_conversations_over_processes_are_each_held_once(locust: Locust, tmp_path: Path) -> None:
     with launch("ttft=10ms,itl=2ms", log=tmp_path / "log.jsonl", max_seconds=60) as simulator:
         done = locust.run("--host", simulator.url, "--llm-sweep", "4", "--llm-requests", "24", "--llm-turns", "fixed:3",
-                          "--llm-think-time", "50ms", "--processes", "2", *ports(), locustfile=TALK)  # fmt: skip
+                          "--llm-think-time", "50ms", "--processes", "2", *master_ports(), locustfile=TALK)  # fmt: skip
     assert done.code == 0, done.err
     assert sum(row["measured"] == "1" for row in done.rows()) == 24
     check_turns(done, entries_of(tmp_path / "log.jsonl"), 0.05)
@@ -173,52 +172,3 @@ def test_a_conversation_stays_with_its_target(locust: Locust) -> None:
     assert all(len({row["endpoint"] for row in turns}) == 1 for turns in held.values())
     counts = Counter(turns[0]["endpoint"] for turns in held.values())
     assert abs(counts[near.url] - counts[far.url]) <= 1
-
-
-@pytest.mark.parametrize(
-    ("targets", "words"),
-    [
-        ("a=3,,b", "an empty target"),
-        ("a=many", "'many' is no weight"),
-        ("a=0", "'0' is no weight"),
-        ("=2", "names no model"),
-        ("@http://h/v1", "names no model"),
-        ("a@ftp://h/v1", "must start with http:// or https://"),
-        ("a@localhost:8000/v1", "must start with http:// or https://"),
-        ("a@http:///v1", "names no host"),
-        ("a@https://user:secret@h/v1", "neither credentials nor a query"),
-        ("a,b,a", "'a' is there 2 times"),
-    ],
-)
-def test_targets_that_cannot_be(targets: str, words: str) -> None:
-    from llm_users.options.parsers import targets as read
-    from llm_users.options.table import OptionError
-
-    with pytest.raises(OptionError) as refused:
-        read(targets)
-    assert words in str(refused.value)
-    assert "secret" not in str(refused.value)
-
-
-def test_conversations_are_added_up_in_any_order_and_in_bounded_memory() -> None:
-    def row(name: str, turn: int, **more: Any) -> RequestRecord:
-        at = {"started_at": 100.0 + turn, "end_to_end_latency_s": 0.5, "output_tokens": 10}
-        return RequestRecord(conversation_id=name, turn=turn, turns=3, user_id="0-0", **{**at, **more})
-
-    book = ConversationBook(most_open=2)
-    assert book.add(row("a", 3)) is None
-    assert book.add(row("a", 1, ttft_s=0.25)) is None
-    done = book.add(row("a", 2))
-    assert done is not None
-    assert (done.completed, done.turns_done, done.output_tokens, done.duration_s) == (1, 3, 30, 2.5)
-    assert (done.ttft_first_s, done.cached_tokens) == (0.25, None)
-    assert book.add(row("b", 1)) is None
-    failed = book.add(row("b", 2, error_code="timeout"))
-    assert failed is not None
-    assert (failed.completed, failed.turns_done, failed.error_code) == (0, 1, "timeout")
-    assert book.add(RequestRecord()) is None
-    assert [book.add(row(name, 1)) for name in "cd"] == [None, None]
-    evicted = book.add(row("e", 1))
-    assert evicted is not None
-    assert evicted.conversation_id == "c"
-    assert [each.conversation_id for each in book.end()] == ["d", "e"]

@@ -15,8 +15,9 @@ from llm_users.distributions import LENGTHS, Distribution
 from llm_users.prompts import load_tokenizer, make_source
 from llm_users.simulator.launch import launch
 from llm_users.simulator.numerals import number_in
-from tests.system.runs.conftest import ROOT, Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.project import ROOT
+from tests.system.locust_runs import Finished, Locust
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,7 @@ def test_wrong_answers_are_counted_exactly_over_processes(
     log = tmp_path / "log.jsonl"
     with launch(f"{FAST},wrong=0.15,vague=0.1,error=500:0.05", log=log) as simulator:
         done = locust.run("--host", simulator.url, "--llm-sweep", "2,6", "--llm-requests", "80", "--processes", "2",
-                          "--llm-seed", "7", *ports(), locustfile=CORRECTNESS, timeout_s=90)  # fmt: skip
+                          "--llm-seed", "7", *master_ports(), locustfile=CORRECTNESS, timeout_s=90)  # fmt: skip
         simulator.stop()
     assert done.code == 1, done.err  # requests failed
     counts = agree_with(log, done)
@@ -121,7 +122,7 @@ def test_an_endpoint_that_stays_fast_by_answering_wrong_is_caught(
     assert counts["2", "wrong"] > 60
     # On a busy machine the client was the limit, which is refused before anything else; judge without knowing that.
     Path(f"{done.prefix}_llm_stages.csv").unlink()
-    code, text = report_of(done, capsys, "--fail-on", "ttft_p95<2,mismatches<0.1")
+    code, text = report_of(done, capsys, "--slo", "ttft_p95<2,mismatches<0.1")
     assert code == 3
     verdicts = re.findall(r"^\| concurrency (\d) \| `(\w+)<[\d.]+` .*\| (\w+) +\|$", text, re.MULTILINE)
     assert verdicts == [
@@ -131,7 +132,7 @@ def test_an_endpoint_that_stays_fast_by_answering_wrong_is_caught(
         ("8", "mismatches", "failed"),
     ]
     assert re.search(r"Highest\s+concurrency\s+that\s+meets\s+the\s+objectives:\s+\*\*1\*\*", text)
-    assert report_of(done, capsys, "--fail-on", "ttft_p95<2")[0] == 0
+    assert report_of(done, capsys, "--slo", "ttft_p95<2")[0] == 0
 
 
 def test_it_asks_beside_another_locustfile(locust: Locust, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

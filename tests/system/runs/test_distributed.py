@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 
 import pytest
 
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.runs.conftest import Locust
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
-def ports() -> tuple[str, ...]:
-    """A port of our own for master and workers: test runs must not meet."""
-    port = free_port()
-    return "--master-bind-port", port, "--master-port", port
+from tests.ports import free_port, master_ports
+from tests.system.locust_runs import Locust
 
 
 def test_counts_and_prompts_are_exact_over_processes(locust: Locust, simulator: Simulator) -> None:
     done = locust.run("--host", simulator.url, "--llm-sweep", "1,5,2", "--llm-requests", "13", "--processes", "3",
-                      *ports(), timeout_s=90)  # fmt: skip
+                      *master_ports(), timeout_s=90)  # fmt: skip
     assert done.code == 0, done.err
     rows = done.rows()
     by_stage = Counter((row["stage"], row["phase"]) for row in rows)
@@ -45,7 +33,7 @@ def test_counts_and_prompts_are_exact_over_processes(locust: Locust, simulator: 
 
 
 def test_master_and_workers_started_apart(locust: Locust, simulator: Simulator) -> None:
-    port = free_port()
+    port = str(free_port())
     master = locust.start("--host", simulator.url, "--llm-sweep", "4", "--llm-requests", "10", "--master",
                           "--expect-workers", "2", "--master-bind-port", port)  # fmt: skip
     workers = [locust.start("--worker", "--master-port", port, prefix=f"worker{number}") for number in range(2)]
@@ -59,7 +47,7 @@ def test_master_and_workers_started_apart(locust: Locust, simulator: Simulator) 
 
 def test_a_free_run_over_processes_is_one_stage(locust: Locust, simulator: Simulator) -> None:
     done = locust.run("--host", simulator.url, "-u", "4", "-r", "4", "-t", "4s", "--processes", "2",
-                      *ports())  # fmt: skip
+                      *master_ports())  # fmt: skip
     assert done.code == 0, done.err
     (stage,) = done.rows("stages")
     assert stage["concurrency"] == "4"
@@ -69,7 +57,7 @@ def test_a_free_run_over_processes_is_one_stage(locust: Locust, simulator: Simul
 @pytest.mark.slow  # tests/system/crash loses one too
 def test_a_worker_that_is_killed_is_noted_and_the_sweep_goes_on(locust: Locust) -> None:
     with launch("ttft=20ms,itl=10ms", max_seconds=90) as simulator:
-        port = free_port()
+        port = str(free_port())
         master = locust.start("--host", simulator.url, "--llm-sweep", "4,2", "--llm-requests", "60", "--master",
                               "--expect-workers", "2", "--master-bind-port", port,
                               "--llm-output-tokens", "30,0")  # fmt: skip
@@ -101,8 +89,8 @@ def test_workers_that_are_ready_before_their_master_take_part(locust: Locust, si
         "    def ask(self):\n"
         "        self.chat()\n"
     )
-    done = locust.run("--host", simulator.url, "--llm-sweep", "2", "--llm-requests", "6", "--processes", "2", *ports(),
-                      locustfile="slow_master.py")  # fmt: skip
+    done = locust.run("--host", simulator.url, "--llm-sweep", "2", "--llm-requests", "6", "--processes", "2",
+                      *master_ports(), locustfile="slow_master.py")  # fmt: skip
     assert done.code == 0, done.err
     assert {row["worker"] for row in done.rows()} == {"0", "1"}
     assert "without locust-llm" not in done.err

@@ -6,14 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from llm_users.options.table import Options
-from llm_users.wiring import run_report
 from tests.project import ROOT
-from tests.unit.reports.sweep_on_disk import write_sweep
 
 HEADINGS = ["## Summary", "## Time to First Token (seconds)", "## Output Tokens Throughput (tokens/s)"]
 
@@ -44,17 +40,3 @@ def test_every_run_prints_its_summary_and_tables(tmp_path: Path, locustfile: str
     assert sum("median" in line for line in summary.splitlines()) == stages
     assert max(map(len, summary.splitlines())) <= 80
     assert (tmp_path / "out" / "run_report" / "report.html").exists() is ("--llm-report" in load)
-
-
-def test_a_very_large_run_names_the_command_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    prefix = str(write_sweep(tmp_path / "run", levels=(1,), requests=20))
-    writer = SimpleNamespace(received={0: 15, 1: 6}, book=SimpleNamespace(started=21))
-    run_report.print_end(prefix, Options(), SimpleNamespace(), writer, ())  # type: ignore[arg-type]
-    assert "## Summary" in capsys.readouterr().out
-    monkeypatch.setattr(run_report, "MOST_ROWS_TO_PRINT", 20)
-    run_report.print_end(prefix, Options(), SimpleNamespace(), writer, ("found",))  # type: ignore[arg-type]
-    printed = capsys.readouterr()
-    assert printed.out == "found\n"
-    assert f"The run has 21 rows. Print its tables with: llm-report {prefix}" in printed.err

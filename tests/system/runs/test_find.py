@@ -5,21 +5,13 @@ Above its capacity C every gap of the simulated endpoint grows by active/C, so a
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import llm_reports
-from llm_reports.slo.objectives import KINDS
-from llm_users.load.coordinator.stages import Minimum
-from llm_users.options.table import Options
-from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
-from llm_users.wiring.load_search import LimitSearch
-from tests.system.runs.conftest import Finished, Locust
-from tests.system.runs.test_distributed import ports
-from tests.unit.reports.conftest import record, write_csv, write_rows
+from tests.ports import master_ports
+from tests.system.locust_runs import Finished, Locust
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +85,9 @@ def test_a_lowest_load_that_fails_is_no_result(locust: Locust) -> None:
 
 
 def test_two_processes_search_together_and_print_the_result_before_the_tables(locust: Locust) -> None:
-    done = find(locust, "--llm-sweep", "4,8", "--processes", "2", *ports(), "--llm-report", spec="ttft=10ms,itl=5ms")
+    done = find(
+        locust, "--llm-sweep", "4,8", "--processes", "2", *master_ports(), "--llm-report", spec="ttft=10ms,itl=5ms"
+    )
     # On a busy machine the client itself may be the limit at every level, and then nothing is decided.
     decided = any(point["decided"] for point in done.manifest["find"]["points"])
     assert done.code == (0 if decided else 3), done.err
@@ -117,84 +111,3 @@ def test_what_cannot_be_searched_is_refused(locust: Locust, options: tuple[str, 
     done = locust.run("--llm-simulator", *options)
     assert done.code == 2
     assert said in done.err
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_every_objective_is_judged_as_by_the_gate(name: str, tmp_path: Path) -> None:
-    """The search keeps a part of each row; its judgement is that of the gate, which reads whole rows from the files."""
-    kind = KINDS[name]
-    objective = f"{name}<0.2" if not kind.unit else f"{name}_p90{'<' if kind.less_is_better else '>'}1"
-    search = LimitSearch(Options(find=objective, rates=(10.0, 20.0), requests=300))
-    search.next(None)
-    rows = []
-    for i in range(300):
-        value = 0.1 + 0.8 * (i * 37 % 100) / 100
-        bad = i % 50 == 0
-        rows.append(record(
-            i, stage=1, concurrency=0, rate_per_s=10.0, started_at=1.7e9 + i / 10, queue_s=value / 100,
-            ttft_s=value / 2,
-            ttfat_s=value / 2, end_to_end_latency_s=value, tpot_s=value / 50, output_tokens=50, connect_s=0.0,
-            corrected_ttft_s=value / 2, corrected_end_to_end_latency_s=value, expected_answer="7",
-            answer_match=int(not bad), answer_strict_match=int(not bad), error_code="500" if i % 90 == 1 else None,
-        ))  # fmt: skip
-    for each in rows:
-        search.seen(each)
-    stage = StageRecord(1, 0, 1.7e9, 30.0, rate_per_s=10.0, requests_measured=300, health="ok", steadiness="steady")
-    search.next(stage)
-    names = [column.name for column in STAGE_COLUMNS]
-    write_rows(tmp_path / "run_llm_requests.csv", rows)
-    write_csv(tmp_path / "run_llm_stages.csv", names, [[getattr(stage, column) for column in names]])
-    gate = llm_reports.gate(
-        llm_reports.groups([llm_reports.load(tmp_path / "run")]), llm_reports.parse_objectives(objective)
-    )
-    point = search.entry()["points"][0]
-    assert (point["passed"], point["decided"]) == (True, True), point["reason"]
-    assert gate.verdict == "passed", gate.reasons
-    assert point["reason"] == gate.judgements[0].reason
-
-
-def test_an_unsteady_stage_counts_as_failed() -> None:
-    search = LimitSearch(Options(find="e2e_p95<3", rates=(10.0, 200.0)))
-    search.next(None)
-    for i in range(300):
-        search.seen(record(i, stage=1, concurrency=0, rate_per_s=10.0, started_at=1.7e9 + i / 10))
-    assert search.next(StageRecord(1, 0, 1.7e9, 30.0, rate_per_s=10.0, health="ok", steadiness="unsteady")) is None
-    assert "No load was found" in search.conclusion
-    assert "unsteady" in search.entry()["points"][0]["reason"]
-
-
-@pytest.mark.parametrize(
-    ("options", "requests", "seconds"),
-    [
-        ({}, 100, 30.0),
-        ({"find": "e2e_p95<5,ttft_p95<0.5", "requests": 400}, 400, 50.0),
-        ({"stage_s": 2.0}, 1, 2.0),
-        ({"stage_s": 2.0, "requests": 40}, 40, 2.0),
-    ],
-)
-def test_a_stage_has_a_minimum_of_requests_and_of_time(options: dict[str, Any], requests: int, seconds: float) -> None:
-    """At least 30 s, and ten times the largest latency limit; --llm-stage-time says another time."""
-    of_users = LimitSearch(Options(**{"find": "ttft_p95<0.5", **options})).next(None)
-    of_rates = LimitSearch(Options(**{"find": "ttft_p95<0.5", "rates": (40.0,), **options})).next(None)
-    assert of_users is not None
-    assert of_rates is not None
-    assert of_users.minimum == of_rates.minimum == Minimum(requests, seconds)
-    assert of_users.requests is None
-    assert of_rates.requests == max(requests, 40 * seconds)
-
-
-def test_judging_takes_no_time() -> None:
-    """Between stages nothing waits long for it: a thousand rows are judged in well under a second."""
-    search = LimitSearch(Options(find="ttft_p95<0.5,tpot_p95<0.05,errors<0.01", requests=1000))
-    search.next(None)
-    taken = []
-    for stage in (1, 2, 3):
-        for n in range(1000):
-            search.seen(RequestRecord(stage=stage, measured=1, concurrency=4**stage, ttft_s=0.1 + n * 1e-5, tpot_s=0.01,
-                                      end_to_end_latency_s=1.0, output_tokens=9))  # fmt: skip
-        began = time.perf_counter()
-        level = search.next(StageRecord(stage=stage, concurrency=4**stage, measure_s=1.0, health="ok"))
-        taken.append(time.perf_counter() - began)
-        assert level is not None
-        assert level.users == 4**stage
-    assert min(taken[1:]) < 0.5

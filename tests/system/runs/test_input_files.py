@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import Simulator
-from tests.system.runs.conftest import ROOT, Finished, Locust
-from tests.system.runs.test_distributed import free_port, ports
+from tests.ports import free_port, master_ports
+from tests.project import ROOT
+from tests.system.locust_runs import Finished, Locust
 from tests.tracebacks import tracebacks
 from tests.unit.prompts.recorder import Recorder
 
@@ -49,7 +50,7 @@ def test_a_bad_file_is_one_line_with_processes(
     path = tmp_path / name
     path.write_text(content)
     locustfile = CONVERSATIONS if option == "--llm-conversations" else str(ROOT / "locustfiles" / "chat.py")
-    for processes in ([], ["--processes", "2", *ports()]):
+    for processes in ([], ["--processes", "2", *master_ports()]):
         assert_refused(locust.run(*NOWHERE, option, str(path), *processes, locustfile=locustfile), said)
 
 
@@ -60,7 +61,7 @@ def test_what_only_a_worker_cannot_read_ends_the_run_too(locust: Locust, simulat
     elsewhere = Locust(tmp_path / "elsewhere")
     elsewhere.folder.mkdir()
     (elsewhere.folder / "prompts.txt").write_text("\n")
-    port = free_port()
+    port = str(free_port())
     try:
         master = locust.start("--host", simulator.url, "--llm-sweep", "1", "--llm-prompts", "prompts.txt", "--master",
                               "--expect-workers", "1", "--master-bind-port", port)  # fmt: skip

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from llm_users.load.protocol import validation
 from llm_users.simulator.launch import Simulator
-from tests.system.runs.conftest import Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.system.locust_runs import Locust
 from tests.tracebacks import tracebacks
 
 JUNK_LOCUSTFILE = str(Path(__file__).with_name("junk_locustfile.py"))
@@ -16,7 +16,7 @@ KINDS = tuple(validation._FIELDS)
 
 def test_a_load_process_that_sends_junk_does_not_disturb_the_run(locust: Locust, simulator: Simulator) -> None:
     done = locust.run("--host", simulator.url, "--llm-sweep", "2", "--llm-requests", "12", "--processes", "1",
-                      *ports(), locustfile=JUNK_LOCUSTFILE, timeout_s=120)  # fmt: skip
+                      *master_ports(), locustfile=JUNK_LOCUSTFILE, timeout_s=120)  # fmt: skip
     assert done.code == 0, done.err
     assert sum(row["phase"] == "measure" for row in done.rows()) == 12
     assert done.manifest["counts"]["sent"] == done.manifest["counts"]["received"]

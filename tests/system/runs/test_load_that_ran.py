@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.runs.conftest import Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.system.locust_runs import Finished, Locust
 
 CHAT = """
 from locust import LoadTestShape, User, constant, task
@@ -159,7 +159,7 @@ def test_a_sweep_beside_a_shape_is_refused(locust: Locust, simulator: Simulator,
 def test_each_number_of_users_of_a_shape_is_a_stage_over_processes(locust: Locust, tmp_path: Path) -> None:
     with launch("ttft=200ms,itl=5ms", max_seconds=90) as simulator:
         run = locust.run("--host", simulator.url, "--llm-model", "simulated", "--llm-requests", "100", "--processes",
-                         "2", *ports(), locustfile=written(tmp_path, CHAT, STEPS), timeout_s=90)  # fmt: skip
+                         "2", *master_ports(), locustfile=written(tmp_path, CHAT, STEPS), timeout_s=90)  # fmt: skip
         served = simulator.stop()
     assert run.code == 0, run.err
     assert served["completed"] == len(run.rows())

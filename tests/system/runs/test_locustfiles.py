@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import launch
-from tests.system.runs.conftest import Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.system.locust_runs import Finished, Locust
 
 HEAD = """
 import itertools
@@ -206,7 +206,7 @@ def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
                 path = folder / f"{name}.py"
                 path.write_text(HEAD + case.locustfile)
                 server = launch("ttft=20ms,itl=5ms", log=folder / f"{name}.jsonl", max_seconds=180)
-                own_ports = ports() if "--processes" in case.options else ()
+                own_ports = master_ports() if "--processes" in case.options else ()
                 more = ("--host", server.url, *case.options, *own_ports)
                 begun.append((name, server, runs.start(*more, locustfile=str(path), prefix=name)))
             for name, server, running in begun:
@@ -271,7 +271,7 @@ def test_sigterm_without_a_sweep_prints_the_tables(locust: Locust, tmp_path: Pat
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.slow
 def test_a_master_that_waits_for_workers_can_be_stopped(locust: Locust, number: signal.Signals) -> None:
-    running = locust.start("--master", "--expect-workers", "2", *ports()[:2], *SWEEP, "--llm-simulator")
+    running = locust.start("--master", "--expect-workers", "2", *master_ports()[:2], *SWEEP, "--llm-simulator")
     time.sleep(8)
     running.process.send_signal(number)
     done = running.finish(20)
@@ -304,7 +304,7 @@ def test_sighup_ends_a_run_in_good_order_unless_it_was_ignored(locust: Locust, i
     ("moment", "code"), [("Shape test starting", 3), ("stage 1 of 2", None), ("stage 1 done", 3), ("stage 2 done", 0)]
 )
 def test_ctrl_c_ends_the_run_in_each_phase(locust: Locust, processes: int, moment: str, code: int | None) -> None:
-    more = ("--processes", str(processes), *ports()) if processes else ()
+    more = ("--processes", str(processes), *master_ports()) if processes else ()
     log = locust.folder / "log.txt"
     running = locust.start("--llm-sweep", "2,2", "--llm-requests", "10", "--llm-simulator", "ttft=100ms,itl=2ms",
                            "--logfile", str(log), *more)  # fmt: skip

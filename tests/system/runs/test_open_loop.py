@@ -13,8 +13,8 @@ from scipy import stats
 from llm_users.distributions import ARRIVAL_GAPS, Distribution
 from llm_users.load.protocol.arrivals import arrival_times_s
 from llm_users.simulator.launch import launch
-from tests.system.runs.conftest import Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.system.locust_runs import Finished, Locust
 
 SHORT = ("--llm-output-tokens", "4,0", "--llm-warmup", "2")
 
@@ -72,7 +72,7 @@ def test_two_processes_share_one_schedule(locust: Locust, tmp_path: Path) -> Non
     with launch("ttft=20ms,itl=5ms", max_seconds=60, log=log) as simulator:
         run = locust.run(
             "--host", simulator.url, "--llm-rate", "50,100", "--llm-requests", "121", "--llm-arrivals", arrivals,
-            "--processes", "2", *ports(), "--llm-output-tokens", "4,0", "--llm-warmup", "1",
+            "--processes", "2", *master_ports(), "--llm-output-tokens", "4,0", "--llm-warmup", "1",
         )  # fmt: skip
     assert run.code == 0, run.err
     for stage, rate in ((1, 50), (2, 100)):

@@ -12,8 +12,8 @@ import pytest
 import llm_reports
 from llm_users.prompts import Prefixes, Tokenizer, load_tokenizer, make_source, parse_mix
 from llm_users.simulator.launch import launch
-from tests.system.runs.conftest import Locust
-from tests.system.runs.test_distributed import free_port
+from tests.ports import free_port
+from tests.system.locust_runs import Locust
 from tests.unit.prompts.recorder import Recorder
 
 pytestmark = pytest.mark.slow
@@ -70,9 +70,9 @@ def recorder() -> Iterator[Recorder]:
 def test_a_mix_with_shared_texts_from_two_processes(
     locust: Locust, recorder: Recorder, default_tokenizer: Tokenizer
 ) -> None:
-    mix, port = "3:60/10,1:200/30", free_port()
+    mix, port = "3:60/10,1:200/30", str(free_port())
     done = locust.run("--host", recorder.url, "--llm-model", "m", "--llm-sweep", "2", "--llm-requests", "20",
-                      "--llm-warmup", "0", "--llm-lengths", mix, "--llm-prefix", "100x4", "--processes", "2",
+                      "--llm-warmup", "0", "--llm-length-mix", mix, "--llm-shared-prefix", "100x4", "--processes", "2",
                       "--master-bind-port", port, "--master-port", port)  # fmt: skip
     assert done.code == 0, done.err
     inputs, outputs = parse_mix(mix)
@@ -134,12 +134,15 @@ def test_images_are_sent_and_left_uncounted(locust: Locust, recorder: Recorder) 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--llm-lengths", "80:500"], "--llm-lengths: '80:500' is not a part of a mix of lengths; write WEIGHT:INPUT"),
+        (
+            ["--llm-length-mix", "80:500"],
+            "--llm-length-mix: '80:500' is not a part of a mix of lengths; write WEIGHT:INPUT",
+        ),
         (
             ["--llm-input-tokens", "zipf:5,1"],
             "--llm-input-tokens: 'zipf:5,1' is not a distribution of tokens",
         ),
-        (["--llm-prefix", "x8"], "--llm-prefix: 'x8' is not TOKENSxCOUNT; write for example"),
+        (["--llm-shared-prefix", "x8"], "--llm-shared-prefix: 'x8' is not TOKENSxCOUNT; write for example"),
         (["--llm-images", "no/folder"], "--llm-images: 'no/folder' is neither NxWIDTHxHEIGHT"),
         (["--llm-images", "1", "--llm-api", "completions"], "--llm-images: legacy completions take nothing but text"),
         (["--llm-prompts", "nix.csv:question"], "--llm-prompts: there is no file"),

@@ -16,8 +16,9 @@ import pytest
 import llm_reports
 from llm_users.distributions import LENGTHS, Distribution
 from llm_users.prompts import Tokenizer, load_tokenizer, make_source
-from tests.system.runs.conftest import ROOT, Finished, Locust
-from tests.system.runs.test_distributed import free_port
+from tests.ports import free_port
+from tests.project import ROOT
+from tests.system.locust_runs import Finished, Locust
 from tests.unit.prompts.recorder import Recorder
 
 pytestmark = pytest.mark.slow
@@ -85,7 +86,7 @@ def test_a_second_run_has_the_lengths_of_the_first_and_other_texts(
 def test_workers_send_each_prompt_of_the_run_once_also_one_that_joins_late(
     locust: Locust, tokenizer: Tokenizer
 ) -> None:
-    port = free_port()
+    port = str(free_port())
     with Recorder(delay_s=0.1) as endpoint:
         master = locust.start("--host", endpoint.url, "--llm-model", "m", "-u", "6", "-r", "6", "-t", "60s", "--master",
                               "--expect-workers", "2", "--master-bind-port", port)  # fmt: skip
@@ -143,7 +144,7 @@ def test_given_texts_are_noted_when_this_machine_sent_them_to_this_endpoint_befo
         "bust": (*given, "--llm-cache-bust"),
         "model": (*given, "--llm-model", "other"),
         "text": ("--llm-prompt", "Name a river of Wales."),
-        "prefix": (*given, "--llm-prefix", "40x1"),  # the run's own text stands first
+        "prefix": (*given, "--llm-shared-prefix", "40x1"),  # the run's own text stands first
     }.items():
         assert repetition_notes(sent(locust, recorder, name, *other)[0]) == [], name
     with Recorder() as elsewhere:

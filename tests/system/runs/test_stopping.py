@@ -9,14 +9,14 @@ from collections import Counter
 import pytest
 
 from llm_users.simulator.launch import launch
-from tests.system.runs.conftest import Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.system.locust_runs import Finished, Locust
 
 ONE_PROCESS, TWO_PROCESSES = 0, 2
 
 
 def _over(processes: int) -> tuple[str, ...]:
-    return ("--processes", str(processes), *ports()) if processes else ()
+    return ("--processes", str(processes), *master_ports()) if processes else ()
 
 
 def _assert_complete(done: Finished) -> Counter[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.runs.conftest import Locust
+from tests.system.locust_runs import Locust
 
 
 def test_a_sweep_starts_and_measures_exactly_the_requests_asked_for(locust: Locust, simulator: Simulator) -> None:
@@ -255,7 +255,7 @@ def test_an_existing_prefix_is_overwritten(locust: Locust, simulator: Simulator)
 
 
 def test_raw_offsets_are_written_when_asked_for(locust: Locust, simulator: Simulator) -> None:
-    done = locust.run("--host", simulator.url, "--llm-sweep", "1", "--llm-requests", "3", "--llm-offsets")
+    done = locust.run("--host", simulator.url, "--llm-sweep", "1", "--llm-requests", "3", "--llm-chunk-times")
     offsets = {line["request_id"]: line["offsets_s"].split() for line in done.rows("offsets")}
     for row in done.rows():
         mine = [float(offset) for offset in offsets[row["request_id"]]]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.runs.conftest import Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.system.locust_runs import Finished, Locust
 
 ANSWERS = ("--llm-output-tokens", "fixed:20")  # some 120 ms at the simulator of the fixture
 # Some 600 ms: the few milliseconds between two requests of a user hardly count, also on a busy machine.
@@ -56,8 +56,8 @@ def test_a_ramp_that_was_asked_for_is_warm_up(locust: Locust, simulator: Simulat
 
 
 def test_two_processes_share_one_window(locust: Locust, simulator: Simulator) -> None:
-    run = locust.run("--host", simulator.url, "--llm-sweep", "6", "--llm-requests", "60", "--processes", "2", *ports(),
-                     *ANSWERS, timeout_s=90)  # fmt: skip
+    run = locust.run("--host", simulator.url, "--llm-sweep", "6", "--llm-requests", "60", "--processes", "2",
+                     *master_ports(), *ANSWERS, timeout_s=90)  # fmt: skip
     (stage,) = run.rows("stages")
     measured = [row for row in run.rows() if row["measured"] == "1"]
     assert {row["worker"] for row in measured} == {"0", "1"}

@@ -11,11 +11,11 @@ import pytest
 
 from llm_users.prompts import load_tokenizer, read_trace
 from llm_users.simulator.launch import launch
-from tests.system.runs.conftest import Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.system.locust_runs import Finished, Locust
 from tests.system.runs.test_open_loop import received_s
 from tests.unit.prompts.recorder import Recorder
-from tests.unit.prompts.test_traces import shared_tokens
+from tests.unit.prompts.tokenizers import shared_tokens
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def test_two_processes_take_every_entry_once(locust: Locust, tmp_path: Path) -> 
     entries = read_trace(path, window=(1, 3)).entries
     with launch("ttft=20ms,itl=5ms", max_seconds=60, log=log) as simulator:
         run = locust.run("--host", simulator.url, "--llm-trace", path, "--llm-trace-window", "1-3", "--llm-requests",
-                         "15", "--processes", "2", *ports())  # fmt: skip
+                         "15", "--processes", "2", *master_ports())  # fmt: skip
     assert run.code == 0, run.err
     rows = by_entry(run)
     assert len(rows) == 15 < len(entries)

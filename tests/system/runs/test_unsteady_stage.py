@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import llm_reports
-from tests.system.runs.conftest import Locust
+from tests.system.locust_runs import Locust
 
 pytestmark = pytest.mark.slow
 

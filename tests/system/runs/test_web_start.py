@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.runs.conftest import Locust, Running
-from tests.system.runs.test_distributed import free_port, ports
+from tests.ports import free_port, master_ports
+from tests.system.locust_runs import Locust, Running
 from tests.tracebacks import tracebacks
 
 pytestmark = pytest.mark.slow
@@ -96,8 +96,8 @@ def _await(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> N
 
 def _opened(locust: Locust, processes: int, **how: str) -> tuple[Running, Web]:
     """Locust with its web interface, as many workers as asked for ready."""
-    port = free_port()
-    more = ("--processes", str(processes), *ports()) if processes else ()
+    port = str(free_port())
+    more = ("--processes", str(processes), *master_ports()) if processes else ()
     running = locust.start("--web-port", port, "--web-host", "127.0.0.1", *more, headless=False, **how)
     web = Web(int(port))
     _await(lambda: web.state() == "ready", "the web interface")

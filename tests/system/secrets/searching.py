@@ -123,7 +123,7 @@ class Surroundings:
         return [
             LOCUST, "-f", str(self.locustfile), "--loglevel", "DEBUG", "--llm-model", "tiny", "--csv", "out/run",
             "--csv-full-history", "--html", "out/report.html", "--llm-header-env", "X-Gateway=GATEWAY_TOKEN",
-            "--llm-report", "--llm-offsets",
+            "--llm-report", "--llm-chunk-times",
             "--stop-timeout", "2", "-u", "2", "-r", "2", *arguments,
         ]  # fmt: skip
 

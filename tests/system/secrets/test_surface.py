@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from llm_reports.output_folder import write_files
 from llm_users.collect.files import RunFiles, move_aside
 from llm_users.record import RequestRecord
 from llm_users.simulator.launch import launch
+from tests.ports import free_port
 from tests.project import ROOT
 
 LOOPBACK = ("127.0.0.1", "::1")
@@ -71,12 +71,6 @@ def test_a_run_with_all_of_it_opens_no_port_but_locust_s_own_and_the_loopback(tm
     assert ("127.0.0.1", port) in found
     assert len(found) >= 2  # the simulator's too
     assert {address for address, _ in found} <= set(LOOPBACK)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("model", HOSTILE)

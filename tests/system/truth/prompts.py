@@ -24,7 +24,7 @@ from llm_users.prompts import (
 )
 from llm_users.prompts.tokenizer import BackendTokenizer
 from tests.system.truth.line import TruthLine, at_most, within
-from tests.unit.prompts.conftest import FAMILIES
+from tests.unit.prompts.tokenizers import FAMILIES
 
 BLOCK = 16
 TEMPLATE = tuple(range(-20, 0))

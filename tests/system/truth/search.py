@@ -37,7 +37,7 @@ def searched(server: Server, objectives: str, seed: int, low: float = 10.0, high
     """The rate that a search finds (0: none), and whether it says that it could not decide."""
     luck = np.random.default_rng(seed)
     logging.disable(logging.WARNING)
-    search = LimitSearch(Options(find=objectives, rates=(low, high)))
+    search = LimitSearch(Options(find=objectives, rate=(low, high)))
     level, stage, now = search.next(None), 0, 1.7e9
     while level is not None:
         stage += 1

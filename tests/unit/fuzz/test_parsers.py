@@ -30,7 +30,9 @@ from llm_users.distributions import (
     Quantity,
 )
 from llm_users.number_words import LONGEST_DURATION_S, DurationError, duration_text, parse_duration
-from llm_users.options.table import _OPTIONS, OptionError, Options
+from llm_users.options.command_line import read_options
+from llm_users.options.parsers import OptionError
+from llm_users.options.table import OPTIONS
 from llm_users.prices import PriceError, Prices
 from llm_users.prompts import PromptError, read_trace
 from llm_users.record import REQUEST_COLUMNS, RequestRecord, StageRecord
@@ -92,15 +94,15 @@ TEXTS = st.lists(PIECES, max_size=5).map("".join) | st.text(max_size=10)
 
 
 @fuzzed(700)
-@given(st.sampled_from([option.dest for option in _OPTIONS]), TEXTS)
+@given(st.sampled_from([option.dest for option in OPTIONS]), TEXTS)
 @example("llm_extra_body", "[" * 20_000)
 @example("llm_prompts", "x" * 300)
 @example("llm_requests", "²")
 @example("llm_timeout", "9" * 400)
 def test_an_option_is_read_or_refused_with_its_name(dest: str, text: str) -> None:
-    flag = next(option.flag for option in _OPTIONS if option.dest == dest)
+    flag = next(option.flag for option in OPTIONS if option.dest == dest)
     try:
-        options = Options.parse(argparse.Namespace(**{dest: text}))
+        options = read_options(argparse.Namespace(**{dest: text}))
     except OptionError as error:
         said = str(error)
     else:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llm_users.record import REQUEST_COLUMNS
 from llm_users.run_files import REQUESTS_CSV, path_of
-from tests.unit.reports.conftest import record, write_csv
+from tests.unit.reports.rows_on_disk import record, write_csv
 
 LEVELS = (1, 4, 16, 64, 256)
 

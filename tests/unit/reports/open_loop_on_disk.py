@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
 from llm_users.run_files import MANIFEST_JSON, REQUESTS_CSV, STAGES_CSV, path_of
-from tests.unit.reports.conftest import record, write_csv, write_rows
+from tests.unit.reports.rows_on_disk import record, write_csv, write_rows
 
 STARTED_AT = 1_700_000_000.0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from llm_users.quantile import DurationHistogram
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
 from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, REQUESTS_CSV, STAGES_CSV, path_of
-from tests.unit.reports.conftest import record, write_csv, write_rows
+from tests.unit.reports.rows_on_disk import record, write_csv, write_rows
 
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
 _STARTED_AT = 1_700_000_000.0

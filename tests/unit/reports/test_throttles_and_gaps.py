@@ -36,7 +36,7 @@ def test_throttles_stand_apart_in_every_format(
     prefix = write_run(mixed(make_record))
     out, junit = tmp_path / "out", tmp_path / "junit.xml"
     formats = "md,csv,summary,openmetrics,html"
-    gate = ["--fail-on", "errors<0.01", "--junit", str(junit)]
+    gate = ["--slo", "errors<0.01", "--junit", str(junit)]
     assert main([str(prefix), "--format", formats, "--out", str(out), *gate]) == 3
     printed = " ".join(capsys.readouterr().out.split())
     codes = "429: 2, ThrottlingException: 1, rate_limit_exceeded: 1, throttlingException: 1"

@@ -12,7 +12,7 @@ import pytest
 from llm_users import image_part
 from llm_users.prompts import PromptError
 from llm_users.users.response_reader import FINISH_GRACE_S
-from tests.stream_bytes import CHUNKED, DONE, chat_events, chunk, delta, event, head, reply, stream, usage
+from tests.stream_bytes import CHUNKED, DONE, LAST_CHUNK, chat_events, chunk, delta, event, head, reply, stream, usage
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import HOLD, Wire, pause, send
 
@@ -191,7 +191,7 @@ def test_every_choice_has_to_finish(rig: Rig, wire: Wire) -> None:
 
 def test_a_choice_that_starts_late_is_waited_for(rig: Rig, wire: Wire) -> None:
     script = [send(head(CHUNKED) + chunk(choices(choice(0, "stop", content="a")))), pause(FINISH_GRACE_S + 0.2)]
-    script += [send(chunk(choices(choice(1, "stop", content="b")))), HOLD]
+    script += [send(chunk(choices(choice(1, "stop", content="b"))) + chunk(DONE) + LAST_CHUNK)]
     answer = rig.ask(wire.serve(script).url, n=2)
     assert (answer.choices, answer.record.error_code) == (["a", "b"], None)
 

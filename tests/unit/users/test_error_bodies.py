@@ -22,7 +22,7 @@ _SAID = json.dumps({"error": {"message": "the queue is full"}}).encode()
 
 @pytest.fixture(scope="module", params=["fast", "sdk"])
 def either(request: pytest.FixtureRequest, make_rig: Callable[..., Rig]) -> Rig:
-    return make_rig(llm_transport=request.param, llm_timeout="20s", users=2)
+    return make_rig(llm_transport=request.param, llm_timeout="20s")
 
 
 def _deflate(data: bytes) -> bytes:

@@ -16,7 +16,7 @@ import llm_reports
 from llm_reports.slo.gate import judge_all
 from llm_users.record import REQUEST_COLUMNS, RequestRecord
 from tests.stream_bytes import CHUNKED, DONE, chat_events, chunk, delta, event, head, reply, stream, usage
-from tests.unit.reports.conftest import write_csv
+from tests.unit.reports.rows_on_disk import write_csv
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import HOLD, Script, Wire, send
 

@@ -15,7 +15,7 @@ import trustme
 from llm_users import AnthropicUser, OpenAIUser
 from llm_users.wiring.coordinator import CoordinatorRole
 from tests.stream_bytes import chat_events, reply, stream
-from tests.unit.users.messages_api import PLAIN
+from tests.unit.users.anthropic.messages_api import PLAIN
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import Port, Request, Wire
 

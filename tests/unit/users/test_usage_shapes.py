@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.stream_bytes import CHUNKED, DONE, chunk, delta, event, framed, head, reply, stream, usage
-from tests.unit.users.messages_api import CLOSED, START, STOP, ask, ended, opened, started, text
-from tests.unit.users.messages_api import delta as block_delta
+from tests.unit.users.anthropic.messages_api import CLOSED, START, STOP, ask, ended, opened, started, text
+from tests.unit.users.anthropic.messages_api import delta as block_delta
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import HOLD, Port, Script, Step, Wire, pause, send
 
@@ -341,7 +341,6 @@ def test_the_deadline_ends_an_answer_that_waits_for_usage_only(rig_with: Callabl
     assert rig.ask(wire.serve(held(A, delta("stop"), B)).url).record.error_code == "timeout"
 
 
-@pytest.mark.slow
 def test_usage_is_waited_for_ten_seconds(rig: Rig, wire: Wire) -> None:
     rig.notes.clear()
     port = wire.serve(held(A, B, delta("stop")))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llm_users.options.table import Options
+from llm_users.options.command_line import read_options
 from llm_users.wiring.repeated_texts import RepeatedTexts
 
 
@@ -36,7 +36,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def repeated(*classes: type, host: str | None = "https://one/v1", **options: Any) -> RepeatedTexts:
     parsed = SimpleNamespace(**{f"llm_{name}": value for name, value in options.items()})
-    return RepeatedTexts(Options.parse(parsed), classes or (Asks, OfOthers), host)
+    return RepeatedTexts(read_options(parsed), classes or (Asks, OfOthers), host)
 
 
 def notes(*classes: type, **options: Any) -> list[bool]:
@@ -60,7 +60,7 @@ def test_given_texts_are_noted_from_the_second_run_on(tmp_path: Path) -> None:
 def test_generated_texts_are_noted_only_when_they_repeat(tmp_path: Path) -> None:
     lengths = tmp_path / "lengths.jsonl"
     lengths.write_text(json.dumps({"input_length": 40}) + "\n")
-    for options in ({}, {"prompts": str(lengths)}, {"prompt": "a", "prefix": "50x2"}, {"images": "1x8x8"}):
+    for options in ({}, {"prompts": str(lengths)}, {"prompt": "a", "shared_prefix": "50x2"}, {"images": "1x8x8"}):
         assert notes(**options) == [False, False], options
         assert notes(**options, repeat_prompts=True) == [True, True], options
     assert notes(Talks) == [False, False]

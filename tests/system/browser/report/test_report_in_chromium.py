@@ -198,7 +198,7 @@ def test_it_fits_its_window(
 
 def test_the_curve_opens_on_the_objective(prefix: Path, tmp_path: Path, open_page: OpenPage, screenshots: Path) -> None:
     out = tmp_path / "out"
-    assert main([str(prefix), "--format", "html", "--out", str(out), "--slo", "e2e_p95<3.5,ttft_p90<0.3"]) == 0
+    assert main([str(prefix), "--format", "html", "--out", str(out), "--slo", "e2e_p95<3.5,ttft_p90<0.3"]) == 3
     page = open_page(out / "report.html", width=1100)
     assert page.input_value("#curve-latency") == "e2e"
     assert page.input_value("#curve-figure") == "p95"
@@ -214,7 +214,7 @@ def test_the_curve_opens_on_the_objective(prefix: Path, tmp_path: Path, open_pag
     assert ink(page, "curve") > 3
 
 
-JUDGED = ["--fail-on", "e2e_p95<3.5,ttft_p90<0.3,errors<0.05"]
+JUDGED = ["--slo", "e2e_p95<3.5,ttft_p90<0.3,errors<0.05"]
 IN_VIEW = """selector => [...document.querySelectorAll(selector)].every((one) => {
     const box = one.getBoundingClientRect();
     return box.width > 0 && box.left >= 0 && box.right <= document.documentElement.clientWidth;

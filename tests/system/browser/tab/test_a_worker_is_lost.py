@@ -14,7 +14,8 @@ import pytest
 from playwright.sync_api import expect
 
 from llm_users.simulator.launch import Simulator
-from tests.system.browser.tab.conftest import SWEEP, OpenUrl, Web, free_port
+from tests.ports import free_port
+from tests.system.browser.tab.conftest import SWEEP, OpenUrl, Web
 from tests.system.browser.tab.test_sweep_in_the_tab import start_from_form
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from tests.system.browser.tab.conftest import OpenUrl, Web, free_port
+from tests.ports import free_port
+from tests.system.browser.tab.conftest import OpenUrl, Web
 
 ENDLESS = ("--llm-simulator", "ttft=60ms,itl=4ms", "--llm-sweep", "2", "--llm-requests", "100000", "--autostart")
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.system.browser.tab.conftest import SWEEP, OpenUrl, Web, free_port
+from tests.ports import free_port
+from tests.system.browser.tab.conftest import SWEEP, OpenUrl, Web
 from tests.system.browser.tab.test_sweep_in_the_tab import open_tab, start_from_form
 
 OBJECTIVES = "ttft_p95<0.15,tpot_p95<0.012"

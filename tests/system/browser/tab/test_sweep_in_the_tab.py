@@ -14,7 +14,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from llm_users.simulator.launch import Simulator
-from tests.system.browser.tab.conftest import OpenUrl, Web, free_port
+from tests.ports import free_port
+from tests.system.browser.tab.conftest import OpenUrl, Web
 
 KEYS = ("median", "mean", "min", "max", "p25", "p75", "p95", "p99")
 TABLES = {"ttft": "ttft_s", "throughput": "request_output_throughput_token_per_s", "tpot": "tpot_s",

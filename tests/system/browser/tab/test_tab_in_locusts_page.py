@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.system.browser.tab.conftest import OpenUrl, Web, free_port
+from tests.ports import free_port
+from tests.system.browser.tab.conftest import OpenUrl, Web
 
 SIMULATED = ("--llm-simulator", "ttft=60ms,itl=4ms,capacity=4,jitter=0.2")
 ENDLESS = (*SIMULATED, "--llm-sweep", "2", "--llm-requests", "100000", "--autostart")

@@ -31,9 +31,10 @@ from typing import Any
 import psutil
 
 from llm_users.simulator.launch import Simulator, launch
+from tests.ports import free_port
+from tests.project import ROOT
 from tests.system.crash.workers.link import Link
-from tests.system.runs.conftest import ROOT, SWEEP
-from tests.system.runs.test_distributed import free_port
+from tests.system.locust_runs import SWEEP
 
 ANSWER_TOKENS = ("--llm-output-tokens", "15,0")
 """With the default spec an answer takes 0.19 s."""
@@ -246,7 +247,7 @@ class Cluster:
         self.temporary = folder / "tmp"
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.prefix = folder / "out" / "run"
-        self.port = free_port()
+        self.port = str(free_port())
         self.workers: list[Process] = []
         self.masters: list[Process] = []
         self.asked: list[int] = []

@@ -29,8 +29,8 @@ from llm_users.load.protocol import messages
 from llm_users.load.protocol.stage import StageTotals
 from llm_users.load.protocol.validation import PROTOCOL
 from llm_users.record import RequestRecord
-from tests.system.runs.conftest import SWEEP
-from tests.system.runs.test_distributed import free_port
+from tests.ports import free_port
+from tests.system.locust_runs import SWEEP
 
 REPORT_S = 3.0
 
@@ -142,7 +142,7 @@ class SendingWorker:
 
 def measure(rate: float, workers: int, seconds: float, folder: Path) -> dict[str, Any]:
     """Run it; the master's CPU share, its memory before and after, and what it wrote."""
-    port = free_port()
+    port = str(free_port())
     prefix = folder / "run"
     command = [sys.executable, "-m", "locust", "-f", SWEEP, "--headless", "--only-summary", "--csv", str(prefix),
                "--host", "http://127.0.0.1:9", "--llm-model", "none", "--llm-sweep", str(workers * 64),

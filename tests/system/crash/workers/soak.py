@@ -22,10 +22,10 @@ from pathlib import Path
 import psutil
 
 from llm_users.simulator.launch import launch
+from tests.ports import free_port
 from tests.system.crash.workers.growth import WARM_S, Growth, growth
 from tests.system.crash.workers.soak_page import browser_path, watching
-from tests.system.runs.conftest import SWEEP
-from tests.system.runs.test_distributed import free_port
+from tests.system.locust_runs import SWEEP
 
 BOUNDS_KB_PER_MIN = {"in use": 200.0, "resident": 400.0, "its scripts": 100.0, "page, resident": 2000.0}
 """By the end of a measure's name, the longest that fits. What is in use tells a leak: one kept row of 1.5 kB per
@@ -88,7 +88,7 @@ def in_use(name: str, file: Path, began_s: float) -> Memory:
 
 def soak(seconds: float, folder: Path, *, workers: int = 2, users: int = 64, page: str | None = None) -> Soaked:
     """Run for so long and look once a second; ``page`` is the Chromium in which somebody watches."""
-    port, web_port, prefix = free_port(), free_port(), folder / "run"
+    port, web_port, prefix = str(free_port()), str(free_port()), folder / "run"
     place = ["--web-host", "127.0.0.1", "--web-port", web_port, "--autostart", "--autoquit", "1"]
     started: list[subprocess.Popen[bytes]] = []
     log = folder / "log"

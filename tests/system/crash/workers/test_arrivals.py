@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import Simulator, launch
-from tests.system.crash.workers.conftest import Crew, accounts
-from tests.system.runs.conftest import Finished
+from tests.system.crash.workers.nodes import Nodes, accounts
+from tests.system.locust_runs import Finished
 
 RATE = 40
 CONSTANT = ("--llm-arrivals", "constant", "--llm-output-tokens", "4,0", "--llm-warmup", "0")
@@ -68,12 +68,12 @@ def check_accounts(done: Finished, came: list[tuple[float, str]]) -> None:
     assert len(sent) <= len(came) <= len(sent) + lost + aborted
 
 
-def test_the_others_take_over_the_arrivals_of_workers_that_leave_and_die(crew: Crew, log: Path) -> None:
-    crew.start(3, "--llm-rate", str(RATE), "--llm-requests", "600", *CONSTANT).await_rows(20, timeout_s=60)
-    crew.send(0, signal.SIGTERM)
-    crew.send(1, signal.SIGKILL)
-    done = crew.finish(60)
-    crew.simulator.stop()
+def test_the_others_take_over_the_arrivals_of_workers_that_leave_and_die(nodes: Nodes, log: Path) -> None:
+    nodes.start(3, "--llm-rate", str(RATE), "--llm-requests", "600", *CONSTANT).await_rows(20, timeout_s=60)
+    nodes.send(0, signal.SIGTERM)
+    nodes.send(1, signal.SIGKILL)
+    done = nodes.finish(60)
+    nodes.simulator.stop()
     came = arrivals(log, done)
     check_accounts(done, came)
     lost = sum(account["lost"] for account in accounts(done).values())
@@ -93,11 +93,11 @@ def test_the_others_take_over_the_arrivals_of_workers_that_leave_and_die(crew: C
 
 
 @pytest.mark.slow
-def test_a_stage_of_a_given_time_keeps_its_rate_when_a_worker_leaves(crew: Crew, log: Path) -> None:
-    crew.start(2, "--llm-rate", str(RATE), "--llm-stage-time", "6s", *CONSTANT).await_rows(20, timeout_s=60)
-    crew.send(0, signal.SIGTERM)
-    done = crew.finish(40)
-    crew.simulator.stop()
+def test_a_stage_of_a_given_time_keeps_its_rate_when_a_worker_leaves(nodes: Nodes, log: Path) -> None:
+    nodes.start(2, "--llm-rate", str(RATE), "--llm-stage-time", "6s", *CONSTANT).await_rows(20, timeout_s=60)
+    nodes.send(0, signal.SIGTERM)
+    done = nodes.finish(40)
+    nodes.simulator.stop()
     came = arrivals(log, done)
     check_accounts(done, came)
     assert not any(account["lost"] for account in accounts(done).values())
@@ -106,15 +106,15 @@ def test_a_stage_of_a_given_time_keeps_its_rate_when_a_worker_leaves(crew: Crew,
     assert done.code == 0, done.err
 
 
-def test_a_worker_whose_clock_is_behind_sends_its_arrivals_in_time(crew: Crew, log: Path, tmp_path: Path) -> None:
+def test_a_worker_whose_clock_is_behind_sends_its_arrivals_in_time(nodes: Nodes, log: Path, tmp_path: Path) -> None:
     folder = tmp_path / "clock"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(SLOW_CLOCK.format(behind_s=3))
     more = ("--llm-rate", str(RATE), "--llm-requests", "160", *CONSTANT)
-    crew.start(1, "--expect-workers", "2", *more)
-    crew.join(env={"PYTHONPATH": str(folder)})
-    done = crew.finish(40)
-    crew.simulator.stop()
+    nodes.start(1, "--expect-workers", "2", *more)
+    nodes.join(env={"PYTHONPATH": str(folder)})
+    done = nodes.finish(40)
+    nodes.simulator.stop()
     came = arrivals(log, done)
     check_accounts(done, came)
     assert (done.code, len(came)) == (0, 160), done.err

@@ -10,7 +10,7 @@ import pytest
 
 from llm_users.simulator.launch import Simulator, launch
 from tests.system.crash.workers.cluster import wait_until
-from tests.system.crash.workers.conftest import Crew
+from tests.system.crash.workers.nodes import Nodes
 
 LONG = ("--llm-input-tokens", "fixed:128000", "--llm-output-tokens", "4,0", "--llm-warmup", "0")
 
@@ -27,27 +27,27 @@ def peak_mib(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
 
-def test_a_run_can_be_stopped_while_prompts_are_built(crew: Crew, tmp_path: Path) -> None:
+def test_a_run_can_be_stopped_while_prompts_are_built(nodes: Nodes, tmp_path: Path) -> None:
     log = tmp_path / "master.log"
-    running = crew.start(1, "--llm-sweep", "400", "--llm-requests", "2000", "--logfile", str(log), *LONG)
+    running = nodes.start(1, "--llm-sweep", "400", "--llm-requests", "2000", "--logfile", str(log), *LONG)
     wait_until(lambda: log.exists() and "building prompts: " in log.read_text(), "progress in the log", 30)
     assert "stage 1: building prompts: " in log.read_text()
     began_s = time.monotonic()
     running.interrupt()
-    done = crew.finish(40)
+    done = nodes.finish(40)
     assert time.monotonic() - began_s < 20, "the worker's next 400 prompts would have taken a minute"
     assert done.code == 3, done.err
     assert "not one request was started" in log.read_text()
-    crew.workers[0].finish(20)
+    nodes.workers[0].finish(20)
 
 
 @pytest.mark.slow
-def test_a_worker_holds_a_bounded_amount_of_prompts(crew: Crew) -> None:
-    running = crew.start(1, "--llm-sweep", "4", "--llm-requests", "350", *LONG)  # all of them: 185 MB of text
+def test_a_worker_holds_a_bounded_amount_of_prompts(nodes: Nodes) -> None:
+    running = nodes.start(1, "--llm-sweep", "4", "--llm-requests", "350", *LONG)  # all of them: 185 MB of text
     running.await_rows(300, timeout_s=600)
-    peak = peak_mib(crew.workers[0].process.pid)
-    done = crew.finish(120)
+    peak = peak_mib(nodes.workers[0].process.pid)
+    done = nodes.finish(120)
     assert done.code == 0, done.err
-    assert len(done.rows()) == crew.simulator.stop()["requests"] == 350
+    assert len(done.rows()) == nodes.simulator.stop()["requests"] == 350
     # A worker without prompts has 140 MiB, to build one takes 80, and 63 prompts are 34.
     assert peak < 350, f"{peak} MiB; with all prompts it would be more than 400"

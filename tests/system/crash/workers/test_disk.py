@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import fcntl
-import os
 import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 import llm_reports
 from llm_users.simulator.launch import Simulator
-from llm_users.wiring import locust_csv
-from tests.system.runs.conftest import Finished, Locust
-from tests.system.runs.test_distributed import ports
+from tests.ports import master_ports
+from tests.system.crash.workers.slow_disk import SWEEP, Pipe, run_on
+from tests.system.locust_runs import Locust
 
 SMALL_DISK = str(Path(__file__).with_name("small_disk_locustfile.py"))
-SWEEP = ("--llm-sweep", "4", "--llm-requests", "60", "--llm-output-tokens", "15,0", "--llm-warmup", "0")
 
 
 def timings_are_healthy(rows: list[dict[str, str]]) -> None:
@@ -37,7 +30,7 @@ def timings_are_healthy(rows: list[dict[str, str]]) -> None:
 @pytest.mark.parametrize("processes", [0, 2])
 def test_a_full_disk(tmp_path: Path, endpoint: Simulator, processes: int) -> None:
     locust = Locust(tmp_path)
-    distributed = ("--processes", str(processes), *ports()) if processes else ()
+    distributed = ("--processes", str(processes), *master_ports()) if processes else ()
     done = locust.run("--host", endpoint.url, *SWEEP, *distributed, locustfile=SMALL_DISK,
                       env={"SMALL_DISK": "16000", "TMPDIR": str(tmp_path)})  # fmt: skip
     assert done.code == 3, done.err
@@ -88,37 +81,6 @@ def test_no_disk_takes_all_of_it(tmp_path: Path, endpoint: Simulator) -> None:
             shutil.rmtree(path.parent, ignore_errors=True)
 
 
-class Pipe:
-    """A rows file that is a pipe of 4 KiB: what is not read from it has to wait, as with a disk that hangs."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(exist_ok=True)
-        os.mkfifo(path)
-        self.descriptor = os.open(path, os.O_RDWR)
-        fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, 4096)
-        self.text = b""
-
-    def read_after(self, delay_s: float) -> None:
-        time.sleep(delay_s)
-        os.set_blocking(self.descriptor, False)
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit:
-            try:
-                self.text += os.read(self.descriptor, 65536)
-            except BlockingIOError:
-                time.sleep(0.02)
-
-    def rows(self) -> list[dict[str, str]]:
-        return list(csv.DictReader(self.text.decode().splitlines()))
-
-
-def run_on(folder: Path, endpoint: Simulator, *more: str) -> tuple[Finished, float]:
-    locust = Locust(folder)
-    began = time.monotonic()
-    done = locust.run("--host", endpoint.url, *SWEEP, *more, env={"TMPDIR": str(folder)})
-    return done, time.monotonic() - began
-
-
 def test_a_slow_disk_delays_no_token(tmp_path: Path, endpoint: Simulator) -> None:
     pipe = Pipe(tmp_path / "out" / "run_llm_requests.csv")
     threading.Thread(target=pipe.read_after, args=(9.0,), daemon=True).start()
@@ -129,13 +91,3 @@ def test_a_slow_disk_delays_no_token(tmp_path: Path, endpoint: Simulator) -> Non
     rows = pipe.rows()
     assert len(rows) == 120
     timings_are_healthy(rows)
-
-
-@pytest.mark.parametrize("closed", [True, False])
-def test_files_that_locust_closes_under_its_own_writer_give_no_traceback(closed: bool) -> None:
-    def write(_writer: Any) -> None:
-        raise ValueError("I/O operation on closed file.")
-
-    writer = SimpleNamespace(**{name: SimpleNamespace(closed=closed) for name in locust_csv._FILES})
-    with contextlib.nullcontext() if closed else pytest.raises(ValueError, match="closed file"):
-        locust_csv._reporting(write)(writer)

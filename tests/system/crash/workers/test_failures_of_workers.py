@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.project import ROOT
 from tests.system.crash.workers.cluster import Cluster, Comparison, report, wait_until
-from tests.system.runs.conftest import ROOT
 
 NOTHING_NEW_S = 5.0
 """A worker whose master is silent for so long starts nothing new."""

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_users.collect.files import check_prefix, move_aside
-from llm_users.collect.prefix_lock import PrefixInUseError, hold
-from llm_users.run_files import LOCUST_SUFFIXES
+from llm_users.collect.prefix_lock import hold
 from llm_users.simulator.launch import Simulator
-from tests.system.runs.conftest import ROOT, Locust
+from tests.project import ROOT
+from tests.system.locust_runs import Locust
 
 SWEEP = ("--llm-sweep", "4", "--llm-warmup", "0", "--llm-output-tokens", "5,0")
 
@@ -86,7 +85,7 @@ def test_a_prefix_is_for_one_run_at_a_time(tmp_path: Path, endpoint: Simulator) 
 
 @pytest.mark.slow
 def test_a_prefix_that_the_web_interface_has_is_in_use(tmp_path: Path, endpoint: Simulator) -> None:
-    from tests.system.runs.test_distributed import free_port
+    from tests.ports import free_port
 
     locust = Locust(tmp_path)
     web = locust.start("--host", endpoint.url, "--web-port", str(free_port()), headless=False)
@@ -104,85 +103,6 @@ def test_a_prefix_that_the_web_interface_has_is_in_use(tmp_path: Path, endpoint:
         web.interrupt()
     web.finish()
     assert not lock.exists()
-
-
-# The parts.
-
-
-HOLDER = """
-import sys, time
-from llm_users.collect.prefix_lock import hold
-lock = hold(sys.argv[1])
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
-    prefix = str(tmp_path / "run")
-    with subprocess.Popen([sys.executable, "-c", HOLDER, prefix], stdout=subprocess.PIPE, cwd=ROOT) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        with pytest.raises(PrefixInUseError, match=rf"in use by process {process.pid} on .*--csv FOLDER/NAME"):
-            hold(prefix)
-        process.kill()
-    assert (tmp_path / "run_llm_run.lock").exists()
-    hold(prefix).release()
-    assert not (tmp_path / "run_llm_run.lock").exists()
-
-
-def test_one_process_has_one_lock_and_one_run_at_a_time(tmp_path: Path) -> None:
-    lock = hold(str(tmp_path / "run"))
-    assert hold(f"{tmp_path}/run") is lock
-    writes = {"first": True}
-    lock.claim("first", lambda: writes["first"])
-    with pytest.raises(PrefixInUseError, match="another run of this process"):
-        lock.claim("second", lambda: True)
-    writes["first"] = False
-    lock.claim("second", lambda: True)
-    lock.release()
-
-
-def test_everything_of_an_earlier_run_is_moved_aside(tmp_path: Path) -> None:
-    prefix = str(tmp_path / "run")
-    names = ["_llm_requests.csv", "_llm_stages.csv.gz", "_llm_gate.xml", "_llm_find.csv", "_stats.csv"]
-    for name in (*names, "other_llm_requests.csv", "_llm_spool"):
-        (tmp_path / f"run{name}").write_text(name)
-    (tmp_path / "run_report").mkdir()
-    (tmp_path / "run_failures.csv").touch()
-    assert move_aside(prefix, LOCUST_SUFFIXES) == f"{prefix}.1"
-    assert move_aside(prefix) == f"{prefix}.1", "the same number as for Locust's files"
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {
-        *(f"run.1{name}" for name in names), "run.1_report", "runother_llm_requests.csv", "run_llm_spool",
-        "run_failures.csv",
-    }  # fmt: skip
-    (tmp_path / "run_llm_requests.csv").write_text("again")
-    assert move_aside(prefix) == f"{prefix}.2"
-
-
-@pytest.mark.parametrize("name", ["a b", "Läufe/ä", "deep/er/run", "link/run", "-run", "run[1]"])
-def test_prefixes_that_can_be(tmp_path: Path, name: str) -> None:
-    (tmp_path / "target").mkdir()
-    (tmp_path / "link").symlink_to("target")
-    check_prefix(str(tmp_path / name))
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("file/run", "a file is in the place of a folder"),
-        ("file/deep/run", "Not a directory"),
-        ("dangling/run", "a file is in the place of a folder"),
-        ("x" * 240, "File name too long"),
-    ],
-)
-def test_prefixes_that_cannot_be(tmp_path: Path, name: str, reason: str) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "dangling").symlink_to("nothing")
-    with pytest.raises(OSError, match=f"{reason}. Give another place with --csv"):
-        check_prefix(str(tmp_path / name))
 
 
 CHDIR = """

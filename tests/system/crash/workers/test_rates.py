@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import launch
-from tests.system.crash.workers.conftest import Crew
-from tests.system.runs.conftest import Finished
+from tests.system.crash.workers.nodes import Nodes
+from tests.system.locust_runs import Finished
 
 pytestmark = pytest.mark.slow
 
@@ -34,20 +34,20 @@ def sent_by(log: Path, done: Finished, stage: int) -> tuple[float, float]:
 def test_rates_are_those_of_the_endpoint(tmp_path: Path, how: str) -> None:
     log = tmp_path / "endpoint.jsonl"
     with launch("ttft=50ms,itl=10ms", log=log, max_seconds=120) as simulator:
-        crew = Crew(tmp_path, simulator)
+        nodes = Nodes(tmp_path, simulator)
         try:
-            crew.start(2, "--llm-sweep", "9,9", "--llm-requests", "500", "--llm-output-tokens", "15,0", expected=3)
-            link = crew.join_by_link()
-            crew.master.await_rows(60, timeout_s=60)
+            nodes.start(2, "--llm-sweep", "9,9", "--llm-requests", "500", "--llm-output-tokens", "15,0", expected=3)
+            link = nodes.join_by_link()
+            nodes.master.await_rows(60, timeout_s=60)
             if how == "leaves":
-                crew.send(0, signal.SIGTERM)
+                nodes.send(0, signal.SIGTERM)
             elif how == "joins":
-                crew.join()
+                nodes.join()
             else:
                 link.cut(9)
-            done = crew.finish(120)
+            done = nodes.finish(120)
         finally:
-            crew.stop()
+            nodes.stop()
     assert done.code == 0, done.err
     for stage in done.rows("stages"):
         tokens_per_s, in_flight = sent_by(log, done, int(stage["stage"]))

@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.system.runs.conftest import Locust, Running, locust, simulator
-from tests.system.runs.live.ports import free_port
+from tests.ports import free_port
+from tests.system.locust_runs import Locust, Running
 from tests.tracebacks import tracebacks
-
-__all__ = ["Started", "Starter", "locust", "simulator"]
 
 
 class Started:

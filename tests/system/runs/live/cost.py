@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.record import StageLoad
-from tests.system.runs.live.ports import free_port
+from tests.ports import free_port
 
 BOUND = 0.03
 PROCESSES, STREAMS, TOKENS_PER_S, ANSWER_S = 4, 256, 50, 3.0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llm_users.simulator.launch import Simulator
-from tests.system.runs.conftest import Locust
+from tests.system.locust_runs import Locust
 from tests.system.runs.live.conftest import Starter
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,7 @@ from llm_reports.metrics.latency_model import latency_model, robust_line
 from llm_reports.plots.images import png_files, ramp, svg_files
 from llm_users.quantile import quantile
 from llm_users.record import StageLoad
-from tests.unit.reports.conftest import record, write_rows
+from tests.unit.reports.rows_on_disk import record, write_rows
 from tests.unit.reports.sweep_on_disk import write_sweep
 
 

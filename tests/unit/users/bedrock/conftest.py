@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,24 +12,18 @@ from llm_users import BedrockUser
 from llm_users.load.worker import admission_gate
 from llm_users.prompts import load_tokenizer
 from llm_users.simulator.launch import Simulator, launch
+from tests.aws_environment import share_service_models, use_example_credentials
 from tests.unit.users.bedrock.frames import MODEL
 from tests.unit.users.rig import Rig
 from tests.wire_server import Wire
-
-ACCESS_KEY, SECRET_KEY = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 
 @pytest.fixture(scope="package", autouse=True)
 def own_environment() -> Iterator[None]:
     """No credentials, regions or settings of whoever runs the tests, and no question to an EC2 instance."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("AWS_", "OPENAI_"))]:
-            patch.delenv(name)
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_CONFIG_FILE", os.devnull)
-        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        use_example_credentials(patch)
+        share_service_models(patch)
         load = functools.cache(load_tokenizer)  # half a second for every rig otherwise
         patch.setattr("llm_users.load.worker.process.load_tokenizer", load)
         patch.setattr("llm_users.wiring.run_options.load_tokenizer", load)

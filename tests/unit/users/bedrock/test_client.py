@@ -16,8 +16,8 @@ from botocore.session import Session
 
 from llm_users import BedrockUser, secrets
 from llm_users.users.bedrock.credentials import HeldCredentials, keep_fresh, seconds_left
+from tests.aws_environment import ACCESS_KEY, SECRET_KEY
 from tests.stream_bytes import head
-from tests.unit.users.bedrock.conftest import ACCESS_KEY, SECRET_KEY
 from tests.unit.users.bedrock.frames import answer, converse_events, refusal
 from tests.unit.users.bedrock.test_converse import ask
 from tests.unit.users.rig import Rig, eventually

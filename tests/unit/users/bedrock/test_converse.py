@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from llm_users.users.answer import Answer
+from tests.aws_environment import ACCESS_KEY
 from tests.stream_bytes import CHUNKED, LAST_CHUNK, LENGTH, chunk, head
-from tests.unit.users.bedrock.conftest import ACCESS_KEY
 from tests.unit.users.bedrock.frames import (
     MODEL,
     REQUEST_ID,

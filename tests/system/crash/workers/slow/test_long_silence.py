@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import signal
 
-from tests.system.crash.workers.conftest import Crew
-from tests.system.crash.workers.test_crew import ANSWERS, agree, freeze_and_return
+from tests.system.crash.workers.nodes import ANSWERS, Nodes, agree, freeze_and_return
 
 
-def test_a_worker_that_freezes_and_returns_spoils_nothing(crew: Crew) -> None:
-    done = freeze_and_return(crew, 10, 3, 110)
+def test_a_worker_that_freezes_and_returns_spoils_nothing(nodes: Nodes) -> None:
+    done = freeze_and_return(nodes, 10, 3, 110)
     assert any("was lost in stage 1" in note for note in done.manifest["notes"])
     assert any("was back in stage" in note for note in done.manifest["notes"])
 
 
-def test_the_only_worker_is_killed(crew: Crew) -> None:
-    crew.start(1, "--llm-sweep", "2", "--llm-requests", "500", *ANSWERS).await_rows(8)
-    crew.send(0, signal.SIGKILL)
-    done = crew.finish(30)
+def test_the_only_worker_is_killed(nodes: Nodes) -> None:
+    nodes.start(1, "--llm-sweep", "2", "--llm-requests", "500", *ANSWERS).await_rows(8)
+    nodes.send(0, signal.SIGKILL)
+    done = nodes.finish(30)
     assert done.code == 3, done.err
-    agree(crew, done)
+    agree(nodes, done)

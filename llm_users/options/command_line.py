@@ -1,0 +1,151 @@
+"""Options on the way in: added to Locust's parser, checked for unknown names, and read as ``Options``.
+
+Locust's parser shows the options on its command line and in its web form, and takes them from configuration files and
+environment variables. In its result they stay text, so that edits in the web form keep their type.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from llm_users.options import rules
+from llm_users.options.parsers import OptionError
+from llm_users.options.table import GROUPS, OPTIONS, OTHER_VARIABLES, Option, Options
+
+_FLAGS, _VARIABLES = "--llm-", "LOCUST_LLM_"
+_OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+"""Variables that Kubernetes sets for a service; those of a service called locust-llm look like ours.
+https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
+
+
+def add_options(parser: Any) -> None:
+    """Add all options to Locust's parser, in their groups. The parser then refuses unknown and shortened names."""
+    for title in GROUPS:
+        group = parser.add_argument_group(f"LLM: {title}")
+        for option in OPTIONS:
+            if option.group == title:
+                action = group.add_argument(
+                    option.flag, help=option.help, env_var=option.variable, **_argparse_settings(option)
+                )
+                # LocustArgumentParser.add_argument sets these four; a group has the method of argparse.
+                action.include_in_web_ui = True
+                action.is_secret = action.is_required = action.is_multiple = False
+    _refuse_unknown_flags(parser)
+
+
+def _argparse_settings(option: Option) -> dict[str, Any]:
+    if option.switch:
+        return {"action": "store_true", "default": False}
+    if option.collect is not None:
+        # Not an empty list: Locust takes one for a list of integers when its form is sent.
+        return {"action": "append", "default": None, "metavar": option.metavar, "type": _checked(option)}
+    if option.choices is not None:
+        # The web form sends the first choice of an option without a default: it must stand for "not given".
+        choices = option.choices if option.default else ("", *option.choices)
+        return {"choices": choices, "default": option.default, "metavar": option.metavar}
+    settings = {"default": option.default, "metavar": option.metavar, "type": _checked(option)}
+    return settings if option.alone is None else {**settings, "nargs": "?", "const": option.alone}
+
+
+def _checked(option: Option) -> Callable[[str], str]:
+    """A type for argparse: the unchanged text, once the option's parser accepts it."""
+
+    def check(text: str) -> str:
+        if text != "":  # the web form and configuration files send empty fields
+            try:
+                option.parse(text)
+            except ValueError as error:
+                raise argparse.ArgumentTypeError(str(error)) from None  # argparse names the option
+        return text
+
+    check.__name__ = option.metavar
+    return check
+
+
+def _refuse_unknown_flags(parser: Any) -> None:
+    """Exit with code 2 for ``--llm-`` flags and keys of configuration files that are not an option's whole name.
+
+    argparse takes any unambiguous beginning of a name for that name, so a misspelled option could become another one.
+    ``allow_abbrev`` would also forbid shortened names of Locust's own options.
+    """
+    candidates = parser._get_option_tuples
+
+    def whole_names_only(text: str) -> Any:
+        flag = text.partition("=")[0].replace("_", "-")
+        if flag.startswith(_FLAGS):
+            _refuse(parser, f"option {text.partition('=')[0]}", flag, _flags(parser))
+        return candidates(text)
+
+    parser._get_option_tuples = whole_names_only
+
+
+def refuse_unknown_variables(parser: Any) -> None:
+    """Exit with code 2 if the environment has a ``LOCUST_LLM_`` variable that no option of the parser reads."""
+    variables = {getattr(action, "env_var", None) or "" for action in parser._actions} | {*OTHER_VARIABLES}
+    known = {name for name in variables if name.startswith(_VARIABLES)}
+    for name in sorted(os.environ):
+        if name.startswith(_VARIABLES) and name not in known and not _OF_KUBERNETES.fullmatch(name):
+            _refuse(parser, f"environment variable {name}", name, known)
+
+
+def _flags(parser: Any) -> set[str]:
+    return {flag for action in parser._actions for flag in action.option_strings if flag.startswith(_FLAGS)}
+
+
+def _refuse(parser: Any, what: str, name: str, known: Iterable[str]) -> NoReturn:
+    nearest = _nearest(name, known)
+    hint = f"; did you mean {nearest}?" if nearest is not None else "."
+    parser.error(f"unknown {what}{hint} --help lists all options")
+    raise AssertionError("unreachable")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """The most similar known name: one that begins with this one, else one that contains it, else by difflib.
+
+    All names begin alike, so only what follows is compared.
+    """
+    start = len(_FLAGS if name.startswith(_FLAGS) else _VARIABLES)
+    word, rests = name[start:], {whole[start:]: whole for whole in sorted(known)}
+    longer = [rest for rest in rests if rest.startswith(word)] or [rest for rest in rests if word in rest]
+    rest = next(iter(difflib.get_close_matches(word, longer or rests, 1, 0.0 if longer else 0.6)), None)
+    return None if rest is None else rests[rest]
+
+
+def read_options(parsed: Any) -> Options:
+    """Options from Locust's parsed options, or the defaults for None. Raises ``OptionError``."""
+    values = {option.name: value for option in OPTIONS if (value := _value(option, parsed)) is not None}
+    options = Options(**values)
+    rules.check(options)
+    if options.length_mix is not None:
+        input_tokens, output_tokens = options.length_mix
+        options = replace(options, input_tokens=input_tokens, output_tokens=output_tokens)
+    return options
+
+
+def as_given(parsed: Any) -> dict[str, Any]:
+    """The options as text, as they were given, by their names in the manifest."""
+    return {option.dest: getattr(parsed, option.dest, None) for option in OPTIONS}
+
+
+def _value(option: Option, parsed: Any) -> Any:
+    """The value for the field of ``Options``; None if the option is not given."""
+    given = getattr(parsed, option.dest, None)
+    try:
+        if option.switch:
+            return given if isinstance(given, bool) else str(given).lower() in ("1", "true", "yes", "on")
+        if not given:
+            return None
+        if option.collect is not None:
+            items = given if isinstance(given, list) else str(given).split(",")
+            return option.collect(option.parse(str(item)) for item in items if item != "")  # from empty form fields
+        if option.choices and given not in option.choices:
+            raise OptionError(f"{given!r} is not one of {', '.join(option.choices)}")
+        return option.parse(str(given))
+    except ValueError as error:
+        raise OptionError(f"{option.flag}: {error}") from None

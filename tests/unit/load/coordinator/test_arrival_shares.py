@@ -1,0 +1,55 @@
+"""Whose arrivals are whose when workers go: every arrival belongs to exactly one of those that are left."""
+
+from __future__ import annotations
+
+from llm_users.load.arrival_schedule import TracePrompts, read_parts
+from llm_users.load.coordinator.arrival_shares import ArrivalParts
+from llm_users.load.protocol.arrivals import ArrivalSchedule
+from tests.unit.load.prompt_source import Source, feed_of
+
+TIMES_S = [0.1 * number for number in range(200)]
+
+
+def numbers(parts: ArrivalParts, rank: int) -> set[int]:
+    schedule = ArrivalSchedule(TIMES_S, parts.of(rank))
+    found = set()
+    while schedule.next is not None:
+        found.add(schedule.take().number)
+    return found
+
+
+def test_each_arrival_is_one_worker_s_however_many_go() -> None:
+    parts = ArrivalParts(lambda: TIMES_S)
+    parts.begin([0, 1, 2, 5], 16)
+    assert [parts.most_of(rank) for rank in (0, 1, 2, 5)] == [4, 4, 4, 4]
+    assert parts.due(1, 1.05) == 3, "numbers 1, 5 and 9"
+    taken = parts.hand_over(1, [0, 2, 5], 5.0, ends=True)
+    assert sum(taken.values()) == len([n for n in range(1, 200, 4) if TIMES_S[n] >= 5.0])
+    taken = parts.hand_over(5, [0, 2], 10.0, ends=True)
+    assert parts.of(1) == parts.of(5) == []
+    assert [parts.most_of(rank) for rank in (0, 2)] == [8, 8]
+    left = numbers(parts, 0), numbers(parts, 2)
+    assert not left[0] & left[1]
+    assert {n for n in left[0] | left[1] if TIMES_S[n] >= 10.0} == set(range(100, 200))
+    assert abs(len(left[0]) - len(left[1])) <= 3
+
+
+def test_without_another_worker_the_arrivals_stay() -> None:
+    parts = ArrivalParts(lambda: TIMES_S)
+    parts.begin([3], None)
+    assert parts.hand_over(3, [], 1.0, ends=True) == {}
+    assert (numbers(parts, 3), parts.most_of(3)) == (set(range(200)), None)
+
+
+def test_prompts_of_a_trace_follow_the_parts() -> None:
+    parts = ArrivalParts(lambda: TIMES_S)
+    parts.begin([0, 1, 2], None)
+    source = Source(10)
+    prompts = TracePrompts(TIMES_S, lambda first, step: feed_of(source, first, step))
+    mine = parts.of(1)
+    prompts.begin(mine[0], feed_of(source, mine[0].first, mine[0].step))
+    parts.hand_over(0, [1, 2], 10.0, ends=True)
+    message = [list(part) for part in parts.of(1)]
+    prompts.change(read_parts(message), len(TIMES_S))
+    wanted = sorted(numbers(parts, 1))
+    assert [prompts.of(number).index for number in wanted] == wanted
