@@ -61,7 +61,8 @@ _OUTCOME_OF_OWN_CODE = {
     CANCELLED: Outcome.CANCELLED,
     OVERFLOW: Outcome.DROPPED,
 }
-"""Codes that only this program writes. All other codes are failures."""
+OWN_CODES = tuple(_OUTCOME_OF_OWN_CODE)
+"""Codes that only this program writes, and whose outcomes are special. All other codes are failures."""
 
 _THROTTLED = frozenset({"429", "throttlingexception", "rate_limit_error", "rate_limit_exceeded"})
 """Codes of servers, in lower case, for a client that asks too often."""
@@ -75,8 +76,3 @@ def outcome_of(error_code: str | None, http_status: float | None = None) -> Outc
     if http_status == TOO_MANY_REQUESTS or str(error_code).lower() in _THROTTLED:
         return Outcome.THROTTLED
     return Outcome.FAILED
-
-
-def is_own_code(error_code: str) -> bool:
-    """True for a code whose outcome is special. An error that a server gives such a code is a failure all the same."""
-    return error_code in _OUTCOME_OF_OWN_CODE

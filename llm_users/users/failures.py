@@ -15,7 +15,7 @@ import httpx2
 import openai
 from locust.exception import StopUser
 
-from llm_users.outcome import ABORTED, CLIENT_LIMIT, is_own_code
+from llm_users.outcome import ABORTED, CLIENT_LIMIT, OWN_CODES
 from llm_users.record import RequestRecord
 from llm_users.secrets import redact, redact_start
 from llm_users.transport.client_limits import remedy_for
@@ -90,7 +90,7 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
     if isinstance(error, StopUser) or not isinstance(error, Exception):
         return ABORTED, "the test or the stage ended while the request was in flight"
     if isinstance(error, StreamFailure):
-        code = f"server_{error.code}" if is_own_code(error.code) else error.code
+        code = f"server_{error.code}" if error.code in OWN_CODES else error.code
         return code, f"the server reported an error inside the stream: {error.message}"
     if isinstance(error, TransportError):
         return error.code, str(error)

@@ -50,4 +50,4 @@ def measure(plan: Plan, native: Path | None) -> MeasuredRun:
     """Run the load once, on the native server when its binary is given, and hold its rows against the server's log."""
     start: Start = SimulatorEndpoint if native is None else partial(NativeEndpoint, native)
     with busy_neighbours() if plan.busy else contextlib.nullcontext():
-        return outcome.measure(plan.load, partial(TlsEndpoint, start) if plan.tls else start)
+        return measured_run.measure(plan.load, partial(TlsEndpoint, start) if plan.tls else start)

@@ -85,6 +85,11 @@ IN_STREAM: dict[str, tuple[bytes, str, str]] = {
         "server_cancelled",
         "by the server",
     ),
+    "an error named as our dropped requests": (
+        event({"error": {"message": "by the server", "code": "overflow"}}),
+        "server_overflow",
+        "by the server",
+    ),
 }
 
 
