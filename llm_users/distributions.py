@@ -103,16 +103,16 @@ class Quantity(Generic[AnyDistribution]):
     whole: bool = False
     """Whether draws are whole numbers."""
     least: float = 0.0
-    """The smallest draw, and the smallest mean. A smaller value counts as this one."""
+    """The smallest possible draw, and the smallest mean. A draw below it counts as this value."""
     redraws: bool = False
     """Whether a normal distribution draws again when a value is too small, as LLMPerf does."""
 
     def rounded(self, value: float) -> float:
-        """The value, rounded if draws are whole numbers."""
+        """Round the value if draws are whole numbers."""
         return round(value) if self.whole else value
 
     def written(self, *numbers: float) -> str:
-        """Numbers as they stand behind a name."""
+        """Write numbers as they follow a name."""
         return ",".join(map(self.text, numbers))
 
     def check_whole(self, value: float) -> None:
@@ -133,7 +133,7 @@ class Fixed(Distribution):
     """The coefficient of variation: the standard deviation divided by the mean."""
 
     def __init__(self, quantity: Quantity[Any], value: float, written: str = "") -> None:
-        """``written`` is the text where it does not have the value."""
+        """``written`` is the text, for a quantity whose texts do not state the value."""
         super().__init__(quantity, value, written or f"fixed:{quantity.written(value)}")
         quantity.check_whole(value)
 
@@ -205,7 +205,7 @@ class Exponential(Distribution):
     cv = 1.0
 
     def __init__(self, quantity: Quantity[Any], mean: float, written: str = "") -> None:
-        """``written`` is the text where it does not have the mean."""
+        """``written`` is the text, for a quantity whose texts do not state the mean."""
         super().__init__(quantity, mean, written or f"exp:{quantity.written(mean)}")
 
     def with_mean(self, mean: float) -> Exponential:

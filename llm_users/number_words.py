@@ -12,9 +12,8 @@ import re
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
 _PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
-_WITH_UNITS = re.compile(
-    "".join(rf"(?:(?P<{unit}>{_NUMBER})\s*{unit}(?![a-z])\s*)?" for unit in _UNITS_S), re.ASCII
-)  # every unit at most once, the largest first, as in Locust's --run-time
+_WITH_UNITS = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER})\s*{unit}(?![a-z])\s*)?" for unit in _UNITS_S), re.ASCII)
+"""Every unit at most once, the largest first, as in Locust's ``--run-time``."""
 LONGEST_DURATION_S = 366 * 86400.0
 """One year. A longer duration is a mistake in its unit or its number."""
 

@@ -86,7 +86,7 @@ class Spending:
         if prices is not None and cost is not None:
             parts.append(f"about {prices.shown(cost)} if every answer is as long as allowed")
         elif prices is not None and self._options.model and self._price(self._options.model) is None:
-            parts.append(f"the price list does not know {self._options.model}")
+            parts.append(f"the price file has no price for {self._options.model}")
         return "; ".join(parts) or None
 
     def _stage_cost(self, requests: int | None) -> float | None:
