@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from llm_users.prompts.images import image_part
     from llm_users.prompts.prompt import Prompt
     from llm_users.record import RequestRecord
+    from llm_users.users.answer import Answer, AnswerCheck
     from llm_users.users.anthropic.user import AnthropicUser
     from llm_users.users.bedrock.user import BedrockUser
     from llm_users.users.conversation import ConversationMixin, ConversationUser
-    from llm_users.users.llm import Answer, AnswerCheck, LLMUser
+    from llm_users.users.llm import LLMUser
     from llm_users.users.openai.azure import AzureOpenAIUser
     from llm_users.users.openai.user import OpenAIUser
 
@@ -39,8 +40,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Answer": "llm_users.users.llm",
-    "AnswerCheck": "llm_users.users.llm",
+    "Answer": "llm_users.users.answer",
+    "AnswerCheck": "llm_users.users.answer",
     "AnthropicUser": "llm_users.users.anthropic.user",
     "AzureOpenAIUser": "llm_users.users.openai.azure",
     "BedrockUser": "llm_users.users.bedrock.user",

@@ -1,13 +1,9 @@
-"""Several models or endpoints in one run: what ``--llm-targets`` names, and which of them the next request goes to.
-
-Knows text and weights only; nothing of clients or requests.
-"""
+"""Several models or endpoints in one run: what ``--llm-targets`` names."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from urllib.parse import urlsplit
@@ -46,26 +42,6 @@ def parse_targets(text: str) -> tuple[Target, ...]:
         replace(each, name=f"{each.model} @ {_place(each.url) or 'host'}" if models[each.model] > 1 else each.model)
         for each in targets
     )
-
-
-class TargetWheel:
-    """Smooth weighted round robin: shares are exact after every round, and the targets come interleaved."""
-
-    def __init__(self, targets: Sequence[Target], start: int = 0) -> None:
-        """``start``: so many turns have been taken already, so that processes do not all begin with the same one."""
-        self._targets = targets
-        self._credit = [Fraction(0)] * len(targets)
-        self._total = sum((target.weight for target in targets), Fraction(0))
-        for _ in range(start % 1000):
-            self.next()
-
-    def next(self) -> Target:
-        """Whose turn it is."""
-        for place, target in enumerate(self._targets):
-            self._credit[place] += target.weight
-        chosen = max(range(len(self._targets)), key=lambda place: (self._credit[place], -place))
-        self._credit[chosen] -= self._total
-        return self._targets[chosen]
 
 
 def _target(text: str) -> Target:

@@ -18,7 +18,8 @@ from llm_users.load.worker.permits import Ticket
 from llm_users.prompts import Conversation, Prompt
 from llm_users.prompts.order import stream
 from llm_users.record import RequestRecord
-from llm_users.users.llm import Answer, LLMUser
+from llm_users.users.answer import Answer
+from llm_users.users.llm import LLMUser
 from llm_users.users.openai.user import OpenAIUser
 from llm_users.users.tool_call_history import assistant_turn
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from http.cookiejar import CookieJar
 from typing import Any, ClassVar
@@ -31,16 +30,15 @@ from llm_users.transport.cached_request import Head, RequestTemplate, send
 from llm_users.transport.cookies import CURRENT_JAR
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
+from llm_users.users.answer import Answer, AnswerCheck, Ask
 from llm_users.users.bounds import MOST_CHARACTERS, MOST_CHUNKS, AnswerTooLong
 from llm_users.users.buffering import mark_buffered, mark_held_back
 from llm_users.users.chunks import Chunks, time_tokens
 from llm_users.users.common_mistakes import (
     MOST_CALLS,
-    NOT_IN_A_WITH,
     TooManyCalls,
     check_keywords,
     missing_attribute,
-    missing_in_answer,
 )
 from llm_users.users.error_kinds import ErrorKinds
 from llm_users.users.failures import (
@@ -57,47 +55,6 @@ from llm_users.users.token_time import time_per_output_token
 from llm_users.users.usage_doubt import doubt_usage
 
 _NS = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a call returns, failed or not: ``record.error_code`` is empty when it succeeded."""
-
-    text: str
-    record: RequestRecord
-    reasoning: str = ""
-    finish_reason: str | None = None
-    tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    choices: list[str] = field(default_factory=list)
-    """The texts of all choices when several were asked for (``n``); ``text`` is that of the first."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(missing_in_answer(name), name=name, obj=self)
-
-    def __enter__(self) -> Any:
-        raise TypeError(NOT_IN_A_WITH)
-
-    def __exit__(self, *_error: object) -> None:
-        """Only here so that ``with`` gets as far as the error that helps."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerCheck:
-    """What ``check_answer`` found: the expected answer, whether the given one is right, and whether strictly so."""
-
-    expected: str
-    match: bool
-    strict_match: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One call, as the subclass wants it made."""
-
-    api: str
-    model: str
-    prompt: Prompt
-    body: dict[str, Any]
 
 
 class LLMUser(User):

@@ -21,7 +21,8 @@ from llm_users.users.cancellation import Patience, is_chosen
 from llm_users.users.response_reader import Opened, Reader
 
 if TYPE_CHECKING:
-    from llm_users.users.llm import Ask, LLMUser
+    from llm_users.users.answer import Ask
+    from llm_users.users.llm import LLMUser
 
 
 class Call:

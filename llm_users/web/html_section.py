@@ -1,4 +1,7 @@
-"""The LLM section in the report that Locust writes with ``--html``, and in the one that its web interface shows."""
+"""HTML elements that are added to Locust's pages: the LLM section in its report, and the LLM tab in its start page.
+
+The elements are trusted: they are rendered by this project.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,15 @@ _MARK = 'id="llm-section"'
 _END = "</body>"
 
 
-def with_section(page: str, section: str) -> str:
-    """The page with the section as the last thing of its body; unchanged when it has one."""
-    if _MARK in page or not section:
-        return page
+def inject(page: str, element: str) -> str:
+    """Return the page with the element at the end of its body, or at its very end when it has no body tag."""
     head, end, rest = page.rpartition(_END)
-    return f"{head}{section}{end}{rest}" if end else page + section
+    return f"{head}{element}{end}{rest}" if end else f"{page}{element}"
+
+
+def with_section(page: str, section: str) -> str:
+    """Return the page with the section as the last thing of its body, or unchanged when it has one."""
+    return page if _MARK in page or not section else inject(page, section)
 
 
 def append_to_file(path: str, section: str, *, not_before: float) -> bool:

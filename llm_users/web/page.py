@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Blueprint, Response, abort, request
 
-from llm_users.web.inject import inject
+from llm_users.web.html_section import inject
 
 TITLE = "LLM"
 KEY = "llm"

@@ -16,8 +16,8 @@ from gevent.event import Event
 
 from llm_users import secrets
 from llm_users.load.worker.open_gate import OpenGate
+from llm_users.load.worker.round_robin import RoundRobin
 from llm_users.options.table import Options
-from llm_users.options.targets import TargetWheel
 from llm_users.prompts import Conversation, Prompt, Tokenizer
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
@@ -105,7 +105,7 @@ class Runtime:
     prompt_step: int = 1
     """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step`` from there."""
     next_conversation: Callable[[], Conversation] = _no_conversations
-    targets: TargetWheel | None = None
+    targets: RoundRobin | None = None
     """Set when the run has several models or endpoints."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """What is to be done when the run is over."""

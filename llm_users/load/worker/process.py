@@ -31,11 +31,11 @@ from llm_users.load.worker.lag_probe import LagProbe
 from llm_users.load.worker.live_metrics import LiveBeat
 from llm_users.load.worker.open_gate import OpenGate
 from llm_users.load.worker.prompt_queue import PromptFeed
+from llm_users.load.worker.round_robin import RoundRobin
 from llm_users.load.worker.stall_guard import Pulse
 from llm_users.load.worker.talks import Talks
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import Options
-from llm_users.options.targets import TargetWheel
 from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
@@ -400,7 +400,7 @@ class LoadProcess:
             prompt_of_arrival=self._trace_prompts.of if self._trace_prompts is not None else None,
             first_prompt=first,
             prompt_step=step,
-            targets=TargetWheel(options.targets, worker) if options.targets else None,
+            targets=RoundRobin(options.targets, worker) if options.targets else None,
         )
         if self._talks is not None:
             made.next_conversation = self._talks.feed.next

@@ -21,10 +21,11 @@ from llm_users.transport import endpoint
 from llm_users.transport.cached_request import RequestTemplate
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
+from llm_users.users.answer import Answer, Ask
 from llm_users.users.anthropic.client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
 from llm_users.users.anthropic.events import MessageEvents
 from llm_users.users.failures import failure_of
-from llm_users.users.llm import Answer, Ask, LLMUser
+from llm_users.users.llm import LLMUser
 from llm_users.users.response_reader import Opened
 from llm_users.users.sse_answer import OpenedSse
 from llm_users.users.tool_call_history import calls_of, without_calls

@@ -23,6 +23,7 @@ from llm_users.transport.botocore import SENDING, BotocoreExchange, Sending
 from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
+from llm_users.users.answer import Answer, Ask
 from llm_users.users.bedrock.client import HOST_VARIABLE, client_of, make_client
 from llm_users.users.bedrock.converse import ConverseEvents, converse_request
 from llm_users.users.bedrock.errors import bedrock_failure_of, refusal_of
@@ -36,7 +37,7 @@ from llm_users.users.bedrock.invoke import (
     choose_family,
     invoke_body,
 )
-from llm_users.users.llm import Answer, Ask, LLMUser
+from llm_users.users.llm import LLMUser
 from llm_users.users.response_reader import Opened
 
 CONVERSE, INVOKE = "bedrock-converse", "bedrock-invoke"

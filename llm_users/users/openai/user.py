@@ -22,7 +22,8 @@ from llm_users.transport.cached_request import Head, RequestTemplate
 from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
-from llm_users.users.llm import Answer, Ask, LLMUser
+from llm_users.users.answer import Answer, Ask
+from llm_users.users.llm import LLMUser
 from llm_users.users.openai.client import (
     deployment_of,
     has_deployments,

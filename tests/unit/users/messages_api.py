@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_users.users.llm import Answer
+from llm_users.users.answer import Answer
 from tests.stream_bytes import (
     event,
 )

@@ -20,7 +20,7 @@ from locust.env import Environment
 import llm_users
 from llm_users import OpenAIUser, RequestRecord
 from llm_users.extension import wiring_of
-from llm_users.users.llm import Answer
+from llm_users.users.answer import Answer
 
 Job = Callable[[Any], Any]
 

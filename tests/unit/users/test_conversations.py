@@ -13,10 +13,10 @@ import pytest
 from llm_users import AnthropicUser, ConversationMixin, ConversationUser
 from llm_users.prompts import Prompt
 from llm_users.prompts.conversations import Conversation, Turn
+from llm_users.users.answer import Answer
 from llm_users.users.anthropic.user import conversation as of_anthropic
 from llm_users.users.bedrock.converse import conversation as of_converse
 from llm_users.users.bedrock.families import FAMILIES
-from llm_users.users.llm import Answer
 from llm_users.users.openai.responses import input_of
 from tests.stream_bytes import CHUNKED, chat_events, chunk, delta, head, reply, stream
 from tests.unit.users.messages_api import PLAIN

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_users import Prompt
-from llm_users.users.llm import Answer
+from llm_users.users.answer import Answer
 from tests.stream_bytes import (
     CHUNKED,
     DONE,

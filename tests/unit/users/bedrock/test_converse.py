@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_users.users.llm import Answer
+from llm_users.users.answer import Answer
 from tests.stream_bytes import CHUNKED, LAST_CHUNK, LENGTH, chunk, head
 from tests.unit.users.bedrock.conftest import ACCESS_KEY
 from tests.unit.users.bedrock.frames import (

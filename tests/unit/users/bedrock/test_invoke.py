@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from llm_users.simulator.launch import launch
+from llm_users.users.answer import Answer
 from llm_users.users.bedrock.families import FAMILIES, family_of
 from llm_users.users.bedrock.invoke import custom_family
 from llm_users.users.bedrock.reasoning_tags import ReasoningTags
-from llm_users.users.llm import Answer
 from tests.unit.users.bedrock.frames import REQUEST_ID, answer, cut_after, exception, metrics, part
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import Script, Wire, pause
