@@ -81,7 +81,7 @@ def test_the_copied_files_are_enough_to_build_the_package(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"llm_users/locustfiles/sweep.py", "llm_users/prompts/sonnets.txt", "reports/llm_reports/main.py"} <= names
+    assert {"llm_users/locustfiles/sweep.py", "llm_users/prompts/sonnets.txt", "llm_reports/main.py"} <= names
 
 
 def test_every_command_of_the_build_is_shell() -> None:
