@@ -1,6 +1,6 @@
-"""The lines of the CPU chart: one for each load process, the busiest few when there are many, one more for the rest.
+"""The lines of the CPU chart: one for each worker, the busiest few when there are many, one more for the rest.
 
-Keeps who has which line and since when; the values are samples like any other. Knows nothing of beats or of the page.
+Keeps which worker has which line and since when; the values are samples like any other.
 """
 
 from __future__ import annotations

@@ -24,14 +24,13 @@ from locust.runners import MasterRunner
 
 from llm_users.collect.files import absolute, check_prefix, from_here
 from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
-from llm_users.collect.sender import REPORT_KEY
 from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.coordinator.shape import SweepShape
 from llm_users.load.coordinator.stages import Levels, listed_levels
 from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.validation import Gatekeeper
+from llm_users.load.protocol.messages import CoordinatorInbox, MessageT
 from llm_users.options import table as option_table
 from llm_users.options.table import OptionError, Options
 from llm_users.record import RequestRecord
@@ -98,21 +97,9 @@ class CoordinatorRole:
         coordinator.stop_run = self._stop_run
         coordinator.make_levels = self._make_levels
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
-        handlers: dict[str, Callable[[Any], None]] = {
-            messages.PREPARING: coordinator.on_preparing,
-            messages.READY: coordinator.on_ready,
-            messages.DONE: coordinator.on_done,
-            messages.FINAL: coordinator.on_final,
-            messages.COUNT: coordinator.on_count,
-            messages.BACK: coordinator.on_back,
-            messages.NOTE: coordinator.on_note,
-            messages.REFUSED: coordinator.on_refused,
-            messages.ROWS: coordinator.on_rows,
-        }
         self.crowd: Crowd | None = None
-        self._gatekeeper = Gatekeeper(coordinator.rank_in_run, coordinator.on_stranger)
-        for kind, handler in handlers.items():
-            self.runner.register_message(kind, self._gatekeeper.listener(kind, handler))
+        self._inbox = CoordinatorInbox(coordinator.rank_in_run, coordinator.on_stranger)
+        self._register_handlers()
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)
             self.crowd = Crowd(self.runner, coordinator, self._give_up)
@@ -188,7 +175,7 @@ class CoordinatorRole:
         )
         self._beginning.get()
         if coordinator.active and (note := self._repeated.note()):
-            coordinator.on_note({"text": note})
+            coordinator.note(note)
         return coordinator.active
 
     def finish(self) -> None:
@@ -267,8 +254,7 @@ class CoordinatorRole:
 
         self._web_start = WebStart(self.environment, install_shape=self._install_shape)
         self._tab = install(self.environment, self.coordinator, run_report.objectives_of)
-        beats = self._gatekeeper.listener(messages.LIVE, self._tab.state.on_beat)
-        self.runner.register_message(messages.LIVE, beats)
+        self._register(messages.Live, self._tab.state.on_live)
 
     @property
     def withholds_keys(self) -> bool:
@@ -513,12 +499,29 @@ class CoordinatorRole:
     def _clients(self) -> list[str | None]:
         return [*self.crowd.present] if self.crowd is not None else [None]
 
-    def _send(self, kind: str, data: dict[str, Any], client_id: str | None) -> None:
-        self.runner.send_message(kind, data, client_id=client_id)
+    def _register_handlers(self) -> None:
+        coordinator = self.coordinator
+        self._register(messages.Preparing, coordinator.on_preparing)
+        self._register(messages.Ready, coordinator.on_ready)
+        self._register(messages.Done, coordinator.on_done)
+        self._register(messages.Final, coordinator.on_final)
+        self._register(messages.Count, coordinator.on_count)
+        self._register(messages.Back, coordinator.on_back)
+        self._register(messages.Note, coordinator.on_note)
+        self._register(messages.Refused, coordinator.on_refused)
+        self._register(messages.Rows, coordinator.on_rows)
+
+    def _register(self, message_type: type[MessageT], handler: Callable[[MessageT], None]) -> None:
+        self.runner.register_message(message_type.kind, self._inbox.listener(message_type, handler))
+
+    def _send(self, message: messages.Message, client_id: str | None) -> None:
+        self.runner.send_message(message.kind, message.encoded(), client_id=client_id)
 
     def _on_worker_report(self, data: dict[str, Any], client_id: str = "", **_kwargs: Any) -> None:
-        if REPORT_KEY in data:
-            self.coordinator.on_rows(self._gatekeeper.rows(data.pop(REPORT_KEY), client_id))
+        kind = messages.Rows.kind
+        rows = self._inbox.read(messages.Rows, data.pop(kind), client_id) if kind in data else None
+        if rows is not None:
+            self.coordinator.on_rows(rows)
 
     def _stop_run(self) -> None:
         if getattr(self.environment.parsed_options, "headless", True):

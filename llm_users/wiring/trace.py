@@ -10,7 +10,7 @@ import os
 from functools import partial
 
 from llm_users.load.coordinator.stages import Level, trace_level
-from llm_users.load.trace import trace_of
+from llm_users.load.worker.prompt_queue import trace_of
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import OptionError, Options
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import gevent
+import msgspec
 import psutil  # comes with Locust
 import zmq
 from locust.runners import STATE_MISSING
@@ -21,7 +22,7 @@ from llm_users._version import __version__
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.validation import PROTOCOL
+from llm_users.load.protocol.messages import PROTOCOL
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +83,12 @@ class Crowd:
 
     def _on_report(self, client_id: str, data: Any, **_kwargs: Any) -> None:
         """A worker says hello in Locust's own report, until it is answered."""
-        hello = data.pop(messages.HELLO, None) if isinstance(data, dict) else None
+        hello = data.pop(messages.Hello.kind, None) if isinstance(data, dict) else None
         if hello is None:
             return
         refused = self._why_refused(hello)
-        self._runner.send_message(messages.WELCOME, {"refused": refused}, client_id=client_id)
+        welcome = messages.Welcome(refused=refused)
+        self._runner.send_message(welcome.kind, welcome.encoded(), client_id=client_id)
         if refused is not None:
             self._refuse(client_id, refused)
             return
@@ -106,15 +108,18 @@ class Crowd:
             gevent.spawn(self._runner.start, self._runner.target_user_count, self._runner.spawn_rate)
 
     def _why_refused(self, hello: Any) -> str | None:
-        version, protocol = (hello.get("version"), hello.get("protocol")) if isinstance(hello, dict) else (None, None)
-        if (version, protocol) == (__version__, PROTOCOL):
+        try:
+            theirs = msgspec.convert(hello, messages.Hello)
+        except msgspec.ValidationError:
+            theirs = messages.Hello(version="of an unknown version", protocol="")
+        if (theirs.version, theirs.protocol) == (__version__, PROTOCOL):
             return None
-        theirs, ours = str(version)[:40], __version__
-        if theirs == ours:
-            theirs, ours = f"{theirs} with protocol {str(protocol)[:40]}", f"{ours} with protocol {PROTOCOL}"
+        has, master_has = theirs.version[:40], __version__
+        if has == master_has:
+            has, master_has = f"{has} with protocol {theirs.protocol[:40]}", f"{master_has} with protocol {PROTOCOL}"
         return (
-            f"it has locust-llm {theirs} and the master has {ours}, whose rows and messages differ. Install the same "
-            "version on all machines"
+            f"it has locust-llm {has} and the master has {master_has}, whose rows and messages differ. Install the "
+            "same version on all machines"
         )
 
     def _refuse(self, client_id: str, why: str) -> None:

@@ -6,24 +6,23 @@ collect what the workers report, go on. Locust's shape only asks it for the user
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import replace
 
-from llm_users.collect.stage_stats import load_of, progress, totals_from
+from llm_users.collect.stage_stats import load_of, progress
 from llm_users.collect.writer import RunWriter
 from llm_users.load.coordinator.budget import Spending
 from llm_users.load.coordinator.roster import Roster, Worker, building
 from llm_users.load.coordinator.stages import FixedLevels, Level, Levels, listed_levels
 from llm_users.load.coordinator.worker_pool import Crew
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.messages import LEASE_S, WAIT_S
+from llm_users.load.protocol.messages import LEASE_S, WAIT_S, Message
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageRecord
@@ -55,7 +54,7 @@ class Coordinator:
 
     def __init__(
         self,
-        send: Callable[[str, dict[str, Any], str | None], None],
+        send: Callable[[Message, str | None], None],
         clients: Callable[[], list[str | None]],
         make_writer: Callable[[str, Options], RunWriter],
     ) -> None:
@@ -214,7 +213,7 @@ class Coordinator:
         cut_short = interrupted and self._has_more_to_measure
         self._over.clear()
         self._finals.clear()
-        self._crew.tell_all(messages.FINISH, {"abort": abort, "grace_s": grace_s})
+        self._crew.tell_all(messages.Finish(self._crew.run_id, abort=abort, grace_s=grace_s))
         limit = time.monotonic() + (0 if abort else grace_s) + _BARRIER_MARGIN_S
         told_at = time.monotonic()
         while not self.roster.all_final(self._clients()) and time.monotonic() < limit:
@@ -222,7 +221,7 @@ class Coordinator:
             self._finals.clear()
             if time.monotonic() - told_at > _TELL_AGAIN_S:  # a worker that has heard it already only answers again
                 told_at = time.monotonic()
-                self._crew.tell_all(messages.FINISH, {"abort": abort, "grace_s": grace_s})
+                self._crew.tell_all(messages.Finish(self._crew.run_id, abort=abort, grace_s=grace_s))
         self._await_missing_rows(time.monotonic() + _RESEND_S)
         if self._watching is not None:
             self._watching.kill(block=False)
@@ -246,7 +245,7 @@ class Coordinator:
     def abort(self) -> None:
         """What still drains is cut now."""
         if self._finishing and self._crew is not None:
-            self._crew.tell_all(messages.FINISH, {"abort": True, "grace_s": 0.0})
+            self._crew.tell_all(messages.Finish(self._crew.run_id, abort=True, grace_s=0.0))
 
     # What load processes report.
 
@@ -264,27 +263,27 @@ class Coordinator:
         crew.say_change(f"worker {worker.rank} joined in stage {plan.stage}")
         crew.admit(worker, plan)
 
-    def on_count(self, data: dict[str, Any]) -> None:
+    def on_count(self, message: messages.Count) -> None:
         """A worker says what it has started, and where it is in the run."""
-        worker, crew, plan = self.roster.get(data["worker"]), self._crew, self._plan
+        worker, crew, plan = self.roster.get(message.worker), self._crew, self._plan
         if worker is None or crew is None:
             return
-        self.roster.take_count(worker, data)
+        self.roster.take_count(worker, message)
         if worker.lost:
             return  # it has been on its way for long; a worker that is back asks first
         self.roster.hear(worker)
-        crew.tell(worker, messages.ACK, {"number": data["number"]})
+        crew.tell(worker, messages.Ack(crew.run_id, number=message.number))
         if plan is None or worker.final or self._finishing or not crew.distributed:
             return
-        if data["at"] == plan.stage and data["waiting"] is not None:
-            self._take_waiting(worker, data["waiting"])
-        crew.tell_again(worker, plan, data)
-        if self._stage_ended and data["gone"] and not data["over"]:
-            crew.tell(worker, messages.END, {"stage": plan.stage})
+        if message.known_stage == plan.stage and message.waiting is not None:
+            self._take_waiting(worker, message.waiting)
+        crew.tell_again(worker, plan, message)
+        if self._stage_ended and message.admitted and not message.over:
+            crew.tell(worker, messages.End(crew.run_id, stage=plan.stage))
 
-    def on_back(self, data: dict[str, Any]) -> None:
+    def on_back(self, message: messages.Back) -> None:
         """A worker had no answer for a while and asks what is left for it to do."""
-        worker, plan, crew = self.roster.get(data["worker"]), self._plan, self._crew
+        worker, plan, crew = self.roster.get(message.worker), self._plan, self._crew
         if worker is None or plan is None or crew is None or worker.final:
             return
         if self.roster.hear(worker):
@@ -292,17 +291,15 @@ class Coordinator:
             if self._gathering:  # Locust may have given users to it already
                 worker.assignment.expected = True
                 self._restart_gathering()
-        crew.tell_quota(worker, data["number"])
+        crew.tell_quota(worker, message.number)
 
-    def on_ready(self, data: dict[str, Any]) -> None:
-        plan = self._plan
-        worker = self.roster.get(data["worker"])
-        if plan is not None and worker is not None and data["stage"] == plan.stage:
-            worker.assignment.all_users_came, worker.assignment.no_users_reason = (
-                bool(data["all_users_came"]),
-                data["no_users_reason"],
-            )
-            self._take_waiting(worker, data["waiting"])
+    def on_ready(self, message: messages.Ready) -> None:
+        """Users of a worker have come to its admission gate."""
+        plan, worker = self._plan, self.roster.get(message.worker)
+        if plan is not None and worker is not None and message.stage == plan.stage:
+            worker.assignment.all_users_came = message.all_users_came
+            worker.assignment.no_users_reason = message.no_users_reason
+            self._take_waiting(worker, message.waiting)
 
     def _take_waiting(self, worker: Worker, waiting: int) -> None:
         plan = self._plan
@@ -313,12 +310,12 @@ class Coordinator:
             self._crew.let_join(worker, plan)
         self._go_when_gathered()
 
-    def on_preparing(self, data: dict[str, Any]) -> None:
+    def on_preparing(self, message: messages.Preparing) -> None:
         """A worker builds the prompts of the stage, and says so once a second."""
-        plan, worker = self._plan, self.roster.get(data["worker"])
-        if plan is None or worker is None or data["stage"] != plan.stage or worker.assignment.waiting is not None:
+        plan, worker = self._plan, self.roster.get(message.worker)
+        if plan is None or worker is None or message.stage != plan.stage or worker.assignment.waiting is not None:
             return
-        worker.building = data["built"], data["wanted"]
+        worker.building = message.built, message.wanted
         now = time.monotonic()
         if now - self._told_at >= _PROGRESS_S:
             self._told_at = now
@@ -333,7 +330,7 @@ class Coordinator:
             return
         if plan.rate_per_s is None:
             asked = max(0, target - others)
-            self._plan = plan = dataclasses.replace(plan, concurrency=asked, concurrency_asked=asked)
+            self._plan = plan = replace(plan, concurrency=asked, concurrency_asked=asked)
             if others and not self._others_said and self._crew is not None:
                 self._others_said = True
                 self._crew.say(
@@ -358,7 +355,7 @@ class Coordinator:
         self._users_wanted, self._users_given = users, None
         self._stop_gathering_timer()
         if not self._gone:  # nothing was measured with the number before
-            self._plan = dataclasses.replace(plan, concurrency=users, concurrency_asked=users)
+            self._plan = replace(plan, concurrency=users, concurrency_asked=users)
         elif self.roster.all_done or self._crew is None:
             return
         elif plan.stage >= MOST_FREE_STAGES:
@@ -371,8 +368,9 @@ class Coordinator:
             self._announce(plan.stage + 1, Level(users), free=True)
             self._close_earlier_if_done()
 
-    def on_done(self, data: dict[str, Any]) -> None:
-        totals = totals_from(data)
+    def on_done(self, message: messages.Done) -> None:
+        """A worker's part of a stage is over."""
+        totals = message.totals
         worker = self.roster.get(totals.worker)
         plan = self._plan
         assignment = worker.assignments.get(totals.stage) if worker is not None else None
@@ -404,8 +402,8 @@ class Coordinator:
         crew = self._crew
         if crew is not None and self.active:
             crew.refuse(client_id, rows)
-        if kind in (messages.COUNT, messages.BACK):
-            self._send(messages.LEAVE, {"run": run}, client_id)
+        if kind in (messages.Count.kind, messages.Back.kind):
+            self._send(messages.Leave(run), client_id)
 
     def rank_in_run(self, client_id: str) -> tuple[str, int] | None:
         """Which run a load process takes part in, and its rank there; None: in none that goes on."""
@@ -424,15 +422,17 @@ class Coordinator:
             then = f"; the other workers send the {given} requests that it had not started" if given else ""
             self._crew.say(f"worker {worker.rank} could not connect in stage {plan.stage} ({why}){then}")
 
-    def on_rows(self, rows: list[Any]) -> None:
+    def on_rows(self, message: messages.Rows) -> None:
+        """Rows of requests that have ended are here."""
         if self.writer is not None:
-            self.writer.add_packed(rows)
+            self.writer.add_packed(message.rows)
 
-    def on_final(self, data: dict[str, Any]) -> None:
-        worker = self.roster.get(data["worker"])
+    def on_final(self, message: messages.Final) -> None:
+        """A worker has sent everything and leaves."""
+        worker = self.roster.get(message.worker)
         if worker is not None and not worker.final:
             early = self.active and not self._finishing
-            self.roster.leave(worker, data["sent"], early=early)
+            self.roster.leave(worker, message.sent, early=early)
             if early and self._crew is not None:
                 self._on_gone(worker, "left")
                 self._end_without_workers()
@@ -445,9 +445,13 @@ class Coordinator:
         if plan is not None and crew is not None and all(worker.final for worker in self.roster):
             crew.fall_short(f"all workers left in stage {plan.stage}, so the run ended there")
 
-    def on_note(self, data: dict[str, Any]) -> None:
+    def on_note(self, message: messages.Note) -> None:
+        self.note(message.text)
+
+    def note(self, text: str) -> None:
+        """Write a text to the log and into the manifest of this run, once."""
         if self._crew is not None:
-            self._crew.say(data["text"])
+            self._crew.say(text)
 
     def note_for_next(self, text: str) -> None:
         """For the manifest of this run, or of the next one."""
@@ -455,10 +459,10 @@ class Coordinator:
         if self.writer is not None and self.active:
             self.writer.note(text)
 
-    def on_refused(self, data: dict[str, Any]) -> None:
+    def on_refused(self, message: messages.Refused) -> None:
         """A load process cannot take part: the run cannot be."""
         if self.refused is None:
-            self.refused = data["reason"]
+            self.refused = message.reason
             logger.error("the run is refused: %s", self.refused)
             gevent.spawn(self.stop_run)
 
@@ -724,7 +728,7 @@ class Coordinator:
             requests = plan.requests
             if plan.free and requests is not None:
                 requests = max(0, requests - self._measured)
-            self._plan = plan = dataclasses.replace(plan, concurrency=came, requests=requests)
+            self._plan = plan = replace(plan, concurrency=came, requests=requests)
         if plan.free:
             self._crew.let_go(plan)
             return
@@ -742,7 +746,7 @@ class Coordinator:
     def _end_stage(self) -> None:
         self._stage_ended = True
         if self._plan is not None and self._crew is not None:
-            self._crew.tell_all(messages.END, {"stage": self._plan.stage})
+            self._crew.tell_all(messages.End(self._crew.run_id, stage=self._plan.stage))
 
     def _close_earlier_if_done(self) -> None:
         """The stage before the present free one is over, once all workers have reported it."""
@@ -828,7 +832,7 @@ class Coordinator:
         here = self._clients()
         short = [worker for worker in short if worker.client_id in here]
         for worker in short:
-            crew.tell(worker, messages.RESEND, {})
+            crew.tell(worker, messages.Resend(crew.run_id))
         while any(worker.account.lost for worker in short) and time.monotonic() < limit:
             self._finals.wait(timeout=0.1)
             self._finals.clear()

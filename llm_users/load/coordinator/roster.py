@@ -6,11 +6,10 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from llm_users.collect.spool import counts_prefix, read_counts, shard_name
 from llm_users.collect.worker_accounts import LEFT, MISSING, WorkerAccount
-from llm_users.load.protocol.messages import LEASE_MARGIN_S, LEASE_S, WAIT_S
+from llm_users.load.protocol.messages import LEASE_MARGIN_S, LEASE_S, WAIT_S, Count
 from llm_users.load.protocol.stage import StageTotals
 from llm_users.record import RequestRecord
 
@@ -223,17 +222,17 @@ class Roster:
         worker.heard_at = now
         return was_lost
 
-    def take_count(self, worker: Worker, data: dict[str, Any]) -> None:
+    def take_count(self, worker: Worker, count: Count) -> None:
         """A load process tells what it has started and where its spool is."""
         worker.told = True
-        if data["stage"] in worker.assignments:
-            worker.assignments[data["stage"]].started = data["measured"]
-        worker.held = data["held"]
+        if count.stage in worker.assignments:
+            worker.assignments[count.stage].started = count.measured
+        worker.held = count.held
         account = worker.account
-        account.started, account.host = data["total"], data["host"]
+        account.started, account.host = count.total, count.host
         # Paths came over a network: only files with the names that a worker of this run gives are ever opened.
-        account.shards = [p for p in data["shards"] if Path(p).name == shard_name(self._run_id, worker.rank)]
-        counts = Path(data["counts"]) if data["counts"] else None
+        account.shards = [p for p in count.shards if Path(p).name == shard_name(self._run_id, worker.rank)]
+        counts = Path(count.counts) if count.counts else None
         if counts is not None and counts.name.startswith(counts_prefix(self._run_id, worker.rank)):
             worker.counts = counts
 

@@ -5,27 +5,26 @@ Decides nothing about stages; that is the coordinator's.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from llm_users.calibration import capacity
 from llm_users.collect.client_health import OK, complaint
 from llm_users.collect.spool import clear_folder, mark_folder
 from llm_users.collect.stage_stats import describe, resending, widening
 from llm_users.collect.writer import RunWriter
-from llm_users.load.arrival_schedule import stage_times_s
 from llm_users.load.coordinator.arrival_shares import ArrivalParts
 from llm_users.load.coordinator.quotas import share, split, turns
 from llm_users.load.coordinator.roster import Roster, Worker
 from llm_users.load.coordinator.stages import Level
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.stage import StagePlan
+from llm_users.load.protocol.stage import StagePlan, arrival_times_of
 from llm_users.options.table import Options
 from llm_users.record import LOAD_SHARE, RequestRecord, StageRecord
 from llm_users.secrets import redact
@@ -43,7 +42,7 @@ _MOST_STRANGERS = 100
 _ORIGIN_AHEAD_S = 0.2
 """The arrivals of an open loop are counted from so long after the word to begin, when all workers have heard it."""
 
-Send = Callable[[str, dict[str, Any], str | None], None]
+Send = Callable[[messages.Message, str | None], None]
 
 
 class Crew:
@@ -74,23 +73,28 @@ class Crew:
         self._first_workers = len(clients)
         self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
         self._folder = self._make_folder() if self.distributed else None
-        self._run_message = {
-            "run_id": writer.run_id,
-            "run_key": run_key,
-            "workers": len(clients),
-            "live": live,
-            "withhold_keys": withhold_keys,
-            "distributed": self.distributed,
-            "spool": str(self._folder) if self._folder else None,
-            "prefix": str(Path(writer.prefix).absolute()),
-            "rows_per_s": MOST_ROWS_PER_S / len(clients) if self.distributed and not rows_at_once else None,
-        }
+        self._run_message = partial(
+            messages.Run,
+            writer.run_id,
+            run_key=run_key,
+            workers=len(clients),
+            live=live,
+            withhold_keys=withhold_keys,
+            distributed=self.distributed,
+            spool=str(self._folder) if self._folder else None,
+            prefix=str(Path(writer.prefix).absolute()),
+            rows_per_s=MOST_ROWS_PER_S / len(clients) if self.distributed and not rows_at_once else None,
+        )
         self._refused: dict[str, list[int]] = {}  # messages and rows of other runs, by who sent them
         self.shortfall: list[str] = []
         """What was asked for and was not measured."""
         writer.on_row = self._admit_row
         for client in clients:
             self.take_in(client)
+
+    @property
+    def run_id(self) -> str:
+        return self._writer.run_id
 
     def take_in(self, client_id: str | None) -> Worker:
         """A load process takes part from now on: its rank, its part of the prompt sequence, the run."""
@@ -101,18 +105,17 @@ class Crew:
 
     def tell_run(self, worker: Worker) -> None:
         late = worker.rank - self._first_workers
-        prompts = {"first_prompt": worker.rank, "prompt_step": self._first_workers}
-        if late >= 0:
-            prompts = {"first_prompt": LATE_PROMPTS * (late + 1), "prompt_step": 1}
-        self.tell(worker, messages.RUN, {**self._run_message, "worker": worker.rank, **prompts})
+        first, step = (worker.rank, self._first_workers) if late < 0 else (LATE_PROMPTS * (late + 1), 1)
+        self.tell(worker, self._run_message(worker=worker.rank, first_prompt=first, prompt_step=step))
 
-    def tell(self, worker: Worker, kind: str, data: dict[str, Any]) -> None:
-        self._send(kind, {"run": self._writer.run_id, **data}, worker.client_id)
+    def tell(self, worker: Worker, message: messages.Message) -> None:
+        """Send a message to one worker."""
+        self._send(message, worker.client_id)
 
-    def tell_all(self, kind: str, data: dict[str, Any]) -> None:
+    def tell_all(self, message: messages.Message) -> None:
         """Send to all workers, also to silent ones, which may come back. The socket drops messages to lost workers."""
         for worker in self.roster:
-            self.tell(worker, kind, data)
+            self.tell(worker, message)
 
     def say(self, text: str) -> None:
         """To the log and into the manifest's notes, once."""
@@ -192,28 +195,35 @@ class Crew:
 
     def _tell_go(self, worker: Worker, plan: StagePlan) -> None:
         """``lead_s`` is negative for a worker that is told again after the origin: its clock need not agree."""
-        users = plan.concurrency if plan.rate_per_s is None else None
-        go: dict[str, Any] = {"stage": worker.assignment.stage, "quota": worker.assignment.quota, "users": users}
-        if plan.rate_per_s is not None:
-            go |= {"lead_s": self._origin_s - time.monotonic(), **self._arrivals_of(worker)}
-        self.tell(worker, messages.GO, go)
+        go = messages.Go(self.run_id, stage=worker.assignment.stage, quota=worker.assignment.quota)
+        if plan.rate_per_s is None:
+            go = replace(go, users=plan.concurrency)
+        else:
+            parts, max_in_flight = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
+            lead_s = self._origin_s - time.monotonic()
+            go = replace(go, lead_s=lead_s, parts=parts, max_in_flight=max_in_flight)
+        self.tell(worker, go)
 
     def tell_quota(self, worker: Worker, number: int | None = None) -> None:
         """What is a worker's to start in the stage by now; with the number of its question it may go on."""
         assignment = worker.assignment
         if assignment.admitted and self._is_open_loop:
-            self.tell(worker, messages.ARRIVALS, {"stage": assignment.stage, **self._arrivals_of(worker)})
+            parts, max_in_flight = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
+            changed = messages.ArrivalsChanged(
+                self.run_id, stage=assignment.stage, parts=parts, max_in_flight=max_in_flight
+            )
+            self.tell(worker, changed)
         quota = assignment.quota if assignment.admitted else None
-        self.tell(worker, messages.QUOTA, {"stage": assignment.stage, "quota": quota, "number": number})
+        self.tell(worker, messages.Quota(self.run_id, stage=assignment.stage, quota=quota, number=number))
 
-    def tell_again(self, worker: Worker, plan: StagePlan, count: dict[str, Any]) -> None:
+    def tell_again(self, worker: Worker, plan: StagePlan, count: messages.Count) -> None:
         """A worker says where it is in the run. What it has not heard, because its connection was cut, it is told."""
         assignment = worker.assignment
-        if count["at"] != plan.stage:
+        if count.known_stage != plan.stage:
             self.tell_plan(worker, plan)
-        elif assignment.admitted and not count["gone"] and assignment.quota != 0:
+        elif assignment.admitted and not count.admitted and assignment.quota != 0:
             self._tell_go(worker, plan)
-        elif assignment.admitted and (count["quota"] != assignment.quota or (count["over"] and not worker.done)):
+        elif assignment.admitted and (count.quota != assignment.quota or (count.over and not worker.done)):
             self.tell_quota(worker)
 
     def hand_over(self, worker: Worker, plan: StagePlan) -> int | None:
@@ -291,7 +301,10 @@ class Crew:
 
     def _divide_arrivals(self, ranks: list[int], plan: StagePlan) -> dict[int, int | None]:
         """Give each worker its part of an open loop's arrivals; returns their quotas."""
-        self._arrivals = ArrivalParts(partial(stage_times_s, self._options, plan, self._trace_times_s))
+        options = self._options
+        self._arrivals = ArrivalParts(
+            partial(arrival_times_of, plan, options.arrivals, options.seed, self._trace_times_s)
+        )
         if self._trace_times_s is None:
             self._arrivals.begin(ranks, plan.max_in_flight)
             return turns(plan.requests, ranks)
@@ -304,11 +317,6 @@ class Crew:
                 for taker, more in self._arrivals.hand_over(rank, ranks, 0.0, ends=True).items():
                     quotas[taker] = (quotas[taker] or 0) + more
         return quotas
-
-    def _arrivals_of(self, worker: Worker) -> dict[str, Any]:
-        """What a worker has to know of an open loop's arrivals."""
-        parts, most = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
-        return {"parts": [list(part) for part in parts], "max_in_flight": most}
 
     # Rows and accounts.
 
@@ -414,7 +422,7 @@ class Crew:
         """A worker that has given its final count needs its spool no longer, if all its rows are on the disk."""
         writer = self._writer
         if worker.final and not (worker.account.lost or writer.unwritten() or writer.elsewhere()):
-            self.tell(worker, messages.SETTLED, {})
+            self.tell(worker, messages.Settled(self.run_id))
 
     def release_early(self, worker: Worker) -> None:
         """The same before the end of the run: first its rows must be on the disk."""
@@ -425,13 +433,13 @@ class Crew:
         present = [each.rank for each in self.roster.present]
         place = present.index(worker.rank) if worker.rank in present[: plan.workers] else 0
         most = plan.max_in_flight
-        own = dataclasses.replace(
+        own = replace(
             plan,
             worker=worker.rank,
             place=place,
             max_in_flight=None if most is None else max(1, share(most, place, plan.workers)),
         )
-        self.tell(worker, messages.STAGE, dataclasses.asdict(own))
+        self.tell(worker, messages.Stage(self.run_id, plan=own))
 
     def _make_folder(self) -> Path | None:
         folder = Path(f"{self._writer.prefix}_llm_spool").absolute()

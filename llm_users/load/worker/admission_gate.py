@@ -6,15 +6,16 @@ Knows gevent, not Locust.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import replace
 
-from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan, StageTotals
+from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, Phase, StagePlan, StageTotals
 from llm_users.load.worker.permits import Ticket, UserSeat
 from llm_users.load.worker.stage_measurement import Measurement
 from llm_users.load.worker.user_presence import MOST_FAILED_TASKS, Presence
@@ -30,7 +31,7 @@ GIVE_UP_AFTER = 20
 _NOT_CONNECTED = ("connect", "client_limit")
 
 
-@dataclasses.dataclass
+@dataclass
 class _EarlierStage:
     """A free stage that another one has replaced while its requests were in flight."""
 
@@ -45,7 +46,7 @@ class StageGate:
 
     def __init__(self) -> None:
         self.plan = StagePlan(stage=0, concurrency=0)
-        self.phase = IDLE
+        self.phase: Phase = IDLE
         self.on_finished: Callable[[StageTotals], None] = lambda totals: None
         self.on_ready: Callable[[int, int], None] = lambda stage, waiting: None
         self.counters: Callable[[], tuple[int, int]] = lambda: (0, 0)  # (starts, forced starts) so far
@@ -125,7 +126,7 @@ class StageGate:
         ``users_in_all``: how many users all workers let go.
         """
         if users_in_all is not None and self.plan.rate_per_s is None:
-            self.plan = dataclasses.replace(self.plan, concurrency=users_in_all)
+            self.plan = replace(self.plan, concurrency=users_in_all)
         plan = self.plan
         self.let_go = True
         self._measurement.told(time.monotonic_ns())

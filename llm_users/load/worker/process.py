@@ -5,13 +5,13 @@ Does what the coordinator says; the same code runs in one process and on workers
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import logging
 import math
 import sys
 import time
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -20,19 +20,17 @@ from gevent import getcurrent
 from gevent.event import Event
 
 from llm_users import secrets
+from llm_users.collect.spool import StartCounts
 from llm_users.distributions import Part, PartSchedule
-from llm_users.load.arrival_schedule import TracePrompts, read_parts, stage_times_s
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.messages import LEASE_S
-from llm_users.load.protocol.stage import StagePlan, StageTotals
-from llm_users.load.trace import trace_of
+from llm_users.load.protocol.messages import LEASE_S, WorkerMessage
+from llm_users.load.protocol.stage import StageTotals, arrival_times_of
 from llm_users.load.worker import context
 from llm_users.load.worker.lag_probe import LagProbe
-from llm_users.load.worker.live_metrics import LiveBeat
+from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.load.worker.open_gate import OpenGate
-from llm_users.load.worker.prompt_queue import PromptFeed
-from llm_users.load.worker.stall_guard import Pulse
-from llm_users.load.worker.talks import Talks
+from llm_users.load.worker.prompt_queue import PromptFeed, Talks, TracePrompts, trace_of
+from llm_users.load.worker.stall_guard import MasterLink, NoMaster, StallGuard
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import Options
 from llm_users.options.targets import TargetWheel
@@ -72,28 +70,32 @@ _GC_GENERATIONS = (50_000, 20, 1000)
 
 
 class LoadProcess:
-    """One process's part in a run. ``keep`` takes finished records, ``flush`` sends what was kept."""
+    """One process's part in a run.
+
+    ``keep`` takes finished records, ``flush`` sends what was kept and returns how many records were sent in all.
+    """
 
     def __init__(
         self,
         environment: Any,
-        send: Callable[[str, dict[str, Any]], None],
+        send: Callable[[WorkerMessage], None],
         keep: Callable[[RequestRecord, list[float]], None],
         flush: Callable[[], int],
+        link: MasterLink | None = None,
     ) -> None:
         self._environment = environment
-        self._send_raw = send
+        self.send = send
+        """Sends a message to the coordinator."""
         self._keep = keep
         self._flush = flush
         self.gate = OpenGate()
         self.gate.on_ready = self._on_ready
         self.gate.on_finished = self._on_stage_finished
-        self.pulse = Pulse(self.gate, self.send)
-        self.pulse.about_stage = self._about_stage
-        self.pulse.on_pause = self._on_pause
+        self._link: MasterLink = link or NoMaster()
+        self.stall_guard = StallGuard(self.gate, send, self._count_of, self._on_pause, self._link)
         self._probe = LagProbe(self._on_lag)
-        self._beat: LiveBeat | None = None  # when the run is watched
-        self._run: dict[str, Any] = {}
+        self._live: LiveReporter | None = None  # when the run is watched
+        self._run: messages.Run | None = None  # the one that this process takes part in, or the last one
         self._stage = 0  # the last that the coordinator announced in this run
         self._runtime: context.Runtime | None = None
         self._feed: PromptFeed[Prompt] | None = None
@@ -119,13 +121,13 @@ class LoadProcess:
 
     # What the coordinator says.
 
-    def on_run(self, data: dict[str, Any]) -> None:
+    def on_run(self, message: messages.Run) -> None:
         """A run begins; its options come with the test start. Another one that still goes on here is over."""
-        if self.running and data["run_id"] == self.run_id:
+        if self.running and message.run == self.run_id:
             return
         self.cut_short()
-        self._run = data
-        self._runtime = self._feed = self._talks = self._beat = self._preparing = None
+        self._run = message
+        self._runtime = self._feed = self._talks = self._live = self._preparing = None
         self._trace_times_s = self._trace_prompts = None
         self._built_stage = -1
         self._stage = 0
@@ -134,11 +136,11 @@ class LoadProcess:
         self._cut.clear()
         self._over.clear()
         self._noted.clear()
-        self.pulse.begin(data["run_id"], data["worker"], distributed=data["distributed"])
+        self.stall_guard.begin(message.run, message.worker, distributed=message.distributed)
 
-    def on_stage(self, data: dict[str, Any]) -> None:
+    def on_stage(self, message: messages.Stage) -> None:
         """A stage is coming: close the gate for it and build its prompts."""
-        plan = StagePlan(**{name: value for name, value in data.items() if name != "run"})
+        plan = message.plan
         if plan.stage == self._stage:
             return  # said again, because it was not clear whether it had come
         self._stage = plan.stage
@@ -146,62 +148,66 @@ class LoadProcess:
         if self._runtime is not None:
             self._build_prompts()
 
-    def on_go(self, data: dict[str, Any]) -> None:
+    def on_go(self, message: messages.Go) -> None:
         """The stage begins. The moment comes as a time from now: the clocks of other machines may be wrong."""
         plan, made = self.gate.plan, self._runtime
-        if data["stage"] != plan.stage or self.gate.let_go:
+        if message.stage != plan.stage or self.gate.let_go:
             return
-        self._quota, origin_ns = data["quota"], 0
+        self._quota, origin_ns = message.quota, 0
         if plan.rate_per_s is not None and made is not None:
-            origin_ns = time.monotonic_ns() + int(min(data["lead_s"], _LONGEST_LEAD_S) * 1e9)
-            parts = read_parts(data["parts"])
-            times_s = stage_times_s(made.options, plan, self._trace_times_s)
-            self._schedule = PartSchedule(times_s, parts)
-            self._change_parts(parts, data["max_in_flight"])
-        self.gate.go(self._quota, origin_ns, data["users"])
+            origin_ns = time.monotonic_ns() + int(min(message.lead_s, _LONGEST_LEAD_S) * 1e9)
+            times_s = arrival_times_of(plan, made.options.arrivals, made.options.seed, self._trace_times_s)
+            self._schedule = PartSchedule(times_s, message.parts)
+            self._change_parts(message.parts, message.max_in_flight)
+        self.gate.go(self._quota, origin_ns, message.users)
 
-    def on_arrivals(self, data: dict[str, Any]) -> None:
+    def on_arrivals(self, message: messages.ArrivalsChanged) -> None:
         """Another worker is gone, or this one is back: other parts of the open loop's schedule are this one's."""
-        if data["stage"] == self.gate.plan.stage:
-            self._change_parts(read_parts(data["parts"]), data["max_in_flight"])
+        if message.stage == self.gate.plan.stage:
+            self._change_parts(message.parts, message.max_in_flight)
             self.gate.reschedule()
             if self._runtime is not None and self._runtime.open_loop is not None:
                 self._runtime.open_loop.begin_held()
 
-    def on_quota(self, data: dict[str, Any]) -> None:
+    def on_quota(self, message: messages.Quota) -> None:
         """The share of the stage has changed, or the answer to "may I go on?"."""
-        if data["number"] is not None:
-            self.pulse.answered(data["number"])
-        if data["stage"] == self.gate.plan.stage:
-            quota, before = data["quota"], self._quota
+        if message.number is not None:
+            self.stall_guard.answered(message.number)
+        if message.stage == self.gate.plan.stage:
+            quota, before = message.quota, self._quota
             self._quota = quota
             if quota is not None and before is not None and quota > before:
                 self._foresee(quota - before)
             self.gate.change_quota(quota)
-        elif data["stage"] > self.gate.plan.stage:
+        elif message.stage > self.gate.plan.stage:
             self.gate.end_measure()  # that stage is over, and the word of the next is on its way
 
-    def on_ack(self, data: dict[str, Any]) -> None:
+    def on_ack(self, message: messages.Ack) -> None:
         """The coordinator has heard a COUNT."""
-        self.pulse.acknowledged(data["number"])
+        self.stall_guard.acknowledged(message.number)
 
-    def on_end(self, data: dict[str, Any]) -> None:
-        if data["stage"] == self.gate.plan.stage:
+    def on_end(self, message: messages.End) -> None:
+        """Nothing more starts in the stage."""
+        if message.stage == self.gate.plan.stage:
             self.gate.end_measure()
 
-    def on_finish(self, data: dict[str, Any]) -> None:
-        """The run is over: let what is in flight end, or cut it; send everything. ``abort`` cuts a drain short."""
-        if data["abort"]:
+    def on_finish(self, message: messages.Finish) -> None:
+        """The run is over on the coordinator's word."""
+        self.finish(abort=message.abort, grace_s=message.grace_s)
+
+    def finish(self, *, abort: bool, grace_s: float) -> None:
+        """End the run: let what is in flight end, or cut it; send everything. ``abort`` cuts a drain short."""
+        if abort:
             self._cut.set()
         if self._finished:
             self._over.wait()
             self._tell_final()
             return
-        self._stop(data["grace_s"])
+        self._stop(grace_s)
         self._sent = self._flush()
-        self.pulse.tell()
+        self.stall_guard.tell()
         self._tell_final()
-        self.pulse.forget()
+        self.stall_guard.forget()
         self._over.set()
 
     def abandon(self, grace_s: float = 0.0) -> bool:
@@ -209,7 +215,7 @@ class LoadProcess:
         if self._finished:
             return False
         self._stop(grace_s)
-        self.pulse.forget()
+        self.stall_guard.forget()
         self._over.set()
         return True
 
@@ -231,9 +237,9 @@ class LoadProcess:
             self._kill_users()
         self._environment.stop_timeout = 0.0  # all users have ended; on workers, Locust would still sleep for this time
         self._probe.stop()
-        self.pulse.stop()
-        if self._beat is not None:
-            self._beat.stop()
+        self.stall_guard.stop()
+        if self._live is not None:
+            self._live.stop()
         gc.set_threshold(*self._old_gc)
         gc.unfreeze()
         sys.setswitchinterval(self._old_switch_s)
@@ -246,11 +252,7 @@ class LoadProcess:
         gevent.joinall(self._telling)
 
     def _tell_final(self) -> None:
-        self.send(messages.FINAL, {"sent": self._sent})
-
-    def send(self, kind: str, data: dict[str, Any]) -> None:
-        """A message to the coordinator, as one of this process in this run."""
-        self._send_raw(kind, {"run": self.run_id, "worker": self._run.get("worker", 0), **data})
+        self.send(messages.Final(*self.identity, sent=self._sent))
 
     # What Locust says.
 
@@ -260,7 +262,7 @@ class LoadProcess:
         In a greenlet, because this is called from the loop in which Locust's worker receives its messages, and prompts
         may take minutes. Users that are made meanwhile wait for the runtime.
         """
-        if not self._run or self._preparing is not None:
+        if self._run is None or self._preparing is not None:
             return  # Locust fires the event twice when a test restarts before its first users are there
         context.expect(self._environment)
         if self._finished:
@@ -277,12 +279,12 @@ class LoadProcess:
     @property
     def run_id(self) -> str:
         """The run that this process takes part in, or the last one; "" before the first."""
-        return str(self._run.get("run_id", ""))
+        return self.identity[0]
 
     @property
-    def rank(self) -> int:
-        """The rank of this process in the run."""
-        return int(self._run.get("worker", 0))
+    def identity(self) -> tuple[str, int]:
+        """The run and the rank of this process in it, as its messages name them."""
+        return (self._run.run, self._run.worker) if self._run is not None else ("", 0)
 
     @property
     def running(self) -> bool:
@@ -298,7 +300,7 @@ class LoadProcess:
             self._make_runtime(options)
         except Exception as error:
             self.gate.close()
-            self.send(messages.REFUSED, {"reason": str(error) or repr(error)})
+            self.send(messages.Refused(*self.identity, reason=str(error) or repr(error)))
             return
         if self._spawned_early:
             self._await_users()
@@ -327,14 +329,8 @@ class LoadProcess:
     def _tell_progress(self) -> None:
         while self._built_stage != self.gate.plan.stage and not self._finished:
             progress = [feed.progress for feed in self._feeds()]
-            self.send(
-                messages.PREPARING,
-                {
-                    "stage": self.gate.plan.stage,
-                    "built": sum(built for built, _ in progress),
-                    "wanted": sum(wanted for _, wanted in progress),
-                },
-            )
+            built, wanted = sum(built for built, _ in progress), sum(wanted for _, wanted in progress)
+            self.send(messages.Preparing(*self.identity, stage=self.gate.plan.stage, built=built, wanted=wanted))
             gevent.sleep(_PROGRESS_S)
 
     def _feeds(self) -> list[PromptFeed[Any]]:
@@ -356,28 +352,27 @@ class LoadProcess:
                 pool.close()
 
     def _make_parts(self, options: Options, pool: Pool) -> None:
+        assert self._run is not None
         host = self._environment.host or ""
         endpoint.forget()
         secrets.remember_named([options.extra_body, options.metadata])
         tokenizer = in_thread(partial(load_tokenizer, options.tokenizer))
         trace = in_thread(partial(trace_of, options))
         feed, user_classes = self._make_feeds(options, tokenizer, trace)
-        worker, workers = self._run["worker"], self._run["workers"]
-        first, step = self._run["first_prompt"], self._run["prompt_step"]
+        run = self._run
         alarm = Alarm() if options.open_loop else None
         starts = QuietQueue(alarm)
         # On from the run before: the first stage may have been marked with those counts already.
         before, forced_before = self.gate.counters()
         self.gate.counters = lambda: (before + starts.passed, forced_before + starts.forced)
-        if self._run.get("live"):
-            send_beat = partial(self.send, messages.LIVE)
-            self._beat = LiveBeat(self.gate, send_beat, self._run["run_id"], worker)
+        if run.live:
+            self._live = LiveReporter(self.gate, self.send, run.run, run.worker)
         made = context.Runtime(
             options=options,
-            run_id=self._run["run_id"],
-            run_key=self._run["run_key"],
-            worker=worker,
-            workers=workers,
+            run_id=run.run,
+            run_key=run.run_key,
+            worker=run.worker,
+            workers=run.workers,
             gate=self.gate,
             starts=starts,
             endings=QuietQueue(alarm, _ONE_MORE_ENDING_PER),
@@ -388,15 +383,15 @@ class LoadProcess:
             note=self._note,
             client_delay_s=self._probe.worst_since_s,
             model=options.targets[0].model if options.targets else options.model,
-            withhold_keys=self._run.get("withhold_keys", False),
+            withhold_keys=run.withhold_keys,
             run_s=_run_s(options, self._environment.parsed_options, trace),
-            watch=self._beat,
+            watch=self._live,
             alarm=alarm,
             arrivals=lambda: self._schedule,
             prompt_of_arrival=self._trace_prompts.of if self._trace_prompts is not None else None,
-            first_prompt=first,
-            prompt_step=step,
-            targets=TargetWheel(options.targets, worker) if options.targets else None,
+            first_prompt=run.first_prompt,
+            prompt_step=run.prompt_step,
+            targets=TargetWheel(options.targets, run.worker) if options.targets else None,
         )
         if self._talks is not None:
             made.next_conversation = self._talks.feed.next
@@ -426,8 +421,8 @@ class LoadProcess:
         gc.freeze()  # the collector's pauses stay out of the measurement
         gc.set_threshold(*_GC_GENERATIONS)
         self._probe.start()
-        if self._beat is not None:
-            self._beat.start()
+        if self._live is not None:
+            self._live.start()
         if self.gate.plan.free:
             context.install(self._environment, made)
 
@@ -435,6 +430,8 @@ class LoadProcess:
         self, options: Options, tokenizer: Tokenizer, trace: Trace | None
     ) -> tuple[PromptFeed[Prompt], list[Any]]:
         """Make what prompts and conversations come from; returns the feed of prompts and the LLM user classes."""
+        run = self._run
+        assert run is not None
         source = in_thread(
             partial(
                 make_source,
@@ -442,19 +439,19 @@ class LoadProcess:
                 input_law=options.input_tokens,
                 output_law=options.output_tokens,
                 seed=options.seed,
-                run_key=self._run["run_key"],
+                run_key=run.run_key,
                 text=options.prompt,
                 file=options.prompts,
                 trace=trace,
                 in_order=options.prompts_order == "file",
                 prefixes=options.prefix,
-                cache_bust=self._run["run_id"] if options.cache_bust else None,
+                cache_bust=run.run if options.cache_bust else None,
                 pictures=options.images,
             )
         )
         for note in source.notes:
             self._note(note)
-        first, step = self._run["first_prompt"], self._run["prompt_step"]
+        first, step = run.first_prompt, run.prompt_step
         make_feed = partial(self._make_feed, source)
         self._feed = make_feed(first, step)
         if trace is not None:
@@ -463,8 +460,8 @@ class LoadProcess:
             self._trace_prompts.begin(Part(first, step), self._feed)
         user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
         if any(each.holds_conversations for each in user_classes):
-            salt = self._run["run_id"] if options.cache_bust else None
-            make = partial(Talks, options, tokenizer, self._run["run_key"], salt, (first, step), self._note)
+            salt = run.run if options.cache_bust else None
+            make = partial(Talks, options, tokenizer, run.run_key, salt, (first, step), self._note)
             self._talks = in_thread(make)
             self._talks.only = all(each.holds_conversations for each in user_classes)
         return self._feed, user_classes
@@ -517,7 +514,7 @@ class LoadProcess:
         waits = [wait_s for feed in self._feeds() for wait_s in feed.waits if wait_s > _NOTED_WAIT_S]
         if waits:
             self._note(
-                f"stage {stage}, worker {self._run['worker']}: {len(waits)} requests waited for their prompts, "
+                f"stage {stage}, worker {self.identity[1]}: {len(waits)} requests waited for their prompts, "
                 f"{max(waits):.2g} s at most, because this worker could not build them as fast as it sent them; use "
                 "more workers, or shorter prompts"
             )
@@ -531,55 +528,65 @@ class LoadProcess:
         self._reporting = False
         plan = self.gate.plan
         if self._built_stage == plan.stage and not self._finished:
-            gate = self.gate
-            ready = {
-                "stage": plan.stage,
-                "waiting": gate.users_here,
-                "all_users_came": int(gate.all_users_came),
-                "no_users_reason": gate.no_users_reason,
-            }
-            self.send(messages.READY, ready)
+            ready = messages.Ready(
+                *self.identity,
+                stage=plan.stage,
+                waiting=self.gate.users_here,
+                all_users_came=self.gate.all_users_came,
+                no_users_reason=self.gate.no_users_reason,
+            )
+            self.send(ready)
 
     def _on_stage_finished(self, totals: StageTotals) -> None:
-        data = dataclasses.asdict(totals)
+        done = messages.Done(*self.identity, totals=copy(totals))
         self._note_waits(totals.stage)
         # In its own greenlet: the caller is a user, which may be stopped, and rows in the spool may take a while.
         self._telling = [greenlet for greenlet in self._telling if not greenlet.ready()]
-        self._telling.append(gevent.spawn(self._tell_stage, data))
+        self._telling.append(gevent.spawn(self._tell_stage, done))
 
-    def _tell_stage(self, data: dict[str, Any]) -> None:
+    def _tell_stage(self, done: messages.Done) -> None:
         self._flush()
-        self.pulse.tell()
-        self.send(messages.DONE, data)
+        self.stall_guard.tell()
+        self.send(done)
 
     def _on_lag(self, lag_s: float, own_s: float | None) -> None:
         self.gate.add_lag(lag_s, own_s)
-        if self._beat is not None:
-            self._beat.add_lag(lag_s, own_s)
+        if self._live is not None:
+            self._live.add_lag(lag_s, own_s)
 
-    def _about_stage(self) -> dict[str, Any]:
-        """Where this process is in the run, for a coordinator whose messages may not have come."""
-        gate = self.gate
+    def _count_of(self, number: int, counts: StartCounts) -> messages.Count:
+        """What was started, and where this process is in the run: the coordinator's messages may not have come."""
+        gate, link = self.gate, self._link
         ready = self._built_stage == self._stage and not gate.let_go
-        return {
-            "at": self._stage,
-            "gone": gate.let_go,
-            "waiting": gate.users_here if ready else None,
-            "quota": gate.quota if gate.let_go else None,
-            "over": gate.over,
-        }
+        return messages.Count(
+            *self.identity,
+            number=number,
+            stage=counts.stage,
+            started=counts.started,
+            measured=counts.measured,
+            total=counts.total,
+            counts=str(counts.path) if counts.path is not None else None,
+            held=link.held,
+            shards=link.spool_paths,
+            host=link.host,
+            known_stage=self._stage,
+            admitted=gate.let_go,
+            waiting=gate.users_here if ready else None,
+            quota=gate.quota if gate.let_go else None,
+            over=gate.over,
+        )
 
     def _on_pause(self, silent_s: float) -> None:
         if self.gate.let_go and not self.gate.over:
             self._note(
-                f"worker {self.rank} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, and "
-                f"started nothing after the first {LEASE_S:g} s"
+                f"worker {self.identity[1]} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, "
+                f"and started nothing after the first {LEASE_S:g} s"
             )
 
     def _note(self, text: str) -> None:
         if text not in self._noted:
             self._noted.add(text)
-            self.send(messages.NOTE, {"text": text})
+            self.send(messages.Note(*self.identity, text=text))
 
     def _await_drain(self, grace_s: float) -> None:
         limit = time.monotonic() + grace_s

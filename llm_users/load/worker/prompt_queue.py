@@ -11,16 +11,21 @@ greenlet builds the rest, in small batches, as the users take what is there.
 from __future__ import annotations
 
 import logging
+import math
 import time
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import gevent
 from gevent.event import Event
 
+from llm_users.distributions import Part
 from llm_users.load.worker.thread_pool import in_thread
+from llm_users.options.table import Options
+from llm_users.prompts import Conversation, Prompt, Tokenizer, Trace, make_conversations, read_trace
 
 logger = logging.getLogger(__name__)
 
@@ -242,3 +247,90 @@ class PromptFeed(Generic[EntryT]):
     def _make(self, indices: list[int]) -> list[tuple[EntryT, int]]:
         entries = [self._source.prompt(index) for index in indices]
         return [(entry, max(1, self._characters(entry) // _CHARACTERS_PER_TOKEN)) for entry in entries]
+
+
+class Talks:
+    """Made in a thread: reads files. ``part`` is this process's (first index, step)."""
+
+    only = False
+    """True when no user of the process asks prompts."""
+
+    def __init__(
+        self,
+        options: Options,
+        tokenizer: Tokenizer,
+        run_key: str,
+        salt: str | None,
+        part: tuple[int, int],
+        note: Callable[[str], None],
+    ) -> None:
+        source = make_conversations(
+            tokenizer=tokenizer,
+            turns_law=options.turns,
+            input_law=options.input_tokens,
+            output_law=options.output_tokens,
+            seed=options.seed,
+            run_key=run_key,
+            file=options.conversations,
+            in_order=options.prompts_order == "file",
+            prefixes=options.prefix,
+            cache_bust=salt,
+        )
+        for text in source.notes:
+            note(text)
+        self._mean_turns = source.mean_turns
+        self.feed: PromptFeed[Conversation] = PromptFeed(source, *part, note, Conversation.characters, "conversations")
+
+    def conversations_of(self, requests: int) -> int:
+        """The average number of conversations in this number of requests."""
+        return math.ceil(requests / max(1.0, self._mean_turns))
+
+
+def trace_of(options: Options) -> Trace | None:
+    """Read the trace, if the run has one. Takes seconds for a million rows: not for an event loop."""
+    if options.trace is None:
+        return None
+    return read_trace(
+        options.trace,
+        speed=options.trace_speed,
+        window=options.trace_window,
+        unit=options.trace_unit,
+        block_tokens=options.trace_block_size,
+    )
+
+
+MakeFeed = Callable[[int, int], PromptFeed[Prompt]]
+
+
+class TracePrompts:
+    """The prompts of a trace's arrivals: one feed for each part of the trace that is this worker's."""
+
+    def __init__(self, times_s: Sequence[float], make: MakeFeed) -> None:
+        self._times_s = times_s
+        self._make = make
+        self._feeds: dict[Part, PromptFeed[Prompt]] = {}
+
+    def begin(self, part: Part, feed: PromptFeed[Prompt]) -> None:
+        """The part that the worker has from the beginning, and the feed of it."""
+        self._feeds = {part: feed}
+
+    def change(self, parts: Iterable[Part], requests: int) -> None:
+        """From now on these parts are the worker's. Prompts of a new one are built in the background."""
+        for part in parts:
+            if part not in self._feeds:
+                left_out = max(0, bisect_left(self._times_s, part.from_s) - part.first)
+                numbers = range(part.first, requests, part.step)[math.ceil(left_out / part.step) :]
+                if numbers:
+                    self._feeds[part] = self._make(numbers[0], part.step)
+                    self._feeds[part].foresee(len(numbers))
+
+    def of(self, number: int) -> Prompt:
+        """The prompt of arrival ``number``."""
+        at_s = self._times_s[number]
+        feed = next(feed for part, feed in self._feeds.items() if part.has(number, at_s))
+        return feed.take(number)
+
+    def close(self) -> None:
+        """Build no more."""
+        for feed in self._feeds.values():
+            feed.close()

@@ -116,7 +116,7 @@ class Measurement:
         window.close(end_ns)
         self.samples.add_cpu(totals)
         totals.window_s, totals.widened = window.length_s, int(window.widened)
-        totals.windows = [[(start - self._told_ns) / _NS, (end - start) / _NS] for start, end in window.spans_ns]
+        totals.windows = [((start - self._told_ns) / _NS, (end - start) / _NS) for start, end in window.spans_ns]
 
     def report(self, starts: tuple[int, int], quota: int | None) -> StageTotals:
         """The totals, once all requests have ended. ``starts``: those of the process by now."""

@@ -9,7 +9,7 @@ import msgpack
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm_users.load.protocol.validation import row_problem
+from llm_users.load.protocol.messages import row_problem
 from llm_users.record import cell
 from tests.stream_bytes import CHUNKED, DONE, LAST_CHUNK, LENGTH, UNTIL_CLOSE, chunk, delta, event, head
 from tests.unit.fuzz.budget import fuzzed

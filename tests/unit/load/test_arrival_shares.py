@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llm_users.distributions import PartSchedule
-from llm_users.load.arrival_schedule import TracePrompts, read_parts
 from llm_users.load.coordinator.arrival_shares import ArrivalParts
+from llm_users.load.worker.prompt_queue import TracePrompts
 from tests.unit.load.test_prompt_queue import Source, feed_of
 
 TIMES_S = [0.1 * number for number in range(200)]
@@ -49,7 +49,6 @@ def test_prompts_of_a_trace_follow_the_parts() -> None:
     mine = parts.of(1)
     prompts.begin(mine[0], feed_of(source, mine[0].first, mine[0].step))
     parts.hand_over(0, [1, 2], 10.0, ends=True)
-    message = [list(part) for part in parts.of(1)]
-    prompts.change(read_parts(message), len(TIMES_S))
+    prompts.change(parts.of(1), len(TIMES_S))
     wanted = sorted(numbers(parts, 1))
     assert [prompts.of(number).index for number in wanted] == wanted

@@ -167,7 +167,7 @@ def test_failures_say_nothing_about_the_latency() -> None:
     assert measurement.window.lingers, "the other request may take an hour"
     measurement.account(ticket, NS, 9 * NS, [], ok=True)
     measurement.ended(ticket)
-    assert measurement.totals.windows == [[1.0, 8.0]]
+    assert measurement.totals.windows == [(1.0, 8.0)]
 
 
 def test_the_load_counts_calls_and_own_pauses_but_no_wait_for_the_client() -> None:
@@ -251,9 +251,9 @@ def row(share: float, tokens: int = 100, **values: object) -> RequestRecord:
 
 
 def test_rates_of_several_workers_are_over_the_union_of_their_windows() -> None:
-    one = StageTotals(1, 0, window_s=10, windows=[[1.0, 10.0]], in_flight_s=40, load_s=38, told_at=1000.0)
+    one = StageTotals(1, 0, window_s=10, windows=[(1.0, 10.0)], in_flight_s=40, load_s=38, told_at=1000.0)
     # Its clock counts from when it was told, so no difference between clocks is in it. It joined the load later.
-    two = StageTotals(1, 1, window_s=8, windows=[[1.0, 4.0], [7.0, 4.0]], in_flight_s=32, load_s=30, told_at=1002.0)
+    two = StageTotals(1, 1, window_s=8, windows=[(1.0, 4.0), (7.0, 4.0)], in_flight_s=32, load_s=30, told_at=1002.0)
     stage = stage_of([one, two], [row(1.0), row(0.5), row(0.25, phase="warmup"), row(0.0)])
     # From 1001 to 1011 and from 1003 to 1007, 1009 to 1013.
     assert stage["measure_s"] == 12.0
@@ -264,13 +264,13 @@ def test_rates_of_several_workers_are_over_the_union_of_their_windows() -> None:
 
 
 def test_requests_times_mean_tokens_are_tokens() -> None:
-    totals = StageTotals(1, 0, window_s=10, windows=[[0.0, 10.0]])
+    totals = StageTotals(1, 0, window_s=10, windows=[(0.0, 10.0)])
     stage = stage_of([totals], [row(0.5, 40), row(1.0, 40), row(0.1, 40)])
     assert stage["output_throughput_token_per_s"] == pytest.approx(40 * stage["request_throughput_per_s"])  # type: ignore[operator]
 
 
 def test_tokens_of_requests_that_failed_are_a_figure_of_their_own() -> None:
-    totals = StageTotals(1, 0, window_s=1, windows=[[0.0, 1.0]])
+    totals = StageTotals(1, 0, window_s=1, windows=[(0.0, 1.0)])
     failing = [row(1.0, 100, error_code=code) for code in ("timeout", "truncated", "aborted")]
     stage = stage_of([totals], [*failing, row(1.0, 7, error_code="buffered")])
     assert (stage["window_tokens"], stage["failed_window_tokens"]) == (7.0, 300.0)
@@ -289,8 +289,8 @@ def test_an_answer_of_unknown_length_counts_as_a_request_without_tokens() -> Non
 
 
 def test_the_started_rate_is_over_all_workers_without_the_first_request() -> None:
-    one = StageTotals(1, 0, window_s=9, windows=[[0.0, 9.0]], sent=5, first_sent_s=0.0, last_sent_s=8.0, told_at=100.0)
-    two = StageTotals(1, 1, window_s=9, windows=[[0.0, 9.0]], sent=5, first_sent_s=1.5, last_sent_s=9.5, told_at=99.5)
+    one = StageTotals(1, 0, window_s=9, windows=[(0.0, 9.0)], sent=5, first_sent_s=0.0, last_sent_s=8.0, told_at=100.0)
+    two = StageTotals(1, 1, window_s=9, windows=[(0.0, 9.0)], sent=5, first_sent_s=1.5, last_sent_s=9.5, told_at=99.5)
     stage = stage_of([one, two], [row(0.5)] * 10, rate_per_s=1.0)
     assert stage["started_rate_per_s"] == pytest.approx(9 / 9)
     assert stage["load_actual"] is None, "there are no users"
@@ -301,7 +301,7 @@ def test_the_started_rate_is_over_all_workers_without_the_first_request() -> Non
 
 def test_a_worker_that_was_killed_counts_with_its_rows() -> None:
     """It told no totals; the windows of the others say how long the stage was."""
-    told = StageTotals(1, 0, window_s=10, windows=[[0.0, 10.0]], in_flight_s=40, load_s=40, present_s=40, told_at=100.0)
+    told = StageTotals(1, 0, window_s=10, windows=[(0.0, 10.0)], in_flight_s=40, load_s=40, present_s=40, told_at=100.0)
     rows = [row(1.0, worker=worker, end_to_end_latency_s=2.0) for worker in (0, 0, 1, 1, 1)]
     rows += [row(0.0, worker=1, error_code="connection"), row(0.5, worker=1, phase="warmup", end_to_end_latency_s=2.0)]
     rows[-1].measured = 0
@@ -310,12 +310,12 @@ def test_a_worker_that_was_killed_counts_with_its_rows() -> None:
         assert stage[name] == pytest.approx(4 + 0.6), name
     told.sent, told.first_sent_s, told.last_sent_s = 8, 0.0, 10.0
     assert stage_of([told], rows, rate_per_s=1.0)["started_rate_per_s"] == pytest.approx((8 + 3 - 1) / 10)
-    late = StageTotals(1, 1, window_s=10, windows=[[0.0, 10.0]], in_flight_s=10, told_at=100.0)
+    late = StageTotals(1, 1, window_s=10, windows=[(0.0, 10.0)], in_flight_s=10, told_at=100.0)
     assert stage_of([told, late], rows)["concurrency_actual"] == 5.0, "its own figures are better"
 
 
 def test_a_widened_window_is_explained() -> None:
-    totals = StageTotals(1, 0, window_s=1, windows=[[0.0, 1.0]], widened=1)
+    totals = StageTotals(1, 0, window_s=1, windows=[(0.0, 1.0)], widened=1)
     stage = StageBook().record(StageLoad(3, 8), [totals])
     assert stage.window_widened == 1
     assert "stage 3: the window was widened" in widening(stage)
@@ -326,9 +326,9 @@ def test_users_are_counted_by_the_time_that_they_were_there() -> None:
 
     By hand: 30 user-seconds in 10 s and 12 in the other worker's own 8 s, which had a share of the requests.
     """
-    one = StageTotals(1, 0, users=3, users_ended=3, window_s=10, windows=[[0.0, 10.0]], present_s=30, told_at=100.0)
+    one = StageTotals(1, 0, users=3, users_ended=3, window_s=10, windows=[(0.0, 10.0)], present_s=30, told_at=100.0)
     two = StageTotals(
-        1, 1, users=3, users_ended=1, window_s=8, windows=[[2.0, 8.0]], present_s=12, quota=5, told_at=100.0
+        1, 1, users=3, users_ended=1, window_s=8, windows=[(2.0, 8.0)], present_s=12, quota=5, told_at=100.0
     )
     stage = stage_of([one, two], [row(1.0, worker=0), row(1.0, worker=1)])
     assert stage["measure_s"] == 10.0
@@ -343,7 +343,7 @@ def test_counts_of_requests_are_of_measured_ones_only() -> None:
     for warmup in (row(1.0, reconnects=1), row(0.0, error_code="client_limit")):
         warmup.measured = 0
         rows.append(warmup)
-    stage = stage_of([StageTotals(1, 0, window_s=10, windows=[[0.0, 10.0]])], rows)
+    stage = stage_of([StageTotals(1, 0, window_s=10, windows=[(0.0, 10.0)])], rows)
     names = ("requests_started", "requests_measured", "requests_failed", "requests_resent", "requests_client_limited")
     assert tuple(stage[name] for name in names) == (13, 11, 5, 3, 4)
 
