@@ -25,7 +25,7 @@ from llm_users.wiring.coordinator import CoordinatorRole
 from llm_users.wiring.locust_csv import tolerate_full_disk
 from llm_users.wiring.repeated_errors import RepeatedErrors
 from llm_users.wiring.tagged_tasks import drop_classes_without_tasks
-from llm_users.wiring.worker import ProcessRole
+from llm_users.wiring.worker import WorkerRole
 
 
 def register(events: Any) -> None:
@@ -137,7 +137,7 @@ class Wiring:
         secrets.redact_logs()  # again: Locust has made its handlers by now
         secrets.redact_exceptions(runner)
         self.coordinating: CoordinatorRole | None = None
-        self.loading: ProcessRole | None = None
+        self.loading: WorkerRole | None = None
         self._repeated_errors = RepeatedErrors()
         self._repeated_errors.install()
         drop_classes_without_tasks(environment)
@@ -150,7 +150,7 @@ class Wiring:
             self.coordinating = CoordinatorRole(environment)
         if not isinstance(runner, MasterRunner):
             role = self.coordinating
-            self.loading = ProcessRole(environment, role.keep, role.kept) if role else ProcessRole(environment)
+            self.loading = WorkerRole(environment, role.keep, role.kept) if role else WorkerRole(environment)
         # Locust's --run-time begins now; gevent would count it from the loop's last turn, seconds of imports ago.
         gevent.get_hub().loop.update_now()
         hooks = environment.events

@@ -27,7 +27,7 @@ from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
 from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.coordinator.shape import SweepShape
-from llm_users.load.coordinator.stages import Levels, listed_levels
+from llm_users.load.coordinator.stages import StageSequence, listed_stages
 from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import CoordinatorInbox, MessageT
@@ -39,12 +39,12 @@ from llm_users.transport import endpoint
 from llm_users.wiring import run_report
 from llm_users.wiring.input_files import check_input_files
 from llm_users.wiring.interrupts import Interrupts
-from llm_users.wiring.load_search import LimitSearch
+from llm_users.wiring.load_search import SearchStages
 from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.run_options import checked, tokenizer_identity
 from llm_users.wiring.steadiness import steadiness_of
 from llm_users.wiring.trace import Replay
-from llm_users.wiring.worker_views import Crowd, end_forked_workers
+from llm_users.wiring.worker_views import WorkerViews, end_forked_workers
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class CoordinatorRole:
         self._began_at = time.time()
         self._reported = False
         self._gate_text = self._found_text = ""
-        self._search: LimitSearch | None = None
+        self._search: SearchStages | None = None
         self._beginning: gevent.Greenlet[..., None] | None = None
         self._simulator: Any = None
         self._replay = Replay()
@@ -95,14 +95,14 @@ class CoordinatorRole:
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
         coordinator.stop_run = self._stop_run
-        coordinator.make_levels = self._make_levels
+        coordinator.make_stages = self._make_stages
         coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
-        self.crowd: Crowd | None = None
+        self.worker_views: WorkerViews | None = None
         self._inbox = CoordinatorInbox(coordinator.rank_in_run, coordinator.on_stranger)
         self._register_handlers()
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)
-            self.crowd = Crowd(self.runner, coordinator, self._give_up)
+            self.worker_views = WorkerViews(self.runner, coordinator, self._give_up)
         else:
             environment.dispatcher_class = partial(
                 StageDispatcher, holds=lambda _client: False, on_target=coordinator.on_target
@@ -153,8 +153,8 @@ class CoordinatorRole:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
             return False
-        if self.crowd is not None:
-            self.crowd.await_hellos()
+        if self.worker_views is not None:
+            self.worker_views.await_hellos()
         if self._interrupts.installed:
             self._interrupts.install()  # Locust takes SIGTERM late in its own start
         if not self._clients():
@@ -351,10 +351,10 @@ class CoordinatorRole:
             self.environment.process_exit_code = 0
         return 0
 
-    def _make_levels(self, options: Options) -> Levels:
+    def _make_stages(self, options: Options) -> StageSequence:
         self._found_text = ""
-        self._search = LimitSearch(options) if options.find is not None else None
-        return self._search or listed_levels(options, self._replay.level)
+        self._search = SearchStages(options) if options.find is not None else None
+        return self._search or listed_stages(options, self._replay.spec)
 
     def _run_time_is_over(self) -> bool:
         """Locust itself ends a run without a sweep after --run-time, and fires no event for it."""
@@ -497,7 +497,7 @@ class CoordinatorRole:
         raise AssertionError("unreachable")
 
     def _clients(self) -> list[str | None]:
-        return [*self.crowd.present] if self.crowd is not None else [None]
+        return [*self.worker_views.present] if self.worker_views is not None else [None]
 
     def _register_handlers(self) -> None:
         coordinator = self.coordinator

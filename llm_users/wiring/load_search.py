@@ -21,11 +21,11 @@ from llm_users.load.coordinator.load_search import (
     PASSED,
     UNDECIDED,
     WITHIN,
-    Finder,
     Judgement,
+    LoadSearch,
     Range,
 )
-from llm_users.load.coordinator.stages import Level, Minimum
+from llm_users.load.coordinator.stages import Minimum, StageSpec
 from llm_users.options.table import Options
 from llm_users.record import UNFINISHED, RequestRecord, StageRecord
 
@@ -51,7 +51,7 @@ _PERIODS = 30  # of a stage, for ending it early; a period is longer where laten
 _VERDICTS = {"passed": PASSED, "failed": FAILED, "undecided": UNDECIDED}
 
 
-class LimitSearch:
+class SearchStages:
     """The levels of one run, decided one after the other."""
 
     def __init__(self, options: Options) -> None:
@@ -61,7 +61,7 @@ class LimitSearch:
         self.unit = "requests/s" if self._open_loop else "users"
         self._objectives = llm_reports.parse_objectives(options.find or "")
         self._most_stages = options.find_stages
-        self._finder = Finder(_range_of(options), options.find_stages, self._judge)
+        self._finder = LoadSearch(_range_of(options), options.find_stages, self._judge)
         self._minimum = minimum_of(options, self._objectives.all)
         self._columns = _judged_columns()
         self._watch = FailureWatch(())
@@ -81,7 +81,7 @@ class LimitSearch:
     def count(self) -> int:
         return max(1, self._given)
 
-    def next(self, last: StageRecord | None) -> Level | None:
+    def next(self, last: StageRecord | None) -> StageSpec | None:
         if last is not None:
             self._stages.append(last)
             point = self._finder.ended(self._level, last.stage)
@@ -100,8 +100,8 @@ class LimitSearch:
         allowances = _allowances(self._objectives.all, requests)
         self._watch = FailureWatch(allowances, minimum.seconds / _PERIODS)
         if self._open_loop:
-            return Level(rate_per_s=level, requests=requests, minimum=minimum)
-        return Level(int(level), minimum=minimum)
+            return StageSpec(rate_per_s=level, requests=requests, minimum=minimum)
+        return StageSpec(int(level), minimum=minimum)
 
     def seen(self, record: RequestRecord) -> str | None:
         if not record.measured:

@@ -22,7 +22,7 @@ from llm_users._version import __version__
 from llm_users.collect.sender import RecordSender
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import PROTOCOL, Inbox, RunMessage, WorkerMessage
-from llm_users.load.worker.process import LoadProcess
+from llm_users.load.worker.process import WorkerProcess
 from llm_users.record import RequestRecord
 
 logger = logging.getLogger(__name__)
@@ -42,25 +42,25 @@ def _nowhere(record: RequestRecord, offsets_s: list[float]) -> None:
     """On a worker the sender takes the place of this."""
 
 
-class ProcessRole:
-    """Wires a ``LoadProcess`` to the environment. ``keep`` and ``flush`` are for the only process: straight to disk."""
+class WorkerRole:
+    """Connects a ``WorkerProcess`` to Locust. ``keep`` and ``flush`` are for the only process: rows go to disk."""
 
     def __init__(self, environment: Any, keep: Keep = _nowhere, flush: Flush = lambda: 0) -> None:
         self._environment = environment
         self._runner = runner = environment.runner
         self._inbox = Inbox()
-        self._worker: _Worker | None = None
+        self._master: _MasterConnection | None = None
         self._shares_interrupts = False
         if isinstance(runner, WorkerRunner):
             # A worker of --processes gets the Ctrl-C that is meant for its master too: during a run it is the
             # master's to decide what happens to requests in flight.
             self._shares_interrupts = bool(getattr(environment.parsed_options, "processes", None))
-            self._worker = _Worker(environment, self._inbox, watches_parent=self._shares_interrupts)
-            keep, flush = self._worker.sender.add, self._worker.flush
+            self._master = _MasterConnection(environment, self._inbox, watches_parent=self._shares_interrupts)
+            keep, flush = self._master.sender.add, self._master.flush
             if environment.locustfile and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 # Its terminal is gone: leave in good order, as on SIGTERM.
                 gevent.signal_handler(signal.SIGHUP, self._on_hangup)
-        self.process = process = LoadProcess(environment, self._send, keep, flush, self._worker)
+        self.process = process = WorkerProcess(environment, self._send, keep, flush, self._master)
         runner.register_message(messages.Run.kind, self._inbox.listener(messages.Run, self._on_run))
         self._register(messages.Go, process.on_go)
         self._register(messages.End, process.on_end)
@@ -70,8 +70,8 @@ class ProcessRole:
         # These may take long, and a worker must go on answering its master meanwhile.
         self._register(messages.Stage, process.on_stage, concurrent=True)
         self._register(messages.Finish, self._on_finish, concurrent=True)
-        if self._worker is not None:
-            self._worker.begin(process)
+        if self._master is not None:
+            self._master.begin(process)
         self._register(messages.Settled, self._on_settled)
         environment.events.spawning_complete.add_listener(self._on_spawning_complete)
         environment.events.user_error.add_listener(_on_user_error)
@@ -80,13 +80,13 @@ class ProcessRole:
         """The process ends without having been told to: cut what is in flight and send what there is."""
         if self.process.running:
             self.process.finish(abort=True, grace_s=0.0)
-            if self._worker is not None:
-                self._worker.await_settled()
+            if self._master is not None:
+                self._master.await_settled()
 
     def close(self) -> None:
         """The process ends: say where rows are that the coordinator may not have."""
-        if self._worker is not None:
-            self._worker.close()
+        if self._master is not None:
+            self._master.close()
 
     def _send(self, message: WorkerMessage) -> None:
         self._runner.send_message(message.kind, message.encoded())
@@ -99,8 +99,8 @@ class ProcessRole:
         def on_message(message: RunMessageT) -> None:
             if message.run == self.process.run_id:
                 handler(message)
-            elif self._worker is not None:
-                self._worker.greet_again()
+            elif self._master is not None:
+                self._master.greet_again()
 
         listener = self._inbox.listener(message_type, on_message)
         self._runner.register_message(message_type.kind, listener, concurrent=concurrent)
@@ -112,8 +112,8 @@ class ProcessRole:
 
     def _on_run(self, message: messages.Run) -> None:
         again = self.process.running and message.run == self.process.run_id
-        if self._worker is not None and not again:
-            self._worker.on_run(message)
+        if self._master is not None and not again:
+            self._master.on_run(message)
         if self._shares_interrupts:
             signal.signal(signal.SIGINT, lambda *_: None)
         self.process.on_run(message)
@@ -127,8 +127,8 @@ class ProcessRole:
             spawning.link_value(lambda _greenlet: self.process.on_users_spawned())
 
     def _on_settled(self, _message: messages.Settled) -> None:
-        if self._worker is not None:
-            self._worker.settled()
+        if self._master is not None:
+            self._master.settled()
 
     def _on_finish(self, message: messages.Finish) -> None:
         self.process.on_finish(message)
@@ -136,14 +136,14 @@ class ProcessRole:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class _Worker:
-    """The parts that only a worker needs: a spool, and the loss of its master."""
+class _MasterConnection:
+    """What only a worker has: a spool, and a master that may be lost."""
 
     def __init__(self, environment: Any, inbox: Inbox, *, watches_parent: bool) -> None:
         self._environment = environment
         self._inbox = inbox
         self._runner = environment.runner
-        self._process: LoadProcess
+        self._process: WorkerProcess
         self.watches_parent = watches_parent
         self.sender = RecordSender(self._send, self._note)
         self._prefix = ""
@@ -152,7 +152,7 @@ class _Worker:
         self._settled = Event()
         self._greeted_at = 0.0
 
-    def begin(self, process: LoadProcess) -> None:
+    def begin(self, process: WorkerProcess) -> None:
         """Listen, and say so to the coordinator."""
         self._process = process
         listener, register = self._inbox.listener, self._runner.register_message

@@ -42,7 +42,7 @@ def end_forked_workers(parsed: Any) -> None:
             child.terminate()
 
 
-class Crowd:
+class WorkerViews:
     """Wires a master's workers to its coordinator. ``give_up`` ends a headless start whose workers cannot all come."""
 
     def __init__(self, runner: Any, coordinator: Coordinator, give_up: Callable[[str], None]) -> None:
@@ -164,7 +164,7 @@ class Crowd:
     def _holds(self, client_id: str) -> bool:
         """Whether a worker has to wait for the next stage, or until it listens."""
         coordinator = self._coordinator
-        return coordinator.active and (coordinator.options.staged or not coordinator.roster.knows(client_id))
+        return coordinator.active and (coordinator.options.staged or not coordinator.workers.knows(client_id))
 
     def _admit(self) -> None:
         dispatcher = self._runner._users_dispatcher

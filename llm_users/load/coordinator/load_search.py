@@ -66,7 +66,7 @@ class Range:
     whole: bool
 
 
-class Finder:
+class LoadSearch:
     """One search. Ask ``next``, run a stage at that level, say ``ended``, and so on until ``next`` gives None.
 
     What is known is the set of tried levels. The limit lies below the lowest one that fails, whatever passes above it:

@@ -29,7 +29,7 @@ class Minimum:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class StageSpec:
     """The load of one stage: a number of users in a closed loop, or a number of requests per second in an open loop."""
 
     users: int = 0
@@ -53,15 +53,15 @@ class Level:
         return self.users if self.rate_per_s is None else options.max_in_flight or 0
 
 
-class Levels(Protocol):
+class StageSequence(Protocol):
     """Asked once before every stage."""
 
     @property
     def count(self) -> int:
         """How many stages the run has, as far as is known."""
 
-    def next(self, last: StageRecord | None) -> Level | None:
-        """The level of the next stage, once ``last`` is over (None: of the first one). None: the run is over."""
+    def next(self, last: StageRecord | None) -> StageSpec | None:
+        """The spec of the next stage, once ``last`` is over (None: of the first one). None: the run is over."""
 
     def seen(self, record: RequestRecord) -> str | None:
         """A row of the present stage has come: why the stage need not go on, or None."""
@@ -70,22 +70,22 @@ class Levels(Protocol):
         """Whether the present stage, whose end is not fixed beforehand, has measured enough. Asked once a second."""
 
 
-class FixedLevels:
+class FixedStages:
     """Those of a list."""
 
-    def __init__(self, levels: tuple[Level, ...]) -> None:
-        self._levels = levels
+    def __init__(self, specs: tuple[StageSpec, ...]) -> None:
+        self._sequence = specs
         self._given = 0
 
     @property
     def count(self) -> int:
-        return max(1, len(self._levels))
+        return max(1, len(self._sequence))
 
-    def next(self, last: StageRecord | None) -> Level | None:  # noqa: ARG002 - what was before changes nothing
-        if self._given == len(self._levels):
+    def next(self, last: StageRecord | None) -> StageSpec | None:  # noqa: ARG002 - what was before changes nothing
+        if self._given == len(self._sequence):
             return None
         self._given += 1
-        return self._levels[self._given - 1]
+        return self._sequence[self._given - 1]
 
     def seen(self, record: RequestRecord) -> str | None:  # noqa: ARG002 - every stage is measured to its end
         return None
@@ -94,18 +94,18 @@ class FixedLevels:
         return False
 
 
-def trace_level(options: Options, trace: Trace) -> Level:
+def trace_stage(options: Options, trace: Trace) -> StageSpec:
     """The stage that replays a trace, or the first requests of it."""
     count = len(trace.entries)
     times_s = array("d", (entry.at_s for entry in trace.entries))
-    return Level(rate_per_s=trace.rate_per_s, requests=min(count, options.requests or count), times_s=times_s)
+    return StageSpec(rate_per_s=trace.rate_per_s, requests=min(count, options.requests or count), times_s=times_s)
 
 
-def listed_levels(options: Options, replay: Level | None = None) -> Levels:
+def listed_stages(options: Options, replay: StageSpec | None = None) -> StageSequence:
     """The stages that the options list: that of a trace, rates, else concurrencies; none when Locust's own users are
     the load."""
     if replay is not None:
-        return FixedLevels((replay,))
+        return FixedStages((replay,))
     if options.rates:
-        return FixedLevels(tuple(Level(rate_per_s=rate) for rate in options.rates))
-    return FixedLevels(tuple(Level(users) for users in options.sweep))
+        return FixedStages(tuple(StageSpec(rate_per_s=rate) for rate in options.rates))
+    return FixedStages(tuple(StageSpec(users) for users in options.sweep))

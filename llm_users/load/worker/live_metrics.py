@@ -15,7 +15,7 @@ import gevent
 
 from llm_users.load.protocol.heartbeat import LiveMetrics
 from llm_users.load.protocol.messages import Live
-from llm_users.load.worker.admission_gate import StageGate
+from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.quantile import DurationHistogram
 from llm_users.record import ABORTED, THROTTLED, RequestRecord
 
@@ -46,7 +46,7 @@ class Stream(Protocol):
 class LiveReporter:
     """Watches the requests in flight of one worker and sends what was new, once a second."""
 
-    def __init__(self, gate: StageGate, send: Callable[[Live], None], run_id: str, worker: int) -> None:
+    def __init__(self, gate: AdmissionGate, send: Callable[[Live], None], run_id: str, worker: int) -> None:
         self._gate = gate
         self._send = send
         self._run_id = run_id

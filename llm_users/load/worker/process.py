@@ -1,6 +1,6 @@
-"""The load side of a run, in every process that has users: runtime, gate, prompts, records on their way.
+"""A worker's part in a run: it makes the run context, builds prompts, and does what the coordinator's messages say.
 
-Does what the coordinator says; the same code runs in one process and on workers.
+The same code runs on workers and in the only process of a local run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from llm_users.distributions import Part, PartSchedule
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import LEASE_S, WorkerMessage
 from llm_users.load.protocol.stage import StageTotals, arrival_times_of
-from llm_users.load.worker import context
+from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.worker.context import RunContext, expect_context, install_context
 from llm_users.load.worker.lag_probe import LagProbe
 from llm_users.load.worker.live_metrics import LiveReporter
-from llm_users.load.worker.open_gate import OpenGate
-from llm_users.load.worker.prompt_queue import PromptFeed, Talks, TracePrompts, trace_of
+from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue, TracePrompts, trace_of
 from llm_users.load.worker.stall_guard import MasterLink, NoMaster, StallGuard
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import Options
@@ -69,8 +69,8 @@ _GC_GENERATIONS = (50_000, 20, 1000)
 """Collections during a run: rare, and never of what lived before it (gc.freeze)."""
 
 
-class LoadProcess:
-    """One process's part in a run.
+class WorkerProcess:
+    """One worker's part in a run.
 
     ``keep`` takes finished records, ``flush`` sends what was kept and returns how many records were sent in all.
     """
@@ -88,18 +88,16 @@ class LoadProcess:
         """Sends a message to the coordinator."""
         self._keep = keep
         self._flush = flush
-        self.gate = OpenGate()
-        self.gate.on_ready = self._on_ready
-        self.gate.on_finished = self._on_stage_finished
+        self.gate = AdmissionGate(self._on_ready, self._on_stage_finished)
         self._link: MasterLink = link or NoMaster()
         self.stall_guard = StallGuard(self.gate, send, self._count_of, self._on_pause, self._link)
         self._probe = LagProbe(self._on_lag)
         self._live: LiveReporter | None = None  # when the run is watched
         self._run: messages.Run | None = None  # the one that this process takes part in, or the last one
         self._stage = 0  # the last that the coordinator announced in this run
-        self._runtime: context.Runtime | None = None
-        self._feed: PromptFeed[Prompt] | None = None
-        self._talks: Talks | None = None
+        self._run_context: RunContext | None = None
+        self._prompt_queue: PromptQueue[Prompt] | None = None
+        self._conversations: ConversationQueue | None = None
         self._trace_times_s: list[float] | None = None
         self._trace_prompts: TracePrompts | None = None
         self._schedule = PartSchedule((), ())
@@ -107,7 +105,7 @@ class LoadProcess:
         self._built_stage = -1
         self._preparing: gevent.Greenlet[[], None] | None = None
         self._reporter: gevent.Greenlet[[], None] | None = None
-        self._spawned_early = False  # Locust's users were complete before the runtime was
+        self._spawned_early = False  # Locust's users were complete before the run context was
         self._reporting = False
         self._telling: list[gevent.Greenlet[..., None]] = []
         self._finished = True
@@ -119,7 +117,7 @@ class LoadProcess:
         self._old_gc = gc.get_threshold()
         self._old_switch_s = sys.getswitchinterval()
 
-    # What the coordinator says.
+    # Messages of the coordinator.
 
     def on_run(self, message: messages.Run) -> None:
         """A run begins; its options come with the test start. Another one that still goes on here is over."""
@@ -127,7 +125,7 @@ class LoadProcess:
             return
         self.cut_short()
         self._run = message
-        self._runtime = self._feed = self._talks = self._live = self._preparing = None
+        self._run_context = self._prompt_queue = self._conversations = self._live = self._preparing = None
         self._trace_times_s = self._trace_prompts = None
         self._built_stage = -1
         self._stage = 0
@@ -145,18 +143,20 @@ class LoadProcess:
             return  # said again, because it was not clear whether it had come
         self._stage = plan.stage
         self.gate.prepare(plan)
-        if self._runtime is not None:
+        if self._run_context is not None:
             self._build_prompts()
 
     def on_go(self, message: messages.Go) -> None:
         """The stage begins. The moment comes as a time from now: the clocks of other machines may be wrong."""
-        plan, made = self.gate.plan, self._runtime
-        if message.stage != plan.stage or self.gate.let_go:
+        plan, run_context = self.gate.plan, self._run_context
+        if message.stage != plan.stage or self.gate.admitted:
             return
         self._quota, origin_ns = message.quota, 0
-        if plan.rate_per_s is not None and made is not None:
+        if plan.rate_per_s is not None and run_context is not None:
             origin_ns = time.monotonic_ns() + int(min(message.lead_s, _LONGEST_LEAD_S) * 1e9)
-            times_s = arrival_times_of(plan, made.options.arrivals, made.options.seed, self._trace_times_s)
+            times_s = arrival_times_of(
+                plan, run_context.options.arrivals, run_context.options.seed, self._trace_times_s
+            )
             self._schedule = PartSchedule(times_s, message.parts)
             self._change_parts(message.parts, message.max_in_flight)
         self.gate.go(self._quota, origin_ns, message.users)
@@ -166,8 +166,8 @@ class LoadProcess:
         if message.stage == self.gate.plan.stage:
             self._change_parts(message.parts, message.max_in_flight)
             self.gate.reschedule()
-            if self._runtime is not None and self._runtime.open_loop is not None:
-                self._runtime.open_loop.begin_held()
+            if self._run_context is not None and self._run_context.open_loop is not None:
+                self._run_context.open_loop.begin_held()
 
     def on_quota(self, message: messages.Quota) -> None:
         """The share of the stage has changed, or the answer to "may I go on?"."""
@@ -231,8 +231,8 @@ class LoadProcess:
         self._stop_building()
         self.gate.close()
         self._await_drain(grace_s)
-        if self._runtime is not None and self._runtime.open_loop is not None:
-            self._runtime.open_loop.close()
+        if self._run_context is not None and self._run_context.open_loop is not None:
+            self._run_context.open_loop.close()
         if self.gate.unfinished:
             self._kill_users()
         self._environment.stop_timeout = 0.0  # all users have ended; on workers, Locust would still sleep for this time
@@ -243,35 +243,35 @@ class LoadProcess:
         gc.set_threshold(*self._old_gc)
         gc.unfreeze()
         sys.setswitchinterval(self._old_switch_s)
-        if self._runtime is not None:
-            for end in self._runtime.at_end:
+        if self._run_context is not None:
+            for end in self._run_context.at_end:
                 end()
-            self._runtime.pool.close()
-            if self._runtime.alarm is not None:
-                self._runtime.alarm.close()
+            self._run_context.pool.close()
+            if self._run_context.alarm is not None:
+                self._run_context.alarm.close()
         gevent.joinall(self._telling)
 
     def _tell_final(self) -> None:
         self.send(messages.Final(*self.identity, sent=self._sent))
 
-    # What Locust says.
+    # Events of Locust.
 
     def on_test_start(self) -> None:
         """Options are known now: make everything that the users of this process share.
 
         In a greenlet, because this is called from the loop in which Locust's worker receives its messages, and prompts
-        may take minutes. Users that are made meanwhile wait for the runtime.
+        may take minutes. Users that are made meanwhile wait for the run context.
         """
         if self._run is None or self._preparing is not None:
             return  # Locust fires the event twice when a test restarts before its first users are there
-        context.expect(self._environment)
+        expect_context(self._environment)
         if self._finished:
             return  # the test is being stopped; users that are still made wait until they are, too
         self._preparing = gevent.spawn(self._prepare)
 
     def on_users_spawned(self) -> None:
-        """The users that Locust was told to run are running, or wait for the runtime."""
-        if self._runtime is None and not self._finished:
+        """The users that Locust was told to run are running, or wait for the run context."""
+        if self._run_context is None and not self._finished:
             self._spawned_early = True
         else:
             self.gate.users_spawned()
@@ -307,7 +307,7 @@ class LoadProcess:
             self.gate.users_spawned()
 
     def _await_users(self) -> None:
-        """Wait until the users are made that waited for the runtime."""
+        """Wait until the users are made that waited for the run context."""
         runner = self._environment.runner
         while not self._finished and runner.user_count < runner.target_user_count:
             gevent.sleep(_USERS_LOOK_S)
@@ -316,8 +316,8 @@ class LoadProcess:
         for greenlet in (self._preparing, self._reporter):
             if greenlet is not None:
                 greenlet.kill(block=False)
-        for feed in self._feeds():
-            feed.close()
+        for queue in self._queues():
+            queue.close()
         if self._trace_prompts is not None:
             self._trace_prompts.close()
 
@@ -328,16 +328,18 @@ class LoadProcess:
 
     def _tell_progress(self) -> None:
         while self._built_stage != self.gate.plan.stage and not self._finished:
-            progress = [feed.progress for feed in self._feeds()]
+            progress = [queue.progress for queue in self._queues()]
             built, wanted = sum(built for built, _ in progress), sum(wanted for _, wanted in progress)
             self.send(messages.Preparing(*self.identity, stage=self.gate.plan.stage, built=built, wanted=wanted))
             gevent.sleep(_PROGRESS_S)
 
-    def _feeds(self) -> list[PromptFeed[Any]]:
-        """The feeds that users take from."""
-        talks = self._talks
-        feeds: list[PromptFeed[Any]] = [] if self._feed is None or (talks is not None and talks.only) else [self._feed]
-        return [*feeds, talks.feed] if talks is not None else feeds
+    def _queues(self) -> list[PromptQueue[Any]]:
+        """The queues that users take from."""
+        conversations = self._conversations
+        queues: list[PromptQueue[Any]] = [conversations] if conversations is not None else []
+        if self._prompt_queue is not None and (conversations is None or conversations.has_prompts):
+            queues.insert(0, self._prompt_queue)
+        return queues
 
     def _make_runtime(self, options: Options) -> None:
         pool = Pool(
@@ -348,7 +350,7 @@ class LoadProcess:
         try:
             self._make_parts(options, pool)
         finally:
-            if self._runtime is None:  # refused, or the run is over already
+            if self._run_context is None:  # refused, or the run is over already
                 pool.close()
 
     def _make_parts(self, options: Options, pool: Pool) -> None:
@@ -358,7 +360,7 @@ class LoadProcess:
         secrets.remember_named([options.extra_body, options.metadata])
         tokenizer = in_thread(partial(load_tokenizer, options.tokenizer))
         trace = in_thread(partial(trace_of, options))
-        feed, user_classes = self._make_feeds(options, tokenizer, trace)
+        queue, user_classes = self._make_queues(options, tokenizer, trace)
         run = self._run
         alarm = Alarm() if options.open_loop else None
         starts = QuietQueue(alarm)
@@ -367,7 +369,7 @@ class LoadProcess:
         self.gate.counters = lambda: (before + starts.passed, forced_before + starts.forced)
         if run.live:
             self._live = LiveReporter(self.gate, self.send, run.run, run.worker)
-        made = context.Runtime(
+        run_context = RunContext(
             options=options,
             run_id=run.run,
             run_key=run.run_key,
@@ -378,7 +380,7 @@ class LoadProcess:
             endings=QuietQueue(alarm, _ONE_MORE_ENDING_PER),
             pool=pool,
             tokenizer=tokenizer,
-            next_prompt=feed.next,
+            next_prompt=queue.next,
             on_record=self._keep,
             note=self._note,
             client_delay_s=self._probe.worst_since_s,
@@ -393,29 +395,29 @@ class LoadProcess:
             prompt_step=run.prompt_step,
             targets=TargetWheel(options.targets, run.worker) if options.targets else None,
         )
-        if self._talks is not None:
-            made.next_conversation = self._talks.feed.next
+        if self._conversations is not None:
+            run_context.next_conversation = self._conversations.next
         for user_class in user_classes:
             targets = options.targets if user_class.model is None else ()
             for url in dict.fromkeys(target.url or user_class.host or host for target in targets) or [
                 user_class.host or host
             ]:
-                user_class.prepare_process(made, url)
-            if made.model is None and user_class.model is None:
-                made.model = only_model(user_class, made, user_class.host or host)
-        self._runtime = made
-        self._begin_load(made)
+                user_class.prepare_process(run_context, url)
+            if run_context.model is None and user_class.model is None:
+                run_context.model = only_model(user_class, run_context, user_class.host or host)
+        self._run_context = run_context
+        self._begin_load(run_context)
 
-    def _begin_load(self, made: context.Runtime) -> None:
-        """Let users be made, and have the prompts of their first stage."""
-        if made.options.insecure:
+    def _begin_load(self, run_context: RunContext) -> None:
+        """Let users be made, and build the prompts of their first stage."""
+        if run_context.options.insecure:
             self._note(
                 "--llm-insecure: certificates were not verified, so whoever stands in between could read keys and "
                 "answers, and change them; use it for tests only"
             )
         sys.setswitchinterval(_SWITCH_S)
         if not self.gate.plan.free:  # users can be made meanwhile: they wait at the gate
-            context.install(self._environment, made)
+            install_context(self._environment, run_context)
         self._build_prompts()
         gc.collect()
         gc.freeze()  # the collector's pauses stay out of the measurement
@@ -424,12 +426,12 @@ class LoadProcess:
         if self._live is not None:
             self._live.start()
         if self.gate.plan.free:
-            context.install(self._environment, made)
+            install_context(self._environment, run_context)
 
-    def _make_feeds(
+    def _make_queues(
         self, options: Options, tokenizer: Tokenizer, trace: Trace | None
-    ) -> tuple[PromptFeed[Prompt], list[Any]]:
-        """Make what prompts and conversations come from; returns the feed of prompts and the LLM user classes."""
+    ) -> tuple[PromptQueue[Prompt], list[Any]]:
+        """Make what prompts and conversations come from; returns the queue of prompts and the LLM user classes."""
         run = self._run
         assert run is not None
         source = in_thread(
@@ -452,27 +454,36 @@ class LoadProcess:
         for note in source.notes:
             self._note(note)
         first, step = run.first_prompt, run.prompt_step
-        make_feed = partial(self._make_feed, source)
-        self._feed = make_feed(first, step)
+        make_queue = partial(self._make_queue, source)
+        self._prompt_queue = make_queue(first, step)
         if trace is not None:
             self._trace_times_s = [entry.at_s for entry in trace.entries]
-            self._trace_prompts = TracePrompts(self._trace_times_s, make_feed)
-            self._trace_prompts.begin(Part(first, step), self._feed)
+            self._trace_prompts = TracePrompts(self._trace_times_s, make_queue)
+            self._trace_prompts.begin(Part(first, step), self._prompt_queue)
         user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
-        if any(each.holds_conversations for each in user_classes):
+        if any(user_class.holds_conversations for user_class in user_classes):
             salt = run.run if options.cache_bust else None
-            make = partial(Talks, options, tokenizer, run.run_key, salt, (first, step), self._note)
-            self._talks = in_thread(make)
-            self._talks.only = all(each.holds_conversations for each in user_classes)
-        return self._feed, user_classes
+            has_prompts = not all(user_class.holds_conversations for user_class in user_classes)
+            make = partial(
+                ConversationQueue,
+                options,
+                tokenizer,
+                run.run_key,
+                salt,
+                (first, step),
+                self._note,
+                has_prompts=has_prompts,
+            )
+            self._conversations = in_thread(make)
+        return self._prompt_queue, user_classes
 
-    def _make_feed(self, source: Any, first: int, step: int) -> PromptFeed[Prompt]:
-        return PromptFeed(source, first, step, self._note, Prompt.characters)
+    def _make_queue(self, source: Any, first: int, step: int) -> PromptQueue[Prompt]:
+        return PromptQueue(source, first, step, self._note, Prompt.characters)
 
     def _build_prompts(self) -> None:
-        """Build what the stage needs before it starts (``feed``)."""
-        plan, talks, feed = self.gate.plan, self._talks, self._feed
-        assert feed is not None
+        """Build what the stage needs before it starts (``queue``)."""
+        plan, conversations, queue = self.gate.plan, self._conversations, self._prompt_queue
+        assert queue is not None
         self._report_progress()
         least = users = math.ceil(plan.concurrency / plan.workers)
         if plan.rate_per_s is not None:
@@ -486,20 +497,21 @@ class LoadProcess:
         else:
             count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.concurrency)
             counted = not plan.timed_warmup_s  # how many requests a time takes is not known
-        if talks is not None:
-            talks.feed.expect(talks.conversations_of(count), least=least, counted=counted)
-        if talks is None or not talks.only:
-            feed.expect(count, least=least, counted=counted)
+        if conversations is not None:
+            conversations.expect(conversations.conversations_of(count), least=least, counted=counted)
+        if conversations is None or conversations.has_prompts:
+            queue.expect(count, least=least, counted=counted)
         if self.gate.plan is plan and not self._finished:
             self._built_stage = plan.stage
             self._on_ready(plan.stage, 0)
 
     def _foresee(self, requests: int) -> None:
         """So many requests more than expected are this worker's to start."""
-        if self._talks is not None:
-            self._talks.feed.foresee(self._talks.conversations_of(requests))
-        if self._feed is not None and self._trace_prompts is None and (self._talks is None or not self._talks.only):
-            self._feed.foresee(requests)
+        conversations = self._conversations
+        if conversations is not None:
+            conversations.foresee(conversations.conversations_of(requests))
+        if self._prompt_queue is not None and self._trace_prompts is None and self._prompt_queue in self._queues():
+            self._prompt_queue.foresee(requests)
 
     def _change_parts(self, parts: list[Part], max_in_flight: int | None) -> None:
         self.gate.max_in_flight = max_in_flight
@@ -511,7 +523,7 @@ class LoadProcess:
 
     def _note_waits(self, stage: int) -> None:
         """Say when requests had to wait for prompts: their load and their times are not what was asked for."""
-        waits = [wait_s for feed in self._feeds() for wait_s in feed.waits if wait_s > _NOTED_WAIT_S]
+        waits = [wait_s for queue in self._queues() for wait_s in queue.waits if wait_s > _NOTED_WAIT_S]
         if waits:
             self._note(
                 f"stage {stage}, worker {self.identity[1]}: {len(waits)} requests waited for their prompts, "
@@ -557,7 +569,7 @@ class LoadProcess:
     def _count_of(self, number: int, counts: StartCounts) -> messages.Count:
         """What was started, and where this process is in the run: the coordinator's messages may not have come."""
         gate, link = self.gate, self._link
-        ready = self._built_stage == self._stage and not gate.let_go
+        ready = self._built_stage == self._stage and not gate.admitted
         return messages.Count(
             *self.identity,
             number=number,
@@ -570,14 +582,14 @@ class LoadProcess:
             shards=link.spool_paths,
             host=link.host,
             known_stage=self._stage,
-            admitted=gate.let_go,
+            admitted=gate.admitted,
             waiting=gate.users_here if ready else None,
-            quota=gate.quota if gate.let_go else None,
+            quota=gate.quota if gate.admitted else None,
             over=gate.over,
         )
 
     def _on_pause(self, silent_s: float) -> None:
-        if self.gate.let_go and not self.gate.over:
+        if self.gate.admitted and not self.gate.over:
             self._note(
                 f"worker {self.identity[1]} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, "
                 f"and started nothing after the first {LEASE_S:g} s"
@@ -594,7 +606,7 @@ class LoadProcess:
             self._cut.wait(timeout=_DRAIN_LOOK_S)
 
     def _kill_users(self) -> None:
-        callers = self._runtime.callers if self._runtime is not None else ()
+        callers = self._run_context.callers if self._run_context is not None else ()
         users = {*self._environment.runner.user_greenlets, *callers}
         others = [greenlet for greenlet in users if greenlet is not getcurrent()]
         gevent.killall(others, block=True, timeout=10)
@@ -612,10 +624,10 @@ class NoSingleModel(ValueError):
     """The server lists no model or several, so one has to be chosen."""
 
 
-def only_model(user_class: Any, made: context.Runtime, host: str) -> str:
+def only_model(user_class: Any, run_context: RunContext, host: str) -> str:
     """The only model that the server lists. Raises ``NoSingleModel`` with the list."""
     try:
-        listed = user_class.listed_models(made, host)
+        listed = user_class.listed_models(run_context, host)
     except Exception as error:
         from llm_users.users.failures import failure_of
 

@@ -64,7 +64,7 @@ class _Source(Protocol[_EntryT_co]):
     def prompt(self, index: int) -> _EntryT_co: ...
 
 
-class PromptFeed(Generic[EntryT]):
+class PromptQueue(Generic[EntryT]):
     """The prompts of this process, in order; ``characters`` is the length of one, ``what`` they are called in notes."""
 
     def __init__(
@@ -249,11 +249,8 @@ class PromptFeed(Generic[EntryT]):
         return [(entry, max(1, self._characters(entry) // _CHARACTERS_PER_TOKEN)) for entry in entries]
 
 
-class Talks:
-    """Made in a thread: reads files. ``part`` is this process's (first index, step)."""
-
-    only = False
-    """True when no user of the process asks prompts."""
+class ConversationQueue(PromptQueue[Conversation]):
+    """The conversations of this process. Made in a thread: reads files. ``part`` is its (first index, step)."""
 
     def __init__(
         self,
@@ -263,7 +260,10 @@ class Talks:
         salt: str | None,
         part: tuple[int, int],
         note: Callable[[str], None],
+        *,
+        has_prompts: bool,
     ) -> None:
+        """``has_prompts``: whether users of the process also take prompts that belong to no conversation."""
         source = make_conversations(
             tokenizer=tokenizer,
             turns_law=options.turns,
@@ -276,10 +276,11 @@ class Talks:
             prefixes=options.prefix,
             cache_bust=salt,
         )
+        super().__init__(source, *part, note, Conversation.characters, "conversations")
         for text in source.notes:
             note(text)
         self._mean_turns = source.mean_turns
-        self.feed: PromptFeed[Conversation] = PromptFeed(source, *part, note, Conversation.characters, "conversations")
+        self.has_prompts = has_prompts
 
     def conversations_of(self, requests: int) -> int:
         """The average number of conversations in this number of requests."""
@@ -299,38 +300,38 @@ def trace_of(options: Options) -> Trace | None:
     )
 
 
-MakeFeed = Callable[[int, int], PromptFeed[Prompt]]
+MakeQueue = Callable[[int, int], PromptQueue[Prompt]]
 
 
 class TracePrompts:
-    """The prompts of a trace's arrivals: one feed for each part of the trace that is this worker's."""
+    """The prompts of a trace's arrivals: one queue for each part of the trace that is this worker's."""
 
-    def __init__(self, times_s: Sequence[float], make: MakeFeed) -> None:
+    def __init__(self, times_s: Sequence[float], make: MakeQueue) -> None:
         self._times_s = times_s
         self._make = make
-        self._feeds: dict[Part, PromptFeed[Prompt]] = {}
+        self._queues: dict[Part, PromptQueue[Prompt]] = {}
 
-    def begin(self, part: Part, feed: PromptFeed[Prompt]) -> None:
-        """The part that the worker has from the beginning, and the feed of it."""
-        self._feeds = {part: feed}
+    def begin(self, part: Part, queue: PromptQueue[Prompt]) -> None:
+        """The part that the worker has from the beginning, and the queue of it."""
+        self._queues = {part: queue}
 
     def change(self, parts: Iterable[Part], requests: int) -> None:
         """From now on these parts are the worker's. Prompts of a new one are built in the background."""
         for part in parts:
-            if part not in self._feeds:
+            if part not in self._queues:
                 left_out = max(0, bisect_left(self._times_s, part.from_s) - part.first)
                 numbers = range(part.first, requests, part.step)[math.ceil(left_out / part.step) :]
                 if numbers:
-                    self._feeds[part] = self._make(numbers[0], part.step)
-                    self._feeds[part].foresee(len(numbers))
+                    self._queues[part] = self._make(numbers[0], part.step)
+                    self._queues[part].foresee(len(numbers))
 
     def of(self, number: int) -> Prompt:
         """The prompt of arrival ``number``."""
         at_s = self._times_s[number]
-        feed = next(feed for part, feed in self._feeds.items() if part.has(number, at_s))
-        return feed.take(number)
+        queue = next(queue for part, queue in self._queues.items() if part.has(number, at_s))
+        return queue.take(number)
 
     def close(self) -> None:
         """Build no more."""
-        for feed in self._feeds.values():
-            feed.close()
+        for queue in self._queues.values():
+            queue.close()

@@ -12,7 +12,7 @@ from llm_users.load.worker import machine_cpu
 from llm_users.quantile import DurationHistogram
 
 
-class StageSamples:
+class StageSampler:
     """Of one stage."""
 
     def __init__(self, starts: tuple[int, int]) -> None:

@@ -19,7 +19,7 @@ import gevent
 from llm_users.collect.spool import StartCounts
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import LEASE_S, WAIT_S, Count
-from llm_users.load.worker.admission_gate import StageGate
+from llm_users.load.worker.admission_gate import AdmissionGate
 
 _LOOK_S = 0.25
 _TELL_S = 1.0
@@ -126,7 +126,7 @@ class StallGuard:
 
     def __init__(
         self,
-        gate: StageGate,
+        gate: AdmissionGate,
         send: Callable[[messages.WorkerMessage], None],
         count: Callable[[int, StartCounts], Count],
         on_pause: Callable[[float], None],

@@ -102,7 +102,7 @@ def test_any_answer_has_one_row(
     assert record.error_code or record.chunks
     assert len(record.error_message or "") <= 500
     assert "Error" not in (record.error_code or ""), record  # a class of Python's is no code of ours
-    assert rig.call(lambda user: user.runtime.gate.in_flight) == 0
+    assert rig.call(lambda user: user.run_context.gate.in_flight) == 0
 
 
 @fuzzed(100)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from llm_users.distributions import PartSchedule
-from llm_users.load.coordinator.arrival_shares import ArrivalParts
+from llm_users.load.coordinator.shares import ArrivalShares
 from llm_users.load.worker.prompt_queue import TracePrompts
-from tests.unit.load.test_prompt_queue import Source, feed_of
+from tests.unit.load.test_prompt_queue import Source, queue_of
 
 TIMES_S = [0.1 * number for number in range(200)]
 
 
-def numbers(parts: ArrivalParts, rank: int) -> set[int]:
+def numbers(parts: ArrivalShares, rank: int) -> set[int]:
     schedule = PartSchedule(TIMES_S, parts.of(rank))
     found = set()
     while schedule.next is not None:
@@ -19,7 +19,7 @@ def numbers(parts: ArrivalParts, rank: int) -> set[int]:
 
 
 def test_each_arrival_is_one_worker_s_however_many_go() -> None:
-    parts = ArrivalParts(lambda: TIMES_S)
+    parts = ArrivalShares(lambda: TIMES_S)
     parts.begin([0, 1, 2, 5], 16)
     assert [parts.most_of(rank) for rank in (0, 1, 2, 5)] == [4, 4, 4, 4]
     assert parts.due(1, 1.05) == 3, "numbers 1, 5 and 9"
@@ -35,19 +35,19 @@ def test_each_arrival_is_one_worker_s_however_many_go() -> None:
 
 
 def test_without_another_worker_the_arrivals_stay() -> None:
-    parts = ArrivalParts(lambda: TIMES_S)
+    parts = ArrivalShares(lambda: TIMES_S)
     parts.begin([3], None)
     assert parts.hand_over(3, [], 1.0, ends=True) == {}
     assert (numbers(parts, 3), parts.most_of(3)) == (set(range(200)), None)
 
 
 def test_prompts_of_a_trace_follow_the_parts() -> None:
-    parts = ArrivalParts(lambda: TIMES_S)
+    parts = ArrivalShares(lambda: TIMES_S)
     parts.begin([0, 1, 2], None)
     source = Source(10)
-    prompts = TracePrompts(TIMES_S, lambda first, step: feed_of(source, first, step))
+    prompts = TracePrompts(TIMES_S, lambda first, step: queue_of(source, first, step))
     mine = parts.of(1)
-    prompts.begin(mine[0], feed_of(source, mine[0].first, mine[0].step))
+    prompts.begin(mine[0], queue_of(source, mine[0].first, mine[0].step))
     parts.hand_over(0, [1, 2], 10.0, ends=True)
     prompts.change(parts.of(1), len(TIMES_S))
     wanted = sorted(numbers(parts, 1))

@@ -44,12 +44,12 @@ class Stage:
     def wait(self, seconds: float) -> None:
         for _ in range(int(seconds)):
             self._now += 1
-            for worker in self.coordinator.roster:
+            for worker in self.coordinator.workers:
                 worker.heard_at = time.monotonic()
             self.coordinator.tick()
 
     def lose(self, rank: int) -> None:
-        worker = self.coordinator.roster.get(rank)
+        worker = self.coordinator.workers.get(rank)
         assert worker is not None
         worker.lost = True
         worker.assignment.expected = False  # as of one that was lost when the stage was announced

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_users.load.coordinator.load_search import FAILED, MOST_REPEATS, PASSED, UNDECIDED, Finder, Judgement, Range
+from llm_users.load.coordinator.load_search import FAILED, MOST_REPEATS, PASSED, UNDECIDED, Judgement, LoadSearch, Range
 
 Curve = Callable[[float, float], float]
 
@@ -33,7 +33,7 @@ class Search:
         self.levels: dict[int, float] = {}
         self._figure = figure
         self._unsure = unsure
-        self.finder = Finder(where, most, self._judge)
+        self.finder = LoadSearch(where, most, self._judge)
 
     def run(self) -> Search:
         while (level := self.finder.next()) is not None:
@@ -118,7 +118,7 @@ def test_what_more_rows_cannot_decide_is_not_repeated() -> None:
         load = tried[stages[-1] - 1]
         return Judgement(UNDECIDED, load < 10, margin=load / 10, more_helps=False)
 
-    finder = Finder(users(), 40, judge)
+    finder = LoadSearch(users(), 40, judge)
     while (level := finder.next()) is not None:
         tried.append(level)
         finder.ended(level, len(tried))

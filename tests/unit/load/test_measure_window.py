@@ -10,9 +10,9 @@ import pytest
 
 from llm_users.collect.stage_stats import StageBook, StageLoad, describe, load_of, union_s, widening
 from llm_users.load.protocol.stage import MEASURE, WARMUP, StagePlan, StageTotals
-from llm_users.load.worker.admission_gate import StageGate
+from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.load.worker.measure_window import MeasureWindow
-from llm_users.load.worker.permits import Ticket, UserSeat
+from llm_users.load.worker.permits import Permit, UserState
 from llm_users.load.worker.stage_measurement import Measurement
 from llm_users.record import RequestRecord
 from tests.system.truth.throughput import gate_stage
@@ -50,20 +50,20 @@ def test_a_request_is_in_flight_from_sending_to_the_end_of_its_answer(
 
 def test_a_late_client_adds_nothing_to_the_requests_in_flight() -> None:
     """Of 0.3 s per request, 0.1 s is between sending and the end of the answer."""
-    gate, done = StageGate(), list[StageTotals]()
-    gate.on_finished = done.append
+    done = list[StageTotals]()
+    gate = AdmissionGate(on_finished=done.append)
 
     def ask() -> None:
-        seat = UserSeat()
+        user_state = UserState()
         while True:
-            ticket = gate.enter(seat)
+            permit = gate.enter(user_state)
             gevent.sleep(0.1)  # the client is late with sending
             start_ns = time.monotonic_ns()
             gevent.sleep(0.1)
             end_ns = time.monotonic_ns()
             gevent.sleep(0.1)  # and with the row
-            gate.account(ticket, start_ns, end_ns, [end_ns], ok=True)
-            gate.leave(ticket, seat, None)
+            gate.account(permit, start_ns, end_ns, [end_ns], ok=True)
+            gate.leave(permit, user_state, None)
 
     user = gevent.spawn(ask)
     gevent.sleep(0)
@@ -109,28 +109,28 @@ def test_a_stage_of_several_latencies_is_not_widened() -> None:
 
 
 def asking(
-    gate: StageGate, stay_s: float, *, before_s: float = 0.0, pause_s: float = 0.0, error: str | None = None
+    gate: AdmissionGate, stay_s: float, *, before_s: float = 0.0, pause_s: float = 0.0, error: str | None = None
 ) -> Callable[[], None]:  # fmt: skip
     """A user: waits for the client itself, is inside a call, is read, and pauses."""
 
     def ask() -> None:
-        seat = UserSeat()
+        user_state = UserState()
         while True:
-            ticket = gate.enter(seat)
+            permit = gate.enter(user_state)
             gevent.sleep(before_s)
             start_ns = time.monotonic_ns()
             gevent.sleep(stay_s)
             end_ns = time.monotonic_ns()
-            gate.account(ticket, start_ns, end_ns, [end_ns], ok=error is None)
-            gate.leave(ticket, seat, error)
+            gate.account(permit, start_ns, end_ns, [end_ns], ok=error is None)
+            gate.leave(permit, user_state, error)
             gevent.sleep(pause_s)
 
     return ask
 
 
-def run_gate(plan: StagePlan, user: Callable[[StageGate], Callable[[], None]]) -> StageTotals:
-    gate, done = StageGate(), list[StageTotals]()
-    gate.on_finished = done.append
+def run_gate(plan: StagePlan, user: Callable[[AdmissionGate], Callable[[], None]]) -> StageTotals:
+    done = list[StageTotals]()
+    gate = AdmissionGate(on_finished=done.append)
     greenlets = [gevent.spawn(user(gate)) for _ in range(plan.concurrency)]
     gevent.sleep(0)
     gate.prepare(plan)
@@ -157,16 +157,16 @@ def test_a_stage_by_time_that_is_long_enough_ends_in_time() -> None:
 
 
 def test_failures_say_nothing_about_the_latency() -> None:
-    measurement, ticket = Measurement(), Ticket(StagePlan(1, 1), MEASURE, 0, 0, measured=True)
-    measurement.begin(ticket.plan, (0, 0), 0)
+    measurement, permit = Measurement(), Permit(StagePlan(1, 1), MEASURE, 0, 0, measured=True)
+    measurement.begin(permit.plan, (0, 0), 0)
     for _ in range(2):
         measurement.started(NS, NS)
-    measurement.account(ticket, NS, NS + 1000, [], ok=False)  # refused at once
-    measurement.ended(ticket)
+    measurement.account(permit, NS, NS + 1000, [], ok=False)  # refused at once
+    measurement.ended(permit)
     measurement.end(2 * NS)
     assert measurement.window.lingers, "the other request may take an hour"
-    measurement.account(ticket, NS, 9 * NS, [], ok=True)
-    measurement.ended(ticket)
+    measurement.account(permit, NS, 9 * NS, [], ok=True)
+    measurement.ended(permit)
     assert measurement.totals.windows == [(1.0, 8.0)]
 
 
@@ -187,11 +187,11 @@ def test_the_pause_after_a_failure_is_no_wait_for_the_client() -> None:
 
 
 def test_a_user_that_is_gone_does_not_pause_any_more() -> None:
-    gate, seat = StageGate(), UserSeat()
+    gate, user_state = AdmissionGate(), UserState()
     gate.prepare(StagePlan(1, 1, free=True))
     gate.go(None)
-    gate.leave(gate.enter(seat), seat, None)
-    gate.gone(seat)
+    gate.leave(gate.enter(user_state), user_state, None)
+    gate.gone(user_state)
     gevent.sleep(0.1)
     gate.end_measure()
     assert gate.totals.load_s < 0.05
@@ -200,14 +200,14 @@ def test_a_user_that_is_gone_does_not_pause_any_more() -> None:
 def test_a_ramp_without_a_warm_up_is_not_measured() -> None:
     phases: list[str] = []
 
-    def user(gate: StageGate) -> Callable[[], None]:
+    def user(gate: AdmissionGate) -> Callable[[], None]:
         ask = asking(gate, 0.05)
         entered = gate.enter
 
-        def enter(seat: UserSeat) -> Ticket:
-            ticket = entered(seat)
-            phases.append(ticket.phase)
-            return ticket
+        def enter(user_state: UserState) -> Permit:
+            permit = entered(user_state)
+            phases.append(permit.phase)
+            return permit
 
         gate.enter = enter  # type: ignore[method-assign]
         return ask

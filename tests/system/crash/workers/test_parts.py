@@ -20,10 +20,10 @@ from llm_users.collect.id_ranges import SeenNumbers
 from llm_users.collect.line_file import LineFile
 from llm_users.collect.shards import ShardReader
 from llm_users.collect.spool import Spool, StartCounts, mark_folder, read_counts
-from llm_users.load.coordinator.roster import Roster
+from llm_users.load.coordinator.worker_pool import WorkerRegistry
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.load.worker import stall_guard
-from llm_users.load.worker.admission_gate import StageGate, UserSeat
+from llm_users.load.worker.admission_gate import AdmissionGate, UserState
 from llm_users.load.worker.stall_guard import Lease, NoMaster
 from llm_users.record import RequestRecord
 from tests.project import ROOT
@@ -221,20 +221,19 @@ class Users:
     """Users of a gate that do nothing for a few milliseconds, again and again."""
 
     def __init__(self, count: int) -> None:
-        self.gate = StageGate()
         self.done: list[StageTotals] = []
-        self.gate.on_finished = self.done.append
+        self.gate = AdmissionGate(on_finished=self.done.append)
         self.measured = 0
         self._greenlets = [gevent.spawn(self._ask) for _ in range(count)]
         gevent.sleep(0)
 
     def _ask(self) -> None:
-        seat = UserSeat()
+        user_state = UserState()
         while True:
-            ticket = self.gate.enter(seat)
-            self.measured += ticket.measured
+            permit = self.gate.enter(user_state)
+            self.measured += permit.measured
             gevent.sleep(0.002)
-            self.gate.leave(ticket, seat, None)
+            self.gate.leave(permit, user_state, None)
 
     def begin(self, quota: int | None) -> None:
         self.gate.prepare(StagePlan(1, len(self._greenlets)))
@@ -284,23 +283,22 @@ def test_less_to_do_ends_the_stage(users: Users) -> None:
 
 
 def test_a_user_that_goes_without_its_warm_up_does_not_keep_a_share_open_that_was_cut_and_grew_again() -> None:
-    gate = StageGate()
     done: list[tuple[int | None, int]] = []
-    gate.on_finished = lambda totals: done.append((totals.quota, totals.measured))
-    seats = [UserSeat(), UserSeat()]
-    users = [gevent.spawn(gate.enter, seat) for seat in seats]
+    gate = AdmissionGate(on_finished=lambda totals: done.append((totals.quota, totals.measured)))
+    user_states = [UserState(), UserState()]
+    users = [gevent.spawn(gate.enter, user_state) for user_state in user_states]
     gevent.sleep(0)
     gate.prepare(StagePlan(1, 2, ramp_s=60.0, warmup_requests=1))
     gate.go(5)
     gevent.sleep(0.01)
-    gate.leave(users[0].get(timeout=1), seats[0], None)  # its warm-up; the other one is still in the ramp
+    gate.leave(users[0].get(timeout=1), user_states[0], None)  # its warm-up; the other one is still in the ramp
     gate.change_quota(0)  # this process was silent, and others have its share
     gate.change_quota(1)  # and now a part of that of yet others
-    gate.gone(seats[1])
+    gate.gone(user_states[1])
     users[1].kill()
-    ticket = gate.enter(seats[0])
-    gate.leave(ticket, seats[0], None)
-    assert ticket.measured
+    permit = gate.enter(user_states[0])
+    gate.leave(permit, user_states[0], None)
+    assert permit.measured
     assert done == [(0, 0), (1, 1)]
 
 
@@ -340,7 +338,7 @@ def test_shard_rows_and_rows_files_have_the_same_header(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_has_left_does_not_end_later_stages() -> None:
-    roster = Roster("run")
+    roster = WorkerRegistry("run")
     workers = [roster.add(name) for name in ("left", "here")]
     for worker in workers:
         worker.new_assignment(1).admitted = True
@@ -391,7 +389,7 @@ def test_a_coordinator_that_answers_late_is_not_gone(monkeypatch: pytest.MonkeyP
         if message is not None:
             numbers.append(message.number)
 
-    guard = stall_guard.StallGuard(StageGate(), send, ask, lambda _silent_s: None, Link())
+    guard = stall_guard.StallGuard(AdmissionGate(), send, ask, lambda _silent_s: None, Link())
 
     def sleep(seconds: float) -> None:
         now[0] += seconds

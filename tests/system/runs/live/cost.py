@@ -42,12 +42,12 @@ def live_metrics_of(process: int, run: str) -> tuple[list[bytes], float]:
 
     from llm_users.load.protocol.messages import Live
     from llm_users.load.protocol.stage import MEASURE, StagePlan
-    from llm_users.load.worker.admission_gate import StageGate
+    from llm_users.load.worker.admission_gate import AdmissionGate
     from llm_users.load.worker.live_metrics import LiveReporter
     from llm_users.users.chunks import Chunks
 
     sent: list[Live] = []
-    gate = StageGate()
+    gate = AdmissionGate()
     gate.plan, gate.phase = StagePlan(stage=1, concurrency=PROCESSES * STREAMS), MEASURE
     reporter = LiveReporter(gate, sent.append, run, process)
     rng = random.Random(process)

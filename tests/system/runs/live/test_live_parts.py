@@ -15,7 +15,7 @@ import pytest
 
 from llm_reports.follow import stage as figures_of
 from llm_users.load.protocol.messages import Live
-from llm_users.load.worker.admission_gate import StageGate
+from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.quantile import DurationHistogram, quantile
 from llm_users.record import REQUEST_COLUMNS, RequestRecord
@@ -31,7 +31,7 @@ _NS = 1_000_000_000
 
 
 def reporting(sent: list[Live]) -> LiveReporter:
-    return LiveReporter(StageGate(), sent.append, "run", 0)
+    return LiveReporter(AdmissionGate(), sent.append, "run", 0)
 
 
 def test_tokens_count_when_they_arrive_each_once() -> None:

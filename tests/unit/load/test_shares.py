@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_users.load.coordinator.quotas import share, split, turns
+from llm_users.load.coordinator.shares import share, split, turns
 
 
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 50), min_size=1, max_size=20))
