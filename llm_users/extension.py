@@ -129,7 +129,7 @@ def wiring_of(environment: Any) -> Wiring | None:
 
 
 class Wiring:
-    """What of the extension lives in an environment: the coordinator's role, the load process's, or both."""
+    """What of the extension lives in an environment: the coordinator's role, the worker's, or both."""
 
     def __init__(self, environment: Any) -> None:
         self._environment = environment
@@ -162,7 +162,7 @@ class Wiring:
     def _on_test_start(self, **_kwargs: Any) -> None:
         role = self.coordinating
         if role is not None and not role.begin_run():
-            role.coordinator.stop_run()
+            role.stop_run()
         elif self.loading is not None:
             if role is None:
                 drop_classes_without_tasks(self._environment)

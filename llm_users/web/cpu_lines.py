@@ -29,7 +29,7 @@ class _Line:
 
 @dataclass
 class CpuLines:
-    """Which load process has which column of the samples."""
+    """Which worker has which column of the samples."""
 
     _lines: list[_Line] = field(default_factory=list)
     _usual: dict[int, float] = field(default_factory=dict)  # share of a core, of the processes that are present

@@ -1,4 +1,4 @@
-"""What the page shows of a run: beats and rows come in, once a second a sample is made, everything goes out as JSON.
+"""What the page shows of a run: live metrics and rows come in, once a second a sample is made, JSON goes out.
 
 Lives where the coordinator does. Reads the coordinator and its writer; changes neither.
 """

@@ -93,11 +93,17 @@ class CoordinatorRole:
             _refuse(error, parsed)
         remember_named([options.extra_body, options.metadata])
         self._stop_timeout = environment.stop_timeout or options.timeout_s
-        self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
-        coordinator.stop_run = self._stop_run
-        coordinator.make_stages = self._make_stages
-        coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
         self.worker_views: WorkerViews | None = None
+        self.coordinator = coordinator = Coordinator(
+            self._send,
+            self._clients,
+            self._make_writer,
+            make_stages=self._make_stages,
+            stop_run=self.stop_run,
+            before_stage=self._admit_workers,
+            on_silence=self._on_silence,
+            reserves_quota=any(getattr(c, "reserves_quota", False) for c in environment.user_classes),
+        )
         self._inbox = CoordinatorInbox(coordinator.rank_in_run, coordinator.on_stranger)
         self._register_handlers()
         if isinstance(self.runner, MasterRunner):
@@ -496,6 +502,15 @@ class CoordinatorRole:
                 return hold(self._prefix)
         raise AssertionError("unreachable")
 
+    def _admit_workers(self) -> None:
+        """Workers that came while a stage was measured take part in the next."""
+        if self.worker_views is not None:
+            self.worker_views.admit()
+
+    def _on_silence(self, silent: set[str | None], others: bool) -> None:
+        if self.worker_views is not None:
+            self.worker_views.on_silence(silent, others)
+
     def _clients(self) -> list[str | None]:
         return [*self.worker_views.present] if self.worker_views is not None else [None]
 
@@ -523,7 +538,8 @@ class CoordinatorRole:
         if rows is not None:
             self.coordinator.on_rows(rows)
 
-    def _stop_run(self) -> None:
+    def stop_run(self) -> None:
+        """Stop the test, and the process too when it is headless."""
         if getattr(self.environment.parsed_options, "headless", True):
             self.runner.quit()
         else:

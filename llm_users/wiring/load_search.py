@@ -119,7 +119,7 @@ class SearchStages:
     def enough(self) -> bool:
         if self._open_loop or self._first_start is None:
             return False
-        lasted_s = time.time() - self._first_start  # rows have no other clock that all load processes share
+        lasted_s = time.time() - self._first_start  # rows have no other clock that all workers share
         return self._measured >= self._minimum.requests and lasted_s >= self._minimum.seconds
 
     # The result.

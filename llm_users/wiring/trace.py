@@ -1,6 +1,6 @@
 """The trace that a run replays, as the coordinator needs it: looked into before anything starts.
 
-Its entries are read by each load process for itself.
+Its entries are read by each worker for itself.
 """
 
 from __future__ import annotations
@@ -42,5 +42,5 @@ class Replay:
             raise OptionError(f"--llm-trace: {error}") from None
         self._known, self.spec, self.about = wanted, trace_stage(options, trace), trace.describe()
         logger.info("%s", self.about)
-        for guess in trace.guesses:  # before anything is sent; the load processes note them for the tables
+        for guess in trace.guesses:  # before anything is sent; the workers note them for the tables
             logger.warning("%s", guess)

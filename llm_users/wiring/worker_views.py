@@ -58,8 +58,6 @@ class WorkerViews:
         )
         runner.environment.events.worker_report.add_listener(self._on_report)
         runner.environment.events.worker_connect.add_listener(self._on_connect)
-        coordinator.before_stage = self._admit
-        coordinator.on_silence = self._on_silence
 
     @property
     def present(self) -> list[str]:
@@ -104,7 +102,7 @@ class WorkerViews:
         self._coordinator.on_join(client_id)
         plan = self._coordinator.plan
         if plan is not None and plan.free:
-            self._admit()
+            self.admit()
             gevent.spawn(self._runner.start, self._runner.target_user_count, self._runner.spawn_rate)
 
     def _why_refused(self, hello: Any) -> str | None:
@@ -142,7 +140,7 @@ class WorkerViews:
             refused = "; ".join(f"worker {name}: {why}" for name, why in self._refused.items())
             self._give_up(f"only {here} of the {expected} expected workers can take part. {refused}")
 
-    def _on_silence(self, silent: set[str | None], others: bool) -> None:
+    def on_silence(self, silent: set[str | None], others: bool) -> None:
         """Locust takes those for missing that the coordinator does, and stops nothing while some may come back."""
         for node in self._runner.clients.all:
             if node.state == STATE_MISSING:
@@ -166,7 +164,8 @@ class WorkerViews:
         coordinator = self._coordinator
         return coordinator.active and (coordinator.options.staged or not coordinator.workers.knows(client_id))
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
+        """Give users to workers that had to wait for the next stage."""
         dispatcher = self._runner._users_dispatcher
         if isinstance(dispatcher, StageDispatcher):
             dispatcher.admit()

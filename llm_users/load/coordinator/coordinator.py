@@ -1,7 +1,8 @@
 """The coordinator of a run: which stage comes when, on the master or in the only process.
 
-A state machine driven by what really runs: announce a stage, wait until its users stand at the gate, let them go,
-collect what the workers report, go on. Locust's shape only asks it for the user count.
+A state machine driven by what really runs: announce a stage, wait until its users have come to the admission gates,
+let them start, collect what the workers report, go on (``load.protocol.stage`` has the diagram). Locust's shape only
+asks it for the number of users.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from llm_users.record import RequestRecord, StageRecord
 logger = logging.getLogger(__name__)
 
 GATHER_S = 15.0
-"""How long the users of a stage may take to come to the gate before it starts without the missing ones."""
+"""How long the users of a stage may take to come to the admission gate before it starts without the missing ones."""
 
 NO_USERS_S = 150.0
 """How long a stage waits for its first user, whose ``on_start`` may take long."""
@@ -49,28 +50,41 @@ _BARRIER_MARGIN_S = 15.0
 
 
 class Coordinator:
-    """One run after the other; ``writer`` holds the rows of the current one."""
+    """One run after the other; ``writer`` holds the rows of the current one.
+
+    ``send`` sends a message to a worker, ``clients`` names the workers that are connected (None: this process),
+    ``make_writer`` begins the files of a run, ``make_stages`` says what its stages are. ``stop_run`` stops Locust's
+    test. ``before_stage`` is called before a stage is announced; ``on_silence`` again and again with the workers that
+    are silent, and whether others go on meanwhile. ``reserves_quota``: the endpoint reserves tokens of quota.
+    """
 
     def __init__(
         self,
         send: Callable[[Message, str | None], None],
         clients: Callable[[], list[str | None]],
         make_writer: Callable[[str, Options], RunWriter],
+        *,
+        make_stages: Callable[[Options], StageSequence] = listed_stages,
+        stop_run: Callable[[], None] = lambda: None,
+        before_stage: Callable[[], None] = lambda: None,
+        on_silence: Callable[[set[str | None], bool], None] = lambda _silent, _others: None,
+        reserves_quota: bool = False,
     ) -> None:
         self._send = send
         self._clients = clients
         self._make_writer = make_writer
+        self._make_stages = make_stages
+        self._stop_run = stop_run
+        self._before_stage = before_stage
+        self._on_silence = on_silence
+        self._reserves_quota = reserves_quota
         self.options = Options()
         self.writer: RunWriter | None = None
         self.active = False
         self.refused: str | None = None
-        self.reserves_quota = False
         self.watch: Callable[[RequestRecord], None] | None = None  # shows the run while it goes on
         self._budget = Budget(self.options)
-        self.stop_run: Callable[[], None] = lambda: None
         self.ended_by_itself = False
-        self.before_stage: Callable[[], None] = lambda: None
-        self.make_stages: Callable[[Options], StageSequence] = listed_stages
         self._pool: WorkerPool | None = None
         self._users_wanted = 0  # from Locust, for the present stage
         self._users_given: int | None = None  # those of them that send LLM requests; None: not known yet
@@ -99,8 +113,6 @@ class Coordinator:
         self._closed_stage = 0
         self._alone_since: float | None = None  # no worker has answered since
         self._notes_for_next: list[str] = []
-        self.on_silence: Callable[[set[str | None], bool], None] = lambda _silent, _others: None
-        """Told again and again who is silent, and whether others go on meanwhile."""
 
     # The run.
 
@@ -113,9 +125,9 @@ class Coordinator:
             return
         self.options = options
         clients = self._clients()
-        self._sequence = self.make_stages(options)
+        self._sequence = self._make_stages(options)
         first = self._sequence.next(None)
-        self._budget = Budget(options, distributed=clients != [None], reserves_quota=self.reserves_quota)
+        self._budget = Budget(options, distributed=clients != [None], reserves_quota=self._reserves_quota)
         self.refused = self._budget.plan(1, first.most(options) if first else users, free=first is None)
         if self.refused:
             logger.error("the run is refused: %s", self.refused)
@@ -199,7 +211,7 @@ class Coordinator:
         return self._users_wanted, max(1, self._users_wanted) + self._spread * 1e-6
 
     def finish(self, *, abort: bool, grace_s: float, interrupted: bool = False) -> None:
-        """Everything stops: a barrier collects what the load processes still have, then the files are completed.
+        """Everything stops: a barrier collects what the workers still have, then the files are completed.
 
         ``interrupted``: a person or a signal ended the run, so what was asked for and is not measured yet is missing.
         """
@@ -246,7 +258,7 @@ class Coordinator:
         if self._finishing and self._pool is not None:
             self._pool.tell_all(messages.Finish(self._pool.run_id, abort=True, grace_s=0.0))
 
-    # What load processes report.
+    # Messages of workers.
 
     def on_join(self, client_id: str) -> None:
         """A worker has come while the run goes on: it gets a share from the next stage on."""
@@ -276,7 +288,7 @@ class Coordinator:
             return
         if message.known_stage == plan.stage and message.waiting is not None:
             self._take_waiting(worker, message.waiting)
-        pool.tell_again(worker, plan, message)
+        pool.tell_what_was_missed(worker, plan, message)
         if self._stage_ended and message.admitted and not message.over:
             pool.tell(worker, messages.End(pool.run_id, stage=plan.stage))
 
@@ -312,7 +324,7 @@ class Coordinator:
             and not worker.assignment.admitted
             and self._pool is not None
         ):
-            self._pool.let_join(worker, plan)
+            self._pool.admit_late_worker(worker, plan)
         self._go_when_gathered()
 
     def on_preparing(self, message: messages.Preparing) -> None:
@@ -411,7 +423,7 @@ class Coordinator:
             self._send(messages.Leave(run), client_id)
 
     def rank_in_run(self, client_id: str) -> tuple[str, int] | None:
-        """Which run a load process takes part in, and its rank there; None: in none that goes on."""
+        """Which run a worker takes part in, and its rank there; None: in none that goes on."""
         if self._pool is None or self.writer is None or not self.active:
             return None
         worker = self.workers.find(client_id if self._pool.distributed else None)
@@ -465,15 +477,15 @@ class Coordinator:
             self.writer.note(text)
 
     def on_refused(self, message: messages.Refused) -> None:
-        """A load process cannot take part: the run cannot be."""
+        """A worker cannot take part: the run cannot be."""
         if self.refused is None:
             self.refused = message.reason
             logger.error("the run is refused: %s", self.refused)
-            gevent.spawn(self.stop_run)
+            gevent.spawn(self._stop_run)
 
     @property
     def incomplete(self) -> list[int]:
-        """Ranks of load processes that never gave their final count."""
+        """Ranks of workers that never gave their final count."""
         return [worker.rank for worker in self.workers if not worker.final]
 
     @property
@@ -494,7 +506,7 @@ class Coordinator:
 
     @property
     def worker_names(self) -> dict[int, str]:
-        """The load processes that are here, by rank."""
+        """The workers that are here, by rank."""
         return {worker.rank: worker.client_id or "this process" for worker in self.workers.present}
 
     @property
@@ -502,10 +514,10 @@ class Coordinator:
         """What was asked for in this run and was not measured."""
         return self._pool.shortfall if self._pool is not None else []
 
-    # Money.
+    # The budget.
 
     def _on_record(self, record: RequestRecord) -> None:
-        """A row is here: the budget decides whether the run goes on, the specs whether the stage does."""
+        """A row is here: the budget decides whether the run goes on, the stage sequence whether the stage does."""
         self._budget.add(record)
         failed = self._sequence.seen(record)
         if self.watch is not None:
@@ -541,7 +553,7 @@ class Coordinator:
             for worker in self.workers.fell_silent():
                 self._on_gone(worker, "was lost")
             silent = {worker.client_id for worker in self.workers if worker.lost}
-            self.on_silence(silent, bool(self.workers.steady))
+            self._on_silence(silent, bool(self.workers.steady))
             for worker in self.workers:
                 if (worker.lost or worker.final) and not worker.done:
                     self._give_away(worker, plan, pool)
@@ -561,7 +573,7 @@ class Coordinator:
             assert self._pool is not None
             self._pool.fall_short(f"no worker was left, and none came back within {WAIT_S:g} s: the run was ended")
             self.ended_by_itself = True
-            gevent.spawn(self.stop_run)
+            gevent.spawn(self._stop_run)
 
     @property
     def _alone_for_long(self) -> bool:
@@ -646,7 +658,7 @@ class Coordinator:
             self._go()
         elif plan.free and not self._finishing and (reason := self._why_no_users_come(0.0)):
             self._end_without_users(plan, reason)
-            gevent.spawn(self.stop_run)
+            gevent.spawn(self._stop_run)
 
     def _restart_gathering(self) -> None:
         """Locust moves users between workers, so those that have come so far are not all that will."""
@@ -702,7 +714,7 @@ class Coordinator:
 
     @property
     def workers(self) -> WorkerRegistry:
-        """The load processes of the run."""
+        """The workers of the run."""
         return self._pool.workers if self._pool is not None else WorkerRegistry()
 
     @property
@@ -711,7 +723,7 @@ class Coordinator:
 
     def _announce(self, stage: int, spec: StageSpec, *, free: bool) -> None:
         assert self._pool is not None
-        self.before_stage()
+        self._before_stage()
         self._admitted = self._stage_ended = self._spread_again = self._gathering_restarted = False
         self._times_spread_again = 0
         self._prepared_at = time.monotonic()
@@ -737,8 +749,8 @@ class Coordinator:
         if plan.free:
             self._pool.admit_users(plan)
             return
-        budget = self._spec.budget(plan.requests, plan.measure_s)
-        logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, load_of(plan).text, budget)
+        length = self._spec.length_text(plan.requests, plan.measure_s)
+        logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, load_of(plan).text, length)
         self._told_at = time.monotonic()
         self._pool.admit_users(plan)
 
@@ -746,7 +758,7 @@ class Coordinator:
         """A free run is over when its requests are; a sweep asks by itself."""
         if self._plan is not None and self._plan.free and self.workers.all_done and not self._finishing:
             self.ended_by_itself = True
-            gevent.spawn(self.stop_run)
+            gevent.spawn(self._stop_run)
 
     def _end_stage(self) -> None:
         self._stage_ended = True
@@ -788,7 +800,7 @@ class Coordinator:
         return record
 
     def _close_stage(self) -> None:
-        """All load processes are done with the stage, and its rows are here."""
+        """All workers are done with the stage, and its rows are here."""
         plan = self._plan
         if plan is None or self._pool is None:
             return

@@ -1,6 +1,6 @@
-"""What a run's stages are, one after the other: fixed beforehand, or decided by what the stages before them gave.
+"""The stages of a run, one after the other: fixed beforehand, or decided by the results of the stages before them.
 
-Knows what a stage is asked for; nothing of how it is run.
+A ``StageSpec`` says what is asked of one stage; ``coordinator`` runs it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class StageSpec:
     times_s: Sequence[float] | None = None
     """In the replay of a trace: when each request of it is sent, from the beginning of the stage."""
 
-    def budget(self, requests: int | None, measure_s: float | None) -> str:
+    def length_text(self, requests: int | None, measure_s: float | None) -> str:
         """How long the stage lasts, in words."""
         if self.minimum is not None:
             return self.minimum.text
@@ -61,7 +61,7 @@ class StageSequence(Protocol):
         """How many stages the run has, as far as is known."""
 
     def next(self, last: StageRecord | None) -> StageSpec | None:
-        """The spec of the next stage, once ``last`` is over (None: of the first one). None: the run is over."""
+        """The next stage, once ``last`` is over (None: the first one). None: the run is over."""
 
     def seen(self, record: RequestRecord) -> str | None:
         """A row of the present stage has come: why the stage need not go on, or None."""
@@ -71,7 +71,7 @@ class StageSequence(Protocol):
 
 
 class FixedStages:
-    """Those of a list."""
+    """The stages of a list."""
 
     def __init__(self, specs: tuple[StageSpec, ...]) -> None:
         self._sequence = specs

@@ -57,7 +57,7 @@ _SETTLED_S = 3.0
 
 @dataclass
 class StageAssignment:
-    """What one load process has to do with one stage, and has done in it. A new one for each stage."""
+    """What one worker has to do with one stage, and has done in it. A new one for each stage."""
 
     stage: int
     expected: bool = False  # the stage waits for its word before it begins
@@ -88,7 +88,7 @@ class StageAssignment:
 
 @dataclass
 class Worker:
-    """What the coordinator knows about one load process."""
+    """What the coordinator knows about one worker."""
 
     client_id: str | None
     rank: int
@@ -197,7 +197,7 @@ class WorkerRegistry:
         return self.find(client_id) is not None
 
     def add(self, client_id: str | None) -> Worker:
-        """A load process takes part from now on."""
+        """A worker takes part from now on."""
         rank = len(self._workers)
         worker = Worker(client_id, rank, WorkerAccount(rank, client_id or "this process"))
         self._workers[rank] = worker
@@ -257,7 +257,7 @@ class WorkerRegistry:
         return was_lost
 
     def take_count(self, worker: Worker, count: Count) -> None:
-        """A load process tells what it has started and where its spool is."""
+        """A worker tells what it has started and where its spool is."""
         worker.told = True
         if count.stage in worker.assignments:
             worker.assignments[count.stage].started = count.measured
@@ -289,7 +289,7 @@ class WorkerRegistry:
 
 
 class WorkerPool:
-    """The load processes of one run and the way to talk to them."""
+    """The workers of one run: what they are told, and how the requests of a stage are divided among them."""
 
     def __init__(
         self,
@@ -340,7 +340,7 @@ class WorkerPool:
         return self._writer.run_id
 
     def take_in(self, client_id: str | None) -> Worker:
-        """A load process takes part from now on: its rank, its part of the prompt sequence, the run."""
+        """A worker takes part from now on: its rank, its part of the prompt sequence, the run."""
         worker = self.workers.add(client_id)
         self._writer.accounts[worker.rank] = worker.account
         self.tell_run(worker)
@@ -410,12 +410,12 @@ class WorkerPool:
         assignment.told_at = time.time()
         self.tell_plan(worker, plan)
 
-    def let_join(self, worker: Worker, plan: StagePlan) -> None:
+    def admit_late_worker(self, worker: Worker, plan: StagePlan) -> None:
         """A worker that came while a free stage is measured takes part; counted requests are the others'."""
         self._tell_go_first(worker, plan, worker.assignment.waiting or 0, None if plan.requests is None else 0)
 
     def admit_users(self, plan: StagePlan) -> None:
-        """The users stand at the gates: let them start, each worker its share."""
+        """The users are at the admission gates: let them start, each worker its share."""
         going = [
             worker
             for worker in self.workers.present
@@ -459,7 +459,7 @@ class WorkerPool:
         quota = assignment.quota if assignment.admitted else None
         self.tell(worker, messages.Quota(self.run_id, stage=assignment.stage, quota=quota, number=number))
 
-    def tell_again(self, worker: Worker, plan: StagePlan, count: Count) -> None:
+    def tell_what_was_missed(self, worker: Worker, plan: StagePlan, count: Count) -> None:
         """A worker says where it is in the run. What it has not heard, because its connection was cut, it is told."""
         assignment = worker.assignment
         if count.known_stage != plan.stage:

@@ -1,4 +1,4 @@
-"""What the users of one load process share during a run: options, gate, connections, prompts, the way for records.
+"""What the users of one worker share during a run: options, admission gate, connections, prompts, record output.
 
 Made by the extension at the start of a test, found by users through their environment. Knows no Locust classes.
 """
@@ -28,7 +28,7 @@ from llm_users.transport.precise_timer import Alarm
 
 
 class Watch(Protocol):
-    """Whoever wants to know about requests in flight (``collect.live``): told twice per request, never per chunk."""
+    """What is told of requests in flight (``live_metrics``): twice per request, never per chunk."""
 
     def began(self, key: object, stream: Any, sent_ns: int) -> None:
         """An answer has begun; ``stream`` holds its chunks as they come."""
@@ -38,7 +38,7 @@ class Watch(Protocol):
 
 
 class Arrivals(Protocol):
-    """The arrivals of one worker in a stage (``arrivals.PartSchedule``): (number, seconds from the stage's origin)."""
+    """The arrivals of one worker in a stage (``PartSchedule``): (number, seconds from the stage's origin)."""
 
     @property
     def next(self) -> tuple[int, float] | None:
@@ -58,7 +58,7 @@ def _no_conversations() -> Conversation:
 
 @dataclass
 class RunContext:
-    """One load process in one run."""
+    """One worker in one run."""
 
     options: Options
     run_id: str
@@ -96,7 +96,7 @@ class RunContext:
     prompt_of_arrival: Callable[[int], Prompt] | None = None
     """Set where each arrival has its own prompt, whoever sends it and whether or not it is sent (a trace)."""
     open_loop: Any = None
-    """The ``users.open_loop.OpenLoop`` of the process, once there is one."""
+    """The ``open_loop.OpenLoop`` of the process, once there is one."""
     error_kinds: Any = None
     """The ``users.error_kinds.ErrorKinds`` of the process, once a request has failed."""
     callers: set[Any] = field(default_factory=set)
@@ -154,13 +154,13 @@ _coming: WeakKeyDictionary[Any, Event] = WeakKeyDictionary()
 
 
 def expect_context(environment: Any) -> None:
-    """A test has started and its run_context is being made: ``run_context_of`` waits for it."""
+    """A test has started and its run context is being made: ``run_context_of`` waits for it."""
     _run_contexts.pop(environment, None)
     _coming[environment] = Event()
 
 
 def install_context(environment: Any, run_context: RunContext) -> None:
-    """Make this the environment's run_context."""
+    """Make this the environment's run context."""
     _run_contexts[environment] = run_context
     coming = _coming.pop(environment, None)
     if coming is not None:
@@ -168,7 +168,7 @@ def install_context(environment: Any, run_context: RunContext) -> None:
 
 
 def run_context_of(environment: Any) -> RunContext:
-    """The environment's run_context. Waits while it is being made; whoever waits is stopped with the test.
+    """The environment's run context. Waits while it is being made; a waiting user is stopped with the test.
 
     Raises RuntimeError outside of a test.
     """
@@ -185,5 +185,5 @@ def run_context_of(environment: Any) -> RunContext:
 
 
 def run_context_or_none(environment: Any) -> RunContext | None:
-    """The environment's run_context, if a test has started."""
+    """The environment's run context, if a test has started."""
     return _run_contexts.get(environment)

@@ -140,7 +140,7 @@ class OpenLoop:
         if most is None or self._begun < most:
             self._begin(permit)
         elif self._run_context.options.overflow == "drop":
-            text = f"{most} requests were in flight, as many as --llm-max-in-flight allows this load process"
+            text = f"{most} requests were in flight, as many as --llm-max-in-flight allows this worker"
             self._row_writer.never_sent(permit, OVERFLOW, text)
         else:
             self._held.append(permit)

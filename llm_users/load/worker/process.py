@@ -297,7 +297,7 @@ class WorkerProcess:
         self._report_progress()
         try:
             options = Options.parse(self._environment.parsed_options)
-            self._make_runtime(options)
+            self._make_run_context(options)
         except Exception as error:
             self.gate.close()
             self.send(messages.Refused(*self.identity, reason=str(error) or repr(error)))
@@ -341,7 +341,7 @@ class WorkerProcess:
             queues.insert(0, self._prompt_queue)
         return queues
 
-    def _make_runtime(self, options: Options) -> None:
+    def _make_run_context(self, options: Options) -> None:
         pool = Pool(
             keep_alive=not options.new_connections,
             tls=TlsSettings.parse(options.client_cert, insecure=options.insecure),

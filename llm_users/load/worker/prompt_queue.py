@@ -1,6 +1,6 @@
-"""Prompts, or conversations, for one load process: built ahead, in a thread: no tokenizing between tokens.
+"""Prompts, or conversations, for one worker: built ahead, in a thread: no tokenizing between tokens.
 
-Each load process has its own part of the seeded sequence and takes every index of it once in the whole run: of the W
+Each worker has its own part of the seeded sequence and takes every index of it once in the whole run: of the W
 that a run begins with, worker w takes i = w (mod W); one that joins later has a range of its own.
 
 What is held ready is bounded by its tokens. A stage whose prompts are below the bound has all of them before it starts,

@@ -1,6 +1,6 @@
-"""What a stage measures on one load process: its window, its totals, what is sampled meanwhile.
+"""What a stage measures on one worker: its window, its totals, what is sampled meanwhile.
 
-The gate (``stage``) says when measured requests start and end; the users say what became of each call. Moments are
+``admission_gate`` says when measured requests start and end; the users say what became of each call. Moments are
 nanoseconds of the monotonic clock and are given, so that a simulated clock can drive the same code. Knows nothing of
 phases, budgets or users.
 """

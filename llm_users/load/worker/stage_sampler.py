@@ -1,4 +1,4 @@
-"""What is sampled while a stage is measured on one load process: lags, chunk gaps, starts, its CPU.
+"""What is sampled while a stage is measured on one worker: lags, chunk gaps, starts, its CPU.
 
 Knows figures; nothing of phases, budgets or users.
 """

@@ -1,6 +1,6 @@
-"""The users of one load process: who is here, who has left, who cannot go on, and why.
+"""The users of one worker: who is here, who has left, who cannot go on, and why.
 
-The gate (``stage``) asks it when a stage stands still. Plain bookkeeping: it knows nothing of stages or requests.
+``admission_gate`` asks it when nothing is in flight in a stage. It knows nothing of stages or requests.
 """
 
 from __future__ import annotations
