@@ -472,7 +472,7 @@ class WorkerPool:
     def hand_over(self, worker: Worker, plan: StagePlan) -> int | None:
         """What a worker that is gone had not started of its share is for the others to start; returns how many.
 
-        None: nobody is there to take it, so it stays the worker's.
+        None: no other worker is there to take it, so it stays the worker's.
         """
         assignment = worker.assignment
         if not assignment.admitted or assignment.reduced:
@@ -511,7 +511,7 @@ class WorkerPool:
         """The others send a lost worker's arrivals from a moment on that all can keep. Those before it are missing in
         the load; in a counted stage of drawn arrivals as many more are sent at its end.
 
-        None: nobody is there to take them, so they stay the worker's.
+        None: no other worker is there to take them, so they stay the worker's.
         """
         assignment = worker.assignment
         if not takers and not worker.final:

@@ -237,15 +237,13 @@ class AdmissionGate:
         if user_state.backoff_s:  # a pause like any other: the endpoint's failures cause it, not a busy client
             gevent.sleep(user_state.backoff_s)
         self._end_rest(user_state)
-        if (
-            user_state.held and (wait_ns := user_state.due_ns - time.monotonic_ns()) > 0
-        ):  # its other call waits for its ramp
+        # Another call of the user may wait for the user's moment in the ramp.
+        if user_state.held and (wait_ns := user_state.due_ns - time.monotonic_ns()) > 0:
             gevent.sleep(wait_ns / _NS)
         if (permit := self._try_enter(user_state)) is not None:
             return permit
-        user_state.due_ns = user_state.behind_ns = (
-            0  # whoever has to wait for another reason, or has had a pause, is not late
-        )
+        # A user that has to wait for another reason, or has had a pause, is not late.
+        user_state.due_ns = user_state.behind_ns = 0
         while True:
             permit = self._try_enter(user_state)
             if permit is not None:
@@ -256,7 +254,7 @@ class AdmissionGate:
         """A user's pause before its next request, spent here: a stage that begins meanwhile finds the user present."""
         due_ns = time.monotonic_ns() - user_state.behind_ns + int(seconds * _NS)
         user_state.due_ns = user_state.behind_ns = 0
-        if self.plan.rate_per_s is not None:  # nobody is waited for
+        if self.plan.rate_per_s is not None:  # the next arrival waits for no user
             gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / _NS))
             return
         self._stay(user_state, due_ns)
@@ -656,7 +654,7 @@ class AdmissionGate:
         self._on_finished(self._measurement.report(self.counters(), None if self.closed else self._quota))
 
     def _reopen(self) -> None:
-        """More to do after all. The window goes on with the next start: until then nobody has anything to do."""
+        """More to do after all. The window goes on with the next start: until then no user has anything to do."""
         self.phase = MEASURE
         self._quota_ended = False
         if self._measurement.window.exists:
