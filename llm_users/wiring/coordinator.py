@@ -104,7 +104,7 @@ class CoordinatorRole:
             on_silence=self._on_silence,
             reserves_quota=any(getattr(c, "reserves_quota", False) for c in environment.user_classes),
         )
-        self._inbox = CoordinatorInbox(coordinator.rank_in_run, coordinator.on_stranger)
+        self._inbox = CoordinatorInbox(coordinator.rank_in_run, coordinator.on_foreign)
         self._register_handlers()
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)

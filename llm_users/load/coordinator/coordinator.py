@@ -414,7 +414,7 @@ class Coordinator:
                 self._pool.say(f"stage {plan.stage} ended early{where}: {totals.no_users_reason}{then}")
         self._stop_if_done()
 
-    def on_stranger(self, kind: str, client_id: str, run: str, rows: int) -> None:
+    def on_foreign(self, kind: str, client_id: str, run: str, rows: int) -> None:
         """A message, or rows, of another run than the present one, or of a process that has no part in it."""
         pool = self._pool
         if pool is not None and self.active:

@@ -40,7 +40,7 @@ MOST_ROWS_PER_S = 5000.0
 LATE_PROMPTS = 10_000_000
 """Prompts of each worker that joins later: a range of its own, beyond those of the workers that were there."""
 
-_MOST_STRANGERS = 100
+_MOST_FOREIGN_SENDERS = 100
 
 _ORIGIN_AHEAD_S = 0.2
 """The arrivals of an open loop are counted from so long after the word to begin, when all workers have heard it."""
@@ -595,7 +595,9 @@ class WorkerPool:
 
     def refuse(self, sender: str, rows: int) -> None:
         """A message, or rows, of another run or another process."""
-        counts = self._refused.setdefault(str(sender)[:80], [0, 0]) if len(self._refused) < _MOST_STRANGERS else [0, 0]
+        counts = (
+            self._refused.setdefault(str(sender)[:80], [0, 0]) if len(self._refused) < _MOST_FOREIGN_SENDERS else [0, 0]
+        )
         counts[0] += not rows
         counts[1] += rows
 

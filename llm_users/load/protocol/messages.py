@@ -425,7 +425,7 @@ def row_problem(packed: Any) -> str | None:
 
 MessageT = TypeVar("MessageT", bound=Message)
 RankInRun = Callable[[str], tuple[str, int] | None]
-OnStranger = Callable[[str, str, str, int], None]
+OnForeign = Callable[[str, str, str, int], None]
 
 
 class Inbox:
@@ -468,14 +468,14 @@ class Inbox:
 class CoordinatorInbox(Inbox):
     """The inbox of the coordinator, which also checks that the sender takes part in the present run.
 
-    ``rank_in_run`` says which run a worker takes part in now, and its rank there; None: in none. ``on_stranger`` is
+    ``rank_in_run`` says which run a worker takes part in now, and its rank there; None: in none. ``on_foreign`` is
     called with kind, sender, run and number of rows for a message that belongs to another run or another worker.
     """
 
-    def __init__(self, rank_in_run: RankInRun, on_stranger: OnStranger = lambda *_: None) -> None:
+    def __init__(self, rank_in_run: RankInRun, on_foreign: OnForeign = lambda *_: None) -> None:
         super().__init__()
         self._rank_in_run = rank_in_run
-        self._on_stranger = on_stranger
+        self._on_foreign = on_foreign
 
     def read(self, message_type: type[MessageT], data: Any, sender: Any) -> MessageT | None:
         """The message; of ``Rows`` only the valid rows of this worker in this run."""
@@ -483,7 +483,7 @@ class CoordinatorInbox(Inbox):
         if not isinstance(message, WorkerMessage):
             return message
         if self._rank_in_run(sender) != (message.run, message.worker):
-            self._on_stranger(message.kind, sender, message.run, len(message.rows) if isinstance(message, Rows) else 0)
+            self._on_foreign(message.kind, sender, message.run, len(message.rows) if isinstance(message, Rows) else 0)
             return None
         if isinstance(message, Rows):
             rows = self._valid_rows(message, sender)
@@ -507,5 +507,5 @@ class CoordinatorInbox(Inbox):
             invalid = len(message.rows) - len(valid) - foreign
             self.complain(message.kind, sender, f"{invalid} of its {len(message.rows)} rows are invalid: {problem}")
         if foreign:
-            self._on_stranger(message.kind, sender, foreign_run, foreign)
+            self._on_foreign(message.kind, sender, foreign_run, foreign)
         return valid

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event
@@ -43,6 +43,32 @@ class _EarlierStage:
     starts: tuple[int, int]
 
 
+class StartControl(Protocol):
+    """What decides besides the stage whether a request may start, and counts those that do."""
+
+    def may_start(self) -> bool:
+        """Whether a request may start now; False: wait for ``look_again``."""
+
+    def on_start(self, stage: int, measured: bool) -> None:
+        """A request of the stage starts."""
+
+    def start_counters(self) -> tuple[int, int]:
+        """Starts and forced starts of the process so far."""
+
+
+class Unlimited:
+    """Every request may start."""
+
+    def may_start(self) -> bool:
+        return True
+
+    def on_start(self, stage: int, measured: bool) -> None:
+        pass
+
+    def start_counters(self) -> tuple[int, int]:
+        return 0, 0
+
+
 class AdmissionGate:
     """Lets requests of this worker through, phase by phase. One per worker.
 
@@ -54,16 +80,15 @@ class AdmissionGate:
         self,
         on_ready: Callable[[int, int], None] = lambda _stage, _users: None,
         on_finished: Callable[[StageTotals], None] = lambda _totals: None,
+        control: StartControl | None = None,
     ) -> None:
         self._on_ready = on_ready
         self._on_finished = on_finished
+        self._control: StartControl = control or Unlimited()
         self.plan = StagePlan(stage=0, concurrency=0)
         self.max_in_flight: int | None = None
         """Requests that this worker may have in flight at a time in an open loop; None: as many as arrive."""
         self.phase: Phase = IDLE
-        self.counters: Callable[[], tuple[int, int]] = lambda: (0, 0)  # (starts, forced starts) so far
-        self.on_start: Callable[[int, bool], None] = lambda stage, measured: None  # told before each request
-        self.may_start: Callable[[], bool] = lambda: True  # False: wait for the coordinator's word
         self._waiting: dict[UserState, None] = {}  # in the order in which they came
         self._presence = UserPresence()
         self._came: dict[UserState, None] = {}  # users that have been at the gate since the stage was announced
@@ -108,7 +133,9 @@ class AdmissionGate:
         measurement.close(time.monotonic_ns())
         measurement.totals.users_ended = self._presence.left
         self._measurement = measurement.next()
-        self._earlier[stage] = _EarlierStage(measurement, self._unfinished_here, self._quota, self.counters())
+        self._earlier[stage] = _EarlierStage(
+            measurement, self._unfinished_here, self._quota, self._control.start_counters()
+        )
         self._report_if_ended(stage)
 
     def _report_if_ended(self, stage: int) -> None:
@@ -119,7 +146,7 @@ class AdmissionGate:
 
     def _begin_stage(self, plan: StagePlan) -> None:
         self.plan = plan
-        self._measurement.begin(plan, self.counters(), time.monotonic_ns())
+        self._measurement.begin(plan, self._control.start_counters(), time.monotonic_ns())
         self.totals = self._measurement.totals
         self.closed = False
         self._quota: int | None = 0
@@ -468,7 +495,7 @@ class AdmissionGate:
         """A permit for a request that belongs to one that an arrival has begun: due now, and no arrival itself."""
         self._unfinished += 1
         self.totals.started += 1
-        self.on_start(self.plan.stage, False)
+        self._control.on_start(self.plan.stage, False)
         self._sequence += 1
         permit = Permit(self.plan, self.phase, time.monotonic_ns(), self._sequence, measured=first.measured)
         permit.arrival = False
@@ -516,7 +543,7 @@ class AdmissionGate:
 
     def _try_enter(self, user_state: UserState) -> Permit | None:
         plan = self.plan
-        if self.closed or self.phase in (IDLE, DRAIN) or not self.may_start():
+        if self.closed or self.phase in (IDLE, DRAIN) or not self._control.may_start():
             return None
         if not self._takes_part(user_state):
             return None
@@ -602,7 +629,7 @@ class AdmissionGate:
         self._sequence += 1
         self._unfinished += 1
         self.totals.started += 1
-        self.on_start(self.plan.stage, phase == MEASURE)
+        self._control.on_start(self.plan.stage, phase == MEASURE)
         permit = Permit(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
         permit.measurement = self._measurement
         if self.plan.rate_per_s is None:
@@ -651,7 +678,9 @@ class AdmissionGate:
 
     def _report(self) -> None:
         self.totals.users_ended = self._presence.left
-        self._on_finished(self._measurement.report(self.counters(), None if self.closed else self._quota))
+        self._on_finished(
+            self._measurement.report(self._control.start_counters(), None if self.closed else self._quota)
+        )
 
     def _reopen(self) -> None:
         """More to do after all. The window goes on with the next start: until then no user has anything to do."""

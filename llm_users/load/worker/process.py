@@ -84,13 +84,14 @@ class WorkerProcess:
         link: MasterLink | None = None,
     ) -> None:
         self._environment = environment
-        self.send = send
-        """Sends a message to the coordinator."""
+        self._send = send
         self._keep = keep
         self._flush = flush
-        self.gate = AdmissionGate(self._on_ready, self._on_stage_finished)
+        self._starts: QuietQueue | None = None
+        self._starts_before = (0, 0)  # those of earlier runs, and how many of them were forced
         self._link: MasterLink = link or NoMaster()
-        self.stall_guard = StallGuard(self.gate, send, self._count_of, self._on_pause, self._link)
+        self.stall_guard = StallGuard(self, self._link)
+        self.gate = AdmissionGate(self._on_ready, self._on_stage_finished, self)
         self._probe = LagProbe(self._on_lag)
         self._live: LiveReporter | None = None  # when the run is watched
         self._run: messages.Run | None = None  # the one that this process takes part in, or the last one
@@ -254,6 +255,73 @@ class WorkerProcess:
     def _tell_final(self) -> None:
         self.send(messages.Final(*self.identity, sent=self._sent))
 
+    def send(self, message: WorkerMessage) -> None:
+        """Send a message to the coordinator."""
+        self._send(message)
+
+    # Questions of the admission gate.
+
+    def may_start(self) -> bool:
+        """Whether the coordinator lets this worker start a request now."""
+        return self.stall_guard.may_start()
+
+    def on_start(self, stage: int, measured: bool) -> None:
+        """A request of the stage starts."""
+        self.stall_guard.count(stage, measured)
+
+    def start_counters(self) -> tuple[int, int]:
+        """Starts and forced starts of this process so far, over all runs."""
+        passed, forced = self._starts_before
+        if self._starts is not None:
+            passed, forced = passed + self._starts.passed, forced + self._starts.forced
+        return passed, forced
+
+    # Questions of the stall guard.
+
+    def count_message(self, number: int, counts: StartCounts) -> messages.Count:
+        """What was started, and where this process is in the run: the coordinator's messages may not have come."""
+        gate, link = self.gate, self._link
+        ready = self._built_stage == self._stage and not gate.admitted
+        return messages.Count(
+            *self.identity,
+            number=number,
+            stage=counts.stage,
+            started=counts.started,
+            measured=counts.measured,
+            total=counts.total,
+            counts=str(counts.path) if counts.path is not None else None,
+            held=link.held,
+            shards=link.spool_paths,
+            host=link.host,
+            known_stage=self._stage,
+            admitted=gate.admitted,
+            waiting=gate.users_here if ready else None,
+            quota=gate.quota if gate.admitted else None,
+            over=gate.over,
+        )
+
+    def back_message(self, number: int, counts: StartCounts) -> messages.Back:
+        """The question whether this worker may go on."""
+        stage = self.gate.plan.stage
+        measured = counts.measured if counts.stage == stage else 0
+        return messages.Back(*self.identity, number=number, stage=stage, measured=measured)
+
+    def on_lease_ended(self, since_ns: int) -> None:
+        """Nothing may start since this moment."""
+        self.gate.interrupt(since_ns)
+
+    def on_lease_held(self) -> None:
+        """Requests may start from now on."""
+        self.gate.look_again()
+
+    def on_pause(self, silent_s: float) -> None:
+        """The coordinator answers again after this silence."""
+        if self.gate.admitted and not self.gate.over:
+            self._note(
+                f"worker {self.identity[1]} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, "
+                f"and started nothing after the first {LEASE_S:g} s"
+            )
+
     # Events of Locust.
 
     def on_test_start(self) -> None:
@@ -365,8 +433,7 @@ class WorkerProcess:
         alarm = Alarm() if options.open_loop else None
         starts = QuietQueue(alarm)
         # On from the run before: the first stage may have been marked with those counts already.
-        before, forced_before = self.gate.counters()
-        self.gate.counters = lambda: (before + starts.passed, forced_before + starts.forced)
+        self._starts_before, self._starts = self.start_counters(), starts
         if run.live:
             self._live = LiveReporter(self.gate, self.send, run.run, run.worker)
         run_context = RunContext(
@@ -565,35 +632,6 @@ class WorkerProcess:
         self.gate.add_lag(lag_s, own_s)
         if self._live is not None:
             self._live.add_lag(lag_s, own_s)
-
-    def _count_of(self, number: int, counts: StartCounts) -> messages.Count:
-        """What was started, and where this process is in the run: the coordinator's messages may not have come."""
-        gate, link = self.gate, self._link
-        ready = self._built_stage == self._stage and not gate.admitted
-        return messages.Count(
-            *self.identity,
-            number=number,
-            stage=counts.stage,
-            started=counts.started,
-            measured=counts.measured,
-            total=counts.total,
-            counts=str(counts.path) if counts.path is not None else None,
-            held=link.held,
-            shards=link.spool_paths,
-            host=link.host,
-            known_stage=self._stage,
-            admitted=gate.admitted,
-            waiting=gate.users_here if ready else None,
-            quota=gate.quota if gate.admitted else None,
-            over=gate.over,
-        )
-
-    def _on_pause(self, silent_s: float) -> None:
-        if self.gate.admitted and not self.gate.over:
-            self._note(
-                f"worker {self.identity[1]} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, "
-                f"and started nothing after the first {LEASE_S:g} s"
-            )
 
     def _note(self, text: str) -> None:
         if text not in self._noted:

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 import gevent
 
 from llm_users.collect.spool import StartCounts
-from llm_users.load.protocol import messages
-from llm_users.load.protocol.messages import LEASE_S, WAIT_S, Count
-from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.protocol.messages import LEASE_S, WAIT_S, Back, Count, WorkerMessage
 
 _LOOK_S = 0.25
 _TELL_S = 1.0
@@ -117,27 +114,35 @@ class NoMaster:
         pass
 
 
+class GuardedWorker(Protocol):
+    """What the stall guard asks and tells its worker."""
+
+    def send(self, message: WorkerMessage) -> None:
+        """Send a message to the coordinator."""
+
+    def count_message(self, number: int, counts: StartCounts) -> Count:
+        """The COUNT of this number."""
+
+    def back_message(self, number: int, counts: StartCounts) -> Back:
+        """The BACK of this number."""
+
+    def on_lease_ended(self, since_ns: int) -> None:
+        """Nothing may start since this moment of the monotonic clock."""
+
+    def on_lease_held(self) -> None:
+        """Requests may start from now on."""
+
+    def on_pause(self, silent_s: float) -> None:
+        """The coordinator answers again after this silence, in which nothing was started for some time."""
+
+
 class StallGuard:
-    """One per worker.
+    """One per worker: it counts what is started, reports it, and says whether a request may start."""
 
-    ``count`` makes the COUNT message of this number from what was started; ``on_pause`` is called when the coordinator
-    answers again after a silence of this many seconds, in which nothing was started for some time.
-    """
-
-    def __init__(
-        self,
-        gate: AdmissionGate,
-        send: Callable[[messages.WorkerMessage], None],
-        count: Callable[[int, StartCounts], Count],
-        on_pause: Callable[[float], None],
-        link: MasterLink,
-    ) -> None:
-        self._gate = gate
-        self._send = send
-        self._count = count
-        self._on_pause = on_pause
+    def __init__(self, worker: GuardedWorker, link: MasterLink) -> None:
+        self._worker = worker
         self._link = link
-        self._identity = ("", 0)
+        self._is_limited = False  # by the lease, while a distributed run goes on
         self._counts = StartCounts("", 0, shared=False)
         self._lease = Lease()
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -149,21 +154,27 @@ class StallGuard:
     def begin(self, run_id: str, worker: int, *, distributed: bool) -> None:
         """A run begins: count from 0, and report to the master if there is one."""
         self.stop()
-        self._identity = (run_id, worker)
         self._lease = Lease()
         self._paused = False
         self._counts.remove()
         self._counts = StartCounts(run_id, worker, shared=distributed)
-        self._gate.on_start = self._counts.add
+        self._is_limited = distributed
         if distributed:
-            self._gate.may_start = lambda: self._lease.holds(_now())
             self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(block=False)
         self._greenlet = None
-        self._gate.may_start = lambda: True
+        self._is_limited = False
+
+    def may_start(self) -> bool:
+        """Whether a request may start now."""
+        return not self._is_limited or self._lease.holds(_now())
+
+    def count(self, stage: int, measured: bool) -> None:
+        """A request of the stage starts."""
+        self._counts.add(stage, measured)
 
     def forget(self) -> None:
         """The counts are not needed any more."""
@@ -173,17 +184,17 @@ class StallGuard:
         """The coordinator has heard the COUNT with this number."""
         held = self._lease.holds(_now())
         if self._lease.answered(number, _now()) and not held:
-            self._gate.look_again()
+            self._worker.on_lease_held()
 
     def answered(self, number: int) -> None:
         """The coordinator has answered the BACK with this number: requests may start again, if it was quick."""
         now, ended_at = _now(), self._lease.ended_at
         if self._lease.answered(number, now, anew=True) and ended_at is not None:
-            self._on_pause(now - ended_at + LEASE_S)
+            self._worker.on_pause(now - ended_at + LEASE_S)
 
     def tell(self) -> None:
         """Report what was started so far."""
-        self._send(self._count(self._lease.ask(_now()), self._counts))
+        self._worker.send(self._worker.count_message(self._lease.ask(_now()), self._counts))
 
     # Inside.
 
@@ -203,7 +214,7 @@ class StallGuard:
             cut_off = not self._lease.holds(now) and self._lease.ended_at is not None
             silent_s = now - (self._lease.ended_at or now)
             if cut_off and not self._paused:
-                self._gate.interrupt(time.monotonic_ns() - int(silent_s * 1e9))
+                self._worker.on_lease_ended(time.monotonic_ns() - int(silent_s * 1e9))
             self._paused = cut_off
             if cut_off and now - max(now - silent_s, self._lease.heard_at) > WAIT_S:
                 self._end(f"the master has not answered for {WAIT_S + LEASE_S:g} s")
@@ -211,17 +222,10 @@ class StallGuard:
             if now - told_at >= _TELL_S:
                 told_at = now
                 if cut_off:
-                    self._ask()
+                    self._worker.send(self._worker.back_message(self._lease.ask(_now()), self._counts))
                 else:
                     self.tell()
             gevent.sleep(_LOOK_S)
-
-    def _ask(self) -> None:
-        """May this process go on?"""
-        stage = self._gate.plan.stage
-        measured = self._counts.measured if self._counts.stage == stage else 0
-        number = self._lease.ask(_now())
-        self._send(messages.Back(*self._identity, number=number, stage=stage, measured=measured))
 
     def _end(self, why: str) -> None:
         self._greenlet = None

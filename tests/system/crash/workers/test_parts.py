@@ -23,7 +23,7 @@ from llm_users.collect.spool import Spool, StartCounts, mark_folder, read_counts
 from llm_users.load.coordinator.worker_pool import WorkerRegistry
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.load.worker import stall_guard
-from llm_users.load.worker.admission_gate import AdmissionGate, UserState
+from llm_users.load.worker.admission_gate import AdmissionGate, Unlimited, UserState
 from llm_users.load.worker.stall_guard import Lease, NoMaster
 from llm_users.record import RequestRecord
 from tests.project import ROOT
@@ -217,12 +217,20 @@ def test_counts_of_one_process_are_in_no_file() -> None:
 # Quotas that change.
 
 
+class Control(Unlimited):
+    allowed = True
+
+    def may_start(self) -> bool:
+        return self.allowed
+
+
 class Users:
     """Users of a gate that do nothing for a few milliseconds, again and again."""
 
     def __init__(self, count: int) -> None:
         self.done: list[StageTotals] = []
-        self.gate = AdmissionGate(on_finished=self.done.append)
+        self.control = Control()
+        self.gate = AdmissionGate(on_finished=self.done.append, control=self.control)
         self.measured = 0
         self._greenlets = [gevent.spawn(self._ask) for _ in range(count)]
         gevent.sleep(0)
@@ -315,12 +323,11 @@ def test_more_to_do_after_the_stage_was_ended_is_answered_but_not_done(users: Us
 
 
 def test_nothing_starts_without_the_word(users: Users) -> None:
-    allowed = False
-    users.gate.may_start = lambda: allowed
+    users.control.allowed = False
     users.begin(5)
     gevent.sleep(0.05)
     assert users.measured == 0
-    allowed = True
+    users.control.allowed = True
     users.gate.change_quota(5)
     gevent.sleep(0.1)
     assert users.measured == 5
@@ -382,14 +389,25 @@ def test_a_coordinator_that_answers_late_is_not_gone(monkeypatch: pytest.MonkeyP
         def on_alone(self, why: str) -> None:
             left.append(why)
 
-    def ask(number: int, _counts: StartCounts) -> Any:
-        numbers.append(number)
+    class Worker:
+        def send(self, _message: Any) -> None:
+            pass
 
-    def send(message: Any) -> None:
-        if message is not None:
-            numbers.append(message.number)
+        def count_message(self, number: int, _counts: StartCounts) -> Any:
+            numbers.append(number)
 
-    guard = stall_guard.StallGuard(AdmissionGate(), send, ask, lambda _silent_s: None, Link())
+        back_message = count_message
+
+        def on_lease_ended(self, since_ns: int) -> None:
+            pass
+
+        def on_lease_held(self) -> None:
+            pass
+
+        def on_pause(self, silent_s: float) -> None:
+            pass
+
+    guard = stall_guard.StallGuard(Worker(), Link())
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
