@@ -23,8 +23,8 @@ from tests.system.runs.conftest import Locust
 from tests.system.runs.test_distributed import ports
 
 OTHER_VERSION = (
-    "import llm_users\n"
-    "llm_users.__version__ = '0.0.9'\n"
+    "import llm_users._version\n"
+    "llm_users._version.__version__ = '0.0.9'\n"
     "from locust import task\n"
     "from llm_users import OpenAIUser\n"
     "class SweepUser(OpenAIUser):\n"
