@@ -26,7 +26,7 @@ from llm_users.wiring.coordinator import CoordinatorRole
 from llm_users.wiring.locust_csv import tolerate_full_disk
 from llm_users.wiring.repeated_errors import RepeatedErrors
 from llm_users.wiring.tagged_tasks import drop_classes_without_tasks
-from llm_users.wiring.worker import ProcessRole
+from llm_users.wiring.worker import WorkerRole
 
 
 def register(events: Any) -> None:
@@ -132,7 +132,7 @@ def wiring_of(environment: Any) -> Wiring | None:
 
 
 class Wiring:
-    """What of the extension lives in an environment: the coordinator's role, the load process's, or both."""
+    """What of the extension lives in an environment: the coordinator's role, the worker's, or both."""
 
     def __init__(self, environment: Any) -> None:
         self._environment = environment
@@ -140,7 +140,7 @@ class Wiring:
         secrets.redact_logs()  # again: Locust has made its handlers by now
         secrets.redact_exceptions(runner)
         self.coordinating: CoordinatorRole | None = None
-        self.loading: ProcessRole | None = None
+        self.loading: WorkerRole | None = None
         self._repeated_errors = RepeatedErrors()
         self._repeated_errors.install()
         drop_classes_without_tasks(environment)
@@ -153,11 +153,7 @@ class Wiring:
             self.coordinating = CoordinatorRole(environment)
         if not isinstance(runner, MasterRunner):
             role = self.coordinating
-            self.loading = (
-                ProcessRole(environment, role.keep, role.kept, lambda: role.coordinator.options)
-                if role
-                else ProcessRole(environment)
-            )
+            self.loading = WorkerRole(environment, role.keep, role.kept) if role else WorkerRole(environment)
         # Locust's --run-time begins now; gevent would count it from the loop's last turn, seconds of imports ago.
         gevent.get_hub().loop.update_now()
         hooks = environment.events
@@ -169,7 +165,7 @@ class Wiring:
     def _on_test_start(self, **_kwargs: Any) -> None:
         role = self.coordinating
         if role is not None and not role.begin_run():
-            role.coordinator.stop_run()
+            role.stop_run()
         elif self.loading is not None:
             if role is None:
                 drop_classes_without_tasks(self._environment)

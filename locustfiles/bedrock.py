@@ -16,7 +16,7 @@ class Bedrock(BedrockUser):
 
     @task
     def ask(self) -> None:
-        if self.runtime.options.api == "invoke":
+        if self.run_context.options.api == "invoke":
             self.invoke()
         else:
             self.converse()

@@ -22,7 +22,7 @@ class Correctness(OpenAIUser):
     """Asks for one number after the other; which ones follows from --llm-seed and the run key."""
 
     def make_prompt(self) -> Prompt:
-        index = self.runtime.new_prompt_index()
+        index = self.run_context.new_prompt_index()
         return Prompt(index, QUESTION.format(words=in_words(self.number(index)).capitalize()))
 
     def check_answer(self, prompt: Prompt, answer: Answer) -> AnswerCheck:
@@ -30,12 +30,12 @@ class Correctness(OpenAIUser):
         return AnswerCheck(str(number), has_number(answer.text, number), is_only_number(answer.text, number))
 
     def number(self, index: int) -> int:
-        seed = f"{self.runtime.options.seed}:{self.runtime.run_key}:{index}:number"
+        seed = f"{self.run_context.options.seed}:{self.run_context.run_key}:{index}:number"
         return int(Random(seed).random() * (LARGEST + 1))
 
     @task
     def ask(self) -> None:
         asks = {"completions": self.complete, "responses": self.respond}
-        ask = asks.get(self.runtime.options.api or "", self.chat)
+        ask = asks.get(self.run_context.options.api or "", self.chat)
         # --llm-extra-body wins: some models take no temperature but their own.
-        ask(**{"temperature": 0, **self.runtime.options.extra_body})
+        ask(**{"temperature": 0, **self.run_context.options.extra_body})

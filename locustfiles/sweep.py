@@ -14,9 +14,9 @@ class SweepUser(OpenAIUser):
 
     @task
     def ask(self) -> None:
-        if self.runtime.options.api == "completions":
+        if self.run_context.options.api == "completions":
             self.complete()
-        elif self.runtime.options.api == "responses":
+        elif self.run_context.options.api == "responses":
             self.respond()
         else:
             self.chat()

@@ -1,4 +1,4 @@
-"""The columns of a stage about its load processes and their machines, from the workers' totals."""
+"""The columns of a stage about its workers and their machines, from the workers' totals."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FEWEST_LAGS = 100
 """Fewer probes have no 99th percentile: it would be the worst of them. They are those of a window of 2 s."""
 
 _CROWD_FROM = 0.25
-"""Another load process at half a core, on two cores: less does not keep this one waiting."""
+"""Another worker at half a core, on two cores: less does not keep this one waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """The load processes of one machine in the window, as shares of all its cores."""
+    """The workers of one machine in the window, as shares of all its cores."""
 
     own_share: float
     busiest_share: float
@@ -29,7 +29,7 @@ class _Machine:
 
     @property
     def crowds_itself(self) -> bool:
-        """The load processes wait for each other more than for other programs."""
+        """The workers wait for each other more than for other programs."""
         return self.own_share - self.busiest_share > max(_CROWD_FROM, self.others_share or 0.0)
 
 
@@ -50,7 +50,7 @@ def fill_client(stage: StageRecord, totals: Sequence[StageTotals]) -> None:
         lag_s = lag.quantile(0.99)
         own_s = own.quantile(0.99) if own.total == lag.total else None
         if part.machine in machines and machines[part.machine].crowds_itself and own_s is not None:
-            own_s = lag_s  # what the process waited for was another load process
+            own_s = lag_s  # what the process waited for was another worker
         lags.append((lag_s, own_s))
     # Both of the same process, so that they can be compared.
     stage.lag_p99_s, stage.lag_own_p99_s = max(lags, key=lambda lag: lag[0], default=(None, None))

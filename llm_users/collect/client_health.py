@@ -90,7 +90,7 @@ def reasons(stage: StageRecord) -> list[str]:
 
 
 def advice(stage: StageRecord, processes: int) -> str:
-    """What would have kept the client from being late; ``processes`` is the number of load processes that it had."""
+    """What would have kept the client from being late; ``processes`` is the number of workers that it had."""
     if stage.requests_client_limited:
         return "do what error_message says in the rows with client_limit"
     health = verdict(stage)
@@ -114,7 +114,7 @@ def complaint(stage: StageRecord, processes: int) -> str:
 
 
 def _own_cpu(stage: StageRecord) -> float:
-    """CPU of the busiest load process, in cores; 0 where the window is too short for that figure."""
+    """CPU of the busiest worker, in cores; 0 where the window is too short for that figure."""
     if stage.measure_s is not None and stage.measure_s < _SHORTEST_S:
         return 0.0
     return stage.client_cpu_share_max or 0.0

@@ -6,7 +6,6 @@ are fetched at the end of the stage.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -17,12 +16,11 @@ import gevent
 
 from llm_users.collect.shards import ShardReader
 from llm_users.collect.spool import Spool
+from llm_users.load.protocol.messages import Rows
 from llm_users.record import RequestRecord
 
 BATCH_ROWS = 1000
 """Rows per message: about 300 kB; the master handles one in some 30 ms."""
-
-REPORT_KEY = "llm_rows"
 
 _RATE_S = 2.0
 """A rate is taken over at least so long: the users of a stage may all end at once."""
@@ -31,9 +29,7 @@ _RATE_S = 2.0
 class RecordSender:
     """Buffers packed records of one worker."""
 
-    def __init__(
-        self, send: Callable[[str, dict[str, Any]], None], note: Callable[[str], None] = lambda _text: None
-    ) -> None:
+    def __init__(self, send: Callable[[Rows], None], note: Callable[[str], None] = lambda _text: None) -> None:
         self._send = send
         self._note = note
         self._rows: list[tuple[list[Any], list[float]]] = []
@@ -69,26 +65,26 @@ class RecordSender:
                 return
         self._rows.append((row, offsets_s))
 
-    def take(self) -> list[tuple[list[Any], list[float]]]:
-        """A batch for the report that is about to leave."""
+    def take(self) -> Rows:
+        """A batch, which may be empty, for the report that is about to leave."""
         self._watch_rate()
         batch, self._rows = self._rows[:BATCH_ROWS], self._rows[BATCH_ROWS:]
         self.sent += len(batch)
-        return batch
+        return Rows(self._run_id, self._worker, rows=batch)
 
     def flush(self) -> None:
         """Send everything now; what is held back is brought to where the master can read it, or sent after all."""
         while self._rows:
-            self._send(REPORT_KEY, {"rows": self.take()})
+            self._send(self.take())
         if self.held and self._spool is not None:
             self._spool.flush()
             if not self._spool.shared or len(self._spool.paths) > 1:
                 self._send_held()
 
-    def about(self) -> dict[str, Any]:
-        """What the master should know of the spool."""
-        paths = [str(path) for path in self._spool.paths] if self._spool is not None else []
-        return {"held": self.held, "shards": paths, "host": socket.gethostname()}
+    @property
+    def spool_paths(self) -> list[str]:
+        """The files of the spool."""
+        return [str(path) for path in self._spool.paths] if self._spool is not None else []
 
     def settled(self, run_id: str) -> None:
         """The master has everything: the spool is not needed any more."""
@@ -154,5 +150,5 @@ class RecordSender:
             yield from self._readers.setdefault(path, ShardReader(path)).rows()
 
     def _send_batch(self, batch: list[Any]) -> None:
-        self._send(REPORT_KEY, {"rows": batch})
+        self._send(Rows(self._run_id, self._worker, rows=batch))
         self.sent, self.held = self.sent + len(batch), max(0, self.held - len(batch))

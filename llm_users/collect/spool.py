@@ -110,7 +110,7 @@ class Spool:
 
 
 class StartCounts:
-    """How many requests a load process has started, by stage, where another process can read it.
+    """How many requests a worker has started, by stage, where another process can read it.
 
     Without shared memory, or in the only process, the counts are kept here alone (``path`` is None).
     """
@@ -150,7 +150,7 @@ class StartCounts:
 
 
 def read_counts(path: Path) -> dict[int, tuple[int, int]] | None:
-    """(started, of these measured) by stage, as a load process of this machine left them; None: they cannot be read."""
+    """(started, of these measured) by stage, as a worker of this machine left them; None: they cannot be read."""
     try:
         data = path.read_bytes()
     except OSError:

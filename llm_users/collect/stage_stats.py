@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from llm_users.collect.client_figures import fill_client
 from llm_users.collect.client_health import verdict
@@ -277,7 +276,7 @@ def _spans(part: StageTotals) -> list[Sequence[float]]:
     The worker counts from when it heard that the stage begins, the coordinator adds when it said so. What the clocks of
     two machines differ by is not in it, only the time that a message takes.
     """
-    return [(part.told_at + start_s, length_s) for start_s, length_s in part.windows or [[0.0, part.window_s]]]
+    return [(part.told_at + start_s, length_s) for start_s, length_s in part.windows or [(0.0, part.window_s)]]
 
 
 def _started_at(part: StageTotals) -> float:
@@ -308,12 +307,6 @@ def gap_counts(totals: Sequence[StageTotals]) -> dict[int, int]:
     for part in totals:
         merged.merge(part.gap_counts)
     return dict(merged.counts)
-
-
-def totals_from(data: dict[str, Any]) -> StageTotals:
-    """Totals as they arrive from a worker (msgpack leaves histogram keys as integers)."""
-    known = {name: data[name] for name in StageTotals.__slots__ if name in data}
-    return StageTotals(**known)
 
 
 def describe(stage: StageRecord) -> str:

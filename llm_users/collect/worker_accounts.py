@@ -1,4 +1,4 @@
-"""What became of the requests that each load process started: come, fetched from its spool, or lost."""
+"""What became of the requests that each worker started: come, fetched from its spool, or lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HERE, LEFT, MISSING = "here", "left", "missing"
 
 @dataclass
 class WorkerAccount:
-    """One load process in one run."""
+    """One worker in one run."""
 
     rank: int
     name: str

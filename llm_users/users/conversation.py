@@ -13,8 +13,8 @@ from locust import task
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
-from llm_users.load.worker.context import Runtime
-from llm_users.load.worker.permits import Ticket
+from llm_users.load.worker.context import RunContext
+from llm_users.load.worker.permits import Permit
 from llm_users.prompts import Conversation, Prompt
 from llm_users.prompts.order import stream
 from llm_users.record import RequestRecord
@@ -65,7 +65,7 @@ class ConversationMixin(LLMUser):
         """
         if self._at is not None:
             raise RuntimeError("a user holds one conversation at a time; run more users for more conversations")
-        conversation = conversation or self.runtime.next_conversation()
+        conversation = conversation or self.run_context.next_conversation()
         at = self._at = _Place(conversation, [])
         answers: list[Answer] = []
         try:
@@ -83,7 +83,7 @@ class ConversationMixin(LLMUser):
             self._at, self.follow_up = None, False
             if self._arrival is not None:
                 self._arrival = None
-                self.runtime.gate.depart()
+                self.run_context.gate.depart()
         return answers
 
     def make_prompt(self) -> Prompt:
@@ -94,14 +94,14 @@ class ConversationMixin(LLMUser):
 
     def _think(self, at: _Place) -> None:
         """Pause, at the gate: a user who thinks can be stopped at once, and no stage waits for it."""
-        options, conversation = self.runtime.options, at.conversation
+        options, conversation = self.run_context.options, at.conversation
         think_s = options.think_time.draw(stream(options.seed, conversation.index, "think", at.turn))
         if self._state == LOCUST_STATE_STOPPING:
             raise StopUser
         outer = self._state
         self._state = LOCUST_STATE_WAITING
         began_s = time.monotonic()
-        self.runtime.gate.rest(self._seat, think_s)
+        self.run_context.gate.rest(self._user_state, think_s)
         self._state = LOCUST_STATE_RUNNING if outer is None else outer
         at.think_s = min(think_s, time.monotonic() - began_s)
 
@@ -109,8 +109,8 @@ class ConversationMixin(LLMUser):
         if not self.follow_up:  # a conversation stays where it began
             super()._aim()
 
-    def _identify(self, record: RequestRecord, ticket: Ticket) -> None:
-        super()._identify(record, ticket)
+    def _identify(self, record: RequestRecord, permit: Permit) -> None:
+        super()._identify(record, permit)
         at = self._at
         if at is not None:
             record.conversation_id, record.turn, record.turns = at.conversation.id, at.turn, len(at.conversation.turns)
@@ -131,10 +131,10 @@ class ConversationUser(ConversationMixin, OpenAIUser):
     abstract = True
 
     @classmethod
-    def prepare_process(cls, runtime: Runtime, host: str) -> None:
-        if runtime.options.api == "completions":
+    def prepare_process(cls, run_context: RunContext, host: str) -> None:
+        if run_context.options.api == "completions":
             raise ValueError("--llm-api completions has no turns; conversations go by chat or responses")
-        super().prepare_process(runtime, host)
+        super().prepare_process(run_context, host)
 
     def ask(self) -> Answer:
-        return self.respond() if self.runtime.options.api == "responses" else self.chat()
+        return self.respond() if self.run_context.options.api == "responses" else self.chat()

@@ -19,9 +19,9 @@ from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING, TaskSet
 
 from llm_users import extension as _extension  # noqa: F401 - registers options and listeners, once
-from llm_users.load.worker.context import Runtime, runtime_of
+from llm_users.load.worker.context import RunContext, run_context_of
 from llm_users.load.worker.open_loop import OpenLoop
-from llm_users.load.worker.permits import Ticket, UserSeat
+from llm_users.load.worker.permits import Permit, UserState
 from llm_users.options.targets import Target
 from llm_users.outcome import CLIENT_LIMIT
 from llm_users.prompts import Prompt, count_messages, is_text_only
@@ -92,15 +92,15 @@ class LLMUser(User):
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        self.runtime: Runtime = runtime_of(environment)
+        self.run_context: RunContext = run_context_of(environment)
         # Credentials in a class's own base URL stay in memory, like those of --host.
         self.host = endpoint.clean_url(self.host or environment.host or "")
         self._own_host = self.host
         self._target: Target | None = None
-        self._arrival: Ticket | None = None
-        self._seat = UserSeat()
-        self._cookies = CookieJar() if self.runtime.options.cookies else None
-        self._user_id = self.runtime.new_user_id()
+        self._arrival: Permit | None = None
+        self._user_state = UserState()
+        self._cookies = CookieJar() if self.run_context.options.cookies else None
+        self._user_id = self.run_context.new_user_id()
         self._waiting: set[Any] = set()  # greenlets whose call waits for its turn
         self._in_flight = 0
 
@@ -109,14 +109,14 @@ class LLMUser(User):
 
     def start(self, group: Group) -> Any:
         """As in Locust. The gate learns when the user comes and leaves, so no stage waits for one that has left."""
-        self.runtime.gate.come(self._seat)
+        self.run_context.gate.come(self._user_state)
         greenlet = super().start(group)
         greenlet.link(self._on_end)
         return greenlet
 
     def stop(self, force: bool = False) -> Any:
         """As in Locust. A user that ends after its present task does not wait for the turn of further calls."""
-        self._seat.dismissed = True
+        self._user_state.dismissed = True
         killed = super().stop(force)
         if not killed:
             self._drop_waiting_calls()
@@ -127,14 +127,16 @@ class LLMUser(User):
 
         Raises StopUser where the user cannot go on: it has not started, floods, or an open loop has a fresh user.
         """
-        asked = self._seat.failed_tasks == 0 and isinstance(error, RequestFailed)  # the gate makes it pause
+        asked = self._user_state.failed_tasks == 0 and isinstance(error, RequestFailed)  # the gate makes it pause
         text = f"{place} raised {type(error).__name__}: {error}"[:400]
-        pause_s = self.runtime.gate.task_failed(self._seat, text)
+        pause_s = self.run_context.gate.task_failed(self._user_state, text)
         if starting:
             self.on_stop = _nothing  # type: ignore[method-assign] # Locust calls it for users that have started
             raise StopUser  # else gevent prints one more traceback for each user
-        if isinstance(error, TooManyCalls) or (self.runtime.open_loop is not None and self._seat.failed_tasks > 1):
-            self.runtime.note(f"users were ended, because {text}")  # Locust does not log it then
+        if isinstance(error, TooManyCalls) or (
+            self.run_context.open_loop is not None and self._user_state.failed_tasks > 1
+        ):
+            self.run_context.note(f"users were ended, because {text}")  # Locust does not log it then
             raise StopUser
         if self._state != LOCUST_STATE_STOPPING and not asked:
             self._state = LOCUST_STATE_WAITING
@@ -142,7 +144,7 @@ class LLMUser(User):
             self._show_state()
 
     def _on_end(self, _greenlet: Any) -> None:
-        self.runtime.gate.gone(self._seat)
+        self.run_context.gate.gone(self._user_state)
         self._drop_waiting_calls()
 
     def _drop_waiting_calls(self) -> None:
@@ -150,7 +152,7 @@ class LLMUser(User):
             waiting.kill(block=False)
 
     @classmethod
-    def prepare_process(cls, runtime: Runtime, host: str) -> None:
+    def prepare_process(cls, run_context: RunContext, host: str) -> None:
         """Called once per process and test, before any user exists: make clients, load what is slow."""
 
     @classmethod
@@ -164,11 +166,11 @@ class LLMUser(User):
 
     def _pause(self, seconds: float) -> None:
         """Spend the ``wait_time`` at the gate: a stage that begins meanwhile finds the user present."""
-        self.runtime.gate.pause(self._seat, seconds)
+        self.run_context.gate.pause(self._user_state, seconds)
 
     def make_prompt(self) -> Prompt:
         """What a call without a prompt asks: the next one of the run's source. Override it to make your own."""
-        return self._seat.take_prompt() or self.runtime.next_prompt()
+        return self._user_state.take_prompt() or self.run_context.next_prompt()
 
     def check_answer(self, prompt: Prompt, answer: Answer) -> AnswerCheck | None:  # noqa: ARG002 - for subclasses
         """Whether a successful answer is right; None: not checked. Called before the row leaves, which then says so."""
@@ -184,7 +186,7 @@ class LLMUser(User):
         return self.make_prompt()
 
     def _model(self) -> str:
-        model = type(self).model or (self._target.model if self._target else self.runtime.model)
+        model = type(self).model or (self._target.model if self._target else self.run_context.model)
         if model is None:
             raise ValueError("no model: give --llm-model, or set `model` on the user class")
         return model
@@ -192,7 +194,7 @@ class LLMUser(User):
     def _default_cap(self) -> int:
         """The cap on output tokens for an API that wants one in every request (Anthropic), or else reserves quota for
         the largest possible answer (Bedrock)."""
-        return round(self.runtime.options.output_tokens.mean)
+        return round(self.run_context.options.output_tokens.mean)
 
     # What the subclasses say about their API.
 
@@ -201,7 +203,7 @@ class LLMUser(User):
 
     def _make_exchange(self) -> Exchange | SdkExchange:
         """What the next request goes through."""
-        return Exchange(self.runtime.pool) if self.runtime.options.transport == "fast" else SdkExchange()
+        return Exchange(self.run_context.pool) if self.run_context.options.transport == "fast" else SdkExchange()
 
     def _send(
         self,
@@ -214,7 +216,7 @@ class LLMUser(User):
         CURRENT_JAR.set(self._cookies)
         head = send(exchange, template, encode, ask_sdk)
         if self._cookies is None and "set-cookie" in head.headers:
-            self.runtime.note(
+            self.run_context.note(
                 "the server sets cookies, perhaps to keep a client on one replica; they are not sent back, so requests "
                 "go where the load balancer sends new clients. --llm-cookies gives each user a cookie jar."
             )
@@ -233,11 +235,11 @@ class LLMUser(User):
     def _ask(self, make: Callable[[], Ask], keywords: Mapping[str, Any] | None = None) -> Answer:
         """Wait for the turn, ask, time, hand over the record. ``keywords``: what the task gave for the body."""
         check_keywords(keywords or {})
-        ticket = self._enter()
+        permit = self._enter()
         self._aim()
-        call = Call(self, ticket)
+        call = Call(self, permit)
         caller = gevent.getcurrent()
-        self.runtime.callers.add(caller)
+        self.run_context.callers.add(caller)
         try:
             call.run(make)
             if call.interruption is None:
@@ -246,7 +248,7 @@ class LLMUser(User):
         finally:
             self._in_flight -= 1
             self._show_state()
-            self.runtime.callers.discard(caller)
+            self.run_context.callers.discard(caller)
             call.leave()
         record = answer.record
         if call.interruption is not None:
@@ -256,29 +258,29 @@ class LLMUser(User):
             raise failed from (call.error if shows_no_secret(call.error) else None)
         return answer
 
-    def _enter(self) -> Ticket:
+    def _enter(self) -> Permit:
         """Wait at the gate. A waiting user can be stopped at once, like one in ``wait()``."""
         caller = gevent.getcurrent()
-        if self._state == LOCUST_STATE_STOPPING or self._seat.gone:
+        if self._state == LOCUST_STATE_STOPPING or self._user_state.gone:
             raise StopUser if caller is self._greenlet else GreenletExit
         if len(self._waiting) + self._in_flight >= MOST_CALLS:
             self._refuse_call(caller)
-        self._seat.failed_tasks = 0
+        self._user_state.failed_tasks = 0
         self._waiting.add(caller)
         self._show_state()
         try:
-            ticket = self._take_turn() if self._is_open_loop else self.runtime.gate.enter(self._seat)
+            permit = self._take_turn() if self._is_open_loop else self.run_context.gate.enter(self._user_state)
             self._in_flight += 1
         finally:
             self._waiting.discard(caller)
             self._show_state()
         if self._in_flight > 1:
-            self.runtime.note(
+            self.run_context.note(
                 "users have several calls in flight at once, so more requests are in flight than users run; "
                 "concurrency_actual says how many"
             )
-        self._seat.prompt = ticket.prompt
-        return ticket
+        self._user_state.prompt = permit.prompt
+        return permit
 
     def _refuse_call(self, caller: Any) -> None:
         """Raise in the user's task: the call itself was spawned by one that looks at no result."""
@@ -296,57 +298,57 @@ class LLMUser(User):
 
     @property
     def _is_open_loop(self) -> bool:
-        return self.runtime.gate.plan.load.is_open
+        return self.run_context.gate.plan.load.is_open
 
-    def _take_turn(self) -> Ticket:
+    def _take_turn(self) -> Permit:
         """In an open loop an arrival begins something; what follows from it does not wait for another one."""
-        if self.runtime.open_loop is None:
-            self.runtime.open_loop = OpenLoop(self.runtime, self)
-        loop: OpenLoop = self.runtime.open_loop
+        if self.run_context.open_loop is None:
+            self.run_context.open_loop = OpenLoop(self.run_context, self)
+        loop: OpenLoop = self.run_context.open_loop
         if self.follow_up and self._arrival is not None:
             return loop.follow(self._arrival)
-        ticket = self._arrival = loop.take(self)
+        permit = self._arrival = loop.take(self)
         if self.holds_conversations:
-            self.runtime.gate.linger()
-        return ticket
+            self.run_context.gate.linger()
+        return permit
 
-    def never_sent(self, ticket: Ticket, code: str, message: str) -> None:
+    def never_sent(self, permit: Permit, code: str, message: str) -> None:
         """The row of a request of an open loop that was meant to be sent and could not be."""
-        runtime, record = self.runtime, RequestRecord()
-        self._identify(record, ticket)
-        record.model = type(self).model or runtime.model or ""
-        if ticket.prompt is not None:
-            record.prompt_index, record.requested_output_tokens = ticket.prompt.index, ticket.prompt.max_tokens
+        run_context, record = self.run_context, RequestRecord()
+        self._identify(record, permit)
+        record.model = type(self).model or run_context.model or ""
+        if permit.prompt is not None:
+            record.prompt_index, record.requested_output_tokens = permit.prompt.index, permit.prompt.max_tokens
         record.name = self.request_name or record.model or record.name
         record.error_code, record.error_message = code, message
-        record.started_at = time.time() + (ticket.intended_ns - time.monotonic_ns()) / _NS
-        record.phase_end, record.stage_end = runtime.gate.phase, runtime.gate.plan.stage
+        record.started_at = time.time() + (permit.intended_ns - time.monotonic_ns()) / _NS
+        record.phase_end, record.stage_end = run_context.gate.phase, run_context.gate.plan.stage
         self._report(record, Answer("", record), [])
-        runtime.gate.leave(ticket, UserSeat(), code, message)
+        run_context.gate.leave(permit, UserState(), code, message)
 
     def _aim(self) -> None:
         """Where the next request goes, when ``--llm-targets`` has several; a class with its own model is asked that."""
-        wheel = self.runtime.targets
+        wheel = self.run_context.targets
         if wheel is not None and type(self).model is None:
             self._target = wheel.next()
             self.host = self._target.url or self._own_host
 
-    def _identify(self, record: RequestRecord, ticket: Ticket) -> None:
+    def _identify(self, record: RequestRecord, permit: Permit) -> None:
         """The columns that are known before the request is made."""
-        runtime = self.runtime
-        record.request_id = runtime.new_request_id()
-        record.run_id = runtime.run_id
-        record.worker = runtime.worker
+        run_context = self.run_context
+        record.request_id = run_context.new_request_id()
+        record.run_id = run_context.run_id
+        record.worker = run_context.worker
         record.user_id = self._user_id
         record.user_class = type(self).__name__
         record.name = self.request_name or type(self).__name__
-        record.framework = runtime.options.framework or self.framework
+        record.framework = run_context.options.framework or self.framework
         record.endpoint = self.host or None
-        record.stage = ticket.plan.stage
-        record.phase = ticket.phase
-        record.measured = int(ticket.measured)
-        load = ticket.plan.load
-        record.concurrency, record.rate_per_s = load.concurrency, load.rate_per_s
+        record.stage = permit.plan.stage
+        record.phase = permit.phase
+        record.measured = int(permit.measured)
+        record.rate_per_s = permit.plan.load.rate_per_s
+        record.concurrency = permit.plan.users if record.rate_per_s is None else 0
 
     def _describe(self, record: RequestRecord, ask: Ask) -> None:
         """The columns that say what was asked."""
@@ -359,7 +361,7 @@ class LLMUser(User):
 
     def _finish(self, call: Call) -> Answer:
         """Complete the record and hand it over; whatever was measured up to an error is kept."""
-        runtime, gate = self.runtime, self.runtime.gate
+        run_context, gate = self.run_context, self.run_context.gate
         record, opened, reader, error = call.record, call.opened, call.reader, call.error
         chunks = opened.events.chunks if opened is not None else Chunks()
         too_long = isinstance(error, AnswerTooLong)  # its tokens and gaps are not needed then, and they take long
@@ -375,30 +377,30 @@ class LLMUser(User):
         if error is not None:
             record.error_code, record.error_message = self._failure_of(error)
             if record.error_code == CLIENT_LIMIT:
-                runtime.note(f"requests failed with client_limit: {record.error_message}".rstrip("."))
-        count = partial(self._count_before_row, call, runtime.tokenizer.count)
+                run_context.note(f"requests failed with client_limit: {record.error_message}".rstrip("."))
+        count = partial(self._count_before_row, call, run_context.tokenizer.count)
         text, reasoning = (chunks.opening, "") if too_long else (chunks.answer, chunks.reasoning)
         if not too_long:
             is_all_text = not chunks.choice_at and not chunks.text_at
             self._count_missing(call, text + reasoning if is_all_text else chunks.everything)
-            doubt_usage(record, chunks, failed=error is not None, count=count, note=runtime.note)
+            doubt_usage(record, chunks, failed=error is not None, count=count, note=run_context.note)
         time_tokens(record)
         if error is None and self._came_at_once(call, chunks):
             mark_buffered(record)
             gaps_s = []
         else:
             record.tpot_s = time_per_output_token(
-                chunks, record, failed=error is not None, count=count, note=runtime.note
+                chunks, record, failed=error is not None, count=count, note=run_context.note
             )
             if error is None:
                 mark_held_back(record, chunks, stamps_ns, partial(self._client_delay_s, chunks))
-        ticket = call.ticket
+        permit = call.permit
         arrivals_ns = [] if record.buffered or too_long else stamps_ns
-        record.count_in_window(gate.account(ticket, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
+        record.count_in_window(gate.account(permit, reader.start_ns, reader.end_ns, arrivals_ns, ok=record.ok))
         if reader.start_ns:
-            record.queue_s = max(0.0, (reader.start_ns - ticket.intended_ns + ticket.behind_ns) / _NS)
+            record.queue_s = max(0.0, (reader.start_ns - permit.intended_ns + permit.behind_ns) / _NS)
         if record.rate_per_s is not None:
-            record.held_s = ticket.held_ns / _NS
+            record.held_s = permit.held_ns / _NS
             record.correct_for_omission()
         record.phase_end, record.stage_end = gate.phase, gate.plan.stage
         redact_fields(record)
@@ -406,10 +408,10 @@ class LLMUser(User):
         choices = [text] if too_long else chunks.choices
         answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, choices)
         self._check(call, answer)
-        if ticket.measured and record.ok:
-            gate.add_gap_counts(ticket, gaps_s)
-        offsets_s = [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in stamps_ns] if runtime.options.chunk_times else []
-        self._report(record, answer, offsets_s)
+        if permit.measured and record.ok:
+            gate.add_gap_counts(permit, gaps_s)
+        written_ns = stamps_ns if run_context.options.chunk_times else []
+        self._report(record, answer, [(stamp_ns - reader.sent_ns) / _NS for stamp_ns in written_ns])
         return answer
 
     def _came_at_once(self, call: Call, chunks: Chunks) -> bool:
@@ -419,7 +421,7 @@ class LLMUser(User):
 
     def _client_delay_s(self, chunks: Chunks) -> float:
         """How late the event loop was, at most, since one second before the first chunk was read."""
-        return self.runtime.client_delay_s(chunks.clocks_ns[0] - _NS if chunks.clocks_ns else 0)
+        return self.run_context.client_delay_s(chunks.clocks_ns[0] - _NS if chunks.clocks_ns else 0)
 
     def _check(self, call: Call, answer: Answer) -> None:
         """Have the locustfile check the answer. What it raises ends its task, after the row is written."""
@@ -440,7 +442,7 @@ class LLMUser(User):
         """Token counts that the server did not give come from the local tokenizer."""
         record = call.record
         if record.output_tokens is None and record.chunks + len(text) > 0:
-            record.output_tokens = self._count_before_row(call, self.runtime.tokenizer.count, text)
+            record.output_tokens = self._count_before_row(call, self.run_context.tokenizer.count, text)
             record.output_tokens_source = "tokenizer"
         if record.input_tokens is None and call.ask is not None:
             prompt = call.ask.prompt
@@ -448,9 +450,9 @@ class LLMUser(User):
             answered = record.ok or record.chunks > 0  # a refusal is not worth the time that counting its prompt takes
             # What is not text, an image, only the server can count.
             if prompt.input_tokens is None and prompt.text is not None and answered:
-                record.input_tokens = self._count_before_row(call, self.runtime.tokenizer.count, prompt.text)
+                record.input_tokens = self._count_before_row(call, self.run_context.tokenizer.count, prompt.text)
             elif prompt.input_tokens is None and prompt.messages and is_text_only(prompt.messages) and record.ok:
-                count = partial(count_messages, self.runtime.tokenizer)
+                count = partial(count_messages, self.run_context.tokenizer)
                 record.input_tokens = self._count_before_row(call, count, prompt.messages)
             if record.input_tokens is not None:
                 record.input_tokens_source = "tokenizer"
@@ -464,9 +466,9 @@ class LLMUser(User):
             return count(what)
 
     def _report(self, record: RequestRecord, answer: Answer, offsets_s: list[float]) -> None:
-        runtime = self.runtime
+        run_context = self.run_context
         events = self.environment.events
-        runtime.on_record(record, offsets_s)
+        run_context.on_record(record, offsets_s)
         events.llm_request.fire(user=self, record=record)
         if record.outcome.is_unfinished:
             return
@@ -490,10 +492,10 @@ class LLMUser(User):
 
     def _table_error(self, record: RequestRecord) -> RequestFailed:
         """The error of a request as Locust's tables show it: one entry for each kind of error."""
-        runtime = self.runtime
-        if runtime.error_kinds is None:
-            runtime.error_kinds = ErrorKinds()
-        return RequestFailed(*runtime.error_kinds.entry(record.error_code or "", record.error_message or ""))
+        run_context = self.run_context
+        if run_context.error_kinds is None:
+            run_context.error_kinds = ErrorKinds()
+        return RequestFailed(*run_context.error_kinds.entry(record.error_code or "", record.error_message or ""))
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""One request on its way: asked within its deadline, read, and its ticket given back, however it ends.
+"""One request on its way: asked within its deadline, read, and its permit given back, however it ends.
 
 What is asked and what an answer means is the user's (``users.llm``).
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import gevent
 from locust.exception import StopUser
 
-from llm_users.load.worker.permits import Ticket
+from llm_users.load.worker.permits import Permit
 from llm_users.outcome import Outcome
 from llm_users.record import RequestRecord
 from llm_users.transport.clock import now_ns
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Call:
     """One request on its way: what it was asked, what came back, how it ended."""
 
-    def __init__(self, user: LLMUser, ticket: Ticket) -> None:
+    def __init__(self, user: LLMUser, permit: Permit) -> None:
         self._user = user
-        self.ticket = ticket
+        self.permit = permit
         self.record = RequestRecord()
         self.exchange = user._make_exchange()
         self.reader = Reader(user, self.record, self.exchange)
@@ -40,22 +40,22 @@ class Call:
         self.error: BaseException | None = None
         self.interruption: BaseException | None = None
         """What ends the user, not only the request: raised again when the row is written."""
-        user._identify(self.record, ticket)
+        user._identify(self.record, permit)
         self.exchange.not_before = self._before_sending
 
     def run(self, make: Callable[[], Ask]) -> None:
         """Ask and read. Never raises: how it ended is in ``error`` and ``interruption``."""
         user = self._user
-        timeout_s = user.runtime.options.timeout_s
+        timeout_s = user.run_context.options.timeout_s
         late = DeadlineExceeded(f"no complete answer within {timeout_s:g} s (--llm-timeout)")
         try:
             self.ask = make()
             user._describe(self.record, self.ask)
             with gevent.Timeout(timeout_s, late), self._patience():
                 self.opened = user._open(self.ask, self.exchange)
-                user.runtime.gate.reached(self.ticket)
-                if user.runtime.watch is not None:
-                    user.runtime.watch.began(self, self.opened.events.chunks, self.reader.sent_ns)
+                user.run_context.gate.reached(self.permit)
+                if user.run_context.watch is not None:
+                    user.run_context.watch.began(self, self.opened.events.chunks, self.reader.sent_ns)
                 self.reader.read(self.opened)
         except BaseException as raised:
             if not isinstance(raised, Exception) or isinstance(raised, StopUser):
@@ -70,36 +70,36 @@ class Call:
 
     def _before_sending(self) -> None:
         """The first byte is about to go out: wait until it is due."""
-        runtime = self._user.runtime
+        run_context = self._user.run_context
         if isinstance(self.exchange, Exchange):  # else the SDK has yet to connect
-            runtime.gate.reached(self.ticket)
-        if runtime.alarm is not None:
-            runtime.alarm.wait_until(self.ticket.intended_ns)
+            run_context.gate.reached(self.permit)
+        if run_context.alarm is not None:
+            run_context.alarm.wait_until(self.permit.intended_ns)
 
     def step_aside(self) -> None:
         """Reading goes before finishing: answers that end at one moment would keep the others' tokens waiting."""
         read_ns = now_ns()
         try:
-            self._user.runtime.endings.wait()
+            self._user.run_context.endings.wait()
         except BaseException as raised:  # of a user that is stopped meanwhile: the row comes first
             self.interruption = raised
-        self._user._seat.behind_ns = now_ns() - read_ns
+        self._user._user_state.behind_ns = now_ns() - read_ns
 
     def _patience(self) -> AbstractContextManager[None]:
         """Bounds the request where it is one of those that ``--llm-cancel`` gives up."""
-        runtime = self._user.runtime
-        if runtime.options.cancel is None:
+        run_context = self._user.run_context
+        if run_context.options.cancel is None:
             return nullcontext()
-        share, after_s = runtime.options.cancel
-        chosen = is_chosen(runtime.options.seed, runtime.worker, self.record.request_id, share)
+        share, after_s = run_context.options.cancel
+        chosen = is_chosen(run_context.options.seed, run_context.worker, self.record.request_id, share)
         return Patience(self.exchange, after_s) if chosen else nullcontext()
 
     def leave(self) -> None:
-        """Give the ticket back."""
-        record, runtime = self.record, self._user.runtime
-        if runtime.watch is not None:
-            runtime.watch.ended(self, record)
+        """Give the permit back."""
+        record, run_context = self.record, self._user.run_context
+        if run_context.watch is not None:
+            run_context.watch.ended(self, record)
         code = None if record.outcome in (Outcome.OK, Outcome.CANCELLED) else record.error_code
-        runtime.gate.leave(self.ticket, self._user._seat, code, record.error_message)
-        if runtime.open_loop is not None:
-            runtime.open_loop.over()
+        run_context.gate.leave(self.permit, self._user._user_state, code, record.error_message)
+        if run_context.open_loop is not None:
+            run_context.open_loop.over()

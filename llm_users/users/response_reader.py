@@ -222,7 +222,7 @@ class Reader:
     def _note_silence(self, opened: Opened) -> None:
         """Say that requests wait for nothing: these seconds are in no latency, but the user spends them."""
         awaited = opened.awaits_usage()
-        self._user.runtime.note(
+        self._user.run_context.note(
             SILENT_NOTE.format(
                 model=self._record.model,
                 seconds=USAGE_GRACE_S if awaited else FINISH_GRACE_S,

@@ -16,7 +16,7 @@ _MOST_NAMES = 32  # of models: whoever makes up one per request gets the first f
 _MOST_NOTES = 20
 
 _LOST = re.compile(r"(worker \d+)\b.* (?:was|were) lost\b")
-"""Of the run's notes, those of a load process that is gone, or of its requests."""
+"""Of the run's notes, those of a worker that is gone, or of its requests."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Seen:
 
 
 def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list[dict[str, str]]:
-    """The banners, the worst first; ``client`` says how the load processes are now."""
+    """The banners, the worst first; ``client`` says how the workers are now."""
     writer = coordinator.writer
     found: list[tuple[str, str]] = []
     if coordinator.refused:
@@ -95,7 +95,7 @@ def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list
 
 
 def _level(note: str, notes: Sequence[str]) -> str:
-    """A load process that is gone takes requests with it, unless it came back."""
+    """A worker that is gone takes requests with it, unless it came back."""
     lost = _LOST.match(note)
     if lost is None or any(other.startswith(f"{lost[1]} was back") for other in notes):
         return "warn"

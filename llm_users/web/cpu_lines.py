@@ -1,6 +1,6 @@
-"""The lines of the CPU chart: one for each load process, the busiest few when there are many, one more for the rest.
+"""The lines of the CPU chart: one for each worker, the busiest few when there are many, one more for the rest.
 
-Keeps who has which line and since when; the values are samples like any other. Knows nothing of beats or of the page.
+Keeps which worker has which line and since when; the values are samples like any other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Line:
 
 @dataclass
 class CpuLines:
-    """Which load process has which column of the samples."""
+    """Which worker has which column of the samples."""
 
     _lines: list[_Line] = field(default_factory=list)
     _usual: dict[int, float] = field(default_factory=dict)  # share of a core, of the processes that are present

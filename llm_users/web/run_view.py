@@ -34,4 +34,4 @@ class Course(Protocol):
 
     @property
     def worker_names(self) -> dict[int, str]:
-        """The load processes that are here, by rank."""
+        """The workers that are here, by rank."""

@@ -1,4 +1,4 @@
-"""What the page shows of a run: beats and rows come in, once a second a sample is made, everything goes out as JSON.
+"""What the page shows of a run: live metrics and rows come in, once a second a sample is made, JSON goes out.
 
 Lives where the coordinator does. Reads the coordinator and its writer; changes neither.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import gevent
 
-from llm_users.load.protocol.heartbeat import BadBeat, beat_from
+from llm_users.load.protocol.messages import Live
 from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP
 from llm_users.record import RequestRecord
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
@@ -32,7 +32,7 @@ INTERVAL_S = 1.0
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 _TIMES = ("ttft", "gap", "tpot")
 _RATES = ("tokens", "requests", "failed", "throttled")
-_PHASES = {RAMP: "RAMP", WARMUP: "WARM-UP", MEASURE: "MEASURE", DRAIN: "DRAIN"}
+_PHASES: dict[str, str] = {RAMP: "RAMP", WARMUP: "WARM-UP", MEASURE: "MEASURE", DRAIN: "DRAIN"}
 _ORDER = (MEASURE, WARMUP, RAMP, DRAIN)  # the phase of a stage is the first of these that any process is in
 _STATES = {"ready": "ready", "spawning": "spawning", "running": "running", "cleanup": "stopping"}
 
@@ -73,7 +73,7 @@ class LiveState:
         self._around = surroundings
         self.follower = Follower()
         self._history = History()
-        self._complained = self._failed = False
+        self._failed = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._begin(None)
         coordinator.watch = self.on_record
@@ -90,24 +90,18 @@ class LiveState:
                 series = self._running[record.stage] = StageSeries(record.stage, record.load)
             series.add(record)
 
-    def on_beat(self, data: Any) -> None:
-        """A load process told what it did in the last second; what is no beat is left out."""
-        try:
-            beat = beat_from(data)
-        except BadBeat as error:
-            if not self._complained:
-                self._complained = True
-                logger.warning("a message for the LLM tab was left out, and others like it will be: %s", error)
-            return
+    def on_live(self, message: Live) -> None:
+        """A worker reports what it did in the last second."""
         self._notice_run()
-        if beat.run != self.run or beat.worker not in self.coordinator.worker_names:
+        if message.run != self.run or message.worker not in self.coordinator.worker_names:
             return  # of an earlier run
-        self._workers.add(beat)
+        metrics = message.metrics
+        self._workers.add(message.worker, metrics)
         for name in _TIMES:
-            self._times[name].merge(getattr(beat, name))
+            self._times[name].merge(getattr(metrics, name))
         for name in _RATES:
-            self._rates[name].add(getattr(beat, name))
-        for stage, done in beat.done.items():
+            self._rates[name].add(getattr(metrics, name))
+        for stage, done in metrics.done.items():
             self._done[stage] = self._done.get(stage, 0) + done
 
     def forget_samples(self) -> None:
@@ -234,7 +228,7 @@ class LiveState:
             self._measuring = plan.stage, now_s
 
     def _phase(self, stage: int) -> str:
-        phases = {beat.phase for beat in self._workers.in_stage(stage)}
+        phases = {metrics.phase for metrics in self._workers.in_stage(stage)}
         if phases == {IDLE}:
             return DRAIN  # every process is done with it
         return next((phase for phase in _ORDER if phase in phases), RAMP)

@@ -1,4 +1,4 @@
-"""Sliding windows over beats: percentiles and rates of the last seconds, over any number of load processes."""
+"""Sliding windows over live metrics: percentiles and rates of the last seconds, over any number of workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WINDOW_TICKS = 10
 """Percentiles are of the last ten seconds: long enough for a p95 at a few requests a second."""
 
 RATE_TICKS = 3
-"""Rates are means of three seconds: what the beats of several processes miss of each other evens out."""
+"""Rates are means of three seconds: the reports of several workers do not arrive at the same time."""
 
 
 class SlidingHistogram:

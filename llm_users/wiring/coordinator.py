@@ -23,14 +23,13 @@ from locust.runners import MasterRunner
 
 from llm_users.collect.files import check_prefix
 from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
-from llm_users.collect.sender import REPORT_KEY
 from llm_users.collect.writer import RunWriter, start_writing
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.coordinator.shape import SweepShape
-from llm_users.load.coordinator.stages import StageSpecs, listed_stages
+from llm_users.load.coordinator.stages import StageSequence, listed_stages
 from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.validation import Gatekeeper
+from llm_users.load.protocol.messages import CoordinatorInbox, MessageT
 from llm_users.options.command_line import as_given, read_options
 from llm_users.options.parsers import OptionError
 from llm_users.options.table import SIMULATOR_DEFAULTS, Options
@@ -41,12 +40,12 @@ from llm_users.transport import endpoint
 from llm_users.wiring import run_report
 from llm_users.wiring.input_files import check_input_files
 from llm_users.wiring.interrupts import Interrupts
-from llm_users.wiring.load_search import LimitSearch
+from llm_users.wiring.load_search import SearchStages
 from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.run_options import checked, tokenizer_identity
 from llm_users.wiring.steadiness import steadiness_of
 from llm_users.wiring.trace import Replay
-from llm_users.wiring.worker_views import Crowd, end_forked_workers
+from llm_users.wiring.worker_views import WorkerViews, end_forked_workers
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class CoordinatorRole:
         self._began_at = time.time()
         self._reported = False
         self._gate_text = self._found_text = ""
-        self._search: LimitSearch | None = None
+        self._search: SearchStages | None = None
         self._beginning: gevent.Greenlet[..., None] | None = None
         self._simulator: Any = None
         self._replay = Replay()
@@ -96,28 +95,22 @@ class CoordinatorRole:
             _refuse(error, parsed)
         remember_named([options.extra_body, options.metadata])
         self._stop_timeout = environment.stop_timeout or options.timeout_s
-        self.coordinator = coordinator = Coordinator(self._send, self._clients, self._make_writer)
-        coordinator.stop_run = self._stop_run
-        coordinator.make_stage_specs = self._make_stage_specs
-        coordinator.reserves_quota = any(getattr(c, "reserves_quota", False) for c in environment.user_classes)
-        handlers: dict[str, Callable[[Any], None]] = {
-            messages.PREPARING: coordinator.on_preparing,
-            messages.READY: coordinator.on_ready,
-            messages.DONE: coordinator.on_done,
-            messages.FINAL: coordinator.on_final,
-            messages.COUNT: coordinator.on_count,
-            messages.BACK: coordinator.on_back,
-            messages.NOTE: coordinator.on_note,
-            messages.REFUSED: coordinator.on_refused,
-            messages.ROWS: coordinator.on_rows,
-        }
-        self.crowd: Crowd | None = None
-        self._gatekeeper = Gatekeeper(coordinator.rank_in_run, coordinator.on_stranger)
-        for kind, handler in handlers.items():
-            self.runner.register_message(kind, self._gatekeeper.listener(kind, handler))
+        self.worker_views: WorkerViews | None = None
+        self.coordinator = coordinator = Coordinator(
+            self._send,
+            self._clients,
+            self._make_writer,
+            make_stages=self._make_stages,
+            stop_run=self.stop_run,
+            before_stage=self._admit_workers,
+            on_silence=self._on_silence,
+            reserves_quota=any(getattr(c, "reserves_quota", False) for c in environment.user_classes),
+        )
+        self._inbox = CoordinatorInbox(coordinator.rank_in_run, coordinator.on_foreign)
+        self._register_handlers()
         if isinstance(self.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._on_worker_report)
-            self.crowd = Crowd(self.runner, coordinator, self._give_up)
+            self.worker_views = WorkerViews(self.runner, coordinator, self._give_up)
         else:
             environment.dispatcher_class = partial(
                 StageDispatcher, holds=lambda _client: False, on_target=coordinator.on_target
@@ -171,8 +164,8 @@ class CoordinatorRole:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
             return False
-        if self.crowd is not None:
-            self.crowd.await_hellos()
+        if self.worker_views is not None:
+            self.worker_views.await_hellos()
         if self._interrupts.installed:
             self._interrupts.install()  # Locust takes SIGTERM late in its own start
         if not self._clients():
@@ -193,7 +186,7 @@ class CoordinatorRole:
         )
         self._beginning.get()
         if coordinator.active and (note := self._repeated.note()):
-            coordinator.on_note({"text": note})
+            coordinator.note(note)
         return coordinator.active
 
     def finish(self) -> None:
@@ -272,8 +265,7 @@ class CoordinatorRole:
 
         self._web_start = WebStart(self.environment, self._options, install_shape=self._install_shape)
         self._tab = install(self.environment, self.coordinator, run_report.objectives_of)
-        beats = self._gatekeeper.listener(messages.LIVE, self._tab.state.on_beat)
-        self.runner.register_message(messages.LIVE, beats)
+        self._register(messages.Live, self._tab.state.on_live)
 
     @property
     def withholds_keys(self) -> bool:
@@ -370,10 +362,10 @@ class CoordinatorRole:
             self.environment.process_exit_code = 0
         return 0
 
-    def _make_stage_specs(self, options: Options) -> StageSpecs:
+    def _make_stages(self, options: Options) -> StageSequence:
         self._found_text = ""
-        self._search = LimitSearch(options) if options.find is not None else None
-        return self._search or listed_stages(options, self._replay.stage_spec)
+        self._search = SearchStages(options) if options.find is not None else None
+        return self._search or listed_stages(options, self._replay.spec)
 
     def _run_time_is_over(self) -> bool:
         """Locust itself ends a run without a sweep after --run-time, and fires no event for it."""
@@ -520,17 +512,44 @@ class CoordinatorRole:
                 return hold(self._prefix)
         raise AssertionError("unreachable")
 
-    def _clients(self) -> list[str | None]:
-        return [*self.crowd.present] if self.crowd is not None else [None]
+    def _admit_workers(self) -> None:
+        """Workers that came while a stage was measured take part in the next."""
+        if self.worker_views is not None:
+            self.worker_views.admit()
 
-    def _send(self, kind: str, data: dict[str, Any], client_id: str | None) -> None:
-        self.runner.send_message(kind, data, client_id=client_id)
+    def _on_silence(self, silent: set[str | None], others: bool) -> None:
+        if self.worker_views is not None:
+            self.worker_views.on_silence(silent, others)
+
+    def _clients(self) -> list[str | None]:
+        return [*self.worker_views.present] if self.worker_views is not None else [None]
+
+    def _register_handlers(self) -> None:
+        coordinator = self.coordinator
+        self._register(messages.Preparing, coordinator.on_preparing)
+        self._register(messages.Ready, coordinator.on_ready)
+        self._register(messages.Done, coordinator.on_done)
+        self._register(messages.Final, coordinator.on_final)
+        self._register(messages.Count, coordinator.on_count)
+        self._register(messages.Back, coordinator.on_back)
+        self._register(messages.Note, coordinator.on_note)
+        self._register(messages.Refused, coordinator.on_refused)
+        self._register(messages.Rows, coordinator.on_rows)
+
+    def _register(self, message_type: type[MessageT], handler: Callable[[MessageT], None]) -> None:
+        self.runner.register_message(message_type.kind, self._inbox.listener(message_type, handler))
+
+    def _send(self, message: messages.Message, client_id: str | None) -> None:
+        self.runner.send_message(message.kind, message.encoded(), client_id=client_id)
 
     def _on_worker_report(self, data: dict[str, Any], client_id: str = "", **_kwargs: Any) -> None:
-        if REPORT_KEY in data:
-            self.coordinator.on_rows(self._gatekeeper.rows(data.pop(REPORT_KEY), client_id))
+        kind = messages.Rows.kind
+        rows = self._inbox.read(messages.Rows, data.pop(kind), client_id) if kind in data else None
+        if rows is not None:
+            self.coordinator.on_rows(rows)
 
-    def _stop_run(self) -> None:
+    def stop_run(self) -> None:
+        """Stop the test, and the process too when it is headless."""
         if getattr(self.environment.parsed_options, "headless", True):
             self.runner.quit()
         else:

@@ -1,6 +1,6 @@
 """Data sets, conversations and the tokenizer of a run, read before anything starts.
 
-A bad one is one line and exit code 2. Each load process reads them again, on its own machine; in the only process they
+A bad one is one line and exit code 2. Each worker reads them again, on its own machine; in the only process they
 are still there then.
 """
 

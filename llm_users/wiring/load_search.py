@@ -1,4 +1,4 @@
-"""``--llm-find``: the levels of a run are those of a search, and the report side judges each of them.
+"""``--llm-find``: the loads of a run are those of a search, and the report side judges each of them.
 
 Keeps of every measured row what a judgement needs, so that files are not read again after every stage. pandas is loaded
 between the first stage and the second, when nothing is measured.
@@ -18,8 +18,8 @@ from llm_users.load.coordinator.early_stop import Allowance, FailureWatch
 from llm_users.load.coordinator.load_search import (
     MOST_REPEATS,
     WITHIN,
-    Finder,
     Judgement,
+    LoadSearch,
     Range,
 )
 from llm_users.load.coordinator.stages import Minimum, StageSpec
@@ -47,8 +47,8 @@ show. --llm-stage-time says another time."""
 _PERIODS = 30  # of a stage, for ending it early; a period is longer where latencies are
 
 
-class LimitSearch:
-    """The levels of one run, decided one after the other."""
+class SearchStages:
+    """The loads of one run, decided one after the other."""
 
     def __init__(self, options: Options) -> None:
         import llm_reports
@@ -57,7 +57,7 @@ class LimitSearch:
         self.unit = "requests/s" if self._open_loop else "users"
         self._objectives = llm_reports.parse_objectives(options.find or "")
         self._most_stages = options.find_stages
-        self._finder = Finder(_range_of(options), options.find_stages, self._judge)
+        self._search = LoadSearch(_range_of(options), options.find_stages, self._judge)
         self._minimum = minimum_of(options, self._objectives.all)
         self._columns = _judged_columns()
         self._watch = FailureWatch(())
@@ -65,7 +65,7 @@ class LimitSearch:
         self._first_start: float | None = None  # of these; wall clock
         self._rows: dict[int, list[tuple[Any, ...]]] = {}
         self._stages: list[StageRecord] = []
-        self._level = 0.0
+        self._load = 0.0
         self._given = 0
         self._over = False
         for text in _too_few(self._objectives.all, options.stage_requests):
@@ -80,25 +80,25 @@ class LimitSearch:
     def next(self, last: StageRecord | None) -> StageSpec | None:
         if last is not None:
             self._stages.append(last)
-            point = self._finder.ended(self._level, last.stage)
+            point = self._search.ended(self._load, last.stage)
             counted = Verdict.PASSED if point.passes else Verdict.FAILED
             counts = "" if point.decided else f"; counts as {counted} by its figures"
-            logger.info("%s: %s%s: %s", self._shown(point.level), point.judgement.verdict, counts, point.judgement.text)
-        level = self._finder.next()
-        self._over = level is None
-        if level is None:
+            logger.info("%s: %s%s: %s", self._shown(point.load), point.judgement.verdict, counts, point.judgement.text)
+        load = self._search.next()
+        self._over = load is None
+        if load is None:
             return None
-        self._level = level
+        self._load = load
         self._given += 1
         self._measured, self._first_start = 0, None
         minimum, requests = self._minimum, None
         if self._open_loop:  # arrivals are known beforehand
-            requests = max(minimum.requests, math.ceil(level * minimum.seconds))
+            requests = max(minimum.requests, math.ceil(load * minimum.seconds))
         allowances = _allowances(self._objectives.all, requests)
         self._watch = FailureWatch(allowances, minimum.seconds / _PERIODS)
         if self._open_loop:
-            return StageSpec(StageLoad(rate_per_s=level), requests=requests, minimum=minimum)
-        return StageSpec(StageLoad(int(level)), minimum=minimum)
+            return StageSpec(StageLoad(rate_per_s=load), requests=requests, minimum=minimum)
+        return StageSpec(StageLoad(int(load)), minimum=minimum)
 
     def seen(self, record: RequestRecord) -> str | None:
         if not record.measured:
@@ -116,62 +116,62 @@ class LimitSearch:
     def enough(self) -> bool:
         if self._open_loop or self._first_start is None:
             return False
-        lasted_s = time.time() - self._first_start  # rows have no other clock that all load processes share
+        lasted_s = time.time() - self._first_start  # rows have no other clock that all workers share
         return self._measured >= self._minimum.requests and lasted_s >= self._minimum.seconds
 
     # The result.
 
     @property
     def conclusive(self) -> bool:
-        """Whether a level was found, and not by undecided figures alone."""
-        return self._finder.best is not None and any(point.decided for point in self._finder.points)
+        """Whether a load was found, and not by undecided figures alone."""
+        return self._search.best is not None and any(point.decided for point in self._search.points)
 
     def entry(self) -> dict[str, Any]:
         """The search as the manifest has it."""
-        best, above = self._finder.best, self._finder.above
+        best, above = self._search.best, self._search.above
         return {
             "objectives": self._objectives.text,
             "unit": self.unit,
-            "low": self._finder.where.low,
-            "high": self._finder.where.high,
-            "found": best.level if best is not None else None,
-            "fails": above.level if above is not None else None,
+            "low": self._search.where.low,
+            "high": self._search.where.high,
+            "found": best.load if best is not None else None,
+            "fails": above.load if above is not None else None,
             "conclusion": self.conclusion,
             "reservations": self.reservations,
             "points": [
                 {
-                    "level": point.level,
+                    "level": point.load,
                     "stages": point.stages,
                     "passed": point.passes,
                     "decided": point.decided,
                     "reason": point.judgement.text,
                 }
-                for point in self._finder.points
+                for point in self._search.points
             ],
         }
 
     @property
     def conclusion(self) -> str:
         """The result in a sentence."""
-        finder, unit = self._finder, self.unit
-        best, above = finder.best, finder.above
-        stages = f"{finder.stages} {'stage' if finder.stages == 1 else 'stages'}"
+        search, unit = self._search, self.unit
+        best, above = search.best, search.above
+        stages = f"{search.stages} {'stage' if search.stages == 1 else 'stages'}"
         if best is None and above is None:
             return f"No load was tried to the end, so nothing is known about {self._objectives.text}"
         if best is None and above is not None:
-            text = f"No load was found that meets {self._objectives.text}: below {above.level:g} {unit} ({stages})"
+            text = f"No load was found that meets {self._objectives.text}: below {above.load:g} {unit} ({stages})"
         elif above is None and best is not None:
-            top = best.level >= finder.where.high
+            top = best.load >= search.where.high
             text = (
-                f"The highest load that meets {self._objectives.text}: at least {best.level:g} {unit} "
+                f"The highest load that meets {self._objectives.text}: at least {best.load:g} {unit} "
                 f"({'the highest that was allowed' if top else 'nothing higher was tried'}; {stages})"
             )
         else:
             assert best is not None
             assert above is not None
             text = (
-                f"The highest load that meets {self._objectives.text}: {best.level:g} {unit} "
-                f"(between {best.level:g} and {above.level:g}; {stages})"
+                f"The highest load that meets {self._objectives.text}: {best.load:g} {unit} "
+                f"(between {best.load:g} and {above.load:g}; {stages})"
             )
         return text
 
@@ -179,17 +179,17 @@ class LimitSearch:
     def reservations(self) -> list[str]:
         """What is to be known about the result besides."""
         said = []
-        best = self._finder.best
+        best = self._search.best
         if best is not None and not best.decided:
             said.append(
-                f"The result, {best.level:g} {self.unit}, is not decided: only its figures meet the limits, not their "
+                f"The result, {best.load:g} {self.unit}, is not decided: only its figures meet the limits, not their "
                 "intervals. More requests per stage (--llm-requests, --llm-stage-time), or a client that is not "
                 "saturated, can decide it."
             )
-        if not any(point.decided for point in self._finder.points):
-            said.append("No level was decided. Give more requests per stage, or use a client that is not saturated.")
-        if not self._finder.closed:
-            used_up = self._over and self._finder.stages >= self._most_stages
+        if not any(point.decided for point in self._search.points):
+            said.append("No load was decided. Give more requests per stage, or use a client that is not saturated.")
+        if not self._search.closed:
+            used_up = self._over and self._search.stages >= self._most_stages
             why = f"--llm-find-stages {self._most_stages} were not enough" if used_up else "the run was ended before"
             said.append(f"The limit is not known to {100 * WITHIN:g} %: {why}.")
         return said
@@ -201,8 +201,8 @@ class LimitSearch:
 
     # Inside.
 
-    def _shown(self, level: float) -> str:
-        return f"{level:g} {self.unit}"
+    def _shown(self, load: float) -> str:
+        return f"{load:g} {self.unit}"
 
     def _judge(self, stages: Sequence[int]) -> Judgement:
         figures = self._figures(stages)
@@ -231,7 +231,7 @@ class LimitSearch:
         records = [dataclasses.asdict(record) for record in self._stages if record.stage in stages]
         about = {column.name: series(column.name, [r[column.name] for r in records]) for column in STAGE_COLUMNS}
         run = Run("search", Path(), typed_frame(requests, REQUEST_COLUMNS), typed_frame(about, STAGE_COLUMNS))
-        return level_figures(run, self._level, stages, self._objectives)
+        return level_figures(run, self._load, stages, self._objectives)
 
 
 def _range_of(options: Options) -> Range:
@@ -248,7 +248,7 @@ def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]
 
     needed = {each.text: least_requests(each) for each in objectives}
     return [
-        f"{text} needs at least {least} requests to be decided and a stage has {requests}: levels will count by their "
+        f"{text} needs at least {least} requests to be decided and a stage has {requests}: loads will count by their "
         f"figures; give --llm-requests {least}"
         for text, least in needed.items()
         if requests is not None and requests < least

@@ -1,15 +1,16 @@
-"""The load process's place in Locust: its messages, and the way of its records. On workers, or in the only process."""
+"""Connects a worker to Locust: its messages, and the way of its records. On workers, or in the only process."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import socket
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 import locust
@@ -18,10 +19,10 @@ from gevent.lock import RLock
 from locust.runners import STATE_INIT, WorkerRunner
 
 from llm_users._version import __version__
-from llm_users.collect.sender import REPORT_KEY, RecordSender
+from llm_users.collect.sender import RecordSender
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.validation import PROTOCOL
-from llm_users.load.worker.process import LoadProcess
+from llm_users.load.protocol.messages import PROTOCOL, Inbox, RunMessage, WorkerMessage
+from llm_users.load.worker.process import WorkerProcess
 from llm_users.options import command_line
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord
@@ -36,14 +37,15 @@ _SETTLED_S = 2.0
 
 Keep = Callable[[RequestRecord, list[float]], None]
 Flush = Callable[[], int]
+RunMessageT = TypeVar("RunMessageT", bound=RunMessage)
 
 
 def _nowhere(record: RequestRecord, offsets_s: list[float]) -> None:
     """On a worker the sender takes the place of this."""
 
 
-class ProcessRole:
-    """Wires a ``LoadProcess`` to the environment.
+class WorkerRole:
+    """Connects a ``WorkerProcess`` to Locust.
 
     The other arguments are for the only process of a run: ``keep`` and ``flush`` write rows straight to disk, and
     ``read_options`` returns the options that the coordinator has read.
@@ -58,75 +60,83 @@ class ProcessRole:
     ) -> None:
         self._environment = environment
         self._runner = runner = environment.runner
-        self._worker: _Worker | None = None
+        self._inbox = Inbox()
+        self._master: _MasterConnection | None = None
         self._shares_interrupts = False
         if isinstance(runner, WorkerRunner):
-            self._worker = _Worker(environment)
-            keep, flush = self._worker.sender.add, self._worker.flush
             # A worker of --processes gets the Ctrl-C that is meant for its master too: during a run it is the
             # master's to decide what happens to requests in flight.
             self._shares_interrupts = bool(getattr(environment.parsed_options, "processes", None))
+            self._master = _MasterConnection(environment, self._inbox, watches_parent=self._shares_interrupts)
+            keep, flush = self._master.sender.add, self._master.flush
             if environment.locustfile and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 # Its terminal is gone: leave in good order, as on SIGTERM.
                 gevent.signal_handler(signal.SIGHUP, self._on_hangup)
-        self.process = process = LoadProcess(
+        self.process = process = WorkerProcess(
             environment,
-            runner.send_message,
+            self._send,
             keep,
             flush,
             # Workers get the options with the first message that starts users.
             read_options or (lambda: command_line.read_options(environment.parsed_options)),
+            self._master,
         )
-        runner.register_message(messages.RUN, listener(self._on_run))
-        runner.register_message(messages.GO, self._of_run(process.on_go))
-        runner.register_message(messages.END, self._of_run(process.on_end))
-        runner.register_message(messages.ARRIVALS, self._of_run(process.on_arrivals))
-        runner.register_message(messages.QUOTA, self._of_run(process.on_quota))
-        runner.register_message(messages.ACK, self._of_run(process.on_ack))
+        runner.register_message(messages.Run.kind, self._inbox.listener(messages.Run, self._on_run))
+        self._register(messages.Go, process.on_go)
+        self._register(messages.End, process.on_end)
+        self._register(messages.ArrivalsChanged, process.on_arrivals)
+        self._register(messages.Quota, process.on_quota)
+        self._register(messages.Ack, process.on_ack)
         # These may take long, and a worker must go on answering its master meanwhile.
-        runner.register_message(messages.STAGE, self._of_run(process.on_stage), concurrent=True)
-        runner.register_message(messages.FINISH, self._of_run(self._on_finish), concurrent=True)
-        if self._worker is not None:
-            self._worker.begin(process, watches_parent=self._shares_interrupts)
-        runner.register_message(messages.SETTLED, self._of_run(self._on_settled))
+        self._register(messages.Stage, process.on_stage, concurrent=True)
+        self._register(messages.Finish, self._on_finish, concurrent=True)
+        if self._master is not None:
+            self._master.begin(process)
+        self._register(messages.Settled, self._on_settled)
         environment.events.spawning_complete.add_listener(self._on_spawning_complete)
         environment.events.user_error.add_listener(_on_user_error)
 
     def abort(self) -> None:
         """The process ends without having been told to: cut what is in flight and send what there is."""
         if self.process.running:
-            self.process.on_finish({"abort": True, "grace_s": 0.0})
-            if self._worker is not None:
-                self._worker.await_settled()
+            self.process.finish(abort=True, grace_s=0.0)
+            if self._master is not None:
+                self._master.await_settled()
 
     def close(self) -> None:
         """The process ends: say where rows are that the coordinator may not have."""
-        if self._worker is not None:
-            self._worker.close()
+        if self._master is not None:
+            self._master.close()
 
-    def _of_run(self, handler: Callable[[dict[str, Any]], None]) -> Any:
-        """A handler of messages of the run that this process takes part in; others have no effect."""
+    def _send(self, message: WorkerMessage) -> None:
+        self._runner.send_message(message.kind, message.encoded())
 
-        def on_data(data: dict[str, Any]) -> None:
-            if data.get("run") == self.process.run_id:
-                handler(data)
-            elif self._worker is not None:
-                self._worker.greet_again()
+    def _register(
+        self, message_type: type[RunMessageT], handler: Callable[[RunMessageT], None], *, concurrent: bool = False
+    ) -> None:
+        """Handle messages of the run that this process takes part in; others have no effect."""
 
-        return listener(on_data)
+        def on_message(message: RunMessageT) -> None:
+            if message.run == self.process.run_id:
+                handler(message)
+            elif self._master is not None:
+                self._master.greet_again()
+
+        listener = self._inbox.listener(message_type, on_message)
+        self._runner.register_message(message_type.kind, listener, concurrent=concurrent)
 
     def _on_hangup(self) -> None:
         """With ``--processes`` the master hears it too, and says what becomes of requests in flight."""
         if not (self._shares_interrupts and self.process.running):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _on_run(self, data: dict[str, Any]) -> None:
-        again = self.process.running and data["run_id"] == self.process.run_id
-        if self._worker is not None and not again:
-            self._worker.on_run(data)
+    def _on_run(self, message: messages.Run) -> None:
+        again = self.process.running and message.run == self.process.run_id
+        if self._master is not None and not again:
+            self._master.on_run(message)
         if self._shares_interrupts:
             signal.signal(signal.SIGINT, lambda *_: None)
-        self.process.on_run(data)
+        self.process.on_run(message)
 
     def _on_spawning_complete(self, **_kwargs: Any) -> None:
         """On a worker the master says so, perhaps while the last users are still being started here."""
@@ -136,23 +146,25 @@ class ProcessRole:
         else:
             spawning.link_value(lambda _greenlet: self.process.on_users_spawned())
 
-    def _on_settled(self, _data: dict[str, Any]) -> None:
-        if self._worker is not None:
-            self._worker.settled()
+    def _on_settled(self, _message: messages.Settled) -> None:
+        if self._master is not None:
+            self._master.settled()
 
-    def _on_finish(self, data: dict[str, Any]) -> None:
-        self.process.on_finish(data)
+    def _on_finish(self, message: messages.Finish) -> None:
+        self.process.on_finish(message)
         if self._shares_interrupts:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class _Worker:
-    """The parts that only a worker needs: a spool, and the loss of its master."""
+class _MasterConnection:
+    """What only a worker has: a spool, and a master that may be lost."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, inbox: Inbox, *, watches_parent: bool) -> None:
         self._environment = environment
+        self._inbox = inbox
         self._runner = environment.runner
-        self._process: LoadProcess
+        self._process: WorkerProcess
+        self.watches_parent = watches_parent
         self.sender = RecordSender(self._send, self._note)
         self._prefix = ""
         self._welcome = False
@@ -160,17 +172,13 @@ class _Worker:
         self._settled = Event()
         self._greeted_at = 0.0
 
-    def begin(self, process: LoadProcess, *, watches_parent: bool) -> None:
+    def begin(self, process: WorkerProcess) -> None:
         """Listen, and say so to the coordinator."""
         self._process = process
-        pulse, runner = process.pulse, self._runner
-        pulse.about = self.sender.about
-        pulse.watches_parent = watches_parent
-        pulse.on_beat = self._keep_locust_patient
-        pulse.on_alone = self._on_alone
-        runner.register_message(messages.WELCOME, listener(self._on_welcome))
-        runner.register_message(messages.LEAVE, listener(self._on_leave), concurrent=True)
-        runner.register_message(messages.RESEND, listener(self._on_resend), concurrent=True)
+        listener, register = self._inbox.listener, self._runner.register_message
+        register(messages.Welcome.kind, listener(messages.Welcome, self._on_welcome))
+        register(messages.Leave.kind, listener(messages.Leave, self._on_leave), concurrent=True)
+        register(messages.Resend.kind, listener(messages.Resend, self._on_resend), concurrent=True)
         self._environment.events.report_to_master.add_listener(self._on_report_to_master)
         gevent.spawn(self._greet)
 
@@ -178,16 +186,16 @@ class _Worker:
         self.sender.flush()
         return self.sender.sent
 
-    def on_run(self, data: dict[str, Any]) -> None:
+    def on_run(self, message: messages.Run) -> None:
         """A run begins; the spool of one that was not settled stays, and users of another run are stopped."""
         with self._between_runs:
             self._process.cut_short()
             self._say_where_rows_are("the master has begun another run before it confirmed all rows of the last one")
             if self._runner.user_greenlets:
                 self._stop_users()
-            self._prefix = data["prefix"]
+            self._prefix = message.prefix
             self._settled.clear()
-            self.sender.begin(data["run_id"], data["worker"], data["spool"], data["rows_per_s"])
+            self.sender.begin(message.run, message.worker, message.spool, message.rows_per_s)
 
     def _stop_users(self) -> None:
         self._runner.stop()
@@ -220,35 +228,51 @@ class _Worker:
 
     def _on_report_to_master(self, data: dict[str, Any], **_kwargs: Any) -> None:
         if not self._welcome:
-            data[messages.HELLO] = {"version": __version__, "protocol": PROTOCOL}
-        rows = self.sender.take()
-        if rows:
-            data[REPORT_KEY] = rows
+            data[messages.Hello.kind] = messages.Hello(version=__version__, protocol=PROTOCOL).encoded()
+        batch = self.sender.take()
+        if batch.rows:
+            data[batch.kind] = batch.encoded()
 
-    def _on_welcome(self, data: dict[str, Any]) -> None:
+    def _on_welcome(self, message: messages.Welcome) -> None:
         self._welcome = True
-        if data["refused"] is not None:
-            logger.error("the master refuses this worker: %s", data["refused"])
+        if message.refused is not None:
+            logger.error("the master refuses this worker: %s", message.refused)
             self._quit(REFUSED)
 
     # A master that is gone, or has no place for this process any more.
 
-    def _keep_locust_patient(self) -> None:
+    @property
+    def held(self) -> int:
+        """Rows that are only in the spool."""
+        return self.sender.held
+
+    @property
+    def spool_paths(self) -> list[str]:
+        """The files of the spool."""
+        return self.sender.spool_paths
+
+    @property
+    def host(self) -> str:
+        """The name of this machine."""
+        return socket.gethostname()
+
+    def on_look(self) -> None:
         """How long to wait for a silent master is decided here, while a run goes on."""
         if self._runner.last_heartbeat_timestamp:
             self._runner.last_heartbeat_timestamp = time.time()
 
-    def _on_alone(self, why: str) -> None:
+    def on_alone(self, why: str) -> None:
+        """The master is gone: this worker ends."""
         logger.error("%s: this worker ends", why)
-        at_once = self._process.pulse.parent_is_gone
+        at_once = self._process.stall_guard.parent_is_gone
         self._process.abandon(0.0 if at_once else self._environment.stop_timeout or 0.0)
         self._say_where_rows_are(why)
         self._quit(CUT_OFF)
 
-    def _on_leave(self, data: dict[str, Any]) -> None:
+    def _on_leave(self, message: messages.Leave) -> None:
         """The master does not know the run that this process takes part in: that run is over."""
         with self._between_runs:
-            if data["run"] != self._process.run_id or not self._process.running:
+            if message.run != self._process.run_id or not self._process.running:
                 return
             why = "the master has ended the run of this worker, or was restarted"
             logger.error("%s: this worker ends the run and is ready for the next", why)
@@ -259,8 +283,8 @@ class _Worker:
             self._runner.send_message("client_ready", locust.__version__)
             gevent.spawn(self._greet)
 
-    def _on_resend(self, data: dict[str, Any]) -> None:
-        if data["run"] == self._process.run_id:
+    def _on_resend(self, message: messages.Resend) -> None:
+        if message.run == self._process.run_id:
             self.sender.resend()
 
     def _say_where_rows_are(self, why: str) -> None:
@@ -277,11 +301,11 @@ class _Worker:
         self._environment.process_exit_code = code
         self._runner.quit()
 
-    def _send(self, kind: str, data: dict[str, Any]) -> None:
-        self._process.send(kind, data)
+    def _send(self, message: WorkerMessage) -> None:
+        self._process.send(message)
 
     def _note(self, text: str) -> None:
-        self._process.send(messages.NOTE, {"text": text})
+        self._process.send(messages.Note(*self._process.identity, text=text))
 
 
 def _on_user_error(user_instance: Any, exception: BaseException, tb: Any, **_kwargs: Any) -> None:
@@ -293,12 +317,3 @@ def _on_user_error(user_instance: Any, exception: BaseException, tb: Any, **_kwa
     own = [frame for frame in frames if "/locust/user/" not in frame.filename] or frames
     place = f"{own[0].name} ({Path(own[0].filename).name}, line {own[0].lineno})" if own else "a task"
     user.task_failed(exception, f"{type(user).__name__}: {place}", starting=user is user_instance)
-
-
-def listener(handler: Callable[[dict[str, Any]], None]) -> Any:
-    """A handler of a message's data as Locust calls it."""
-
-    def on_message(environment: Any, msg: Any, **_kwargs: Any) -> None:  # noqa: ARG001 - Locust's signature
-        handler(msg.data)
-
-    return on_message

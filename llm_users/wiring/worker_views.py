@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import gevent
+import msgspec
 import psutil  # comes with Locust
 import zmq
 from locust.runners import STATE_MISSING
@@ -21,7 +22,7 @@ from llm_users._version import __version__
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.validation import PROTOCOL
+from llm_users.load.protocol.messages import PROTOCOL
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def end_forked_workers(parsed: Any) -> None:
             child.terminate()
 
 
-class Crowd:
+class WorkerViews:
     """Wires a master's workers to its coordinator. ``give_up`` ends a headless start whose workers cannot all come."""
 
     def __init__(self, runner: Any, coordinator: Coordinator, give_up: Callable[[str], None]) -> None:
@@ -57,8 +58,6 @@ class Crowd:
         )
         runner.environment.events.worker_report.add_listener(self._on_report)
         runner.environment.events.worker_connect.add_listener(self._on_connect)
-        coordinator.before_stage = self._admit
-        coordinator.on_silence = self._on_silence
 
     @property
     def present(self) -> list[str]:
@@ -82,11 +81,12 @@ class Crowd:
 
     def _on_report(self, client_id: str, data: Any, **_kwargs: Any) -> None:
         """A worker says hello in Locust's own report, until it is answered."""
-        hello = data.pop(messages.HELLO, None) if isinstance(data, dict) else None
+        hello = data.pop(messages.Hello.kind, None) if isinstance(data, dict) else None
         if hello is None:
             return
         refused = self._why_refused(hello)
-        self._runner.send_message(messages.WELCOME, {"refused": refused}, client_id=client_id)
+        welcome = messages.Welcome(refused=refused)
+        self._runner.send_message(welcome.kind, welcome.encoded(), client_id=client_id)
         if refused is not None:
             self._refuse(client_id, refused)
             return
@@ -102,19 +102,22 @@ class Crowd:
         self._coordinator.on_join(client_id)
         plan = self._coordinator.plan
         if plan is not None and plan.free:
-            self._admit()
+            self.admit()
             gevent.spawn(self._runner.start, self._runner.target_user_count, self._runner.spawn_rate)
 
     def _why_refused(self, hello: Any) -> str | None:
-        version, protocol = (hello.get("version"), hello.get("protocol")) if isinstance(hello, dict) else (None, None)
-        if (version, protocol) == (__version__, PROTOCOL):
+        try:
+            theirs = msgspec.convert(hello, messages.Hello)
+        except msgspec.ValidationError:
+            theirs = messages.Hello(version="of an unknown version", protocol="")
+        if (theirs.version, theirs.protocol) == (__version__, PROTOCOL):
             return None
-        theirs, ours = str(version)[:40], __version__
-        if theirs == ours:
-            theirs, ours = f"{theirs} with protocol {str(protocol)[:40]}", f"{ours} with protocol {PROTOCOL}"
+        has, master_has = theirs.version[:40], __version__
+        if has == master_has:
+            has, master_has = f"{has} with protocol {theirs.protocol[:40]}", f"{master_has} with protocol {PROTOCOL}"
         return (
-            f"it has locust-llm {theirs} and the master has {ours}, whose rows and messages differ. Install the same "
-            "version on all machines"
+            f"it has locust-llm {has} and the master has {master_has}, whose rows and messages differ. Install the "
+            "same version on all machines"
         )
 
     def _refuse(self, client_id: str, why: str) -> None:
@@ -137,7 +140,7 @@ class Crowd:
             refused = "; ".join(f"worker {name}: {why}" for name, why in self._refused.items())
             self._give_up(f"only {here} of the {expected} expected workers can take part. {refused}")
 
-    def _on_silence(self, silent: set[str | None], others: bool) -> None:
+    def on_silence(self, silent: set[str | None], others: bool) -> None:
         """Locust takes those for missing that the coordinator does, and stops nothing while some may come back."""
         for node in self._runner.clients.all:
             if node.state == STATE_MISSING:
@@ -159,9 +162,10 @@ class Crowd:
     def _holds(self, client_id: str) -> bool:
         """Whether a worker has to wait for the next stage, or until it listens."""
         coordinator = self._coordinator
-        return coordinator.active and (coordinator.options.staged or not coordinator.roster.knows(client_id))
+        return coordinator.active and (coordinator.options.staged or not coordinator.workers.knows(client_id))
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
+        """Give users to workers that had to wait for the next stage."""
         dispatcher = self._runner._users_dispatcher
         if isinstance(dispatcher, StageDispatcher):
             dispatcher.admit()

@@ -21,7 +21,7 @@ ROWS_LATE_S = 3.0
 """Locust's interval of workers' reports."""
 
 
-class Spending:
+class Budget:
     """The costs of one run, as its rows tell them."""
 
     def __init__(self, options: Options, *, distributed: bool = False, reserves_quota: bool = False) -> None:

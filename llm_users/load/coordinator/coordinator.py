@@ -1,29 +1,28 @@
 """The coordinator of a run: which stage comes when, on the master or in the only process.
 
-A state machine driven by what really runs: announce a stage, wait until its users stand at the gate, let them go,
-collect what the workers report, go on. Locust's shape only asks it for the user count.
+A state machine driven by what really runs: announce a stage, wait until its users have come to the admission gates,
+let them start, collect what the workers report, go on (``load.protocol.stage`` has the diagram). Locust's shape only
+asks it for the number of users.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import replace
 
-from llm_users.collect.stage_stats import progress, totals_from
+from llm_users.collect.stage_stats import progress
 from llm_users.collect.writer import RunWriter
-from llm_users.load.coordinator.budget import Spending
-from llm_users.load.coordinator.roster import Roster, Worker, building
-from llm_users.load.coordinator.stages import ListedStages, StageSpec, StageSpecs, listed_stages
-from llm_users.load.coordinator.worker_pool import Crew
+from llm_users.load.coordinator.budget import Budget
+from llm_users.load.coordinator.stages import FixedStages, StageSequence, StageSpec, listed_stages
+from llm_users.load.coordinator.worker_pool import Worker, WorkerPool, WorkerRegistry, building
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.messages import LEASE_S, WAIT_S
+from llm_users.load.protocol.messages import LEASE_S, WAIT_S, Message
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageLoad, StageRecord
@@ -31,7 +30,7 @@ from llm_users.record import RequestRecord, StageLoad, StageRecord
 logger = logging.getLogger(__name__)
 
 GATHER_S = 15.0
-"""How long the users of a stage may take to come to the gate before it starts without the missing ones."""
+"""How long the users of a stage may take to come to the admission gate before it starts without the missing ones."""
 
 NO_USERS_S = 150.0
 """How long a stage waits for its first user, whose ``on_start`` may take long."""
@@ -51,29 +50,42 @@ _BARRIER_MARGIN_S = 15.0
 
 
 class Coordinator:
-    """One run after the other; ``writer`` holds the rows of the current one."""
+    """One run after the other; ``writer`` holds the rows of the current one.
+
+    ``send`` sends a message to a worker, ``clients`` names the workers that are connected (None: this process),
+    ``make_writer`` begins the files of a run, ``make_stages`` says what its stages are. ``stop_run`` stops Locust's
+    test. ``before_stage`` is called before a stage is announced; ``on_silence`` again and again with the workers that
+    are silent, and whether others go on meanwhile. ``reserves_quota``: the endpoint reserves tokens of quota.
+    """
 
     def __init__(
         self,
-        send: Callable[[str, dict[str, Any], str | None], None],
+        send: Callable[[Message, str | None], None],
         clients: Callable[[], list[str | None]],
         make_writer: Callable[[str, Options], RunWriter],
+        *,
+        make_stages: Callable[[Options], StageSequence] = listed_stages,
+        stop_run: Callable[[], None] = lambda: None,
+        before_stage: Callable[[], None] = lambda: None,
+        on_silence: Callable[[set[str | None], bool], None] = lambda _silent, _others: None,
+        reserves_quota: bool = False,
     ) -> None:
         self._send = send
         self._clients = clients
         self._make_writer = make_writer
+        self._make_stages = make_stages
+        self._stop_run = stop_run
+        self._before_stage = before_stage
+        self._on_silence = on_silence
+        self._reserves_quota = reserves_quota
         self.options = Options()
         self.writer: RunWriter | None = None
         self.active = False
         self.refused: str | None = None
-        self.reserves_quota = False
         self.watch: Callable[[RequestRecord], None] | None = None  # shows the run while it goes on
-        self._spending = Spending(self.options)
-        self.stop_run: Callable[[], None] = lambda: None
+        self._budget = Budget(self.options)
         self.ended_by_itself = False
-        self.before_stage: Callable[[], None] = lambda: None
-        self.make_stage_specs: Callable[[Options], StageSpecs] = listed_stages
-        self._crew: Crew | None = None
+        self._pool: WorkerPool | None = None
         self._users_wanted = 0  # from Locust, for the present stage
         self._users_given: int | None = None  # those of them that send LLM requests; None: not known yet
         self._earlier: StagePlan | None = None  # a free stage that has been replaced, and whose last requests run
@@ -86,10 +98,10 @@ class Coordinator:
         self._others_said = False
         self._watching: gevent.Greenlet[[], None] | None = None
         self._plan: StagePlan | None = None
-        self._stage_specs: StageSpecs = ListedStages(())
-        self._stage_spec = StageSpec(StageLoad())
+        self._sequence: StageSequence = FixedStages(())
+        self._spec = StageSpec(StageLoad())
         self._last: StageRecord | None = None
-        self._gone = False  # the stage's users were let go
+        self._admitted = False  # the stage's users were let go
         self._stage_ended = False  # before its time
         self._prepared_at = 0.0
         self._deadline: float | None = None
@@ -101,8 +113,6 @@ class Coordinator:
         self._closed_stage = 0
         self._alone_since: float | None = None  # no worker has answered since
         self._notes_for_next: list[str] = []
-        self.on_silence: Callable[[set[str | None], bool], None] = lambda _silent, _others: None
-        """Told again and again who is silent, and whether others go on meanwhile."""
 
     # The run.
 
@@ -115,10 +125,10 @@ class Coordinator:
             return
         self.options = options
         clients = self._clients()
-        self._stage_specs = self.make_stage_specs(options)
-        first = self._stage_specs.next(None)
-        self._spending = Spending(options, distributed=clients != [None], reserves_quota=self.reserves_quota)
-        self.refused = self._spending.plan(1, first.most(options) if first else users, free=first is None)
+        self._sequence = self._make_stages(options)
+        first = self._sequence.next(None)
+        self._budget = Budget(options, distributed=clients != [None], reserves_quota=self._reserves_quota)
+        self.refused = self._budget.plan(1, first.most(options) if first else users, free=first is None)
         if self.refused:
             logger.error("the run is refused: %s", self.refused)
             return
@@ -139,7 +149,7 @@ class Coordinator:
             self.writer.note(text)
         self._deadline = time.monotonic() + run_s if run_s else None
         rows_at_once = options.budget is not None or options.chunk_times  # these need the rows as they come
-        self._crew = Crew(
+        self._pool = WorkerPool(
             self._send,
             self.writer,
             clients,
@@ -149,13 +159,13 @@ class Coordinator:
             withhold_keys=withhold_keys,
         )
         self._announce(1, first or StageSpec(StageLoad(users)), free=first is None)
-        if self._crew.distributed:
+        if self._pool.distributed:
             self._watching = gevent.spawn(self._look_after)
 
     def tick(self) -> tuple[int, float] | None:
         """The users that the current stage wants, and all at once; None when the sweep is over."""
         plan = self._plan
-        if plan is None or self._crew is None or not self.active:
+        if plan is None or self._pool is None or not self.active:
             return None
         if self._finishing:  # the code that stops the run also ends the shape
             return self._wanted()
@@ -171,21 +181,21 @@ class Coordinator:
             self._end_without_users(plan, reason)
             return None
         late = time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S
-        if self._gathering and late and self._crew.changes and not self._spread_again:
+        if self._gathering and late and self._pool.changes and not self._spread_again:
             # What Locust told a worker that was silent may be lost, or older than what it knows of the others.
             self._spread_again = True
-            self._crew.changes += 1
+            self._pool.changes += 1
         if self._gathering and time.monotonic() - self._prepared_at > GATHER_S and not self._too_many_came():
             self._go_with_those_here()
-        if self._gone and not self._stage_ended and self._stage_specs.enough():
+        if self._admitted and not self._stage_ended and self._sequence.enough():
             self._end_stage()
-        if self.roster.all_done and (self.roster.present or self._alone_for_long):
+        if self.workers.all_done and (self.workers.present or self._alone_for_long):
             self._close_stage()
-            spec = self._stage_specs.next(self._last) if self._ending is None else None
+            spec = self._sequence.next(self._last) if self._ending is None else None
             if spec is None:
                 self.ended_by_itself = True
                 return None
-            if too_dear := self._spending.plan(plan.stage + 1, spec.most(self.options), free=False):
+            if too_dear := self._budget.plan(plan.stage + 1, spec.most(self.options), free=False):
                 self._end_for_budget(too_dear)
                 self.ended_by_itself = True
                 return None
@@ -196,16 +206,16 @@ class Coordinator:
         """The users, all at once. Locust spreads users again, and replaces users that have ended, only when this answer
         differs from the last one.
         """
-        if self._gathering and self._crew is not None and self._plan is not None:
-            self._spread = self._plan.stage + self._crew.changes
+        if self._gathering and self._pool is not None and self._plan is not None:
+            self._spread = self._plan.stage + self._pool.changes
         return self._users_wanted, max(1, self._users_wanted) + self._spread * 1e-6
 
     def finish(self, *, abort: bool, grace_s: float, interrupted: bool = False) -> None:
-        """Everything stops: a barrier collects what the load processes still have, then the files are completed.
+        """Everything stops: a barrier collects what the workers still have, then the files are completed.
 
         ``interrupted``: a person or a signal ended the run, so what was asked for and is not measured yet is missing.
         """
-        if not self.active or self._crew is None:
+        if not self.active or self._pool is None:
             return
         if self._finishing:
             self._over.wait()
@@ -214,21 +224,21 @@ class Coordinator:
         cut_short = interrupted and self._has_more_to_measure
         self._over.clear()
         self._finals.clear()
-        self._crew.tell_all(messages.FINISH, {"abort": abort, "grace_s": grace_s})
+        self._pool.tell_all(messages.Finish(self._pool.run_id, abort=abort, grace_s=grace_s))
         limit = time.monotonic() + (0 if abort else grace_s) + _BARRIER_MARGIN_S
         told_at = time.monotonic()
-        while not self.roster.all_final(self._clients()) and time.monotonic() < limit:
+        while not self.workers.all_final(self._clients()) and time.monotonic() < limit:
             self._finals.wait(timeout=0.5)
             self._finals.clear()
             if time.monotonic() - told_at > _TELL_AGAIN_S:  # a worker that has heard it already only answers again
                 told_at = time.monotonic()
-                self._crew.tell_all(messages.FINISH, {"abort": abort, "grace_s": grace_s})
+                self._pool.tell_all(messages.Finish(self._pool.run_id, abort=abort, grace_s=grace_s))
         self._await_missing_rows(time.monotonic() + _RESEND_S)
         if self._watching is not None:
             self._watching.kill(block=False)
         if cut_short and self._plan is not None:
             where = f"in stage {self._plan.stage} of {self.stages}" if not self._plan.free else "early"
-            self._crew.fall_short(f"the run was ended {where}, before everything that was asked for was measured")
+            self._pool.fall_short(f"the run was ended {where}, before everything that was asked for was measured")
         self._complete()
         self.active = self._finishing = False
         self._over.set()
@@ -240,103 +250,107 @@ class Coordinator:
         if plan is None or self._ending is not None:
             return False
         if plan.free:
-            return plan.requests is not None and not self.roster.all_done
-        return plan.stage < self.stages or not self.roster.all_done
+            return plan.requests is not None and not self.workers.all_done
+        return plan.stage < self.stages or not self.workers.all_done
 
     def abort(self) -> None:
         """What still drains is cut now."""
-        if self._finishing and self._crew is not None:
-            self._crew.tell_all(messages.FINISH, {"abort": True, "grace_s": 0.0})
+        if self._finishing and self._pool is not None:
+            self._pool.tell_all(messages.Finish(self._pool.run_id, abort=True, grace_s=0.0))
 
-    # What load processes report.
+    # Messages of workers.
 
     def on_join(self, client_id: str) -> None:
         """A worker has come while the run goes on: it gets a share from the next stage on."""
-        plan, crew = self.plan, self._crew
-        if plan is None or crew is None or self._finishing:
+        plan, pool = self.plan, self._pool
+        if plan is None or pool is None or self._finishing:
             return
-        known = self.roster.find(client_id)
+        known = self.workers.find(client_id)
         if known is not None:
             if not known.told:
-                crew.tell_run(known)
+                pool.tell_run(known)
             return
-        worker = crew.take_in(client_id)
-        crew.say_change(f"worker {worker.rank} joined in stage {plan.stage}")
-        crew.admit(worker, plan)
+        worker = pool.take_in(client_id)
+        pool.say_change(f"worker {worker.rank} joined in stage {plan.stage}")
+        pool.admit(worker, plan)
 
-    def on_count(self, data: dict[str, Any]) -> None:
+    def on_count(self, message: messages.Count) -> None:
         """A worker says what it has started, and where it is in the run."""
-        worker, crew, plan = self.roster.get(data["worker"]), self._crew, self._plan
-        if worker is None or crew is None:
+        worker, pool, plan = self.workers.get(message.worker), self._pool, self._plan
+        if worker is None or pool is None:
             return
-        self.roster.take_count(worker, data)
+        self.workers.take_count(worker, message)
         if worker.lost:
             return  # it has been on its way for long; a worker that is back asks first
-        self.roster.hear(worker)
-        crew.tell(worker, messages.ACK, {"number": data["number"]})
-        if plan is None or worker.final or self._finishing or not crew.distributed:
+        self.workers.hear(worker)
+        pool.tell(worker, messages.Ack(pool.run_id, number=message.number))
+        if plan is None or worker.final or self._finishing or not pool.distributed:
             return
-        if data["at"] == plan.stage and data["waiting"] is not None:
-            self._take_waiting(worker, data["waiting"])
-        crew.tell_again(worker, plan, data)
-        if self._stage_ended and data["gone"] and not data["over"]:
-            crew.tell(worker, messages.END, {"stage": plan.stage})
+        if message.known_stage == plan.stage and message.waiting is not None:
+            self._take_waiting(worker, message.waiting)
+        pool.tell_what_was_missed(worker, plan, message)
+        if self._stage_ended and message.admitted and not message.over:
+            pool.tell(worker, messages.End(pool.run_id, stage=plan.stage))
 
-    def on_back(self, data: dict[str, Any]) -> None:
+    def on_back(self, message: messages.Back) -> None:
         """A worker had no answer for a while and asks what is left for it to do."""
-        worker, plan, crew = self.roster.get(data["worker"]), self._plan, self._crew
-        if worker is None or plan is None or crew is None or worker.final:
+        worker, plan, pool = self.workers.get(message.worker), self._plan, self._pool
+        if worker is None or plan is None or pool is None or worker.final:
             return
-        if self.roster.hear(worker):
-            crew.say_change(f"worker {worker.rank} was back in stage {plan.stage}")
+        if self.workers.hear(worker):
+            pool.say_change(f"worker {worker.rank} was back in stage {plan.stage}")
             if self._gathering:  # Locust may have given users to it already
                 worker.assignment.expected = True
                 self._restart_gathering()
-        crew.tell_quota(worker, data["number"])
+        pool.tell_quota(worker, message.number)
 
-    def on_ready(self, data: dict[str, Any]) -> None:
-        plan = self._plan
-        worker = self.roster.get(data["worker"])
-        if plan is not None and worker is not None and data["stage"] == plan.stage:
-            worker.assignment.all_users_came, worker.assignment.no_users_reason = (
-                bool(data["all_users_came"]),
-                data["no_users_reason"],
-            )
-            self._take_waiting(worker, data["waiting"])
+    def on_ready(self, message: messages.Ready) -> None:
+        """Users of a worker have come to its admission gate."""
+        plan, worker = self._plan, self.workers.get(message.worker)
+        if plan is not None and worker is not None and message.stage == plan.stage:
+            worker.assignment.all_users_came = message.all_users_came
+            worker.assignment.no_users_reason = message.no_users_reason
+            self._take_waiting(worker, message.waiting)
 
     def _take_waiting(self, worker: Worker, waiting: int) -> None:
         plan = self._plan
         worker.assignment.waiting = waiting
         if worker.building is not None:
             worker.building, self._prepared_at = None, time.monotonic()
-        if plan is not None and plan.free and self._gone and not worker.assignment.admitted and self._crew is not None:
-            self._crew.let_join(worker, plan)
+        if (
+            plan is not None
+            and plan.free
+            and self._admitted
+            and not worker.assignment.admitted
+            and self._pool is not None
+        ):
+            self._pool.admit_late_worker(worker, plan)
         self._go_when_gathered()
 
-    def on_preparing(self, data: dict[str, Any]) -> None:
+    def on_preparing(self, message: messages.Preparing) -> None:
         """A worker builds the prompts of the stage, and says so once a second."""
-        plan, worker = self._plan, self.roster.get(data["worker"])
-        if plan is None or worker is None or data["stage"] != plan.stage or worker.assignment.waiting is not None:
+        plan, worker = self._plan, self.workers.get(message.worker)
+        if plan is None or worker is None or message.stage != plan.stage or worker.assignment.waiting is not None:
             return
-        worker.building = data["built"], data["wanted"]
+        worker.building = message.built, message.wanted
         now = time.monotonic()
         if now - self._told_at >= _PROGRESS_S:
             self._told_at = now
-            logger.info("stage %d: %s", plan.stage, building(self.roster.present))
+            logger.info("stage %d: %s", plan.stage, building(self.workers.present))
 
     def on_spawned(self, target: int, users: int, others: int) -> None:
         """Locust has started the users that it wants: ``users`` send LLM requests, ``others`` do not."""
-        if self._gone and users != self._users_given:  # the same number, of other classes
+        if self._admitted and users != self._users_given:  # the same number, of other classes
             self._change_free_stage(target)
         plan = self._plan
-        if plan is None or self._gone or self._finishing or target != self._users_wanted:
+        if plan is None or self._admitted or self._finishing or target != self._users_wanted:
             return
         if not plan.load.is_open:
             asked = max(0, target - others)
-            self._plan = plan = dataclasses.replace(plan, load=StageLoad(asked), concurrency_asked=asked)
-            if others and not self._others_said and self._crew is not None:
+            self._plan = plan = replace(plan, load=StageLoad(asked), concurrency_asked=asked)
+            if others and not self._others_said and self._pool is not None:
                 self._others_said = True
-                self._crew.say(
+                self._pool.say(
                     f"{others} of {target} users are of classes that do not send LLM requests, so the concurrency of "
                     f"stage {plan.stage} is {asked}; other stages leave such users out as well"
                 )
@@ -357,12 +371,12 @@ class Coordinator:
             return
         self._users_wanted, self._users_given = users, None
         self._stop_gathering_timer()
-        if not self._gone:  # nothing was measured with the number before
-            self._plan = dataclasses.replace(plan, load=StageLoad(users), concurrency_asked=users)
-        elif self.roster.all_done or self._crew is None:
+        if not self._admitted:  # nothing was measured with the number before
+            self._plan = replace(plan, load=StageLoad(users), concurrency_asked=users)
+        elif self.workers.all_done or self._pool is None:
             return
         elif plan.stage >= MOST_FREE_STAGES:
-            self._crew.say(
+            self._pool.say(
                 f"the number of users changed more than {MOST_FREE_STAGES} times; stage {plan.stage} has all users from"
                 " then on, so its figures mix different numbers of users"
             )
@@ -371,9 +385,10 @@ class Coordinator:
             self._announce(plan.stage + 1, StageSpec(StageLoad(users)), free=True)
             self._close_earlier_if_done()
 
-    def on_done(self, data: dict[str, Any]) -> None:
-        totals = totals_from(data)
-        worker = self.roster.get(totals.worker)
+    def on_done(self, message: messages.Done) -> None:
+        """A worker's part of a stage is over."""
+        totals = message.totals
+        worker = self.workers.get(totals.worker)
         plan = self._plan
         assignment = worker.assignments.get(totals.stage) if worker is not None else None
         if worker is None or assignment is None or plan is None:
@@ -389,65 +404,71 @@ class Coordinator:
             return
         if totals.given_up:
             self._on_given_up(worker, plan, totals.given_up)
-        elif totals.no_users_reason and self._crew is not None:
-            given = self._crew.hand_over(worker, plan)
+        elif totals.no_users_reason and self._pool is not None:
+            given = self._pool.hand_over(worker, plan)
             if given is None:
-                self._crew.give_up(worker, plan)
+                self._pool.give_up(worker, plan)
             if totals.started or not given:
                 then = f"; {given} requests that it had not started went to other workers" if given else ""
-                where = f" on worker {worker.rank}" if len(self.roster) > 1 else ""
-                self._crew.say(f"stage {plan.stage} ended early{where}: {totals.no_users_reason}{then}")
+                where = f" on worker {worker.rank}" if len(self.workers) > 1 else ""
+                self._pool.say(f"stage {plan.stage} ended early{where}: {totals.no_users_reason}{then}")
         self._stop_if_done()
 
-    def on_stranger(self, kind: str, client_id: str, run: str, rows: int) -> None:
+    def on_foreign(self, kind: str, client_id: str, run: str, rows: int) -> None:
         """A message, or rows, of another run than the present one, or of a process that has no part in it."""
-        crew = self._crew
-        if crew is not None and self.active:
-            crew.refuse(client_id, rows)
-        if kind in (messages.COUNT, messages.BACK):
-            self._send(messages.LEAVE, {"run": run}, client_id)
+        pool = self._pool
+        if pool is not None and self.active:
+            pool.refuse(client_id, rows)
+        if kind in (messages.Count.kind, messages.Back.kind):
+            self._send(messages.Leave(run), client_id)
 
     def rank_in_run(self, client_id: str) -> tuple[str, int] | None:
-        """Which run a load process takes part in, and its rank there; None: in none that goes on."""
-        if self._crew is None or self.writer is None or not self.active:
+        """Which run a worker takes part in, and its rank there; None: in none that goes on."""
+        if self._pool is None or self.writer is None or not self.active:
             return None
-        worker = self.roster.find(client_id if self._crew.distributed else None)
+        worker = self.workers.find(client_id if self._pool.distributed else None)
         return None if worker is None else (self.writer.run_id, worker.rank)
 
     def _on_given_up(self, worker: Worker, plan: StagePlan, why: str) -> None:
         """A worker could not connect even once. The others go on, with its share too; the stage ends without them."""
-        if all(each.gave_up for each in self.roster.present if each.assignment.admitted):
+        if all(each.gave_up for each in self.workers.present if each.assignment.admitted):
             logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, why)
             self._end_stage()
-        elif self._crew is not None and not self._stage_ended:
-            given = self._crew.hand_over(worker, plan)
+        elif self._pool is not None and not self._stage_ended:
+            given = self._pool.hand_over(worker, plan)
             then = f"; the other workers send the {given} requests that it had not started" if given else ""
-            self._crew.say(f"worker {worker.rank} could not connect in stage {plan.stage} ({why}){then}")
+            self._pool.say(f"worker {worker.rank} could not connect in stage {plan.stage} ({why}){then}")
 
-    def on_rows(self, rows: list[Any]) -> None:
+    def on_rows(self, message: messages.Rows) -> None:
+        """Rows of requests that have ended are here."""
         if self.writer is not None:
-            self.writer.add_packed(rows)
+            self.writer.add_packed(message.rows)
 
-    def on_final(self, data: dict[str, Any]) -> None:
-        worker = self.roster.get(data["worker"])
+    def on_final(self, message: messages.Final) -> None:
+        """A worker has sent everything and leaves."""
+        worker = self.workers.get(message.worker)
         if worker is not None and not worker.final:
             early = self.active and not self._finishing
-            self.roster.leave(worker, data["sent"], early=early)
-            if early and self._crew is not None:
+            self.workers.leave(worker, message.sent, early=early)
+            if early and self._pool is not None:
                 self._on_gone(worker, "left")
                 self._end_without_workers()
-                gevent.spawn(self._crew.release_early, worker)
+                gevent.spawn(self._pool.release_early, worker)
         self._finals.set()
 
     def _end_without_workers(self) -> None:
         """All workers have left in good order, so none comes back. Locust stops the test."""
-        plan, crew = self._plan, self._crew
-        if plan is not None and crew is not None and all(worker.final for worker in self.roster):
-            crew.fall_short(f"all workers left in stage {plan.stage}, so the run ended there")
+        plan, pool = self._plan, self._pool
+        if plan is not None and pool is not None and all(worker.final for worker in self.workers):
+            pool.fall_short(f"all workers left in stage {plan.stage}, so the run ended there")
 
-    def on_note(self, data: dict[str, Any]) -> None:
-        if self._crew is not None:
-            self._crew.say(data["text"])
+    def on_note(self, message: messages.Note) -> None:
+        self.note(message.text)
+
+    def note(self, text: str) -> None:
+        """Write a text to the log and into the manifest of this run, once."""
+        if self._pool is not None:
+            self._pool.say(text)
 
     def note_for_next(self, text: str) -> None:
         """For the manifest of this run, or of the next one."""
@@ -455,17 +476,17 @@ class Coordinator:
         if self.writer is not None and self.active:
             self.writer.note(text)
 
-    def on_refused(self, data: dict[str, Any]) -> None:
-        """A load process cannot take part: the run cannot be."""
+    def on_refused(self, message: messages.Refused) -> None:
+        """A worker cannot take part: the run cannot be."""
         if self.refused is None:
-            self.refused = data["reason"]
+            self.refused = message.reason
             logger.error("the run is refused: %s", self.refused)
-            gevent.spawn(self.stop_run)
+            gevent.spawn(self._stop_run)
 
     @property
     def incomplete(self) -> list[int]:
-        """Ranks of load processes that never gave their final count."""
-        return [worker.rank for worker in self.roster if not worker.final]
+        """Ranks of workers that never gave their final count."""
+        return [worker.rank for worker in self.workers if not worker.final]
 
     @property
     def plan(self) -> StagePlan | None:
@@ -481,29 +502,29 @@ class Coordinator:
     def stages(self) -> int:
         """How many stages the run has; without a sweep, has had so far."""
         plan = self._plan
-        return plan.stage if plan is not None and plan.free else self._stage_specs.count
+        return plan.stage if plan is not None and plan.free else self._sequence.count
 
     @property
     def worker_names(self) -> dict[int, str]:
-        """The load processes that are here, by rank."""
-        return {worker.rank: worker.client_id or "this process" for worker in self.roster.present}
+        """The workers that are here, by rank."""
+        return {worker.rank: worker.client_id or "this process" for worker in self.workers.present}
 
     @property
     def shortfall(self) -> list[str]:
         """What was asked for in this run and was not measured."""
-        return self._crew.shortfall if self._crew is not None else []
+        return self._pool.shortfall if self._pool is not None else []
 
-    # Money.
+    # The budget.
 
     def _on_record(self, record: RequestRecord) -> None:
-        """A row is here: the budget decides whether the run goes on, the source of stages whether the stage does."""
-        self._spending.add(record)
-        failed = self._stage_specs.seen(record)
+        """A row is here: the budget decides whether the run goes on, the stage sequence whether the stage does."""
+        self._budget.add(record)
+        failed = self._sequence.seen(record)
         if self.watch is not None:
             self.watch(record)
         if self._plan is None or self._ending is not None:
             return
-        if why := self._spending.why_stop(self._plan.max_in_flight or self._plan.users):
+        if why := self._budget.why_stop(self._plan.max_in_flight or self._plan.users):
             self._end_for_budget(why)
             self._end_stage()
         elif failed and self._plan.stage == record.stage != self._closed_stage and not self._stage_ended:
@@ -524,64 +545,64 @@ class Coordinator:
             gevent.sleep(_LOOK_S)
             now = time.monotonic()
             if now - looked_at > _LOOK_S + _STOOD_STILL_S:
-                self.roster.forget_silence()
+                self.workers.forget_silence()
             looked_at = now
-            plan, crew = self._plan, self._crew
-            if self._finishing or plan is None or crew is None:
+            plan, pool = self._plan, self._pool
+            if self._finishing or plan is None or pool is None:
                 continue
-            for worker in self.roster.fell_silent():
+            for worker in self.workers.fell_silent():
                 self._on_gone(worker, "was lost")
-            silent = {worker.client_id for worker in self.roster if worker.lost}
-            self.on_silence(silent, bool(self.roster.steady))
-            for worker in self.roster:
+            silent = {worker.client_id for worker in self.workers if worker.lost}
+            self._on_silence(silent, bool(self.workers.steady))
+            for worker in self.workers:
                 if (worker.lost or worker.final) and not worker.done:
-                    self._give_away(worker, plan, crew)
-            for worker in self.roster.gone_for_good():
-                crew.give_up(worker, plan)
+                    self._give_away(worker, plan, pool)
+            for worker in self.workers.gone_for_good():
+                pool.give_up(worker, plan)
             self._watch_for_lost_workers(now)
 
     def _watch_for_lost_workers(self, now: float) -> None:
         """A run whose workers are all gone waits ``WAIT_S`` for one to come back, then it ends."""
-        if self.roster.present:
+        if self.workers.present:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = now
             logger.warning("no worker has answered for %g s; the run waits %g s for one to come back", LEASE_S, WAIT_S)
         elif self._alone_for_long and self._ending is None:
             self._ending = "no worker is left"
-            assert self._crew is not None
-            self._crew.fall_short(f"no worker was left, and none came back within {WAIT_S:g} s: the run was ended")
+            assert self._pool is not None
+            self._pool.fall_short(f"no worker was left, and none came back within {WAIT_S:g} s: the run was ended")
             self.ended_by_itself = True
-            gevent.spawn(self.stop_run)
+            gevent.spawn(self._stop_run)
 
     @property
     def _alone_for_long(self) -> bool:
         return self._alone_since is not None and time.monotonic() - self._alone_since > WAIT_S
 
     def _on_gone(self, worker: Worker, how: str) -> None:
-        plan, crew = self._plan, self._crew
-        if plan is None or crew is None:
+        plan, pool = self._plan, self._pool
+        if plan is None or pool is None:
             return
-        given = self._hand_over(worker, plan, crew)
-        crew.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_then(given)}")
+        given = self._hand_over(worker, plan, pool)
+        pool.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_then(given)}")
         if worker.assignment.expected:
             self._restart_gathering()
         self._close_earlier_if_done()
         self._go_when_gathered()
-        if self.roster.present:
+        if self.workers.present:
             self._stop_if_done()
 
-    def _hand_over(self, worker: Worker, plan: StagePlan, crew: Crew) -> int | None:
+    def _hand_over(self, worker: Worker, plan: StagePlan, pool: WorkerPool) -> int | None:
         if self._stage_ended:
-            crew.give_up(worker, plan)
+            pool.give_up(worker, plan)
             return 0
-        return crew.hand_over(worker, plan)
+        return pool.hand_over(worker, plan)
 
-    def _give_away(self, worker: Worker, plan: StagePlan, crew: Crew) -> None:
+    def _give_away(self, worker: Worker, plan: StagePlan, pool: WorkerPool) -> None:
         """Try again to give the share of a lost worker to others: no worker could take it at that time."""
-        given = self._hand_over(worker, plan, crew)
+        given = self._hand_over(worker, plan, pool)
         if given:
-            crew.say(f"{given} requests of stage {plan.stage} that worker {worker.rank} had not started went to others")
+            pool.say(f"{given} requests of stage {plan.stage} that worker {worker.rank} had not started went to others")
         if given is not None:
             self._stop_if_done()
 
@@ -589,7 +610,7 @@ class Coordinator:
 
     def _why_no_users_come(self, waited_s: float) -> str | None:
         """Why the users of the announced stage will not come; None while they may, or when some have."""
-        present = self.roster.present
+        present = self.workers.present
         if any(worker.assignment.waiting for worker in present):
             return None
         reasons = [worker.assignment.no_users_reason for worker in present if worker.assignment.no_users_reason]
@@ -601,19 +622,19 @@ class Coordinator:
 
     def _end_without_users(self, plan: StagePlan, why: str) -> None:
         self._ending = "no users"
-        if self._crew is not None:
-            self._crew.fall_short(f"stage {plan.stage} was not measured, and the run ends: {why}")
+        if self._pool is not None:
+            self._pool.fall_short(f"stage {plan.stage} was not measured, and the run ends: {why}")
         self.ended_by_itself = True
 
     @property
     def _expected(self) -> list[Worker]:
         """The workers that the announced stage waits for."""
-        return [worker for worker in self.roster.present if worker.assignment.expected]
+        return [worker for worker in self.workers.present if worker.assignment.expected]
 
     @property
     def _builds(self) -> bool:
         """Whether a worker still builds prompts."""
-        return any(worker.building is not None for worker in self.roster.present)
+        return any(worker.building is not None for worker in self.workers.present)
 
     def _go_when_gathered(self) -> None:
         """Let the users go when all have come, or when those that have not come have failed or left."""
@@ -637,7 +658,7 @@ class Coordinator:
             self._go()
         elif plan.free and not self._finishing and (reason := self._why_no_users_come(0.0)):
             self._end_without_users(plan, reason)
-            gevent.spawn(self.stop_run)
+            gevent.spawn(self._stop_run)
 
     def _restart_gathering(self) -> None:
         """Locust moves users between workers, so those that have come so far are not all that will."""
@@ -649,10 +670,10 @@ class Coordinator:
         """Whether to wait for Locust to take users away: it gave those of workers that were silent to others."""
         came = sum(worker.assignment.waiting or 0 for worker in self._expected)
         waits = came > (self._users_given or self._users_wanted) and self._times_spread_again < _MOST_SPREADS
-        if waits and self._crew is not None:
+        if waits and self._pool is not None:
             self._prepared_at = time.monotonic()
             self._times_spread_again += 1
-            self._crew.changes += 1
+            self._pool.changes += 1
         return waits
 
     def _limit_gathering(self) -> None:
@@ -672,19 +693,19 @@ class Coordinator:
             self._say_missing(came, f"the others did not come within {GATHER_S:g} s")
             self._go()
             return
-        if self._crew is not None:
-            self._crew.say(f"stage {self._plan.stage}: no user came within {GATHER_S:g} s; the stage waits for one")
+        if self._pool is not None:
+            self._pool.say(f"stage {self._plan.stage}: no user came within {GATHER_S:g} s; the stage waits for one")
         if self._plan.free:
             self._gathering_timer = gevent.spawn(self._limit_gathering)
 
     def _say_missing(self, came: int, why: str) -> None:
-        if self._plan is not None and self._crew is not None:
+        if self._plan is not None and self._pool is not None:
             number, asked = self._plan.stage, self._plan.users
             if came > asked:
                 text = f"{came} users came instead of {asked}: workers that had been silent kept theirs"
             else:
                 text = f"only {came} of {asked} users came: {why}"
-            self._crew.say(f"stage {number}: {text}; the stage has {came} users")
+            self._pool.say(f"stage {number}: {text}; the stage has {came} users")
 
     def _stop_gathering_timer(self) -> None:
         timer, self._gathering_timer = self._gathering_timer, None
@@ -692,61 +713,61 @@ class Coordinator:
             timer.kill(block=False)
 
     @property
-    def roster(self) -> Roster:
-        """The load processes of the run."""
-        return self._crew.roster if self._crew is not None else Roster()
+    def workers(self) -> WorkerRegistry:
+        """The workers of the run."""
+        return self._pool.workers if self._pool is not None else WorkerRegistry()
 
     @property
     def _gathering(self) -> bool:
-        return self._plan is not None and self._earlier is None and not self._gone
+        return self._plan is not None and self._earlier is None and not self._admitted
 
     def _announce(self, stage: int, spec: StageSpec, *, free: bool) -> None:
-        assert self._crew is not None
-        self.before_stage()
-        self._gone = self._stage_ended = self._spread_again = self._gathering_restarted = False
+        assert self._pool is not None
+        self._before_stage()
+        self._admitted = self._stage_ended = self._spread_again = self._gathering_restarted = False
         self._times_spread_again = 0
         self._prepared_at = time.monotonic()
         self._told_at = self._prepared_at - _PROGRESS_S + _BUILDING_TOLD_S
-        self._stage_spec = spec
-        self._plan = plan = self._crew.plan_of(self.options, stage, spec, free=free)
+        self._spec = spec
+        self._plan = plan = self._pool.plan_of(self.options, stage, spec, free=free)
         self._users_wanted, self._users_given = plan.users, None
-        self._spread = stage + self._crew.changes
-        self._crew.announce(plan)
+        self._spread = stage + self._pool.changes
+        self._pool.announce(plan)
 
     def _go(self) -> None:
         plan = self._plan
         assert plan is not None
-        assert self._crew is not None
+        assert self._pool is not None
         self._stop_gathering_timer()
-        self._gone = True
+        self._admitted = True
         if not plan.load.is_open:
             came = sum(worker.assignment.waiting or 0 for worker in self._expected)
             requests = plan.requests
             if plan.free and requests is not None:
                 requests = max(0, requests - self._measured)
-            self._plan = plan = dataclasses.replace(plan, load=StageLoad(came), requests=requests)
+            self._plan = plan = replace(plan, load=StageLoad(came), requests=requests)
         if plan.free:
-            self._crew.let_go(plan)
+            self._pool.admit_users(plan)
             return
-        budget = self._stage_spec.budget(plan.requests, plan.measure_s)
-        logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, plan.load.text, budget)
+        length = self._spec.length_text(plan.requests, plan.measure_s)
+        logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, plan.load.text, length)
         self._told_at = time.monotonic()
-        self._crew.let_go(plan)
+        self._pool.admit_users(plan)
 
     def _stop_if_done(self) -> None:
         """A free run is over when its requests are; a sweep asks by itself."""
-        if self._plan is not None and self._plan.free and self.roster.all_done and not self._finishing:
+        if self._plan is not None and self._plan.free and self.workers.all_done and not self._finishing:
             self.ended_by_itself = True
-            gevent.spawn(self.stop_run)
+            gevent.spawn(self._stop_run)
 
     def _end_stage(self) -> None:
         self._stage_ended = True
-        if self._plan is not None and self._crew is not None:
-            self._crew.tell_all(messages.END, {"stage": self._plan.stage})
+        if self._plan is not None and self._pool is not None:
+            self._pool.tell_all(messages.End(self._pool.run_id, stage=self._plan.stage))
 
     def _close_earlier_if_done(self) -> None:
         """The stage before the present free one is over, once all workers have reported it."""
-        if self._earlier is None or any(self._owes(worker, self._earlier.stage) for worker in self.roster):
+        if self._earlier is None or any(self._owes(worker, self._earlier.stage) for worker in self.workers):
             return
         self._close_earlier()
         self._go_when_gathered()
@@ -763,28 +784,28 @@ class Coordinator:
 
     def _close_earlier(self) -> None:
         plan, self._earlier = self._earlier, None
-        if plan is None or self._crew is None:
+        if plan is None or self._pool is None:
             return
-        self._measured += sum(worker.started_measured(plan.stage) for worker in self.roster)
-        assignments = [worker.assignments[plan.stage] for worker in self.roster if plan.stage in worker.assignments]
+        self._measured += sum(worker.started_measured(plan.stage) for worker in self.workers)
+        assignments = [worker.assignments[plan.stage] for worker in self.workers if plan.stage in worker.assignments]
         self._finish_record(plan, [each.totals for each in assignments if each.totals is not None])
 
     def _finish_record(self, plan: StagePlan, totals: list[StageTotals]) -> StageRecord | None:
         writer = self.writer
-        if writer is None or self._crew is None:
+        if writer is None or self._pool is None:
             return None
-        self._crew.recover()
+        self._pool.recover()
         record = writer.finish_stage(plan.stage, plan.load, totals, asked=plan.concurrency_asked)
-        self._crew.tell_of(record)
+        self._pool.tell_of(record)
         return record
 
     def _close_stage(self) -> None:
-        """All load processes are done with the stage, and its rows are here."""
+        """All workers are done with the stage, and its rows are here."""
         plan = self._plan
-        if plan is None or self._crew is None:
+        if plan is None or self._pool is None:
             return
         self._closed_stage = plan.stage
-        totals = [worker.assignment.totals for worker in self.roster if worker.assignment.totals is not None]
+        totals = [worker.assignment.totals for worker in self.workers if worker.assignment.totals is not None]
         record = self._finish_record(plan, totals)
         if record is None:
             return
@@ -798,44 +819,44 @@ class Coordinator:
             )  # fmt: skip
         if self._ending is None and not self._finishing:
             why = next((part.no_users_reason for part in totals if part.no_users_reason and part.started), None)
-            self._crew.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals), why=why)
+            self._pool.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals), why=why)
             if why and plan.measure_s is not None and not self._stage_ended:
-                self._crew.fall_short(f"stage {plan.stage} ended before its time: {why}")
+                self._pool.fall_short(f"stage {plan.stage} ended before its time: {why}")
             if not record.requests_measured and not (plan.free or self._stage_ended):
-                self._crew.fall_short(f"stage {plan.stage}: not one request was measured")
+                self._pool.fall_short(f"stage {plan.stage}: not one request was measured")
 
     def _complete(self) -> None:
         writer, plan = self.writer, self._plan
-        if writer is None or self._crew is None:
+        if writer is None or self._pool is None:
             return
-        self.roster.settle()
+        self.workers.settle()
         self._stop_gathering_timer()
         self._close_earlier()
         if plan is not None and self._closed_stage != plan.stage and writer.book.started:
             self._close_stage()
         else:
-            self._crew.recover()
+            self._pool.recover()
         self._closed_stage, self._plan = 0, None
-        self._crew.settle(self.refused)
+        self._pool.settle(self.refused)
 
     def _await_missing_rows(self, limit: float) -> None:
         """Rows that were on the way when a connection was cut did not come: their workers have them in their spools."""
-        crew, writer = self._crew, self.writer
-        if crew is None or writer is None or not crew.distributed:
+        pool, writer = self._pool, self.writer
+        if pool is None or writer is None or not pool.distributed:
             return
-        crew.recover()
-        short = [worker for worker in self.roster if worker.final and worker.account.lost]
+        pool.recover()
+        short = [worker for worker in self.workers if worker.final and worker.account.lost]
         here = self._clients()
         short = [worker for worker in short if worker.client_id in here]
         for worker in short:
-            crew.tell(worker, messages.RESEND, {})
+            pool.tell(worker, messages.Resend(pool.run_id))
         while any(worker.account.lost for worker in short) and time.monotonic() < limit:
             self._finals.wait(timeout=0.1)
             self._finals.clear()
 
     def _tell_progress(self) -> None:
         plan, writer = self._plan, self.writer
-        if plan is None or writer is None or not self._gone or time.monotonic() - self._told_at < _PROGRESS_S:
+        if plan is None or writer is None or not self._admitted or time.monotonic() - self._told_at < _PROGRESS_S:
             return
         self._told_at = time.monotonic()
         logger.info("%s", progress(plan, self.stages, writer.book.counts(plan.stage)))

@@ -1,6 +1,6 @@
-"""The search for the highest load that meets: geometric up, then inwards, then once more where it is not decided.
+"""The search for the highest load that meets the objectives: geometric up, then inwards, then again where undecided.
 
-Pure: it is told what stages gave and says which level comes next. Knows no objective, no row and no clock.
+It is told the results of stages and says which load comes next. It knows no objective, no row and no clock.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from llm_users.verdict import Verdict
 
 WITHIN = 0.05
-"""The search is over when the lowest level that fails is at most this much above the highest that passes."""
+"""The search is over when the lowest load that fails is at most this much above the highest that passes."""
 
 MOST_REPEATS = 3
-"""Stages at one level, whose rows are judged together; what they do not decide counts by its estimate."""
+"""Stages at one load, whose rows are judged together; what they do not decide counts by its estimate."""
 
 _FAR, _NEAR = 4.0, 2.0  # steps up
 _PUSH = 0.2
-_DIGITS = 4  # of a level with a fraction
+_DIGITS = 4  # of a load with a fraction
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What all stages at one level say about it.
+    """What all stages at one load say about it.
 
     ``holds``: by the figures themselves, whatever their intervals. ``margin``: the figure nearest to its limit, as a
     share of the limit, so that below 1 passes; None when there is none. ``more_helps``: whether rows of
@@ -40,9 +40,9 @@ class Judgement:
 
 @dataclass(slots=True)
 class Point:
-    """One level that was tried, with the numbers of its stages."""
+    """One load that was tried, with the numbers of its stages."""
 
-    level: float
+    load: float
     judgement: Judgement
     stages: list[int] = field(default_factory=list)
 
@@ -66,12 +66,12 @@ class Range:
     whole: bool
 
 
-class Finder:
-    """One search. Ask ``next``, run a stage at that level, say ``ended``, and so on until ``next`` gives None.
+class LoadSearch:
+    """One search. Ask ``next``, run a stage at that load, say ``ended``, and so on until ``next`` gives None.
 
-    What is known is the set of tried levels. The limit lies below the lowest one that fails, whatever passes above it:
+    What is known is the set of tried loads. The limit lies below the lowest one that fails, whatever passes above it:
     an endpoint that is good again at a higher load would be no load to promise. Every answer follows from that set, so
-    a level that changes its mind when its rows become more moves the bracket and cannot make the search go round.
+    a load that changes its mind when its rows become more moves the bracket and cannot make the search go round.
     """
 
     def __init__(self, where: Range, most_stages: int, judge: Callable[[Sequence[int]], Judgement]) -> None:
@@ -87,8 +87,8 @@ class Finder:
 
     @property
     def points(self) -> list[Point]:
-        """The levels that were tried, from the lowest."""
-        return sorted(self._points.values(), key=lambda point: point.level)
+        """The loads that were tried, from the lowest."""
+        return sorted(self._points.values(), key=lambda point: point.load)
 
     @property
     def stages(self) -> int:
@@ -97,14 +97,14 @@ class Finder:
 
     @property
     def above(self) -> Point | None:
-        """The lowest level that fails."""
+        """The lowest load that fails."""
         return next((point for point in self.points if not point.passes), None)
 
     @property
     def best(self) -> Point | None:
-        """The highest level that passes, below every one that fails."""
+        """The highest load that passes, below every one that fails."""
         above = self.above
-        passing = [point for point in self.points if point.passes and (above is None or point.level < above.level)]
+        passing = [point for point in self.points if point.passes and (above is None or point.load < above.load)]
         return passing[-1] if passing else None
 
     @property
@@ -112,23 +112,23 @@ class Finder:
         """Whether the limit is known as closely as it shall be."""
         best, above = self.best, self.above
         if best is None:
-            return above is not None and above.level <= self.where.low
+            return above is not None and above.load <= self.where.low
         if above is None:
-            return best.level >= self.where.high
-        adjacent = self.where.whole and above.level - best.level <= 1
-        return adjacent or above.level <= best.level * (1 + WITHIN) * (1 + 1e-9)
+            return best.load >= self.where.high
+        adjacent = self.where.whole and above.load - best.load <= 1
+        return adjacent or above.load <= best.load * (1 + WITHIN) * (1 + 1e-9)
 
     # The course.
 
-    def ended(self, level: float, stage: int) -> Point:
-        """A stage at this level is over: judge it together with those before it at the level."""
-        known = self._points.get(level)
+    def ended(self, load: float, stage: int) -> Point:
+        """A stage at this load is over: judge it together with those before it at the load."""
+        known = self._points.get(load)
         stages = [*(known.stages if known is not None else ()), stage]
-        point = self._points[level] = Point(level, self._judge(stages), stages)
+        point = self._points[load] = Point(load, self._judge(stages), stages)
         return point
 
     def next(self) -> float | None:
-        """The next level; None when everything is known, or no stage is left."""
+        """The next load; None when everything is known, or no stage is left."""
         if self.stages >= self._most:
             return None
         if self.closed:
@@ -148,34 +148,34 @@ class Finder:
             for point in edges
             if not point.decided and point.judgement.more_helps and len(point.stages) < MOST_REPEATS
         ]
-        return min(open_, key=lambda point: len(point.stages)).level if open_ else None
+        return min(open_, key=lambda point: len(point.stages)).load if open_ else None
 
     def _higher(self, best: Point) -> float:
         step = _NEAR if self._comes_near(best) else _FAR
-        return min(self.where.high, self._rounded(best.level * step, best.level, math.inf))
+        return min(self.where.high, self._rounded(best.load * step, best.load, math.inf))
 
     def _comes_near(self, best: Point) -> bool:
-        """Whether the figures, going on as they went from the level before, reach the limit within a long step.
+        """Whether the figures, going on as they went from the load before, reach the limit within a long step.
 
         A short step must be affordable: afterwards long ones up to the top and the way inwards must still fit.
         """
-        passed = [point for point in self.points if point.passes and point.level < best.level]
+        passed = [point for point in self.points if point.passes and point.load < best.load]
         now, before = best.judgement.margin, passed[-1].judgement.margin if passed else None
-        rest = math.ceil(math.log(max(1.0, self.where.high / (best.level * _NEAR)), _FAR) - 1e-9)
+        rest = math.ceil(math.log(max(1.0, self.where.high / (best.load * _NEAR)), _FAR) - 1e-9)
         if self._most - self.stages - 1 < rest + _halvings(math.log(_FAR)) or not now or not before or now <= before:
             return False
-        slope = math.log(now / before) / math.log(best.level / passed[-1].level)
+        slope = math.log(now / before) / math.log(best.load / passed[-1].load)
         return -math.log(now) / slope < math.log(_FAR)
 
     def _between(self, best: Point, above: Point) -> float:
-        """A level inside the bracket: where the figures, taken as a power of the load, meet the limit.
+        """A load inside the bracket: where the figures, taken as a power of the load, meet the limit.
 
         The ITP rule (Oliveira and Takahashi 2020) on the logarithm of the load: the interpolated place is pushed a
         little to the middle, so that the bracket shrinks from both sides, and is kept so near to the middle that at
         most one stage more is taken than halving takes.
         """
-        width = math.log(above.level / best.level)
-        self._keep_count(best.level, above.level, width)
+        width = math.log(above.load / best.load)
+        self._keep_count(best.load, above.load, width)
         half = width / 2
         place = half
         low, high = best.judgement.margin, above.judgement.margin
@@ -186,7 +186,7 @@ class Finder:
         stages_after = max(0, self._close_by - self.stages - 1)
         slack = max(0.0, _tolerance() * 2.0**stages_after - half)
         place = min(max(place, half - slack), half + slack)
-        return self._rounded(best.level * math.exp(place), best.level, above.level)
+        return self._rounded(best.load * math.exp(place), best.load, above.load)
 
     def _keep_count(self, low: float, high: float, width: float) -> None:
         """A bracket that does not lie in the one before is a new one, with its own count of stages."""
@@ -195,14 +195,14 @@ class Finder:
             self._first_width = width
         self._bracket = (low, high)
 
-    def _rounded(self, level: float, low: float, high: float) -> float:
+    def _rounded(self, load: float, low: float, high: float) -> float:
         if not self.where.whole:
-            return float(f"{level:.{_DIGITS}g}")
-        return float(min(max(round(level), low + 1), high - 1))
+            return float(f"{load:.{_DIGITS}g}")
+        return float(min(max(round(load), low + 1), high - 1))
 
 
 def _tolerance() -> float:
-    """The width of a closed bracket, less what the rounding of levels may take of it."""
+    """The width of a closed bracket, less what the rounding of loads may take of it."""
     return 0.98 * math.log1p(WITHIN)
 
 

@@ -1,6 +1,6 @@
-"""What a run's stages are, one after the other: fixed beforehand, or decided by what the stages before them gave.
+"""The stages of a run, one after the other: fixed beforehand, or decided by the results of the stages before them.
 
-Knows what a stage is asked for; nothing of how it is run.
+A ``StageSpec`` says what is asked of one stage; ``coordinator`` runs it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class StageSpec:
     times_s: Sequence[float] | None = None
     """In the replay of a trace: when each request of it is sent, from the beginning of the stage."""
 
-    def budget(self, requests: int | None, measure_s: float | None) -> str:
+    def length_text(self, requests: int | None, measure_s: float | None) -> str:
         """How long the stage lasts, in words."""
         if self.minimum is not None:
             return self.minimum.text
@@ -52,7 +52,7 @@ class StageSpec:
         return options.max_in_flight or 0 if self.load.is_open else self.load.concurrency
 
 
-class StageSpecs(Protocol):
+class StageSequence(Protocol):
     """Asked once before every stage."""
 
     @property
@@ -60,7 +60,7 @@ class StageSpecs(Protocol):
         """How many stages the run has, as far as is known."""
 
     def next(self, last: StageRecord | None) -> StageSpec | None:
-        """The next stage, once ``last`` is over (None: of the first one). None: the run is over."""
+        """The next stage, once ``last`` is over (None: the first one). None: the run is over."""
 
     def seen(self, record: RequestRecord) -> str | None:
         """A row of the present stage has come: why the stage need not go on, or None."""
@@ -69,22 +69,22 @@ class StageSpecs(Protocol):
         """Whether the present stage, whose end is not fixed beforehand, has measured enough. Asked once a second."""
 
 
-class ListedStages:
-    """Those of a list."""
+class FixedStages:
+    """The stages of a list."""
 
     def __init__(self, specs: tuple[StageSpec, ...]) -> None:
-        self._specs = specs
+        self._sequence = specs
         self._given = 0
 
     @property
     def count(self) -> int:
-        return max(1, len(self._specs))
+        return max(1, len(self._sequence))
 
     def next(self, last: StageRecord | None) -> StageSpec | None:  # noqa: ARG002 - what was before changes nothing
-        if self._given == len(self._specs):
+        if self._given == len(self._sequence):
             return None
         self._given += 1
-        return self._specs[self._given - 1]
+        return self._sequence[self._given - 1]
 
     def seen(self, record: RequestRecord) -> str | None:  # noqa: ARG002 - every stage is measured to its end
         return None
@@ -101,11 +101,11 @@ def trace_stage(options: Options, trace: Trace) -> StageSpec:
     return StageSpec(load, requests=requests, times_s=times_s)
 
 
-def listed_stages(options: Options, replay: StageSpec | None = None) -> StageSpecs:
+def listed_stages(options: Options, replay: StageSpec | None = None) -> StageSequence:
     """The stages that the options list: that of a trace, rates, else concurrencies; none when Locust's own users are
     the load."""
     if replay is not None:
-        return ListedStages((replay,))
+        return FixedStages((replay,))
     if options.rate:
-        return ListedStages(tuple(StageSpec(StageLoad(rate_per_s=rate)) for rate in options.rate))
-    return ListedStages(tuple(StageSpec(StageLoad(users)) for users in options.sweep))
+        return FixedStages(tuple(StageSpec(StageLoad(rate_per_s=rate)) for rate in options.rate))
+    return FixedStages(tuple(StageSpec(StageLoad(users)) for users in options.sweep))

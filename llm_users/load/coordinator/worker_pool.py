@@ -1,34 +1,36 @@
-"""The coordinator's dealings with its workers over one run: who takes part, whose share goes to whom, what each owes.
+"""The workers of a run as the coordinator sees them: who is here, who is silent, what each was given and has started.
 
-Decides nothing about stages; that is the coordinator's.
+``WorkerRegistry`` knows the workers, ``WorkerPool`` acts on them: it tells them about stages, divides the requests of a
+stage among them, gives the share of a lost worker to others, and says at the end which rows are missing. What the
+stages are and when they begin is decided in ``coordinator``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from llm_users.calibration import capacity
 from llm_users.collect.client_health import OK, complaint
-from llm_users.collect.spool import clear_folder, mark_folder
+from llm_users.collect.spool import clear_folder, mark_folder, read_counts
 from llm_users.collect.stage_stats import describe, resending, widening
+from llm_users.collect.worker_accounts import LEFT, MISSING, WorkerAccount
 from llm_users.collect.writer import RunWriter
-from llm_users.load.arrival_schedule import stage_times_s
-from llm_users.load.coordinator.arrival_shares import ArrivalParts
-from llm_users.load.coordinator.quotas import share, split, turns
-from llm_users.load.coordinator.roster import Roster, Worker
+from llm_users.load.coordinator.shares import ArrivalShares, share, split, turns
 from llm_users.load.coordinator.stages import StageSpec
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.stage import StagePlan
+from llm_users.load.protocol.messages import LEASE_MARGIN_S, LEASE_S, WAIT_S, Count
+from llm_users.load.protocol.stage import StagePlan, StageTotals, arrival_times_of
 from llm_users.options.table import Options
 from llm_users.record import LOAD_SHARE, RequestRecord, StageRecord
-from llm_users.run_files import SPOOL_FOLDER, path_of
+from llm_users.run_files import SPOOL_FOLDER, path_of, shard_name, start_counts_prefix
 from llm_users.secrets import redact
 
 logger = logging.getLogger(__name__)
@@ -39,16 +41,256 @@ MOST_ROWS_PER_S = 5000.0
 LATE_PROMPTS = 10_000_000
 """Prompts of each worker that joins later: a range of its own, beyond those of the workers that were there."""
 
-_MOST_STRANGERS = 100
+_MOST_FOREIGN_SENDERS = 100
 
 _ORIGIN_AHEAD_S = 0.2
 """The arrivals of an open loop are counted from so long after the word to begin, when all workers have heard it."""
 
-Send = Callable[[str, dict[str, Any], str | None], None]
+Send = Callable[[messages.Message, str | None], None]
+
+_HEARD_LATELY_S = 2.5
+"""Requests of a silent worker go to those that were heard in this time: silence may spread."""
+
+_START_S = 15.0
+_SETTLED_S = 3.0
+"""A worker that was silent gets requests of others after so long: those that were silent too may come back with it."""
 
 
-class Crew:
-    """The load processes of one run and the way to talk to them."""
+@dataclass
+class StageAssignment:
+    """What one worker has to do with one stage, and has done in it. A new one for each stage."""
+
+    stage: int
+    expected: bool = False  # the stage waits for its word before it begins
+    waiting: int | None = None  # users that have come to its gate, once it said so
+    all_users_came: bool = False  # no further user of it comes to the gate
+    no_users_reason: str | None = None  # why none of its users comes to the gate
+    admitted: bool = False  # its users were admitted
+    users: int = 0  # how many were
+    told_at: float = 0.0  # unix s here, when it was told that the stage begins
+    quota: int | None = None  # measured requests that are its to start; None: no limit
+    started: int = 0  # measured requests that it has started, by its last count
+    rows: int = 0  # measured rows that have come from it
+    beyond: int = 0  # rows that are not measured, because it started them beyond its share
+    totals: StageTotals | None = None
+    reduced: bool = False  # its quota was reduced to what it had started
+    handed_over: bool = False  # and the rest was given to others
+
+    def admit(self, record: RequestRecord) -> None:
+        """A row has come: it is not measured when others were given its request to start."""
+        if not record.measured:
+            return
+        if self.handed_over and self.quota is not None and self.rows >= self.quota:
+            record.measured = 0
+            self.beyond += 1
+        else:
+            self.rows += 1
+
+
+@dataclass
+class Worker:
+    """What the coordinator knows about one worker."""
+
+    client_id: str | None
+    rank: int
+    account: WorkerAccount
+    assignment: StageAssignment = field(default_factory=lambda: StageAssignment(0))  # in the present stage
+    assignments: dict[int, StageAssignment] = field(default_factory=dict)  # in all stages
+    building: tuple[int, int] | None = None  # prompts of the stage that it has built and wants, while it builds
+    held: int = 0  # rows in its spool that it does not send
+    counts: Path | None = None
+    told: bool = False  # it has sent a count, so it knows the run
+    heard_at: float = field(default_factory=time.monotonic)
+    back_at: float = 0.0  # when it came back from a silence
+    lost_at: float = 0.0
+    silence_s: float = 0.0  # how long it was silent the last time that it was lost and came back
+    lost: bool = False  # it was here and is silent; it may start nothing
+    final: bool = False  # it gave its final count
+
+    @property
+    def silent_s(self) -> float:
+        """How long its last silence was, or has been by now."""
+        return time.monotonic() - self.heard_at if self.lost else self.silence_s
+
+    @property
+    def patience_s(self) -> float:
+        """How long it may be silent. One that has no share to give away may be busy with its start."""
+        return LEASE_S + LEASE_MARGIN_S if self.assignment.admitted else _START_S
+
+    def new_assignment(self, stage: int) -> StageAssignment:
+        self.assignment = self.assignments[stage] = StageAssignment(stage)
+        return self.assignment
+
+    @property
+    def done(self) -> bool:
+        """Nothing more is to come from it in this stage."""
+        assignment = self.assignment
+        if not assignment.admitted:
+            return True
+        if self.lost or self.final:  # what it had not started was given to others, or is given up
+            return assignment.reduced or assignment.quota is None or assignment.rows >= assignment.quota
+        return assignment.totals is not None and (assignment.totals.quota == assignment.quota or self.gave_up)
+
+    @property
+    def gave_up(self) -> bool:
+        """It could not connect even once in this stage."""
+        return self.assignment.totals is not None and self.assignment.totals.given_up is not None
+
+    @property
+    def has_no_users(self) -> bool:
+        """None of its users can go on with this stage."""
+        return self.assignment.totals is not None and self.assignment.totals.no_users_reason is not None
+
+    def started_measured(self, stage: int) -> int:
+        """Measured requests that it has started in the stage, as exactly as can be known."""
+        assignment = self.assignments.get(stage)
+        if assignment is None:
+            return 0
+        if assignment.totals is not None:
+            return assignment.totals.measured
+        self.look_at_counts()
+        return max(assignment.started, assignment.rows + assignment.beyond)
+
+    def look_at_counts(self) -> None:
+        """Its own counts, where they are on this machine; else its last word stands."""
+        counts = read_counts(self.counts) if self.counts is not None else None
+        if counts is None:
+            self.account.exact = False
+            return
+        self.account.started = sum(started for started, _ in counts.values())
+        self.account.exact = True
+        for stage, (_, measured) in counts.items():
+            if stage in self.assignments:
+                self.assignments[stage].started = measured
+
+
+def building(workers: list[Worker]) -> str:
+    """How far workers are with the prompts of a stage, in words."""
+    at_work = [(worker.rank, *worker.building) for worker in workers if worker.building is not None]
+    which = f"worker {at_work[0][0]}" if len(at_work) == 1 else f"{len(at_work)} workers"
+    wanted = sum(each for _, _, each in at_work)
+    if not wanted:
+        return f"loading the tokenizer and the source of prompts ({which})"
+    return f"building prompts: {sum(built for _, built, _ in at_work)} of {wanted} ({which})"
+
+
+class WorkerRegistry:
+    """The workers of one run by rank. A rank is given once."""
+
+    def __init__(self, run_id: str = "") -> None:
+        self._run_id = run_id
+        self._workers: dict[int, Worker] = {}
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self._workers.values())
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def get(self, rank: int) -> Worker | None:
+        return self._workers.get(rank)
+
+    def find(self, client_id: str | None) -> Worker | None:
+        """The worker that has this name."""
+        return next((worker for worker in self if worker.client_id == client_id), None)
+
+    def knows(self, client_id: str) -> bool:
+        return self.find(client_id) is not None
+
+    def add(self, client_id: str | None) -> Worker:
+        """A worker takes part from now on."""
+        rank = len(self._workers)
+        worker = Worker(client_id, rank, WorkerAccount(rank, client_id or "this process"))
+        self._workers[rank] = worker
+        return worker
+
+    @property
+    def present(self) -> list[Worker]:
+        return [worker for worker in self if not worker.lost and not worker.final]
+
+    @property
+    def steady(self) -> list[Worker]:
+        """Those that were heard a moment ago, and have been here for a while: requests of others can go to them."""
+        now = time.monotonic()
+        return [
+            worker
+            for worker in self.present
+            if now - worker.heard_at < _HEARD_LATELY_S and now - worker.back_at > _SETTLED_S
+        ]
+
+    @property
+    def all_done(self) -> bool:
+        """Whether the stage is over for all that take part in it."""
+        parts = [worker for worker in self if worker.assignment.admitted]
+        return bool(parts) and all(worker.done for worker in parts)
+
+    def all_final(self, clients: list[str | None]) -> bool:
+        """Whether all that are here have given their final counts."""
+        return all(worker.final or worker.client_id not in clients for worker in self)
+
+    def fell_silent(self) -> list[Worker]:
+        """Those that have been silent for so long by now that they may not start anything more."""
+        now = time.monotonic()
+        silent = [worker for worker in self.present if now - worker.heard_at > worker.patience_s]
+        for worker in silent:
+            worker.lost, worker.lost_at = True, now
+        return silent
+
+    def gone_for_good(self) -> list[Worker]:
+        """Those that were waited for in vain, and still have a share of the stage."""
+        now = time.monotonic()
+        return [worker for worker in self if not worker.done and worker.lost_at and now - worker.lost_at > WAIT_S]
+
+    def forget_silence(self) -> None:
+        """This process stood still itself: the silence of the others begins now."""
+        now = time.monotonic()
+        for worker in self:
+            if not worker.lost:
+                worker.heard_at = now
+
+    def hear(self, worker: Worker) -> bool:
+        """A worker asks to go on, or says what it has started; returns whether it was taken for lost."""
+        now = time.monotonic()
+        was_lost, worker.lost, worker.lost_at = worker.lost, False, 0.0
+        if was_lost:
+            worker.back_at, worker.silence_s = now, now - worker.heard_at
+        worker.heard_at = now
+        return was_lost
+
+    def take_count(self, worker: Worker, count: Count) -> None:
+        """A worker tells what it has started and where its spool is."""
+        worker.told = True
+        if count.stage in worker.assignments:
+            worker.assignments[count.stage].started = count.measured
+        worker.held = count.held
+        account = worker.account
+        account.started, account.host = count.total, count.host
+        # Paths came over a network: only files with the names that a worker of this run gives are ever opened.
+        account.shards = [p for p in count.shards if Path(p).name == shard_name(self._run_id, worker.rank)]
+        counts = Path(count.counts) if count.counts else None
+        if counts is not None and counts.name.startswith(start_counts_prefix(self._run_id, worker.rank)):
+            worker.counts = counts
+
+    def settle(self) -> None:
+        """The run is over: what is known of those that did not say good-bye."""
+        for worker in self:
+            if worker.final:
+                worker.account.exact = True
+                continue
+            worker.account.state = MISSING
+            worker.look_at_counts()
+
+    def leave(self, worker: Worker, sent: int, *, early: bool) -> None:
+        """It gave its final count."""
+        worker.final = True
+        worker.lost, worker.lost_at = False, time.monotonic()
+        worker.account.sent = sent
+        if early:
+            worker.account.state = LEFT
+
+
+class WorkerPool:
+    """The workers of one run: what they are told, and how the requests of a stage are divided among them."""
 
     def __init__(
         self,
@@ -63,29 +305,30 @@ class Crew:
     ) -> None:
         self._send = send
         self._writer = writer
-        self.roster = Roster(writer.run_id)
+        self.workers = WorkerRegistry(writer.run_id)
         self.distributed = clients != [None]
         self.changes = 0
         """How many times a worker came or left."""
         self._options = Options()
         self._is_open_loop = False
         self._trace_times_s: Sequence[float] | None = None  # in the replay of a trace
-        self._arrivals = ArrivalParts(tuple)  # of an open loop
+        self._arrivals = ArrivalShares(tuple)  # of an open loop
         self._origin_s = 0.0  # monotonic: the moment that they are counted from
         self._first_workers = len(clients)
         self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
         self._folder = self._make_folder() if self.distributed else None
-        self._run_message = {
-            "run_id": writer.run_id,
-            "run_key": run_key,
-            "workers": len(clients),
-            "live": live,
-            "withhold_keys": withhold_keys,
-            "distributed": self.distributed,
-            "spool": str(self._folder) if self._folder else None,
-            "prefix": str(Path(writer.prefix).absolute()),
-            "rows_per_s": MOST_ROWS_PER_S / len(clients) if self.distributed and not rows_at_once else None,
-        }
+        self._run_message = partial(
+            messages.Run,
+            writer.run_id,
+            run_key=run_key,
+            workers=len(clients),
+            live=live,
+            withhold_keys=withhold_keys,
+            distributed=self.distributed,
+            spool=str(self._folder) if self._folder else None,
+            prefix=str(Path(writer.prefix).absolute()),
+            rows_per_s=MOST_ROWS_PER_S / len(clients) if self.distributed and not rows_at_once else None,
+        )
         self._refused: dict[str, list[int]] = {}  # messages and rows of other runs, by who sent them
         self.shortfall: list[str] = []
         """What was asked for and was not measured."""
@@ -93,27 +336,30 @@ class Crew:
         for client in clients:
             self.take_in(client)
 
+    @property
+    def run_id(self) -> str:
+        return self._writer.run_id
+
     def take_in(self, client_id: str | None) -> Worker:
-        """A load process takes part from now on: its rank, its part of the prompt sequence, the run."""
-        worker = self.roster.add(client_id)
+        """A worker takes part from now on: its rank, its part of the prompt sequence, the run."""
+        worker = self.workers.add(client_id)
         self._writer.accounts[worker.rank] = worker.account
         self.tell_run(worker)
         return worker
 
     def tell_run(self, worker: Worker) -> None:
         late = worker.rank - self._first_workers
-        prompts = {"first_prompt": worker.rank, "prompt_step": self._first_workers}
-        if late >= 0:
-            prompts = {"first_prompt": LATE_PROMPTS * (late + 1), "prompt_step": 1}
-        self.tell(worker, messages.RUN, {**self._run_message, "worker": worker.rank, **prompts})
+        first, step = (worker.rank, self._first_workers) if late < 0 else (LATE_PROMPTS * (late + 1), 1)
+        self.tell(worker, self._run_message(worker=worker.rank, first_prompt=first, prompt_step=step))
 
-    def tell(self, worker: Worker, kind: str, data: dict[str, Any]) -> None:
-        self._send(kind, {"run": self._writer.run_id, **data}, worker.client_id)
+    def tell(self, worker: Worker, message: messages.Message) -> None:
+        """Send a message to one worker."""
+        self._send(message, worker.client_id)
 
-    def tell_all(self, kind: str, data: dict[str, Any]) -> None:
+    def tell_all(self, message: messages.Message) -> None:
         """Send to all workers, also to silent ones, which may come back. The socket drops messages to lost workers."""
-        for worker in self.roster:
-            self.tell(worker, kind, data)
+        for worker in self.workers:
+            self.tell(worker, message)
 
     def say(self, text: str) -> None:
         """To the log and into the manifest's notes, once."""
@@ -129,7 +375,7 @@ class Crew:
 
     def plan_of(self, options: Options, stage: int, spec: StageSpec, *, free: bool) -> StagePlan:
         """A stage as the options want it; each worker gets it with its own place in it."""
-        workers = max(1, len(self.roster.present))
+        workers = max(1, len(self.workers.present))
         self._options, self._trace_times_s = options, spec.times_s
         self._is_open_loop = spec.load.is_open
         counted = spec.requests if spec.minimum is not None else spec.requests or options.stage_requests
@@ -149,7 +395,7 @@ class Crew:
 
     def announce(self, plan: StagePlan) -> None:
         """A stage is coming, for all that may take part."""
-        for worker in self.roster:
+        for worker in self.workers:
             assignment = worker.new_assignment(plan.stage)
             if not worker.final:
                 assignment.expected = not worker.lost
@@ -163,15 +409,15 @@ class Crew:
         assignment.told_at = time.time()
         self.tell_plan(worker, plan)
 
-    def let_join(self, worker: Worker, plan: StagePlan) -> None:
+    def admit_late_worker(self, worker: Worker, plan: StagePlan) -> None:
         """A worker that came while a free stage is measured takes part; counted requests are the others'."""
         self._tell_go_first(worker, plan, worker.assignment.waiting or 0, None if plan.requests is None else 0)
 
-    def let_go(self, plan: StagePlan) -> None:
-        """The users stand at the gates: let them start, each worker its share."""
+    def admit_users(self, plan: StagePlan) -> None:
+        """The users are at the admission gates: let them start, each worker its share."""
         going = [
             worker
-            for worker in self.roster.present
+            for worker in self.workers.present
             if worker.assignment.expected and worker.assignment.waiting is not None
         ]
         users = {worker.rank: worker.assignment.waiting or 0 for worker in going}
@@ -191,41 +437,48 @@ class Crew:
 
     def _tell_go(self, worker: Worker, plan: StagePlan) -> None:
         """``lead_s`` is negative for a worker that is told again after the origin: its clock need not agree."""
-        users = plan.load.users
-        go: dict[str, Any] = {"stage": worker.assignment.stage, "quota": worker.assignment.quota, "users": users}
-        if plan.load.is_open:
-            go |= {"lead_s": self._origin_s - time.monotonic(), **self._arrivals_of(worker)}
-        self.tell(worker, messages.GO, go)
+        go = messages.Go(self.run_id, stage=worker.assignment.stage, quota=worker.assignment.quota)
+        if not plan.load.is_open:
+            go = replace(go, users=plan.users)
+        else:
+            parts, max_in_flight = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
+            lead_s = self._origin_s - time.monotonic()
+            go = replace(go, lead_s=lead_s, parts=parts, max_in_flight=max_in_flight)
+        self.tell(worker, go)
 
     def tell_quota(self, worker: Worker, number: int | None = None) -> None:
         """What is a worker's to start in the stage by now; with the number of its question it may go on."""
         assignment = worker.assignment
         if assignment.admitted and self._is_open_loop:
-            self.tell(worker, messages.ARRIVALS, {"stage": assignment.stage, **self._arrivals_of(worker)})
+            parts, max_in_flight = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
+            changed = messages.ArrivalsChanged(
+                self.run_id, stage=assignment.stage, parts=parts, max_in_flight=max_in_flight
+            )
+            self.tell(worker, changed)
         quota = assignment.quota if assignment.admitted else None
-        self.tell(worker, messages.QUOTA, {"stage": assignment.stage, "quota": quota, "number": number})
+        self.tell(worker, messages.Quota(self.run_id, stage=assignment.stage, quota=quota, number=number))
 
-    def tell_again(self, worker: Worker, plan: StagePlan, count: dict[str, Any]) -> None:
+    def tell_what_was_missed(self, worker: Worker, plan: StagePlan, count: Count) -> None:
         """A worker says where it is in the run. What it has not heard, because its connection was cut, it is told."""
         assignment = worker.assignment
-        if count["at"] != plan.stage:
+        if count.known_stage != plan.stage:
             self.tell_plan(worker, plan)
-        elif assignment.admitted and not count["gone"] and assignment.quota != 0:
+        elif assignment.admitted and not count.admitted and assignment.quota != 0:
             self._tell_go(worker, plan)
-        elif assignment.admitted and (count["quota"] != assignment.quota or (count["over"] and not worker.done)):
+        elif assignment.admitted and (count.quota != assignment.quota or (count.over and not worker.done)):
             self.tell_quota(worker)
 
     def hand_over(self, worker: Worker, plan: StagePlan) -> int | None:
         """What a worker that is gone had not started of its share is for the others to start; returns how many.
 
-        None: nobody is there to take it, so it stays the worker's.
+        None: no other worker is there to take it, so it stays the worker's.
         """
         assignment = worker.assignment
         if not assignment.admitted or assignment.reduced:
             return 0
         others = [
             each
-            for each in self.roster.steady
+            for each in self.workers.steady
             if each.assignment.admitted and each is not worker and not (each.gave_up or each.has_no_users)
         ]
         if plan.load.is_open:
@@ -241,7 +494,7 @@ class Crew:
             return 0
         assignment.handed_over = True
         for rank, more in split(rest, {each.rank: max(1, each.assignment.users) for each in others}).items():
-            other = self.roster.get(rank)
+            other = self.workers.get(rank)
             if other is not None and other.assignment.quota is not None and more:
                 other.assignment.quota += more
                 self.tell_quota(other)
@@ -257,7 +510,7 @@ class Crew:
         """The others send a lost worker's arrivals from a moment on that all can keep. Those before it are missing in
         the load; in a counted stage of drawn arrivals as many more are sent at its end.
 
-        None: nobody is there to take them, so they stay the worker's.
+        None: no other worker is there to take them, so they stay the worker's.
         """
         assignment = worker.assignment
         if not takers and not worker.final:
@@ -281,7 +534,7 @@ class Crew:
         if self._trace_times_s is None and takers:
             more = split(rest, dict.fromkeys(takers, 1))
         for rank in takers:
-            other = self.roster.get(rank)
+            other = self.workers.get(rank)
             if other is not None:
                 if other.assignment.quota is not None:
                     other.assignment.quota += more.get(rank) or 0
@@ -290,7 +543,10 @@ class Crew:
 
     def _divide_arrivals(self, ranks: list[int], plan: StagePlan) -> dict[int, int | None]:
         """Give each worker its part of an open loop's arrivals; returns their quotas."""
-        self._arrivals = ArrivalParts(partial(stage_times_s, self._options, plan, self._trace_times_s))
+        options = self._options
+        self._arrivals = ArrivalShares(
+            partial(arrival_times_of, plan, options.arrivals, options.seed, self._trace_times_s)
+        )
         if self._trace_times_s is None:
             self._arrivals.begin(ranks, plan.max_in_flight)
             return turns(plan.requests, ranks)
@@ -304,16 +560,11 @@ class Crew:
                     quotas[taker] = (quotas[taker] or 0) + more
         return quotas
 
-    def _arrivals_of(self, worker: Worker) -> dict[str, Any]:
-        """What a worker has to know of an open loop's arrivals."""
-        parts, most = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
-        return {"parts": [list(part) for part in parts], "max_in_flight": most}
-
     # Rows and accounts.
 
     def recover(self) -> None:
         """Rows that did not come by message and are in spools that can be read."""
-        for worker in list(self.roster):
+        for worker in list(self.workers):
             if worker.held or worker.lost or worker.account.lost:
                 found = self._writer.recover(worker.account)
                 if found and worker.lost:
@@ -324,7 +575,7 @@ class Crew:
         if plan.requests is None or plan.free:
             return
         started = 0
-        for worker in self.roster:
+        for worker in self.workers:
             quota, own = worker.assignment.quota, worker.started_measured(plan.stage)
             started += own if quota is None else min(quota, own)
         if started > plan.requests:
@@ -343,19 +594,21 @@ class Crew:
 
     def refuse(self, sender: str, rows: int) -> None:
         """A message, or rows, of another run or another process."""
-        counts = self._refused.setdefault(str(sender)[:80], [0, 0]) if len(self._refused) < _MOST_STRANGERS else [0, 0]
+        counts = (
+            self._refused.setdefault(str(sender)[:80], [0, 0]) if len(self._refused) < _MOST_FOREIGN_SENDERS else [0, 0]
+        )
         counts[0] += not rows
         counts[1] += rows
 
     def _admit_row(self, record: RequestRecord) -> None:
         """A row is about to be counted and written."""
-        worker = self.roster.get(record.worker)
+        worker = self.workers.get(record.worker)
         assignment = worker.assignments.get(record.stage) if worker is not None else None
         if assignment is not None:
             assignment.admit(record)
 
     def _say_beyond(self) -> None:
-        for worker in self.roster:
+        for worker in self.workers:
             for assignment in worker.assignments.values():
                 if assignment.beyond:
                     what = "1 request" if assignment.beyond == 1 else f"{assignment.beyond} requests"
@@ -373,12 +626,12 @@ class Crew:
         if (short := stage.shortfall) is not None and stage.concurrency >= LOAD_SHARE * (stage.concurrency_asked or 0):
             self.say(f"stage {stage.stage}: {short.text}")  # of users that did not come it was said when it began
         if stage.health not in (None, OK):
-            logger.warning("%s", complaint(stage, len(self.roster)))
+            logger.warning("%s", complaint(stage, len(self.workers)))
         if stage.requests_resent:
             self.say(resending(stage))
         for held_back in self._writer.book.holding(stage.stage):
             self.say(held_back)
-        if text := capacity.excess(stage, [w.client_id for w in self.roster if w.assignment.admitted], self._capacity):
+        if text := capacity.excess(stage, [w.client_id for w in self.workers if w.assignment.admitted], self._capacity):
             self.say(text)
 
     def settle(self, refused: str | None) -> None:
@@ -401,11 +654,11 @@ class Crew:
         writer.end_conversations()
         writer.flush()
         writer.write_manifest(finished_at=time.time(), refused=refused)
-        for worker in self.roster:
+        for worker in self.workers:
             self.release(worker)
         if writer.has_all_rows and self._folder is not None:
             clear_folder(self._folder, writer.run_id)
-        for worker in self.roster:
+        for worker in self.workers:
             if worker.counts is not None:
                 worker.counts.unlink(missing_ok=True)
 
@@ -413,7 +666,7 @@ class Crew:
         """A worker that has given its final count needs its spool no longer, if all its rows are on the disk."""
         writer = self._writer
         if worker.final and not (worker.account.lost or writer.unwritten() or writer.elsewhere()):
-            self.tell(worker, messages.SETTLED, {})
+            self.tell(worker, messages.Settled(self.run_id))
 
     def release_early(self, worker: Worker) -> None:
         """The same before the end of the run: first its rows must be on the disk."""
@@ -421,16 +674,16 @@ class Crew:
         self.release(worker)
 
     def tell_plan(self, worker: Worker, plan: StagePlan) -> None:
-        present = [each.rank for each in self.roster.present]
+        present = [each.rank for each in self.workers.present]
         place = present.index(worker.rank) if worker.rank in present[: plan.workers] else 0
         most = plan.max_in_flight
-        own = dataclasses.replace(
+        own = replace(
             plan,
             worker=worker.rank,
             place=place,
             max_in_flight=None if most is None else max(1, share(most, place, plan.workers)),
         )
-        self.tell(worker, messages.STAGE, dataclasses.asdict(own))
+        self.tell(worker, messages.Stage(self.run_id, plan=own))
 
     def _make_folder(self) -> Path | None:
         folder = path_of(self._writer.prefix, SPOOL_FOLDER).absolute()

@@ -1,59 +1,511 @@
-"""The messages between coordinator and load processes. One process sends them to itself.
+"""The messages between the coordinator and its workers. The only process of a local run sends them to itself.
 
-Every message of a run has ``run``, the run's id; those of load processes also have ``worker``, the rank. What belongs
-to another run, or comes from another process than the one that has the rank, is refused.
+Each message is one class: its name on the wire (``kind``), its fields and their bounds. A message of a run names the
+run; a message of a worker also names the worker's rank, and the coordinator refuses it when the process that sent it
+does not have that rank in that run. A message that does not match its class is ignored, with one line in the log for
+each kind and sender, and the run goes on.
+
+A run with one stage, in the order of time::
+
+    coordinator                                  worker
+        | <-------------- HELLO ---------------- |   in Locust's own report, every 0.5 s until WELCOME arrives
+        | --------------- WELCOME -------------> |   with a reason if the worker is refused: it then exits
+        | --------------- RUN -----------------> |   rank, part of the prompts, spool; the options come with Locust's
+        | --------------- STAGE ---------------> |     test start
+        | <-------------- PREPARING ------------ |   once a second while the worker builds prompts
+        | <-------------- READY ---------------- |   how many users wait at the admission gate; again when more come
+        | --------------- GO ------------------> |   when the users of all workers are there: the share of each worker
+        | <-------------- COUNT ---------------- |   once a second from RUN on: what was started, where the rows are
+        | --------------- ACK -----------------> |   each one lets the worker start requests for LEASE_S
+        | <-------------- ROWS ----------------- |   in Locust's report every 3 s, and in messages at the stage's end
+        | <-------------- LIVE ----------------- |   once a second when the run has a web interface
+        | --------------- QUOTA, ARRIVALS -----> |   when the share has changed because another worker was lost
+        | --------------- END -----------------> |   only when something ends the stage early
+        | <-------------- DONE ----------------- |   the totals, once no request of the stage is in flight
+        | --------------- FINISH --------------> |   requests in flight may end for ``grace_s``
+        | <-------------- FINAL ---------------- |   how many rows the worker has sent in all
+        | --------------- RESEND --------------> |   only when rows are missing: the worker sends those of its spool
+        | --------------- SETTLED -------------> |   all rows are on the coordinator's disk: the spool can go
+
+At any time a worker sends NOTE (a text for the manifest) or REFUSED (it cannot take part, so the run ends).
+
+What happens on silence:
+
+- A worker without an ACK starts nothing from ``LEASE_S`` after it sent the last COUNT that was acknowledged. It then
+  sends BACK once a second, and goes on when a QUOTA with the number of its BACK arrives. After ``WAIT_S`` it ends.
+- The coordinator counts a worker as lost ``LEASE_MARGIN_S`` later, and gives the requests that the worker has not
+  started to the others. It takes the worker back when that sends BACK. After ``WAIT_S`` the share is given up; when no
+  worker is left for that long, the run ends.
+- READY, COUNT and FINISH repeat, so that one lost message changes nothing: a COUNT says which stage the worker knows
+  and whether it has started, and the coordinator sends STAGE, GO or END again where that is behind.
+- A worker of a run that the coordinator does not know gets LEAVE: it ends the run and reports to Locust as ready again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import inspect
+import logging
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, TypeVar
 
-# Coordinator to load processes. All have ``run``, except WELCOME.
-# run_id, run_key, worker, workers, live, withhold_keys, first_prompt, prompt_step, distributed, spool, prefix,
-# rows_per_s
-RUN = "llm_run"
-STAGE = "llm_stage"  # a StagePlan's fields: a stage is coming
-WELCOME = "llm_welcome"  # refused: why the worker cannot take part, or None: it can
-# stage, quota, users: of the stage over all workers; in an open loop also lead_s (its origin, from now), parts,
-# max_in_flight
-GO = "llm_go"
-# stage, parts, max_in_flight: the parts of an open loop's schedule that are now this worker's
-ARRIVALS = "llm_arrivals"
-# stage, quota, number: the share has changed; with the number of a BACK, the worker may go on
-QUOTA = "llm_quota"
-ACK = "llm_ack"  # number: of the COUNT that came
-END = "llm_end"  # stage: nothing more starts in it
-FINISH = "llm_finish"  # abort, grace_s: the run is over
-RESEND = "llm_resend"  # rows are missing: send those of the spool
-SETTLED = "llm_settled"  # every row of this load process is on the coordinator's disk
-LEAVE = "llm_leave"  # the coordinator does not know this run of the load process: end it, and report as ready again
+import msgspec
+from msgspec import Meta
 
-# Load processes to the coordinator. All have ``run`` and ``worker``, except HELLO.
-HELLO = "llm_hello"  # version, protocol: in Locust's report until WELCOME comes
-PREPARING = "llm_preparing"  # stage, built, wanted: it still builds prompts for the stage; once a second
-# stage, waiting: users that have come, all_users_came: 1 when no further user comes, no_users_reason: why none does
-READY = "llm_ready"
-ROWS = "llm_rows"  # rows
-# number, stage, started, measured, total, held, shards, counts, host; at: the stage that it was told of; gone: its
-# users were let go; waiting: users at the gate; quota; over: it has nothing more to do. Once a second, answered: ACK.
-COUNT = "llm_count"
-BACK = "llm_back"  # number, stage, measured: it has had no answer for a while and waits for QUOTA with this number
-DONE = "llm_done"  # a StageTotals' fields
-FINAL = "llm_final"  # sent
-NOTE = "llm_note"  # text
-LIVE = "llm_live"  # a Beat's fields, once a second, when the run is watched
-REFUSED = "llm_refused"  # reason: the run cannot be
+from llm_users.load.protocol.arrivals import ArrivalShare
+from llm_users.load.protocol.heartbeat import LiveMetrics
+from llm_users.load.protocol.stage import Number, Seconds, StagePlan, StageTotals, Whole
+from llm_users.record import REQUEST_COLUMNS, RequestRecord
+
+logger = logging.getLogger(__name__)
 
 LEASE_S = 5.0
-"""A load process starts requests for so long after it sent the last COUNT that was acknowledged, and no longer."""
+"""How long a worker may start requests after it sent the last COUNT that was acknowledged."""
 
 LEASE_MARGIN_S = 0.5
-"""So much later than that the coordinator gives the share of a silent load process to others."""
+"""How much later than that the coordinator gives the share of a silent worker to others."""
 
 WAIT_S = 60.0
 """How long each side waits for the other to come back."""
 
+TEXT_CHARACTERS = 2_000
+"""A longer text in a message is cut: a long error message must not cost the message."""
 
-def identity(names: list[str]) -> str:
-    """A short text that is the same where rows and messages have the same fields."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+MOST_ROWS = 20_000
+"""Rows in one message; a sender makes batches of a thousand."""
+
+MOST_OFFSETS = 1_000_000
+"""Arrivals of one request: no endpoint gives an answer of more tokens."""
+
+MOST_CHARACTERS = 16_384
+"""A text in a row; the longest that is meant to be there is an error message of 500."""
+
+_MOST_PARTS = 100_000
+_MOST_COMPLAINTS = 20_000
+
+RunId = Annotated[str, Meta(min_length=1, max_length=64)]
+_Parts = Annotated[list[ArrivalShare], Meta(max_length=_MOST_PARTS)]
+_Path = Annotated[str, Meta(max_length=4096)]  # PATH_MAX of Linux
+
+
+def _cut_texts(struct: msgspec.Struct) -> None:
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if isinstance(value, str) and len(value) > TEXT_CHARACTERS:
+            msgspec.structs.force_setattr(struct, name, value[: TEXT_CHARACTERS - 3] + "...")
+
+
+class Message(msgspec.Struct, frozen=True):
+    """Any message. Texts in it are cut to ``TEXT_CHARACTERS``."""
+
+    kind: ClassVar[str]
+    """The name of the message on the wire."""
+
+    def __post_init__(self) -> None:
+        _cut_texts(self)
+
+    def encoded(self) -> dict[str, Any]:
+        """The data of the message in types that msgpack knows."""
+        return msgspec.to_builtins(self)  # type: ignore[no-any-return]
+
+
+class RunMessage(Message, frozen=True):
+    """A message that belongs to a run."""
+
+    run: RunId
+
+
+class WorkerMessage(RunMessage, frozen=True):
+    """A message of a worker to the coordinator; ``worker`` is its rank in the run."""
+
+    worker: Whole
+
+
+# From the coordinator to workers.
+
+
+class Welcome(Message, frozen=True, kw_only=True):
+    """The answer to HELLO."""
+
+    kind: ClassVar[str] = "llm_welcome"
+    refused: str | None = None
+    """Why the worker cannot take part; None: it can."""
+
+
+class Run(RunMessage, frozen=True, kw_only=True):
+    """A run begins."""
+
+    kind: ClassVar[str] = "llm_run"
+    run_key: str
+    worker: Whole
+    """The rank of the worker in this run."""
+    workers: Whole
+    live: bool
+    """Whether to send LIVE."""
+    withhold_keys: bool
+    """Whether keys and other values of the worker's environment must not be sent to the endpoint."""
+    distributed: bool
+    spool: _Path | None
+    """The folder for the spool; None: a temporary one of the worker."""
+    prefix: _Path
+    """What the names of the run's files begin with, on the coordinator's machine."""
+    rows_per_s: Seconds | None
+    """Rows that the worker may send; None: all. The worker keeps more than these in its spool."""
+    first_prompt: Whole
+    prompt_step: Whole
+
+
+class Stage(RunMessage, frozen=True, kw_only=True):
+    """A stage comes."""
+
+    kind: ClassVar[str] = "llm_stage"
+    plan: StagePlan
+
+
+class Go(RunMessage, frozen=True, kw_only=True):
+    """The announced stage begins."""
+
+    kind: ClassVar[str] = "llm_go"
+    stage: Whole
+    quota: Whole | None
+    """Measured requests that are the worker's to start; None: no limit."""
+    users: Whole | None = None
+    """Users of the stage over all workers; None in an open loop."""
+    lead_s: Number = 0.0
+    """Open loop: the moment that arrivals are counted from, in seconds from now; the clocks need not agree."""
+    parts: _Parts = []
+    """Open loop: the parts of the schedule that are this worker's."""
+    max_in_flight: Whole | None = None
+
+
+class ArrivalsChanged(RunMessage, frozen=True, kw_only=True):
+    """The parts of an open loop's schedule that are now this worker's."""
+
+    kind: ClassVar[str] = "llm_arrivals"
+    stage: Whole
+    parts: _Parts
+    max_in_flight: Whole | None
+
+
+class Quota(RunMessage, frozen=True, kw_only=True):
+    """The worker's share of the stage has changed; with the number of a BACK the worker may also go on."""
+
+    kind: ClassVar[str] = "llm_quota"
+    stage: Whole
+    quota: Whole | None
+    number: Whole | None
+
+
+class Ack(RunMessage, frozen=True, kw_only=True):
+    """The COUNT with this number has arrived."""
+
+    kind: ClassVar[str] = "llm_ack"
+    number: Whole
+
+
+class End(RunMessage, frozen=True, kw_only=True):
+    """Nothing more starts in the stage."""
+
+    kind: ClassVar[str] = "llm_end"
+    stage: Whole
+
+
+class Finish(RunMessage, frozen=True, kw_only=True):
+    """The run is over. Requests in flight may end within ``grace_s``, or are cut at once (``abort``)."""
+
+    kind: ClassVar[str] = "llm_finish"
+    abort: bool
+    grace_s: Seconds
+
+
+class Resend(RunMessage, frozen=True):
+    """Rows are missing: send those of the spool."""
+
+    kind: ClassVar[str] = "llm_resend"
+
+
+class Settled(RunMessage, frozen=True):
+    """Every row of this worker is on the coordinator's disk."""
+
+    kind: ClassVar[str] = "llm_settled"
+
+
+class Leave(RunMessage, frozen=True):
+    """The coordinator does not know this run of the worker: end it, and report as ready again."""
+
+    kind: ClassVar[str] = "llm_leave"
+
+
+# From workers to the coordinator.
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """A worker listens. Sent as an entry of Locust's report, which a master without this package ignores."""
+
+    kind: ClassVar[str] = "llm_hello"
+    version: str
+    protocol: str
+
+
+class Preparing(WorkerMessage, frozen=True, kw_only=True):
+    """The worker builds prompts for the stage: how many are built, and how many it wants before it is ready."""
+
+    kind: ClassVar[str] = "llm_preparing"
+    stage: Whole
+    built: Whole
+    wanted: Whole
+
+
+class Ready(WorkerMessage, frozen=True, kw_only=True):
+    """The prompts are built, and ``waiting`` users have come to the admission gate."""
+
+    kind: ClassVar[str] = "llm_ready"
+    stage: Whole
+    waiting: Whole
+    all_users_came: bool
+    """Whether no further user will come."""
+    no_users_reason: str | None
+    """Why no user comes; None while one may."""
+
+
+class Rows(WorkerMessage, frozen=True, kw_only=True):
+    """Rows of requests that have ended: pairs of ``RequestRecord.row()`` and the arrivals of the chunks in seconds."""
+
+    kind: ClassVar[str] = "llm_rows"
+    rows: Annotated[list[Any], Meta(max_length=MOST_ROWS)]
+
+    def encoded(self) -> dict[str, Any]:
+        """Without a copy of the rows: there may be a thousand."""
+        return {"run": self.run, "worker": self.worker, "rows": self.rows}
+
+
+class Count(WorkerMessage, frozen=True, kw_only=True):
+    """What the worker has started, where its rows are, and how far it is. The answer is ACK."""
+
+    kind: ClassVar[str] = "llm_count"
+    number: Whole
+    stage: Whole
+    """The stage in which it started a request last; ``started`` and ``measured`` are of this stage."""
+    started: Whole
+    measured: Whole
+    total: Whole
+    """Requests that it has started in the run."""
+    counts: _Path | None
+    """The file in which it counts them; None: only in memory."""
+    held: Whole
+    """Rows that are only in its spool."""
+    shards: Annotated[list[_Path], Meta(max_length=100)]
+    """The files of its spool."""
+    host: str
+    known_stage: Whole
+    """The last stage that it was told of; the fields below are of this stage."""
+    admitted: bool
+    """Whether GO has arrived."""
+    waiting: Whole | None
+    """Users at the admission gate; None while it builds prompts, and after GO."""
+    quota: Whole | None
+    over: bool
+    """Whether it has nothing more to do in the stage."""
+
+
+class Back(WorkerMessage, frozen=True, kw_only=True):
+    """The worker has had no answer for a while, and waits for the QUOTA with this number."""
+
+    kind: ClassVar[str] = "llm_back"
+    number: Whole
+    stage: Whole
+    measured: Whole
+
+
+class Live(WorkerMessage, frozen=True, kw_only=True):
+    """What the worker did in the last second."""
+
+    kind: ClassVar[str] = "llm_live"
+    metrics: LiveMetrics
+
+
+class Done(WorkerMessage, frozen=True, kw_only=True):
+    """The worker's part of a stage is over."""
+
+    kind: ClassVar[str] = "llm_done"
+    totals: StageTotals
+
+    def __post_init__(self) -> None:
+        if self.totals.worker != self.worker:
+            raise ValueError(f"the totals are those of worker {self.totals.worker}")
+        _cut_texts(self.totals)
+
+
+class Final(WorkerMessage, frozen=True, kw_only=True):
+    """The run is over on this worker, which has sent this number of rows."""
+
+    kind: ClassVar[str] = "llm_final"
+    sent: Whole
+
+
+class Note(WorkerMessage, frozen=True, kw_only=True):
+    """A text for the log and the manifest."""
+
+    kind: ClassVar[str] = "llm_note"
+    text: str
+
+
+class Refused(WorkerMessage, frozen=True, kw_only=True):
+    """The worker cannot take part in the run."""
+
+    kind: ClassVar[str] = "llm_refused"
+    reason: str
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    Hello, Welcome, Run, Stage, Preparing, Ready, Go, Count, Ack, Rows, Live, Back, Quota, ArrivalsChanged, End, Done,
+    Finish, Final, Resend, Settled, Leave, Note, Refused,
+)  # fmt: skip
+
+
+def _identity() -> str:
+    structs: dict[str, type[msgspec.Struct]] = {message_type.kind: message_type for message_type in MESSAGES}
+    structs |= {struct.__name__: struct for struct in (StagePlan, StageTotals, LiveMetrics)}
+    fields = [column.name for column in REQUEST_COLUMNS]
+    for name, struct in structs.items():
+        for base in struct.__mro__:
+            fields += [f"{name}.{field}: {type_}" for field, type_ in inspect.get_annotations(base).items()]
+    return hashlib.sha256("\n".join(fields).encode()).hexdigest()[:12]
+
+
+PROTOCOL = _identity()
+"""A short text that differs between versions whose rows or messages have different fields."""
+
+
+# Rows: the one table of columns is that of ``RequestRecord``.
+
+_COLUMN_TYPES: dict[type, Any] = {
+    int: Whole,
+    float: Number,
+    str: Annotated[str, Meta(max_length=MOST_CHARACTERS)],
+}
+
+
+def _type_of(column: dataclasses.Field[Any]) -> Any:
+    type_ = _COLUMN_TYPES[column.metadata["type"]]
+    return type_ | None if column.default is None else type_
+
+
+_COLUMNS = dataclasses.fields(RequestRecord)
+_Row = msgspec.defstruct(
+    "_Row",
+    [(column.name, _type_of(column)) for column in _COLUMNS],
+    array_like=True,
+    forbid_unknown_fields=True,
+    gc=False,
+)
+
+
+class _PackedRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    row: _Row  # type: ignore[valid-type]
+    offsets_s: Annotated[list[Number], Meta(max_length=MOST_OFFSETS)]
+
+
+_RUN, _WORKER = (REQUEST_COLUMNS.index(c) for c in REQUEST_COLUMNS if c.name in ("run_id", "worker"))
+
+
+def row_problem(packed: Any) -> str | None:
+    """What is wrong with ``[row, offsets_s]``; None if nothing is. Takes about 1 us for a row without arrivals."""
+    try:
+        msgspec.convert(packed, _PackedRow)
+    except msgspec.ValidationError as error:
+        text = re.sub(r"`\$\[0\]\[(\d+)\]`", lambda found: _COLUMNS[int(found[1])].name, str(error))
+        return text.replace("`$[0]`", "the row").replace("`$[1]", "`arrivals")
+    return None
+
+
+# Messages that arrive.
+
+MessageT = TypeVar("MessageT", bound=Message)
+RankInRun = Callable[[str], tuple[str, int] | None]
+OnForeign = Callable[[str, str, str, int], None]
+
+
+class Inbox:
+    """Makes messages of what arrives from Locust, and hands them to handlers.
+
+    What does not match the message is ignored, with one line in the log for each kind and sender.
+    """
+
+    def __init__(self) -> None:
+        self._complained: set[tuple[str, str]] = set()
+
+    def listener(self, message_type: type[MessageT], handler: Callable[[MessageT], None]) -> Any:
+        """The handler as Locust calls it, with ``environment`` and ``msg``."""
+
+        def on_message(environment: Any, msg: Any, **_kwargs: Any) -> None:  # noqa: ARG001 - Locust's signature
+            message = self.read(message_type, msg.data, msg.node_id)
+            if message is not None:
+                handler(message)
+
+        return on_message
+
+    def read(self, message_type: type[MessageT], data: Any, sender: Any) -> MessageT | None:
+        """The message in this data; None if it is invalid."""
+        try:
+            return msgspec.convert(data, message_type)
+        except msgspec.ValidationError as error:
+            self.complain(message_type.kind, sender, str(error))
+            return None
+
+    def complain(self, kind: str, sender: Any, problem: str) -> None:
+        """Log that an invalid message arrived, unless this was done for the kind and the sender."""
+        who = str(sender)[:80]
+        if (kind, who) not in self._complained and len(self._complained) < _MOST_COMPLAINTS:
+            self._complained.add((kind, who))
+            logger.warning(
+                "an invalid message %s from worker %s is ignored, as are further ones: %s", kind, who, problem
+            )
+
+
+class CoordinatorInbox(Inbox):
+    """The inbox of the coordinator, which also checks that the sender takes part in the present run.
+
+    ``rank_in_run`` says which run a worker takes part in now, and its rank there; None: in none. ``on_foreign`` is
+    called with kind, sender, run and number of rows for a message that belongs to another run or another worker.
+    """
+
+    def __init__(self, rank_in_run: RankInRun, on_foreign: OnForeign = lambda *_: None) -> None:
+        super().__init__()
+        self._rank_in_run = rank_in_run
+        self._on_foreign = on_foreign
+
+    def read(self, message_type: type[MessageT], data: Any, sender: Any) -> MessageT | None:
+        """The message; of ``Rows`` only the valid rows of this worker in this run."""
+        message = super().read(message_type, data, sender)
+        if not isinstance(message, WorkerMessage):
+            return message
+        if self._rank_in_run(sender) != (message.run, message.worker):
+            self._on_foreign(message.kind, sender, message.run, len(message.rows) if isinstance(message, Rows) else 0)
+            return None
+        if isinstance(message, Rows):
+            rows = self._valid_rows(message, sender)
+            return msgspec.structs.replace(message, rows=rows)
+        return message
+
+    def _valid_rows(self, message: Rows, sender: Any) -> list[Any]:
+        problem = foreign_run = ""
+        foreign = 0
+        valid = []
+        identity = (message.run, message.worker)
+        for packed in message.rows:
+            found = row_problem(packed)
+            if found is not None:
+                problem = problem or found
+            elif (packed[0][_RUN], packed[0][_WORKER]) != identity:
+                foreign_run, foreign = packed[0][_RUN], foreign + 1
+            else:
+                valid.append(packed)
+        if problem:
+            invalid = len(message.rows) - len(valid) - foreign
+            self.complain(message.kind, sender, f"{invalid} of its {len(message.rows)} rows are invalid: {problem}")
+        if foreign:
+            self._on_foreign(message.kind, sender, foreign_run, foreign)
+        return valid

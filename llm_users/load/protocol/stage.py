@@ -1,44 +1,87 @@
-"""What coordinator and load processes tell each other about a stage: its plan before, its totals after.
+"""A stage as coordinator and workers describe it to each other: its plan before it runs, its totals afterwards.
 
-Plain data that travels; knows nothing of how either is made.
+States of a stage on a worker (``load.worker.admission_gate``)::
+
+    IDLE ---STAGE arrives---> RAMP ---GO, with a warm-up---> WARMUP
+      ^                         |                              |  the last counted warm-up request starts,
+      |                         |                              |  or the time of the warm-up is over
+      |                         +---GO, without a warm-up---> MEASURE
+      |                                                        |  the measuring time is over, END or FINISH arrives,
+      |                                                        |  no user can go on, or no request can connect
+      +---the last request in flight ends (DONE is sent)---- DRAIN
+
+    RAMP     Users come to the admission gate and wait. Without a sweep (``free``) their requests pass, unmeasured.
+    WARMUP   Requests start and are not measured. With ``ramp_s`` the first requests of the users are spread over it.
+    MEASURE  Requests start and are measured. A stage with a quota returns from here to IDLE, without DRAIN, when its
+             last measured request has ended.
+    DRAIN    Nothing starts; requests in flight go on.
+    IDLE     Nothing is left to do. QUOTA with a larger share returns the stage to MEASURE, unless time or END ended it.
+             A worker without users goes from RAMP through DRAIN to IDLE when GO arrives.
+
+States of a stage on the coordinator (``load.coordinator.coordinator``)::
+
+    announced ---every expected worker has sent READY and all users came,---> running
+        |        or GATHER_S is over (GO is sent)                                |
+        |                                                                        |  the budget, a search or the run time
+        |  no user can come (the run ends)                                       |  ends it early (END is sent)
+        v                                                                        v
+      (end)  <---no stage is left (FINISH is sent)--- closed <---all DONE--- ending
+                                                        |
+                                                        +---the next stage---> announced
+
+    A stage that nothing ends early goes from running to closed: each worker ends its part by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal, get_args
 
+import msgspec
+from msgspec import Meta
+
+from llm_users.distributions import ArrivalGap
+from llm_users.load.protocol.arrivals import arrival_times_s
 from llm_users.record import StageLoad
 
-IDLE, RAMP, WARMUP, MEASURE, DRAIN = "idle", "ramp", "warmup", "measure", "drain"
+Phase = Literal["idle", "ramp", "warmup", "measure", "drain"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+IDLE, RAMP, WARMUP, MEASURE, DRAIN = PHASES
 """The phases of a stage, on each worker and for the whole run."""
 
+Whole = Annotated[int, Meta(ge=0, le=2**53)]
+Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
+"""A finite number: the bounds exclude NaN as well."""
+Seconds = Annotated[float, Meta(ge=0, le=1e15)]
+MOST_BUCKETS = 20_000
+"""Of a ``DurationHistogram``: durations up to 7 years. One second of values rarely has more than a few hundred."""
+Bucket = Annotated[int, Meta(ge=-1, le=MOST_BUCKETS)]
+Histogram = Annotated[dict[Bucket, Whole], Meta(max_length=MOST_BUCKETS)]
+"""Bucket counts of a ``DurationHistogram``."""
 
-@dataclass(frozen=True, slots=True)
-class StagePlan:
+
+class StagePlan(msgspec.Struct, frozen=True):
     """What a worker is told about a stage before its users are spawned. Times in seconds."""
 
-    stage: int
+    stage: Whole
     load: StageLoad
-    """Over all workers. Its users are first those that were asked for, and from the word to start on those that
-    came."""
-    worker: int = 0
-    workers: int = 1
-    ramp_s: float = 0.0
-    warmup_requests: int = 0
-    warmup_s: float = 0.0
-    measure_s: float | None = None
-    requests: int | None = None
+    """Load over all workers. Its users are first those that were asked for, and from GO on those that came."""
+    worker: Whole = 0
+    workers: Whole = 1
+    ramp_s: Seconds = 0.0
+    warmup_requests: Whole = 0
+    warmup_s: Seconds = 0.0
+    measure_s: Seconds | None = None
+    requests: Whole | None = None
     """Measured requests of the stage over all workers; None: as many as fit into ``measure_s``."""
     free: bool = False
     """True without a sweep: users come and go as Locust says, nothing is held back."""
-    concurrency_asked: int | None = None
+    concurrency_asked: Whole | None = None
     """Users that were asked for, those of classes that send no LLM requests left out; None: unknown, or open loop."""
-    place: int = 0
+    place: Whole = 0
     """This worker's place among those of the stage, from 0; ``worker`` is its rank in the run."""
-    max_in_flight: int | None = None
-    """Requests that this worker may have in flight at a time in an open loop; None: as many as arrive."""
+    max_in_flight: Whole | None = None
+    """Requests that this worker may have in flight at a time in an open loop; None: no limit."""
 
     @property
     def users(self) -> int:
@@ -55,46 +98,54 @@ class StagePlan:
         return max(self.warmup_s, ramp_s)
 
 
-def plan_from(data: Mapping[str, Any]) -> StagePlan:
-    """The plan in a message's fields."""
-    return StagePlan(**{**data, "load": StageLoad(**data["load"])})
+class StageTotals(msgspec.Struct):
+    """What a worker reports when its part of a stage is over. The worker fills it while the stage runs."""
 
-
-@dataclass(slots=True)
-class StageTotals:
-    """What a worker reports when its part of a stage is over. Travels as a dictionary."""
-
-    stage: int
-    worker: int
-    users: int = 0
-    started: int = 0
-    measured: int = 0
-    window_s: float = 0.0
-    windows: list[list[float]] = field(default_factory=list)
+    stage: Whole
+    worker: Whole
+    users: Whole = 0
+    started: Whole = 0
+    measured: Whole = 0
+    window_s: Number = 0.0
+    windows: Annotated[list[tuple[Number, Seconds]], Meta(max_length=10_000)] = []
     """Start and length in seconds of each part of the window, on the worker's monotonic clock. Starts count from the
-    moment when the worker heard that the stage begins, so the clocks of the machines need not agree."""
-    widened: int = 0
+    moment when the worker heard that the stage begins, so the clocks of the machines need not agree. There is one more
+    part each time that the worker takes over requests of others."""
+    widened: Whole = 0
     """1: the window was too short and stayed open until the last measured request had ended."""
-    cpu_s: float = 0.0
-    in_flight_s: float = 0.0  # integral of the requests in flight over the window
-    load_s: float = 0.0  # integral over the window of the users inside a call or in a pause of their own
-    present_s: float = 0.0  # integral over the window of the users in a request or between two
-    sent: int = 0
+    cpu_s: Number = 0.0
+    in_flight_s: Number = 0.0  # integral of the requests in flight over the window
+    load_s: Number = 0.0  # integral over the window of the users inside a call or in a pause of their own
+    present_s: Number = 0.0  # integral over the window of the users in a request or between two
+    sent: Whole = 0
     """Measured requests that were really sent; in an open loop those that began with an arrival."""
-    first_sent_s: float | None = None  # when the first of them was, counted like the windows
-    last_sent_s: float | None = None
-    told_at: float = 0.0  # unix s on the coordinator's clock: when it said that the stage begins; 0: unknown
-    starts: int = 0
-    forced: int = 0
-    measure_started_at: float | None = None  # unix s
-    lag_counts: dict[int, int] = field(default_factory=dict)
-    gap_counts: dict[int, int] = field(default_factory=dict)
-    given_up: str | None = None  # why the stage was ended early: nobody could connect
-    users_ended: int = 0  # users that have ended by themselves since the stage was announced
-    no_users_reason: str | None = None  # why the stage was ended early: no user of this process could go on
-    lag_own_counts: dict[int, int] = field(default_factory=dict)  # the same without waiting for a CPU; empty: unknown
+    first_sent_s: Number | None = None  # when the first of them was, counted like the windows
+    last_sent_s: Number | None = None
+    told_at: Number = 0.0  # unix s on the coordinator's clock: when it said that the stage begins; 0: unknown
+    starts: Whole = 0
+    forced: Whole = 0
+    measure_started_at: Number | None = None  # unix s
+    lag_counts: Histogram = {}
+    gap_counts: Histogram = {}
+    given_up: str | None = None  # why the stage ended early: no request could connect
+    users_ended: Whole = 0  # users that have ended by themselves since the stage was announced
+    no_users_reason: str | None = None  # why the stage ended early: no user of this worker could go on
+    lag_own_counts: Histogram = {}  # the same without waiting for a CPU; empty: unknown
     machine: str = ""  # the same for all workers of a machine
-    machine_cores: int = 0
-    machine_busy_share: float | None = None  # of all its cores over the window; None: unknown
-    machine_steal_share: float | None = None
-    quota: int | None = None  # the share that it knew of; None: none, or the process leaves
+    machine_cores: Whole = 0
+    machine_busy_share: Number | None = None  # of all its cores over the window; None: unknown
+    machine_steal_share: Number | None = None
+    quota: Whole | None = None  # the share that it knew of; None: none, or the worker leaves
+
+
+def arrival_times_of(
+    plan: StagePlan, arrivals: ArrivalGap, seed: int, trace_times_s: Sequence[float] | None
+) -> Iterable[float]:
+    """All arrivals of an open loop's stage, over all workers, in seconds from its origin.
+
+    They are those of the trace where there is one, else they are drawn: the same ones on each worker.
+    """
+    if trace_times_s is not None:
+        return trace_times_s[: plan.requests]
+    assert plan.load.rate_per_s is not None
+    return arrival_times_s(arrivals, plan.load.rate_per_s, f"{seed}:{plan.stage}:arrivals")

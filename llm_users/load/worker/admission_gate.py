@@ -1,23 +1,26 @@
-"""The stage a load process is in: its phases, its budget of requests, the gate that every request passes.
+"""The admission gate that every request of a worker passes: it holds requests back until their stage begins.
 
-Decides on this worker alone; what the stages are and when they begin is the coordinator's business (``load``).
-Knows gevent, not Locust.
+It moves the stage through its phases on this worker (``load.protocol.stage`` has the diagram), counts what starts
+against the worker's share, and reports the totals when nothing is in flight any more. In a closed loop users come to
+the gate; in an open loop the dispatcher does, with one arrival after the other (``open_loop``). What the stages are and
+when they begin is decided by the coordinator. This module uses gevent, not Locust.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import replace
 
-from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan, StageTotals
-from llm_users.load.worker.permits import Ticket, UserSeat
+from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, Phase, StagePlan, StageTotals
+from llm_users.load.worker.permits import Permit, UserState
 from llm_users.load.worker.stage_measurement import Measurement
-from llm_users.load.worker.user_presence import MOST_FAILED_TASKS, Presence
+from llm_users.load.worker.user_presence import MOST_FAILED_TASKS, UserPresence
 from llm_users.outcome import CLIENT_LIMIT
 from llm_users.record import StageLoad
 
@@ -32,7 +35,7 @@ GIVE_UP_AFTER = 20
 _NOT_CONNECTED = ("connect", CLIENT_LIMIT)
 
 
-@dataclasses.dataclass
+@dataclass
 class _EarlierStage:
     """A free stage that another one has replaced while its requests were in flight."""
 
@@ -42,20 +45,55 @@ class _EarlierStage:
     starts: tuple[int, int]
 
 
-class StageGate:
-    """Lets requests of this process through, phase by phase. One per load process."""
+class StartControl(Protocol):
+    """What decides besides the stage whether a request may start, and counts those that do."""
 
-    def __init__(self) -> None:
+    def may_start(self) -> bool:
+        """Whether a request may start now; False: wait for ``look_again``."""
+
+    def on_start(self, stage: int, measured: bool) -> None:
+        """A request of the stage starts."""
+
+    def start_counters(self) -> tuple[int, int]:
+        """Starts and forced starts of the process so far."""
+
+
+class Unlimited:
+    """Every request may start."""
+
+    def may_start(self) -> bool:
+        return True
+
+    def on_start(self, stage: int, measured: bool) -> None:
+        pass
+
+    def start_counters(self) -> tuple[int, int]:
+        return 0, 0
+
+
+class AdmissionGate:
+    """Lets requests of this worker through, phase by phase. One per worker.
+
+    ``on_ready`` is called with the stage and the number of users at the gate when that number has changed before GO,
+    ``on_finished`` with the totals of a stage when nothing is in flight any more.
+    """
+
+    def __init__(
+        self,
+        on_ready: Callable[[int, int], None] = lambda _stage, _users: None,
+        on_finished: Callable[[StageTotals], None] = lambda _totals: None,
+        control: StartControl | None = None,
+    ) -> None:
+        self._on_ready = on_ready
+        self._on_finished = on_finished
+        self._control: StartControl = control or Unlimited()
         self.plan = StagePlan(stage=0, load=StageLoad())
-        self.phase = IDLE
-        self.on_finished: Callable[[StageTotals], None] = lambda totals: None
-        self.on_ready: Callable[[int, int], None] = lambda stage, waiting: None
-        self.counters: Callable[[], tuple[int, int]] = lambda: (0, 0)  # (starts, forced starts) so far
-        self.on_start: Callable[[int, bool], None] = lambda stage, measured: None  # told before each request
-        self.may_start: Callable[[], bool] = lambda: True  # False: wait for the coordinator's word
-        self._waiting: dict[UserSeat, None] = {}  # in the order in which they came
-        self._presence = Presence()
-        self._came: dict[UserSeat, None] = {}  # users that have been at the gate since the stage was announced
+        self.max_in_flight: int | None = None
+        """Requests that this worker may have in flight at a time in an open loop; None: as many as arrive."""
+        self.phase: Phase = IDLE
+        self._waiting: dict[UserState, None] = {}  # in the order in which they came
+        self._presence = UserPresence()
+        self._came: dict[UserState, None] = {}  # users that have been at the gate since the stage was announced
         self._earlier: dict[int, _EarlierStage] = {}
         self._ended_early = False  # by the end of the time, or because it was told to
         self._quota_ended = False  # its share was made smaller than what it had started
@@ -67,7 +105,7 @@ class StageGate:
         self._timer: Any = None
         self._begin_stage(self.plan)
 
-    # What the coordinator says.
+    # Messages of the coordinator.
 
     def prepare(self, plan: StagePlan) -> None:
         """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp).
@@ -79,7 +117,7 @@ class StageGate:
         follows = plan.free and self.plan.free and plan.stage == self.plan.stage + 1
         if follows and self.phase != IDLE:
             self._set_aside()
-        elif self.let_go and self.phase not in (IDLE, RAMP):
+        elif self.admitted and self.phase not in (IDLE, RAMP):
             self._measurement.close(time.monotonic_ns())
             self._report()
         self._begin_stage(plan)
@@ -97,23 +135,25 @@ class StageGate:
         measurement.close(time.monotonic_ns())
         measurement.totals.users_ended = self._presence.left
         self._measurement = measurement.next()
-        self._earlier[stage] = _EarlierStage(measurement, self._unfinished_here, self._quota, self.counters())
+        self._earlier[stage] = _EarlierStage(
+            measurement, self._unfinished_here, self._quota, self._control.start_counters()
+        )
         self._report_if_ended(stage)
 
     def _report_if_ended(self, stage: int) -> None:
         earlier = self._earlier[stage]
         if not earlier.unfinished:
             del self._earlier[stage]
-            self.on_finished(earlier.measurement.report(earlier.starts, None if self.closed else earlier.quota))
+            self._on_finished(earlier.measurement.report(earlier.starts, None if self.closed else earlier.quota))
 
     def _begin_stage(self, plan: StagePlan) -> None:
         self.plan = plan
-        self._measurement.begin(plan, self.counters(), time.monotonic_ns())
+        self._measurement.begin(plan, self._control.start_counters(), time.monotonic_ns())
         self.totals = self._measurement.totals
         self.closed = False
         self._quota: int | None = 0
         self._ended_early = self._quota_ended = False
-        self.let_go = False
+        self.admitted = False
         self._measured_started = self._ended = self._failed_to_connect = 0
         self._reached = False  # a request of the stage has had a connection
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
@@ -127,9 +167,9 @@ class StageGate:
         ``users_in_all``: how many users all workers let go.
         """
         if users_in_all is not None and not self.plan.load.is_open:
-            self.plan = dataclasses.replace(self.plan, load=StageLoad(users_in_all))
+            self.plan = replace(self.plan, load=StageLoad(users_in_all))
         plan = self.plan
-        self.let_go = True
+        self.admitted = True
         self._measurement.told(time.monotonic_ns())
         self._origin_ns = origin_ns or time.monotonic_ns()
         self._quota = quota
@@ -147,12 +187,12 @@ class StageGate:
         self._warmups_left = plan.warmup_requests * len(users)
         self.phase = WARMUP if self._warmups_left or plan.timed_warmup_s else MEASURE
         now_ns = time.monotonic_ns()
-        for place, seat in enumerate(users):
-            seat.stage = plan.stage
-            seat.warmups_left = plan.warmup_requests
+        for place, user_state in enumerate(users):
+            user_state.stage = plan.stage
+            user_state.warmups_left = plan.warmup_requests
             # Even over the ramp, and the workers' users between each other's.
             offset = plan.worker % plan.workers / plan.workers
-            seat.due_ns = now_ns + int(plan.ramp_s * (place + offset) / len(users) * _NS)
+            user_state.due_ns = now_ns + int(plan.ramp_s * (place + offset) / len(users) * _NS)
         if plan.timed_warmup_s:
             self._after(plan.timed_warmup_s + max(0.0, (self._origin_ns - now_ns) / _NS), self._begin_measure)
         elif self.phase == MEASURE and quota is None:
@@ -213,89 +253,93 @@ class StageGate:
         self.closed = True
         self.end_measure()
 
-    # What users do.
+    # Calls of users.
 
-    def enter(self, seat: UserSeat) -> Ticket:
+    def enter(self, user_state: UserState) -> Permit:
         """Wait until the user may start a request, and count it as started.
 
         A user may come with several calls at once. Together they are one user at the gate; while one is in flight,
         the others need not wait for the warm-up of other users.
         """
-        seat.failed_tasks = 0
-        self._come(seat)
-        if seat.backoff_s:  # a pause like any other: the endpoint's failures cause it, not a busy client
-            gevent.sleep(seat.backoff_s)
-        self._end_rest(seat)
-        if seat.held and (wait_ns := seat.due_ns - time.monotonic_ns()) > 0:  # its other call waits for its ramp
+        user_state.failed_tasks = 0
+        self._come(user_state)
+        if user_state.backoff_s:  # a pause like any other: the endpoint's failures cause it, not a busy client
+            gevent.sleep(user_state.backoff_s)
+        self._end_rest(user_state)
+        # Another call of the user may wait for the user's moment in the ramp.
+        if user_state.held and (wait_ns := user_state.due_ns - time.monotonic_ns()) > 0:
             gevent.sleep(wait_ns / _NS)
-        if (ticket := self._try_enter(seat)) is not None:
-            return ticket
-        seat.due_ns = seat.behind_ns = 0  # whoever has to wait for another reason, or has had a pause, is not late
+        if (permit := self._try_enter(user_state)) is not None:
+            return permit
+        # A user that has to wait for another reason, or has had a pause, is not late.
+        user_state.due_ns = user_state.behind_ns = 0
         while True:
-            ticket = self._try_enter(seat)
-            if ticket is not None:
-                return ticket
-            self._park(seat)
+            permit = self._try_enter(user_state)
+            if permit is not None:
+                return permit
+            self._park(user_state)
 
-    def rest(self, seat: UserSeat, seconds: float) -> None:
+    def rest(self, user_state: UserState, seconds: float) -> None:
         """A user's pause before its next request, spent here: a stage that begins meanwhile finds the user present."""
-        due_ns = time.monotonic_ns() - seat.behind_ns + int(seconds * _NS)
-        seat.due_ns = seat.behind_ns = 0
-        if self.plan.load.is_open:  # nobody is waited for
+        due_ns = time.monotonic_ns() - user_state.behind_ns + int(seconds * _NS)
+        user_state.due_ns = user_state.behind_ns = 0
+        if self.plan.load.is_open:  # the next arrival waits for no user
             gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / _NS))
             return
-        self._stay(seat, due_ns)
-        seat.due_ns = max(due_ns, seat.due_ns)
+        self._stay(user_state, due_ns)
+        user_state.due_ns = max(due_ns, user_state.due_ns)
 
-    def pause(self, seat: UserSeat, seconds: float) -> None:
+    def pause(self, user_state: UserState, seconds: float) -> None:
         """A user's ``wait_time``, spent here as well. What its task does after it is not part of the pause, so the
         next request is not due at its end."""
         if self.plan.load.is_open:
             gevent.sleep(seconds)
             return
-        seat.due_ns = 0
-        self._stay(seat, time.monotonic_ns() + int(seconds * _NS))
-        seat.due_ns = 0
+        user_state.due_ns = 0
+        self._stay(user_state, time.monotonic_ns() + int(seconds * _NS))
+        user_state.due_ns = 0
 
-    def _stay(self, seat: UserSeat, until_ns: int) -> None:
+    def _stay(self, user_state: UserState, until_ns: int) -> None:
         """Stay at the gate until this moment, and until that of the user's first request in a stage."""
-        self._come(seat)
-        self._hold(seat)
+        self._come(user_state)
+        self._start_waiting(user_state)
         try:
-            while (wait_ns := max(until_ns, seat.due_ns) - time.monotonic_ns()) > 0:
+            while (wait_ns := max(until_ns, user_state.due_ns) - time.monotonic_ns()) > 0:
                 gevent.sleep(wait_ns / _NS)
         finally:
-            self._let_go(seat)
+            self._stop_waiting(user_state)
 
-    def _come(self, seat: UserSeat) -> None:
-        if seat not in self._came and not seat.gone:
-            self._came[seat] = None
+    def _come(self, user_state: UserState) -> None:
+        if user_state not in self._came and not user_state.gone:
+            self._came[user_state] = None
             self._report_ready()
 
-    def reached(self, ticket: Ticket) -> None:
+    def reached(self, permit: Permit) -> None:
         """The request has a connection to the endpoint: its stage is not given up."""
-        if ticket.plan.stage == self.plan.stage:
+        if permit.plan.stage == self.plan.stage:
             self._reached = True
 
-    def leave(self, ticket: Ticket, seat: UserSeat, error_code: str | None, error_message: str | None = None) -> None:
+    def leave(
+        self, permit: Permit, user_state: UserState, error_code: str | None, error_message: str | None = None
+    ) -> None:
         """The request has ended, however it did."""
         self._unfinished -= 1
-        (ticket.measurement or self._measurement).ended(ticket)
-        if ticket.begun:
+        (permit.measurement or self._measurement).ended(permit)
+        if permit.begun:
             self._measurement.window.count(-1, time.monotonic_ns())
-        if not ticket.plan.load.is_open:
-            seat.in_flight -= 1
-        if not self.plan.load.is_open and not seat.resting and not seat.in_flight and not seat.gone:
-            seat.resting = True
+        if not permit.plan.load.is_open:
+            user_state.in_flight -= 1
+        if not self.plan.load.is_open and not user_state.resting and not user_state.in_flight and not user_state.gone:
+            user_state.resting = True
             self._measurement.window.count_resting(+1, time.monotonic_ns())
         if error_code is None:
-            seat.backoff_s = seat.task_backoff_s = 0.0
+            user_state.backoff_s = user_state.task_backoff_s = 0.0
         else:
-            seat.backoff_s = min(BACKOFF_MOST_S, seat.backoff_s * 2) or BACKOFF_FIRST_S
-        if ticket.plan.stage != self.plan.stage:
-            if (earlier := self._earlier.get(ticket.plan.stage)) is not None:
+            user_state.backoff_s = min(BACKOFF_MOST_S, user_state.backoff_s * 2) or BACKOFF_FIRST_S
+        if permit.plan.stage != self.plan.stage:
+            if (earlier := self._earlier.get(permit.plan.stage)) is not None:
                 earlier.unfinished -= 1
-                self._report_if_ended(ticket.plan.stage)
+                self._report_if_ended(permit.plan.stage)
             return
         self._ended += 1
         self._failed_to_connect += error_code in _NOT_CONNECTED
@@ -306,41 +350,41 @@ class StageGate:
         self._finish_if_over()
         self._look_for_users()
 
-    def come(self, seat: UserSeat) -> None:
+    def come(self, user_state: UserState) -> None:
         """A user starts."""
-        self._presence.come(seat)
+        self._presence.come(user_state)
 
-    def gone(self, seat: UserSeat) -> None:
+    def gone(self, user_state: UserState) -> None:
         """The user will not come back, so the stage does not wait for it."""
-        self._end_rest(seat)
-        seat.gone = True
-        self._presence.leave(seat)
-        self._stop_warming(seat)
-        self._came.pop(seat, None)
+        self._end_rest(user_state)
+        user_state.gone = True
+        self._presence.leave(user_state)
+        self._stop_warming(user_state)
+        self._came.pop(user_state, None)
         self._report_ready()
         self._look_for_users()
 
-    def task_failed(self, seat: UserSeat, what: str) -> float:
+    def task_failed(self, user_state: UserState, what: str) -> float:
         """A task of the user has raised ``what``; returns how long the user shall pause, in seconds."""
-        self._presence.fail(seat, what)
-        seat.task_backoff_s = min(BACKOFF_MOST_S, seat.task_backoff_s * 2) or BACKOFF_FIRST_S
-        if seat.failed_tasks >= MOST_FAILED_TASKS:
-            self._stop_warming(seat)
+        self._presence.fail(user_state, what)
+        user_state.task_backoff_s = min(BACKOFF_MOST_S, user_state.task_backoff_s * 2) or BACKOFF_FIRST_S
+        if user_state.failed_tasks >= MOST_FAILED_TASKS:
+            self._stop_warming(user_state)
         self._look_for_users()
-        return seat.task_backoff_s
+        return user_state.task_backoff_s
 
     def account(
-        self, ticket: Ticket, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
+        self, permit: Permit, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
     ) -> float | None:
         """Count a call that has ended, before its row is made; returns its ``window_share`` (``measurement``)."""
-        measurement: Measurement = ticket.measurement or self._measurement
+        measurement: Measurement = permit.measurement or self._measurement
         if measurement is not self._measurement and start_ns and end_ns:  # of a stage before, and in flight in this one
             self._measurement.window.add_call(start_ns, end_ns)
-        return measurement.account(ticket, start_ns, end_ns, stamps_ns, ok=ok)
+        return measurement.account(permit, start_ns, end_ns, stamps_ns, ok=ok)
 
-    def add_gap_counts(self, ticket: Ticket, gaps_s: list[float]) -> None:
+    def add_gap_counts(self, permit: Permit, gaps_s: list[float]) -> None:
         """Add a measured request's chunk gaps to its stage's histogram."""
-        (ticket.measurement or self._measurement).samples.add_gaps(gaps_s)
+        (permit.measurement or self._measurement).samples.add_gaps(gaps_s)
 
     def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
         """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
@@ -355,7 +399,7 @@ class StageGate:
     @property
     def over(self) -> bool:
         """The stage has begun here, and nothing of it is left to do or in flight."""
-        return self.let_go and self.phase == IDLE
+        return self.admitted and self.phase == IDLE
 
     @property
     def waiting(self) -> int:
@@ -395,88 +439,164 @@ class StageGate:
         window = self._measurement.window
         return window.age_s(time.monotonic_ns()) if window.is_open else None
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether anything can still start in the stage."""
+        if self.phase == MEASURE:
+            return self._quota is None or self._measured_started < self._quota
+        return self.phase == WARMUP
+
+    # Calls of the dispatcher of an open loop.
+
+    @property
+    def origin_ns(self) -> int:
+        """The moment that the arrivals of the stage are counted from."""
+        return self._origin_ns
+
+    def await_stage(self, user_state: UserState) -> StagePlan:
+        """Stand at the gate until a stage begins, and wants something started."""
+        while user_state.stage != self.plan.stage or not self.takes_more:
+            self._park(user_state)
+        return self.plan
+
+    def arrive(self, user_state: UserState, due_ns: int) -> Permit | None:
+        """A permit for the request that is meant to be sent then; None when the stage takes no more."""
+        plan = self.plan
+        while self.plan is plan and self.takes_more:
+            user_state.due_ns = due_ns
+            permit = self._try_enter(user_state)
+            if permit is not None:
+                return permit
+            user_state.due_ns = 0
+            self._park(user_state)
+        return None
+
+    def reschedule(self) -> None:
+        """The schedule has changed: the dispatcher looks again when its next arrival is due."""
+        self._border.set()
+
+    def sleep_until(self, due_ns: Callable[[], int | None], early_ns: int) -> None:
+        """Until ``early_ns`` before the next arrival is due, or until nothing more can start in the stage.
+
+        ``due_ns`` is asked again when the schedule has changed; None: there is no next one.
+        """
+        plan = self.plan
+        while self.plan is plan and self.takes_more:
+            moment_ns = due_ns()
+            wait_ns = 0 if moment_ns is None else moment_ns - early_ns - time.monotonic_ns()
+            if wait_ns <= 0:
+                return
+            self._border.clear()
+            self._border.wait(wait_ns / _NS)
+
+    def begin(self, permit: Permit) -> None:
+        """A permit's request is on its way to be sent, ``intended_ns`` at the earliest."""
+        self._count_in(permit)
+
+    def follow(self, first: Permit) -> Permit:
+        """A permit for a request that belongs to one that an arrival has begun: due now, and no arrival itself."""
+        self._unfinished += 1
+        self.totals.started += 1
+        self._control.on_start(self.plan.stage, False)
+        self._sequence += 1
+        permit = Permit(self.plan, self.phase, time.monotonic_ns(), self._sequence, measured=first.measured)
+        permit.arrival = False
+        permit.measurement = self._measurement
+        if permit.measured:
+            self._measurement.followed()
+        self._count_in(permit)
+        return permit
+
+    def linger(self) -> None:
+        """Something goes on between two requests that the stage has to wait for; ``depart`` ends it."""
+        self._unfinished += 1
+
+    def depart(self) -> None:
+        self._unfinished -= 1
+        self._finish_if_over()
+
     # Inside.
 
-    def _park(self, seat: UserSeat) -> None:
-        """Wait until something has changed, and then for the seat's own moment."""
+    def _park(self, user_state: UserState) -> None:
+        """Wait until something has changed, and then for the user_state's own moment."""
         released = Event()
-        seat.releases.add(released)
-        self._come(seat)
-        self._hold(seat)
+        user_state.releases.add(released)
+        self._come(user_state)
+        self._start_waiting(user_state)
         try:
             released.wait()
-            wait_ns = seat.due_ns - time.monotonic_ns()
+            wait_ns = user_state.due_ns - time.monotonic_ns()
             if wait_ns > 0:
                 gevent.sleep(wait_ns / _NS)
         finally:
-            seat.releases.discard(released)
-            self._let_go(seat)
+            user_state.releases.discard(released)
+            self._stop_waiting(user_state)
 
-    def _hold(self, seat: UserSeat) -> None:
+    def _start_waiting(self, user_state: UserState) -> None:
         """The user is at the gate, with one call more."""
-        seat.held += 1
-        if seat.held == 1:
-            self._waiting[seat] = None
+        user_state.held += 1
+        if user_state.held == 1:
+            self._waiting[user_state] = None
 
-    def _let_go(self, seat: UserSeat) -> None:
-        seat.held -= 1
-        if not seat.held:
-            del self._waiting[seat]
+    def _stop_waiting(self, user_state: UserState) -> None:
+        user_state.held -= 1
+        if not user_state.held:
+            del self._waiting[user_state]
 
-    def _try_enter(self, seat: UserSeat) -> Ticket | None:
+    def _try_enter(self, user_state: UserState) -> Permit | None:
         plan = self.plan
-        if self.closed or self.phase in (IDLE, DRAIN) or not self.may_start():
+        if self.closed or self.phase in (IDLE, DRAIN) or not self._control.may_start():
             return None
-        if not self._takes_part(seat):
+        if not self._takes_part(user_state):
             return None
-        if plan.free and (self.phase == RAMP or seat.warmups_left):
-            seat.warmups_left = max(0, seat.warmups_left - 1)
-            return self._ticket(seat, RAMP if self.phase == RAMP else WARMUP)
+        if plan.free and (self.phase == RAMP or user_state.warmups_left):
+            user_state.warmups_left = max(0, user_state.warmups_left - 1)
+            return self._permit(user_state, RAMP if self.phase == RAMP else WARMUP)
         if self.phase == WARMUP:
-            if plan.timed_warmup_s or seat.in_flight:
-                return self._ticket(seat, WARMUP)
-            if not seat.warmups_left:
+            if plan.timed_warmup_s or user_state.in_flight:
+                return self._permit(user_state, WARMUP)
+            if not user_state.warmups_left:
                 return None  # others still have warm-up requests to start
-            seat.warmups_left -= 1
+            user_state.warmups_left -= 1
             self._warmups_left -= 1
-            ticket = self._ticket(seat, WARMUP)
+            permit = self._permit(user_state, WARMUP)
             if not self._warmups_left:
                 self._begin_measure()
-            return ticket
+            return permit
         if self._quota is not None:
             if self._measured_started >= self._quota:
                 return None
             self._measured_started += 1
-        ticket = self._ticket(seat, MEASURE)
+        permit = self._permit(user_state, MEASURE)
         self.totals.measured += 1
         now_ns = time.monotonic_ns()
-        start_ns = ticket.intended_ns if plan.load.is_open else now_ns
+        start_ns = now_ns if not plan.load.is_open else permit.intended_ns
         if not self._measurement.window.exists:
             self._end_in_time(start_ns)
         self._measurement.started(start_ns, now_ns)
         if self._quota is not None and self._measured_started == self._quota:
             self._measurement.end(start_ns)
-        return ticket
+        return permit
 
-    def _takes_part(self, seat: UserSeat) -> bool:
+    def _takes_part(self, user_state: UserState) -> bool:
         """Whether the stage has begun for this user."""
         plan = self.plan
         if not plan.free:
-            return seat.stage == plan.stage and self.phase != RAMP
-        if self.phase == RAMP and self._spawned and seat.stage < 0:
+            return user_state.stage == plan.stage and self.phase != RAMP
+        if self.phase == RAMP and self._spawned and user_state.stage < 0:
             return False  # all users are here, so the stage is about to begin: the first request is measured
-        if seat.stage != plan.stage:
-            seat.stage = plan.stage
-            seat.warmups_left = plan.warmup_requests
+        if user_state.stage != plan.stage:
+            user_state.stage = plan.stage
+            user_state.warmups_left = plan.warmup_requests
         return True
 
-    def _stop_warming(self, seat: UserSeat) -> None:
+    def _stop_warming(self, user_state: UserState) -> None:
         """The warm-up requests that the user has not started are not waited for."""
-        if seat.stage != self.plan.stage or self.plan.free:
+        if user_state.stage != self.plan.stage or self.plan.free:
             return
         # None is left when the share was cut meanwhile, whatever the user has not started.
-        self._warmups_left = max(0, self._warmups_left - seat.warmups_left)
-        seat.warmups_left = 0
+        self._warmups_left = max(0, self._warmups_left - user_state.warmups_left)
+        user_state.warmups_left = 0
         if self.phase == WARMUP and not self.plan.timed_warmup_s and not self._warmups_left:
             self._begin_measure()
 
@@ -500,39 +620,33 @@ class StageGate:
             self._quota = self._measured_started
         self.end_measure()
 
-    def _end_rest(self, seat: UserSeat) -> None:
-        if seat.resting:
-            seat.resting = False
+    def _end_rest(self, user_state: UserState) -> None:
+        if user_state.resting:
+            user_state.resting = False
             self._measurement.window.count_resting(-1, time.monotonic_ns())
 
-    def _ticket(self, seat: UserSeat, phase: str) -> Ticket:
-        due_ns, behind_ns = seat.due_ns, seat.behind_ns
-        seat.due_ns = seat.behind_ns = 0
+    def _permit(self, user_state: UserState, phase: str) -> Permit:
+        due_ns, behind_ns = user_state.due_ns, user_state.behind_ns
+        user_state.due_ns = user_state.behind_ns = 0
         self._sequence += 1
         self._unfinished += 1
         self.totals.started += 1
-        self.on_start(self.plan.stage, phase == MEASURE)
-        ticket = Ticket(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
-        ticket.measurement = self._measurement
+        self._control.on_start(self.plan.stage, phase == MEASURE)
+        permit = Permit(self.plan, phase, due_ns or time.monotonic_ns(), self._sequence, measured=phase == MEASURE)
+        permit.measurement = self._measurement
         if not self.plan.load.is_open:
-            seat.in_flight += 1
-            ticket.behind_ns = 0 if due_ns else behind_ns
-            self._count_in(ticket)
-        return ticket
+            user_state.in_flight += 1
+            permit.behind_ns = 0 if due_ns else behind_ns
+            self._count_in(permit)
+        return permit
 
-    def _count_in(self, ticket: Ticket) -> None:
-        ticket.begun = True
+    def _count_in(self, permit: Permit) -> None:
+        permit.begun = True
         self._measurement.window.count(+1, time.monotonic_ns())
 
     @property
     def _may_reopen(self) -> bool:
         return self.phase == IDLE and not self._ended_early
-
-    def _takes_more(self) -> bool:
-        """Whether anything can still start in the stage."""
-        if self.phase == MEASURE:
-            return self._quota is None or self._measured_started < self._quota
-        return self.phase == WARMUP
 
     def _begin_measure(self) -> None:
         self.phase = MEASURE
@@ -566,10 +680,12 @@ class StageGate:
 
     def _report(self) -> None:
         self.totals.users_ended = self._presence.left
-        self.on_finished(self._measurement.report(self.counters(), None if self.closed else self._quota))
+        self._on_finished(
+            self._measurement.report(self._control.start_counters(), None if self.closed else self._quota)
+        )
 
     def _reopen(self) -> None:
-        """More to do after all. The window goes on with the next start: until then nobody has anything to do."""
+        """More to do after all. The window goes on with the next start: until then no user has anything to do."""
         self.phase = MEASURE
         self._quota_ended = False
         if self._measurement.window.exists:
@@ -583,11 +699,11 @@ class StageGate:
 
     def _report_ready(self) -> None:
         if self.phase == RAMP:
-            self.on_ready(self.plan.stage, len(self._came))
+            self._on_ready(self.plan.stage, len(self._came))
 
     def _release_all(self) -> None:
-        for seat in self._waiting:
-            for released in seat.releases:
+        for user_state in self._waiting:
+            for released in user_state.releases:
                 released.set()
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> None:

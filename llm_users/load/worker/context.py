@@ -1,4 +1,4 @@
-"""What the users of one load process share during a run: options, gate, connections, prompts, the way for records.
+"""What the users of one worker share during a run: options, admission gate, connections, prompts, record output.
 
 Made by the extension at the start of a test, found by users through their environment. Knows no Locust classes.
 """
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from gevent.event import Event
 
 from llm_users import secrets
-from llm_users.load.worker.open_gate import OpenGate
+from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.load.worker.round_robin import RoundRobin
 from llm_users.options.table import Options
 from llm_users.prompts import Conversation, Prompt, Tokenizer
@@ -28,7 +28,7 @@ from llm_users.transport.precise_timer import Alarm
 
 
 class Watch(Protocol):
-    """Whoever wants to know about requests in flight (``collect.live``): told twice per request, never per chunk."""
+    """What is told of requests in flight (``live_metrics``): twice per request, never per chunk."""
 
     def began(self, key: object, stream: Any, sent_ns: int) -> None:
         """An answer has begun; ``stream`` holds its chunks as they come."""
@@ -57,14 +57,14 @@ def _no_conversations() -> Conversation:
 
 
 @dataclass
-class Runtime:
-    """One load process in one run."""
+class RunContext:
+    """One worker in one run."""
 
     options: Options
     run_id: str
     worker: int
     workers: int
-    gate: OpenGate
+    gate: AdmissionGate
     starts: QuietQueue
     endings: QuietQueue
     """Where an answer that was read waits for a quiet event loop before its row is made."""
@@ -96,7 +96,7 @@ class Runtime:
     prompt_of_arrival: Callable[[int], Prompt] | None = None
     """Set where each arrival has its own prompt, whoever sends it and whether or not it is sent (a trace)."""
     open_loop: Any = None
-    """The ``users.open_loop.OpenLoop`` of the process, once there is one."""
+    """The ``open_loop.OpenLoop`` of the process, once there is one."""
     error_kinds: Any = None
     """The ``users.error_kinds.ErrorKinds`` of the process, once a request has failed."""
     callers: set[Any] = field(default_factory=set)
@@ -149,41 +149,41 @@ class Runtime:
         return f"{self.worker}-{next(self._user_numbers)}"
 
 
-_runtimes: WeakKeyDictionary[Any, Runtime] = WeakKeyDictionary()
+_run_contexts: WeakKeyDictionary[Any, RunContext] = WeakKeyDictionary()
 _coming: WeakKeyDictionary[Any, Event] = WeakKeyDictionary()
 
 
-def expect(environment: Any) -> None:
-    """A test has started and its runtime is being made: ``runtime_of`` waits for it."""
-    _runtimes.pop(environment, None)
+def expect_context(environment: Any) -> None:
+    """A test has started and its run context is being made: ``run_context_of`` waits for it."""
+    _run_contexts.pop(environment, None)
     _coming[environment] = Event()
 
 
-def install(environment: Any, runtime: Runtime) -> None:
-    """Make this the environment's runtime."""
-    _runtimes[environment] = runtime
+def install_context(environment: Any, run_context: RunContext) -> None:
+    """Make this the environment's run context."""
+    _run_contexts[environment] = run_context
     coming = _coming.pop(environment, None)
     if coming is not None:
         coming.set()
 
 
-def runtime_of(environment: Any) -> Runtime:
-    """The environment's runtime. Waits while it is being made; whoever waits is stopped with the test.
+def run_context_of(environment: Any) -> RunContext:
+    """The environment's run context. Waits while it is being made; a waiting user is stopped with the test.
 
     Raises RuntimeError outside of a test.
     """
     coming = _coming.get(environment)
     if coming is not None:
         coming.wait()
-    runtime = _runtimes.get(environment)
-    if runtime is None:
+    run_context = _run_contexts.get(environment)
+    if run_context is None:
         raise RuntimeError(
             "no test is running in this environment. With Locust as a library, call llm_users.attach(environment) "
             "before the runner is created."
         )
-    return runtime
+    return run_context
 
 
-def runtime_or_none(environment: Any) -> Runtime | None:
-    """The environment's runtime, if a test has started."""
-    return _runtimes.get(environment)
+def run_context_or_none(environment: Any) -> RunContext | None:
+    """The environment's run context, if a test has started."""
+    return _run_contexts.get(environment)

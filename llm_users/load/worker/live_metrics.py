@@ -1,4 +1,4 @@
-"""What a load process tells about itself once a second while somebody may be looking: a bounded, mergeable beat.
+"""What a worker reports about itself once a second while somebody may watch the run: bounded and mergeable.
 
 Costs nothing per chunk: once a second the stamps that have arrived since are counted, in slices too short to delay a
 stream. Only runs that have a web interface do it.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from operator import sub
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 
-from llm_users.load.worker.admission_gate import StageGate
+from llm_users.load.protocol.heartbeat import LiveMetrics
+from llm_users.load.protocol.messages import Live
+from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.outcome import Outcome
 from llm_users.quantile import DurationHistogram
 from llm_users.record import RequestRecord
@@ -42,10 +44,10 @@ class Stream(Protocol):
     choice_at: dict[int, int]
 
 
-class LiveBeat:
-    """Watches the requests in flight of one load process and sends what was new, once a second."""
+class LiveReporter:
+    """Watches the requests in flight of one worker and sends what was new, once a second."""
 
-    def __init__(self, gate: StageGate, send: Callable[[dict[str, Any]], None], run_id: str, worker: int) -> None:
+    def __init__(self, gate: AdmissionGate, send: Callable[[Live], None], run_id: str, worker: int) -> None:
         self._gate = gate
         self._send = send
         self._run_id = run_id
@@ -88,19 +90,19 @@ class LiveBeat:
         if own_s is not None:
             self._lag_own.add(own_s)
 
-    # The beat.
+    # Reports.
 
     def start(self) -> None:
         self._clock_mark_s, self._cpu_mark_s = time.monotonic(), time.process_time()
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """The last beat: what is in flight no longer."""
+        """Send the last report: nothing is in flight any more."""
         if self._greenlet is None:
             return
         self._greenlet.kill(block=False)
         self._greenlet = None
-        self._beat()
+        self._report()
 
     def _run(self) -> None:
         due_s = time.monotonic()
@@ -108,7 +110,7 @@ class LiveBeat:
             due_s += PERIOD_S
             gevent.sleep(max(0.0, due_s - time.monotonic()))
             self._look()
-            self._beat()
+            self._report()
 
     def _look(self) -> None:
         """Count what is new in every stream, in slices."""
@@ -145,33 +147,31 @@ class LiveBeat:
                 self._gap.add_ns((stamp_ns - last_ns,))
             watched.last_ns[choice] = stamp_ns
 
-    def _beat(self) -> None:
+    def _report(self) -> None:
         now_s, cpu_s = time.monotonic(), time.process_time()
         passed_s = max(1e-3, now_s - self._clock_mark_s)
         gate = self._gate
         per_chunk = self._tokens_of_ended / self._chunks_of_ended if self._chunks_of_ended else 1.0
-        beat = {
-            "run": self._run_id,
-            "worker": self._worker,
-            "stage": gate.plan.stage,
-            "phase": gate.phase,
-            "measured_s": gate.measured_s,
-            "in_flight": gate.in_flight,
-            "done": self._done,
-            "requests": self._requests,
-            "failed": self._failed,
-            "throttled": self._throttled,
-            "tokens": self._chunks * per_chunk,
-            "cpu": (cpu_s - self._cpu_mark_s) / passed_s,
-            "ttft": dict(self._ttft.counts),
-            "gap": dict(self._gap.counts),
-            "tpot": dict(self._tpot.counts),
-            "lag": dict(self._lag.counts),
-            "lag_own": dict(self._lag_own.counts),
-        }
+        metrics = LiveMetrics(
+            stage=gate.plan.stage,
+            phase=gate.phase,
+            measured_s=gate.measured_s,
+            in_flight=gate.in_flight,
+            done=self._done,
+            requests=self._requests,
+            failed=self._failed,
+            throttled=self._throttled,
+            tokens=self._chunks * per_chunk,
+            cpu=(cpu_s - self._cpu_mark_s) / passed_s,
+            ttft=dict(self._ttft.counts),
+            gap=dict(self._gap.counts),
+            tpot=dict(self._tpot.counts),
+            lag=dict(self._lag.counts),
+            lag_own=dict(self._lag_own.counts),
+        )
         self._clock_mark_s, self._cpu_mark_s = now_s, cpu_s
         self._forget_counts()
-        self._send(beat)
+        self._send(Live(self._run_id, self._worker, metrics=metrics))
 
     def _forget_counts(self) -> None:
         self._chunks = self._requests = self._failed = self._throttled = 0

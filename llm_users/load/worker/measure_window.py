@@ -1,4 +1,4 @@
-"""The MEASURE window of a stage on one load process, and what happens inside it.
+"""The MEASURE window of a stage on one worker, and what happens inside it.
 
 The window consists of spans: one as a rule, more when the process had nothing left to start and was then given more.
 Everything that becomes a rate (tokens, requests, time in flight) is counted over these spans and divided by their

@@ -1,6 +1,6 @@
-"""What a stage's gate knows of one user, and the permission to start one request that it gives.
+"""What the admission gate knows of one user, and the permit that it gives to start one request.
 
-Plain data; the rules are the gate's (``stage``).
+Plain data; ``admission_gate`` has the rules.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from gevent.event import Event
 from llm_users.load.protocol.stage import StagePlan
 
 
-class Ticket:
-    """Permission to start one request. Handed out by ``StageGate.enter`` and given back to ``StageGate.leave``."""
+class Permit:
+    """Permission to start one request. ``AdmissionGate.enter`` gives it, ``AdmissionGate.leave`` takes it back."""
 
     __slots__ = (
         "arrival", "begun", "behind_ns", "held_ns", "intended_ns", "measured", "measurement", "phase", "plan", "prompt",
@@ -34,7 +34,7 @@ class Ticket:
         self.arrival = True  # False: in an open loop, a request that follows from one that an arrival has begun
 
 
-class UserSeat:
+class UserState:
     """What the gate remembers of one user. It may have several calls at once, waiting or in flight."""
 
     __slots__ = (
@@ -46,10 +46,10 @@ class UserSeat:
         self.stage = -1
         self.warmups_left = 0
         self.due_ns = 0  # when its next request is meant to start; 0: as soon as it comes
-        self.behind_ns = 0  # for so long its last answer, read to its end, waited for a quiet event loop
+        self.behind_ns = 0  # how long its last answer, read to its end, waited for an idle event loop
         self.backoff_s = 0.0
-        self.prompt: Any = None  # of its present ticket
-        self.releases: set[Event] = set()  # one for each call that waits for the gate to open
+        self.prompt: Any = None  # of its present permit
+        self.releases: set[Event] = set()  # one for each call that waits at the gate
         self.held = 0  # calls, and pauses of the user, that are at the gate: the user is present
         self.in_flight = 0  # requests that have started and not ended
         self.resting = False  # between two requests, in a pause of its own
@@ -59,6 +59,6 @@ class UserSeat:
         self.gone = False
 
     def take_prompt(self) -> Any:
-        """The present ticket's own prompt, once; None where it has none."""
+        """The present permit's own prompt, once; None where it has none."""
         prompt, self.prompt = self.prompt, None
         return prompt

@@ -1,17 +1,17 @@
-"""The load side of a run, in every process that has users: runtime, gate, prompts, records on their way.
+"""A worker's part in a run: it makes the run context, builds prompts, and does what the coordinator's messages say.
 
-Does what the coordinator says; the same code runs in one process and on workers.
+The same code runs on workers and in the only process of a local run.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import logging
 import math
 import sys
 import time
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -20,20 +20,18 @@ from gevent import getcurrent
 from gevent.event import Event
 
 from llm_users import secrets
-from llm_users.load.arrival_schedule import TracePrompts, read_parts, stage_times_s
+from llm_users.collect.spool import StartCounts
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.arrivals import ArrivalSchedule, ArrivalShare
-from llm_users.load.protocol.messages import LEASE_S
-from llm_users.load.protocol.stage import StageTotals, plan_from
-from llm_users.load.trace import trace_of
-from llm_users.load.worker import context
+from llm_users.load.protocol.messages import LEASE_S, WorkerMessage
+from llm_users.load.protocol.stage import StageTotals, arrival_times_of
+from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.worker.context import RunContext, expect_context, install_context
 from llm_users.load.worker.lag_probe import LagProbe
-from llm_users.load.worker.live_metrics import LiveBeat
-from llm_users.load.worker.open_gate import OpenGate
-from llm_users.load.worker.prompt_queue import PromptFeed
+from llm_users.load.worker.live_metrics import LiveReporter
+from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue, TracePrompts, trace_of
 from llm_users.load.worker.round_robin import RoundRobin
-from llm_users.load.worker.stall_guard import Pulse
-from llm_users.load.worker.talks import Talks
+from llm_users.load.worker.stall_guard import MasterLink, NoMaster, StallGuard
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import Options
 from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source
@@ -71,38 +69,39 @@ _GC_GENERATIONS = (50_000, 20, 1000)
 """Collections during a run: rare, and never of what lived before it (gc.freeze)."""
 
 
-class LoadProcess:
-    """One process's part in a run. ``keep`` takes finished records, ``flush`` sends what was kept.
+class WorkerProcess:
+    """One worker's part in a run.
 
+    ``keep`` takes finished records, ``flush`` sends what was kept and returns how many records were sent in all.
     ``read_options`` returns the options of the run that begins; it raises ``OptionError`` if they cannot be used.
     """
 
     def __init__(
         self,
         environment: Any,
-        send: Callable[[str, dict[str, Any]], None],
+        send: Callable[[WorkerMessage], None],
         keep: Callable[[RequestRecord, list[float]], None],
         flush: Callable[[], int],
         read_options: Callable[[], Options],
+        link: MasterLink | None = None,
     ) -> None:
         self._environment = environment
-        self._send_raw = send
+        self._send = send
         self._keep = keep
         self._flush = flush
         self._read_options = read_options
-        self.gate = OpenGate()
-        self.gate.on_ready = self._on_ready
-        self.gate.on_finished = self._on_stage_finished
-        self.pulse = Pulse(self.gate, self.send)
-        self.pulse.about_stage = self._about_stage
-        self.pulse.on_pause = self._on_pause
+        self._starts: QuietQueue | None = None
+        self._starts_before = (0, 0)  # those of earlier runs, and how many of them were forced
+        self._link: MasterLink = link or NoMaster()
+        self.stall_guard = StallGuard(self, self._link)
+        self.gate = AdmissionGate(self._on_ready, self._on_stage_finished, self)
         self._probe = LagProbe(self._on_lag)
-        self._beat: LiveBeat | None = None  # when the run is watched
-        self._run: dict[str, Any] = {}
+        self._live: LiveReporter | None = None  # when the run is watched
+        self._run: messages.Run | None = None  # the one that this process takes part in, or the last one
         self._stage = 0  # the last that the coordinator announced in this run
-        self._runtime: context.Runtime | None = None
-        self._feed: PromptFeed[Prompt] | None = None
-        self._talks: Talks | None = None
+        self._run_context: RunContext | None = None
+        self._prompt_queue: PromptQueue[Prompt] | None = None
+        self._conversations: ConversationQueue | None = None
         self._trace_times_s: list[float] | None = None
         self._trace_prompts: TracePrompts | None = None
         self._schedule = ArrivalSchedule((), ())
@@ -110,7 +109,7 @@ class LoadProcess:
         self._built_stage = -1
         self._preparing: gevent.Greenlet[[], None] | None = None
         self._reporter: gevent.Greenlet[[], None] | None = None
-        self._spawned_early = False  # Locust's users were complete before the runtime was
+        self._spawned_early = False  # Locust's users were complete before the run context was
         self._reporting = False
         self._telling: list[gevent.Greenlet[..., None]] = []
         self._finished = True
@@ -122,15 +121,15 @@ class LoadProcess:
         self._old_gc = gc.get_threshold()
         self._old_switch_s = sys.getswitchinterval()
 
-    # What the coordinator says.
+    # Messages of the coordinator.
 
-    def on_run(self, data: dict[str, Any]) -> None:
+    def on_run(self, message: messages.Run) -> None:
         """A run begins; its options come with the test start. Another one that still goes on here is over."""
-        if self.running and data["run_id"] == self.run_id:
+        if self.running and message.run == self.run_id:
             return
         self.cut_short()
-        self._run = data
-        self._runtime = self._feed = self._talks = self._beat = self._preparing = None
+        self._run = message
+        self._run_context = self._prompt_queue = self._conversations = self._live = self._preparing = None
         self._trace_times_s = self._trace_prompts = None
         self._built_stage = -1
         self._stage = 0
@@ -139,74 +138,80 @@ class LoadProcess:
         self._cut.clear()
         self._over.clear()
         self._noted.clear()
-        self.pulse.begin(data["run_id"], data["worker"], distributed=data["distributed"])
+        self.stall_guard.begin(message.run, message.worker, distributed=message.distributed)
 
-    def on_stage(self, data: dict[str, Any]) -> None:
+    def on_stage(self, message: messages.Stage) -> None:
         """A stage is coming: close the gate for it and build its prompts."""
-        plan = plan_from({name: value for name, value in data.items() if name != "run"})
+        plan = message.plan
         if plan.stage == self._stage:
             return  # said again, because it was not clear whether it had come
         self._stage = plan.stage
         self.gate.prepare(plan)
-        if self._runtime is not None:
+        if self._run_context is not None:
             self._build_prompts()
 
-    def on_go(self, data: dict[str, Any]) -> None:
+    def on_go(self, message: messages.Go) -> None:
         """The stage begins. The moment comes as a time from now: the clocks of other machines may be wrong."""
-        plan, made = self.gate.plan, self._runtime
-        if data["stage"] != plan.stage or self.gate.let_go:
+        plan, run_context = self.gate.plan, self._run_context
+        if message.stage != plan.stage or self.gate.admitted:
             return
-        self._quota, origin_ns = data["quota"], 0
-        if plan.load.is_open and made is not None:
-            origin_ns = time.monotonic_ns() + int(min(data["lead_s"], _LONGEST_LEAD_S) * 1e9)
-            parts = read_parts(data["parts"])
-            times_s = stage_times_s(made.options, plan, self._trace_times_s)
-            self._schedule = ArrivalSchedule(times_s, parts)
-            self._change_parts(parts, data["max_in_flight"])
-        self.gate.go(self._quota, origin_ns, data["users"])
+        self._quota, origin_ns = message.quota, 0
+        if plan.load.is_open and run_context is not None:
+            origin_ns = time.monotonic_ns() + int(min(message.lead_s, _LONGEST_LEAD_S) * 1e9)
+            times_s = arrival_times_of(
+                plan, run_context.options.arrivals, run_context.options.seed, self._trace_times_s
+            )
+            self._schedule = ArrivalSchedule(times_s, message.parts)
+            self._change_parts(message.parts, message.max_in_flight)
+        self.gate.go(self._quota, origin_ns, message.users)
 
-    def on_arrivals(self, data: dict[str, Any]) -> None:
+    def on_arrivals(self, message: messages.ArrivalsChanged) -> None:
         """Another worker is gone, or this one is back: other parts of the open loop's schedule are this one's."""
-        if data["stage"] == self.gate.plan.stage:
-            self._change_parts(read_parts(data["parts"]), data["max_in_flight"])
+        if message.stage == self.gate.plan.stage:
+            self._change_parts(message.parts, message.max_in_flight)
             self.gate.reschedule()
-            if self._runtime is not None and self._runtime.open_loop is not None:
-                self._runtime.open_loop.begin_held()
+            if self._run_context is not None and self._run_context.open_loop is not None:
+                self._run_context.open_loop.begin_held()
 
-    def on_quota(self, data: dict[str, Any]) -> None:
+    def on_quota(self, message: messages.Quota) -> None:
         """The share of the stage has changed, or the answer to "may I go on?"."""
-        if data["number"] is not None:
-            self.pulse.answered(data["number"])
-        if data["stage"] == self.gate.plan.stage:
-            quota, before = data["quota"], self._quota
+        if message.number is not None:
+            self.stall_guard.answered(message.number)
+        if message.stage == self.gate.plan.stage:
+            quota, before = message.quota, self._quota
             self._quota = quota
             if quota is not None and before is not None and quota > before:
                 self._foresee(quota - before)
             self.gate.change_quota(quota)
-        elif data["stage"] > self.gate.plan.stage:
+        elif message.stage > self.gate.plan.stage:
             self.gate.end_measure()  # that stage is over, and the word of the next is on its way
 
-    def on_ack(self, data: dict[str, Any]) -> None:
+    def on_ack(self, message: messages.Ack) -> None:
         """The coordinator has heard a COUNT."""
-        self.pulse.acknowledged(data["number"])
+        self.stall_guard.acknowledged(message.number)
 
-    def on_end(self, data: dict[str, Any]) -> None:
-        if data["stage"] == self.gate.plan.stage:
+    def on_end(self, message: messages.End) -> None:
+        """Nothing more starts in the stage."""
+        if message.stage == self.gate.plan.stage:
             self.gate.end_measure()
 
-    def on_finish(self, data: dict[str, Any]) -> None:
-        """The run is over: let what is in flight end, or cut it; send everything. ``abort`` cuts a drain short."""
-        if data["abort"]:
+    def on_finish(self, message: messages.Finish) -> None:
+        """The run is over on the coordinator's word."""
+        self.finish(abort=message.abort, grace_s=message.grace_s)
+
+    def finish(self, *, abort: bool, grace_s: float) -> None:
+        """End the run: let what is in flight end, or cut it; send everything. ``abort`` cuts a drain short."""
+        if abort:
             self._cut.set()
         if self._finished:
             self._over.wait()
             self._tell_final()
             return
-        self._stop(data["grace_s"])
+        self._stop(grace_s)
         self._sent = self._flush()
-        self.pulse.tell()
+        self.stall_guard.tell()
         self._tell_final()
-        self.pulse.forget()
+        self.stall_guard.forget()
         self._over.set()
 
     def abandon(self, grace_s: float = 0.0) -> bool:
@@ -214,7 +219,7 @@ class LoadProcess:
         if self._finished:
             return False
         self._stop(grace_s)
-        self.pulse.forget()
+        self.stall_guard.forget()
         self._over.set()
         return True
 
@@ -230,51 +235,114 @@ class LoadProcess:
         self._stop_building()
         self.gate.close()
         self._await_drain(grace_s)
-        if self._runtime is not None and self._runtime.open_loop is not None:
-            self._runtime.open_loop.close()
+        if self._run_context is not None and self._run_context.open_loop is not None:
+            self._run_context.open_loop.close()
         if self.gate.unfinished:
             self._kill_users()
         self._environment.stop_timeout = 0.0  # all users have ended; on workers, Locust would still sleep for this time
         self._probe.stop()
-        self.pulse.stop()
-        if self._beat is not None:
-            self._beat.stop()
+        self.stall_guard.stop()
+        if self._live is not None:
+            self._live.stop()
         gc.set_threshold(*self._old_gc)
         gc.unfreeze()
         sys.setswitchinterval(self._old_switch_s)
-        if self._runtime is not None:
-            for end in self._runtime.at_end:
+        if self._run_context is not None:
+            for end in self._run_context.at_end:
                 end()
-            self._runtime.pool.close()
-            if self._runtime.alarm is not None:
-                self._runtime.alarm.close()
+            self._run_context.pool.close()
+            if self._run_context.alarm is not None:
+                self._run_context.alarm.close()
         gevent.joinall(self._telling)
 
     def _tell_final(self) -> None:
-        self.send(messages.FINAL, {"sent": self._sent})
+        self.send(messages.Final(*self.identity, sent=self._sent))
 
-    def send(self, kind: str, data: dict[str, Any]) -> None:
-        """A message to the coordinator, as one of this process in this run."""
-        self._send_raw(kind, {"run": self.run_id, "worker": self._run.get("worker", 0), **data})
+    def send(self, message: WorkerMessage) -> None:
+        """Send a message to the coordinator."""
+        self._send(message)
 
-    # What Locust says.
+    # Questions of the admission gate.
+
+    def may_start(self) -> bool:
+        """Whether the coordinator lets this worker start a request now."""
+        return self.stall_guard.may_start()
+
+    def on_start(self, stage: int, measured: bool) -> None:
+        """A request of the stage starts."""
+        self.stall_guard.count(stage, measured)
+
+    def start_counters(self) -> tuple[int, int]:
+        """Starts and forced starts of this process so far, over all runs."""
+        passed, forced = self._starts_before
+        if self._starts is not None:
+            passed, forced = passed + self._starts.passed, forced + self._starts.forced
+        return passed, forced
+
+    # Questions of the stall guard.
+
+    def count_message(self, number: int, counts: StartCounts) -> messages.Count:
+        """What was started, and where this process is in the run: the coordinator's messages may not have come."""
+        gate, link = self.gate, self._link
+        ready = self._built_stage == self._stage and not gate.admitted
+        return messages.Count(
+            *self.identity,
+            number=number,
+            stage=counts.stage,
+            started=counts.started,
+            measured=counts.measured,
+            total=counts.total,
+            counts=str(counts.path) if counts.path is not None else None,
+            held=link.held,
+            shards=link.spool_paths,
+            host=link.host,
+            known_stage=self._stage,
+            admitted=gate.admitted,
+            waiting=gate.users_here if ready else None,
+            quota=gate.quota if gate.admitted else None,
+            over=gate.over,
+        )
+
+    def back_message(self, number: int, counts: StartCounts) -> messages.Back:
+        """The question whether this worker may go on."""
+        stage = self.gate.plan.stage
+        measured = counts.measured if counts.stage == stage else 0
+        return messages.Back(*self.identity, number=number, stage=stage, measured=measured)
+
+    def on_lease_ended(self, since_ns: int) -> None:
+        """Nothing may start since this moment."""
+        self.gate.interrupt(since_ns)
+
+    def on_lease_held(self) -> None:
+        """Requests may start from now on."""
+        self.gate.look_again()
+
+    def on_pause(self, silent_s: float) -> None:
+        """The coordinator answers again after this silence."""
+        if self.gate.admitted and not self.gate.over:
+            self._note(
+                f"worker {self.identity[1]} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, "
+                f"and started nothing after the first {LEASE_S:g} s"
+            )
+
+    # Events of Locust.
 
     def on_test_start(self) -> None:
         """Options are known now: make everything that the users of this process share.
 
         In a greenlet, because this is called from the loop in which Locust's worker receives its messages, and prompts
-        may take minutes. Users that are made meanwhile wait for the runtime.
+        may take minutes. Users that are made meanwhile wait for the run context.
         """
-        if not self._run or self._preparing is not None:
+        if self._run is None or self._preparing is not None:
             return  # Locust fires the event twice when a test restarts before its first users are there
-        context.expect(self._environment)
+        expect_context(self._environment)
         if self._finished:
             return  # the test is being stopped; users that are still made wait until they are, too
         self._preparing = gevent.spawn(self._prepare)
 
     def on_users_spawned(self) -> None:
-        """The users that Locust was told to run are running, or wait for the runtime."""
-        if self._runtime is None and not self._finished:
+        """The users that Locust was told to run are running, or wait for the run context."""
+        if self._run_context is None and not self._finished:
             self._spawned_early = True
         else:
             self.gate.users_spawned()
@@ -282,12 +350,12 @@ class LoadProcess:
     @property
     def run_id(self) -> str:
         """The run that this process takes part in, or the last one; "" before the first."""
-        return str(self._run.get("run_id", ""))
+        return self.identity[0]
 
     @property
-    def rank(self) -> int:
-        """The rank of this process in the run."""
-        return int(self._run.get("worker", 0))
+    def identity(self) -> tuple[str, int]:
+        """The run and the rank of this process in it, as its messages name them."""
+        return (self._run.run, self._run.worker) if self._run is not None else ("", 0)
 
     @property
     def running(self) -> bool:
@@ -299,17 +367,17 @@ class LoadProcess:
     def _prepare(self) -> None:
         self._report_progress()
         try:
-            self._make_runtime(self._read_options())
+            self._make_run_context(self._read_options())
         except Exception as error:
             self.gate.close()
-            self.send(messages.REFUSED, {"reason": str(error) or repr(error)})
+            self.send(messages.Refused(*self.identity, reason=str(error) or repr(error)))
             return
         if self._spawned_early:
             self._await_users()
             self.gate.users_spawned()
 
     def _await_users(self) -> None:
-        """Wait until the users are made that waited for the runtime."""
+        """Wait until the users are made that waited for the run context."""
         runner = self._environment.runner
         while not self._finished and runner.user_count < runner.target_user_count:
             gevent.sleep(_USERS_LOOK_S)
@@ -318,8 +386,8 @@ class LoadProcess:
         for greenlet in (self._preparing, self._reporter):
             if greenlet is not None:
                 greenlet.kill(block=False)
-        for feed in self._feeds():
-            feed.close()
+        for queue in self._queues():
+            queue.close()
         if self._trace_prompts is not None:
             self._trace_prompts.close()
 
@@ -330,24 +398,20 @@ class LoadProcess:
 
     def _tell_progress(self) -> None:
         while self._built_stage != self.gate.plan.stage and not self._finished:
-            progress = [feed.progress for feed in self._feeds()]
-            self.send(
-                messages.PREPARING,
-                {
-                    "stage": self.gate.plan.stage,
-                    "built": sum(built for built, _ in progress),
-                    "wanted": sum(wanted for _, wanted in progress),
-                },
-            )
+            progress = [queue.progress for queue in self._queues()]
+            built, wanted = sum(built for built, _ in progress), sum(wanted for _, wanted in progress)
+            self.send(messages.Preparing(*self.identity, stage=self.gate.plan.stage, built=built, wanted=wanted))
             gevent.sleep(_PROGRESS_S)
 
-    def _feeds(self) -> list[PromptFeed[Any]]:
-        """The feeds that users take from."""
-        talks = self._talks
-        feeds: list[PromptFeed[Any]] = [] if self._feed is None or (talks is not None and talks.only) else [self._feed]
-        return [*feeds, talks.feed] if talks is not None else feeds
+    def _queues(self) -> list[PromptQueue[Any]]:
+        """The queues that users take from."""
+        conversations = self._conversations
+        queues: list[PromptQueue[Any]] = [conversations] if conversations is not None else []
+        if self._prompt_queue is not None and (conversations is None or conversations.has_prompts):
+            queues.insert(0, self._prompt_queue)
+        return queues
 
-    def _make_runtime(self, options: Options) -> None:
+    def _make_run_context(self, options: Options) -> None:
         pool = Pool(
             keep_alive=not options.new_connections,
             tls=TlsSettings.parse(options.client_cert, insecure=options.insecure),
@@ -356,89 +420,89 @@ class LoadProcess:
         try:
             self._make_parts(options, pool)
         finally:
-            if self._runtime is None:  # refused, or the run is over already
+            if self._run_context is None:  # refused, or the run is over already
                 pool.close()
 
     def _make_parts(self, options: Options, pool: Pool) -> None:
+        assert self._run is not None
         host = self._environment.host or ""
         endpoint.forget()
         secrets.remember_named([options.extra_body, options.metadata])
         tokenizer = in_thread(partial(load_tokenizer, options.tokenizer))
         trace = in_thread(partial(trace_of, options))
-        feed, user_classes = self._make_feeds(options, tokenizer, trace)
-        worker, workers = self._run["worker"], self._run["workers"]
-        first, step = self._run["first_prompt"], self._run["prompt_step"]
+        queue, user_classes = self._make_queues(options, tokenizer, trace)
+        run = self._run
         alarm = Alarm() if options.open_loop else None
         starts = QuietQueue(alarm)
         # On from the run before: the first stage may have been marked with those counts already.
-        before, forced_before = self.gate.counters()
-        self.gate.counters = lambda: (before + starts.passed, forced_before + starts.forced)
-        if self._run.get("live"):
-            send_beat = partial(self.send, messages.LIVE)
-            self._beat = LiveBeat(self.gate, send_beat, self._run["run_id"], worker)
-        made = context.Runtime(
+        self._starts_before, self._starts = self.start_counters(), starts
+        if run.live:
+            self._live = LiveReporter(self.gate, self.send, run.run, run.worker)
+        run_context = RunContext(
             options=options,
-            run_id=self._run["run_id"],
-            run_key=self._run["run_key"],
-            worker=worker,
-            workers=workers,
+            run_id=run.run,
+            run_key=run.run_key,
+            worker=run.worker,
+            workers=run.workers,
             gate=self.gate,
             starts=starts,
             endings=QuietQueue(alarm, _ONE_MORE_ENDING_PER),
             pool=pool,
             tokenizer=tokenizer,
-            next_prompt=feed.next,
+            next_prompt=queue.next,
             on_record=self._keep,
             note=self._note,
             client_delay_s=self._probe.worst_since_s,
             model=options.targets[0].model if options.targets else options.model,
-            withhold_keys=self._run.get("withhold_keys", False),
+            withhold_keys=run.withhold_keys,
             run_s=_run_s(options, self._environment.parsed_options, trace),
-            watch=self._beat,
+            watch=self._live,
             alarm=alarm,
             arrivals=lambda: self._schedule,
             prompt_of_arrival=self._trace_prompts.of if self._trace_prompts is not None else None,
-            first_prompt=first,
-            prompt_step=step,
-            targets=RoundRobin(options.targets, worker) if options.targets else None,
+            first_prompt=run.first_prompt,
+            prompt_step=run.prompt_step,
+            targets=RoundRobin(options.targets, run.worker) if options.targets else None,
         )
-        if self._talks is not None:
-            made.next_conversation = self._talks.feed.next
+        if self._conversations is not None:
+            run_context.next_conversation = self._conversations.next
         for user_class in user_classes:
             targets = options.targets if user_class.model is None else ()
             for url in dict.fromkeys(target.url or user_class.host or host for target in targets) or [
                 user_class.host or host
             ]:
-                user_class.prepare_process(made, url)
-            if made.model is None and user_class.model is None:
-                made.model = only_model(user_class, made, user_class.host or host)
-        self._runtime = made
-        self._begin_load(made)
+                user_class.prepare_process(run_context, url)
+            if run_context.model is None and user_class.model is None:
+                run_context.model = only_model(user_class, run_context, user_class.host or host)
+        self._run_context = run_context
+        self._begin_load(run_context)
 
-    def _begin_load(self, made: context.Runtime) -> None:
-        """Let users be made, and have the prompts of their first stage."""
-        if made.options.insecure:
+    def _begin_load(self, run_context: RunContext) -> None:
+        """Let users be made, and build the prompts of their first stage."""
+        if run_context.options.insecure:
             self._note(
                 "--llm-insecure: certificates were not verified, so whoever stands in between could read keys and "
                 "answers, and change them; use it for tests only"
             )
         sys.setswitchinterval(_SWITCH_S)
         if not self.gate.plan.free:  # users can be made meanwhile: they wait at the gate
-            context.install(self._environment, made)
+            install_context(self._environment, run_context)
         self._build_prompts()
         gc.collect()
         gc.freeze()  # the collector's pauses stay out of the measurement
         gc.set_threshold(*_GC_GENERATIONS)
         self._probe.start()
-        if self._beat is not None:
-            self._beat.start()
+        if self._live is not None:
+            self._live.start()
         if self.gate.plan.free:
-            context.install(self._environment, made)
+            install_context(self._environment, run_context)
 
-    def _make_feeds(
+    def _make_queues(
         self, options: Options, tokenizer: Tokenizer, trace: Trace | None
-    ) -> tuple[PromptFeed[Prompt], list[Any]]:
-        """Make what prompts and conversations come from; returns the feed of prompts and the LLM user classes."""
+    ) -> tuple[PromptQueue[Prompt], list[Any]]:
+        """Make what prompts and conversations come from; returns the queue of prompts and the LLM user classes."""
+        run = self._run
+        assert run is not None
         source = in_thread(
             partial(
                 make_source,
@@ -446,40 +510,49 @@ class LoadProcess:
                 input_lengths=options.input_tokens,
                 output_lengths=options.output_tokens,
                 seed=options.seed,
-                run_key=self._run["run_key"],
+                run_key=run.run_key,
                 text=options.prompt,
                 file=options.prompts,
                 trace=trace,
                 in_order=options.prompts_order == "file",
                 prefixes=options.shared_prefix,
-                cache_bust=self._run["run_id"] if options.cache_bust else None,
+                cache_bust=run.run if options.cache_bust else None,
                 pictures=options.images,
             )
         )
         for note in source.notes:
             self._note(note)
-        first, step = self._run["first_prompt"], self._run["prompt_step"]
-        make_feed = partial(self._make_feed, source)
-        self._feed = make_feed(first, step)
+        first, step = run.first_prompt, run.prompt_step
+        make_queue = partial(self._make_queue, source)
+        self._prompt_queue = make_queue(first, step)
         if trace is not None:
             self._trace_times_s = [entry.at_s for entry in trace.entries]
-            self._trace_prompts = TracePrompts(self._trace_times_s, make_feed)
-            self._trace_prompts.begin(ArrivalShare(first, step), self._feed)
+            self._trace_prompts = TracePrompts(self._trace_times_s, make_queue)
+            self._trace_prompts.begin(ArrivalShare(first, step), self._prompt_queue)
         user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
-        if any(each.holds_conversations for each in user_classes):
-            salt = self._run["run_id"] if options.cache_bust else None
-            make = partial(Talks, options, tokenizer, self._run["run_key"], salt, (first, step), self._note)
-            self._talks = in_thread(make)
-            self._talks.only = all(each.holds_conversations for each in user_classes)
-        return self._feed, user_classes
+        if any(user_class.holds_conversations for user_class in user_classes):
+            salt = run.run if options.cache_bust else None
+            has_prompts = not all(user_class.holds_conversations for user_class in user_classes)
+            make = partial(
+                ConversationQueue,
+                options,
+                tokenizer,
+                run.run_key,
+                salt,
+                (first, step),
+                self._note,
+                has_prompts=has_prompts,
+            )
+            self._conversations = in_thread(make)
+        return self._prompt_queue, user_classes
 
-    def _make_feed(self, source: Any, first: int, step: int) -> PromptFeed[Prompt]:
-        return PromptFeed(source, first, step, self._note, Prompt.characters)
+    def _make_queue(self, source: Any, first: int, step: int) -> PromptQueue[Prompt]:
+        return PromptQueue(source, first, step, self._note, Prompt.characters)
 
     def _build_prompts(self) -> None:
-        """Build what the stage needs before it starts (``feed``)."""
-        plan, talks, feed = self.gate.plan, self._talks, self._feed
-        assert feed is not None
+        """Build what the stage needs before it starts (``queue``)."""
+        plan, conversations, queue = self.gate.plan, self._conversations, self._prompt_queue
+        assert queue is not None
         self._report_progress()
         least = users = math.ceil(plan.users / plan.workers)
         rate_per_s = plan.load.rate_per_s
@@ -494,20 +567,21 @@ class LoadProcess:
         else:
             count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.users)
             counted = not plan.timed_warmup_s  # how many requests a time takes is not known
-        if talks is not None:
-            talks.feed.expect(talks.conversations_of(count), least=least, counted=counted)
-        if talks is None or not talks.only:
-            feed.expect(count, least=least, counted=counted)
+        if conversations is not None:
+            conversations.expect(conversations.conversations_of(count), least=least, counted=counted)
+        if conversations is None or conversations.has_prompts:
+            queue.expect(count, least=least, counted=counted)
         if self.gate.plan is plan and not self._finished:
             self._built_stage = plan.stage
             self._on_ready(plan.stage, 0)
 
     def _foresee(self, requests: int) -> None:
         """So many requests more than expected are this worker's to start."""
-        if self._talks is not None:
-            self._talks.feed.foresee(self._talks.conversations_of(requests))
-        if self._feed is not None and self._trace_prompts is None and (self._talks is None or not self._talks.only):
-            self._feed.foresee(requests)
+        conversations = self._conversations
+        if conversations is not None:
+            conversations.foresee(conversations.conversations_of(requests))
+        if self._prompt_queue is not None and self._trace_prompts is None and self._prompt_queue in self._queues():
+            self._prompt_queue.foresee(requests)
 
     def _change_parts(self, parts: list[ArrivalShare], max_in_flight: int | None) -> None:
         self.gate.max_in_flight = max_in_flight
@@ -519,10 +593,10 @@ class LoadProcess:
 
     def _note_waits(self, stage: int) -> None:
         """Say when requests had to wait for prompts: their load and their times are not what was asked for."""
-        waits = [wait_s for feed in self._feeds() for wait_s in feed.waits if wait_s > _NOTED_WAIT_S]
+        waits = [wait_s for queue in self._queues() for wait_s in queue.waits if wait_s > _NOTED_WAIT_S]
         if waits:
             self._note(
-                f"stage {stage}, worker {self._run['worker']}: {len(waits)} requests waited for their prompts, "
+                f"stage {stage}, worker {self.identity[1]}: {len(waits)} requests waited for their prompts, "
                 f"{max(waits):.2g} s at most, because this worker could not build them as fast as it sent them; use "
                 "more workers, or shorter prompts"
             )
@@ -536,55 +610,36 @@ class LoadProcess:
         self._reporting = False
         plan = self.gate.plan
         if self._built_stage == plan.stage and not self._finished:
-            gate = self.gate
-            ready = {
-                "stage": plan.stage,
-                "waiting": gate.users_here,
-                "all_users_came": int(gate.all_users_came),
-                "no_users_reason": gate.no_users_reason,
-            }
-            self.send(messages.READY, ready)
+            ready = messages.Ready(
+                *self.identity,
+                stage=plan.stage,
+                waiting=self.gate.users_here,
+                all_users_came=self.gate.all_users_came,
+                no_users_reason=self.gate.no_users_reason,
+            )
+            self.send(ready)
 
     def _on_stage_finished(self, totals: StageTotals) -> None:
-        data = dataclasses.asdict(totals)
+        done = messages.Done(*self.identity, totals=copy(totals))
         self._note_waits(totals.stage)
         # In its own greenlet: the caller is a user, which may be stopped, and rows in the spool may take a while.
         self._telling = [greenlet for greenlet in self._telling if not greenlet.ready()]
-        self._telling.append(gevent.spawn(self._tell_stage, data))
+        self._telling.append(gevent.spawn(self._tell_stage, done))
 
-    def _tell_stage(self, data: dict[str, Any]) -> None:
+    def _tell_stage(self, done: messages.Done) -> None:
         self._flush()
-        self.pulse.tell()
-        self.send(messages.DONE, data)
+        self.stall_guard.tell()
+        self.send(done)
 
     def _on_lag(self, lag_s: float, own_s: float | None) -> None:
         self.gate.add_lag(lag_s, own_s)
-        if self._beat is not None:
-            self._beat.add_lag(lag_s, own_s)
-
-    def _about_stage(self) -> dict[str, Any]:
-        """Where this process is in the run, for a coordinator whose messages may not have come."""
-        gate = self.gate
-        ready = self._built_stage == self._stage and not gate.let_go
-        return {
-            "at": self._stage,
-            "gone": gate.let_go,
-            "waiting": gate.users_here if ready else None,
-            "quota": gate.quota if gate.let_go else None,
-            "over": gate.over,
-        }
-
-    def _on_pause(self, silent_s: float) -> None:
-        if self.gate.let_go and not self.gate.over:
-            self._note(
-                f"worker {self.rank} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, and "
-                f"started nothing after the first {LEASE_S:g} s"
-            )
+        if self._live is not None:
+            self._live.add_lag(lag_s, own_s)
 
     def _note(self, text: str) -> None:
         if text not in self._noted:
             self._noted.add(text)
-            self.send(messages.NOTE, {"text": text})
+            self.send(messages.Note(*self.identity, text=text))
 
     def _await_drain(self, grace_s: float) -> None:
         limit = time.monotonic() + grace_s
@@ -592,7 +647,7 @@ class LoadProcess:
             self._cut.wait(timeout=_DRAIN_LOOK_S)
 
     def _kill_users(self) -> None:
-        callers = self._runtime.callers if self._runtime is not None else ()
+        callers = self._run_context.callers if self._run_context is not None else ()
         users = {*self._environment.runner.user_greenlets, *callers}
         others = [greenlet for greenlet in users if greenlet is not getcurrent()]
         gevent.killall(others, block=True, timeout=10)
@@ -610,10 +665,10 @@ class NoSingleModel(ValueError):
     """The server lists no model or several, so one has to be chosen."""
 
 
-def only_model(user_class: Any, made: context.Runtime, host: str) -> str:
+def only_model(user_class: Any, run_context: RunContext, host: str) -> str:
     """The only model that the server lists. Raises ``NoSingleModel`` with the list."""
     try:
-        listed = user_class.listed_models(made, host)
+        listed = user_class.listed_models(run_context, host)
     except Exception as error:
         from llm_users.users.failures import failure_of
 

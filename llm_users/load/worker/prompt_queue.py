@@ -1,6 +1,6 @@
-"""Prompts, or conversations, for one load process: built ahead, in a thread: no tokenizing between tokens.
+"""Prompts, or conversations, for one worker: built ahead, in a thread: no tokenizing between tokens.
 
-Each load process has its own part of the seeded sequence and takes every index of it once in the whole run: of the W
+Each worker has its own part of the seeded sequence and takes every index of it once in the whole run: of the W
 that a run begins with, worker w takes i = w (mod W); one that joins later has a range of its own.
 
 What is held ready is bounded by its tokens. A stage whose prompts are below the bound has all of them before it starts,
@@ -11,16 +11,21 @@ greenlet builds the rest, in small batches, as the users take what is there.
 from __future__ import annotations
 
 import logging
+import math
 import time
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import gevent
 from gevent.event import Event
 
+from llm_users.load.protocol.arrivals import ArrivalShare
 from llm_users.load.worker.thread_pool import in_thread
+from llm_users.options.table import Options
+from llm_users.prompts import Conversation, Prompt, Tokenizer, Trace, make_conversations, read_trace
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class _Source(Protocol[_EntryT_co]):
     def prompt(self, index: int) -> _EntryT_co: ...
 
 
-class PromptFeed(Generic[EntryT]):
+class PromptQueue(Generic[EntryT]):
     """The prompts of this process, in order; ``characters`` is the length of one, ``what`` they are called in notes."""
 
     def __init__(
@@ -242,3 +247,91 @@ class PromptFeed(Generic[EntryT]):
     def _make(self, indices: list[int]) -> list[tuple[EntryT, int]]:
         entries = [self._source.prompt(index) for index in indices]
         return [(entry, max(1, self._characters(entry) // _CHARACTERS_PER_TOKEN)) for entry in entries]
+
+
+class ConversationQueue(PromptQueue[Conversation]):
+    """The conversations of this process. Made in a thread: reads files. ``part`` is its (first index, step)."""
+
+    def __init__(
+        self,
+        options: Options,
+        tokenizer: Tokenizer,
+        run_key: str,
+        salt: str | None,
+        part: tuple[int, int],
+        note: Callable[[str], None],
+        *,
+        has_prompts: bool,
+    ) -> None:
+        """``has_prompts``: whether users of the process also take prompts that belong to no conversation."""
+        source = make_conversations(
+            tokenizer=tokenizer,
+            turn_counts=options.turns,
+            input_lengths=options.input_tokens,
+            output_lengths=options.output_tokens,
+            seed=options.seed,
+            run_key=run_key,
+            file=options.conversations,
+            in_order=options.prompts_order == "file",
+            prefixes=options.shared_prefix,
+            cache_bust=salt,
+        )
+        super().__init__(source, *part, note, Conversation.characters, "conversations")
+        for text in source.notes:
+            note(text)
+        self._mean_turns = source.mean_turns
+        self.has_prompts = has_prompts
+
+    def conversations_of(self, requests: int) -> int:
+        """The average number of conversations in this number of requests."""
+        return math.ceil(requests / max(1.0, self._mean_turns))
+
+
+def trace_of(options: Options) -> Trace | None:
+    """Read the trace, if the run has one. Takes seconds for a million rows: not for an event loop."""
+    if options.trace is None:
+        return None
+    return read_trace(
+        options.trace,
+        speed=options.trace_speed,
+        window=options.trace_window,
+        unit=options.trace_unit,
+        block_tokens=options.trace_block_size,
+    )
+
+
+MakeQueue = Callable[[int, int], PromptQueue[Prompt]]
+
+
+class TracePrompts:
+    """The prompts of a trace's arrivals: one queue for each part of the trace that is this worker's."""
+
+    def __init__(self, times_s: Sequence[float], make: MakeQueue) -> None:
+        self._times_s = times_s
+        self._make = make
+        self._queues: dict[ArrivalShare, PromptQueue[Prompt]] = {}
+
+    def begin(self, part: ArrivalShare, queue: PromptQueue[Prompt]) -> None:
+        """The part that the worker has from the beginning, and the queue of it."""
+        self._queues = {part: queue}
+
+    def change(self, parts: Iterable[ArrivalShare], requests: int) -> None:
+        """From now on these parts are the worker's. Prompts of a new one are built in the background."""
+        for part in parts:
+            if part not in self._queues:
+                left_out = max(0, bisect_left(self._times_s, part.from_s) - part.first)
+                numbers = range(part.first, requests, part.step)[math.ceil(left_out / part.step) :]
+                if numbers:
+                    self._queues[part] = self._make(numbers[0], part.step)
+                    self._queues[part].foresee(len(numbers))
+
+    def of(self, number: int) -> Prompt:
+        """The prompt of arrival ``number``."""
+        at_s = self._times_s[number]
+        queue = next(queue for part, queue in self._queues.items() if part.has(number, at_s))
+        return queue.take(number)
+
+    def close(self) -> None:
+        """Build no more."""
+        for queue in self._queues.values():
+            queue.close()

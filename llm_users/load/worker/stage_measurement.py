@@ -1,6 +1,6 @@
-"""What a stage measures on one load process: its window, its totals, what is sampled meanwhile.
+"""What a stage measures on one worker: its window, its totals, what is sampled meanwhile.
 
-The gate (``stage``) says when measured requests start and end; the users say what became of each call. Moments are
+``admission_gate`` says when measured requests start and end; the users say what became of each call. Moments are
 nanoseconds of the monotonic clock and are given, so that a simulated clock can drive the same code. Knows nothing of
 phases, budgets or users.
 """
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.load.worker.measure_window import MeasureWindow
-from llm_users.load.worker.permits import Ticket
-from llm_users.load.worker.stage_sampler import StageSamples
+from llm_users.load.worker.permits import Permit
+from llm_users.load.worker.stage_sampler import StageSampler
 from llm_users.record import StageLoad
 
 _NS = 1_000_000_000
@@ -37,7 +37,7 @@ class Measurement:
         self._unfinished = 0  # measured requests that have started and not ended
         self._last_end_ns = 0  # of a measured request
         self.totals = StageTotals(plan.stage, plan.worker)
-        self.samples = StageSamples(starts)
+        self.samples = StageSampler(starts)
         self.window.forget()
 
     def told(self, now_ns: int) -> None:
@@ -58,7 +58,7 @@ class Measurement:
         self._unfinished += 1
 
     def account(
-        self, ticket: Ticket, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
+        self, permit: Permit, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
     ) -> float | None:
         """Count a call that has ended; returns its ``window_share``.
 
@@ -67,13 +67,13 @@ class Measurement:
         """
         if start_ns and end_ns:
             self.window.add_call(start_ns, end_ns)
-            if ticket.measured and ticket.plan.stage == self._plan.stage:
-                self._count_measured(start_ns, end_ns, is_arrival=ticket.arrival, ok=ok)
+            if permit.measured and permit.plan.stage == self._plan.stage:
+                self._count_measured(start_ns, end_ns, is_arrival=permit.arrival, ok=ok)
         return self.window.share_of(stamps_ns, end_ns)
 
-    def ended(self, ticket: Ticket) -> None:
+    def ended(self, permit: Permit) -> None:
         """A request is over, and its row is made."""
-        if ticket.measured and ticket.plan.stage == self._plan.stage:
+        if permit.measured and permit.plan.stage == self._plan.stage:
             self._unfinished -= 1
             if self.window.lingers and not self._unfinished:
                 self.close(self._last_end_ns or time.monotonic_ns())
@@ -117,7 +117,7 @@ class Measurement:
         window.close(end_ns)
         self.samples.add_cpu(totals)
         totals.window_s, totals.widened = window.length_s, int(window.widened)
-        totals.windows = [[(start - self._told_ns) / _NS, (end - start) / _NS] for start, end in window.spans_ns]
+        totals.windows = [((start - self._told_ns) / _NS, (end - start) / _NS) for start, end in window.spans_ns]
 
     def report(self, starts: tuple[int, int], quota: int | None) -> StageTotals:
         """The totals, once all requests have ended. ``starts``: those of the process by now."""

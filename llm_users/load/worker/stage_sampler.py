@@ -1,4 +1,4 @@
-"""What is sampled while a stage is measured on one load process: lags, chunk gaps, starts, its CPU.
+"""What is sampled while a stage is measured on one worker: lags, chunk gaps, starts, its CPU.
 
 Knows figures; nothing of phases, budgets or users.
 """
@@ -12,7 +12,7 @@ from llm_users.load.worker import machine_cpu
 from llm_users.quantile import DurationHistogram
 
 
-class StageSamples:
+class StageSampler:
     """Of one stage."""
 
     def __init__(self, starts: tuple[int, int]) -> None:

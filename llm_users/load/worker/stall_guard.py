@@ -1,8 +1,8 @@
-"""A load process's pulse: it tells once a second what it has started, and starts requests only while it is answered.
+"""A worker's side of the lease: it reports once a second what it has started, and starts requests only while answered.
 
-The coordinator gives the share of a silent load process to the others, and neither side can know why the other is
-silent: the network may stall, the process may have been stopped (SIGSTOP, a suspended machine), the coordinator may be
-gone. So each answer to a COUNT is a lease: for ``LEASE_S`` after it sent that COUNT the process may start requests. The
+The coordinator gives the share of a silent worker to the others, and neither side can know why the other is silent: the
+network may stall, the process may have been stopped (SIGSTOP, a suspended machine), the coordinator may be gone. So
+each answer to a COUNT is a lease: for ``LEASE_S`` after it sent that COUNT the worker may start requests. The
 coordinator waits a little longer than that before it gives the share away, so no request is ever started twice. Once
 the lease has run out, only the answer to a question that was asked afterwards (BACK) begins a new one.
 """
@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import gevent
 
 from llm_users.collect.spool import StartCounts
-from llm_users.load.protocol import messages
-from llm_users.load.protocol.messages import LEASE_S, WAIT_S
-from llm_users.load.worker.admission_gate import StageGate
+from llm_users.load.protocol.messages import LEASE_S, WAIT_S, Back, Count, WorkerMessage
 
-_BEAT_S = 0.25
+_LOOK_S = 0.25
 _TELL_S = 1.0
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine is suspended
 
@@ -73,44 +70,111 @@ class Lease:
         return True
 
 
-class Pulse:
-    """One per load process; ``about`` adds what the process knows of its spool and of its stage."""
+class MasterLink(Protocol):
+    """What a worker has besides its part in the load: rows in a spool, a master that may go, perhaps a parent."""
 
-    def __init__(self, gate: StageGate, send: Callable[[str, dict[str, Any]], None]) -> None:
-        self._gate = gate
-        self._send = send
+    @property
+    def watches_parent(self) -> bool:
+        """Whether the process ends with the one that has started it."""
+
+    @property
+    def held(self) -> int:
+        """Rows that are only in the spool."""
+
+    @property
+    def spool_paths(self) -> list[str]:
+        """The files of the spool."""
+
+    @property
+    def host(self) -> str:
+        """The name of this machine."""
+
+    def on_look(self) -> None:
+        """Called four times a second during a run."""
+
+    def on_alone(self, why: str) -> None:
+        """The coordinator does not come back, and why that is clear. Called once, in a greenlet that may end."""
+
+
+class NoMaster:
+    """The link of the only process: it has no master and no spool."""
+
+    watches_parent = False
+    held = 0
+    host = ""
+
+    @property
+    def spool_paths(self) -> list[str]:
+        return []
+
+    def on_look(self) -> None:
+        pass
+
+    def on_alone(self, why: str) -> None:
+        pass
+
+
+class GuardedWorker(Protocol):
+    """What the stall guard asks and tells its worker."""
+
+    def send(self, message: WorkerMessage) -> None:
+        """Send a message to the coordinator."""
+
+    def count_message(self, number: int, counts: StartCounts) -> Count:
+        """The COUNT of this number."""
+
+    def back_message(self, number: int, counts: StartCounts) -> Back:
+        """The BACK of this number."""
+
+    def on_lease_ended(self, since_ns: int) -> None:
+        """Nothing may start since this moment of the monotonic clock."""
+
+    def on_lease_held(self) -> None:
+        """Requests may start from now on."""
+
+    def on_pause(self, silent_s: float) -> None:
+        """The coordinator answers again after this silence, in which nothing was started for some time."""
+
+
+class StallGuard:
+    """One per worker: it counts what is started, reports it, and says whether a request may start."""
+
+    def __init__(self, worker: GuardedWorker, link: MasterLink) -> None:
+        self._worker = worker
+        self._link = link
+        self._is_limited = False  # by the lease, while a distributed run goes on
         self._counts = StartCounts("", 0, shared=False)
         self._lease = Lease()
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._parent = os.getppid()
         self._paused = False
-        self.about: Callable[[], dict[str, Any]] = lambda: {"held": 0, "shards": [], "host": ""}
-        self.about_stage: Callable[[], dict[str, Any]] = dict
-        self.watches_parent = self.parent_is_gone = False
-        """True when this process is to end with the one that has started it."""
-        self.on_beat: Callable[[], None] = lambda: None
-        self.on_alone: Callable[[str], None] = lambda _why: None
-        """The coordinator does not come back, and why that is clear. Called once, in a greenlet that may end."""
-        self.on_pause: Callable[[float], None] = lambda _silent_s: None
-        """The coordinator answers again after such a silence, in which nothing was started for some time."""
+        self.parent_is_gone = False
+        """True once the process has ended that this one is to end with."""
 
     def begin(self, run_id: str, worker: int, *, distributed: bool) -> None:
-        """A run begins: count from 0; beat when there is a master to hear it."""
+        """A run begins: count from 0, and report to the master if there is one."""
         self.stop()
         self._lease = Lease()
         self._paused = False
         self._counts.remove()
         self._counts = StartCounts(run_id, worker, shared=distributed)
-        self._gate.on_start = self._counts.add
+        self._is_limited = distributed
         if distributed:
-            self._gate.may_start = lambda: self._lease.holds(_now())
-            self._greenlet = gevent.spawn(self._beat)
+            self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(block=False)
         self._greenlet = None
-        self._gate.may_start = lambda: True
+        self._is_limited = False
+
+    def may_start(self) -> bool:
+        """Whether a request may start now."""
+        return not self._is_limited or self._lease.holds(_now())
+
+    def count(self, stage: int, measured: bool) -> None:
+        """A request of the stage starts."""
+        self._counts.add(stage, measured)
 
     def forget(self) -> None:
         """The counts are not needed any more."""
@@ -120,46 +184,37 @@ class Pulse:
         """The coordinator has heard the COUNT with this number."""
         held = self._lease.holds(_now())
         if self._lease.answered(number, _now()) and not held:
-            self._gate.look_again()
+            self._worker.on_lease_held()
 
     def answered(self, number: int) -> None:
         """The coordinator has answered the BACK with this number: requests may start again, if it was quick."""
         now, ended_at = _now(), self._lease.ended_at
         if self._lease.answered(number, now, anew=True) and ended_at is not None:
-            self.on_pause(now - ended_at + LEASE_S)
+            self._worker.on_pause(now - ended_at + LEASE_S)
 
     def tell(self) -> None:
-        """What was started so far."""
-        counts = self._counts
-        told = {
-            "number": self._lease.ask(_now()),
-            "stage": counts.stage,
-            "started": counts.started,
-            "measured": counts.measured,
-            "total": counts.total,
-            "counts": str(counts.path) if counts.path is not None else None,
-        }
-        self._send(messages.COUNT, told | self.about() | self.about_stage())
+        """Report what was started so far."""
+        self._worker.send(self._worker.count_message(self._lease.ask(_now()), self._counts))
 
     # Inside.
 
-    def _beat(self) -> None:
+    def _run(self) -> None:
         told_at = 0.0
-        beat_at = _now()
+        looked_at = _now()
         while True:
-            self.on_beat()
+            self._link.on_look()
             now = _now()
-            if now - beat_at > LEASE_S:
+            if now - looked_at > LEASE_S:
                 self._lease.heard_at = now  # this process stood still: an answer could not be heard
-            beat_at = now
-            if self.watches_parent and os.getppid() != self._parent:
+            looked_at = now
+            if self._link.watches_parent and os.getppid() != self._parent:
                 self.parent_is_gone = True
                 self._end("the process that started this worker is gone")
                 return
             cut_off = not self._lease.holds(now) and self._lease.ended_at is not None
             silent_s = now - (self._lease.ended_at or now)
             if cut_off and not self._paused:
-                self._gate.interrupt(time.monotonic_ns() - int(silent_s * 1e9))
+                self._worker.on_lease_ended(time.monotonic_ns() - int(silent_s * 1e9))
             self._paused = cut_off
             if cut_off and now - max(now - silent_s, self._lease.heard_at) > WAIT_S:
                 self._end(f"the master has not answered for {WAIT_S + LEASE_S:g} s")
@@ -167,17 +222,11 @@ class Pulse:
             if now - told_at >= _TELL_S:
                 told_at = now
                 if cut_off:
-                    self._ask()
+                    self._worker.send(self._worker.back_message(self._lease.ask(_now()), self._counts))
                 else:
                     self.tell()
-            gevent.sleep(_BEAT_S)
-
-    def _ask(self) -> None:
-        """May this process go on?"""
-        stage = self._gate.plan.stage
-        measured = self._counts.measured if self._counts.stage == stage else 0
-        self._send(messages.BACK, {"number": self._lease.ask(_now()), "stage": stage, "measured": measured})
+            gevent.sleep(_LOOK_S)
 
     def _end(self, why: str) -> None:
         self._greenlet = None
-        gevent.spawn(self.on_alone, why)
+        gevent.spawn(self._link.on_alone, why)

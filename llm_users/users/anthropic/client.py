@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx2
 
 from llm_users._version import __version__
-from llm_users.load.worker.context import Runtime
+from llm_users.load.worker.context import RunContext
 from llm_users.transport import endpoint
 from llm_users.transport.connection import Origin, origin_of
 from llm_users.users.openai.client import KEYS_WITHHELD, make_http_client
@@ -41,7 +41,7 @@ def versioned(host: str) -> str:
     return host if host.rstrip("/").endswith("/v1") else f"{host.rstrip('/')}/v1"
 
 
-def make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> Client:
+def make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> Client:
     """A client of this base URL. ValueError when a key is needed and there is none."""
     sent = {
         "accept": "application/json",
@@ -49,24 +49,24 @@ def make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> Client:
         "accept-encoding": "identity",
         "user-agent": f"locust-llm/{__version__}",
         "anthropic-version": _VERSION,
-        **_credentials(runtime, host, headers),
+        **_credentials(run_context, host, headers),
         **{name.lower(): value for name, value in headers.items()},
     }
     base_url = versioned(host)
     http = make_http_client(
-        runtime,
+        run_context,
         base_url,
         headers=sent,
         params=endpoint.query_of(host),
-        timeout=httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
+        timeout=httpx2.Timeout(run_context.options.timeout_s, connect=run_context.pool.connect_timeout_s),
     )
     return Client(base_url, http, origin_of(str(httpx2.URL(base_url))))
 
 
-def _credentials(runtime: Runtime, host: str, headers: dict[str, str]) -> dict[str, str]:
+def _credentials(run_context: RunContext, host: str, headers: dict[str, str]) -> dict[str, str]:
     """The headers that say who asks: user info of the URL, a key, or a bearer token."""
     authorization = endpoint.authorization_of(host)
-    key, token = runtime.secret(KEY_VARIABLE), runtime.secret(_TOKEN_VARIABLE)
+    key, token = run_context.secret(KEY_VARIABLE), run_context.secret(_TOKEN_VARIABLE)
     if authorization:
         return {"authorization": authorization}
     if key:
@@ -75,11 +75,11 @@ def _credentials(runtime: Runtime, host: str, headers: dict[str, str]) -> dict[s
         return {"authorization": f"Bearer {token}"}
     if {"authorization", "x-api-key"} & {name.lower() for name in headers}:
         return {}
-    if runtime.withhold_keys:
-        runtime.note(KEYS_WITHHELD)
+    if run_context.withhold_keys:
+        run_context.note(KEYS_WITHHELD)
         return {}
     if f".{httpx2.URL(host).host}".endswith(_KEYED_DOMAIN):
         raise ValueError(f"Anthropic wants a key: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a bearer token")
-    if runtime.options.simulator is None:
-        runtime.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
+    if run_context.options.simulator is None:
+        run_context.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
     return {}

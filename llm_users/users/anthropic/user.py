@@ -14,7 +14,7 @@ import httpx2
 import msgspec
 import openai
 
-from llm_users.load.worker.context import Runtime
+from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
@@ -56,10 +56,10 @@ class AnthropicUser(LLMUser):
     """Extra headers of every request of this class (``anthropic-beta``), or another ``anthropic-version``."""
 
     @classmethod
-    def prepare_process(cls, runtime: Runtime, host: str) -> None:
-        if runtime.options.api not in (None, "messages"):
-            raise ValueError(f"--llm-api {runtime.options.api} is not Anthropic's: there is messages")
-        cls._client(runtime, host)
+    def prepare_process(cls, run_context: RunContext, host: str) -> None:
+        if run_context.options.api not in (None, "messages"):
+            raise ValueError(f"--llm-api {run_context.options.api} is not Anthropic's: there is messages")
+        cls._client(run_context, host)
 
     def message(
         self,
@@ -83,25 +83,25 @@ class AnthropicUser(LLMUser):
         body: dict[str, Any] = {"model": self._model(), "max_tokens": cap, "messages": turns, "stream": True}
         if system or instructions:
             body["system"] = system or instructions
-        body |= {**self.runtime.options.extra_body, **extra}
+        body |= {**self.run_context.options.extra_body, **extra}
         return Ask(MESSAGES, str(body["model"]), replace(prompt, max_tokens=body["max_tokens"]), body)
 
     # The wire.
 
     def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
-        client = self._client(self.runtime, self.host or "")
+        client = self._client(self.run_context, self.host or "")
         body = msgspec.json.encode(ask.body)
         if isinstance(exchange, Exchange):
             exchange.reserve(client.origin)
-        self.runtime.starts.wait()
-        templates = self.runtime.templates
+        self.run_context.starts.wait()
+        templates = self.run_context.templates
         head = self._send(
             exchange,
-            None if self.runtime.options.cookies else templates.setdefault((client, _PATH), RequestTemplate()),
+            None if self.run_context.options.cookies else templates.setdefault((client, _PATH), RequestTemplate()),
             lambda: body,
             lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
         )
-        return _OpenedMessage(head, MessageEvents(), endpoint.usage_of(client.base_url), self.runtime.note)
+        return _OpenedMessage(head, MessageEvents(), endpoint.usage_of(client.base_url), self.run_context.note)
 
     def _failure_of(self, error: BaseException) -> tuple[str, str]:
         return failure_of(error, versioned(self.host or ""), KEY_VARIABLE)
@@ -112,20 +112,20 @@ class AnthropicUser(LLMUser):
         return error.status_code, error.response.headers.get("request-id") or error.request_id
 
     @classmethod
-    def _client(cls, runtime: Runtime, host: str) -> Client:
+    def _client(cls, run_context: RunContext, host: str) -> Client:
         """The process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
-        headers = runtime.request_headers(cls.default_headers)
+        headers = run_context.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
-        client: Client | None = runtime.clients.get(key)
+        client: Client | None = run_context.clients.get(key)
         if client is None:
-            client = runtime.clients[key] = make_client(runtime, host, headers)
+            client = run_context.clients[key] = make_client(run_context, host, headers)
         return client
 
     @classmethod
-    def listed_models(cls, runtime: Runtime, host: str) -> list[str]:
+    def listed_models(cls, run_context: RunContext, host: str) -> list[str]:
         """The models that the server lists. Raises the errors of requests."""
-        client = cls._client(runtime, host)
+        client = cls._client(run_context, host)
         listed = _checked(client.http.send(client.request("GET", "/models"))).json()
         return [str(model["id"]) for model in listed["data"]]
 

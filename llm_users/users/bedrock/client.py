@@ -19,7 +19,7 @@ from botocore.session import Session
 
 from llm_users import secrets
 from llm_users._version import __version__
-from llm_users.load.worker.context import Runtime
+from llm_users.load.worker.context import RunContext
 from llm_users.transport import endpoint
 from llm_users.transport.botocore import only_stamp, send_through
 from llm_users.transport.botocore_network import network_of
@@ -36,15 +36,15 @@ _MADE_UP = "simulator"
 
 
 def make_client(
-    runtime: Runtime, host: str, session: Session, *, attempts: int = 1, retry_mode: str = "standard"
+    run_context: RunContext, host: str, session: Session, *, attempts: int = 1, retry_mode: str = "standard"
 ) -> Any:
     """A client for Bedrock's runtime. ValueError, in words for the user, when it cannot be."""
-    options = runtime.options
+    options = run_context.options
     simulated = options.simulator is not None
     if simulated:
         host = host.removesuffix("/v1")
     region = region_of(session, options.region, host)
-    auth, about = _authentication(runtime, session, host, simulated=simulated)
+    auth, about = _authentication(run_context, session, host, simulated=simulated)
     make = partial(
         boto3.session.Session(botocore_session=session).client,
         "bedrock-runtime",
@@ -57,25 +57,25 @@ def make_client(
         user_agent=f"locust-llm/{__version__} Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
         # A retry would hide throttling inside the time to first token; the environment's wishes do not count.
         retries={"total_max_attempts": attempts, "mode": retry_mode},
-        connect_timeout=runtime.pool.connect_timeout_s,
+        connect_timeout=run_context.pool.connect_timeout_s,
         read_timeout=options.timeout_s,
         # As many as users; boto3's own 10 made 237 connections for 400 requests.
-        max_pool_connections=max(_LEAST_POOL, runtime.gate.plan.users, open_loop, options.most_users),
+        max_pool_connections=max(_LEAST_POOL, run_context.gate.plan.users, open_loop, options.most_users),
         **auth,
     )
     client = make(config=config)
     if options.transport == "sdk":  # only a client knows its endpoint, and so its proxy
-        network, verify = network_of(runtime.pool, client.meta.endpoint_url)
+        network, verify = network_of(run_context.pool, client.meta.endpoint_url)
         client = make(config=config.merge(Config(**network)), verify=verify)
-    _add_headers(client, runtime.request_headers({}))
+    _add_headers(client, run_context.request_headers({}))
     if options.transport == "fast":
-        send_through(client, runtime.pool)
+        send_through(client, run_context.pool)
     else:
         only_stamp(client)
         # Its debugging shows bodies whole, and Invoke's are base64: what is a secret in there nobody would find.
         logging.getLogger("botocore.parsers").setLevel(logging.INFO)
     secrets.redact_logs(_LOGGING_PACKAGES)
-    runtime.note(f"Bedrock: {client.meta.endpoint_url}, region {region}, {about}")
+    run_context.note(f"Bedrock: {client.meta.endpoint_url}, region {region}, {about}")
     return client
 
 
@@ -103,16 +103,18 @@ def region_of(session: Session, wanted: str | None, host: str) -> str:
     return str(region)
 
 
-def _authentication(runtime: Runtime, session: Session, host: str, *, simulated: bool) -> tuple[dict[str, Any], str]:
+def _authentication(
+    run_context: RunContext, session: Session, host: str, *, simulated: bool
+) -> tuple[dict[str, Any], str]:
     """What the client's Config needs for it, and which kind is in force."""
     if simulated:  # a signature as costly as a real one, of nobody's key
         made_up = Credentials(_MADE_UP, _MADE_UP, method="explicit")
         session.register_component("credential_provider", _Given(made_up))
         return {"signature_version": "v4"}, "signed with a made-up key for the simulator"
-    if runtime.withhold_keys:
-        runtime.note(KEYS_WITHHELD)
+    if run_context.withhold_keys:
+        run_context.note(KEYS_WITHHELD)
         return {"signature_version": botocore.UNSIGNED}, "requests are not signed"
-    bearer = runtime.secret(BEARER_VARIABLE)
+    bearer = run_context.secret(BEARER_VARIABLE)
     if bearer:
         os.environ[BEARER_VARIABLE] = bearer  # botocore reads the variable itself, with any newline
         if host.startswith("http://"):
@@ -136,18 +138,18 @@ def _authentication(runtime: Runtime, session: Session, host: str, *, simulated:
             )
         return {"signature_version": botocore.UNSIGNED}, "no credentials: requests are not signed"
     session.register_component("credential_provider", _Given(held))
-    about = describe(held, session.get_config_variable("profile")) + _lifetime(held, runtime)
-    runtime.at_end.append(keep_fresh(held, runtime.note))
+    about = describe(held, session.get_config_variable("profile")) + _lifetime(held, run_context)
+    run_context.at_end.append(keep_fresh(held, run_context.note))
     return {}, about
 
 
-def _lifetime(held: HeldCredentials, runtime: Runtime) -> str:
+def _lifetime(held: HeldCredentials, run_context: RunContext) -> str:
     """What is to be said about the end of these credentials."""
     if held.lifetime_s is None:
         return " (they do not renew themselves)" if held.token else ""
     text = f", valid for {held.lifetime_s / 60:.0f} min, renewed beside the run"
-    if runtime.run_s is not None and held.lifetime_s < runtime.run_s:
-        text += f"; that is less than the run's {runtime.run_s / 60:.0f} min, so it depends on the renewal"
+    if run_context.run_s is not None and held.lifetime_s < run_context.run_s:
+        text += f"; that is less than the run's {run_context.run_s / 60:.0f} min, so it depends on the renewal"
     return text
 
 
@@ -161,11 +163,11 @@ class _Given:
         return self._credentials
 
 
-def client_of(cls_key: Any, runtime: Runtime, host: str, make: Callable[[str], Any]) -> Any:
+def client_of(cls_key: Any, run_context: RunContext, host: str, make: Callable[[str], Any]) -> Any:
     """The process's client for this endpoint."""
     host = endpoint.clean_url(host) if host else ""
     key = (cls_key, host)
-    client = runtime.clients.get(key)
+    client = run_context.clients.get(key)
     if client is None:
-        client = runtime.clients[key] = make(host)
+        client = run_context.clients[key] = make(host)
     return client

@@ -17,7 +17,7 @@ import locust  # noqa: F401
 import msgspec
 from botocore.session import Session
 
-from llm_users.load.worker.context import Runtime
+from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.transport.botocore import SENDING, BotocoreExchange, Sending
 from llm_users.transport.connection import origin_of
@@ -84,21 +84,21 @@ class BedrockUser(LLMUser):
         return Session()
 
     @classmethod
-    def prepare_process(cls, runtime: Runtime, host: str) -> None:
-        model = cls.model or runtime.model
+    def prepare_process(cls, run_context: RunContext, host: str) -> None:
+        model = cls.model or run_context.model
         if model is None:
             raise ValueError(
                 "no model: give --llm-model, an id, inference profile or ARN as in `aws bedrock list-foundation-models`"
             )
-        targets = runtime.options.targets if cls.model is None else ()
+        targets = run_context.options.targets if cls.model is None else ()
         if any(target.url for target in targets):
             raise ValueError("--llm-targets: on Bedrock name models only; where it is says --llm-region, or --host")
-        if runtime.options.api not in (None, "converse", "invoke"):
-            raise ValueError(f"--llm-api {runtime.options.api} is not Bedrock's: there are converse and invoke")
-        if runtime.options.api == "invoke":
+        if run_context.options.api not in (None, "converse", "invoke"):
+            raise ValueError(f"--llm-api {run_context.options.api} is not Bedrock's: there are converse and invoke")
+        if run_context.options.api == "invoke":
             for each in [target.model for target in targets] or [model]:
-                cls._family(runtime, each)
-        cls._client(runtime, host)
+                cls._family(run_context, each)
+        cls._client(run_context, host)
 
     def converse(
         self,
@@ -126,7 +126,7 @@ class BedrockUser(LLMUser):
         return self._ask(lambda: self._invoke_ask(prompt, body), body)
 
     def _converse_ask(self, prompt: Prompt, system: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
-        extra = {**self.runtime.options.extra_body, **body}
+        extra = {**self.run_context.options.extra_body, **body}
         model = extra.pop("modelId", None) or self._model()
         cap = prompt.max_tokens or self._default_cap()
         metadata = self._metadata()
@@ -134,7 +134,7 @@ class BedrockUser(LLMUser):
         return Ask(CONVERSE, model, _capped(prompt, request["inferenceConfig"]["maxTokens"]), request)
 
     def _invoke_ask(self, text: str | None, body: dict[str, Any]) -> Ask:
-        extra = {**self.runtime.options.extra_body, **body}
+        extra = {**self.run_context.options.extra_body, **body}
         model = extra.pop("modelId", None) or self._model()
         given = next((name for name in _PROMPT_FIELDS if name in extra), None)
         if text is None and given is not None:
@@ -142,7 +142,7 @@ class BedrockUser(LLMUser):
             prompt = Prompt(-1, None, turns, None, None)
         else:
             prompt = self._prompt(text, None)
-        family = self._family(self.runtime, model)
+        family = self._family(self.run_context, model)
         parameters = {name: extra.pop(name) for name in PARAMETERS & set(extra)}
         document = invoke_body(family, model, prompt, prompt.max_tokens or self._default_cap(), extra)
         metadata = {**self._metadata(), **_as_tags(parameters.pop("requestMetadata", {}))}
@@ -158,34 +158,34 @@ class BedrockUser(LLMUser):
 
     def _metadata(self) -> dict[str, str]:
         """What the account's invocation log will say about the request."""
-        runtime = self.runtime
-        return {"locust-run": runtime.run_id, "locust-stage": str(runtime.gate.plan.stage)}
+        run_context = self.run_context
+        return {"locust-run": run_context.run_id, "locust-stage": str(run_context.gate.plan.stage)}
 
     @classmethod
-    def _family(cls, runtime: Runtime, model: str) -> Family:
+    def _family(cls, run_context: RunContext, model: str) -> Family:
         key = ("family", cls.__name__, model)
-        family: Family | None = runtime.clients.get(key)
+        family: Family | None = run_context.clients.get(key)
         if family is None:
-            chosen = choose_family(model, cls.invoke_format or runtime.options.invoke_format)
-            family = runtime.clients[key] = chosen
+            chosen = choose_family(model, cls.invoke_format or run_context.options.invoke_format)
+            family = run_context.clients[key] = chosen
         return family
 
     def _takes(self, api: str, parameter: str) -> bool:
         """Older boto3 do not know every parameter."""
-        model = self._client(self.runtime, self.host or "").meta.service_model.operation_model(_OPERATIONS[api])
+        model = self._client(self.run_context, self.host or "").meta.service_model.operation_model(_OPERATIONS[api])
         return parameter in model.input_shape.members
 
     # The wire.
 
     def _make_exchange(self) -> Exchange | SdkExchange:
-        return Exchange(self.runtime.pool) if self.runtime.options.transport == "fast" else BotocoreExchange()
+        return Exchange(self.run_context.pool) if self.run_context.options.transport == "fast" else BotocoreExchange()
 
     def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
-        client = self._client(self.runtime, self.host or "")
+        client = self._client(self.run_context, self.host or "")
         fast = isinstance(exchange, Exchange)
         if isinstance(exchange, Exchange):
             exchange.reserve(origin_of(client.meta.endpoint_url))
-        self.runtime.starts.wait()
+        self.run_context.starts.wait()
         events: BedrockEvents
         call: Callable[..., dict[str, Any]]
         if ask.api == CONVERSE:
@@ -210,12 +210,12 @@ class BedrockUser(LLMUser):
         return refusal_of(error)
 
     @classmethod
-    def _client(cls, runtime: Runtime, host: str) -> Any:
+    def _client(cls, run_context: RunContext, host: str) -> Any:
         def make(clean_host: str) -> Any:
             session = cls.botocore_session()
-            return make_client(runtime, clean_host, session, attempts=cls.attempts, retry_mode=cls.retry_mode)
+            return make_client(run_context, clean_host, session, attempts=cls.attempts, retry_mode=cls.retry_mode)
 
-        return client_of(cls.__name__, runtime, host, make)
+        return client_of(cls.__name__, run_context, host, make)
 
 
 def _capped(prompt: Prompt, cap: int | None) -> Prompt:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import openai
 
-from llm_users.load.worker.context import Runtime
+from llm_users.load.worker.context import RunContext
 from llm_users.transport import endpoint
 from llm_users.users.openai.client import deployment_of, make_azure_client
 from llm_users.users.openai.user import OpenAIUser
@@ -48,13 +48,13 @@ class AzureOpenAIUser(OpenAIUser):
     """None: AZURE_OPENAI_AD_TOKEN, AZURE_OPENAI_API_KEY, else azure-identity's default chain when that is installed."""
 
     @classmethod
-    def _make_client(cls, runtime: Runtime, host: str, headers: dict[str, str]) -> openai.OpenAI:
+    def _make_client(cls, run_context: RunContext, host: str, headers: dict[str, str]) -> openai.OpenAI:
         return make_azure_client(
-            runtime, host, headers, api_version=cls.api_version, token_provider=cls.azure_ad_token_provider
+            run_context, host, headers, api_version=cls.api_version, token_provider=cls.azure_ad_token_provider
         )
 
     @classmethod
-    def listed_models(cls, runtime: Runtime, host: str) -> list[str]:  # noqa: ARG003 - the base class's signature
+    def listed_models(cls, run_context: RunContext, host: str) -> list[str]:  # noqa: ARG003 - the base class's signature
         """The deployment that the host names: Azure lists what could be deployed, not what is."""
         deployment = deployment_of(endpoint.clean_url(host))
         return [deployment] if deployment else []

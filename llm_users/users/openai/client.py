@@ -13,7 +13,7 @@ import httpx2
 import openai
 
 from llm_users import secrets
-from llm_users.load.worker.context import Runtime
+from llm_users.load.worker.context import RunContext
 from llm_users.transport import endpoint
 from llm_users.transport.bodies import bound_whole_body
 from llm_users.transport.connection import origin_of
@@ -35,29 +35,33 @@ KEYS_WITHHELD = (
 )
 
 
-def make_client(runtime: Runtime, host: str, headers: dict[str, str]) -> openai.OpenAI:
+def make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> openai.OpenAI:
     """A client of this base URL. Raises the SDK's error when a key is needed and there is none."""
     sent = dict(headers)
     authorization = endpoint.authorization_of(host)
-    key = runtime.secret("OPENAI_API_KEY") or (runtime.secret("AZURE_OPENAI_API_KEY") if is_azure(host) else None)
+    key = run_context.secret("OPENAI_API_KEY") or (
+        run_context.secret("AZURE_OPENAI_API_KEY") if is_azure(host) else None
+    )
     # Without a key of ours the SDK would read the environment itself, so it gets a placeholder when keys are withheld.
-    needs_key = httpx2.URL(host).host in _KEYED_HOSTS and not runtime.withhold_keys
+    needs_key = httpx2.URL(host).host in _KEYED_HOSTS and not run_context.withhold_keys
     keyless = not key and not authorization and not needs_key
     if authorization:
         sent["Authorization"] = authorization
-    elif runtime.withhold_keys:
-        runtime.note(KEYS_WITHHELD)
-    elif keyless and runtime.options.simulator is None and not any(name.lower() == "authorization" for name in sent):
-        runtime.note("no OPENAI_API_KEY in the environment: requests carry no key")
+    elif run_context.withhold_keys:
+        run_context.note(KEYS_WITHHELD)
+    elif (
+        keyless and run_context.options.simulator is None and not any(name.lower() == "authorization" for name in sent)
+    ):
+        run_context.note("no OPENAI_API_KEY in the environment: requests carry no key")
     # The SDK insists on a key; a server that needs none gets none.
     return openai.OpenAI(
         api_key=_PLACEHOLDER if keyless or authorization else key or None,
-        **_settings(runtime, host, sent, endpoint.query_of(host), without_placeholder=keyless),
+        **_settings(run_context, host, sent, endpoint.query_of(host), without_placeholder=keyless),
     )
 
 
 def make_azure_client(
-    runtime: Runtime,
+    run_context: RunContext,
     host: str,
     headers: dict[str, str],
     *,
@@ -65,7 +69,7 @@ def make_azure_client(
     token_provider: TokenProvider | None = None,
 ) -> openai.AzureOpenAI:
     """A client of an Azure resource, whose models are deployments. Raises ValueError with what is missing."""
-    if runtime.withhold_keys:
+    if run_context.withhold_keys:
         raise ValueError(f"{KEYS_WITHHELD} Azure needs one")
     query = endpoint.query_of(host)
     named = query.pop("api-version", None)
@@ -75,7 +79,7 @@ def make_azure_client(
             "Azure wants an API version: set OPENAI_API_VERSION (2024-10-21 or later), write --host "
             "'https://NAME.openai.azure.com?api-version=...', or use the v1 API: https://NAME.openai.azure.com/openai/v1"
         )
-    key, token = runtime.secret("AZURE_OPENAI_API_KEY"), runtime.secret("AZURE_OPENAI_AD_TOKEN")
+    key, token = run_context.secret("AZURE_OPENAI_API_KEY"), run_context.secret("AZURE_OPENAI_AD_TOKEN")
     given = next((value for name, value in headers.items() if name.lower() == "api-key"), None)
     credentials: dict[str, Any] = {}
     if token_provider is not None:
@@ -89,7 +93,7 @@ def make_azure_client(
     secrets.remember(credentials.get("api_key"))
     secrets.remember(token)
     return openai.AzureOpenAI(
-        api_version=str(version), **credentials, **_settings(runtime, azure_base_url(host), headers, query)
+        api_version=str(version), **credentials, **_settings(run_context, azure_base_url(host), headers, query)
     )
 
 
@@ -139,7 +143,7 @@ def _default_token_provider() -> TokenProvider:
 
 
 def _settings(
-    runtime: Runtime,
+    run_context: RunContext,
     base_url: str,
     headers: dict[str, str],
     query: dict[str, object],
@@ -151,30 +155,30 @@ def _settings(
     return {
         "base_url": base_url,
         "max_retries": 0,  # a retry would hide throttling inside the time to first token
-        "timeout": httpx2.Timeout(runtime.options.timeout_s, connect=runtime.pool.connect_timeout_s),
+        "timeout": httpx2.Timeout(run_context.options.timeout_s, connect=run_context.pool.connect_timeout_s),
         "default_headers": headers,
         "default_query": query,
-        "http_client": make_http_client(runtime, base_url, before=before),
+        "http_client": make_http_client(run_context, base_url, before=before),
     }
 
 
 def make_http_client(
-    runtime: Runtime, base_url: str, *, before: Sequence[Callable[[httpx2.Request], None]] = (), **settings: Any
+    run_context: RunContext, base_url: str, *, before: Sequence[Callable[[httpx2.Request], None]] = (), **settings: Any
 ) -> httpx2.Client:
     """The HTTP layer below a client: our transport, or the SDK's own for comparison (--llm-transport sdk).
 
     ``before`` is called with each request that is about to be sent.
     """
-    pool = runtime.pool
-    allowed = [origin_of(str(httpx2.URL(origin))) for origin in runtime.options.redirect_to]
-    redirects = Redirects(origin_of(str(httpx2.URL(base_url))), allowed, runtime.note)
+    pool = run_context.pool
+    allowed = [origin_of(str(httpx2.URL(origin))) for origin in run_context.options.redirect_to]
+    redirects = Redirects(origin_of(str(httpx2.URL(base_url))), allowed, run_context.note)
     settings["follow_redirects"] = True  # those that the hook lets through
     settings["event_hooks"] = {
         "request": [*before, redirects.on_request],
         "response": [redirects.on_response, bound_whole_body],
     }
-    settings["cookies"] = UserCookies() if runtime.options.cookies else no_cookies()
-    if runtime.options.transport == "fast":
+    settings["cookies"] = UserCookies() if run_context.options.cookies else no_cookies()
+    if run_context.options.transport == "fast":
         return httpx2.Client(transport=GeventTransport(pool), trust_env=False, **settings)
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
     # The same rules for proxies and certificates as on our transport.

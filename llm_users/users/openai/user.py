@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import httpx2
 import openai
 
-from llm_users.load.worker.context import Runtime
+from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
@@ -67,12 +67,12 @@ class OpenAIUser(LLMUser):
     """Extra headers of every request of this class."""
 
     @classmethod
-    def prepare_process(cls, runtime: Runtime, host: str) -> None:
-        if runtime.options.api not in (None, *_APIS):
+    def prepare_process(cls, run_context: RunContext, host: str) -> None:
+        if run_context.options.api not in (None, *_APIS):
             raise ValueError(
-                f"--llm-api {runtime.options.api} is another user's ({_ELSEWHERE}); here: {', '.join(_APIS)}"
+                f"--llm-api {run_context.options.api} is another user's ({_ELSEWHERE}); here: {', '.join(_APIS)}"
             )
-        cls._client(runtime, host)
+        cls._client(run_context, host)
 
     def chat(
         self, prompt: str | None = None, *, messages: Sequence[dict[str, Any]] | None = None, **body: Any
@@ -107,7 +107,7 @@ class OpenAIUser(LLMUser):
         request: dict[str, Any] = {"model": self._model(), "input": items, "stream": True}
         if prompt.max_tokens is not None:
             request["max_output_tokens"] = prompt.max_tokens
-        request |= {**self.runtime.options.extra_body, **body}
+        request |= {**self.run_context.options.extra_body, **body}
         prompt = replace(prompt, max_tokens=request.get("max_output_tokens"))
         return Ask(RESPONSES, str(request["model"]), prompt, request)
 
@@ -128,10 +128,10 @@ class OpenAIUser(LLMUser):
         body: dict[str, Any] = {"model": model, **content, "stream": True}
         if prompt.max_tokens is not None:
             body["max_tokens"] = prompt.max_tokens
-        body.update(self.runtime.options.extra_body)
+        body.update(self.run_context.options.extra_body)
         body.update(extra)
         cap = body.get("max_tokens") or body.get("max_completion_tokens")
-        if "max_completion_tokens" in body and "max_tokens" not in {**self.runtime.options.extra_body, **extra}:
+        if "max_completion_tokens" in body and "max_tokens" not in {**self.run_context.options.extra_body, **extra}:
             body.pop("max_tokens", None)
             cap = body["max_completion_tokens"]
         if cap != prompt.max_tokens:
@@ -141,14 +141,14 @@ class OpenAIUser(LLMUser):
     # The wire.
 
     def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
-        client = self._client(self.runtime, self.host or "")
+        client = self._client(self.run_context, self.host or "")
         if isinstance(exchange, Exchange):
             exchange.reserve(origin_of(str(client.base_url)))
-        self.runtime.starts.wait()
+        self.run_context.starts.wait()
         usage = endpoint.usage_of(str(client.base_url))
         if ask.api == RESPONSES:
             response = self._post(client, ask, ask.body, exchange)
-            return OpenedResponse(response, ResponseEvents(), usage, self.runtime.note)
+            return OpenedResponse(response, ResponseEvents(), usage, self.run_context.note)
         cap = endpoint.cap_of(str(client.base_url), ask.model)
         ask = replace(ask, body=cap.renamed(ask.body))
         try:
@@ -157,13 +157,15 @@ class OpenAIUser(LLMUser):
             if error.status_code not in _REFUSALS or not cap.is_refused(ask.body, error.response.text):
                 raise
             cap.name = cap.NEW
-            self.runtime.note(f"{ask.model}: the server wants {cap.NEW} instead of {cap.OLD}; it gets that from now on")
+            self.run_context.note(
+                f"{ask.model}: the server wants {cap.NEW} instead of {cap.OLD}; it gets that from now on"
+            )
             response = self._post_with_usage(client, replace(ask, body=cap.renamed(ask.body)), exchange, usage)
         choices = ask.body.get("n")
         events = OpenAIEvents(choices if type(choices) is int else 1)
         options = ask.body.get("stream_options")
         asked = bool(options.get("include_usage")) if isinstance(options, dict) else usage.asked
-        return _OpenedCompletion(response, events, usage, self.runtime.note, usage_asked=asked)
+        return _OpenedCompletion(response, events, usage, self.run_context.note, usage_asked=asked)
 
     def _post_with_usage(
         self, client: openai.OpenAI, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
@@ -196,7 +198,7 @@ class OpenAIUser(LLMUser):
             usage.not_the_cause()
             raise refusal from None
         usage.refused()
-        self.runtime.note(
+        self.run_context.note(
             f"{ask.model}: the server refuses stream_options.include_usage; output tokens are counted here"
         )
         return response
@@ -205,8 +207,8 @@ class OpenAIUser(LLMUser):
         path = _PATHS[ask.api]
         template = None
         # A subclass may sign each request anew (Azure's tokens expire), and cookies differ from user to user.
-        if type(client) is openai.OpenAI and not self.runtime.options.cookies:
-            template = self.runtime.templates.setdefault((client, path), RequestTemplate())
+        if type(client) is openai.OpenAI and not self.run_context.options.cookies:
+            template = self.run_context.templates.setdefault((client, path), RequestTemplate())
         return self._send(
             exchange,
             template,
@@ -215,27 +217,27 @@ class OpenAIUser(LLMUser):
         )
 
     @classmethod
-    def _client(cls, runtime: Runtime, host: str) -> openai.OpenAI:
+    def _client(cls, run_context: RunContext, host: str) -> openai.OpenAI:
         """The process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
-        headers = runtime.request_headers(cls.default_headers)
+        headers = run_context.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
-        client: openai.OpenAI | None = runtime.clients.get(key)
+        client: openai.OpenAI | None = run_context.clients.get(key)
         if client is None:
-            client = runtime.clients[key] = cls._make_client(runtime, host, headers)
+            client = run_context.clients[key] = cls._make_client(run_context, host, headers)
         return client
 
     @classmethod
-    def _make_client(cls, runtime: Runtime, host: str, headers: dict[str, str]) -> openai.OpenAI:
-        return (make_azure_client if has_deployments(host) else make_client)(runtime, host, headers)
+    def _make_client(cls, run_context: RunContext, host: str, headers: dict[str, str]) -> openai.OpenAI:
+        return (make_azure_client if has_deployments(host) else make_client)(run_context, host, headers)
 
     @classmethod
-    def listed_models(cls, runtime: Runtime, host: str) -> list[str]:
+    def listed_models(cls, run_context: RunContext, host: str) -> list[str]:
         """The models that the server lists. Raises the SDK's errors."""
         if has_deployments(endpoint.clean_url(host)):  # Azure lists what could be deployed, not what is
             deployment = deployment_of(endpoint.clean_url(host))
             return [deployment] if deployment else []
-        return [model.id for model in cls._client(runtime, host).models.list()]
+        return [model.id for model in cls._client(run_context, host).models.list()]
 
 
 def _written(body: dict[str, Any]) -> bytes | None:

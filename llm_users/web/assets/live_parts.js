@@ -1,4 +1,4 @@
-// The parts of the live page that are words and tables: banners, progress, figures of now, stages, load processes,
+// The parts of the live page that are words and tables: banners, progress, figures of now, stages, workers,
 // downloads. Each is { element, show(state, history) }.
 "use strict";
 
@@ -279,7 +279,7 @@ window.LLMParts = (() => {
     return exact === false ? "finished, estimated" : "finished";
   }
 
-  // ---- load processes
+  // ---- workers
 
   // By the number that charts and notes call it by, and by Locust's name.
   function processOf({ worker, name }) {
@@ -287,7 +287,7 @@ window.LLMParts = (() => {
   }
 
   function workers() {
-    const list = table("Load processes", [
+    const list = table("Workers", [
       { title: "Process", value: processOf, words: true },
       { title: "CPU", value: (row) => row.cpu, text: percent, help: "Share of one core" },
       { title: "Event loop lag, p99", value: (row) => row.lag_p99, text: seconds },

@@ -8,7 +8,7 @@ from locust import events, task
 from locust.runners import WorkerRunner
 
 from llm_users import OpenAIUser
-from llm_users.load.protocol import messages
+from llm_users.load.protocol.messages import MESSAGES, Rows, WorkerMessage
 
 JUNK: list[Any] = [
     None, 7, "text", [], {}, {"worker": "first"}, {"worker": -1, "stage": 1, "waiting": 1},
@@ -16,10 +16,7 @@ JUNK: list[Any] = [
     {"stage": 1, "worker": 0, "gap_counts": {"a": 1}}, {"text": 1}, {"reason": None},
     {"rows": 3}, {"rows": {"a": 1}}, {"rows": [None]}, {"rows": [[["short"], []]]}, {"rows": [[[None] * 999, []]]},
 ]  # fmt: skip
-KINDS = (
-    messages.READY, messages.COUNT, messages.BACK, messages.DONE, messages.FINAL, messages.NOTE, messages.REFUSED,
-    messages.ROWS, messages.LIVE, messages.PREPARING,
-)  # fmt: skip
+KINDS = tuple(message.kind for message in MESSAGES if issubclass(message, WorkerMessage))
 
 
 class Asker(OpenAIUser):
@@ -38,4 +35,4 @@ def send_junk(environment: Any, **_: Any) -> None:
 
 @events.report_to_master.add_listener
 def add_junk(client_id: str, data: dict[str, Any], **_: Any) -> None:
-    data.setdefault("llm_rows", ["no row", [[], []], [["a"] * 55, [float("nan")]]])
+    data.setdefault(Rows.kind, ["no row", [[], []], [["a"] * 55, [float("nan")]]])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from llm_users.collect.stage_stats import StageBook
 from llm_users.load.protocol.stage import MEASURE, WARMUP, StagePlan
-from llm_users.load.worker.permits import Ticket
+from llm_users.load.worker.permits import Permit
 from llm_users.load.worker.stage_measurement import Measurement
 from llm_users.record import RequestRecord, StageLoad, StageRecord
 
@@ -69,29 +69,29 @@ class _Stage:
         self.outcome = Outcome(StageRecord(), [])
         self._numbers = itertools.count()
 
-    def start(self, now_ns: int, *, measured: bool, intended_ns: int = 0, last: bool = False) -> Ticket:
-        ticket = Ticket(self.plan, MEASURE if measured else WARMUP, now_ns, next(self._numbers), measured=measured)
+    def start(self, now_ns: int, *, measured: bool, intended_ns: int = 0, last: bool = False) -> Permit:
+        permit = Permit(self.plan, MEASURE if measured else WARMUP, now_ns, next(self._numbers), measured=measured)
         self.measurement.window.count(+1, now_ns)
         if measured:
             self.measurement.totals.measured += 1
             self.measurement.started(intended_ns or now_ns, now_ns)
             if last:
                 self.measurement.end(intended_ns or now_ns)
-        return ticket
+        return permit
 
-    def end(self, ticket: Ticket, start_ns: int, stamps_ns: list[int], *, streamed: bool = True) -> None:
+    def end(self, permit: Permit, start_ns: int, stamps_ns: list[int], *, streamed: bool = True) -> None:
         """The answer is complete: its row is made as a user makes it."""
         end_ns = stamps_ns[-1]
-        record = RequestRecord(stage=self.plan.stage, measured=int(ticket.measured), output_tokens=len(stamps_ns))
+        record = RequestRecord(stage=self.plan.stage, measured=int(permit.measured), output_tokens=len(stamps_ns))
         record.end_to_end_latency_s = (end_ns - start_ns) / NS
         record.chunks = len(stamps_ns) if streamed else 0
-        share = self.measurement.account(ticket, start_ns, end_ns, stamps_ns if streamed else [], ok=True)
+        share = self.measurement.account(permit, start_ns, end_ns, stamps_ns if streamed else [], ok=True)
         record.count_in_window(share)
         self.book.add(record)
-        self.measurement.ended(ticket)
+        self.measurement.ended(permit)
         self.measurement.window.count(-1, end_ns)
         self.outcome.log.append(stamps_ns)
-        if ticket.measured:
+        if permit.measured:
             self.outcome.latencies_s.append(record.end_to_end_latency_s)
 
     def finish(self) -> Outcome:
@@ -105,10 +105,10 @@ def closed_loop(
     users: int, requests: int, draw: Callable[[], Answer], *, ramp_s: float = 0.5, warmups: int = 1,
     streamed: bool = True,
 ) -> Outcome:  # fmt: skip
-    """Users that ask again as soon as they have their answer, as ``StageGate`` lets them."""
+    """Users that ask again as soon as they have their answer, as ``AdmissionGate`` lets them."""
     stage = _Stage(StagePlan(1, StageLoad(users), ramp_s=ramp_s, warmup_requests=warmups, requests=requests))
     order = itertools.count()
-    events: list[tuple[int, int, Ticket | None, int, list[int], int]] = []
+    events: list[tuple[int, int, Permit | None, int, list[int], int]] = []
     for user in range(users):
         heapq.heappush(events, (int(ramp_s * user / users * NS), next(order), None, 0, [], user))
     warmups_left = users * warmups
@@ -129,17 +129,17 @@ def closed_loop(
         else:
             own_left[user] -= 1
             warmups_left -= 1
-        ticket = stage.start(now_ns, measured=measured, last=measured and started == requests)
+        permit = stage.start(now_ns, measured=measured, last=measured and started == requests)
         stamps_ns = draw().stamps_ns(now_ns)
-        heapq.heappush(events, (stamps_ns[-1], next(order), ticket, now_ns, stamps_ns, user))
+        heapq.heappush(events, (stamps_ns[-1], next(order), permit, now_ns, stamps_ns, user))
         if not measured and not warmups_left:
             for other in waiting:
                 ask(other, now_ns)
 
     while events:
-        now_ns, _, ticket, start_ns, stamps_ns, user = heapq.heappop(events)
-        if ticket is not None:
-            stage.end(ticket, start_ns, stamps_ns, streamed=streamed)
+        now_ns, _, permit, start_ns, stamps_ns, user = heapq.heappop(events)
+        if permit is not None:
+            stage.end(permit, start_ns, stamps_ns, streamed=streamed)
         ask(user, now_ns)
     return stage.finish()
 
@@ -152,7 +152,7 @@ def open_loop(
     free_ns = [0] * servers
     now_ns = 0
     events: list[tuple[int, int, bool, int]] = []
-    answers: list[tuple[Ticket, int, list[int]]] = []
+    answers: list[tuple[Permit, int, list[int]]] = []
     for number in range(requests):
         now_ns += int(rng.expovariate(rate_per_s) * NS)
         events.append((now_ns, 0, True, number))
@@ -162,10 +162,10 @@ def open_loop(
         if not is_arrival:
             stage.end(*answers[number])
             continue
-        ticket = stage.start(now_ns, measured=True, intended_ns=now_ns, last=number == requests - 1)
+        permit = stage.start(now_ns, measured=True, intended_ns=now_ns, last=number == requests - 1)
         begin_ns = max(now_ns, heapq.heappop(free_ns))
         stamps_ns = draw().stamps_ns(begin_ns)
         heapq.heappush(free_ns, stamps_ns[-1])
-        answers.append((ticket, now_ns, stamps_ns))
+        answers.append((permit, now_ns, stamps_ns))
         heapq.heappush(events, (stamps_ns[-1], 1, False, number))
     return stage.finish()

@@ -14,7 +14,7 @@ import numpy as np
 from llm_reports.metrics.steadiness import steadiness
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageRecord
-from llm_users.wiring.load_search import LimitSearch
+from llm_users.wiring.load_search import SearchStages
 from tests.queue_models import Random, Values, fifo, sharing
 from tests.system.truth.line import TruthLine, at_least, at_most
 
@@ -37,7 +37,7 @@ def searched(server: Server, objectives: str, seed: int, low: float = 10.0, high
     """The rate that a search finds (0: none), and whether it says that it could not decide."""
     luck = np.random.default_rng(seed)
     logging.disable(logging.WARNING)
-    search = LimitSearch(Options(find=objectives, rate=(low, high)))
+    search = SearchStages(Options(find=objectives, rate=(low, high)))
     level, stage, now = search.next(None), 0, 1.7e9
     while level is not None:
         stage += 1
@@ -74,7 +74,7 @@ def stopped_early(luck: Random, *, stalls: int, late: float, waves: int = 40, us
     ``stalls``: waves that hang for 1 to 5 s with all users in flight; ``late``: share of the other requests that take
     0.6 s.
     """
-    search = LimitSearch(Options(find="e2e_p95<0.5", requests=2000))
+    search = SearchStages(Options(find="e2e_p95<0.5", requests=2000))
     search.next(None)
     stalled = set(luck.choice(waves, stalls, replace=False).tolist())
     now = 1.7e9

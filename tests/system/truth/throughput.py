@@ -24,8 +24,8 @@ import gevent
 
 from llm_users.collect.stage_stats import StageBook
 from llm_users.load.protocol.stage import StagePlan, StageTotals
-from llm_users.load.worker.admission_gate import StageGate
-from llm_users.load.worker.permits import UserSeat
+from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.worker.permits import UserState
 from llm_users.record import RequestRecord, StageLoad, StageRecord
 from llm_users.simulator.launch import launch
 from tests.project import ROOT
@@ -50,25 +50,25 @@ def lines(full: bool) -> Iterable[TruthLine]:
 
 
 def gate_stage(users: int, requests: int, latency_s: float) -> tuple[StageRecord, list[float]]:
-    """A stage through the real ``StageGate`` in real time: its row, and the latencies of the measured requests."""
-    gate, book, done = StageGate(), StageBook(), list[StageTotals]()
+    """A stage through the real ``AdmissionGate`` in real time: its row, and the latencies of the measured requests."""
+    done = list[StageTotals]()
+    gate, book = AdmissionGate(on_finished=done.append), StageBook()
     latencies: list[float] = []
-    gate.on_finished = done.append
 
     def user() -> None:
-        seat = UserSeat()
+        user_state = UserState()
         while True:
-            ticket = gate.enter(seat)
+            permit = gate.enter(user_state)
             start_ns = time.monotonic_ns()
             gevent.sleep(latency_s)
             end_ns = time.monotonic_ns()
             stamps_ns = [start_ns + (end_ns - start_ns) * k // _TOKENS for k in range(1, _TOKENS + 1)]
-            record = RequestRecord(stage=1, measured=int(ticket.measured), output_tokens=_TOKENS)
-            record.count_in_window(gate.account(ticket, start_ns, end_ns, stamps_ns, ok=True))
-            if ticket.measured:
+            record = RequestRecord(stage=1, measured=int(permit.measured), output_tokens=_TOKENS)
+            record.count_in_window(gate.account(permit, start_ns, end_ns, stamps_ns, ok=True))
+            if permit.measured:
                 latencies.append((end_ns - start_ns) / NS)
             book.add(record)
-            gate.leave(ticket, seat, None)
+            gate.leave(permit, user_state, None)
 
     greenlets = [gevent.spawn(user) for _ in range(users)]
     gevent.sleep(0)

@@ -9,7 +9,7 @@ import msgpack
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm_users.load.protocol.validation import row_problem
+from llm_users.load.protocol.messages import row_problem
 from llm_users.record import cell
 from tests.stream_bytes import CHUNKED, DONE, LAST_CHUNK, LENGTH, UNTIL_CLOSE, chunk, delta, event, head
 from tests.unit.fuzz.budget import fuzzed
@@ -102,7 +102,7 @@ def test_any_answer_has_one_row(
     assert record.error_code or record.chunks
     assert len(record.error_message or "") <= 500
     assert "Error" not in (record.error_code or ""), record  # a class of Python's is no code of ours
-    assert rig.call(lambda user: user.runtime.gate.in_flight) == 0
+    assert rig.call(lambda user: user.run_context.gate.in_flight) == 0
 
 
 @fuzzed(100)

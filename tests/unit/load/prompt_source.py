@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from llm_users.load.worker.prompt_queue import PromptFeed
+from llm_users.load.worker.prompt_queue import PromptQueue
 from llm_users.prompts import Prompt, PromptError
 
 
@@ -27,5 +27,5 @@ class Source:
         return Prompt(index, "word" * self.tokens)
 
 
-def feed_of(source: Source, first: int = 1, step: int = 3) -> PromptFeed[Prompt]:
-    return PromptFeed(source, first, step, lambda _text: None, Prompt.characters)
+def queue_of(source: Source, first: int = 1, step: int = 3) -> PromptQueue[Prompt]:
+    return PromptQueue(source, first, step, lambda _text: None, Prompt.characters)

@@ -13,8 +13,9 @@ from llm_reports.charts.timeline import timelines
 from llm_reports.follow import stage as finished_stage
 from llm_reports.llmperf.results import responses, results
 from llm_reports.main import main
-from llm_users.load.worker.admission_gate import StageGate
-from llm_users.load.worker.live_metrics import LiveBeat
+from llm_users.load.protocol.messages import Live
+from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.outcome import Outcome
 from llm_users.record import REQUEST_COLUMNS, RequestRecord, StageLoad
 from llm_users.web.stage_series import StageSeries
@@ -95,13 +96,14 @@ def _row_of_tab(row: dict[str, Any]) -> Counts:
 
 
 def _heartbeat(records: Sequence[RequestRecord]) -> Counts:
-    sent: list[dict[str, Any]] = []
-    beat = LiveBeat(StageGate(), sent.append, "run", 0)
+    sent: list[Live] = []
+    reporter = LiveReporter(AdmissionGate(), sent.append, "run", 0)
     for number, record in enumerate(records):
-        beat.ended(number, record)
-    beat._beat()
-    return {"measured": sent[0]["requests"] + sum(record.error_code == "aborted" for record in records),
-            "failed": sent[0]["failed"], "throttled": sent[0]["throttled"]}  # fmt: skip
+        reporter.ended(number, record)
+    reporter._report()
+    metrics = sent[0].metrics
+    return {"measured": metrics.requests + sum(record.error_code == "aborted" for record in records),
+            "failed": metrics.failed, "throttled": metrics.throttled}  # fmt: skip
 
 
 def _timeline(group: llm_reports.Group) -> Counts:

@@ -236,7 +236,7 @@ def test_a_prompt_is_counted_only_when_the_server_does_not_say_how_many_tokens_i
             return int(self._tokenizer.count(text))
 
     def record_counts(user: Any) -> None:
-        user.runtime.tokenizer = Recorder(user.runtime.tokenizer)
+        user.run_context.tokenizer = Recorder(user.run_context.tokenizer)
 
     rig.call(record_counts)
     assert rig.ask(wire.serve(stream(chat_events("a", "b"))).url, "hello there").record.input_tokens == 7  # usage

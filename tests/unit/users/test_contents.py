@@ -79,7 +79,7 @@ def test_without_usage_messages_of_text_are_counted_here(rig: Rig, wire: Wire) -
     ]
     port = wire.serve(stream([delta(content="a"), delta("stop"), DONE]))
     record = rig.ask(port.url, None, messages=messages).record
-    count = rig.call(lambda user: user.runtime.tokenizer.count)
+    count = rig.call(lambda user: user.run_context.tokenizer.count)
     assert (record.input_tokens, record.input_tokens_source) == (count("be brief") + count("hi"), "tokenizer")
 
 
@@ -185,7 +185,7 @@ def test_every_choice_has_to_finish(rig: Rig, wire: Wire) -> None:
     whole = [*parts, choices(choice(1, "stop"))]
     record = rig.ask(wire.serve(stream(whole)).url, n=2).record
     assert (record.error_code, record.output_tokens_source) == (None, "tokenizer")
-    count = rig.call(lambda user: user.runtime.tokenizer.count)
+    count = rig.call(lambda user: user.run_context.tokenizer.count)
     assert record.output_tokens == count("ab")  # of all choices
 
 

@@ -399,7 +399,7 @@ def test_a_whole_answer_s_calls_are_not_in_its_text(rig: Rig, wire: Wire) -> Non
 def test_without_usage_the_tokens_of_tool_calls_are_counted_here(rig: Rig, wire: Wire) -> None:
     parts = [delta(content="So "), *pieces(fragment(0, "c", name="look", arguments="one two"))]
     answer = rig.ask(wire.serve(stream([*parts, delta("tool_calls"), DONE], gap_s=0.005)).url)
-    count = rig.call(lambda user: user.runtime.tokenizer.count)
+    count = rig.call(lambda user: user.run_context.tokenizer.count)
     assert (answer.text, answer.record.output_tokens) == ("So ", count("So lookone two"))
 
 

@@ -343,7 +343,7 @@ def test_a_request_that_cannot_be_made_has_a_row_all_the_same(make_rig: MakeRig,
 
 
 def test_in_flight_is_zero_after_all_of_this(rig: Rig) -> None:
-    (gate,) = {rig.call(lambda user: user.runtime.gate)}
+    (gate,) = {rig.call(lambda user: user.run_context.gate)}
     assert gate.in_flight == 0
 
 

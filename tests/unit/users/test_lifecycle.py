@@ -13,7 +13,7 @@ import openai
 import pytest
 from gevent import GreenletExit
 
-from llm_users.load.worker.context import runtime_of
+from llm_users.load.worker.context import run_context_of
 from llm_users.users.failures import RequestFailed
 from tests.stream_bytes import CHUNKED, chat_events, chunk, delta, event, head, reply, stream
 from tests.unit.users.rig import Rig, at, eventually
@@ -154,7 +154,7 @@ def test_an_answer_waits_for_a_quiet_loop_before_its_row_is_made_and_gets_one_wh
     rig = make_rig()
     port = wire.serve(stream(chat_events("a")))
     assert rig.ask(port.url).text == "a"
-    endings = runtime_of(rig.environment).endings
+    endings = run_context_of(rig.environment).endings
     assert endings.passed == 1
     wait = endings.wait
 
@@ -171,7 +171,7 @@ def test_an_answer_waits_for_a_quiet_loop_before_its_row_is_made_and_gets_one_wh
 def test_the_wait_of_an_answer_for_its_row_is_in_the_queue_time_of_the_next_request(rig: Rig, wire: Wire) -> None:
     port = wire.serve(stream(chat_events("a")))
     rig.ask(port.url)
-    endings = runtime_of(rig.environment).endings
+    endings = run_context_of(rig.environment).endings
     wait = endings.wait
     endings.wait = lambda: (gevent.sleep(0.3), wait())[1]  # type: ignore[method-assign]
     rig.ask(port.url)

@@ -221,7 +221,7 @@ def test_usage_that_cannot_be_is_kept_and_not_used(
     rig.notes.clear()
     port = wire.serve(stream([*words(60), delta("stop"), usage(claimed), DONE], gap_s=0.001))
     record = rig.ask(port.url, model=f"claims {claimed}", max_tokens=64).record
-    local = rig.call(lambda user: user.runtime.tokenizer.count("".join(f"w{place} " for place in range(60))))
+    local = rig.call(lambda user: user.run_context.tokenizer.count("".join(f"w{place} " for place in range(60))))
     assert (record.usage_output_tokens, record.output_tokens, record.output_tokens_source) == (
         claimed,
         local,

@@ -103,7 +103,7 @@ def test_roles_are_what_a_screen_reader_needs(finished: Web, open_url: OpenUrl) 
         assert panel.get_by_role("region", name=name, exact=True).count() == 1, name
     assert panel.get_by_role("table").count() >= 3
     assert panel.get_by_role("img").count() == 11
-    # Load processes are listed while they say something; these have been silent for a while.
+    # Workers are listed while they send live metrics; these have sent none for a while.
     expect(panel.locator("h2", has_text="Client")).to_be_hidden(timeout=10_000)
     levels = panel.locator("h2:visible").all_inner_texts()
     assert levels == ["Results by stage", "Throughput against latency", "Over time", "Downloads"]

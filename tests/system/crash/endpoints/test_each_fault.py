@@ -51,7 +51,7 @@ def test_the_fault_has_its_rows_and_the_neighbours_theirs(
         assert answer.record.chunks in (8, 150)  # what the simulator gives, and what we ask Bedrock for
     assert took_s < 30
     assert more_mib < MOST_MORE_MIB
-    assert rig.call(lambda user: user.runtime.gate.in_flight) == 0
+    assert rig.call(lambda user: user.run_context.gate.in_flight) == 0
 
 
 def asking(case: Case, url: str) -> Callable[[Any], Any]:

@@ -8,7 +8,6 @@ Prints the master's CPU share and memory while the rows come. The workers are on
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
@@ -26,8 +25,8 @@ from locust.stats import RequestStats
 
 from llm_users import __version__ as version
 from llm_users.load.protocol import messages
+from llm_users.load.protocol.messages import PROTOCOL, WorkerMessage
 from llm_users.load.protocol.stage import StageTotals
-from llm_users.load.protocol.validation import PROTOCOL
 from llm_users.record import RequestRecord
 from tests.ports import free_port
 from tests.system.locust_runs import SWEEP
@@ -51,9 +50,9 @@ class SendingWorker:
         self._state = "ready"
         self.sending = False
         self._tell("client_ready", __version__)
-        hello = {"version": version, "protocol": PROTOCOL}
+        hello = messages.Hello(version=version, protocol=PROTOCOL).encoded()
         empty = {"stats": [], "stats_total": RequestStats().total.get_stripped_report(), "errors": {}}
-        self._tell("stats", {messages.HELLO: hello, "user_classes_count": {}, "user_count": 0, **empty})
+        self._tell("stats", {messages.Hello.kind: hello, "user_classes_count": {}, "user_count": 0, **empty})
         gevent.spawn(self._beat)
         self.greenlet = gevent.spawn(self._listen)
 
@@ -76,26 +75,33 @@ class SendingWorker:
                 self._users, self._state = sum(users.values()), "running"
                 self._tell("spawning_complete", {"user_classes_count": users, "user_count": self._users})
                 gevent.spawn(self._report_ready)
-            elif message.type == messages.RUN:
+            elif message.type == messages.Run.kind:
                 self._run = data
-            elif message.type == messages.STAGE:
-                self._stage = data["stage"]
-            elif message.type == messages.GO:
+            elif message.type == messages.Stage.kind:
+                self._stage = data["plan"]["stage"]
+            elif message.type == messages.Go.kind:
                 if not self._gone:
                     self._gone, self._quota = True, data["quota"]
                     gevent.spawn(self._send_rows, data["quota"])
-            elif message.type == messages.FINISH:
+            elif message.type == messages.Finish.kind:
                 self._count()
-                self._report(messages.FINAL, {"sent": self._sent})
+                self._report(messages.Final(*self._identity, sent=self._sent))
             elif message.type == "quit":
                 return
 
     def _report_ready(self) -> None:
         gevent.sleep(0.5)
-        self._report(messages.READY, {"stage": self._stage, "waiting": self._users})
+        ready = messages.Ready(
+            *self._identity, stage=self._stage, waiting=self._users, all_users_came=True, no_users_reason=None
+        )
+        self._report(ready)
 
-    def _report(self, kind: str, data: dict[str, Any]) -> None:
-        self._tell(kind, {"run": self._run["run_id"], "worker": self._run["worker"], **data})
+    @property
+    def _identity(self) -> tuple[str, int]:
+        return self._run["run"], self._run["worker"]
+
+    def _report(self, message: WorkerMessage) -> None:
+        self._tell(message.kind, message.encoded())
 
     def _send_rows(self, quota: int | None) -> None:
         self.sending = True
@@ -105,26 +111,28 @@ class SendingWorker:
             due = round((time.monotonic() - began) * self._rows_per_s)
             while self._sent < due:
                 batch = [self._row(n) for n in range(self._sent, min(due, self._sent + 1000))]
-                self._report(messages.ROWS, {"rows": batch})
+                self._report(messages.Rows(*self._identity, rows=batch))
                 self._sent += len(batch)
         self.sending = False
         totals = StageTotals(
             self._stage, self._run["worker"], users=self._users, started=self._sent, measured=self._sent,
-            window_s=self._seconds, windows=[[0.0, self._seconds]], cpu_s=1.0, in_flight_s=1.0,
+            window_s=self._seconds, windows=[(0.0, self._seconds)], cpu_s=1.0, in_flight_s=1.0,
             measure_started_at=time.time(), quota=quota,
         )  # fmt: skip
         self._over = True
-        self._report(messages.DONE, dataclasses.asdict(totals))
+        self._report(messages.Done(*self._identity, totals=totals))
 
     def _count(self) -> None:
         self._number += 1
-        counts = {"number": self._number, "stage": self._stage, "started": self._sent, "measured": self._sent,
-                  "total": self._sent, "held": 0, "shards": [], "counts": None, "host": "here", "at": self._stage,
-                  "gone": self._gone, "waiting": None, "quota": self._quota, "over": self._over}  # fmt: skip
-        self._report(messages.COUNT, counts)
+        count = messages.Count(
+            *self._identity, number=self._number, stage=self._stage, started=self._sent, measured=self._sent,
+            total=self._sent, held=0, shards=[], counts=None, host="here", known_stage=self._stage,
+            admitted=self._gone, waiting=None, quota=self._quota, over=self._over,
+        )  # fmt: skip
+        self._report(count)
 
     def _row(self, number: int) -> Any:
-        worker, run_id = self._run["worker"], self._run["run_id"]
+        run_id, worker = self._identity
         record = RequestRecord(
             request_id=f"{run_id}-{worker}-{number}", run_id=run_id, worker=worker, user_id=f"{worker}-{number % 64}",
             response_id=f"chatcmpl-{run_id}{worker:04d}{number:09d}", stage=self._stage, stage_end=self._stage,

@@ -12,7 +12,7 @@ import pytest
 
 from llm_users import __version__
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.validation import PROTOCOL
+from llm_users.load.protocol.messages import PROTOCOL
 from llm_users.record import RequestRecord
 from llm_users.simulator.launch import launch
 from tests.ports import master_ports
@@ -22,8 +22,8 @@ from tests.system.crash.workers.nodes import ANSWERS, Nodes, agree
 from tests.system.locust_runs import Locust
 
 OTHER_VERSION = (
-    "import llm_users\n"
-    "llm_users.__version__ = '0.0.9'\n"
+    "import llm_users._version\n"
+    "llm_users._version.__version__ = '0.0.9'\n"
     "from locust import task\n"
     "from llm_users import OpenAIUser\n"
     "class SweepUser(OpenAIUser):\n"
@@ -38,12 +38,12 @@ def test_messages_and_rows_of_another_run_are_refused(nodes: Nodes) -> None:
     stranger = Stranger(nodes.port, "host_stranger")
     old = {"run": "0ld0ld00", "worker": 0}
     rows = [[RequestRecord(request_id=f"0ld0ld00-0-{n}", run_id=old["run"]).row(), []] for n in range(3)]  # type: ignore[arg-type]
-    stranger.say(messages.ROWS, old | {"rows": rows})
-    stranger.say(messages.FINAL, old | {"sent": 0})
-    stranger.say(messages.REFUSED, old | {"reason": "nothing works"})
-    stranger.say(messages.NOTE, old | {"text": "a note of a stranger"})
-    stranger.say(messages.BACK, old | {"number": 1, "stage": 1, "measured": 0})
-    assert stranger.hear(messages.LEAVE) == {"run": old["run"]}
+    stranger.say(messages.Rows.kind, old | {"rows": rows})
+    stranger.say(messages.Final.kind, old | {"sent": 0})
+    stranger.say(messages.Refused.kind, old | {"reason": "nothing works"})
+    stranger.say(messages.Note.kind, old | {"text": "a note of a stranger"})
+    stranger.say(messages.Back.kind, old | {"number": 1, "stage": 1, "measured": 0})
+    assert stranger.hear(messages.Leave.kind) == {"run": old["run"]}
     stranger.close()
     done = nodes.finish(40)
     assert done.code == 0, done.err
@@ -57,10 +57,10 @@ def test_messages_and_rows_of_another_run_are_refused(nodes: Nodes) -> None:
 def test_a_worker_of_another_version_is_refused_with_both_versions(nodes: Nodes) -> None:
     nodes.start(1, "--llm-sweep", "4", "--llm-requests", "60", *ANSWERS).await_rows(4, timeout_s=60)
     stranger = Stranger(nodes.port, "host_stranger")
-    data = {messages.HELLO: {"version": "0.0.9", "protocol": PROTOCOL}, "user_classes_count": {}}
+    data = {messages.Hello.kind: {"version": "0.0.9", "protocol": PROTOCOL}, "user_classes_count": {}}
     stranger.connect()
     stranger.say("stats", data)
-    refused = stranger.hear(messages.WELCOME)["refused"]
+    refused = stranger.hear(messages.Welcome.kind)["refused"]
     stranger.say("quit", None)
     stranger.close()
     done = nodes.finish(40)

@@ -37,24 +37,25 @@ while True:
 """
 
 
-def beats_of(process: int, run: str) -> tuple[list[bytes], float]:
-    """Ten beats of a load process, packed, and the CPU seconds that making one takes."""
+def live_metrics_of(process: int, run: str) -> tuple[list[bytes], float]:
+    """Ten live metrics of a worker, packed, and the CPU seconds that making one takes."""
     import msgpack
 
+    from llm_users.load.protocol.messages import Live
     from llm_users.load.protocol.stage import MEASURE, StagePlan
-    from llm_users.load.worker.admission_gate import StageGate
-    from llm_users.load.worker.live_metrics import LiveBeat
+    from llm_users.load.worker.admission_gate import AdmissionGate
+    from llm_users.load.worker.live_metrics import LiveReporter
     from llm_users.users.chunks import Chunks
 
-    sent: list[dict[str, Any]] = []
-    gate = StageGate()
+    sent: list[Live] = []
+    gate = AdmissionGate()
     gate.plan, gate.phase = StagePlan(stage=1, load=StageLoad(PROCESSES * STREAMS)), MEASURE
-    beat = LiveBeat(gate, sent.append, run, process)
+    reporter = LiveReporter(gate, sent.append, run, process)
     rng = random.Random(process)
     streams = [Chunks() for _ in range(STREAMS)]
     now_ns = [time.monotonic_ns() - int(rng.random() * 1e9) for _ in streams]
     for stream, start_ns in zip(streams, now_ns, strict=True):
-        beat.began(stream, stream, start_ns - int(rng.lognormvariate(-1.5, 0.4) * 1e9))
+        reporter.began(stream, stream, start_ns - int(rng.lognormvariate(-1.5, 0.4) * 1e9))
     cpu_s = 0.0
     for _ in range(10):
         for place, stream in enumerate(streams):
@@ -62,17 +63,16 @@ def beats_of(process: int, run: str) -> tuple[list[bytes], float]:
                 now_ns[place] += int(rng.lognormvariate(-3.93, 0.3) * 1e9)
                 stream.add(now_ns[place], now_ns[place], "x", "")
         for _ in range(50):
-            beat.add_lag(rng.expovariate(3000))
+            reporter.add_lag(rng.expovariate(3000))
         for _ in range(int(STREAMS / ANSWER_S)):
-            beat._tpot.add(rng.lognormvariate(-3.9, 0.1))
-            beat._ttft.add(rng.lognormvariate(-1.5, 0.4))
+            reporter._tpot.add(rng.lognormvariate(-3.9, 0.1))
+            reporter._ttft.add(rng.lognormvariate(-1.5, 0.4))
         before_s = time.process_time()
-        beat._look()
-        beat._beat()
+        reporter._look()
+        reporter._report()
         cpu_s += time.process_time() - before_s
-    for made in sent:
-        made.update(in_flight=STREAMS, requests=85, done={1: 85}, cpu=0.5)
-    return [msgpack.dumps(made) for made in sent], cpu_s / 10
+    busy = {"in_flight": STREAMS, "requests": 85, "done": {1: 85}, "cpu": 0.5}
+    return [msgpack.dumps((data := live.encoded()) | {"metrics": data["metrics"] | busy}) for live in sent], cpu_s / 10
 
 
 def measure(seconds: float) -> dict[str, float]:
@@ -105,12 +105,12 @@ def measure(seconds: float) -> dict[str, float]:
         tab = routes.install(environment, coordinator, objectives_of)
         coordinator.begin(Options(sweep=(PROCESSES * STREAMS,), requests=10**6), users=0, run_s=None)
         assert coordinator.writer is not None
-        made = [beats_of(rank, coordinator.writer.run_id) for rank in range(PROCESSES)]
+        made = [live_metrics_of(rank, coordinator.writer.run_id) for rank in range(PROCESSES)]
         tab.state.tick()
         for _ in range(MOST_SAMPLES):
             tab.state._history.add({"t": 0.12345, **dict.fromkeys(("ttft_p50", "gap_p50", "tpot_p50"), 0.012345)})
         web_ui.start()
-        gevent.spawn(feed, tab.state, [packed for packed, _ in made])
+        gevent.spawn(report, tab.state, [packed for packed, _ in made])
         gevent.sleep(12)  # the windows are full, the process that reads rows has loaded its packages
         share, sizes = watched(f"http://127.0.0.1:{port}", seconds)
         cpu_s = time.process_time()
@@ -120,7 +120,7 @@ def measure(seconds: float) -> dict[str, float]:
     return {
         "master_share": share,
         "load_process_share": max(cost_s for _, cost_s in made),
-        "beat_bytes": max(len(each) for packed, _ in made for each in packed),
+        "live_metrics_bytes": max(len(each) for packed, _ in made for each in packed),
         "first_answer_bytes": sizes[0],
         "answer_bytes": max(sizes[1:]),
         "reload_cpu_s": reload_s,
@@ -128,17 +128,19 @@ def measure(seconds: float) -> dict[str, float]:
     }
 
 
-def feed(state: Any, beats: list[list[bytes]]) -> None:
-    """Beats and rows as they would come in, for ever."""
+def report(state: Any, live_metrics: list[list[bytes]]) -> None:
+    """Live metrics and rows as they would come in, for ever."""
     import gevent
     import msgpack
+    import msgspec
 
+    from llm_users.load.protocol.messages import Live
     from llm_users.record import RequestRecord
 
     rng = random.Random(1)
     for second in itertools.count():
-        for packed in beats:
-            state.on_beat(msgpack.loads(packed[second % 10], strict_map_key=False))
+        for packed in live_metrics:
+            state.on_live(msgspec.convert(msgpack.loads(packed[second % 10], strict_map_key=False), Live))
             for _ in range(int(STREAMS / ANSWER_S)):
                 ttft_s = rng.lognormvariate(-1.5, 0.4)
                 row = RequestRecord(run_id=state.run, stage=1, measured=1, model="m", api="a", framework="f")

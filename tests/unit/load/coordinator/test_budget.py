@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_users.distributions import LENGTHS, Distribution
-from llm_users.load.coordinator.budget import Spending
+from llm_users.load.coordinator.budget import Budget
 from llm_users.options.command_line import read_options
 from llm_users.options.parsers import OptionError, Warmup, load_prices
 from llm_users.options.table import Options
@@ -51,65 +51,65 @@ def row(asked: int = 100, given: int = 20, **more: object) -> RequestRecord:
 
 def test_nothing_starts_that_might_pass_the_budget(prices: Path) -> None:
     """One request costs 0.2: of a budget of 2, with 4 users, 6 requests are spent when 4 more are on their way."""
-    spending = Spending(options(prices, 2.0))
+    budget = Budget(options(prices, 2.0))
     spent = 0
-    while spending.why_stop(4) is None:
-        spending.add(row())
+    while budget.why_stop(4) is None:
+        budget.add(row())
         spent += 1
     assert spent == 7
-    assert spending.spent + 3 * 0.2 <= 2.0  # those that were in flight
+    assert budget.spent + 3 * 0.2 <= 2.0  # those that were in flight
 
 
 def test_a_dear_answer_makes_it_careful(prices: Path) -> None:
-    spending = Spending(options(prices, 2.0))
-    spending.add(row(given=200))
-    assert spending.why_stop(1) is not None
+    budget = Budget(options(prices, 2.0))
+    budget.add(row(given=200))
+    assert budget.why_stop(1) is not None
 
 
 def test_rows_of_workers_come_late(prices: Path) -> None:
     """In 3 s each user may have made 3 requests of 1 s that nobody has seen."""
-    alone, distributed = (Spending(options(prices, 2.0), distributed=far) for far in (False, True))
-    for spending in (alone, distributed):
-        spending.add(row())
+    alone, distributed = (Budget(options(prices, 2.0), distributed=far) for far in (False, True))
+    for budget in (alone, distributed):
+        budget.add(row())
     assert alone.why_stop(3) is None
     assert distributed.why_stop(3) is not None
 
 
 def test_what_failed_before_any_output_is_free(prices: Path) -> None:
-    spending = Spending(options(prices, 1.0))
-    spending.add(RequestRecord(model=HAIKU, input_tokens=100, error_code="ThrottlingException"))
-    assert spending.spent == 0
+    budget = Budget(options(prices, 1.0))
+    budget.add(RequestRecord(model=HAIKU, input_tokens=100, error_code="ThrottlingException"))
+    assert budget.spent == 0
 
 
 def test_a_model_without_a_price_ends_a_run_with_a_budget(prices: Path) -> None:
-    spending = Spending(options(prices, 5.0))
-    spending.add(row(model="meta.llama3"))
-    assert "meta.llama3" in (spending.why_stop(1) or "")
+    budget = Budget(options(prices, 5.0))
+    budget.add(row(model="meta.llama3"))
+    assert "meta.llama3" in (budget.why_stop(1) or "")
 
 
 def test_what_a_stage_reserves_is_said(prices: Path) -> None:
-    said = Spending(options(prices, None, requests=50), reserves_quota=True).describe_stage(8, 50)
+    said = Budget(options(prices, None, requests=50), reserves_quota=True).describe_stage(8, 50)
     assert said is not None
     assert "8 users x (100 input + 20 max output) reserve 960 tokens" in said
     assert "50 requests with 6,000 tokens" in said
     assert "about 10.00 USD" in said
-    assert Spending(Options()).describe_stage(8, 50) is None
+    assert Budget(Options()).describe_stage(8, 50) is None
 
 
 def test_a_stage_that_does_not_fit_is_not_begun(prices: Path) -> None:
-    spending = Spending(options(prices, 5.0, requests=10))
-    assert spending.plan(1, 2, free=False) is None
+    budget = Budget(options(prices, 5.0, requests=10))
+    assert budget.plan(1, 2, free=False) is None
     for _ in range(20):
-        spending.add(row())
-    assert "stage 2 would cost about 2.00 USD, after 4.00 USD" in (spending.plan(2, 2, free=False) or "")
+        budget.add(row())
+    assert "stage 2 would cost about 2.00 USD, after 4.00 USD" in (budget.plan(2, 2, free=False) or "")
 
 
 def test_what_an_open_loop_reserves_is_what_may_be_in_flight() -> None:
     limited = Options(rate=(5.0,), max_in_flight=8)
-    text = Spending(limited, reserves_quota=True).describe_stage(8, 100)
+    text = Budget(limited, reserves_quota=True).describe_stage(8, 100)
     assert text is not None
     assert text.startswith(
         "8 requests in flight x (550 input + 150 max output) reserve 5,600 tokens of quota at a time"
     )
-    unlimited = Spending(Options(rate=(5.0,)), reserves_quota=True).describe_stage(0, 100)
+    unlimited = Budget(Options(rate=(5.0,)), reserves_quota=True).describe_stage(0, 100)
     assert unlimited == "100 requests with 70,000 tokens in all"

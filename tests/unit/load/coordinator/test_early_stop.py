@@ -10,13 +10,13 @@ from llm_users.load.coordinator.early_stop import Allowance, FailureWatch, impro
 from llm_users.options.table import Options
 from llm_users.quantile import quantile
 from llm_users.record import RequestRecord
-from llm_users.wiring.load_search import LimitSearch
+from llm_users.wiring.load_search import SearchStages
 
 OPEN = {"rate": (10.0, 20.0)}
 
 
-def search(expression: str, **options: object) -> LimitSearch:
-    made = LimitSearch(Options(**{"find": expression, "requests": 100, **options}))  # type: ignore[arg-type]
+def search(expression: str, **options: object) -> SearchStages:
+    made = SearchStages(Options(**{"find": expression, "requests": 100, **options}))  # type: ignore[arg-type]
     assert made.next(None) is not None
     return made
 
@@ -27,7 +27,7 @@ def row(at: float, value: float | None, **more: object) -> RequestRecord:
     return RequestRecord(**{"stage": 1, "measured": 1, "started_at": at, **values, **more})  # type: ignore[arg-type]
 
 
-def ended_at(watched: LimitSearch, rows: list[RequestRecord]) -> int | None:
+def ended_at(watched: SearchStages, rows: list[RequestRecord]) -> int | None:
     """At which row the stage is called failed."""
     return next((place for place, each in enumerate(rows, 1) if watched.seen(each)), None)
 

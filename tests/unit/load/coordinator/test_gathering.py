@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from llm_users.load.coordinator.coordinator import GATHER_S, Coordinator
 from llm_users.load.protocol import messages
 from llm_users.options.table import Options
 
-Sent = list[tuple[str, dict[str, Any], str | None]]
+Sent = list[tuple[messages.Message, str | None]]
 
 
 class Stage:
@@ -28,7 +27,7 @@ class Stage:
         clock = SimpleNamespace(monotonic=lambda: self._now, time=time.time)
         monkeypatch.setattr(coordinator_module, "time", clock)
         self.coordinator = Coordinator(
-            lambda kind, data, to: self.sent.append((kind, data, to)),
+            lambda message, to: self.sent.append((message, to)),
             lambda: ["a", "b", "c"],
             lambda run_id, _options: RunWriter(str(folder / "run"), run_id, {}, offsets=False),
         )
@@ -39,25 +38,25 @@ class Stage:
     def come(self, rank: int, users: int) -> None:
         """A worker says that so many users are at its gate, and that no more will come."""
         self.coordinator.on_ready(
-            {"worker": rank, "stage": 1, "waiting": users, "all_users_came": 1, "no_users_reason": None}
+            messages.Ready("run", rank, stage=1, waiting=users, all_users_came=True, no_users_reason=None)
         )
 
     def wait(self, seconds: float) -> None:
         for _ in range(int(seconds)):
             self._now += 1
-            for worker in self.coordinator.roster:
+            for worker in self.coordinator.workers:
                 worker.heard_at = time.monotonic()
             self.coordinator.tick()
 
     def lose(self, rank: int) -> None:
-        worker = self.coordinator.roster.get(rank)
+        worker = self.coordinator.workers.get(rank)
         assert worker is not None
         worker.lost = True
         worker.assignment.expected = False  # as of one that was lost when the stage was announced
 
     def users(self) -> int | None:
         """With how many users the stage began; None: it has not begun."""
-        return next((data["users"] for kind, data, _ in self.sent if kind == messages.GO), None)
+        return next((message.users for message, _ in self.sent if isinstance(message, messages.Go)), None)
 
     @property
     def notes(self) -> str:
@@ -70,7 +69,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made = Stage(tmp_path, monkeypatch)
     yield made
     for rank in range(3):
-        made.coordinator.on_final({"worker": rank, "sent": 0})
+        made.coordinator.on_final(messages.Final("run", rank, sent=0))
     made.coordinator.finish(abort=True, grace_s=0)
 
 
@@ -87,7 +86,7 @@ def test_a_stage_begins_when_all_users_are_there_or_can_not_come(stage: Stage) -
 def test_the_users_of_a_worker_that_goes_come_on_the_others(stage: Stage, others_have_said_so: bool) -> None:
     for rank in (0, 1) if others_have_said_so else ():
         stage.come(rank, 3)
-    stage.coordinator.on_final({"worker": 2, "sent": 0})
+    stage.coordinator.on_final(messages.Final("run", 2, sent=0))
     stage.come(0, 3)
     stage.come(1, 3)
     assert stage.users() is None, "Locust has not moved them yet"
@@ -98,7 +97,7 @@ def test_the_users_of_a_worker_that_goes_come_on_the_others(stage: Stage, others
 
 
 def test_users_that_do_not_come_are_not_waited_for_for_ever(stage: Stage) -> None:
-    stage.coordinator.on_final({"worker": 2, "sent": 0})
+    stage.coordinator.on_final(messages.Final("run", 2, sent=0))
     stage.come(0, 3)
     stage.come(1, 3)
     stage.wait(GATHER_S + 2)
@@ -110,7 +109,7 @@ def test_a_worker_that_comes_back_in_time_has_its_users_in_the_stage(stage: Stag
     """Locust had it back before the stage was announced, and gave it users."""
     stage.lose(2)
     stage.come(0, 3)
-    stage.coordinator.on_back({"worker": 2, "number": 1, "stage": 0, "measured": 0})
+    stage.coordinator.on_back(messages.Back("run", 2, number=1, stage=0, measured=0))
     stage.come(1, 3)
     assert stage.users() is None
     stage.come(2, 3)

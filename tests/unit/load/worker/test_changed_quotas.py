@@ -8,28 +8,35 @@ import gevent
 import pytest
 
 from llm_users.load.protocol.stage import StagePlan, StageTotals
-from llm_users.load.worker.admission_gate import StageGate, UserSeat
+from llm_users.load.worker.admission_gate import AdmissionGate, Unlimited, UserState
 from llm_users.record import StageLoad
+
+
+class Control(Unlimited):
+    allowed = True
+
+    def may_start(self) -> bool:
+        return self.allowed
 
 
 class Users:
     """Users of a gate that do nothing for a few milliseconds, again and again."""
 
     def __init__(self, count: int) -> None:
-        self.gate = StageGate()
         self.done: list[StageTotals] = []
-        self.gate.on_finished = self.done.append
+        self.control = Control()
+        self.gate = AdmissionGate(on_finished=self.done.append, control=self.control)
         self.measured = 0
         self._greenlets = [gevent.spawn(self._ask) for _ in range(count)]
         gevent.sleep(0)
 
     def _ask(self) -> None:
-        seat = UserSeat()
+        user_state = UserState()
         while True:
-            ticket = self.gate.enter(seat)
-            self.measured += ticket.measured
+            permit = self.gate.enter(user_state)
+            self.measured += permit.measured
             gevent.sleep(0.002)
-            self.gate.leave(ticket, seat, None)
+            self.gate.leave(permit, user_state, None)
 
     def begin(self, quota: int | None) -> None:
         self.gate.prepare(StagePlan(1, StageLoad(len(self._greenlets))))
@@ -79,23 +86,22 @@ def test_less_to_do_ends_the_stage(users: Users) -> None:
 
 
 def test_a_user_that_goes_without_its_warm_up_does_not_keep_a_share_open_that_was_cut_and_grew_again() -> None:
-    gate = StageGate()
     done: list[tuple[int | None, int]] = []
-    gate.on_finished = lambda totals: done.append((totals.quota, totals.measured))
-    seats = [UserSeat(), UserSeat()]
-    users = [gevent.spawn(gate.enter, seat) for seat in seats]
+    gate = AdmissionGate(on_finished=lambda totals: done.append((totals.quota, totals.measured)))
+    user_states = [UserState(), UserState()]
+    users = [gevent.spawn(gate.enter, user_state) for user_state in user_states]
     gevent.sleep(0)
     gate.prepare(StagePlan(1, StageLoad(2), ramp_s=60.0, warmup_requests=1))
     gate.go(5)
     gevent.sleep(0.01)
-    gate.leave(users[0].get(timeout=1), seats[0], None)  # its warm-up; the other one is still in the ramp
+    gate.leave(users[0].get(timeout=1), user_states[0], None)  # its warm-up; the other one is still in the ramp
     gate.change_quota(0)  # this process was silent, and others have its share
     gate.change_quota(1)  # and now a part of that of yet others
-    gate.gone(seats[1])
+    gate.gone(user_states[1])
     users[1].kill()
-    ticket = gate.enter(seats[0])
-    gate.leave(ticket, seats[0], None)
-    assert ticket.measured
+    permit = gate.enter(user_states[0])
+    gate.leave(permit, user_states[0], None)
+    assert permit.measured
     assert done == [(0, 0), (1, 1)]
 
 
@@ -112,12 +118,11 @@ def test_more_to_do_after_the_stage_was_ended_is_answered_but_not_done(users: Us
 
 
 def test_nothing_starts_without_the_word(users: Users) -> None:
-    allowed = False
-    users.gate.may_start = lambda: allowed
+    users.control.allowed = False
     users.begin(5)
     gevent.sleep(0.05)
     assert users.measured == 0
-    allowed = True
+    users.control.allowed = True
     users.gate.change_quota(5)
     gevent.sleep(0.1)
     assert users.measured == 5

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
-from llm_users.load.protocol.heartbeat import BadBeat, beat_from
-from llm_users.load.worker.admission_gate import StageGate
-from llm_users.load.worker.live_metrics import LiveBeat
+from llm_users.load.protocol.messages import Live
+from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.quantile import DurationHistogram
 from llm_users.record import RequestRecord
 from llm_users.users.chunks import Chunks
@@ -17,29 +18,29 @@ from llm_users.users.chunks import Chunks
 _NS = 1_000_000_000
 
 
-def beating(sent: list[dict[str, Any]]) -> LiveBeat:
-    return LiveBeat(StageGate(), sent.append, "run", 0)
+def reporting(sent: list[Live]) -> LiveReporter:
+    return LiveReporter(AdmissionGate(), sent.append, "run", 0)
 
 
 def test_tokens_count_when_they_arrive_each_once() -> None:
-    sent: list[dict[str, Any]] = []
-    beat, stream = beating(sent), Chunks()
+    sent: list[Live] = []
+    reporter, stream = reporting(sent), Chunks()
     t0 = time.monotonic_ns()
-    beat.began("a", stream, t0)
+    reporter.began("a", stream, t0)
     for place in range(5):
         stream.add(t0 + (place + 1) * _NS // 10, 1, "x", "")
-    beat._look()
-    beat._beat()
+    reporter._look()
+    reporter._report()
     stream.add(t0 + _NS, 1, "x", "")
     record = RequestRecord(chunks=6, output_tokens=12, tpot_s=0.1, measured=1, stage=2)
-    beat.ended("a", record)
-    beat._beat()
+    reporter.ended("a", record)
+    reporter._report()
     second = Chunks()
-    beat.began("b", second, t0)
+    reporter.began("b", second, t0)
     second.add(t0 + _NS, 1, "x", "")
-    beat._look()
-    beat._beat()
-    first, ended, scaled = (beat_from(each) for each in sent)
+    reporter._look()
+    reporter._report()
+    first, ended, scaled = (live.metrics for live in sent)
     assert (first.tokens, first.requests) == (5, 0)
     assert DurationHistogram(first.ttft).quantile(0.5) == pytest.approx(0.1, rel=0.002)
     assert DurationHistogram(first.gap).total == 4
@@ -51,67 +52,67 @@ def test_tokens_count_when_they_arrive_each_once() -> None:
 
 
 def test_the_clock_stands_in_where_the_kernel_gave_no_stamp() -> None:
-    sent: list[dict[str, Any]] = []
-    beat, stream = beating(sent), Chunks()
-    beat.began("a", stream, _NS)
+    sent: list[Live] = []
+    reporter, stream = reporting(sent), Chunks()
+    reporter.began("a", stream, _NS)
     for second in (3, 5):
         stream.add(0, second * _NS, "x", "")
-    beat._look()
-    beat._beat()
-    assert DurationHistogram(sent[0]["ttft"]).quantile(0.5) == pytest.approx(2, rel=0.002)
-    assert DurationHistogram(sent[0]["gap"]).quantile(0.5) == pytest.approx(2, rel=0.002)
+    reporter._look()
+    reporter._report()
+    assert DurationHistogram(sent[0].metrics.ttft).quantile(0.5) == pytest.approx(2, rel=0.002)
+    assert DurationHistogram(sent[0].metrics.gap).quantile(0.5) == pytest.approx(2, rel=0.002)
 
 
 def test_gaps_are_of_one_choice() -> None:
-    sent: list[dict[str, Any]] = []
-    beat, stream = beating(sent), Chunks()
-    beat.began("a", stream, _NS)
+    sent: list[Live] = []
+    reporter, stream = reporting(sent), Chunks()
+    reporter.began("a", stream, _NS)
     for tenth in range(20):
         stream.add(2 * _NS + tenth * _NS // 10, 1, "x", "", choice=tenth % 2)
         if tenth == 9:
-            beat._look()
-    beat._look()
-    beat._beat()
-    gaps = DurationHistogram(sent[0]["gap"])
+            reporter._look()
+    reporter._look()
+    reporter._report()
+    gaps = DurationHistogram(sent[0].metrics.gap)
     assert gaps.total == 18
     assert gaps.quantiles((0, 1)) == pytest.approx([0.2, 0.2], rel=0.002)
 
 
 def test_an_aborted_request_is_no_request_that_ended_and_a_buffered_one_has_no_times() -> None:
-    sent: list[dict[str, Any]] = []
-    beat, stream = beating(sent), Chunks()
+    sent: list[Live] = []
+    reporter, stream = reporting(sent), Chunks()
     stream.add(2 * _NS, 1, "x", "")
-    beat.began("a", stream, _NS)
-    beat.ended("a", RequestRecord(error_code="buffered", chunks=1, output_tokens=9))
-    beat.ended("b", RequestRecord(error_code="aborted", chunks=1, output_tokens=9))
-    beat.ended("c", RequestRecord(error_code="429", http_status=429))
-    beat._beat()
-    made = beat_from(sent[0])
+    reporter.began("a", stream, _NS)
+    reporter.ended("a", RequestRecord(error_code="buffered", chunks=1, output_tokens=9))
+    reporter.ended("b", RequestRecord(error_code="aborted", chunks=1, output_tokens=9))
+    reporter.ended("c", RequestRecord(error_code="429", http_status=429))
+    reporter._report()
+    made = sent[0].metrics
     assert (made.requests, made.failed, made.throttled, made.ttft) == (2, 1, 1, {})
 
 
 def test_an_answer_that_came_at_once_is_timed_when_its_row_says_that_it_was_a_stream() -> None:
     """Its TTFT and gaps are not counted while it may turn out to be buffered."""
-    sent: list[dict[str, Any]] = []
-    beat, now_ns = beating(sent), time.monotonic_ns()
+    sent: list[Live] = []
+    reporter, now_ns = reporting(sent), time.monotonic_ns()
     streams = [Chunks(), Chunks(), Chunks()]
     for stream, ago_ns in zip(streams, (0, 0, _NS), strict=True):
         for _ in range(9):
             stream.add(now_ns - ago_ns, now_ns - ago_ns, "x", "")
-        beat.began(id(stream), stream, now_ns - 3 * _NS)
-    beat._look()  # the third one came a second ago: its row is not to be waited for
-    beat.ended(id(streams[0]), RequestRecord(error_code="buffered", chunks=9, output_tokens=9))
-    beat.ended(id(streams[1]), RequestRecord(chunks=9, output_tokens=9))
-    beat._beat()
-    made = beat_from(sent[0])
+        reporter.began(id(stream), stream, now_ns - 3 * _NS)
+    reporter._look()  # the third one came a second ago: its row is not to be waited for
+    reporter.ended(id(streams[0]), RequestRecord(error_code="buffered", chunks=9, output_tokens=9))
+    reporter.ended(id(streams[1]), RequestRecord(chunks=9, output_tokens=9))
+    reporter._report()
+    made = sent[0].metrics
     assert sum(made.ttft.values()) == 2
     assert sum(made.gap.values()) == 16
 
 
-def a_beat() -> dict[str, Any]:
-    sent: list[dict[str, Any]] = []
-    beating(sent)._beat()
-    return sent[0]
+def live_message() -> dict[str, Any]:
+    sent: list[Live] = []
+    reporting(sent)._report()
+    return sent[0].encoded()
 
 
 @pytest.mark.parametrize(
@@ -124,14 +125,15 @@ def a_beat() -> dict[str, Any]:
         ("done", dict.fromkeys(range(17), 1)), ("stage", None),
     ],
 )  # fmt: skip
-def test_a_bad_message_is_none(field: str, value: object) -> None:
-    good = a_beat()
-    assert beat_from(good).run == "run"
-    with pytest.raises(BadBeat, match=field):
-        beat_from({**good, field: value})
+def test_invalid_live_metrics_are_refused(field: str, value: object) -> None:
+    good = live_message()
+    assert msgspec.convert(good, Live).run == "run"
+    bad = {**good, field: value} if field in good else {**good, "metrics": {**good["metrics"], field: value}}
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.convert(bad, Live)
 
 
 def test_no_message_at_all() -> None:
     for data in (None, [], "x", 5):
-        with pytest.raises(BadBeat):
-            beat_from(data)
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(data, Live)

@@ -10,9 +10,9 @@ import pytest
 
 from llm_users.collect.stage_stats import StageBook, describe, union_s, widening
 from llm_users.load.protocol.stage import MEASURE, WARMUP, StagePlan, StageTotals
-from llm_users.load.worker.admission_gate import StageGate
+from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.load.worker.measure_window import MeasureWindow
-from llm_users.load.worker.permits import Ticket, UserSeat
+from llm_users.load.worker.permits import Permit, UserState
 from llm_users.load.worker.stage_measurement import Measurement
 from llm_users.record import RequestRecord, StageLoad, load_of
 from tests.system.truth.throughput import gate_stage
@@ -50,20 +50,20 @@ def test_a_request_is_in_flight_from_sending_to_the_end_of_its_answer(
 
 def test_a_late_client_adds_nothing_to_the_requests_in_flight() -> None:
     """Of 0.3 s per request, 0.1 s is between sending and the end of the answer."""
-    gate, done = StageGate(), list[StageTotals]()
-    gate.on_finished = done.append
+    done = list[StageTotals]()
+    gate = AdmissionGate(on_finished=done.append)
 
     def ask() -> None:
-        seat = UserSeat()
+        user_state = UserState()
         while True:
-            ticket = gate.enter(seat)
+            permit = gate.enter(user_state)
             gevent.sleep(0.1)  # the client is late with sending
             start_ns = time.monotonic_ns()
             gevent.sleep(0.1)
             end_ns = time.monotonic_ns()
             gevent.sleep(0.1)  # and with the row
-            gate.account(ticket, start_ns, end_ns, [end_ns], ok=True)
-            gate.leave(ticket, seat, None)
+            gate.account(permit, start_ns, end_ns, [end_ns], ok=True)
+            gate.leave(permit, user_state, None)
 
     user = gevent.spawn(ask)
     gevent.sleep(0)
@@ -109,28 +109,28 @@ def test_a_stage_of_several_latencies_is_not_widened() -> None:
 
 
 def asking(
-    gate: StageGate, stay_s: float, *, before_s: float = 0.0, pause_s: float = 0.0, error: str | None = None
+    gate: AdmissionGate, stay_s: float, *, before_s: float = 0.0, pause_s: float = 0.0, error: str | None = None
 ) -> Callable[[], None]:  # fmt: skip
     """A user: waits for the client itself, is inside a call, is read, and pauses."""
 
     def ask() -> None:
-        seat = UserSeat()
+        user_state = UserState()
         while True:
-            ticket = gate.enter(seat)
+            permit = gate.enter(user_state)
             gevent.sleep(before_s)
             start_ns = time.monotonic_ns()
             gevent.sleep(stay_s)
             end_ns = time.monotonic_ns()
-            gate.account(ticket, start_ns, end_ns, [end_ns], ok=error is None)
-            gate.leave(ticket, seat, error)
+            gate.account(permit, start_ns, end_ns, [end_ns], ok=error is None)
+            gate.leave(permit, user_state, error)
             gevent.sleep(pause_s)
 
     return ask
 
 
-def run_gate(plan: StagePlan, user: Callable[[StageGate], Callable[[], None]]) -> StageTotals:
-    gate, done = StageGate(), list[StageTotals]()
-    gate.on_finished = done.append
+def run_gate(plan: StagePlan, user: Callable[[AdmissionGate], Callable[[], None]]) -> StageTotals:
+    done = list[StageTotals]()
+    gate = AdmissionGate(on_finished=done.append)
     greenlets = [gevent.spawn(user(gate)) for _ in range(plan.users)]
     gevent.sleep(0)
     gate.prepare(plan)
@@ -157,17 +157,17 @@ def test_a_stage_by_time_that_is_long_enough_ends_in_time() -> None:
 
 
 def test_failures_say_nothing_about_the_latency() -> None:
-    measurement, ticket = Measurement(), Ticket(StagePlan(1, StageLoad(1)), MEASURE, 0, 0, measured=True)
-    measurement.begin(ticket.plan, (0, 0), 0)
+    measurement, permit = Measurement(), Permit(StagePlan(1, StageLoad(1)), MEASURE, 0, 0, measured=True)
+    measurement.begin(permit.plan, (0, 0), 0)
     for _ in range(2):
         measurement.started(NS, NS)
-    measurement.account(ticket, NS, NS + 1000, [], ok=False)  # refused at once
-    measurement.ended(ticket)
+    measurement.account(permit, NS, NS + 1000, [], ok=False)  # refused at once
+    measurement.ended(permit)
     measurement.end(2 * NS)
     assert measurement.window.lingers, "the other request may take an hour"
-    measurement.account(ticket, NS, 9 * NS, [], ok=True)
-    measurement.ended(ticket)
-    assert measurement.totals.windows == [[1.0, 8.0]]
+    measurement.account(permit, NS, 9 * NS, [], ok=True)
+    measurement.ended(permit)
+    assert measurement.totals.windows == [(1.0, 8.0)]
 
 
 def test_the_load_counts_calls_and_own_pauses_but_no_wait_for_the_client() -> None:
@@ -187,11 +187,11 @@ def test_the_pause_after_a_failure_is_no_wait_for_the_client() -> None:
 
 
 def test_a_user_that_is_gone_does_not_pause_any_more() -> None:
-    gate, seat = StageGate(), UserSeat()
+    gate, user_state = AdmissionGate(), UserState()
     gate.prepare(StagePlan(1, StageLoad(1), free=True))
     gate.go(None)
-    gate.leave(gate.enter(seat), seat, None)
-    gate.gone(seat)
+    gate.leave(gate.enter(user_state), user_state, None)
+    gate.gone(user_state)
     gevent.sleep(0.1)
     gate.end_measure()
     assert gate.totals.load_s < 0.05
@@ -200,14 +200,14 @@ def test_a_user_that_is_gone_does_not_pause_any_more() -> None:
 def test_a_ramp_without_a_warm_up_is_not_measured() -> None:
     phases: list[str] = []
 
-    def user(gate: StageGate) -> Callable[[], None]:
+    def user(gate: AdmissionGate) -> Callable[[], None]:
         ask = asking(gate, 0.05)
         entered = gate.enter
 
-        def enter(seat: UserSeat) -> Ticket:
-            ticket = entered(seat)
-            phases.append(ticket.phase)
-            return ticket
+        def enter(user_state: UserState) -> Permit:
+            permit = entered(user_state)
+            phases.append(permit.phase)
+            return permit
 
         gate.enter = enter  # type: ignore[method-assign]
         return ask
@@ -251,9 +251,9 @@ def row(share: float, tokens: int = 100, **values: object) -> RequestRecord:
 
 
 def test_rates_of_several_workers_are_over_the_union_of_their_windows() -> None:
-    one = StageTotals(1, 0, window_s=10, windows=[[1.0, 10.0]], in_flight_s=40, load_s=38, told_at=1000.0)
+    one = StageTotals(1, 0, window_s=10, windows=[(1.0, 10.0)], in_flight_s=40, load_s=38, told_at=1000.0)
     # Its clock counts from when it was told, so no difference between clocks is in it. It joined the load later.
-    two = StageTotals(1, 1, window_s=8, windows=[[1.0, 4.0], [7.0, 4.0]], in_flight_s=32, load_s=30, told_at=1002.0)
+    two = StageTotals(1, 1, window_s=8, windows=[(1.0, 4.0), (7.0, 4.0)], in_flight_s=32, load_s=30, told_at=1002.0)
     stage = stage_of([one, two], [row(1.0), row(0.5), row(0.25, phase="warmup"), row(0.0)])
     # From 1001 to 1011 and from 1003 to 1007, 1009 to 1013.
     assert stage["measure_s"] == 12.0
@@ -264,13 +264,13 @@ def test_rates_of_several_workers_are_over_the_union_of_their_windows() -> None:
 
 
 def test_requests_times_mean_tokens_are_tokens() -> None:
-    totals = StageTotals(1, 0, window_s=10, windows=[[0.0, 10.0]])
+    totals = StageTotals(1, 0, window_s=10, windows=[(0.0, 10.0)])
     stage = stage_of([totals], [row(0.5, 40), row(1.0, 40), row(0.1, 40)])
     assert stage["output_throughput_token_per_s"] == pytest.approx(40 * stage["request_throughput_per_s"])  # type: ignore[operator]
 
 
 def test_tokens_of_requests_that_failed_are_a_figure_of_their_own() -> None:
-    totals = StageTotals(1, 0, window_s=1, windows=[[0.0, 1.0]])
+    totals = StageTotals(1, 0, window_s=1, windows=[(0.0, 1.0)])
     failing = [row(1.0, 100, error_code=code) for code in ("timeout", "truncated", "aborted")]
     stage = stage_of([totals], [*failing, row(1.0, 7, error_code="buffered")])
     assert (stage["window_tokens"], stage["failed_window_tokens"]) == (7.0, 300.0)
@@ -289,8 +289,8 @@ def test_an_answer_of_unknown_length_counts_as_a_request_without_tokens() -> Non
 
 
 def test_the_started_rate_is_over_all_workers_without_the_first_request() -> None:
-    one = StageTotals(1, 0, window_s=9, windows=[[0.0, 9.0]], sent=5, first_sent_s=0.0, last_sent_s=8.0, told_at=100.0)
-    two = StageTotals(1, 1, window_s=9, windows=[[0.0, 9.0]], sent=5, first_sent_s=1.5, last_sent_s=9.5, told_at=99.5)
+    one = StageTotals(1, 0, window_s=9, windows=[(0.0, 9.0)], sent=5, first_sent_s=0.0, last_sent_s=8.0, told_at=100.0)
+    two = StageTotals(1, 1, window_s=9, windows=[(0.0, 9.0)], sent=5, first_sent_s=1.5, last_sent_s=9.5, told_at=99.5)
     stage = stage_of([one, two], [row(0.5)] * 10, rate_per_s=1.0)
     assert stage["started_rate_per_s"] == pytest.approx(9 / 9)
     assert stage["load_actual"] is None, "there are no users"
@@ -301,7 +301,7 @@ def test_the_started_rate_is_over_all_workers_without_the_first_request() -> Non
 
 def test_a_worker_that_was_killed_counts_with_its_rows() -> None:
     """It told no totals; the windows of the others say how long the stage was."""
-    told = StageTotals(1, 0, window_s=10, windows=[[0.0, 10.0]], in_flight_s=40, load_s=40, present_s=40, told_at=100.0)
+    told = StageTotals(1, 0, window_s=10, windows=[(0.0, 10.0)], in_flight_s=40, load_s=40, present_s=40, told_at=100.0)
     rows = [row(1.0, worker=worker, end_to_end_latency_s=2.0) for worker in (0, 0, 1, 1, 1)]
     rows += [row(0.0, worker=1, error_code="connection"), row(0.5, worker=1, phase="warmup", end_to_end_latency_s=2.0)]
     rows[-1].measured = 0
@@ -310,12 +310,12 @@ def test_a_worker_that_was_killed_counts_with_its_rows() -> None:
         assert stage[name] == pytest.approx(4 + 0.6), name
     told.sent, told.first_sent_s, told.last_sent_s = 8, 0.0, 10.0
     assert stage_of([told], rows, rate_per_s=1.0)["started_rate_per_s"] == pytest.approx((8 + 3 - 1) / 10)
-    late = StageTotals(1, 1, window_s=10, windows=[[0.0, 10.0]], in_flight_s=10, told_at=100.0)
+    late = StageTotals(1, 1, window_s=10, windows=[(0.0, 10.0)], in_flight_s=10, told_at=100.0)
     assert stage_of([told, late], rows)["concurrency_actual"] == 5.0, "its own figures are better"
 
 
 def test_a_widened_window_is_explained() -> None:
-    totals = StageTotals(1, 0, window_s=1, windows=[[0.0, 1.0]], widened=1)
+    totals = StageTotals(1, 0, window_s=1, windows=[(0.0, 1.0)], widened=1)
     stage = StageBook().record(3, StageLoad(8), [totals])
     assert stage.window_widened == 1
     assert "stage 3: the window was widened" in widening(stage)
@@ -326,9 +326,9 @@ def test_users_are_counted_by_the_time_that_they_were_there() -> None:
 
     By hand: 30 user-seconds in 10 s and 12 in the other worker's own 8 s, which had a share of the requests.
     """
-    one = StageTotals(1, 0, users=3, users_ended=3, window_s=10, windows=[[0.0, 10.0]], present_s=30, told_at=100.0)
+    one = StageTotals(1, 0, users=3, users_ended=3, window_s=10, windows=[(0.0, 10.0)], present_s=30, told_at=100.0)
     two = StageTotals(
-        1, 1, users=3, users_ended=1, window_s=8, windows=[[2.0, 8.0]], present_s=12, quota=5, told_at=100.0
+        1, 1, users=3, users_ended=1, window_s=8, windows=[(2.0, 8.0)], present_s=12, quota=5, told_at=100.0
     )
     stage = stage_of([one, two], [row(1.0, worker=0), row(1.0, worker=1)])
     assert stage["measure_s"] == 10.0
@@ -343,7 +343,7 @@ def test_counts_of_requests_are_of_measured_ones_only() -> None:
     for warmup in (row(1.0, reconnects=1), row(0.0, error_code="client_limit")):
         warmup.measured = 0
         rows.append(warmup)
-    stage = stage_of([StageTotals(1, 0, window_s=10, windows=[[0.0, 10.0]])], rows)
+    stage = stage_of([StageTotals(1, 0, window_s=10, windows=[(0.0, 10.0)])], rows)
     names = ("requests_started", "requests_measured", "requests_failed", "requests_resent", "requests_client_limited")
     assert tuple(stage[name] for name in names) == (13, 11, 5, 3, 4)
 

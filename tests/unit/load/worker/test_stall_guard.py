@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from types import SimpleNamespace
+from typing import Any
 
 import gevent
 import pytest
 
+from llm_users.collect.spool import StartCounts
 from llm_users.load.worker import stall_guard
-from llm_users.load.worker.admission_gate import StageGate
-from llm_users.load.worker.stall_guard import Lease
+from llm_users.load.worker.stall_guard import Lease, NoMaster
 
 
 def test_a_lease_runs_out_and_only_a_later_question_begins_another() -> None:
@@ -37,20 +38,42 @@ def test_a_lease_runs_out_and_only_a_later_question_begins_another() -> None:
 def test_a_coordinator_that_answers_late_is_not_gone(monkeypatch: pytest.MonkeyPatch, answers_late: bool) -> None:
     now, left, numbers = [100.0], list[str](), list[int]()
     monkeypatch.setattr(stall_guard, "_now", lambda: now[0])
-    beats = stall_guard.Pulse(StageGate(), lambda _kind, data: numbers.append(data["number"]))
-    beats.on_alone = left.append
+
+    class Link(NoMaster):
+        def on_alone(self, why: str) -> None:
+            left.append(why)
+
+    class Worker:
+        def send(self, _message: Any) -> None:
+            pass
+
+        def count_message(self, number: int, _counts: StartCounts) -> Any:
+            numbers.append(number)
+
+        back_message = count_message
+
+        def on_lease_ended(self, since_ns: int) -> None:
+            pass
+
+        def on_lease_held(self) -> None:
+            pass
+
+        def on_pause(self, silent_s: float) -> None:
+            pass
+
+    guard = stall_guard.StallGuard(Worker(), Link())
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
         if answers_late and len(numbers) > 6:
-            beats.answered(numbers[-7])
+            guard.answered(numbers[-7])
         if left or now[0] > 300:
             raise gevent.GreenletExit
 
     at_once = SimpleNamespace(sleep=sleep, spawn=lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(stall_guard, "gevent", at_once)
     with contextlib.suppress(gevent.GreenletExit):
-        beats._beat()
+        guard._run()
     assert left == ([] if answers_late else ["the master has not answered for 65 s"])
 
 

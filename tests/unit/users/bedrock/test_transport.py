@@ -156,7 +156,7 @@ def test_signing_is_before_the_clock(make_rig: MakeRig, wire: Wire) -> None:
     rig = make_rig()
 
     def slow(user: Any) -> Any:
-        client = user._client(user.runtime, port.root)
+        client = user._client(user.run_context, port.root)
         client.meta.events.register("before-sign.bedrock-runtime.*", lambda **_: gevent.sleep(0.2))
         return user.converse("x")
 

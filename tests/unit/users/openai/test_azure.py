@@ -39,7 +39,7 @@ def asked(rig: Rig, user_class: Any, host: str, model: str = "my-gpt") -> Any:
 
     def job(user: Any) -> Any:
         user.host = endpoint.clean_url(host)
-        user._client = lambda runtime, _host: user_class._client(runtime, host)
+        user._client = lambda run_context, _host: user_class._client(run_context, host)
         kept, type(user).model = type(user).model, model
         try:
             return user.chat("hi").record
@@ -117,7 +117,7 @@ def test_what_is_missing_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "azure.identity", None)
     with pytest.raises(ValueError, match=words):
-        rig.call(lambda user: made(**attributes)._client(user.runtime, port.root))
+        rig.call(lambda user: made(**attributes)._client(user.run_context, port.root))
 
 
 def test_hosts_are_told_apart() -> None:
@@ -153,7 +153,7 @@ def test_a_host_of_azure_s_own_name_needs_no_class(
     with ForwardProxy() as proxy:  # only it knows where that host is
         rig = make_rig()
         proxies = Proxies({"HTTP_PROXY": f"http://localhost:{proxy.port}"})
-        rig.call(lambda user: setattr(user.runtime.pool, "proxies", proxies))
+        rig.call(lambda user: setattr(user.run_context.pool, "proxies", proxies))
         record = asked(rig, OpenAIUser, url.format(port=port.port))
     assert record.error_code is None
     request = port.requests()[0]

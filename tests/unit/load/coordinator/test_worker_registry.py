@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from llm_users.load.coordinator.roster import Roster
+from llm_users.load.coordinator.worker_pool import WorkerRegistry
 from llm_users.load.protocol.stage import StageTotals
 
 
 def test_a_worker_that_has_left_does_not_end_later_stages() -> None:
-    roster = Roster("run")
+    roster = WorkerRegistry("run")
     workers = [roster.add(name) for name in ("left", "here")]
     for worker in workers:
         worker.new_assignment(1).admitted = True

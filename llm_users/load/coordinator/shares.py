@@ -1,7 +1,6 @@
-"""Whose the arrivals of an open loop are: each worker has its part of the schedule, and of the limit on requests in
-flight. When a worker is gone the others take its arrivals in turn.
+"""How the requests of a stage are divided among the workers: shares of a count, and parts of an open loop's schedule.
 
-Knows numbers only.
+Arithmetic only: what a worker is told of its share is in ``worker_pool``.
 """
 
 from __future__ import annotations
@@ -9,11 +8,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from llm_users.load.coordinator.quotas import share, split
 from llm_users.load.protocol.arrivals import ArrivalShare, due_in
 
 
-class ArrivalParts:
+def split(requests: int | None, users: dict[int, int]) -> dict[int, int | None]:
+    """Shares of a stage's requests for its workers, in proportion to their users; they add up exactly."""
+    if requests is None:
+        return dict.fromkeys(users)
+    everyone = sum(users.values())
+    shares: dict[int, int | None] = {}
+    seen = given = 0
+    for rank, count in users.items():
+        seen += count
+        upto = requests * seen // everyone if everyone else 0
+        shares[rank] = upto - given
+        given = upto
+    return shares
+
+
+def turns(requests: int | None, ranks: list[int]) -> dict[int, int | None]:
+    """Shares of the first ``requests`` arrivals of an open loop, which the workers take in turn."""
+    if requests is None:
+        return dict.fromkeys(ranks)
+    return {rank: len(range(place, requests, len(ranks))) for place, rank in enumerate(ranks)}
+
+
+def share(requests: int, rank: int, workers: int) -> int:
+    """An even share of a stage's requests, for a worker whose users are not known yet; all shares add up exactly."""
+    return requests * (rank + 1) // workers - requests * rank // workers
+
+
+class ArrivalShares:
     """The parts of the workers in one stage, by rank. ``times_s`` gives all arrivals of the stage from the first on."""
 
     def __init__(self, times_s: Callable[[], Iterable[float]]) -> None:
