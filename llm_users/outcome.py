@@ -14,7 +14,7 @@ ABORTED = "aborted"
 """Value of ``error_code``: the end of the stage or of the test cut the request."""
 
 CANCELLED = "cancelled"
-"""Value of ``error_code``: the client gave the request up (``--llm-cancel``)."""
+"""Value of ``error_code``: the client cancelled the request."""
 
 OVERFLOW = "overflow"
 """Value of ``error_code``: the request found no place among ``--llm-max-in-flight``, so it was never sent."""

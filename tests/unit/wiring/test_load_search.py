@@ -45,10 +45,9 @@ def test_every_objective_is_judged_as_by_the_gate(name: str, tmp_path: Path) -> 
     gate = llm_reports.gate(
         llm_reports.groups([llm_reports.load(tmp_path / "run")]), llm_reports.parse_objectives(objective)
     )
-    outcome = {"met": "passed", "missed": "failed", "refused": "undecided"}.get(gate.outcome, gate.outcome)
     point = search.entry()["points"][0]
     assert (point["passed"], point["decided"]) == (True, True), point["reason"]
-    assert outcome == "passed", gate.reasons
+    assert gate.verdict == "passed", gate.reasons
     assert point["reason"] == gate.judgements[0].reason
 
 
@@ -95,5 +94,5 @@ def test_judging_takes_no_time() -> None:
         level = search.next(StageRecord(stage=stage, concurrency=4**stage, measure_s=1.0, health="ok"))
         taken.append(time.perf_counter() - began)
         assert level is not None
-        assert level.users == 4**stage
+        assert level.load.users == 4**stage
     assert min(taken[1:]) < 0.5

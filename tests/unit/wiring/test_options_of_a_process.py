@@ -31,7 +31,7 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_only_process_of_a_run_parses_them_once(tmp_path: Path, parses: list[str]) -> None:
     rig = Rig(tmp_path)
     try:
-        assert rig.call(lambda user: user.runtime.options.model) == "tiny"
+        assert rig.call(lambda user: user.run_context.options.model) == "tiny"
     finally:
         rig.stop()
     assert parses == ["tiny"]
@@ -44,7 +44,7 @@ def test_options_that_changed_before_the_start_are_parsed_again(tmp_path: Path, 
         rig.runner.stop()
         rig.environment.parsed_options.llm_model = "large"  # type: ignore[union-attr]
         rig.runner.start(1, spawn_rate=100)
-        assert rig.call(lambda user: user.runtime.options.model) == "large"
+        assert rig.call(lambda user: user.run_context.options.model) == "large"
     finally:
         rig.stop()
     assert parses == ["tiny", "large"]
