@@ -153,7 +153,11 @@ class Wiring:
             self.coordinating = CoordinatorRole(environment)
         if not isinstance(runner, MasterRunner):
             role = self.coordinating
-            self.loading = WorkerRole(environment, role.keep, role.kept) if role else WorkerRole(environment)
+            self.loading = (
+                WorkerRole(environment, role.keep, role.kept, lambda: role.coordinator.options)
+                if role
+                else WorkerRole(environment)
+            )
         # Locust's --run-time begins now; gevent would count it from the loop's last turn, seconds of imports ago.
         gevent.get_hub().loop.update_now()
         hooks = environment.events

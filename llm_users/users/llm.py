@@ -347,8 +347,8 @@ class LLMUser(User):
         record.stage = permit.plan.stage
         record.phase = permit.phase
         record.measured = int(permit.measured)
-        record.rate_per_s = permit.plan.load.rate_per_s
-        record.concurrency = permit.plan.users if record.rate_per_s is None else 0
+        load = permit.plan.load
+        record.concurrency, record.rate_per_s = load.concurrency, load.rate_per_s
 
     def _describe(self, record: RequestRecord, ask: Ask) -> None:
         """The columns that say what was asked."""
