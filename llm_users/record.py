@@ -117,7 +117,7 @@ class RequestRecord:
 
     request_id: str = _column("", "identifier of this request, unique over all workers of the run", str, "")
     run_id: str = _column("", "identifier of the run", str, "")
-    worker: int = _column("", "rank of the load process that sent the request, from 0", int, 0)
+    worker: int = _column("", "rank of the worker that sent the request, from 0", int, 0)
     user_id: str = _column("", "the simulated user that sent it", str, "")
     response_id: str | None = _column("", "the server's own identifier of the answer", str)
     stage: int = _column("", "stage in which the request started, from 1", int, 0)
@@ -259,7 +259,7 @@ class RequestRecord:
 
 @dataclass(slots=True)
 class StageRecord:
-    """One stage of a run, over all load processes."""
+    """One stage of a run, over all workers."""
 
     stage: int = _column("", "number of the stage, from 1", int, 0)
     concurrency: int = _column("users", "users that ran when measuring began; 0 in an open loop", int, 0)
@@ -279,8 +279,8 @@ class StageRecord:
         "requests/s", "sum of window_share of the successful requests / measure_s"
     )
     concurrency_actual: float | None = _column("requests", "time-weighted number of requests in flight in the window")
-    client_cpu_s: float | None = _column("s", "CPU of all load processes inside the MEASURE window")
-    client_cpu_share_max: float | None = _column("share", "largest CPU share of one load process in the window")
+    client_cpu_s: float | None = _column("s", "CPU of all workers inside the MEASURE window")
+    client_cpu_share_max: float | None = _column("share", "largest CPU share of one worker in the window")
     lag_p99_s: float | None = _column("s", "99th percentile of how late a short sleep woke up, worst process")
     queue_p99_s: float | None = _column(
         "s", "99th percentile of queue_s without held_s and connect_s, over the measured requests"
@@ -314,7 +314,7 @@ class StageRecord:
         "0/1", "1: the window was shorter than half a mean latency and ends with the last measured request", int, 0
     )
     others_cpu_share: float | None = _column(
-        "share", "CPU of programs other than the load processes, of all cores of the machine, in the window"
+        "share", "CPU of programs other than the workers, of all cores of the machine, in the window"
     )
     steal_share: float | None = _column(
         "share", "CPU that the hypervisor gave to other guests, of all cores of the machine, in the window"

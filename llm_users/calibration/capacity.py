@@ -1,4 +1,4 @@
-"""What this machine's load processes were found to carry (``llm-bench calibrate``): kept per user, held against stages.
+"""What this machine's workers were found to carry (``llm-bench calibrate``): kept per user, held against stages.
 
 Knows neither how it was found nor who asks; a file that is not exactly what we write is not believed.
 """
@@ -55,7 +55,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return (self.host, self.cores) == (socket.gethostname(), cores())
 
     def processes_for(self, streams: float, tokens_per_s: float = 0.0) -> int:
-        """How many load processes carry a load, when all carry as much as those that were measured."""
+        """How many workers carry a load, when all carry as much as those that were measured."""
         share = max(streams / self.streams, tokens_per_s / _TOLERANCE / self.tokens_per_s)
         return max(1, math.ceil(share * self.processes))
 
@@ -103,7 +103,7 @@ def stored(complain: Callable[[str], None]) -> Capacity | None:
 
 
 def excess(stage: StageRecord, clients: Sequence[str | None], capacity: Capacity | None) -> str | None:
-    """What to say when a stage asked more of the load processes than they were found to carry.
+    """What to say when a stage asked more of the workers than they were found to carry.
 
     ``clients`` are those that took part, by Locust's ids (None: this process). Of processes elsewhere nothing is known.
     """

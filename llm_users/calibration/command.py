@@ -1,4 +1,4 @@
-"""``llm-bench calibrate``: how many streams can this machine's load processes measure truly?
+"""``llm-bench calibrate``: how many streams can this machine's workers measure truly?
 
 Reads the options, runs the ladder, prints and stores what came of it.
 """
@@ -37,25 +37,25 @@ _ROUNDS, _LEAST_REQUESTS = 3, 100
 """Requests of each stream; a p99 wants a hundred values where there are few streams."""
 
 _ABOUT = f"""\
-Finds how many streams, and how many tokens/s, the load processes of this machine can measure with errors below
+Finds how many streams, and how many tokens/s, the workers of this machine can measure with errors below
 --error. It starts the simulated endpoint, which logs when each request came and each token left, and runs Locust
 against it, with more streams each time; the errors are the differences between Locust's rows and that log. A rung
 passes when the 99th percentiles of the errors of TTFT and of (last - first token) stay below --error, all answers
 are complete, and Locust does not call itself saturated. One that does not pass is tried twice.
 
 By default it starts with {FIRST} streams and doubles them until a rung fails, then tries finer ones: a minute or two.
-The endpoint shares the machine; where it was late itself, or other programs kept the CPU from the load process, a rung
+The endpoint shares the machine; where it was late itself, or other programs kept the CPU from the worker, a rung
 is not judged and the result is "at least".
 
 The result is stored for this user ($XDG_STATE_HOME or ~/.local/state, locust-llm/calibration.json; the variable
-{CALIBRATION_VARIABLE} names another file). Later runs on this machine that ask more of a load process say so, in
+{CALIBRATION_VARIABLE} names another file). Later runs on this machine that ask more of a worker say so, in
 the log and under the tables. Exit code 3: there is no result, or it could not be stored."""
 
 T = TypeVar("T")
 
 
 def main(arguments: Sequence[str], locustfile: Path) -> int:
-    """The exit code; ``locustfile`` is what the load processes run."""
+    """The exit code; ``locustfile`` is what the workers run."""
     options = _parser().parse_args(arguments)
     timing = Timing(_TTFT_S, options.gap, options.tokens)
 
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--processes", type=_read(parsers.positive), default=1, metavar="N",
-        help="load processes that share the streams; default 1",
+        help="workers that share the streams; default 1",
     )  # fmt: skip
     parser.add_argument(
         "--error",

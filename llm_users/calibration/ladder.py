@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llm_users.calibration.measured_run import MeasuredRun
-from llm_users.calibration.neighbours import BUSY_CORES
+from llm_users.calibration.other_programs import BUSY_CORES
 from llm_users.calibration.truth import SERVER_LATE_S
 
 FIRST, LAST = 16, 4096
@@ -102,7 +102,7 @@ class Climb:
     @property
     def others_cores(self) -> float:
         """What other programs used of the machine at most."""
-        return max((rung.outcome.neighbours for rung in self.rungs if rung.outcome is not None), default=0.0)
+        return max((rung.outcome.other_cores for rung in self.rungs if rung.outcome is not None), default=0.0)
 
     @property
     def was_disturbed(self) -> bool:

@@ -76,16 +76,16 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
             _, said = process.communicate(timeout=load.longest_s)
         except subprocess.TimeoutExpired:
             _kill(process)
-            raise RunError(f"the load process did not end within {load.longest_s:.0f} s") from None
+            raise RunError(f"the worker did not end within {load.longest_s:.0f} s") from None
         except BaseException:
             _kill(process)
             raise
     # 1 is Locust's code for failed requests: their rows say more.
     if process.returncode not in (0, 1):
-        raise RunError(f"the load process ended with exit code {process.returncode}:\n{said[-2000:]}")
+        raise RunError(f"the worker ended with exit code {process.returncode}:\n{said[-2000:]}")
     stages = _read(path_of(prefix, STAGES_CSV))
     if not stages:
-        raise RunError(f"the load process finished no stage:\n{said[-2000:]}")
+        raise RunError(f"the worker finished no stage:\n{said[-2000:]}")
     return Rows(_read(path_of(prefix, REQUESTS_CSV)), stages[0])
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_users.calibration.load import Load, Rows, RunError, run_load
-from llm_users.calibration.neighbours import Neighbours
+from llm_users.calibration.other_programs import OtherPrograms
 from llm_users.calibration.truth import Endpoint, Sent, SimulatorEndpoint, Timing, Truth
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
 from llm_users.quantile import quantile
@@ -34,24 +34,24 @@ class MeasuredRun:
     stamp_source: str
     late_p99_s: float
     server_cpu_per_token_s: float
-    neighbours: float
+    other_cores: float
 
 
 def measure(load: Load, start: Callable[[Timing, Path], Endpoint] = SimulatorEndpoint) -> MeasuredRun:
     """Run the load once against a new server and hold its rows against the server's log."""
     with tempfile.TemporaryDirectory(prefix="llm-bench-") as name:
         folder = Path(name)
-        neighbours = Neighbours()
+        other_cores = OtherPrograms()
         endpoint = start(load.timing, folder)
         try:
             rows = run_load(load, endpoint.url, folder)
             truth = endpoint.truth()
         finally:
             endpoint.stop()
-        return _outcome(load, endpoint.kind, rows, truth, neighbours.cores())
+        return _outcome(load, endpoint.kind, rows, truth, other_cores.cores())
 
 
-def _outcome(load: Load, server: str, rows: Rows, truth: Truth, neighbours: float) -> MeasuredRun:
+def _outcome(load: Load, server: str, rows: Rows, truth: Truth, other_cores: float) -> MeasuredRun:
     measured = [row for row in rows.requests if row["measured"] == "1"]
     if len(measured) != load.requests:
         raise RunError(f"{len(measured)} measured rows, but {load.requests} requests were asked for")
@@ -80,7 +80,7 @@ def _outcome(load: Load, server: str, rows: Rows, truth: Truth, neighbours: floa
         stamp_source=stage["stamp_source"],
         late_p99_s=truth.late_p99_s,
         server_cpu_per_token_s=truth.cpu_per_token_s,
-        neighbours=neighbours,
+        other_cores=other_cores,
     )
 
 
@@ -88,7 +88,7 @@ def _sent(truth: Truth, response_id: str) -> Sent:
     try:
         return truth.sent[response_id]
     except KeyError:
-        raise RunError(f"the server's log has no answer {response_id!r}, but the load process has its row") from None
+        raise RunError(f"the server's log has no answer {response_id!r}, but the worker has its row") from None
 
 
 def _ttft_error_s(row: dict[str, str], sent: Sent) -> float:

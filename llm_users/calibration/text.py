@@ -31,7 +31,7 @@ def no_result(climb: Climb) -> str:
     lowest = min(climb.rungs, key=lambda rung: rung.streams)
     stopped = climb.stopped_by
     why = (
-        "other programs, or a CPU limit, kept the CPU from the load process"
+        "other programs, or a CPU limit, kept the CPU from the worker"
         if stopped is not None and stopped.was_disturbed
         else "the simulated endpoint was late itself"
         if climb.at_least
@@ -47,7 +47,7 @@ def result(climb: Climb, capacity: Capacity) -> str:
 
 def _found(capacity: Capacity) -> str:
     several = capacity.processes > 1
-    who = f"{capacity.processes} load processes" if several else "One load process"
+    who = f"{capacity.processes} workers" if several else "One worker"
     least = "at least " if capacity.at_least else ""
     return (
         f"{who} of this machine measure{'' if several else 's'} {least}{capacity.streams} streams, "
@@ -63,11 +63,11 @@ def _end(climb: Climb) -> str:
     if rung.outcome is not None and rung.server_was_late:
         return (
             f"At {rung.streams} the simulated endpoint was late itself ({rung.outcome.late_p99_s * 1e3:.0f} ms, p99), "
-            "so that rung is not judged: it shares the machine with the load process."
+            "so that rung is not judged: it shares the machine with the worker."
         )
     if rung.was_disturbed:
         return (
-            f"At {rung.streams} other programs, or a CPU limit, kept the CPU from the load process, "
+            f"At {rung.streams} other programs, or a CPU limit, kept the CPU from the worker, "
             "so that rung is not judged."
         )
     return f"{rung.streams} were too many: {', '.join(rung.faults())}."

@@ -1,6 +1,6 @@
 """Requests that differ from an earlier one in their body only: built without the SDK, sent with the head it made.
 
-An SDK takes half a millisecond of CPU for each request, at a few hundred per second most of what a load process does,
+An SDK takes half a millisecond of CPU for each request, at a few hundred per second most of what a worker does,
 although nothing of what it works out changes: URL, headers, credentials. So it builds one, and is asked again whenever
 an answer is anything but a plain success; it is then given what came, and does with it what it would have done.
 """
@@ -29,7 +29,7 @@ class Head:
     headers: Mapping[str, str]
 
 
-class RequestTemplate:
+class CachedRequest:
     """One per client and path; empty until ``learn`` was called after a request that succeeded."""
 
     def __init__(self) -> None:
@@ -67,22 +67,22 @@ class RequestTemplate:
 
 def send(
     exchange: Exchange | SdkExchange,
-    template: RequestTemplate | None,
+    cached: CachedRequest | None,
     encode: Callable[[], bytes | None],
     ask_sdk: Callable[[], httpx2.Response],
 ) -> Head:
-    """Send a request and return the beginning of its answer: by the template where it can be, else by the SDK.
+    """Send a request and return the beginning of its answer: from the cached request if possible, else with the SDK.
 
-    ``template`` None: each request of this client may have a head of its own. ``encode`` gives the body as the SDK
+    ``cached`` None: each request of this client may have a head of its own. ``encode`` gives the body as the SDK
     would write it, None when only the SDK can. Raises what ``ask_sdk`` raises.
     """
     if isinstance(exchange, SdkExchange):
         exchange.mark_sent()
         response = exchange.body = ask_sdk()
         return Head(response.status_code, response.headers)
-    if template is not None and template.known:
+    if cached is not None and cached.known:
         body = encode()
-        head = template.send(exchange, body) if body is not None else None
+        head = cached.send(exchange, body) if body is not None else None
         if head is not None:
             return head
     CURRENT.set(exchange)
@@ -90,8 +90,8 @@ def send(
         response = ask_sdk()
     finally:
         CURRENT.set(None)
-    if template is not None:
-        template.learn(exchange)
+    if cached is not None:
+        cached.learn(exchange)
     return Head(response.status_code, response.headers)
 
 

@@ -39,7 +39,7 @@ class _Itimerspec(ctypes.Structure):
     _fields_ = (("it_interval", _Timespec), ("it_value", _Timespec))
 
 
-class Alarm:
+class PreciseTimer:
     """Any number of greenlets may wait, each for its own moment. One per process, on one timer of the kernel."""
 
     def __init__(self) -> None:
@@ -108,16 +108,16 @@ class Alarm:
             self._arm()
 
 
-def _timer_of(alarm: Alarm) -> tuple[int, Any] | None:
+def _timer_of(timer: PreciseTimer) -> tuple[int, Any] | None:
     """The kernel's timer and the loop's watcher of it; None where there is no such timer."""
     if not sys.platform.startswith("linux"):
         return None
-    alarm._libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = alarm._libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
+    timer._libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = timer._libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
     if descriptor < 0:
         return None
     watcher = get_hub().loop.io(descriptor, _READ)
-    watcher.start(alarm._ring)
+    watcher.start(timer._ring)
     return descriptor, watcher
 
 

@@ -21,14 +21,14 @@ _NS = 1_000_000_000
 _EARLIEST_S = 1e-6
 
 
-class HungUp(TransportError):
+class RequestCancelled(TransportError):
     """The client gave the request up."""
 
     code = CANCELLED
 
 
-class Patience:
-    """While the block runs, ``HungUp`` is raised in it ``after_s`` after t0, counted anew when t0 is taken again."""
+class Cancellation:
+    """Raise ``RequestCancelled`` in the block ``after_s`` after t0. A t0 that is taken again starts the time again."""
 
     def __init__(self, exchange: Exchange | SdkExchange, after_s: float) -> None:
         self._exchange = exchange
@@ -65,7 +65,7 @@ class Patience:
         if left_s > 0:
             self._wait(left_s)
         else:
-            self._caller.throw(HungUp(f"the client hung up after {self._after_s:g} s (--llm-cancel)"))
+            self._caller.throw(RequestCancelled(f"the client hung up after {self._after_s:g} s (--llm-cancel)"))
 
 
 def is_chosen(seed: int, worker: int, request_id: str, share: float) -> bool:

@@ -27,7 +27,7 @@ from llm_users.outcome import CLIENT_LIMIT
 from llm_users.prompts import Prompt, count_messages, is_text_only
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.cached_request import Head, RequestTemplate, send
+from llm_users.transport.cached_request import CachedRequest, Head, send
 from llm_users.transport.cookies import CURRENT_JAR
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
@@ -51,7 +51,7 @@ from llm_users.users.failures import (
     status_of,
 )
 from llm_users.users.request import Call
-from llm_users.users.response_reader import Opened
+from llm_users.users.response_reader import Reader, ResponseStream
 from llm_users.users.token_time import time_per_output_token
 from llm_users.users.usage_doubt import doubt_usage
 
@@ -198,7 +198,7 @@ class LLMUser(User):
 
     # What the subclasses say about their API.
 
-    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
+    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         raise NotImplementedError
 
     def _make_exchange(self) -> Exchange | SdkExchange:
@@ -208,13 +208,13 @@ class LLMUser(User):
     def _send(
         self,
         exchange: Exchange | SdkExchange,
-        template: RequestTemplate | None,
+        cached: CachedRequest | None,
         encode: Callable[[], bytes | None],
         ask_sdk: Callable[[], Any],
     ) -> Head:
         """Send a request over HTTP, with this user's cookies where ``--llm-cookies`` wants them."""
         CURRENT_JAR.set(self._cookies)
-        head = send(exchange, template, encode, ask_sdk)
+        head = send(exchange, cached, encode, ask_sdk)
         if self._cookies is None and "set-cookie" in head.headers:
             self.run_context.note(
                 "the server sets cookies, perhaps to keep a client on one replica; they are not sent back, so requests "
@@ -237,11 +237,11 @@ class LLMUser(User):
         check_keywords(keywords or {})
         permit = self._enter()
         self._aim()
-        call = Call(self, permit)
+        call = self._new_call(permit)
         caller = gevent.getcurrent()
         self.run_context.callers.add(caller)
         try:
-            call.run(make)
+            call.run(partial(self._describe, call.record, make), self._open)
             if call.interruption is None:
                 call.step_aside()
             answer = self._finish(call)
@@ -257,6 +257,11 @@ class LLMUser(User):
             failed = RequestFailed(record.error_code or "", record.error_message or "")
             raise failed from (call.error if shows_no_secret(call.error) else None)
         return answer
+
+    def _new_call(self, permit: Permit) -> Call:
+        record, exchange = RequestRecord(), self._make_exchange()
+        self._identify(record, permit)
+        return Call(self.run_context, self._user_state, permit, record, exchange, Reader(self, record, exchange))
 
     def _enter(self) -> Permit:
         """Wait at the gate. A waiting user can be stopped at once, like one in ``wait()``."""
@@ -328,9 +333,9 @@ class LLMUser(User):
 
     def _aim(self) -> None:
         """Where the next request goes, when ``--llm-targets`` has several; a class with its own model is asked that."""
-        wheel = self.run_context.targets
-        if wheel is not None and type(self).model is None:
-            self._target = wheel.next()
+        targets = self.run_context.targets
+        if targets is not None and type(self).model is None:
+            self._target = targets.next()
             self.host = self._target.url or self._own_host
 
     def _identify(self, record: RequestRecord, permit: Permit) -> None:
@@ -350,28 +355,30 @@ class LLMUser(User):
         load = permit.plan.load
         record.concurrency, record.rate_per_s = load.concurrency, load.rate_per_s
 
-    def _describe(self, record: RequestRecord, ask: Ask) -> None:
-        """The columns that say what was asked."""
+    def _describe(self, record: RequestRecord, make: Callable[[], Ask]) -> Ask:
+        """Make what is asked and fill the columns that say so."""
+        ask = make()
         record.api = ask.api
         record.model = ask.model
         target = self._target
         record.name = self.request_name or (target.name if target and target.model == ask.model else ask.model)
         record.prompt_index = ask.prompt.index if ask.prompt.index >= 0 else None
         record.requested_output_tokens = ask.prompt.max_tokens
+        return ask
 
     def _finish(self, call: Call) -> Answer:
         """Complete the record and hand it over; whatever was measured up to an error is kept."""
         run_context, gate = self.run_context, self.run_context.gate
-        record, opened, reader, error = call.record, call.opened, call.reader, call.error
-        chunks = opened.events.chunks if opened is not None else Chunks()
+        record, response, reader, error = call.record, call.response, call.reader, call.error
+        chunks = response.events.chunks if response is not None else Chunks()
         too_long = isinstance(error, AnswerTooLong)  # its tokens and gaps are not needed then, and they take long
         gaps_s, stamps_ns = reader.fill_timing(chunks, with_gaps=not too_long)
-        if opened is not None:
-            error = error or opened.verdict()
-            record.http_status = opened.status
-            record.response_id = opened.events.response_id or opened.request_id
-            record.finish_reason = opened.events.finish_reason
-            opened.count_usage(record)
+        if response is not None:
+            error = error or response.verdict()
+            record.http_status = response.status
+            record.response_id = response.events.response_id or response.request_id
+            record.finish_reason = response.events.finish_reason
+            response.count_usage(record)
         elif error is not None:
             record.http_status, record.response_id = self._refusal_of(error)
         if error is not None:
@@ -404,7 +411,7 @@ class LLMUser(User):
             record.correct_for_omission()
         record.phase_end, record.stage_end = gate.phase, gate.plan.stage
         redact_fields(record)
-        tool_calls = opened.events.tool_calls if opened is not None and not too_long else []
+        tool_calls = response.events.tool_calls if response is not None and not too_long else []
         choices = [text] if too_long else chunks.choices
         answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, choices)
         self._check(call, answer)
@@ -417,7 +424,7 @@ class LLMUser(User):
     def _came_at_once(self, call: Call, chunks: Chunks) -> bool:
         """Whether a complete answer was not streamed although a stream was asked for."""
         delay_s = partial(self._client_delay_s, chunks)
-        return call.opened is not None and call.opened.buffered(call.record, call.reader.body_reads, delay_s)
+        return call.response is not None and call.response.buffered(call.record, call.reader.body_reads, delay_s)
 
     def _client_delay_s(self, chunks: Chunks) -> float:
         """How late the event loop was, at most, since one second before the first chunk was read."""

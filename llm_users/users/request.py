@@ -1,105 +1,115 @@
-"""One request on its way: asked within its deadline, read, and its permit given back, however it ends.
+"""One request on its way: sent within its deadline, read, and its permit given back, however it ends.
 
-What is asked and what an answer means is the user's (``users.llm``).
+The user (``users.llm``) decides what to ask and what an answer means.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 import gevent
 from locust.exception import StopUser
 
-from llm_users.load.worker.permits import Permit
+from llm_users.load.worker.context import RunContext
+from llm_users.load.worker.permits import Permit, UserState
 from llm_users.outcome import Outcome
 from llm_users.record import RequestRecord
 from llm_users.transport.clock import now_ns
 from llm_users.transport.errors import DeadlineExceeded
 from llm_users.transport.exchange import Exchange
-from llm_users.users.cancellation import Patience, is_chosen
-from llm_users.users.response_reader import Opened, Reader
-
-if TYPE_CHECKING:
-    from llm_users.users.answer import Ask
-    from llm_users.users.llm import LLMUser
+from llm_users.transport.sdk import SdkExchange
+from llm_users.users.answer import Ask
+from llm_users.users.cancellation import Cancellation, is_chosen
+from llm_users.users.response_reader import Reader, ResponseStream
 
 
 class Call:
-    """One request on its way: what it was asked, what came back, how it ended."""
+    """One request on its way: what it asked, what came back, how it ended.
 
-    def __init__(self, user: LLMUser, permit: Permit) -> None:
-        self._user = user
+    ``record`` is filled while the request runs; ``reader`` reads the answer that comes through ``exchange``.
+    """
+
+    def __init__(
+        self,
+        run_context: RunContext,
+        user_state: UserState,
+        permit: Permit,
+        record: RequestRecord,
+        exchange: Exchange | SdkExchange,
+        reader: Reader,
+    ) -> None:
+        self._run_context = run_context
+        self._user_state = user_state
         self.permit = permit
-        self.record = RequestRecord()
-        self.exchange = user._make_exchange()
-        self.reader = Reader(user, self.record, self.exchange)
+        self.record = record
+        self.exchange = exchange
+        self.reader = reader
         self.ask: Ask | None = None
-        self.opened: Opened | None = None
+        self.response: ResponseStream | None = None
         self.error: BaseException | None = None
         self.interruption: BaseException | None = None
         """What ends the user, not only the request: raised again when the row is written."""
-        user._identify(self.record, permit)
         self.exchange.not_before = self._before_sending
 
-    def run(self, make: Callable[[], Ask]) -> None:
-        """Ask and read. Never raises: how it ended is in ``error`` and ``interruption``."""
-        user = self._user
-        timeout_s = user.run_context.options.timeout_s
+    def run(
+        self, make: Callable[[], Ask], open_response: Callable[[Ask, Exchange | SdkExchange], ResponseStream]
+    ) -> None:
+        """Send and read. Never raises: how it ended is in ``error`` and ``interruption``."""
+        run_context = self._run_context
+        timeout_s = run_context.options.timeout_s
         late = DeadlineExceeded(f"no complete answer within {timeout_s:g} s (--llm-timeout)")
         try:
             self.ask = make()
-            user._describe(self.record, self.ask)
-            with gevent.Timeout(timeout_s, late), self._patience():
-                self.opened = user._open(self.ask, self.exchange)
-                user.run_context.gate.reached(self.permit)
-                if user.run_context.watch is not None:
-                    user.run_context.watch.began(self, self.opened.events.chunks, self.reader.sent_ns)
-                self.reader.read(self.opened)
+            with gevent.Timeout(timeout_s, late), self._cancellation():
+                self.response = open_response(self.ask, self.exchange)
+                run_context.gate.reached(self.permit)
+                if run_context.watch is not None:
+                    run_context.watch.began(self, self.response.events.chunks, self.reader.sent_ns)
+                self.reader.read(self.response)
         except BaseException as raised:
             if not isinstance(raised, Exception) or isinstance(raised, StopUser):
                 self.interruption = raised
             if not self.reader.finished:  # an answer that was read to its end has succeeded
                 self.error = raised
                 self.reader.failed()
-                if self.opened is not None:
+                if self.response is not None:
                     self.exchange.discard()
         finally:
             self.exchange.release()
 
     def _before_sending(self) -> None:
         """The first byte is about to go out: wait until it is due."""
-        run_context = self._user.run_context
+        run_context = self._run_context
         if isinstance(self.exchange, Exchange):  # else the SDK has yet to connect
             run_context.gate.reached(self.permit)
-        if run_context.alarm is not None:
-            run_context.alarm.wait_until(self.permit.intended_ns)
+        if run_context.timer is not None:
+            run_context.timer.wait_until(self.permit.intended_ns)
 
     def step_aside(self) -> None:
         """Reading goes before finishing: answers that end at one moment would keep the others' tokens waiting."""
         read_ns = now_ns()
         try:
-            self._user.run_context.endings.wait()
+            self._run_context.endings.wait()
         except BaseException as raised:  # of a user that is stopped meanwhile: the row comes first
             self.interruption = raised
-        self._user._user_state.behind_ns = now_ns() - read_ns
+        self._user_state.behind_ns = now_ns() - read_ns
 
-    def _patience(self) -> AbstractContextManager[None]:
+    def _cancellation(self) -> AbstractContextManager[None]:
         """Bounds the request where it is one of those that ``--llm-cancel`` gives up."""
-        run_context = self._user.run_context
+        run_context = self._run_context
         if run_context.options.cancel is None:
             return nullcontext()
         share, after_s = run_context.options.cancel
         chosen = is_chosen(run_context.options.seed, run_context.worker, self.record.request_id, share)
-        return Patience(self.exchange, after_s) if chosen else nullcontext()
+        return Cancellation(self.exchange, after_s) if chosen else nullcontext()
 
     def leave(self) -> None:
         """Give the permit back."""
-        record, run_context = self.record, self._user.run_context
+        record, run_context = self.record, self._run_context
         if run_context.watch is not None:
             run_context.watch.ended(self, record)
         code = None if record.outcome in (Outcome.OK, Outcome.CANCELLED) else record.error_code
-        run_context.gate.leave(self.permit, self._user._user_state, code, record.error_message)
+        run_context.gate.leave(self.permit, self._user_state, code, record.error_message)
         if run_context.open_loop is not None:
             run_context.open_loop.over()

@@ -72,7 +72,7 @@ class EmptyAnswer(BadResponse):
     code = "empty"
 
 
-class Opened:
+class ResponseStream:
     """An answer that has begun: how to read it and what to make of its end. One subclass per wire format."""
 
     events: Events
@@ -86,7 +86,7 @@ class Opened:
         """One event's data and the two stamps of the read that completed it."""
         raise NotImplementedError
 
-    def settled(self) -> bool:
+    def output_complete(self) -> bool:
         """True when the answer is complete and only what is said about it, such as usage, can still come."""
         return self.events.complete
 
@@ -136,10 +136,10 @@ class Reader:
         self.finished = False
         """The answer was read to its end."""
 
-    def read(self, opened: Opened) -> None:
+    def read(self, response: ResponseStream) -> None:
         """Take every event of the stream. Raises what the transport and the events raise."""
-        exchange, events = self._exchange, opened.events
-        feed, take = opened.decoder.feed, opened.take
+        exchange, events = self._exchange, response.events
+        feed, take = response.decoder.feed, response.take
         seen = events.chunks.stamps_ns
         has_listeners = self._user.environment.events.llm_token._handlers
         bounds = Bounds(events.chunks, self._user.max_answer_chunks, self._user.max_answer_characters)
@@ -158,8 +158,8 @@ class Reader:
                     break
                 if (
                     events.finish_reason is not None
-                    and opened.settled()
-                    and self._read_tail(opened, arrivals, bounds, stamp_ns, clock_ns)
+                    and response.output_complete()
+                    and self._read_tail(response, arrivals, bounds, stamp_ns, clock_ns)
                 ):
                     break
         except (ConnectionLost, StreamFailure, BadResponse) as error:
@@ -168,7 +168,7 @@ class Reader:
                 raise
         if not self._end_clock_ns:
             self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
-        self._take_rest(opened, self._end_stamp_ns, self._end_clock_ns)
+        self._take_rest(response, self._end_stamp_ns, self._end_clock_ns)
         self.finished = True
         if seen:
             self._tell(events.chunks)
@@ -177,17 +177,17 @@ class Reader:
         exchange.drain()
 
     def _read_tail(
-        self, opened: Opened, arrivals: Iterator[Arrival], bounds: Bounds, stamp_ns: int, clock_ns: int
+        self, response: ResponseStream, arrivals: Iterator[Arrival], bounds: Bounds, stamp_ns: int, clock_ns: int
     ) -> bool:
         """Read what follows a finish reason, whose stamps these are. False when output follows: the answer goes on.
 
         The answer ends with [DONE] or the stream. When the server leaves the connection open and silent, it ends with
         its last event, as it does when the deadline comes or the user is stopped: nothing of it is missing but usage.
         """
-        events = opened.events
+        events = response.events
         last_event = self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
-        limit_ns = clock.now_ns() + _grace_ns(opened)
-        while opened.settled():
+        limit_ns = clock.now_ns() + _grace_ns(response)
+        while response.output_complete():
             left_s = max(0.0, (limit_ns - clock.now_ns()) / _NS)
             grace = gevent.Timeout.start_new(left_s)
             try:
@@ -197,16 +197,16 @@ class Reader:
                 if raised is not grace and not isinstance(raised, DeadlineExceeded):
                     self.finished = True
                     raise
-                self._note_silence(opened)
+                self._note_silence(response)
                 return True
             finally:
                 grace.close()
             if arrival is None:
                 return True
             self._end_stamp_ns, self._end_clock_ns = arrival.stamp_ns, arrival.clock_ns
-            found = [data for piece in arrival.pieces for data in opened.decoder.feed(piece)]
+            found = [data for piece in arrival.pieces for data in response.decoder.feed(piece)]
             for data in found:
-                opened.take(data, arrival.stamp_ns, arrival.clock_ns)
+                response.take(data, arrival.stamp_ns, arrival.clock_ns)
             if self._exchange.received >= bounds.look_at:
                 bounds.look(self._exchange.received)
             if events.chunks.stamps_ns:
@@ -215,13 +215,13 @@ class Reader:
                 return True
             if not all(map(is_heartbeat, found)):
                 last_event = self._end_stamp_ns, self._end_clock_ns
-                limit_ns = clock.now_ns() + _grace_ns(opened)
+                limit_ns = clock.now_ns() + _grace_ns(response)
         self._end_stamp_ns = self._end_clock_ns = 0
         return False
 
-    def _note_silence(self, opened: Opened) -> None:
+    def _note_silence(self, response: ResponseStream) -> None:
         """Say that requests wait for nothing: these seconds are in no latency, but the user spends them."""
-        awaited = opened.awaits_usage()
+        awaited = response.awaits_usage()
         self._user.run_context.note(
             SILENT_NOTE.format(
                 model=self._record.model,
@@ -230,13 +230,13 @@ class Reader:
             )
         )
 
-    def _take_rest(self, opened: Opened, stamp_ns: int, clock_ns: int) -> None:
+    def _take_rest(self, response: ResponseStream, stamp_ns: int, clock_ns: int) -> None:
         """What the stream ended in the middle of: a whole event without its blank line, or a part of one."""
-        for data in opened.decoder.finish():
+        for data in response.decoder.finish():
             try:
-                opened.take(data, stamp_ns, clock_ns)
+                response.take(data, stamp_ns, clock_ns)
             except BadResponse:
-                if not opened.events.complete:
+                if not response.events.complete:
                     raise ResponseCut("the stream ended in the middle of an event") from None
 
     def _tell(self, chunks: Chunks) -> None:
@@ -308,6 +308,6 @@ class Reader:
         return gaps_s, stamps_ns
 
 
-def _grace_ns(opened: Opened) -> int:
-    """How long a silence may be before it ends a settled answer."""
-    return int((USAGE_GRACE_S if opened.awaits_usage() else FINISH_GRACE_S) * _NS)
+def _grace_ns(response: ResponseStream) -> int:
+    """How long a silence may be before it ends an answer whose output is complete."""
+    return int((USAGE_GRACE_S if response.awaits_usage() else FINISH_GRACE_S) * _NS)

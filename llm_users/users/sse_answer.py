@@ -17,7 +17,7 @@ from llm_users.transport.sse import SseDecoder, is_html
 from llm_users.users.bad_events import MalformedEvent, error_in, json_or_text, words_of_page
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.failures import EXCERPT_CHARACTERS, excerpt
-from llm_users.users.response_reader import Events, Opened
+from llm_users.users.response_reader import Events, ResponseStream
 
 _PAGE_BYTES = 4096
 """Of a page of HTML, enough for its title; of a text, more than is shown."""
@@ -31,7 +31,7 @@ class SseEvents(Events, Protocol):
     """What the events of an API add up to."""
 
     @property
-    def settled(self) -> bool:
+    def output_complete(self) -> bool:
         """True when nothing more is to be said; usage may still come."""
 
     def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
@@ -41,7 +41,7 @@ class SseEvents(Events, Protocol):
         """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
 
 
-class OpenedSse(Opened):
+class SseResponseStream(ResponseStream):
     """An answer that has begun; subclasses count its tokens."""
 
     events: SseEvents
@@ -64,8 +64,8 @@ class OpenedSse(Opened):
         # Bound here: one call less per event.
         self.take = events.take  # type: ignore[method-assign]
 
-    def settled(self) -> bool:
-        return self.events.settled
+    def output_complete(self) -> bool:
+        return self.events.output_complete
 
     def _take_document(self, body: bytes) -> None:
         """A JSON body in place of a stream, whatever its headers say."""

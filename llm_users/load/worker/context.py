@@ -21,10 +21,10 @@ from llm_users.options.table import Options
 from llm_users.prompts import Conversation, Prompt, Tokenizer
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.cached_request import RequestTemplate
-from llm_users.transport.idle_queue import QuietQueue
+from llm_users.transport.cached_request import CachedRequest
+from llm_users.transport.idle_queue import IdleQueue
 from llm_users.transport.pool import Pool
-from llm_users.transport.precise_timer import Alarm
+from llm_users.transport.precise_timer import PreciseTimer
 
 
 class Watch(Protocol):
@@ -65,8 +65,8 @@ class RunContext:
     worker: int
     workers: int
     gate: AdmissionGate
-    starts: QuietQueue
-    endings: QuietQueue
+    starts: IdleQueue
+    endings: IdleQueue
     """Where an answer that was read waits for a quiet event loop before its row is made."""
     pool: Pool
     tokenizer: Tokenizer
@@ -79,7 +79,7 @@ class RunContext:
     model: str | None = None
     clients: dict[Any, Any] = field(default_factory=dict)
     """SDK clients by their settings: one per process, an ``OpenAI()`` costs 67 ms."""
-    templates: dict[Any, RequestTemplate] = field(default_factory=dict)
+    cached_requests: dict[Any, CachedRequest] = field(default_factory=dict)
     """What each client's requests have in common, by client and path."""
     run_s: float | None = None
     """How long the run will take, where that is known beforehand."""
@@ -87,7 +87,7 @@ class RunContext:
     """True when keys and other values of this process's environment must not be sent to the endpoint."""
     watch: Watch | None = None
     """Set when the run is watched live."""
-    alarm: Alarm | None = None
+    timer: PreciseTimer | None = None
     """Wakes requests of an open loop when they are due."""
     client_delay_s: Callable[[int], float] = lambda _since_ns: 0.0
     """How late this process's event loop was, at most, from this moment of the monotonic clock on."""

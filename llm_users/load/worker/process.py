@@ -37,9 +37,9 @@ from llm_users.options.table import Options
 from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.idle_queue import QuietQueue
+from llm_users.transport.idle_queue import IdleQueue
 from llm_users.transport.pool import Pool
-from llm_users.transport.precise_timer import Alarm
+from llm_users.transport.precise_timer import PreciseTimer
 from llm_users.transport.proxies import Proxies
 from llm_users.transport.tls import TlsSettings
 
@@ -90,7 +90,7 @@ class WorkerProcess:
         self._keep = keep
         self._flush = flush
         self._read_options = read_options
-        self._starts: QuietQueue | None = None
+        self._starts: IdleQueue | None = None
         self._starts_before = (0, 0)  # those of earlier runs, and how many of them were forced
         self._link: MasterLink = link or NoMaster()
         self.stall_guard = StallGuard(self, self._link)
@@ -251,8 +251,8 @@ class WorkerProcess:
             for end in self._run_context.at_end:
                 end()
             self._run_context.pool.close()
-            if self._run_context.alarm is not None:
-                self._run_context.alarm.close()
+            if self._run_context.timer is not None:
+                self._run_context.timer.close()
         gevent.joinall(self._telling)
 
     def _tell_final(self) -> None:
@@ -432,8 +432,8 @@ class WorkerProcess:
         trace = in_thread(partial(trace_of, options))
         queue, user_classes = self._make_queues(options, tokenizer, trace)
         run = self._run
-        alarm = Alarm() if options.open_loop else None
-        starts = QuietQueue(alarm)
+        timer = PreciseTimer() if options.open_loop else None
+        starts = IdleQueue(timer)
         # On from the run before: the first stage may have been marked with those counts already.
         self._starts_before, self._starts = self.start_counters(), starts
         if run.live:
@@ -446,7 +446,7 @@ class WorkerProcess:
             workers=run.workers,
             gate=self.gate,
             starts=starts,
-            endings=QuietQueue(alarm, _ONE_MORE_ENDING_PER),
+            endings=IdleQueue(timer, _ONE_MORE_ENDING_PER),
             pool=pool,
             tokenizer=tokenizer,
             next_prompt=queue.next,
@@ -457,7 +457,7 @@ class WorkerProcess:
             withhold_keys=run.withhold_keys,
             run_s=_run_s(options, self._environment.parsed_options, trace),
             watch=self._live,
-            alarm=alarm,
+            timer=timer,
             arrivals=lambda: self._schedule,
             prompt_of_arrival=self._trace_prompts.of if self._trace_prompts is not None else None,
             first_prompt=run.first_prompt,

@@ -29,7 +29,7 @@ class MessageEvents(BedrockEvents):
         return self.stopped
 
     @property
-    def settled(self) -> bool:
+    def output_complete(self) -> bool:
         return self.stopped
 
     def take(self, data: Any, stamp_ns: int, clock_ns: int) -> None:

@@ -18,7 +18,7 @@ from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.cached_request import RequestTemplate
+from llm_users.transport.cached_request import CachedRequest
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.users.answer import Answer, Ask
@@ -27,8 +27,8 @@ from llm_users.users.anthropic.events import MessageEvents
 from llm_users.users.bedrock.anthropic_messages import conversation
 from llm_users.users.failures import failure_of
 from llm_users.users.llm import LLMUser
-from llm_users.users.response_reader import Opened
-from llm_users.users.sse_answer import OpenedSse
+from llm_users.users.response_reader import ResponseStream
+from llm_users.users.sse_answer import SseResponseStream
 
 MESSAGES = "anthropic-messages"
 _PATH = "/messages"
@@ -88,16 +88,16 @@ class AnthropicUser(LLMUser):
 
     # The wire.
 
-    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
+    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
         body = msgspec.json.encode(ask.body)
         if isinstance(exchange, Exchange):
             exchange.reserve(client.origin)
         self.run_context.starts.wait()
-        templates = self.run_context.templates
+        cached_requests = self.run_context.cached_requests
         head = self._send(
             exchange,
-            None if self.run_context.options.cookies else templates.setdefault((client, _PATH), RequestTemplate()),
+            None if self.run_context.options.cookies else cached_requests.setdefault((client, _PATH), CachedRequest()),
             lambda: body,
             lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
         )
@@ -130,7 +130,7 @@ class AnthropicUser(LLMUser):
         return [str(model["id"]) for model in listed["data"]]
 
 
-class _OpenedMessage(OpenedSse):
+class _OpenedMessage(SseResponseStream):
     """A message that has begun."""
 
     events: MessageEvents

@@ -1,4 +1,4 @@
-"""The boto3 client of a load process: region, endpoint, credentials, and the transport under it.
+"""The boto3 client of a worker: region, endpoint, credentials, and the transport under it.
 
 Made once per process before the first user exists; building one costs about 50 ms.
 """

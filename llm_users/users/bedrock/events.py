@@ -20,7 +20,7 @@ from llm_users.users.bedrock.reasoning_tags import ReasoningTags
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.failures import excerpt
-from llm_users.users.response_reader import Opened
+from llm_users.users.response_reader import ResponseStream
 from llm_users.users.token_counts import MOST_TOKENS
 from llm_users.users.tool_calls import ToolCalls
 
@@ -223,7 +223,7 @@ class _Parsed:
         return ()
 
 
-class OpenedBedrock(Opened):
+class BedrockResponseStream(ResponseStream):
     """An answer in an event stream. ``metadata`` is botocore's ResponseMetadata."""
 
     events: BedrockEvents

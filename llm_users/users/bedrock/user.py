@@ -27,7 +27,7 @@ from llm_users.users.answer import Answer, Ask
 from llm_users.users.bedrock.client import HOST_VARIABLE, client_of, make_client
 from llm_users.users.bedrock.converse import ConverseEvents, converse_request
 from llm_users.users.bedrock.errors import bedrock_failure_of, refusal_of
-from llm_users.users.bedrock.events import BedrockEvents, OpenedBedrock
+from llm_users.users.bedrock.events import BedrockEvents, BedrockResponseStream
 from llm_users.users.bedrock.families import Family
 from llm_users.users.bedrock.invoke import (
     PARAMETERS,
@@ -38,7 +38,7 @@ from llm_users.users.bedrock.invoke import (
     invoke_body,
 )
 from llm_users.users.llm import LLMUser
-from llm_users.users.response_reader import Opened
+from llm_users.users.response_reader import ResponseStream
 
 CONVERSE, INVOKE = "bedrock-converse", "bedrock-invoke"
 _OPERATIONS = {CONVERSE: "ConverseStream", INVOKE: "InvokeModelWithResponseStream"}
@@ -180,7 +180,7 @@ class BedrockUser(LLMUser):
     def _make_exchange(self) -> Exchange | SdkExchange:
         return Exchange(self.run_context.pool) if self.run_context.options.transport == "fast" else BotocoreExchange()
 
-    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
+    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
         fast = isinstance(exchange, Exchange)
         if isinstance(exchange, Exchange):
@@ -201,7 +201,7 @@ class BedrockUser(LLMUser):
             SENDING.set(None)
         if isinstance(exchange, SdkExchange):
             exchange.body = response[stream]
-        return OpenedBedrock(events, response["ResponseMetadata"], parsed=not fast)
+        return BedrockResponseStream(events, response["ResponseMetadata"], parsed=not fast)
 
     def _failure_of(self, error: BaseException) -> tuple[str, str]:
         return bedrock_failure_of(error, self.host or "")

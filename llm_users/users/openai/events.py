@@ -106,7 +106,7 @@ class OpenAIEvents:
         return self.done or (self.finish_reason is not None and all(self._others.values()))
 
     @property
-    def settled(self) -> bool:
+    def output_complete(self) -> bool:
         """True when no choice has anything more to say; usage may still come."""
         return self.complete and len(self._others) + 1 >= self._expected
 

@@ -83,7 +83,7 @@ class ResponseEvents:
         return self.done
 
     @property
-    def settled(self) -> bool:
+    def output_complete(self) -> bool:
         return self.done
 
     @property

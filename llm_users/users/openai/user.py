@@ -18,7 +18,7 @@ from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.cached_request import Head, RequestTemplate
+from llm_users.transport.cached_request import CachedRequest, Head
 from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
@@ -31,10 +31,10 @@ from llm_users.users.openai.client import (
     make_client,
 )
 from llm_users.users.openai.events import OpenAIEvents
-from llm_users.users.openai.responses import OpenedResponse, input_of
+from llm_users.users.openai.responses import ResponsesApiStream, input_of
 from llm_users.users.openai.responses_events import ResponseEvents
-from llm_users.users.response_reader import Opened
-from llm_users.users.sse_answer import OpenedSse
+from llm_users.users.response_reader import ResponseStream
+from llm_users.users.sse_answer import SseResponseStream
 from llm_users.users.token_counts import fill_openai_usage
 
 CHAT, COMPLETIONS, RESPONSES = "openai-chat", "openai-completions", "openai-responses"
@@ -140,7 +140,7 @@ class OpenAIUser(LLMUser):
 
     # The wire.
 
-    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> Opened:
+    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
         if isinstance(exchange, Exchange):
             exchange.reserve(origin_of(str(client.base_url)))
@@ -148,7 +148,7 @@ class OpenAIUser(LLMUser):
         usage = endpoint.usage_of(str(client.base_url))
         if ask.api == RESPONSES:
             response = self._post(client, ask, ask.body, exchange)
-            return OpenedResponse(response, ResponseEvents(), usage, self.run_context.note)
+            return ResponsesApiStream(response, ResponseEvents(), usage, self.run_context.note)
         cap = endpoint.cap_of(str(client.base_url), ask.model)
         ask = replace(ask, body=cap.renamed(ask.body))
         try:
@@ -205,13 +205,13 @@ class OpenAIUser(LLMUser):
 
     def _post(self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
         path = _PATHS[ask.api]
-        template = None
+        cached = None
         # A subclass may sign each request anew (Azure's tokens expire), and cookies differ from user to user.
         if type(client) is openai.OpenAI and not self.run_context.options.cookies:
-            template = self.run_context.templates.setdefault((client, path), RequestTemplate())
+            cached = self.run_context.cached_requests.setdefault((client, path), CachedRequest())
         return self._send(
             exchange,
-            template,
+            cached,
             lambda: _written(body),
             lambda: client.post(path, cast_to=object, body=body, stream=True, stream_cls=_Unread).response,
         )
@@ -255,7 +255,7 @@ class _Unread(openai.Stream[object]):
         self.response = response
 
 
-class _OpenedCompletion(OpenedSse):
+class _OpenedCompletion(SseResponseStream):
     """A chat completion or a legacy one."""
 
     events: OpenAIEvents

@@ -43,7 +43,7 @@ BEDROCK_BOUNDS = {
     256: replace(BOUNDS[256], cpu_per_token_s=60e-6, servers=(SIMULATOR,)),
 }
 
-# Two load processes, gap 50 ms, 64 tokens.
+# Two workers, gap 50 ms, 64 tokens.
 BOUNDS_OF_TWO_PROCESSES = {1000: Bounds(0.5e-3, 10e-3, None, 60e-6, 0.95, (NATIVE,))}
 
 OK_MEANS_BELOW_S = 2e-3

@@ -41,7 +41,7 @@ class TlsEndpoint(Endpoint):
 
 
 @contextlib.contextmanager
-def busy_neighbours() -> Iterator[None]:
+def busy_programs() -> Iterator[None]:
     """As many Python loops as the machine has cores, each on a core of its own where the system allows it."""
     loop = (
         "import os, sys\nif hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile 1: 0"

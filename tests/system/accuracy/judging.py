@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llm_users.calibration.measured_run import MeasuredRun
-from llm_users.calibration.neighbours import BUSY_CORES
+from llm_users.calibration.other_programs import BUSY_CORES
 from llm_users.calibration.truth import SERVER_LATE_S
 from tests.system.accuracy.bounds import OK_MEANS_BELOW_S, SATURATED_CPU_SHARE, SATURATED_FROM_S, Bounds
 from tests.system.accuracy.load_run import Plan
@@ -87,6 +87,6 @@ def spoilt(outcome: MeasuredRun) -> str | None:
     """Why a run says nothing about the client, if so."""
     if outcome.late_p99_s > SERVER_LATE_S:
         return "server late"
-    if outcome.neighbours > BUSY_CORES:
+    if outcome.other_cores > BUSY_CORES:
         return "machine busy"
     return None

@@ -13,7 +13,7 @@ from llm_users.calibration.measured_run import MeasuredRun
 from llm_users.calibration.truth import SimulatorEndpoint, Timing
 from tests.project import ROOT
 from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES
-from tests.system.accuracy.circumstances import Start, TlsEndpoint, busy_neighbours
+from tests.system.accuracy.circumstances import Start, TlsEndpoint, busy_programs
 from tests.system.accuracy.endpoints import NativeEndpoint
 
 _CLAUDE = "anthropic.claude-3-haiku-20240307-v1:0"
@@ -49,5 +49,5 @@ class Plan:
 def measure(plan: Plan, native: Path | None) -> MeasuredRun:
     """Run the load once, on the native server when its binary is given, and hold its rows against the server's log."""
     start: Start = SimulatorEndpoint if native is None else partial(NativeEndpoint, native)
-    with busy_neighbours() if plan.busy else contextlib.nullcontext():
+    with busy_programs() if plan.busy else contextlib.nullcontext():
         return measured_run.measure(plan.load, partial(TlsEndpoint, start) if plan.tls else start)

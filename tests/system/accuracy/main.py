@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         help="chat, converse, invoke (these by default), responses, messages. The native server speaks chat",
     )  # fmt: skip
     parser.add_argument("--boto3", action="store_true", help="Bedrock on boto3's own path too, for comparison")
-    parser.add_argument("--processes", type=_count, default=1, metavar="N", help="load processes")
+    parser.add_argument("--processes", type=_count, default=1, metavar="N", help="workers")
     parser.add_argument(
         "--ladder", action="store_true", help="64 to 2,000 streams: is the client's verdict about itself right?"
     )

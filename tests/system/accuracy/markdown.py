@@ -62,7 +62,7 @@ def line(of: Line) -> str:
         _distinct(outcome.health for outcome in of.outcomes),
         _distinct(outcome.stamp_source for outcome in of.outcomes),
         f"{_ms(of.median(lambda o: o.late_p99_s))} ms",
-        f"{of.median(lambda o: o.neighbours):.2f} cores",
+        f"{of.median(lambda o: o.other_cores):.2f} cores",
         of.verdict,
     ]
     return _row(cells)

@@ -34,7 +34,7 @@ def test_the_rows_agree_with_the_server_s_own_send_times(outcome: MeasuredRun) -
 def test_the_table_shows_figures_bounds_and_verdict(outcome: MeasuredRun) -> None:
     good = dataclasses.replace(
         outcome, ttft_p50_s=1e-4, ttft_p99_s=2e-4, span_p99_s=1e-4, cpu_per_token_s=4e-5, rate=1.0,
-        late_p99_s=1e-3, neighbours=0.0,
+        late_p99_s=1e-3, other_cores=0.0,
     )  # fmt: skip
     text = markdown.line(Line(PLAN, (good,), BOUNDS[256]))
     assert "| 0.10 / 0.20 ms (≤ 0.3 / 1) |" in text
@@ -47,10 +47,10 @@ def test_the_table_shows_figures_bounds_and_verdict(outcome: MeasuredRun) -> Non
 
 
 @pytest.mark.parametrize(
-    ("circumstance", "verdict"), [({"late_p99_s": 0.006}, "server late"), ({"neighbours": 0.5}, "machine busy")]
+    ("circumstance", "verdict"), [({"late_p99_s": 0.006}, "server late"), ({"other_cores": 0.5}, "machine busy")]
 )
 def test_a_spoilt_run_is_not_judged(outcome: MeasuredRun, circumstance: dict[str, float], verdict: str) -> None:
-    quiet = dataclasses.replace(outcome, late_p99_s=1e-3, neighbours=0.0, ttft_p99_s=1.0)
+    quiet = dataclasses.replace(outcome, late_p99_s=1e-3, other_cores=0.0, ttft_p99_s=1.0)
     line = Line(PLAN, (dataclasses.replace(quiet, **circumstance),), BOUNDS[256])  # type: ignore[arg-type]
     assert line.verdict == verdict
     assert not line.missed
@@ -73,7 +73,7 @@ def test_the_verdict_on_the_client_is_judged_by_its_error_and_its_cpu(
     given = dataclasses.replace(outcome, **figures)
     assert wrong_health(given) == wrong
     # Beside busy programs a late server and a busy machine are no excuse.
-    spoilt = dataclasses.replace(given, late_p99_s=1.0, neighbours=2.0)
+    spoilt = dataclasses.replace(given, late_p99_s=1.0, other_cores=2.0)
     assert Line(dataclasses.replace(PLAN, busy=True), (spoilt,), None).missed == (wrong is not None)
 
 
@@ -81,7 +81,7 @@ def test_a_line_beside_busy_programs_and_over_tls() -> None:
     short = dataclasses.replace(PLAN, busy=True, tls=True)
     measured = measure(short, native=None)
     assert (measured.server, measured.failed, measured.miscounted) == ("simulator, TLS", 0, 0)
-    assert measured.neighbours > 0.5
+    assert measured.other_cores > 0.5
     assert wrong_health(measured) is None
 
 
@@ -99,7 +99,7 @@ def test_boto3s_own_path_is_measured_and_never_judged(outcome: MeasuredRun) -> N
     plan = dataclasses.replace(PLAN, api=CONVERSE, sdk=True)
     measured = measure(plan, native=None)
     assert (measured.failed, measured.miscounted, measured.stamp_source) == (0, 0, "user")
-    late = dataclasses.replace(outcome, ttft_p99_s=1.0, health="ok", late_p99_s=1e-3, neighbours=0.0)
+    late = dataclasses.replace(outcome, ttft_p99_s=1.0, health="ok", late_p99_s=1e-3, other_cores=0.0)
     line = Line(plan, (late,), None)
     assert line.verdict == "-"
     assert markdown.line(line).startswith("| ConverseStream, boto3's own path | 4 |")

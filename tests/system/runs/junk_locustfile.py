@@ -1,4 +1,4 @@
-"""A load process that, besides its work, sends its master what no load process would."""
+"""A worker that, besides its work, sends its master what no worker would."""
 
 from __future__ import annotations
 

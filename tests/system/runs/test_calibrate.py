@@ -113,7 +113,7 @@ def test_several_processes_share_the_streams(tmp_path: Path) -> None:
     assert shared.returncode == 0, shared.stdout + shared.stderr
     stored = json.loads((tmp_path / "state" / "found.json").read_text())
     assert (stored["streams"], stored["processes"]) == (4, 2)
-    assert "2 load processes of this machine measure at least 4 streams" in " ".join(shared.stdout.split())
+    assert "2 workers of this machine measure at least 4 streams" in " ".join(shared.stdout.split())
 
 
 @pytest.mark.parametrize(

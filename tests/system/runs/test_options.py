@@ -52,7 +52,7 @@ def test_other_commands_refuse_shortened_names(words: list[str]) -> None:
 
 def test_the_form_has_all_options_in_the_order_of_the_table(locust: Locust) -> None:
     """Locust's form shows the help of each option; it shows groups only in --help."""
-    port = free_port()
+    port = str(free_port())
     running = locust.start("--web-port", port, "--web-host", "127.0.0.1", headless=False)
     page = fetched(f"http://127.0.0.1:{port}/")
     arguments, _end = json.JSONDecoder().raw_decode(page.split("window.templateArgs = ")[1])

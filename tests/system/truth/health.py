@@ -16,9 +16,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import psutil
+from llm_users.calibration.neighbours import OtherPrograms
 
 from llm_users.calibration.load import Load, Rows, run_load
-from llm_users.calibration.neighbours import Neighbours
 from llm_users.calibration.truth import SimulatorEndpoint, Timing, Truth
 from llm_users.collect.client_health import DISTURBED, OK, SATURATED, advice
 from llm_users.quantile import quantile
@@ -89,14 +89,14 @@ class User(OpenAIUser):
 def lines(full: bool) -> Iterable[TruthLine]:
     """The lines of the truth table; the quick version has one run of the first two situations."""
     for _ in range(2 if full else 1):
-        yield from _busy_neighbours()
+        yield from _busy_programs()
         yield from _busy_client()
         if full:
             yield from _idle()
             yield from _long_prompts()
 
 
-def _busy_neighbours() -> Iterator[TruthLine]:
+def _busy_programs() -> Iterator[TruthLine]:
     with _burning(os.cpu_count() or 1) as loops:
         rows, _, _ = _run(_ASK_ON, users=1, requests=25)
         burnt = _share_of(loops)
@@ -157,7 +157,7 @@ def _run(locustfile: str, users: int, requests: int, timing: Timing = _TIMING) -
         folder = Path(name)
         path = folder / "locustfile.py"
         path.write_text(locustfile, encoding="utf-8")
-        neighbours = Neighbours()
+        neighbours = OtherPrograms()
         endpoint = SimulatorEndpoint(timing, folder)
         try:
             rows = run_load(Load(users, requests, timing, path, ramp="0"), endpoint.url, folder)

@@ -104,7 +104,7 @@ def _closed_loops(full: bool) -> Iterator[TruthLine]:
             covered = _share(each.low <= right[figure] <= each.high for each in intervals if _printed(each))
             without = _share(not _printed(each) for each in intervals)
             what = f"8 users, {neighbours} neighbours, 200 requests, {figure}"
-            # Neighbours that come and go are a slow dependence, of which 200 requests see too little.
+            # OtherPrograms that come and go are a slow dependence, of which 200 requests see too little.
             least = (0.90 if neighbours else 0.93) if full else 0.84
             yield at_least(f"{what}: coverage", least, covered, f"{100 * without:.0f} % without")
         failed = [judge(group, parse_objectives(f"errors<{FAILING}").all[0]).verdict for group in made]

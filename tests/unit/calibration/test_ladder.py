@@ -16,7 +16,7 @@ from llm_users.calibration.measured_run import MeasuredRun
 GOOD = MeasuredRun(
     server="simulator", requests=100, failed=0, miscounted=0, ttft_p50_s=1e-5, ttft_p99_s=4e-5, span_p99_s=2e-5,
     cpu_per_token_s=4e-5, cpu_share=0.4, tokens_per_s=9000.0, rate=0.999, health="ok", stamp_source="kernel",
-    late_p99_s=1e-3, server_cpu_per_token_s=3e-5, neighbours=0.0,
+    late_p99_s=1e-3, server_cpu_per_token_s=3e-5, other_cores=0.0,
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_a_client_that_did_not_get_the_cpu_ends_the_climb_and_is_not_judged() ->
     assert (tried(done), best(done), done.at_least) == ([16, 32, 64, 128, 128], 64, True)
     assert done.rungs[-1].judged == "not judged"
     said = " ".join(text.result(done, found(done)).split())
-    assert "At 128 other programs, or a CPU limit, kept the CPU from the load process" in said
+    assert "At 128 other programs, or a CPU limit, kept the CPU from the worker" in said
     nothing = up(lambda _: {"health": "disturbed", "ttft_p99_s": 1.0})
     assert "No result: other programs, or a CPU limit, kept the CPU" in text.no_result(nothing).replace("\n", " ")
 
@@ -132,12 +132,12 @@ def test_no_rung_passes() -> None:
 
 
 def test_other_programs_are_told_of() -> None:
-    assert "up to 0.7 cores" in text.no_result(up(lambda _: {"ttft_p99_s": 1.0, "neighbours": 0.7}))
-    assert "cores" not in text.no_result(up(lambda _: {"ttft_p99_s": 1.0, "neighbours": 0.1}))
+    assert "up to 0.7 cores" in text.no_result(up(lambda _: {"ttft_p99_s": 1.0, "other_cores": 0.7}))
+    assert "cores" not in text.no_result(up(lambda _: {"ttft_p99_s": 1.0, "other_cores": 0.1}))
 
 
 def test_every_line_fits_eighty_columns_and_processes_the_cores() -> None:
-    done = up(lambda n: {"neighbours": 1.0, "tokens_per_s": 123456.0} | ({"failed": 1} if n > 2000 else {}))
+    done = up(lambda n: {"other_cores": 1.0, "tokens_per_s": 123456.0} | ({"failed": 1} if n > 2000 else {}))
     said = [text.header(), *map(text.line, done.rungs), *text.result(done, found(done)).splitlines()]
     assert max(map(len, said)) <= 80
     for line in (line for line in said if "--processes" in line):

@@ -6,8 +6,8 @@ import time
 
 import gevent
 
-from llm_users.transport.idle_queue import MAX_WAIT_NS, QuietQueue
-from llm_users.transport.precise_timer import Alarm
+from llm_users.transport.idle_queue import MAX_WAIT_NS, IdleQueue
+from llm_users.transport.precise_timer import PreciseTimer
 
 
 def busy(until: list[bool], work_s: float = 0.0005) -> None:
@@ -20,7 +20,7 @@ def busy(until: list[bool], work_s: float = 0.0005) -> None:
 
 
 def test_a_quiet_loop_lets_start_at_once() -> None:
-    queue = QuietQueue()
+    queue = IdleQueue()
     started_ns = time.monotonic_ns()
     assert queue.wait() is True
     assert time.monotonic_ns() - started_ns < MAX_WAIT_NS
@@ -28,7 +28,7 @@ def test_a_quiet_loop_lets_start_at_once() -> None:
 
 
 def test_starts_are_in_order_and_one_per_turn() -> None:
-    queue = QuietQueue()
+    queue = IdleQueue()
     order: list[str] = []
 
     def start(number: int) -> None:
@@ -43,7 +43,7 @@ def test_starts_are_in_order_and_one_per_turn() -> None:
 
 
 def test_under_full_load_a_start_is_forced_and_counted() -> None:
-    queue = QuietQueue()
+    queue = IdleQueue()
     stop: list[bool] = []
     load = gevent.spawn(busy, stop)
     gevent.sleep(0)
@@ -58,10 +58,10 @@ def test_under_full_load_a_start_is_forced_and_counted() -> None:
 
 
 def test_nothing_begins_right_before_somebody_is_due() -> None:
-    alarm = Alarm()
-    queue = QuietQueue(alarm)
+    timer = PreciseTimer()
+    queue = IdleQueue(timer)
     due_ns = time.monotonic_ns() + 1_900_000
-    rang = gevent.spawn(alarm.wait_until, due_ns)
+    rang = gevent.spawn(timer.wait_until, due_ns)
     gevent.sleep(0)
     assert queue.wait() is True
     assert not rang.ready()
@@ -70,11 +70,11 @@ def test_nothing_begins_right_before_somebody_is_due() -> None:
     assert queue.wait() is True
     assert time.monotonic_ns() >= due_ns
     rang.get(timeout=2)
-    alarm.close()
+    timer.close()
 
 
 def test_under_full_load_a_long_queue_goes_faster_where_it_may() -> None:
-    def drain_s(queue: QuietQueue) -> float:
+    def drain_s(queue: IdleQueue) -> float:
         stop: list[bool] = []
         load = gevent.spawn(busy, stop)
         begun_s = time.perf_counter()
@@ -85,11 +85,11 @@ def test_under_full_load_a_long_queue_goes_faster_where_it_may() -> None:
         assert queue.forced == 128
         return taken_s
 
-    assert drain_s(QuietQueue(one_more_per=16)) < 0.6 * drain_s(QuietQueue())
+    assert drain_s(IdleQueue(one_more_per=16)) < 0.6 * drain_s(IdleQueue())
 
 
 def test_a_greenlet_killed_while_it_waits_leaves_the_queue_to_the_others() -> None:
-    queue = QuietQueue()
+    queue = IdleQueue()
     waiting = [gevent.spawn(queue.wait) for _ in range(3)]
     gevent.spawn(waiting[0].kill, block=False)  # in the same turn: nobody has started yet
     gevent.joinall(waiting, timeout=2)
@@ -99,7 +99,7 @@ def test_a_greenlet_killed_while_it_waits_leaves_the_queue_to_the_others() -> No
 
 
 def test_a_queue_left_by_all_costs_nothing() -> None:
-    queue = QuietQueue()
+    queue = IdleQueue()
     waiting = gevent.spawn(queue.wait)
     gevent.spawn(waiting.kill, block=False)
     waiting.join(timeout=2)
@@ -111,7 +111,7 @@ def test_a_queue_left_by_all_costs_nothing() -> None:
 
 
 def test_a_start_that_fails_does_not_stop_the_next() -> None:
-    queue = QuietQueue()
+    queue = IdleQueue()
 
     def fail() -> None:
         queue.wait()

@@ -1,4 +1,4 @@
-"""A load process is killed while somebody watches: the page says so, and goes on saying so until the next test."""
+"""A worker is killed while somebody watches: the page says so, and goes on saying so until the next test."""
 
 from __future__ import annotations
 

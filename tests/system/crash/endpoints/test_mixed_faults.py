@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llm_users.calibration.neighbours import BUSY_CORES, OtherPrograms
 
-from llm_users.calibration.neighbours import BUSY_CORES, Neighbours
 from llm_users.calibration.truth import SERVER_LATE_S
 from llm_users.quantile import quantile
 from llm_users.simulator.launch import launch
@@ -63,7 +63,7 @@ class Outcome:
 
 def run(spec: str, requests: int, folder: Path) -> Outcome:
     """A sweep of one stage against a server that fails so."""
-    neighbours = Neighbours()
+    neighbours = OtherPrograms()
     log = folder / "server.jsonl"
     with launch(f"{HEALTHY},{spec}", log=log, timeout_s=30) as simulator:
         command = [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / "sweep.py"), "--headless"]

@@ -1,4 +1,4 @@
-"""What the LLM tab costs: the share of a core that a master and a load process use for it.
+"""What the LLM tab costs: the share of a core that a master and a worker use for it.
 
 ``python -m tests.system.runs.live.cost`` prints both.
 The master is a real web interface with a real coordinator; beats of four processes with 256 streams each (50 tokens/s a
@@ -178,7 +178,7 @@ def main() -> int:
         print(json.dumps(found))
     else:
         print(f"master, page and JSON and merge: {found['master_share']:.2%} of a core (bound {BOUND:.0%})")
-        print(f"each load process, {STREAMS} streams: {found['load_process_share']:.2%} of a core")
+        print(f"each worker, {STREAMS} streams: {found['load_process_share']:.2%} of a core")
         print(f"a beat {found['beat_bytes']:,.0f} bytes, an answer {found['answer_bytes']:,.0f} bytes")
         print(f"a reload {found['first_answer_bytes']:,.0f} bytes and {found['reload_cpu_s'] * 1000:.1f} ms")
     return int(found["master_share"] >= BOUND)

@@ -26,7 +26,7 @@ def requests(
 ) -> list[RequestRecord]:
     """TTFT spread evenly between 0.1 and 0.3 s, times the scale; one request a second and user.
 
-    The fastest ones failed. Neighbours are unlike each other (steps of the golden ratio), so that the requests are
+    The fastest ones failed. OtherPrograms are unlike each other (steps of the golden ratio), so that the requests are
     worth as many independent ones; in ascending order they would be worth one.
     """
     dice = random.Random(stage)

@@ -13,7 +13,7 @@ BUSY_CORES = 0.2
 _BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 
 
-class Neighbours:
+class OtherPrograms:
     """How much CPU others used since this was made, in cores.
 
     The machine's busy time less our own and that of our children that have ended, so children must be awaited first.
