@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llm_users.calibration.neighbours import BUSY_CORES, OtherPrograms
 
+from llm_users.calibration.other_programs import BUSY_CORES, OtherPrograms
 from llm_users.calibration.truth import SERVER_LATE_S
 from llm_users.quantile import quantile
 from llm_users.simulator.launch import launch
