@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.system.crash.workers.master_cost import measure
 from tests.system.crash.workers.soak import soak
+
+pytestmark = pytest.mark.slow
 
 
 def test_rows_cost_a_master_little(tmp_path: Path) -> None:

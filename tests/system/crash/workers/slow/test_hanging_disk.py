@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from llm_users.simulator.launch import Simulator
 from tests.system.crash.workers.slow_disk import Pipe, run_on
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_disk_that_hangs_ends_with_exit_code_3(tmp_path: Path, endpoint: Simulator) -> None:

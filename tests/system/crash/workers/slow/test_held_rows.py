@@ -8,6 +8,8 @@ import pytest
 
 from tests.system.crash.workers.nodes import ANSWERS, Nodes, accounts, agree
 
+pytestmark = pytest.mark.slow
+
 FEW_ROWS = str(Path(__file__).parents[1] / "few_rows_locustfile.py")
 
 

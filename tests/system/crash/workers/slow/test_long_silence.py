@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.system.crash.workers.nodes import ANSWERS, Nodes, agree, freeze_and_return
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_worker_that_freezes_and_returns_spoils_nothing(nodes: Nodes) -> None:
