@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 CALIBRATE = "calibrate"
-_HINT = """llm-bench calibrate measures how many streams this machine can measure.
+_HINT = """llm-bench calibrate: find how many streams this machine can measure.
 Its options: llm-bench calibrate --help"""
 
 _LOCUSTFILES = {"messages": "messages.py", "converse": "bedrock.py", "invoke": "bedrock.py"}

@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--error",
-        type=_read(partial(parse_duration, least_s=1e-6, most_s=10)),
+        type=_read(partial(parse_duration, least_s=1e-9, most_s=10)),
         default=0.001,
         metavar="TIME",
         help="what errors must be below; default 1ms",

@@ -123,7 +123,7 @@ def test_several_processes_share_the_streams(tmp_path: Path) -> None:
         (["--gap", "20 metres"], "'20 metres' is not a duration"),
         (["--gap", "0"], "'0' is not from 1ms to 10s"),
         (["--tokens", "1"], "two tokens"),
-        (["--error", "0"], "'0' is not from 1us to 10s"),
+        (["--error", "0"], "'0' is not from 0.001us to 10s"),
         (["--host", "http://localhost"], "unrecognized arguments"),
     ],
 )

@@ -38,24 +38,25 @@ def searched(server: Server, objectives: str, seed: int, low: float = 10.0, high
     luck = np.random.default_rng(seed)
     logging.disable(logging.WARNING)
     search = SearchStages(Options(find=objectives, rate=(low, high)))
-    level, stage, now = search.next(None), 0, 1.7e9
-    while level is not None:
+    spec, stage, now = search.next(None), 0, 1.7e9
+    while spec is not None:
         stage += 1
-        assert level.rate_per_s is not None
-        starts, ends = server(luck, level.rate_per_s, level.requests or 0)
+        rate_per_s = spec.load.rate_per_s
+        assert rate_per_s is not None
+        starts, ends = server(luck, rate_per_s, spec.requests or 0)
         shown = len(starts)
         for count, place in enumerate(np.argsort(ends), 1):
             start, latency_s = float(starts[place]), float(ends[place] - starts[place])
-            if search.seen(_row(stage, level.rate_per_s, now + start, latency_s)):
+            if search.seen(_row(stage, rate_per_s, now + start, latency_s)):
                 shown = count
                 break
         ended = np.sort(ends)[:shown][-1]
         kept = starts <= ended
         state = steadiness(starts[kept], ends[kept], np.ones(int(kept.sum())), is_open=True).state
         now += float(ends.max()) + 1
-        record = StageRecord(stage, 0, now, float(starts[-1]), rate_per_s=level.rate_per_s, health="ok")
+        record = StageRecord(stage, 0, now, float(starts[-1]), rate_per_s=rate_per_s, health="ok")
         record.steadiness = state or None
-        level = search.next(record)
+        spec = search.next(record)
     found = search.entry()["found"] or 0.0
     logging.disable(logging.NOTSET)
     return found, bool(search.reservations) or not search.conclusive
