@@ -164,7 +164,7 @@ class Normal(Distribution):
 
 
 class LogNormal(Distribution):
-    """A long tail: the logarithm is Gaussian. ``mean`` and ``sd`` are those of the values, not of the logarithm."""
+    """A long tail: the logarithm is Gaussian. ``mean`` and ``sd`` describe the values, not the logarithm."""
 
     def __init__(self, quantity: Quantity[Any], mean: float, sd: float) -> None:
         super().__init__(quantity, mean, f"lognormal:{quantity.written(mean, sd)}")

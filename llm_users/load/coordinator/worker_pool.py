@@ -39,7 +39,7 @@ MOST_ROWS_PER_S = 5000.0
 """Rows that all workers together send; of more they keep theirs and the coordinator fetches them between stages."""
 
 LATE_PROMPTS = 10_000_000
-"""Prompts of each worker that joins later: a range of its own, beyond those of the workers that were there."""
+"""Number of prompts in the separate range of each worker that joins later, after the ranges of the first workers."""
 
 _MOST_FOREIGN_SENDERS = 100
 
@@ -621,7 +621,7 @@ class WorkerPool:
     def tell_of(self, stage: StageRecord) -> None:
         """A stage is over: how it went, and whether the client itself was the limit, or might have been."""
         logger.info("%s", describe(stage))
-        if stage.window_widened and stage.requests_ok:  # without a success there are no rates
+        if stage.window_widened and stage.requests_ok:  # rates need at least one request that succeeded
             self.say(widening(stage))
         if (short := stage.shortfall) is not None and stage.concurrency >= LOAD_SHARE * (stage.concurrency_asked or 0):
             self.say(f"stage {stage.stage}: {short.text}")  # of users that did not come it was said when it began

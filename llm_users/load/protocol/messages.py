@@ -221,7 +221,7 @@ class Finish(RunMessage, frozen=True, kw_only=True):
 
 
 class Resend(RunMessage, frozen=True):
-    """Rows are missing: send those of the spool."""
+    """Rows are missing: send the rows in the spool."""
 
     kind: ClassVar[str] = "llm_resend"
 

@@ -79,7 +79,7 @@ class StagePlan(msgspec.Struct, frozen=True):
     concurrency_asked: Whole | None = None
     """Users that were asked for, those of classes that send no LLM requests left out; None: unknown, or open loop."""
     place: Whole = 0
-    """This worker's place among those of the stage, from 0; ``worker`` is its rank in the run."""
+    """Index of this worker among the workers of the stage, from 0; ``worker`` is its rank in the run."""
     max_in_flight: Whole | None = None
     """Requests that this worker may have in flight at a time in an open loop; None: no limit."""
 
@@ -143,7 +143,7 @@ def arrival_times_of(
 ) -> Iterable[float]:
     """All arrivals of an open loop's stage, over all workers, in seconds from its origin.
 
-    They are those of the trace where there is one, else they are drawn: the same ones on each worker.
+    A trace gives them; without a trace every worker draws the same ones from the seed.
     """
     if trace_times_s is not None:
         return trace_times_s[: plan.requests]

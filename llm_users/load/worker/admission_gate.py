@@ -478,7 +478,7 @@ class AdmissionGate:
     def sleep_until(self, due_ns: Callable[[], int | None], early_ns: int) -> None:
         """Until ``early_ns`` before the next arrival is due, or until nothing more can start in the stage.
 
-        ``due_ns`` is asked again when the schedule has changed; None: there is no next one.
+        ``due_ns`` is called again when the schedule changes; it returns None when no arrival is left.
         """
         plan = self.plan
         while self.plan is plan and self.takes_more:
