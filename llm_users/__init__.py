@@ -1,7 +1,7 @@
-"""Load testing of LLM endpoints with Locust: User classes, honest rows, LLMPerf's tables.
+"""Load testing of LLM endpoints with Locust: User classes, one row per request, and LLMPerf's tables.
 
-Touching a User class loads Locust and registers the options and listeners, once. Importing this package does not,
-so ``llm_users.record`` can be used where Locust (which patches the interpreter) is not wanted.
+Access to a User class loads Locust and registers the options and listeners, once. The import of this package does not,
+so you can use ``llm_users.record`` where you do not want Locust, which patches the interpreter.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
     "image_part",
 ]
 
-_HOMES = {
+_MODULE_OF = {
     "Answer": "llm_users.users.answer",
     "AnswerCheck": "llm_users.users.answer",
     "AnthropicUser": "llm_users.users.anthropic.user",
@@ -57,10 +57,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'llm_users' has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value

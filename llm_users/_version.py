@@ -1,3 +1,3 @@
-"""The version of the project: the only place that states it."""
+"""The version of the project. No other file contains it."""
 
 __version__ = "0.1.0"

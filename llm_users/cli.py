@@ -14,11 +14,14 @@ _HINT = """llm-bench calibrate: find how many streams this machine can measure.
 Its options: llm-bench calibrate --help"""
 
 _LOCUSTFILES = {"messages": "messages.py", "converse": "bedrock.py", "invoke": "bedrock.py"}
-"""By the value of ``--llm-api``; ``sweep.py`` has all APIs of OpenAI."""
+"""Keys are values of ``--llm-api``. All other APIs use ``sweep.py``, which supports all OpenAI APIs."""
 
 
 def locustfile(api: str = "") -> Path:
-    """The locustfile of an API: inside the installed package, or beside the package in a checkout."""
+    """Return the path of the locustfile for an API, inside the installed package or beside the package in a checkout.
+
+    Raises ``FileNotFoundError`` if the installation has no such file.
+    """
     name = _LOCUSTFILES.get(api, "sweep.py")
     package = Path(__file__).resolve().parent
     for folder in (package / "locustfiles", package.parent / "locustfiles"):
@@ -29,9 +32,10 @@ def locustfile(api: str = "") -> Path:
 
 
 def named_api(arguments: list[str]) -> str:
-    """The API that ``--llm-api`` names, before Locust reads its options; empty if none is named.
+    """Return the value of ``--llm-api`` before Locust reads its options, or "" if the option is not given.
 
-    Locust's parser checks the value later. Like that parser, this one reads the environment and configuration files.
+    Like Locust's parser, this function also reads the environment and configuration files. Locust's parser validates
+    the value later.
     """
     from locust.argument_parser import get_empty_argument_parser
 
@@ -46,7 +50,7 @@ def named_api(arguments: list[str]) -> str:
 
 
 def names_locustfile(arguments: list[str]) -> bool:
-    """True when -f or --locustfile is among the arguments, in any of the forms that Locust takes."""
+    """Return whether the arguments contain ``-f`` or ``--locustfile`` in any form that Locust accepts."""
     return any(
         argument in ("-f", "--locustfile")
         or argument.startswith("--locustfile=")
@@ -56,7 +60,7 @@ def names_locustfile(arguments: list[str]) -> bool:
 
 
 def main() -> None:
-    """Run Locust on the command line's arguments; it ends the process with its exit code."""
+    """Run Locust with the command line's arguments. Locust ends the process with its exit code."""
     if sys.argv[1:2] == [CALIBRATE]:
         from llm_users.calibration.command import main as calibrate
 
@@ -66,7 +70,7 @@ def main() -> None:
     from locust import events
     from locust.main import main as locust
 
-    # Locust answers --help before it reads the locustfile; the extension's options must be in that answer.
+    # Locust prints --help before it reads the locustfile, and the help must list the extension's options.
     import llm_users.extension  # noqa: F401
 
     events.init_command_line_parser.add_listener(_mention_calibrate)
@@ -79,7 +83,7 @@ def _mention_calibrate(parser: Any, **_kwargs: Any) -> None:
 
 
 def _bind_to_loopback(parser: Any, **_kwargs: Any) -> None:
-    """Serve the web interface to this machine only unless --web-host, its variable or a file says otherwise."""
+    """Serve the web interface on loopback only, unless --web-host, its variable or a configuration file sets a host."""
     parser.set_defaults(web_host="127.0.0.1")
 
 

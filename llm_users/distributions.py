@@ -1,9 +1,8 @@
 """Probability distributions as users write them: gaps between arrivals, lengths, numbers of turns, think times.
 
-``Distribution.parse("550,150", LENGTHS)`` reads the one mini-language: a distribution is ``NAME:NUMBERS``, and
-``MEAN[,SD]`` stands for ``normal:MEAN[,SD]``. A ``Quantity`` says which names exist for what is drawn, how its numbers
-are written and which draws are possible. All randomness comes from the ``Random`` that ``draw`` gets, so the same seed
-gives the same draws.
+``Distribution.parse("550,150", LENGTHS)`` parses the syntax: a distribution is ``NAME:NUMBERS``, and ``MEAN[,SD]``
+stands for ``normal:MEAN[,SD]``. A ``Quantity`` defines which names exist, how its numbers are written and which draws
+are possible. All randomness comes from the ``Random`` that ``draw`` receives, so the same seed gives the same draws.
 """
 
 from __future__ import annotations
@@ -18,19 +17,20 @@ from typing import Any, Generic, TypeVar
 from llm_users.number_words import duration_text, parse_duration
 
 _SMALLEST_CV, _LARGEST_CV = 0.01, 100.0
-"""Coefficients of variation. Above the largest, the mean of a run's draws is usually far below the mean as written."""
+"""Limits of the coefficient of variation. Above the largest, the mean of a run's draws is usually far below the
+specified mean."""
 
 
 class DistributionError(ValueError):
-    """A text that is not a usable distribution. The message quotes the text and says what to write."""
+    """The text is not a usable distribution. The message quotes the text and says what to write."""
 
 
 class Distribution(ABC):
-    """A probability distribution of a quantity. Distributions are values: equal when they are written alike.
+    """A probability distribution of a quantity. Distributions are values: two distributions with the same text are
+    equal.
 
-    ``mean`` is the mean of the distribution as it is written, in the unit of the quantity (tokens, turns, seconds).
-    Rounding and the limit on the smallest draw move the mean of the draws, most where the standard deviation is about
-    as large as the mean.
+    ``mean`` is the specified mean, in the unit of the quantity (tokens, turns, seconds). Rounding and the lower limit
+    change the mean of the draws, most where the standard deviation is about as large as the mean.
     """
 
     def __init__(self, quantity: Quantity[Any], mean: float, written: str) -> None:
@@ -44,7 +44,7 @@ class Distribution(ABC):
 
     @staticmethod
     def parse(text: str, quantity: Quantity[AnyDistribution]) -> AnyDistribution:
-        """Read a distribution of a quantity. Raises ``DistributionError``."""
+        """Parse a distribution of a quantity. Raises ``DistributionError``."""
         name, colon, rest = text.partition(":")
         name = name.strip().lower()
         if not colon and name not in quantity.names:
@@ -63,10 +63,10 @@ class Distribution(ABC):
 
     @abstractmethod
     def draw(self, rng: Random) -> float:
-        """Draw one value: a whole number if the quantity has only whole numbers."""
+        """Draw one value. The value is a whole number if the quantity has only whole numbers."""
 
     def __str__(self) -> str:
-        """The text that ``parse`` reads."""
+        """Return the text that ``parse`` reads."""
         return self._written
 
     def __repr__(self) -> str:
@@ -88,22 +88,22 @@ AnyDistribution = TypeVar("AnyDistribution", bound=Distribution)
 
 @dataclass(frozen=True, eq=False)
 class Quantity(Generic[AnyDistribution]):
-    """What is drawn: the names of its distributions, how its numbers are written, and which draws are possible."""
+    """A quantity to draw: the names of its distributions, the syntax of its numbers, and its possible draws."""
 
     plural: str
-    """What messages call it, for example ``turns``."""
+    """The name of the quantity in messages, for example ``turns``."""
     forms: str
-    """What to write, for messages."""
+    """The accepted forms, for messages."""
     names: Mapping[str, tuple[Callable[..., AnyDistribution], tuple[int, ...]]]
-    """By name: what makes the distribution from the numbers behind the name, and how many numbers there can be."""
+    """Maps a name to the constructor that takes the numbers after the name, and to the possible counts of numbers."""
     number: Callable[[str], float] = float
-    """Reads one number. Raises ``ValueError``."""
+    """Parses one number. Raises ``ValueError``."""
     text: Callable[[float], str] = "{:.15g}".format
-    """Writes one number as ``number`` reads it."""
+    """Formats one number as ``number`` parses it."""
     whole: bool = False
     """Whether draws are whole numbers."""
     least: float = 0.0
-    """The smallest possible draw, and the smallest mean. A draw below it counts as this value."""
+    """The smallest possible draw, and the smallest mean. A smaller draw counts as this value."""
     redraws: bool = False
     """Whether a normal distribution draws again when a value is too small, as LLMPerf does."""
 
@@ -112,16 +112,16 @@ class Quantity(Generic[AnyDistribution]):
         return round(value) if self.whole else value
 
     def written(self, *numbers: float) -> str:
-        """Write numbers as they follow a name."""
+        """Format numbers as they follow a name."""
         return ",".join(map(self.text, numbers))
 
     def check_whole(self, value: float) -> None:
-        """Raise ``DistributionError`` if draws are whole numbers and this is not one."""
+        """Raise ``DistributionError`` if draws are whole numbers and the value is not one."""
         if self.whole and not (math.isfinite(value) and value == int(value)):
             raise DistributionError(f"{value:g} is not a whole number of {self.plural}")
 
     def check_deviation(self, sd: float) -> None:
-        """Raise ``DistributionError`` unless this can be a standard deviation."""
+        """Raise ``DistributionError`` unless the value is a valid standard deviation."""
         if not 0 <= sd < math.inf:
             raise DistributionError(f"the standard deviation must be 0 or more {self.plural}, not {sd:g}")
 
@@ -133,20 +133,20 @@ class Fixed(Distribution):
     """The coefficient of variation: the standard deviation divided by the mean."""
 
     def __init__(self, quantity: Quantity[Any], value: float, written: str = "") -> None:
-        """``written`` is the text, for a quantity whose texts do not state the value."""
+        """Create the distribution. ``written`` is its text, for a quantity whose texts do not contain the value."""
         super().__init__(quantity, value, written or f"fixed:{quantity.written(value)}")
         quantity.check_whole(value)
 
     def with_mean(self, mean: float) -> Fixed:
-        """The distribution whose every draw is ``mean``."""
+        """Return the distribution whose draws all equal ``mean``."""
         return Fixed(self.quantity, mean, str(self))
 
-    def draw(self, rng: Random) -> float:  # noqa: ARG002 - needs no randomness
+    def draw(self, rng: Random) -> float:  # noqa: ARG002 - does not use randomness
         return self.quantity.rounded(self.mean)
 
 
 class Normal(Distribution):
-    """A Gaussian, limited to the possible draws; with ``sd`` 0 every draw is the mean."""
+    """A Gaussian distribution, limited to the possible draws. With ``sd`` 0 every draw equals the mean."""
 
     def __init__(self, quantity: Quantity[Any], mean: float, sd: float = 0.0) -> None:
         super().__init__(quantity, mean, quantity.written(mean, sd))
@@ -156,7 +156,7 @@ class Normal(Distribution):
     def draw(self, rng: Random) -> float:
         if self.sd == 0:
             return self.quantity.rounded(self.mean)
-        # The mean is a possible draw, so at least every second value is, and redrawing ends.
+        # The mean is a possible draw, so at least half of the values are possible and the loop ends.
         while True:
             value = self.quantity.rounded(rng.gauss(self.mean, self.sd))
             if value >= self.quantity.least or not self.quantity.redraws:
@@ -164,7 +164,10 @@ class Normal(Distribution):
 
 
 class LogNormal(Distribution):
-    """A long tail: the logarithm is Gaussian. ``mean`` and ``sd`` describe the values, not the logarithm."""
+    """A long-tailed distribution whose logarithm is Gaussian.
+
+    ``mean`` and ``sd`` describe the values, not the logarithm.
+    """
 
     def __init__(self, quantity: Quantity[Any], mean: float, sd: float) -> None:
         super().__init__(quantity, mean, f"lognormal:{quantity.written(mean, sd)}")
@@ -181,7 +184,7 @@ class LogNormal(Distribution):
 
 
 class Uniform(Distribution):
-    """Every value from ``low`` to ``high`` equally often, both included."""
+    """All values from ``low`` to ``high``, both included, with equal probability."""
 
     def __init__(self, quantity: Quantity[Any], low: float, high: float) -> None:
         quantity.check_whole(low)
@@ -205,11 +208,11 @@ class Exponential(Distribution):
     cv = 1.0
 
     def __init__(self, quantity: Quantity[Any], mean: float, written: str = "") -> None:
-        """``written`` is the text, for a quantity whose texts do not state the mean."""
+        """Create the distribution. ``written`` is its text, for a quantity whose texts do not contain the mean."""
         super().__init__(quantity, mean, written or f"exp:{quantity.written(mean)}")
 
     def with_mean(self, mean: float) -> Exponential:
-        """The exponential distribution with another mean."""
+        """Return the exponential distribution with another mean."""
         return Exponential(self.quantity, mean, str(self))
 
     def draw(self, rng: Random) -> float:
@@ -217,7 +220,7 @@ class Exponential(Distribution):
 
 
 class Gamma(Distribution):
-    """Bursts for a coefficient of variation ``cv`` above 1, more regular than ``Exponential`` for one below 1."""
+    """Bursty for a coefficient of variation ``cv`` above 1, more regular than ``Exponential`` for a ``cv`` below 1."""
 
     def __init__(self, quantity: Quantity[Any], mean: float, cv: float) -> None:
         super().__init__(quantity, mean, f"gamma:{quantity.written(cv)}")
@@ -230,7 +233,7 @@ class Gamma(Distribution):
         self._scale = mean / self._shape
 
     def with_mean(self, mean: float) -> Gamma:
-        """The gamma distribution with the same coefficient of variation and another mean."""
+        """Return the gamma distribution with the same coefficient of variation and another mean."""
         return Gamma(self.quantity, mean, self.cv)
 
     def draw(self, rng: Random) -> float:
@@ -238,7 +241,7 @@ class Gamma(Distribution):
 
 
 class Mixed(Distribution):
-    """Each draw comes from one of several distributions, which ``choose`` picks by their weights."""
+    """A mix of distributions. For each draw, ``choose`` picks one of them according to their weights."""
 
     def __init__(self, weights: Sequence[float], parts: Sequence[Distribution]) -> None:
         total = sum(weights)
@@ -248,7 +251,7 @@ class Mixed(Distribution):
         self._shares, self._parts = [weight / total for weight in weights], parts
 
     def choose(self, rng: Random) -> Distribution:
-        """The distribution that the next draw comes from."""
+        """Return the distribution of the next draw."""
         left = rng.random()
         for share, part in zip(self._shares, self._parts, strict=True):
             left -= share
@@ -308,4 +311,5 @@ ARRIVAL_GAPS: Quantity[ArrivalGap] = Quantity(
         "gamma": (lambda quantity, cv: Gamma(quantity, 1.0, cv), (1,)),
     },
 )
-"""Gaps in units of their mean, which the rate gives: ``with_mean(1 / rate_per_s)`` is the distribution in seconds."""
+"""Gaps in units of their mean. The rate gives the mean: ``with_mean(1 / rate_per_s)`` is the distribution in seconds.
+"""

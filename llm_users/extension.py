@@ -1,6 +1,7 @@
-"""Wires the extension into Locust: options, listeners, messages, exit code. Loaded with the first User class.
+"""Connects the extension to Locust: options, listeners, messages, exit code. The first User class loads this module.
 
-The only module that knows both sides of a run; what happens in them is in ``load`` and ``collect``.
+Only this module and ``wiring`` know both the coordinator side and the worker side of a run. ``load`` and ``collect``
+implement the two sides.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from llm_users.wiring.worker import WorkerRole
 
 
 def register(events: Any) -> None:
-    """Listen on Locust's global events; called once, when the package's Locust side is first touched."""
+    """Register listeners on Locust's global events. Further calls have no effect."""
     if getattr(events, "_llm_users_registered", False):
         return
     events._llm_users_registered = True
@@ -40,7 +41,7 @@ def register(events: Any) -> None:
     _add_events(events)
     events.init_command_line_parser.add_listener(_on_parser)
     events.init.add_listener(_on_init)
-    # One line per request from the SDK's HTTP layer would drown Locust's own output.
+    # The SDK's HTTP layer logs one line per request, which would hide Locust's own output.
     for name in ("httpx2", "httpcore2"):
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -48,7 +49,7 @@ def register(events: Any) -> None:
 
 def _on_parser(parser: Any) -> None:
     command_line.add_options(parser)
-    # Locust makes the folder of --csv itself, with a traceback when it cannot; so it is looked at before.
+    # Locust creates the folder of --csv and prints a traceback if it cannot, so check the folder first.
     for action in parser._actions:
         if action.dest == "csv_prefix":
             action.type = _writable_prefix
@@ -64,10 +65,10 @@ def _writable_prefix(prefix: str) -> str:
 
 
 def _check_after_parsing(parser: Any) -> None:
-    """Refuse unknown environment variables, refuse a ``--csv`` prefix in use, and move files of an earlier run aside.
+    """Reject unknown environment variables and a ``--csv`` prefix in use, and move the files of an earlier run aside.
 
-    Locust has no event between its options and its own files of ``--csv``, which it empties. Only then are the options
-    of all listeners known.
+    Locust has no event between the parsing of its options and the moment when it truncates its own ``--csv`` files.
+    Only after the parsing are the options of all listeners known.
     """
     parse = parser.parse_args
 
@@ -89,16 +90,16 @@ def _check_after_parsing(parser: Any) -> None:
 
 
 def attach(environment: Environment) -> None:
-    """Use the extension with Locust as a library: call before ``create_local_runner`` and its kin.
+    """Use the extension with Locust as a library. Call it before ``create_local_runner`` or a similar method.
 
-    ``environment.parsed_options`` may be None (defaults) or hold the options as attributes (``llm_model`` ...).
+    ``environment.parsed_options`` can be None (defaults) or hold the options as attributes (``llm_model`` ...).
     """
     _add_events(environment.events)
     environment.events.init.add_listener(_on_init)
     if environment.runner is not None:
         _on_init(environment)
         return
-    # Library users create the runner themselves and fire no ``init``.
+    # A program that uses Locust as a library creates the runner itself and does not fire ``init``.
     create = environment._create_runner
 
     def create_and_wire(*args: Any, **kwargs: Any) -> Any:
@@ -110,7 +111,7 @@ def attach(environment: Environment) -> None:
 
 
 def _add_events(events: Any) -> None:
-    """The extension's own events; see FACE in the documentation for their arguments."""
+    """Add the extension's own events. docs/own-user-class.md describes their arguments."""
     for name in ("llm_first_token", "llm_token", "llm_request"):
         if not hasattr(events, name):
             setattr(events, name, EventHook())
@@ -123,21 +124,21 @@ def _on_init(environment: Any, **_kwargs: Any) -> None:
     if environment not in _wired:
         _wired[environment] = Wiring(environment)
     elif (role := _wired[environment].coordinating) is not None:
-        role.show_in_web()  # a library user makes the web interface after the runner
+        role.show_in_web()  # a library program creates the web interface after the runner
 
 
 def wiring_of(environment: Any) -> Wiring | None:
-    """The extension's part in an environment, once it is initialised."""
+    """Return the extension's wiring of an environment, or None before it is initialized."""
     return _wired.get(environment)
 
 
 class Wiring:
-    """What of the extension lives in an environment: the coordinator's role, the worker's, or both."""
+    """The extension's objects in one environment: the coordinator role, the worker role, or both."""
 
     def __init__(self, environment: Any) -> None:
         self._environment = environment
         runner = environment.runner
-        secrets.redact_logs()  # again: Locust has made its handlers by now
+        secrets.redact_logs()  # again: Locust has created its handlers by now
         secrets.redact_exceptions(runner)
         self.coordinating: CoordinatorRole | None = None
         self.loading: WorkerRole | None = None
@@ -147,7 +148,7 @@ class Wiring:
         if environment.host:
             environment.host = endpoint.clean_url(environment.host)
         for user_class in environment.user_classes:
-            if user_class.host and hasattr(user_class, "prepare_process"):  # Locust's pages show it
+            if user_class.host and hasattr(user_class, "prepare_process"):  # Locust's pages show the host
                 user_class.host = endpoint.clean_url(user_class.host)
         if not isinstance(runner, WorkerRunner):
             self.coordinating = CoordinatorRole(environment)
@@ -158,7 +159,8 @@ class Wiring:
                 if role
                 else WorkerRole(environment)
             )
-        # Locust's --run-time begins now; gevent would count it from the loop's last turn, seconds of imports ago.
+        # Locust's --run-time begins now. gevent would count it from the loop's last iteration, which may be several
+        # seconds ago because of the imports.
         gevent.get_hub().loop.update_now()
         hooks = environment.events
         hooks.test_start.add_listener(self._on_test_start)

@@ -1,8 +1,8 @@
-"""Numbers and durations as text, in both directions.
+"""Conversion of numbers and durations to and from text.
 
-``parse_duration`` is the only parser of durations such as ``500ms`` or ``1m30s``; ``duration_text`` writes one.
-``in_words`` makes the question of LLMPerf's correctness test, ``has_number`` is LLMPerf's rule for the answer and
-``is_only_number`` a stricter one.
+``parse_duration`` is the only parser of durations such as ``500ms`` or ``1m30s``; ``duration_text`` formats them.
+``in_words`` creates the question of LLMPerf's correctness test, ``has_number`` implements LLMPerf's rule for the answer
+and ``is_only_number`` a stricter rule.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
 _PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
 _WITH_UNITS = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER})\s*{unit}(?![a-z])\s*)?" for unit in _UNITS_S), re.ASCII)
-"""Every unit at most once, the largest first, as in Locust's ``--run-time``."""
+"""Each unit occurs at most once, the largest unit first, as in Locust's ``--run-time``."""
 LONGEST_DURATION_S = 366 * 86400.0
-"""One year. A longer duration is a mistake in its unit or its number."""
+"""One year. A longer duration indicates a mistake in its unit or its number."""
 
 
 class DurationError(ValueError):
-    """A text that is not a usable duration. The message quotes the text and gives an example of what works."""
+    """The text is not a usable duration. The message quotes the text and gives a valid example."""
 
 
 def parse_duration(
@@ -27,8 +27,8 @@ def parse_duration(
 ) -> float:
     """Return the seconds in a text such as ``50us``, ``500ms``, ``10s``, ``1m30s``, ``1.5h`` or ``10`` (seconds).
 
-    With ``needs_unit`` the only number without a unit is 0. Upper and lower case mean the same. Raises
-    ``DurationError`` for other texts and for durations below ``least_s`` or above ``most_s``.
+    With ``needs_unit``, 0 is the only valid number without a unit. The parser ignores case. Raises ``DurationError``
+    for invalid texts and for durations below ``least_s`` or above ``most_s``.
     """
     written = text.strip().lower()
     match = _WITH_UNITS.fullmatch(written)
@@ -48,7 +48,7 @@ def parse_duration(
 
 
 def duration_text(seconds: float) -> str:
-    """Write a duration of 0 or more seconds as ``parse_duration`` reads it: ``50us``, ``200ms``, ``1m30s``, ``2h``."""
+    """Format a duration of 0 or more seconds as ``parse_duration`` reads it: ``50us``, ``200ms``, ``1m30s``, ``2h``."""
     if seconds < 60:
         unit = next((unit for unit in ("s", "ms") if seconds >= _UNITS_S[unit]), "us" if seconds else "s")
         return f"{seconds / _UNITS_S[unit]:.15g}{unit}"
@@ -67,9 +67,12 @@ _COMMA_BETWEEN_DIGITS = re.compile(r"(?<=\d),(?=\d)")
 
 
 def in_words(number: int) -> str:
-    """A whole number below a million in English words: 1234 is "one thousand, two hundred and thirty-four"."""
+    """Return a whole number below one million in English words: 1234 is "one thousand, two hundred and thirty-four".
+
+    Raises ``ValueError`` for other numbers.
+    """
     if not 0 <= number < 1_000_000:
-        raise ValueError(f"{number} cannot be put into words here; give a whole number from 0 to 999999")
+        raise ValueError(f"{number} cannot be written in words; give a whole number from 0 to 999999")
     if number < 20:
         return _SMALL[number]
     if number < 100:
@@ -82,15 +85,15 @@ def in_words(number: int) -> str:
 
 
 def numbers_in(text: str) -> list[str]:
-    """The runs of digits in a text, in their order, once the commas between digits are gone: "1,234" is one of them."""
+    """Return the runs of digits in a text, in order, without the commas between digits: "1,234" is one number."""
     return re.findall(r"\d+", _COMMA_BETWEEN_DIGITS.sub("", text))
 
 
 def has_number(text: str, number: int) -> bool:
-    """LLMPerf's rule: the number is among those of the text. Others may stand there too."""
+    """Return whether the text contains the number, possibly among other numbers (LLMPerf's rule)."""
     return str(number) in numbers_in(text)
 
 
 def is_only_number(text: str, number: int) -> bool:
-    """The stricter rule: the text names this number and no other."""
+    """Return whether the text contains this number and no other (the stricter rule)."""
     return set(numbers_in(text)) == {str(number)}

@@ -1,6 +1,6 @@
-"""How a request ended, worked out from its row. Whatever asks whether a request succeeded or counts asks this module.
+"""The outcome of a request, derived from its row. All code that asks whether a request succeeded uses this module.
 
-``llm_reports.metrics.outcomes`` has the same for columns of rows.
+``llm_reports.metrics.outcomes`` has the same rules for columns of rows.
 """
 
 from __future__ import annotations
@@ -8,22 +8,23 @@ from __future__ import annotations
 from enum import StrEnum
 
 BUFFERED = "buffered"
-"""Value of ``error_code``: the complete answer arrived at once, so when its tokens were made is unknown. A success."""
+"""Value of ``error_code``: the complete answer arrived at once, so the times of its tokens are unknown. Counts as
+success."""
 
 ABORTED = "aborted"
-"""Value of ``error_code``: the end of the stage or of the test cut the request."""
+"""Value of ``error_code``: the request was cut off by the end of the stage or of the test."""
 
 CANCELLED = "cancelled"
 """Value of ``error_code``: the client cancelled the request."""
 
 OVERFLOW = "overflow"
-"""Value of ``error_code``: the request found no place among ``--llm-max-in-flight``, so it was never sent."""
+"""Value of ``error_code``: the request exceeded ``--llm-max-in-flight``, so it was never sent."""
 
 CLIENT_LIMIT = "client_limit"
 """Value of ``error_code``: this machine had no file descriptor, port or memory for another connection."""
 
 TOO_MANY_REQUESTS = 429
-"""HTTP status with which every failure counts as throttled."""
+"""HTTP status of a throttled request."""
 
 
 class Outcome(StrEnum):
@@ -32,22 +33,22 @@ class Outcome(StrEnum):
     OK = "ok"
     FAILED = "failed"
     THROTTLED = "throttled"
-    """The endpoint rejected it because it was asked too often."""
+    """The endpoint rejected the request because the client sent too many."""
     DROPPED = "dropped"
-    """It found no place among ``--llm-max-in-flight``."""
+    """The request exceeded ``--llm-max-in-flight``."""
     ABORTED = "aborted"
-    """The end of the stage or of the test cut it."""
+    """The end of the stage or of the test cut the request off."""
     CANCELLED = "cancelled"
-    """The client gave it up on purpose."""
+    """The client cancelled the request on purpose."""
 
     @property
     def is_failure(self) -> bool:
-        """True when the request counts as failed: throttled and dropped requests do."""
+        """Return whether the request counts as failed. Throttled and dropped requests count as failed."""
         return self in _FAILURES
 
     @property
     def is_unfinished(self) -> bool:
-        """True when the client ended the request itself: it neither succeeded nor failed."""
+        """Return whether the client ended the request itself, so that it neither succeeded nor failed."""
         return self in _UNFINISHED
 
 
@@ -62,17 +63,17 @@ _OUTCOME_OF_OWN_CODE = {
     OVERFLOW: Outcome.DROPPED,
 }
 OWN_CODES = tuple(_OUTCOME_OF_OWN_CODE)
-"""Codes that only this program writes, and whose outcomes are special. All other codes are failures."""
+"""Codes that only this program writes and that have special outcomes. All other codes mean failure."""
 
 _THROTTLED = frozenset({"429", "throttlingexception", "rate_limit_error", "rate_limit_exceeded"})
-"""Codes of servers, in lower case, for a client that asks too often."""
+"""Codes of servers, in lower case, for a client that sends too many requests."""
 
 
 def outcome_of(error_code: str | None, http_status: float | None = None) -> Outcome:
-    """The outcome of a request, from two columns of its row. ``None`` and "" are empty cells."""
-    known = _OUTCOME_OF_OWN_CODE.get(error_code or "")
-    if known is not None:
-        return known
+    """Return the outcome of a request from two columns of its row. ``None`` and "" stand for empty cells."""
+    outcome = _OUTCOME_OF_OWN_CODE.get(error_code or "")
+    if outcome is not None:
+        return outcome
     if http_status == TOO_MANY_REQUESTS or str(error_code).lower() in _THROTTLED:
         return Outcome.THROTTLED
     return Outcome.FAILED

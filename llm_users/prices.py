@@ -1,7 +1,7 @@
-"""What serving costs, from a price file of the user: by the token, or by the hour of the machines.
+"""The cost of serving, from a price file of the user: per token, or per hour of the machines.
 
-``Prices.read`` is the only reader of price files, for the budget of a run and for reports. No price is built in,
-because prices change.
+``Prices.read`` is the only reader of price files, for the budget of a run and for reports. The program contains no
+prices, because prices change.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 
 class PriceError(ValueError):
-    """A price file that cannot be used. The message names the file, the entry and what to write."""
+    """The price file cannot be used. The message names the file, the entry and what to write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Prices of one model, per token. Cached input costs as much as other input where the file does not say."""
+    """Prices of one model, per token. Cached input has the price of other input unless the file gives its own price."""
 
     input: float
     output: float
@@ -36,7 +36,7 @@ class Price:
     cache_write: float
 
     def of(self, input_tokens: float, output_tokens: float, cache_read: float = 0, cache_write: float = 0) -> float:
-        """The cost of tokens. ``input_tokens`` includes those that were read from the cache or written to it."""
+        """Return the cost of tokens. ``input_tokens`` includes tokens that were read from or written to the cache."""
         fresh = max(0.0, input_tokens - cache_read - cache_write)
         return (
             fresh * self.input
@@ -48,18 +48,19 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """A price file: a ``currency`` and ``models``, each paid by the token or by the hour.
+    """The content of a price file: a ``currency`` and ``models``, each with prices per token or per hour.
 
     An entry has prices per million tokens (``input``, ``output``, and where they differ ``cache_read`` and
     ``cache_write``), or the price of a machine's hour and the number of machines (``gpu_hour``, and ``gpus`` if it is
-    not 1). The entry of a model has its name, or else the longest name that is a part of the model's.
+    not 1). A model uses the entry with its exact name, or else the entry with the longest name that is part of the
+    model's name.
     """
 
     currency: str
     models: Mapping[str, Price] = field(default_factory=dict)
-    """Models that are paid by the token."""
+    """Models with prices per token."""
     machines: Mapping[str, float] = field(default_factory=dict)
-    """Models that are paid by the hour: the price of an hour of all machines that serve the model."""
+    """Models with prices per hour. The value is the price of one hour of all machines that serve the model."""
 
     @classmethod
     def read(cls, path: Path) -> Prices:
@@ -68,7 +69,7 @@ class Prices:
             text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise PriceError(
-                f"{path}: cannot be read ({error.strerror or error}). Check the path and its rights."
+                f"{path}: cannot be read ({error.strerror or error}). Check the path and its permissions."
             ) from None
         except UnicodeDecodeError as error:
             raise PriceError(f"{path}: not UTF-8 text (byte {error.start + 1}). Save it as UTF-8.") from None
@@ -96,15 +97,15 @@ class Prices:
         return prices
 
     def of_model(self, model: str) -> Price | None:
-        """The prices per token of a model; None: the file has none for it."""
+        """Return the prices per token of a model, or None if the file has none."""
         return _entry_of(model, self.models)
 
     def hour_of_model(self, model: str) -> float | None:
-        """The price of an hour of the machines that serve a model; None: the file has none for it."""
+        """Return the price of one hour of the machines that serve a model, or None if the file has none."""
         return _entry_of(model, self.machines)
 
     def shown(self, amount: float) -> str:
-        """An amount of money for a sentence."""
+        """Format an amount of money for a sentence."""
         return f"{amount:,.4f} {self.currency}".rstrip() if amount < 1 else f"{amount:,.2f} {self.currency}".rstrip()
 
 
@@ -132,9 +133,7 @@ def _per_token(entry: Any, where: str) -> Price:
 def _per_hour(entry: dict[str, Any], where: str) -> float:
     unknown = sorted(set(entry) - set(_HOUR_KEYS))
     if unknown:
-        raise PriceError(
-            f"{where}: {unknown[0]!r} beside gpu_hour; a model is paid by the hour or by the token, not both"
-        )
+        raise PriceError(f"{where}: {unknown[0]!r} together with gpu_hour; give prices per hour or per token, not both")
     price, machines = entry["gpu_hour"], entry.get("gpus", 1)
     for value in (price, machines):
         if not _is_number(value) or value <= 0:

@@ -13,9 +13,9 @@ from itertools import accumulate
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:
-    """The q-quantile (0 <= q <= 1) of values that are already in ascending order; NaN when there are none.
+    """Return the q-quantile (0 <= q <= 1) of values in ascending order, or NaN if there are none.
 
-    Values may be infinite, as the latency of a request that never got its answer is.
+    Values can be infinite, for example the latency of a request that never got its answer.
     """
     n = len(ordered)
     if n == 0:
@@ -26,16 +26,16 @@ def quantile(ordered: Sequence[float], q: float) -> float:
     if low + 1 >= n or position == low:
         return low_value
     high_value = float(ordered[low + 1])
-    if high_value == low_value:  # also two infinite ones, whose difference is not a number
+    if high_value == low_value:  # also for two infinite values, whose difference is NaN
         return low_value
     return low_value + (high_value - low_value) * (position - low)
 
 
 class DurationHistogram:
-    """Counts of durations (seconds) in geometric buckets 0.2 % wide, so any quantile is within 0.1 % of the truth.
+    """Counts of durations (seconds) in geometric buckets 0.2 % wide. Every quantile has an error of at most 0.1 %.
 
-    Adding histograms adds their counts: quantiles over many processes are as good as over one. Durations under one
-    nanosecond share a bucket of their own that reads as 0 s.
+    Adding histograms adds their counts, so quantiles over many processes are as accurate as over one. Durations under
+    one nanosecond share a separate bucket that reads as 0 s.
     """
 
     GROWTH = 1.002
@@ -55,7 +55,7 @@ class DurationHistogram:
         self.total += 1
 
     def add_ns(self, durations_ns: Iterable[int]) -> None:
-        """Count many durations in whole nanoseconds; three times as fast as one by one."""
+        """Count many durations in whole nanoseconds, three times as fast as one call of ``add`` per duration."""
         counts, log, scale, zero, added = self.counts, math.log, self._SCALE, self._ZERO_BUCKET, 0
         for duration_ns in durations_ns:
             counts[int(log(duration_ns) * scale) if duration_ns > 0 else zero] += 1
@@ -70,28 +70,28 @@ class DurationHistogram:
 
     @classmethod
     def bucket(cls, duration_s: float) -> int:
-        """The bucket of a duration: floor(log(d / 1 ns) / log(1.002)), or -1 below 1 ns."""
+        """Return the bucket of a duration: floor(log(d / 1 ns) / log(1.002)), or -1 below 1 ns."""
         if duration_s < cls._SMALLEST_S:
             return cls._ZERO_BUCKET
         return int(math.log(duration_s / cls._SMALLEST_S) * cls._SCALE)
 
     @classmethod
     def bounds_s(cls, bucket: int) -> tuple[float, float]:
-        """Lower and upper bound of a bucket, in seconds."""
+        """Return the lower and upper bound of a bucket, in seconds."""
         if bucket == cls._ZERO_BUCKET:
             return 0.0, cls._SMALLEST_S
         return cls._SMALLEST_S * cls.GROWTH**bucket, cls._SMALLEST_S * cls.GROWTH ** (bucket + 1)
 
     @classmethod
     def value_s(cls, bucket: int) -> float:
-        """What a bucket reads as: its geometric middle, in seconds."""
+        """Return the value that stands for a bucket: its geometric middle, in seconds."""
         if bucket == cls._ZERO_BUCKET:
             return 0.0
         low, high = cls.bounds_s(bucket)
         return math.sqrt(low * high)
 
     def remove(self, counts: Mapping[int, int]) -> None:
-        """Take out counts that were merged before; buckets that become empty are forgotten."""
+        """Subtract counts that were merged before, and delete buckets that become empty."""
         for bucket, count in counts.items():
             self.total -= count
             left = self.counts[bucket] - count
@@ -101,22 +101,22 @@ class DurationHistogram:
                 del self.counts[bucket]
 
     def quantile(self, q: float) -> float:
-        """The q-quantile in seconds, by linear interpolation between order statistics; NaN when empty."""
+        """Return the q-quantile in seconds, by linear interpolation between order statistics, or NaN if empty."""
         return self.quantiles((q,))[0]
 
     def quantiles(self, qs: Sequence[float]) -> list[float]:
-        """Several quantiles in seconds, the buckets being put in order once; NaN when empty."""
+        """Return several quantiles in seconds, with one sort of the buckets, or NaN values if it is empty."""
         if self.total == 0:
             return [math.nan] * len(qs)
         buckets = sorted(bucket for bucket, count in self.counts.items() if count)
-        ends = list(accumulate(self.counts[bucket] for bucket in buckets))  # rank after the last one of each bucket
-        found = []
+        ends = list(accumulate(self.counts[bucket] for bucket in buckets))  # rank after the last value of each bucket
+        values = []
         for q in qs:
             position = (self.total - 1) * q
             rank = math.floor(position)
-            place = min(bisect_right(ends, rank), len(buckets) - 1)
-            low_s = self.value_s(buckets[place])
-            last_of_its_bucket = rank + 1 >= ends[place] and place + 1 < len(buckets)
-            high_s = self.value_s(buckets[place + 1]) if last_of_its_bucket else low_s
-            found.append(low_s + (high_s - low_s) * (position - rank))
-        return found
+            index = min(bisect_right(ends, rank), len(buckets) - 1)
+            low_s = self.value_s(buckets[index])
+            is_last_of_bucket = rank + 1 >= ends[index] and index + 1 < len(buckets)
+            high_s = self.value_s(buckets[index + 1]) if is_last_of_bucket else low_s
+            values.append(low_s + (high_s - low_s) * (position - rank))
+        return values

@@ -1,7 +1,7 @@
-"""The one data type that travels: a request's row, and the rows of a stage and of a conversation.
+"""The rows that processes exchange and files contain: rows of requests, of stages and of conversations.
 
-Columns, their units and meanings are declared here once; the CSV headers, the report, the web table and the
-documentation are made from them. This module must stay free of Locust, gevent and pandas.
+This module declares the columns with their units and meanings once. The CSV headers, the report, the web table and the
+documentation use these declarations. This module must not depend on Locust, gevent or pandas.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import Any
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
 
 HELD_BACK_FROM = 24
-"""The fewest chunks of an answer that can be judged as held back or not (``users.buffering``): two bursts."""
+"""The minimum number of chunks of an answer for a decision whether a gateway held it back (``users.buffering``): two
+bursts."""
 
 STEADY, UNSTEADY = "steady", "unsteady"
-"""Values of the stage column ``steadiness``; empty: unknown."""
+"""Values of the stage column ``steadiness``. An empty cell means unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a file: its name, its unit ("" for names and codes), its meaning and its Python type."""
+    """A column of a file: its name, its unit ("" for names and codes), its meaning and its Python type."""
 
     name: str
     unit: str
@@ -35,7 +36,8 @@ class Column:
 class StageLoad:
     """The load of a stage: ``users`` of a closed loop, or the target ``rate_per_s`` of an open loop (requests/s).
 
-    Neither is known where a file does not say. Everything that names a stage by its load takes the words from here.
+    Both are None if a file does not contain the load. All texts that name a stage by its load use the properties of
+    this class.
     """
 
     users: int | None = None
@@ -43,61 +45,61 @@ class StageLoad:
 
     @property
     def concurrency(self) -> int:
-        """The value of the column ``concurrency``, which is 0 in an open loop."""
+        """Return the value of the column ``concurrency``, which is 0 in an open loop."""
         return self.users or 0
 
     @property
     def is_open(self) -> bool:
-        """Whether requests start by a schedule, whatever the endpoint does."""
+        """Return whether requests start on a schedule, independent of the endpoint."""
         return self.rate_per_s is not None
 
     @property
     def is_known(self) -> bool:
-        """Whether it is known."""
+        """Return whether the load is known."""
         return self.is_open or self.users is not None
 
     @property
     def level(self) -> float | None:
-        """The bare number, for an axis."""
+        """Return the number of users or the rate, for an axis."""
         return self.users if self.rate_per_s is None else self.rate_per_s
 
     @property
     def order(self) -> tuple[bool, float]:
-        """A sort key: closed loops by users, then open ones by rate."""
+        """Return a sort key: closed loops by users, then open loops by rate."""
         return self.is_open, -1 if self.level is None else self.level
 
     @property
     def text(self) -> str:
-        """As it stands in a log: ``8 users``, ``5 requests/s``."""
+        """Return the load for a log: ``8 users``, ``5 requests/s``."""
         return f"{self.users} users" if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
 
     @property
     def short(self) -> str:
-        """As it stands on a point of a curve: ``8``, ``5/s``, ``?``."""
+        """Return the load for a point of a curve: ``8``, ``5/s``, ``?``."""
         if self.rate_per_s is not None:
             return f"{self.rate_per_s:g}/s"
         return "?" if self.users is None else str(self.users)
 
     @property
     def words(self) -> str:
-        """As it stands in a sentence: ``concurrency 8``, ``5 requests/s``."""
+        """Return the load for a sentence: ``concurrency 8``, ``5 requests/s``."""
         if self.rate_per_s is not None:
             return f"{self.rate_per_s:g} requests/s"
         return f"concurrency {'-' if self.users is None else self.users}"
 
     @property
     def tag(self) -> str:
-        """As it stands in brackets: ``8 parallel``, ``5/s``."""
+        """Return the load for brackets: ``8 parallel``, ``5/s``."""
         return self.short if self.is_open else f"{'-' if self.users is None else self.users} parallel"
 
     @property
     def at(self) -> str:
-        """The same after a name, with a space in front; "" where the file does not say."""
+        """Return ``words`` for use after a name, such as " at concurrency 8", or "" if the load is unknown."""
         return f" at {self.words}" if self.is_known else ""
 
 
 def load_of(users: float | None, rate_per_s: float | None) -> StageLoad:
-    """The load that a row, a stage or a summary states; NaN and ``None`` are unknown."""
+    """Return the load in a row, a stage or a summary. NaN and ``None`` mean unknown."""
     if rate_per_s is not None and rate_per_s > 0:
         return StageLoad(rate_per_s=float(rate_per_s))
     return StageLoad() if users is None or math.isnan(users) else StageLoad(int(users))
@@ -109,16 +111,16 @@ def _column(unit: str, meaning: str, type_: type = float, default: Any = None) -
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request, whatever became of it. ``None`` means "not measured" and is an empty cell in the CSV.
+    """One request with any outcome. ``None`` means "not measured" and is an empty cell in the CSV.
 
-    Durations are seconds of one monotonic clock. t0 is the moment before the first byte of the request was handed
-    to the socket; c1..cK are the arrival stamps of the content chunks; N is the number of output tokens.
+    Durations are seconds of one monotonic clock. t0 is the moment before the first byte of the request was passed to
+    the socket; c1..cK are the arrival times of the content chunks; N is the number of output tokens.
     """
 
     request_id: str = _column("", "identifier of this request, unique over all workers of the run", str, "")
     run_id: str = _column("", "identifier of the run", str, "")
     worker: int = _column("", "rank of the worker that sent the request, from 0", int, 0)
-    user_id: str = _column("", "the simulated user that sent it", str, "")
+    user_id: str = _column("", "the simulated user that sent the request", str, "")
     response_id: str | None = _column("", "the server's own identifier of the answer", str)
     stage: int = _column("", "stage in which the request started, from 1", int, 0)
     stage_end: int = _column("", "stage in which the request ended", int, 0)
@@ -133,9 +135,11 @@ class RequestRecord:
     phase: str = _column("", "ramp, warmup, measure or drain: the stage's phase when the request started", str, "")
     phase_end: str = _column("", "the stage's phase when the request ended", str, "")
     measured: int = _column("0/1", "1 when the request counts in the stage's statistics", int, 0)
-    window_tokens: float | None = _column("tokens", "its output tokens that arrived inside the MEASURE window")
+    window_tokens: float | None = _column(
+        "tokens", "output tokens of the request that arrived inside the MEASURE window"
+    )
     concurrency: int = _column(
-        "users", "users of the stage that ran (ramp: that were asked for); 0 in an open loop", int, 0
+        "users", "users of the stage that ran (ramp: requested users); 0 in an open loop", int, 0
     )
     started_at: float | None = _column("unix s", "wall clock of t0 (of the start of connecting when that failed)")
     queue_s: float | None = _column("s", "intended send time to t0")
@@ -155,7 +159,7 @@ class RequestRecord:
     reads: int = _column("count", "reads from the socket", int, 0)
     coalesced: int = _column("count", "content chunks that shared a read with an earlier one", int, 0)
     output_tokens: int | None = _column(
-        "tokens", "output tokens: the server's usage where that can be true, else the local tokenizer", int
+        "tokens", "output tokens: the server's usage if it can be correct, else the local tokenizer", int
     )
     output_tokens_source: str | None = _column("", "usage or tokenizer", str)
     input_tokens: int | None = _column("tokens", "input tokens: the server's usage, else the local tokenizer", int)
@@ -166,13 +170,16 @@ class RequestRecord:
     request_output_throughput_token_per_s: float | None = _column(
         "tokens/s", "output_tokens / end_to_end_latency_s (LLMPerf)"
     )
-    server_latency_s: float | None = _column("s", "latency as the server itself reports it")
-    server_ttft_s: float | None = _column("s", "time to first token as the server itself reports it")
+    server_latency_s: float | None = _column("s", "latency that the server reports")
+    server_ttft_s: float | None = _column("s", "time to first token that the server reports")
     finish_reason: str | None = _column("", "why the answer ended, in the server's words", str)
     http_status: int | None = _column("", "HTTP status of the response", int)
     retries: int = _column("count", "attempts beyond the first, when retries are on", int, 0)
     reconnects: int = _column(
-        "count", "times that it was sent again on a new connection because a kept one died without an answer", int, 0
+        "count",
+        "times that the request was sent again on a new connection because a kept one closed without an answer",
+        int,
+        0,
     )
     error_code: str | None = _column(
         "",
@@ -180,40 +187,41 @@ class RequestRecord:
         "malformed, empty, aborted, cancelled, buffered",
         str,
     )
-    error_message: str | None = _column("", "what went wrong, in words", str)
+    error_message: str | None = _column("", "description of the error", str)
     stamp_source: str | None = _column("", "kernel or user: where the arrival stamps come from", str)
     cache_write_tokens: int | None = _column("tokens", "input tokens that the server wrote to its cache", int)
-    latency_mode: str | None = _column("", "Bedrock's performanceConfig as it was really used", str)
-    service_tier: str | None = _column("", "service tier that really served the request", str)
+    latency_mode: str | None = _column("", "Bedrock's performanceConfig that the server used", str)
+    service_tier: str | None = _column("", "service tier that served the request", str)
     events_per_token: float | None = _column("events/token", "chunks / output_tokens: a stream event is not a token")
-    expected_answer: str | None = _column("", "what the answer was checked against; empty: it was not checked", str)
+    expected_answer: str | None = _column("", "the expected answer of a check; empty: the answer was not checked", str)
     answer_match: int | None = _column("0/1", "1 when a checked answer is right (numbers: by LLMPerf's rule)", int)
-    answer_strict_match: int | None = _column("0/1", "1 when it is right by the stricter rule too", int)
-    answer_excerpt: str | None = _column("", "how a checked answer begins: 200 characters, secrets taken out", str)
+    answer_strict_match: int | None = _column("0/1", "1 when the answer is also right by the stricter rule", int)
+    answer_excerpt: str | None = _column("", "the first 200 characters of a checked answer, secrets redacted", str)
     rate_per_s: float | None = _column("requests/s", "target rate of the stage in an open loop; its concurrency is 0")
-    held_s: float | None = _column("s", "of queue_s, the wait for a place among --llm-max-in-flight")
+    held_s: float | None = _column("s", "part of queue_s: the wait because of --llm-max-in-flight")
     corrected_ttft_s: float | None = _column("s", "open loop: c1 - intended send time, so that no delay is omitted")
     corrected_end_to_end_latency_s: float | None = _column("s", "open loop: end of stream - intended send time")
     conversation_id: str | None = _column("", "the conversation that the request is a turn of", str)
-    turn: int | None = _column("", "which turn of the conversation, from 1", int)
-    turns: int | None = _column("count", "turns that the conversation is meant to have", int)
+    turn: int | None = _column("", "number of the turn in the conversation, from 1", int)
+    turns: int | None = _column("count", "planned turns of the conversation", int)
     think_s: float | None = _column("s", "the user's pause before this turn; not part of queue_s")
     endpoint: str | None = _column("", "base URL of the request, without credentials and query", str)
     first_coalesced: int = _column("count", "content chunks that shared the read of the first one", int, 0)
     window_share: float | None = _column(
-        "share", "fraction of its output that arrived inside the MEASURE window; without chunk times 1 or 0, by its end"
+        "share",
+        "fraction of the output that arrived inside the MEASURE window; without chunk times 1 or 0, by its end time",
     )
     usage_output_tokens: int | None = _column(
         "tokens",
-        "output tokens by the server's usage where that cannot be true; output_tokens is then the local tokenizer's",
+        "output tokens by the server's usage if it cannot be correct; output_tokens is then from the local tokenizer",
         int,
     )
     burst_chunks: int = _column(
-        "count", "chunks of a typical burst, when a gateway held the stream back, else 0: see metrics.md", int, 0
+        "count", "chunks of a typical burst if a gateway held the stream back, else 0: see metrics.md", int, 0
     )
 
     def correct_for_omission(self) -> None:
-        """Latencies from when the request was meant to be sent: an open loop that falls behind omits nothing."""
+        """Set the latencies from the intended send time, which include the delays of an open loop that falls behind."""
         if self.queue_s is None:
             return
         if self.ttft_s is not None:
@@ -222,38 +230,38 @@ class RequestRecord:
             self.corrected_end_to_end_latency_s = self.queue_s + self.end_to_end_latency_s
 
     def count_in_window(self, share: float | None) -> None:
-        """Say which fraction of the output arrived inside the MEASURE window (0 to 1; None: there was no output)."""
+        """Set the fraction of the output that arrived inside the MEASURE window (0 to 1; None: no output)."""
         self.window_share = share
         if share is not None and self.output_tokens is not None:
             self.window_tokens = share * self.output_tokens
 
     def row(self) -> list[Any]:
-        """The values in the order of ``REQUEST_COLUMNS``: the packed form that travels between processes."""
+        """Return the values in the order of ``REQUEST_COLUMNS``: the packed form for messages between processes."""
         return [getattr(self, name) for name in _REQUEST_NAMES]
 
     @classmethod
     def from_row(cls, values: Iterable[Any]) -> RequestRecord:
-        """The inverse of ``row``."""
+        """Create a record from the values that ``row`` returns."""
         return cls(*values)
 
     @property
     def load(self) -> StageLoad:
-        """The load of the request's stage, as far as it was known when the request started."""
+        """Return the load of the request's stage that was known when the request started."""
         return load_of(self.concurrency, self.rate_per_s)
 
     @property
     def outcome(self) -> Outcome:
-        """How the request ended."""
+        """Return how the request ended."""
         return outcome_of(self.error_code, self.http_status)
 
     @property
     def ok(self) -> bool:
-        """True when the request succeeded, also with a buffered answer."""
+        """Return whether the request succeeded. A request with a buffered answer succeeded too."""
         return self.outcome is Outcome.OK
 
     @property
     def buffered(self) -> bool:
-        """True when the complete answer arrived at once: a success whose times to the first tokens are unknown."""
+        """Return whether the complete answer arrived at once: a success with unknown times to the first tokens."""
         return self.error_code == BUFFERED
 
 
@@ -270,7 +278,7 @@ class StageRecord:
     requests_ok: int = _column("count", "measured requests that succeeded", int, 0)
     requests_failed: int = _column("count", "measured requests that failed (throttled ones included)", int, 0)
     requests_throttled: int = _column("count", "measured requests that were throttled (429)", int, 0)
-    requests_aborted: int = _column("count", "measured requests cut by the end of the stage or of the test", int, 0)
+    requests_aborted: int = _column("count", "measured requests cut off by the end of the stage or of the test", int, 0)
     window_tokens: float = _column(
         "tokens", "output tokens of successful requests that arrived inside the MEASURE window", float, 0.0
     )
@@ -281,78 +289,80 @@ class StageRecord:
     concurrency_actual: float | None = _column("requests", "time-weighted number of requests in flight in the window")
     client_cpu_s: float | None = _column("s", "CPU of all workers inside the MEASURE window")
     client_cpu_share_max: float | None = _column("share", "largest CPU share of one worker in the window")
-    lag_p99_s: float | None = _column("s", "99th percentile of how late a short sleep woke up, worst process")
+    lag_p99_s: float | None = _column("s", "99th percentile of the delay of a short sleep's wake-up, worst process")
     queue_p99_s: float | None = _column(
         "s", "99th percentile of queue_s without held_s and connect_s, over the measured requests"
     )
-    forced_start_share: float | None = _column("share", "starts that did not get a quiet event loop within 20 ms")
+    forced_start_share: float | None = _column("share", "starts that did not get an idle event loop within 20 ms")
     coalesced_share: float | None = _column("share", "content chunks that shared a read with an earlier one")
     tokens_per_chunk: float | None = _column("tokens", "output tokens per content chunk")
     stamp_source: str | None = _column("", "kernel, user or mixed", str)
     health: str | None = _column(
-        "", "ok, strained, disturbed or saturated: was the client itself the limit? Empty: too short to say", str
+        "", "whether the client was the limit: ok, strained, disturbed or saturated; empty: too short to decide", str
     )
     rate_per_s: float | None = _column("requests/s", "target rate in an open loop; its concurrency is 0")
-    requests_held: int = _column("count", "measured requests that waited for a place among --llm-max-in-flight", int, 0)
-    requests_dropped: int = _column("count", "measured requests that found no place and were dropped", int, 0)
-    requests_cancelled: int = _column("count", "measured requests that the client gave up (--llm-cancel)", int, 0)
+    requests_held: int = _column("count", "measured requests that waited because of --llm-max-in-flight", int, 0)
+    requests_dropped: int = _column(
+        "count", "measured requests that exceeded --llm-max-in-flight and were dropped", int, 0
+    )
+    requests_cancelled: int = _column("count", "measured requests that the client cancelled (--llm-cancel)", int, 0)
     first_coalesced_share: float | None = _column(
-        "share", "answers whose first content chunk shared its read with later ones, which makes ttft_s too long"
+        "share", "answers whose first content chunk shared its read with later chunks, which makes ttft_s too long"
     )
     load_actual: float | None = _column(
         "users",
-        "time-weighted users in the window inside a call, in their own wait_time or in the pause after a failure; "
-        "empty in an open loop",
+        "time-weighted users in the window that were inside a call, in their wait_time or in the pause after a "
+        "failure; empty in an open loop",
     )
     started_rate_per_s: float | None = _column(
-        "requests/s", "open loop: measured requests that were sent, less one, by the time from the first to the last"
+        "requests/s", "open loop: (measured requests that were sent - 1) / time from the first to the last"
     )
     failed_window_tokens: float = _column(
-        "tokens", "output tokens inside the window of requests that failed or were cut or cancelled", float, 0.0
+        "tokens", "output tokens inside the window of requests that failed, were cut off or were cancelled", float, 0.0
     )
     window_widened: int = _column(
         "0/1", "1: the window was shorter than half a mean latency and ends with the last measured request", int, 0
     )
     others_cpu_share: float | None = _column(
-        "share", "CPU of programs other than the workers, of all cores of the machine, in the window"
+        "share", "CPU of programs other than the workers in the window, as a share of all cores of the machine"
     )
     steal_share: float | None = _column(
-        "share", "CPU that the hypervisor gave to other guests, of all cores of the machine, in the window"
+        "share", "CPU that the hypervisor gave to other guests in the window, as a share of all cores of the machine"
     )
     lag_own_p99_s: float | None = _column(
-        "s", "like lag_p99_s, without the time in which the process was ready to run and had no CPU"
+        "s", "like lag_p99_s, without the time in which the process was ready to run but had no CPU"
     )
     steadiness: str | None = _column(
         "", "unsteady: the queue (requests in flight, or latency) grew through the window; steady; empty: unknown", str
     )
-    requests_resent: int = _column("count", "measured requests with reconnects: the server got them twice", int, 0)
+    requests_resent: int = _column("count", "measured requests with reconnects: the server received them twice", int, 0)
     requests_client_limited: int = _column(
-        "count", "measured requests that failed with client_limit: this machine had no descriptor or port left", int, 0
+        "count", "measured requests that failed with client_limit: this machine had no free descriptor or port", int, 0
     )
     concurrency_asked: int | None = _column(
-        "users", "users that were asked for, those of classes without LLM requests left out; empty in an open loop", int
+        "users", "requested users, without the users of classes that send no LLM requests; empty in an open loop", int
     )
     users_actual: float | None = _column(
-        "users", "time-weighted users in a request or between two, each worker's over its own window, added up"
+        "users", "time-weighted users in or between requests, summed over the workers, each over its own window"
     )
     users_ended: int | None = _column(
-        "users", "users that ended by themselves during the stage, and those of workers that were lost in it", int
+        "users", "users that ended on their own during the stage, and users of workers that were lost in the stage", int
     )
     held_back_share: float | None = _column(
-        "share", f"of the successful answers of {HELD_BACK_FROM} or more chunks, those with burst_chunks"
+        "share", f"share of answers with burst_chunks among successful answers with {HELD_BACK_FROM} or more chunks"
     )
     zero_gap_share: float | None = _column(
-        "share", "of the chunk gaps in answers with burst_chunks, those that are zero (coalesced / gaps)"
+        "share", "share of zero gaps among the chunk gaps of answers with burst_chunks (coalesced / gaps)"
     )
 
     @property
     def load(self) -> StageLoad:
-        """The load that ran."""
+        """Return the load that ran."""
         return load_of(self.concurrency, self.rate_per_s)
 
     @property
     def shortfall(self) -> Shortfall | None:
-        """By how much less load ran than was asked for; None when it ran, or is not known."""
+        """Return by how much the load was below the requested load, or None if it was not or if that is unknown."""
         return shortfall_of(
             self.concurrency_asked,
             self.concurrency,
@@ -364,30 +374,30 @@ class StageRecord:
 
 
 LOAD_SHARE = 0.95
-"""The share of the users or of the rate that was asked for from which on the load counts as there."""
+"""The minimum share of the requested users or rate at which the load counts as complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """Less load ran than was asked for."""
+    """A load below the requested load."""
 
     ran: float
     asked: int
     why: str
     users_missing: bool
-    """Users did not come or ended; else all were there, and their requests waited for the client."""
+    """Whether users did not start or ended early. Otherwise all users ran and their requests waited for the client."""
 
     @property
     def short(self) -> str:
-        """As a mark: ``5 of 8 users``."""
+        """Return a short mark: ``5 of 8 users``."""
         return f"{self.ran:.3g} of {self.asked} users"
 
     @property
     def text(self) -> str:
-        """In a sentence: ``only 5 of 8 users ran: the others did not come``."""
+        """Return a sentence: ``only 5 of 8 users ran: the others did not start``."""
         if self.users_missing:
             return f"only {self.short} ran: {self.why}"
-        return f"the load was that of {self.short}: {self.why}"
+        return f"the load was equivalent to {self.short}: {self.why}"
 
 
 def shortfall_of(
@@ -399,11 +409,14 @@ def shortfall_of(
     users_ended: float | None,
     widened: bool,
 ) -> Shortfall | None:
-    """Compare what ran with what was asked for. A window that was widened ends without load, so it is not judged."""
+    """Compare the load that ran with the requested load; return None if it was complete.
+
+    The function does not compare the load over a widened window, because the end of such a window has no load.
+    """
     if not users:
         return None
     if asked and users < LOAD_SHARE * asked:
-        return Shortfall(users, int(asked), "the others did not come", users_missing=True)
+        return Shortfall(users, int(asked), "the others did not start", users_missing=True)
     if users_ended and users_actual is not None and users_actual < LOAD_SHARE * users and not widened:
         return Shortfall(users_actual, int(users), "users ended during the stage", users_missing=True)
     if load_actual is not None and load_actual < LOAD_SHARE * users and not widened:
@@ -414,27 +427,29 @@ def shortfall_of(
 
 @dataclass(slots=True)
 class ConversationRecord:
-    """One conversation: what its turns add up to, those outside of MEASURE too."""
+    """One conversation with the sums over its turns, including turns outside of MEASURE."""
 
-    conversation_id: str = _column("", "as in the rows of its turns", str, "")
-    user_id: str = _column("", "the simulated user that held it", str, "")
+    conversation_id: str = _column("", "same value as in the rows of its turns", str, "")
+    user_id: str = _column("", "the simulated user that held the conversation", str, "")
     model: str = _column("", "model name as sent", str, "")
-    turns_planned: int = _column("count", "turns that it was meant to have", int, 0)
+    turns_planned: int = _column("count", "planned turns", int, 0)
     turns_done: int = _column("count", "turns that were answered", int, 0)
-    started_at: float | None = _column("unix s", "wall clock of t0 of its first turn")
-    duration_s: float | None = _column("s", "end of its last turn - t0 of its first, pauses included")
-    think_s: float | None = _column("s", "sum of the user's pauses before its turns")
-    ttft_first_s: float | None = _column("s", "ttft_s of its first turn")
+    started_at: float | None = _column("unix s", "wall clock of t0 of the first turn")
+    duration_s: float | None = _column("s", "end of the last turn - t0 of the first turn, pauses included")
+    think_s: float | None = _column("s", "sum of the user's pauses before the turns")
+    ttft_first_s: float | None = _column("s", "ttft_s of the first turn")
     ttft_last_s: float | None = _column("s", "ttft_s of the last turn that was sent")
-    input_tokens: int | None = _column("tokens", "sum over its turns, each with the history before it", int)
-    output_tokens: int | None = _column("tokens", "sum over its turns", int)
-    cached_tokens: int | None = _column("tokens", "sum over its turns: taken from the server's cache", int)
+    input_tokens: int | None = _column("tokens", "sum over the turns, each with its preceding history", int)
+    output_tokens: int | None = _column("tokens", "sum over the turns", int)
+    cached_tokens: int | None = _column("tokens", "sum over the turns of the tokens from the server's cache", int)
     completed: int = _column("0/1", "1 when every planned turn was answered", int, 0)
-    error_code: str | None = _column("", "what ended it early; empty also when the run ended between two turns", str)
+    error_code: str | None = _column(
+        "", "why the conversation ended early; also empty if the run ended between two turns", str
+    )
 
 
 def columns_of(record_type: type) -> tuple[Column, ...]:
-    """The columns that a record type declares, in file order."""
+    """Return the columns that a record type declares, in file order."""
     return tuple(
         Column(f.name, f.metadata["unit"], f.metadata["meaning"], f.metadata["type"])
         for f in dataclasses.fields(record_type)
@@ -446,19 +461,19 @@ STAGE_COLUMNS = columns_of(StageRecord)
 CONVERSATION_COLUMNS = columns_of(ConversationRecord)
 _REQUEST_NAMES = tuple(column.name for column in REQUEST_COLUMNS)
 
-# A spreadsheet takes a cell that starts with one of these for a formula; text from a server must never become one.
+# A spreadsheet treats a cell that starts with one of these as a formula; text from a server must never become one.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def cell(value: Any) -> Any:
-    """A value as it is written into a CSV cell: ``None`` empty, floats short, text that looks like a formula quoted."""
+    """Return a value as a CSV cell: "" for ``None``, short floats, and texts that look like a formula quoted."""
     if value is None:
         return ""
     if type(value) is float:
         return format(value, ".9g") if abs(value) < 1e6 else format(value, ".6f")
     if type(value) is str:
-        if "\r" in value:  # the csv module writes it without quotes, and takes it for the end of a line
+        if "\r" in value:  # the csv module does not quote it and reads it as the end of a line
             value = value.replace("\r", " ")
-        if value.lstrip("'").startswith(_FORMULA_STARTS):  # also what would be read as if it had been quoted
+        if value.lstrip("'").startswith(_FORMULA_STARTS):  # also texts that look quoted already
             return "'" + value
     return value

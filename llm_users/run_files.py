@@ -1,4 +1,4 @@
-"""The names of the files of a run. This is the only module that spells them.
+"""The names of the files of a run. Only this module contains them.
 
 Every name begins with the prefix of the run, which is what ``--csv PREFIX`` gives or ``default_prefix()``::
 
@@ -11,13 +11,13 @@ Every name begins with the prefix of the run, which is what ``--csv PREFIX`` giv
     PREFIX_llm_gate.xml           the verdict of the SLO gate as JUnit XML
     PREFIX_llm_find.csv           the stages of a load search
     PREFIX_report/                the report: report.md, report.html, summary.csv and more
-    PREFIX_llm_run.lock           the lock of the prefix, while the run goes on
-    PREFIX_llm_spool/             the shards of the workers of this machine, while the run goes on
+    PREFIX_llm_run.lock           the lock of the prefix, during the run
+    PREFIX_llm_spool/             the shards of the workers of this machine, during the run
 
-A shard is a rows file that holds a part of the rows: those of one worker, or those that could not be written into the
+A shard is a rows file with a part of the rows: the rows of one worker, or the rows that could not be written into the
 rows file. Its name begins with the id of the run instead of the prefix.
 
-The module imports nothing but the standard library, so that the load side and the report side both use it.
+The module imports only the standard library, so both the load side and the report side can use it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ RUN_SUFFIXES = (
     LOAD_SEARCH_CSV,
     REPORT_FOLDER,
 )
-"""What a run leaves. The spool folder is not among them: workers of an earlier run may still write into it, and the
-manifest names its files."""
+"""The files that a run leaves. They do not include the spool folder: workers of an earlier run may still write into it,
+and the manifest names its files."""
 
 RUN_FILES_PATTERN = "_llm_*"
 """A shell pattern for the files of this package."""
@@ -56,23 +56,23 @@ LOCK_FILE = "_llm_run.lock"
 SPOOL_FOLDER = "_llm_spool"
 SHARD_CSV = "_llm_shard.csv"
 PART_SUFFIX = ".part"
-"""What the name of a file ends with until the file is complete."""
+"""The suffix of a file that is not complete yet."""
 GZIP_SUFFIX = ".gz"
-"""What the name of a file ends with when a user has compressed it."""
+"""The suffix of a file that a user has compressed."""
 
 LOCUST_STATS_CSV = "_stats.csv"
 LOCUST_EXCEPTIONS_CSV = "_exceptions.csv"
 LOCUST_SUFFIXES = (LOCUST_STATS_CSV, "_stats_history.csv", "_failures.csv", LOCUST_EXCEPTIONS_CSV)
-"""What Locust's own ``--csv`` writes. Locust empties these files when it starts."""
+"""The files of Locust's own ``--csv``. Locust truncates these files when it starts."""
 
 REPORT_MD = "report.md"
 REPORT_HTML = "report.html"
 SUMMARY_CSV = "summary.csv"
 
 FALLBACK_ROWS_FOLDER = "locust-llm-rows-"
-"""The beginning of the name of a temporary folder with what could not be written beside the prefix."""
+"""The prefix of the name of a temporary folder with rows that could not be written beside the prefix of the run."""
 FALLBACK_SPOOL_FOLDER = "locust-llm-spool-"
-"""The beginning of the name of a temporary folder with the shard of a worker on another machine."""
+"""The prefix of the name of a temporary folder with the shard of a worker on another machine."""
 
 
 def default_prefix() -> str:
@@ -81,13 +81,13 @@ def default_prefix() -> str:
 
 
 def absolute(prefix: str) -> str:
-    """Return the prefix as a path that stays right when the working directory changes."""
+    """Return the prefix as a path that stays valid when the working directory changes."""
     folder, name = os.path.split(prefix)
     return f"{Path(folder).absolute()}/{name}"
 
 
 def from_here(prefix: str, whole: str) -> str:
-    """Return the prefix as it was given, or the absolute one when the working directory is now another one."""
+    """Return the prefix as it was given, or the absolute prefix when the working directory has changed."""
     return prefix if absolute(prefix) == whole else whole
 
 
@@ -102,15 +102,15 @@ def shard_name(run_id: str, worker: int) -> str:
 
 
 def fallback_name(run_id: str) -> str:
-    """Return the prefix, within a fallback folder, of what could not be written beside the prefix of the run."""
+    """Return the prefix, within a fallback folder, of files that could not be written beside the prefix of the run."""
     return f"{run_id}_rows"
 
 
 def mark_name(run_id: str) -> str:
-    """Return the name of the file by which workers know the spool folder of their run."""
+    """Return the name of the file by which workers recognize the spool folder of their run."""
     return f"{run_id}.run"
 
 
 def start_counts_prefix(run_id: str, worker: int) -> str:
-    """Return the beginning of the name of the shared memory in which a worker counts the requests that it starts."""
+    """Return the prefix of the name of the shared memory in which a worker counts the requests that it starts."""
     return f"locust-llm-{run_id}-{worker}-"

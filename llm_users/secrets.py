@@ -1,6 +1,6 @@
-"""What must never be shown: keys and header values that this process uses, kept only to take them out of texts.
+"""Redaction of secrets: keys and header values of this process, remembered only to remove them from texts.
 
-What it knows of comes from the environment, from URLs and from headers; what only looks like a key goes too.
+The secrets come from the environment, from URLs and from headers. Texts that look like a key are removed too.
 """
 
 from __future__ import annotations
@@ -18,49 +18,50 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 _MARK = "[redacted]"
-_SHORTEST = 6  # shorter "secrets" would tear holes into ordinary words
+_SHORTEST = 6  # the removal of shorter "secrets" would damage ordinary words
 _PLACEHOLDERS = frozenset({"ollama", "lm-studio", "not-needed", "no-key", "dummy-key", "anything", "simulated"})
-"""Keys that people give to servers which want none; taking them out would take out the servers' names."""
+"""Placeholder keys for servers that need no key. Removing them would also remove the servers' names."""
 
 _SECRET_WORDS = frozenset(
     {"apikey", "credential", "credentials", "key", "passwd", "password", "secret", "sig", "signature", "token"}
 )
 _QUERY_WORDS = _SECRET_WORDS | {"auth", "authorization", "code"}
 _NO_SECRETS = frozenset({"LOCUST_LLM_RUN_KEY"})
-"""Variables that only sound like secrets: a run key is in every manifest."""
+"""Variables whose names look like secrets and that are not: every manifest contains the run key."""
 
-_ENVIRONMENT_SHORTEST = 8  # what else is in the environment is not known to be a key; be surer
+_ENVIRONMENT_SHORTEST = 8  # other variables may not be keys, so require more characters
 
 _known: set[str] = set()
 _temporary: dict[str, None] = {}
-"""Secrets that arrived over the web or in options, the oldest first. A flood of them must not make redaction slow."""
+"""Secrets from web requests or options, the oldest first. Their number is limited so that redaction stays fast."""
 
 _MOST_TEMPORARY = 64
-_NAMED_SHORTEST = 8  # shorter values of named fields are masked where the field is shown, not everywhere
+_NAMED_SHORTEST = 8  # shorter values of named fields are masked only where the field is shown
+
 
 _SHAPES = (
     re.compile(r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|fw)[-_][-_A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}"),
     re.compile(r"\bdapi[0-9a-f]{24,}"),
-    # From the beginning of a word on, so that each word is looked at once: a text of a MiB takes a few ms.
+    # Match from the beginning of a word, so that each word is examined once: 1 MiB of text takes a few ms.
     re.compile(r"(?<![\w-])(?P<kept>(?:(?!\beyJ)[\w-])*+)eyJ[\w-]{8,}+(?:\.[\w-]++){1,2}+\.?"),
     re.compile(r"\b(?:bearer|basic)\s+(?=[^\s\"']*[\d=])[\w.~+/=-]{8,}", re.IGNORECASE),
     re.compile(r"(?<=://)[^/\s@:\"'<>,]+:[^/\s@\"'<>,]*(?=@)"),
     re.compile(r"(?i)(?<=[?&])(?:[\w-]*[-_])?(?:apikey|key|token|sig|signature|secret|password)=[^&\s\"'<>]+"),
 )  # fmt: skip
-"""Keys of providers, AWS ids and JSON web tokens, authorization headers, user info and secrets in URLs. Each takes time
-in proportion to the length of the text, whatever the text."""
+"""Keys of providers, AWS ids and JSON web tokens, authorization headers, user info and secrets in URLs. The time of
+each pattern is proportional to the length of the text, for any text."""
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-"""A server's text is shown in terminals, which would obey it, and in CSV files, whose readers stop at a NUL."""
+"""Control characters from a server would control the terminal that shows them, and CSV readers stop at a NUL."""
 
 _START_CHARACTERS = 8192
-_LONGEST_SHAPE = 4096  # what only looks like a key is rarely longer
+_LONGEST_SHAPE = 4096  # a text that looks like a key is rarely longer
 
 
 def remember(secret: str | None, *, temporary: bool = False) -> None:
-    """Take this value out of every text from now on, in the spellings in which it may come back.
+    """Redact this value from every later text, in all spellings in which it may occur.
 
-    ``temporary``: anybody who can post a form can add such secrets, so only the latest 64 of them are kept.
+    Only the latest 64 ``temporary`` secrets are kept, because anyone who can post a form can add one.
     """
     if not secret or len(secret) < _SHORTEST or secret.lower() in _PLACEHOLDERS:
         return
@@ -74,20 +75,20 @@ def remember(secret: str | None, *, temporary: bool = False) -> None:
 
 
 def _spellings(secret: str) -> set[str]:
-    """As it is, in a URL, in JSON (of which some writers escape every slash), and in HTML."""
+    """Return the secret as it is, in a URL, in JSON (some writers escape every slash), and in HTML."""
     in_json = json.dumps(secret)[1:-1]
     return {secret, quote(secret, safe=""), in_json, in_json.replace("/", "\\/"), html.escape(secret)}
 
 
 def remember_named(value: Any) -> None:
-    """Remember the texts under names like ``api_key`` or ``password`` in a JSON value, at any depth."""
+    """Remember the texts under names such as ``api_key`` or ``password`` in a JSON value, at any depth."""
     for name, text in _named(value):
         if _is_named_secret(name, _SECRET_WORDS) and len(text) >= _NAMED_SHORTEST:
             remember(text, temporary=True)
 
 
 def _named(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a JSON value with the name of the field that holds it."""
+    """Yield every text in a JSON value with the name of the field that holds it."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _named(inner, str(key))
@@ -99,7 +100,7 @@ def _named(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def mask_named(value: Any) -> Any:
-    """A JSON value with a mark in place of everything under names like ``api_key`` or ``password``."""
+    """Return a JSON value with a mark in place of all values under names such as ``api_key`` or ``password``."""
     if isinstance(value, Mapping):
         return {
             key: _MARK if inner and _is_named_secret(str(key), _SECRET_WORDS) else mask_named(inner)
@@ -109,12 +110,12 @@ def mask_named(value: Any) -> Any:
 
 
 def mask_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options as they may be shown."""
+    """Return all options with their secrets masked."""
     return {name: mask_option(value) for name, value in options.items()}
 
 
 def mask_option(value: Any) -> Any:
-    """An option's value as it may be shown: JSON and KEY=VALUE texts without named secrets, all texts redacted."""
+    """Return an option's value for display: named secrets in JSON and KEY=VALUE texts masked, all texts redacted."""
     if isinstance(value, list | tuple):
         return [mask_option(item) for item in value]
     if not isinstance(value, str):
@@ -131,7 +132,7 @@ def mask_option(value: Any) -> Any:
 
 
 def remember_user_info(netloc: str) -> str | None:
-    """Remember what stands before the ``@`` of a URL; returns the Basic header that it makes, if there is any."""
+    """Remember the credentials of a URL's netloc. Return the Basic authorization header for them, or None."""
     info, at, _host = netloc.rpartition("@")
     if not at:
         return None
@@ -145,7 +146,7 @@ def remember_user_info(netloc: str) -> str | None:
 
 
 def remember_environment(environment: Mapping[str, str] | None = None) -> None:
-    """Remember what the environment calls a key, a token or a password, and the logins in its proxies' URLs."""
+    """Remember environment variables whose names indicate a key, token or password, and the proxies' credentials."""
     for name, value in (os.environ if environment is None else environment).items():
         if name.lower().endswith("_proxy"):
             remember_user_info(urlsplit(value if "://" in value else f"//{value}").netloc)
@@ -156,7 +157,7 @@ def remember_environment(environment: Mapping[str, str] | None = None) -> None:
 
 
 def is_secret_query(name: str) -> bool:
-    """True when a parameter of this name in a URL is not to be shown; ``api-version`` may be."""
+    """Return whether a URL parameter of this name must not be shown. ``api-version``, for example, can be shown."""
     return _is_named_secret(name, _QUERY_WORDS)
 
 
@@ -165,8 +166,8 @@ def _is_named_secret(name: str, words: frozenset[str]) -> bool:
 
 
 def redact(text: str) -> str:
-    """The text without known secrets and without what looks like a key."""
-    for secret in _by_length():  # one may be a part of another
+    """Return the text without known secrets and without texts that look like a key."""
+    for secret in _by_length():  # a secret can be part of another one
         if secret in text:
             text = text.replace(secret, _MARK)
     for shape in _SHAPES:
@@ -175,23 +176,23 @@ def redact(text: str) -> str:
 
 
 def redact_start(text: str, most: int) -> str:
-    """The beginning of a text on one line, at most ``most`` characters long, without secrets and control characters.
+    """Return the beginning of a text on one line, at most ``most`` characters, without secrets and control characters.
 
-    However long the text is, only its beginning is looked at, with a margin: what a cut may have gone through, so that
-    it no longer looks like a secret, is not shown.
+    The function examines only the beginning of a long text, with a margin. It does not show the margin, because the cut
+    may have shortened a secret there so that it no longer looks like one.
     """
     margin = max([_LONGEST_SHAPE, *map(len, _by_length()[:1])])
     whole = most + _START_CHARACTERS + margin
     shown = redact(text) if len(text) <= whole else redact(text[:whole])[:-margin]
-    shown = shown.encode("utf-8", "replace").decode()  # JSON may have half a character
+    shown = shown.encode("utf-8", "replace").decode()  # JSON can contain half of a surrogate pair
     shown = " ".join(_CONTROLS.sub(" ", shown).split())
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
 def _by_length() -> list[str]:
-    """All known secrets in their spellings, the longest first."""
-    known = {*_known, *(spelling for secret in _temporary for spelling in _spellings(secret))}
-    return sorted(known, key=len, reverse=True)
+    """Return all known secrets in their spellings, the longest first."""
+    spellings = {*_known, *(spelling for secret in _temporary for spelling in _spellings(secret))}
+    return sorted(spellings, key=len, reverse=True)
 
 
 def _marked(match: re.Match[str]) -> str:
@@ -202,10 +203,10 @@ def _marked(match: re.Match[str]) -> str:
 
 
 def redact_record(record: logging.LogRecord) -> logging.LogRecord:
-    """Take secrets out of a log record, whatever its level: message, exception and stack."""
+    """Redact the message, exception and stack of a log record of any level."""
     try:
         message = record.getMessage()
-    except Exception:  # the record does not fit its own format; its handler will say so
+    except Exception:  # the record does not match its format; its handler reports that
         message = " ".join(str(part) for part in (record.msg, record.args))
     shown = redact(message)
     if shown != message:
@@ -221,7 +222,7 @@ def redact_record(record: logging.LogRecord) -> logging.LogRecord:
 
 
 class Redactor(logging.Filter):
-    """Takes secrets out of what passes a handler."""
+    """A logging filter that redacts all records of a handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         redact_record(record)
@@ -232,10 +233,10 @@ _redactor = Redactor()
 
 
 def redact_logs(_packages: Iterable[str] = ()) -> None:
-    """Keep secrets out of every log line of this process: Locust's, the SDKs', and those of libraries below them.
+    """Redact every log line of this process, including Locust's, the SDKs' and their libraries' lines.
 
-    SDKs log headers and answers when debugging is on. Records are redacted when they are made, so it does not matter
-    which handlers exist or come later; the root's handlers filter too, for records that were made elsewhere.
+    SDKs log headers and answers when debugging is on. The record factory redacts records on creation, so the set of
+    handlers does not matter. The root's handlers filter too, for records that another factory created.
     """
     make = logging.getLogRecordFactory()
     if not getattr(make, "redacts", False):
@@ -247,14 +248,14 @@ def redact_logs(_packages: Iterable[str] = ()) -> None:
         logging.setLogRecordFactory(make_redacted)
     for name in (None, "locust", "locust.stats_logger"):
         for handler in logging.getLogger(name).handlers:
-            handler.addFilter(_redactor)  # twice is once
+            handler.addFilter(_redactor)  # a second call has no effect
 
 
-# Locust's exceptions page, its file, and the messages that carry them from workers.
+# Locust's exceptions page, its exceptions file, and the messages with exceptions from workers.
 
 
 def redact_exceptions(runner: Any) -> None:
-    """Keep secrets out of what this runner keeps or sends of exceptions in users' tasks."""
+    """Redact the exceptions of users' tasks that a runner keeps or sends."""
     keep = runner.log_exception
 
     def keep_redacted(node_id: str, msg: str, formatted_tb: str) -> None:
@@ -267,7 +268,7 @@ def redact_exceptions(runner: Any) -> None:
     reset = runner.reset_connection
 
     def reset_and_redact() -> None:
-        reset()  # makes a new client
+        reset()  # creates a new client
         _redact_sending(runner)
 
     runner.reset_connection = reset_and_redact

@@ -1,6 +1,6 @@
-"""The verdict on objectives: of the SLO gate, a comparison, a load search and JUnit files alike.
+"""The verdict on objectives, for the SLO gate, comparisons, load searches and JUnit files.
 
-Client health (``collect.client_health``) is another thing.
+The health of the client is a separate concept, see ``collect.client_health``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """The values are the words that files and tables use."""
+    """The result of a check. Files and tables contain these values."""
 
     PASSED = "passed"
     FAILED = "failed"
     UNDECIDED = "undecided"
-    """The requests do not suffice to tell, or the client itself may be the cause."""
+    """There are too few requests for a decision, or the client itself may be the cause."""
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Failed if one is failed, else undecided if one is undecided, else passed."""
-    found = set(verdicts)
-    return next((verdict for verdict in (Verdict.FAILED, Verdict.UNDECIDED) if verdict in found), Verdict.PASSED)
+    """Return FAILED if any verdict is FAILED, else UNDECIDED if any is UNDECIDED, else PASSED."""
+    present = set(verdicts)
+    return next((verdict for verdict in (Verdict.FAILED, Verdict.UNDECIDED) if verdict in present), Verdict.PASSED)

@@ -1,8 +1,8 @@
-"""The smallest locustfile: a user with a task of its own.
+"""A minimal locustfile: a user class with a task.
 
     locust -f locustfiles/chat.py --headless -u 2 -r 2 --llm-requests 10 --llm-simulator
 
-Without --llm-sweep, users and spawn rate are Locust's own and the run is one stage.
+Without --llm-sweep, Locust's own options set the users and the spawn rate, and the run has one stage.
 """
 
 from locust import between, task
@@ -11,7 +11,7 @@ from llm_users import OpenAIUser
 
 
 class Chat(OpenAIUser):
-    """Asks two fixed questions, then one from the prompt source; pauses between its rounds as a person would."""
+    """Asks two fixed questions, then one from the prompt source, and pauses between tasks as a person would."""
 
     wait_time = between(0.1, 0.5)
 
@@ -19,6 +19,6 @@ class Chat(OpenAIUser):
     def ask(self) -> None:
         self.chat("Why is the sky blue?", max_tokens=40)
         self.chat(messages=[{"role": "user", "content": "Name three rivers."}], temperature=0, max_tokens=40)
-        answer = self.chat()  # the next prompt of --llm-prompts, else of the sonnets
+        answer = self.chat()  # the next prompt from --llm-prompts, or from the sonnets
         if answer.record.ok and answer.finish_reason not in ("stop", "length"):
-            print(f"unusual end: {answer.finish_reason}")
+            print(f"unusual finish reason: {answer.finish_reason}")

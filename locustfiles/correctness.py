@@ -1,10 +1,10 @@
-"""Are the answers right, also under load? Asks for numbers that are spelled in words and checks the digits.
+"""Check whether answers are correct, also under load. The model gets numbers in words and must answer with the digits.
 
     locust -f locustfiles/correctness.py --headless --host https://HOST/v1 --llm-model NAME \
         --llm-sweep 1,8,32 --llm-requests 400 --csv out/right --llm-report --llm-slo "mismatches<0.01"
 
-LLMPerf's second test. Beside another locustfile (-f locustfiles/correctness.py,locustfiles/sweep.py) it asks under
-that one's load.
+This is LLMPerf's second test. Together with another locustfile (-f locustfiles/correctness.py,locustfiles/sweep.py) it
+checks answers under the load of that locustfile.
 """
 
 from random import Random
@@ -19,7 +19,7 @@ QUESTION = "{words}: write this number in digits. Begin your answer with the num
 
 
 class Correctness(OpenAIUser):
-    """Asks for one number after the other; which ones follows from --llm-seed and the run key."""
+    """Asks for one number after another. --llm-seed and the run key determine the numbers."""
 
     def make_prompt(self) -> Prompt:
         index = self.run_context.new_prompt_index()
@@ -37,5 +37,5 @@ class Correctness(OpenAIUser):
     def ask(self) -> None:
         asks = {"completions": self.complete, "responses": self.respond}
         ask = asks.get(self.run_context.options.api or "", self.chat)
-        # --llm-extra-body wins: some models take no temperature but their own.
+        # --llm-extra-body takes precedence: some models accept only their default temperature.
         ask(**{"temperature": 0, **self.run_context.options.extra_body})

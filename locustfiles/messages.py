@@ -1,9 +1,9 @@
-"""Sweep Claude by Anthropic's own API, or a server that speaks it: no code needed, everything is an option.
+"""Sweep Claude with Anthropic's API, or a server with a compatible API. You need no code: all settings are options.
 
     ANTHROPIC_API_KEY=... locust -f locustfiles/messages.py --headless --host https://api.anthropic.com \
         --llm-model MODEL --llm-sweep 1,2,4 --llm-requests 50 --csv out/run --llm-report
 
-`llm-bench --llm-api messages` is the same without a checkout. Claude on Bedrock: locustfiles/bedrock.py.
+`llm-bench --llm-api messages` does the same without a checkout. For Claude on Bedrock, use locustfiles/bedrock.py.
 """
 
 from locust import task
@@ -12,7 +12,7 @@ from llm_users import AnthropicUser
 
 
 class Messages(AnthropicUser):
-    """Asks one prompt after the other."""
+    """Sends one prompt after another."""
 
     @task
     def ask(self) -> None:

@@ -1,4 +1,4 @@
-"""Sweep an OpenAI-compatible endpoint: no code needed, everything is an option.
+"""Sweep an OpenAI-compatible endpoint. You need no code: all settings are options.
 
     OPENAI_API_KEY=... locust -f locustfiles/sweep.py --headless --host https://HOST/v1 --llm-model NAME \
         --llm-sweep 1,2,4,8 --llm-requests 100 --csv out/run --llm-report
@@ -10,7 +10,7 @@ from llm_users import OpenAIUser
 
 
 class SweepUser(OpenAIUser):
-    """Asks one prompt after the other, by the API that --llm-api names (chat, completions or responses)."""
+    """Sends one prompt after another with the API that --llm-api names (chat, completions or responses)."""
 
     @task
     def ask(self) -> None:

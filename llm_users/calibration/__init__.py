@@ -1,5 +1,5 @@
-"""How much one machine's workers can measure truly: real runs against a server that logs when it sent.
+"""Measures how much load the workers of one machine can measure accurately.
 
-``llm-bench calibrate`` and the accuracy table of the source tree share this room. It starts Locust as a program of its
-own and must never load it.
+It runs real tests against a server that logs its send times. ``llm-bench calibrate`` and the accuracy table of the
+source tree share this package. It starts Locust as a separate program and must never import it.
 """

@@ -1,6 +1,6 @@
-"""What this machine's workers were found to carry (``llm-bench calibrate``): kept per user, held against stages.
+"""The calibrated capacity of this machine's workers (``llm-bench calibrate``): stored per user, compared with stages.
 
-Knows neither how it was found nor who asks; a file that is not exactly what we write is not believed.
+It does not depend on how the capacity is measured. A file that does not match the format exactly is ignored.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from llm_users.options.table import CALIBRATION_VARIABLE
 from llm_users.record import StageRecord
 
 _TOLERANCE = 1.05
-"""Two runs of the same load differ by some per cent in tokens/s."""
+"""Two runs of the same load differ by a few per cent in tokens/s."""
 
 _SHORTEST_S = 1.0
-"""Tokens/s of a shorter window are a burst, not a load."""
+"""Shortest window in seconds: tokens/s of a shorter window describe a burst, not a load."""
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
 Amount = Annotated[float, msgspec.Meta(gt=0, le=10**9)]
 
 
 class NoPlace(OSError):
-    """There is no folder for this user's state."""
+    """The user has no state folder."""
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The most that was measured truly on a machine, and how that was asked."""
+    """The highest load that a machine measured accurately, and the settings of the calibration."""
 
     format: Literal["locust-llm calibration 1"] = "locust-llm calibration 1"
     host: str
@@ -45,7 +45,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tokens_per_s: Amount
     processes: Count
     at_least: bool
-    """Nothing failed: where the client ends was not found."""
+    """True when no rung failed because of the client, so that its limit is unknown."""
     gap_s: Amount
     tokens: Count
     error_s: Amount
@@ -55,38 +55,41 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return (self.host, self.cores) == (socket.gethostname(), cores())
 
     def processes_for(self, streams: float, tokens_per_s: float = 0.0) -> int:
-        """How many workers carry a load, when all carry as much as those that were measured."""
+        """Return the number of workers for a load, if every worker carries as much as the calibrated ones."""
         share = max(streams / self.streams, tokens_per_s / _TOLERANCE / self.tokens_per_s)
         return max(1, math.ceil(share * self.processes))
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def place() -> Path:
-    """The file: where the variable says, else in this user's folder for state."""
-    named = os.environ.get(CALIBRATION_VARIABLE)
-    if named:
-        return Path(named)
+    """Return the path of the file: from the environment variable, otherwise in the user's state folder.
+
+    Raises ``NoPlace`` when there is neither.
+    """
+    configured = os.environ.get(CALIBRATION_VARIABLE)
+    if configured:
+        return Path(configured)
     folder = state_folder()
     if folder is None:
-        raise NoPlace(f"no home folder was found; name a file with {CALIBRATION_VARIABLE}")
+        raise NoPlace(f"there is no home folder; set {CALIBRATION_VARIABLE} to the path of a file")
     return folder / "calibration.json"
 
 
 def store(capacity: Capacity) -> Path:
-    """Write the file, whole or not at all; ``OSError`` when that cannot be."""
+    """Write the file atomically and return its path. Raises ``OSError`` when that is not possible."""
     path = place()
     replace_file(path, msgspec.json.format(msgspec.json.encode(capacity), indent=2) + b"\n")
     return path
 
 
 def stored(complain: Callable[[str], None]) -> Capacity | None:
-    """What was found on this machine, if anything; ``complain`` hears why a file is ignored."""
+    """Return the stored capacity of this machine, or None. Call ``complain`` with the reason when a file is ignored."""
     try:
         path = place()
     except NoPlace:
@@ -95,17 +98,18 @@ def stored(complain: Callable[[str], None]) -> Capacity | None:
         capacity = msgspec.json.decode(read_file(path), type=Capacity)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:  # msgspec's are ValueErrors
-        why = getattr(error, "strerror", None) or str(error)
-        complain(f"the calibration {path} is ignored: {why}; write it anew with llm-bench calibrate")
+    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        reason = getattr(error, "strerror", None) or str(error)
+        complain(f"the calibration file {path} is ignored: {reason}; run llm-bench calibrate to replace it")
         return None
     return capacity if capacity.is_of_this_machine else None
 
 
 def excess(stage: StageRecord, clients: Sequence[str | None], capacity: Capacity | None) -> str | None:
-    """What to say when a stage asked more of the workers than they were found to carry.
+    """Return a warning when the load of a stage exceeds the calibrated capacity of its workers, otherwise None.
 
-    ``clients`` are those that took part, by Locust's ids (None: this process). Of processes elsewhere nothing is known.
+    ``clients`` are the participating workers by Locust's ids (None: this process). The capacity of workers on other
+    machines is unknown, so a stage with such workers gets no warning.
     """
     if capacity is None or not clients or not all(map(_is_here, clients)):
         return None
@@ -117,24 +121,24 @@ def excess(stage: StageRecord, clients: Sequence[str | None], capacity: Capacity
     if needed <= processes:
         return None
     by_streams = capacity.processes_for(streams) == needed
-    asked = f"{streams:.0f} streams" if by_streams else f"{tokens_per_s:.0f} tokens/s"
-    found = f"{capacity.streams}" if by_streams else f"{capacity.tokens_per_s:.0f}"
-    found += f" in {capacity.processes} processes" if capacity.processes > 1 else ""
+    load = f"{streams:.0f} streams" if by_streams else f"{tokens_per_s:.0f} tokens/s"
+    calibrated = f"{capacity.streams}" if by_streams else f"{capacity.tokens_per_s:.0f}"
+    calibrated += f" in {capacity.processes} processes" if capacity.processes > 1 else ""
     return (
-        f"stage {stage.stage}: {asked} in {_counted(processes)}; this machine was calibrated for "
-        f"{'at least ' if capacity.at_least else ''}{found} (llm-bench calibrate): {_advice(needed, processes)}"
+        f"stage {stage.stage}: {load} in {_counted(processes)}; this machine was calibrated for "
+        f"{'at least ' if capacity.at_least else ''}{calibrated} (llm-bench calibrate): {_advice(needed, processes)}"
         f"{' to be sure' if capacity.at_least else ''}"
-        f"{'; other programs used its CPU too' if stage.health == 'disturbed' else ''}"
+        f"{'; other programs also used its CPU' if stage.health == 'disturbed' else ''}"
     )
 
 
 def _advice(needed: int, processes: int) -> str:
-    most = cores()
-    if needed <= most:
+    available = cores()
+    if needed <= available:
         return f"use --processes {needed}"
-    if processes < most:
-        return f"use --processes {most}, as many as it has cores, and workers on other machines"
-    return "use workers on other machines too"
+    if processes < available:
+        return f"use --processes {available}, one per core, and workers on other machines"
+    return "also use workers on other machines"
 
 
 def _counted(processes: int) -> str:
@@ -142,5 +146,5 @@ def _counted(processes: int) -> str:
 
 
 def _is_here(client: str | None) -> bool:
-    """Locust begins a worker's id with the name of its host."""
+    """Return whether a worker runs on this machine: Locust starts a worker's id with its host name."""
     return client is None or client.rpartition("_")[0] == socket.gethostname()

@@ -1,6 +1,6 @@
-"""``llm-bench calibrate``: how many streams can this machine's workers measure truly?
+"""The command ``llm-bench calibrate``: measures how many streams this machine's workers can measure accurately.
 
-Reads the options, runs the ladder, prints and stores what came of it.
+It parses the options, runs the ladder, and prints and stores the result.
 """
 
 from __future__ import annotations
@@ -34,28 +34,29 @@ FINE, NO_RESULT, INTERRUPTED = 0, 3, 130
 _TTFT_S = 0.2
 
 _ROUNDS, _LEAST_REQUESTS = 3, 100
-"""Requests of each stream; a p99 wants a hundred values where there are few streams."""
+"""Rounds of requests per stream, and the minimum number of requests: a p99 needs a hundred values."""
 
-_ABOUT = f"""\
-Finds how many streams, and how many tokens/s, the workers of this machine can measure with errors below
---error. It starts the simulated endpoint, which logs when each request came and each token left, and runs Locust
-against it, with more streams each time; the errors are the differences between Locust's rows and that log. A rung
-passes when the 99th percentiles of the errors of TTFT and of (last - first token) stay below --error, all answers
-are complete, and Locust does not call itself saturated. One that does not pass is tried twice.
+_DESCRIPTION = f"""\
+Measures how many streams, and how many tokens/s, the workers of this machine can measure with errors below
+--error. It starts the simulated endpoint, which logs the arrival of each request and the send time of each token.
+It runs Locust against the endpoint with an increasing number of streams (rungs); the errors are the differences
+between Locust's rows and the log. A rung passes when the 99th percentiles of the errors of TTFT and of (last - first
+token) stay below --error, all answers are complete, and the verdict of Locust on the client is not "saturated". A
+rung that does not pass is repeated once.
 
-By default it starts with {FIRST} streams and doubles them until a rung fails, then tries finer ones: a minute or two.
-The endpoint shares the machine; where it was late itself, or other programs kept the CPU from the worker, a rung
-is not judged and the result is "at least".
+By default, it starts with {FIRST} streams, doubles them until a rung fails, and then tries rungs in between: one to two
+minutes. The endpoint runs on the same machine. If the endpoint itself was late, or if other programs kept the CPU
+from the worker, a rung is not judged and the result is "at least".
 
-The result is stored for this user ($XDG_STATE_HOME or ~/.local/state, locust-llm/calibration.json; the variable
-{CALIBRATION_VARIABLE} names another file). Later runs on this machine that ask more of a worker say so, in
-the log and under the tables. Exit code 3: there is no result, or it could not be stored."""
+The result is stored for this user in locust-llm/calibration.json in $XDG_STATE_HOME or ~/.local/state; the variable
+{CALIBRATION_VARIABLE} sets another file. Later runs on this machine warn in the log and below the tables when their
+load exceeds the result. Exit code 3: there is no result, or it cannot be stored."""
 
 T = TypeVar("T")
 
 
 def main(arguments: Sequence[str], locustfile: Path) -> int:
-    """The exit code; ``locustfile`` is what the workers run."""
+    """Run the command and return the exit code; ``locustfile`` is the file that the workers run."""
     options = _parser().parse_args(arguments)
     timing = Timing(_TTFT_S, options.gap, options.tokens)
 
@@ -68,10 +69,10 @@ def main(arguments: Sequence[str], locustfile: Path) -> int:
             print(f"llm-bench calibrate: {streams} streams: {error}", file=sys.stderr)
             return Rung(streams, None, options.error)
 
-    old = signal.signal(signal.SIGTERM, _leave)
+    old = signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
-        _say(text.header())
-        done = climb(run, options.streams, lambda rung: _say(text.line(rung)))
+        _print_line(text.header())
+        result = climb(run, options.streams, lambda rung: _print_line(text.line(rung)))
     except OSError as error:
         print(f"llm-bench calibrate: {error}", file=sys.stderr)
         return NO_RESULT
@@ -80,20 +81,20 @@ def main(arguments: Sequence[str], locustfile: Path) -> int:
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, old)
-    _say("")
-    best = done.best
+    _print_line("")
+    best = result.best
     if best is None or best.outcome is None:
-        _say(text.no_result(done))
+        _print_line(text.no_result(result))
         return NO_RESULT
     load = Load(best.streams, best.outcome.requests, timing, locustfile, processes=options.processes)
-    return _conclude(done, _capacity(load, best.outcome.tokens_per_s, options.error, at_least=done.at_least))
+    return _report(result, _capacity(load, best.outcome.tokens_per_s, options.error, at_least=result.at_least))
 
 
-def _conclude(done: Climb, found: Capacity) -> int:
-    _say(text.result(done, found))
-    _say("")
+def _report(climbed: Climb, result: Capacity) -> int:
+    _print_line(text.result(climbed, result))
+    _print_line("")
     try:
-        _say(f"Stored in {capacity.store(found)}")
+        _print_line(f"Stored in {capacity.store(result)}")
     except OSError as error:
         print(f"llm-bench calibrate: the result is not stored: {error}", file=sys.stderr)
         return NO_RESULT
@@ -120,42 +121,46 @@ def _capacity(load: Load, tokens_per_s: float, error_s: float, *, at_least: bool
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="llm-bench calibrate",
-        description=_ABOUT,
+        description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
         "--gap",
-        type=_read(partial(parse_duration, least_s=0.001, most_s=10)),
+        type=_argument_type(partial(parse_duration, least_s=0.001, most_s=10)),
         default=0.02,
         metavar="TIME",
-        help="between two tokens of a stream; default 20ms",
+        help="time between two tokens of a stream; default 20ms",
     )
     parser.add_argument(
-        "--tokens", type=_read(_tokens), default=64, metavar="N", help="tokens of each answer, at least 2; default 64"
+        "--tokens",
+        type=_argument_type(_tokens),
+        default=64,
+        metavar="N",
+        help="tokens of each answer, at least 2; default 64",
     )
     parser.add_argument(
         "--streams",
-        type=_read(parsers.sweep),
+        type=_argument_type(parsers.sweep),
         metavar="N,N",
-        help="these rungs only, upwards, three requests each",
+        help="only these numbers of streams, in ascending order, three requests per stream",
     )
     parser.add_argument(
-        "--processes", type=_read(parsers.positive), default=1, metavar="N",
+        "--processes", type=_argument_type(parsers.positive), default=1, metavar="N",
         help="workers that share the streams; default 1",
     )  # fmt: skip
     parser.add_argument(
         "--error",
-        type=_read(partial(parse_duration, least_s=1e-9, most_s=10)),
+        type=_argument_type(partial(parse_duration, least_s=1e-9, most_s=10)),
         default=0.001,
         metavar="TIME",
-        help="what errors must be below; default 1ms",
+        help="limit that errors must stay below; default 1ms",
     )
     return parser
 
 
-def _read(reader: Callable[[str], T]) -> Callable[[str], T]:
-    """The reader of an option's value, with its words where argparse wants them."""
+def _argument_type(reader: Callable[[str], T]) -> Callable[[str], T]:
+    """Wrap the parser of an option value, so that argparse shows its error message."""
 
     def read(value: str) -> T:
         try:
@@ -169,13 +174,13 @@ def _read(reader: Callable[[str], T]) -> Callable[[str], T]:
 def _tokens(value: str) -> int:
     tokens = parsers.positive(value)
     if tokens < 2:
-        raise ValueError("an answer needs two tokens to have a first and a last one")
+        raise ValueError("an answer needs at least two tokens: a first and a last one")
     return tokens
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)
 
 
-def _leave(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)  # by way of the blocks that end the runs
+def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # SystemExit runs the finally blocks that end the runs

@@ -1,6 +1,6 @@
-"""Up a ladder of stream counts until the client's own errors show, and what that says about the machine.
+"""The ladder of stream counts: increases the streams until the client's own errors show.
 
-Decides which rung comes next and what a rung means; it runs none itself and prints nothing.
+It chooses the next rung and judges every rung; the caller runs the rungs and prints them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from llm_users.calibration.other_programs import BUSY_CORES
 from llm_users.calibration.truth import SERVER_LATE_S
 
 FIRST, LAST = 16, 4096
-"""The default ladder doubles from here to there."""
+"""The first and the last number of streams of the default ladder, which doubles them."""
 
 _FINER = 2
-"""Rungs between the highest that passed and the lowest that failed: they halve a doubling, then halve it again."""
+"""Number of rungs between the highest that passed and the lowest that failed; every one halves the interval."""
 
 _TTFT, _SPAN = "TTFT", "last - first"
 _OF_TIMES = {_TTFT, _SPAN}
@@ -27,13 +27,13 @@ PASS, FAIL, UNJUDGED = "pass", "fail", "not judged"
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One run and what it means."""
+    """One run and its judgement."""
 
     streams: int
     outcome: MeasuredRun | None
-    """None: the run itself failed, as one of far too many streams does."""
+    """None: the run itself failed, for example because of far too many streams."""
     error_s: float
-    """From where on an error is too large."""
+    """The limit in seconds that errors must stay below."""
 
     @property
     def server_was_late(self) -> bool:
@@ -41,7 +41,10 @@ class Rung:
 
     @property
     def was_disturbed(self) -> bool:
-        """The client's times were wrong and it did not get the CPU: they say nothing about what it carries."""
+        """True when the client's times were wrong because it did not get the CPU.
+
+        Such times give no information about the client's capacity.
+        """
         faults = self.faults()
         is_timing = bool(faults) and set(faults) <= _OF_TIMES
         return is_timing and self.outcome is not None and self.outcome.health == "disturbed"
@@ -62,46 +65,49 @@ class Rung:
         return self.judged == PASS
 
     def faults(self) -> list[str]:
-        """What is wrong with the client's figures, or was with the client."""
+        """Return the names of the checks that failed; empty when the rung passes."""
         outcome = self.outcome
         if outcome is None:
             return ["the run"]
-        found = {
+        checks = {
             "requests": outcome.failed > 0,
             "token counts": outcome.miscounted > 0,
             _TTFT: not outcome.ttft_p99_s < self.error_s,
             _SPAN: not outcome.span_p99_s < self.error_s,
             "saturated": outcome.health == "saturated",
         }
-        return [name for name, is_so in found.items() if is_so]
+        return [name for name, failed in checks.items() if failed]
 
 
 @dataclass(frozen=True, slots=True)
 class Climb:
-    """All rungs that were tried, in order."""
+    """All rungs in the order of their runs."""
 
     rungs: tuple[Rung, ...]
 
     @property
     def best(self) -> Rung | None:
-        """The highest that passed."""
+        """The highest rung that passed, or None."""
         return max((rung for rung in self.rungs if rung.passed), key=lambda rung: rung.streams, default=None)
 
     @property
     def stopped_by(self) -> Rung | None:
-        """The lowest rung above the best one that did not pass, judged if it ever was; None: the ladder ended first."""
+        """The lowest rung above the best one that did not pass; None when the ladder ended first.
+
+        A judged run takes precedence over one that was not judged.
+        """
         best = self.best.streams if self.best is not None else 0
         above = [rung for rung in self.rungs if rung.streams > best]
         return min(above, key=lambda rung: (rung.streams, rung.is_unjudged), default=None)
 
     @property
     def at_least(self) -> bool:
-        """The client's own end was not seen."""
+        """True when the client's own limit was not reached."""
         return self.stopped_by is None or self.stopped_by.is_unjudged
 
     @property
     def others_cores(self) -> float:
-        """What other programs used of the machine at most."""
+        """The maximum CPU use of other programs during a rung, in cores."""
         return max((rung.outcome.other_cores for rung in self.rungs if rung.outcome is not None), default=0.0)
 
     @property
@@ -110,9 +116,10 @@ class Climb:
 
 
 def climb(run: Callable[[int], Rung], listed: Sequence[int] | None, told: Callable[[Rung], None]) -> Climb:
-    """Try rung after rung: those that are listed, else doubling ones and then finer ones below the first that failed.
+    """Run the rungs of ``listed`` in ascending order, or double the streams and then try rungs below the first failure.
 
-    One that does not pass is tried a second time, because anything else on the machine can be the reason.
+    A rung that does not pass runs a second time, because other activity on the machine can be the reason. ``told`` is
+    called after every run.
     """
     rungs: list[Rung] = []
 

@@ -1,6 +1,6 @@
-"""A real headless Locust run of one stage, as a program of its own, and the rows that it left.
+"""Runs one stage in a headless Locust process and reads the rows that it writes.
 
-Nothing of the caller's surroundings takes part: neither its options, variables and keys nor its configuration files.
+The run does not use the caller's options, environment variables, API keys or configuration files.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from llm_users.simulator.launch import import_path
 
 _SPARE_S = 60.0
 
-_THEIRS = ("LOCUST_", "OPENAI_", "ANTHROPIC_", "AWS_")
-# Requests to Bedrock are signed, as they are in earnest.
-_NOBODYS = {
+_REMOVED_PREFIXES = ("LOCUST_", "OPENAI_", "ANTHROPIC_", "AWS_")
+# Requests to Bedrock are signed, as in a real run.
+_AWS_SETTINGS = {
     "AWS_ACCESS_KEY_ID": "simulator",
     "AWS_SECRET_ACCESS_KEY": "simulator",
     "AWS_CONFIG_FILE": os.devnull,
@@ -33,12 +33,12 @@ _NOBODYS = {
 
 
 class RunError(RuntimeError):
-    """The run itself failed, so there is nothing to judge."""
+    """The run itself failed, so there is no result to judge."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked of the client: one stage of so many streams, each a request after the other."""
+    """The load of a run: one stage with ``streams`` streams, which send their requests one after the other."""
 
     streams: int
     requests: int
@@ -50,42 +50,42 @@ class Load:
 
     @property
     def longest_s(self) -> float:
-        """A run that takes longer than this hangs."""
+        """The time limit of a run in seconds; a longer run hangs."""
         return _SPARE_S + 3 * (2 + self.requests / self.streams) * self.timing.answer_s
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the run wrote: its requests and its only stage."""
+    """The rows that the run wrote: its requests and its only stage."""
 
     requests: list[dict[str, str]]
     stage: dict[str, str]
 
 
 def run_load(load: Load, url: str, folder: Path) -> Rows:
-    """Run the stage against ``url``, with its files in ``folder``."""
+    """Run the stage against ``url`` with its files in ``folder``. Raises ``RunError``."""
     prefix = folder / "run"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_THEIRS)}
-    environment |= {**_NOBODYS, **import_path(), CALIBRATION_VARIABLE: str(folder / "none")}
-    # A session of its own: Ctrl-C is for us, and all of its processes end together.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_REMOVED_PREFIXES)}
+    environment |= {**_AWS_SETTINGS, **import_path(), CALIBRATION_VARIABLE: str(folder / "none")}
+    # A separate session: Ctrl-C reaches only this process, and one signal ends all processes of the run.
     with subprocess.Popen(  # noqa: S603
         _command(load, url, prefix), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:
-            _, said = process.communicate(timeout=load.longest_s)
+            _, error_output = process.communicate(timeout=load.longest_s)
         except subprocess.TimeoutExpired:
             _kill(process)
             raise RunError(f"the worker did not end within {load.longest_s:.0f} s") from None
         except BaseException:
             _kill(process)
             raise
-    # 1 is Locust's code for failed requests: their rows say more.
+    # 1 is Locust's exit code for failed requests: their rows have the details.
     if process.returncode not in (0, 1):
-        raise RunError(f"the worker ended with exit code {process.returncode}:\n{said[-2000:]}")
+        raise RunError(f"the worker ended with exit code {process.returncode}:\n{error_output[-2000:]}")
     stages = _read(path_of(prefix, STAGES_CSV))
     if not stages:
-        raise RunError(f"the worker finished no stage:\n{said[-2000:]}")
+        raise RunError(f"the worker finished no stage:\n{error_output[-2000:]}")
     return Rows(_read(path_of(prefix, REQUESTS_CSV)), stages[0])
 
 
@@ -109,7 +109,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def _free_port() -> str:
-    """A port for master and workers to meet at."""
+    """Return a free port for the coordinator and the workers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What a run's rows say beside the server's log: the client's errors, its cost, and the circumstances."""
+"""Compares the rows of a run with the server's log: the client's errors, its CPU cost, and the run conditions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm_users.quantile import quantile
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """One run: errors against the server's own send times, cost, and the circumstances."""
+    """One run: errors relative to the server's own send times, CPU cost, and the run conditions."""
 
     server: str
     requests: int
@@ -38,7 +38,7 @@ class MeasuredRun:
 
 
 def measure(load: Load, start: Callable[[Timing, Path], Endpoint] = SimulatorEndpoint) -> MeasuredRun:
-    """Run the load once against a new server and hold its rows against the server's log."""
+    """Run the load once against a new server and compare its rows with the server's log. Raises ``RunError``."""
     with tempfile.TemporaryDirectory(prefix="llm-bench-") as name:
         folder = Path(name)
         other_cores = OtherPrograms()
@@ -54,7 +54,7 @@ def measure(load: Load, start: Callable[[Timing, Path], Endpoint] = SimulatorEnd
 def _outcome(load: Load, server: str, rows: Rows, truth: Truth, other_cores: float) -> MeasuredRun:
     measured = [row for row in rows.requests if row["measured"] == "1"]
     if len(measured) != load.requests:
-        raise RunError(f"{len(measured)} measured rows, but {load.requests} requests were asked for")
+        raise RunError(f"the run has {len(measured)} measured rows instead of {load.requests}")
     good = [row for row in measured if outcome_of(row["error_code"]) is Outcome.OK and row["error_code"] != BUFFERED]
     if not good:
         raise RunError(f"every request failed, the first with: {measured[0]['error_message']}")
@@ -92,12 +92,12 @@ def _sent(truth: Truth, response_id: str) -> Sent:
 
 
 def _ttft_error_s(row: dict[str, str], sent: Sent) -> float:
-    """The client's time to first token less the server's time from reading the request to sending its first token."""
+    """Return the absolute difference between the client's TTFT and the server's time from request to first token."""
     return abs(float(row["ttft_s"]) - (sent.first_ns - sent.received_ns) / 1e9)
 
 
 def _span_error_s(row: dict[str, str], sent: Sent) -> float:
-    """The client's time between first and last token less the server's."""
+    """Return the absolute difference between the client's and the server's time from first to last token."""
     return abs(float(row["last_token_s"]) - float(row["ttft_s"]) - (sent.last_ns - sent.first_ns) / 1e9)
 
 

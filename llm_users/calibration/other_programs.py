@@ -1,4 +1,4 @@
-"""Whether something else was using the machine while it was measured."""
+"""Measures the CPU use of other programs on the machine during a run."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import resource
 import psutil  # comes with Locust
 
 BUSY_CORES = 0.2
-"""Others used more of the machine than this: two processes that need a core each no longer have one."""
+"""Limit in cores: above it, two processes that need one core each no longer get it."""
 
 _BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 
 
 class OtherPrograms:
-    """How much CPU others used since this was made, in cores.
+    """CPU use of other programs since the creation of the object, in cores.
 
-    The machine's busy time less our own and that of our children that have ended, so children must be awaited first.
-    Interrupts count as busy: most of the loopback's run in a process's time and are in its own figure too, the few
-    others read as a neighbour's (a few hundredths of a core at 256 streams).
+    It is the machine's busy time minus the CPU time of this process and of its children that have ended, so wait for
+    the children first. Interrupts count as busy: most loopback interrupts run in the time of a process and are also
+    part of its CPU time; the remaining ones count as other programs (a few hundredths of a core at 256 streams).
     """
 
     def __init__(self) -> None:

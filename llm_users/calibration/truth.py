@@ -1,6 +1,6 @@
-"""A server whose timing is known, and its own record of when it read each request and when the tokens left.
+"""A server with known timing, and its log of when it read each request and sent each token.
 
-Stamps are CLOCK_MONOTONIC nanoseconds, which every process of the machine shares. It knows nothing of the client.
+Timestamps are CLOCK_MONOTONIC nanoseconds, which all processes of the machine share. It does not depend on the client.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from llm_users.simulator.launch import launch
 SIMULATOR = "simulator"
 
 SERVER_LATE_S = 0.005
-"""A server that was late itself (p99) measures itself, not the client."""
+"""Limit in seconds for the server's own lateness (p99): above it, a run measures the server, not the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What the server was told to do."""
+    """The configured timing of the server."""
 
     ttft_s: float
     gap_s: float
@@ -27,13 +27,13 @@ class Timing:
 
     @property
     def answer_s(self) -> float:
-        """From the request's arrival to its last token, on schedule."""
+        """The time from the arrival of a request to its last token, on schedule."""
         return self.ttft_s + (self.tokens - 1) * self.gap_s
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """When the server had read a request, and when its first and its last token left."""
+    """When the server had read a request, and when it sent the first and the last token."""
 
     received_ns: int
     first_ns: int
@@ -42,7 +42,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The server's own record of a run: its send times by response id, and how late it was itself."""
+    """The server's log of a run: its send times by response id, its own lateness and its CPU cost."""
 
     sent: dict[str, Sent]
     late_p99_s: float
@@ -50,7 +50,7 @@ class Truth:
 
 
 class Endpoint:
-    """A server that runs. Its ``truth`` is complete once it has been stopped."""
+    """A running server. Its ``truth`` is complete after ``stop``."""
 
     kind: str
     url: str

@@ -1,4 +1,4 @@
-"""The columns of a stage about its workers and their machines, from the workers' totals."""
+"""Calculates the columns of a stage about its workers and their machines from the workers' totals."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from llm_users.quantile import DurationHistogram
 from llm_users.record import StageRecord
 
 FEWEST_LAGS = 100
-"""Fewer probes have no 99th percentile: it would be the worst of them. They are those of a window of 2 s."""
+"""Minimum number of probes for a 99th percentile, which would otherwise be the maximum. A window of 2 s has 100."""
 
-_CROWD_FROM = 0.25
-"""Another worker at half a core, on two cores: less does not keep this one waiting."""
+_CROWDED_FROM = 0.25
+"""CPU share of the other workers: half a core on a machine with two cores. Less does not make a worker wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """The workers of one machine in the window, as shares of all its cores."""
+    """CPU use of the workers of one machine in the window, as shares of all its cores."""
 
     own_share: float
     busiest_share: float
-    """The busiest of these processes."""
+    """CPU share of the busiest worker."""
     others_share: float | None
     steal_share: float | None
 
     @property
-    def crowds_itself(self) -> bool:
-        """The workers wait for each other more than for other programs."""
-        return self.own_share - self.busiest_share > max(_CROWD_FROM, self.others_share or 0.0)
+    def is_crowded(self) -> bool:
+        """True when the workers wait for each other more than for other programs."""
+        return self.own_share - self.busiest_share > max(_CROWDED_FROM, self.others_share or 0.0)
 
 
 def fill_client(stage: StageRecord, totals: Sequence[StageTotals]) -> None:
-    """Set the columns of the client's CPU, of other programs' CPU, and of the lag: each that of the worst process."""
+    """Set the columns of the client's CPU, of other programs' CPU and of the lag, from the worst process for each."""
     active = [part for part in totals if part.window_s > 0]
     machines = {name: _machine(parts) for name, parts in _by_machine(active).items()}
     stage.client_cpu_s = sum(part.cpu_s for part in totals)
@@ -49,18 +49,18 @@ def fill_client(stage: StageRecord, totals: Sequence[StageTotals]) -> None:
         own = DurationHistogram(part.lag_own_counts)
         lag_s = lag.quantile(0.99)
         own_s = own.quantile(0.99) if own.total == lag.total else None
-        if part.machine in machines and machines[part.machine].crowds_itself and own_s is not None:
-            own_s = lag_s  # what the process waited for was another worker
+        if part.machine in machines and machines[part.machine].is_crowded and own_s is not None:
+            own_s = lag_s  # the process waited for another worker
         lags.append((lag_s, own_s))
-    # Both of the same process, so that they can be compared.
+    # Both values come from the same process, so that they can be compared.
     stage.lag_p99_s, stage.lag_own_p99_s = max(lags, key=lambda lag: lag[0], default=(None, None))
 
 
 def _by_machine(parts: Iterable[StageTotals]) -> dict[str, list[StageTotals]]:
-    found: dict[str, list[StageTotals]] = defaultdict(list)
+    by_machine: dict[str, list[StageTotals]] = defaultdict(list)
     for part in parts:
-        found[part.machine].append(part)
-    return found
+        by_machine[part.machine].append(part)
+    return by_machine
 
 
 def _machine(parts: Sequence[StageTotals]) -> _Machine:

@@ -1,17 +1,16 @@
-"""Did the client itself change the figures? One verdict per stage, with reasons and advice.
+"""The verdict on the client: whether it affected the figures of a stage itself, with reasons and advice.
 
-- ``ok``: no sign of a late client.
-- ``strained``: the client was late now and then, and the lateness was its own.
+- ``ok``: there is no sign of a late client.
+- ``strained``: the client was sometimes late, and it was the cause itself.
 - ``disturbed``: the client was late because it did not get the CPU: other programs used it, the hypervisor gave it to
-  another guest, or a CPU limit of the container held the client back.
-- ``saturated``: the client was late or at its limit, and it used 80 % of a core or more itself; or this machine had no
-  file descriptor or port left for another connection.
-- None (an empty cell): the window was too short to tell.
+  another guest, or a CPU limit of the container throttled the client.
+- ``saturated``: the client was late or at its limit and used 80 % of a core or more; or this machine ran out of file
+  descriptors or ports for connections.
+- None (an empty cell): the window was too short for a verdict.
 
-The limits are calibrated against endpoints whose send times are known (docs/accuracy.md). The verdict keeps three
-promises: where it is ``ok``, the 99th percentile of the TTFT error is below 2 ms; below 80 % of a core it is
-``saturated`` only when descriptors or ports ran out; where the process waited for a CPU, the advice is about the
-machine.
+The limits are calibrated against endpoints with known send times (docs/accuracy.md). The verdict has three guarantees:
+with ``ok``, the 99th percentile of the TTFT error is below 2 ms; below 80 % of a core, the verdict is ``saturated``
+only when descriptors or ports ran out; when the process waited for a CPU, the advice is about the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ OK, STRAINED, DISTURBED, SATURATED = "ok", "strained", "disturbed", "saturated"
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """From which value on a figure of the stage says that the client was late, and from which on very late."""
+    """The values of a column from which the client was late (strained) and very late (saturated)."""
 
     name: str
     strained_from: float
@@ -35,39 +34,40 @@ class _Limit:
 
 
 _CPU = _Limit("client_cpu_share_max", 0.80, 0.95, "CPU of the busiest process at {:.0%}")
-_LAG = _Limit("lag_p99_s", 0.002, 0.020, "sleeps woke up {:.4f} s late (p99)")
+_LAG = _Limit("lag_p99_s", 0.002, 0.020, "timers were {:.4f} s late (p99)")
 _QUEUE = _Limit("queue_p99_s", 0.050, 0.250, "requests started {:.3f} s late (p99)")
-_FORCED = _Limit("forced_start_share", 0.20, 0.60, "{:.0%} of the starts found no quiet moment")
+_FORCED = _Limit("forced_start_share", 0.20, 0.60, "{:.0%} of the requests started before the event loop was idle")
 _LIMITS = (_CPU, _LAG, _QUEUE, _FORCED)
 _COALESCED = (
     _Limit("coalesced_share", 0.002, 0.020, "{:.1%} of the chunks were read together with an earlier one"),
-    # A first chunk that waits unread until the second comes gets its stamp: from 1 % on that is the p99 of the error.
+    # A first chunk that waits unread until the second one arrives gets the timestamp of the second one: from 1 % on,
+    # that is the p99 of the error.
     _Limit("first_coalesced_share", 0.004, 0.008, "{:.1%} of the first chunks were read together with later ones"),
 )
 
 _LATE_S = 0.005
-"""Chunks that arrive together are the client's doing only when it was late itself; servers send several at once too."""
+"""Lag in seconds from which the client can be the cause of coalesced chunks; servers also send several at once."""
 
 _STEAL_FROM = 0.02
-"""A hypervisor takes a core for some milliseconds at a time: from 1 % on, that is in the p99 of the lag."""
+"""A hypervisor takes a core for some milliseconds at a time: from 1 % on, this affects the p99 of the lag."""
 
 _OTHERS_FROM = 0.50
-"""Where the system does not say how long a process waited for a CPU: one program that needs a core, on two cores."""
+"""Limit for systems that do not report how long a process waited for a CPU: one busy program on two cores."""
 
 _OTHERS_NAMED_FROM = 0.10
-"""Below that, a CPU limit of the container is the likelier reason why the client had to wait."""
+"""Below this share, a CPU limit of the container is the more likely reason why the client had to wait."""
 
 _FEWEST_REQUESTS = 100
-"""Fewer requests have no 99th percentile of ``queue_s``: it would be the worst of them."""
+"""Minimum number of requests for a 99th percentile of ``queue_s``, which would otherwise be the maximum."""
 
 _SHORTEST_S = 0.5
-"""In a shorter window the CPU share is that of the burst in which the users start."""
+"""Shortest window in seconds: in a shorter one, the CPU share describes the burst in which the users start."""
 
 _COMFORTABLE_CPU_SHARE = 0.6
 
 
 def verdict(stage: StageRecord) -> str | None:
-    """The verdict on the client; None when the stage is too short to tell."""
+    """Return the verdict on the client; None when the stage is too short for a verdict."""
     if stage.requests_client_limited:
         return SATURATED
     level = max((level for level, _ in _findings(stage)), default=0)
@@ -79,20 +79,20 @@ def verdict(stage: StageRecord) -> str | None:
 
 
 def reasons(stage: StageRecord) -> list[str]:
-    """The reasons of the verdict in words, the gravest first; empty when it is ``ok``."""
-    found = sorted(_findings(stage), key=lambda finding: -finding[0])
-    said = [text for level, text in found if level]
+    """Return the reasons for the verdict as text, the most severe one first; empty when the verdict is ``ok``."""
+    findings = sorted(_findings(stage), key=lambda finding: -finding[0])
+    texts = [text for level, text in findings if level]
     if stage.requests_client_limited:
-        said.insert(
+        texts.insert(
             0, f"{stage.requests_client_limited} requests found no free file descriptor or port on this machine"
         )
-    return [*_disturbances(stage), *said] if said and verdict(stage) == DISTURBED else said
+    return [*_disturbances(stage), *texts] if texts and verdict(stage) == DISTURBED else texts
 
 
 def advice(stage: StageRecord, processes: int) -> str:
-    """What would have kept the client from being late; ``processes`` is the number of workers that it had."""
+    """Return advice on how to prevent a late client; ``processes`` is the number of workers of the stage."""
     if stage.requests_client_limited:
-        return "do what error_message says in the rows with client_limit"
+        return "follow the advice in error_message of the rows with client_limit"
     health = verdict(stage)
     if health == DISTURBED:
         return (
@@ -104,24 +104,24 @@ def advice(stage: StageRecord, processes: int) -> str:
     more = f"use --processes {needed} (or as many workers), or a lower concurrency"
     if share >= _CPU.strained_from:
         return more
-    return f"spread the starts (--llm-ramp) and keep slow code out of the locustfile, or {more}"
+    return f"spread the starts (--llm-ramp) and remove slow code from the locustfile, or {more}"
 
 
 def complaint(stage: StageRecord, processes: int) -> str:
-    """One line about a stage in which the client was not ``ok``: the gravest reasons, and what would help."""
-    why = "; ".join(reasons(stage)[:3])
-    return f"stage {stage.stage}: the client was {stage.health} ({why}): {advice(stage, processes)}"
+    """Return one line about a stage whose verdict is not ``ok``: the most severe reasons, and advice."""
+    causes = "; ".join(reasons(stage)[:3])
+    return f"stage {stage.stage}: the client was {stage.health} ({causes}): {advice(stage, processes)}"
 
 
 def _own_cpu(stage: StageRecord) -> float:
-    """CPU of the busiest worker, in cores; 0 where the window is too short for that figure."""
+    """Return the CPU use of the busiest worker, in cores; 0 when the window is too short for this figure."""
     if stage.measure_s is not None and stage.measure_s < _SHORTEST_S:
         return 0.0
     return stage.client_cpu_share_max or 0.0
 
 
 def _was_disturbed(stage: StageRecord) -> bool:
-    """Of a late client: whether it was late because it did not get the CPU."""
+    """Return whether a late client was late because it did not get the CPU."""
     if (stage.steal_share or 0.0) >= _STEAL_FROM:
         return True
     lag_s, own_s = stage.lag_p99_s, stage.lag_own_p99_s
@@ -131,30 +131,30 @@ def _was_disturbed(stage: StageRecord) -> bool:
 
 
 def _disturbances(stage: StageRecord) -> list[str]:
-    """Who or what took the CPU, as far as it is known."""
-    found = []
+    """Return what used the CPU instead of the client, if it is known."""
+    causes = []
     if (stage.steal_share or 0.0) >= _STEAL_FROM:
-        found.append(f"the hypervisor took {stage.steal_share:.0%} of the CPU")
+        causes.append(f"the hypervisor took {stage.steal_share:.0%} of the CPU")
     lag_s, own_s = stage.lag_p99_s, stage.lag_own_p99_s
     if stage.others_cpu_share is not None and stage.others_cpu_share >= _OTHERS_NAMED_FROM:
-        found.append(f"other programs used {stage.others_cpu_share:.0%} of the CPU")
+        causes.append(f"other programs used {stage.others_cpu_share:.0%} of the CPU")
     if lag_s is not None and own_s is not None:
-        found.append(f"the client waited {lag_s - own_s:.4f} s for a CPU (p99)")
-    return found
+        causes.append(f"the client waited {lag_s - own_s:.4f} s for a CPU (p99)")
+    return causes
 
 
 def _findings(stage: StageRecord) -> list[tuple[int, str]]:
-    """(0 to 2, words) for each figure of the stage that is known well enough."""
+    """Return (level from 0 to 2, text) for every figure of the stage that has enough data."""
     late = (stage.lag_p99_s or 0.0) >= _LATE_S or _own_cpu(stage) >= _CPU.strained_from
     skipped = set()
     if stage.measure_s is not None and stage.measure_s < _SHORTEST_S:
         skipped.add(_CPU)
     if 0 < stage.requests_measured < _FEWEST_REQUESTS:
         skipped.add(_QUEUE)
-    found = []
+    findings = []
     for limit in _LIMITS + _COALESCED if late else _LIMITS:
         value = getattr(stage, limit.name)
         if value is not None and limit not in skipped:
             level = (value >= limit.strained_from) + (value >= limit.saturated_from)
-            found.append((level, limit.reason.format(value)))
-    return found
+            findings.append((level, limit.reason.format(value)))
+    return findings

@@ -1,7 +1,7 @@
-"""From the rows of turns to one row for each conversation, where the rows are written.
+"""Combines the rows of turns into one row per conversation, in the process that writes the rows.
 
-Rows may come in any order, each once. Memory depends on how many conversations are under way, not on how many
-there were.
+Rows can arrive in any order, but only once. The memory depends on the number of open conversations, not on the total
+number of conversations.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from llm_users.record import ConversationRecord, RequestRecord
 
 MOST_OPEN = 50_000
-"""Conversations under way at most, about 30 MB; beyond that the one begun first is written as it is."""
+"""Maximum number of open conversations, about 30 MB; above it, the oldest conversation is written incomplete."""
 
 
 class _Turn(NamedTuple):
-    """What is kept of a turn's row."""
+    """The values that are kept from the row of a turn."""
 
     number: int
     ok: bool
@@ -25,8 +25,8 @@ class _Turn(NamedTuple):
     ttft_s: float | None
 
 
-class _Talk:
-    """A conversation under way."""
+class _OpenConversation:
+    """An open conversation, of which rows are still missing."""
 
     def __init__(self, record: RequestRecord) -> None:
         self.row = ConversationRecord(
@@ -35,14 +35,14 @@ class _Talk:
             model=record.model,
             turns_planned=record.turns or 0,
         )
-        self._seen = 0
+        self._turns_added = 0
         self._first: _Turn | None = None
         self._last: _Turn | None = None
 
     def add(self, record: RequestRecord) -> bool:
-        """One turn; True when nothing of the conversation is missing any more."""
+        """Add one turn; return True when the conversation is complete."""
         row, turn = self.row, _turn_of(record)
-        self._seen += 1
+        self._turns_added += 1
         row.turns_done += turn.ok
         row.think_s = _sum(row.think_s, record.think_s)
         row.input_tokens = _sum(row.input_tokens, record.input_tokens)
@@ -55,7 +55,7 @@ class _Talk:
         if self._last is None or turn.number > self._last.number:
             self._last = turn
         is_end = not self._last.ok or self._last.number >= row.turns_planned
-        return is_end and self._seen == self._last.number
+        return is_end and self._turns_added == self._last.number
 
     def finish(self) -> ConversationRecord:
         row, first, last = self.row, self._first, self._last
@@ -68,40 +68,40 @@ class _Talk:
 
 
 class ConversationBook:
-    """Adds up turns by conversation as their rows come."""
+    """Adds up turns by conversation as their rows arrive."""
 
     def __init__(self, most_open: int = MOST_OPEN) -> None:
-        self._open: dict[str, _Talk] = {}
+        self._open: dict[str, _OpenConversation] = {}
         self._most_open = most_open
 
     def add(self, record: RequestRecord) -> ConversationRecord | None:
-        """One row; returns a conversation that is over now."""
+        """Add one row; return the conversation that it completes, or None."""
         name = record.conversation_id
         if name is None or record.turn is None:
             return None
-        talk = self._open.get(name)
-        if talk is None:
-            talk = self._open[name] = _Talk(record)
-        if talk.add(record):
+        conversation = self._open.get(name)
+        if conversation is None:
+            conversation = self._open[name] = _OpenConversation(record)
+        if conversation.add(record):
             return self._open.pop(name).finish()
         if len(self._open) > self._most_open:
             return self._open.pop(next(iter(self._open))).finish()
         return None
 
     def end(self) -> Iterable[ConversationRecord]:
-        """The run is over: those whose rest was never sent."""
-        left, self._open = self._open, {}
-        return [talk.finish() for talk in left.values()]
+        """End the run; return the conversations of which some turns were never sent."""
+        incomplete, self._open = self._open, {}
+        return [conversation.finish() for conversation in incomplete.values()]
 
 
 def _turn_of(record: RequestRecord) -> _Turn:
-    lasted_s = record.end_to_end_latency_s if record.end_to_end_latency_s is not None else record.connect_s
-    ended_at = None if record.started_at is None else record.started_at + (lasted_s or 0.0)
+    duration_s = record.end_to_end_latency_s if record.end_to_end_latency_s is not None else record.connect_s
+    ended_at = None if record.started_at is None else record.started_at + (duration_s or 0.0)
     return _Turn(record.turn or 0, record.ok, record.started_at, ended_at, record.ttft_s)
 
 
 def _sum(total: Any, value: Any) -> Any:
-    """Of what is known; None while nothing is."""
+    """Return the sum of the known values; None when no value is known."""
     if value is None:
         return total
     return value if total is None else total + value

@@ -1,6 +1,6 @@
-"""The files of one run: rows, stages, gaps, offsets, manifest, all named by one prefix.
+"""The files of one run: rows, stages, gaps, offsets and the manifest, all with the same prefix.
 
-Knows columns and paths; not where the rows come from.
+It depends on columns and paths, not on the source of the rows.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ OFFSET_COLUMNS = ("request_id", "offsets_s")
 _LONGEST_SUFFIX = max((*RUN_SUFFIXES, *LOCUST_SUFFIXES), key=len)
 
 _PROBE_BYTES = 4096
-"""What must fit on the disk before a run starts: less than what its manifest takes."""
+"""Bytes that must fit on the disk before a run starts: less than the size of its manifest."""
 
 _RESERVE_BYTES = 16 * 1024
-"""Space that is kept for the manifest. One with a few notes takes 3 to 10 kB."""
+"""Reserved space for the manifest. A manifest with a few notes takes 3 to 10 kB."""
 
 
 def check_prefix(prefix: str) -> None:
-    """Make the prefix's folder and see that files can be written there. Raises OSError with a kind message."""
+    """Create the folder of the prefix and check that it is writable. Raises OSError with a message for the user."""
     folder, name = os.path.split(prefix)
     folder = folder or "."
     try:
@@ -62,20 +62,20 @@ def check_prefix(prefix: str) -> None:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        reason = "a file is in the place of a folder" if isinstance(error, FileExistsError) else error.strerror
+        reason = "a file exists at the path of the folder" if isinstance(error, FileExistsError) else error.strerror
         raise OSError(
-            f"cannot write files {name!r}* into {folder!r}: {reason}. Give another place with --csv FOLDER/NAME."
+            f"cannot write files {name!r}* into {folder!r}: {reason}. Set another path with --csv FOLDER/NAME."
         ) from error
 
 
 def move_aside(prefix: str, suffixes: Sequence[str] = RUN_SUFFIXES) -> str | None:
-    """Rename the files of an earlier run with this prefix to ``PREFIX.N_...``; returns that prefix, or None.
+    """Rename the files of an earlier run with this prefix to ``PREFIX.N_...``; return the new prefix, or None.
 
-    N is one more than the last, or the last where none of these files is there yet: Locust's own files are moved
-    before those of this package. Raises OSError when a file cannot be renamed.
+    N is the last number plus one, or the last number if none of these files exists with it: Locust's own files are
+    moved before the files of this package. Raises OSError when a file cannot be renamed.
     """
     present = [
-        suffix + end for suffix in suffixes for end in ("", GZIP_SUFFIX) if _can_be_moved(path_of(prefix, suffix + end))
+        suffix + end for suffix in suffixes for end in ("", GZIP_SUFFIX) if _is_movable(path_of(prefix, suffix + end))
     ]
     if not present:
         return None
@@ -83,8 +83,8 @@ def move_aside(prefix: str, suffixes: Sequence[str] = RUN_SUFFIXES) -> str | Non
     suffixes_of_runs = "|".join(map(re.escape, _FAMILY))
     pattern = re.compile(rf"{re.escape(name)}\.(\d+)(?:{suffixes_of_runs})(?:{re.escape(GZIP_SUFFIX)})?")
     with os.scandir(folder or ".") as entries:
-        taken = [int(match[1]) for entry in entries if (match := pattern.fullmatch(entry.name))]
-    number = max(taken, default=1)
+        numbers = [int(match[1]) for entry in entries if (match := pattern.fullmatch(entry.name))]
+    number = max(numbers, default=1)
     if any(os.path.lexists(f"{prefix}.{number}{suffix}") for suffix in present):
         number += 1
     aside = f"{prefix}.{number}"
@@ -96,17 +96,17 @@ def move_aside(prefix: str, suffixes: Sequence[str] = RUN_SUFFIXES) -> str | Non
 _FAMILY = (*RUN_SUFFIXES, *LOCUST_SUFFIXES)
 
 
-def _can_be_moved(path: Path) -> bool:
-    """Locust leaves empty files when a run is refused; pipes and devices are there for the next run."""
+def _is_movable(path: Path) -> bool:
+    """Return whether to move a file: Locust leaves empty files of rejected runs; pipes and devices are reused."""
     return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
 class FallbackFiles:
-    """Where the files of a run go on when they cannot be written in their own place.
+    """Fallback paths for the files of a run that cannot be written at their own path.
 
-    Every place is a private folder. Its files are named as in ``PREFIX_llm_...`` with the run's id in the place of the
-    prefix, but for the rows: they are a shard, which `llm-report` adds to the rows file. Every place has one, which the
-    manifest names; the other files are found beside it.
+    Every fallback is a private folder. Its files have the names ``PREFIX_llm_...`` with the run's id as the prefix,
+    except for the rows file: it is a shard, which `llm-report` adds to the rows file. Every fallback folder has a
+    shard, which the manifest names; the other files are in the same folder.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -116,31 +116,31 @@ class FallbackFiles:
 
     @property
     def shards(self) -> list[Path]:
-        """The shards of the folders that were needed; some may have no rows."""
+        """The shards of the folders in use; some may have no rows."""
         return [path_of(prefix, SHARD_CSV) for prefix in self._prefixes]
 
     def prefixes(self) -> Iterator[str]:
-        """Yield one folder after the other; new ones are made when they are needed. Raises OSError after the last."""
-        place = 0
+        """Yield the prefixes of the fallback folders, created on demand. Raises OSError after the last one."""
+        index = 0
         while True:
-            if place == len(self._prefixes):
-                self._prefixes.append(self._make())
-            yield self._prefixes[place]
-            place += 1
+            if index == len(self._prefixes):
+                self._prefixes.append(self._create())
+            yield self._prefixes[index]
+            index += 1
 
     def paths(self, suffix: str) -> Callable[[], Path]:
-        """For a ``LineFile``: where it goes on the next time that it cannot be written."""
+        """Return a function for a ``LineFile`` that returns the next path when the file cannot be written."""
         prefixes = self.prefixes()
 
         def following() -> Path:
             try:
                 return path_of(next(prefixes), SHARD_CSV if suffix == REQUESTS_CSV else suffix)
-            except StopIteration:  # a generator that has raised is over
-                raise OSError(errno.ENOSPC, "no other folder takes it") from None
+            except StopIteration:  # a generator that has raised is exhausted
+                raise OSError(errno.ENOSPC, "no other folder is writable") from None
 
         return following
 
-    def _make(self) -> str:
+    def _create(self) -> str:
         for folder in self._folders:
             prefix = str(folder / self._name)
             try:
@@ -149,14 +149,15 @@ class FallbackFiles:
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 return prefix
-        raise OSError(errno.ENOSPC, "no other folder takes it")
+        raise OSError(errno.ENOSPC, "no other folder is writable")
 
 
 class RunFiles:
-    """The open files of a run. Every CSV has its header from the start; that of conversations is there with the first.
+    """The open files of a run.
 
-    Nothing here waits for the disk but ``flush``, ``write_manifest`` and ``close``. What cannot be written into its
-    file goes to a folder in the system's temporary folder, and ``on_trouble`` is told.
+    Every CSV file has its header from the start; the file of conversations is created with the first conversation.
+    Only ``flush``, ``write_manifest`` and ``close`` wait for the disk. Data that cannot be written to its file goes to
+    a folder in the system's temporary folder, and ``on_trouble`` is called with a message.
     """
 
     def __init__(
@@ -168,44 +169,44 @@ class RunFiles:
         self._files: list[LineFile] = []
         self._fallback = FallbackFiles(run_id)
         self.manifest_place: Path | None = None
-        """Where the manifest is when it could not be written in its place."""
+        """The path of the manifest when it could not be written to its own path."""
         self.manifest_lost = False
-        """Whether the last manifest could be written nowhere."""
+        """Whether the last manifest could not be written to any path."""
         self._requests = self._open(REQUESTS_CSV, [c.name for c in REQUEST_COLUMNS])
         self.rows_file = self._files[0]
         self._stages = self._open(STAGES_CSV, [column.name for column in STAGE_COLUMNS])
         self._gaps = self._open(GAPS_CSV, GAP_COLUMNS)
         self._offsets = self._open(OFFSETS_CSV, OFFSET_COLUMNS) if offsets else None
         if self._offsets is None:
-            path_of(self.prefix, OFFSETS_CSV).unlink(missing_ok=True)  # of an earlier run with this prefix
+            path_of(self.prefix, OFFSETS_CSV).unlink(missing_ok=True)  # from an earlier run with this prefix
         self._conversations: Any = None
         path_of(self.prefix, CONVERSATIONS_CSV).unlink(missing_ok=True)
         self.flush()
 
     @property
     def shards(self) -> list[Path]:
-        """The shards in the folders that took what could not be written in its place."""
+        """The shards in the fallback folders."""
         return self._fallback.shards
 
     @property
     def disturbances(self) -> list[str]:
-        """What other programs did to the files while the run wrote them."""
+        """Changes that other programs made to the files during the run."""
         return [text for file in self._files for text in file.disturbances]
 
     @property
     def unwritten(self) -> dict[str, int]:
-        """Lines that are in no file, by the name of the file that they belong to. Those of the rows file are rows."""
+        """Number of lines that are not in any file, by the name of their file. Lines of the rows file are rows."""
         return {file.path.name: file.unwritten for file in self._files if file.unwritten}
 
     def write_request(self, row: Iterable[Any]) -> None:
-        """One packed request record."""
+        """Write one packed request record."""
         self._requests.writerow([cell(value) for value in row])
 
     def write_stage(self, record: StageRecord) -> None:
         self._stages.writerow([cell(getattr(record, column.name)) for column in STAGE_COLUMNS])
 
     def rewrite_stages(self, records: Iterable[StageRecord]) -> None:
-        """Write all stages again: rows came after their stage had been closed."""
+        """Write all stages again, because rows arrived after their stage was closed."""
         self._files[1].restart()
         for record in records:
             self.write_stage(record)
@@ -216,25 +217,27 @@ class RunFiles:
                 names = [column.name for column in CONVERSATION_COLUMNS]
                 self._conversations = self._open(CONVERSATIONS_CSV, names)
             except OSError as error:
-                self._on_trouble(f"conversations cannot be written ({error}); those of the rows file can be added up")
+                self._on_trouble(
+                    f"the conversations file cannot be written ({error}); the rows file has the data of all turns"
+                )
                 return
         self._conversations.writerow([cell(getattr(record, column.name)) for column in CONVERSATION_COLUMNS])
 
     def write_gaps(self, stage: int, counts: Mapping[int, int]) -> None:
-        """The histogram of a stage's chunk gaps, one line per bucket."""
+        """Write the histogram of a stage's chunk gaps, one line per bucket."""
         for bucket in sorted(counts):
             low_s, high_s = DurationHistogram.bounds_s(bucket)
             self._gaps.writerow([stage, bucket, cell(low_s), cell(high_s), counts[bucket]])
 
     def write_offsets(self, request_id: str, offsets_s: Iterable[float]) -> None:
-        """Arrival of every chunk of a request, in seconds from t0, separated by spaces."""
+        """Write the arrival times of the chunks of a request, in seconds from t0, separated by spaces."""
         if self._offsets is not None:
             self._offsets.writerow([request_id, " ".join(f"{offset:.6f}" for offset in offsets_s)])
 
     def write_manifest(self, manifest: Mapping[str, Any], *, last: bool = False) -> None:
-        """The manifest, whole or not at all: the old one stays when the disk does not take it.
+        """Write the manifest atomically: the previous one stays when the write fails.
 
-        Until the last one is written, space is kept for it in ``PREFIX_llm_run.json.part``.
+        Until the ``last`` manifest is written, ``PREFIX_llm_run.json.part`` reserves space for it.
         """
         path = path_of(self.prefix, MANIFEST_JSON)
         text = json.dumps(manifest, indent=2, default=str) + "\n"
@@ -245,28 +248,30 @@ class RunFiles:
         try:
             _replace(path, text)
         except OSError as error:
-            self._write_manifest_elsewhere(path, text, error)
+            self._write_manifest_to_fallback(path, text, error)
             return
         self.manifest_place = None
         if not last:
             _reserve(_part_of(path))
 
-    def _write_manifest_elsewhere(self, path: Path, text: str, error: OSError) -> None:
+    def _write_manifest_to_fallback(self, path: Path, text: str, error: OSError) -> None:
         problem = f"{path} cannot be written ({error.strerror or error})"
         try:
             for prefix in self._fallback.prefixes():
-                place = path_of(prefix, MANIFEST_JSON)
+                fallback = path_of(prefix, MANIFEST_JSON)
                 with contextlib.suppress(OSError):
-                    _replace(place, text)
-                    self.manifest_place = place
-                    self._on_trouble(f"{problem}; it is in {place}")
+                    _replace(fallback, text)
+                    self.manifest_place = fallback
+                    self._on_trouble(f"{problem}; the manifest is now in {fallback}")
                     return
         except OSError:
             self.manifest_lost = True
-            self._on_trouble(f"{problem}, nor any other place; the one from the start of the run stays")
+            self._on_trouble(
+                f"{problem}, and no other folder is writable; the manifest from the start of the run stays"
+            )
 
     def flush(self, timeout_s: float = 5.0) -> None:
-        """Wait, for a few seconds at most, until everything so far is on disk."""
+        """Wait, for ``timeout_s`` at most, until all data so far is on disk."""
         limit = time.monotonic() + timeout_s
         for file in self._files:
             file.flush(max(0.1, limit - time.monotonic()))
@@ -292,7 +297,7 @@ def _part_of(path: Path) -> Path:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all, into the space that was kept for it where there is some."""
+    """Write a file atomically, into the reserved space if there is any."""
     part = _part_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = text.encode()
@@ -312,8 +317,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _reserve(part: Path) -> None:
-    """Keep space for the next manifest; without it, a full disk sends that elsewhere."""
-    with contextlib.suppress(OSError, AttributeError):  # macOS has no such call
+    """Reserve space for the next manifest; without it, a full disk moves the manifest to a fallback folder."""
+    with contextlib.suppress(OSError, AttributeError):  # macOS has no posix_fallocate
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)

@@ -1,4 +1,4 @@
-"""Which numbers of a long, roughly ascending sequence have come: exact, in memory that does not grow with it."""
+"""An exact set of the numbers of a long, roughly ascending sequence, in memory that does not grow with its length."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ from bisect import bisect_right
 
 
 class SeenNumbers:
-    """Whole numbers from 0, kept as ranges: as many as there are gaps, which is what is still on its way."""
+    """A set of whole numbers from 0, stored as ranges.
+
+    The number of ranges depends only on the gaps, which are the numbers that have not arrived yet.
+    """
 
     def __init__(self) -> None:
         self._starts: list[int] = []
-        self._ends: list[int] = []  # one behind the last
+        self._ends: list[int] = []  # exclusive
         self.count = 0
 
     def add(self, number: int) -> bool:
-        """Take a number; False when it was there already."""
+        """Add a number; return False when the set already contains it."""
         starts, ends = self._starts, self._ends
-        place = bisect_right(starts, number)
-        if place and number < ends[place - 1]:
+        index = bisect_right(starts, number)
+        if index and number < ends[index - 1]:
             return False
         self.count += 1
-        joins_left = place > 0 and ends[place - 1] == number
-        joins_right = place < len(starts) and starts[place] == number + 1
+        joins_left = index > 0 and ends[index - 1] == number
+        joins_right = index < len(starts) and starts[index] == number + 1
         if joins_left and joins_right:
-            ends[place - 1] = ends.pop(place)
-            del starts[place]
+            ends[index - 1] = ends.pop(index)
+            del starts[index]
         elif joins_left:
-            ends[place - 1] = number + 1
+            ends[index - 1] = number + 1
         elif joins_right:
-            starts[place] = number
+            starts[index] = number
         else:
-            starts.insert(place, number)
-            ends.insert(place, number + 1)
+            starts.insert(index, number)
+            ends.insert(index, number + 1)
         return True
 
     @property
     def ranges(self) -> int:
-        """How many pieces the numbers are in."""
+        """The number of ranges."""
         return len(self._starts)

@@ -1,7 +1,8 @@
-"""One run at a time writes the files of a prefix: a lock that ends with the process, however that ends.
+"""A lock so that only one run at a time writes the files of a prefix. It ends with the process, also after a kill.
 
-The lock is on ``PREFIX_llm_run.lock``, which says who holds it and is removed when the run is over. It is an
-fcntl lock, which belongs to one process: children do not hold it, and the file of a killed process blocks no run.
+The lock is on the file ``PREFIX_llm_run.lock``, which names the process that holds it and is removed at the end of the
+run. It is an fcntl lock, which belongs to one process: children do not hold it, and the file of a killed process does
+not block a run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from llm_users.run_files import LOCK_FILE, absolute, path_of
 
 try:
     import fcntl
-except ImportError:  # Windows has none: two runs with one prefix are not noticed there
+except ImportError:  # Windows has no fcntl: two runs with the same prefix are not detected there
     fcntl = None  # type: ignore[assignment]
 
 _HELD = (errno.EACCES, errno.EAGAIN)
@@ -28,16 +29,16 @@ _held: dict[str, PrefixLock] = {}
 
 
 class PrefixInUseError(OSError):
-    """Another process or another environment of this process writes files of the prefix."""
+    """Another process, or another environment of this process, writes files with the prefix."""
 
 
 class PrefixLock:
-    """The right to write the files of a prefix. Get one with ``hold``."""
+    """The lock of a prefix, which permits writing its files. ``hold`` returns it."""
 
     def __init__(self, prefix: str, path: Path, descriptor: int | None) -> None:
         self.prefix = prefix
         self.looked_for_locust = False
-        """Whether files that Locust wrote in an earlier run were looked for: later there are those of this one."""
+        """Whether the check for Locust's files of an earlier run is done: later, the files are from this run."""
         self._path = path
         self._descriptor = descriptor
         self._pid = os.getpid()
@@ -46,11 +47,14 @@ class PrefixLock:
 
     @property
     def is_of_this_process(self) -> bool:
-        """False in a child of the process that made it."""
+        """False in a child of the process that created the lock."""
         return os.getpid() == self._pid
 
     def claim(self, owner: object, is_writing: Callable[[], bool]) -> None:
-        """One of this process's environments begins a run. Raises ``PrefixInUseError`` while another one has one."""
+        """Start a run of ``owner``, an environment of this process.
+
+        Raises ``PrefixInUseError`` while a run of another environment is writing.
+        """
         if self._owner not in (None, owner) and self._is_writing():
             raise PrefixInUseError(
                 f"--csv {self.prefix!r} is in use by another run of this process. Give each run its own prefix."
@@ -58,7 +62,7 @@ class PrefixLock:
         self._owner, self._is_writing = owner, is_writing
 
     def release(self) -> None:
-        """Remove the file and let another process have the prefix."""
+        """Remove the file and release the prefix for other processes."""
         if self._descriptor is None or not self.is_of_this_process:
             return
         try:
@@ -73,10 +77,10 @@ class PrefixLock:
 
 
 def hold(prefix: str) -> PrefixLock:
-    """The lock of the prefix, this process's own if it has it already.
+    """Return the lock of the prefix; a process that already holds it gets the same lock again.
 
-    Raises ``PrefixInUseError`` when another process has it, OSError when the file of the lock cannot be made. Where
-    the file system has no locks, nothing is checked.
+    Raises ``PrefixInUseError`` when another process holds the lock, OSError when the lock file cannot be created. On a
+    file system without locks, there is no check.
     """
     key = _key(prefix)
     if key in _held and _held[key].is_of_this_process:
@@ -88,10 +92,10 @@ def hold(prefix: str) -> PrefixLock:
             if fcntl is not None:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            said = _read(descriptor)
+            holder = _read(descriptor)
             os.close(descriptor)
             if error.errno in _HELD:
-                raise PrefixInUseError(_refusal(prefix, path, said)) from None
+                raise PrefixInUseError(_refusal(prefix, path, holder)) from None
             lock = PrefixLock(prefix, path, None)
             break
         if _is_at(descriptor, path):
@@ -99,13 +103,16 @@ def hold(prefix: str) -> PrefixLock:
             lock = PrefixLock(prefix, path, descriptor)
             atexit.register(lock.release)
             break
-        os.close(descriptor)  # its holder has removed it between the two calls
+        os.close(descriptor)  # its holder removed the file between the two calls
     _held[key] = lock
     return lock
 
 
 def _key(prefix: str) -> str:
-    """One name for all spellings: to close a second descriptor of the file would end the lock of the first."""
+    """Return one name for all spellings of a prefix.
+
+    Closing a second descriptor of the file would release the lock of the first one.
+    """
     whole = absolute(prefix)
     folder, name = os.path.split(whole)
     return f"{Path(folder).resolve()}/{name}"
@@ -124,22 +131,22 @@ def _write(descriptor: int) -> None:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, (json.dumps(about) + "\n").encode(), 0)
     except OSError:
-        pass  # a full disk: the lock holds, its file does not say whose it is
+        pass  # a full disk: the lock works, but its file does not name the holder
 
 
 def _read(descriptor: int) -> dict[str, Any]:
     try:
-        said = json.loads(os.pread(descriptor, 4096, 0))
+        content = json.loads(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _refusal(prefix: str, path: Path, said: dict[str, Any]) -> str:
-    holder = "another process"
-    if said:
-        holder = f"process {said.get('pid')} on {said.get('host')} since {said.get('since')}"
+def _refusal(prefix: str, path: Path, holder: dict[str, Any]) -> str:
+    name = "another process"
+    if holder:
+        name = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
     return (
-        f"--csv {prefix!r} is in use by {holder} (lock {path}). Wait until that run has ended, or give another prefix "
+        f"--csv {prefix!r} is in use by {name} (lock {path}). Wait until that run has ended, or set another prefix "
         "with --csv FOLDER/NAME."
     )

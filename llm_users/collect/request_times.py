@@ -1,4 +1,4 @@
-"""Start and end of every request of a stage, kept until the stage is judged for steadiness."""
+"""Start and end times of the requests of a stage, kept until the steadiness of the stage is determined."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from llm_users.outcome import Outcome
 from llm_users.record import RequestRecord
 
 MOST_TIMES = 50_000
-"""Requests of a stage that are kept (0.9 MB); of more, every second, fourth, ... one in the order of arrival."""
+"""Maximum number of requests kept per stage (0.9 MB); above it, every second, fourth, ... request in arrival order."""
 
 Judge = Callable[["array[float]", "array[float]", "array[int]", bool], str]
-"""Starts, ends, whether each is measured, whether the loop is open: the value of the column ``steadiness``."""
+"""Maps starts, ends, the measured flags and whether the loop is open to the value of the column ``steadiness``."""
 
 
 class RequestTimes:
-    """The times of one stage. Seconds of the wall clock; an open loop counts from the intended start."""
+    """The request times of one stage, in seconds of the wall clock. An open loop counts from the intended start."""
 
     def __init__(self) -> None:
         self.starts = array("d")
         self.ends = array("d")
         self.measured = array("b")
         self.turns = False
-        """Whether there are conversations: their later turns are longer at any load."""
+        """Whether there are conversations, whose later turns take longer at any load."""
         self._every = 1
         self._seen = 0
 
     def add(self, record: RequestRecord) -> None:
-        """One row, measured or not."""
+        """Add one row, measured or not."""
         if record.started_at is None:
             return
         self._seen += 1
@@ -49,7 +49,7 @@ class RequestTimes:
             self.starts, self.ends, self.measured = self.starts[1::2], self.ends[1::2], self.measured[1::2]
 
     def judged(self, judge: Judge, *, is_open: bool) -> str:
-        """The steadiness of the stage."""
+        """Return the steadiness of the stage; empty when it cannot be determined."""
         if self.turns and not is_open:
             return ""
         return judge(self.starts, self.ends, self.measured, is_open)

@@ -1,7 +1,7 @@
-"""Records on a worker, on their way to the master: in batches, on Locust's own report and at the end of a stage.
+"""Sends the records of a worker to the coordinator in batches, with Locust's reports and at the end of a stage.
 
-Every row is in the worker's spool first. When there are more than the master should have to take, they stay there and
-are fetched at the end of the stage.
+The worker writes every row to its spool first. When it produces rows faster than it may send them, the rows stay in the
+spool, and the coordinator fetches them at the end of the stage.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from llm_users.load.protocol.messages import Rows
 from llm_users.record import RequestRecord
 
 BATCH_ROWS = 1000
-"""Rows per message: about 300 kB; the master handles one in some 30 ms."""
+"""Rows per message: about 300 kB, which the coordinator processes in about 30 ms."""
 
 _RATE_S = 2.0
-"""A rate is taken over at least so long: the users of a stage may all end at once."""
+"""Minimum time in seconds for measuring a rate: the users of a stage may all end at the same time."""
 
 
 class RecordSender:
-    """Buffers packed records of one worker."""
+    """Buffers and sends the packed records of one worker."""
 
     def __init__(self, send: Callable[[Rows], None], note: Callable[[str], None] = lambda _text: None) -> None:
         self._send = send
@@ -41,11 +41,11 @@ class RecordSender:
         self._readers: dict[Path, ShardReader] = {}
         self.sent = 0
         self.held = 0
-        """Rows that are in the spool only, for the master to fetch."""
+        """Number of rows that are only in the spool, for the coordinator to fetch."""
         self._holds = False
 
     def begin(self, run_id: str, worker: int, folder: str | None, rows_per_s: float | None) -> None:
-        """A run begins. ``rows_per_s``: what this worker may send; None: everything."""
+        """Begin a run. ``rows_per_s`` is the maximum rate at which this worker may send rows; None: no limit."""
         self._rows, self.sent, self.held, self._holds = [], 0, 0, False
         self._run_id, self._worker, self._rows_per_s = run_id, worker, rows_per_s
         self._rate_mark, self._readers = (time.monotonic(), 0), {}
@@ -53,7 +53,7 @@ class RecordSender:
             self._spool = Spool(run_id, worker, folder, self._note)
         except OSError as error:
             self._spool = None
-            self._note(f"worker {worker} has no spool ({error}); rows that it has not sent would die with it")
+            self._note(f"worker {worker} has no spool ({error}); if it is killed, rows that it has not sent are lost")
 
     def add(self, record: RequestRecord, offsets_s: list[float]) -> None:
         row = record.row()
@@ -66,14 +66,14 @@ class RecordSender:
         self._rows.append((row, offsets_s))
 
     def take(self) -> Rows:
-        """A batch, which may be empty, for the report that is about to leave."""
+        """Return a batch of rows, possibly empty, for the next report."""
         self._watch_rate()
         batch, self._rows = self._rows[:BATCH_ROWS], self._rows[BATCH_ROWS:]
         self.sent += len(batch)
         return Rows(self._run_id, self._worker, rows=batch)
 
     def flush(self) -> None:
-        """Send everything now; what is held back is brought to where the master can read it, or sent after all."""
+        """Send all buffered rows; flush held rows to the spool, or send them if the coordinator cannot read it."""
         while self._rows:
             self._send(self.take())
         if self.held and self._spool is not None:
@@ -83,17 +83,17 @@ class RecordSender:
 
     @property
     def spool_paths(self) -> list[str]:
-        """The files of the spool."""
+        """The paths of the spool files."""
         return [str(path) for path in self._spool.paths] if self._spool is not None else []
 
     def settled(self, run_id: str) -> None:
-        """The master has everything: the spool is not needed any more."""
+        """Remove the spool, because the coordinator has all rows of the run."""
         if self._spool is not None and run_id == self._run_id:
             self._spool.remove()
             self._spool = None
 
     def leave(self) -> list[Path]:
-        """No more rows come and the master may not have all: complete the spool and keep it; returns its files."""
+        """Complete and keep the spool, because the coordinator may not have all rows; return its files."""
         spool, self._spool = self._spool, None
         if spool is None or not spool.rows:
             if spool is not None:
@@ -103,17 +103,15 @@ class RecordSender:
         return spool.paths
 
     def resend(self) -> None:
-        """Send all rows of the spool: some did not come. The master drops those that it has."""
+        """Send all rows of the spool again, because some did not arrive. The coordinator drops duplicates."""
         if self._spool is not None:
             self._spool.flush()
             self._readers.clear()
             self.held = self._spool.rows
             self._send_held()
 
-    # Inside.
-
     def _watch_rate(self) -> None:
-        """Hold rows back from now on when they come faster than they may be sent."""
+        """Keep rows in the spool from now on when the worker produces them faster than it may send them."""
         spool = self._spool
         if spool is None or spool.broken or self._rows_per_s is None or self._holds:
             return
@@ -126,12 +124,15 @@ class RecordSender:
         if rate > self._rows_per_s:
             self._holds = True
             self._note(
-                f"worker {self._worker} ends {rate:.0f} requests/s, more than the {self._rows_per_s:.0f} rows/s that "
-                "it sends: its rows stay in its spool and are merged at the end of each stage"
+                f"worker {self._worker} completes {rate:.0f} requests/s, more than the {self._rows_per_s:.0f} rows/s "
+                "that it may send: its rows stay in its spool and are merged at the end of each stage"
             )
 
     def _send_held(self) -> None:
-        """Where the master cannot read the spool: read it here and send the rows now that nothing is measured."""
+        """Read the held rows from the spool and send them, because the coordinator cannot read the spool.
+
+        This runs when no measurement is in progress.
+        """
         assert self._spool is not None
         first = 0 if self._readers else self._spool.rows - self.held
         batch: list[Any] = []
@@ -144,7 +145,7 @@ class RecordSender:
         self._send_batch(batch)
 
     def _spooled(self) -> Iterator[RequestRecord]:
-        """The rows of the spool that were not read yet."""
+        """Yield the rows of the spool that were not read before."""
         assert self._spool is not None
         for path in self._spool.paths:
             yield from self._readers.setdefault(path, ShardReader(path)).rows()

@@ -1,8 +1,8 @@
-"""Which texts this machine sent to which endpoint, and when: a small file of digests in the user's state folder.
+"""Remembers which texts this machine sent to which endpoint, and when, in a small file in the user's state folder.
 
-A run that sends the same texts to the same endpoint as an earlier run may be answered from the server's prefix cache;
-with this file it can say so. The file holds digests and times: no text, no address and no key can be read from it.
-Several runs may use it at the same time. A file that cannot be read or written costs the note and nothing else.
+When a run sends the same texts to the same endpoint as an earlier run, the server can answer from its prefix cache;
+this file makes a note about that possible. It contains only digests and times, so no text, address or key can be read
+from it. Several runs can use it at the same time. If the file cannot be read or written, only the note is missing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from llm_users.collect.state_folder import read_file, replace_file, state_folder
 
 try:
     import fcntl
-except ImportError:  # Windows: without a lock, of two runs that end at the same moment one may be forgotten
+except ImportError:  # Windows: without a lock, one of two runs that end at the same moment may be lost
     fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
 MOST_ENTRIES = 500
-"""The oldest are dropped. 500 entries take 30 kB."""
+"""Maximum number of entries; the oldest ones are dropped. 500 entries take 30 kB."""
 
 _LONGEST_S = 30 * 86400.0
-"""A server keeps no prompt in its cache for a month."""
+"""Maximum age of an entry in seconds: servers do not cache prompts for a month."""
 
 _LOCK_WAIT_S = 2.0
 _LOCK_LOOK_S = 0.02
@@ -43,7 +43,7 @@ class _Register(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def digest_of(*parts: str) -> str:
-    """32 hexadecimal digits. Parts are kept apart: ("ab", "c") and ("a", "bc") have different digests."""
+    """Return 32 hexadecimal digits. The boundaries of parts count: ("ab", "c") and ("a", "bc") have other digests."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -52,7 +52,7 @@ def digest_of(*parts: str) -> str:
 
 
 def last_sent(digests: Iterable[str]) -> float | None:
-    """When one of these was sent last, in seconds since 1970; None when none was in the last 30 days."""
+    """Return when one of the digests was last sent, in seconds since 1970; None if not within the last 30 days."""
     path = _path()
     sent = _read(path).sent if path is not None else {}
     oldest = time.time() - _LONGEST_S
@@ -60,7 +60,7 @@ def last_sent(digests: Iterable[str]) -> float | None:
 
 
 def remember_sent(digests: Iterable[str]) -> None:
-    """Store that these were sent just now."""
+    """Store the current time as the last send time of the digests."""
     path = _path()
     now = time.time()
     new = dict.fromkeys(digests, now)
@@ -91,7 +91,7 @@ def _read(path: Path) -> _Register:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock file. Raises ``OSError`` when another process holds it for longer than ``_LOCK_WAIT_S``."""
-    # Not blocking: a pipe in its place must not hold up a run.
+    # Not blocking: a pipe at this path must not block a run.
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600), "rb") as file:
         limit = time.monotonic() + _LOCK_WAIT_S
         while fcntl is not None:

@@ -1,4 +1,4 @@
-"""Reading the shards that workers left: rows that did not come by message are taken from there, each once."""
+"""Reads the shards of workers, for rows that did not arrive by message. Every row is read once."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ _EMPTY = [field.default for field in dataclasses.fields(RequestRecord)]
 
 
 class ShardReader:
-    """The rows of one shard, from where reading stopped the last time; a line that is cut is left for later."""
+    """Reads the rows of one shard, from the position of the last read; an incomplete line is read later."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._place = 0
+        self._position = 0
 
     def rows(self) -> Iterator[RequestRecord]:
-        """Those that were not read yet. Raises OSError when the file cannot be read, ValueError when it is none."""
+        """Yield the rows that were not read before.
+
+        Raises OSError when the file cannot be read, ValueError when it is not a shard.
+        """
         with self.path.open("rb") as file:
-            file.seek(self._place)
-            lines = _WholeLines(file, self._place)
+            file.seek(self._position)
+            lines = _WholeLines(file, self._position)
             for cells in csv.reader(lines):
-                if self._place == 0:
+                if self._position == 0:
                     if cells != _NAMES:
-                        raise ValueError(f"{self.path} has other columns than this version writes")
+                        raise ValueError(f"{self.path} does not have the columns of this version")
                 elif len(cells) == len(_NAMES):
                     yield record_of(cells)
                 else:
                     return
-                self._place = lines.place
+                self._position = lines.place
 
 
 class _WholeLines:
-    """Lines as text; remembers how far it has read."""
+    """Iterates over complete lines as text and keeps the position of the last one."""
 
     def __init__(self, file: IO[bytes], place: int) -> None:
         self._file = file
@@ -54,7 +57,7 @@ class _WholeLines:
 
 
 def record_of(cells: list[str]) -> RequestRecord:
-    """A row as it was before it was written. Raises ValueError when a number is none."""
+    """Return the record of a written row. Raises ValueError when a cell is not a number where one is required."""
     values = []
     for text, kind, empty in zip(cells, _TYPES, _EMPTY, strict=True):
         if text == "":

@@ -1,7 +1,8 @@
-"""What a worker keeps on its own machine: every finished row, and how many requests it has started.
+"""The local data of a worker: every finished row, and the number of requests that it has started.
 
-Both outlive a worker that is killed. Rows go to a rows file of its own (a shard), which `llm-report` reads like any
-other; the counts go to a page of shared memory, so that counting costs no system call and waits for no disk.
+Both survive when the worker is killed. The worker writes rows to a separate rows file (a shard), which `llm-report`
+reads like any other rows file. It writes the counts to a page of shared memory, so that counting needs no system call
+and does not wait for a disk.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from llm_users.collect.line_file import LineFile, fallback_folders
 from llm_users.record import REQUEST_COLUMNS, cell
 from llm_users.run_files import FALLBACK_SPOOL_FOLDER, mark_name, shard_name, start_counts_prefix
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - files in it are made by mkstemp
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - mkstemp creates the files
 _STAGES = 2048
-_ENTRY = struct.Struct("<QQ")  # started, of these measured
+_ENTRY = struct.Struct("<QQ")  # started, measured
 
 
 def header_line() -> str:
@@ -31,7 +32,7 @@ def header_line() -> str:
 
 
 def mark_folder(folder: Path, run_id: str) -> None:
-    """Make the folder in which workers of this machine keep their spools; the mark lets them know it for this one.
+    """Create the folder for the spools of workers on this machine, with a mark file by which they recognize it.
 
     Raises OSError.
     """
@@ -40,7 +41,7 @@ def mark_folder(folder: Path, run_id: str) -> None:
 
 
 def clear_folder(folder: Path, run_id: str) -> None:
-    """Remove what a run left there; the folder too when nothing else is in it."""
+    """Remove the files of a run from the folder, and the folder when it is empty."""
     for path in folder.glob(f"{run_id}*"):
         path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
@@ -48,35 +49,38 @@ def clear_folder(folder: Path, run_id: str) -> None:
 
 
 class Spool:
-    """The spool of one worker in one run. ``folder`` is the coordinator's, used when it is the same file system."""
+    """The spool of one worker in one run.
+
+    ``folder`` is the coordinator's folder, which the worker uses when it has access to the same file system.
+    """
 
     def __init__(self, run_id: str, worker: int, folder: str | None, on_trouble: Callable[[str], None]) -> None:
         self._run_id = run_id
         self._worker = worker
-        self._made: list[Path] = []
+        self._created_folders: list[Path] = []
         self._folders = fallback_folders(FALLBACK_SPOOL_FOLDER)
         self.broken = False
         self._on_trouble = on_trouble
         shared = Path(folder) if folder else None
         self.shared = shared is not None and (shared / mark_name(run_id)).is_file()
-        """Whether the coordinator can read it."""
-        place = shared if self.shared and shared is not None else self._own_folder()
+        """Whether the coordinator can read the spool."""
+        spool_folder = shared if self.shared and shared is not None else self._own_folder()
         self._file = LineFile(
-            place / shard_name(run_id, worker),
+            spool_folder / shard_name(run_id, worker),
             header_line(),
             elsewhere=self._elsewhere,
-            on_trouble=self._trouble,
+            on_trouble=self._on_file_trouble,
         )
         self._csv = csv.writer(self._file, lineterminator="\n")
         self.rows = 0
 
     def add(self, row: Iterable[Any]) -> None:
-        """One packed record."""
+        """Add one packed record."""
         self.rows += 1
         self._csv.writerow([cell(value) for value in row])
 
     def flush(self) -> bool:
-        """Wait until the rows are in the file."""
+        """Wait until the rows are in the file; return False after a timeout."""
         return self._file.flush()
 
     @property
@@ -87,11 +91,11 @@ class Spool:
         self._file.close()
 
     def remove(self) -> None:
-        """The coordinator has the rows."""
+        """Remove the files, because the coordinator has the rows."""
         self._file.discard()
         for path in self._file.paths:
             path.unlink(missing_ok=True)
-        for folder in self._made:
+        for folder in self._created_folders:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _elsewhere(self) -> Path:
@@ -100,25 +104,25 @@ class Spool:
     def _own_folder(self) -> Path:
         folder = next(self._folders, None)
         if folder is None:
-            raise OSError(errno.ENOSPC, "no temporary folder can be made")
-        self._made.append(folder)
+            raise OSError(errno.ENOSPC, "no temporary folder can be created")
+        self._created_folders.append(folder)
         return folder
 
-    def _trouble(self, text: str) -> None:
+    def _on_file_trouble(self, text: str) -> None:
         self.broken = True
         self._on_trouble(f"the spool of worker {self._worker}: {text}")
 
 
 class StartCounts:
-    """How many requests a worker has started, by stage, where another process can read it.
+    """Number of requests that a worker has started, by stage, in memory that another process can read.
 
-    Without shared memory, or in the only process, the counts are kept here alone (``path`` is None).
+    Without shared memory, or in a run with a single process, only this object has the counts (``path`` is None).
     """
 
     def __init__(self, run_id: str, worker: int, *, shared: bool) -> None:
         self.total = 0
         self.stage = 0
-        self.started = self.measured = 0  # of the stage
+        self.started = self.measured = 0  # in the current stage
         self.path: Path | None = None
         self._page: mmap.mmap | None = None
         if not shared or not _SHARED_MEMORY.is_dir():
@@ -126,7 +130,9 @@ class StartCounts:
         try:
             descriptor, name = tempfile.mkstemp(prefix=start_counts_prefix(run_id, worker), dir=_SHARED_MEMORY)
             try:
-                os.write(descriptor, bytes(_STAGES * _ENTRY.size))  # written out: a hole could not be filled later
+                os.write(
+                    descriptor, bytes(_STAGES * _ENTRY.size)
+                )  # allocated now: a sparse file could not be filled later
                 self._page = mmap.mmap(descriptor, _STAGES * _ENTRY.size)
                 self.path = Path(name)
             finally:
@@ -135,7 +141,7 @@ class StartCounts:
             self._page = None
 
     def add(self, stage: int, measured: bool) -> None:
-        """A request is about to start."""
+        """Count a request that is about to start."""
         if stage != self.stage:
             self.stage, self.started, self.measured = stage, 0, 0
         self.total += 1
@@ -150,7 +156,7 @@ class StartCounts:
 
 
 def read_counts(path: Path) -> dict[int, tuple[int, int]] | None:
-    """(started, of these measured) by stage, as a worker of this machine left them; None: they cannot be read."""
+    """Return (started, measured) by stage from a worker of this machine; None when they cannot be read."""
     try:
         data = path.read_bytes()
     except OSError:

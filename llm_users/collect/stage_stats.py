@@ -1,4 +1,4 @@
-"""From rows and workers' totals to the row of a stage. Runs where the rows are written."""
+"""Calculates the row of a stage from request rows and workers' totals, in the process that writes the rows."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from llm_users.record import (
 )
 
 _MOST_MODELS = 32
-"""Models of a stage that are told apart; the others are one. A locustfile may make up a name for each request."""
+"""Maximum number of models counted separately; all others count as one. A locustfile can name one per request."""
 
 _HELD_BACK_NOTED_FROM = 0.2
-"""The share of a model's answers that something on the way held back, from which on it is noted. A gateway holds back
-all answers that are long enough; a tenth of them may be a server that stalled."""
+"""Minimum share of a model's answers that were held back for a note about a gateway. A gateway holds back all answers
+that are long enough; with a tenth of them, the cause may be a server that stalled."""
 
 
 @dataclass
-class _Own:
-    """What the measured rows of one worker say of the load that it sent, in case it never tells its totals itself."""
+class _WorkerLoad:
+    """The load of one worker according to its measured rows, in case it never reports its totals."""
 
     sent: int = 0  # as in its totals
     in_flight_s: float = 0.0
@@ -43,11 +43,11 @@ class _Own:
 
 @dataclass
 class _Bursts:
-    """How many answers of one model came in large bursts."""
+    """Counts of the answers of one model that arrived in large bursts."""
 
-    answers: int = 0  # those long enough to say
+    answers: int = 0  # answers that are long enough to detect bursts
     held_back: int = 0
-    gaps: int = 0  # of those that were held back, as the rest
+    gaps: int = 0  # of the answers that were held back, as the following fields
     zero_gaps: int = 0
     burst_chunks: int = 0  # the sum over the answers
 
@@ -55,14 +55,14 @@ class _Bursts:
         self.answers += 1
         if record.burst_chunks:
             self.held_back += 1
-            self.gaps += record.chunks - 1  # with several choices there are a few less, one for each
+            self.gaps += record.chunks - 1  # with several choices, there is one gap less per choice
             self.zero_gaps += record.coalesced
             self.burst_chunks += record.burst_chunks
 
 
 @dataclass
 class _Tally:
-    """What a stage's rows add up to."""
+    """The sums of the rows of a stage."""
 
     started: int = 0
     measured: int = 0
@@ -76,7 +76,7 @@ class _Tally:
     failed_window_tokens: float = 0.0
     tokens: int = 0
     chunks: int = 0
-    token_chunks: int = 0  # chunks of the rows whose tokens are known
+    token_chunks: int = 0  # chunks of the rows with a known number of tokens
     coalesced: int = 0
     begun: int = 0
     first_coalesced: int = 0
@@ -87,20 +87,20 @@ class _Tally:
     client_limited: int = 0
     queue: DurationHistogram = field(default_factory=DurationHistogram)
     times: RequestTimes = field(default_factory=RequestTimes)
-    workers: dict[int, _Own] = field(default_factory=dict)
+    workers: dict[int, _WorkerLoad] = field(default_factory=dict)
     bursts: dict[str, _Bursts] = field(default_factory=dict)  # by model
 
     def bursts_of(self, model: str) -> _Bursts:
-        """The counts of one model, or of all further ones."""
+        """Return the counts of one model, or of all models above the limit."""
         if model not in self.bursts and len(self.bursts) >= _MOST_MODELS:
             model = ""
         return self.bursts.setdefault(model, _Bursts())
 
 
 class StageBook:
-    """Adds up rows by stage as they come; memory is bounded, whatever their number.
+    """Adds up rows by stage as they arrive, in memory that does not grow with the number of rows.
 
-    ``judge`` says from the times of a stage's requests whether it was steady; without it that stays unknown.
+    ``judge`` determines the steadiness of a stage from its request times; without it, the steadiness is unknown.
     """
 
     def __init__(self, judge: Judge | None = None) -> None:
@@ -108,7 +108,7 @@ class StageBook:
         self.judge = judge
 
     def add(self, record: RequestRecord) -> None:
-        """One row, measured or not."""
+        """Add one row, measured or not."""
         tally = self._tallies.setdefault(record.stage, _Tally())
         tally.started += 1
         tally.times.add(record)
@@ -121,7 +121,7 @@ class StageBook:
         if not record.measured:
             return
         tally.measured += 1
-        tally.workers.setdefault(record.worker, _Own()).add(record)
+        tally.workers.setdefault(record.worker, _WorkerLoad()).add(record)
         tally.ok += outcome is Outcome.OK
         tally.aborted += outcome is Outcome.ABORTED
         tally.cancelled += outcome is Outcome.CANCELLED
@@ -136,7 +136,7 @@ class StageBook:
             tally.queue.add(late_s)
         if outcome is Outcome.OK and not record.buffered and record.chunks >= HELD_BACK_FROM:
             tally.bursts_of(record.model).add(record)
-        # A proxy put the chunks of such answers together, not a late client.
+        # A proxy, not a late client, coalesced the chunks of these answers.
         if not record.buffered and not record.burst_chunks:
             tally.chunks += record.chunks
             tally.coalesced += record.coalesced
@@ -149,48 +149,48 @@ class StageBook:
             tally.sources.add(record.stamp_source)
 
     def counts(self, stage: int) -> tuple[int, int, int]:
-        """(measured, failed, aborted) rows of a stage so far."""
+        """Return the numbers of (measured, failed, aborted) rows of a stage so far."""
         tally = self._tallies.get(stage, _Tally())
         return tally.measured, tally.failed, tally.aborted
 
     def rows(self, stage: int) -> int:
-        """All rows of a stage so far."""
+        """Return the number of all rows of a stage so far."""
         return self._tallies.get(stage, _Tally()).started
 
     def holding(self, stage: int) -> list[str]:
-        """What to know about the models of a stage whose answers something on the way held back, one text for each."""
+        """Return one note for every model of a stage whose answers a gateway held back."""
         bursts = self._tallies.get(stage, _Tally()).bursts
         return [
             f"stage {stage}: a gateway holds the stream back: {part.held_back} of {part.answers} answers of "
-            f"{model or 'the model'} came in bursts of about {part.burst_chunks / part.held_back:.0f} chunks, and "
+            f"{model or 'the model'} arrived in bursts of about {part.burst_chunks / part.held_back:.0f} chunks, and "
             f"{part.zero_gaps / part.gaps:.0%} of their chunk gaps are zero. Their TTFT includes the wait in a buffer, "
-            "their TPOT and chunk gaps are not the server's; switch buffering off in each proxy, or measure behind them"
+            "their TPOT and chunk gaps are not the server's; turn off buffering in every proxy, or measure behind them"
             for model, part in bursts.items()
             if part.held_back and part.held_back >= _HELD_BACK_NOTED_FROM * part.answers
         ]
 
     @property
     def measured(self) -> int:
-        """Measured rows of the run so far that were not cut."""
+        """Number of measured rows of the run so far, without aborted ones."""
         return sum(tally.measured - tally.aborted for tally in self._tallies.values())
 
     @property
     def started(self) -> int:
-        """Rows of the run so far."""
+        """Number of rows of the run so far."""
         return sum(tally.started for tally in self._tallies.values())
 
     def record(
         self, stage: int, load: StageLoad, totals: Sequence[StageTotals], *, asked: int | None = None
     ) -> StageRecord:
-        """The stage's row. ``asked``: the users that a closed loop was asked for; None: unknown.
+        """Return the row of the stage. ``asked``: the requested number of users of a closed loop; None: unknown.
 
-        Rates are what fell into the workers' own windows, summed, by the length of the union of these windows. So a
-        worker that joined or left counts for the time that it took part. One that was killed has told nothing: its
-        rows stand for the load that it sent.
+        A rate is the sum of the amounts in the workers' own windows divided by the length of the union of these
+        windows, so a worker that joined or left counts for the time of its participation. A killed worker has not
+        reported its totals: its rows determine the load that it sent.
         """
         tally = self._tallies.get(stage, _Tally())
-        told = {part.worker for part in totals}
-        untold = [own for worker, own in tally.workers.items() if worker not in told]
+        reported = {part.worker for part in totals}
+        unreported = [worker_load for worker, worker_load in tally.workers.items() if worker not in reported]
         bursts = list(tally.bursts.values())
         long_answers, held_back = sum(part.answers for part in bursts), sum(part.held_back for part in bursts)
         gaps = sum(part.gaps for part in bursts)
@@ -230,18 +230,18 @@ class StageBook:
         if measure_s:
             result.output_throughput_token_per_s = tally.window_tokens / measure_s
             result.request_throughput_per_s = tally.window_requests / measure_s
-            untold_users = sum(own.in_flight_s for own in untold) / measure_s
-            result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s + untold_users
+            unreported_users = sum(worker_load.in_flight_s for worker_load in unreported) / measure_s
+            result.concurrency_actual = sum(part.in_flight_s for part in totals) / measure_s + unreported_users
             if not load.is_open:
-                result.load_actual = sum(part.load_s for part in totals) / measure_s + untold_users
+                result.load_actual = sum(part.load_s for part in totals) / measure_s + unreported_users
                 lost = load.concurrency - sum(part.users for part in totals)
                 result.users_ended = sum(part.users_ended for part in totals) + max(0, lost)
-                # A worker that has started its share ends its window; one that leaves has no share any more.
-                result.users_actual = untold_users + sum(
+                # A worker that has started its share ends its window; a worker that leaves no longer has a share.
+                result.users_actual = unreported_users + sum(
                     part.present_s / (measure_s if part.quota is None else part.window_s) for part in active
                 )
         if load.is_open:
-            result.started_rate_per_s = started_rate_per_s(totals, sum(own.sent for own in untold))
+            result.started_rate_per_s = started_rate_per_s(totals, sum(worker_load.sent for worker_load in unreported))
         fill_client(result, totals)
         result.health = verdict(result)
         if self.judge is not None:
@@ -250,18 +250,19 @@ class StageBook:
 
 
 def client_wait_s(record: RequestRecord) -> float | None:
-    """By how much the client itself was late with a request: its ``queue_s`` without what the endpoint took.
+    """Return how late the client itself was with a request: ``queue_s`` without the time that the endpoint took.
 
-    None where that is unknown: the request was never sent, or the attempt before it on a dead connection took a part.
+    The unit is seconds. None when it is unknown: the request was never sent, or a previous attempt on a dead connection
+    took a part of the time.
     """
     if record.queue_s is None or record.reconnects:
         return None
-    sent = record.end_to_end_latency_s is not None  # else ``queue_s`` ends where connecting began
+    sent = record.end_to_end_latency_s is not None  # otherwise, ``queue_s`` ends at the start of connecting
     return max(0.0, record.queue_s - (record.held_s or 0.0) - ((record.connect_s or 0.0) if sent else 0.0))
 
 
 def union_s(spans: Iterable[Sequence[float]]) -> float:
-    """The length of the union of spans, each a start and a length, in seconds."""
+    """Return the length of the union of spans in seconds; a span is a start and a length."""
     total_s, until_s = 0.0, -math.inf
     for start_s, length_s in sorted(map(tuple, spans)):
         end_s = start_s + length_s
@@ -271,23 +272,24 @@ def union_s(spans: Iterable[Sequence[float]]) -> float:
 
 
 def _spans(part: StageTotals) -> list[Sequence[float]]:
-    """A worker's window in seconds of the coordinator's clock.
+    """Return the windows of a worker as (start, length), in seconds of the coordinator's clock.
 
-    The worker counts from when it heard that the stage begins, the coordinator adds when it said so. What the clocks of
-    two machines differ by is not in it, only the time that a message takes.
+    The worker counts from the arrival of the message that begins the stage; the coordinator adds its send time. The
+    result includes the transit time of this message, but not the difference between the clocks of two machines.
     """
     return [(part.told_at + start_s, length_s) for start_s, length_s in part.windows or [(0.0, part.window_s)]]
 
 
 def _started_at(part: StageTotals) -> float:
-    """When a worker's window opened, in unix s, by the coordinator's clock where that is known."""
+    """Return when a worker's window opened, in Unix seconds, by the coordinator's clock if that is known."""
     return _spans(part)[0][0] if part.told_at and part.windows else part.measure_started_at or 0.0
 
 
 def started_rate_per_s(totals: Sequence[StageTotals], untold: int = 0) -> float | None:
-    """Requests that an open loop really sent per second: all but the first, by the time from the first to the last.
+    """Return the actual send rate of an open loop: all requests but the first, per second from the first to the last.
 
-    ``untold``: how many more workers sent in this time that did not tell when.
+    ``untold``: number of further requests of workers that did not report their send times. None when the rate is
+    unknown.
     """
     sent = [part for part in totals if part.first_sent_s is not None and part.last_sent_s is not None]
     first_s = min((part.told_at + (part.first_sent_s or 0.0) for part in sent), default=0.0)
@@ -302,7 +304,7 @@ def _one_of(sources: set[str]) -> str | None:
 
 
 def gap_counts(totals: Sequence[StageTotals]) -> dict[int, int]:
-    """The workers' gap histograms as one."""
+    """Return the merged gap histograms of the workers."""
     merged = DurationHistogram()
     for part in totals:
         merged.merge(part.gap_counts)
@@ -310,7 +312,7 @@ def gap_counts(totals: Sequence[StageTotals]) -> dict[int, int]:
 
 
 def describe(stage: StageRecord) -> str:
-    """One line about a finished stage."""
+    """Return one line about a finished stage."""
     rate = stage.output_throughput_token_per_s
     parts = [
         f"stage {stage.stage} done: {stage.load.text}",
@@ -319,30 +321,32 @@ def describe(stage: StageRecord) -> str:
         f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
     ]
     if stage.steadiness == UNSTEADY:
-        parts.append("unsteady: its queue grew through the window, so its figures depend on how long it was measured")
+        parts.append(
+            "unsteady: its queue grew through the window, so its figures depend on the length of the measurement"
+        )
     return ", ".join(parts)
 
 
 def widening(stage: StageRecord) -> str:
-    """What to know about a stage whose window was too short."""
+    """Return the note about a stage whose window was too short."""
     return (
         f"stage {stage.stage}: the window was widened to the end of its last measured request, because its "
-        "requests started within less than half a mean latency. Its rates include the time in which fewer and fewer "
-        "requests were in flight; measure more requests per stage for those of a steady load"
+        "requests started within less than half a mean latency. Its rates include the time in which the number of "
+        "requests in flight decreased; measure more requests per stage for the rates of a steady load"
     )
 
 
 def resending(stage: StageRecord) -> str:
-    """What to know about a stage in which requests were sent twice."""
+    """Return the note about a stage in which requests were sent twice."""
     return (
         f"stage {stage.stage}: {stage.requests_resent} of {stage.requests_measured} requests were sent again on a new "
-        "connection, because a kept connection died before an answer came. The server may have counted them twice, and "
-        "their times begin with the second attempt; --llm-new-connections avoids it"
+        "connection, because a kept-alive connection died before an answer arrived. The server may have counted them "
+        "twice, and their times begin with the second attempt; --llm-new-connections avoids this"
     )
 
 
 def progress(plan: StagePlan, stages: int, counts: tuple[int, int, int]) -> str:
-    """One line about a stage that is measured: ``counts`` are its measured, failed and aborted rows."""
+    """Return one line about a running stage; ``counts`` are its measured, failed and aborted rows."""
     measured, failed, _aborted = counts
     of = f" of {plan.requests}" if plan.requests is not None else ""
     return f"stage {plan.stage} of {stages}: {plan.load.text}, {measured}{of} requests done, {failed} failed"

@@ -1,7 +1,7 @@
-"""Where this user's state is kept between runs, and how its small files are read and replaced.
+"""The folder with the user's state between runs, and functions that read and replace its small files.
 
-A file is written whole or not at all. What is read is at most a few kilobytes of a regular file: a pipe or a large
-file in its place must not hold up a run.
+Files are written atomically. Only regular files of at most 64 KiB are read: a pipe or a large file at the same path
+must not block a run.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _MOST_BYTES = 65536
 
 
 def state_folder() -> Path | None:
-    """The folder: in ``XDG_STATE_HOME``, else in the home folder; None when there is neither. It need not exist."""
+    """Return the folder in ``XDG_STATE_HOME``, otherwise in the home folder; None without both. It may not exist."""
     state = os.environ.get("XDG_STATE_HOME", "")
-    if state and Path(state).is_absolute():  # the specification has relative ones ignored
+    if state and Path(state).is_absolute():  # the XDG specification says to ignore relative paths
         return Path(state) / _NAME
     try:
         return Path.home() / ".local" / "state" / _NAME
@@ -28,7 +28,7 @@ def state_folder() -> Path | None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write the file, whole or not at all, and the folders above it. Raises ``OSError`` when that is not possible."""
+    """Write the file atomically and create its parent folders. Raises ``OSError`` when that is not possible."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -42,11 +42,11 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a regular file of at most 64 KiB. Raises ``OSError``, or ``ValueError`` for anything else."""
+    """Return the content of a regular file of at most 64 KiB. Raises ``OSError``, or ``ValueError`` for other files."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is not a file")
+            raise ValueError("it is not a regular file")
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        raise ValueError("it is too long")
+        raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
     return data

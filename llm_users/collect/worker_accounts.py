@@ -1,4 +1,4 @@
-"""What became of the requests that each worker started: come, fetched from its spool, or lost."""
+"""Accounts for the requests that each worker started: received, recovered from its spool, or lost."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ class WorkerAccount:
     rank: int
     name: str
     state: str = HERE
-    """``left``: it said good-bye before the end; ``missing``: it did not."""
+    """``left``: the worker signed off before the end; ``missing``: it disappeared."""
     started: int = 0
-    """By its last word, or by the counts that it left on this machine."""
+    """Started requests according to the last message, or to the counts on this machine."""
     exact: bool = True
-    """False when ``started`` is from its last message, so that it may have started some more."""
+    """False when ``started`` comes from the last message, after which the worker may have started more."""
     received: int = 0
     recovered: int = 0
-    """Rows that came from its spool."""
+    """Number of rows from the spool."""
     sent: int | None = None
     shards: list[str] = field(default_factory=list)
     host: str | None = None
 
     @property
     def lost(self) -> int:
-        """Requests without a row."""
+        """Number of requests without a row."""
         return max(0, self.started - self.received - self.recovered)
 
     def entry(self, *, shards: bool) -> dict[str, Any]:
-        """For the manifest; ``shards`` are named when they are still there."""
+        """Return the entry for the manifest; ``shards``: whether to include the paths of the shards."""
         entry: dict[str, Any] = {
             "worker": self.rank,
             "state": self.state,

@@ -1,6 +1,6 @@
-"""Where all records of a run end: the files, the stage book, the count of what each worker sent.
+"""Collects all records of a run: writes the files, adds up the stages, and counts the rows of every worker.
 
-Runs on the master, or in the only process.
+It runs on the coordinator, or in the single process of a local run.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from llm_users.secrets import redact
 
 logger = logging.getLogger(__name__)
 
-_AT_A_TIME = 200
-"""Rows from a shard between two looks at the rest of the process: some 15 ms."""
+_ROWS_PER_YIELD = 200
+"""Number of rows to read from a shard before other greenlets may run: about 15 ms."""
 
 _MOST_NOTES = 1000
 
@@ -39,7 +39,7 @@ _PACKAGES = ("locust-llm", "locust", "gevent", "geventhttpclient", "openai", "bo
 
 
 class RunWriter:
-    """The files of one run and what is known about it."""
+    """Writes the files of one run and keeps its stages, counts and notes."""
 
     def __init__(self, prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool) -> None:
         self._prefix = prefix
@@ -51,10 +51,10 @@ class RunWriter:
         self.received: defaultdict[int, int] = defaultdict(int)
         self.accounts: dict[int, WorkerAccount] = {}
         self.repeated = 0
-        """Rows that came twice; the second ones were dropped."""
+        """Number of rows that arrived twice; the duplicates were dropped."""
         self.notes: list[str] = []
         self.on_row: Callable[[RequestRecord], None] = lambda _record: None
-        """Told of each row before it is counted; may say that it is not measured after all."""
+        """Called for every row before it is counted; it can mark the row as not measured."""
         self.on_record: Callable[[RequestRecord], None] = lambda _record: None
         self._models: set[str] = set()
         self._frameworks: set[str] = set()
@@ -74,11 +74,11 @@ class RunWriter:
 
     @property
     def prefix(self) -> str:
-        """What the names of the run's files begin with, as it was given while that is right."""
+        """The prefix of the run's files, as the user wrote it if it is still valid from the current folder."""
         return from_here(self._prefix, self._files.prefix)
 
     def add(self, record: RequestRecord, offsets_s: Sequence[float], *, recovered: bool = False) -> bool:
-        """One record; False when it is here already, or of another run."""
+        """Add one record; return False when it is a duplicate or belongs to another run."""
         if record.run_id and record.run_id != self.run_id:
             return False
         number = record.request_id.rpartition("-")[2]
@@ -104,34 +104,34 @@ class RunWriter:
         return True
 
     def add_packed(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Records as they travel: ``[row, offsets]`` each."""
+        """Add records in the format of messages: ``[row, offsets]`` pairs."""
         for row, offsets_s in rows:
             self.add(RequestRecord.from_row(row), offsets_s)
 
     def recover(self, account: WorkerAccount) -> int:
-        """Take from a worker's shards what did not come by message; returns how many rows that were.
+        """Add the rows of a worker's shards that did not arrive by message; return the number of these rows.
 
-        Reads on from where it stopped the last time. A shard that cannot be read is left alone.
+        It continues at the position of the last call. A shard that cannot be read is skipped.
         """
-        found = 0
+        recovered = 0
         for name in account.shards:
             reader = self._shards.setdefault(name, ShardReader(Path(name)))
             try:
                 for count, record in enumerate(reader.rows()):
                     if record.worker == account.rank:
-                        found += self.add(record, (), recovered=True)
-                    if count % _AT_A_TIME == 0:
+                        recovered += self.add(record, (), recovered=True)
+                    if count % _ROWS_PER_YIELD == 0:
                         gevent.sleep(0)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
                 self._on_trouble(f"the spool {name} cannot be read ({error})")
-        return found
+        return recovered
 
     def finish_stage(
         self, stage: int, load: StageLoad, totals: Sequence[StageTotals], *, asked: int | None = None
     ) -> StageRecord:
-        """The rows of the stage are here: write its row and its gaps. ``asked``: as in ``StageBook.record``."""
+        """Write the row and the gaps of a stage whose rows have arrived. ``asked``: see ``StageBook.record``."""
         record = self.book.record(stage, load, totals, asked=asked)
         self.stages.append(record)
         self._closed[stage] = (record, list(totals), self.book.rows(stage))
@@ -140,31 +140,31 @@ class RunWriter:
         return record
 
     def add_totals(self, totals: StageTotals) -> None:
-        """What a worker tells of a stage that is closed; its row is revised at the end of the run."""
+        """Add the totals of a worker to a closed stage, whose row is revised at the end of the run."""
         if totals.stage in self._closed:
             record, parts, _ = self._closed[totals.stage]
             self._closed[totals.stage] = (record, [*parts, totals], -1)
 
     def revise_stages(self) -> None:
-        """Rows that came after their stage was closed are counted in its row."""
+        """Rewrite the rows of stages that received more request rows after they were closed."""
         revised = False
         for stage, (record, totals, rows) in self._closed.items():
             if self.book.rows(stage) != rows:
-                place = self.stages.index(record)
+                index = self.stages.index(record)
                 asked = record.concurrency_asked
-                self.stages[place] = self.book.record(stage, record.load, totals, asked=asked)
-                self._closed[stage] = (self.stages[place], totals, self.book.rows(stage))
+                self.stages[index] = self.book.record(stage, record.load, totals, asked=asked)
+                self._closed[stage] = (self.stages[index], totals, self.book.rows(stage))
                 revised = True
         if revised:
             self._files.rewrite_stages(self.stages)
 
     def end_conversations(self) -> None:
-        """No further row comes: conversations whose rest was never sent get their rows."""
+        """Write the rows of incomplete conversations, because no further request rows will arrive."""
         for conversation in self._conversations.end():
             self._files.write_conversation(conversation)
 
     def note(self, text: str) -> bool:
-        """Keep a note for the manifest; False when it is there already, or there are too many."""
+        """Keep a note for the manifest; return False when it exists already or there are too many notes."""
         text = redact(text)
         if text in self.notes or len(self.notes) >= _MOST_NOTES:
             return False
@@ -172,24 +172,24 @@ class RunWriter:
         return True
 
     def lost(self) -> dict[int, int]:
-        """Requests that were started and have no row, by worker."""
+        """Return the number of started requests without a row, by worker."""
         return {account.rank: account.lost for account in self.accounts.values() if account.lost}
 
     def unwritten(self) -> int:
-        """Rows that were here and are in no file."""
+        """Return the number of received rows that are not in any file."""
         return self._files.rows_file.unwritten
 
     def elsewhere(self) -> list[Path]:
-        """The shards beside which lies what could not be written in its place."""
+        """Return the shards in the fallback folders, which have the data that could not be written to its own files."""
         return self._files.shards
 
     @property
     def has_all_rows(self) -> bool:
-        """Whether every request that was started has its row in a file in its place."""
+        """Whether every started request has a row in the rows file."""
         return not (self.lost() or self.unwritten() or self._files.rows_file.paths[1:])
 
     def problem(self) -> str:
-        """Why the files in their places are not all of it, and what to do; "" when they are."""
+        """Return why the files with the run's prefix are incomplete, and what to do; "" when they are complete."""
         problems = []
         if self.lost():
             problems.append("rows are missing: " + ", ".join(f"{n} of worker {w}" for w, n in self.lost().items()))
@@ -203,18 +203,20 @@ class RunWriter:
             folders = " ".join(str(path.parent) for path in self.elsewhere())
             in_place = [self._prefix] if self._files.rows_file.path.is_file() else []
             command = shlex.join(["llm-report", *in_place, *map(str, self.elsewhere())])
-            problems.append(f"what could not be written in its place is in {folders}: {command} reads all of it")
+            problems.append(
+                f"data that could not be written to its own files is in {folders}: {command} reads all of it"
+            )
         elif self._files.disturbances:
-            problems.append(f"{shlex.join(['llm-report', self._prefix])} reads what is there")
+            problems.append(f"{shlex.join(['llm-report', self._prefix])} reads the existing rows")
         return "; ".join(problems)
 
     @property
     def manifest_path(self) -> str:
-        """Where the last manifest is."""
+        """The path of the last manifest."""
         return str(self._files.manifest_place or f"{self.prefix}{MANIFEST_JSON}")
 
     def write_manifest(self, **more: Any) -> None:
-        """Write what is known so far; called at the start, so that the file exists, and at the end."""
+        """Write the manifest with the current state: at the start, so that the file exists, and at the end."""
         accounts = [self.accounts[rank] for rank in sorted(self.accounts)]
         workers = sorted({*self.accounts, *self.received})
         sent = {account.rank: account.sent for account in accounts}
@@ -238,11 +240,11 @@ class RunWriter:
         )
 
     def flush(self) -> None:
-        """Wait until everything so far is on disk."""
+        """Wait until all data so far is on disk."""
         self._files.flush()
 
     def close(self) -> None:
-        """Write what still waits; the manifest again when that has changed what it says."""
+        """Write all waiting data, and the manifest again when its content has changed."""
         self.end_conversations()
         before = self.problem(), len(self.notes)
         self._files.close()
@@ -250,7 +252,7 @@ class RunWriter:
             self.write_manifest()
 
     def _needs_spool(self, account: WorkerAccount) -> bool:
-        """Whether rows of a worker may be in its spool and nowhere else, so that it is still there."""
+        """Return whether the spool of a worker is kept because it may contain the only copy of some rows."""
         return not self.has_all_rows and bool(account.lost or account.sent is None or self.unwritten())
 
     def _on_trouble(self, text: str) -> None:
@@ -259,11 +261,11 @@ class RunWriter:
 
 
 def start_writing(prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool) -> RunWriter:
-    """Files for a new run; those of an earlier one with this prefix are moved aside first. Raises OSError."""
+    """Create the files of a new run, after renaming the files of an earlier run with this prefix. Raises OSError."""
     check_prefix(prefix)
     aside = move_aside(prefix)
     if aside:
-        logger.info("the files of an earlier run with this prefix are now %s_*", aside)
+        logger.info("renamed the files of an earlier run with this prefix to %s_*", aside)
     return RunWriter(prefix, run_id, about, offsets=offsets)
 
 

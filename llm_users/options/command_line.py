@@ -1,7 +1,7 @@
-"""Options on the way in: added to Locust's parser, checked for unknown names, and read as ``Options``.
+"""The path of options into the program: added to Locust's parser, checked for unknown names, and read as ``Options``.
 
-Locust's parser shows the options on its command line and in its web form, and takes them from configuration files and
-environment variables. In its result they stay text, so that edits in the web form keep their type.
+Locust's parser offers the options on its command line and in its web form, and reads them from configuration files and
+environment variables. The parser keeps them as text, so that edits in the web form keep their type.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from llm_users.options.table import GROUPS, OPTIONS, OTHER_VARIABLES, Option, Op
 
 _FLAGS, _VARIABLES = "--llm-", "LOCUST_LLM_"
 _OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
-"""Variables that Kubernetes sets for a service; those of a service called locust-llm look like ours.
-https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
+"""Variables that Kubernetes sets for a service. The variables of a service called locust-llm look like option
+variables. https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
 
 
 def add_options(parser: Any) -> None:
-    """Add all options to Locust's parser, in their groups. The parser then refuses unknown and shortened names."""
+    """Add all options to Locust's parser, in their groups. The parser then rejects unknown and shortened names."""
     for title in GROUPS:
         group = parser.add_argument_group(f"LLM: {title}")
         for option in OPTIONS:
@@ -43,10 +43,10 @@ def _argparse_settings(option: Option) -> dict[str, Any]:
     if option.switch:
         return {"action": "store_true", "default": False}
     if option.collect is not None:
-        # Not an empty list: Locust takes one for a list of integers when its form is sent.
+        # Not an empty list: Locust treats an empty list as a list of integers when a user submits its form.
         return {"action": "append", "default": None, "metavar": option.metavar, "type": _checked(option)}
     if option.choices is not None:
-        # The web form sends the first choice of an option without a default: it must stand for "not given".
+        # The web form sends the first choice of an option without a default, so that choice must mean "not given".
         choices = option.choices if option.default else ("", *option.choices)
         return {"choices": choices, "default": option.default, "metavar": option.metavar}
     settings = {"default": option.default, "metavar": option.metavar, "type": _checked(option)}
@@ -54,7 +54,7 @@ def _argparse_settings(option: Option) -> dict[str, Any]:
 
 
 def _checked(option: Option) -> Callable[[str], str]:
-    """A type for argparse: the unchanged text, once the option's parser accepts it."""
+    """Return a type for argparse that returns the text unchanged if the option's parser accepts it."""
 
     def check(text: str) -> str:
         if text != "":  # the web form and configuration files send empty fields
@@ -69,10 +69,11 @@ def _checked(option: Option) -> Callable[[str], str]:
 
 
 def _refuse_unknown_flags(parser: Any) -> None:
-    """Exit with code 2 for ``--llm-`` flags and keys of configuration files that are not an option's whole name.
+    """Exit with code 2 for ``--llm-`` flags and keys of configuration files that are not the complete name of an
+    option.
 
-    argparse takes any unambiguous beginning of a name for that name, so a misspelled option could become another one.
-    ``allow_abbrev`` would also forbid shortened names of Locust's own options.
+    argparse accepts any unambiguous prefix of a name, so a misspelled option could become another one. ``allow_abbrev``
+    would also forbid shortened names of Locust's own options.
     """
     candidates = parser._get_option_tuples
 
@@ -106,9 +107,9 @@ def _refuse(parser: Any, what: str, name: str, known: Iterable[str]) -> NoReturn
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:
-    """The most similar known name: one that begins with this one, else one that contains it, else by difflib.
+    """Return the most similar known name: one that starts with this name, else one that contains it, else by difflib.
 
-    All names begin alike, so only what follows is compared.
+    All names have the same prefix, so the function compares only the rest.
     """
     start = len(_FLAGS if name.startswith(_FLAGS) else _VARIABLES)
     word, rests = name[start:], {whole[start:]: whole for whole in sorted(known)}
@@ -118,7 +119,7 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def read_options(parsed: Any) -> Options:
-    """Options from Locust's parsed options, or the defaults for None. Raises ``OptionError``."""
+    """Return the options from Locust's parsed options, or the defaults for None. Raises ``OptionError``."""
     values = {option.name: value for option in OPTIONS if (value := _value(option, parsed)) is not None}
     options = Options(**values)
     rules.check(options)
@@ -129,12 +130,12 @@ def read_options(parsed: Any) -> Options:
 
 
 def as_given(parsed: Any) -> dict[str, Any]:
-    """The options as text, as they were given, by their names in the manifest."""
+    """Return the options as the text that the user gave, by their names in the manifest."""
     return {option.dest: getattr(parsed, option.dest, None) for option in OPTIONS}
 
 
 def _value(option: Option, parsed: Any) -> Any:
-    """The value for the field of ``Options``; None if the option is not given."""
+    """Return the value for the field of ``Options``, or None if the option is not given."""
     given = getattr(parsed, option.dest, None)
     try:
         if option.switch:
@@ -143,7 +144,8 @@ def _value(option: Option, parsed: Any) -> Any:
             return None
         if option.collect is not None:
             items = given if isinstance(given, list) else str(given).split(",")
-            return option.collect(option.parse(str(item)) for item in items if item != "")  # from empty form fields
+            # Empty form fields give "".
+            return option.collect(option.parse(str(item)) for item in items if item != "")
         if option.choices and given not in option.choices:
             raise OptionError(f"{given!r} is not one of {', '.join(option.choices)}")
         return option.parse(str(given))

@@ -1,6 +1,6 @@
 """Parsers of option values: one function for each kind of value, from text to the type that the program uses.
 
-Each raises a ``ValueError`` (most of them ``OptionError``) that says which text is wrong and what to write instead.
+Each parser raises a ``ValueError`` (in most cases ``OptionError``) that quotes the invalid text and says what to write.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from llm_users.prompts import HUB, parse_hub_name, split_name
 _MOST_DIGITS = 15
 _RUN_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HIGHEST_RATE = 1e6
-_SMALLEST_BLOCK, _LARGEST_BLOCK = 8, 1_000_000  # tokens; a shorter text does not differ from all others
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 8, 1_000_000  # tokens; shorter texts cannot all be different
 
 
 class OptionError(ValueError):
-    """An option that cannot be used; the message names it and says what to write instead."""
+    """An option cannot be used. The message names the option and says what to write instead."""
 
 
 class Warmup(NamedTuple):
-    """Warm-up of a stage: requests per user, or seconds; the other one is 0, and both are 0 without a warm-up."""
+    """Warm-up of a stage: requests per user, or seconds. The other field is 0; without a warm-up both are 0."""
 
     requests: int = 0
     time_s: float = 0.0
 
 
 def sweep(text: str) -> tuple[int, ...]:
-    """Concurrencies of a sweep, from ``1,2,4,8``."""
+    """Parse the concurrencies of a sweep, for example ``1,2,4,8``."""
     try:
         levels = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
@@ -47,7 +47,7 @@ def sweep(text: str) -> tuple[int, ...]:
 
 
 def rates(text: str) -> tuple[float, ...]:
-    """Requests per second of the stages of an open loop, from ``5,10,20``."""
+    """Parse the requests per second of the stages of an open loop, for example ``5,10,20``."""
     try:
         levels = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
@@ -58,18 +58,18 @@ def rates(text: str) -> tuple[float, ...]:
 
 
 def arrivals(text: str) -> ArrivalGap:
-    """The distribution of the gaps between the arrivals of an open loop."""
+    """Parse the distribution of the gaps between the arrivals of an open loop."""
     return Distribution.parse(text, ARRIVAL_GAPS)
 
 
 def trace_file(text: str) -> str:
-    """A readable trace file; returns the text unchanged."""
-    existing_file(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for a home that does not exist
+    """Check that the trace file exists and return the text unchanged."""
+    existing_file(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises if there is no home directory
     return text
 
 
 def block_size(text: str) -> int:
-    """Number of tokens that one hash of a trace stands for."""
+    """Parse the number of tokens that one hash of a trace stands for."""
     try:
         tokens = positive(text)
     except OptionError:
@@ -83,7 +83,7 @@ def block_size(text: str) -> int:
 
 
 def factor(text: str) -> float:
-    """A speed multiplier, from 1e-6 to 1e6."""
+    """Parse a speed multiplier from 1e-6 to 1e6."""
     try:
         value = float(text)
     except ValueError:
@@ -94,14 +94,14 @@ def factor(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1."""
+    """Parse a whole number of 1 or more."""
     if not text.strip().isdecimal() or len(text) > _MOST_DIGITS or int(text) < 1:
         raise OptionError(f"{text!r} is not a whole number from 1")
     return int(text)
 
 
 def whole(text: str) -> int:
-    """A whole number."""
+    """Parse a whole number."""
     try:
         return int(text)
     except ValueError:
@@ -109,7 +109,7 @@ def whole(text: str) -> int:
 
 
 def warmup(text: str) -> Warmup:
-    """Warm-up of a stage, from ``2`` (requests per user) or ``10s`` (seconds)."""
+    """Parse the warm-up of a stage: ``2`` (requests per user) or ``10s`` (seconds)."""
     text = text.strip()
     if text.isdecimal() and len(text) <= _MOST_DIGITS:
         return Warmup(requests=int(text))
@@ -120,7 +120,7 @@ def warmup(text: str) -> Warmup:
 
 
 def ratio(text: str) -> float:
-    """A fraction between 0 and 1."""
+    """Parse a fraction from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
@@ -131,7 +131,7 @@ def ratio(text: str) -> float:
 
 
 def stage_to_judge(text: str) -> str:
-    """``all``, ``best`` or the number of a stage."""
+    """Parse ``all``, ``best`` or the number of a stage."""
     stage = text.strip().lower()
     if stage not in ("all", "best") and not (stage.isdecimal() and int(stage) > 0):
         raise OptionError(f"{text!r} is not a stage to judge; write all, best or the number of a stage, from 1")
@@ -139,7 +139,7 @@ def stage_to_judge(text: str) -> str:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """A JSON object."""
+    """Parse a JSON object."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -150,7 +150,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def pair(text: str) -> tuple[str, str]:
-    """Name and value from ``NAME=VALUE``."""
+    """Parse name and value from ``NAME=VALUE``."""
     name, separator, value = text.partition("=")
     if not separator or not name.strip():
         raise OptionError(f"{text!r} is not of the form NAME=VALUE")
@@ -158,7 +158,10 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def header_from_environment(text: str) -> tuple[str, str]:
-    """Header name and variable from ``NAME=ENVVAR``; the variable must exist, its value stays where it is."""
+    """Parse header name and variable from ``NAME=ENVVAR``.
+
+    The variable must exist; the function does not read its value.
+    """
     name, variable = pair(text)
     if variable not in os.environ:
         raise OptionError(f"the environment has no variable {variable!r} (for the header {name}); export it first")
@@ -166,22 +169,22 @@ def header_from_environment(text: str) -> tuple[str, str]:
 
 
 def lengths(text: str) -> Distribution:
-    """The distribution of lengths in tokens."""
+    """Parse the distribution of lengths in tokens."""
     return Distribution.parse(text, LENGTHS)
 
 
 def turns(text: str) -> Distribution:
-    """The distribution of the number of turns of a conversation."""
+    """Parse the distribution of the number of turns of a conversation."""
     return Distribution.parse(text, TURNS)
 
 
 def think_time(text: str) -> Distribution:
-    """The distribution of a user's pauses between two turns."""
+    """Parse the distribution of a user's pauses between two turns."""
     return Distribution.parse(text, THINK_TIMES)
 
 
 def cancel(text: str) -> tuple[float, float]:
-    """(fraction, seconds) from ``0.1:2s``."""
+    """Parse (fraction, seconds) from ``0.1:2s``."""
     fraction, colon, delay = text.partition(":")
     if not colon:
         raise OptionError(f"{text[:40]!r} is not FRACTION:TIME; write for example 0.1:2s")
@@ -189,7 +192,7 @@ def cancel(text: str) -> tuple[float, float]:
 
 
 def targets(text: str) -> tuple[Target, ...]:
-    """Models with their weights, each optionally with its own endpoint."""
+    """Parse models with their weights, each optionally with its own endpoint."""
     try:
         return parse_targets(text)
     except TargetError as error:
@@ -197,7 +200,10 @@ def targets(text: str) -> tuple[Target, ...]:
 
 
 def prompts_file(text: str) -> str:
-    """A readable data set file, optionally with a column, or a data set on the hub; returns the text unchanged."""
+    """Check that a dataset exists and return the text unchanged.
+
+    The dataset is a file, optionally with a column, or a name on the hub.
+    """
     if text.startswith(HUB):
         parse_hub_name(text)
     else:
@@ -206,7 +212,7 @@ def prompts_file(text: str) -> str:
 
 
 def run_key(text: str) -> str:
-    """The run key of a manifest, which decides the texts of generated prompts."""
+    """Check the run key of a manifest, which determines the texts of generated prompts, and return it."""
     if not _RUN_KEY.fullmatch(text):
         raise OptionError(
             f"{text[:80]!r} is not a run key; copy run_key from a manifest, or write 1 to 64 letters, "
@@ -216,9 +222,9 @@ def run_key(text: str) -> str:
 
 
 def existing_file(text: str) -> Path:
-    """A file that can be read."""
+    """Return the path of a file. Raises ``OptionError`` if there is no such file."""
     path = Path(text)
-    # os.path: Path's own raise when a name is too long for one.
+    # os.path, because the methods of Path raise an error when a name is too long.
     if os.path.isdir(path):  # noqa: PTH112
         raise OptionError(f"{text[:200]!r} is a folder; give a file")
     if not os.path.isfile(path):  # noqa: PTH113
@@ -236,7 +242,7 @@ def _text_of(text: str) -> str:
 
 
 def invoke_format(text: str) -> str | dict[str, Any]:
-    """The name of a model family, or the content of a JSON file."""
+    """Return the name of a model family, or the content of a JSON file."""
     path = Path(text)
     if path.suffix != ".json" and not os.path.isfile(path):  # noqa: PTH113
         return text
@@ -249,18 +255,18 @@ def load_prices(text: str) -> Prices:
 
 
 def amount(text: str) -> float:
-    """A sum of money above 0."""
+    """Parse an amount of money above 0."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise OptionError(f"{text!r} is not a sum of money; write for example 2.50")
+        raise OptionError(f"{text!r} is not an amount of money above 0; write for example 2.50")
     return value
 
 
 def web_origin(text: str) -> str:
-    """Scheme, host and port of a website; returns the text unchanged."""
+    """Check the scheme, host and port of a website and return the text unchanged."""
     parts = urlsplit(text)
     try:
         bad = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0

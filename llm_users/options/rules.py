@@ -1,4 +1,4 @@
-"""Rules between options: which options exclude each other and which need another one."""
+"""Rules between options: which options exclude each other and which options need another one."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from llm_users.options.table import Options, option_named
 _DEFAULTS = Options()
 
 _NOT_WITH_A_TRACE = {
-    "rate": "a trace says when requests start",
-    "sweep": "a trace says when requests start",
-    "find": "a trace has one load; change it with --llm-trace-speed",
+    "rate": "a trace defines when requests start",
+    "sweep": "a trace defines when requests start",
+    "find": "a trace defines its load; change it with --llm-trace-speed",
     "stage_time_s": "select a part of a trace with --llm-trace-window",
-    "prompt": "a trace says how long prompts are",
-    "prompts": "a trace says how long prompts are",
-    "length_mix": "a trace says how long prompts and answers are",
-    "shared_prefix": "a trace says which parts its prompts share",
+    "prompt": "a trace defines the lengths of prompts",
+    "prompts": "a trace defines the lengths of prompts",
+    "length_mix": "a trace defines the lengths of prompts and answers",
+    "shared_prefix": "a trace defines which parts its prompts share",
 }
 _ONLY_WITH_A_TRACE = ("trace_speed", "trace_window", "trace_unit", "trace_block_size")
 
 
 def check(options: Options) -> None:
-    """Check the rules in order. Raises ``OptionError`` for the first broken one, which says what to do."""
+    """Check the rules in order. Raises ``OptionError`` for the first broken rule; the message says what to do."""
     problem = next((text for broken, text in _rules(options) if broken), None)
     if problem is not None:
         raise OptionError(problem)
 
 
 def _rules(o: Options) -> Iterator[tuple[bool, str]]:
-    """Whether each rule is broken, and what to do about it."""
+    """Yield for each rule whether it is broken, and what to do about it."""
     yield from _rules_of_a_trace(o) if o.trace is not None else _rules_without_a_trace(o)
     yield (
         o.prompt is not None and o.prompts is not None,
@@ -42,7 +42,7 @@ def _rules(o: Options) -> Iterator[tuple[bool, str]]:
     )
     yield (
         bool(o.rate and o.sweep),
-        "--llm-rate and --llm-sweep exclude each other: a stage has its rate or its users",
+        "--llm-rate and --llm-sweep exclude each other: a stage has either a rate or a number of users",
     )
     yield (
         o.open_loop and o.budget is not None and o.max_in_flight is None,
@@ -50,7 +50,7 @@ def _rules(o: Options) -> Iterator[tuple[bool, str]]:
     )
     yield (
         o.max_in_flight is not None and not o.open_loop,
-        "--llm-max-in-flight is for an open loop; give its rate with --llm-rate, or --llm-trace",
+        "--llm-max-in-flight needs an open loop; give --llm-rate or --llm-trace",
     )
     yield (
         bool(o.targets) and o.model is not None,
@@ -59,11 +59,11 @@ def _rules(o: Options) -> Iterator[tuple[bool, str]]:
     for flag, ends in (("--llm-sweep", o.sweep), ("--llm-rate", o.rate)):
         yield (
             o.find is not None and (len(ends) > 2 or (len(ends) == 2 and ends[0] >= ends[1])),
-            f"{flag}: with --llm-find it says where to search, as LOW,HIGH, for example 1,64",
+            f"{flag}: with --llm-find, write the range of the search as LOW,HIGH, for example 1,64",
         )
     yield (
         o.images is not None and o.api == "completions",
-        "--llm-images: legacy completions take nothing but text; leave out --llm-api completions",
+        "--llm-images: legacy completions accept only text; leave out --llm-api completions",
     )
     yield (
         o.budget is not None and o.prices is None,
@@ -74,7 +74,7 @@ def _rules(o: Options) -> Iterator[tuple[bool, str]]:
 def _rules_of_a_trace(o: Options) -> Iterator[tuple[bool, str]]:
     for name, why in _NOT_WITH_A_TRACE.items():
         yield _is_given(o, name), f"--llm-trace and {option_named(name).flag} exclude each other: {why}"
-    # One request is the default, and the program cannot tell whether it was given.
+    # One request is the default, and the program cannot know whether a user gave it.
     yield (
         o.warmup not in (Warmup(), _DEFAULTS.warmup),
         "--llm-trace and --llm-warmup exclude each other: warm-up requests would be missing from the trace. Start it "
@@ -85,7 +85,7 @@ def _rules_of_a_trace(o: Options) -> Iterator[tuple[bool, str]]:
 def _rules_without_a_trace(o: Options) -> Iterator[tuple[bool, str]]:
     yield (
         any(_is_given(o, name) for name in _ONLY_WITH_A_TRACE),
-        "--llm-trace-speed, --llm-trace-window, --llm-trace-unit and --llm-trace-block-size are for a trace; give one "
+        "--llm-trace-speed, --llm-trace-window, --llm-trace-unit and --llm-trace-block-size need a trace; give one "
         "with --llm-trace",
     )
 

@@ -1,11 +1,12 @@
 """The table of options: each ``--llm-...`` option is declared once, as a field of ``Options``.
 
-A field's name gives the option's other names: ``stage_time_s`` is ``--llm-stage-time`` on the command line,
+A field's name determines the option's other names: ``stage_time_s`` is ``--llm-stage-time`` on the command line,
 ``llm-stage-time`` in configuration files, ``LOCUST_LLM_STAGE_TIME`` in the environment, and ``llm_stage_time`` in
-Locust's parsed options, in its web form and in the manifest. A name that ends with ``_s`` holds seconds. The order here
-is the order in ``--help``, in docs/options.md and in the web form.
+Locust's parsed options, in its web form and in the manifest. A name that ends with ``_s`` holds seconds. ``--help``,
+docs/options.md and the web form list the options in the order of this table.
 
-``command_line`` adds the options to Locust's parser and reads their values; ``rules`` says which exclude each other.
+``command_line`` adds the options to Locust's parser and reads their values; ``rules`` defines which options exclude
+each other.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ DEFAULT_REQUESTS = 100
 """Measured requests per stage of a sweep that has neither ``--llm-requests`` nor ``--llm-stage-time``."""
 DEFAULT_RAMP = "0.5s"
 FIND_MOST_USERS = 1024
-"""The highest concurrency that ``--llm-find`` tries when ``--llm-sweep`` names no other."""
+"""The highest concurrency that ``--llm-find`` tries when ``--llm-sweep`` gives no limit."""
 REPEATED_RUN_KEY = "repeat"
 """The run key of all runs with ``--llm-repeat-prompts``."""
 SIMULATOR_DEFAULTS = "default"
-"""The value of ``--llm-simulator`` when it is given alone."""
+"""The value of ``--llm-simulator`` when the user gives the option without a value."""
 CALIBRATION_VARIABLE = "LOCUST_LLM_CALIBRATION"
 OTHER_VARIABLES = (CALIBRATION_VARIABLE,)
-"""Environment variables that begin like those of options and are none."""
+"""Environment variables that start like the variables of options but do not belong to an option."""
 
 _PREFIX = "llm_"
 
@@ -65,27 +66,27 @@ class Option:
     default: str | None = None
     choices: tuple[str, ...] | None = None
     alone: str | None = None
-    """The value when the option is given without one."""
+    """The value when the user gives the option without a value."""
     collect: Callable[[Iterable[Any]], Any] | None = None
-    """Makes the field's value of a repeatable option from the parsed values."""
+    """Combines the parsed values of a repeatable option into the value of the field."""
     switch: bool = False
     reads_local: bool = False
-    """The value names files or environment variables of the machine, or says where their content may be sent."""
+    """The value names local files or environment variables, or defines where their content may be sent."""
     name: str = ""
 
     @property
     def dest(self) -> str:
-        """The name in Locust's parsed options, in the web form and in the manifest."""
+        """Return the name in Locust's parsed options, in the web form and in the manifest."""
         return _PREFIX + self.name.removesuffix("_s")
 
     @property
     def flag(self) -> str:
-        """The name on the command line; without the dashes it is the key in configuration files."""
+        """Return the name on the command line. Without the dashes it is the key in configuration files."""
         return "--" + self.dest.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """The environment variable."""
+        """Return the name of the environment variable."""
         return "LOCUST_" + self.dest.upper()
 
 
@@ -134,7 +135,7 @@ def repeated(
     collect: Callable[[Iterable[T]], C],
     reads_local: bool = False,
 ) -> C:
-    """Declare an option that can be given several times; in files and in the web form, commas separate the values."""
+    """Declare an option that can be given several times. In files and in the web form, commas separate the values."""
     declared = Option(
         group=group,
         help=f"{help}. Repeatable",
@@ -143,8 +144,8 @@ def repeated(
         collect=collect,
         reads_local=reads_local,
     )
-    made: C = _field(declared, collect(()))
-    return made
+    declaration: C = _field(declared, collect(()))
+    return declaration
 
 
 @overload
@@ -158,14 +159,14 @@ def choice(
     *,
     default: str | None = None,
 ) -> Any:
-    """Declare an option whose value is one of a few words."""
+    """Declare an option whose value is one of several words."""
     return _field(Option(group=group, help=help, metavar="|".join(choices), choices=choices, default=default), default)
 
 
 def switch(group: str, help: str) -> bool:
     """Declare an option without a value."""
-    made: bool = _field(Option(group=group, help=help, switch=True), False)
-    return made
+    declaration: bool = _field(Option(group=group, help=help, switch=True), False)
+    return declaration
 
 
 def _field(declared: Option, value: Any) -> Any:
@@ -174,7 +175,7 @@ def _field(declared: Option, value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of one run, with parsed values. ``command_line.read_options`` makes one from Locust's options."""
+    """The options of one run, with parsed values. ``command_line.read_options`` creates them from Locust's options."""
 
     model: str | None = option(SEND, str, "NAME", "Model to request. Default: the only model that the server lists")
     api: str | None = choice(SEND, APIS, "API to call. Default: the API that the locustfile names")
@@ -211,13 +212,13 @@ class Options:
         SEND,
         parsers.prompts_file,
         "FILE[:COLUMN]",
-        "Data set of prompts: JSONL, CSV, Parquet, text with one prompt per line, or hf:ORG/NAME[:SPLIT]",
+        "Dataset of prompts: JSONL, CSV, Parquet, text with one prompt per line, or hf:ORG/NAME[:SPLIT]",
         reads_local=True,
     )
     prompts_order: str = choice(
         SEND,
         ("shuffled", "file"),
-        "Order of a data set: shuffled with the seed, or the order in the file",
+        "Order of a dataset: shuffled with the seed, or the order in the file",
         default="shuffled",
     )
     shared_prefix: Prefixes | None = option(
@@ -228,14 +229,14 @@ class Options:
     )
     cache_bust: bool = switch(
         SEND,
-        "Begin every prompt differently, also prompts with a shared or given text, so that a prefix cache cannot hold "
-        "any part of it",
+        "Start every prompt with a different text, including prompts with a shared or given text, so that a prefix "
+        "cache cannot hold any part of it",
     )
     images: Pictures | None = option(
         SEND,
         Pictures.parse,
         "N[xWxH]|[N:]FOLDER",
-        "Put images into every prompt: N generated ones, or the images in a folder in turn",
+        "Put images into every prompt: N generated images, or the images of a folder in turn",
         reads_local=True,
     )
     conversations: Path | None = option(
@@ -323,8 +324,8 @@ class Options:
     overflow: str = choice(
         LOAD,
         ("wait", "drop"),
-        "Open loop: what happens to a request above --llm-max-in-flight: it waits, and the wait counts, or it is "
-        "dropped, and its row says so",
+        "Open loop: what happens to a request above --llm-max-in-flight: it waits (latencies from the intended start "
+        "include the wait), or it is dropped (its row says so)",
         default="wait",
     )
     trace: str | None = option(
@@ -345,7 +346,7 @@ class Options:
         LOAD,
         parsers.block_size,
         "TOKENS",
-        "Number of tokens that each of a trace's hash_ids stands for",
+        "Number of tokens that each entry of hash_ids in a trace stands for",
         default=str(BLOCK_TOKENS),
     )
     find: str | None = option(
@@ -416,7 +417,7 @@ class Options:
     transport: str = choice(
         CONNECTION,
         ("fast", "sdk"),
-        "fast: kernel receive stamps; sdk: the HTTP stack of the SDK, for comparison",
+        "fast: kernel receive timestamps; sdk: the HTTP stack of the SDK, for comparison",
         default="fast",
     )
     new_connections: bool = switch(CONNECTION, "Open a connection for every request, as LLMPerf does")
@@ -477,47 +478,48 @@ class Options:
 
     @property
     def open_loop(self) -> bool:
-        """True when requests start on a schedule, whether or not answers have come."""
+        """Return whether requests start on a schedule, independent of the answers."""
         return bool(self.rate or self.trace)
 
     @property
     def staged(self) -> bool:
-        """True when stages decide about users, and not Locust's own options; ``STAGING`` has the options' names."""
+        """Return whether stages determine the users, and not Locust's own options. ``STAGING`` lists the options."""
         return bool(self.sweep or self.open_loop or self.find)
 
     @property
     def repeated_run_key(self) -> str | None:
-        """The run key of a run that sends the generated prompts of others again; None: the run gets a new one."""
+        """Return the run key of a run that repeats generated prompts. None means that the run gets a new key."""
         return REPEATED_RUN_KEY if self.repeat_prompts else self.run_key
 
     @property
     def stages(self) -> int:
-        """The maximum number of stages of the run."""
+        """Return the maximum number of stages of the run."""
         return self.find_stages if self.find else max(1, len(self.sweep), len(self.rate))
 
     @property
     def most_users(self) -> int:
-        """Users of the largest stage, as far as options say it; 0 when they do not."""
+        """Return the users of the largest stage if the options define them, else 0."""
         open_ended = self.find is not None and not self.rate and len(self.sweep) < 2
         return FIND_MOST_USERS if open_ended else max(self.sweep, default=0)
 
     @property
     def stage_requests(self) -> int | None:
-        """Measured requests per stage of a sweep; None: as many as fit into the stage's time."""
+        """Return the measured requests per stage of a sweep. None means as many as fit into the stage's time."""
         if self.requests is None and self.stage_time_s is None:
             return DEFAULT_REQUESTS
         return self.requests
 
     @property
     def stage_warmup(self) -> Warmup:
-        """Warm-up of each stage; none with a trace, because a warm-up would take requests out of it."""
+        """Return the warm-up of each stage. A trace has none, because a warm-up would take requests from the trace."""
         return self.warmup if self.trace is None else Warmup()
 
     @property
     def stage_ramp_s(self) -> float:
-        """Seconds over which the users of a stage start.
+        """Return the seconds over which the users of a stage start.
 
-        A ramp is not part of the measured time, so without a warm-up all users start together unless a ramp is given.
+        A ramp is not part of the measured time, so without a warm-up all users start together unless the user gives a
+        ramp.
         """
         if self.ramp_s is not None:
             return self.ramp_s
@@ -527,13 +529,13 @@ class Options:
 OPTIONS: tuple[Option, ...] = tuple(replace(entry.metadata["option"], name=entry.name) for entry in fields(Options))
 """All options, in the order of their declaration."""
 
-STAGING = tuple(each.dest for each in OPTIONS if each.name in ("sweep", "rate", "find", "trace"))
-"""Options, as the web form calls them, that make a run one of stages."""
+STAGING = tuple(entry.dest for entry in OPTIONS if entry.name in ("sweep", "rate", "find", "trace"))
+"""Options, by their names in the web form, that make a run consist of stages."""
 
-READS_LOCAL = tuple(each.dest for each in OPTIONS if each.reads_local)
-"""Options, as the web form calls them, whose values name files or environment variables."""
+READS_LOCAL = tuple(entry.dest for entry in OPTIONS if entry.reads_local)
+"""Options, by their names in the web form, whose values name files or environment variables."""
 
 
 def option_named(name: str) -> Option:
-    """The option with this field name; raises ``KeyError``."""
-    return {each.name: each for each in OPTIONS}[name]
+    """Return the option with this field name. Raises ``KeyError``."""
+    return {entry.name: entry for entry in OPTIONS}[name]

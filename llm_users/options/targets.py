@@ -1,4 +1,4 @@
-"""Several models or endpoints in one run: what ``--llm-targets`` names."""
+"""Several models or endpoints in one run, as ``--llm-targets`` gives them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MOST = 100
 
 
 class TargetError(ValueError):
-    """Targets that cannot be; the message says which and what would be right."""
+    """The targets are invalid. The message quotes the invalid part and says what to write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model, at ``url`` or else where the user's class asks; ``name`` is what Locust's table calls it."""
+    """A model, at ``url`` or else at the endpoint of the user's class. Locust's table shows ``name``."""
 
     model: str
     url: str | None = None
@@ -28,19 +28,22 @@ class Target:
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:
-    """The targets written as ``MODEL[@URL][=WEIGHT],...``. Raises ``TargetError``."""
+    """Parse targets of the form ``MODEL[@URL][=WEIGHT],...``. Raises ``TargetError``."""
     targets = [_target(part.strip()) for part in text.split(",")]
     if len(targets) > _MOST:
-        raise TargetError(f"{len(targets)} targets are more than {_MOST}")
-    places = Counter((target.model, target.url) for target in targets)
-    (model, url), count = places.most_common(1)[0]
+        raise TargetError(f"{len(targets)} targets are more than the maximum of {_MOST}")
+    endpoints = Counter((target.model, target.url) for target in targets)
+    (model, url), count = endpoints.most_common(1)[0]
     if count > 1:
-        where = f" at {_place(url)}" if url else ""
-        raise TargetError(f"{model!r}{where} is there {count} times; give it once, with the sum of its weights")
+        where = f" at {_short_url(url)}" if url else ""
+        raise TargetError(f"{model!r}{where} is listed {count} times; list it once, with the sum of its weights")
     models = Counter(target.model for target in targets)
     return tuple(
-        replace(each, name=f"{each.model} @ {_place(each.url) or 'host'}" if models[each.model] > 1 else each.model)
-        for each in targets
+        replace(
+            target,
+            name=f"{target.model} @ {_short_url(target.url) or 'host'}" if models[target.model] > 1 else target.model,
+        )
+        for target in targets
     )
 
 
@@ -52,42 +55,42 @@ def _target(text: str) -> Target:
     if match is not None:
         model, url = match["model"].strip(), match["url"].strip().rstrip("/")
         if urlsplit(url).scheme.lower() not in ("http", "https"):
-            raise TargetError(f"{_shown(text)}: the URL must start with http:// or https://; {_SHAPE}")
+            raise TargetError(f"{_quoted(text)}: the URL must start with http:// or https://; {_SHAPE}")
         if not urlsplit(url).hostname:
-            raise TargetError(f"{_shown(text)}: the URL names no host; {_SHAPE}")
-        if "@" in urlsplit(url).netloc or "?" in url:  # options travel, and are shown
+            raise TargetError(f"{_quoted(text)}: the URL has no host; {_SHAPE}")
+        if "@" in urlsplit(url).netloc or "?" in url:  # workers receive options, and pages show them
             raise TargetError(
-                f"{_shown(text)}: a target's URL has neither credentials nor a query; keys come from the environment "
+                f"{_quoted(text)}: a target's URL has neither credentials nor a query; keys come from the environment "
                 "(OPENAI_API_KEY, --llm-header-env)"
             )
     else:
         model, url = rest.strip(), None
-        behind = model.rpartition("@")[2]
-        if "@" in model and (not behind or re.search(r"[:/]|\.[a-z]", behind)):  # name@20250101 is a model's name
-            raise TargetError(f"{_shown(text)}: what is behind @ must start with http:// or https://; {_SHAPE}")
+        suffix = model.rpartition("@")[2]
+        if "@" in model and (not suffix or re.search(r"[:/]|\.[a-z]", suffix)):  # name@20250101 is a model's name
+            raise TargetError(f"{_quoted(text)}: the text after @ must start with http:// or https://; {_SHAPE}")
     if not model:
-        raise TargetError(f"{_shown(text)}: names no model; {_SHAPE}")
+        raise TargetError(f"{_quoted(text)}: the model name is missing; {_SHAPE}")
     return Target(model, url, weight)
 
 
 def _weighed(text: str) -> tuple[str, Fraction]:
-    """(all but the weight, weight)."""
+    """Return (text without the weight, weight)."""
     rest, equals, number = text.rpartition("=")
-    if not equals or "?" in rest:  # of a query, which is refused
+    if not equals or "?" in rest:  # the equals sign of a query, which the caller rejects
         return text, Fraction(1)
     if not re.fullmatch(r"\s*\d{1,9}(\.\d{1,9})?\s*", number) or not Fraction(number.strip()):
-        raise TargetError(f"{_shown(text)}: {number!r} is no weight, a number above 0; {_SHAPE}")
+        raise TargetError(f"{_quoted(text)}: {number!r} is not a weight; a weight is a number above 0; {_SHAPE}")
     return rest, Fraction(number.strip())
 
 
-def _place(url: str | None) -> str:
-    """A URL for a name: its host, port and path."""
+def _short_url(url: str | None) -> str:
+    """Return the host, port and path of a URL, for a name."""
     if url is None:
         return ""
     parts = urlsplit(url)
     return f"{parts.netloc}{parts.path.rstrip('/')}"
 
 
-def _shown(text: str) -> str:
-    """For messages, without credentials."""
+def _quoted(text: str) -> str:
+    """Return the text for messages, without credentials."""
     return repr(re.sub(r"://[^/@]*@", "://", text.partition("?")[0])[:120])

@@ -1,6 +1,6 @@
-"""Where prompts come from: the sonnets task, a fixed text or a data set, and the counting of their tokens.
+"""Prompt sources (the sonnets task, a fixed text, a dataset or a trace) and the counting of their tokens.
 
-Knows nothing of Locust, gevent or requests. Importing it is cheap; tokenizer libraries load with ``load_tokenizer``.
+It does not depend on Locust, gevent or requests. The import is fast: ``load_tokenizer`` imports tokenizer libraries.
 """
 
 from __future__ import annotations
@@ -82,30 +82,30 @@ def make_source(
     cache_bust: str | None = None,
     pictures: Pictures | None = None,
 ) -> PromptSource:
-    """The fixed ``text``, the prompts of ``file``, the entries of ``trace``, or else the sonnets task in lengths of
-    ``input_lengths``.
+    """Return the source of the fixed ``text``, the prompts of ``file`` or the entries of ``trace``.
 
-    Lengths, caps and order follow from ``seed``. Texts that are made here also depend on ``run_key``: runs with
-    different keys have no text in common. The output cap is drawn from ``output_lengths`` (None: no cap) unless an
-    entry of ``file`` has its own. Without a tokenizer the tokens of a text or file stay unknown; the sonnets need one.
-    ``file`` is what ``read_items`` takes, asked in a seeded order unless ``in_order``. With ``cache_bust``, the id of
-    the run, all prompts begin differently, also where they would share a text. Reads files and may use the network:
-    not for an event loop. Raises ``PromptError``.
+    Without all three, the source is the sonnets task with lengths of ``input_lengths``. Lengths, caps and order depend
+    on ``seed``. Generated texts also depend on ``run_key``: runs with different keys have no text in common. The output
+    cap is drawn from ``output_lengths`` (None: no cap) unless an entry of ``file`` has a cap. Without a tokenizer, the
+    tokens of a text or file are unknown; the sonnets need a tokenizer. ``file`` is a name for ``read_items``; its
+    prompts come in a seeded order unless ``in_order``. With ``cache_bust``, the id of the run, all prompts start with
+    different texts, including prompts that would share a text. The function reads files and may use the network: do not
+    call it in an event loop. Raises ``PromptError``.
     """
-    if sum(each is not None for each in (text, file, trace)) > 1:
-        raise PromptError("of a fixed prompt, a prompts file and a trace, more than one is given; leave the others out")
+    if sum(option is not None for option in (text, file, trace)) > 1:
+        raise PromptError("set only one of a fixed prompt, a prompts file and a trace")
     text_seed = text_seed_of(seed, run_key)
-    made = _Made(tokenizer, input_lengths, output_lengths, seed, text_seed, prefixes, cache_bust)
+    parts = _SourceParts(tokenizer, input_lengths, output_lengths, seed, text_seed, prefixes, cache_bust)
     if text is not None:
-        source: PromptSource = made.fixed(text)
+        source: PromptSource = parts.fixed(text)
     elif file is not None:
-        source = made.data_set(fspath(file), in_order)
+        source = parts.data_set(fspath(file), in_order)
     elif tokenizer is None:
-        raise PromptError("prompts of a given length need a tokenizer; give one, or a fixed prompt or prompts file")
+        raise PromptError("prompts of a given length need a tokenizer; set one, or a fixed prompt or a prompts file")
     elif trace is not None:
-        source = made.replay(trace)
+        source = parts.replay(trace)
     else:
-        source = made.sonnets
+        source = parts.sonnets
     return source if pictures is None else PicturedSource(source, pictures, seed, text_seed)
 
 
@@ -122,25 +122,25 @@ def make_conversations(
     prefixes: Prefixes | None = None,
     cache_bust: str | None = None,
 ) -> ConversationSource:
-    """The conversations of ``file``, or made ones: ``turn_counts`` turns of ``input_lengths`` tokens each.
+    """Return the conversations of ``file``, or generated ones: ``turn_counts`` turns of ``input_lengths`` tokens each.
 
-    A shared text, and a head against caches, open a conversation and are not repeated in its later turns. Raises
-    ``PromptError``.
+    A shared text and a cache-busting head are at the start of a conversation and are not repeated in its later turns.
+    Raises ``PromptError``.
     """
     text_seed = text_seed_of(seed, run_key, "conversations")
-    made = _Made(tokenizer, input_lengths, output_lengths, seed, text_seed, prefixes, cache_bust)
+    parts = _SourceParts(tokenizer, input_lengths, output_lengths, seed, text_seed, prefixes, cache_bust)
     if file is not None:
         scripts, skipped = read_scripts(file)
-        of = len(scripts) + skipped
-        notes = (skipped_note(str(file), skipped, of, "conversations"),) if skipped else ()
-        openings = made.openings
+        total = len(scripts) + skipped
+        notes = (skipped_note(str(file), skipped, total, "conversations"),) if skipped else ()
+        openings = parts.openings
         return GivenConversations(scripts, tokenizer, output_lengths, seed, openings, in_order=in_order, notes=notes)
-    further = _Made(tokenizer, input_lengths, output_lengths, seed, text_seed, None, None)
-    return MadeConversations(turn_counts, input_lengths, output_lengths, seed, made.sonnets.text, further.sonnets.text)
+    later = _SourceParts(tokenizer, input_lengths, output_lengths, seed, text_seed, None, None)
+    return MadeConversations(turn_counts, input_lengths, output_lengths, seed, parts.sonnets.text, later.sonnets.text)
 
 
-class _Made:
-    """The parts that sources share, each made once and only where it is needed."""
+class _SourceParts:
+    """The objects that sources share, created once and on demand."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class _Made:
 
     def fixed(self, text: str) -> PromptSource:
         if not text.strip():
-            raise PromptError("the fixed prompt is empty. Give a text, or leave it out to send the sonnets task")
+            raise PromptError("the fixed prompt is empty. Set a text, or omit the prompt to send the sonnets task")
         return self._given([Item(text)])
 
     def data_set(self, name: str, in_order: bool) -> PromptSource:
@@ -173,7 +173,7 @@ class _Made:
     def replay(self, trace: Trace) -> PromptSource:
         assert self._tokenizer is not None
         if self.openings.tokens:
-            raise PromptError("a trace says what its prompts share; leave out other shared prefixes")
+            raise PromptError("a trace defines the shared prefixes of its prompts; omit other shared prefixes")
         return TraceSource(self._tokenizer, self._texts, trace, self._text_seed, self.openings)
 
     @cached_property

@@ -1,6 +1,6 @@
-"""Conversations in the API's shape: counting their text, putting text and images into them.
+"""Messages in the format of the API: counts their text, and adds text and images to them.
 
-Knows nothing of where they come from or of how they are sent.
+It does not depend on the source of messages or on how they are sent.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ Message = dict[str, Any]
 
 
 def count_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> int:
-    """Tokens of the messages' text contents, without what the server's chat template adds; images count nothing."""
+    """Return the tokens of the messages' texts, without the tokens of the chat template; images count as 0."""
     return sum(tokenizer.count(text) for message in messages for text in _texts(message.get("content")))
 
 
 def is_text_only(messages: Sequence[Message]) -> bool:
-    """True when the messages are nothing but text: what an image, or a tool call, is worth only the server knows."""
+    """Return whether the messages contain only text: only the server knows the tokens of images and tool calls."""
     return all(
         _is_text(message.get("content")) and not (message.get("tool_calls") or message.get("function_call"))
         for message in messages
@@ -27,23 +27,25 @@ def is_text_only(messages: Sequence[Message]) -> bool:
 
 
 def opened_with(text: str, messages: Sequence[Message]) -> list[Message]:
-    """The messages with ``text`` before everything else that they say."""
+    """Return the messages with ``text`` before the content of the first message."""
     first, *others = messages
     content = first.get("content")
     if isinstance(content, list):
-        like = content[0] if content and isinstance(content[0], dict) else {"type": "text"}
-        part = {"type": "text", "text": text} if "type" in like else {"text": text}  # Bedrock's parts have no type
+        first_part = content[0] if content and isinstance(content[0], dict) else {"type": "text"}
+        part = (
+            {"type": "text", "text": text} if "type" in first_part else {"text": text}
+        )  # Bedrock's parts have no type
         return [{**first, "content": [part, *content]}, *others]
     return [{**first, "content": text + (content or "")}, *others]
 
 
 def with_images(messages: Sequence[Message], images: Sequence[Message]) -> list[Message]:
-    """The messages with ``images``, parts of a content, behind what the user said last."""
-    places = [place for place, message in enumerate(messages) if message.get("role") == "user"]
-    at = places[-1] if places else len(messages) - 1
-    content = messages[at].get("content")
+    """Return the messages with ``images``, which are content parts, at the end of the last user message."""
+    user_indexes = [index for index, message in enumerate(messages) if message.get("role") == "user"]
+    last = user_indexes[-1] if user_indexes else len(messages) - 1
+    content = messages[last].get("content")
     parts = list(content) if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-    return [*messages[:at], {**messages[at], "content": [*parts, *images]}, *messages[at + 1 :]]
+    return [*messages[:last], {**messages[last], "content": [*parts, *images]}, *messages[last + 1 :]]
 
 
 def _is_text(content: object) -> bool:
@@ -57,7 +59,7 @@ def _texts(content: object) -> Iterator[str]:
     if isinstance(content, str):
         yield content
     elif isinstance(content, list):
-        # Parts, as OpenAI ({"type": "text", "text": ...}) and Bedrock ({"text": ...}) write them.
+        # Content parts in the format of OpenAI ({"type": "text", "text": ...}) and Bedrock ({"text": ...}).
         for part in content:
             if isinstance(part, dict) and isinstance(part.get("text"), str):
                 yield part["text"]

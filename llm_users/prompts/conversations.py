@@ -1,6 +1,6 @@
-"""Conversations whose answers are live: what a user says turn by turn, from a file or made of the sonnets.
+"""Conversations with live answers: the user messages of every turn, from a file or generated from the sonnets.
 
-Knows neither Locust nor gevent, nor how a turn is sent.
+It does not depend on Locust or gevent, or on how a turn is sent.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ _FIELDS = ("turns", "messages", "conversation", "conversations")
 _LONGEST_ID = 200
 
 MOST_TURNS = 1009
-"""Of a made conversation. A prime, so that its turns begin with lines all over the sonnets."""
+"""Maximum number of turns of a generated conversation. It is prime, so that first lines spread over all sonnets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What is put behind the history, one message of the user as a rule, and the cap on the answer to it."""
+    """The messages that a turn appends to the history, usually one user message, and the cap on the answer."""
 
     messages: tuple[Message, ...]
     max_tokens: int | None = None
-    answer: str | None = None  # the recorded one, whose length is the cap when there is no other
+    answer: str | None = None  # the recorded answer; its length is the cap when there is no other cap
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Conversation ``index`` of a seeded sequence. ``id`` is different for every index."""
+    """Conversation ``index`` of a seeded sequence. ``id`` is unique."""
 
     index: int
     id: str
     turns: tuple[Turn, ...]
 
     def characters(self) -> int:
-        """About how much text the messages of all turns are."""
+        """Return the approximate number of characters in the messages of all turns."""
         return sum(count_characters(turn.messages) for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A conversation as a file has it."""
+    """A conversation from a file."""
 
     id: str | None
     turns: tuple[Turn, ...]
 
 
 class ConversationSource(Protocol):
-    """A seeded sequence of conversations. ``prompt`` is a pure function of the seed and the index, as for prompts."""
+    """A seeded sequence of conversations. ``prompt`` is a pure function of the seed and the index."""
 
     @property
     def different(self) -> int | None: ...
@@ -80,7 +80,7 @@ class ConversationSource(Protocol):
 
 @dataclass
 class GivenConversations:
-    """Those of a file in turn, all used before any comes again: in a seeded order, or as they stand."""
+    """The conversations of a file, in a seeded order or in file order. All are used before one is repeated."""
 
     scripts: list[Script]
     tokenizer: Tokenizer | None
@@ -105,25 +105,25 @@ class GivenConversations:
 
     def prompt(self, index: int) -> Conversation:
         script = self.scripts[self._order[index % len(self._order)]]
-        turns = [replace(turn, max_tokens=self._cap(index, place, turn)) for place, turn in enumerate(script.turns)]
+        turns = [replace(turn, max_tokens=self._cap(index, number, turn)) for number, turn in enumerate(script.turns)]
         if not self.openings.are_empty:
             opening = self.openings.text(index)
             turns[0] = replace(turns[0], messages=tuple(opened_with(opening, turns[0].messages)))
         return Conversation(index, f"{index}:{script.id}" if script.id else str(index), tuple(turns))
 
-    def _cap(self, index: int, place: int, turn: Turn) -> int | None:
+    def _cap(self, index: int, number: int, turn: Turn) -> int | None:
         if turn.max_tokens is not None:
             return turn.max_tokens
         if turn.answer is not None and self.tokenizer is not None:
             return max(1, self.tokenizer.count(turn.answer))
-        return draw_cap(self.output_lengths, self.seed, _place(index, place))
+        return draw_cap(self.output_lengths, self.seed, _turn_index(index, number))
 
 
 @dataclass(frozen=True)
 class MadeConversations:
-    """Conversations with ``turn_counts`` turns; each turn is a text of the sonnets with ``input_lengths`` tokens.
+    """Conversations with ``turn_counts`` turns; every turn is a text of the sonnets with ``input_lengths`` tokens.
 
-    ``first`` and ``further`` make texts: (index, tokens, cap) -> text. The first one has what opens a prompt.
+    ``first`` and ``further`` generate texts: (index, tokens, cap) -> text. ``first`` includes the opening of a prompt.
     """
 
     turn_counts: Distribution
@@ -141,30 +141,30 @@ class MadeConversations:
 
     def prompt(self, index: int) -> Conversation:
         count = min(MOST_TURNS, length_at(self.turn_counts, self.seed, index, "turns"))
-        return Conversation(index, str(index), tuple(self._turn(index, place) for place in range(count)))
+        return Conversation(index, str(index), tuple(self._turn(index, number) for number in range(count)))
 
-    def _turn(self, index: int, place: int) -> Turn:
-        number = _place(index, place)
-        cap = draw_cap(self.output_lengths, self.seed, number)
-        make = self.further if place else self.first
-        text = make(number, length_at(self.input_lengths, self.seed, number, "input"), cap)
+    def _turn(self, index: int, number: int) -> Turn:
+        turn_index = _turn_index(index, number)
+        cap = draw_cap(self.output_lengths, self.seed, turn_index)
+        make = self.further if number else self.first
+        text = make(turn_index, length_at(self.input_lengths, self.seed, turn_index, "input"), cap)
         return Turn(({"role": "user", "content": text},), cap)
 
 
 def read_scripts(file: Path) -> tuple[list[Script], int]:
-    """(conversations, entries left out because no user says anything in them). Raises ``PromptError``.
+    """Return (conversations, number of skipped entries without a user message). Raises ``PromptError``.
 
-    The same one again, in a file that has not changed, is there at once; ``forget_scripts`` frees it.
+    The result is cached while the file does not change; ``forget_scripts`` frees it.
     """
     return _read_scripts(file, stamp_of(file))
 
 
 def forget_scripts() -> None:
-    """Free what ``read_scripts`` keeps for its next caller."""
+    """Free the cached result of ``read_scripts``."""
     _read_scripts.cache_clear()
 
 
-@lru_cache(maxsize=1)  # the check before the run and the run itself, in one process, read a file once
+@lru_cache(maxsize=1)  # so that the check before the run and the run itself read a file only once
 def _read_scripts(file: Path, _stamp: tuple[int, int] | None) -> tuple[list[Script], int]:
     scripts, skipped, what = [], 0, f"conversations file {str(file)!r}"
     for where, entry in json_entries(what, file, SHAPE):
@@ -174,13 +174,16 @@ def _read_scripts(file: Path, _stamp: tuple[int, int] | None) -> tuple[list[Scri
         else:
             skipped += 1
     if not scripts:
-        because = f": in none of its {skipped} a user says anything" if skipped else ""
-        raise PromptError(f"{what} has no conversations{because}. Put one on each line; {SHAPE}")
+        reason = f": none of its {skipped} entries has a user message" if skipped else ""
+        raise PromptError(f"{what} has no conversations{reason}. Write one per line; {SHAPE}")
     return scripts, skipped
 
 
 def script_of(where: str, entry: object) -> Script:
-    """The entry as a conversation; without turns where no user says anything. ``where`` begins errors."""
+    """Return the entry as a conversation, without turns if it has no user message.
+
+    ``where`` is the start of the error message. Raises ``PromptError``.
+    """
     if not isinstance(entry, Mapping):
         raise PromptError(f"{where}: is {shown(entry)}; {SHAPE}")
     entry = request_of(where, entry)
@@ -194,35 +197,35 @@ def script_of(where: str, entry: object) -> Script:
     name = entry.get("id")
     name = None if name is None or name == "" else str(name)[:_LONGEST_ID]
     if given[0] == "turns":
-        wrong = next((each for each in value if not isinstance(each, str)), None)
+        wrong = next((text for text in value if not isinstance(text, str)), None)
         if wrong is not None:
             raise PromptError(f'{where}: in "turns" is {shown(wrong)}, which is not a text; {SHAPE}')
-        said = [text for text in value if text.strip()]
-        return Script(name, tuple(Turn(({"role": "user", "content": text},), cap) for text in said))
+        texts = [text for text in value if text.strip()]
+        return Script(name, tuple(Turn(({"role": "user", "content": text},), cap) for text in texts))
     return Script(name, tuple(_turns_of(where, given[0], value, cap)))
 
 
 def _turns_of(where: str, field_name: str, recorded: list[Any], cap: int | None) -> list[Turn]:
-    """The user's messages; system messages stay before them, recorded answers only say how long an answer is."""
+    """Return the turns of the user messages, with preceding system messages; recorded answers only set the cap."""
     turns: list[Turn] = []
     waiting: list[Message] = []
     for message in recorded:
-        found = role_and_text(message)
-        if found is None:
+        parsed = role_and_text(message)
+        if parsed is None:
             raise PromptError(f'{where}: in "{field_name}" is {shown(message)}, which is not a message; {SHAPE}')
-        role, text = found
+        role, text = parsed
         content = message.get("content")
-        said: Any = content if isinstance(content, list) and content else text
-        if role in SYSTEM and said:
-            waiting.append({"role": role, "content": said})
-        elif role in HUMANS and said:
-            turns.append(Turn((*waiting, {"role": "user", "content": said}), cap))
+        kept: Any = content if isinstance(content, list) and content else text
+        if role in SYSTEM and kept:
+            waiting.append({"role": role, "content": kept})
+        elif role in HUMANS and kept:
+            turns.append(Turn((*waiting, {"role": "user", "content": kept}), cap))
             waiting = []
         elif turns and text and role not in HUMANS and turns[-1].answer is None:
             turns[-1] = replace(turns[-1], answer=text)
     return turns
 
 
-def _place(index: int, place: int) -> int:
-    """A number of its own for every turn of every conversation, for what is drawn."""
-    return index * MOST_TURNS + place
+def _turn_index(index: int, number: int) -> int:
+    """Return a unique index for every turn of every conversation, for random draws."""
+    return index * MOST_TURNS + number

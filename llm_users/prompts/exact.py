@@ -1,6 +1,6 @@
-"""Text of exactly N tokens, made of whole lines and a cut last one, under any tokenizer.
+"""Builds texts of exactly N tokens from complete lines and a cut last line, for any tokenizer.
 
-Knows a tokenizer and lines of text; nothing of prompts, seeds or sonnets.
+It depends on a tokenizer and on lines of text, not on prompts, seeds or sonnets.
 """
 
 from __future__ import annotations
@@ -11,46 +11,48 @@ from collections.abc import Iterator, Sequence
 from llm_users.prompts.tokenizer import Tokenizer
 from llm_users.prompts.unique import vocabulary_of
 
-# One correction was the most needed in 4,000 prompts of around 60 and 550 tokens under five kinds of tokenizer.
+# At most one correction was needed in 4,000 prompts of around 60 and 550 tokens with five kinds of tokenizers.
 _CORRECTIONS = 8
-# Put behind a line, or behind a word of it, when no cut costs what is needed. Each is one token in most vocabularies.
+# Appended to a line, or to a word of it, when no cut has the required number of tokens. In most vocabularies, every
+# filler is one token.
 _FILLERS = (".", ",", "!", " a", " I", "a", "1", "..", ". .", " a a")
-_CONTEXT = "so\n"  # stands for the line before when the cost of a line is estimated
+_CONTEXT = "so\n"  # represents the previous line when the cost of a line is estimated
 
 
 class ExactText:
-    """Builds texts of an exact token count from ``lines``, none of which may be empty.
+    """Builds texts of an exact token count from ``lines``, which must not be empty.
 
-    A text is cut in the original wording and never decoded from token ids: decoding loses line breaks or case with
-    some tokenizers, and need not encode to as many tokens again. Instead the length is estimated from the costs of
-    the lines one by one, the whole text is counted, and the estimate corrected by the difference. With a tokenizer
-    that splits at line breaks the estimate is exact and the one count a proof.
+    A text is a cut of the original wording and never decoded from token ids: with some tokenizers, decoding loses line
+    breaks or case, and the result can encode to another number of tokens. Instead, the length is estimated from the
+    costs of the single lines, the complete text is counted, and the estimate is corrected by the difference. With a
+    tokenizer that splits at line breaks, the estimate is exact and one count verifies it.
     """
 
     def __init__(self, tokenizer: Tokenizer, lines: Sequence[str]) -> None:
         self._count = tokenizer.count
         self._lines = lines
         self.vocabulary = vocabulary_of(lines)
-        """The words of the lines, for lines that make texts differ from their beginning on."""
+        """The words of the lines, for lines that make texts unique from their start."""
         before = self._count(_CONTEXT)
-        # At least 1, so that drawing lines ends even under a tokenizer that makes one token of everything.
+        # At least 1, so that drawing lines ends even with a tokenizer that encodes every text as one token.
         self._costs = [max(1, self._count(_CONTEXT + line + "\n") - before) for line in lines]
-        # Made on first use; two threads may make the same entry, which is then equal.
+        # Filled on demand; two threads may compute the same entry, with equal results.
         self._cuts: dict[tuple[int, bool, bool], dict[int, str]] = {}
 
     @property
     def lines(self) -> int:
-        """How many lines there are to build of."""
+        """The number of lines that texts are built from."""
         return len(self._lines)
 
     def count(self, text: str) -> int:
-        """The tokens of a text."""
+        """Return the number of tokens of a text."""
         return self._count(text) if text else 0
 
     def build(self, head: str, order: Iterator[int], tokens: int, head_tokens: int | None = None) -> str | None:
-        """``head`` and lines in ``order`` (endless) of exactly ``tokens`` tokens; None when no such text was found.
+        """Return ``head`` and lines in ``order`` (endless) with exactly ``tokens`` tokens, or None.
 
-        ``head`` is never cut: None when it is too long itself. ``head_tokens`` is its count, where that is known.
+        ``head`` is never cut: the result is None when it is too long, or when no text of this length was found.
+        ``head_tokens`` is its number of tokens, if known.
         """
         if head_tokens is None:
             head_tokens = self.count(head)
@@ -66,10 +68,10 @@ class ExactText:
             while draft.ends[-1] < target:
                 self._add_line(draft, next(order))
             text = self._cut_at(draft, target)
-            found = self._count(text)
-            if found == tokens:
+            count = self._count(text)
+            if count == tokens:
                 return text
-            target += tokens - found
+            target += tokens - count
         return self._search(draft, min(max(target, head_tokens + 1), draft.ends[-1]), tokens)
 
     def _add_line(self, draft: _Draft, line: int) -> None:
@@ -78,7 +80,7 @@ class ExactText:
         draft.ends.append(draft.ends[-1] + self._costs[line])
 
     def _cut_at(self, draft: _Draft, target: int) -> str:
-        """The draft cut where it is estimated to have ``target`` tokens, after a whole word if possible."""
+        """Return the draft, cut at ``target`` tokens by estimate, after a complete word if possible."""
         at = bisect_left(draft.ends, target) - 1  # the line in which the target lies
         need = target - draft.ends[at]
         words = self._cuts_of(draft, at, words_only=True)
@@ -95,7 +97,7 @@ class ExactText:
         return draft.text(at, cuts[min(cuts, key=lambda cost: abs(cost - need))])
 
     def _search(self, draft: _Draft, target: int, tokens: int) -> str | None:
-        """Every cut of the three lines around ``target``, also patched up, those nearest by estimate first."""
+        """Try every cut of the three lines around ``target``, also with fillers, the nearest estimates first."""
         at = bisect_left(draft.ends, target) - 1
         candidates: list[tuple[int, int, str]] = []
         for line in range(max(0, at - 1), min(at + 2, len(draft.lines))):
@@ -109,12 +111,12 @@ class ExactText:
         return next((text for text in texts if self._count(text) == tokens), None)
 
     def _cuts_of(self, draft: _Draft, at: int, *, words_only: bool = False) -> dict[int, str]:
-        """Cost to cut of the draft's line ``at``; of cuts that cost the same, the one most like the line."""
+        """Return a mapping of cost to cut of the draft's line ``at``, with the most similar cut for every cost."""
         start = self._at_start(draft, at)
         key = (draft.lines[at], start, words_only)
         if key not in self._cuts:
             candidates = self._word_cuts(draft, at) if words_only else self._all_cuts(draft, at)
-            # Reversed: the first candidate of a cost is the best and must be written last.
+            # Reversed, because the first candidate of a cost is the best one and must overwrite the others.
             self._cuts[key] = dict(reversed(self._costed(candidates, start)))
         return self._cuts[key]
 
@@ -128,7 +130,7 @@ class ExactText:
         return [line[:end] for end in range(len(line), 0, -1) if end == len(line) or line[end] == " "]
 
     def _all_cuts(self, draft: _Draft, at: int) -> list[str]:
-        # None ends in white space, which many chat templates strip: the server would count less.
+        # No cut ends in white space, which many chat templates strip: the server would count fewer tokens.
         line = self._lines[draft.lines[at]]
         inside = [line[:end] for end in range(len(line) - 1, 0, -1) if line[end - 1] != " "]
         alone = [filler.strip() for filler in _FILLERS] if self._at_start(draft, at) else []
@@ -136,12 +138,12 @@ class ExactText:
 
     @staticmethod
     def _at_start(draft: _Draft, at: int) -> bool:
-        """Whether the draft's line ``at`` begins the text: many tokenizers put a mark there."""
+        """Return whether the draft's line ``at`` starts the text, where many tokenizers add a mark."""
         return at == 0 and not draft.head
 
 
 class _Draft:
-    """Whole lines behind a head; ``ends[i]`` is the estimated count before line i, the last one that of all."""
+    """Complete lines after a head. ``ends[i]`` is the estimated count before line i, ``ends[-1]`` the total."""
 
     def __init__(self, head: str, head_tokens: int) -> None:
         self.head = head
@@ -150,5 +152,5 @@ class _Draft:
         self.ends: list[int] = [head_tokens]
 
     def text(self, at: int, cut: str) -> str:
-        """The lines before ``at``, and ``cut`` in its place."""
+        """Return the text with the lines before ``at``, and ``cut`` instead of line ``at``."""
         return self.head + "".join(self.pieces[:at]) + cut

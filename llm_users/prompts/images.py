@@ -1,4 +1,4 @@
-"""Images in messages: a URL as it is, a file as a data URI."""
+"""Images in messages: URLs are sent unchanged, files as data URIs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _STARTS = (
     (b"BM", "image/bmp"),
 )
 _KEPT = 256
-"""Files whose data URI is kept: a task asks for its image at every request."""
+"""Number of files whose data URI is cached, because a task uses its image in every request."""
 
 
 def image_part(image: str | PathLike[str], *, detail: str | None = None) -> dict[str, Any]:
-    """The part of a message that shows an image, given as a URL, a data URI or a file.
+    """Return the content part of a message for an image from a URL, a data URI or a file. Raises ``PromptError``.
 
     Example::
 
@@ -51,5 +51,5 @@ def _data_uri(path: Path, _modified_ns: int, _size: int) -> str:
     if kind is None and data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "image/webp"
     if kind is None:
-        raise PromptError(f"image {str(path)!r} is none that servers take: PNG, JPEG, GIF, WebP or BMP")
+        raise PromptError(f"image {str(path)!r} has an unknown format. Servers accept PNG, JPEG, GIF, WebP and BMP")
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,6 +1,6 @@
-"""Files of the user as bytes: compressed or not, and refused in one line when they cannot be read.
+"""Reads the user's files as bytes, compressed or not. A file that cannot be read raises a one-line error.
 
-Knows nothing of what is in them.
+It does not depend on the content of the files.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import IO
 from llm_users.prompts.prompt import PromptError
 
 _BOM = b"\xef\xbb\xbf"
-# The first bytes decide, because names lie: gzip RFC 1952, bzip2 "BZh", xz and Zstandard (RFC 8878).
+# The first bytes decide, because names can be wrong: gzip (RFC 1952), bzip2 ("BZh"), xz and Zstandard (RFC 8878).
 _GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 _ZIP = b"PK\x03\x04"
 COMPRESSED = frozenset({".gz", ".gzip", ".bz2", ".xz"})
-"""Endings behind the one that says what is inside."""
+"""Extensions that follow the extension of the content."""
 
-# Byte order marks; UTF-32's first, since UTF-16's is the beginning of it.
+# Byte order marks; UTF-32 first, because its mark starts with the mark of UTF-16.
 _OTHER_TEXT = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -34,23 +34,24 @@ _OTHER_TEXT = {
 
 
 def ending_of(file: Path) -> str:
-    """The ending that says what a file has: ``.jsonl`` of ``a.jsonl`` and of ``a.jsonl.gz``."""
+    """Return the extension of the content of a file: ``.jsonl`` for ``a.jsonl`` and for ``a.jsonl.gz``."""
     ending = file.suffix.lower()
     return Path(file.stem).suffix.lower() if ending in COMPRESSED else ending
 
 
 def stamp_of(file: Path) -> tuple[int, int] | None:
-    """Changes when the file does; None for what cannot be looked at."""
+    """Return a stamp that changes with the file; None when the file cannot be read."""
     with suppress(OSError, ValueError):
-        found = file.stat()
-        return found.st_size, found.st_mtime_ns
+        status = file.stat()
+        return status.st_size, status.st_mtime_ns
     return None
 
 
 def read_text(where: str, file: Path) -> bytes:
-    """All of a text file, without compression and byte order mark. ``where`` begins the message of a ``PromptError``.
+    """Return the content of a text file without compression and byte order mark.
 
-    That it is UTF-8 is for the caller to find, who can say in which line it is not.
+    ``where`` is the start of the message of a ``PromptError``. The caller checks that the text is UTF-8, because it can
+    name the line with the error.
     """
     with opened(where, os.fspath(file)) as content:
         return content.read().removeprefix(_BOM)
@@ -58,9 +59,9 @@ def read_text(where: str, file: Path) -> bytes:
 
 @contextmanager
 def opened(where: str, name: str) -> Iterator[IO[bytes]]:
-    """A text file to read, without its compression; what goes wrong in the block is a ``PromptError``."""
+    """Open a text file for reading without its compression; errors in the block become a ``PromptError``."""
     try:
-        # Not Path: its own functions raise when a name is too long, or for a home that does not exist.
+        # Not Path, because its methods raise for a name that is too long and for a home that does not exist.
         with open(os.path.expanduser(name), "rb") as raw:  # noqa: PTH111, PTH123
             head = raw.read(8)
             raw.seek(0)
@@ -74,10 +75,10 @@ def opened(where: str, name: str) -> Iterator[IO[bytes]]:
         raise
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise PromptError(
-            f"{where}: its compressed data is damaged or breaks off ({error}). Copy or download it again"
+            f"{where}: its compressed data is damaged or incomplete ({error}). Copy or download it again"
         ) from error
     except IsADirectoryError as error:
-        raise PromptError(f"{where} cannot be read: it is a folder. Check the path, and give a file") from error
+        raise PromptError(f"{where} cannot be read: it is a folder. Check the path, and set a file") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         reason = getattr(error, "strerror", None) or str(error)
         raise PromptError(f"{where} cannot be read: {reason}. Check the path") from error

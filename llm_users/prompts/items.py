@@ -1,6 +1,6 @@
-"""One entry of a data set: which fields it may have, and what is asked because of them.
+"""One entry of a dataset: its possible fields, and the prompt that results from them.
 
-Knows nothing of files: whoever reads one says where an entry stands in it.
+It does not depend on files: the caller provides the position of an entry for error messages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SYSTEM = ("system", "developer")
 _ANSWERS = ("assistant", "model")
 
 _OF_A_MESSAGE = ("role", "content", "name", "tool_calls", "tool_call_id")
-"""What APIs take. Recorded turns have more (the country and the language in WildChat), which servers refuse."""
+"""Message fields of the APIs. Servers reject other fields of recorded turns, such as the country in WildChat."""
 
 _NO_ANSWERS = ("/embeddings", "/moderations")
 _LONGEST_NAMES = 200
@@ -34,21 +34,21 @@ _LONGEST_NAMES = 200
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """``text`` or ``messages`` or the length of a text to be made; the output cap where the entry says it."""
+    """A prompt: ``text``, ``messages`` or the length of a text to generate, with the output cap of the entry if any."""
 
     text: str | None = None
     messages: list[dict[str, Any]] | None = None
     max_tokens: int | None = None
-    input_tokens: int | None = None  # of the text that is to be made
-    answer: str | None = None  # the recorded one, whose length is the cap when there is no other
+    input_tokens: int | None = None  # length of the text to generate
+    answer: str | None = None  # the recorded answer; its length is the cap when there is no other cap
     answer_is_left_out: bool = False  # the entry ended with answers, which are not sent
 
 
 def item_of(where: str, entry: object, column: str | None = None) -> Item | None:
-    """The entry as an item; None where it is empty: no text, or a conversation in which no user says anything.
+    """Return the entry as an item; None when it is empty: without text, or a conversation without a user message.
 
-    ``column`` names the field that has the prompt, a text or a list, in place of the usual ones. ``where`` begins the
-    message of a ``PromptError``.
+    ``column`` is the name of the field with the prompt (a text or a list) instead of the default ones. ``where`` is the
+    start of the message of a ``PromptError``.
     """
     if isinstance(entry, str):
         entry = {"prompt": entry}
@@ -78,10 +78,11 @@ def item_of(where: str, entry: object, column: str | None = None) -> Item | None
 
 
 def request_of(where: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the request of a line of a batch file in the fields of an entry, and every other entry unchanged.
+    """Return the request of a line of a batch file with the fields of an entry, and every other entry unchanged.
 
-    OpenAI's have the request in "body", Anthropic's in "params". A system text beside the messages is put before them.
-    Model, temperature, tools and all other fields of the request are not taken: options say them for the whole run.
+    OpenAI's batch files have the request in "body", Anthropic's in "params". A system text next to the messages becomes
+    the first message. Model, temperature, tools and all other fields of the request are ignored: options set them for
+    the complete run.
     """
     for name in ("body", "params"):
         request = entry.get(name)
@@ -91,32 +92,32 @@ def request_of(where: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         return entry
     url = entry.get("url")
     if isinstance(url, str) and url.endswith(_NO_ANSWERS):
-        raise PromptError(f"{where}: is a request to {shown(url)}, which has no answer to measure. Leave it out")
-    asked = {key: request[key] for key in (*CONTENTS, *CAPS) if request.get(key) is not None}
-    if "input" in request:  # of the responses API
-        asked["messages" if isinstance(request["input"], list) else "prompt"] = request["input"]
-    if not any(field in asked for field in CONTENTS):
-        raise PromptError(f'{where}: "{name}" has {names_of(request)}, and none of "messages", "prompt" and "input"')
+        raise PromptError(f"{where}: is a request to {shown(url)}, which has no answer to measure. Remove it")
+    fields = {key: request[key] for key in (*CONTENTS, *CAPS) if request.get(key) is not None}
+    if "input" in request:  # from the Responses API
+        fields["messages" if isinstance(request["input"], list) else "prompt"] = request["input"]
+    if not any(field in fields for field in CONTENTS):
+        raise PromptError(f'{where}: "{name}" has {names_of(request)}, but not "messages", "prompt" or "input"')
     system = request.get("system") or request.get("instructions")
-    if system and isinstance(said := asked.get("messages", asked.get("prompt")), list | str):
-        asked.pop("prompt", None)
-        before = said if isinstance(said, list) else [{"role": "user", "content": said}]
-        asked["messages"] = [{"role": "system", "content": system}, *before] if before else []
-    return {**{key: entry[key] for key in ("id",) if key in entry}, **asked}
+    if system and isinstance(content := fields.get("messages", fields.get("prompt")), list | str):
+        fields.pop("prompt", None)
+        messages = content if isinstance(content, list) else [{"role": "user", "content": content}]
+        fields["messages"] = [{"role": "system", "content": system}, *messages] if messages else []
+    return {**{key: entry[key] for key in ("id",) if key in entry}, **fields}
 
 
 def cap_of(where: str, entry: Mapping[str, Any]) -> int | None:
-    """The cap on the answer that an entry says, the first of its fields that has one."""
+    """Return the output cap of an entry from the first field that has one, or None."""
     return next((number for key in CAPS if (number := count_of(where, entry, key)) is not None), None)
 
 
 def _content(where: str, entry: Mapping[str, Any], column: str | None) -> tuple[str | None, Any]:
-    """(field, value) of what is asked; (None, None) when there is only a length."""
+    """Return (field, value) of the prompt; (None, None) when the entry has only a length."""
     if column is not None:
         if column not in entry:
-            raise PromptError(f'{where}: has no "{column}", it has {names_of(entry)}')
+            raise PromptError(f'{where}: has no field "{column}"; it has {names_of(entry)}')
         return column, entry[column]
-    given = [field for field in CONTENTS if not _missing(entry.get(field))]  # tables have all columns in each row
+    given = [field for field in CONTENTS if not _missing(entry.get(field))]  # every row of a table has all columns
     if len(given) == 1:
         return given[0], entry[given[0]]
     if not given and not _missing(entry.get(LENGTH)):
@@ -124,35 +125,35 @@ def _content(where: str, entry: Mapping[str, Any], column: str | None) -> tuple[
     empty = [field for field in CONTENTS if field in entry]
     if not given and empty:
         return empty[0], None
-    found = " and ".join(f'"{field}"' for field in given) or names_of(entry)
-    raise PromptError(f"{where}: has {found}; {SHAPE}, or name the field: FILE:FIELD")
+    names = " and ".join(f'"{field}"' for field in given) or names_of(entry)
+    raise PromptError(f"{where}: has {names}; {SHAPE}, or name the field: FILE:FIELD")
 
 
 def _of_messages(messages: list[dict[str, Any]], cap: int | None) -> Item | None:
-    """Messages as the API takes them, without the answers at their end: what is measured is another answer.
+    """Return messages in the format of the API, without answers at the end, because the run measures a new answer.
 
-    The first of these answers says how long one is. What "prefix" (DeepSeek, Mistral) or "partial" (Moonshot, Qwen)
-    marks as the beginning of an answer is sent.
+    The length of the first of these answers is the cap. A message that "prefix" (DeepSeek, Mistral) or "partial"
+    (Moonshot, Qwen) marks as the start of an answer is sent.
     """
     end = len(messages)
     while end and messages[end - 1]["role"] in _ANSWERS and not _is_beginning(messages[end - 1]):
         end -= 1
-    asked = messages[:end]
-    if not any(_says_something(message) for message in asked):
+    sent = messages[:end]
+    if not any(_has_content(message) for message in sent):
         return None
     if end == len(messages):
-        return Item(messages=asked, max_tokens=cap)
-    if all(message["role"] in SYSTEM for message in asked):
-        return None  # recorded, and no user says anything
+        return Item(messages=sent, max_tokens=cap)
+    if all(message["role"] in SYSTEM for message in sent):
+        return None  # a recorded conversation without a user message
     answer = _text_of(messages[end].get("content"))
-    return Item(messages=asked, max_tokens=cap, answer=answer or None, answer_is_left_out=True)
+    return Item(messages=sent, max_tokens=cap, answer=answer or None, answer_is_left_out=True)
 
 
 def _is_beginning(message: Mapping[str, Any]) -> bool:
     return message.get("prefix") is True or message.get("partial") is True
 
 
-def _says_something(message: Mapping[str, Any]) -> bool:
+def _has_content(message: Mapping[str, Any]) -> bool:
     content = message.get("content")
     return bool(content.strip() if isinstance(content, str) else content) or bool(message.get("tool_calls"))
 
@@ -166,17 +167,17 @@ def _text_of(content: object) -> str:
 
 
 def _first_turn(where: str, field: str, turns: object, cap: int | None) -> Item | None:
-    """What a human asks first, as ShareGPT records it ("from", "value") or the API ("role", "content").
+    """Return the first user message, in ShareGPT's format ("from", "value") or the API's ("role", "content").
 
-    System texts before it are kept; the answer behind it says how long an answer is.
+    System texts before it are kept; the length of the answer after it is the cap.
     """
-    said = [role_and_text(turn) for turn in turns] if isinstance(turns, list) else [None]
-    if None in said:
+    parsed = [role_and_text(turn) for turn in turns] if isinstance(turns, list) else [None]
+    if None in parsed:
         raise PromptError(
             f'{where}: "{field}" must be a list of objects with "from" and "value" (or "role" and "content")'
         )
     system: list[dict[str, Any]] = []
-    for (role, text), (next_role, next_text) in pairwise([*filter(None, said), ("", "")]):
+    for (role, text), (next_role, next_text) in pairwise([*filter(None, parsed), ("", "")]):
         if role == "system" and text:
             system.append({"role": "system", "content": text})
         elif role in HUMANS and text:
@@ -188,7 +189,7 @@ def _first_turn(where: str, field: str, turns: object, cap: int | None) -> Item 
 
 
 def role_and_text(turn: object) -> tuple[str, str] | None:
-    """(role, text) of a turn; what is no text counts as nothing said. None: no turn at all."""
+    """Return (role, text) of a turn; the text is empty for other content. None when the value is not a turn."""
     if not isinstance(turn, dict):
         return None
     role, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
@@ -204,7 +205,10 @@ def _are_messages(messages: object) -> bool:
 
 
 def count_of(where: str, entry: Mapping[str, Any], key: str) -> int | None:
-    """A whole number from 1; what is null in the file, or empty in a table, is as good as absent."""
+    """Return a field as a whole number of 1 or more; None when it is missing, null or an empty cell.
+
+    Raises ``PromptError`` for another value.
+    """
     value = entry.get(key)
     if _missing(value):
         return None
@@ -214,8 +218,8 @@ def count_of(where: str, entry: Mapping[str, Any], key: str) -> int | None:
 
 
 def names_of(entry: Mapping[str, Any]) -> str:
-    """The names of an entry's fields, for a message."""
-    return printable(", ".join(map(str, entry)) or "nothing", _LONGEST_NAMES)
+    """Return the names of an entry's fields for a message."""
+    return printable(", ".join(map(str, entry)) or "no fields", _LONGEST_NAMES)
 
 
 def _missing(value: object) -> bool:
@@ -223,17 +227,17 @@ def _missing(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value of a file, for a message."""
+    """Return a value of a file for a message."""
     return printable(json.dumps(value, ensure_ascii=False, default=str), 80)
 
 
 def printable(text: str, longest: int) -> str:
-    """Return the beginning of a text, without characters that break a line or control a terminal."""
+    """Return the start of a text without characters that break a line or control a terminal."""
     text = "".join(character if character.isprintable() else "?" for character in text[: longest + 1])
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def skipped_note(name: str, skipped: int, of: int, what: str) -> str:
-    """How many entries are empty: ``FILE: 1 of 3 prompts is empty and is skipped``."""
+    """Return a note about empty entries: ``FILE: 1 of 3 prompts is empty and is skipped``."""
     verb = "is" if skipped == 1 else "are"
     return f"{name}: {skipped} of {of} {what} {verb} empty and {verb} skipped"

@@ -1,4 +1,4 @@
-"""The lengths of prompt i and of its answer: drawn from the seed and i, in pairs where a mix gives both."""
+"""Draws the lengths of prompt i and of its answer from the seed and i, in pairs if a mix defines both."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from llm_users.prompts.prompt import PromptError
 
 _MIX_SHAPE = (
     "write WEIGHT:INPUT/OUTPUT[,...] in tokens, for example 80:500/100,20:4000/500; a distribution such as "
-    "lognormal:500,300 can stand in place of a number"
+    "lognormal:500,300 can replace a number"
 )
-# A comma inside a distribution is followed by one number only. Before a new part is its weight, hence the colon.
+# A comma inside a distribution precedes a single number. A new part starts with its weight and a colon.
 _NEXT_PART = re.compile(r"[,;](?=\s*[\d.]+\s*:)")
 
 
 def parse_mix(text: str) -> tuple[Distribution, Distribution]:
-    """The lengths of inputs and of outputs, from ``80:500/100,20:4000/500``. Raises ``PromptError``.
+    """Parse the lengths of inputs and outputs from ``80:500/100,20:4000/500``. Raises ``PromptError``.
 
-    ``length_at`` chooses the same part of both for the same prompt.
+    ``length_at`` selects the same part of both for the same prompt.
     """
     weights, inputs, outputs = [], [], []
     for part in _NEXT_PART.split(text):
         weight, colon, lengths = part.partition(":")
-        before, slash, behind = lengths.partition("/")
+        input_text, slash, output_text = lengths.partition("/")
         try:
             weights.append(float(weight))
         except ValueError:
@@ -33,17 +33,17 @@ def parse_mix(text: str) -> tuple[Distribution, Distribution]:
         if not (colon and slash and 0 < weights[-1] < math.inf):
             raise PromptError(f"{part[:40]!r} is not a part of a mix of lengths; {_MIX_SHAPE}")
         try:
-            inputs.append(Distribution.parse(before, LENGTHS))
-            outputs.append(Distribution.parse(behind, LENGTHS))
+            inputs.append(Distribution.parse(input_text, LENGTHS))
+            outputs.append(Distribution.parse(output_text, LENGTHS))
         except DistributionError as error:
             raise PromptError(f"mix of lengths: {error}") from None
     return Mixed(weights, inputs), Mixed(weights, outputs)
 
 
 def length_at(lengths: Distribution, seed: int, index: int, purpose: str) -> int:
-    """The length, in tokens or turns, of prompt ``index`` for ``purpose`` (``input``, ``output`` or ``turns``).
+    """Return the length, in tokens or turns, of prompt ``index`` for ``purpose`` (``input``, ``output`` or ``turns``).
 
-    It is a pure function of its arguments, whichever process asks for it and whatever the text comes from.
+    It is a pure function of its arguments: it does not depend on the process or on the source of the text.
     """
     if isinstance(lengths, Mixed):
         lengths = lengths.choose(stream(seed, index, "mix"))
@@ -51,5 +51,5 @@ def length_at(lengths: Distribution, seed: int, index: int, purpose: str) -> int
 
 
 def draw_cap(lengths: Distribution | None, seed: int, index: int) -> int | None:
-    """The cap on the output tokens of prompt ``index``; None: no cap."""
+    """Return the cap on the output tokens of prompt ``index``; None: no cap."""
     return None if lengths is None else length_at(lengths, seed, index, "output")

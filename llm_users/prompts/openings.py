@@ -1,6 +1,6 @@
-"""What stands before the prompts of a run: one of several shared texts, and a head of its own against caches.
+"""Texts at the start of the prompts of a run: one of several shared texts, and a unique head that defeats caches.
 
-Knows no prompts.
+It does not depend on prompts.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from llm_users.prompts.unique import unique_line
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """``count`` different texts of ``tokens`` tokens each."""
+    """Shared prefixes: ``count`` different texts with ``tokens`` tokens each."""
 
     tokens: int
     count: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Prefixes:
-        """From ``TOKENSxCOUNT`` or ``TOKENS`` (one text). Raises ``PromptError``."""
+        """Parse ``TOKENSxCOUNT`` or ``TOKENS`` (one text). Raises ``PromptError``."""
         match = re.fullmatch(r"\s*([1-9]\d*)\s*(?:x\s*([1-9]\d*)\s*)?", text)
         if match is None:
             raise PromptError(
@@ -35,22 +35,25 @@ class Prefixes:
 
 
 class Openings:
-    """``openings.text(i)`` stands before prompt i, in the same message, and ends with a line break unless empty.
+    """The openings of prompts. ``text(i)`` precedes prompt i in its message and ends with a line break unless empty.
 
-    A pure function of the text seed, the salt and i, safe in any thread.
+    It is a pure function of the text seed, the salt and i, and it is thread-safe.
     """
 
     def __init__(self, text_seed: str, texts: ExactText | None, prefixes: Prefixes | None, salt: str | None) -> None:
-        """``salt`` is the id of the run: it makes every prompt begin differently from all others, those of earlier runs
-        included. None: they begin as they are. Shared prefixes are made with ``texts``, from ``text_seed``."""
+        """Store the settings. ``salt`` is the id of the run, which gives every prompt of every run a unique start.
+
+        With ``salt`` None, prompts have no unique head. Shared prefixes are built with ``texts`` from ``text_seed``.
+        Raises ``PromptError`` when ``texts`` is missing.
+        """
         if prefixes is not None and texts is None:
-            raise PromptError("shared prefixes of a given length need a tokenizer; give one, or leave them out")
+            raise PromptError("shared prefixes of a given length need a tokenizer; set one, or omit the prefixes")
         self._text_seed, self._texts, self._prefixes, self._salt = text_seed, texts, prefixes, salt
-        self._made: dict[int, str] = {}  # two threads may make the same, which is then equal
+        self._made: dict[int, str] = {}  # two threads may build the same text, with equal results
 
     @property
     def tokens(self) -> int:
-        """Tokens of a shared text."""
+        """The number of tokens of a shared text; 0 without shared texts."""
         return self._prefixes.tokens if self._prefixes is not None else 0
 
     @property
@@ -58,20 +61,20 @@ class Openings:
         return self._prefixes is None and self._salt is None
 
     def text(self, index: int) -> str:
-        """The head of its own, then the shared text: with both, no cache holds anything of prompt ``index``."""
+        """Return the unique head and the shared text: with both, no cache contains any part of prompt ``index``."""
         return self._head(index) + self._prefix(index)
 
     def texts(self, index: int) -> tuple[str, ...]:
-        """The same, then what is to be taken where a prompt has too few tokens for it, best first.
+        """Return the same text and shorter alternatives for prompts with too few tokens, the best first.
 
-        With a head of its own the shared text may go first, since nothing is shared anyway; a prompt of fewer tokens
-        than its head (some ten) has less than any cache keeps.
+        With a unique head, the shared text can be dropped first, because no text is shared anyway; a prompt with fewer
+        tokens than its head (about ten) is shorter than any cached prefix.
         """
         whole, head = self.text(index), self._head(index)
         return tuple(dict.fromkeys((whole, whole.rstrip("\n"), head, "")))
 
     def _head(self, index: int) -> str:
-        """16 hexadecimal digits: two alike in a million requests once in 37 million runs."""
+        """Return 16 hexadecimal digits: a million requests have two equal heads once in 37 million runs."""
         if self._salt is None:
             return ""
         name = f"{self._salt}:{self._text_seed}:{index}".encode()
@@ -91,16 +94,16 @@ class Openings:
         unique = unique_line(self._texts.vocabulary, stream(self._text_seed, "prefix", which, "unique"))
         lines = self._texts.lines
         heads = (unique, "")  # a prefix of a few tokens is shorter than a unique line
-        made = (self._texts.build(head, self._order(which, lines), self._prefixes.tokens) for head in heads)
-        text = next((text for text in made if text is not None and text != unique), None)
+        texts = (self._texts.build(head, self._order(which, lines), self._prefixes.tokens) for head in heads)
+        text = next((text for text in texts if text is not None and text != unique), None)
         if text is None:
             raise PromptError(
-                f"no shared text of exactly {self._prefixes.tokens} tokens could be made; choose another length"
+                f"no shared text of exactly {self._prefixes.tokens} tokens could be built; choose another length"
             )
         return text
 
     def _order(self, which: int, lines: int) -> Iterator[int]:
-        """Numbers of lines, endless. Two texts begin with different lines, as long as there are as many."""
+        """Yield line numbers without end. Two texts start with different lines if there are enough lines."""
         first = list(shuffled(stream(self._text_seed, "prefixes"), range(lines)))[which % lines]
         yield first
         rng = stream(self._text_seed, "prefix", which)

@@ -1,6 +1,6 @@
-"""Seeded chance that is the same in every process, thread and Python version.
+"""Seeded random streams that are the same in every process, thread and Python version.
 
-Knows nothing of what is drawn.
+It does not depend on the values that are drawn.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from random import Random
 
 
 def stream(seed: int | str, *names: object) -> Random:
-    """The random stream of one purpose, e.g. ``stream(seed, index, "lines")``.
+    """Return the random stream for one purpose, for example ``stream(seed, index, "lines")``.
 
-    ``seed`` is the seed of the run, or for texts the text seed, which also holds the run key (``text_seed_of``).
+    ``seed`` is the seed of the run, or for texts the text seed, which includes the run key (``text_seed_of``).
 
-    Every purpose has its own, so that changing the output lengths leaves the texts as they were. A string seed goes
-    through SHA-512 and not through ``hash()``, which differs from process to process.
+    Every purpose has a separate stream, so that a change of the output lengths does not change the texts. A string seed
+    uses SHA-512 instead of ``hash()``, which differs between processes.
     """
     return Random(":".join(map(str, (seed, *names))))
 
 
 def text_seed_of(seed: int, run_key: str, purpose: str = "") -> str:
-    """What generated texts are drawn from: unlike lengths and order, they also depend on the run key.
+    """Return the seed of generated texts, which, unlike lengths and order, also depend on the run key.
 
-    Texts of another ``purpose`` have nothing in common with these: prompts and conversations are numbered apart.
+    Texts for different values of ``purpose`` have nothing in common: prompts and conversations have separate numbers.
     """
     return f"{seed}:{run_key}:{purpose}"
 
 
 def shuffled(rng: Random, numbers: Iterable[int]) -> Iterator[int]:
-    """``numbers`` in random order, drawn one by one.
+    """Yield ``numbers`` in random order, drawn one by one.
 
-    Not ``Random.shuffle``: only ``random()`` is promised to give the same in all Python versions, and a usual prompt
-    takes a sixth of the lines it could have.
+    It does not use ``Random.shuffle``: only ``random()`` guarantees the same result in all Python versions, and a
+    typical prompt uses a sixth of the available lines.
     """
-    left = list(numbers)
-    while left:
-        pick = int(rng.random() * len(left))
-        left[pick], left[-1] = left[-1], left[pick]
-        yield left.pop()
+    remaining = list(numbers)
+    while remaining:
+        index = int(rng.random() * len(remaining))
+        remaining[index], remaining[-1] = remaining[-1], remaining[index]
+        yield remaining.pop()

@@ -1,4 +1,4 @@
-"""Parquet files of prompts, through pyarrow where that is installed."""
+"""Reads Parquet files of prompts with the optional package pyarrow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROWS_AT_ONCE = 1000
 
 
 def read_parquet(file: Path, column: str | None) -> Iterator[Item | None]:
-    """The rows of the file; only columns that say something about a prompt are read. Raises ``PromptError``."""
+    """Yield the rows of the file; only the columns that describe prompts are read. Raises ``PromptError``."""
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -27,10 +27,10 @@ def read_parquet(file: Path, column: str | None) -> Iterator[Item | None]:
             wanted = {column} if column is not None else {*CONTENTS, LENGTH}
             names = [name for name in table.schema_arrow.names if name in {*wanted, *CAPS}]
             if not wanted & set(names):
-                has, lacks = (", ".join(each) for each in (table.schema_arrow.names, sorted(wanted)))
+                existing, expected = ", ".join(table.schema_arrow.names), ", ".join(sorted(wanted))
                 raise PromptError(
-                    f"prompts file {str(file)!r}: its columns are {has}, and none of them is {lacks}. Name the one "
-                    "with the prompts: FILE:COLUMN"
+                    f"prompts file {str(file)!r}: its columns are {existing}; expected one of {expected}. Name the "
+                    "column with the prompts: FILE:COLUMN"
                 )
             number = 0
             for batch in table.iter_batches(_ROWS_AT_ONCE, columns=names, use_threads=False):
@@ -45,13 +45,15 @@ def read_parquet(file: Path, column: str | None) -> Iterator[Item | None]:
 
 
 def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with messages that have only their own fields: in a table all have those of all others, as nulls."""
-    return {name: _bare(value) if isinstance(value, list) else value for name, value in row.items()}
+    """Return the row without null fields in its messages: in a table, every message has the fields of all messages."""
+    return {name: _without_null_fields(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
-def _bare(value: Any) -> Any:
+def _without_null_fields(value: Any) -> Any:
     if isinstance(value, list):
-        return [_bare(each) for each in value]
+        return [_without_null_fields(element) for element in value]
     if isinstance(value, dict):
-        return {key: _bare(each) for key, each in value.items() if each is not None or key == "content"}
+        return {
+            key: _without_null_fields(field) for key, field in value.items() if field is not None or key == "content"
+        }
     return value

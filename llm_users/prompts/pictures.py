@@ -1,6 +1,6 @@
-"""Images in prompts: those of a folder, or synthetic ones of a given size, each a different one.
+"""Images in prompts: the images of a folder, or different synthetic images of a given size.
 
-Knows nothing of the prompts that they are put into.
+It does not depend on the content of the prompts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"})
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """``count`` images in each prompt: of ``folder``, else synthetic ones of ``width`` by ``height`` pixels."""
+    """``count`` images per prompt: from ``folder``, otherwise synthetic images of ``width`` by ``height`` pixels."""
 
     count: int
     width: int = _SIZE
@@ -36,27 +36,29 @@ class Pictures:
 
     @classmethod
     def parse(cls, text: str) -> Pictures:
-        """From ``N``, ``NxWIDTHxHEIGHT``, ``FOLDER`` or ``N:FOLDER``. Raises ``PromptError``."""
+        """Parse ``N``, ``NxWIDTHxHEIGHT``, ``FOLDER`` or ``N:FOLDER``. Raises ``PromptError``."""
         sizes = re.fullmatch(r"\s*(\d+)\s*(?:x\s*(\d+)\s*x\s*(\d+)\s*)?", text)
         if sizes is not None:
             count, width, height = int(sizes[1]), int(sizes[2] or _SIZE), int(sizes[3] or _SIZE)
             if count < 1 or not (1 <= width <= _LARGEST and 1 <= height <= _LARGEST):
-                raise PromptError(f"{text!r}: 1 image or more, of 1 to {_LARGEST} pixels a side, for example 1x512x512")
+                raise PromptError(
+                    f"{text!r}: set at least 1 image of 1 to {_LARGEST} pixels per side, such as 1x512x512"
+                )
             return cls(count, width, height)
         numbered = re.fullmatch(r"([1-9]\d*):(.+)", text)
         count, name = (int(numbered[1]), numbered[2]) if numbered else (1, text)
-        folder = os.path.expanduser(name)  # noqa: PTH111 - as is isdir: Path's raise when a name is too long for one
+        folder = os.path.expanduser(name)  # noqa: PTH111 - the methods of Path raise for a name that is too long
         if not os.path.isdir(folder):  # noqa: PTH112
             raise PromptError(
-                f"{text!r} is neither NxWIDTHxHEIGHT, for example 1x512x512, nor a folder of images that exists"
+                f"{text!r} is neither NxWIDTHxHEIGHT, such as 1x512x512, nor an existing folder of images"
             )
         return cls(count, folder=Path(folder))
 
 
 class PicturedSource:
-    """The prompts of ``source`` with images in them. A pure function of both seeds and the index.
+    """The prompts of ``source`` with images. ``prompt`` is a pure function of both seeds and the index.
 
-    The order of a folder's images follows from ``seed``, synthetic images from ``text_seed``.
+    The order of a folder's images depends on ``seed``, synthetic images on ``text_seed``.
     """
 
     def __init__(self, source: PromptSource, pictures: Pictures, seed: int, text_seed: str) -> None:
@@ -64,17 +66,17 @@ class PicturedSource:
         self.different, self.notes = source.different, source.notes
         self._files: list[Path] = []
         if pictures.folder is not None:
-            found = sorted(file for file in pictures.folder.iterdir() if file.suffix.lower() in _ENDINGS)
-            self._files = [found[place] for place in shuffled(stream(seed, "pictures"), range(len(found)))]
+            files = sorted(file for file in pictures.folder.iterdir() if file.suffix.lower() in _ENDINGS)
+            self._files = [files[index] for index in shuffled(stream(seed, "pictures"), range(len(files)))]
             if not self._files:
-                raise PromptError(f"folder {str(pictures.folder)!r} has no images: {', '.join(sorted(_ENDINGS))}")
+                raise PromptError(f"folder {str(pictures.folder)!r} has no images ({', '.join(sorted(_ENDINGS))})")
 
     def prompt(self, index: int) -> Prompt:
         prompt = self._source.prompt(index)
         count = self._pictures.count
-        images = [self._image(index * count + place) for place in range(count)]
+        images = [self._image(index * count + number) for number in range(count)]
         messages = with_images(prompt.messages or [{"role": "user", "content": prompt.text or ""}], images)
-        # What an image is worth only the server knows.
+        # Only the server knows the number of tokens of an image.
         return Prompt(index, None, messages, None, prompt.max_tokens)
 
     def _image(self, number: int) -> dict[str, Any]:
@@ -85,7 +87,10 @@ class PicturedSource:
 
 
 def tiles(seed: int | str, number: int, width: int, height: int) -> bytes:
-    """Image ``number`` as a PNG: coloured tiles. 6 kB at 512 by 512: what costs a server are the pixels."""
+    """Return image ``number`` as a PNG with coloured tiles.
+
+    It has 6 kB at 512 by 512 pixels, because the pixels and not the bytes determine the cost for a server.
+    """
     rng = stream(seed, number, "picture")
     across, down = -(-width // _TILE), -(-height // _TILE)
     colours = bytes(int(rng.random() * 256) for _ in range(3 * across * down))
@@ -93,7 +98,7 @@ def tiles(seed: int | str, number: int, width: int, height: int) -> bytes:
     for row in range(down):
         start = 3 * across * row
         line = b"".join(colours[at : at + 3] * _TILE for at in range(start, start + 3 * across, 3))[: 3 * width]
-        # The first line of a row of tiles as it is, the others as no difference from the line above (filter 2).
+        # The first line of a row of tiles is stored directly, the others as zero difference to the one above: filter 2.
         rows += [b"\x00" + line] + [b"\x02" + bytes(3 * width)] * (min(_TILE, height - row * _TILE) - 1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits of red, green and blue
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows), 1)), (b"IEND", b""))

@@ -1,6 +1,6 @@
-"""What a prompt is, what gives prompts, and how a bad one is reported.
+"""The types for prompts: a prompt, the interface of a prompt source, and the error for invalid input.
 
-Knows nothing of where prompts come from, of tokenizers or of how a prompt is sent.
+It does not depend on the source of prompts, on tokenizers or on how a prompt is sent.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 
 class PromptError(ValueError):
-    """Bad input for prompts. The message says what was wrong, where, and what to do."""
+    """Invalid input for prompts. The message names the problem, its position and the solution."""
 
 
 def count_characters(value: Any) -> int:
-    """The characters of all texts in a structure of lists and tables, such as a list of messages."""
+    """Return the number of characters of all texts in nested lists and mappings, such as a list of messages."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):
@@ -27,28 +27,28 @@ def count_characters(value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Prompt ``index`` of a seeded sequence: either ``text`` or ``messages`` is given, never both."""
+    """Prompt ``index`` of a seeded sequence, with either ``text`` or ``messages``, never both."""
 
     index: int
     text: str | None  # the user's text
     messages: list[dict[str, Any]] | None = None
-    input_tokens: int | None = None  # of the text, without chat template and special tokens; None when unknown
+    input_tokens: int | None = None  # tokens without chat template and special tokens; None when unknown
     max_tokens: int | None = None  # the output cap to send; None: no cap
 
     def characters(self) -> int:
-        """About how much text it is; images count with the text that encodes them."""
+        """Return the approximate number of characters; images count with the characters of their encoding."""
         return len(self.text) if self.text is not None else count_characters(self.messages or ())
 
 
 class PromptSource(Protocol):
-    """A seeded sequence of prompts. ``prompt`` is a pure function of the seed and the index, safe in any thread."""
+    """A seeded sequence of prompts. ``prompt`` is a pure function of the seed and the index, and thread-safe."""
 
     @property
     def different(self) -> int | None:
-        """How many there are before they come again, where that is worth a note; else None."""
+        """The number of prompts before they repeat, if that requires a note; otherwise None."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about where they come from."""
+        """Notes for the user about the source."""
 
     def prompt(self, index: int) -> Prompt: ...

@@ -1,7 +1,7 @@
-"""LLMPerf's task: an instruction to stream lines from a text, then lines of Shakespeare's sonnets.
+"""LLMPerf's task: an instruction to stream lines from a text, followed by lines of Shakespeare's sonnets.
 
-A line of words that no other prompt begins with stands before it. The text has the drawn length to the token. This
-module does not read files of prompts and does not send anything.
+A line of words that is unique to the prompt precedes the instruction. The text has exactly the drawn number of tokens.
+This module does not read prompt files and does not send requests.
 """
 
 from __future__ import annotations
@@ -19,36 +19,38 @@ from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.tokenizer import Tokenizer
 from llm_users.prompts.unique import unique_line
 
-# Other lines where the first ones gave no text of the length: not needed once in 23,000 prompts under six tokenizers.
+# Attempts with different lines, if no text has the length: a second one was never needed in 23,000 prompts with six
+# tokenizers.
 _REDRAWS = 2
 
 
 @cache
 def sonnets() -> dict[int, tuple[str, ...]]:
-    """The lines of each sonnet by its number in the edition of 1609; modern spelling, public domain."""
+    """Return the lines of every sonnet by its number in the edition of 1609; modern spelling, public domain."""
     text = Path(__file__).with_name("sonnets.txt").read_text(encoding="ascii")
     poems = (block.splitlines() for block in text.strip().split("\n\n"))
     return {int(number): tuple(lines) for number, *lines in poems}
 
 
 def sonnet_texts(tokenizer: Tokenizer) -> ExactText:
-    """Builds texts of lines of all sonnets."""
+    """Return a builder of texts from the lines of all sonnets."""
     return ExactText(tokenizer, [line for poem in sonnets().values() for line in poem])
 
 
 def instruction(output_tokens: int | None) -> str:
-    """LLMPerf's words (``randomly_sample_sonnet_lines_prompt``); without a number when the output has no cap."""
+    """Return LLMPerf's instruction (``randomly_sample_sonnet_lines_prompt``), without a number if there is no cap."""
     length = "" if output_tokens is None else f" with {output_tokens} output tokens"
     return f"Randomly stream lines from the following text{length}. Don't generate eos tokens:\n\n"
 
 
 class SonnetSource:
-    """Prompt i: what opens it, a unique line, the instruction and random lines, ``input_lengths`` tokens in all.
+    """Prompt i consists of its opening, a unique line, the instruction and random lines.
 
-    A shared text of the opening comes on top of that; a head against caches is part of it. Lengths and caps depend on
-    ``seed``, texts on ``text_seed``, which differs from run to run. The unique line stands before the instruction, so
-    that a prefix cache holds nothing of a prompt but what a shared text adds. A prompt that is too short for both has
-    the unique line only; one that is shorter than that (some 8 tokens) begins with one of the lines.
+    The total length follows ``input_lengths``; it includes the cache-busting head of the opening, but not its shared
+    text. Lengths and caps depend on ``seed``, texts on ``text_seed``, which differs between runs. The unique line
+    precedes the instruction, so that a prefix cache can only contain the shared text of a prompt. A prompt that is too
+    short for both has only the unique line; a prompt that is shorter than that (about 8 tokens) starts with a sonnet
+    line.
     """
 
     notes: tuple[str, ...] = ()
@@ -76,7 +78,7 @@ class SonnetSource:
         return Prompt(index, text, None, tokens + self._openings.tokens, max_tokens)
 
     def text(self, index: int, tokens: int, max_tokens: int | None) -> str:
-        """The text of prompt ``index``: ``tokens`` tokens, and those of a shared text. Raises ``PromptError``."""
+        """Return the text of prompt ``index`` with ``tokens`` tokens plus the shared text. Raises ``PromptError``."""
         openings = self._openings.texts(index)
         wanted = tokens + self._openings.tokens
         unique = openings[0] + unique_line(self._texts.vocabulary, stream(self._text_seed, index, "unique"))
@@ -84,18 +86,18 @@ class SonnetSource:
             head_tokens = self._texts.count(head)
             for redraw in range(_REDRAWS if head_tokens < wanted else 0):
                 text = self._texts.build(head, self._order(index, redraw), wanted, head_tokens)
-                # Chat templates strip a line break at the end, and the server would count less.
+                # Chat templates strip a line break at the end, and the server would count fewer tokens.
                 if text is not None and text not in openings and not text.endswith("\n"):
                     return text
         raise PromptError(
-            f"prompt {index}: no text of exactly {wanted} tokens could be made under tokenizer "
-            f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, choose another "
-            "(--llm-tokenizer) or another length (--llm-input-tokens, --llm-length-mix), or give your own prompts "
+            f"prompt {index}: no text of exactly {wanted} tokens could be built with tokenizer "
+            f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, choose another tokenizer "
+            "(--llm-tokenizer) or length (--llm-input-tokens, --llm-length-mix), or use your own prompts "
             "(--llm-prompts)"
         )
 
     def _order(self, index: int, redraw: int) -> Iterator[int]:
-        """Numbers of lines, endless; each pass takes every line once."""
+        """Yield line numbers without end; every pass uses every line once."""
         first = self._first[(index + redraw) % len(self._first)]
         yield first
         rng = stream(self._text_seed, index, "lines", redraw)

@@ -1,6 +1,6 @@
-"""Prompts given by the user, one fixed text or the items of a data set, as a seeded sequence.
+"""The user's prompts (a fixed text or the items of a dataset) as a seeded sequence.
 
-Knows nothing of files or of how a prompt is sent.
+It does not depend on files or on how a prompt is sent.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from llm_users.prompts.tokenizer import Tokenizer
 
 
 class GivenSource:
-    """Items in turn, all used before any comes again: in a seeded order, or ``in_order`` as they stand.
+    """The items in a seeded order, or in their original order with ``in_order``. All are used before one is repeated.
 
-    The output cap is an item's own, else the length of its recorded answer, else drawn. ``make`` makes the text of an
-    item that is only a length: (index, tokens, cap) -> text.
+    The output cap is the cap of the item, otherwise the length of its recorded answer, otherwise drawn. ``make``
+    generates the text of an item that has only a length: (index, tokens, cap) -> text.
     """
 
     notes: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class GivenSource:
         self._order = list(numbers) if in_order else list(shuffled(stream(seed, "entries"), numbers))
         self._items, self._tokenizer, self._output_lengths, self._seed = items, tokenizer, output_lengths, seed
         self._openings, self._make = openings, make
-        # Counted on first use: counting a large file at once would take minutes.
+        # Counted on demand: counting a complete large file would take minutes.
         self._tokens: dict[int, int | None] = {}
         self._answers: dict[int, int] = {}
 
@@ -54,7 +54,7 @@ class GivenSource:
         cap = self._cap(index, number, item)
         if item.input_tokens is not None:
             return self._made(index, item.input_tokens, cap)
-        # Copied, so that a user's locustfile that changes its messages does not change the next round's.
+        # Copied, so that a locustfile that changes its messages does not change the messages of the next round.
         messages = None if item.messages is None else [dict(message) for message in item.messages]
         if self._openings.are_empty:
             return Prompt(index, item.text, messages, self._count(number, item), cap)
@@ -67,7 +67,7 @@ class GivenSource:
 
     def _made(self, index: int, tokens: int, cap: int | None) -> Prompt:
         if self._make is None:
-            raise PromptError("entries with nothing but a length need a tokenizer; give one, or prompts")
+            raise PromptError("entries with only a length need a tokenizer; set one, or use entries with prompts")
         return Prompt(index, self._make(index, tokens, cap), None, tokens + self._openings.tokens, cap)
 
     def _cap(self, index: int, number: int, item: Item) -> int | None:
@@ -94,11 +94,11 @@ class GivenSource:
 
 
 def data_set_notes(data: DataSet) -> tuple[str, ...]:
-    """What should be said about a data set that was read."""
-    notes, of = [], len(data.items) + data.skipped
+    """Return notes for the user about a dataset."""
+    notes, total = [], len(data.items) + data.skipped
     if data.skipped:
-        notes.append(skipped_note(data.name, data.skipped, of, "prompts"))
+        notes.append(skipped_note(data.name, data.skipped, total, "prompts"))
     answered = sum(item.answer_is_left_out for item in data.items)
     if answered:
-        notes.append(f"{data.name}: {answered} of {of} prompts end with a recorded answer, which is not sent")
+        notes.append(f"{data.name}: {answered} of {total} prompts end with a recorded answer, which is not sent")
     return tuple(notes)

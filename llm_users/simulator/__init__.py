@@ -1,5 +1,5 @@
-"""The endpoint in a box: a server with known timing, in a process of its own.
+"""The simulated endpoint: a server with known timing that runs in a separate process.
 
-It must not import Locust, gevent or pandas: stdlib, msgspec and the event-stream codec only, so that it starts fast and
-its clock is its own.
+It imports only the standard library, msgspec and the event-stream codec. It must not import Locust, gevent or pandas,
+so that it starts fast and its timing does not depend on the load generator.
 """

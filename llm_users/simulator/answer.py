@@ -1,7 +1,7 @@
-"""What the engine needs of a protocol: a whole reply at once, or an answer that leaves token by token.
+"""The interface between a wire format and the engine: a reply that is sent at once, or a token-by-token answer.
 
-A wire format (OpenAI's here, others later) makes these; the engine times and sends them. Neither side must know the
-other's details.
+The wire formats create replies and answers; the engine times and sends them. Neither side depends on the details of
+the other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from llm_users.simulator.http_wire import Request
 
 @dataclass(slots=True)
 class Reply:
-    """Bytes that leave at once. `failed_id` names the inference request that this reply refuses, for the log."""
+    """Bytes that are sent at once. `failed_id` is the id of the rejected inference request, for the log."""
 
     data: bytes
     status: int
@@ -23,40 +23,40 @@ class Reply:
 
 
 class Answer(Protocol):
-    """Bytes that leave on a schedule. Token 0 is due after ttft, token k is due k gaps later."""
+    """Bytes that are sent on a schedule. Token 0 is due after ttft, token k is due k gaps later."""
 
     number: int
     response_id: str
     prompt_tokens: int
     tokens: int
     streamed: bool
-    outcome: str  # for the log: completed; cut, error, reset or stalled when the stream shall break off
+    outcome: str  # for the log: completed; cut, error, reset or stalled when the spec breaks the stream off
     close: bool
-    answered: str  # for the log: right, wrong or vague; empty when no number was asked for
-    fault: str  # for the log: what goes wrong with it on the way, if anything
+    answered: str  # for the log: right, wrong or vague; empty when the prompt asked for no number
+    fault: str  # for the log: the injected fault; empty when there is none
 
     def opening(self) -> bytes:
-        """Sent as soon as the request was read."""
+        """Return the bytes to send as soon as the request is read."""
         ...
 
     def comment(self) -> bytes:
-        """Sent while the first token is awaited, when the spec asks for it."""
+        """Return the comment to send before the first token, when the spec asks for comments."""
         ...
 
     def piece(self, start: int) -> tuple[bytes, int]:
-        """The chunk that begins with token `start`, and how many tokens it has."""
+        """Return the chunk that begins with token `start`, and its number of tokens."""
         ...
 
     def closing(self) -> bytes:
-        """Leaves in the same write as the last chunk."""
+        """Return the bytes to send in the same write as the last chunk."""
         ...
 
 
 class Application(Protocol):
-    """From a request to what is sent back."""
+    """Maps a request to a reply or an answer."""
 
     def handle(self, request: Request) -> Reply | Answer: ...
 
     def refuse(self, status: int, message: str) -> Reply:
-        """For bytes that are not a request."""
+        """Return the reply to bytes that are not a valid request."""
         ...

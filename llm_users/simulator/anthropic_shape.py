@@ -1,4 +1,4 @@
-"""Anthropic's own Messages API as the simulator speaks it: Claude's documents, as on Bedrock, with this API's ids."""
+"""The documents of Anthropic's Messages API: the same documents as Claude's on Bedrock, with this API's ids."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Messages(AnthropicMessages):
     def _message(self, turn: Turn, content: list[Document], **more: Any) -> Document:
         return {**super()._message(turn, content, **more), "id": turn.response_id}
 
-    def failure(self, turn: Turn, error: str) -> Document:  # noqa: ARG002 - the other API's needs its turn
-        """The event that breaks a stream off. ``error`` is one of the spec's names."""
+    def failure(self, turn: Turn, error: str) -> Document:  # noqa: ARG002 - the Responses API needs the turn
+        """Return the event that ends a stream with an error. ``error`` is a name from the spec."""
         return error_document(_IN_STREAM.get(error, "api_error"), STREAM_ERRORS[error])
 
 
 def refusal(status: int, message: str) -> Document:
-    """The body of an answer that is an error."""
+    """Return the body of an error response."""
     return error_document(_KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error"), message)
 
 

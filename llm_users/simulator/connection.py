@@ -1,6 +1,6 @@
-"""One client's socket: stamped reads, writes that never block, a request reader, and the answer that is on its way.
+"""One client connection: timestamped reads, non-blocking writes, a request reader, and the answer in progress.
 
-This module must not know the event loop or any API's JSON.
+This module does not depend on the event loop or on the JSON of any API.
 """
 
 from __future__ import annotations
@@ -18,27 +18,33 @@ from llm_users.simulator.pace import Pace
 from llm_users.simulator.poller import READ, WRITE, Poller
 
 _READ_BYTES = 64 * 1024
-# asm-generic/socket.h; the socket module does not name it. Other architectures number it differently.
+# From asm-generic/socket.h; the socket module has no constant for it. Other architectures use other numbers.
 _SO_TIMESTAMPNS = 35
 _HAS_STAMPS = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64", "riscv64", "ppc64le", "s390x")
 _TIMESPEC = struct.Struct("qq")
 _NO_LINGER = struct.pack("ii", 1, 0)
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
-# A kernel stamp older than this says that the wall clock was set, not that the loop was busy.
+# An older kernel timestamp means that the wall clock was set, not that the loop was busy.
 _CREDIBLE_NS = 5_000_000_000
 
 
 def ask_for_stamps(listener: socket.socket) -> None:
-    """Let the kernel stamp what arrives. Accepted sockets inherit it; the listener keeps stamping on all the time."""
+    """Turn on kernel timestamps for received data.
+
+    Accepted sockets inherit the option; the open listener keeps timestamping active in the kernel.
+    """
     if _HAS_STAMPS:
         try:
             listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         except OSError:
-            return  # not offered here: reads are stamped by the clock instead
+            return  # not supported here: the clock at the return of the read is used instead
 
 
 class Connection:
-    """`stamp_ns` is the arrival of what was read last, on CLOCK_MONOTONIC; `stamped_by` is kernel or user."""
+    """A client's socket with its buffers.
+
+    `stamp_ns` is the arrival time of the last data read, on CLOCK_MONOTONIC; `stamped_by` is kernel or user.
+    """
 
     __slots__ = ("_out", "_poller", "_sock", "closing", "draining", "fd", "job", "reader", "stamp_ns", "stamped_by")
 
@@ -53,12 +59,12 @@ class Connection:
         self.job: Job | None = None
         self.stamp_ns = 0
         self.stamped_by = "user"
-        self.closing = False  # close once everything was sent
-        self.draining = False  # everything was sent; wait for the client to close
+        self.closing = False  # close when all output is sent
+        self.draining = False  # all output is sent; wait for the client to close
         poller.register(self.fd, READ)
 
     def read(self) -> bytes | None:
-        """What arrived, empty when the client closed, None when there was nothing to read."""
+        """Return the received bytes, empty when the client closed its side, None when there is nothing to read."""
         parts: list[tuple[int, int, bytes]] = []
         try:
             if not _HAS_STAMPS:
@@ -82,7 +88,7 @@ class Connection:
         return len(self._out)
 
     def send(self, data: bytes) -> None:
-        """Hand over to the kernel what it takes, keep the rest. OSError when the client is gone."""
+        """Pass as much as possible to the kernel and buffer the rest. Raises OSError when the client is gone."""
         if not self._out:
             try:
                 sent = self._sock.send(data)
@@ -95,7 +101,7 @@ class Connection:
         self._out += data
 
     def flush(self) -> None:
-        """Called when the socket can be written again."""
+        """Send buffered bytes; called when the socket is writable again."""
         if self._out:
             try:
                 sent = self._sock.send(self._out)
@@ -106,16 +112,19 @@ class Connection:
             self._poller.modify(self.fd, READ)
 
     def stop_reading(self) -> None:
-        """For a client that closed its side: its end of input would wake us again and again until all is sent."""
+        """Stop polling for input from a client that closed its side.
+
+        Its end of input would wake the loop repeatedly until all output is sent.
+        """
         self._poller.modify(self.fd, WRITE)
 
     def drain(self) -> None:
-        """Say that nothing more comes, but let the client close first: closing with unread input resets the stream."""
+        """Shut down the write side and let the client close first: closing with unread input resets the stream."""
         self.draining = True
         self._sock.shutdown(socket.SHUT_WR)
 
     def reset_on_close(self) -> None:
-        """Let `close` break the connection instead of ending it."""
+        """Make `close` reset the connection instead of closing it in order."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
     def close(self) -> None:
@@ -124,7 +133,7 @@ class Connection:
 
 
 class Job:
-    """One answer on its way."""
+    """One answer in progress."""
 
     __slots__ = ("answer", "comment_ns", "connection", "due_ns", "entry", "pace", "sent_tokens")
 

@@ -1,7 +1,7 @@
-"""The event loop: sockets on one side, the schedule of tokens on the other, one thread.
+"""The single-threaded event loop, which serves sockets and the token schedule.
 
-It must not know any API's JSON. Due tokens and ready sockets are served in alternating small batches, so that neither
-a flood of requests nor a flood of tokens can starve the other.
+It handles due tokens and ready sockets in alternating small batches, so that a flood of requests cannot delay tokens
+and a flood of tokens cannot delay requests. It does not depend on the JSON of any API.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from llm_users.simulator.pace import Pace
 from llm_users.simulator.poller import MAX_EVENTS, READ, WRITE, Poller
 from llm_users.simulator.spec import Spec
 
-# About as long as MAX_EVENTS requests take to read.
+# Sending a batch takes about as long as reading MAX_EVENTS requests.
 _FIRE_BATCH = 32
 _TICK_NS = 500_000_000
 _IDLE_S = 0.005
-# A client that pipelines, or does not read, beyond this is cut off.
+# Limits for pipelined requests and for unread output; the connection of a client that exceeds one is closed.
 _MAX_WAITING_BYTES = 1 << 20
 _MAX_UNSENT_BYTES = 64 << 20
 
@@ -33,7 +33,7 @@ now_ns = time.monotonic_ns
 
 
 class Engine:
-    """Serves `application` on `listener` until `stop` is called or `limit_s` is over."""
+    """Serves the application on `listener` until `stop` is called or the time limit of `run` ends."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Engine:
         self._accept_again()
 
     def watch(self, fd: int, on_ready: Callable[[], None]) -> None:
-        """Call `on_ready` when another descriptor can be read."""
+        """Call `on_ready` when descriptor `fd` is readable."""
         self._handlers[fd] = lambda _events: on_ready()
         self._poller.register(fd, READ)
 
@@ -72,7 +72,10 @@ class Engine:
         return {**self.totals.report(), "active": self._active, "connections": len(self._connections)}
 
     def run(self, *, limit_s: float = 0.0, stop_if: Callable[[], bool] | None = None) -> None:
-        """`stop_if` is asked at every wake-up, at least twice a second when it is given."""
+        """Run the loop until `stop` is called, `limit_s` seconds have passed (0: no limit), or `stop_if` is true.
+
+        The loop calls `stop_if` at every wake-up, at least twice a second when it is given.
+        """
         end_ns = now_ns() + round(limit_s * 1e9) if limit_s else None
         tick_ns = None if end_ns is None and stop_if is None else _TICK_NS
         heap, handlers, fire, wait = self._heap, self._handlers, self._fire, self._poller.wait
@@ -95,7 +98,7 @@ class Engine:
                         sleep_ns = min(sleep_ns, max(end_ns - now, 0))
                 if self._log.dirty and (sleep_ns is None or sleep_ns > _IDLE_S * 1e9):
                     self._log.flush()
-                    sleep_ns = 0  # the flush took time: look at the sockets, then count again
+                    sleep_ns = 0  # the flush took time: poll the sockets, then compute the sleep again
                 for fd, events in wait(None if sleep_ns is None else sleep_ns / 1e9):
                     handler = handlers.get(fd)
                     if handler is not None:
@@ -121,7 +124,7 @@ class Engine:
             except ConnectionError:
                 continue
             except OSError:
-                # Out of descriptors. The listener stays readable, so leave it alone until a connection is closed.
+                # Out of descriptors. The listener stays readable, so stop polling it until a connection is closed.
                 self._poller.unregister(self._listener.fileno())
                 self._accepting = False
                 return
@@ -144,7 +147,7 @@ class Engine:
                 if data is None:
                     return
                 if not data:
-                    # With an answer under way the client has given up; else what is left is still sent.
+                    # During an answer, this means that the client gave up; otherwise send the buffered output.
                     if connection.job is None and connection.unsent_bytes:
                         connection.closing = True
                         connection.stop_reading()
@@ -159,7 +162,7 @@ class Engine:
             self._drop(connection)
 
     def _serve(self, connection: Connection, since_ns: int = 0) -> None:
-        """Take requests from the buffer until one has to wait for its tokens."""
+        """Serve buffered requests until one has to wait for its tokens."""
         reader = connection.reader
         while connection.job is None and not connection.closing:
             try:
@@ -215,7 +218,7 @@ class Engine:
     # The schedule
 
     def _start(self, connection: Connection, answer: Answer, since_ns: int) -> None:
-        # A pipelined request can have arrived long before its turn; its schedule begins with its turn.
+        # A pipelined request can arrive long before its turn; its schedule starts with its turn.
         received_ns = connection.stamp_ns
         pace = Pace(self._spec, answer.number)
         base_ns = max(received_ns, since_ns)
@@ -248,7 +251,7 @@ class Engine:
             connection.send(opening)
 
     def _fire(self) -> None:
-        """Send what is due first. It pays to keep this short: it runs once per token."""
+        """Send the earliest due chunk. Keep this method short: it runs once per token."""
         when_ns, order, job = self._heap[0]
         connection = job.connection
         if connection is None:
@@ -279,7 +282,7 @@ class Engine:
             job.sent_tokens -= count
             self._drop(connection)
             return
-        if count:  # an exception in place of the first token is no token
+        if count:  # an exception in place of the first token does not count as a token
             entry.sent_ns.append(stamp_ns)
         late_ns = stamp_ns - when_ns
         entry.late_max_ns = max(entry.late_max_ns, late_ns)
@@ -313,12 +316,15 @@ class Engine:
             self._drop(connection)
             return
         connection.closing = job.answer.close
-        with contextlib.suppress(OSError):  # a client that is gone now is found by the next read
+        with contextlib.suppress(OSError):  # the next read detects a client that is gone
             self._close_if_done(connection)
             self._serve(connection, since_ns=now_ns())
 
     def _finish(self, job: Job, outcome: str) -> None:
-        """Take the job off its connection, which also breaks the reference cycle: the collector is off."""
+        """Detach the job from its connection and log it.
+
+        Detaching also breaks the reference cycle, because the garbage collector is off.
+        """
         self._active -= 1
         if job.connection is not None:
             job.connection.job = None

@@ -1,27 +1,27 @@
-"""What can go wrong with a connection or a stream, by name: nothing but the tables.
+"""Tables of the faults of a connection or a stream, by name.
 
-Faults of the API, such as error statuses and exceptions, have keys of their own.
+Faults of the API, such as error statuses and exceptions, have separate spec keys.
 """
 
 from __future__ import annotations
 
-# Before an answer's first token, or beside the answer.
+# Faults before the first token of an answer, or in addition to the answer.
 BEFORE_ANSWER: dict[str, str] = {
     "reset": "the connection is reset before the headers",
-    "stall": "nothing comes, not even headers",
-    "garbage": "bytes come that are no HTTP",
+    "stall": "the server sends nothing, not even headers",
+    "garbage": "the server sends bytes that are not HTTP",
     "slow": "each byte of the headers takes as long as a token",
-    "bomb": "headers that do not end",
-    "unasked": "a second response that nobody asked for follows the answer, a token's gap after its end",
+    "bomb": "the server sends 64 MiB of header lines without an end of the headers",
+    "unasked": "an unsolicited second response follows the answer, one token gap after its end",
 }
 
-# After so many tokens of an answer.
+# Faults after the given number of tokens of an answer.
 IN_ANSWER: dict[str, str] = {
     "reset": "the connection is reset",
-    "stall": "nothing more comes",
-    "half": "half an event, then the connection is closed",
-    "flip": "an event with a wrong byte",
-    "garbage": "bytes that are no chunk of HTTP",
-    "giant": "64 MiB of one event",
-    "endless": "the same token again and again",
+    "stall": "the server sends nothing more",
+    "half": "the server sends half an event and closes the connection",
+    "flip": "the server sends an event with a wrong byte",
+    "garbage": "the server sends bytes that are not an HTTP chunk",
+    "giant": "the server sends 64 MiB of a single event",
+    "endless": "the server repeats the same token without end",
 }

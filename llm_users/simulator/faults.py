@@ -1,6 +1,6 @@
-"""Which request meets which fault: drawn from the seed and the request's number, so it does not depend on timing.
+"""Chooses the faults of a request from the seed and the request's number, so that they do not depend on timing.
 
-It must not know wire formats.
+It does not depend on wire formats.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _Kind = TypeVar("_Kind")
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """The end of a stream that is not its proper one. An empty `error` means that the connection is just closed."""
+    """A premature end of a stream. An empty `error` means that the server closes the connection without an error."""
 
     after_tokens: int
     error: str
@@ -29,7 +29,7 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One of `fault_kinds`, and after how many tokens; None: before the answer's headers."""
+    """A fault from `fault_kinds` and the number of tokens before it; None: before the headers of the answer."""
 
     kind: str
     after: int | None
@@ -39,37 +39,37 @@ class Fault:
 
 
 def drawn(choices: Sequence[tuple[_Kind, float]], key: str) -> _Kind | None:
-    """One of the choices, each with its probability, or none."""
+    """Return one of the choices, which are (value, probability) pairs, or None."""
     if not choices:
         return None
-    left = random.Random(key).random()
+    remaining = random.Random(key).random()
     for kind, share in choices:
-        left -= share
-        if left < 0:
+        remaining -= share
+        if remaining < 0:
             return kind
     return None
 
 
 def status_error(spec: Spec, number: int) -> int | None:
-    """The status with which this request shall be refused."""
+    """Return the status with which to reject this request, or None."""
     return drawn(spec.error, f"error {spec.seed} {number}")
 
 
 def bedrock_error(spec: Spec, number: int) -> str | None:
-    """The name of the exception with which this request shall be refused."""
+    """Return the name of the exception with which to reject this request, or None."""
     return drawn(spec.bedrock_error, f"bedrock_error {spec.seed} {number}")
 
 
 def fault(spec: Spec, number: int) -> Fault | None:
-    """What goes wrong with the connection or the stream of this request."""
-    places = [(Fault(kind, after), share) for kind, after, share in spec.fault]
-    return drawn(places, f"fault {spec.seed} {number}")
+    """Return the fault of the connection or the stream of this request, or None."""
+    choices = [(Fault(kind, after), share) for kind, after, share in spec.fault]
+    return drawn(choices, f"fault {spec.seed} {number}")
 
 
 def stream_break(spec: Spec, number: int, tokens: int) -> Break | None:
-    """Where this answer of so many tokens breaks off; not at all when it ends before."""
-    places: list[tuple[Any, float]] = [((kind, after), share) for kind, after, share in spec.stream_error]
-    error = drawn(places, f"stream_error {spec.seed} {number}")
+    """Return where this answer of `tokens` tokens breaks off; None when it does not, or when it ends earlier."""
+    choices: list[tuple[Any, float]] = [((kind, after), share) for kind, after, share in spec.stream_error]
+    error = drawn(choices, f"stream_error {spec.seed} {number}")
     if error is not None and error[1] <= tokens:
         return Break(error[1], error[0])
     after = drawn(spec.cut, f"cut {spec.seed} {number}")

@@ -1,6 +1,6 @@
-"""Answers that go wrong: each stands before a good one and lets through what is still right.
+"""Answers with an injected fault. Each class wraps a good answer and passes on its bytes until the fault begins.
 
-Knows bytes and HTTP's chunks; of the API only how its events begin.
+This module depends on bytes and HTTP chunks; the only part of an API that it needs is the start of an event.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _UNASKED = http_wire.response(200, b'{"unasked": true}')
 
 
 def met(spec: Spec, answer: Answer, event_start: bytes) -> Answer:
-    """The answer as this request gets it. ``event_start``: how an event begins that never ends."""
+    """Return the answer, wrapped in the fault of its request if there is one.
+
+    ``event_start`` is the start of an event that never ends, for the fault ``giant``.
+    """
     fault = faults.fault(spec, answer.number)
     if fault is None or not answer.streamed or (fault.after or 0) > answer.tokens:
         return answer
@@ -29,7 +32,7 @@ def met(spec: Spec, answer: Answer, event_start: bytes) -> Answer:
 
 
 class _Faulty:
-    """A good answer up to ``tokens``, which subclasses set; then the bytes of ``closing``."""
+    """Sends the good answer up to ``tokens``, which subclasses set, then the bytes of ``closing``."""
 
     outcome = "cut"
     close = True
@@ -63,7 +66,7 @@ class _Faulty:
         return http_wire.chunk(data) if self._chunked else data
 
     def _next(self) -> bytes:
-        """What would have come next."""
+        """Return the bytes that the good answer would send next."""
         return self.good.piece(self.after)[0] or self.good.closing()
 
 
@@ -105,7 +108,7 @@ class _Giant(_Faulty):
 
 
 class _Endless(_Faulty):
-    _same = b""
+    _repeated = b""
 
     def __init__(self, good: Answer, fault: faults.Fault, event_start: bytes) -> None:
         super().__init__(good, fault, event_start)
@@ -113,32 +116,32 @@ class _Endless(_Faulty):
 
     def piece(self, start: int) -> tuple[bytes, int]:
         if start < max(1, self.after):
-            self._same, count = self.good.piece(start)
-            return self._same, count
-        return self._same, 1
+            self._repeated, count = self.good.piece(start)
+            return self._repeated, count
+        return self._repeated, 1
 
 
-class _Mute:
-    """For faults that come before the headers."""
+class _NoHeaders:
+    """Mixin for faults before the headers: sends no headers."""
 
     def opening(self) -> bytes:
         return b""
 
 
-class _ResetAtOnce(_Mute, _Reset):
+class _ResetBeforeHeaders(_NoHeaders, _Reset):
     pass
 
 
-class _StallAtOnce(_Mute, _Stall):
+class _StallBeforeHeaders(_NoHeaders, _Stall):
     pass
 
 
-class _NoHttp(_Mute, _Faulty):
+class _NotHttp(_NoHeaders, _Faulty):
     def closing(self) -> bytes:
         return _NOT_HTTP
 
 
-class _Bomb(_Faulty):
+class _HeaderBomb(_Faulty):
     def __init__(self, good: Answer, fault: faults.Fault, event_start: bytes) -> None:
         super().__init__(good, fault, event_start)
         self.tokens = _BOMB_WRITES
@@ -151,7 +154,7 @@ class _Bomb(_Faulty):
 
 
 class _Whole(_Faulty):
-    """The answer is right to its end."""
+    """Sends the complete good answer; subclasses add a fault to it."""
 
     def __init__(self, good: Answer, fault: faults.Fault, event_start: bytes) -> None:
         super().__init__(good, fault, event_start)
@@ -161,22 +164,22 @@ class _Whole(_Faulty):
         return self.good.closing()
 
 
-class _Slow(_Mute, _Whole):
+class _Slow(_NoHeaders, _Whole):
     def __init__(self, good: Answer, fault: faults.Fault, event_start: bytes) -> None:
         super().__init__(good, fault, event_start)
-        self._slowly = self._head.index(b"\r\n\r\n") + 4
-        self.tokens = self._slowly + good.tokens
+        self._head_tokens = self._head.index(b"\r\n\r\n") + 4
+        self.tokens = self._head_tokens + good.tokens
 
     def piece(self, start: int) -> tuple[bytes, int]:
-        if start < self._slowly - 1:
+        if start < self._head_tokens - 1:
             return self._head[start : start + 1], 1
-        if start == self._slowly - 1:
+        if start == self._head_tokens - 1:
             return self._head[start:], 1
-        return self.good.piece(start - self._slowly)
+        return self.good.piece(start - self._head_tokens)
 
 
 class _Unasked(_Whole):
-    """The second response leaves one token's gap after the end of the first."""
+    """Sends a second response one token gap after the end of the first."""
 
     def __init__(self, good: Answer, fault: faults.Fault, event_start: bytes) -> None:
         super().__init__(good, fault, event_start)
@@ -193,11 +196,11 @@ class _Unasked(_Whole):
 
 
 _BEFORE: dict[str, type[_Faulty]] = {
-    "reset": _ResetAtOnce,
-    "stall": _StallAtOnce,
-    "garbage": _NoHttp,
+    "reset": _ResetBeforeHeaders,
+    "stall": _StallBeforeHeaders,
+    "garbage": _NotHttp,
     "slow": _Slow,
-    "bomb": _Bomb,
+    "bomb": _HeaderBomb,
     "unasked": _Unasked,
 }
 _INSIDE: dict[str, type[_Faulty]] = {

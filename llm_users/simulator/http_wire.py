@@ -1,6 +1,6 @@
-"""HTTP/1.1 as bytes: requests out of a buffer, responses into bytes.
+"""HTTP/1.1 codec: parses requests from a byte buffer and writes responses as bytes.
 
-It must not know sockets, time or any API's JSON.
+It does not depend on sockets, on time or on the JSON of any API.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEX = re.compile(rb"[0-9a-fA-F]{1,8}")
 
 
 class BadRequest(Exception):
-    """The bytes are not a request that can be answered; the connection cannot go on after it."""
+    """The bytes are not a valid request; the connection cannot be used after it."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class BadRequest(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """One fully read request. Header names are lower case."""
+    """One complete request. Header names are lower case."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ class Request:
 
 
 class RequestReader:
-    """Cuts a byte stream into requests; what has been read once is not looked at again."""
+    """Splits a byte stream into requests without scanning parsed bytes again."""
 
     __slots__ = ("_body", "_buffer", "_need", "_request", "_state", "wants_continue")
 
@@ -59,7 +59,7 @@ class RequestReader:
         self._buffer += data
 
     def next(self) -> Request | None:
-        """The next complete request, or None when more bytes are needed."""
+        """Return the next complete request, or None when more bytes are needed. Raises BadRequest."""
         while True:
             if self._state == _HEAD:
                 if not self._take_head():
@@ -125,7 +125,7 @@ class RequestReader:
         if coding is not None:
             if coding.lower() != "chunked" or length is not None:
                 raise BadRequest(
-                    400, "the request body's framing is not understood: chunked or Content-Length, not both"
+                    400, "unsupported framing of the request body: use chunked or Content-Length, not both"
                 )
             self._state = _SIZE
         else:
@@ -160,10 +160,10 @@ def _parse_head(head: str) -> Request:
             raise BadRequest(400, "a header line is not NAME: VALUE")
         name, value = name.lower(), value.strip()
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    modern = parts[2] == "HTTP/1.1"
-    wishes = headers.get("connection", "").lower()
-    keep_alive = "close" not in wishes if modern else "keep-alive" in wishes
-    return Request(parts[0], parts[1].partition("?")[0], headers, keep_alive, modern)
+    is_http_1_1 = parts[2] == "HTTP/1.1"
+    connection_header = headers.get("connection", "").lower()
+    keep_alive = "close" not in connection_header if is_http_1_1 else "keep-alive" in connection_header
+    return Request(parts[0], parts[1].partition("?")[0], headers, keep_alive, is_http_1_1)
 
 
 def _head(status: int, headers: dict[str, str]) -> bytes:
@@ -187,14 +187,14 @@ def response(
     headers: dict[str, str] | None = None,
     keep_alive: bool = True,
 ) -> bytes:
-    """A whole response of known length."""
+    """Return a complete response with a Content-Length."""
     fields = {"content-type": content_type} if body else {}
     fields |= {"content-length": str(len(body)), "connection": "keep-alive" if keep_alive else "close"}
     return _head(status, fields | (headers or {})) + body
 
 
 def stream_head(content_type: str, *, chunked: bool, keep_alive: bool, headers: dict[str, str]) -> bytes:
-    """The head of a response whose body follows piece by piece; without chunks its end is the connection's."""
+    """Return the head of a streamed response. Without chunks, the end of the connection ends the body."""
     fields = {"content-type": content_type, "cache-control": "no-cache"}
     fields["connection"] = "keep-alive" if chunked and keep_alive else "close"
     if chunked:

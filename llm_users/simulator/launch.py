@@ -1,6 +1,6 @@
-"""Starting the endpoint as a process of its own and ending it for certain.
+"""Starts the endpoint as a separate process and makes sure that the process ends.
 
-Works in a plain process and in one that gevent has patched: it only polls, so a patched `time.sleep` lets other
+It works in a plain process and in one that gevent has patched: it only polls, so a patched `time.sleep` lets other
 greenlets run. It must not import gevent.
 """
 
@@ -29,31 +29,31 @@ _STOP_TIMEOUT_S = 5.0
 
 
 class SimulatorError(RuntimeError):
-    """The endpoint did not start, or did not end as it should."""
+    """The endpoint did not start, or ended without its totals."""
 
 
 class Simulator:
-    """A running endpoint: `url` for a client's base URL, `stop()` for its totals. Also a context manager."""
+    """A running endpoint. `url` is the base URL for clients; `stop()` returns the totals. Also a context manager."""
 
     def __init__(self, spec: Spec, *, log: Path | None, options: Sequence[str], timeout_s: float) -> None:
         self.spec = spec
         self.log = log
         self._owner_pid = os.getpid()
         self._totals: dict[str, Any] | None = None
-        self._said = b""
-        # Ours outlives the call: closed in _end, on every way out.
+        self._output = b""
+        # It stays open after this call; _release closes it.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
-        self._stdout, their_stdout = os.pipe()
-        their_stdin, self._stdin = os.pipe()
+        self._stdout, child_stdout = os.pipe()
+        child_stdin, self._stdin = os.pipe()
         os.set_blocking(self._stdout, False)
-        ties = ["--stdin-eof", "--parent-pid", str(os.getpid())]
-        ties += ["--log", str(log)] if log is not None else []
+        lifetime_options = ["--stdin-eof", "--parent-pid", str(os.getpid())]
+        lifetime_options += ["--log", str(log)] if log is not None else []
         try:
-            # A session of its own: Ctrl-C at the terminal reaches the launcher, which stops us after its last request.
+            # A separate session: Ctrl-C reaches only the launcher, which stops the endpoint after its last request.
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-m", "llm_users.simulator.main", *ties, *options],
-                stdin=their_stdin,
-                stdout=their_stdout,
+                [sys.executable, "-P", "-m", "llm_users.simulator.main", *lifetime_options, *options],
+                stdin=child_stdin,
+                stdout=child_stdout,
                 stderr=self._stderr,
                 env=_environment(spec),
                 start_new_session=True,
@@ -62,8 +62,8 @@ class Simulator:
             self._release()
             raise
         finally:
-            os.close(their_stdin)
-            os.close(their_stdout)
+            os.close(child_stdin)
+            os.close(child_stdout)
         atexit.register(self._stop_at_exit)
         try:
             self.url, self.port = self._await_ready(timeout_s)
@@ -78,10 +78,10 @@ class Simulator:
     def stop(self) -> dict[str, Any]:
         """End the endpoint and return its totals; a second call returns them again."""
         if self._totals is None:
-            complaint = self._end(kill=False)
-            last = self._said.strip().rpartition(b"\n")[2]
+            problem = self._end(kill=False)
+            last = self._output.strip().rpartition(b"\n")[2]
             if not last.startswith(b"{"):
-                raise SimulatorError(f"the simulator ended without its totals{complaint}")
+                raise SimulatorError(f"the simulator ended without its totals{problem}")
             self._totals = json.loads(last)
         return self._totals
 
@@ -97,42 +97,42 @@ class Simulator:
         end_s = time.monotonic() + timeout_s
         while True:
             ended = self._process.poll() is not None
-            self._listen()
-            match = _READY.search(self._said)
+            self._read_output()
+            match = _READY.search(self._output)
             if match:
                 return match[1].decode(), int(match[2])
             if ended:
                 raise SimulatorError(
-                    f"the simulator did not start (exit code {self._process.returncode}){self._blame()}"
+                    f"the simulator did not start (exit code {self._process.returncode}){self._error_text()}"
                 )
             if time.monotonic() > end_s:
-                raise SimulatorError(f"the simulator was not ready after {timeout_s:g} s{self._blame()}")
+                raise SimulatorError(f"the simulator was not ready after {timeout_s:g} s{self._error_text()}")
             time.sleep(_POLL_S)
 
-    def _listen(self) -> None:
+    def _read_output(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._stdout, 65536):
-                self._said += data
+                self._output += data
 
-    def _blame(self) -> str:
+    def _error_text(self) -> str:
         self._stderr.seek(0)
         text = self._stderr.read().decode(errors="replace").strip()
         return f": {text[-2000:]}" if text else ""
 
     def _end(self, *, kill: bool) -> str:
-        """Make sure that the process is gone; returns what it complained about."""
+        """End the process and return its error output."""
         atexit.unregister(self._stop_at_exit)
         if self._process.poll() is None:
             (self._process.kill if kill else self._process.terminate)()
-            if not self._gone_within(_STOP_TIMEOUT_S):
+            if not self._ends_within(_STOP_TIMEOUT_S):
                 self._process.kill()
-                self._gone_within(_STOP_TIMEOUT_S)
-        self._listen()
-        complaint = self._blame()
+                self._ends_within(_STOP_TIMEOUT_S)
+        self._read_output()
+        problem = self._error_text()
         self._release()
-        return complaint
+        return problem
 
-    def _gone_within(self, timeout_s: float) -> bool:
+    def _ends_within(self, timeout_s: float) -> bool:
         end_s = time.monotonic() + timeout_s
         while self._process.poll() is None:
             if time.monotonic() > end_s:
@@ -146,7 +146,7 @@ class Simulator:
         self._stderr.close()
 
     def _stop_at_exit(self) -> None:
-        # A forked child inherits this hook, but the endpoint is its parent's.
+        # A forked child inherits this hook, but the endpoint belongs to the parent.
         if os.getpid() == self._owner_pid:
             self._end(kill=False)
 
@@ -160,9 +160,10 @@ def launch(
     timeout_s: float = 15.0,
     options: Sequence[str] = (),
 ) -> Simulator:
-    """Start an endpoint beside this process and wait until it listens. It ends with this process at the latest.
+    """Start an endpoint and wait until it listens. It ends with this process at the latest.
 
-    `options` are further options of the command. `SimulatorError` when it does not start, `ValueError` for a bad spec.
+    `options` are additional options of the command `llm-simulator`. Raises `SimulatorError` when the endpoint does not
+    start, `ValueError` for an invalid spec.
     """
     spec = Spec.parse(spec) if isinstance(spec, str) else spec
     options = ["--port", str(port), "--max-seconds", str(max_seconds), *options]
@@ -170,9 +171,10 @@ def launch(
 
 
 def import_path() -> dict[str, str]:
-    """The variable with which another interpreter finds this package, whatever its folder is; {} when it is installed.
+    """Return the environment variable with which another interpreter can import this package from its source folder.
 
-    Installed, it is found anyway, and site-packages must not come before the standard library.
+    Returns {} when the package is installed: the interpreter finds it anyway, and site-packages must not come before
+    the standard library.
     """
     root = Path(__file__).resolve().parents[2]
     if root.name in ("site-packages", "dist-packages"):

@@ -1,6 +1,6 @@
-"""The endpoint's own record: when each token really left, one JSON line per request, and the totals.
+"""The log of the endpoint: the send time of each token, one JSON line per request, and the totals.
 
-It must not know sockets or wire formats.
+It does not depend on sockets or wire formats.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _STEPS = 16  # buckets per doubling: at most 6 % too high
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """One request. All stamps are CLOCK_MONOTONIC nanoseconds, which other processes of the machine share.
+    """One request. All timestamps are CLOCK_MONOTONIC nanoseconds, which all processes of the machine share.
 
-    received_ns: arrival of the request's last segment, by the kernel's stamp where there is one (`received_by`), else
-    the clock at return from the read. sent_ns: taken immediately before each content chunk was handed to the kernel,
-    and before the finish event of a stop token without a chunk; `tokens` are those of the first choice;
-    `outcome` is completed, error (refused, or an error inside the stream), cut (as the spec asked) or aborted (by the
-    client). `held` counts the chunks that had to wait in our own buffer because the client did not read. `answered` is
-    right, wrong or vague when a number was asked for; `fault` is the one of the spec's that the request met.
+    `received_ns` is the arrival of the last segment of the request: the kernel's timestamp where there is one
+    (`received_by`), otherwise the clock at the return of the read. `sent_ns` are the times immediately before each
+    content chunk was passed to the kernel, and before the finish event of a stop token without a chunk. `tokens` is
+    the count of the first choice. `outcome` is completed, error (rejected, or an error inside the stream), cut (as the
+    spec asked) or aborted (by the client). `held` counts the chunks that waited in the buffer because the client did
+    not read. `answered` is right, wrong or vague when the prompt asked for a number; `fault` is the injected fault.
     """
 
     response_id: str
@@ -43,7 +43,7 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 class Lateness:
-    """A histogram of microseconds with a bounded relative error."""
+    """A histogram of delays in microseconds with a bounded relative error."""
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
@@ -59,18 +59,18 @@ class Lateness:
         counts[us] = counts.get(us, 0) + 1
 
     def quantile_us(self, share: float) -> int:
-        """Upper edge of the bucket that holds the quantile."""
-        left = share * sum(self._counts.values())
+        """Return the upper edge of the bucket that holds the quantile `share` (0 to 1)."""
+        remaining = share * sum(self._counts.values())
         for low, count in sorted(self._counts.items()):
-            left -= count
-            if left <= 0:
+            remaining -= count
+            if remaining <= 0:
                 width = 1 << max(low.bit_length() - 5, 0)
                 return min(low + width, self.max_us)
         return 0
 
 
 class Totals:
-    """What happened since the endpoint began to listen."""
+    """Counters since the endpoint began to listen."""
 
     def __init__(self) -> None:
         self.requests = self.completed = self.aborted = self.errors = self.broken = 0
@@ -97,7 +97,7 @@ class Totals:
 
 
 class RequestLog:
-    """JSON lines in a file, written out when the loop has time."""
+    """A file of JSON lines, which the loop flushes when it is idle."""
 
     def __init__(self, path: Path | None) -> None:
         self._file = path.open("wb", buffering=1 << 20) if path is not None else None

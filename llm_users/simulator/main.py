@@ -1,6 +1,6 @@
-"""The command `llm-simulator`: options, signals, the ready line, the totals.
+"""The command `llm-simulator`: parses the options, handles signals, and prints the ready line and the totals.
 
-It must not know wire formats or the schedule.
+It does not depend on wire formats or on the schedule.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llm_users.simulator.poller import make_poller, sharpen_timers
 from llm_users.simulator.routes import Routes
 from llm_users.simulator.spec import Spec
 
-# The launcher hands the spec over here: a command line can be read by every user of the machine.
+# The launcher passes the spec in this variable: every user of the machine can read a command line.
 SPEC_VARIABLE = "LLM_SIMULATOR_SPEC"
 
 
@@ -33,22 +33,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="llm-simulator",
         description="An endpoint with known timing that speaks the OpenAI API and AWS Bedrock's runtime API: "
-        "token k leaves at arrival + ttft + k * itl.",
+        "token k is sent at arrival + ttft + k * itl.",
         allow_abbrev=False,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, loopback only")
-    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one; default: 8000")
-    parser.add_argument("--spec", metavar="KEY=VALUE,…", help=f"the keys below in one text; default: ${SPEC_VARIABLE}")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 picks a free port; default: 8000")
+    parser.add_argument("--spec", metavar="KEY=VALUE,…", help=f"keys below as one string; default: ${SPEC_VARIABLE}")
     parser.add_argument(
-        "--log", type=Path, metavar="FILE", help="write when each token left, one JSON line per request"
+        "--log", type=Path, metavar="FILE", help="write the send time of each token, one JSON line per request"
     )
-    parser.add_argument("--max-seconds", type=float, default=0.0, metavar="S", help="stop after this time; 0: never")
+    parser.add_argument("--max-seconds", type=float, default=0.0, metavar="S", help="stop after S seconds; 0: never")
     parser.add_argument("--parent-pid", type=int, metavar="PID", help="stop when this process ends")
     parser.add_argument("--stdin-eof", action="store_true", help="stop when standard input ends")
     parser.add_argument(
         "--poller", choices=("auto", "epoll", "selectors"), default="auto", help="how to wait for sockets"
     )
-    group = parser.add_argument_group("keys of the spec, which win over --spec")
+    group = parser.add_argument_group("keys of the spec, which override --spec")
     for f in dataclasses.fields(Spec):
         key, meaning = f.metadata["key"], f.metadata["meaning"]
         group.add_argument(f"--{key.replace('_', '-')}", dest=f"key_{key}", metavar="VALUE", help=meaning)
@@ -63,7 +63,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
 
 def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # A few thousand users connect at one instant; the kernel caps this at its own limit.
+    # A few thousand users can connect at the same moment; the kernel caps the backlog at its own limit.
     return socket.create_server((host, port), family=family, backlog=8192)
 
 
@@ -77,23 +77,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         listener = listen(options.host, options.port)
     except (OSError, OverflowError) as error:
-        return _give_up(f"cannot listen on {options.host} port {options.port}: {error}")
+        return _fail(f"cannot listen on {options.host} port {options.port}: {error}")
     try:
         log = RequestLog(options.log)
     except OSError as error:
-        return _give_up(f"cannot write the log: {error}")
+        return _fail(f"cannot write the log: {error}")
     _warn_if_public(options.host)
     _raise_descriptor_limit()
     sharpen_timers()
     engine = Engine(listener, spec, partial(Routes, spec), log, make_poller(options.poller))
-    stop_if = _tie_to_parent(engine, options.parent_pid)
-    if options.stdin_eof and not _tie_to_stdin(engine):
-        return _give_up("--stdin-eof needs a pipe or a terminal as standard input")
+    stop_if = _stop_with_parent(engine, options.parent_pid)
+    if options.stdin_eof and not _stop_at_stdin_eof(engine):
+        return _fail("--stdin-eof needs a pipe or a terminal as standard input")
     _stop_on_signals(engine)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    _say(f"llm-simulator listening on http://{shown}:{port}/v1")
-    # Nothing here makes reference cycles per request, and a collection would make every stream late.
+    _print_line(f"llm-simulator listening on http://{shown}:{port}/v1")
+    # A finished request leaves no reference cycles, and a garbage collection would delay every stream.
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -101,17 +101,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine.run(limit_s=options.max_seconds, stop_if=stop_if)
     finally:
         log.close()
-        _say(json.dumps(engine.totals.report()))
+        _print_line(json.dumps(engine.totals.report()))
     return 0
 
 
-def _give_up(reason: str) -> int:
+def _fail(reason: str) -> int:
     print(f"llm-simulator: {reason}", file=sys.stderr)
     return 2
 
 
-def _say(line: str) -> None:
-    # Unbuffered, and no failure when whoever launched us has gone.
+def _print_line(line: str) -> None:
+    # Unbuffered; a launcher that has ended is not an error.
     with contextlib.suppress(OSError):
         os.write(1, line.encode() + b"\n")
 
@@ -134,7 +134,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def _stop_on_signals(engine: Engine) -> None:
-    # Python retries an interrupted wait, so a signal has to make a descriptor readable to end it.
+    # Python retries an interrupted wait, so a signal must make a descriptor readable to end the wait.
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
@@ -149,7 +149,7 @@ def _stop_on_signals(engine: Engine) -> None:
     engine.watch(receiver.fileno(), woken)
 
 
-def _tie_to_stdin(engine: Engine) -> bool:
+def _stop_at_stdin_eof(engine: Engine) -> bool:
     def readable() -> None:
         try:
             ended = not os.read(0, 4096)
@@ -165,8 +165,11 @@ def _tie_to_stdin(engine: Engine) -> bool:
     return True
 
 
-def _tie_to_parent(engine: Engine, pid: int | None) -> Callable[[], bool] | None:
-    """Stop with that process; where the kernel cannot tell, the answer is a question to ask now and then."""
+def _stop_with_parent(engine: Engine, pid: int | None) -> Callable[[], bool] | None:
+    """Stop the engine when process `pid` ends.
+
+    Without pidfd support, return a function that the engine calls to check whether the process has ended.
+    """
     if pid is None:
         return None
     if hasattr(os, "pidfd_open"):

@@ -1,6 +1,6 @@
-"""An endpoint that can be asked something: it reads a number spelled in English words and says it in digits.
+"""Answers that can be checked: reads a number that the prompt spells in English words and answers it in digits.
 
-Which answers are wrong is drawn from the seed and the request's number. It must not know wire formats.
+The seed and the request's number determine which answers are wrong. It does not depend on wire formats.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ _SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
 
 
 def number_in(prompt: str) -> int | None:
-    """The number that the longest row of number words in the prompt spells; ``None`` when there is none."""
-    rows: list[list[str]] = [[]]
+    """Return the number that the longest sequence of number words in the prompt spells; None without number words."""
+    sequences: list[list[str]] = [[]]
     for word in re.findall(r"[a-z]+", prompt.lower()):
         if word in _VALUES or word in _SCALES:
-            rows[-1].append(word)
-        elif word != "and" or not rows[-1]:
-            rows.append([])
-    longest = max(rows, key=len)
+            sequences[-1].append(word)
+        elif word != "and" or not sequences[-1]:
+            sequences.append([])
+    longest = max(sequences, key=len)
     return _value(longest) if longest else None
 
 
 def answer(spec: Spec, number: int, prompt: str, active: int) -> tuple[str, bytes]:
-    """What request ``number`` gets while so many answers are active: right, wrong or vague, and the text.
+    """Return the kind of answer (right, wrong or vague) and its text for request ``number``.
 
-    Both are empty when the spec or the prompt does not ask for a number.
+    ``active`` is the number of active answers. Both results are empty when the spec or the prompt does not ask for a
+    number.
     """
     asked = number_in(prompt) if spec.answers == "numbers" else None
     if asked is None:

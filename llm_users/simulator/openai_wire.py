@@ -1,7 +1,7 @@
-"""OpenAI's JSON: request bodies, answers as server-sent events or whole, error bodies.
+"""OpenAI's JSON: request bodies, answers as server-sent events or as one object, error bodies.
 
-A token is one word of text, so a client can recount what it got; a prompt's tokens are its words, as `str.split` cuts
-them. It must not know sockets, time or the schedule.
+A token is one word of text, so a client can count the tokens that it received; the tokens of a prompt are its words
+according to `str.split`. It does not depend on sockets or the schedule.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llm_users.simulator import faults, http_wire, numerals
 from llm_users.simulator.bedrock.errors import STREAM_ERRORS
 from llm_users.simulator.spec import Spec
 
-# Shakespeare's first sonnet; plain ASCII without characters that JSON escapes, which the event templates rely on.
+# Shakespeare's first sonnet in plain ASCII. The event templates rely on text without characters that JSON escapes.
 _SONNET = (
     "from fairest creatures we desire increase that thereby beautys rose might never die but as the riper should by "
     "time decease his tender heir might bear his memory but thou contracted to thine own bright eyes feedst thy "
@@ -26,7 +26,7 @@ _SPACED = [b" " + word.encode() for word in _SONNET.split()]
 EVENT_START = b'data: {"x": "'
 MOST_CHOICES = 8
 SUMMARY_STEP = 10
-"""A summary of the reasoning has one word for so many of its tokens."""
+"""A summary of the reasoning has one word for this number of reasoning tokens."""
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 
 
@@ -54,12 +54,12 @@ class _Body(msgspec.Struct, kw_only=True):
 
 
 class ChatBody(_Body, kw_only=True):
-    """The fields of POST /chat/completions that matter here; all others are ignored."""
+    """The fields of POST /chat/completions that the simulator uses; it ignores all others."""
 
     messages: list[Message]
 
     def question(self) -> str:
-        """The text of the last message."""
+        """Return the text of the last message."""
         content = self.messages[-1].content if self.messages else None
         return content if isinstance(content, str) else " ".join(part.text or "" for part in content or [])
 
@@ -74,7 +74,7 @@ class ChatBody(_Body, kw_only=True):
 
 
 class TextBody(_Body, kw_only=True):
-    """The fields of POST /completions that matter here. A prompt of token ids counts as it is."""
+    """The fields of POST /completions that the simulator uses. A prompt of token ids has one token per id."""
 
     prompt: str | list[str | int | list[int]] = ""
 
@@ -96,7 +96,7 @@ _TEXT_DECODER = msgspec.json.Decoder(TextBody)
 
 
 def read_body(data: bytes, *, chat: bool) -> Body:
-    """Raises ValueError with a message for the client."""
+    """Parse a request body. Raises ValueError with a message for the client."""
     try:
         body: Body = _CHAT_DECODER.decode(data) if chat else _TEXT_DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -110,7 +110,7 @@ def read_body(data: bytes, *, chat: bool) -> Body:
 
 
 def cap(body: Body, spec: Spec) -> int:
-    """How many tokens to answer with; ValueError for a cap that cannot be met."""
+    """Return the number of tokens of the answer. Raises ValueError for a cap out of range."""
     name, wanted = "max_completion_tokens", body.max_completion_tokens
     if wanted is None:
         name, wanted = "max_tokens", body.max_tokens
@@ -126,7 +126,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def error_body(shape: str, status: int, message: str, code: str | None = None) -> tuple[bytes, str]:
-    """An error's body and content type, in one of the shapes that servers are known to use."""
+    """Return the body and the content type of an error, in one of the shapes that servers use."""
     if shape == "empty":
         return b"", ""
     if shape == "text":
@@ -141,15 +141,15 @@ def error_body(shape: str, status: int, message: str, code: str | None = None) -
 
 
 def extra_field_body(options: StreamOptions | None) -> bytes:
-    """What a FastAPI server with strict models says about a field that it does not know."""
-    given = None if options is None else {"include_usage": options.include_usage}
-    place = ["body", "stream_options"]
-    detail = {"type": "extra_forbidden", "loc": place, "msg": "Extra inputs are not permitted", "input": given}
+    """Return the error body of a FastAPI server with strict models for the unknown field ``stream_options``."""
+    value = None if options is None else {"include_usage": options.include_usage}
+    location = ["body", "stream_options"]
+    detail = {"type": "extra_forbidden", "loc": location, "msg": "Extra inputs are not permitted", "input": value}
     return json_bytes({"detail": [detail]})
 
 
 def words(number: int, start: int, count: int) -> bytes:
-    """The text of tokens start..start+count of an answer, each with a space before it."""
+    """Return the text of the tokens from start to start + count (exclusive), with a space before each word."""
     if count == 1:
         return _SPACED[(number * 7 + start) % len(_SPACED)]
     return b"".join(_SPACED[(number * 7 + i) % len(_SPACED)] for i in range(start, start + count))
@@ -177,7 +177,7 @@ class OpenAIAnswer:
         self._keep_alive = keep_alive
         cut = self.outcome == "cut"
         self.close = cut or not keep_alive or (self.streamed and (not self._chunked or spec.hangup))
-        # Of several choices each is a little shorter than the one before it, and the first one ends the answer.
+        # With several choices, every choice is shorter than the previous one, and the first one ends the answer.
         self._choices = body.n or 1
         shorter = self.tokens // (2 * self._choices)
         self._lengths = [self.tokens - choice * shorter for choice in range(self._choices)]
@@ -197,7 +197,7 @@ class OpenAIAnswer:
         options = body.stream_options
         asked = isinstance(options, StreamOptions) and options.include_usage
         self._usage_event = spec.usage == "always" or (spec.usage in ("on", "every") and asked)
-        # Everything in an event that does not change from token to token is made once per answer.
+        # The parts of an event that are the same for every token are built once per answer.
         name = "chat.completion.chunk" if self._chat else "text_completion"
         base = {"id": self.response_id, "object": name, "created": self._created, "model": self._model}
         self._base = json_bytes(base)[:-1]
@@ -229,9 +229,9 @@ class OpenAIAnswer:
         if start >= self.tokens:  # an error before the first token
             return b"", 0
         if not self._is_plain:
-            return self._unusual_piece(start)
-        border = min(self._reasoning, self.tokens) if start < self._reasoning else self.tokens
-        count = min(self._spec.tokens_per_chunk, border - start)
+            return self._general_piece(start)
+        end = min(self._reasoning, self.tokens) if start < self._reasoning else self.tokens
+        count = min(self._spec.tokens_per_chunk, end - start)
         if not self.streamed:
             return b"", count
         text = self._words(start, count)
@@ -241,10 +241,10 @@ class OpenAIAnswer:
         data = b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event
         return (self._role_event() + data if start == 0 and self._role_late else data), count
 
-    def _unusual_piece(self, start: int) -> tuple[bytes, int]:
-        """The same with several choices, tokens without a chunk, usage in every event, or a proxy that buffers."""
-        borders = (min(self._reasoning, self.tokens), self.tokens - self._stop_tokens, self.tokens)
-        count = min(self._spec.tokens_per_chunk, next(border for border in borders if start < border) - start)
+    def _general_piece(self, start: int) -> tuple[bytes, int]:
+        """Return a piece with several choices, tokens without a chunk, usage in every event, or a buffering proxy."""
+        ends = (min(self._reasoning, self.tokens), self.tokens - self._stop_tokens, self.tokens)
+        count = min(self._spec.tokens_per_chunk, next(end for end in ends if start < end) - start)
         if not self.streamed:
             return b"", count
         data = b"".join(self._choice_piece(choice, start, count) for choice in range(self._choices))
@@ -256,7 +256,7 @@ class OpenAIAnswer:
         return data, count
 
     def _choice_piece(self, choice: int, start: int, count: int) -> bytes:
-        """The events of one choice when its tokens from ``start`` on are made; empty when they have none."""
+        """Return the events of one choice for ``count`` tokens from ``start``; empty when the choice has ended."""
         spec, length = self._spec, self._lengths[choice]
         count = min(count, length - start)
         if count <= 0:
@@ -276,7 +276,7 @@ class OpenAIAnswer:
         return data
 
     def _choice_event(self, choice: int, delta: bytes, reason: bytes, tokens: int) -> bytes:
-        """An event of one choice; ``tokens`` are those that it has by now."""
+        """Return an event of one choice; ``tokens`` is the number of its tokens so far."""
         if reason != b"null":
             reason = reason % self._spec.finish.encode()
         usage = b',"usage":' + json_bytes(self._counts(tokens)) if self._spec.usage == "every" else b""
@@ -284,7 +284,7 @@ class OpenAIAnswer:
         return self._framed(b"data: " + self._base + b"," + fields + usage + b"}\n\n")
 
     def _words(self, start: int, count: int) -> bytes:
-        """The text of tokens; the first one of the answer may be the number that was asked for."""
+        """Return the text of tokens; the first word of the answer is the requested number, if there is one."""
         if not self._digits or start != self._reasoning or not count:
             return words(self.number, start, count)
         return b" " + self._digits + (words(self.number, start + 1, count - 1) if count > 1 else b"")
@@ -293,7 +293,7 @@ class OpenAIAnswer:
         if not self.streamed:
             return self._whole()
         if self._break is not None:
-            return self._broken_off(self._break.error)
+            return self._error_event(self._break.error)
         usage = b',"usage":' + json_bytes(self._usage())
         delta = b'"delta":{},' if self._chat else b'"text":"",'
         finish = delta + b'"logprobs":null,"finish_reason":"%b"}]' % self._spec.finish.encode()
@@ -307,7 +307,7 @@ class OpenAIAnswer:
             data += self._framed(b"data: [DONE]\n\n")
         return data + http_wire.LAST_CHUNK if self._chunked else data
 
-    def _broken_off(self, error: str) -> bytes:
+    def _error_event(self, error: str) -> bytes:
         if not error:
             return b""
         fields = {"message": STREAM_ERRORS[error], "type": error, "param": None, "code": None}

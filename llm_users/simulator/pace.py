@@ -1,6 +1,6 @@
-"""When the next token is due: base times, jitter, and the stretch of a server beyond its capacity.
+"""Calculates when the next token is due: base times, jitter, and the slowdown of a server above its capacity.
 
-It must not know the clock, sockets or what a token looks like.
+It does not depend on the clock, on sockets or on the content of tokens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from llm_users.simulator.spec import Spec
 
 
 class Pace:
-    """Delays in nanoseconds for one answer; seeded by the answer's number, so they do not depend on what overlaps."""
+    """Delays in nanoseconds for one answer.
+
+    The answer's number seeds the jitter, so that it does not depend on concurrent answers.
+    """
 
     __slots__ = ("_capacity", "_itl_ns", "_rng", "_sigma", "_ttft_ns")
 
@@ -27,7 +30,7 @@ class Pace:
         return self._ttft_ns if self._rng is None else round(self._ttft_ns * self._factor(self._rng))
 
     def gap_ns(self, tokens: int, active: int) -> int:
-        """From a chunk of so many tokens to the next one, while so many answers are active."""
+        """Return the delay from a chunk of ``tokens`` tokens to the next one, with ``active`` active answers."""
         gap_ns = self._itl_ns * tokens
         if self._capacity and active > self._capacity:
             gap_ns = round(gap_ns * active / self._capacity)

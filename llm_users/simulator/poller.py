@@ -1,6 +1,6 @@
-"""Waiting for sockets until an instant that is exact to microseconds.
+"""Waits for sockets with a timeout that is accurate to microseconds.
 
-It must not know what the sockets carry.
+It does not depend on the data that the sockets carry.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-# Events handled before due tokens are looked at again: about 1 ms of request parsing. The kernel rotates its ready
-# list, so every socket gets its turn.
+# Events to handle before the next check for due tokens: about 1 ms of request parsing. The kernel rotates its ready
+# list, so every socket is served.
 MAX_EVENTS = 16
 
 
@@ -27,10 +27,10 @@ class Poller(Protocol):
 
 
 class EpollPoller:
-    """epoll for the sockets, select() for the time.
+    """Uses epoll for the sockets and select() for the timeout.
 
-    epoll's own timeout is in whole milliseconds and rounded up; select() on the epoll descriptor sleeps in
-    microseconds and costs one call more per wake-up.
+    epoll rounds its timeout up to whole milliseconds; select() on the epoll descriptor has a resolution of
+    microseconds and costs one additional call per wake-up.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class EpollPoller:
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
         if timeout_s != 0 and not select.select(self._wait_on, (), (), timeout_s)[0]:
             return []
-        # Errors and hang-ups are found by reading.
+        # Errors and hang-ups count as readable: the read detects them.
         return [
             (fd, (WRITE if code & select.EPOLLOUT else 0) | (READ if code & ~select.EPOLLOUT else 0))
             for fd, code in self._epoll.poll(0, MAX_EVENTS)
@@ -61,11 +61,11 @@ class EpollPoller:
 
 
 class SelectorsPoller:
-    """Whatever the platform offers (kqueue on macOS)."""
+    """Uses the default selector of the platform (kqueue on macOS)."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._left: list[tuple[int, int]] = []
+        self._pending: list[tuple[int, int]] = []
 
     def register(self, fd: int, events: int) -> None:
         self._selector.register(fd, events)
@@ -75,12 +75,12 @@ class SelectorsPoller:
 
     def unregister(self, fd: int) -> None:
         self._selector.unregister(fd)
-        self._left = [pair for pair in self._left if pair[0] != fd]
+        self._pending = [pair for pair in self._pending if pair[0] != fd]
 
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
-        if not self._left:
-            self._left = [(key.fd, events) for key, events in self._selector.select(timeout_s)]
-        now, self._left = self._left[:MAX_EVENTS], self._left[MAX_EVENTS:]
+        if not self._pending:
+            self._pending = [(key.fd, events) for key, events in self._selector.select(timeout_s)]
+        now, self._pending = self._pending[:MAX_EVENTS], self._pending[MAX_EVENTS:]
         return now
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class SelectorsPoller:
 
 
 def make_poller(kind: str = "auto") -> Poller:
-    """`kind` is auto, epoll or selectors."""
+    """Return a poller; `kind` is auto, epoll or selectors."""
     if kind == "selectors" or (kind == "auto" and not hasattr(select, "epoll")):
         return SelectorsPoller()
     return EpollPoller()
@@ -99,4 +99,4 @@ def sharpen_timers() -> None:
     try:
         Path("/proc/self/timerslack_ns").write_text("1000")
     except OSError:
-        return  # not Linux, or not allowed: wake-ups are a little later, which the log shows
+        return  # not Linux, or not permitted: wake-ups are slightly later, which the log shows

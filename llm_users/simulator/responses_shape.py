@@ -1,6 +1,6 @@
-"""OpenAI's Responses API as the simulator speaks it: the documents of its stream, and its answer in one piece."""
+"""The documents of OpenAI's Responses API: the events of its stream, and its unstreamed answer."""
 
-# ruff: noqa: ARG002 (one interface, of which no API needs everything)
+# ruff: noqa: ARG002 (a shared interface, of which no API needs every parameter)
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from llm_users.simulator.bedrock.errors import STREAM_ERRORS
 from llm_users.simulator.bedrock.families import Document, Shape, Turn
 
-_ITEMS = {"thought": "rs", "summary": "rs", "text": "msg", "tool": "fc"}  # kind of output -> how its item's id begins
+_ITEMS = {"thought": "rs", "summary": "rs", "text": "msg", "tool": "fc"}  # kind of output -> prefix of its item id
 _DELTAS = {
     "thought": "response.reasoning_text.delta",
     "summary": "response.reasoning_summary_text.delta",
@@ -21,7 +21,7 @@ _REASONS = {"length": "max_output_tokens"}
 
 
 class Responses(Shape):
-    """Every event has its type and a ``sequence_number``, which the wire adds."""
+    """The documents of the Responses API. Every event has a type and a ``sequence_number``, which `SseAnswer` adds."""
 
     name, needs = "responses", ("input",)
     caps: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
@@ -48,15 +48,15 @@ class Responses(Shape):
 
     def head(self, turn: Turn) -> list[Document]:
         response = self._response(turn, "in_progress", [])
-        return [{"type": f"response.{what}", "response": response} for what in ("created", "in_progress")]
+        return [{"type": f"response.{status}", "response": response} for status in ("created", "in_progress")]
 
     def opens(self, kind: str, index: int) -> list[Document]:
         item = self._item(kind, "", "in_progress")
         return [{"type": "response.output_item.added", "output_index": index, "item": item}]
 
     def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
-        place = {"item_id": f"{_ITEMS[kind]}_simulated", "output_index": index}
-        return {"type": _DELTAS[kind], **place, "content_index": 0, "delta": text}
+        location = {"item_id": f"{_ITEMS[kind]}_simulated", "output_index": index}
+        return {"type": _DELTAS[kind], **location, "content_index": 0, "delta": text}
 
     def closes(self, kind: str, index: int) -> list[Document]:
         item = self._item(kind, "", "completed")
@@ -67,8 +67,8 @@ class Responses(Shape):
         return [{"type": f"response.{response['status']}", "response": response}]
 
     def whole(self, turn: Turn) -> Document:
-        said = (("thought", turn.thought), ("text", turn.text), ("tool", turn.call))
-        output = [self._item(kind, text, "completed") for kind, text in said if text]
+        parts = (("thought", turn.thought), ("text", turn.text), ("tool", turn.call))
+        output = [self._item(kind, text, "completed") for kind, text in parts if text]
         reason = _REASONS.get(turn.finish)
         details = {"reason": reason} if reason else None
         usage = {
@@ -81,9 +81,9 @@ class Responses(Shape):
         return self._response(turn, self.finishes[turn.finish], output, incomplete_details=details, usage=usage)
 
     def failure(self, turn: Turn, error: str) -> Document:
-        """The event that breaks a stream off. ``error`` is one of the spec's names."""
-        said = {"code": _IN_STREAM.get(error, "server_error"), "message": STREAM_ERRORS[error]}
-        return {"type": "response.failed", "response": self._response(turn, "failed", [], error=said)}
+        """Return the event that ends a stream with an error. ``error`` is a name from the spec."""
+        failure = {"code": _IN_STREAM.get(error, "server_error"), "message": STREAM_ERRORS[error]}
+        return {"type": "response.failed", "response": self._response(turn, "failed", [], error=failure)}
 
 
 def _parts(kind: str, text: str) -> list[Document]:

@@ -1,6 +1,6 @@
-"""Which path gives what: models, health, counters, completions, Bedrock, and the refusals that the spec asks for.
+"""Routes requests by path to models, health, counters, completions and Bedrock, and injects the spec's error statuses.
 
-It must not know sockets or the schedule.
+It does not depend on sockets or the schedule.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Routes:
         self._paths: dict[str, tuple[str, Callable[[Request], Reply | Answer]]] = {
             "/v1/chat/completions": ("POST", lambda request: self._complete(request, chat=True)),
             "/v1/completions": ("POST", lambda request: self._complete(request, chat=False)),
-            "/v1/responses": ("POST", lambda request: self._speak(request, RESPONSES)),
-            "/v1/messages": ("POST", lambda request: self._speak(request, MESSAGES)),
+            "/v1/responses": ("POST", lambda request: self._complete_typed(request, RESPONSES)),
+            "/v1/messages": ("POST", lambda request: self._complete_typed(request, MESSAGES)),
             "/v1/models": ("GET", self._models),
             "/v1/stats": ("GET", lambda request: self._json(request, self._stats())),
             "/health": ("GET", lambda request: self._json(request, {"status": "ok"})),
@@ -120,8 +120,8 @@ class Routes:
             failed_id = openai_wire.response_id(number, chat=chat)
             return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id)
 
-    def _speak(self, request: Request, shape: Typed) -> Reply | Answer:
-        """An API whose events name their type."""
+    def _complete_typed(self, request: Request, shape: Typed) -> Reply | Answer:
+        """Serve an API whose events name their type."""
         self._number += 1
         number = self._number
         try:

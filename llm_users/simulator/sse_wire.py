@@ -1,6 +1,6 @@
-"""An answer of documents that name their type, as server-sent events or whole: OpenAI's responses, Claude's messages.
+"""An answer as documents that name their type, streamed as server-sent events or sent as one object.
 
-It must not know sockets or the schedule.
+OpenAI's Responses API and Anthropic's Messages API use it. It does not depend on sockets or the schedule.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Typed = Responses | Messages
 
 
 class SseAnswer(BedrockAnswer):
-    """Blocks and schedule are those of a Bedrock answer, each document is an event of its own."""
+    """An answer with the blocks and the schedule of a Bedrock answer; every document is a separate event."""
 
     _shape: Typed
 
     def __init__(self, spec: Spec, number: int, shape: Typed, request: Request) -> None:
-        """ValueError for a body that would be refused."""
+        """Parse the request. Raises ValueError for a body that the API would reject."""
         try:
             body = read_json(request.body)
         except RecursionError:
@@ -59,8 +59,8 @@ class SseAnswer(BedrockAnswer):
         self._lead = b"event: %b\ndata: " % kind.encode()
         return opens
 
-    def _event(self, name: str, document: bytes, salt: int) -> bytes:  # noqa: ARG002 - Bedrock's have a name and padding
-        """One delta, whose document is made already."""
+    def _event(self, name: str, document: bytes, salt: int) -> bytes:  # noqa: ARG002 - Bedrock's events have a name and padding
+        """Return the event of one delta document."""
         return self._lead + self._numbered(document) + b"\n\n"
 
     def _documents(self, documents: list[Document]) -> bytes:
@@ -78,7 +78,7 @@ class SseAnswer(BedrockAnswer):
         return document[:-1] + b',"sequence_number":%d}' % (self._sequence - 1)
 
     def _counted_as(self, document: Document) -> Document:
-        """The document, without usage where the spec wants none."""
+        """Return the document, without its usage when the spec turns usage off."""
         if self.spec.usage != "off":
             return document
         inner = {name: self._counted_as(document[name]) for name in ("message", "response") if name in document}

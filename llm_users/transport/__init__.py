@@ -1,4 +1,4 @@
-"""Bytes and their arrival stamps: sockets, TLS, HTTP/1.1, the connection pool, stream decoders.
+"""Send requests and time-stamp the received bytes: sockets, TLS, HTTP/1.1, the connection pool, stream decoders.
 
-Knows no Locust and no metric. The SDKs' HTTP layers are replaced by adapters over ``Exchange``.
+The package does not depend on Locust or on any metric. Adapters over ``Exchange`` replace the SDKs' HTTP layers.
 """

@@ -1,7 +1,7 @@
-"""The adapter under boto3: botocore's ``before-send`` event answered by ``Exchange``, and boto3's own path beside it.
+"""Send boto3's requests through ``Exchange`` by answering botocore's ``before-send`` event, or time boto3's own path.
 
-botocore validates, resolves and signs; what goes over the wire is ours. Knows botocore's interface and nothing of the
-API that is called.
+botocore validates the parameters, resolves the endpoint and signs; this module sends the request. It uses botocore's
+interface and does not depend on the API that is called.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from llm_users.transport.sdk import SdkExchange
 
 
 class Sending:
-    """One call of an operation: its exchange, and the attempts that botocore makes of it.
+    """One call of an operation: its exchange and the number of attempts that botocore makes.
 
-    t0 is that of the first attempt: retries belong to what the caller waits for.
+    t0 is the start of the first attempt, because the caller also waits for retries.
     """
 
     def __init__(self, exchange: Exchange | BotocoreExchange) -> None:
@@ -48,7 +48,7 @@ class Sending:
         self._first_sent_ns = self._first_wall_ns = 0
 
     def attempted(self) -> None:
-        """An attempt was made, with whatever outcome; the moment of the first one that was sent stays."""
+        """Update the exchange after an attempt, whatever its result. t0 stays the time of the first sent attempt."""
         exchange = self.exchange
         exchange.retries = max(0, self.attempts - 1)
         if self._first_sent_ns:
@@ -57,11 +57,11 @@ class Sending:
             self._first_sent_ns, self._first_wall_ns = exchange.sent_ns, exchange.sent_wall_ns
 
 
-SENDING: ContextVar[Sending | None] = ContextVar("the call that this greenlet is about to make", default=None)
+SENDING: ContextVar[Sending | None] = ContextVar("call that this greenlet is about to make", default=None)
 
 
 def send_through(client: Any, pool: Pool) -> None:
-    """From now on this client's requests go through our transport."""
+    """Send all further requests of this client through our transport."""
 
     def send(request: AWSPreparedRequest, **_event: Any) -> AWSResponse:
         return _send(request, SENDING.get() or Sending(Exchange(pool)))
@@ -70,7 +70,7 @@ def send_through(client: Any, pool: Pool) -> None:
 
 
 def only_stamp(client: Any) -> None:
-    """Leave the sending to botocore, but take t0 when everything is signed."""
+    """Let botocore send the requests of this client; only record t0 after signing."""
 
     def mark(**_event: Any) -> None:
         sending = SENDING.get()
@@ -115,19 +115,19 @@ def _bytes(value: str | bytes | bytearray) -> bytes:
 
 
 class _Raw:
-    """The body for botocore, which reads it only when the response is an error."""
+    """The response body for botocore, which reads it only when the response is an error."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
     def stream(self, *_size: Any, **_more: Any) -> Iterator[bytes]:
-        taken = 0
-        with contextlib.suppress(TransportError):  # an error whose text was cut is still that error
+        received = 0
+        with contextlib.suppress(TransportError):  # an error with a truncated text is still the same error
             for arrival in self._exchange.arrivals():
                 for piece in arrival.pieces:
-                    taken += len(piece)
+                    received += len(piece)
                     yield bytes(piece)
-                if taken > MAX_ERROR_BYTES:
+                if received > MAX_ERROR_BYTES:
                     break
         self._exchange.release()
 
@@ -136,7 +136,10 @@ class _Raw:
 
 
 def as_botocore(error: TransportError, url: str) -> Exception:
-    """The transport's error in botocore's words, so that its retries know what it is. A deadline stays ours."""
+    """Return botocore's equivalent of a transport error, so that botocore can decide on a retry.
+
+    ``DeadlineExceeded`` and other errors without an equivalent are returned unchanged.
+    """
     if isinstance(error, ConnectFailed):
         return EndpointConnectionError(endpoint_url=url, error=error)  # type: ignore[no-any-return]
     if isinstance(error, ConnectionLost):
@@ -147,7 +150,7 @@ def as_botocore(error: TransportError, url: str) -> Exception:
 class BotocoreExchange(SdkExchange):
     """A request that boto3 sends, reads and parses by itself. ``body`` is its event stream.
 
-    Its events come as the messages they were, so that one reader serves both paths.
+    Events are converted back to messages, so that the same reader serves both paths.
     """
 
     def arrivals(self) -> Iterator[Arrival]:
@@ -158,14 +161,14 @@ class BotocoreExchange(SdkExchange):
                 self.received += len(message.payload)
                 yield Arrival(0, clock.now_ns(), cast("list[bytearray]", [message]))
         except (PoolReadTimeout, BotoReadTimeout) as error:
-            raise DeadlineExceeded(f"nothing came within the read timeout: {error}") from error
+            raise DeadlineExceeded(f"no data arrived within the read timeout: {error}") from error
         except (ProtocolError, ResponseStreamingError, HTTPError) as error:
             raise ResponseCut(f"the connection was closed before the response was complete: {error}") from error
         except OSError as error:
             raise ConnectionLost(f"the connection was lost: {error}") from error
 
     def drain(self) -> None:
-        """After the last event: the end of the body, so that the connection goes back to boto3's pool."""
+        """Read to the end of the body after the last event, so that the connection returns to boto3's pool."""
         with contextlib.suppress(Exception), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
             for _event in self.body:
                 pass
@@ -173,6 +176,6 @@ class BotocoreExchange(SdkExchange):
 
 
 def _message(event: dict[str, Any]) -> Message:
-    """What boto3 parsed, as it was."""
+    """Return the message that boto3 parsed into this event."""
     name, content = next(iter(event.items()))
     return Message({":message-type": "event", ":event-type": name}, msgspec.json.encode(content))

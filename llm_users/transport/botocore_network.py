@@ -1,7 +1,7 @@
-"""Proxies and certificates for boto3's own path, by the rules that hold on ours.
+"""Configure proxies and certificates for boto3's own path by the same rules as for our transport.
 
-boto3 by itself proxies connections to this machine, knows no SSL_CERT_FILE and no client certificate from options.
-Knows settings, no clients and no API.
+By default boto3 uses a proxy for connections to this machine too, and ignores SSL_CERT_FILE and the client
+certificate from the options. The module handles settings only; it does not depend on clients or on an API.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from llm_users.transport.tls import (
 
 
 def network_of(pool: Pool, url: str) -> tuple[dict[str, Any], bool | str | None]:
-    """(what a client's Config needs, its ``verify``) to reach this endpoint on boto3's own path.
+    """Return the arguments for a client's Config and its ``verify``, to reach this endpoint on boto3's own path.
 
-    Raises ValueError for what boto3 cannot do, OSError or ``ConnectFailed`` for settings that are wrong on any path.
+    Raises ValueError for settings that boto3 does not support, OSError or ``ConnectFailed`` for settings that are
+    wrong on any path.
     """
-    config: dict[str, Any] = {"proxies": {}}  # none from the environment: it is read here
+    config: dict[str, Any] = {"proxies": {}}  # prevents botocore from reading the environment itself
     verify = False if pool.tls.insecure else _authorities()
     origin = origin_of(url)
     proxy = pool.proxies.of(origin)
@@ -46,12 +47,12 @@ def network_of(pool: Pool, url: str) -> tuple[dict[str, Any], bool | str | None]
 
 
 def _authorities() -> str | None:
-    """The file of certificates that the environment names; None for boto3's own."""
+    """Return the CA file that the environment names; None to use boto3's own."""
     for variable in CA_VARIABLES:
         path = os.environ.get(variable)
         if path and Path(path).is_dir():
             raise ValueError(
-                f"{variable} names a folder, and boto3's own path takes certificates from a file only: name a PEM "
+                f"{variable} names a folder, but boto3's own path reads certificates only from a file. Name a PEM "
                 "file, or use --llm-transport fast"
             )
         if path:
@@ -60,13 +61,13 @@ def _authorities() -> str | None:
 
 
 def _certificate(settings: TlsSettings) -> str | tuple[str, str] | None:
-    """The client's certificate, with its key where that is in a file of its own."""
+    """Return the path of the client certificate, together with the key's path if the key is in a separate file."""
     cert, key = settings.client_cert, settings.client_key
     if cert is None:
         cert, key = os.environ.get(CERT_VARIABLE), os.environ.get(KEY_VARIABLE)
     if not cert:
         return None
-    tls_context(settings)  # says what is wrong with the files
+    tls_context(settings)  # raises an error that says what is wrong with the files
     passwords_asked = []
 
     def password() -> str:
@@ -76,14 +77,14 @@ def _certificate(settings: TlsSettings) -> str | tuple[str, str] | None:
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key or None, password)
     if passwords_asked:
         raise ValueError(
-            f"the key of the client certificate {cert} has a password, and boto3's own path cannot open it: give a "
-            "key without one, or use --llm-transport fast"
+            f"the key of the client certificate {cert} has a password, and boto3's own path cannot open it. Use a key "
+            "without a password, or use --llm-transport fast"
         )
     return (cert, key) if key else cert
 
 
 def _with_login(proxy: Proxy) -> str:
-    """The proxy's URL as boto3 takes it, the login in it."""
+    """Return the proxy's URL in boto3's form, which includes the user name and password."""
     if not proxy.authorization:
         return str(proxy.origin)
     login = base64.b64decode(proxy.authorization.partition(b" ")[2]).decode()

@@ -1,8 +1,9 @@
-"""Requests that differ from an earlier one in their body only: built without the SDK, sent with the head it made.
+"""Cache the head of a request that the SDK built, and send later requests that differ only in their body with it.
 
-An SDK takes half a millisecond of CPU for each request, at a few hundred per second most of what a worker does,
-although nothing of what it works out changes: URL, headers, credentials. So it builds one, and is asked again whenever
-an answer is anything but a plain success; it is then given what came, and does with it what it would have done.
+An SDK takes half a millisecond of CPU for each request. At a few hundred requests per second this is most of a
+worker's work, although the result (URL, headers, credentials) does not change. So the SDK builds one request. It is
+called again whenever a response is not a plain success: it then gets the response that arrived, and handles it as if
+it had sent the request itself.
 """
 
 from __future__ import annotations
@@ -23,44 +24,44 @@ _CREDENTIALS_REFUSED = (401, 403)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What an answer began with. Headers are found by their names in lower case."""
+    """Status and headers of a response. Header names are in lower case."""
 
     status_code: int
     headers: Mapping[str, str]
 
 
 class CachedRequest:
-    """One per client and path; empty until ``learn`` was called after a request that succeeded."""
+    """The cached request of one client and path. Empty until ``learn`` is called after a successful request."""
 
     def __init__(self) -> None:
-        self._known: tuple[Origin, bytes] | None = None
+        self._cached: tuple[Origin, bytes] | None = None
 
     @property
     def known(self) -> bool:
-        return self._known is not None
+        return self._cached is not None
 
     def learn(self, exchange: Exchange) -> None:
-        """Take over the head of the request that this exchange carried."""
-        self._known = exchange.head
+        """Cache the head of the request that this exchange sent."""
+        self._cached = exchange.head
 
     def send(self, exchange: Exchange, body: bytes) -> Head | None:
-        """The beginning of the answer to this body; None when the SDK has to be asked.
+        """Send this body and return the head of the response; None if the SDK has to handle the request.
 
-        What came of the request, if it was sent, waits in ``exchange.outcome``, where the SDK's adapter finds it.
+        If the request was sent, its response or error is in ``exchange.outcome``, where the SDK's adapter reads it.
         """
-        if self._known is None:
+        if self._cached is None:
             return None
-        origin, head = self._known
+        origin, head = self._cached
         try:
             response = exchange.send(origin, with_body(head, body))
         except TransportError as error:
             exchange.outcome = error
             return None
-        headers = _readable(response)
+        headers = _lower_case_headers(response)
         if 200 <= response.status < 300:
             return Head(response.status, headers)
         if response.status < 400 or response.status in _CREDENTIALS_REFUSED:
-            self._known = None
+            self._cached = None
         exchange.outcome = response
         return None
 
@@ -71,10 +72,10 @@ def send(
     encode: Callable[[], bytes | None],
     ask_sdk: Callable[[], httpx2.Response],
 ) -> Head:
-    """Send a request and return the beginning of its answer: from the cached request if possible, else with the SDK.
+    """Send a request, with the cached head if possible, else through the SDK; return the head of the response.
 
-    ``cached`` None: each request of this client may have a head of its own. ``encode`` gives the body as the SDK
-    would write it, None when only the SDK can. Raises what ``ask_sdk`` raises.
+    ``cached`` is None if each request of this client may have a different head. ``encode`` returns the body as the
+    SDK would write it, or None if only the SDK can encode it. Raises the exceptions of ``ask_sdk``.
     """
     if isinstance(exchange, SdkExchange):
         exchange.mark_sent()
@@ -95,7 +96,7 @@ def send(
     return Head(response.status_code, response.headers)
 
 
-def _readable(response: ResponseParser) -> dict[str, str]:
+def _lower_case_headers(response: ResponseParser) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in response.headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")

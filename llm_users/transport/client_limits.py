@@ -1,6 +1,7 @@
-"""Limits of the load machine itself: file descriptors, local ports, memory. The endpoint has no part in them.
+"""Recognize errors that a limit of the load machine causes: file descriptors, local ports, memory.
 
-Knows the operating system's error numbers, no connections.
+These errors do not depend on the endpoint. The module maps the operating system's error numbers to advice; it does
+not handle connections.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ try:
 except ImportError:  # Windows
     resource = None
 
-_DESCRIPTORS = "Raise the limit of open files before the start (ulimit -n 65536), or use more workers or fewer users."
+_DESCRIPTORS = "Raise the limit on open files before the start (ulimit -n 65536), or use more workers or fewer users."
 _PORTS = (
-    "Widen net.ipv4.ip_local_port_range, leave out --llm-new-connections so that connections are used again, or send "
-    "the load from more machines or addresses."
+    "Widen net.ipv4.ip_local_port_range, remove --llm-new-connections so that connections are reused, or send the load "
+    "from more machines or addresses."
 )
 _REMEDIES = {
     errno.EMFILE: _DESCRIPTORS,
-    errno.ENFILE: "Raise the limit of open files of the whole machine (sysctl fs.file-max), or use more machines.",
-    errno.ENOBUFS: "Free memory of the machine, raise net.core.wmem_max and net.ipv4.tcp_mem, or use fewer users.",
-    errno.ENOMEM: "Free memory of the machine, or use fewer users.",
+    errno.ENFILE: "Raise the limit on open files of the whole machine (sysctl fs.file-max), or use more machines.",
+    errno.ENOBUFS: "Free memory on this machine, raise net.core.wmem_max and net.ipv4.tcp_mem, or use fewer users.",
+    errno.ENOMEM: "Free memory on this machine, or use fewer users.",
 }
 
 
 _RESERVED = 24
-"""Descriptors that connections leave to the rest of the process: it writes rows and reads counters of the system."""
+"""File descriptors that connections must not use: the process needs them to write rows and read system counters."""
 
 
 def is_reserved(descriptor: int) -> bool:
-    """True for one of the last descriptors that this process may have. The system gives the lowest that is free."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else -1
-    return 0 <= most - _RESERVED <= descriptor
+    """Return True for one of the last descriptors of this process. The system assigns the lowest free descriptor."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else -1
+    return 0 <= limit - _RESERVED <= descriptor
 
 
 class NoPortLeft(OSError):
@@ -46,8 +47,11 @@ class NoPortLeft(OSError):
 
 
 def is_reachable(family: int, address: Any) -> bool:
-    """True when this machine has an address to send from; the system has one error for that and for no free port."""
-    probe = get_original("socket", "socket")(family, socket.SOCK_DGRAM)  # sends nothing, and has ports apart from TCP's
+    """Return True if this machine has a source address for ``address``.
+
+    The system reports a missing source address and a missing free port with the same error.
+    """
+    probe = get_original("socket", "socket")(family, socket.SOCK_DGRAM)  # sends nothing; UDP has its own ports
     try:
         return bool(probe.connect_ex(address) == 0)
     finally:
@@ -55,15 +59,15 @@ def is_reachable(family: int, address: Any) -> bool:
 
 
 def remedy_for(error: BaseException | None) -> str:
-    """What to do about an error that a limit of this machine caused; "" for any other error."""
+    """Return advice for an error that a limit of this machine caused; "" for any other error."""
     if isinstance(error, NoPortLeft):
         return _PORTS
-    if isinstance(error, socket.gaierror):  # the resolver does not say that it could not open its files
-        return _missing_descriptor()
+    if isinstance(error, socket.gaierror):  # the resolver does not report that it could not open its files
+        return _descriptor_remedy()
     return _REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
 
 
-def _missing_descriptor() -> str:
+def _descriptor_remedy() -> str:
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:

@@ -1,7 +1,8 @@
-"""The clock: monotonic nanoseconds, and the kernel's receive stamps brought onto that clock.
+"""Read the monotonic clock in nanoseconds, and enable and read the kernel's receive stamps.
 
 The kernel stamps a segment when it arrives (SO_TIMESTAMPNS), so a busy event loop delays the processing of a token
-but not its measurement. Those stamps are wall-clock; the distance to the monotonic clock is sampled per request.
+but not its measurement. The kernel stamps use the wall clock; ``wall_offset_ns`` gives the offset to the monotonic
+clock, which is sampled for each request.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ SO_TIMESTAMPNS = 35
 """Linux, <asm-generic/socket.h>; the control message carries the same number. Python's socket module lacks the name."""
 
 ANCILLARY_BYTES = 64
-"""Room for one stamp (CMSG_SPACE(16) is 32) with some to spare."""
+"""Buffer size for one stamp (CMSG_SPACE(16) is 32) with a margin."""
 
 OFFSET_TOLERANCE_NS = 1_000_000
-"""A request during which the wall clock moved by more than this against the monotonic clock is stamped ``user``."""
+"""If the offset between wall clock and monotonic clock changes by more than this during a request, its rows get
+``user`` stamps."""
 
 _TIMESPEC = struct.Struct("@qq")  # struct timespec of a 64-bit kernel
-_keeper: socket.socket | None = None
+_idle_socket: socket.socket | None = None
 
 
 def wall_offset_ns() -> int:
-    """Wall clock minus monotonic clock, now. The tightest of three samples: a preempted one would be wrong."""
+    """Return the wall clock minus the monotonic clock, in ns.
+
+    Of three samples the narrowest one is used, because a sample is wrong if the process is preempted during it.
+    """
     best_width, best_offset = 1 << 62, 0
     for _ in range(3):
         before = time.monotonic_ns()
@@ -42,7 +47,7 @@ def wall_offset_ns() -> int:
 
 
 def kernel_stamp_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
-    """The wall-clock receive stamp among ``recvmsg``'s ancillary data, in ns; 0 when there is none."""
+    """Return the wall-clock receive stamp in ``recvmsg``'s ancillary data, in ns; 0 if there is none."""
     for _level, kind, data in ancillary:
         if kind == SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)
@@ -51,14 +56,14 @@ def kernel_stamp_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
 
 
 def enable_stamps(sock: socket.socket) -> bool:
-    """Ask the kernel to stamp what this socket receives. False where the platform cannot."""
+    """Make the kernel stamp the segments that this socket receives. Return False if the platform cannot."""
     if not sys.platform.startswith("linux"):
         return False
-    _keep_stamping_on()
-    return _switch_on(sock)
+    _keep_stamping_enabled()
+    return _request_stamps(sock)
 
 
-def _switch_on(sock: socket.socket) -> bool:
+def _request_stamps(sock: socket.socket) -> bool:
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     except OSError:
@@ -66,13 +71,13 @@ def _switch_on(sock: socket.socket) -> bool:
     return True
 
 
-def _keep_stamping_on() -> None:
-    """Hold one idle stamped socket for the life of the process.
+def _keep_stamping_enabled() -> None:
+    """Keep one idle stamped socket open for the lifetime of the process.
 
-    The kernel stamps packets only while some socket of the machine asks for it, and switching on takes a moment:
-    without this socket the first packets of a run came unstamped (10 of 10 seen).
+    The kernel stamps packets only while at least one socket of the machine requests it, and it does not start
+    immediately: without this socket the first packets of a run had no stamp (10 of 10 observed).
     """
-    global _keeper
-    if _keeper is None:
-        _keeper = get_original("socket", "socket")(socket.AF_INET, socket.SOCK_DGRAM)
-        _switch_on(_keeper)
+    global _idle_socket
+    if _idle_socket is None:
+        _idle_socket = get_original("socket", "socket")(socket.AF_INET, socket.SOCK_DGRAM)
+        _request_stamps(_idle_socket)

@@ -1,6 +1,7 @@
-"""Making a connection: names to addresses, the first address that answers, the proxy's tunnel, TLS.
+"""Open a connection: resolve the name, connect to the first address that answers, open a proxy tunnel, start TLS.
 
-Knows no requests. Every failure is a ``ConnectFailed`` that says where, why and what to do.
+The module does not handle requests. Every failure is a ``ConnectFailed`` whose message has the peer, the reason and
+the remedy.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from llm_users.transport.errors import ClientLimitReached, ConnectFailed
 from llm_users.transport.proxies import Proxy
 
 STAGGER_S = 0.25
-"""RFC 8305, section 8: how long an address may take before the next one is tried beside it."""
+"""Delay before the next address is tried in parallel with the earlier ones (RFC 8305, section 8)."""
 
 MAX_TUNNEL_BYTES = 65536
-"""A proxy whose answer to CONNECT has longer headers is given up."""
+"""Limit on the headers of a proxy's response to CONNECT; a longer response is an error."""
 
 _WRITE = 2  # libev's event bit, as ``loop.io`` takes it
 
@@ -38,18 +39,21 @@ Address = tuple[int, int, int, Any]  # family, kind, protocol, address as ``conn
 
 
 class _ProxyRefused(OSError):
-    """The proxy answered, and made no tunnel."""
+    """The proxy answered, but did not open a tunnel."""
 
 
 def connect(origin: Origin, context: Context, timeout_s: float, proxy: Proxy | None = None) -> Connection:
-    """Resolve, connect, through the proxy if there is one, and, for https, shake hands. Raises ``ConnectFailed``."""
+    """Return a connection to the origin, through the proxy if one is given, with TLS for https.
+
+    Raises ``ConnectFailed``.
+    """
     where = f"{origin} through the proxy {proxy}" if proxy else str(origin)
     try:
         with gevent.Timeout(timeout_s, TimeoutError(f"no connection within {timeout_s:g} s")):
             return _connect(origin, context, proxy)
     except ssl.SSLCertVerificationError as error:
         raise ConnectFailed(
-            f"cannot verify the certificate of {where}: {error.verify_message.rstrip('.')}. {_advice(error)}"
+            f"cannot verify the certificate of {where}: {error.verify_message.rstrip('.')}. {_cert_advice(error)}"
         ) from error
     except (OSError, UnicodeError) as error:
         if remedy := remedy_for(error):
@@ -57,64 +61,64 @@ def connect(origin: Origin, context: Context, timeout_s: float, proxy: Proxy | N
             raise ClientLimitReached(
                 f"this machine could not open a connection to {where}: {reason}. {remedy}"
             ) from error
-        raise ConnectFailed(f"cannot connect to {where}: {_words(error, proxy)}") from error
+        raise ConnectFailed(f"cannot connect to {where}: {_describe(error, proxy)}") from error
 
 
 _EXPIRED, _NOT_YET_VALID, _OTHER_HOST, _OTHER_ADDRESS = 10, 9, 62, 64  # OpenSSL's X509_V_ERR_...
 
 
-def _advice(error: ssl.SSLCertVerificationError) -> str:
+def _cert_advice(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
-        return "It has to be renewed there; is this machine's clock right?"
+        return "Renew the certificate on the server, or correct this machine's clock."
     if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
-        return "Write the host as the certificate names it."
-    return "For a private CA set SSL_CERT_FILE to its PEM file."
+        return "Use a host name that the certificate lists."
+    return "If the server uses a private CA, set SSL_CERT_FILE to the CA's PEM file."
 
 
-def _words(error: Exception, proxy: Proxy | None) -> str:
+def _describe(error: Exception, proxy: Proxy | None) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, ssl.SSLError):
         advice = _tls_advice(error)
     elif isinstance(error, (FileNotFoundError, _ProxyRefused)):
         advice = ""  # the reason names the setting
     elif proxy is not None:
-        advice = f"Is the proxy right? {proxy.variable} names it; what NO_PROXY lists is reached without it"
+        advice = f"Check the proxy, which {proxy.variable} sets; hosts in NO_PROXY are connected without it"
     elif isinstance(error, socket.gaierror):
-        advice = "Is the host's name spelled right?"
+        advice = "Check the spelling of the host name"
     else:
-        advice = "Is the server running and the address right?"
+        advice = "Check that the server is running and that the address is correct"
     return f"{reason.rstrip('.')}. {advice}".rstrip()
 
 
 def _tls_advice(error: ssl.SSLError) -> str:
     if "ALERT" in (error.reason or ""):
         return (
-            "The server ended the TLS handshake; if it wants a client certificate, give it with --llm-client-cert or "
+            "The server ended the TLS handshake. If it requires a client certificate, set --llm-client-cert or "
             "SSL_CLIENT_CERT"
         )
-    return "Does the server speak TLS on this port? Without TLS the URL begins with http://"
+    return "Check that the server uses TLS on this port. Without TLS, the URL begins with http://"
 
 
 def _connect(origin: Origin, context: Context, proxy: Proxy | None) -> Connection:
     tls = context() if "https" in (origin.scheme, proxy.origin.scheme if proxy else "") else None
     first = proxy.origin if proxy else origin
-    connection: Connection = PlainConnection(_reach(first.host, first.port), origin)
+    connection: Connection = PlainConnection(_connect_socket(first.host, first.port), origin)
     try:
         if proxy is not None:
             if proxy.origin.scheme == "https":
-                connection = _secured(connection, proxy.origin, tls)
+                connection = _with_tls(connection, proxy.origin, tls)
                 connection.origin = origin
             if origin.scheme == "http":
                 connection.dress = lambda request: proxy.absolute(origin, request)
             else:
                 _open_tunnel(connection, origin, proxy)
-        return _secured(connection, origin, tls) if origin.scheme == "https" else connection
+        return _with_tls(connection, origin, tls) if origin.scheme == "https" else connection
     except BaseException:
         connection.close()
         raise
 
 
-def _secured(carrier: Connection, origin: Origin, context: ssl.SSLContext | None) -> TlsConnection:
+def _with_tls(carrier: Connection, origin: Origin, context: ssl.SSLContext | None) -> TlsConnection:
     assert context is not None
     connection = TlsConnection(carrier, origin, context)
     connection.handshake()
@@ -122,38 +126,38 @@ def _secured(carrier: Connection, origin: Origin, context: ssl.SSLContext | None
 
 
 def _open_tunnel(connection: Connection, origin: Origin, proxy: Proxy) -> None:
-    """Have the proxy connect to the origin. What it says to refuse goes into the error."""
+    """Open a tunnel through the proxy to the origin. The error message has the status line of a refusal."""
     connection.send(proxy.connect_request(origin))
     answer = b""
     while b"\r\n\r\n" not in answer:
         data = connection.read().data
         if not data:
-            raise _ProxyRefused("the proxy closed the connection instead of making a tunnel")
+            raise _ProxyRefused("the proxy closed the connection instead of opening a tunnel")
         answer += data
         if len(answer) > MAX_TUNNEL_BYTES:
-            raise _ProxyRefused("the proxy's answer is not one to CONNECT")
+            raise _ProxyRefused("the proxy's response to CONNECT is not valid")
     status = answer.split(b"\r\n", 1)[0].decode("latin-1").partition(" ")[2]
     if status.startswith("407"):
         raise _ProxyRefused(
-            f"the proxy wants to know who asks ({status}): write {proxy.variable}=http://USER:PASSWORD@HOST:PORT"
+            f"the proxy requires authentication ({status}). Set {proxy.variable}=http://USER:PASSWORD@HOST:PORT"
         )
     if not status.startswith("2"):
         raise _ProxyRefused(
-            f"the proxy made no tunnel ({status}). Does it allow that? What NO_PROXY lists is reached without it"
+            f"the proxy did not open a tunnel ({status}). Allow this host on the proxy, or add it to NO_PROXY"
         )
 
 
-def _reach(host: str, port: int) -> socket.socket:
-    """A socket connected to the first address of the host that answers."""
-    found = getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    addresses = _alternating((family, kind, protocol, address) for family, kind, protocol, _name, address in found)
+def _connect_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that is connected to the first address of the host that answers."""
+    resolved = getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    addresses = _alternating((family, kind, protocol, address) for family, kind, protocol, _name, address in resolved)
     if not addresses:
-        raise OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        raise OSError(errno.EADDRNOTAVAIL, "the host name has no address")
     return _open_socket(*addresses[0]) if len(addresses) == 1 else _Race(addresses).winner()
 
 
 def _alternating(addresses: Iterable[Address]) -> list[Address]:
-    """The addresses, families in turn, the family of the first one first (RFC 8305, section 4)."""
+    """Return the addresses with alternating families, starting with the first one's family (RFC 8305, section 4)."""
     by_family: dict[int, list[Address]] = {}
     for address in addresses:
         by_family.setdefault(address[0], []).append(address)
@@ -161,7 +165,7 @@ def _alternating(addresses: Iterable[Address]) -> list[Address]:
 
 
 class _Race:
-    """Attempts at several addresses, each started when the one before it failed or took ``STAGGER_S``."""
+    """Connect to several addresses. An attempt starts when the one before it failed or has taken ``STAGGER_S``."""
 
     def __init__(self, addresses: Iterable[Address]) -> None:
         self._waiting = deque(addresses)
@@ -169,7 +173,10 @@ class _Race:
         self._over = False
 
     def winner(self) -> socket.socket:
-        """The first socket that is connected. Raises the first failure when there is none, the endpoint's if any."""
+        """Return the first socket that is connected.
+
+        If all attempts fail, raise the first failure of the endpoint, or else the first failure of this machine.
+        """
         attempts: list[Any] = []
         failures: list[OSError] = []
         try:
@@ -208,7 +215,7 @@ class _Race:
 
 
 def _open_socket(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
-    # The unpatched class: our reads and writes go through watchers of their own.
+    # The unpatched class, because Connection reads and writes with its own watchers.
     sock: socket.socket = get_original("socket", "socket")(family, kind, protocol)
     try:
         if is_reserved(sock.fileno()):

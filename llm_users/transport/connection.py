@@ -1,6 +1,7 @@
-"""One TCP or TLS connection on gevent's loop, read with kernel receive stamps.
+"""One TCP or TLS connection on gevent's event loop, which is read with kernel receive stamps.
 
-Knows bytes only. TLS runs over memory buffers, so encrypted segments are read, and stamped, like plain ones.
+The module handles bytes only. TLS runs over memory buffers, so encrypted segments are read and stamped like plain
+ones.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _READ, _WRITE = 1, 2  # libev's event bits, as ``loop.io`` takes them
 
 
 class Origin(NamedTuple):
-    """Where a connection leads. ``host`` is a name or an address without brackets."""
+    """The server of a connection. ``host`` is a name or an address without brackets."""
 
     scheme: str
     host: str
@@ -35,15 +36,15 @@ class Origin(NamedTuple):
 
 
 def origin_of(url: str) -> Origin:
-    """Scheme, host and port that a URL leads to; a URL without a port leads to the usual one of its scheme."""
+    """Return the scheme, host and port of a URL. A URL without a port has the default port of its scheme."""
     parts = urlsplit(url)
     return Origin(parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 443))
 
 
 class Read(NamedTuple):
-    """What one read brought: the kernel's wall-clock stamp (0 = none), the monotonic clock at return, the bytes.
+    """The result of one read: the kernel's wall-clock stamp (0 = none), the monotonic clock at return, the bytes.
 
-    Empty ``data`` is the end of the stream.
+    Empty ``data`` means the end of the stream.
     """
 
     kernel_ns: int
@@ -52,37 +53,37 @@ class Read(NamedTuple):
 
 
 class Connection(ABC):
-    """What a request is sent over and read from. Used by one greenlet at a time."""
+    """A connection that sends requests and reads responses. Only one greenlet at a time can use it."""
 
     dress: Callable[[bytes], bytes] | None = None
-    """What has to be done to a request before it is sent here; None: nothing."""
+    """Converts a request before it is sent on this connection; None if it is sent unchanged."""
 
     def __init__(self, origin: Origin, *, stamped: bool) -> None:
         self.origin = origin
         self.stamped = stamped
-        self.used = False  # has carried a request before
+        self.used = False  # has carried an earlier request
         self.connect_ns = 0
-        """What it took to make the connection, with name resolution and TLS."""
+        """The time in ns to open the connection, including name resolution and TLS."""
 
     @abstractmethod
     def read(self) -> Read:
-        """Wait until something arrives and read it once. Raises OSError when the connection is broken."""
+        """Wait until data arrives and read it once. Raises OSError if the connection is broken."""
 
     @abstractmethod
     def send(self, data: bytes) -> None:
-        """Send all of ``data``. Raises OSError when the connection is broken."""
+        """Send all of ``data``. Raises OSError if the connection is broken."""
 
     @abstractmethod
     def is_idle(self) -> bool:
-        """True when the peer has neither closed the connection nor sent anything that nobody asked for."""
+        """Return True if the peer has neither closed the connection nor sent unexpected data."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close at once. Harmless when repeated."""
+        """Close the connection immediately. You can call this more than once."""
 
 
 class PlainConnection(Connection):
-    """Bytes as they are, over a socket that is connected."""
+    """Unencrypted bytes over a connected socket."""
 
     def __init__(self, sock: socket.socket, origin: Origin) -> None:
         super().__init__(origin, stamped=clock.enable_stamps(sock))
@@ -128,7 +129,7 @@ class PlainConnection(Connection):
         self._sock.close()
 
     def _wait(self, watcher: Any) -> None:
-        # The cheapest wait gevent allows: the loop switches straight back here. A Waiter per read costs 2 us more.
+        # This is the cheapest wait in gevent: the loop switches directly back here. A Waiter per read costs 2 us more.
         watcher.start(getcurrent().switch)
         try:
             self._switch_to_hub()
@@ -137,7 +138,7 @@ class PlainConnection(Connection):
 
 
 class TlsConnection(Connection):
-    """TLS over another connection, which may be TLS itself; call ``handshake`` before anything else."""
+    """TLS over another connection, which may use TLS itself. Call ``handshake`` first."""
 
     def __init__(self, carrier: Connection, origin: Origin, context: ssl.SSLContext) -> None:
         super().__init__(origin, stamped=carrier.stamped)
@@ -147,7 +148,7 @@ class TlsConnection(Connection):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=origin.host)
 
     def handshake(self) -> None:
-        """Agree on keys and verify the certificate. Raises ssl.SSLError, or OSError when the peer goes away."""
+        """Agree on keys and verify the certificate. Raises ssl.SSLError, or OSError if the connection is closed."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -163,7 +164,7 @@ class TlsConnection(Connection):
         while True:
             arrival = self._feed()
             data = self._decrypted()
-            if data is None:  # a ticket, a key update or a partial record: nothing for us yet
+            if data is None:  # a ticket, a key update or a partial record: no plain text yet
                 self._flush()
                 continue
             return Read(arrival.kernel_ns, arrival.clock_ns, data)
@@ -193,7 +194,7 @@ class TlsConnection(Connection):
             self._carrier.send(self._outgoing.read())
 
     def _decrypted(self) -> bytes | None:
-        """All plain text that can be had now; b"" at the end of the stream; None when a record is incomplete."""
+        """Return all plain text available now; b"" at the end of the stream; None while a record is incomplete."""
         parts = []
         try:
             while True:
@@ -202,7 +203,7 @@ class TlsConnection(Connection):
                     break
                 parts.append(part)
                 if not self._incoming.pending and not self._tls.pending():
-                    break  # saves the exception that asking once more would cost
+                    break  # avoids the cost of the exception that another read would raise
         except ssl.SSLWantReadError:
             return b"".join(parts) if parts else None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):

@@ -1,7 +1,7 @@
-"""Cookies of HTTP clients that a whole process shares: none, or one jar per simulated user.
+"""Cookie jars for HTTP clients that all users of a process share: a jar without cookies, or one jar per user.
 
-Load balancers keep a client on one replica by a cookie. One jar for all users of a process would send the whole load
-to one replica.
+Load balancers use a cookie to keep a client on one replica. One jar for all users of a process would send the whole
+load to one replica.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ CURRENT_JAR: ContextVar[CookieJar | None] = ContextVar("cookies of the user that
 
 
 def no_cookies() -> CookieJar:
-    """A jar that takes no cookie."""
+    """Return a jar that accepts no cookies."""
     return CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
 
 
 class UserCookies(CookieJar):
-    """The jar of a shared client that stands for the jar of the user who sends (``CURRENT_JAR``)."""
+    """The jar of a shared client. It delegates to the jar of the user that sends the request (``CURRENT_JAR``)."""
 
     def __iter__(self) -> Iterator[Cookie]:
         jar = CURRENT_JAR.get()
         return iter(()) if jar is None else iter(jar)
 
     def extract_cookies(self, response: Any, request: Any) -> None:
-        """Put the cookies of a response into the user's jar."""
+        """Store the cookies of a response in the user's jar."""
         jar = CURRENT_JAR.get()
         if jar is not None:
             jar.extract_cookies(response, request)
 
     def add_cookie_header(self, request: Any) -> None:
-        """Give a request the cookies of the user's jar."""
+        """Add the cookies of the user's jar to a request."""
         jar = CURRENT_JAR.get()
         if jar is not None:
             jar.add_cookie_header(request)

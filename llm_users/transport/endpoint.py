@@ -1,6 +1,6 @@
-"""What this process knows about endpoints: where they are, what came hidden in their URL, what they cannot do.
+"""Keep this process's state about endpoints: the secrets in their base URLs, and the request fields they accept.
 
-Credentials in a base URL stay here, in memory; everything that travels or is shown has the clean URL.
+Credentials in a base URL stay in the memory of this module; messages, files and other processes get the clean URL.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from llm_users import secrets
 
 
 @dataclass(frozen=True, slots=True)
-class _Hidden:
+class _UrlSecrets:
     authorization: str | None
     query: dict[str, str]
 
 
-_hidden: dict[str, _Hidden] = {}
+_url_secrets: dict[str, _UrlSecrets] = {}
 
 
 def clean_url(url: str) -> str:
-    """The URL without user info, query and fragment; what was taken out is remembered for this process."""
+    """Return the URL without user info, query and fragment, and keep user info and query for this process."""
     parts = urlsplit(url.strip())
     host = parts.netloc.rpartition("@")[2]
     clean = urlunsplit((parts.scheme, host, parts.path.rstrip("/") or parts.path, "", ""))
@@ -33,12 +33,12 @@ def clean_url(url: str) -> str:
         for name, value in query.items():
             if secrets.is_secret_query(name):
                 secrets.remember(value, temporary=True)
-        _hidden[clean] = _Hidden(authorization, query)
+        _url_secrets[clean] = _UrlSecrets(authorization, query)
     return clean
 
 
 def check_url(url: str) -> str | None:
-    """What is wrong with a base URL, in words; None when it can be used."""
+    """Return what is wrong with a base URL as text; None if the URL is valid."""
     try:
         parts = urlsplit(url)
     except ValueError as error:  # a bracket that is not closed, for example
@@ -50,30 +50,33 @@ def check_url(url: str) -> str | None:
     except ValueError:
         return "its port is not a number from 1 to 65535"
     if not parts.hostname or port == 0:
-        return "it names no host"
+        return "it has no host"
     return None
 
 
 def authorization_of(url: str) -> str | None:
-    """The Authorization header that came as user info in this base URL."""
-    hidden = _hidden.get(url)
-    return hidden.authorization if hidden else None
+    """Return the Authorization header made from the user info of this base URL, if it had any."""
+    url_secrets = _url_secrets.get(url)
+    return url_secrets.authorization if url_secrets else None
 
 
 def query_of(url: str) -> dict[str, object]:
-    """The query that came with this base URL."""
-    hidden = _hidden.get(url)
-    return dict(hidden.query) if hidden else {}
+    """Return the query parameters of this base URL."""
+    url_secrets = _url_secrets.get(url)
+    return dict(url_secrets.query) if url_secrets else {}
 
 
 def headers_from_environment(variables: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Header values by name, read from the environment variables that the options name."""
+    """Return header values by name, read from the environment variables that the options name.
+
+    Raises ValueError if a variable is not set.
+    """
     headers = {}
     for name, variable in variables:
         value = os.environ.get(variable)
         if value is None:
             raise ValueError(
-                f"--llm-header-env: the environment has no variable {variable!r}; export it on each worker"
+                f"--llm-header-env: the environment variable {variable!r} is not set; export it on each worker"
             )
         secrets.remember(value.strip())
         headers[name] = value
@@ -81,42 +84,48 @@ def headers_from_environment(variables: Iterable[tuple[str, str]]) -> dict[str, 
 
 
 class UsageSupport:
-    """Whether an endpoint takes ``stream_options.include_usage``: asked until it is refused, said once."""
+    """Whether an endpoint accepts ``stream_options.include_usage``.
+
+    Requests have the field until the endpoint refuses it. Missing usage is reported once.
+    """
 
     def __init__(self) -> None:
         self.asked = True
-        self._known_good = False
-        self._missing_said = False
+        self._is_accepted = False
+        self._missing_reported = False
         self._other_causes = False
 
     def may_be_refusal(self, message: str) -> bool:
-        """True when an answer of 400 or 422 may be about the field: it says so, or nothing is known yet."""
-        if self._known_good:
+        """Return True if a response of 400 or 422 may be caused by the field.
+
+        That is the case if the message names the field, or if no other cause of refusals is known yet.
+        """
+        if self._is_accepted:
             return False
-        if not self.asked:  # found out for another user's request while this one was on its way
+        if not self.asked:  # another user's request was refused while this one was in flight
             return True
         return "stream_options" in message or "include_usage" in message or not self._other_causes
 
     def accepted(self) -> None:
-        self._known_good = True
+        self._is_accepted = True
 
     def not_the_cause(self) -> None:
-        """A request was refused without the field too: from now on the server must name it."""
+        """Record that a request without the field was refused too: later refusals must name the field to count."""
         self._other_causes = True
 
     def refused(self) -> None:
         self.asked = False
 
     def missing(self) -> bool:
-        """True the first time that a complete answer came without usage although it was asked for."""
-        if self._missing_said or not self.asked:
+        """Return True for the first complete answer without usage although the request asked for it."""
+        if self._missing_reported or not self.asked:
             return False
-        self._missing_said = True
+        self._missing_reported = True
         return True
 
 
 class CapName:
-    """What an endpoint calls the cap on output tokens of a model: newer OpenAI models refuse ``max_tokens``."""
+    """The field name of a model's cap on output tokens. Newer OpenAI models refuse ``max_tokens``."""
 
     OLD, NEW = "max_tokens", "max_completion_tokens"
 
@@ -124,11 +133,11 @@ class CapName:
         self.name = self.OLD
 
     def is_refused(self, body: dict[str, object], message: str) -> bool:
-        """True when this refusal says to use the new name, and the old one was used."""
+        """Return True if the request has the old name and the error message mentions the new one."""
         return self.OLD in body and self.NEW not in body and self.NEW in message
 
     def renamed(self, body: dict[str, object]) -> dict[str, object]:
-        """The body with the cap under its name there."""
+        """Return the body with the cap under the name that the endpoint accepts."""
         if self.name == self.OLD or self.OLD not in body or self.NEW in body:
             return body
         return {self.NEW if key == self.OLD else key: value for key, value in body.items()}
@@ -139,16 +148,16 @@ _caps: dict[tuple[str, str], CapName] = {}
 
 
 def usage_of(base_url: str) -> UsageSupport:
-    """This process's knowledge about an endpoint."""
+    """Return this process's state of usage support for an endpoint."""
     return _usage.setdefault(base_url, UsageSupport())
 
 
 def cap_of(base_url: str, model: str) -> CapName:
-    """This process's knowledge about a model's cap on output tokens."""
+    """Return this process's state of the cap's field name for a model at an endpoint."""
     return _caps.setdefault((base_url, model), CapName())
 
 
 def forget() -> None:
-    """A new test starts: servers may have changed."""
+    """Clear the state at the start of a test, because servers may have changed."""
     _usage.clear()
     _caps.clear()

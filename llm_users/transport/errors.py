@@ -1,6 +1,6 @@
-"""What can go wrong between the first byte of a connection and the last byte of a response.
+"""The transport's errors, from the first byte of a connection to the last byte of a response.
 
-``code`` is the row's ``error_code``. Messages name the peer and never hold a header or a body that we sent.
+``code`` is the row's ``error_code``. Messages name the peer and never contain a header or a body that we sent.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from llm_users.outcome import CLIENT_LIMIT
 
 
 class TransportError(Exception):
-    """Base of the transport's errors; ``code`` is what the row says."""
+    """Base class of the transport's errors. ``code`` is the row's ``error_code``."""
 
     code = "reset"
 
 
 class ConnectFailed(TransportError):
-    """No connection: DNS, refused, unreachable, handshake, or longer than the connect timeout."""
+    """The connection failed: DNS, refused, unreachable, handshake, or connect timeout."""
 
     code = "connect"
 
 
 class ClientLimitReached(ConnectFailed):
-    """No connection, because this machine had no file descriptor, port or memory for one."""
+    """The connection failed because this machine had no file descriptor, port or memory for it."""
 
     code = CLIENT_LIMIT
 
@@ -39,7 +39,7 @@ class ConnectionLost(TransportError):
 
 
 class UnaskedBytes(ConnectionLost):
-    """A kept connection brought bytes before the request was sent: whatever they are, they are not its answer."""
+    """A reused connection delivered bytes before the request was sent, so they cannot be its response."""
 
 
 class ResponseCut(ConnectionLost):
@@ -49,6 +49,6 @@ class ResponseCut(ConnectionLost):
 
 
 class BadResponse(TransportError):
-    """What came back is not HTTP, or not a stream of the promised kind."""
+    """The response is not HTTP, or not a stream of the announced type."""
 
     code = "malformed"

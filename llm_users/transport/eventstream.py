@@ -1,7 +1,8 @@
-"""AWS's binary event stream (`application/vnd.amazon.eventstream`): bytes in, messages out, and the way back.
+"""Decode and encode AWS's binary event stream (`application/vnd.amazon.eventstream`).
 
-A message is a prelude (total length, header length, CRC of both), headers, a payload, and a CRC of all of it; numbers
-are big-endian. No length is trusted before its CRC was right. Knows no API and no SDK.
+A message has a prelude (total length, header length, CRC of both), headers, a payload, and a CRC of the whole message.
+Numbers are big-endian. The decoder uses a length only after its CRC is verified. The module does not depend on an API
+or an SDK.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from zlib import crc32
 import msgspec
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""A message beyond this is refused: memory must not depend on the server's goodwill."""
+"""Limit on the size of one message, because a faulty server must not be able to exhaust memory."""
 
 _PRELUDE = struct.Struct(">III")
 _LENGTHS = struct.Struct(">II")
 _CRC = struct.Struct(">I")
 _TYPE_AND_LENGTH = struct.Struct(">BH")
 _LEAST_BYTES = _PRELUDE.size + _CRC.size
-_MAX_NAME_BYTES = 255  # its length is one byte
-_MAX_VALUE_BYTES = 65535  # its length is two bytes
+_MAX_NAME_BYTES = 255  # the length field has one byte
+_MAX_VALUE_BYTES = 65535  # the length field has two bytes
 
-# Every event of a type has the same header bytes, so a stream of thousands of events needs few parses. The bound
-# keeps a server that varies them from filling the memory.
+# All events of one type have the same header bytes, so a stream of thousands of events needs few parses. The limit
+# prevents a server that varies the headers from filling the memory.
 _MAX_CACHED_BLOCKS = 256
 _MAX_CACHED_BLOCK_BYTES = 1024
 
@@ -35,7 +36,7 @@ _TRUE, _FALSE, _BYTE, _SHORT, _INT, _LONG, _BYTES, _STRING, _TIMESTAMP, _UUID = 
 
 
 class Sized(int):
-    """A whole number of a header, with the size that it has on the wire. Compares like any other int."""
+    """An integer in a header, with its size on the wire. It compares like any other int."""
 
     code: ClassVar[int]
     layout: ClassVar[struct.Struct]
@@ -66,11 +67,11 @@ class Timestamp(Sized):
 _NUMBERS: dict[int, type[Sized]] = {kind.code: kind for kind in (Byte, Short, Int, Long, Timestamp)}
 
 HeaderValue = bool | int | bytes | str | uuid.UUID
-"""What a header can hold. Decoded numbers are one of `Byte`, `Short`, `Int`, `Long`, `Timestamp`."""
+"""Types of header values. Decoded numbers are one of `Byte`, `Short`, `Int`, `Long`, `Timestamp`."""
 
 
 class BadEventStream(ValueError):
-    """The bytes are not an event stream; `incomplete` says that they are a good one that ended too early."""
+    """The bytes are not an event stream. `incomplete` is True if they are a valid stream that ended too early."""
 
     def __init__(self, message: str, *, incomplete: bool = False) -> None:
         super().__init__(message)
@@ -78,27 +79,27 @@ class BadEventStream(ValueError):
 
 
 class Message(msgspec.Struct, gc=False):
-    """One message. `headers` is shared by all messages with the same header bytes and cannot be changed."""
+    """One message. All messages with the same header bytes share `headers`, which is read-only."""
 
     headers: Mapping[str, HeaderValue]
     payload: bytes
 
 
 class EventStreamDecoder:
-    """``feed`` bytes, get every message that they completed, whatever the split of the bytes.
+    """Decode messages from bytes that are split at any position: ``feed`` bytes, get the messages they complete.
 
-    After a fault nothing more is decoded: the messages before it are given out first, then every call raises.
+    Decoding stops at the first fault: ``feed`` returns the messages before it, and every later call raises.
     """
 
     __slots__ = ("_buffer", "_error", "_need")
 
     def __init__(self) -> None:
         self._buffer = bytearray()  # the message that is not complete yet
-        self._need = _PRELUDE.size  # how long the buffer must be before it is worth another look
+        self._need = _PRELUDE.size  # the length of the buffer from which on decoding can continue
         self._error: BadEventStream | None = None
 
     def feed(self, piece: bytes | bytearray) -> list[Message]:
-        """The messages that ended in ``piece``, in order. ``BadEventStream`` when the bytes are wrong."""
+        """Return the messages that end in ``piece``, in order. Raises ``BadEventStream`` if the bytes are invalid."""
         if self._error is not None:
             raise self._error
         if self._buffer:
@@ -123,7 +124,7 @@ class EventStreamDecoder:
                 if stop > end:
                     self._need = total
                     break
-                # The prelude's CRC is of the first 8 bytes, so the message's goes on from there.
+                # The prelude's CRC covers the first 8 bytes, so the message's CRC continues from it.
                 if crc32(data[start + 8 : stop - 4], prelude_crc) != _CRC.unpack_from(data, stop - 4)[0]:
                     raise BadEventStream("a message does not match its checksum")
                 border = start + _PRELUDE.size + header_bytes
@@ -144,15 +145,13 @@ class EventStreamDecoder:
         return BadEventStream("a message's prelude does not match its checksum")
 
     def finish(self) -> list[Message]:
-        """At the end of the bytes: nothing, or ``BadEventStream`` when they ended inside a message."""
+        """Finish decoding: return no messages. Raises ``BadEventStream`` if the bytes end inside a message."""
         if self._error is not None:
             raise self._error
         if self._buffer:
-            have = len(self._buffer)
-            wanted = f"of {self._need} " if self._need > _PRELUDE.size else ""
-            raise BadEventStream(
-                f"the stream ended inside a message, after {have} {wanted}bytes of it", incomplete=True
-            )
+            received = len(self._buffer)
+            total = f"of {self._need} " if self._need > _PRELUDE.size else ""
+            raise BadEventStream(f"the stream ended inside a message, after {received} {total}bytes", incomplete=True)
         return []
 
 
@@ -185,13 +184,13 @@ def _parse(block: bytes) -> dict[str, HeaderValue]:
             raise BadEventStream("a header's name is cut off")
         name = _text(block[at + 1 : name_end], "name")
         if name in headers:
-            raise BadEventStream(f"the header {name!r} is there twice")
+            raise BadEventStream(f"the header {name!r} appears twice")
         headers[name], at = _value(block, name_end, name)
     return headers
 
 
 def _value(block: bytes, at: int, name: str) -> tuple[HeaderValue, int]:
-    """The value whose type is at ``at``, and where the next header begins."""
+    """Return the value whose type is at ``at``, and the offset of the next header."""
     code = block[at]
     at += 1
     if code in (_TRUE, _FALSE):
@@ -227,12 +226,12 @@ def _text(data: bytes, what: str) -> str:
 
 
 def encode(headers: Mapping[str, HeaderValue], payload: bytes = b"") -> bytes:
-    """One message. A plain int becomes an `Int`, or a `Long` where that is too small."""
+    """Return one encoded message. A plain int becomes an `Int`, or a `Long` if `Int` is too small."""
     return frame(encode_headers(headers), payload)
 
 
 def frame(block: bytes, payload: bytes) -> bytes:
-    """A message around headers that `encode_headers` made; whoever sends many of a kind makes those once."""
+    """Return one encoded message with headers from `encode_headers`, which you can reuse for many messages."""
     total = _LEAST_BYTES + len(block) + len(payload)
     if total > MAX_MESSAGE_BYTES:
         raise _bad_lengths(total, len(block))
@@ -243,7 +242,7 @@ def frame(block: bytes, payload: bytes) -> bytes:
 
 
 def encode_headers(headers: Mapping[str, HeaderValue]) -> bytes:
-    """ValueError for a name or a value that has no place in a header."""
+    """Return the encoded headers. Raises ValueError for a name or a value that does not fit into a header."""
     parts: list[bytes] = []
     for name, value in headers.items():
         label = name.encode()
@@ -261,7 +260,7 @@ def _encode_value(name: str, value: HeaderValue) -> bytes:
         try:
             return bytes((kind.code,)) + kind.layout.pack(value)
         except struct.error:
-            raise ValueError(f"the header {name!r} has no room for {int(value)}") from None
+            raise ValueError(f"the value {int(value)} is too large for the header {name!r}") from None
     if isinstance(value, uuid.UUID):
         return bytes((_UUID,)) + value.bytes
     code, data = (_STRING, value.encode()) if isinstance(value, str) else (_BYTES, bytes(value))

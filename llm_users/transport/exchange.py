@@ -1,7 +1,7 @@
-"""One request and its response on a pooled connection, with the stamps that everything else is computed from.
+"""Send one request and read its response on a pooled connection, and record the stamps for all timing columns.
 
-Knows HTTP, connections and the clock; not what the body means. SDK adapters find the exchange of the request they
-are asked to send in ``CURRENT``, so the caller has its stamps whatever the SDK makes of the outcome.
+The module handles HTTP, connections and the clock, and does not interpret the body. SDK adapters get the exchange of
+the request that they send from ``CURRENT``, so the caller has the stamps even if the SDK raises an error.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from llm_users.transport.http1 import ResponseParser
 from llm_users.transport.pool import Pool
 
 RESEND_WITHIN_S = 0.05
-"""A kept connection that was closed before the request says so within a round trip. Requests that die later had
-reached the server, so their failure is the server's and counts. Twice the connection's own connect time if longer."""
+"""A reused connection that was already closed reports this within one round trip, so the request is sent again. A
+request that fails later has reached the server, so the failure counts. The limit is twice the connection's connect
+time if that is longer."""
 
 LINGER_S = 0.1
-"""Time spent after the last event to see the end of the body, so that the connection can be used again."""
+"""Maximum time to wait for the end of the body after the last event, so that the connection can be reused."""
 
 
 class Arrival(NamedTuple):
-    """Body bytes that one read of the socket brought, in the pieces HTTP's framing left them in.
+    """Body bytes from one read of the socket, in pieces as HTTP's framing splits them.
 
-    ``stamp_ns`` is the kernel's receive stamp on the monotonic clock (0 when the kernel gave none), ``clock_ns`` the
+    ``stamp_ns`` is the kernel's receive stamp on the monotonic clock (0 if the kernel gave none), ``clock_ns`` is the
     monotonic clock when the read returned.
     """
 
@@ -40,7 +41,7 @@ class Arrival(NamedTuple):
 
 
 class Exchange:
-    """Stamps of one request. All ``_ns`` values are on the monotonic clock; 0 means "did not happen"."""
+    """One request and its stamps. All ``_ns`` values are on the monotonic clock; 0 means "did not happen"."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -51,23 +52,23 @@ class Exchange:
         self.sent_ns = 0  # t0
         self.sent_wall_ns = 0
         self.reads = 0
-        self.received = 0  # bytes, headers and framing included
+        self.received = 0  # bytes, including headers and framing
         self.reconnects = 0
         self.not_before: Callable[[], None] | None = None
-        """Called once before the first byte goes out: returns when the request is due. None: it is due at once."""
+        """Called once before the first byte is sent; it returns when the request is due. None: it is due now."""
         self.head: tuple[Origin, bytes] | None = None
-        """Where an SDK's adapter sent this exchange's only request, and the head it had; see ``transport.template``."""
+        """Origin and head of this exchange's only request, set by an SDK's adapter; see ``cached_request``."""
         self.outcome: ResponseParser | TransportError | None = None
-        """What came of the request when it was sent without the SDK that now wants to send it."""
-        self.retries = 0  # attempts beyond the first, when the SDK was told to make some
+        """The response or error of a request that was sent with a cached head, for the SDK that handles it next."""
+        self.retries = 0  # attempts after the first, if the SDK is configured to retry
         self._reads_before = 0  # reads of earlier attempts
-        self._head_reads = 0  # reads of this attempt that brought headers and nothing else
+        self._head_reads = 0  # reads of this attempt that contained only headers
         self._offset_ns = 0
-        self._early: list[Arrival] = []  # what came together with the headers
+        self._early: list[Arrival] = []  # body data that arrived together with the headers
         self._early_failure: TransportError | None = None
 
     def reserve(self, origin: Origin, *, fresh: bool = False) -> None:
-        """Take a connection before the request is built, so that neither waiting nor building is on the clock."""
+        """Acquire a connection before the request is built, so that neither step is part of the measured times."""
         self.sent_ns = 0
         self.response = None
         self.connect_started_ns = clock.now_ns()
@@ -79,9 +80,10 @@ class Exchange:
             raise
 
     def send(self, origin: Origin, request: bytes) -> ResponseParser:
-        """Send and read up to the end of the headers. A reused connection that was already dead is replaced, once.
+        """Send a request and read the response up to the end of the headers.
 
-        Raises ``ConnectionLost`` when the connection dies without an answer later than ``RESEND_WITHIN_S``.
+        If a reused connection was already closed, the request is sent once more on a new one. Raises
+        ``ConnectionLost`` if the connection closes without a response later than ``RESEND_WITHIN_S``.
         """
         if self.connection is None or self.connection.origin != origin:
             self.release()
@@ -90,13 +92,13 @@ class Exchange:
         try:
             return self._send(request)
         except ConnectionLost as error:
-            # Servers close idle connections whenever they like, some while advertising keep-alive (llama.cpp), some
-            # with a parting word (408) that must not be taken for an answer.
+            # Servers close idle connections at any time, some although they advertise keep-alive (llama.cpp), some
+            # with a final 408 that must not be mistaken for the response to this request.
             unasked = isinstance(error, UnaskedBytes)
             if not self.connection.used or (self.reads > self._reads_before and not unasked):
                 raise
-            patience_ns = max(int(RESEND_WITHIN_S * 1e9), 2 * self.connection.connect_ns)
-            if clock.now_ns() - self.sent_ns > patience_ns and not unasked:
+            resend_within_ns = max(int(RESEND_WITHIN_S * 1e9), 2 * self.connection.connect_ns)
+            if clock.now_ns() - self.sent_ns > resend_within_ns and not unasked:
                 raise
         self.release()
         self.reconnects += 1
@@ -104,22 +106,22 @@ class Exchange:
         return self._send(request)
 
     def follow(self, origin: Origin, request: bytes) -> ResponseParser:
-        """Send a request again where the server redirected it: t0 and what came before it stay the first hop's."""
-        begun = self.sent_ns, self.sent_wall_ns, self.connect_started_ns, self.connect_ns
+        """Send a request to the target of a redirect. t0 and the connect times stay those of the first request."""
+        first_stamps = self.sent_ns, self.sent_wall_ns, self.connect_started_ns, self.connect_ns
         try:
             return self.send(origin, request)
         finally:
-            self.sent_ns, self.sent_wall_ns, self.connect_started_ns, self.connect_ns = begun
+            self.sent_ns, self.sent_wall_ns, self.connect_started_ns, self.connect_ns = first_stamps
 
     @property
     def redirected(self) -> bool:
-        """True when the answer to the last request was a redirect."""
+        """True if the response to the last request is a redirect."""
         return self.response is not None and 300 <= self.response.status < 400
 
     def arrivals(self) -> Iterator[Arrival]:
-        """The body as it arrives. Raises ``ConnectionLost`` and its kin when it ends too early.
+        """Yield the body as it arrives. Raises a ``TransportError`` if it ends too early or is invalid.
 
-        The connection stays: only whoever knows what the body means can tell whether another request may have it.
+        The connection is not released: only the caller, which interprets the body, can decide whether it is reusable.
         """
         response = self.response
         assert response is not None
@@ -144,11 +146,11 @@ class Exchange:
             else:
                 pieces = []
             yield Arrival(stamp_ns, read.clock_ns, pieces)
-            if failure is not None:  # what came before it was handed over first
+            if failure is not None:  # the data before the failure is yielded first
                 raise failure
 
     def drain(self) -> None:
-        """After the last event: take the rest of the body if it is already on its way, and give the connection back."""
+        """Read the rest of the body after the last event, for at most ``LINGER_S``, and release the connection."""
         response = self.response
         if self.connection is not None and response is not None and not response.complete and response.ends_by_itself():
             with contextlib.suppress(TransportError), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
@@ -157,29 +159,29 @@ class Exchange:
         self.release()
 
     def release(self) -> None:
-        """Give the connection back; one in the middle of a response is closed. Harmless when repeated."""
+        """Return the connection to the pool, or close it if the response is incomplete. You can call this again."""
         connection, self.connection = self.connection, None
         if connection is None:
             return
         response = self.response
-        finished = response is None and not self.sent_ns  # reserved, never used
+        finished = response is None and not self.sent_ns  # reserved, but not used
         if response is not None:
             finished = response.reusable
         self.pool.release(connection, reusable=finished)
 
     def discard(self) -> None:
-        """Close the connection whatever came over it: what comes next could be an answer to another request."""
+        """Close the connection in any case, because further bytes could belong to a different response."""
         connection, self.connection = self.connection, None
         if connection is not None:
             self.pool.release(connection, reusable=False)
 
     @property
     def body_reads(self) -> int:
-        """Reads of the socket that brought a part of the body."""
+        """The number of socket reads that contained a part of the body."""
         return self.reads - self._reads_before - self._head_reads
 
     def clock_moved(self) -> bool:
-        """True when the wall clock was set or slewed during the request, so that kernel stamps cannot be trusted."""
+        """Return True if the wall clock was set or slewed during the request, so that kernel stamps are unreliable."""
         return abs(clock.wall_offset_ns() - self._offset_ns) > clock.OFFSET_TOLERANCE_NS
 
     def _send(self, request: bytes) -> ResponseParser:
@@ -206,9 +208,9 @@ class Exchange:
         while not response.headers_complete:
             read = self._read(connection)
             if not read.data:
-                raise ConnectionLost("the server closed the connection without an answer")
+                raise ConnectionLost("the server closed the connection without a response")
             if read.kernel_ns and read.kernel_ns < self.sent_wall_ns and connection.used and self._is_unasked():
-                raise UnaskedBytes("bytes that nobody had asked for came before the request was sent")
+                raise UnaskedBytes("unexpected bytes arrived before the request was sent")
             try:
                 response.feed_or_refuse(read.data)
             except TransportError as error:
@@ -227,25 +229,25 @@ class Exchange:
         return response
 
     def _is_unasked(self) -> bool:
-        """The first bytes have a stamp from before the request: True unless that is the clock's fault."""
+        """Return True if a stamp before the request is from the first read and is not caused by a moved clock."""
         return self.reads == self._reads_before + 1 and not self.clock_moved()
 
     def _read(self, connection: Connection) -> Read:
         try:
             read = connection.read()
         except OSError as error:
-            raise ConnectionLost(f"the connection was lost: {_words(error)}") from error
+            raise ConnectionLost(f"the connection was lost: {_describe(error)}") from error
         if read.data:
             self.reads += 1
             self.received += len(read.data)
         return read
 
 
-def _words(error: OSError) -> str:
-    words = error.strerror or str(error)
-    if "CERTIFICATE_REQUIRED" in words.upper().replace(" ", "_"):  # TLS 1.3 says so only after the handshake
-        return f"{words}. Give a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
-    return words
+def _describe(error: OSError) -> str:
+    message = error.strerror or str(error)
+    if "CERTIFICATE_REQUIRED" in message.upper().replace(" ", "_"):  # TLS 1.3 reports this only after the handshake
+        return f"{message}. Set a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
+    return message
 
 
 CURRENT: ContextVar[Exchange | None] = ContextVar(

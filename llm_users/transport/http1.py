@@ -1,6 +1,6 @@
-"""HTTP/1.1 on the wire: a request as bytes, a response through the llhttp parser that Locust installs.
+"""Build HTTP/1.1 requests as bytes, and parse responses with the llhttp parser that Locust installs.
 
-Knows bytes and headers, no sockets.
+The module handles bytes and headers, not sockets.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from llm_users.transport.connection import Origin
 from llm_users.transport.errors import BadResponse, ResponseCut
 
 MAX_ERROR_BYTES = 1024 * 1024
-"""Of the body of an error no more is read: it is only put into words."""
+"""Limit on the part of an error body that is read, because it is only used for the error message."""
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
-"""A body that is wanted as a whole, such as a list of models, must not be longer."""
+"""Limit on a body that is read as a whole, such as a list of models."""
 
 MAX_HEADER_BYTES = 256 * 1024
-"""A response whose headers are longer is refused: no server of this kind sends a hundredth of it."""
+"""Limit on the headers of a response. A normal server sends less than a hundredth of it."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -29,29 +29,30 @@ _REPLACED = {b"accept-encoding", b"connection", b"content-length", b"transfer-en
 def request_bytes(
     method: str, target: bytes, origin: Origin, headers: Iterable[tuple[bytes, bytes]], body: bytes
 ) -> bytes:
-    """One request, ready to send."""
+    """Return the bytes of one request."""
     head = head_bytes(method, target, origin, headers)
     return with_body(head, body) if body or method not in ("GET", "HEAD") else head + b"\r\n"
 
 
 def head_bytes(method: str, target: bytes, origin: Origin, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """All lines of a request but the length of its body.
+    """Return the request line and all headers except Content-Length.
 
-    Compression is refused: a compressed stream hides when its tokens arrived.
+    The request refuses compression, because a compressed stream hides the arrival times of its tokens. Raises
+    ValueError for a header value with a line break.
     """
     host = next((value for name, value in headers if name.lower() == b"host"), None) or _host(origin)
     lines = [method.encode() + b" " + target + b" HTTP/1.1", b"Host: " + host]
     kept = [(name, value) for name, value in headers if name.lower() not in _REPLACED]
     for name, value in kept:
         if b"\n" in value or b"\r" in value:
-            raise ValueError(f"the value of the header {name.decode('latin-1')} has a line break in it")
+            raise ValueError(f"the value of the header {name.decode('latin-1')} contains a line break")
     lines += [name + b": " + value for name, value in kept]
     lines += [b"Accept-Encoding: identity", b"Connection: keep-alive", b""]
     return b"\r\n".join(lines)
 
 
 def with_body(head: bytes, body: bytes) -> bytes:
-    """The request with this head and body."""
+    """Return the bytes of a request with this head and body."""
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
@@ -61,13 +62,13 @@ def _host(origin: Origin) -> bytes:
     return host.encode() if origin.port == default else f"{host}:{origin.port}".encode()
 
 
-def _words(error: HTTPParseError) -> str:
-    """What llhttp says; its errors come with a number."""
+def _text_of(error: HTTPParseError) -> str:
+    """Return the text of an llhttp error without its number."""
     return str(error.args[0] if error.args else error)
 
 
 class ResponseParser(HTTPResponseParser):
-    """One response. ``feed`` puts pieces of the body into ``body``; the caller empties it."""
+    """Parse one response. ``feed`` appends pieces of the body to ``body``; the caller empties it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,15 +78,18 @@ class ResponseParser(HTTPResponseParser):
         self.complete = False
         self.body: list[bytearray] = []
         self.reason = ""
-        # llhttp calls these by name; bound methods of plain lists spare a Python frame per piece of body.
+        # llhttp calls this by name; a bound method of a list avoids a Python frame per piece of body.
         self._on_body = self.body.append
         self._name = ""
         self._value: str | None = None
         self._header_bytes = 0
-        self._surplus = False  # more came than this response
+        self._surplus = False  # data arrived after this response
 
     def feed_or_refuse(self, data: bytes) -> None:
-        """``feed``, with errors in the transport's words. ``data`` is empty at the end of the connection."""
+        """Call ``feed`` and convert its errors to ``ResponseCut`` or ``BadResponse``.
+
+        ``data`` is empty at the end of the connection.
+        """
         try:
             self.feed(data)
         except HTTPParseError as error:
@@ -94,7 +98,7 @@ class ResponseParser(HTTPResponseParser):
                 return
             if not data:
                 raise ResponseCut("the connection was closed before the response was complete") from None
-            raise BadResponse(f"the server's answer is not HTTP/1.1: {_words(error)}") from None
+            raise BadResponse(f"the server's response is not HTTP/1.1: {_text_of(error)}") from None
         if not self.headers_complete:
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
@@ -102,21 +106,21 @@ class ResponseParser(HTTPResponseParser):
 
     @property
     def reusable(self) -> bool:
-        """True when the connection can carry another request: this response is over, and nothing came after it."""
+        """True if the connection can carry another request: the response is complete, and no data followed it."""
         return self.complete and not self._surplus and not self.parser_failed() and self.should_keep_alive()
 
     def is_over(self) -> bool:
-        """True when the last byte of the response has come."""
+        """Return True if the last byte of the response has arrived."""
         return self.complete and self.headers_complete
 
     def ends_by_itself(self) -> bool:
-        """False when only the closing of the connection ends the body, so that waiting for its end gains nothing."""
+        """Return False if the body ends only when the connection closes, so that waiting for its end is useless."""
         return bool(self.should_keep_alive())
 
-    # Callbacks of the parser. Names and values may come in pieces.
+    # Callbacks of the parser. It may deliver names and values in several pieces.
 
     def _on_message_begin(self) -> None:
-        if self.headers_complete:  # a second response that nobody asked for
+        if self.headers_complete:  # an unexpected second response
             self._surplus = True
             self._on_body = self._drop
         elif self.complete:  # after an interim 1xx response: start over
@@ -139,7 +143,7 @@ class ResponseParser(HTTPResponseParser):
             self._name += text
 
     def _on_header_value(self, text: str) -> None:
-        self._value = "" if self.headers_complete else (self._value or "") + text  # trailers are not kept
+        self._value = "" if self.headers_complete else (self._value or "") + text  # trailers are ignored
 
     def _on_headers_complete(self) -> None:
         if self._name:
@@ -152,6 +156,6 @@ class ResponseParser(HTTPResponseParser):
         self.complete = True
 
     def _store(self) -> None:
-        if not self.headers_complete:  # else a trailer
+        if not self.headers_complete:  # otherwise it is a trailer
             self.headers.append((self._name.encode("latin-1"), (self._value or "").encode("latin-1")))
         self._name, self._value = "", None

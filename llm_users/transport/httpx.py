@@ -1,6 +1,6 @@
-"""The adapter under the openai SDK: an httpx2 transport that sends through ``Exchange``.
+"""Send the openai SDK's requests through ``Exchange``: an implementation of httpx2's transport interface.
 
-Knows httpx2's interface and nothing of the API that is called.
+The module uses httpx2's interface and does not depend on the API that is called.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["GeventTransport", "as_httpx"]
 
 
 class GeventTransport(httpx2.BaseTransport):
-    """httpx2 transport over the process's pool. Finds the caller's exchange in ``CURRENT``, else makes its own."""
+    """httpx2 transport over the process's pool. It uses the caller's exchange from ``CURRENT`` or creates one."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -64,20 +64,20 @@ class GeventTransport(httpx2.BaseTransport):
         )
 
     def close(self) -> None:
-        """Nothing to do: the pool belongs to the process and is closed with it."""
+        """Do nothing: the pool belongs to the process and is closed with it."""
 
 
 def _wire(exchange: Exchange, origin: Origin, request: httpx2.Request, body: bytes) -> bytes:
     if request.method != "POST":
         return request_bytes(request.method, request.url.raw_path, origin, request.headers.raw, body)
     head = head_bytes(request.method, request.url.raw_path, origin, request.headers.raw)
-    is_first = exchange.response is None and exchange.head is None  # else a redirect, or another attempt
+    is_first = exchange.response is None and exchange.head is None  # otherwise a redirect, or another attempt
     exchange.head = (origin, head) if is_first else None
     return with_body(head, body)
 
 
 def _outcome_of(exchange: Exchange) -> ResponseParser | None:
-    """What already came of this request, once. Raises the error that it ended in."""
+    """Return the response that this request already got, and clear it. Raises the error if the request failed."""
     outcome, exchange.outcome = exchange.outcome, None
     if isinstance(outcome, TransportError):
         raise outcome
@@ -85,7 +85,7 @@ def _outcome_of(exchange: Exchange) -> ResponseParser | None:
 
 
 class _Body(httpx2.SyncByteStream):
-    """The body for SDK code that reads a response as a whole (errors, model lists)."""
+    """The response body for SDK code that reads it as a whole (errors, model lists)."""
 
     def __init__(self, exchange: Exchange, request: httpx2.Request) -> None:
         self._exchange = exchange
@@ -94,20 +94,20 @@ class _Body(httpx2.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         response = self._exchange.response
         is_error = response is not None and response.status >= 300
-        taken = 0
+        received = 0
         try:
             for arrival in self._exchange.arrivals():
                 for piece in arrival.pieces:
-                    taken += len(piece)
+                    received += len(piece)
                     yield bytes(piece)
-                if is_error and taken > MAX_ERROR_BYTES:
+                if is_error and received > MAX_ERROR_BYTES:
                     return
-                if taken > MAX_WHOLE_BYTES:
+                if received > MAX_WHOLE_BYTES:
                     raise BadResponse(f"the response is longer than {MAX_WHOLE_BYTES >> 20} MiB")
             self._exchange.release()
         except TransportError as error:
             if is_error:
-                return  # an error whose text was cut is still that error
+                return  # an error with a truncated text is still the same error
             raise as_httpx(error, self._request) from error
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class _Body(httpx2.SyncByteStream):
 
 
 def as_httpx(error: TransportError, request: httpx2.Request) -> httpx2.TransportError:
-    """The transport's error in httpx2's words, so that the SDK maps it to its own classes."""
+    """Return httpx2's equivalent of a transport error, so that the SDK maps it to its own classes."""
     kinds: dict[type[TransportError], type[httpx2.TransportError]] = {
         ConnectFailed: httpx2.ConnectError,
         ClientLimitReached: httpx2.ConnectError,

@@ -1,7 +1,8 @@
-"""Reading goes before starting, and before finishing: both wait until the event loop has nothing to read.
+"""Defer the start and the row finalisation of requests until the event loop has nothing to read.
 
-Without this, 512 streams that start at one instant read their first tokens 100 ms late, and answers that end together
-keep those of others waiting for 60 ms; with it the wait is the starter's (``queue_s``), not the measured stream's.
+Without this, 512 streams that start at the same time read their first tokens 100 ms late, and answers that end
+together delay the reads of other streams by 60 ms. With it, the starting request waits (``queue_s``), not the measured
+stream.
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ from llm_users.transport.clock import now_ns
 from llm_users.transport.precise_timer import PreciseTimer
 
 MAX_WAIT_NS = 20_000_000
-"""Under full load the loop is never idle: after this long whoever waits goes on all the same, and is counted."""
+"""Maximum wait. Under full load the loop is never idle: a greenlet then continues after this time and is counted."""
 
 _FORCE_CHECK_S = 0.002
 
 _CLEAR_NS = 500_000
-"""What building a request or making a row takes, and some more: nothing of it begins so shortly before an arrival."""
+"""The time to build a request or make a row, plus a margin. No greenlet continues this shortly before a timer."""
 
 
 class IdleQueue:
-    """Where a greenlet waits for a turn of the event loop that has nothing to read: one each, in order."""
+    """A queue of greenlets. Each iteration of the event loop that has nothing to read resumes one of them, in order."""
 
     def __init__(self, precise_timer: PreciseTimer | None = None, one_more_per: int | None = None) -> None:
-        """``precise_timer``: no greenlet of this queue goes on shortly before this timer wakes another one.
+        """Create an empty queue.
 
-        ``one_more_per``: of the forced greenlets one goes at a time, and one more for each such number that waits.
-        None: never more than one.
+        ``precise_timer``: the queue resumes no greenlet shortly before this timer wakes one. ``one_more_per``: each
+        check resumes one greenlet that has reached the maximum wait, plus one for every ``one_more_per`` greenlets in
+        the queue; None: only one.
         """
         self._precise_timer = precise_timer
         self._one_more_per = one_more_per
@@ -43,7 +45,7 @@ class IdleQueue:
         self.forced = 0
 
     def wait(self) -> bool:
-        """Return when this greenlet may go on: True when the loop was idle, False when it never was (``forced``)."""
+        """Wait until this greenlet may continue. Return True if the loop was idle, False after the maximum wait."""
         entry = (now_ns() + MAX_WAIT_NS, getcurrent())
         if not self._waiting:
             self._idle.start(self._on_idle)
@@ -62,12 +64,12 @@ class IdleQueue:
 
     def _on_idle(self) -> None:
         timer = self._precise_timer
-        if timer is None or not timer.rings_within(_CLEAR_NS):  # asked again in the next turn
+        if timer is None or not timer.rings_within(_CLEAR_NS):  # checked again in the next iteration of the loop
             self._wake_next(idle=True)
 
     def _on_timer(self) -> None:
-        at_a_time = 1 + (len(self._waiting) // self._one_more_per if self._one_more_per else 0)
-        for _ in range(at_a_time):
+        count = 1 + (len(self._waiting) // self._one_more_per if self._one_more_per else 0)
+        for _ in range(count):
             if not self._waiting or self._waiting[0][0] > now_ns():
                 return
             self._wake_next(idle=False)
@@ -76,7 +78,7 @@ class IdleQueue:
         if self._waiting:
             _deadline, greenlet = self._waiting.popleft()
             self._stop_when_empty()
-            greenlet.switch(idle)  # comes back when that greenlet waits for something else
+            greenlet.switch(idle)  # returns when that greenlet waits again
 
     def _stop_when_empty(self) -> None:
         if not self._waiting:

@@ -1,6 +1,6 @@
-"""One pool of keep-alive connections per process, shared by every SDK adapter.
+"""One pool of keep-alive connections per process, which all SDK adapters share.
 
-Knows connections, not requests. It never limits: as many connections as there are requests in flight.
+The pool handles connections, not requests. It has no limit: there are as many connections as requests in flight.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Pool:
         tls: TlsSettings = _VERIFYING,
         proxies: Proxies | None = None,
     ) -> None:
-        """``proxies``: None for those of the environment."""
+        """``proxies``: None to use the proxies from the environment."""
         self.connect_timeout_s = connect_timeout_s
         self.keep_alive = keep_alive
         self.tls = tls
@@ -39,7 +39,7 @@ class Pool:
         self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
 
     def acquire(self, origin: Origin, *, fresh: bool = False) -> tuple[Connection, int]:
-        """A connection and what it cost to make, in ns (0 when reused). Raises ``ConnectFailed``."""
+        """Return a connection and the time to open it, in ns (0 if reused). Raises ``ConnectFailed``."""
         idle = self._idle[origin]
         while idle and not fresh:
             connection = idle.pop()
@@ -54,7 +54,7 @@ class Pool:
         return connection, connection.connect_ns
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
-        """Take a connection back after its response; one that cannot carry another request is closed."""
+        """Keep a connection for the next request, or close it if it cannot carry another one."""
         if reusable and self.keep_alive and not self._closed:
             connection.used = True
             self._idle[connection.origin].append(connection)
@@ -62,7 +62,7 @@ class Pool:
             connection.close()
 
     def close(self) -> None:
-        """Close every idle connection, and from now on each one that is given back."""
+        """Close all idle connections, and close every connection that is released later."""
         self._closed = True
         for connections in self._idle.values():
             for connection in connections:

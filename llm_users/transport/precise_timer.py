@@ -1,7 +1,7 @@
-"""Waking at a given moment of the monotonic clock, to a hundredth of a millisecond where nothing else runs.
+"""Wake greenlets at a given time of the monotonic clock, accurate to 0.01 ms if nothing else runs.
 
-The event loop's own timers are rounded up to whole milliseconds (epoll), which is too coarse for arrivals of an open
-loop: on Linux a timer of the kernel wakes the loop like a socket that has become readable. Knows no requests.
+The event loop's own timers are rounded up to whole milliseconds (epoll), which is too coarse for open-loop arrivals.
+On Linux a kernel timer (timerfd) wakes the loop like a socket that becomes readable.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NS = 1_000_000_000
 _CLOCK_MONOTONIC = 1
 _TFD_NONBLOCK, _TFD_CLOEXEC, _TFD_TIMER_ABSTIME = os.O_NONBLOCK, os.O_CLOEXEC, 1
 _READ = 1  # libev's event bit
-_COARSE_NS = 2_000_000
-"""Further ahead than this the loop's own timer does the first part."""
-_WAKING_NS = 60_000
-"""The timer is set so much earlier, as long as the kernel and the loop take to the greenlet; the rest is spun away."""
-_NEAR_NS = 100_000
-"""What is due so soon is not left to the loop: a read that came between would take as long, and it loses nothing by
-waiting, since the kernel stamps what it reads."""
+_LOOP_TIMER_ABOVE_NS = 2_000_000
+"""If the time is further ahead than this, the loop's own timer does the first part of the wait."""
+_WAKE_LATENCY_NS = 60_000
+"""The timer is set this much earlier, for the latency of the kernel and the loop; a busy wait covers the rest."""
+_BUSY_WAIT_NS = 100_000
+"""A greenlet that is due within this time gets a busy wait instead of a return to the loop: a read in between would
+take as long. The read loses no accuracy by waiting, because the kernel stamps the data."""
 
 
 class _Timespec(ctypes.Structure):
@@ -40,27 +40,27 @@ class _Itimerspec(ctypes.Structure):
 
 
 class PreciseTimer:
-    """Any number of greenlets may wait, each for its own moment. One per process, on one timer of the kernel."""
+    """Lets any number of greenlets wait for different times. One object per process, with one kernel timer."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, int, Any]] = []  # a heap of (moment, order, greenlet)
+        self._waiting: list[tuple[int, int, Any]] = []  # heap of (time in ns, order, greenlet)
         self._order = itertools.count()
         self._switch_to_hub = get_hub().switch
         self._armed_ns = 0
         self._libc: Any = None
         self._timer = _timer_of(self)
 
-    def wait_until(self, moment_ns: int) -> None:
-        """Return at this moment of the monotonic clock, or at once when it has passed."""
-        left_ns = moment_ns - now_ns()
+    def wait_until(self, due_ns: int) -> None:
+        """Return at this time of the monotonic clock, or immediately if it has passed."""
+        left_ns = due_ns - now_ns()
         if left_ns <= 0:
             return
         if self._timer is None:
-            _sleep_until(moment_ns)
+            _sleep_until(due_ns)
             return
-        if left_ns > _COARSE_NS:
-            gevent.sleep((left_ns - _COARSE_NS) / _NS)
-        entry = (moment_ns, next(self._order), getcurrent())
+        if left_ns > _LOOP_TIMER_ABOVE_NS:
+            gevent.sleep((left_ns - _LOOP_TIMER_ABOVE_NS) / _NS)
+        entry = (due_ns, next(self._order), getcurrent())
         heapq.heappush(self._waiting, entry)
         self._arm()
         try:
@@ -72,11 +72,11 @@ class PreciseTimer:
             raise
 
     def rings_within(self, span_ns: int) -> bool:
-        """Whether somebody is due within this time."""
+        """Return True if a greenlet is due within this time."""
         return bool(self._waiting) and self._waiting[0][0] - now_ns() < span_ns
 
     def close(self) -> None:
-        """Give the timer back. Whoever still waits must have been killed before."""
+        """Release the timer. Kill all waiting greenlets before you call this."""
         if self._timer is not None:
             descriptor, watcher = self._timer
             self._timer = None
@@ -86,30 +86,30 @@ class PreciseTimer:
 
     def _arm(self) -> None:
         assert self._timer is not None
-        moment_ns = self._waiting[0][0] - _WAKING_NS
-        if moment_ns == self._armed_ns:
+        due_ns = self._waiting[0][0] - _WAKE_LATENCY_NS
+        if due_ns == self._armed_ns:
             return
-        self._armed_ns = moment_ns
-        setting = _Itimerspec(_Timespec(0, 0), _Timespec(moment_ns // _NS, moment_ns % _NS))
+        self._armed_ns = due_ns
+        setting = _Itimerspec(_Timespec(0, 0), _Timespec(due_ns // _NS, due_ns % _NS))
         self._libc.timerfd_settime(self._timer[0], _TFD_TIMER_ABSTIME, ctypes.byref(setting), None)
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         assert self._timer is not None
         try:
             os.read(self._timer[0], 8)
         except BlockingIOError:
             return
         self._armed_ns = 0
-        while self._waiting and (moment_ns := self._waiting[0][0]) - now_ns() <= _NEAR_NS:
-            while now_ns() < moment_ns:
+        while self._waiting and (due_ns := self._waiting[0][0]) - now_ns() <= _BUSY_WAIT_NS:
+            while now_ns() < due_ns:
                 pass
-            heapq.heappop(self._waiting)[2].switch()  # comes back when that greenlet waits for something else
+            heapq.heappop(self._waiting)[2].switch()  # returns when that greenlet waits again
         if self._waiting and self._timer is not None:
             self._arm()
 
 
 def _timer_of(timer: PreciseTimer) -> tuple[int, Any] | None:
-    """The kernel's timer and the loop's watcher of it; None where there is no such timer."""
+    """Return the kernel timer and its watcher on the loop; None if the platform has no such timer."""
     if not sys.platform.startswith("linux"):
         return None
     timer._libc = ctypes.CDLL(None, use_errno=True)
@@ -117,10 +117,10 @@ def _timer_of(timer: PreciseTimer) -> tuple[int, Any] | None:
     if descriptor < 0:
         return None
     watcher = get_hub().loop.io(descriptor, _READ)
-    watcher.start(timer._ring)
+    watcher.start(timer._on_timer)
     return descriptor, watcher
 
 
-def _sleep_until(moment_ns: int) -> None:
-    while (left_ns := moment_ns - now_ns()) > 0:
+def _sleep_until(due_ns: int) -> None:
+    while (left_ns := due_ns - now_ns()) > 0:
         gevent.sleep(left_ns / _NS)

@@ -1,6 +1,7 @@
-"""Which proxy a connection goes through, as the environment says: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY.
+"""Select the proxy of a connection from the environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY.
 
-Knows names and addresses, no sockets. A proxy's user info becomes a header and is never part of a message.
+The module handles names and addresses, not sockets. A proxy's user info becomes a header and is never part of a
+message.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from llm_users.transport.errors import ConnectFailed
 
 
 class Proxy(NamedTuple):
-    """A proxy, and the variable that named it. ``authorization`` is the value of its header, b"" for none."""
+    """A proxy and the variable that names it. ``authorization`` is the value of Proxy-Authorization; b"" if none."""
 
     origin: Origin
     authorization: bytes
@@ -27,36 +28,36 @@ class Proxy(NamedTuple):
         return f"{self.origin} ({self.variable})"
 
     def connect_request(self, origin: Origin) -> bytes:
-        """The request for a tunnel to this origin."""
+        """Return the request for a tunnel to this origin."""
         authority = str(origin).partition("://")[2].encode()
         return b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (authority, authority, self._header())
 
     def absolute(self, origin: Origin, request: bytes) -> bytes:
-        """A request as a proxy wants it when there is no tunnel: with the whole URL in its first line."""
+        """Return the request in the form for a proxy without a tunnel, with the whole URL in the request line."""
         method, _, rest = request.partition(b" ")
         target, _, rest = rest.partition(b"\r\n")
-        first = b"%s %s%s\r\n" % (method, str(origin).encode(), target)
-        return first + self._header() + rest
+        request_line = b"%s %s%s\r\n" % (method, str(origin).encode(), target)
+        return request_line + self._header() + rest
 
     def _header(self) -> bytes:
         return b"Proxy-Authorization: %s\r\n" % self.authorization if self.authorization else b""
 
 
 class Proxies:
-    """The environment's proxies. Lower-case names win over upper-case ones, as with curl."""
+    """The proxies from the environment. Lower-case names take precedence over upper-case names, as in curl."""
 
     def __init__(self, environment: Mapping[str, str], *, loopback: bool = False) -> None:
-        """``loopback``: connections to this machine go through the proxy too."""
+        """``loopback``: also use the proxy for connections to this machine."""
         self._loopback = loopback
-        self._urls = {scheme: _named(environment, f"{scheme}_proxy") for scheme in ("http", "https", "all")}
-        self._exempt = [entry for entry in _named(environment, "no_proxy")[1].replace(" ", ",").split(",") if entry]
+        self._urls = {scheme: _setting(environment, f"{scheme}_proxy") for scheme in ("http", "https", "all")}
+        self._exempt = [entry for entry in _setting(environment, "no_proxy")[1].replace(" ", ",").split(",") if entry]
 
     @classmethod
     def from_environment(cls, *, loopback: bool = False) -> Proxies:
         return cls(os.environ, loopback=loopback)
 
     def of(self, origin: Origin) -> Proxy | None:
-        """The proxy for a connection to this origin. Raises ``ConnectFailed`` when it cannot be used."""
+        """Return the proxy for a connection to this origin, if any. Raises ``ConnectFailed`` if its URL is invalid."""
         variable, url = self._urls[origin.scheme]
         if not url:
             variable, url = self._urls["all"]
@@ -68,7 +69,7 @@ class Proxies:
 
 
 def parse_proxy(variable: str, url: str) -> Proxy:
-    """The proxy that a variable names. Raises ``ConnectFailed``."""
+    """Parse the proxy URL of a variable. Raises ``ConnectFailed`` if it is invalid."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
         port = parts.port
@@ -76,11 +77,11 @@ def parse_proxy(variable: str, url: str) -> Proxy:
         raise ConnectFailed(f"{variable}: the proxy's port is not a number from 1 to 65535") from None
     if parts.scheme not in DEFAULT_PORTS:
         raise ConnectFailed(
-            f"{variable} names a {parts.scheme} proxy; http:// and https:// proxies can be used. Name one of those, or "
-            "put the endpoint's host into NO_PROXY"
+            f"{variable} names a {parts.scheme} proxy; only http:// and https:// proxies are supported. Use one of "
+            "those, or add the endpoint's host to NO_PROXY"
         )
     if not parts.hostname:
-        raise ConnectFailed(f"{variable} names no host; write for example http://proxy.example:3128")
+        raise ConnectFailed(f"{variable} has no host; write for example http://proxy.example:3128")
     authorization = b""
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -89,7 +90,7 @@ def parse_proxy(variable: str, url: str) -> Proxy:
 
 
 def is_loopback(host: str) -> bool:
-    """True for this machine itself, by any of its names."""
+    """Return True if the host is a loopback name or address of this machine."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -97,8 +98,8 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def _named(environment: Mapping[str, str], name: str) -> tuple[str, str]:
-    """(variable, value) of a setting that may be written in lower or upper case."""
+def _setting(environment: Mapping[str, str], name: str) -> tuple[str, str]:
+    """Return (variable, value) of a setting whose name can be in lower or upper case."""
     for variable in (name, name.upper()):
         if variable in environment:
             return variable, environment[variable].strip()
@@ -106,7 +107,7 @@ def _named(environment: Mapping[str, str], name: str) -> tuple[str, str]:
 
 
 def _exempts(entry: str, origin: Origin) -> bool:
-    """True when one entry of NO_PROXY covers this origin: ``*``, a domain, an address, a network, each with a port."""
+    """Return True if a NO_PROXY entry covers this origin: ``*``, a domain, an address or a network, or with a port."""
     if entry == "*":
         return True
     entry = entry.lower()

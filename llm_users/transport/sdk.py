@@ -1,6 +1,7 @@
-"""The SDK's own HTTP stack behind the exchange's face, for comparison (``--llm-transport sdk``).
+"""Send requests with the SDK's own HTTP stack through the interface of ``Exchange`` (``--llm-transport sdk``).
 
-Stamps are the monotonic clock when the SDK hands bytes over; connection handling is the SDK's and cannot be seen.
+This path is for comparison. Its stamps are the monotonic clock when the SDK returns the bytes. The SDK manages the
+connections, so reconnects and connect times cannot be observed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from llm_users.transport.exchange import LINGER_S, Arrival
 
 
 class SdkExchange:
-    """Stamps of one request that the SDK sends by itself. Set ``body`` to the SDK's raw response when it has come."""
+    """One request that the SDK sends by itself, and its stamps. Set ``body`` to the SDK's raw response."""
 
     connect_started_ns = 0
     connect_ns = 0
@@ -34,7 +35,7 @@ class SdkExchange:
         self._pieces: Iterator[bytes] = iter(())
 
     def mark_sent(self) -> None:
-        """t0, as near as the SDK lets us come: before it is asked to send."""
+        """Record t0 immediately before the SDK sends the request, which is as close as the SDK allows."""
         if self.not_before is not None:
             wait, self.not_before = self.not_before, None
             wait()
@@ -42,7 +43,7 @@ class SdkExchange:
         self.sent_wall_ns = self.sent_ns + clock.wall_offset_ns()
 
     def arrivals(self) -> Iterator[Arrival]:
-        """The body as the SDK hands it over."""
+        """Yield the body in the pieces that the SDK returns."""
         import httpx2
 
         self._pieces = self.body.iter_raw()
@@ -57,7 +58,7 @@ class SdkExchange:
             raise ConnectionLost(f"the connection was lost: {error}") from error
 
     def drain(self) -> None:
-        """After the last event: read on to the end of the body, so that the SDK can use its connection again."""
+        """Read to the end of the body after the last event, so that the SDK can reuse its connection."""
         with contextlib.suppress(Exception), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
             for _piece in self._pieces:
                 pass

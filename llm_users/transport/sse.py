@@ -1,6 +1,7 @@
-"""Server-sent events: bytes in, the data of events out, whatever the split of the bytes.
+"""Decode server-sent events from bytes that are split at any position.
 
-The grammar is the WHATWG's (HTML standard, "Interpreting an event stream"). Knows no JSON and no API.
+The grammar is the WHATWG's (HTML standard, "Interpreting an event stream"). The module does not depend on JSON or on
+an API.
 """
 
 from __future__ import annotations
@@ -8,58 +9,58 @@ from __future__ import annotations
 import re
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
-"""An event, or a line without an end, beyond this is refused: memory must not depend on the server's goodwill."""
+"""Limit on an event or an unfinished line, because a faulty server must not be able to exhaust memory."""
 
 _LINE_BYTES = 48
-"""What a line takes beside its text: a bytes object and its place in a list."""
+"""Memory of a line in addition to its text: a bytes object and its list entry."""
 
 _FILLING, _FILLER = b"\r\n:", re.compile(rb"(?:[\r\n]|:[^\r\n]*+[\r\n])*+")
-"""Blank lines and comments between events are passed over in one step, however many they are."""
+"""Skips any number of blank lines and comments between events in one step."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventTooLong(ValueError):
-    """An event grew beyond ``MAX_EVENT_BYTES``."""
+    """An event is longer than ``MAX_EVENT_BYTES``."""
 
 
 _DOCUMENT_STARTS = (b"{", b"[", b'"', b"<")
-"""No field of a stream begins with one of these: JSON or a page of HTML came in its place."""
+"""No field of a stream begins with one of these; a body that does is JSON or an HTML page."""
 
 _WHITE = b" \t\r\n"
 
 
 class NamedEvent(bytes):
-    """Data of an event that came with an ``event:`` field. The name of an ``error:`` field is "error"."""
+    """Data of an event with an ``event:`` field. An ``error:`` field has the name "error"."""
 
     name: str
 
 
 class BareLine(bytes):
-    """JSON, ``[DONE]`` or HTML without a field name. The grammar says to skip it, but it may be an error."""
+    """JSON, ``[DONE]`` or HTML without a field name. The grammar ignores such lines, but one may be an error."""
 
 
 class SseDecoder:
-    """``feed`` bytes, get the data of every event that they completed. Comments and other fields are dropped.
+    """Decode events: ``feed`` bytes, get the data of the events they complete. Comments and other fields are ignored.
 
-    A body that begins with JSON or HTML becomes the ``document``, and no event comes out.
+    A body that begins with JSON or HTML becomes the ``document`` and yields no events.
     """
 
     __slots__ = ("_bare", "_data", "_held_bytes", "_name", "_skip_newline", "_started", "buffer", "is_document")
 
     def __init__(self) -> None:
-        self.buffer = bytearray()  # the line that has not ended yet, or the document
+        self.buffer = bytearray()  # the unfinished line, or the document
         self._data: list[bytes] = []
         self._bare: list[bytes] = []  # lines of JSON without a field name, until the JSON ends
         self.is_document = False
-        self._held_bytes = 0  # in the lines of the event that has not ended yet
+        self._held_bytes = 0  # in the lines of the unfinished event
         self._name = ""
         self._started = False
         self._skip_newline = False
 
     def feed(self, piece: bytes | bytearray) -> list[bytes]:
-        """The data of the events that ended in ``piece``, in order."""
-        # Almost every piece is exactly one event of one line; anything else takes the long way.
+        """Return the data of the events that end in ``piece``, in order."""
+        # Almost every piece is exactly one event of one line; other pieces take the slower path.
         if (
             self._started
             and not self.buffer
@@ -75,7 +76,7 @@ class SseDecoder:
         return self._feed_lines(bytes(piece))
 
     def finish(self) -> list[bytes]:
-        """At the end of the stream: an event whose closing blank line never came is still given out."""
+        """Return the last event at the end of the stream even if its closing blank line is missing."""
         if self.is_document or not (self.buffer or self._data or self._bare):
             return []
         self._started, self._skip_newline = True, False
@@ -83,7 +84,7 @@ class SseDecoder:
 
     @property
     def document(self) -> bytes:
-        """The bytes so far of a body that is not a stream."""
+        """The bytes received so far of a body that is not a stream."""
         return bytes(self.buffer)
 
     def _feed_lines(self, piece: bytes) -> list[bytes]:
@@ -92,9 +93,8 @@ class SseDecoder:
             piece = piece.removeprefix(b"\n")
             self._skip_newline = False
         self.buffer += piece
-        if self._started and (
-            self.is_document or _line_end(piece, 0) < 0
-        ):  # a long line in many pieces is looked at once, not each time
+        # A long line in many pieces is scanned only once.
+        if self._started and (self.is_document or _line_end(piece, 0) < 0):
             self._refuse_if_too_long()
             return events
         text = bytes(self.buffer)
@@ -105,7 +105,7 @@ class SseDecoder:
             self._started = bool(text)
             self.is_document = text[:1] in _DOCUMENT_STARTS
             if self.is_document or not text:
-                self.buffer = bytearray(text or b"\n")  # something, so that only the first mark is one
+                self.buffer = bytearray(text or b"\n")  # not empty, so that only the first byte order mark is removed
                 return events
         start = 0
         while (end := _line_end(text, start)) >= 0:
@@ -115,7 +115,7 @@ class SseDecoder:
                 continue
             self._line(text[start:end], events)
             start = end + 1
-            if text[end] == 13:  # a carriage return ends the line at once; the newline that may follow belongs to it
+            if text[end] == 13:  # a carriage return ends the line immediately; a newline after it belongs to it
                 if start == len(text):
                     self._skip_newline = True
                 elif text[start] == 10:
@@ -126,7 +126,7 @@ class SseDecoder:
 
     def _refuse_if_too_long(self) -> None:
         if len(self.buffer) + self._held_bytes > MAX_EVENT_BYTES:
-            what = "an answer that is not a stream" if self.is_document else "an event of the stream"
+            what = "a response that is not a stream" if self.is_document else "an event of the stream"
             raise EventTooLong(f"{what} is longer than {MAX_EVENT_BYTES >> 20} MiB")
 
     def _line(self, line: bytes, events: list[bytes]) -> None:
@@ -151,7 +151,7 @@ class SseDecoder:
             self._held_bytes += len(value) + _LINE_BYTES
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
-        elif field == b"error":  # llama.cpp's and others' own
+        elif field == b"error":  # an extension of llama.cpp and other servers
             if self._data and self._name != "error":
                 self._line(b"", events)
             self._name = "error"
@@ -161,9 +161,9 @@ class SseDecoder:
             self._bare_line(line, events)
 
     def _bare_line(self, line: bytes, events: list[bytes]) -> None:
-        """Take a line without a field name: JSON on one line or on several, ``[DONE]``, or a page of HTML."""
+        """Process a line without a field name: JSON on one or several lines, ``[DONE]``, or an HTML page."""
         if not self._bare:
-            if self._data:  # no blank line ended the event before
+            if self._data:  # no blank line ended the previous event
                 self._line(b"", events)
             if not line.startswith(b"{") and line.strip() != b"[DONE]" and not is_html(line):
                 return
@@ -183,12 +183,12 @@ class SseDecoder:
 
 
 def is_html(text: bytes) -> bool:
-    """True for the beginning of a page of HTML."""
+    """Return True if the text is the beginning of an HTML page."""
     return text[:16].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _line_end(text: bytes, start: int) -> int:
-    """Where the line that begins at ``start`` ends; -1 when it has not ended yet."""
+    """Return the end of the line that begins at ``start``; -1 if the line is unfinished."""
     newline = text.find(b"\n", start)
     carriage = text.find(b"\r", start, newline if newline >= 0 else len(text))
     return carriage if carriage >= 0 else newline

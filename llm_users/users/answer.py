@@ -1,4 +1,4 @@
-"""What a call asks (``Ask``), what it returns (``Answer``), and what a check of the answer finds (``AnswerCheck``)."""
+"""Data types of one call: its request (``Ask``), its result (``Answer``), and a check of it (``AnswerCheck``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm_users.users.common_mistakes import NOT_IN_A_WITH, missing_in_answer
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call returns, failed or not: ``record.error_code`` is empty when it succeeded."""
+    """The result of a call, successful or not. ``record.error_code`` is empty if the call succeeded."""
 
     text: str
     record: RequestRecord
@@ -20,7 +20,7 @@ class Answer:
     finish_reason: str | None = None
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     choices: list[str] = field(default_factory=list)
-    """The texts of all choices when several were asked for (``n``); ``text`` is that of the first."""
+    """The texts of all choices if the request asked for several (``n``). ``text`` is the text of the first choice."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(missing_in_answer(name), name=name, obj=self)
@@ -29,12 +29,12 @@ class Answer:
         raise TypeError(NOT_IN_A_WITH)
 
     def __exit__(self, *_error: object) -> None:
-        """Only here so that ``with`` gets as far as the error that helps."""
+        """Do nothing. Without this method, ``with`` would fail before ``__enter__`` raises its helpful error."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerCheck:
-    """What ``check_answer`` found: the expected answer, whether the given one is right, and whether strictly so."""
+    """Result of ``check_answer``: the expected answer, and whether the given answer matches, also strictly."""
 
     expected: str
     match: bool
@@ -43,7 +43,7 @@ class AnswerCheck:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One call, as the subclass wants it made."""
+    """The request of one call, as the subclass builds it."""
 
     api: str
     model: str

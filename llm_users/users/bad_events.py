@@ -1,6 +1,6 @@
-"""Events that say what went wrong, and events that are wrong: what every API of JSON events shares.
+"""Detect errors in events, and handle malformed events, for all APIs whose events are JSON.
 
-Knows no API, no transport's connections and no Locust.
+The module does not depend on an API, on connections or on Locust.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ FAILED_REASONS = frozenset(
         "user_cancel",  # Cohere
     )
 )  # fmt: skip
-"""Finish reasons, in lower case, of answers that the server did not bring to their end.
+"""Finish reasons, in lower case, of answers that the server did not complete.
 
-OpenRouter, Mistral, vLLM and Cohere have ``error``; vLLM and SGLang ``abort``."""
+OpenRouter, Mistral, vLLM and Cohere send ``error``; vLLM and SGLang send ``abort``."""
 
 _SUCCESS = frozenset(("", "0", "200", "ok", "success", "succeeded", "none", "null"))
 """Codes, states and messages, in lower case, that servers send with successful answers."""
 
 _FAILURE = frozenset(("error", "failed", "failure", "fail"))
-"""Values of ``status`` that say the contrary."""
+"""Values of ``status``, in lower case, that mean a failure."""
 
 _MESSAGES = (
     "message", "msg", "detail", "details", "error_msg", "error_message", "errormessage", "status_msg", "description",
@@ -45,7 +45,7 @@ _MESSAGES = (
 _CODES = ("code", "error_code", "errorcode", "status_code", "type", "__type", "status")
 
 _BESIDE_MESSAGE = frozenset(("message", "msg", "request_id", "requestid", "id", "__type", "error", "object"))
-"""Of an event that has nothing else, the message is an error; beside a progress or a state it need not be one."""
+"""Fields that an error may have in addition to its message. A message with other fields may be a progress report."""
 
 _NOT_FINITE = re.compile(rb"[:,\[]\s*-?(?:NaN|Infinity)\b")
 
@@ -53,7 +53,7 @@ _KEEP_ALIVES = frozenset((b"ping", b"pong", b"heartbeat", b"keepalive", b"keep-a
 
 
 class StreamFailure(Exception):
-    """An error that the server reported inside the stream. ``code`` is the provider's own."""
+    """An error that the server reported inside the stream. ``code`` is the provider's code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -62,11 +62,11 @@ class StreamFailure(Exception):
 
 
 class MalformedEvent(BadResponse):
-    """An event that is not the JSON it should be."""
+    """An event that is not valid JSON or has the wrong JSON type."""
 
 
 def failure_from(error: Any) -> StreamFailure:
-    """Code and message of an error in any of the shapes that servers send."""
+    """Return the code and message of an error in any of the shapes that servers send."""
     if isinstance(error, list):
         failures = [failure_from(item) for item in error] or [StreamFailure("error", "")]
         return StreamFailure(failures[0].code, "; ".join(failure.message for failure in failures))
@@ -81,28 +81,28 @@ def failure_from(error: Any) -> StreamFailure:
     message = next((value for name in _MESSAGES if (value := fields.get(name))), None) or error
     code = next((value for name in _CODES if (value := fields.get(name)) and not isinstance(value, bool)), "error")
     if isinstance(message, list):
-        message = "; ".join(map(_validation, message))
+        message = "; ".join(map(_detail_text, message))
     return StreamFailure(str(code), message if isinstance(message, str) else json.dumps(message))
 
 
 def has_message(value: dict[str, Any]) -> bool:
-    """True when there are words, or something inside, that ``failure_from`` finds."""
+    """Return True if the object has a message or an inner error that ``failure_from`` can read."""
     return any(value[name] for name in value if str(name).lower() in ("error", "errors", *_MESSAGES))
 
 
-def _validation(item: Any) -> str:
-    """One entry of FastAPI's ``detail`` list."""
+def _detail_text(item: Any) -> str:
+    """Return the text of one entry of FastAPI's ``detail`` list."""
     if not isinstance(item, dict):
         return str(item)
-    place = item.get("loc")
-    where = ".".join(map(str, place)) if isinstance(place, list) else str(place or "")
+    location = item.get("loc")
+    where = ".".join(map(str, location)) if isinstance(location, list) else str(location or "")
     return f"{where}: {item.get('msg', '')}".strip(": ")
 
 
 def error_in(value: dict[str, Any], *, whole: bool = False) -> StreamFailure | None:
-    """Return the error in an object that has no output; None when the object is not an error.
+    """Return the error in an object that has no output; None if the object is not an error.
 
-    ``whole``: the object is all that the server sent, so that a message alone is an error.
+    ``whole``: the object is the complete response body, so a message alone is an error.
     """
     fields = {str(name).lower(): value for name, value in value.items()}
     error = fields.get("error")
@@ -117,7 +117,7 @@ def error_in(value: dict[str, Any], *, whole: bool = False) -> StreamFailure | N
         return failure_from(value)
     if any(str(fields[name] or 0) != "0" for name in ("error_code", "errorcode") if name in fields):  # FastChat, Baidu
         return failure_from(value)
-    message = next((words for name in ("message", "msg") if isinstance(words := fields.get(name), str)), None)
+    message = next((text for name in ("message", "msg") if isinstance(text := fields.get(name), str)), None)
     if message is None:
         return None
     if fields.get("code") is not None:
@@ -129,23 +129,23 @@ def error_in(value: dict[str, Any], *, whole: bool = False) -> StreamFailure | N
     return failure_from(value) if failed or kind.endswith(("error", "exception")) else None
 
 
-def _is_success(said: Any) -> bool:
-    """True for a code, or for an error object, of a successful answer."""
-    if isinstance(said, dict):
-        return all(_is_success(value) for value in said.values())
-    return not isinstance(said, list) and not isinstance(said, bool) and str(said or "").strip().lower() in _SUCCESS
+def _is_success(value: Any) -> bool:
+    """Return True if a code or an error object belongs to a successful answer."""
+    if isinstance(value, dict):
+        return all(_is_success(inner) for inner in value.values())
+    return not isinstance(value, list) and not isinstance(value, bool) and str(value or "").strip().lower() in _SUCCESS
 
 
-def refuse_error(said: bytes | dict[str, Any], *, whole: bool = False) -> None:
-    """Raise ``StreamFailure`` if an object without output is an error."""
-    value = object_from(said) if isinstance(said, bytes) else said
+def refuse_error(event: bytes | dict[str, Any], *, whole: bool = False) -> None:
+    """Raise ``StreamFailure`` if an event without output is an error. ``whole``: see ``error_in``."""
+    value = object_from(event) if isinstance(event, bytes) else event
     failure = error_in(value, whole=whole) if value else None
     if failure is not None:
         raise failure
 
 
 def finish_failure(reasons: Iterable[str | None]) -> StreamFailure | None:
-    """Return the failure that a finish reason of the answer stands for; None if there is none."""
+    """Return the failure if one of the finish reasons means a failure; None otherwise."""
     for reason in reasons:
         if reason is not None and reason.lower() in FAILED_REASONS:
             return StreamFailure(reason, f"the answer ended with the finish reason {reason!r}, without a message")
@@ -153,16 +153,16 @@ def finish_failure(reasons: Iterable[str | None]) -> StreamFailure | None:
 
 
 def is_done(data: bytes) -> bool:
-    """True for ``[DONE]`` as servers vary it: with white space, in quotes."""
+    """Return True for ``[DONE]``, including the variants with white space or in quotes that servers send."""
     return data.strip(b" \t\r\n\"'") == DONE
 
 
 def is_heartbeat(data: Any) -> bool:
-    """True for an event that only keeps the connection open."""
+    """Return True for an event that only keeps the connection open."""
     if not isinstance(data, bytes):
         return False
-    words = data.strip().lower()
-    if not words or words == b"null" or words in _KEEP_ALIVES:
+    text = data.strip().lower()
+    if not text or text == b"null" or text in _KEEP_ALIVES:
         return True
     if getattr(data, "name", "").encode().lower() in _KEEP_ALIVES:
         return True
@@ -171,45 +171,47 @@ def is_heartbeat(data: Any) -> bool:
 
 
 def object_from(data: bytes) -> dict[str, Any] | None:
-    """The JSON object that this is; None for ``null``, which some servers send as a keep-alive. Raises
-    ``MalformedEvent``."""
+    """Parse a JSON object. Return None for ``null``, which some servers send as a keep-alive.
+
+    Raises ``MalformedEvent`` if the data is not a JSON object.
+    """
     try:
         value = json.loads(data)
     except ValueError as error:
         raise not_an_event(data, error) from None
     if value is not None and not isinstance(value, dict):
-        raise not_an_event(data, TypeError(f"a {type(value).__name__} where an object belongs"))
+        raise not_an_event(data, TypeError(f"a {type(value).__name__} instead of an object"))
     return value
 
 
 def object_despite(error: Exception, data: bytes) -> dict[str, Any] | None:
-    """What can be made of data that a strict decoder refused with this error; None when it is no event at all.
+    """Parse data that a strict decoder refused with this error. Return None if the data is not an event.
 
-    Raises ``StreamFailure`` for what is an error event, ``MalformedEvent`` for the rest.
+    Raises ``StreamFailure`` for an error event, ``MalformedEvent`` for data that cannot be parsed.
     """
     name = getattr(data, "name", "").lower()
     if name.endswith(("error", "exception")):
         raise failure_from(json_or_text(data)) from None
-    words = data.strip()
-    if not words or words.lower() in _KEEP_ALIVES or is_done(words):  # a keep-alive, a gateway's own end
+    text = data.strip()
+    if not text or text.lower() in _KEEP_ALIVES or is_done(text):  # a keep-alive, or a gateway's own terminator
         return None
     if isinstance(data, BareLine):
         return _object_of_line(data)
-    if words.startswith(b"data:"):  # two layers of a server have each written the field's name
-        return object_despite(error, words[5:]) if not words[5:].lstrip().startswith(b"{") else object_from(words[5:])
-    # A shape that was not expected; half a character, whose other half is in another event; NaN and Infinity, which
-    # Python's writer of JSON lets through.
+    if text.startswith(b"data:"):  # two layers of a server have both written the field name
+        return object_despite(error, text[5:]) if not text[5:].lstrip().startswith(b"{") else object_from(text[5:])
+    # An unexpected shape; half of a character whose other half is in another event; NaN and Infinity, which Python's
+    # JSON encoder writes.
     if isinstance(error, msgspec.ValidationError) or b"\\ud" in data.lower() or _NOT_FINITE.search(data):
         return object_from(data)
-    if name not in ("", "message") and not words.startswith((b"{", b"[")):  # a named heartbeat
+    if name not in ("", "message") and not text.startswith((b"{", b"[")):  # a named keep-alive event
         return None
     raise not_an_event(data, error) from None
 
 
 def _object_of_line(line: bytes) -> dict[str, Any] | None:
-    """The object that a line without a field name is; None for what the grammar says to skip."""
+    """Return the JSON object in a line without a field name; None for a line that the grammar ignores."""
     if is_html(line):
-        raise StreamFailure("malformed", f"a page of HTML: {words_of_page(line.decode('utf-8', 'replace'))}")
+        raise StreamFailure("malformed", f"an HTML page: {words_of_page(line.decode('utf-8', 'replace'))}")
     value = json_or_text(line)
     return value if isinstance(value, dict) else None
 
@@ -218,22 +220,22 @@ _TAG = re.compile(r"<(/?\w*+)[^<>]*+>")
 
 
 def words_of_page(html: str) -> str:
-    """What a page of HTML says, as of a gateway before the server."""
-    words: list[str] = []
+    """Return the text of an HTML page, such as an error page from a gateway in front of the server."""
+    texts: list[str] = []
     start, hidden = 0, ""
     for tag in _TAG.finditer(html):
         name = tag[1].lower()
         if not hidden:
-            words.append(html[start : tag.start()])
+            texts.append(html[start : tag.start()])
             hidden = name if name in ("script", "style") else ""
         elif name == f"/{hidden}":
             hidden = ""
         start = tag.end()
-    return " ".join(words if hidden else [*words, html[start:]])
+    return " ".join(texts if hidden else [*texts, html[start:]])
 
 
 def json_or_text(data: bytes) -> Any:
-    """The value that this is the JSON of, else the text."""
+    """Return the parsed JSON value, or the text if the data is not JSON."""
     try:
         return json.loads(data)
     except ValueError:
@@ -241,10 +243,11 @@ def json_or_text(data: bytes) -> Any:
 
 
 def not_an_event(data: bytes, error: Exception) -> MalformedEvent:
-    """What to raise for data that is no JSON object, with its beginning."""
-    return MalformedEvent(f"an event of the stream is not valid JSON ({error}): {_shown(data)!r}")
+    """Return the error for data that is not a JSON object. The message has the beginning of the data."""
+    return MalformedEvent(f"an event of the stream is not valid JSON ({error}): {_excerpt(data)!r}")
 
 
-def _shown(data: bytes) -> str:
-    """The beginning of data, for a message."""
-    return redact(data[:4096].decode("utf-8", "replace"))[:80]  # in this order: half a key is too much
+def _excerpt(data: bytes) -> str:
+    """Return the beginning of data for a message, without secrets."""
+    text = redact(data[:4096].decode("utf-8", "replace"))  # before cutting, because half of a key is still a secret
+    return text[:80]

@@ -1,10 +1,12 @@
-"""Answers that something on the way kept back: until they were complete, or until a buffer was full or a timer ran out.
+"""Detect answers that were buffered between the model and the client, as a whole or in bursts.
 
-- ``buffered``: the answer came all at once although a stream was asked for. It is a success, but when its tokens were
-  made cannot be seen. ``chunks_came_at_once`` has the rule for chunked bodies, ``body_came_at_once`` for others.
-- Held back (``RequestRecord.burst_chunks``): the answer came in a few large bursts. ``mark_held_back`` has the rule.
+- ``buffered``: the answer arrived all at once although the request asked for a stream. It is a success, but the times
+  of its tokens cannot be observed. ``chunks_came_at_once`` has the rule for chunked bodies, ``body_came_at_once`` for
+  others.
+- Held back (``RequestRecord.burst_chunks``): the answer arrived in a few large bursts, because a buffer had to be full
+  or a timer had to expire. ``mark_held_back`` has the rule.
 
-Knows chunks and the row; no wire format.
+The module does not depend on a wire format.
 """
 
 from __future__ import annotations
@@ -21,53 +23,54 @@ from llm_users.users.chunks import Chunks
 _NS = 1_000_000_000
 
 _FEWEST_CHUNKS = 8
-"""With fewer chunks, a fast model, speculative decoding or a busy network can bring all of them at one moment."""
+"""With fewer chunks, all of them can arrive together: a fast model, speculative decoding or a busy network."""
 
 _AT_ONCE_S = 0.005
 _AT_ONCE_SHARE = 0.01
-"""Chunks that span less than both (the share is of TTFT) were not made one after the other."""
+"""Chunks whose span is below both limits (the share is of TTFT) were not generated one after the other."""
 
 _ANNOUNCED_SHARE = 0.05
-"""An answer of announced length whose chunks span less than this share of its TTFT was not streamed."""
+"""An answer with a Content-Length whose chunks span less than this share of its TTFT was not streamed."""
 
 _FASTEST_CHUNK_S = 0.0003
-"""No server makes 3,300 chunks a second for one answer. A client that was late by less than this for each chunk did not
-collect them itself: 8 chunks in one read of a client that was 4 ms late can be a fast model's, 100 chunks cannot."""
+"""No server generates 3,300 chunks per second for one answer. A client that was late by less than this per chunk did
+not collect the chunks itself: 8 chunks in one read of a client that was 4 ms late can come from a fast model, 100
+chunks cannot."""
 
 _LARGE_BURST = 12
-"""Chunks. A step of speculative decoding with 8 drafted tokens makes at most 9, and a buffer of 4 KiB holds 12 to 30
-events of 130 to 330 bytes."""
+"""In chunks. A step of speculative decoding with 8 drafted tokens yields at most 9 chunks, and a buffer of 4 KiB holds
+12 to 30 events of 130 to 330 bytes."""
 
 _BORDER_S = 0.010
-"""A pause from which on a new burst begins. The segments of one flush follow each other faster, on slow lines too."""
+"""The shortest pause that starts a new burst. The segments of one flush arrive faster, also on slow networks."""
 
 _SILENCE_S = 0.050
-"""The shortest mean pause between bursts. A client whose event loop stands still for less than a period of the lag
-probe (20 ms) can be late without being seen, and Nagle's algorithm with a delayed acknowledgement pauses for 40 ms."""
+"""The shortest mean pause between bursts. The lag probe (period 20 ms) does not detect an event loop that blocks for
+less than one period, and Nagle's algorithm with a delayed acknowledgement pauses for 40 ms."""
 
 _TOO_LONG_FOR_A_STEP_S = 0.5
-"""No decoding step takes so long, so a burst after such a mean pause was not made by one step (of speculative
-decoding with more drafted tokens, 16 in llama.cpp by default)."""
+"""No decoding step takes this long, so one step did not generate a burst after such a mean pause (speculative decoding
+can draft more tokens per step, 16 in llama.cpp by default)."""
 
 _WHOLE_SHARE = 0.02
-"""Chunks of one burst that span less than this share of TTFT: a long answer takes some round trips to be sent, 1 % of
+"""Limit on the span of a single burst, as a share of TTFT: a long answer takes several round trips to send, 1 % of
 TTFT for 1,000 chunks over loopback."""
 
 _HELD_SHARE = 0.75
-"""The least share of the chunks in large bursts. A server that stalls now and then stays below it."""
+"""The minimum share of the chunks in large bursts. A server that stalls occasionally stays below it."""
 
 
 _TURNS = 2
-"""Turns of the event loop that a read can wait for; the lag probe sees the longest turn. Seen here: a client that
-blocked its loop for 0.5 s at a time read a stream each 1.0 s."""
+"""Iterations of the event loop that a read can wait for; the lag probe measures the longest iteration. Measured: a
+client that blocked its loop for 0.5 s at a time read a stream every 1.0 s."""
 
 
 def chunks_came_at_once(record: RequestRecord, chunks: Chunks, client_delay_s: Callable[[], float]) -> bool:
-    """True when a chunked answer was buffered on its way.
+    """Return True if an answer with chunked framing was buffered between the model and the client.
 
-    All chunks came in one read, or within 5 ms and 1 % of TTFT. ``client_delay_s()`` is the longest time that the
-    client's event loop was late since one second before the first chunk: a late client, too, finds many chunks in one
-    read.
+    That is the case if all chunks arrived in one read, or within 5 ms and 1 % of TTFT. ``client_delay_s()`` is the
+    maximum lag of the client's event loop since one second before the first chunk, because a late client also reads
+    many chunks at once.
     """
     if record.chunks < _FEWEST_CHUNKS or record.ttft_s is None or record.last_token_s is None:
         return False
@@ -81,35 +84,38 @@ def chunks_came_at_once(record: RequestRecord, chunks: Chunks, client_delay_s: C
 
 
 def body_came_at_once(record: RequestRecord, *, announced: bool, one_read: bool) -> bool:
-    """True when an answer without chunked framing was not streamed. ``announced``: its length was in the headers."""
+    """Return True if an answer without chunked framing was not streamed.
+
+    ``announced``: the response has a Content-Length. ``one_read``: one read of the socket contained the whole body.
+    """
     if record.ttft_s is None or record.last_token_s is None:
         return False
-    # A body whose length was announced existed before it was sent; a large one comes in several reads.
+    # A body with a Content-Length existed before it was sent; a large one arrives in several reads.
     return one_read or (announced and record.last_token_s - record.ttft_s < _ANNOUNCED_SHARE * record.ttft_s)
 
 
 def mark_held_back(
     record: RequestRecord, chunks: Chunks, stamps_ns: Sequence[int], client_delay_s: Callable[[], float]
 ) -> None:
-    """Fill ``burst_chunks`` of a streamed answer that something on the way held back; else it stays 0.
+    """Set ``burst_chunks`` of a streamed answer that was held back; otherwise it stays 0.
 
-    A burst is a run of chunks without a pause of 10 ms. It is large when it has 12 chunks or more at less than 0.3 ms
-    each: no model makes them so fast, so they were made before and waited. The answer was held back if it has at least
-    24 chunks in its longest choice, and
+    A burst is a run of chunks without a pause of 10 ms. It is large if it has at least 12 chunks at less than 0.3 ms
+    per chunk: no model generates chunks this fast, so they were generated earlier and held back. The answer was held
+    back if its longest choice has at least 24 chunks, and
 
-    - all of them are one large burst within 2 % of TTFT (then ``tpot_s`` becomes empty: the time between the first
-      token and the last was not seen); or
-    - at least two bursts are large, with at least three quarters of the chunks, not counting what was left for the last
-      burst, and the first burst is large or the mean pause is 0.5 s or more. A server's first token comes alone from
-      prefill, so speculative decoding never begins with a large burst, and none of its steps takes 0.5 s; and the mean
-      pause is at least 50 ms and four times the time that the client itself was late, by its event loop's lag
-      (``client_delay_s()``) or by the kernel's stamps. A client that collects chunks is late by the whole pause, or by
-      half of it where a read waits for two turns of the loop.
+    - all of them are one large burst within 2 % of TTFT (then ``tpot_s`` becomes empty, because the time between the
+      first and the last token was not observed); or
+    - at least two bursts are large and have at least three quarters of the chunks, not counting the remainder in the
+      last burst; the first burst is large or the mean pause is 0.5 s or more; and the mean pause is at least 50 ms and
+      at least four times the delay of the client itself, from the lag of its event loop (``client_delay_s()``) or from
+      the kernel's stamps. The reasons: prefill sends a server's first token alone, so speculative decoding never
+      begins with a large burst, and none of its steps takes 0.5 s. A client that collects chunks is late by the whole
+      pause, or by half of it if a read waits for two iterations of the loop.
 
-    ``stamps_ns``: the arrivals that the times of the row come from.
+    ``stamps_ns``: the arrival stamps from which the times of the row are computed.
     """
     if record.chunks < HELD_BACK_FROM or record.gap_p50_s is None or record.gap_p50_s >= _FASTEST_CHUNK_S:
-        return  # most chunks came one by one: nothing else is done for an ordinary answer
+        return  # most chunks arrived one by one: a normal answer
     places = max(chunks.places.values(), key=len)
     if len(places) < HELD_BACK_FROM:
         return
@@ -120,24 +126,24 @@ def mark_held_back(
     delay_s = max(client_delay_s(), *(_read_late_s(chunks, burst.first) for burst in large))
     if len(bursts) == 1:
         span_s = bursts[0].span_s
-        waited = record.ttft_s is not None and span_s < _WHOLE_SHARE * record.ttft_s
-        if waited and span_s + _TURNS * delay_s < _FASTEST_CHUNK_S * bursts[0].chunks:
+        held_back = record.ttft_s is not None and span_s < _WHOLE_SHARE * record.ttft_s
+        if held_back and span_s + _TURNS * delay_s < _FASTEST_CHUNK_S * bursts[0].chunks:
             record.burst_chunks, record.tpot_s = bursts[0].chunks, None
         return
-    rest = bursts[-1].chunks if bursts[-1].came_at_once and not bursts[-1].is_large else 0
-    if len(large) < 2 or sum(burst.chunks for burst in large) < _HELD_SHARE * (len(places) - rest):
+    remainder = bursts[-1].chunks if bursts[-1].came_at_once and not bursts[-1].is_large else 0
+    if len(large) < 2 or sum(burst.chunks for burst in large) < _HELD_SHARE * (len(places) - remainder):
         return
     pause_s = sum(burst.pause_s for burst in bursts) / (len(bursts) - 1)
-    no_step_made_it = bursts[0].is_large or pause_s >= _TOO_LONG_FOR_A_STEP_S
-    if no_step_made_it and pause_s >= max(_SILENCE_S, 2 * _TURNS * delay_s):
+    is_no_decoding_step = bursts[0].is_large or pause_s >= _TOO_LONG_FOR_A_STEP_S
+    if is_no_decoding_step and pause_s >= max(_SILENCE_S, 2 * _TURNS * delay_s):
         record.burst_chunks = round(median(burst.chunks for burst in large))
 
 
 @dataclass(frozen=True, slots=True)
 class _Burst:
-    """Chunks of one choice without a pause between them. ``pause_s`` is the one before them, 0 for the first burst."""
+    """Chunks of one choice without a pause in between. ``pause_s`` is the pause before the burst; 0 for the first."""
 
-    first: int  # the index of its first chunk in the answer
+    first: int  # index of its first chunk in the answer
     chunks: int
     span_s: float
     pause_s: float
@@ -152,29 +158,31 @@ class _Burst:
 
 
 def _bursts(places: Sequence[int], stamps_ns: Sequence[int]) -> list[_Burst]:
-    """The bursts that these chunks came in."""
+    """Split the chunks of a choice into bursts."""
     borders = [
         number
         for number, (earlier, later) in enumerate(pairwise(places), 1)
         if stamps_ns[later] - stamps_ns[earlier] >= _BORDER_S * _NS
     ]
-    found: list[_Burst] = []
+    bursts: list[_Burst] = []
     for start, end in pairwise([0, *borders, len(places)]):
         first_ns, last_ns = stamps_ns[places[start]], stamps_ns[places[end - 1]]
         pause_ns = first_ns - stamps_ns[places[start - 1]] if start else 0
-        found.append(_Burst(places[start], end - start, (last_ns - first_ns) / _NS, pause_ns / _NS))
-    return found
+        bursts.append(_Burst(places[start], end - start, (last_ns - first_ns) / _NS, pause_ns / _NS))
+    return bursts
 
 
-def _read_late_s(chunks: Chunks, place: int) -> float:
-    """How long after its arrival a chunk was read; 0 where the kernel gave no stamp."""
-    stamp_ns = chunks.stamps_ns[place]
-    return (chunks.clocks_ns[place] - stamp_ns) / _NS if stamp_ns else 0.0
+def _read_late_s(chunks: Chunks, index: int) -> float:
+    """Return the time in s between the arrival and the read of a chunk; 0 if the kernel gave no stamp."""
+    stamp_ns = chunks.stamps_ns[index]
+    return (chunks.clocks_ns[index] - stamp_ns) / _NS if stamp_ns else 0.0
 
 
 def mark_buffered(record: RequestRecord) -> None:
-    """Make the row that of a buffered answer: no time that the stream would have shown."""
+    """Set the outcome of a row to buffered, and clear the times that only a stream can show."""
     record.error_code = BUFFERED
-    record.error_message = "the answer came all at once although a stream was asked for: no first token was seen"
+    record.error_message = (
+        "the answer arrived all at once although the request asked for a stream; the first token was not observed"
+    )
     record.ttft_s = record.ttfat_s = record.tpot_s = None
     record.gap_p50_s = record.gap_p95_s = record.gap_p99_s = record.gap_max_s = None

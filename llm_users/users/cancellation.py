@@ -1,6 +1,7 @@
-"""Clients that hang up: some requests, chosen by the seed and their number, are given up a while after they were sent.
+"""Cancel a fraction of requests a given time after they are sent (``--llm-cancel``).
 
-Knows the exchange's t0 and the clock; not what becomes of the request.
+The seed and the request number select the requests. The module uses the exchange's t0 and the clock; it does not
+handle the outcome of the request.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _EARLIEST_S = 1e-6
 
 
 class RequestCancelled(TransportError):
-    """The client gave the request up."""
+    """The client cancelled the request."""
 
     code = CANCELLED
 
 
 class Cancellation:
-    """Raise ``RequestCancelled`` in the block ``after_s`` after t0. A t0 that is taken again starts the time again."""
+    """Raise ``RequestCancelled`` in the ``with`` block ``after_s`` seconds after t0. A new t0 restarts the time."""
 
     def __init__(self, exchange: Exchange | SdkExchange, after_s: float) -> None:
         self._exchange = exchange
@@ -51,24 +52,25 @@ class Cancellation:
             self._timer.stop()
             self._timer.close()
         loop = get_hub().loop
-        loop.update_now()  # a timer counts from the loop's last turn
+        loop.update_now()  # a timer counts from the last iteration of the loop
         self._timer = loop.timer(max(_EARLIEST_S, seconds))
-        self._timer.start(self._look)
+        self._timer.start(self._check)
 
-    def _look(self) -> None:
-        """In the hub: hang up, or wait on when the request has not been out for so long yet."""
+    def _check(self) -> None:
+        """In the hub: cancel the request, or wait again if less than ``after_s`` has passed since t0."""
         sent_ns = self._exchange.sent_ns
         if not sent_ns:
             self._wait(self._after_s)
             return
-        left_s = self._after_s - (time.monotonic_ns() - sent_ns) / _NS
-        if left_s > 0:
-            self._wait(left_s)
+        remaining_s = self._after_s - (time.monotonic_ns() - sent_ns) / _NS
+        if remaining_s > 0:
+            self._wait(remaining_s)
         else:
-            self._caller.throw(RequestCancelled(f"the client hung up after {self._after_s:g} s (--llm-cancel)"))
+            message = f"the client cancelled the request after {self._after_s:g} s (--llm-cancel)"
+            self._caller.throw(RequestCancelled(message))
 
 
 def is_chosen(seed: int, worker: int, request_id: str, share: float) -> bool:
-    """Whether this request is one of the ``share`` that are given up: always the same for its number."""
+    """Return True if this request is in the ``share`` to cancel. The result depends only on seed, worker and number."""
     number = request_id.rpartition("-")[2]
     return stream(seed, "cancel", worker, number).random() < share

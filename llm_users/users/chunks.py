@@ -1,6 +1,6 @@
-"""The chunks of one answer and what follows from their stamps: the timing columns of the record.
+"""Store the chunks of one answer, and compute the timing columns of the row from their stamps.
 
-Knows stamps and pieces of text; not where they come from.
+A chunk is two stamps and a piece of text. The module does not depend on an API or on the transport.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from llm_users.record import RequestRecord
 _NS = 1_000_000_000
 
 OPENING_CHARACTERS = 1000
-"""Of the text of an answer that was given up because it is too long."""
+"""The length of the text that is kept of an answer that exceeded a limit."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The event with the finish reason of one choice: the reason, and the two stamps that chunks have as well."""
+    """The finish reason of one choice, and the two stamps of its event."""
 
     reason: str
     stamp_ns: int
@@ -36,7 +36,7 @@ class RunningCount:
     __slots__ = ("clock_ns", "first", "last", "stamp_ns")
 
     def __init__(self) -> None:
-        self.first: int | None = None  # the count that came with the first chunk or right after it; 0: none did
+        self.first: int | None = None  # count with the first chunk or right after it; 0 if there was none
         self.last = -1  # the highest count
         self.stamp_ns = self.clock_ns = 0  # the stamps of the first event with the highest count
 
@@ -60,17 +60,17 @@ class Chunks:
     def __init__(self) -> None:
         self.stamps_ns: list[int] = []  # kernel receive stamps on the monotonic clock, 0 where the kernel gave none
         self.clocks_ns: list[int] = []  # the monotonic clock when the read returned
-        self.texts: list[str] = []  # what each chunk added to the answer or to its tool calls
-        self.text_at: dict[int, str] = {}  # of chunks that are not all text, by index: their text, without tool calls
-        self.reasoning_at: dict[int, str] = {}  # what a chunk added to the reasoning, by its index
-        self.choice_at: dict[int, int] = {}  # which choice a chunk belongs to, by its index, unless it is the first
+        self.texts: list[str] = []  # text that each chunk added to the answer or to its tool calls
+        self.text_at: dict[int, str] = {}  # text without tool calls, by index, of chunks that are not only text
+        self.reasoning_at: dict[int, str] = {}  # text that a chunk added to the reasoning, by its index
+        self.choice_at: dict[int, int] = {}  # choice of a chunk, by its index, unless it is the first choice
         self.first_answer = -1  # index of the first chunk that is not reasoning
         self.endings: dict[int, Ending] = {}  # the event with the finish reason, by choice
         self.running_counts: dict[int, RunningCount] = {}  # by choice, when usage comes with chunks
-        self.reasoning_is_summary = False  # the API says so: the reasoning itself was not streamed
+        self.reasoning_is_summary = False  # True if the API reports that it streamed only a summary
 
     def add(self, stamp_ns: int, clock_ns: int, answer: str, reasoning: str, choice: int = 0) -> None:
-        """One chunk of one choice; at least one of the texts is not empty."""
+        """Add one chunk of one choice. At least one of the texts is not empty."""
         if choice:
             self.choice_at[len(self.texts)] = choice
         if reasoning:
@@ -84,9 +84,9 @@ class Chunks:
     def add_other(
         self, stamp_ns: int, clock_ns: int, text: str, other: str, reasoning: str = "", choice: int = 0
     ) -> None:
-        """One chunk that is not all text: ``other`` is a piece of a tool call, or "" for what is not text (audio).
+        """Add one chunk that is not only text. ``other`` is a piece of a tool call, or "" for audio.
 
-        It is output of the answer like any other chunk, and is not in the answer's text.
+        The chunk counts as output like any other chunk, but ``other`` is not part of the answer's text.
         """
         index = len(self.texts)
         self.text_at[index] = text
@@ -95,16 +95,16 @@ class Chunks:
         self.add(stamp_ns, clock_ns, text + other, reasoning, choice)
 
     def end(self, reason: str, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
-        """The event with the finish reason of a choice; when the choice has one already, that stands."""
+        """Record the event with the finish reason of a choice. An earlier finish reason is kept."""
         if choice not in self.endings:
             self.endings[choice] = Ending(reason, stamp_ns, clock_ns)
 
     def go_on(self, choice: int = 0) -> None:
-        """The choice has output after its finish reason, which was not its end."""
+        """Remove the finish reason of a choice, because output followed it."""
         self.endings.pop(choice, None)
 
     def count_tokens(self, tokens: int, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
-        """An event of this choice, whose chunk was added before, said how many tokens the choice has by now."""
+        """Record the running token count of a choice from an event whose chunk is already added."""
         running = self.running_counts.get(choice)
         if running is None:
             running = self.running_counts[choice] = RunningCount()
@@ -116,7 +116,7 @@ class Chunks:
             running.last, running.stamp_ns, running.clock_ns = tokens, stamp_ns, clock_ns
 
     def piece(self, index: int) -> str:
-        """The text of one chunk, reasoning and answer. Half a character that came alone is a replacement mark."""
+        """Return the reasoning and answer text of one chunk. Half of a character becomes a replacement character."""
         return joined([self.reasoning_at.get(index, "") + self.texts[index]])
 
     @property
@@ -125,19 +125,19 @@ class Chunks:
         return joined(self._answer_texts) if not self.choice_at else self.choices[0]
 
     def text_of(self, choice: int) -> str:
-        """The text of one choice."""
+        """Return the text of one choice."""
         texts = self._answer_texts
         return joined(texts[index] for index in self.places.get(choice, ()))
 
     @property
     def opening(self) -> str:
-        """How an answer that is too long begins, whatever the choice."""
+        """The beginning of an answer that exceeded a limit, from all choices."""
         pieces: list[str] = []
-        left = OPENING_CHARACTERS
+        remaining = OPENING_CHARACTERS
         for text in self._answer_texts:
-            pieces.append(text[:left])
-            left -= len(text)
-            if left <= 0:
+            pieces.append(text[:remaining])
+            remaining -= len(text)
+            if remaining <= 0:
                 break
         return joined(pieces)
 
@@ -160,48 +160,51 @@ class Chunks:
 
     @property
     def everything(self) -> str:
-        """All that the server wrote: reasoning, answers and tool calls of all choices."""
+        """The complete output: reasoning, answers and tool calls of all choices."""
         return joined([*self.reasoning_at.values(), *self.texts])
 
     def by_choice(self, values: Sequence[T]) -> list[list[T]]:
-        """One value per chunk, apart by choice; the first choice is always there."""
+        """Group values, one per chunk, by choice. The first choice is always included."""
         if not self.choice_at:
             return [list(values)]
-        apart: dict[int, list[T]] = {choice: [] for choice in (0, *sorted(set(self.choice_at.values())))}
+        grouped: dict[int, list[T]] = {choice: [] for choice in (0, *sorted(set(self.choice_at.values())))}
         for index, value in enumerate(values):
-            apart[self.choice_at.get(index, 0)].append(value)
-        return list(apart.values())
+            grouped[self.choice_at.get(index, 0)].append(value)
+        return list(grouped.values())
 
     @property
     def places(self) -> dict[int, list[int]]:
-        """The indices of the chunks of each choice that has any."""
+        """The chunk indices of each choice that has chunks."""
         if not self.choice_at:
             return {0: list(range(len(self.texts)))}
-        apart: dict[int, list[int]] = {}
+        indices: dict[int, list[int]] = {}
         for index in range(len(self.texts)):
-            apart.setdefault(self.choice_at.get(index, 0), []).append(index)
-        return apart
+            indices.setdefault(self.choice_at.get(index, 0), []).append(index)
+        return indices
 
     @property
     def coalesced(self) -> int:
-        """Chunks that shared a read with an earlier one of the same choice."""
+        """The number of chunks that arrived in the same read as an earlier chunk of the same choice."""
         return sum(earlier == later for clocks in self.by_choice(self.clocks_ns) for earlier, later in pairwise(clocks))
 
     @property
     def first_coalesced(self) -> int:
-        """Chunks of the first choice that were read with its first one: the kernel's stamp is then the last one's."""
+        """The number of later chunks in the same read as the first choice's first chunk.
+
+        The kernel's stamp of such a read is that of the last chunk.
+        """
         clocks_ns = self.by_choice(self.clocks_ns)[0]
         return clocks_ns.count(clocks_ns[0]) - 1 if clocks_ns else 0
 
     def trusted_stamps_ns(self, *, clock_moved: bool) -> tuple[list[int], str]:
-        """The stamps to compute with and their source: the kernel's only if all chunks have one."""
+        """Return the stamps for the timing columns and their source: the kernel's only if all chunks have one."""
         if self.stamps_ns and all(self.stamps_ns) and not clock_moved:
             return self.stamps_ns, "kernel"
         return self.clocks_ns, "user"
 
 
 def joined(texts: Iterable[str]) -> str:
-    """One text. A character that came as two halves (UTF-16 surrogates) becomes whole, a half alone U+FFFD."""
+    """Join texts. Two halves of a character (UTF-16 surrogates) become one character, a single half U+FFFD."""
     text = "".join(texts)
     try:
         text.encode()
@@ -213,7 +216,7 @@ def joined(texts: Iterable[str]) -> str:
 def time_chunks(
     record: RequestRecord, chunks: Chunks, stamps_ns: list[int], sent_ns: int, *, with_gaps: bool = True
 ) -> list[float]:
-    """Fill the columns that follow from the arrival stamps; returns the chunk gaps in seconds."""
+    """Fill the columns that depend on the arrival stamps. Return the chunk gaps in seconds."""
     record.chunks = len(stamps_ns)
     if not stamps_ns:
         return []
@@ -235,7 +238,7 @@ def time_chunks(
 
 
 def time_tokens(record: RequestRecord) -> None:
-    """Fill the columns that need the number of output tokens as well."""
+    """Fill the columns that also depend on the number of output tokens."""
     tokens = record.output_tokens
     if tokens is None:
         return

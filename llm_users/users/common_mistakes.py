@@ -1,4 +1,4 @@
-"""What people write that works with Locust's HTTP users and not with these: errors that say what to write instead."""
+"""Errors for code that works with Locust's HTTP users but not with LLM users; they say what to write instead."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 MOST_CALLS = 1000
-"""Calls of one user that wait for their turn or are in flight; more come from a task that waits for none of them."""
+"""Limit on the waiting and running calls of one user. Only a task that never waits for its calls exceeds it."""
 
-ASKING = "ask with self.chat(...), or self.ask() for the API that --llm-api names; it returns the answer"
+ASKING = "call self.chat(...), or self.ask() for the API of --llm-api; it returns the answer"
 
 NOT_IN_A_WITH = (
     "an answer is not a context manager: write `answer = self.chat(...)` without `with` and `catch_response`; "
-    "answer.record.error_code says whether the call failed, and check_answer(prompt, answer) judges the text"
+    "answer.record.error_code is set if the call failed; override check_answer(prompt, answer) to check the text"
 )
 
 _IN_ANSWERS = {
-    "success": "calls are counted by themselves; answer.record.ok says whether this one succeeded",
-    "failure": "override check_answer(prompt, answer) to say that an answer is wrong",
+    "success": "calls are counted automatically; answer.record.ok is True if this call succeeded",
+    "failure": "override check_answer(prompt, answer) to mark an answer as wrong",
     "status_code": "the HTTP status is answer.record.http_status",
-    "ok": "whether the call succeeded is answer.record.ok",
+    "ok": "answer.record.ok is True if the call succeeded",
     "content": "the text of the answer is answer.text",
     "json": "the text of the answer is answer.text; json.loads(answer.text) if it is JSON",
     "elapsed": "times are in answer.record: ttft_s, end_to_end_latency_s",
@@ -27,13 +27,13 @@ _IN_ANSWERS = {
 
 
 def check_keywords(keywords: Mapping[str, Any]) -> None:
-    """Raise TypeError for a keyword of Locust's HTTP client; it would be sent to the server."""
+    """Raise TypeError for a keyword of Locust's HTTP client, which would otherwise be sent to the server."""
     if "catch_response" in keywords:
         raise TypeError(NOT_IN_A_WITH)
 
 
 class TooManyCalls(RuntimeError):
-    """A user has more calls waiting than any task can mean."""
+    """A user has more concurrent calls than any useful task needs."""
 
     def __init__(self, class_name: str) -> None:
         super().__init__(
@@ -43,7 +43,7 @@ class TooManyCalls(RuntimeError):
 
 
 def missing_attribute(class_name: str, name: str) -> str:
-    """The message about an attribute that a user does not have."""
+    """Return the error message for an attribute that a user does not have."""
     text = f"'{class_name}' object has no attribute '{name}'"
     if name == "client":
         return f"{text}: {ASKING}. For plain HTTP requests add a class of Locust's HttpUser to the locustfile"
@@ -51,6 +51,6 @@ def missing_attribute(class_name: str, name: str) -> str:
 
 
 def missing_in_answer(name: str) -> str:
-    """The message about an attribute that an answer does not have."""
+    """Return the error message for an attribute that an answer does not have."""
     text = f"'Answer' object has no attribute '{name}'"
     return f"{text}: {_IN_ANSWERS[name]}" if name in _IN_ANSWERS else text

@@ -1,6 +1,6 @@
-"""ConversationUser: turn after turn with the answers that really came, and pauses in which the user thinks.
+"""ConversationUser: a user that holds multi-turn conversations with the live answers, and pauses between turns.
 
-What is said comes from ``prompts.conversations``; how a turn is sent is the API's own class.
+``prompts.conversations`` provides the user's turns, and the class of the API sends them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from llm_users.users.tool_call_history import assistant_turn
 
 
 @dataclass(slots=True)
-class _Place:
-    """Where a user is in its conversation: what is asked next, and what was said before."""
+class _Progress:
+    """A user's progress in its conversation: the current turn and the history."""
 
     conversation: Conversation
     history: list[dict[str, Any]]
@@ -35,7 +35,7 @@ class _Place:
 
 
 class ConversationMixin(LLMUser):
-    """Makes a user of any API hold conversations: subclass it before that API's class, and say how it asks.
+    """Adds conversations to a user of any API. List it before the class of the API, and override ``ask``.
 
     Example::
 
@@ -47,10 +47,10 @@ class ConversationMixin(LLMUser):
     abstract = True
     holds_conversations: ClassVar[bool] = True
 
-    _at: _Place | None = None
+    _at: _Progress | None = None
 
     def ask(self) -> Answer:
-        """One call of this API without a prompt: it then asks with what ``make_prompt`` gives, the whole history."""
+        """Make one call of the API without a prompt; its prompt is then the history from ``make_prompt``."""
         raise NotImplementedError(f"{type(self).__name__}.ask must make one call, for example self.chat()")
 
     @task
@@ -58,15 +58,15 @@ class ConversationMixin(LLMUser):
         self.hold()
 
     def hold(self, conversation: Conversation | None = None) -> list[Answer]:
-        """Hold the run's next conversation, or this one; returns the answers.
+        """Hold the given conversation, or the next one of the run. Return the answers.
 
-        Turns go in order, each with the live answers before it. One that fails, or that the client gives up, ends the
-        conversation: the rest is not sent.
+        Turns are sent in order, with the live answers of the earlier turns. A turn that fails or is cancelled ends
+        the conversation: the remaining turns are not sent.
         """
         if self._at is not None:
             raise RuntimeError("a user holds one conversation at a time; run more users for more conversations")
         conversation = conversation or self.run_context.next_conversation()
-        at = self._at = _Place(conversation, [])
+        at = self._at = _Progress(conversation, [])
         answers: list[Answer] = []
         try:
             for at.turn, turn in enumerate(conversation.turns, start=1):
@@ -92,8 +92,8 @@ class ConversationMixin(LLMUser):
             return super().make_prompt()
         return Prompt(-1, None, list(at.history), None, at.conversation.turns[at.turn - 1].max_tokens)
 
-    def _think(self, at: _Place) -> None:
-        """Pause, at the gate: a user who thinks can be stopped at once, and no stage waits for it."""
+    def _think(self, at: _Progress) -> None:
+        """Pause at the admission gate: a thinking user can be stopped immediately, and no stage waits for it."""
         options, conversation = self.run_context.options, at.conversation
         think_s = options.think_time.draw(stream(options.seed, conversation.index, "think", at.turn))
         if self._state == LOCUST_STATE_STOPPING:
@@ -106,7 +106,7 @@ class ConversationMixin(LLMUser):
         at.think_s = min(think_s, time.monotonic() - began_s)
 
     def _aim(self) -> None:
-        if not self.follow_up:  # a conversation stays where it began
+        if not self.follow_up:  # a conversation keeps its target
             super()._aim()
 
     def _identify(self, record: RequestRecord, permit: Permit) -> None:
@@ -118,7 +118,7 @@ class ConversationMixin(LLMUser):
 
 
 class ConversationUser(ConversationMixin, OpenAIUser):
-    """A user who holds conversations with an OpenAI-compatible endpoint, by chat completions or responses.
+    """A user that holds conversations with an OpenAI-compatible endpoint, through chat completions or responses.
 
     Example::
 
@@ -133,7 +133,7 @@ class ConversationUser(ConversationMixin, OpenAIUser):
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
         if run_context.options.api == "completions":
-            raise ValueError("--llm-api completions has no turns; conversations go by chat or responses")
+            raise ValueError("--llm-api completions does not support turns; use chat or responses for conversations")
         super().prepare_process(run_context, host)
 
     def ask(self) -> Answer:

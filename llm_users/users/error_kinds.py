@@ -1,7 +1,7 @@
-"""The kind of an error: its text without what differs from request to request.
+"""Reduce an error text to its kind by removing the parts that differ between requests.
 
-Locust keeps one table entry for each distinct error text, and each report of a worker and each page carries all of
-them. A provider that puts a request id into every refusal makes one entry per refusal: at 96 refusals per second the
+Locust keeps one table entry for each distinct error text, and every report of a worker and every page contains all of
+them. A provider that puts a request id into every refusal creates one entry per refusal: at 96 refusals per second the
 entries moved the 99th percentile of TTFT of the good streams from 0.46 s to 1.46 s within two minutes. So Locust's
 table gets the kinds. The row of a request keeps the whole text.
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 
 MOST_KINDS = 50
-"""Kinds per process and test: more than a person reads in a table, few enough to send and draw every second."""
+"""Limit on kinds per process and test: more than a person reads in a table, few enough to send and draw every
+second."""
 
 KIND_CHARACTERS = 200
-"""Two kinds that agree this far are told apart by their code, or not at all."""
+"""Two kinds with the same first ``KIND_CHARACTERS`` characters differ only by their code, or not at all."""
 
 OTHER = ("other", f"not one of the first {MOST_KINDS} kinds of error; each row has its whole message")
-"""Code and text of the kinds after the first ``MOST_KINDS``."""
+"""Code and text for all kinds after the first ``MOST_KINDS``."""
 
 _VARYING = re.compile(
     r"""
@@ -33,30 +34,30 @@ _VARYING = re.compile(
     """,
     re.VERBOSE,
 )
-_SHOWN = {"kept": None, "quoted": "*", "number": "N", "id": "*"}
+_REPLACEMENTS = {"kept": None, "quoted": "*", "number": "N", "id": "*"}
 
 _NAMED_ID = re.compile(r"(?i)\b((?:request|trace|correlation|session|activity|response)[ _-]?id\b[\"':= ]{0,4})[\w.-]+")
-"""What follows such a name is an id, even where it reads like a word (``Request id: dead-beef``)."""
+"""The text after such a name is an id, even if it looks like a word (``Request id: dead-beef``)."""
 
 
 def kind_of(message: str) -> str:
-    """The message with N for numbers and * for ids and quoted values, at most ``KIND_CHARACTERS`` long."""
+    """Return the message with N for numbers and * for ids and quoted values, at most ``KIND_CHARACTERS`` long."""
     text = _NAMED_ID.sub(r"\1*", message)
-    text = _VARYING.sub(lambda match: _SHOWN[match.lastgroup or "kept"] or match[0], text)
+    text = _VARYING.sub(lambda match: _REPLACEMENTS[match.lastgroup or "kept"] or match[0], text)
     return text if len(text) <= KIND_CHARACTERS else text[: KIND_CHARACTERS - 3] + "..."
 
 
 class ErrorKinds:
-    """The kinds of error that a process has met in a test."""
+    """The kinds of errors that occurred in a process during a test."""
 
     def __init__(self) -> None:
-        self._known: set[tuple[str, str]] = set()
+        self._kinds: set[tuple[str, str]] = set()
 
     def entry(self, code: str, message: str) -> tuple[str, str]:
-        """Code and text of the table entry of an error."""
+        """Return the code and text of the table entry for an error."""
         kind = (code, kind_of(message))
-        if kind not in self._known:
-            if len(self._known) >= MOST_KINDS:
+        if kind not in self._kinds:
+            if len(self._kinds) >= MOST_KINDS:
                 return OTHER
-            self._known.add(kind)
+            self._kinds.add(kind)
         return kind

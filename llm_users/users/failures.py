@@ -1,6 +1,6 @@
-"""The one classification of errors: from whatever was raised to the row's ``error_code`` and ``error_message``.
+"""Classify errors: convert any exception of a request to the row's ``error_code`` and ``error_message``.
 
-Messages say what was wrong, where, and what to do, and never hold a secret.
+Messages say what failed, where, and what to do. They never contain a secret.
 """
 
 from __future__ import annotations
@@ -24,24 +24,22 @@ from llm_users.transport.sse import EventTooLong
 from llm_users.users.bad_events import MalformedEvent, StreamFailure, failure_from, has_message, words_of_page
 
 MESSAGE_CHARACTERS = 500
-"""Longer messages are cut: some servers send a whole page of HTML."""
-
+"""Longer messages are cut, because some servers send a whole HTML page."""
 
 EXCERPT_CHARACTERS = 200
-"""Of an answer that was checked."""
+"""Length of the excerpt of a checked answer."""
 
 _FORMULA_STARTS = "=+-@ \t\r\n"
 
 CODE_CHARACTERS = 64
-"""Codes inside a stream are the provider's own text, and column values."""
-
+"""Limit on codes, because a code inside a stream is free text of the provider and becomes a column value."""
 
 VALUE_CHARACTERS = 200
-"""Of what a server says in the other columns."""
+"""Limit on other column values that a server sets."""
 
 
 class RequestFailed(Exception):
-    """What a failed call becomes in Locust's failures table, and what it raises with ``raise_errors``."""
+    """A failed call: the exception for Locust's failures table, which the call raises with ``raise_errors``."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}" if message else code)
@@ -50,21 +48,21 @@ class RequestFailed(Exception):
 
 
 def failure_of(error: BaseException, base_url: str, key_variable: str = "OPENAI_API_KEY") -> tuple[str, str]:
-    """(error_code, error_message) of anything that a request can raise."""
+    """Return (error_code, error_message) of any exception that a request can raise."""
     code, message = _classify(error, base_url, key_variable)
-    # Locust begins lines of its own CSV files with the code: a provider's must not become a formula there.
+    # Locust writes the code at the start of CSV lines, where a provider's code must not become a formula.
     shown = redact_start(code, CODE_CHARACTERS).lstrip(_FORMULA_STARTS) or "error"
     return shown, redact_start(message, MESSAGE_CHARACTERS)
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status of an answer that was an error, also of one that comes wrapped by the SDK."""
+    """Return the HTTP status of an error response, also if the SDK wraps the error; None if there is none."""
     statuses = (getattr(cause, "status_code", None) for cause in _causes(error))
     return next((status for status in statuses if isinstance(status, int)), None)
 
 
 def redact_fields(record: RequestRecord) -> None:
-    """Take secrets, and what is longer than any name, out of what a server may have put into the other columns."""
+    """Remove secrets from the other columns that a server sets, and cut long values."""
     for name in ("response_id", "finish_reason", "latency_mode", "service_tier"):
         value = getattr(record, name)
         if value is not None:
@@ -72,12 +70,12 @@ def redact_fields(record: RequestRecord) -> None:
 
 
 def excerpt(text: str) -> str:
-    """The beginning of a text on one line, without secrets."""
+    """Return the beginning of a text on one line, without secrets."""
     return redact_start(text, EXCERPT_CHARACTERS)
 
 
 def shows_no_secret(error: BaseException | None) -> bool:
-    """True when the error, printed with all its causes, has nothing to hide."""
+    """Return True if the error, printed with all its causes, contains no secret."""
     if error is None:
         return False
     printed = "".join(traceback.format_exception(error))
@@ -95,7 +93,7 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
     if isinstance(error, TransportError):
         return error.code, str(error)
     if isinstance(error, RecursionError):
-        return "malformed", "what the server sent is nested more deeply than anybody means"
+        return "malformed", "the server sent JSON that is nested too deeply"
     if isinstance(error, (MalformedEvent, EventTooLong)):
         return "malformed", str(error)
     if isinstance(error, openai.APIStatusError):
@@ -113,7 +111,7 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on: our transport's own errors come wrapped by the SDK."""
+    """Yield the error and its chain of causes, because the SDK wraps our transport's errors."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -121,8 +119,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _origins(error: BaseException) -> Iterator[BaseException]:
-    """The causes, and what was being handled when one was raised: the SDK's HTTP stack names no cause for the system's
-    own errors."""
+    """Yield the error, its causes and their contexts, because the SDK's HTTP stack sets no cause for system errors."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -130,7 +127,7 @@ def _origins(error: BaseException) -> Iterator[BaseException]:
 
 
 def _sdk_code(error: httpx2.TransportError) -> str:
-    """The code of what the SDK's own HTTP stack raises."""
+    """Return the code for an error of the SDK's own HTTP stack."""
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
         return "connect"
     if isinstance(error, httpx2.TimeoutException):
@@ -143,20 +140,20 @@ def _status_message(error: openai.APIStatusError, base_url: str, key_variable: s
     message = _body_message(error) or error.response.reason_phrase or f"HTTP {status}"
     path = error.request.url.path
     if status == 401:
-        return f"{message} (the key was refused or is missing: set {key_variable})"
-    if status == 529:  # Anthropic's own
-        return f"{message} (the service is overloaded for everybody; a limit of this account would be a 429)"
+        return f"{message} (the server refused the key, or the key is missing: set {key_variable})"
+    if status == 529:  # specific to Anthropic
+        return f"{message} (the service is overloaded for all users; a limit of this account would be a 429)"
     if status == 404 and "model" in message.lower():
-        return f"{message} (is --llm-model spelled as the server lists it under /models?)"
+        return f"{message} (check that --llm-model matches a name that the server lists under /models)"
     if status == 404 and not base_url.rstrip("/").endswith(("/v1", "/v1beta/openai", "/openai")):
-        return f"{message} ({path} does not exist there; does the base URL need /v1 at its end?)"
+        return f"{message} (the server has no {path}; check whether the base URL must end with /v1)"
     if status == 404:
-        return f"{message} (is {path} served there, and is --llm-model spelled as in /models?)"
+        return f"{message} (check that the server supports {path}, and that --llm-model matches a name in /models)"
     return message
 
 
 def _body_message(error: openai.APIStatusError) -> str:
-    """The message in any of the shapes that servers send: object, string, ``detail``, plain text, nothing."""
+    """Return the message of an error body in any shape: object, string, ``detail``, plain text, or empty."""
     text = error.response.text.strip()
     try:
         body: Any = json.loads(text)

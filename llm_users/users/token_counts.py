@@ -1,6 +1,6 @@
-"""Token counts as servers send them: what is one, and OpenAI's usage as columns of a row.
+"""Read token counts from servers' usage, and fill the columns of a row from OpenAI's usage.
 
-Knows the record; no transport and no Locust.
+The module does not depend on the transport or on Locust.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ from typing import Any
 from llm_users.record import RequestRecord
 
 MOST_TOKENS = 2**53
-"""A larger value, such as infinity, is not a count."""
+"""Limit on a token count. A larger value, such as infinity, is not a count."""
 
 
 def count(value: Any) -> int | None:
-    """A token count, if this is one (some servers send 12.0)."""
+    """Return the value as a token count (some servers send 12.0); None if it is not a count."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS:
         return int(value)
     return None
 
 
 def fill_openai_usage(record: RequestRecord, usage: dict[str, Any], asked: str, given: str) -> None:
-    """Put the counts of OpenAI's usage into the row. ``asked`` and ``given`` are what this API calls the two sides.
+    """Fill the token columns of the row from OpenAI's usage.
 
-    xAI counts reasoning apart from the output: there ``total_tokens`` is prompt + output + reasoning. Other totals that
-    are higher than prompt + output have something else in them, such as cached tokens.
+    ``asked`` and ``given`` are the API's names for the prompt and the output ("prompt" and "completion", or "input"
+    and "output"). xAI counts reasoning separately from the output: its ``total_tokens`` is prompt + output +
+    reasoning. Other totals above prompt + output contain other counts, such as cached tokens.
     """
     output, prompt = count(usage.get(f"{given}_tokens")), count(usage.get(f"{asked}_tokens"))
-    # SGLang and Perplexity have the count of the reasoning beside the others.
+    # SGLang and Perplexity have the reasoning count at the top level of usage.
     reasoning = _highest(_inside(usage, f"{given}_tokens_details", "reasoning_tokens"), usage.get("reasoning_tokens"))
     if output is not None and prompt is not None and reasoning:
         outside = count(usage.get("total_tokens")) == prompt + output + reasoning
@@ -45,8 +46,8 @@ def fill_openai_usage(record: RequestRecord, usage: dict[str, Any], asked: str, 
 
 
 def _highest(*values: Any) -> int | None:
-    """The highest of the counts among these; None when there is none."""
-    return max((found for value in values if (found := count(value)) is not None), default=None)
+    """Return the highest count among the values; None if none is a count."""
+    return max((tokens for value in values if (tokens := count(value)) is not None), default=None)
 
 
 def _inside(usage: dict[str, Any], group: str, name: str) -> Any:

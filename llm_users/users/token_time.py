@@ -1,6 +1,7 @@
-"""Time per output token (TPOT) of one answer: the one place that defines it.
+"""Compute the time per output token (TPOT) of one answer. This module is the only definition of TPOT.
 
-Knows the chunks of an answer and the token counts of its row; no wire format, no transport and no Locust.
+It uses the chunks of an answer and the token counts of its row, and does not depend on a wire format, on the transport
+or on Locust.
 """
 
 from __future__ import annotations
@@ -16,48 +17,49 @@ _NS = 1_000_000_000
 
 NO_STOP_TOKEN = frozenset(
     (
-        # The cap was reached, by the names of OpenAI, Anthropic, Converse, Responses, Mistral, vLLM and Cohere.
+        # The cap was reached: names of OpenAI, Anthropic, Converse, Responses, Mistral, vLLM and Cohere.
         "length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length",
         "model_context_window_exceeded", "error_limit",
         # A filter cut the answer.
         "content_filter", "content_filtered", "guardrail_intervened", "refusal", "error_toxic", "safety", "recitation",
-        # The server gave up.
+        # The server aborted the answer.
         "error", "abort", "aborted", "cancelled", "incomplete",
     )
 )  # fmt: skip
-"""Finish reasons, in lower case, of answers that no stop token ended."""
+"""Finish reasons, in lower case, of answers that did not end with a stop token."""
 
 LATE_FINISH = 2.0
-"""A finish event later than this many mean gaps after the last chunk is not the stop token's (moderation, gateways)."""
+"""A finish event more than this many mean gaps after the last chunk is not the stop token (moderation, gateways)."""
 
 _LATE_FROM_CHUNKS = 3
-"""With fewer chunks there is no mean gap to compare with."""
+"""With fewer chunks, the mean gap is not a usable reference."""
 
 _HIDDEN_TIMES, _HIDDEN_TOKENS = 2, 20
-"""Usage above this multiple of the local count, and by more than this many tokens, has hidden reasoning in it.
+"""Usage above this multiple of the local count, and by more than this many tokens, includes hidden reasoning.
 
-Two vocabularies seldom differ by a factor of 2 on one text; the second bound is for answers of a few tokens."""
+Two vocabularies rarely differ by a factor of 2 on one text; the second limit is for answers of a few tokens."""
 
 _LONG_TOKEN = 4.0
-"""Characters: hardly any vocabulary needs fewer on average, so a text with as many per token has nothing hidden."""
+"""In characters. Few vocabularies have longer tokens on average, so a text with this many per token has no hidden
+reasoning."""
 
 HIDDEN_NOTE = (
-    "{model}: usage has more than twice the tokens of the text that came, so hidden reasoning is assumed; TPOT is "
-    "over the local count of the answer"
+    "{model}: usage has more than twice the tokens of the received text, so hidden reasoning is assumed; TPOT uses "
+    "the local count of the answer"
 )
 SUMMARY_NOTE = (
-    "{model}: the streamed reasoning is only a summary; TPOT is over the answer: from its first chunk, without the "
+    "{model}: the streamed reasoning is only a summary; TPOT covers the answer from its first chunk, without the "
     "reasoning tokens"
 )
 LATE_NOTE = (
-    "{model}: in some answers the finish reason came later than two mean gaps after the last chunk (moderation, a "
+    "{model}: in some answers the finish reason arrived more than two mean gaps after the last chunk (moderation, a "
     "gateway or a pause of the server); their TPOT ends at the last chunk, without the stop token"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Visible:
-    """The tokens that TPOT is about: from which chunk on, how many, and whether stop tokens are among them."""
+    """The tokens that TPOT covers: their number, their first chunk, and whether they include stop tokens."""
 
     tokens: int
     first: int  # index of the chunk where they begin
@@ -72,33 +74,32 @@ def time_per_output_token(
     count: Callable[[str], int],
     note: Callable[[str], None],
 ) -> float | None:
-    """TPOT of one answer in seconds per token: ``(tL - c1) / (N - n1)``. None when there is no such time.
+    """Return the TPOT of one answer in seconds per token: ``(tL - c1) / (N - n1)``; None if it is undefined.
 
-    - c1: the stamp of the first chunk. n1: the tokens in it, 1 unless the server says otherwise (usage in every chunk).
+    - c1: the stamp of the first chunk. n1: the tokens in it, 1 unless the server sends usage with every chunk.
     - N: the output tokens that reached the client: ``output_tokens`` without the reasoning tokens that were not
-      streamed. Where only a summary of the reasoning was streamed, c1 is the first chunk of the answer. Without a
-      ``reasoning_tokens`` figure, hidden reasoning is assumed when usage exceeds twice the local count of the visible
+      streamed. If only a summary of the reasoning was streamed, c1 is the first chunk of the answer. Without a
+      ``reasoning_tokens`` figure, hidden reasoning is assumed if usage exceeds twice the local count of the visible
       text and by more than 20 tokens; N is then the local count of the answer, and a note says so.
     - tL: the stamp of the event with the finish reason. Servers such as vLLM, llama.cpp, transformers and mlx count the
-      stop token in usage, and it has no content chunk: the finish event leaves when it was sampled.
-      Where no stop token ended the answer (``NO_STOP_TOKEN``, errors), where each token has a chunk (as many chunks as
-      tokens), and where N was counted locally, tL is the stamp of the last chunk, cK.
-      With usage in every chunk, tL is the first event whose count is the final one.
-      A finish event later than cK + 2 mean gaps, with 3 or more chunks, is not the stop token's: tL is cK, the stop
-      token is left out of the divisor, and a note says so.
-    - Several choices (``n``): the mean over the choices. A choice's tokens are its own usage where the server sends
-      that; else its share of all tokens but the stop tokens, by chunks, and its own stop token.
-    - None when N <= n1, when tL = c1, and with one chunk and more than two tokens.
+      stop token in usage, but send no content chunk for it: they send the finish event when the stop token is sampled.
+      tL is the stamp of the last chunk, cK, if the answer did not end with a stop token (``NO_STOP_TOKEN``, errors), if
+      each token has a chunk (as many chunks as tokens), or if N was counted locally.
+      With usage in every chunk, tL is the first event with the final count.
+      A finish event later than cK + 2 mean gaps, with 3 or more chunks, is not the stop token: tL is cK, the divisor
+      does not include the stop token, and a note says so.
+    - Several choices (``n``): the mean over the choices. The tokens of a choice are its own usage if the server sends
+      it; otherwise its share, by chunks, of all tokens except the stop tokens, plus its own stop token.
+    - None if N <= n1, if tL = c1, or with one chunk and more than two tokens.
 
     Source: ``vllm:request_time_per_output_token_seconds`` is (last token - first token) / (output tokens - 1), with
     the stop token as the last one (vllm/v1/metrics/stats.py, ``mean_time_per_output_token``); ``vllm bench serve``,
     genai-bench and inference-perf end at the end of the stream. Whether Bedrock, Anthropic and OpenAI count a stop
     token is unknown; the error is at most 1 / (N - 1).
 
-    The stamps are those of ``record.stamp_source``, or the user clock for all of them when the finish event has no
-    stamp of the kernel. ``count`` counts the tokens of a text locally; it is called only for an answer that has far
-    more tokens than chunks and characters. ``note`` takes a text for the manifest. ``failed``: the answer ended with
-    an error.
+    The stamps are from ``record.stamp_source``, or all from the user clock if the finish event has no kernel stamp.
+    ``count`` counts the tokens of a text locally; it is called only for an answer with far more tokens than chunks and
+    characters. ``note`` adds a text to the manifest. ``failed``: the answer ended with an error.
     """
     if not record.output_tokens or not chunks.stamps_ns:
         return None
@@ -109,9 +110,9 @@ def time_per_output_token(
     stamps_ns = chunks.stamps_ns if kernel else chunks.clocks_ns
     places = chunks.places
     if visible.first:
-        places = {choice: found for choice, all_ in places.items() if (found := _answer_places(chunks, all_))}
+        places = {choice: rest for choice, indices in places.items() if (rest := _answer_indices(chunks, indices))}
     in_chunks = sum(map(len, places.values()))
-    # A chunk has at least one token, so as many chunks as tokens leave none for a stop token.
+    # A chunk has at least one token, so with as many chunks as tokens there is no stop token.
     ends = {
         choice: ending.stamp_ns if kernel else ending.clock_ns
         for choice, ending in chunks.endings.items()
@@ -138,7 +139,7 @@ def time_per_output_token(
 def _until_stop(
     stamps_ns: Sequence[int], tokens: float, stop_ns: int | None, note_late: Callable[[], None]
 ) -> float | None:
-    """The time per token of one choice, up to its stop token unless that event came too late."""
+    """Return the time per token of one choice in s, up to its stop token unless that event is late."""
     last_ns, gaps = stamps_ns[-1], len(stamps_ns) - 1
     late_ns = LATE_FINISH * (last_ns - stamps_ns[0]) / gaps if gaps + 1 >= _LATE_FROM_CHUNKS else math.inf
     if stop_ns is not None and stop_ns - last_ns > late_ns:
@@ -148,7 +149,7 @@ def _until_stop(
 
 
 def _time_per_token(stamps_ns: Sequence[int], tokens: float, in_first: int, end_ns: int | None) -> float | None:
-    """(tL - c1) / (N - n1) in seconds; ``end_ns`` None: tL is the last chunk."""
+    """Return (tL - c1) / (N - n1) in seconds. If ``end_ns`` is None, tL is the last chunk."""
     span_ns = max(stamps_ns[-1], end_ns or 0) - stamps_ns[0]
     if tokens <= in_first or span_ns <= 0 or (len(stamps_ns) == 1 and tokens > 2):
         return None
@@ -156,7 +157,7 @@ def _time_per_token(stamps_ns: Sequence[int], tokens: float, in_first: int, end_
 
 
 def _counts_per_choice(chunks: Chunks, record: RequestRecord, visible: _Visible) -> dict[int, RunningCount]:
-    """The counts of the choices, if the server sent them per choice and they add up to the whole answer's."""
+    """Return the running counts by choice if they add up to the count of the whole answer; otherwise {}."""
     counts = chunks.running_counts
     if visible.first or sum(count.last for count in counts.values()) != record.output_tokens:
         return {}
@@ -166,11 +167,11 @@ def _counts_per_choice(chunks: Chunks, record: RequestRecord, visible: _Visible)
 def _visible_tokens(
     chunks: Chunks, record: RequestRecord, count: Callable[[str], int], note: Callable[[str], None]
 ) -> _Visible | None:
-    """The tokens that reached the client; None when nothing of the answer did."""
+    """Return the tokens that reached the client; None if no part of the answer did."""
     tokens, hidden, in_chunks = record.output_tokens or 0, record.reasoning_tokens, len(chunks.texts)
     if record.output_tokens_source != "usage":
         return _Visible(tokens, 0, stop_tokens=False)
-    if not hidden:  # servers and routers that do not count it apart may say 0
+    if not hidden:  # servers and routers that do not count reasoning separately may send 0
         return _visible_by_text(chunks, record, count, note)
     summary = chunks.reasoning_is_summary
     if chunks.reasoning_at and not summary and tokens > _HIDDEN_TIMES * in_chunks + _HIDDEN_TOKENS:
@@ -179,7 +180,7 @@ def _visible_tokens(
         return _Visible(tokens, 0, stop_tokens=True)
     if chunks.first_answer < 0:
         return None
-    # More chunks than tokens are left: the reasoning came among the text, or is not part of the count.
+    # More chunks than remaining tokens: the reasoning is part of the text, or is not part of the count.
     if sum(map(bool, chunks.texts)) > tokens - hidden:
         return _Visible(tokens, 0, stop_tokens=True)
     if summary:
@@ -190,7 +191,7 @@ def _visible_tokens(
 def _visible_by_text(
     chunks: Chunks, record: RequestRecord, count: Callable[[str], int], note: Callable[[str], None]
 ) -> _Visible | None:
-    """The same where the server does not say how many tokens it spent on reasoning."""
+    """Return the visible tokens if the server does not report its reasoning tokens, by comparison with the text."""
     tokens = record.output_tokens or 0
     hidden = chunks.reasoning_is_summary
     if not hidden and tokens > _HIDDEN_TIMES * len(chunks.texts) + _HIDDEN_TOKENS:
@@ -204,15 +205,15 @@ def _visible_by_text(
 
 
 def exceeds(tokens: int, text: str, count: Callable[[str], int]) -> bool:
-    """True when this is more than twice the local count of the text, and by more than 20 tokens."""
-    # Words and characters settle most cases without a tokenizer: each word is at least one token.
+    """Return True if ``tokens`` is more than twice the local count of the text, and by more than 20 tokens."""
+    # Words and characters decide most cases without a tokenizer, because each word is at least one token.
     if len(text) >= _LONG_TOKEN * tokens or tokens <= _HIDDEN_TIMES * len(text.split()):
         return False
     local = count(text)
     return tokens > _HIDDEN_TIMES * local and tokens - local > _HIDDEN_TOKENS
 
 
-def _answer_places(chunks: Chunks, indices: Sequence[int]) -> list[int]:
-    """The chunks of a choice from its first answer chunk on."""
-    start = next((place for place, index in enumerate(indices) if chunks.texts[index]), len(indices))
+def _answer_indices(chunks: Chunks, indices: Sequence[int]) -> list[int]:
+    """Return the chunk indices of a choice from its first answer chunk on."""
+    start = next((position for position, index in enumerate(indices) if chunks.texts[index]), len(indices))
     return list(indices[start:])

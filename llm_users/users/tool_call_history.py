@@ -1,6 +1,6 @@
-"""Tool calls in a conversation's history: OpenAI's shape of them, as other APIs want it.
+"""Read and write tool calls in OpenAI-shaped messages of a conversation's history, for conversion to other APIs.
 
-Knows messages; no API's requests, no transport and no Locust.
+The module handles messages only; it does not depend on an API's requests, on the transport or on Locust.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class MadeCall(NamedTuple):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The arguments as an object; of what is not one, ``{}``."""
+        """The arguments as an object; ``{}`` if they are not a JSON object."""
         try:
             value = json.loads(self.arguments)
         except ValueError:
@@ -29,25 +29,25 @@ class MadeCall(NamedTuple):
 
 
 def assistant_turn(text: str, tool_calls: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the assistant answered, as the next request's history has it."""
+    """Return the assistant's answer as a message for the history of the next request."""
     if not tool_calls:
         return {"role": "assistant", "content": text}
     return {"role": "assistant", "content": text or None, "tool_calls": tool_calls}
 
 
 def calls_of(message: dict[str, Any]) -> list[MadeCall]:
-    """The tool calls of an assistant's message."""
-    made = []
+    """Return the tool calls of an assistant's message."""
+    calls = []
     for call in message.get("tool_calls") or []:
         function = call.get("function") or {}
-        made.append(
+        calls.append(
             MadeCall(
                 str(call.get("id") or ""), str(function.get("name") or ""), arguments_text(function.get("arguments"))
             )
         )
-    return made
+    return calls
 
 
 def without_calls(message: dict[str, Any]) -> dict[str, Any]:
-    """The message without the fields that only OpenAI's chat completions know."""
+    """Return the message without the fields that only OpenAI's chat completions support."""
     return {name: value for name, value in message.items() if name not in ("tool_calls", "tool_call_id")}

@@ -1,7 +1,7 @@
-"""The tool calls of one answer, put together from the pieces in which they come.
+"""Assemble the tool calls of one answer from fragments.
 
-Pieces are kept and joined once: joining each new one to what came before takes time that grows with the square of the
-length. Knows no API and no transport.
+Fragments are kept in lists and joined once, because appending each fragment to a string takes quadratic time. The
+module does not depend on an API or on the transport.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from llm_users.users.bad_events import MalformedEvent
 
 MOST_CALLS = 1000
-"""Of one answer. A call without arguments brings no text, so that the bounds on texts would not end it."""
+"""Limit per answer. A call without arguments adds no text, so the limits on text do not apply to it."""
 
 
 class _Call:
@@ -25,28 +25,28 @@ class _Call:
 
 
 class ToolCalls:
-    """Calls in the order in which they began. False when there is none."""
+    """Tool calls in the order in which they began. The object is false if it has no calls."""
 
     __slots__ = ("_by_identifier", "_by_index", "_calls")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
-        self._by_identifier: dict[str, int] = {}  # place of the call with this id, of those that came as fragments
-        self._by_index: dict[int, int] = {}  # place of the call that a fragment's index means now
+        self._by_identifier: dict[str, int] = {}  # id -> index of the call, for calls from fragments
+        self._by_index: dict[int, int] = {}  # index in the fragments -> index of the current call
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def begin(self, identifier: Any = None, name: str = "") -> int:
-        """A call begins; returns its place. Raises ``MalformedEvent`` when there are too many."""
+        """Begin a call and return its index. Raises ``MalformedEvent`` if there are too many."""
         if len(self._calls) >= MOST_CALLS:
             raise MalformedEvent(f"the answer has more than {MOST_CALLS} tool calls")
         self._calls.append(_Call(identifier, name))
         return len(self._calls) - 1
 
-    def add(self, place: int, arguments: str, name: str = "", identifier: Any = None) -> None:
-        """A piece of the call at this place."""
-        call = self._calls[place]
+    def add(self, position: int, arguments: str, name: str = "", identifier: Any = None) -> None:
+        """Add a fragment to the call at this index."""
+        call = self._calls[position]
         call.identifier = call.identifier or identifier
         if name:
             call.names.append(name)
@@ -54,7 +54,7 @@ class ToolCalls:
             call.arguments.append(arguments)
 
     def take(self, fragments: Any) -> str:
-        """Fragments of calls in OpenAI's shape, or whole ones; returns the text that they brought."""
+        """Add fragments of calls in OpenAI's shape, or whole calls. Return the text that they add."""
         text = ""
         for fragment in fragments if isinstance(fragments, list) else ():
             if not isinstance(fragment, dict):
@@ -66,47 +66,48 @@ class ToolCalls:
             arguments = arguments_text(fields.get("arguments", fields.get("input")))
             identifier, index = fragment.get("id"), fragment.get("index")
             identifier = identifier if isinstance(identifier, str) else ""
-            place = self._place_of(identifier, index if isinstance(index, int) else None, name)
-            call = self._calls[place]
+            position = self._position_of(identifier, index if isinstance(index, int) else None, name)
+            call = self._calls[position]
             if identifier and call.identifier == identifier and name == "".join(call.names):
-                name = ""  # some servers begin each fragment with the id and the name
-            self.add(place, arguments, name, identifier or None)
+                name = ""  # some servers repeat the id and the name in each fragment
+            self.add(position, arguments, name, identifier or None)
             text += name + arguments
         return text
 
-    def _place_of(self, identifier: str, index: int | None, name: str) -> int:
-        """The call that a fragment belongs to; it begins if there is none.
+    def _position_of(self, identifier: str, index: int | None, name: str) -> int:
+        """Return the index of the call that a fragment belongs to. If there is none, begin a call.
 
-        A call has its index, wherever indexes begin. Two ids under one index are two calls (Gemini, Ollama), except
-        that a new id without a name continues the call (older vLLM make an id for each fragment).
+        Fragment indexes identify calls, from whatever number they start. Two ids under one index are two calls
+        (Gemini, Ollama), except that a new id without a name continues the call (older vLLM versions create an id for
+        each fragment).
         """
-        place = self._by_identifier.get(identifier) if identifier else None
-        if place is None:
+        position = self._by_identifier.get(identifier) if identifier else None
+        if position is None:
             if index is not None:
-                place = self._by_index.get(index)
+                position = self._by_index.get(index)
             elif not name and not identifier and self._calls:
-                place = len(self._calls) - 1
-            if place is not None and name and self._is_another(self._calls[place], identifier, name):
-                place = None
-        if place is None:
-            place = self.begin()
+                position = len(self._calls) - 1
+            if position is not None and name and self._is_another(self._calls[position], identifier, name):
+                position = None
+        if position is None:
+            position = self.begin()
         if identifier:
-            self._by_identifier.setdefault(identifier, place)
+            self._by_identifier.setdefault(identifier, position)
         if index is not None:
-            self._by_index[index] = place
-        return place
+            self._by_index[index] = position
+        return position
 
     def _is_another(self, call: _Call, identifier: str, name: str) -> bool:
-        """True when a fragment with this name is not of this call."""
+        """Return True if a fragment with this name does not belong to this call."""
         if identifier and call.identifier:
             return bool(identifier != call.identifier)
         return bool(call.arguments) and name != "".join(call.names)
 
-    def has_arguments(self, place: int) -> bool:
-        return bool(self._calls[place].arguments)
+    def has_arguments(self, position: int) -> bool:
+        return bool(self._calls[position].arguments)
 
     def assembled(self) -> list[dict[str, Any]]:
-        """All calls in OpenAI's shape."""
+        """Return all calls in OpenAI's shape."""
         return [
             {
                 "id": call.identifier,
@@ -118,7 +119,7 @@ class ToolCalls:
 
 
 def arguments_text(value: Any) -> str:
-    """Arguments of a call as text; some servers give them as an object where a text of JSON belongs."""
+    """Return the arguments of a call as JSON text. Some servers send an object instead of text."""
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False)

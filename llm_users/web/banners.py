@@ -1,4 +1,4 @@
-"""What a person must know before believing the charts, in plain words."""
+"""The banners of the LLM tab: what a user must know before relying on the charts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from llm_users.record import RequestRecord, StageRecord
 from llm_users.secrets import redact
 from llm_users.web.run_view import Course
 
-_MOST_NAMES = 32  # of models: whoever makes up one per request gets the first few
+_MOST_NAMES = 32  # of models; of a run with a different name per request, the first names
 _MOST_NOTES = 20
 
 _LOST = re.compile(r"(worker \d+)\b.* (?:was|were) lost\b")
-"""Of the run's notes, those of a worker that is gone, or of its requests."""
+"""Matches notes about a lost worker or about requests that were lost with it."""
 
 
 @dataclass
 class Seen:
-    """What the rows of a run have had in them."""
+    """Counts of what the rows of a run contain."""
 
     rows: int = 0
     user_stamps: int = 0
@@ -34,7 +34,7 @@ class Seen:
     apis: set[str] = field(default_factory=set)
 
     def add(self, record: RequestRecord) -> None:
-        """One row."""
+        """Count one row."""
         self.rows += 1
         self.user_stamps += record.stamp_source == "user"
         is_dropped = record.outcome is Outcome.DROPPED
@@ -48,54 +48,54 @@ class Seen:
 
 
 def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list[dict[str, str]]:
-    """The banners, the worst first; ``client`` says how the workers are now."""
+    """Return the banners, the most severe first. ``client`` describes the present state of the workers."""
     writer = coordinator.writer
-    found: list[tuple[str, str]] = []
+    texts: list[tuple[str, str]] = []
     if coordinator.refused:
-        found.append(("bad", f"The run was refused: {coordinator.refused}"))
+        texts.append(("bad", f"The run was refused: {coordinator.refused}"))
     notes = writer.notes[:_MOST_NOTES] if writer is not None else []
-    found += [(_level(note, notes), note[:1].upper() + note[1:]) for note in notes]
+    texts += [(_level(note, notes), note[:1].upper() + note[1:]) for note in notes]
     processes = max(1, len(coordinator.worker_names))
     if client is not None and (now := verdict(client)) not in (None, OK):
-        said = f"The client is {now} now ({'; '.join(reasons(client)[:3])}): {advice(client, processes)}."
-        found.append(("bad" if now == SATURATED else "warn", said))
+        text = f"The client is {now} now ({'; '.join(reasons(client)[:3])}): {advice(client, processes)}."
+        texts.append(("bad" if now == SATURATED else "warn", text))
     for stage in writer.stages if writer is not None else ():
         if stage.health in (None, OK):
             continue
-        said = f"In stage {stage.stage} the client was {stage.health} ({'; '.join(reasons(stage)[:3])})"
-        meaning = "its figures are partly the client's own" if stage.health == SATURATED else "take it with care"
-        found.append(("bad" if stage.health == SATURATED else "warn", f"{said}: {meaning}."))
+        text = f"In stage {stage.stage} the client was {stage.health} ({'; '.join(reasons(stage)[:3])})"
+        is_saturated = stage.health == SATURATED
+        meaning = "the figures partly measure the client itself" if is_saturated else "use its figures with caution"
+        texts.append(("bad" if is_saturated else "warn", f"{text}: {meaning}."))
     if seen.dropped:
-        found.append(
-            ("warn", f"{seen.dropped} requests found no place among --llm-max-in-flight and were dropped; they count "
-                     "as failed.")
-        )  # fmt: skip
+        texts.append(
+            ("warn", f"{seen.dropped} requests exceeded --llm-max-in-flight and were dropped; they count as failed.")
+        )
     if seen.held:
-        found.append(
-            ("info", f"{seen.held} requests waited for a place among --llm-max-in-flight: they came later than the "
-                     "rate says.")
+        texts.append(
+            ("info", f"{seen.held} requests waited because of --llm-max-in-flight, so they were sent later than the "
+                     "rate requires.")
         )  # fmt: skip
     if seen.buffered:
-        found.append(
-            ("warn", f"{seen.buffered} answers came all at once although a stream was asked for: no first token was "
-                     "seen in them. Something on the way, often a proxy, buffers.")
+        texts.append(
+            ("warn", f"{seen.buffered} answers arrived at once although the client requested a stream, so their time "
+                     "to first token is unknown. Something between client and server, often a proxy, buffers answers.")
         )  # fmt: skip
     if seen.user_stamps:
-        found.append(
-            ("warn", f"{seen.user_stamps} of {seen.rows} answers were stamped by the program, not by the kernel: "
-                     "times include the client's own delay.")
+        texts.append(
+            ("warn", f"{seen.user_stamps} of {seen.rows} answers have timestamps of the program, not of the kernel, so "
+                     "their times include the client's own delay.")
         )  # fmt: skip
     if seen.tokenizer:
-        found.append(
-            ("info", f"Output tokens of {seen.tokenizer} answers were counted by the local tokenizer, because the "
-                     "server did not say how many it sent.")
+        texts.append(
+            ("info", f"The local tokenizer counted the output tokens of {seen.tokenizer} answers, because the server "
+                     "did not report their number.")
         )  # fmt: skip
-    found.sort(key=lambda each: ("bad", "warn", "info").index(each[0]))
-    return [{"level": level, "text": redact(text)} for level, text in found]
+    texts.sort(key=lambda banner: ("bad", "warn", "info").index(banner[0]))
+    return [{"level": level, "text": redact(text)} for level, text in texts]
 
 
 def _level(note: str, notes: Sequence[str]) -> str:
-    """A worker that is gone takes requests with it, unless it came back."""
+    """Return the level of a note: "bad" for a worker that was lost and did not come back, else "warn"."""
     lost = _LOST.match(note)
     if lost is None or any(other.startswith(f"{lost[1]} was back") for other in notes):
         return "warn"

@@ -1,4 +1,4 @@
-"""What can be taken away from the page: the rows so far, the stages, and the report of a finished run."""
+"""Downloads of the page: the rows so far, the stages, and the report of a finished run."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ _PIECE_BYTES = 1 << 16
 
 
 class Downloads:
-    """The files of the current run. Reports are made once per run, in another process."""
+    """The files of the current run. Another process creates the report, once per run."""
 
     def __init__(self, state: LiveState) -> None:
         self._state = state
         self._turn = BoundedSemaphore(1)
-        self._made: tuple[str | None, Any] = (None, None)  # run, folder
+        self._report_folder: tuple[str | None, Any] = (None, None)  # (run, folder)
 
     def offered(self) -> list[dict[str, str]]:
-        """What there is now, with labels."""
+        """Return the files that are available now, with labels."""
         if self._state.run is None:
             return []
-        found = [{"kind": kind, "label": label} for kind, (_, label) in _LIVE.items()]
+        offers = [{"kind": kind, "label": label} for kind, (_, label) in _LIVE.items()]
         if self._state.finished:
-            found += [{"kind": kind, "label": label} for kind, label in _FINAL.items()]
-        return found
+            offers += [{"kind": kind, "label": label} for kind, label in _FINAL.items()]
+        return offers
 
     def response(self, kind: str) -> Response:
-        """The file, or 404 with a sentence why there is none."""
+        """Return the file, or a response with status 404 and the reason."""
         writer = self._state.coordinator.writer
         if kind not in _LIVE and kind not in _FINAL:
-            return make_response(f"There is no such download; there are {', '.join((*_LIVE, *_FINAL))}.", 404)
+            return make_response(f"Unknown download. The downloads are: {', '.join((*_LIVE, *_FINAL))}.", 404)
         if writer is None or self._state.run is None:
             return make_response("No test has been started yet, so there is nothing to download.", 404)
         if kind in _LIVE:
@@ -55,14 +55,14 @@ class Downloads:
             path = path_of(writer.prefix, _LIVE[kind][0])
             return _attached(path, path.name, kind)
         if not self._state.finished:
-            return make_response("The report is made when the test is over; this one is still running.", 404)
+            return make_response("The report is available when the test is over; the test is still running.", 404)
         folder = self._report()
         if folder is None or not Path(folder, kind).is_file():
             return make_response(f"There is no report of this run: {self._problem}", 404)
         return _attached(Path(folder, kind), f"{Path(writer.prefix).name}_{kind}", kind)
 
     def section(self) -> str:
-        """The LLM section of Locust's own report, by the rows so far; "" when there are none."""
+        """Return the LLM section of Locust's own report from the rows so far, or "" if there are none."""
         state = self._state
         writer, options = state.coordinator.writer, state.coordinator.options
         if writer is None or not writer.book.started:
@@ -72,20 +72,20 @@ class Downloads:
         return str(answer.get("html", ""))
 
     def close(self) -> None:
-        """Remove what was made."""
-        folder = self._made[1]
-        self._made = (None, None)
+        """Delete the report folder."""
+        folder = self._report_folder[1]
+        self._report_folder = (None, None)
         if folder is not None:
             folder.cleanup()
 
     _problem = ""
 
     def _report(self) -> str | None:
-        """The folder with the report of the finished run."""
+        """Return the folder with the report of the finished run, or None if the report failed."""
         state = self._state
         with self._turn:
-            if self._made[0] == state.run and self._made[1] is not None:
-                return str(self._made[1].name)
+            if self._report_folder[0] == state.run and self._report_folder[1] is not None:
+                return str(self._report_folder[1].name)
             self.close()
             writer, options = state.coordinator.writer, state.coordinator.options
             assert writer is not None
@@ -97,16 +97,16 @@ class Downloads:
                 self._problem = str(answer["error"])
                 folder.cleanup()
                 return None
-            self._made = (run, folder)
+            self._report_folder = (run, folder)
             return folder.name
 
 
 def _attached(path: Path, name: str, kind: str) -> Response:
-    """The file as it is now: what is written to it while it is sent is left for the next time."""
+    """Return a response with the present content of the file, without data that is appended during the transfer."""
     try:
         size = path.stat().st_size
     except OSError as error:
-        return make_response(f"The file is gone: {error.strerror}.", 404)
+        return make_response(f"The file cannot be read: {error.strerror}.", 404)
     response = Response(_pieces(path, size), mimetype=_TYPES[Path(kind).suffix])
     response.headers["Content-Length"] = str(size)
     response.headers["Content-Disposition"] = f"attachment; filename={name}"

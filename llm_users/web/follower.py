@@ -1,4 +1,4 @@
-"""The way to ``llm_reports.follow``: a child process that reads rows with pandas, so that this one need not."""
+"""The connection to ``llm_reports.follow``: a child process that reads rows with pandas outside of this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Asks one question at a time and waits in its greenlet; the child starts with the first one."""
+    """Sends one question at a time and waits for the answer in its greenlet. The first question starts the child."""
 
     def __init__(self) -> None:
         self._child: Any = None
@@ -26,7 +26,7 @@ class Follower:
         self._over = False
 
     def ask(self, do: str, **more: Any) -> dict[str, Any]:
-        """The answer; with ``error`` in it when there is none."""
+        """Return the answer. A failed question returns a dictionary with ``error``."""
         with self._turn:
             try:
                 return self._ask({"do": do, **more})
@@ -39,7 +39,7 @@ class Follower:
         return answer
 
     def stop(self) -> None:
-        """Nothing more will be asked."""
+        """End the child. Further questions fail."""
         self._over = True
         self._end()
 
@@ -53,7 +53,7 @@ class Follower:
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         if self._over:
-            raise OSError("this process is ending, too")
+            raise OSError("this process is ending")
         if self._child is None:
             self._child = _start()
         child = self._child
@@ -67,14 +67,14 @@ class Follower:
 
 
 def _start() -> Any:
-    # Found where this process finds it, and never in the current folder, which may have one of the same name.
+    # Use the package that this process finds, not a package of the same name in the current folder.
     spec = importlib.util.find_spec("llm_reports")
     if spec is None or spec.origin is None:
         raise OSError("the package llm_reports is not installed")
     home = str(Path(spec.origin).resolve().parents[1])
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-P", "-m", "llm_reports.follow"]
-    # A group of its own: Ctrl-C is not for it, and it ends with its input.
+    # In its own process group: Ctrl-C does not reach the child, and the child ends when its input closes.
     return Popen(
         command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={**os.environ, "PYTHONPATH": path}, start_new_session=True
     )

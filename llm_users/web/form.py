@@ -1,6 +1,6 @@
 """Locust's start form: options in the order of the table, with the values of the last start and without secrets.
 
-Locust fills the form from the command line each time, so edits would be lost after a reload.
+By default, Locust fills the form from the command line each time, so a reload would lose edits.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _OURS = "llm_"
 
 
 def prepare_form(web_ui: Any) -> None:
-    """Make the form show the options of the extension in their order, with their current values."""
-    # Jinja sorts the keys of the JSON that it writes into a page by default, so the options by their names.
+    """Show the options of the extension in the form in the order of the table, with their current values."""
+    # By default, Jinja sorts the keys of JSON in a page, which would sort the options by name.
     policies = web_ui.app.jinja_env.policies
     policies["json.dumps_kwargs"] = {**policies["json.dumps_kwargs"], "sort_keys": False}
     update = web_ui.update_template_args
@@ -32,7 +32,7 @@ def prepare_form(web_ui: Any) -> None:
 
 
 def unmasked(form: Any, parsed: Any) -> Any:
-    """The form as it was meant: a value that came back masked, as it was shown, is the one that it stands for."""
+    """Return the form with original values in place of masked ones that the user left unchanged."""
     changed = {}
     for name in form:
         current = getattr(parsed, name, None) if name.startswith(_OURS) else None

@@ -1,4 +1,4 @@
-"""The samples of a run so far, for charts: one a second, bounded, older ones thinned out."""
+"""The samples of a run for the charts: one per second, limited in number, with fewer samples of the older past."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from llm_users.web.cpu_lines import COLUMNS, REST
 
 MOST_SAMPLES = 1800
-"""Half an hour of seconds; when it is full the older half keeps every second sample. About 300 kB as JSON."""
+"""Samples of half an hour. When the history is full, its older half keeps every second sample. About 300 kB as JSON."""
 
 SERIES = (
     "t",
@@ -23,11 +23,11 @@ SERIES = (
 
 
 class History:
-    """Samples by number; numbers grow for as long as the process lives, so no page mistakes an old one for a new."""
+    """Numbered samples. Numbers grow until the process ends, so a page cannot confuse old samples with new ones."""
 
     def __init__(self) -> None:
         self.seq = 0
-        self._since = 0  # nothing up to here is known any more
+        self._since = 0  # samples up to this number are deleted
         self._numbers: list[int] = []
         self._samples: list[tuple[Any, ...]] = []
 
@@ -35,7 +35,7 @@ class History:
         return len(self._samples)
 
     def add(self, sample: Mapping[str, float | None]) -> None:
-        """The next sample; what it lacks is None, and so is what is no number."""
+        """Add the next sample. Missing values and values that are not finite become None."""
         if len(self._samples) >= MOST_SAMPLES:
             self._thin()
         self.seq += 1
@@ -43,17 +43,17 @@ class History:
         self._samples.append(tuple(_short(sample.get(name)) for name in SERIES))
 
     def forget(self) -> None:
-        """Begin anew: a page has to forget what it has, too."""
+        """Delete all samples. Pages must delete theirs too."""
         self.seq += 1
         self._since = self.seq
         self._numbers, self._samples = [], []
 
     def after(self, seq: int | None) -> tuple[bool, dict[str, list[Any]]]:
-        """(whether these are all that there are, the samples after a number as columns)."""
-        known = seq is not None and self._since <= seq <= self.seq and (not self._numbers or seq >= self._numbers[0])
-        place = bisect_right(self._numbers, seq) if known and seq is not None else 0
-        columns = zip(*self._samples[place:], strict=True) if place < len(self._samples) else ((),) * len(SERIES)
-        return not known, {name: list(values) for name, values in zip(SERIES, columns, strict=True)}
+        """Return (whether these are all samples, the samples after a number as columns)."""
+        is_held = seq is not None and self._since <= seq <= self.seq and (not self._numbers or seq >= self._numbers[0])
+        index = bisect_right(self._numbers, seq) if is_held and seq is not None else 0
+        columns = zip(*self._samples[index:], strict=True) if index < len(self._samples) else ((),) * len(SERIES)
+        return not is_held, {name: list(values) for name, values in zip(SERIES, columns, strict=True)}
 
     def _thin(self) -> None:
         half = len(self._samples) // 2
@@ -62,7 +62,7 @@ class History:
 
 
 def _short(value: float | None) -> float | None:
-    """Five digits are more than a chart shows."""
+    """Round to five digits, which is more than a chart shows. A value that is not finite becomes None."""
     if value is None or isinstance(value, int):
         return value
     return float(f"{value:.5g}") if math.isfinite(value) else None

@@ -1,6 +1,6 @@
-"""HTML elements that are added to Locust's pages: the LLM section in its report, and the LLM tab in its start page.
+"""HTML elements that the project adds to Locust's pages: the LLM section in its report, the LLM tab in its start page.
 
-The elements are trusted: they are rendered by this project.
+This project renders the elements, so they are trusted.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ _END = "</body>"
 
 
 def inject(page: str, element: str) -> str:
-    """Return the page with the element at the end of its body, or at its very end when it has no body tag."""
+    """Return the page with the element at the end of its body, or at its end if it has no body tag."""
     head, end, rest = page.rpartition(_END)
     return f"{head}{element}{end}{rest}" if end else f"{page}{element}"
 
 
 def with_section(page: str, section: str) -> str:
-    """Return the page with the section as the last thing of its body, or unchanged when it has one."""
+    """Return the page with the section at the end of its body, or unchanged if the page has a section already."""
     return page if _MARK in page or not section else inject(page, section)
 
 
 def append_to_file(path: str, section: str, *, not_before: float) -> bool:
-    """Add the section to the file that Locust wrote; False when it did not write one since ``not_before`` (unix s)."""
+    """Add the section to the file that Locust wrote.
+
+    Return False if Locust wrote no file since ``not_before`` (unix s).
+    """
     file = Path(path)
     try:
         if file.stat().st_mtime < not_before:
-            return False  # of an earlier run: Locust writes none when it is terminated
+            return False  # from an earlier run: Locust writes no file when it is terminated
         page = file.read_text(encoding="utf-8")
         part = file.with_name(file.name + ".part")
         part.write_text(with_section(page, section), encoding="utf-8")

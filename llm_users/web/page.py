@@ -1,6 +1,6 @@
-"""The page of the LLM tab: its files, the page of its own, and the way of both into Locust's web interface.
+"""The page of the LLM tab: its files, its stand-alone page, and their integration into Locust's web interface.
 
-Knows nothing of runs and figures: the page asks for those itself (``state.json``, served beside it).
+This module does not depend on runs: the page itself requests the figures (``state.json``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TITLE = "LLM"
 KEY = "llm"
 """The tab's name in addresses: ``?tab=llm``."""
 
-# Where a file is: the charts are those of the report, package data that is read, not code that is run.
+# The package that contains a file. The charts come from the report package, which this module reads as package data.
 _OWN, _CHARTS = "llm_users.web", "llm_reports.charts"
 STYLES = {"uPlot.min.css": _CHARTS, "charts.css": _CHARTS, "live.css": _OWN}
 SCRIPTS = {
@@ -34,7 +34,7 @@ SCRIPTS = {
     "live.js": _OWN,
 }
 FILES = {**STYLES, **SCRIPTS, "tab.js": _OWN, "alone.js": _OWN, "alone.css": _OWN}
-"""Every file that is served, in the order in which pages load them; nothing else is."""
+"""All files that are served, in the order in which pages load them."""
 
 DOWNLOADS = (
     ("rows.csv", "Download LLM requests CSV"),
@@ -42,7 +42,7 @@ DOWNLOADS = (
     (SUMMARY_CSV, "Download LLM percentiles CSV"),
     (REPORT_HTML, "Download LLM report"),
 )
-"""What Locust's own list of downloads gets besides; without a run the address answers 404 with a sentence."""
+"""Additions to Locust's own list of downloads. Without a run, the addresses answer 404 with the reason."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -51,9 +51,9 @@ _POLICY = (
 
 
 def install(web_ui: Any) -> None:
-    """Give Locust's web interface the tab, its files and ``/llm``, under its base path and behind its login.
+    """Add the tab, its files and ``/llm`` to Locust's web interface, under its base path and behind its login.
 
-    Call once, at ``init``: before the web interface takes its first request.
+    Call this function once, at ``init``, before the web interface serves its first request.
     """
     app = web_ui.app
     blueprint = Blueprint("llm_page", __name__, url_prefix=app.blueprints["locust"].url_prefix)
@@ -83,7 +83,7 @@ def install(web_ui: Any) -> None:
 
 
 def alone_page() -> str:
-    """The HTML of the page of its own; every address in it is relative to Locust's root."""
+    """Return the HTML of the stand-alone page. All addresses in it are relative to Locust's root."""
     styles = "\n    ".join(f'<link rel="stylesheet" href="llm/assets/{name}" />' for name in [*STYLES, "alone.css"])
     names = [*SCRIPTS, "alone.js"]
     scripts = "\n    ".join(f'<script src="llm/assets/{name}"></script>' for name in names)
@@ -92,7 +92,10 @@ def alone_page() -> str:
 
 
 def tab_tag() -> str:
-    """The element that brings the tab's content into Locust's page; relative, as Locust's own scripts are."""
+    """Return the element that loads the tab's content into Locust's page.
+
+    Its addresses are relative, as in Locust's page.
+    """
     return (
         f'<script defer src="llm/assets/tab.js" data-title="{TITLE}" data-styles="{" ".join(STYLES)}" '
         f'data-scripts="{" ".join(SCRIPTS)}"></script>'
@@ -100,7 +103,7 @@ def tab_tag() -> str:
 
 
 def text_of(name: str) -> str:
-    """The text of one of FILES."""
+    """Return the text of one of ``FILES``."""
     return _read(FILES[name], name)
 
 
@@ -114,7 +117,7 @@ def _kind(name: str) -> str:
 
 
 def _fresh(response: Response) -> Response:
-    """Asked for anew each time, sent again only when it changed: a new version must not meet old scripts."""
+    """Make the browser validate the file on each request, so that a new version never runs with old scripts."""
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.add_etag()
@@ -123,5 +126,5 @@ def _fresh(response: Response) -> Response:
 
 
 def _extend(template_args: dict[str, Any], name: str, more: list[dict[str, str]]) -> None:
-    """Add to a list that a locustfile may have begun."""
+    """Add entries to a list that a locustfile may have created."""
     template_args[name] = [*(template_args.get(name) or []), *more]

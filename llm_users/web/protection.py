@@ -1,8 +1,8 @@
-"""Which HTTP requests the web interface serves: protection against cross-site requests, DNS rebinding and open pages.
+"""The HTTP requests that the web interface accepts: protection against cross-site requests, DNS rebinding, open pages.
 
-Locust's web interface checks no origin and answers every page with ``Access-Control-Allow-Origin: *``. Without the
-checks of this module, any web page that a user visits could post a form to ``/swarm`` and have keys, environment
-variables and files sent to a host of its choice.
+Locust's web interface does not check origins and answers every page with ``Access-Control-Allow-Origin: *``. Without
+the checks of this module, any web page that a user visits could post a form to ``/swarm`` and have keys, environment
+variables and files sent to any host.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SWARM, UPDATE_USER = "locust.swarm", "locust.update_user"
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _CHANGING = ("locust.stop", "locust.reset_stats")
-"""Routes that change state; earlier Locust versions serve them with GET too."""
+"""Routes that change state. Earlier Locust versions also serve them with GET."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ALLOW_ORIGIN = "Access-Control-Allow-Origin"
@@ -32,30 +32,33 @@ _MOST_REFUSALS_LOGGED = 20
 
 Address = tuple[str, int | None]
 Step = Callable[[], str | None]
-"""Runs before a view; may change ``request.form``; returns the reason for a refusal or None."""
+"""Runs before a view and can change ``request.form``. Returns the reason for a rejection, or None."""
 
 
 class Protection:
-    """The rules for one web interface. ``origins`` are other origins that may use it (``--llm-web-origin``)."""
+    """The rules of one web interface. ``origins`` are other origins that may use it (``--llm-web-origin``)."""
 
     def __init__(self, web_ui: Any, origins: Iterable[str] = ()) -> None:
         self._web_ui = web_ui
-        self._origins = [origin for each in origins if (origin := _origin_address(each)) is not None]
+        self._origins = [address for origin in origins if (address := _origin_address(origin)) is not None]
         bound_to_loopback = is_loopback(web_ui.host or "")
         self.exposed = not bound_to_loopback and not web_ui.web_login
-        """True when anybody on the network can use the page: no login, and not bound to loopback."""
+        """Whether any computer on the network can use the page: no login, and not bound to loopback."""
         self._checks_host = bound_to_loopback and not web_ui.web_login
         self._logged = 0
 
     def install(self) -> None:
-        """Check every request before anything else of the extension or of a locustfile sees it."""
+        """Check every request before other code of the extension or of a locustfile runs."""
         app = self._web_ui.app
         app.before_request_funcs.setdefault(None, []).insert(0, self._check)
-        # Functions registered first run last, so this one runs after the one that adds the header.
+        # Flask runs the function that was registered first last, so this one runs after the one that adds the header.
         app.after_request_funcs.setdefault(None, []).insert(0, _without_allowed_origin)
 
     def before(self, endpoint: str, step: Step) -> None:
-        """Run a step before a view of Locust: after routing and Locust's login. A refusal is shown in the form."""
+        """Run a step before a view of Locust, after routing and Locust's login.
+
+        The form shows the reason of a rejection.
+        """
         views = self._web_ui.app.view_functions
         view = views.get(endpoint)
         if view is None:  # a route that this version of Locust does not have
@@ -72,7 +75,7 @@ class Protection:
         views[endpoint] = self._web_ui.auth_required_if_enabled(checked_view)
 
     def _check(self) -> Response | None:
-        """Refuse the request with 403, or let it through (None)."""
+        """Return a response with status 403 if the request is rejected, or None."""
         host = request.headers.get("Host", "")
         address = _host_address(host)
         if self._checks_host and host and not self._is_known(address):
@@ -112,7 +115,7 @@ class Protection:
 
 
 def is_loopback(host: str) -> bool:
-    """True for a loopback address or ``localhost``. An empty host means all interfaces, which is not loopback."""
+    """Return whether the host is a loopback address or ``localhost``. An empty host (all interfaces) is not."""
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -123,7 +126,7 @@ def is_loopback(host: str) -> bool:
 
 
 def origin_of(url: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port of a URL; None when it has no host or its port is not a number."""
+    """Return scheme, host and port of a URL, or None if it has no host or its port is not a number."""
     try:
         parts = urlsplit(url.strip())
         port = parts.port
@@ -135,12 +138,12 @@ def origin_of(url: str) -> tuple[str, str, int | None] | None:
 
 
 def _origin_address(text: str) -> Address | None:
-    found = origin_of(text)
-    return None if found is None else found[1:]
+    origin = origin_of(text)
+    return None if origin is None else origin[1:]
 
 
 def _host_address(host: str) -> Address | None:
-    """Name and port of a Host header; the port is None when the header has none."""
+    """Return name and port of a Host header. The port is None if the header has none."""
     try:
         parts = urlsplit(f"//{host}")
         return ((parts.hostname or "").rstrip(".").lower(), parts.port) if parts.hostname else None
@@ -149,16 +152,16 @@ def _host_address(host: str) -> Address | None:
 
 
 def _is_same(origin: str, address: Address | None) -> bool:
-    """Whether an Origin header names the host and port of the Host header."""
-    found = origin_of(origin)
-    if found is None or address is None:
+    """Return whether an Origin header names the host and port of the Host header."""
+    parts = origin_of(origin)
+    if parts is None or address is None:
         return False
-    scheme, name, port = found
+    scheme, name, port = parts
     return (name, port) == (address[0], address[1] or _DEFAULT_PORTS.get(scheme))
 
 
 def _without_allowed_origin(response: Response) -> Response:
-    """Remove the header that lets every site read an answer from the extension's own routes."""
+    """Remove the header that lets every site read an answer of the extension's own routes."""
     if (request.endpoint or "").startswith(_OWN_ENDPOINTS):
         response.headers.pop(_ALLOW_ORIGIN, None)
     return response

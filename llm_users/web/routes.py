@@ -1,4 +1,4 @@
-"""The LLM tab's own addresses in Locust's web interface: below its base path, behind its login."""
+"""The addresses of the LLM tab in Locust's web interface, under its base path and behind its login."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llm_users.web.state import LiveState, Surroundings
 
 
 class LiveTab:
-    """What of the tab lives in a process: the state of the run, its routes, its downloads."""
+    """The objects of the tab in a process: the state of the run, its routes, its downloads."""
 
     def __init__(
         self, environment: Any, coordinator: Course, objectives: Callable[[str], list[dict[str, Any]]]
@@ -37,17 +37,17 @@ class LiveTab:
         self.state.start()
 
     def close(self) -> None:
-        """The process ends."""
+        """Stop the state updates and delete the downloads."""
         self.state.stop()
         self.downloads.close()
 
     def _add_routes(self, web_ui: Any) -> None:
         def state_json() -> Response:
             since = request.args.get("since", "")
-            known = int(since) if since.isdecimal() and len(since) < 17 else None
-            made = self.state.json(request.args.get("run") or None, known)
-            made["downloads"] = self.downloads.offered()
-            response = Response(msgspec.json.encode(made), mimetype="application/json")
+            seq = int(since) if since.isdecimal() and len(since) < 17 else None
+            state = self.state.json(request.args.get("run") or None, seq)
+            state["downloads"] = self.downloads.offered()
+            response = Response(msgspec.json.encode(state), mimetype="application/json")
             response.headers["Cache-Control"] = "no-store"
             return response
 
@@ -68,13 +68,13 @@ class LiveTab:
 
 
 def base_path(web_ui: Any) -> str:
-    """``--web-base-path`` as it stands before a route: "" or "/path"."""
+    """Return ``--web-base-path`` as a prefix of routes: "" or "/path"."""
     prefix: str | None = web_ui.app.blueprints["locust"].url_prefix
     return (prefix or "").rstrip("/")
 
 
 def install(environment: Any, coordinator: Course, objectives: Callable[[str], list[dict[str, Any]]]) -> LiveTab:
-    """Give the environment's web interface the LLM tab; call before it serves its first page."""
+    """Add the LLM tab to the environment's web interface. Call this function before it serves its first page."""
     tab = LiveTab(environment, coordinator, objectives)
     if importlib.util.find_spec("llm_users.web.page") is not None:
         importlib.import_module("llm_users.web.page").install(environment.web_ui)

@@ -1,4 +1,4 @@
-"""What the tab reads of a run: the view of its coordinator that the web side has."""
+"""The interface of the coordinator that the tab uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm_users.record import RequestRecord
 
 
 class Course(Protocol):
-    """One run after the other, where the rows are written. ``watch`` gets every row."""
+    """A coordinator in the process that writes the rows, with one run after another. ``watch`` receives every row."""
 
     options: Options
     writer: RunWriter | None
@@ -22,16 +22,16 @@ class Course(Protocol):
 
     @property
     def plan(self) -> StagePlan | None:
-        """The stage that the run is in; None between runs."""
+        """Return the present stage of the run, or None between runs."""
 
     @property
     def finishing(self) -> bool:
-        """The run is stopping: what is in flight may end."""
+        """Return whether the run is stopping and requests in flight may end."""
 
     @property
     def stages(self) -> int:
-        """How many stages the run has."""
+        """Return the number of stages of the run."""
 
     @property
     def worker_names(self) -> dict[int, str]:
-        """The workers that are here, by rank."""
+        """Return the names of the present workers by rank."""

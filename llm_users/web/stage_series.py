@@ -1,4 +1,4 @@
-"""The stage that is going on, in the columns of the finished ones: figures from histograms, by the rows so far."""
+"""The running stage in the columns of the finished stages: figures from histograms over the rows so far."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIGURES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
 
 class Series:
-    """One metric: mean and extremes exactly, percentiles within the 0.1 % of the histogram."""
+    """One metric: exact mean and extremes, and percentiles with the 0.1 % error of the histogram."""
 
     def __init__(self) -> None:
         self._histogram = DurationHistogram()
@@ -28,12 +28,12 @@ class Series:
         self._min, self._max = min(self._min, value), max(self._max, value)
 
     def figures(self) -> dict[str, float | None]:
-        """Median, mean, min, max and the percentiles; None when there are none."""
+        """Return median, mean, min, max and percentiles. All are None without values."""
         n = self._histogram.total
         if not n:
             return dict.fromkeys((*FIGURES, "mean", "min", "max"))
-        found = self._histogram.quantiles(tuple(FIGURES.values()))
-        within = (min(max(value, self._min), self._max) for value in found)  # not beyond what really was
+        quantiles = self._histogram.quantiles(tuple(FIGURES.values()))
+        within = (min(max(value, self._min), self._max) for value in quantiles)  # not beyond the true extremes
         return {
             **dict(zip(FIGURES, within, strict=True)),
             "mean": self._sum / n,
@@ -43,7 +43,7 @@ class Series:
 
 
 class StageSeries:
-    """What the measured rows of one stage add up to."""
+    """The sums over the measured rows of one stage."""
 
     def __init__(self, stage: int, load: StageLoad) -> None:
         self.stage = stage
@@ -53,7 +53,7 @@ class StageSeries:
         self._corrected_ttft, self._corrected_e2e = Series(), Series()
 
     def add(self, record: RequestRecord) -> None:
-        """One measured row."""
+        """Add one measured row."""
         self.requests += 1
         outcome = record.outcome
         self.aborted += outcome is Outcome.ABORTED
@@ -72,7 +72,7 @@ class StageSeries:
             self._corrected_ttft.add(record.corrected_ttft_s)
 
     def row(self) -> dict[str, Any]:
-        """The stage as the page shows it, unfinished."""
+        """Return the unfinished stage as the page shows it."""
         return {
             "stage": self.stage,
             "concurrency": self.load.users,

@@ -1,6 +1,6 @@
-"""What the page shows of a run: live metrics and rows come in, once a second a sample is made, JSON goes out.
+"""The state of a run for the page: receives live metrics and rows, takes one sample per second and returns JSON.
 
-Lives where the coordinator does. Reads the coordinator and its writer; changes neither.
+It runs in the process of the coordinator, reads the coordinator and its writer, and changes neither.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 _TIMES = ("ttft", "gap", "tpot")
 _RATES = ("tokens", "requests", "failed", "throttled")
 _PHASES: dict[str, str] = {RAMP: "RAMP", WARMUP: "WARM-UP", MEASURE: "MEASURE", DRAIN: "DRAIN"}
-_ORDER = (MEASURE, WARMUP, RAMP, DRAIN)  # the phase of a stage is the first of these that any process is in
+_ORDER = (MEASURE, WARMUP, RAMP, DRAIN)  # the phase of a stage is the first of these phases that any process has
 _STATES = {"ready": "ready", "spawning": "spawning", "running": "running", "cleanup": "stopping"}
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What only Locust knows."""
+    """Values that only Locust knows."""
 
     state: Callable[[], str]
     host: Callable[[], str | None]
     objectives: Callable[[str], list[dict[str, Any]]]
-    """``--llm-slo`` taken apart."""
+    """Parses ``--llm-slo``."""
 
 
 class LiveState:
-    """The current run, as far as a page wants to know it."""
+    """The current run as a page shows it."""
 
-    # Of one run; ``_begin`` sets them all.
+    # Attributes of one run; ``_begin`` sets all of them.
     run: str | None
     _began_s: float
     _ticked_s: float
@@ -62,10 +62,10 @@ class LiveState:
     _done: dict[int, int]
     _running: dict[int, StageSeries]
     _finished: dict[int, list[dict[str, Any]]]
-    _closed: int  # stages whose end was noticed
-    _place: int  # in the rows file, at the last tick
-    _place_before: int  # the same, where the rows of the stage that goes on begin at the earliest
-    _measuring: tuple[int, float] | None  # stage, since when
+    _closed: int  # number of stages whose end was noticed
+    _offset: int  # size of the rows file at the last tick
+    _offset_before: int  # the earliest offset of the running stage's rows in the rows file
+    _measuring: tuple[int, float] | None  # (stage, since when)
     _seen: Seen
 
     def __init__(self, coordinator: Course, surroundings: Surroundings) -> None:
@@ -78,10 +78,10 @@ class LiveState:
         self._begin(None)
         coordinator.watch = self.on_record
 
-    # What comes in.
+    # Input.
 
     def on_record(self, record: RequestRecord) -> None:
-        """A row was written."""
+        """Count a row that was written."""
         self._notice_run()
         self._seen.add(record)
         if record.measured and record.run_id == self.run:
@@ -91,10 +91,10 @@ class LiveState:
             series.add(record)
 
     def on_live(self, message: Live) -> None:
-        """A worker reports what it did in the last second."""
+        """Add the live metrics of a worker."""
         self._notice_run()
         if message.run != self.run or message.worker not in self.coordinator.worker_names:
-            return  # of an earlier run
+            return  # from an earlier run
         metrics = message.metrics
         self._workers.add(message.worker, metrics)
         for name in _TIMES:
@@ -105,14 +105,14 @@ class LiveState:
             self._done[stage] = self._done.get(stage, 0) + done
 
     def forget_samples(self) -> None:
-        """Somebody reset the statistics: the charts begin anew, the finished stages stay."""
+        """Delete the samples of the charts after a reset of the statistics. Finished stages stay."""
         self._history.forget()
 
     # The clock.
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
-        gevent.spawn(self.follower.ask, "load")  # before anything is measured
+        gevent.spawn(self.follower.ask, "load")  # loads pandas before anything is measured
 
     def stop(self) -> None:
         if self._greenlet is not None:
@@ -127,17 +127,17 @@ class LiveState:
             try:
                 self.tick()
             except Exception:
-                if not self._failed:  # once: a full disk would say it every second
-                    logger.exception("the LLM tab missed a second")
+                if not self._failed:  # log once: with a full disk this happens every second
+                    logger.exception("the LLM tab could not take a sample")
                 self._failed = True
 
     def tick(self) -> None:
-        """A second is over."""
+        """Take a sample of the last second."""
         self._notice_run()
         writer = self.coordinator.writer
         if writer is None or self._over:
             return
-        writer.flush()  # so that what is on disk ends with a whole row
+        writer.flush()  # so that the file ends with a complete row
         self._notice_finished()
         now_s = time.monotonic()
         passed_s, self._ticked_s = now_s - self._ticked_s, now_s
@@ -170,7 +170,7 @@ class LiveState:
         for name, window in self._times.items():
             for key, value in zip(PERCENTILES, window.quantiles(tuple(PERCENTILES.values())), strict=True):
                 sample[f"{name}_{key}"] = value
-            gevent.sleep(0)  # in the only process, streams go first
+            gevent.sleep(0)  # in the only process, response streams take precedence
         return sample
 
     # Runs and stages.
@@ -185,7 +185,7 @@ class LiveState:
         self._times = {name: SlidingHistogram() for name in _TIMES}
         self._rates = {name: Rate() for name in _RATES}
         self._done, self._running, self._finished = {}, {}, {}
-        self._closed = self._place = self._place_before = 0
+        self._closed = self._offset = self._offset_before = 0
         self._measuring = None
         self._seen = Seen()
 
@@ -198,18 +198,18 @@ class LiveState:
         self._now_s = 0.0
 
     def _notice_finished(self) -> None:
-        """Stages that were closed since the last tick: their exact figures come from what is on disk."""
+        """Request the exact figures, from the files, of stages that ended since the last tick."""
         writer = self.coordinator.writer
         assert writer is not None
         rows, stages = path_of(writer.prefix, REQUESTS_CSV), path_of(writer.prefix, STAGES_CSV)
-        place = rows.stat().st_size
+        offset = rows.stat().st_size
         for record in writer.stages[self._closed :]:
             question = {"rows": str(rows), "stages": str(stages), "stage": record.stage}
-            question |= {"from": self._place_before, "to": place}
+            question |= {"from": self._offset_before, "to": offset}
             gevent.spawn(self._ask_figures, self.run, record.stage, question)
             self._closed += 1
-            self._place_before = self._place  # the next stage's first rows may be there already
-        self._place = place
+            self._offset_before = self._offset  # the file may contain the first rows of the next stage already
+        self._offset = offset
 
     def _ask_figures(self, run: str | None, stage: int, question: dict[str, Any]) -> None:
         answer = self.follower.ask("stage", **question)
@@ -230,13 +230,13 @@ class LiveState:
     def _phase(self, stage: int) -> str:
         phases = {metrics.phase for metrics in self._workers.in_stage(stage)}
         if phases == {IDLE}:
-            return DRAIN  # every process is done with it
+            return DRAIN  # all processes have finished the stage
         return next((phase for phase in _ORDER if phase in phases), RAMP)
 
-    # What goes out.
+    # Output.
 
     def json(self, run: str | None, since: int | None) -> dict[str, Any]:
-        """The state for a page that knows the samples of ``run`` up to ``since``."""
+        """Return the state for a page that has the samples of ``run`` up to number ``since``."""
         self._notice_run()
         reset, samples = self._history.after(since if run == self.run else None)
         unused = self._workers.cpu_lines.unused
@@ -260,7 +260,7 @@ class LiveState:
 
     @property
     def finished(self) -> bool:
-        """There is a run, and it is over."""
+        """Return whether there is a run and it is over."""
         return self.run is not None and not self.coordinator.active
 
     def _state(self) -> str:
@@ -296,7 +296,7 @@ class LiveState:
         }
 
     def _left_s(self, stage: int, measure_s: float | None, done: int, of: int | None) -> float | None:
-        """The rest of the stage: by its time, by its requests at their pace so far, whichever is sooner."""
+        """Estimate the remaining seconds of the stage by its time and by its requests; the shorter time counts."""
         left = []
         if self._measuring is None or self._measuring[0] != stage:
             return None
@@ -313,10 +313,10 @@ class LiveState:
             if self._measuring is not None and row["stage"] == self._measuring[0] and not self._over:
                 row["output_throughput_token_per_s"] = self._rates["tokens"].per_s
                 row["request_throughput_per_s"] = self._rates["requests"].per_s
-        found = [*(row for rows in self._finished.values() for row in rows), *running]
+        rows = [*(row for finished in self._finished.values() for row in finished), *running]
         named = ("framework", "model")
-        shown = [row | {name: redact(str(row[name])) for name in named if row.get(name)} for row in found]
-        return sorted(shown, key=lambda row: int(row["stage"]))
+        redacted = [row | {name: redact(str(row[name])) for name in named if row.get(name)} for row in rows]
+        return sorted(redacted, key=lambda row: int(row["stage"]))
 
     def _objectives(self) -> Sequence[dict[str, Any]]:
         options = self.coordinator.options

@@ -1,4 +1,4 @@
-"""The workers of a run as their last live metrics show them, and how well they are."""
+"""The workers of a run according to their last live metrics, and their health."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from llm_users.web.cpu_lines import CpuLines
 from llm_users.web.windows import WINDOW_TICKS, SlidingHistogram
 
 SILENT_S = 5.0
-"""A worker that has sent nothing for this long is left out: it is lost, or too busy."""
+"""A worker that has sent nothing for this long is omitted: it is lost or too busy."""
 
 _REPORTS_FOR_HEALTH = 5
-"""Seconds of MEASURE before anything is said of the client: a start is busy, and 50 probes make no p99."""
+"""Seconds of MEASURE before the first verdict on the client: the start is busy, and 50 probes are too few for a p99."""
 
 
 class _Worker:
@@ -31,14 +31,14 @@ class _Worker:
 
 
 class Workers:
-    """Workers by their rank."""
+    """The workers by rank."""
 
     def __init__(self) -> None:
         self._workers: dict[int, _Worker] = {}
         self.cpu_lines = CpuLines()
 
     def add(self, rank: int, metrics: LiveMetrics) -> None:
-        """The worker of this rank has sent its live metrics."""
+        """Add the live metrics of the worker with this rank."""
         worker = self._workers.setdefault(rank, _Worker())
         worker.metrics = metrics
         worker.heard_s = time.monotonic()
@@ -49,13 +49,13 @@ class Workers:
             worker.measuring.append(metrics)
 
     def tick(self) -> None:
-        """Another second is over."""
+        """End the present second."""
         for worker in self._workers.values():
             worker.lag.tick()
             worker.lag_p99 = worker.lag.quantiles((0.99,))[0]
 
     def in_stage(self, stage: int) -> Iterable[LiveMetrics]:
-        """The last live metrics of the workers that are in this stage."""
+        """Return the last live metrics of the workers that are in this stage."""
         return [metrics for _, _, metrics in self._present() if metrics.stage == stage]
 
     @property
@@ -64,20 +64,20 @@ class Workers:
 
     @property
     def lag_p99(self) -> float | None:
-        """Of the worst process."""
+        """Return the p99 lag of the worst process."""
         return max((w.lag_p99 for _, w, _ in self._present() if w.lag_p99 is not None), default=None)
 
     @property
     def cpu_max(self) -> float | None:
-        """Of the busiest process, share of a core."""
+        """Return the CPU of the busiest process as a share of a core."""
         return max((metrics.cpu for _, _, metrics in self._present()), default=None)
 
     def cpu_sample(self, now_s: float) -> dict[str, float | None]:
-        """The CPU of each process as columns of a sample."""
+        """Return the CPU of each process as columns of a sample."""
         return self.cpu_lines.sample({rank: metrics.cpu for rank, _, metrics in self._present()}, now_s)
 
     def rows(self, names: Mapping[int, str]) -> list[dict[str, Any]]:
-        """The processes for the page."""
+        """Return the processes for the page."""
         return [
             {
                 "worker": rank,
@@ -90,7 +90,7 @@ class Workers:
         ]
 
     def as_stage(self) -> StageRecord | None:
-        """How the processes are now, in the figures by which a stage's health is judged; None while too early."""
+        """Return the present state as a stage record, for the client health verdict, or None if it is too early."""
         measuring = [w.measuring for _, w, _ in self._present() if len(w.measuring) >= _REPORTS_FOR_HEALTH]
         if not measuring:
             return None

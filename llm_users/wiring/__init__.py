@@ -1,1 +1,1 @@
-"""What ties the rooms into Locust: the only modules, with ``extension``, that see both sides of a run."""
+"""The connection of the extension to Locust. Only these modules and ``extension`` know both sides of a run."""

@@ -1,6 +1,6 @@
-"""The coordinator's place in Locust: options checked, endpoint named, shape installed, verdict and report at the end.
+"""The coordinator in Locust: checks options and endpoint, installs the shape, sets the exit code, prints the report.
 
-On the master, or in the only process.
+This module runs on the master, or in the only process of a local run.
 """
 
 from __future__ import annotations
@@ -52,25 +52,26 @@ logger = logging.getLogger(__name__)
 REFUSED, LOST, NOT_PASSED = 2, 3, 3
 
 INTERRUPTED_GRACE_S = 10.0
-"""After Ctrl-C, SIGTERM or the stop button, without --stop-timeout: most answers end in this time, people wait it."""
+"""Grace period after Ctrl-C, SIGTERM or the stop button, without --stop-timeout. Most answers end in this time, and it
+is short enough for a user to wait."""
 
 
 def _refuse(error: Exception, parsed: Any) -> NoReturn:
-    """End the process before there is a run."""
+    """End the process before a run exists."""
     print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
     end_forked_workers(parsed)
     sys.exit(REFUSED)
 
 
 class CoordinatorRole:
-    """Wires a ``Coordinator`` to the environment. Ends the process with exit code 2 when the options cannot be."""
+    """Connects a ``Coordinator`` to the environment. Ends the process with exit code 2 if the options are invalid."""
 
     def __init__(self, environment: Any) -> None:
         self.environment = environment
         self.runner = environment.runner
-        self._began_at = time.time()
+        self._created_at = time.time()
         self._reported = False
-        self._gate_text = self._found_text = ""
+        self._gate_text = self._search_text = ""
         self._search: SearchStages | None = None
         self._beginning: gevent.Greenlet[..., None] | None = None
         self._simulator: Any = None
@@ -123,7 +124,7 @@ class CoordinatorRole:
             leave=self._leave_waiting,
             stays_open=lambda: bool(getattr(parsed, "autostart", False)) and not self.coordinator.active,
         )
-        if environment.locustfile:  # as a library Locust knows none
+        if environment.locustfile:  # None if a program uses Locust as a library
             self._interrupts.install()
         self._tab: Any = None
         self._web_start: Any = None
@@ -131,7 +132,7 @@ class CoordinatorRole:
 
     @property
     def prefix(self) -> str:
-        """What the names of the run's files begin with, as it was given while that is right."""
+        """Return the prefix of the run's files, as it was given unless the working directory has changed."""
         return from_here(self._prefix, self._whole_prefix)
 
     # Records of the only process.
@@ -142,20 +143,20 @@ class CoordinatorRole:
             self.coordinator.writer.add(record, offsets_s)
 
     def kept(self) -> int:
-        """How many records of this process were written."""
+        """Return how many records of this process were written."""
         return self.coordinator.writer.received[0] if self.coordinator.writer is not None else 0
 
-    # The course of a run.
+    # The phases of a run.
 
     def begin_run(self) -> bool:
-        """A run starts, unless one goes on or its options cannot be; returns whether one goes on."""
+        """Start a run unless one is active or its options are invalid. Return whether a run is active."""
         coordinator, parsed = self.coordinator, self.environment.parsed_options
         self._await_beginning()
         if self.coordinator.active:
             return True
         try:
             if self.environment.web_ui is not None or as_given(parsed) != self._given:
-                # The web form may have changed options, and people the files that options name.
+                # The web form may have changed options, and a user may have changed files that options name.
                 self._given, self._options = as_given(parsed), self._checked_options()
             options = self._options
             remember_named([options.extra_body, options.metadata])
@@ -167,16 +168,16 @@ class CoordinatorRole:
         if self.worker_views is not None:
             self.worker_views.await_hellos()
         if self._interrupts.installed:
-            self._interrupts.install()  # Locust takes SIGTERM late in its own start
+            self._interrupts.install()  # Locust installs its SIGTERM handler late in its start
         if not self._clients():
-            logger.error("no worker is ready yet, so nothing can start; try again when one is")
+            logger.error("no worker is ready, so the run cannot start; try again when a worker is ready")
             return False
         if self.environment.host:
-            self._set_host(self.environment.host)  # the web form may have brought another one
+            self._set_host(self.environment.host)  # the web form may have changed the host
         self.environment.stop_timeout = self._stop_timeout
         run_s = getattr(parsed, "run_time", None) if options.staged else None
         self._repeated = RepeatedTexts(options, self.environment.user_classes, self.environment.host)
-        # In another greenlet, because Locust kills this one when the test stops or restarts meanwhile.
+        # Use another greenlet, because Locust kills this one when the test stops or restarts in the meantime.
         self._beginning = gevent.spawn(
             coordinator.begin,
             options,
@@ -190,10 +191,10 @@ class CoordinatorRole:
         return coordinator.active
 
     def finish(self) -> None:
-        """The run stops: nothing new starts, what is in flight may end, up to the stop timeout.
+        """Stop the run: start nothing new, and let requests in flight end within the stop timeout.
 
-        A run that ended by itself waits for the request timeout when no stop timeout was given; somebody who pressed
-        Ctrl-C or the stop button waits ``INTERRUPTED_GRACE_S``, and not at all when pressing Ctrl-C once more.
+        Without a stop timeout, a run that ended on its own waits for the request timeout. After Ctrl-C or the stop
+        button the wait is ``INTERRUPTED_GRACE_S``; another Ctrl-C ends the wait.
         """
         self._await_beginning()
         if not self.coordinator.active:
@@ -204,30 +205,32 @@ class CoordinatorRole:
         if interrupted and not getattr(self.environment.parsed_options, "stop_timeout", 0):
             grace_s = min(grace_s, INTERRUPTED_GRACE_S)
         if interrupted:
-            logger.info("stopping: what is in flight has %g s to end; Ctrl-C once more stops at once", grace_s)
+            logger.info(
+                "stopping: requests in flight have %g s to finish; press Ctrl-C again to stop immediately", grace_s
+            )
         restore = self._listen_for_another_interrupt()
         try:
-            # In the web interface a stop button is there to be pressed; a pipeline wants to know.
+            # In the web interface the stop button is a normal end; a pipeline needs to know that the run was cut short.
             cut_short = interrupted and self._starts_by_itself
             self.coordinator.finish(abort=False, grace_s=grace_s, interrupted=cut_short)
         finally:
             restore()
-        self.environment.stop_timeout = 0.0  # nothing is in flight any more; Locust would wait for frozen workers
+        self.environment.stop_timeout = 0.0  # no request is in flight; Locust would wait for frozen workers
         writer, search = self.coordinator.writer, self._search
         if self._repeated is not None and writer is not None and writer.book.started:
             self._repeated.remember()
-        if search is not None and writer is not None and writer.book.started and not self._found_text:
+        if search is not None and writer is not None and writer.book.started and not self._search_text:
             writer.write_manifest(find=search.entry())
             logger.info("%s", search.said)
-            self._found_text = run_report.publish_search(self.prefix)
+            self._search_text = run_report.publish_search(self.prefix)
 
     def set_verdict(self) -> None:
-        """The exit code, while Locust is quitting."""
+        """Set the exit code while Locust is quitting."""
         if self._interrupts.installed:
             self._interrupts.install()
         self._await_beginning()
         if self.coordinator.active:
-            self.runner.stop()  # Ctrl-C comes here before Locust has stopped anything
+            self.runner.stop()  # on Ctrl-C, Locust has stopped nothing at this point
             self.finish()
         self._interrupts.run_is_over()
         code = self._verdict() or self._judge() or self._judge_search()
@@ -235,7 +238,7 @@ class CoordinatorRole:
             self.environment.process_exit_code = code
 
     def close(self) -> None:
-        """The very end: files closed and named, tables printed."""
+        """Close and name the files, and print the tables, at the end of the process."""
         if self._simulator is not None:
             self._simulator.stop()
         if self._tab is not None:
@@ -248,15 +251,15 @@ class CoordinatorRole:
         writer.close()
         options, html = self.coordinator.options, getattr(self.environment.parsed_options, "html_file", None)
         if writer.book.started and html:
-            run_report.add_to_html(self.prefix, options, html, not_before=self._began_at)
+            run_report.add_to_html(self.prefix, options, html, not_before=self._created_at)
         run_report.print_end(
-            self.prefix, options, self.environment.parsed_options, writer, (self._found_text, self._gate_text)
+            self.prefix, options, self.environment.parsed_options, writer, (self._search_text, self._gate_text)
         )
         print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
         self._release()
 
     def show_in_web(self) -> None:
-        """The LLM tab, once there is a web interface; as a library that may be later than the rest."""
+        """Add the LLM tab once a web interface exists. A program that uses Locust as a library may create it later."""
         web_ui = self.environment.web_ui
         if web_ui is None or self._tab is not None:
             return
@@ -269,13 +272,13 @@ class CoordinatorRole:
 
     @property
     def withholds_keys(self) -> bool:
-        """True when the endpoint of the run was typed into a web page that is open to the network."""
+        """Return whether a web page that is open to the network named the endpoint of the run."""
         return self._web_start is not None and bool(self._web_start.withholds_keys)
 
-    # Inside.
+    # Internal methods.
 
     def _await_beginning(self) -> None:
-        """Wait while a run is being begun: half of one can neither be stopped nor started."""
+        """Wait while a run is starting: a run that has started in part can neither be stopped nor started."""
         if self._beginning is not None and self._beginning is not gevent.getcurrent():
             self._beginning.join()
 
@@ -284,7 +287,7 @@ class CoordinatorRole:
             self._lock.release()
 
     def _on_spawning_complete(self, **_kwargs: Any) -> None:
-        """Locust has started the users; tell how many of them send LLM requests."""
+        """Tell the coordinator how many of the users that Locust has started send LLM requests."""
         dispatcher = self.runner._users_dispatcher
         if not isinstance(dispatcher, StageDispatcher):
             return
@@ -299,36 +302,40 @@ class CoordinatorRole:
             return REFUSED
         writer = coordinator.writer
         if writer is None and not getattr(self.environment.parsed_options, "headless", False):
-            return 0  # the web interface was opened and no test started
+            return 0  # no test was started in the web interface
         if writer is None:
-            logger.error("the run ended before its test began: nothing was measured; is --run-time long enough?")
+            logger.error(
+                "nothing was measured: the run ended before its test started; check whether --run-time is long enough"
+            )
             return LOST
         problem = writer.problem()
         if coordinator.incomplete and not problem:
-            problem = f"no row is missing, but workers {coordinator.incomplete} were not there at the end"
+            problem = f"no row is missing, but workers {coordinator.incomplete} did not report at the end"
         if problem:
             logger.error("%s; see the manifest %s", problem, writer.manifest_path)
             return LOST
         if writer.book.started == 0:
-            logger.error("not one request was started: nothing was measured")
+            logger.error("nothing was measured: no request was started")
             return LOST
         if coordinator.shortfall:
             count = len(coordinator.shortfall)
-            why = "the error above says why" if count == 1 else f"the {count} errors above say why"
-            logger.error("not everything that was asked for was measured; %s", why)
+            where = "the error above" if count == 1 else f"the {count} errors above"
+            logger.error("the run did not measure everything that was requested; see %s", where)
             return LOST
         if writer.book.measured == 0:
-            logger.error("nothing was measured: the run ended during warm-up or ramp, before a measured request did")
+            logger.error(
+                "nothing was measured: the run ended during warm-up or ramp, before the first measured request ended"
+            )
             return LOST
         shortfalls = [stage.shortfall for stage in writer.stages]
         missing = [short for short in shortfalls if short is not None and short.users_missing]
         if missing and len(missing) == len(shortfalls):
-            logger.error("no stage ran with the users that were asked for; the warnings of the stages say why")
+            logger.error("no stage ran with the requested number of users; see the warnings of the stages")
             return LOST
         return 0
 
     def _judge(self) -> int:
-        """The gate of ``--llm-slo``, over the rows as they are on disk."""
+        """Judge ``--llm-slo`` over the rows on disk, and return the exit code."""
         options, writer = self.coordinator.options, self.coordinator.writer
         if options.slo is None or writer is None:
             return 0
@@ -346,13 +353,16 @@ class CoordinatorRole:
         if not gate.passed:
             logger.error("--llm-slo: gate %s: %s", gate.verdict, "; ".join(gate.reasons))
             return NOT_PASSED
-        judges_errors = any(each.name == "errors" for each in gate.objectives.all)
+        judges_errors = any(objective.name == "errors" for objective in gate.objectives.all)
         if judges_errors and not self.runner.exceptions and self.environment.process_exit_code is None:
-            self.environment.process_exit_code = 0  # as many failures as the objective allows are none for Locust
+            self.environment.process_exit_code = 0  # failures within the objective must not cause Locust's exit code 1
         return 0
 
     def _judge_search(self) -> int:
-        """``--llm-find`` without a result is a gate that does not pass. Failures above the limit belong to a search."""
+        """Return the exit code of ``--llm-find``.
+
+        A search without a result does not pass; failures are a normal part of it.
+        """
         if self._search is None:
             return 0
         if not self._search.conclusive:
@@ -363,12 +373,12 @@ class CoordinatorRole:
         return 0
 
     def _make_stages(self, options: Options) -> StageSequence:
-        self._found_text = ""
+        self._search_text = ""
         self._search = SearchStages(options) if options.find is not None else None
         return self._search or listed_stages(options, self._replay.spec)
 
     def _run_time_is_over(self) -> bool:
-        """Locust itself ends a run without a sweep after --run-time, and fires no event for it."""
+        """Return whether --run-time is over. Locust ends a run without a sweep after it and fires no event."""
         coordinator = self.coordinator
         run_s = getattr(self.environment.parsed_options, "run_time", None)
         if not run_s or coordinator.writer is None or coordinator.options.staged:
@@ -381,7 +391,7 @@ class CoordinatorRole:
         return checked(read_options(environment.parsed_options), environment.user_classes, self._own_shape)
 
     def _read_files(self, options: Options) -> None:
-        """Read what the options name, before anything starts. Raises ``OptionError``."""
+        """Read the files that the options name, before anything starts. Raises ``OptionError``."""
         self._replay.read(options)
         check_input_files(options, has_users=not isinstance(self.runner, MasterRunner))
 
@@ -398,7 +408,10 @@ class CoordinatorRole:
         logger.info("simulated endpoint at %s", self._simulator.url)
 
     def _check_host(self, *, all_named: bool) -> None:
-        """The base URL must be named: api.openai.com costs money. Bedrock's users know theirs, targets may."""
+        """Require a base URL, because a default of api.openai.com would cost money.
+
+        Bedrock's users and targets may not need one.
+        """
         classes = [c for c in self.environment.user_classes if hasattr(c, "prepare_process")]
         hostless = [c for c in classes if c.needs_host()]
         variables = {c.host_variable: None for c in hostless or classes} or {"OPENAI_BASE_URL": None}
@@ -409,14 +422,14 @@ class CoordinatorRole:
             if problem:
                 raise OptionError(f"--host {redact(host)}: {problem}; write for example https://HOST/v1")
             self._set_host(host)
-        elif hostless and not all_named and self.environment.web_ui is None:  # else the form can still give it
+        elif hostless and not all_named and self.environment.web_ui is None:  # the web form can give the host
             raise OptionError(
                 f"no endpoint: give its base URL with --host https://HOST/v1 (or {', '.join(variables)}), "
                 "or --llm-simulator"
             )
 
     def _give_up(self, why: str) -> None:
-        """A headless start that cannot be, while Locust waits for its workers."""
+        """End a headless start that cannot succeed, while Locust waits for its workers."""
         self.coordinator.refused = why
         logger.error("the run is refused: %s", why)
         self.environment.process_exit_code = REFUSED
@@ -425,14 +438,14 @@ class CoordinatorRole:
         hub.loop.run_callback(hub.parent.throw, SystemExit(REFUSED))  # the main greenlet waits for workers
 
     def _set_host(self, url: str) -> None:
-        """Credentials and query in the base URL stay in this process's memory."""
+        """Set the host. Credentials and query of the base URL stay in this process's memory."""
         clean = endpoint.clean_url(url)
         self.environment.host = clean
         if self.environment.parsed_options is not None:
             self.environment.parsed_options.host = clean
 
     def _listen_for_another_interrupt(self) -> Callable[[], None]:
-        """While in-flight requests drain, Ctrl-C cuts them; returns what puts the old handler back."""
+        """Make Ctrl-C cut off requests while they drain. Return a function that restores the old handler."""
         if self._interrupts.installed or threading.current_thread() is not threading.main_thread():
             return lambda: None
         old = signal.signal(signal.SIGINT, lambda *_: gevent.get_hub().loop.run_callback_threadsafe(self._cut))
@@ -446,7 +459,7 @@ class CoordinatorRole:
         gevent.spawn(self.coordinator.abort)
 
     def _install_shape(self, *, staged: bool) -> None:
-        """Our shape for stages; whatever Locust had without any."""
+        """Install the shape of this package for stages, or restore the locustfile's own shape."""
         environment = self.environment
         if staged:
             environment.shape_class = SweepShape(self._tick)
@@ -459,12 +472,15 @@ class CoordinatorRole:
 
     @property
     def _starts_by_itself(self) -> bool:
-        """Whether the run began by itself and not by the start button."""
+        """Return whether the run starts without the start button."""
         parsed = self.environment.parsed_options
         return bool(getattr(parsed, "headless", False) or getattr(parsed, "autostart", False))
 
     def _leave_waiting(self) -> bool:
-        """A headless master that still waits for workers cannot be interrupted by Locust's means: end it here."""
+        """End a headless master that still waits for workers, because Locust cannot be interrupted there.
+
+        Return whether this was the case.
+        """
         parsed, runner = self.environment.parsed_options, self.runner
         if self.coordinator.writer is not None or not self._starts_by_itself or not isinstance(runner, MasterRunner):
             return False
@@ -502,7 +518,7 @@ class CoordinatorRole:
         return writer
 
     def _hold_unnamed(self) -> PrefixLock:
-        """Without ``--csv``: the name of this second, or one behind it when another run has that."""
+        """Lock the default prefix, which contains the present second, or one with a number if another run has it."""
         folder, name = os.path.split(self._prefix)
         for number in itertools.count(1):
             self._prefix = f"{folder}-{number}/{name}" if number > 1 else self._prefix
@@ -513,7 +529,7 @@ class CoordinatorRole:
         raise AssertionError("unreachable")
 
     def _admit_workers(self) -> None:
-        """Workers that came while a stage was measured take part in the next."""
+        """Let workers that joined during a stage take part in the next one."""
         if self.worker_views is not None:
             self.worker_views.admit()
 
@@ -549,7 +565,7 @@ class CoordinatorRole:
             self.coordinator.on_rows(rows)
 
     def stop_run(self) -> None:
-        """Stop the test, and the process too when it is headless."""
+        """Stop the test, and also the process when it is headless."""
         if getattr(self.environment.parsed_options, "headless", True):
             self.runner.quit()
         else:

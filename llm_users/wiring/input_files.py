@@ -1,7 +1,7 @@
-"""Data sets, conversations and the tokenizer of a run, read before anything starts.
+"""Reads the datasets, the conversations and the tokenizer of a run before anything starts.
 
-A bad one is one line and exit code 2. Each worker reads them again, on its own machine; in the only process they
-are still there then.
+An invalid file causes a one-line message and exit code 2. Each worker reads the files again, on its own machine. The
+only process of a local run keeps them in memory.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from llm_users.prompts import HUB, forget_items, forget_scripts, load_tokenizer,
 
 
 def check_input_files(options: Options, *, has_users: bool) -> None:
-    """Read what the options name, in a thread; the trace is read by ``Replay``. Raises ``OptionError``.
+    """Read the files that the options name, in a thread. ``Replay`` reads the trace. Raises ``OptionError``.
 
-    A master has no users: it keeps nothing of what it read, and leaves to its workers what only they may have, which
-    is data sets and tokenizers of the hub, and files that need packages which are not installed here.
+    A master has no users, so it keeps nothing in memory. It leaves to its workers what only they may have: datasets and
+    tokenizers of the hub, and files that need packages which are not installed on the master.
     """
     readers: list[tuple[str, str | Path | None, Callable[[Any], Any]]] = [
         ("--llm-tokenizer", options.tokenizer, load_tokenizer),
@@ -42,6 +42,7 @@ def check_input_files(options: Options, *, has_users: bool) -> None:
 
 
 def _may_be_a_file(flag: str, name: str | Path) -> bool:
+    """Return whether the name can refer to a local file."""
     if flag == "--llm-tokenizer":
         return Path(name).expanduser().exists()
     return not str(name).startswith(HUB)

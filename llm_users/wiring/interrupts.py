@@ -1,11 +1,11 @@
-"""What Ctrl-C (SIGINT), SIGTERM and SIGHUP do to the process that coordinates a run. All three do the same:
+"""Handling of Ctrl-C (SIGINT), SIGTERM and SIGHUP in the coordinator's process. All three have the same effect:
 
     a headless master waits for workers   the workers are told to quit, and the process ends with exit code 3
-    a run goes on                         it ends as Locust ends it on Ctrl-C: requests in flight have a grace period
-    requests in flight are waited for     they are cut
-    the run is over, its report is made   the first time a line says so, the second time the process ends without it
+    a run is active                       it ends as Locust ends it on Ctrl-C: requests in flight have a grace period
+    requests in flight are draining       they are cut off
+    the report is being written           the first signal prints a line, the second ends the process immediately
 
-A signal that is ignored at the start stays ignored, as SIGHUP under nohup.
+A signal that is ignored at the start stays ignored, for example SIGHUP under nohup.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ NOT_MEASURED = 3
 
 _PAGE_S = 1.0
 _CUT_S = 10.0
-"""How long a second signal waits for the run to begin its end, which Locust begins after the first one."""
+"""How long a second signal waits until the run starts to end, which Locust does after the first signal."""
 
 
 class Interrupts:
-    """Installed by the locust command only: a program that uses Locust as a library has its own handlers."""
+    """Signal handlers for the locust command only. A program that uses Locust as a library has its own handlers."""
 
     def __init__(
         self,
@@ -40,27 +40,33 @@ class Interrupts:
         leave: Callable[[], bool],
         stays_open: Callable[[], bool],
     ) -> None:
-        """``is_stopping``: requests in flight are waited for; ``cut`` ends them. ``leave``: end the process where
-        no run has begun; False where Locust can do that. ``stays_open``: no run goes on, and Locust keeps its web
-        interface open after a run that began by itself."""
+        """Create the handlers.
+
+        ``is_stopping`` returns whether requests in flight are draining; ``cut`` ends them. ``leave`` ends the process
+        if no run has started, and returns False if Locust can do that. ``stays_open`` returns whether no run is active
+        and Locust keeps its web interface open after a run that started on its own.
+        """
         self._is_stopping = is_stopping
         self._stays_open = stays_open
         self._cut = cut
         self._leave = leave
         self._numbers = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
-        self._thrown = False
-        self._is_over = self._was_told = False
+        self._interrupted = False
+        self._is_over = self._warned = False
         self.installed = False
 
     def install(self) -> None:
-        """Take the signals. Once more whenever Locust may have taken them since: it does so late in its start."""
-        if gevent.get_hub().main_hub:  # Python takes signals in the main thread only
+        """Install the handlers.
+
+        Call this again when Locust may have installed its own, which it does late in its start.
+        """
+        if gevent.get_hub().main_hub:  # Python handles signals only in the main thread
             self.installed = True
             for number in self._numbers:
                 signal.signal(number, self._on_signal)
 
     def run_is_over(self, *, over: bool = True) -> None:
-        """From here on the report is made."""
+        """Set whether the run is over and the report is being written."""
         self._is_over = over
 
     def _on_signal(self, number: int, _frame: Any) -> None:
@@ -70,30 +76,30 @@ class Interrupts:
             gevent.get_hub().loop.run_callback_threadsafe(self._act, signal.Signals(number).name)
 
     def _on_signal_in_report(self) -> None:
-        """Without the event loop, which may be busy with the report."""
-        if self._was_told:
-            os.write(2, b"stopped without the rest of the report; llm-report makes it from the files\n")
+        """Handle the signal without the event loop, which the report may be blocking."""
+        if self._warned:
+            os.write(2, b"stopped before the report was complete; llm-report can create it from the files\n")
             os._exit(NOT_MEASURED)
-        self._was_told = True
-        os.write(2, b"the run is over and its report is being made; the same signal again ends without it\n")
+        self._warned = True
+        os.write(2, b"the run is over and the report is being written; send the signal again to stop without it\n")
 
     def _act(self, name: str) -> None:
-        """In the event loop, which must not wait."""
+        """Handle the signal in the event loop, without blocking it."""
         if self._is_stopping():
             gevent.spawn(self._cut)
-        elif self._thrown:
+        elif self._interrupted:
             gevent.spawn(self._cut_soon)
         else:
-            self._thrown = True
+            self._interrupted = True
             gevent.spawn(self._end, name)
 
     def _end(self, name: str) -> None:
-        logger.info("%s: the run ends", name)
+        logger.info("%s: stopping the run", name)
         hub: Any = gevent.get_hub()
         ending: BaseException = SystemExit(NOT_MEASURED) if self._leave() else KeyboardInterrupt()
         hub.loop.run_callback(hub.parent.throw, ending)  # the hub's parent is the main greenlet
         gevent.sleep(_PAGE_S)
-        while not self._is_over:  # with --autostart Locust takes the end of the run for all that was wanted
+        while not self._is_over:  # with --autostart, the interrupt ends only the run and Locust keeps running
             if self._stays_open():
                 hub.loop.run_callback(hub.parent.throw, KeyboardInterrupt())
             gevent.sleep(_PAGE_S)

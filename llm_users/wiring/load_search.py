@@ -1,7 +1,7 @@
-"""``--llm-find``: the loads of a run are those of a search, and the report side judges each of them.
+"""``--llm-find``: a search chooses the loads of a run, and the report side judges each of them.
 
-Keeps of every measured row what a judgement needs, so that files are not read again after every stage. pandas is loaded
-between the first stage and the second, when nothing is measured.
+The module keeps the judged columns of every measured row, so that it need not read files after each stage. It loads
+pandas between the first and the second stage, when nothing is measured.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_TIMES_LOW = 1000.0
-"""Where a search among rates ends when nobody says so: times the lowest."""
+"""The upper end of a search among rates without a limit, as a multiple of the lowest rate."""
 
 MOST_ROWS = 20_000
-"""The search judges at most this many rows of a stage, the first ones. Their intervals are below a percent wide."""
+"""The search judges at most this many rows of a stage, the first ones. Their intervals are below one percent wide."""
 
 LEAST_S = 30.0
 LEAST_LIMITS = 10.0
-"""A stage lasts at least ``LEAST_S`` and this many times the largest latency limit: a queue that grows needs time to
-show. --llm-stage-time says another time."""
+"""A stage lasts at least ``LEAST_S`` and this many times the largest latency limit, because a growing queue needs time
+to show. --llm-stage-time overrides this time."""
 
-_PERIODS = 30  # of a stage, for ending it early; a period is longer where latencies are
+_PERIODS = 30  # periods of a stage for the early stop; long latencies make a period longer
 
 
 class SearchStages:
-    """The loads of one run, decided one after the other."""
+    """The loads of one run; the results of the stages so far determine the next load."""
 
     def __init__(self, options: Options) -> None:
         import llm_reports
@@ -61,38 +61,38 @@ class SearchStages:
         self._minimum = minimum_of(options, self._objectives.all)
         self._columns = _judged_columns()
         self._watch = FailureWatch(())
-        self._measured = 0  # rows of the present stage
-        self._first_start: float | None = None  # of these; wall clock
+        self._measured = 0  # number of measured rows of the present stage
+        self._first_start: float | None = None  # start of the first of these rows; wall clock
         self._rows: dict[int, list[tuple[Any, ...]]] = {}
         self._stages: list[StageRecord] = []
         self._load = 0.0
-        self._given = 0
+        self._started_stages = 0
         self._over = False
         for text in _too_few(self._objectives.all, options.stage_requests):
             logger.warning("--llm-find: %s", text)
 
-    # What the coordinator asks.
+    # Methods for the coordinator.
 
     @property
     def count(self) -> int:
-        return max(1, self._given)
+        return max(1, self._started_stages)
 
     def next(self, last: StageRecord | None) -> StageSpec | None:
         if last is not None:
             self._stages.append(last)
             point = self._search.ended(self._load, last.stage)
             counted = Verdict.PASSED if point.passes else Verdict.FAILED
-            counts = "" if point.decided else f"; counts as {counted} by its figures"
+            counts = "" if point.decided else f"; counts as {counted} because of its figures"
             logger.info("%s: %s%s: %s", self._shown(point.load), point.judgement.verdict, counts, point.judgement.text)
         load = self._search.next()
         self._over = load is None
         if load is None:
             return None
         self._load = load
-        self._given += 1
+        self._started_stages += 1
         self._measured, self._first_start = 0, None
         minimum, requests = self._minimum, None
-        if self._open_loop:  # arrivals are known beforehand
+        if self._open_loop:  # the number of arrivals is known in advance
             requests = max(minimum.requests, math.ceil(load * minimum.seconds))
         allowances = _allowances(self._objectives.all, requests)
         self._watch = FailureWatch(allowances, minimum.seconds / _PERIODS)
@@ -106,7 +106,7 @@ class SearchStages:
         rows = self._rows.setdefault(record.stage, [])
         if len(rows) < MOST_ROWS:
             rows.append(tuple(getattr(record, name) for name in self._columns))
-        if record.stage != self._given:
+        if record.stage != self._started_stages:
             return None
         self._measured += 1
         if record.started_at is not None:
@@ -116,18 +116,18 @@ class SearchStages:
     def enough(self) -> bool:
         if self._open_loop or self._first_start is None:
             return False
-        lasted_s = time.time() - self._first_start  # rows have no other clock that all workers share
+        lasted_s = time.time() - self._first_start  # rows have no other clock that is common to all workers
         return self._measured >= self._minimum.requests and lasted_s >= self._minimum.seconds
 
     # The result.
 
     @property
     def conclusive(self) -> bool:
-        """Whether a load was found, and not by undecided figures alone."""
+        """Return whether the search found a load, and at least one load was decided."""
         return self._search.best is not None and any(point.decided for point in self._search.points)
 
     def entry(self) -> dict[str, Any]:
-        """The search as the manifest has it."""
+        """Return the search as an entry of the manifest."""
         best, above = self._search.best, self._search.above
         return {
             "objectives": self._objectives.text,
@@ -152,12 +152,12 @@ class SearchStages:
 
     @property
     def conclusion(self) -> str:
-        """The result in a sentence."""
+        """Return the result as a sentence."""
         search, unit = self._search, self.unit
         best, above = search.best, search.above
         stages = f"{search.stages} {'stage' if search.stages == 1 else 'stages'}"
         if best is None and above is None:
-            return f"No load was tried to the end, so nothing is known about {self._objectives.text}"
+            return f"No stage was complete, so there is no result for {self._objectives.text}"
         if best is None and above is not None:
             text = f"No load was found that meets {self._objectives.text}: below {above.load:g} {unit} ({stages})"
         elif above is None and best is not None:
@@ -177,29 +177,31 @@ class SearchStages:
 
     @property
     def reservations(self) -> list[str]:
-        """What is to be known about the result besides."""
-        said = []
+        """Return the limitations of the result."""
+        limitations = []
         best = self._search.best
         if best is not None and not best.decided:
-            said.append(
+            limitations.append(
                 f"The result, {best.load:g} {self.unit}, is not decided: only its figures meet the limits, not their "
                 "intervals. More requests per stage (--llm-requests, --llm-stage-time), or a client that is not "
                 "saturated, can decide it."
             )
         if not any(point.decided for point in self._search.points):
-            said.append("No load was decided. Give more requests per stage, or use a client that is not saturated.")
+            limitations.append(
+                "No load was decided. Give more requests per stage, or use a client that is not saturated."
+            )
         if not self._search.closed:
             used_up = self._over and self._search.stages >= self._most_stages
-            why = f"--llm-find-stages {self._most_stages} were not enough" if used_up else "the run was ended before"
-            said.append(f"The limit is not known to {100 * WITHIN:g} %: {why}.")
-        return said
+            why = f"--llm-find-stages {self._most_stages} is not enough" if used_up else "the run was ended early"
+            limitations.append(f"The limit is not known to {100 * WITHIN:g} %: {why}.")
+        return limitations
 
     @property
     def said(self) -> str:
-        """All of it in a line."""
+        """Return the conclusion and its limitations in one line."""
         return " ".join([f"{self.conclusion}.", *self.reservations])
 
-    # Inside.
+    # Internal methods.
 
     def _shown(self, load: float) -> str:
         return f"{load:g} {self.unit}"
@@ -207,7 +209,7 @@ class SearchStages:
     def _judge(self, stages: Sequence[int]) -> Judgement:
         figures = self._figures(stages)
         text = figures.reason
-        if figures.judgements and not any(each.n for each in figures.judgements):
+        if figures.judgements and not any(judgement.n for judgement in figures.judgements):
             text = "no request succeeded"
         return Judgement(figures.verdict, figures.holds, text, figures.margin, figures.could_decide(MOST_REPEATS))
 
@@ -243,21 +245,21 @@ def _range_of(options: Options) -> Range:
 
 
 def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]:
-    """What the requests of a stage can never decide."""
+    """Return messages about objectives that the requests of one stage cannot decide."""
     from llm_reports.slo.gate import least_requests
 
-    needed = {each.text: least_requests(each) for each in objectives}
+    needed = {objective.text: least_requests(objective) for objective in objectives}
     return [
-        f"{text} needs at least {least} requests to be decided and a stage has {requests}: loads will count by their "
-        f"figures; give --llm-requests {least}"
+        f"{text} needs at least {least} requests to be decided and a stage has {requests}: the figures without "
+        f"their intervals will decide; give --llm-requests {least}"
         for text, least in needed.items()
         if requests is not None and requests < least
     ]
 
 
 def minimum_of(options: Options, objectives: Sequence[Objective]) -> Minimum:
-    """What a stage of the search measures at least."""
-    limits = [each.limit for each in objectives if each.kind.unit == "s"]
+    """Return the minimum measurement of a stage of the search."""
+    limits = [objective.limit for objective in objectives if objective.kind.unit == "s"]
     least_s = max([LEAST_S, *(LEAST_LIMITS * limit_s for limit_s in limits)])
     seconds = options.stage_time_s if options.stage_time_s is not None else least_s
     return Minimum(options.stage_requests or 1, seconds)
@@ -269,22 +271,22 @@ def _judged_columns() -> tuple[str, ...]:
     return JUDGED_COLUMNS
 
 
-# When a stage has failed before its end.
+# The early stop of a stage that has failed.
 
 
 def _allowances(objectives: Sequence[Objective], requests: int | None) -> list[Allowance]:
-    """``requests``: all that the stage will have; None when that is not known beforehand."""
+    """Return the allowances of a stage. ``requests`` is the total number of its requests, or None if it is unknown."""
     from llm_reports.slo.objectives import ERRORS, FAILURES_ALLOWED
 
-    allowances = [found for each in objectives if (found := _allowance(each, requests)) is not None]
-    if not any(each.name == ERRORS for each in objectives):
+    allowances = [allowance for objective in objectives if (allowance := _allowance(objective, requests)) is not None]
+    if not any(objective.name == ERRORS for objective in objectives):
         text = f"errors<{FAILURES_ALLOWED:g}"
         allowances.append(Allowance(text, _failed, FAILURES_ALLOWED, _too_many(FAILURES_ALLOWED, requests)))
     return allowances
 
 
 def _allowance(objective: Objective, requests: int | None) -> Allowance | None:
-    """None for what single requests do not decide: means, and answers that are checked."""
+    """Return the allowance of an objective, or None if single requests do not decide it (means, checked answers)."""
     from llm_reports.slo.objectives import ERRORS
 
     if objective.name == ERRORS:
@@ -292,7 +294,7 @@ def _allowance(objective: Objective, requests: int | None) -> Allowance | None:
     if objective.q is None:
         return None
     share = 1 - objective.q if objective.kind.less_is_better else objective.q
-    # With this many values beyond the limit, both between which the quantile is interpolated are (quantile.py).
+    # With this many values beyond the limit, both values of the quantile's interpolation are beyond it (quantile.py).
     sure = None if requests is None else requests - math.floor((requests - 1) * (1 - share))
     return Allowance(objective.text, _Breaks(objective), share, sure)
 
@@ -307,9 +309,9 @@ def _failed(record: RequestRecord) -> bool | None:
 
 
 class _Breaks:
-    """Whether a request is beyond an objective's limit; None where it has no such figure.
+    """Decides whether a request is beyond an objective's limit, or None if the request has no such figure.
 
-    A failed request is: it was infinitely slow, and gave no throughput.
+    A failed request is beyond the limit: it counts as infinitely slow and without throughput.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -327,6 +329,6 @@ class _Breaks:
 
 
 def _tokens_per_s(record: RequestRecord) -> float | None:
-    """As the report side has it: from the row's own figures."""
+    """Return the throughput of a request from its own figures, as the report side does."""
     tokens, duration_s = record.output_tokens, record.end_to_end_latency_s
     return tokens / duration_s if tokens is not None and duration_s else None

@@ -1,7 +1,7 @@
-"""Locust's own files of ``--csv`` on a disk that is full: an error in the log and exit code 3.
+"""Handling of a full disk in Locust's own ``--csv`` files: an error in the log and exit code 3.
 
-Without this, Locust ends with a traceback after everything else is done, and with another exit code. Its writer also
-ends with one when the end of a run closes the files under it.
+Without this module, Locust ends with a traceback after everything else is done, and with another exit code. Its writer
+also raises an error when the end of a run closes the files that it is writing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FILES = (
 
 
 def tolerate_full_disk() -> None:
-    """Change how Locust writes its files of ``--csv``; calling it again changes nothing."""
+    """Change how Locust writes its ``--csv`` files. Further calls have no effect."""
     writer: Any = StatsCSVFileWriter
     if getattr(writer, "_llm_tolerates_full_disk", False):
         return
@@ -42,7 +42,7 @@ def _reporting(write: Callable[[Any], None]) -> Callable[[Any], None]:
         except OSError as error:
             _report(self, error)
         except ValueError:
-            # Locust closes the files at its end while this goes on, after it has written them a last time.
+            # When Locust ends, it writes the files a last time and closes them while this greenlet still runs.
             if not any(getattr(self, name).closed for name in _FILES):
                 raise
 
@@ -50,7 +50,7 @@ def _reporting(write: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _close_each(self: Any) -> None:
-    """What cannot be written any more is given up, file by file."""
+    """Close the files one by one, and report the files that cannot be written."""
     for name in _FILES:
         try:
             getattr(self, name).close()

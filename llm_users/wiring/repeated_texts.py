@@ -1,8 +1,8 @@
-"""What to say when a run sends texts that its endpoint has had before, and the memory of what was sent.
+"""Notes about texts that a run sends to its endpoint again, and the register of sent texts.
 
-Generated prompts differ from run to run, unless the options ask for those of another run. Given prompts (a fixed text,
-a data set, conversations of a file) are the same each time: the register of sent texts says whether an earlier run on
-this machine has sent them.
+Generated prompts differ from run to run, unless the options repeat those of another run. Given prompts (a fixed text, a
+dataset, conversations of a file) are the same in each run: the register tells whether an earlier run on this machine
+has sent them.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _ADVICE = (
 
 
 class RepeatedTexts:
-    """The texts of one run that earlier runs may have sent, each at each endpoint of the run."""
+    """The texts of one run that earlier runs may have sent, for each endpoint of the run."""
 
     def __init__(self, options: Options, user_classes: Iterable[Any], host: str | None) -> None:
-        """Reads data sets, in a thread."""
+        """Read the datasets, in a thread."""
         self._options = options
         classes = [user for user in user_classes if hasattr(user, "prepare_process")]
         self._generates = False
         self._digests: list[str] = []
-        if options.simulator is not None:  # it begins and ends with the run, and caches nothing
+        if options.simulator is not None:  # the simulator starts and ends with the run and caches nothing
             return
         for conversations in {bool(user.holds_conversations) for user in classes}:
             texts = in_thread(partial(self._texts, conversations))
@@ -46,7 +46,7 @@ class RepeatedTexts:
                 self._digests += [digest_of(url, model, *texts) for url, model in sorted(endpoints)]
 
     def note(self) -> str | None:
-        """What the manifest and the tables should say; None when no earlier run sent these texts."""
+        """Return the note for the manifest and the tables, or None if no earlier run sent these texts."""
         options, sent_at = self._options, last_sent(self._digests)
         when = "" if sent_at is None else time.strftime(", last on %Y-%m-%d at %H:%M", time.localtime(sent_at))
         if self._generates and options.repeated_run_key is not None:
@@ -57,11 +57,11 @@ class RepeatedTexts:
         return f"an earlier run on this machine sent the same prompts to this endpoint{when}; {_MAY_ANSWER}. {_ADVICE}"
 
     def remember(self) -> None:
-        """The run has sent its texts."""
+        """Add the texts of this run to the register."""
         gevent.get_hub().threadpool.apply(remember_sent, (self._digests,))
 
     def _texts(self, conversations: bool) -> tuple[str, ...] | None:
-        """What decides about the texts of a kind of user; None where they are new in each run."""
+        """Return what determines the texts of a kind of user, or None if they are new in each run."""
         options = self._options
         if options.cache_bust:
             return None
@@ -73,12 +73,12 @@ class RepeatedTexts:
         elif not conversations and options.prompts is not None:
             digest = texts_digest(options.prompts)
         if digest is not None:
-            return self._behind_prefix(("given", digest))
+            return self._with_prefix(("given", digest))
         self._generates = True
         return self._generated(("generated", str(conversations), str(options.output_tokens), *_trace_names(options)))
 
-    def _behind_prefix(self, given: tuple[str, ...]) -> tuple[str, ...] | None:
-        """Given texts; a shared prefix stands before them, and that is generated."""
+    def _with_prefix(self, given: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Return the identity of given texts, including the generated shared prefix if there is one."""
         if self._options.shared_prefix is None:
             return given
         self._generates = True
@@ -96,7 +96,7 @@ def _trace_names(options: Options) -> tuple[str, ...]:
 
 
 def _endpoints(options: Options, user: Any, host: str | None) -> set[tuple[str, str]]:
-    """(base URL, model) of everything that users of a class ask; an empty model: the only one of the server."""
+    """Return (base URL, model) of all requests of a user class. An empty model means the only model of the server."""
     own = user.host or host or ""
     if user.model is None and options.targets:
         pairs = {(target.url or own, target.model or "") for target in options.targets}

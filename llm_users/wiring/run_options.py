@@ -1,6 +1,6 @@
-"""The options of a run as the coordinator needs them: objectives checked before anything starts, the tokenizer named.
+"""Checks the objectives in the options before a run starts, and names the tokenizer for the manifest.
 
-What an expression means is known to the report side alone, so this cannot stand beside the options themselves.
+Only the report side can parse an expression of objectives, so these checks are not part of the options package.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from llm_users.prompts import load_tokenizer
 
 
 def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Options:
-    """The options, once their objectives are known to be some and the users to be able to do what they say.
+    """Return the options after checking that their objectives are valid and that the users support the options.
 
-    ``shape``: the LoadTestShape of the locustfile, if it has one.
+    ``shape`` is the LoadTestShape of the locustfile, if it has one. Raises ``OptionError``.
     """
     if options.staged and shape is not None:
         raise OptionError(
             f"the locustfile has a LoadTestShape ({type(shape).__name__}), and --llm-sweep, --llm-rate, --llm-find and "
-            "--llm-trace have their own stages; leave out one of the two. Without these options each number of users "
-            "of the shape becomes a stage with its own figures"
+            "--llm-trace define stages too; leave out one of the two. Without these options each number of users of "
+            "the shape becomes a stage with its own figures"
         )
     others = sorted(c.__name__ for c in user_classes if not hasattr(c, "prepare_process"))
     if options.open_loop and others:
         raise OptionError(
-            f"an open loop (--llm-rate, --llm-trace) is for LLM users only, and {', '.join(others)} is none; name the "
-            "classes that shall run after Locust's options, or leave that one out"
+            f"an open loop (--llm-rate, --llm-trace) supports only LLM user classes, not {', '.join(others)}; remove "
+            "other classes from the locustfile, or name the classes to run after Locust's options"
         )
     for flag, expression in (("--llm-slo", options.slo), ("--llm-find", options.find)):
         if expression is None:
@@ -42,7 +42,7 @@ def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Opt
 
 
 def tokenizer_identity(options: Options) -> dict[str, str]:
-    """The tokenizer by name and digest, for the manifest."""
+    """Return the name and digest of the tokenizer for the manifest."""
     try:
         tokenizer = load_tokenizer(options.tokenizer)
     except ValueError as error:

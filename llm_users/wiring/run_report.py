@@ -1,6 +1,7 @@
-"""What the report side makes of a run when it is over: tables and folder, the section in Locust's own report.
+"""The report at the end of a run: tables, the report folder, and the section in Locust's own report.
 
-One of the few modules that call ``llm_reports``; pandas is loaded when they do, never while anything is measured.
+Few modules call ``llm_reports``; this is one of them. The functions load pandas when they run, never during
+measurement.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ logger = logging.getLogger(__name__)
 
 
 FORMATS = ("md", "csv", "html")
-"""What the folder gets: of a million rows the page takes about 10 s more than the tables (docs/report-html.md)."""
+"""The formats in the report folder. For a million rows the page takes about 10 s more than the tables
+(docs/report-html.md)."""
 
 
 MOST_ROWS_TO_PRINT = 300_000
-"""Beyond it a run without ``--llm-report`` prints no tables: reading a million rows takes half a minute."""
+"""With more rows, a run without ``--llm-report`` prints no tables: reading a million rows takes half a minute."""
 
 
 def print_end(prefix: str, options: Options, parsed: Any, writer: RunWriter, decided: Iterable[str]) -> None:
-    """Print what a run found: always the tables, with ``--llm-report`` from a report folder that is written first.
+    """Print the results of a run: the tables, and with ``--llm-report`` also write the report folder first.
 
-    Without tables (nothing was started, too many rows, no command line) only what was decided is printed: the result
-    of a search, the gate. A library's user, who has no command line, prints tables by itself.
+    Without tables (nothing was started, too many rows, no command line) the function prints only ``decided``: the texts
+    of a load search and of the SLO gate. A program that uses Locust as a library has no command line and prints tables
+    itself.
     """
     if writer.book.started and options.report:
         print_report(prefix, options, getattr(parsed, "llm_prices", None))
@@ -40,7 +43,10 @@ def print_end(prefix: str, options: Options, parsed: Any, writer: RunWriter, dec
 
 
 def print_report(prefix: str, options: Options, prices: str | None = None) -> None:
-    """``--llm-report``: the tables to stdout, the folder beside the rows; with a price file the costs too."""
+    """Print the tables and write the report folder beside the rows (``--llm-report``).
+
+    With a price file, both contain the costs.
+    """
     from llm_reports.report import BAD_OUTPUT
 
     report = _report(prefix, options, _prices(prices), folder=True)
@@ -51,7 +57,7 @@ def print_report(prefix: str, options: Options, prices: str | None = None) -> No
 
 
 def _print_tables(prefix: str, options: Options, writer: RunWriter) -> bool:
-    """The tables without files; returns whether they were printed."""
+    """Print the tables without files. Return whether they were printed."""
     rows = sum(writer.received.values())
     if rows > MOST_ROWS_TO_PRINT:
         print(f"The run has {rows:,} rows. Print its tables with: llm-report {prefix}", file=sys.stderr)
@@ -60,7 +66,7 @@ def _print_tables(prefix: str, options: Options, writer: RunWriter) -> bool:
 
 
 def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
-    """Print the report of a run, written to its folder too if asked; ``None`` when it cannot be made."""
+    """Print the report of a run and, if ``folder`` is set, write its folder. Return ``None`` on an invalid run."""
     import llm_reports
     from llm_reports.report import text_report
 
@@ -81,7 +87,7 @@ def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
 
 
 def publish_search(prefix: str) -> str:
-    """``--llm-find``: PREFIX_llm_find.csv from the files of the run, and the text with the result and its table."""
+    """Write PREFIX_llm_find.csv (``--llm-find``) and return the text with the result and its table."""
     import llm_reports
     from llm_reports.markdown.load_search import find_csv, limit_section
     from llm_reports.metrics.load_search import search_of
@@ -103,7 +109,7 @@ def publish_search(prefix: str) -> str:
 
 
 def _prices(path: str | None) -> Any:
-    """The report's view of the price file, which may also name the price of an hour; a bad one costs only the costs."""
+    """Return the price file as the report reads it, or None. An invalid file only removes the costs from the report."""
     import llm_reports
 
     try:
@@ -114,7 +120,7 @@ def _prices(path: str | None) -> Any:
 
 
 def add_to_html(prefix: str, options: Options, path: str, *, not_before: float) -> None:
-    """``--html``: the section with tables and curve, in the file that Locust has written by now."""
+    """Add the section with tables and curve to the file that Locust has written for ``--html``."""
     from llm_reports.errors import InputError
     from llm_reports.html.fragment import fragment_of
 
@@ -127,12 +133,14 @@ def add_to_html(prefix: str, options: Options, path: str, *, not_before: float) 
 
 
 def objectives_of(slo: str) -> list[dict[str, Any]]:
-    """The objectives as the page draws them; of one about a mean or a share the percentile is None."""
+    """Return the objectives for the page. The percentile of an objective on a mean or a share is None."""
     import llm_reports
 
-    found = []
-    for each in llm_reports.parse_objectives(slo).all:
-        percent = None if each.q is None else float(f"{each.q * 100:.10g}")
+    entries = []
+    for objective in llm_reports.parse_objectives(slo).all:
+        percent = None if objective.q is None else float(f"{objective.q * 100:.10g}")
         percentile = int(percent) if percent is not None and percent.is_integer() else percent
-        found.append({"text": each.text, "metric": each.name, "percentile": percentile, "limit": each.limit})
-    return found
+        entries.append(
+            {"text": objective.text, "metric": objective.name, "percentile": percentile, "limit": objective.limit}
+        )
+    return entries

@@ -1,4 +1,4 @@
-"""The report side's verdict on whether a stage was steady, for the side that writes the stages file."""
+"""Gives the side that writes the stages file the report side's verdict on whether a stage was steady."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from array import array
 
 
 def steadiness_of(starts: array[float], ends: array[float], measured: array[int], is_open: bool) -> str:
-    """``steady``, ``unsteady`` or "" (unknown). Loads numpy at the first call, when a stage is over.
+    """Return ``steady``, ``unsteady`` or "" (unknown). The first call, after a stage, loads numpy.
 
-    Without a free file descriptor nothing can be loaded: the stage is written all the same.
+    Without a free file descriptor the import fails and the result is "", so that the stage is written in any case.
     """
     try:
         import numpy as np

@@ -1,6 +1,6 @@
-"""The trace that a run replays, as the coordinator needs it: looked into before anything starts.
+"""The trace that a run replays, as the coordinator needs it. The coordinator reads it before anything starts.
 
-Its entries are read by each worker for itself.
+Each worker reads the entries itself.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ logger = logging.getLogger(__name__)
 
 
 class Replay:
-    """The trace of a run, if it has one: what it is, and its stage, and the times of its entries."""
+    """The trace of a run, if it has one: its description, its stage, and the times of its entries."""
 
     def __init__(self) -> None:
         self.spec: StageSpec | None = None
         self.about: str | None = None
-        self._known: object = None
+        self._source: object = None
 
     def read(self, options: Options) -> None:
-        """Read it in a thread, unless that was done with the same options. Raises ``OptionError``."""
+        """Read the trace in a thread, unless it was read with the same options before. Raises ``OptionError``."""
         if options.trace is None:
-            self.spec = self.about = self._known = None
+            self.spec = self.about = self._source = None
             return
         try:
-            found = os.stat(os.path.expanduser(options.trace))  # noqa: PTH111, PTH116 - Path's raise for odd names
-            wanted = (options, found.st_mtime_ns)
-            if wanted == self._known:
+            status = os.stat(os.path.expanduser(options.trace))  # noqa: PTH111, PTH116 - Path raises for odd names
+            source = (options, status.st_mtime_ns)
+            if source == self._source:
                 return
             trace = in_thread(partial(trace_of, options))
             assert trace is not None
         except (OSError, ValueError) as error:
             raise OptionError(f"--llm-trace: {error}") from None
-        self._known, self.spec, self.about = wanted, trace_stage(options, trace), trace.describe()
+        self._source, self.spec, self.about = source, trace_stage(options, trace), trace.describe()
         logger.info("%s", self.about)
-        for guess in trace.guesses:  # before anything is sent; the workers note them for the tables
+        for guess in trace.guesses:  # log them before anything is sent; the workers send notes for the tables
             logger.warning("%s", guess)

@@ -1,6 +1,6 @@
-"""What happens to a start from the web form before Locust takes it: the form is cleaned and checked.
+"""Checks a start from the web form before Locust handles it: cleans and validates the form.
 
-Runs after Locust has matched the route and checked the login, so a request that Locust refuses changes nothing.
+The checks run after Locust has matched the route and checked the login, so a request that Locust rejects has no effect.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SAFE_WAYS = "add --web-login, or make the page local with --web-host 127.0.0.1"
 
 
 class WebStart:
-    """The checks of one web interface. Call it once, before the web interface takes its first request.
+    """The checks of one web interface. Create it once, before the web interface serves its first request.
 
-    ``options`` are those with which the process started.
+    ``options`` are the options with which the process started.
     """
 
     def __init__(self, environment: Any, options: Options, *, install_shape: Callable[..., None]) -> None:
@@ -42,13 +42,13 @@ class WebStart:
         self._named = self._named_at_start(options.targets)
         self._local_values = {name: _text(getattr(parsed, name, None)) for name in READS_LOCAL}
         self.withholds_keys = False
-        """True when the run goes to an endpoint that must not get keys: an exposed page named it."""
+        """Whether the run goes to an endpoint that must not receive keys, because an exposed page named it."""
 
     def _prepare(self) -> str | None:
-        """Clean the form; returns the reason why the start is refused, or None."""
+        """Clean the form. Return the reason for a rejection of the start, or None."""
         request.form = unmasked(request.form, self._environment.parsed_options)
         if request.form.get("host"):
-            # Locust shows the host and sends it to workers as it came.
+            # Locust shows the host and sends it to workers unchanged.
             try:
                 _replace("host", endpoint.clean_url(request.form["host"]))
             except ValueError as error:
@@ -58,18 +58,21 @@ class WebStart:
         self.withholds_keys = self._protection.exposed and not self._typed_origins() <= self._named
         if "llm_sweep" in request.form:
             staged = any(request.form.get(name) for name in STAGING)
-            if self._goes_on() and staged != isinstance(self._environment.shape_class, SweepShape):
-                return "a test is running, with a sweep or without one; stop it before you start the other kind"
+            if self._is_running() and staged != isinstance(self._environment.shape_class, SweepShape):
+                return "a test is running; stop it before you start one with (or without) a sweep"
             self._install_shape(staged=staged)
         return None
 
-    def _goes_on(self) -> bool:
-        """Whether Locust would change a running test instead of starting another."""
+    def _is_running(self) -> bool:
+        """Return whether Locust would change a running test instead of starting a new one."""
         runner = self._environment.runner
         return runner.shape_greenlet is not None or runner.state in (STATE_SPAWNING, STATE_RUNNING)
 
     def _check_user(self) -> str | None:
-        """Why a change of a user class is refused: it could send the keys of a running test elsewhere."""
+        """Return why a change of a user class is rejected, or None.
+
+        A change could send the keys of a running test elsewhere.
+        """
         settings = request.get_json(force=True, silent=True) or {}
         host = settings.get("host") if isinstance(settings, dict) else None
         if self._protection.exposed and host and origin_of(str(host)) not in self._named:
@@ -80,7 +83,7 @@ class WebStart:
         return None
 
     def _local_value_problem(self) -> str | None:
-        """Why a posted value of an option that reads files or environment variables is refused."""
+        """Return why a posted value of an option that reads files or environment variables is rejected, or None."""
         for name, at_start in self._local_values.items():
             posted = ",".join(value for value in request.form.getlist(name) if value)
             if name in request.form and posted != at_start:
@@ -92,7 +95,7 @@ class WebStart:
         return None
 
     def _named_at_start(self, targets: Iterable[Target]) -> set[Any]:
-        """Origins of the endpoints that the command line, the environment and the locustfile name."""
+        """Return the origins of the endpoints that the command line, the environment and the locustfile name."""
         environment = self._environment
         urls = [environment.host, *(user_class.host for user_class in environment.user_classes)]
         urls += [os.environ.get(getattr(c, "host_variable", ""), "") for c in environment.user_classes]
@@ -100,7 +103,7 @@ class WebStart:
         return {origin_of(url) for url in urls if url}
 
     def _typed_origins(self) -> set[Any]:
-        """Origins of the endpoints that the posted form names."""
+        """Return the origins of the endpoints that the posted form names."""
         urls = [request.form.get("host", ""), *_target_urls(request.form.get("llm_targets", ""))]
         return {origin_of(url) for url in urls if url}
 
@@ -109,7 +112,7 @@ def _target_urls(text: str) -> list[str]:
     try:
         return [target.url for target in parsers.targets(text) if target.url] if text else []
     except OptionError:
-        return []  # the start itself says what is wrong
+        return []  # the start itself reports the error
 
 
 def _text(value: Any) -> str:
@@ -117,6 +120,6 @@ def _text(value: Any) -> str:
 
 
 def _replace(name: str, value: str) -> None:
-    """Put another value of one field into the request's form."""
+    """Replace the value of one field in the request's form."""
     fields = {**request.form.to_dict(flat=False), name: [value]}
-    request.form = ImmutableMultiDict([(key, each) for key, values in fields.items() for each in values])
+    request.form = ImmutableMultiDict([(key, text) for key, values in fields.items() for text in values])

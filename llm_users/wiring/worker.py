@@ -1,4 +1,4 @@
-"""Connects a worker to Locust: its messages, and the way of its records. On workers, or in the only process."""
+"""Connects a worker to Locust: its messages and its records. Used by workers and by the only process of a local run."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ RunMessageT = TypeVar("RunMessageT", bound=RunMessage)
 
 
 def _nowhere(record: RequestRecord, offsets_s: list[float]) -> None:
-    """On a worker the sender takes the place of this."""
+    """Stand in until the record sender of a worker replaces this function."""
 
 
 class WorkerRole:
     """Connects a ``WorkerProcess`` to Locust.
 
-    The other arguments are for the only process of a run: ``keep`` and ``flush`` write rows straight to disk, and
+    The other arguments are for the only process of a run: ``keep`` and ``flush`` write rows directly to disk, and
     ``read_options`` returns the options that the coordinator has read.
     """
 
@@ -64,20 +64,20 @@ class WorkerRole:
         self._master: _MasterConnection | None = None
         self._shares_interrupts = False
         if isinstance(runner, WorkerRunner):
-            # A worker of --processes gets the Ctrl-C that is meant for its master too: during a run it is the
-            # master's to decide what happens to requests in flight.
+            # A worker of --processes also receives the Ctrl-C for its master. During a run, the master decides what
+            # happens to requests in flight.
             self._shares_interrupts = bool(getattr(environment.parsed_options, "processes", None))
             self._master = _MasterConnection(environment, self._inbox, watches_parent=self._shares_interrupts)
             keep, flush = self._master.sender.add, self._master.flush
             if environment.locustfile and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-                # Its terminal is gone: leave in good order, as on SIGTERM.
+                # The terminal is gone: end in an orderly way, as on SIGTERM.
                 gevent.signal_handler(signal.SIGHUP, self._on_hangup)
         self.process = process = WorkerProcess(
             environment,
             self._send,
             keep,
             flush,
-            # Workers get the options with the first message that starts users.
+            # Workers receive the options with the first message that starts users.
             read_options or (lambda: command_line.read_options(environment.parsed_options)),
             self._master,
         )
@@ -87,7 +87,7 @@ class WorkerRole:
         self._register(messages.ArrivalsChanged, process.on_arrivals)
         self._register(messages.Quota, process.on_quota)
         self._register(messages.Ack, process.on_ack)
-        # These may take long, and a worker must go on answering its master meanwhile.
+        # These handlers can take long, and a worker must keep answering its master.
         self._register(messages.Stage, process.on_stage, concurrent=True)
         self._register(messages.Finish, self._on_finish, concurrent=True)
         if self._master is not None:
@@ -97,14 +97,14 @@ class WorkerRole:
         environment.events.user_error.add_listener(_on_user_error)
 
     def abort(self) -> None:
-        """The process ends without having been told to: cut what is in flight and send what there is."""
+        """End the run because the process ends: cut off requests in flight and send all rows."""
         if self.process.running:
             self.process.finish(abort=True, grace_s=0.0)
             if self._master is not None:
                 self._master.await_settled()
 
     def close(self) -> None:
-        """The process ends: say where rows are that the coordinator may not have."""
+        """Log where the rows are that the coordinator may not have."""
         if self._master is not None:
             self._master.close()
 
@@ -114,7 +114,7 @@ class WorkerRole:
     def _register(
         self, message_type: type[RunMessageT], handler: Callable[[RunMessageT], None], *, concurrent: bool = False
     ) -> None:
-        """Handle messages of the run that this process takes part in; others have no effect."""
+        """Handle messages of this process's run. Ignore messages of other runs."""
 
         def on_message(message: RunMessageT) -> None:
             if message.run == self.process.run_id:
@@ -126,7 +126,7 @@ class WorkerRole:
         self._runner.register_message(message_type.kind, listener, concurrent=concurrent)
 
     def _on_hangup(self) -> None:
-        """With ``--processes`` the master hears it too, and says what becomes of requests in flight."""
+        """End the process. With ``--processes`` the master also gets SIGHUP and decides about requests in flight."""
         if not (self._shares_interrupts and self.process.running):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -139,7 +139,10 @@ class WorkerRole:
         self.process.on_run(message)
 
     def _on_spawning_complete(self, **_kwargs: Any) -> None:
-        """On a worker the master says so, perhaps while the last users are still being started here."""
+        """Report that users have spawned.
+
+        On a worker, the master sends this event, possibly while users are still starting.
+        """
         spawning = self._runner.spawning_greenlet
         if spawning is None or spawning.ready() or spawning is gevent.getcurrent():
             self.process.on_users_spawned()
@@ -157,7 +160,7 @@ class WorkerRole:
 
 
 class _MasterConnection:
-    """What only a worker has: a spool, and a master that may be lost."""
+    """The parts of a worker process only: a spool, and a master that can be lost."""
 
     def __init__(self, environment: Any, inbox: Inbox, *, watches_parent: bool) -> None:
         self._environment = environment
@@ -168,12 +171,12 @@ class _MasterConnection:
         self.sender = RecordSender(self._send, self._note)
         self._prefix = ""
         self._welcome = False
-        self._between_runs = RLock()  # a run ends here before the next begins, however the words for it come
+        self._between_runs = RLock()  # a run ends here before the next begins, in any order of the messages
         self._settled = Event()
         self._greeted_at = 0.0
 
     def begin(self, process: WorkerProcess) -> None:
-        """Listen, and say so to the coordinator."""
+        """Register the handlers and greet the coordinator."""
         self._process = process
         listener, register = self._inbox.listener, self._runner.register_message
         register(messages.Welcome.kind, listener(messages.Welcome, self._on_welcome))
@@ -187,7 +190,7 @@ class _MasterConnection:
         return self.sender.sent
 
     def on_run(self, message: messages.Run) -> None:
-        """A run begins; the spool of one that was not settled stays, and users of another run are stopped."""
+        """Prepare for a run: keep the spool of an earlier run that was not confirmed, and stop users of another run."""
         with self._between_runs:
             self._process.cut_short()
             self._say_where_rows_are("the master has begun another run before it confirmed all rows of the last one")
@@ -211,8 +214,8 @@ class _MasterConnection:
     def close(self) -> None:
         self._say_where_rows_are("the master did not confirm that it has all rows of this worker")
 
-    # Saying hello. A message that Locust does not know would be complained about by a master whose extension does not
-    # listen yet; an unknown entry in Locust's own report is not.
+    # Greeting. A master whose extension does not listen yet logs a warning for an unknown message, but not for an
+    # unknown entry in Locust's own report.
 
     def _greet(self) -> None:
         while not self._welcome:
@@ -221,7 +224,7 @@ class _MasterConnection:
             gevent.sleep(HELLO_AGAIN_S)
 
     def greet_again(self) -> None:
-        """The coordinator talks of a run that this process does not know."""
+        """Greet the coordinator again, because it sent a message about a run that this process does not know."""
         if self._welcome and time.monotonic() - self._greeted_at > HELLO_AGAIN_S:
             self._welcome = False
             gevent.spawn(self._greet)
@@ -239,30 +242,30 @@ class _MasterConnection:
             logger.error("the master refuses this worker: %s", message.refused)
             self._quit(REFUSED)
 
-    # A master that is gone, or has no place for this process any more.
+    # A master that is gone or that has ended the run of this process.
 
     @property
     def held(self) -> int:
-        """Rows that are only in the spool."""
+        """Return the number of rows that are only in the spool."""
         return self.sender.held
 
     @property
     def spool_paths(self) -> list[str]:
-        """The files of the spool."""
+        """Return the files of the spool."""
         return self.sender.spool_paths
 
     @property
     def host(self) -> str:
-        """The name of this machine."""
+        """Return the name of this machine."""
         return socket.gethostname()
 
     def on_look(self) -> None:
-        """How long to wait for a silent master is decided here, while a run goes on."""
+        """Keep Locust from declaring the master lost: during a run this package decides how long to wait for it."""
         if self._runner.last_heartbeat_timestamp:
             self._runner.last_heartbeat_timestamp = time.time()
 
     def on_alone(self, why: str) -> None:
-        """The master is gone: this worker ends."""
+        """End this worker because the master is gone."""
         logger.error("%s: this worker ends", why)
         at_once = self._process.stall_guard.parent_is_gone
         self._process.abandon(0.0 if at_once else self._environment.stop_timeout or 0.0)
@@ -270,7 +273,7 @@ class _MasterConnection:
         self._quit(CUT_OFF)
 
     def _on_leave(self, message: messages.Leave) -> None:
-        """The master does not know the run that this process takes part in: that run is over."""
+        """End the run of this process, because the master does not know it."""
         with self._between_runs:
             if message.run != self._process.run_id or not self._process.running:
                 return
@@ -288,12 +291,12 @@ class _MasterConnection:
             self.sender.resend()
 
     def _say_where_rows_are(self, why: str) -> None:
-        """How to recover rows that the coordinator may not have."""
+        """Log how to recover rows that the coordinator may not have."""
         paths = self.sender.leave()
         if paths:
             files = " ".join(str(path) for path in paths)
             logger.error(
-                "%s. All rows of this worker are in its spool; to read them together with the others: "
+                "%s. All rows of this worker are in its spool. To read them together with the other rows, run: "
                 "llm-report %s %s", why, self._prefix, files,
             )  # fmt: skip
 
@@ -309,11 +312,11 @@ class _MasterConnection:
 
 
 def _on_user_error(user_instance: Any, exception: BaseException, tb: Any, **_kwargs: Any) -> None:
-    """A task has raised; Locust calls this in the user's own greenlet. ``user_instance`` is a TaskSet in most cases."""
+    """Report a failed task. Locust calls this in the user's greenlet. ``user_instance`` is a TaskSet in most cases."""
     user = getattr(user_instance, "user", user_instance)
     if not hasattr(user, "task_failed"):
         return
     frames = traceback.extract_tb(tb)
     own = [frame for frame in frames if "/locust/user/" not in frame.filename] or frames
-    place = f"{own[0].name} ({Path(own[0].filename).name}, line {own[0].lineno})" if own else "a task"
-    user.task_failed(exception, f"{type(user).__name__}: {place}", starting=user is user_instance)
+    location = f"{own[0].name} ({Path(own[0].filename).name}, line {own[0].lineno})" if own else "a task"
+    user.task_failed(exception, f"{type(user).__name__}: {location}", starting=user is user_instance)

@@ -1,6 +1,6 @@
-"""Locust's workers as the coordinator may count on them: those that are connected and whose extension listens.
+"""The workers of Locust that the coordinator can use: connected workers whose extension listens.
 
-Locust calls a worker ready before the worker's locustfile is wired; what is sent to it until then is dropped.
+Locust reports a worker as ready before the worker's locustfile is loaded; messages before that moment are lost.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from llm_users.load.protocol.messages import PROTOCOL
 logger = logging.getLogger(__name__)
 
 HELLO_S = 10.0
-"""How long a run waits at its start for workers that are connected but do not listen yet."""
+"""How long the start of a run waits for workers that are connected but do not listen yet."""
 
 
 def end_forked_workers(parsed: Any) -> None:
-    """End the workers of ``--processes``, if that was given, while their master does not listen yet.
+    """End the workers of ``--processes``, if there are any, before their master listens.
 
-    Locust leaves them: they would try to connect for minutes, and keep what reads their output waiting.
+    Locust does not end them: they would try to connect for minutes and block readers of their output.
     """
     if not getattr(parsed, "processes", None):
         return
@@ -43,7 +43,7 @@ def end_forked_workers(parsed: Any) -> None:
 
 
 class WorkerViews:
-    """Wires a master's workers to its coordinator. ``give_up`` ends a headless start whose workers cannot all come."""
+    """Connects a master's workers to its coordinator. ``give_up`` ends a headless start without enough workers."""
 
     def __init__(self, runner: Any, coordinator: Coordinator, give_up: Callable[[str], None]) -> None:
         self._runner = runner
@@ -51,7 +51,7 @@ class WorkerViews:
         self._give_up = give_up
         self._listening: set[str] = set()
         self._refused: dict[str, str] = {}
-        # A worker that connects again after a cut takes the place of its old connection, which may look alive for long.
+        # A worker that reconnects replaces its old connection, which may seem alive for a long time.
         runner.server.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         runner.environment.dispatcher_class = partial(
             StageDispatcher, holds=self._holds, on_target=coordinator.on_target
@@ -61,16 +61,16 @@ class WorkerViews:
 
     @property
     def present(self) -> list[str]:
-        """The workers that are connected, listen, and are not silent."""
+        """Return the workers that are connected, listen, and are not silent."""
         return sorted(self._connected & self._listening)
 
     def await_hellos(self) -> None:
-        """Wait until all that are connected listen, or until it is clear that one never will."""
+        """Wait until all connected workers listen, or until ``HELLO_S`` is over."""
         limit = time.monotonic() + HELLO_S
-        while deaf_ones := self._connected - self._listening - set(self._refused):
+        while not_listening := self._connected - self._listening - set(self._refused):
             if time.monotonic() > limit:
-                deaf = ", ".join(sorted(deaf_ones))
-                logger.warning("%s: connected, but without locust-llm; does it run the same locustfile?", deaf)
+                names = ", ".join(sorted(not_listening))
+                logger.warning("%s: connected, but without locust-llm; check that it runs the same locustfile", names)
                 return
             gevent.sleep(0.05)
 
@@ -80,7 +80,7 @@ class WorkerViews:
         return {node.id for node in clients.ready + clients.spawning + clients.running}
 
     def _on_report(self, client_id: str, data: Any, **_kwargs: Any) -> None:
-        """A worker says hello in Locust's own report, until it is answered."""
+        """Answer the hello of a worker, which it sends in Locust's own report until it gets an answer."""
         hello = data.pop(messages.Hello.kind, None) if isinstance(data, dict) else None
         if hello is None:
             return
@@ -94,7 +94,7 @@ class WorkerViews:
         self._join(client_id)
 
     def _on_connect(self, client_id: str, **_kwargs: Any) -> None:
-        """Locust takes a worker for ready, perhaps once more after another run."""
+        """Let a listening worker join when Locust reports it as ready, possibly again after another run."""
         if client_id in self._listening:
             gevent.spawn(self._join, client_id)
 
@@ -121,7 +121,7 @@ class WorkerViews:
         )
 
     def _refuse(self, client_id: str, why: str) -> None:
-        """A worker of another version takes no part."""
+        """Reject a worker with another version."""
         if client_id in self._refused:
             return
         self._refused[client_id] = why
@@ -132,7 +132,7 @@ class WorkerViews:
             gevent.spawn_later(HELLO_S, self._look_for_others)
 
     def _look_for_others(self) -> None:
-        """End a headless start that waits for a worker that was refused: it would never end."""
+        """End a headless start that would wait forever for a rejected worker."""
         options = self._runner.environment.parsed_options
         expected = getattr(options, "expect_workers", 0) or 0
         here = len(self.present)
@@ -141,7 +141,10 @@ class WorkerViews:
             self._give_up(f"only {here} of the {expected} expected workers can take part. {refused}")
 
     def on_silence(self, silent: set[str | None], others: bool) -> None:
-        """Locust takes those for missing that the coordinator does, and stops nothing while some may come back."""
+        """Mark the workers as missing in Locust that the coordinator treats as missing, unless no worker is left.
+
+        When all workers are silent, nothing stops, because some may come back.
+        """
         for node in self._runner.clients.all:
             if node.state == STATE_MISSING:
                 continue
@@ -160,12 +163,12 @@ class WorkerViews:
                     dispatcher.remove_worker(node)
 
     def _holds(self, client_id: str) -> bool:
-        """Whether a worker has to wait for the next stage, or until it listens."""
+        """Return whether a worker has to wait for the next stage, or until it listens."""
         coordinator = self._coordinator
         return coordinator.active and (coordinator.options.staged or not coordinator.workers.knows(client_id))
 
     def admit(self) -> None:
-        """Give users to workers that had to wait for the next stage."""
+        """Assign users to workers that had to wait for the next stage."""
         dispatcher = self._runner._users_dispatcher
         if isinstance(dispatcher, StageDispatcher):
             dispatcher.admit()

@@ -1,6 +1,6 @@
-"""What runs after a test: rows in, LLMPerf's tables out. A normal pandas program that must never import Locust.
+"""Reports of a load test: reads the rows of a run and produces LLMPerf's tables.
 
-In a notebook::
+The package is a normal pandas program and must never import Locust. In a notebook::
 
     import llm_reports
 
@@ -16,7 +16,7 @@ In a notebook::
     llm_reports.gate(llm_reports.groups([run]), llm_reports.parse_objectives("ttft_p95<0.5")).frame()
     llm_reports.compare_runs([llm_reports.load("out/before/run"), run]).frame()
 
-Importing this package loads neither pandas nor anything else; touching one of the names below does.
+Importing this package does not load pandas or any other module. The first access to one of the names below does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m llm_reports``: the command ``llm-report``."""
+"""Entry point of ``python -m llm_reports``, which runs the command ``llm-report``."""
 
 from __future__ import annotations
 

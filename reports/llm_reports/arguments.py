@@ -1,4 +1,4 @@
-"""What can be typed after ``llm-report``: options of the report itself and of its subcommands. Loads no pandas."""
+"""Command-line options of ``llm-report`` and its subcommands. This module does not load pandas."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from llm_reports.slo.objectives import EXAMPLE
 
 _EXIT_CODES = (
-    "Exit codes: 0 fine, 1 every request failed, 2 bad options or input, 3 a run without measured requests, "
-    "objectives that are not met or cannot be decided, or a comparison that failed or is undecided."
+    "Exit codes: 0 success, 1 every request failed, 2 invalid options or input, 3 a run has no measured requests, "
+    "an objective failed or is undecided, or a comparison failed or is undecided."
 )
 _COMMANDS = ("compare", "leaderboard")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The options as a namespace; ``command`` is "" for the report itself."""
+    """Parse the options into a namespace; ``command`` is "" for the report itself."""
     command = argv[0] if argv and argv[0] in _COMMANDS else ""
     parser = {"compare": _compare, "leaderboard": _leaderboard}.get(command, _report)()
     options = parser.parse_args(argv[1:] if command else argv)
@@ -27,38 +27,41 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def _report() -> argparse.ArgumentParser:
     parser = _parser(
         "llm-report",
-        "LLMPerf's tables from the rows of a run, or from LLMPerf's own files. Tables go to stdout. "
+        "Print LLMPerf's tables for the rows of a run or for LLMPerf's own files. The tables go to stdout. "
         "See also: llm-report compare --help, llm-report leaderboard --help.",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the files (default: PREFIX_report for runs, else no files)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default: PREFIX_report for the rows of a run; no files for other inputs)",
     )
     parser.add_argument(
         "--format",
         default="md,csv",
         metavar="LIST",
-        help="files to write (default: %(default)s): md, csv, json (LLMPerf's two files), llmperf (its print-out, "
-        "which then goes to stdout instead of the tables, or after them with md,llmperf), html (a page with figures), "
-        "summary (summary.csv as JSON), openmetrics, parquet (needs the extra of that name)",
+        help="files to write (default: %(default)s): md, csv, json (LLMPerf's two files), llmperf (LLMPerf's console "
+        "output, printed to stdout instead of the tables, or after them with md,llmperf), html (a page with figures), "
+        "summary (summary.csv as JSON), openmetrics, parquet (requires the extra parquet)",
     )
     parser.add_argument(
         "--plots",
         choices=("svg", "png"),
-        help="write the figures of the page as image files, too (png needs the extra plots)",
+        help="also write the figures of the page as image files (png requires the extra plots)",
     )
     parser.add_argument(
         "--slo",
         metavar="EXPR",
-        help="report attainment, goodput and the highest load for these objectives, and exit with code 3 unless the "
-        f"95 %% interval of every objective is within its limit: {EXAMPLE}",
+        help="report attainment, goodput and the highest load that meets these objectives; exit with code 3 unless "
+        f"the 95 %% interval of every objective is within its limit. Example: {EXAMPLE}",
     )
     parser.add_argument(
         "--slo-stage",
         default="all",
         metavar="all|best|N",
-        help="stages that --slo judges: all, the best one, or the one with number N (default: %(default)s)",
+        help="stages that --slo evaluates: all, the best one, or stage number N (default: %(default)s)",
     )
-    parser.add_argument("--prices", type=Path, metavar="FILE", help="price file (JSON or TOML): report costs")
+    parser.add_argument("--prices", type=Path, metavar="FILE", help="report costs with this price file (JSON or TOML)")
     _add_verdict_files(parser)
     return parser
 
@@ -66,43 +69,47 @@ def _report() -> argparse.ArgumentParser:
 def _compare() -> argparse.ArgumentParser:
     parser = _parser(
         "llm-report compare",
-        "Compare runs with the first one, or several runs with several (--against): per stage and figure the "
-        "difference, the change, their intervals, and whether it is more than chance.",
+        "Compare each run with the first one, or a group of runs with another group (--against). Per stage and "
+        "figure, the table shows the difference, the relative change, their intervals, and whether the difference "
+        "is significant.",
     )
     parser.add_argument(
         "--against",
         nargs="+",
         default=[],
         metavar="INPUT",
-        help="compare the runs before this option, taken together, with these: the run is then the unit, and what "
-        "changes from run to run is in the intervals; measure three or more per side",
+        help="compare all runs before this option with all runs after it. The run is then the statistical unit, so "
+        "the intervals include the variation between runs; measure three or more runs per side",
     )
     parser.add_argument(
         "--threshold",
         type=_share,
         metavar="SHARE",
-        help="exit with 3 unless the medians, the share of errors and the system's throughput are surely not worse by "
-        "more than this (5%% or 0.05), or when any figure is surely worse by more",
+        help="exit with code 3 unless the 95 %% intervals show that the medians, the error ratio and the system "
+        "throughput are not worse by more than this share (5%% or 0.05), or if the interval of any figure shows that "
+        "it is worse by more",
     )
     parser.add_argument(
         "--on",
         metavar="LIST",
-        help='figures that --threshold decides on, as the table calls them: "ttft_s median,error_ratio". A metric or a '
-        "figure alone (ttft_s, p95) stands for all of its lines",
+        help='figures that --threshold applies to, with their names in the table: "ttft_s median,error_ratio". A '
+        "metric or a figure alone (ttft_s, p95) selects all of its lines",
     )
-    _add_pictures(parser, "comparison.md and comparison.html, with the curves of all runs overlaid")
+    _add_image_options(parser, "comparison.md and comparison.html, with the curves of all runs overlaid")
     _add_verdict_files(parser)
     return parser
 
 
 def _leaderboard() -> argparse.ArgumentParser:
     parser = _parser(
-        "llm-report leaderboard", "LLMPerf's two tables over many endpoints, the best one of each table first."
+        "llm-report leaderboard", "Print LLMPerf's two tables for many endpoints, each with the best endpoint first."
     )
-    level = parser.add_mutually_exclusive_group()
-    level.add_argument("--concurrency", type=int, metavar="N", help="only the stages of this concurrency")
-    level.add_argument("--rate", type=_rate, metavar="R", help="only the stages of this rate (requests/s, open loop)")
-    _add_pictures(parser, "leaderboard.md and leaderboard.html, with a bar chart of each table")
+    load = parser.add_mutually_exclusive_group()
+    load.add_argument("--concurrency", type=int, metavar="N", help="use only the stages with this concurrency")
+    load.add_argument(
+        "--rate", type=_rate, metavar="R", help="use only the stages with this rate (requests/s, open loop)"
+    )
+    _add_image_options(parser, "leaderboard.md and leaderboard.html, with a bar chart of each table")
     parser.add_argument(
         "--github-summary", type=Path, metavar="FILE", help="append the tables as Markdown to this file"
     )
@@ -110,30 +117,30 @@ def _leaderboard() -> argparse.ArgumentParser:
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    # Without shortened names, a misspelled option cannot become another one.
+    # Abbreviations are off, so that a misspelled option does not select a different one.
     parser = argparse.ArgumentParser(prog=name, description=description, epilog=_EXIT_CODES, allow_abbrev=False)
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="a run's PREFIX (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, a folder, or - "
-        "for rows (CSV) or LLMPerf's JSON from standard input; files may be compressed (.gz)",
+        help="the PREFIX of a run (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, a folder, "
+        "or - to read rows (CSV) or LLMPerf's JSON from standard input; files may be compressed (.gz)",
     )
-    parser.add_argument("--framework", metavar="NAME", help="framework to print, whatever the files say")
-    parser.add_argument("--model", metavar="NAME", help="model to print, whatever the files say")
+    parser.add_argument("--framework", metavar="NAME", help="framework name to print, overrides the name in the files")
+    parser.add_argument("--model", metavar="NAME", help="model name to print, overrides the name in the files")
     parser.add_argument(
-        "--count-connect", action="store_true", help="add the time of connecting to TTFT and latency, as LLMPerf does"
+        "--count-connect", action="store_true", help="add the connection time to TTFT and latency, as LLMPerf does"
     )
     return parser
 
 
-def _add_pictures(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"write {what} (default: no files)")
+def _add_image_options(parser: argparse.ArgumentParser, files: str) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"write {files} to this folder (default: no files)")
     parser.add_argument(
         "--plots",
         choices=("svg", "png"),
-        help="write the figures as image files, too, for comparison.md or leaderboard.md to show (needs --out; png "
-        "needs the extra plots)",
+        help="also write the figures as image files, which comparison.md or leaderboard.md show (requires --out; png "
+        "requires the extra plots)",
     )
 
 
@@ -143,7 +150,7 @@ def _add_verdict_files(parser: argparse.ArgumentParser) -> None:
         "--github-summary",
         type=Path,
         metavar="FILE",
-        help="append what is printed to this file; a verdict goes to GitHub's job summary by itself",
+        help="append the printed text to this file (default for a verdict: GitHub's job summary, if there is one)",
     )
 
 
@@ -153,7 +160,7 @@ def _rate(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rate; write the requests per second, for example 5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid rate; write requests per second, for example 5")
     return value
 
 
@@ -163,5 +170,5 @@ def _share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share; write 5% or 0.05")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid share; write for example 5% or 0.05")
     return value

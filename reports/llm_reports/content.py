@@ -1,6 +1,6 @@
-"""The content of a report: the runs, their groups and tables, the warnings, and the answers to the questions.
+"""The content of a report: the runs, their groups and tables, the warnings, and the results for the questions.
 
-Every format is a function of a ``Content``. This module therefore imports no format.
+Every format is a function of a ``Content``. This module therefore does not import any format.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from llm_users.prices import Prices
 
 @dataclass(frozen=True)
 class Questions:
-    """What a report is asked beyond its tables.
+    """What a report contains in addition to its tables.
 
-    ``objectives`` are reported on; their verdict in ``stage`` (all, best or a number) decides the exit code.
+    The report states whether the stages meet the ``objectives``. The verdict in ``stage`` (all, best or a number)
+    determines the exit code. ``prices`` adds costs.
     """
 
     objectives: Objectives | None = None
@@ -37,9 +38,9 @@ NO_QUESTIONS = Questions()
 
 @dataclass(frozen=True)
 class Content:
-    """Everything a format can write about: the runs, their groups, the tables, the warnings, and the answers.
+    """The input of every format: the runs, their groups, the tables, the warnings, and the results.
 
-    LLMPerf's two tables come first; groups of an open loop have three more.
+    LLMPerf's two tables come first; groups of an open loop have three additional tables.
     """
 
     runs: tuple[Run, ...]
@@ -52,26 +53,26 @@ class Content:
 
     @cached_property
     def summary(self) -> list[SummaryLine]:
-        """One line for each group, with the figures that a reader looks for first."""
+        """The summary table: one line per group with the most important figures."""
         return summary_lines(self.groups, self.points)
 
     @cached_property
     def points(self) -> list[StagePoint]:
-        """The stages as points of the curve, judged by the objectives when there are some."""
+        """The stages as points of the curve, evaluated with the objectives if there are any."""
         return stage_points(self.groups, self.objectives) if self.objectives else stage_points(self.groups)
 
 
 def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Questions = NO_QUESTIONS) -> Content:
-    """What a report of these runs says, before any format."""
+    """Return the content of a report of these runs, independent of its format."""
     runs = named_apart(runs) if len(runs) > 1 else runs
-    made = tuple(groups(runs, count_connect=count_connect))
+    all_groups = tuple(groups(runs, count_connect=count_connect))
     warnings = dict.fromkeys(warning for run in runs for warning in run.warnings)
     return Content(
         tuple(runs),
-        made,
-        (*tables_of(made), *open_loop_tables(made)),
+        all_groups,
+        (*tables_of(all_groups), *open_loop_tables(all_groups)),
         tuple(warnings),
         questions.objectives,
         questions.prices,
-        gate(made, questions.objectives, questions.stage) if questions.objectives is not None else None,
+        gate(all_groups, questions.objectives, questions.stage) if questions.objectives is not None else None,
     )

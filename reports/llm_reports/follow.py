@@ -1,7 +1,7 @@
-"""Figures of a run while it still goes on, for whoever shows it: a process of its own that answers on stdin and stdout.
+"""Figures of a run in progress, for a live display. Runs as a separate process that answers on stdin and stdout.
 
-pandas takes a second to load and rows take time to read; none of that may happen in a process that measures or serves.
-One JSON object a line in, one a line out; the process ends with its input.
+pandas takes a second to load and rows take time to read. Neither may happen in a process that measures or serves. The
+process reads one JSON object per line, writes one per line, and exits when its input ends.
 """
 
 from __future__ import annotations
@@ -24,53 +24,53 @@ if TYPE_CHECKING:
 _FIGURES = ("median", "mean", "min", "max", "p25", "p75", "p95", "p99")
 
 
-def load(_asked: dict[str, Any]) -> dict[str, Any]:
-    """Load what will be needed, before it is."""
-    import llm_reports.formats  # noqa: F401 - pandas and the rest come with it
+def load(_query: dict[str, Any]) -> dict[str, Any]:
+    """Import the modules in advance that later queries need."""
+    import llm_reports.formats  # noqa: F401 - also imports pandas and the other modules
 
     return {}
 
 
-def stage(asked: dict[str, Any]) -> dict[str, Any]:
-    """One finished stage: the rows of it between two places of the rows file, in the figures of the tables."""
+def stage(query: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of one finished stage, as in the tables, from a byte range of the rows file."""
     from llm_reports.input.rows import read_requests, read_stages
     from llm_reports.metrics.groups import groups
     from llm_reports.run import Run
 
-    source, number = Path(asked["rows"]), int(asked["stage"])
+    source, number = Path(query["rows"]), int(query["stage"])
     with tempfile.TemporaryDirectory(prefix="llm-stage-") as folder:
         part = Path(folder) / source.name
         with source.open("rb") as file, part.open("wb") as copy:
             copy.write(file.readline())
-            file.seek(max(file.tell(), int(asked["from"])))
-            copy.write(file.read(max(0, int(asked["to"]) - file.tell())))
+            file.seek(max(file.tell(), int(query["from"])))
+            copy.write(file.read(max(0, int(query["to"]) - file.tell())))
         requests, _ = read_requests(part)
-    stages, _ = read_stages(Path(asked["stages"]))
+    stages, _ = read_stages(Path(query["stages"]))
     run = Run(
         source.stem, source, requests[requests["stage"] == number], stages[stages["stage"] == number], foreign=False
     )
-    return {"stages": [_row(group, len(made)) for made in [groups([run])] for group in made]}
+    return {"stages": [_row(group, len(stage_groups)) for stage_groups in [groups([run])] for group in stage_groups]}
 
 
-def report(asked: dict[str, Any]) -> dict[str, Any]:
-    """The report of a run, into a folder."""
+def report(query: dict[str, Any]) -> dict[str, Any]:
+    """Write the report of a run to a folder and return its files."""
     from llm_reports.content import Questions
     from llm_reports.input.loader import load as load_run
     from llm_reports.report import report_runs
     from llm_reports.slo.objectives import parse_objectives
 
-    objectives = parse_objectives(asked["slo"]) if asked.get("slo") else None
-    questions = Questions(objectives, asked.get("slo_stage") or "all")
-    made = report_runs([load_run(asked["prefix"])], out=Path(asked["out"]), formats=("md", "csv", "html"),
+    objectives = parse_objectives(query["slo"]) if query.get("slo") else None
+    questions = Questions(objectives, query.get("slo_stage") or "all")
+    result = report_runs([load_run(query["prefix"])], out=Path(query["out"]), formats=("md", "csv", "html"),
                        questions=questions)  # fmt: skip
-    return {"files": [str(path) for path in made.files]}
+    return {"files": [str(path) for path in result.files]}
 
 
-def fragment(asked: dict[str, Any]) -> dict[str, Any]:
-    """The section for another page."""
+def fragment(query: dict[str, Any]) -> dict[str, Any]:
+    """Return the section for another page as HTML."""
     from llm_reports.html.fragment import fragment_of
 
-    return {"html": fragment_of(asked["prefix"], slo=asked.get("slo"), stage=asked.get("slo_stage") or "all")}
+    return {"html": fragment_of(query["prefix"], slo=query.get("slo"), stage=query.get("slo_stage") or "all")}
 
 
 _COMMANDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -81,23 +81,23 @@ _COMMANDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-def main(asked: TextIO = sys.stdin, answers: TextIO = sys.stdout) -> None:
-    """Answer until the input ends."""
+def main(queries: TextIO = sys.stdin, answers: TextIO = sys.stdout) -> None:
+    """Answer the queries of an input until it ends."""
     with contextlib.suppress(OSError, AttributeError):
-        os.nice(10)  # whoever measures on this machine goes first
-    for line in asked:
+        os.nice(10)  # processes that measure on this machine have priority
+    for line in queries:
         request = json.loads(line)
         try:
             answer = _COMMANDS[request["do"]](request)
         except InputError as error:
             answer = {"error": str(error)}
-        except Exception as error:  # whatever it was, the next question is another one
+        except Exception as error:  # an error in one query must not prevent the next
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer, allow_nan=False) + "\n")
         answers.flush()
 
 
-def _row(group: Group, of: int) -> dict[str, Any]:
+def _row(group: Group, group_count: int) -> dict[str, Any]:
     from llm_reports.metrics.groups import (
         CORRECTED_LATENCY,
         CORRECTED_TTFT,
@@ -127,13 +127,13 @@ def _row(group: Group, of: int) -> dict[str, Any]:
         "aborted": counts.aborted,
         "cancelled": counts.cancelled,
         **{
-            name: {each: _known(getattr(found, each)) for each in _FIGURES}
+            name: {figure: _known(getattr(summary, figure)) for figure in _FIGURES}
             for name, metric in metrics.items()
-            for found in [group.summary(metric)]
+            for summary in [group.summary(metric)]
         },
-        # Of a stage shared by several models only the sum is known.
+        # For a stage that several models share, only the total is known.
         **{
-            name: _known(float(stages[name].iloc[0])) if of == 1 and len(stages) else None
+            name: _known(float(stages[name].iloc[0])) if group_count == 1 and len(stages) else None
             for name in ("output_throughput_token_per_s", "request_throughput_per_s")
         },
     }

@@ -1,4 +1,4 @@
-"""The formats of a report. A format is one function of a content: the names of its files and their text or bytes."""
+"""The formats of a report. A format is a function from a content to its file names and their text or bytes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ DEFAULT_FORMATS = ("md", "csv")
 
 
 def checked(names: Iterable[str]) -> tuple[str, ...]:
-    """The names of formats, each once, or an error that says which there are."""
+    """Return the format names without duplicates; raise ``InputError`` with the valid names for an unknown format."""
     wanted = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
     for name in wanted:
         if name not in FORMATS:
-            raise InputError(f"--format {name}: there is no such format. Use {_choices()}.")
+            raise InputError(f"--format {name}: unknown format. Use {_choices()}.")
     if not wanted:
-        raise InputError(f"--format: no format was named. Use {_choices()}.")
+        raise InputError(f"--format: the list is empty. Use {_choices()}.")
     return wanted
 
 

@@ -1,4 +1,4 @@
-"""The command ``llm-report``: options in, tables to stdout, everything else that has to be said to stderr."""
+"""The command ``llm-report``: it prints tables to stdout and all messages to stderr."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ NOT_PASSED = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code.
+    """Run the command and return its exit code.
 
-    0 fine, 1 all requests failed, 2 bad input, 3 zero requests, or a gate or comparison that failed or is undecided.
+    0: success; 1: all requests failed; 2: invalid input; 3: zero measured requests, or an SLO gate or comparison that
+    failed or is undecided.
     """
     from llm_reports.arguments import parse
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(options: Namespace) -> int:
-    # pandas loads here and not for --help
+    # Import pandas here, so that --help does not load it.
     from llm_reports.content import Questions
     from llm_reports.formats import checked
     from llm_reports.metrics.costs import load_prices
@@ -50,7 +51,7 @@ def _report(options: Namespace) -> int:
     formats = checked([*options.format.split(","), options.plots or ""])
     objectives = parse_objectives(options.slo) if options.slo else None
     if options.junit and objectives is None:
-        raise InputError("--junit writes a verdict and needs objectives; give them with --slo")
+        raise InputError("--junit writes a verdict and requires objectives; set them with --slo")
     prices = load_prices(options.prices) if options.prices else None
     questions = Questions(objectives, valid_stage(options.slo_stage), prices)
     runs = _loaded(options)
@@ -119,23 +120,21 @@ def _leaderboard(options: Namespace) -> int:
 
 def _check_out(options: Namespace) -> None:
     if options.plots and options.out is None:
-        raise InputError(
-            f"--plots {options.plots}: say where the files shall go, for example --out out/{options.command}"
-        )
+        raise InputError(f"--plots {options.plots} requires an output folder, for example --out out/{options.command}")
 
 
 def _sides(options: Namespace) -> tuple[list[Run], list[Run]]:
-    """The runs before --against and those behind it. They are loaded together, so that their names differ."""
+    """Load the runs before and after --against. They are loaded together, so that their names differ."""
     from llm_reports.input.loader import find
 
-    behind = {path.resolve() for given in options.against for path in find(given)}
-    twice = behind & {path.resolve() for given in options.inputs for path in find(given)}
-    if twice:
-        raise InputError(f"--against: {min(twice)} is on both sides. Name each run on one side only.")
+    after_option = {path.resolve() for given in options.against for path in find(given)}
+    on_both_sides = after_option & {path.resolve() for given in options.inputs for path in find(given)}
+    if on_both_sides:
+        raise InputError(f"--against: {min(on_both_sides)} is on both sides. Specify each run on one side only.")
     runs = _loaded(options, options.against)
     return (
-        [run for run in runs if run.source.resolve() not in behind],
-        [run for run in runs if run.source.resolve() in behind],
+        [run for run in runs if run.source.resolve() not in after_option],
+        [run for run in runs if run.source.resolve() in after_option],
     )
 
 
@@ -154,7 +153,7 @@ def _print(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (head, a pager) has seen enough. Python would complain once more while it shuts down.
+        # The reader (head, a pager) closed the pipe. Without this, Python reports a second error at shutdown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

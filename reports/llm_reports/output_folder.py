@@ -1,4 +1,4 @@
-"""Writing the files of a report into a folder, which is made when it is not there."""
+"""Writing of the files of a report to a folder, which is created if it does not exist."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from llm_reports.errors import InputError
 
 
 def write_files(files: Mapping[str, str | bytes], folder: Path) -> list[Path]:
-    """Write files by name and content; returns their paths, raises ``InputError`` when one cannot be written."""
+    """Write files by name and content and return their paths; raises ``InputError`` when a file cannot be written."""
     written = []
     for name, content in files.items():
-        if Path(name).name != name or name in ("", ".."):  # whatever a name was made of, it stays in the folder
-            raise InputError(f"{name!r} is no name of a file: nothing is written outside of {folder}.")
+        if Path(name).name != name or name in ("", ".."):  # names come from data, but must stay inside the folder
+            raise InputError(f"{name!r} is not a valid file name; files are only written inside {folder}.")
         path = folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         except OSError as error:
             raise InputError(
-                f"{path}: cannot be written ({error.strerror or error}). Name a folder you may write to with --out."
+                f"{path}: cannot be written ({error.strerror or error}). Specify a writable folder with --out."
             ) from error
         written.append(path)
     return written

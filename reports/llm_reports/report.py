@@ -1,4 +1,7 @@
-"""A report from start to end: runs in, tables as text and files out. The command and the load side both call it."""
+"""Creation of a report: the input is runs, the output is tables as text and files.
+
+The command ``llm-report`` and the load test both call this module.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,11 @@ NOT_PASSED = 3
 
 @dataclass(frozen=True)
 class Report:
-    """A finished report: ``text`` is what goes to stdout, ``markdown`` the same for a page, ``files`` were written.
+    """A finished report: ``text`` goes to stdout, ``markdown`` is the same for a page, ``files`` were written.
 
-    ``exit_code`` is 0; 1 when no request succeeded at all; 2 when files could not be written; 3 when a run has no
-    measured request or the gate does not pass. When it is not 0, ``problem`` says so in words. ``warnings`` are in the
-    text too.
+    ``exit_code`` is 0; 1 when all requests failed; 2 when files could not be written; 3 when a run does not have
+    measured requests or the SLO gate does not pass. If it is not 0, ``problem`` describes the reason. ``text`` also
+    contains the ``warnings``.
     """
 
     text: str
@@ -50,13 +53,13 @@ def report_run(
     count_connect: bool = False,
     questions: Questions = NO_QUESTIONS,
 ) -> Report:
-    """The report of one run, written to ``out`` or to PREFIX_report; raises ``InputError`` when it cannot be read."""
+    """Write the report of one run to ``out`` or to PREFIX_report; raises ``InputError`` when it cannot be read."""
     runs = [load(prefix)]
     return report_runs(runs, out=out, formats=formats, count_connect=count_connect, questions=questions)
 
 
 def text_report(prefix: str | Path, *, questions: Questions = NO_QUESTIONS) -> Report:
-    """The report of one run as text, without files; raises ``InputError`` when the run cannot be read."""
+    """Return the report of one run as text, without files; raises ``InputError`` when the run cannot be read."""
     return _finished(content_of([load(prefix)], questions=questions), DEFAULT_FORMATS, [])
 
 
@@ -68,7 +71,10 @@ def report_runs(
     count_connect: bool = False,
     questions: Questions = NO_QUESTIONS,
 ) -> Report:
-    """One report of several runs. Without ``out`` each run gets its own files in PREFIX_report, foreign files none."""
+    """Write one report of several runs.
+
+    Without ``out``, each run gets its own files in PREFIX_report; foreign files do not get files.
+    """
     wanted = checked(formats)
     content = content_of(runs, count_connect=count_connect, questions=questions)
     if out is not None:
@@ -76,7 +82,7 @@ def report_runs(
     else:
         own = [(run.report_dir, run) for run in runs if run.report_dir is not None]
         parts = [
-            # What was computed once is good enough twice: the rows of a large run take seconds.
+            # Reuse the content of a single run: the computation takes seconds for a large run.
             (folder, content if len(runs) == 1 else content_of([run], count_connect=count_connect, questions=questions))
             for folder, run in own
         ]
@@ -84,14 +90,14 @@ def report_runs(
 
 
 def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Path, Content]]) -> Report:
-    """The report of a content, with its parts written into folders."""
+    """Write the parts of a report to folders and return the report."""
     exit_code, problem = _verdict(content)
     files: list[Path] = []
     try:
         for folder, part in parts:
             files.extend(_write(part, folder, wanted))
     except InputError as error:
-        exit_code, problem = BAD_OUTPUT, str(error)  # the tables themselves are fine and must not be lost
+        exit_code, problem = BAD_OUTPUT, str(error)  # the tables are valid and must still be printed
     return Report(
         text=_printed(content, wanted),
         files=tuple(files),
@@ -105,7 +111,7 @@ def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Pat
 
 
 def _printed(content: Content, wanted: Sequence[str]) -> str:
-    """What goes to stdout: the tables; LLMPerf's print-out where that was asked for, and both when both were."""
+    """Return the text for stdout: the tables, LLMPerf's console output, or both, depending on the formats."""
     if "llmperf" not in wanted:
         return tables_and_notes(content, for_terminal=True)
     if "md" in wanted:
@@ -119,15 +125,15 @@ def _verdict(content: Content) -> tuple[int, str]:
     if unmeasured:
         return ZERO_REQUESTS, (
             f"{', '.join(unmeasured)}: no request was measured (no row has measured=1). "
-            "Was the run ended in its warm-up, or was the server out of reach?"
+            "Did the run end during warm-up, or was the server unreachable?"
         )
     if content.gate is not None and not content.gate.passed:
-        return NOT_PASSED, f"gate {content.gate.verdict}: {'; '.join(content.gate.reasons)}"
+        return NOT_PASSED, f"SLO gate {content.gate.verdict}: {'; '.join(content.gate.reasons)}"
     if not any(len(group.ok) for group in content.groups):
         sources = ", ".join(str(run.source) for run in content.runs)
         return ALL_FAILED, (
             f"{sources}: every measured request failed, so there are no figures. "
-            "The notes count the error codes; error_message in the rows says more."
+            "The notes count the error codes; the column error_message of the rows file has details."
         )
     return SOME_FIGURES, ""
 

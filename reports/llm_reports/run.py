@@ -1,4 +1,4 @@
-"""One run as the report sees it: its rows and what was written beside them. Knows no file format."""
+"""One run as the input of a report: its rows and related data. This module does not depend on a file format."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 AT = " @ "
-"""Between a model and its endpoint, in the name of a model that was asked at several."""
+"""The separator between model and endpoint in the name of a model that has requests at several endpoints."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """The rows of one run, or of one foreign file.
 
-    ``requests`` and ``stages`` have the columns of ``llm_users.record`` (columns of the file beyond those are kept).
-    Numbers that were not measured are missing values; text that was not set is "". ``stages`` has no rows when the
-    run has no such file. ``gaps`` holds one histogram of chunk gaps per stage, ``manifest`` is PREFIX_llm_run.json, or
-    the ``*_summary.json`` beside a foreign file.
+    ``requests`` and ``stages`` have the columns of ``llm_users.record`` (additional columns of the file are kept).
+    Numbers that were not measured are missing values; text that was not set is "". ``stages`` is empty when the run
+    does not have a stages file. ``gaps`` contains one histogram of chunk gaps per stage, ``manifest`` is
+    PREFIX_llm_run.json, or the ``*_summary.json`` next to a foreign file.
     """
 
     name: str
@@ -38,26 +38,27 @@ class Run:
     foreign: bool = False
     warnings: tuple[str, ...] = ()
     shards: tuple[Path, ...] = ()
-    """The shards that the manifest names and whose rows are among ``requests``."""
+    """The shards that the manifest lists and whose rows are in ``requests``."""
 
     @property
     def measured(self) -> int:
-        """How many requests count in the statistics, failed ones included."""
+        """The number of requests that count in the statistics, including failed ones."""
         return int((self.requests["measured"] == 1).sum())
 
     @property
     def started(self) -> datetime | None:
-        """When its first request started, in UTC; ``None`` where the rows do not say."""
+        """The start of the first request, in UTC; ``None`` when the rows do not contain it."""
         try:
             return datetime.fromtimestamp(float(self.requests["started_at"].min()), UTC)
-        except (ValueError, OverflowError, OSError):  # no rows, or a time stamp that no calendar has
+        except (ValueError, OverflowError, OSError):  # zero rows, or a timestamp outside the calendar
             return None
 
 
 def named_apart(runs: Sequence[Run]) -> list[Run]:
-    """The runs with names that differ: runs of one name are called by as many folders as tell them apart.
+    """Return the runs with distinct names; runs of the same name get the folder names that distinguish them.
 
-    ``out/a/run`` and ``out/b/run`` are ``a/run`` and ``b/run``; what a folder holds twice, by the names of its files.
+    ``out/a/run`` and ``out/b/run`` become ``a/run`` and ``b/run``. Runs of the same name in one folder get the names of
+    their files.
     """
     return [
         run if run.name == name else dataclasses.replace(run, name=name)
@@ -68,17 +69,17 @@ def named_apart(runs: Sequence[Run]) -> list[Run]:
 def _distinct(runs: Sequence[Run]) -> list[str]:
     names = [run.name for run in runs]
     folders = [list(run.source.resolve().parent.parts[1:]) for run in runs]
-    while same := [place for place, name in enumerate(names) if names.count(name) > 1 and folders[place]]:
-        for place in same:
-            names[place] = f"{folders[place].pop()}/{names[place]}"
+    while same := [index for index, name in enumerate(names) if names.count(name) > 1 and folders[index]]:
+        for index in same:
+            names[index] = f"{folders[index].pop()}/{names[index]}"
     if len(set(names)) == len(names):
         return names
-    # One folder holds both, such as ``run.csv`` beside ``run_llm_requests.csv``; or one file was loaded twice.
+    # One folder contains both, such as ``run.csv`` next to ``run_llm_requests.csv``; or one file was loaded twice.
     named = [
         name if names.count(name) == 1 else f"{run.source.parent.name}/{run.source.name}".lstrip("/")
         for run, name in zip(runs, names, strict=True)
     ]
     return [
-        name if named.count(name) == 1 else f"{name} ({named[: place + 1].count(name)})"
-        for place, name in enumerate(named)
+        name if named.count(name) == 1 else f"{name} ({named[: index + 1].count(name)})"
+        for index, name in enumerate(named)
     ]

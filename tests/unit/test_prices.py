@@ -69,7 +69,7 @@ def test_machines_are_found_by_the_longest_name_too() -> None:
         ('{"models": {"a": {"input": true, "output": 2}}}', "p.json: a: input: True is not a price"),
         ('{"models": {"a": {"gpu_hour": 0}}}', "p.json: a: 0 is not a number above 0; write gpu_hour and gpus"),
         ('{"models": {"a": {"gpu_hour": 1, "gpus": "two"}}}', "p.json: a: 'two' is not a number above 0"),
-        ('{"models": {"a": {"gpu_hour": 1, "input": 2}}}', "p.json: a: 'input' beside gpu_hour"),
+        ('{"models": {"a": {"gpu_hour": 1, "input": 2}}}', "p.json: a: 'input' together with gpu_hour"),
         ('{"models": {"a": {"gpu_hour": 1' + "0" * 400 + "}}}", "is not a number above 0"),
     ],
 )

@@ -1,9 +1,10 @@
-"""What a run reserves, costs and may cost: said before each stage, and watched while rows come in.
+"""The budget of a run: announces the cost and the token quota of each stage, and checks the cost while rows arrive.
 
-The rule of ``--llm-budget``: nothing new starts once what was spent, plus what may be on its way, would pass the
-budget. On its way are at most as many requests as there are users, each as dear as the dearest so far (at first: a mean
-prompt and an answer as long as allowed); rows of workers come up to 3 s late, and in that time every user can have made
-as many requests as the shortest answer so far allows. A counted stage that would not fit is not begun.
+The rule of ``--llm-budget``: nothing new starts when the cost so far plus the possible cost of requests in flight would
+exceed the budget. At most as many requests are in flight as there are users. Each is assumed to cost as much as the
+most expensive one so far (at first: a mean prompt and an answer of the maximum length). Rows of workers arrive up to 3
+s late, and in that time each user may have sent as many requests as the shortest answer so far allows. A stage with a
+fixed number of requests that would exceed the budget does not start.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from llm_users.record import RequestRecord
 logger = logging.getLogger(__name__)
 
 ROWS_LATE_S = 3.0
-"""Locust's interval of workers' reports."""
+"""The interval of Locust's worker reports."""
 
 
 class Budget:
-    """The costs of one run, as its rows tell them."""
+    """The costs of one run, calculated from its rows."""
 
     def __init__(self, options: Options, *, distributed: bool = False, reserves_quota: bool = False) -> None:
         self._options = options
@@ -31,12 +32,12 @@ class Budget:
         self._input = options.input_tokens.mean
         self._output = options.output_tokens.mean
         self._shortest_s = math.inf
-        self._dearest = 0.0
+        self._highest_cost = 0.0
         self._unpriced: set[str] = set()
         self.spent = 0.0
 
     def add(self, record: RequestRecord) -> None:
-        """One request has ended."""
+        """Add the cost of a request that has ended."""
         price = self._price(record.model)
         if price is None:
             self._unpriced.add(record.model)
@@ -48,14 +49,14 @@ class Budget:
             record.cache_write_tokens or 0,
         )
         if not record.ok and not record.output_tokens:
-            return  # refused or lost before any output: nothing is charged
+            return  # rejected or lost before any output: the provider does not charge it
         self.spent += cost
-        self._dearest = max(self._dearest, cost)
+        self._highest_cost = max(self._highest_cost, cost)
         if record.end_to_end_latency_s:
             self._shortest_s = min(self._shortest_s, record.end_to_end_latency_s)
 
     def plan(self, stage: int, users: int, *, free: bool) -> str | None:
-        """Say what a stage reserves and costs, before it begins; returns why it must not, or None."""
+        """Log what a stage reserves and costs. Return why the stage must not start, or None."""
         options = self._options
         requests = options.requests if free else options.stage_requests
         if requests is not None and not options.open_loop:
@@ -65,12 +66,12 @@ class Budget:
             logger.info("stage %d: %s", stage, text)
         cost = self._stage_cost(requests)
         if options.budget is not None and cost is not None and self.spent + cost > options.budget:
-            after = f", after {self._shown(self.spent)} so far" if self.spent else ""
-            return self._over(f"stage {stage} would cost about {self._shown(cost)}{after}")
+            after = f", after {self._formatted(self.spent)} so far" if self.spent else ""
+            return self._over(f"stage {stage} would cost about {self._formatted(cost)}{after}")
         return self.why_stop(users)
 
     def describe_stage(self, users: int, requests: int | None) -> str | None:
-        """What a stage reserves and costs, in words; None when there is nothing to say."""
+        """Return what a stage reserves and costs, as text, or None if neither applies."""
         prices = self._options.prices
         tokens = self._input + self._output
         parts = []
@@ -81,39 +82,42 @@ class Budget:
                 f"{users * tokens:,.0f} tokens of quota at a time"
             )
         if requests is not None and (self._reserves_quota or prices is not None):
-            parts.append(f"{requests} requests with {requests * tokens:,.0f} tokens in all")
+            parts.append(f"{requests} requests with {requests * tokens:,.0f} tokens in total")
         cost = self._stage_cost(requests)
         if prices is not None and cost is not None:
-            parts.append(f"about {prices.shown(cost)} if every answer is as long as allowed")
+            parts.append(f"about {prices.shown(cost)} if every answer has the maximum length")
         elif prices is not None and self._options.model and self._price(self._options.model) is None:
             parts.append(f"the price file has no price for {self._options.model}")
         return "; ".join(parts) or None
 
     def _stage_cost(self, requests: int | None) -> float | None:
-        """Of a counted stage, with answers as long as allowed; None when it cannot be said."""
+        """Return the cost of a stage with answers of the maximum length, or None if it is unknown."""
         price = self._price(self._options.model or "")
         if price is None or requests is None:
             return None
         return requests * price.of(self._input, self._output)
 
     def why_stop(self, users: int) -> str | None:
-        """Why nothing more must start, or None."""
+        """Return why nothing more may start, or None."""
         budget = self._options.budget
         if budget is None:
             return None
         if self._unpriced:
             return self._over(f"there is no price for {', '.join(sorted(self._unpriced))}")
-        dearest = self._dearest
-        if not dearest:
+        highest_cost = self._highest_cost
+        if not highest_cost:
             price = self._price(self._options.model or "")
             if price is None:
                 return self._over(f"there is no price for {self._options.model}") if self._options.model else None
-            dearest = price.of(self._input, self._output)
+            highest_cost = price.of(self._input, self._output)
         unseen = 1 + (math.ceil(self._late_s / self._shortest_s) if self._shortest_s < math.inf else 0)
-        on_the_way = users * unseen * dearest
-        if self.spent + on_the_way <= budget:
+        in_flight = users * unseen * highest_cost
+        if self.spent + in_flight <= budget:
             return None
-        return self._over(f"{self._shown(self.spent)} are spent and up to {self._shown(on_the_way)} on their way")
+        return self._over(
+            f"{self._formatted(self.spent)} is spent, "
+            f"and requests in flight may cost up to {self._formatted(in_flight)}"
+        )
 
     def _over(self, why: str) -> str:
         return f"--llm-budget {self._options.budget:g}: {why}"
@@ -122,5 +126,5 @@ class Budget:
         prices = self._options.prices
         return prices.of_model(model) if prices is not None and model else None
 
-    def _shown(self, sum_: float) -> str:
-        return self._options.prices.shown(sum_) if self._options.prices is not None else f"{sum_:g}"
+    def _formatted(self, amount: float) -> str:
+        return self._options.prices.shown(amount) if self._options.prices is not None else f"{amount:g}"

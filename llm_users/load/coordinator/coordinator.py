@@ -1,8 +1,8 @@
-"""The coordinator of a run: which stage comes when, on the master or in the only process.
+"""The coordinator of a run: decides which stage comes when. It runs on the master or in the only process.
 
-A state machine driven by what really runs: announce a stage, wait until its users have come to the admission gates,
-let them start, collect what the workers report, go on (``load.protocol.stage`` has the diagram). Locust's shape only
-asks it for the number of users.
+It is a state machine that reacts to what really runs: announce a stage, wait until its users have reached the admission
+gates, let them start, collect the reports of the workers, continue (``load.protocol.stage`` has the diagram). Locust's
+shape only asks it for the number of users.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from llm_users.record import RequestRecord, StageLoad, StageRecord
 logger = logging.getLogger(__name__)
 
 GATHER_S = 15.0
-"""How long the users of a stage may take to come to the admission gate before it starts without the missing ones."""
+"""How long the users of a stage may take to reach the admission gate before it starts without the missing ones."""
 
 NO_USERS_S = 150.0
 """How long a stage waits for its first user, whose ``on_start`` may take long."""
 MOST_FREE_STAGES = 200
-"""Stages of a run without a sweep, each with its own number of users; the last one goes on whatever the number."""
+"""Maximum number of stages of a run without a sweep, one for each number of users. The last stage covers all later
+changes."""
 
 _LOOK_S = 0.5
 _STOOD_STILL_S = 1.0
@@ -45,17 +46,17 @@ _RESEND_S = 10.0
 _SPREAD_AGAIN_S = 5.0
 _MOST_SPREADS = 4
 _BUILDING_TOLD_S = 2.0
-"""Prompts that are built in less time are not worth a line in the log."""
+"""The log does not mention prompts that take less time to build."""
 _BARRIER_MARGIN_S = 15.0
 
 
 class Coordinator:
-    """One run after the other; ``writer`` holds the rows of the current one.
+    """Coordinates one run after another. ``writer`` holds the rows of the current run.
 
-    ``send`` sends a message to a worker, ``clients`` names the workers that are connected (None: this process),
-    ``make_writer`` begins the files of a run, ``make_stages`` says what its stages are. ``stop_run`` stops Locust's
-    test. ``before_stage`` is called before a stage is announced; ``on_silence`` again and again with the workers that
-    are silent, and whether others go on meanwhile. ``reserves_quota``: the endpoint reserves tokens of quota.
+    ``send`` sends a message to a worker. ``clients`` returns the connected workers (None: this process).
+    ``make_writer`` creates the files of a run, ``make_stages`` its stages. ``stop_run`` stops Locust's test.
+    ``before_stage`` is called before a stage is announced. ``on_silence`` is called repeatedly with the silent workers
+    and whether other workers are active. ``reserves_quota``: the endpoint reserves tokens of quota.
     """
 
     def __init__(
@@ -82,27 +83,27 @@ class Coordinator:
         self.writer: RunWriter | None = None
         self.active = False
         self.refused: str | None = None
-        self.watch: Callable[[RequestRecord], None] | None = None  # shows the run while it goes on
+        self.watch: Callable[[RequestRecord], None] | None = None  # receives each row for the live page
         self._budget = Budget(self.options)
         self.ended_by_itself = False
         self._pool: WorkerPool | None = None
         self._users_wanted = 0  # from Locust, for the present stage
-        self._users_given: int | None = None  # those of them that send LLM requests; None: not known yet
-        self._earlier: StagePlan | None = None  # a free stage that has been replaced, and whose last requests run
-        self._measured = 0  # measured requests of the free stages that are over
+        self._users_given: int | None = None  # users of these that send LLM requests; None: not known yet
+        self._earlier: StagePlan | None = None  # a replaced free stage that still has requests in flight
+        self._measured = 0  # measured requests of finished free stages
         self._gathering_timer: gevent.Greenlet[[], None] | None = None
-        self._spread_again = False  # while the present stage gathers
-        self._gathering_restarted = False  # a worker has gone or come back meanwhile, so Locust moves users
-        self._times_spread_again = 0  # how often too many users came to the present stage
-        self._spread = 0  # changes of the workers before the present stage
+        self._spread_again = False  # Locust was asked to spread users again in the present stage
+        self._gathering_restarted = False  # a worker was lost or came back, so Locust moves users
+        self._times_spread_again = 0  # how often too many users were ready for the present stage
+        self._spread = 0  # makes the answers to Locust differ, see _wanted
         self._others_said = False
         self._watching: gevent.Greenlet[[], None] | None = None
         self._plan: StagePlan | None = None
         self._sequence: StageSequence = FixedStages(())
         self._spec = StageSpec(StageLoad())
         self._last: StageRecord | None = None
-        self._admitted = False  # the stage's users were let go
-        self._stage_ended = False  # before its time
+        self._admitted = False  # the users of the stage were let through
+        self._stage_ended = False  # the stage was ended early
         self._prepared_at = 0.0
         self._deadline: float | None = None
         self._told_at = 0.0
@@ -111,13 +112,13 @@ class Coordinator:
         self._over = Event()
         self._finishing = False
         self._closed_stage = 0
-        self._alone_since: float | None = None  # no worker has answered since
+        self._alone_since: float | None = None  # no worker has answered since this time
         self._notes_for_next: list[str] = []
 
     # The run.
 
     def begin(self, options: Options, *, users: int, run_s: float | None, withhold_keys: bool = False) -> None:
-        """A run begins: with a sweep its first stage is announced, else the one free stage.
+        """Start a run: announce the first stage of the sequence, or else the one free stage.
 
         ``withhold_keys``: workers must not send keys or other values of their environment to the endpoint.
         """
@@ -148,7 +149,7 @@ class Coordinator:
         for text in self._notes_for_next:
             self.writer.note(text)
         self._deadline = time.monotonic() + run_s if run_s else None
-        rows_at_once = options.budget is not None or options.chunk_times  # these need the rows as they come
+        rows_at_once = options.budget is not None or options.chunk_times  # these options need each row immediately
         self._pool = WorkerPool(
             self._send,
             self.writer,
@@ -163,11 +164,11 @@ class Coordinator:
             self._watching = gevent.spawn(self._look_after)
 
     def tick(self) -> tuple[int, float] | None:
-        """The users that the current stage wants, and all at once; None when the sweep is over."""
+        """Return the number of users of the current stage and the spawn rate, or None when the sweep is over."""
         plan = self._plan
         if plan is None or self._pool is None or not self.active:
             return None
-        if self._finishing:  # the code that stops the run also ends the shape
+        if self._finishing:  # the code that stops the run ends the shape too
             return self._wanted()
         self._tell_progress()
         if self._deadline is not None and time.monotonic() >= self._deadline and self._ending is None:
@@ -176,17 +177,17 @@ class Coordinator:
             self.ended_by_itself = True
             return None
         if self._builds:
-            self._prepared_at = time.monotonic()  # the time for users to come is counted from when prompts are ready
-        if self._gathering and (reason := self._why_no_users_come(time.monotonic() - self._prepared_at)):
+            self._prepared_at = time.monotonic()  # users have GATHER_S from the moment when the prompts are ready
+        if self._gathering and (reason := self._no_users_reason(time.monotonic() - self._prepared_at)):
             self._end_without_users(plan, reason)
             return None
         late = time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S
         if self._gathering and late and self._pool.changes and not self._spread_again:
-            # What Locust told a worker that was silent may be lost, or older than what it knows of the others.
+            # Locust's message to a silent worker may be lost, or older than what Locust knows about other workers.
             self._spread_again = True
             self._pool.changes += 1
-        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S and not self._too_many_came():
-            self._go_with_those_here()
+        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S and not self._too_many_ready():
+            self._go_with_ready_users()
         if self._admitted and not self._stage_ended and self._sequence.enough():
             self._end_stage()
         if self.workers.all_done and (self.workers.present or self._alone_for_long):
@@ -195,25 +196,26 @@ class Coordinator:
             if spec is None:
                 self.ended_by_itself = True
                 return None
-            if too_dear := self._budget.plan(plan.stage + 1, spec.most(self.options), free=False):
-                self._end_for_budget(too_dear)
+            if over_budget := self._budget.plan(plan.stage + 1, spec.most(self.options), free=False):
+                self._end_for_budget(over_budget)
                 self.ended_by_itself = True
                 return None
             self._announce(plan.stage + 1, spec, free=False)
         return self._wanted()
 
     def _wanted(self) -> tuple[int, float]:
-        """The users, all at once. Locust spreads users again, and replaces users that have ended, only when this answer
-        differs from the last one.
+        """Return the number of users, and a spawn rate that starts them all at once.
+
+        Locust spreads users again and replaces ended users only when this answer differs from the last one.
         """
         if self._gathering and self._pool is not None and self._plan is not None:
             self._spread = self._plan.stage + self._pool.changes
         return self._users_wanted, max(1, self._users_wanted) + self._spread * 1e-6
 
     def finish(self, *, abort: bool, grace_s: float, interrupted: bool = False) -> None:
-        """Everything stops: a barrier collects what the workers still have, then the files are completed.
+        """End the run: collect what the workers still have, then complete the files.
 
-        ``interrupted``: a person or a signal ended the run, so what was asked for and is not measured yet is missing.
+        ``interrupted``: a user or a signal ended the run, so requested but unmeasured stages are missing.
         """
         if not self.active or self._pool is None:
             return
@@ -230,7 +232,8 @@ class Coordinator:
         while not self.workers.all_final(self._clients()) and time.monotonic() < limit:
             self._finals.wait(timeout=0.5)
             self._finals.clear()
-            if time.monotonic() - told_at > _TELL_AGAIN_S:  # a worker that has heard it already only answers again
+            # A worker that received the message before only answers again.
+            if time.monotonic() - told_at > _TELL_AGAIN_S:
                 told_at = time.monotonic()
                 self._pool.tell_all(messages.Finish(self._pool.run_id, abort=abort, grace_s=grace_s))
         self._await_missing_rows(time.monotonic() + _RESEND_S)
@@ -238,14 +241,17 @@ class Coordinator:
             self._watching.kill(block=False)
         if cut_short and self._plan is not None:
             where = f"in stage {self._plan.stage} of {self.stages}" if not self._plan.free else "early"
-            self._pool.fall_short(f"the run was ended {where}, before everything that was asked for was measured")
+            self._pool.fall_short(f"the run was ended {where}, before everything requested was measured")
         self._complete()
         self.active = self._finishing = False
         self._over.set()
 
     @property
     def _has_more_to_measure(self) -> bool:
-        """Whether a stage, or a part of one, is still to be measured. Without a sweep only requests can be counted."""
+        """Return whether a stage, or a part of one, is still to be measured.
+
+        A free stage has more only if it counts requests.
+        """
         plan = self._plan
         if plan is None or self._ending is not None:
             return False
@@ -254,34 +260,34 @@ class Coordinator:
         return plan.stage < self.stages or not self.workers.all_done
 
     def abort(self) -> None:
-        """What still drains is cut now."""
+        """Cut off the requests that still drain."""
         if self._finishing and self._pool is not None:
             self._pool.tell_all(messages.Finish(self._pool.run_id, abort=True, grace_s=0.0))
 
-    # Messages of workers.
+    # Messages from workers.
 
     def on_join(self, client_id: str) -> None:
-        """A worker has come while the run goes on: it gets a share from the next stage on."""
+        """Let a worker join a run that has started. It gets a share from the next stage on."""
         plan, pool = self.plan, self._pool
         if plan is None or pool is None or self._finishing:
             return
-        known = self.workers.find(client_id)
-        if known is not None:
-            if not known.told:
-                pool.tell_run(known)
+        worker = self.workers.find(client_id)
+        if worker is not None:
+            if not worker.told:
+                pool.tell_run(worker)
             return
         worker = pool.take_in(client_id)
         pool.say_change(f"worker {worker.rank} joined in stage {plan.stage}")
         pool.admit(worker, plan)
 
     def on_count(self, message: messages.Count) -> None:
-        """A worker says what it has started, and where it is in the run."""
+        """Process a COUNT: what a worker has started, and its position in the run."""
         worker, pool, plan = self.workers.get(message.worker), self._pool, self._plan
         if worker is None or pool is None:
             return
         self.workers.take_count(worker, message)
         if worker.lost:
-            return  # it has been on its way for long; a worker that is back asks first
+            return  # the message is old; a worker that is back sends BACK first
         self.workers.hear(worker)
         pool.tell(worker, messages.Ack(pool.run_id, number=message.number))
         if plan is None or worker.final or self._finishing or not pool.distributed:
@@ -293,19 +299,19 @@ class Coordinator:
             pool.tell(worker, messages.End(pool.run_id, stage=plan.stage))
 
     def on_back(self, message: messages.Back) -> None:
-        """A worker had no answer for a while and asks what is left for it to do."""
+        """Answer a worker that had no answer for a while and asks what it has left to do."""
         worker, plan, pool = self.workers.get(message.worker), self._plan, self._pool
         if worker is None or plan is None or pool is None or worker.final:
             return
         if self.workers.hear(worker):
             pool.say_change(f"worker {worker.rank} was back in stage {plan.stage}")
-            if self._gathering:  # Locust may have given users to it already
+            if self._gathering:  # Locust may have assigned users to it already
                 worker.assignment.expected = True
                 self._restart_gathering()
         pool.tell_quota(worker, message.number)
 
     def on_ready(self, message: messages.Ready) -> None:
-        """Users of a worker have come to its admission gate."""
+        """Process a READY: how many users of a worker wait at its admission gate."""
         plan, worker = self._plan, self.workers.get(message.worker)
         if plan is not None and worker is not None and message.stage == plan.stage:
             worker.assignment.all_users_came = message.all_users_came
@@ -328,7 +334,7 @@ class Coordinator:
         self._go_when_gathered()
 
     def on_preparing(self, message: messages.Preparing) -> None:
-        """A worker builds the prompts of the stage, and says so once a second."""
+        """Log the progress of a worker that builds the prompts of the stage. The worker sends it once per second."""
         plan, worker = self._plan, self.workers.get(message.worker)
         if plan is None or worker is None or message.stage != plan.stage or worker.assignment.waiting is not None:
             return
@@ -339,8 +345,8 @@ class Coordinator:
             logger.info("stage %d: %s", plan.stage, building(self.workers.present))
 
     def on_spawned(self, target: int, users: int, others: int) -> None:
-        """Locust has started the users that it wants: ``users`` send LLM requests, ``others`` do not."""
-        if self._admitted and users != self._users_given:  # the same number, of other classes
+        """Process the users that Locust has started: ``users`` send LLM requests, ``others`` do not."""
+        if self._admitted and users != self._users_given:  # the same number of users, but of other classes
             self._change_free_stage(target)
         plan = self._plan
         if plan is None or self._admitted or self._finishing or target != self._users_wanted:
@@ -352,7 +358,7 @@ class Coordinator:
                 self._others_said = True
                 self._pool.say(
                     f"{others} of {target} users are of classes that do not send LLM requests, so the concurrency of "
-                    f"stage {plan.stage} is {asked}; other stages leave such users out as well"
+                    f"stage {plan.stage} is {asked}; other stages exclude such users as well"
                 )
         self._users_given = users
         if plan.free:
@@ -361,7 +367,7 @@ class Coordinator:
         self._go_when_gathered()
 
     def on_target(self, users: int) -> None:
-        """Locust starts to change the number of users. Without a sweep another stage begins, of that many users."""
+        """Process a new number of users in Locust. Without a sweep it begins another stage."""
         if users != self._users_wanted:
             self._change_free_stage(users)
 
@@ -371,14 +377,14 @@ class Coordinator:
             return
         self._users_wanted, self._users_given = users, None
         self._stop_gathering_timer()
-        if not self._admitted:  # nothing was measured with the number before
+        if not self._admitted:  # nothing was measured with the earlier number
             self._plan = replace(plan, load=StageLoad(users), concurrency_asked=users)
         elif self.workers.all_done or self._pool is None:
             return
         elif plan.stage >= MOST_FREE_STAGES:
             self._pool.say(
-                f"the number of users changed more than {MOST_FREE_STAGES} times; stage {plan.stage} has all users from"
-                " then on, so its figures mix different numbers of users"
+                f"the number of users changed more than {MOST_FREE_STAGES} times; stage {plan.stage} covers all later"
+                " changes, so its figures mix different numbers of users"
             )
         else:
             self._earlier = plan
@@ -386,7 +392,7 @@ class Coordinator:
             self._close_earlier_if_done()
 
     def on_done(self, message: messages.Done) -> None:
-        """A worker's part of a stage is over."""
+        """Process the totals of a worker's part of a stage."""
         totals = message.totals
         worker = self.workers.get(totals.worker)
         plan = self._plan
@@ -398,7 +404,7 @@ class Coordinator:
         if self._earlier is not None and totals.stage == self._earlier.stage:
             self._close_earlier_if_done()
             return
-        if late and self.writer is not None:  # its worker was cut off when the stage ended
+        if late and self.writer is not None:  # the worker was cut off when the stage ended
             self.writer.add_totals(totals)
         if totals.stage != plan.stage:
             return
@@ -409,13 +415,13 @@ class Coordinator:
             if given is None:
                 self._pool.give_up(worker, plan)
             if totals.started or not given:
-                then = f"; {given} requests that it had not started went to other workers" if given else ""
+                then = f"; {given} requests that it had not started were reassigned to other workers" if given else ""
                 where = f" on worker {worker.rank}" if len(self.workers) > 1 else ""
                 self._pool.say(f"stage {plan.stage} ended early{where}: {totals.no_users_reason}{then}")
         self._stop_if_done()
 
     def on_foreign(self, kind: str, client_id: str, run: str, rows: int) -> None:
-        """A message, or rows, of another run than the present one, or of a process that has no part in it."""
+        """Process a message, or rows, of another run or of a process that does not take part in this run."""
         pool = self._pool
         if pool is not None and self.active:
             pool.refuse(client_id, rows)
@@ -423,15 +429,18 @@ class Coordinator:
             self._send(messages.Leave(run), client_id)
 
     def rank_in_run(self, client_id: str) -> tuple[str, int] | None:
-        """Which run a worker takes part in, and its rank there; None: in none that goes on."""
+        """Return the run that a worker takes part in and its rank there, or None if it takes part in no active run."""
         if self._pool is None or self.writer is None or not self.active:
             return None
         worker = self.workers.find(client_id if self._pool.distributed else None)
         return None if worker is None else (self.writer.run_id, worker.rank)
 
     def _on_given_up(self, worker: Worker, plan: StagePlan, why: str) -> None:
-        """A worker could not connect even once. The others go on, with its share too; the stage ends without them."""
-        if all(each.gave_up for each in self.workers.present if each.assignment.admitted):
+        """Process a worker that could not connect even once. The other workers take over its share.
+
+        The stage ends when no worker could connect.
+        """
+        if all(other.gave_up for other in self.workers.present if other.assignment.admitted):
             logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, why)
             self._end_stage()
         elif self._pool is not None and not self._stage_ended:
@@ -440,12 +449,12 @@ class Coordinator:
             self._pool.say(f"worker {worker.rank} could not connect in stage {plan.stage} ({why}){then}")
 
     def on_rows(self, message: messages.Rows) -> None:
-        """Rows of requests that have ended are here."""
+        """Write rows of requests that have ended."""
         if self.writer is not None:
             self.writer.add_packed(message.rows)
 
     def on_final(self, message: messages.Final) -> None:
-        """A worker has sent everything and leaves."""
+        """Process the last message of a worker, which has sent all its rows."""
         worker = self.workers.get(message.worker)
         if worker is not None and not worker.final:
             early = self.active and not self._finishing
@@ -457,7 +466,7 @@ class Coordinator:
         self._finals.set()
 
     def _end_without_workers(self) -> None:
-        """All workers have left in good order, so none comes back. Locust stops the test."""
+        """End the run if all workers have left properly and therefore will not come back. Locust stops the test."""
         plan, pool = self._plan, self._pool
         if plan is not None and pool is not None and all(worker.final for worker in self.workers):
             pool.fall_short(f"all workers left in stage {plan.stage}, so the run ended there")
@@ -471,13 +480,13 @@ class Coordinator:
             self._pool.say(text)
 
     def note_for_next(self, text: str) -> None:
-        """For the manifest of this run, or of the next one."""
+        """Add a text to the manifest of the active run, or of the next run if none is active."""
         self._notes_for_next.append(text)
         if self.writer is not None and self.active:
             self.writer.note(text)
 
     def on_refused(self, message: messages.Refused) -> None:
-        """A worker cannot take part: the run cannot be."""
+        """End the run because a worker cannot take part."""
         if self.refused is None:
             self.refused = message.reason
             logger.error("the run is refused: %s", self.refused)
@@ -485,39 +494,42 @@ class Coordinator:
 
     @property
     def incomplete(self) -> list[int]:
-        """Ranks of workers that never gave their final count."""
+        """Return the ranks of workers that never sent their final count."""
         return [worker.rank for worker in self.workers if not worker.final]
 
     @property
     def plan(self) -> StagePlan | None:
-        """The stage that the run is in; None between runs. Its fields about one worker are those of the last one."""
+        """Return the present stage, or None between runs.
+
+        Its fields about one worker are the values for the last worker.
+        """
         return self._plan if self.active else None
 
     @property
     def finishing(self) -> bool:
-        """The run is stopping: what is in flight may end."""
+        """Return whether the run is stopping and requests in flight may end."""
         return self._finishing
 
     @property
     def stages(self) -> int:
-        """How many stages the run has; without a sweep, has had so far."""
+        """Return the number of stages of the run. Without a sweep, the number so far."""
         plan = self._plan
         return plan.stage if plan is not None and plan.free else self._sequence.count
 
     @property
     def worker_names(self) -> dict[int, str]:
-        """The workers that are here, by rank."""
+        """Return the names of the present workers by rank."""
         return {worker.rank: worker.client_id or "this process" for worker in self.workers.present}
 
     @property
     def shortfall(self) -> list[str]:
-        """What was asked for in this run and was not measured."""
+        """Return messages about what was requested in this run and not measured."""
         return self._pool.shortfall if self._pool is not None else []
 
     # The budget.
 
     def _on_record(self, record: RequestRecord) -> None:
-        """A row is here: the budget decides whether the run goes on, the stage sequence whether the stage does."""
+        """Process a row: the budget decides whether the run continues, the stage sequence whether the stage does."""
         self._budget.add(record)
         failed = self._sequence.seen(record)
         if self.watch is not None:
@@ -537,7 +549,7 @@ class Coordinator:
         if self.writer is not None:
             self.writer.note(f"the run was ended: {why}")
 
-    # Workers that come and go.
+    # Workers that join and leave.
 
     def _look_after(self) -> None:
         looked_at = time.monotonic()
@@ -562,16 +574,18 @@ class Coordinator:
             self._watch_for_lost_workers(now)
 
     def _watch_for_lost_workers(self, now: float) -> None:
-        """A run whose workers are all gone waits ``WAIT_S`` for one to come back, then it ends."""
+        """Wait ``WAIT_S`` for a worker to come back when all are lost, then end the run."""
         if self.workers.present:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = now
-            logger.warning("no worker has answered for %g s; the run waits %g s for one to come back", LEASE_S, WAIT_S)
+            logger.warning(
+                "no worker has answered for %g s; the run waits %g s for a worker to come back", LEASE_S, WAIT_S
+            )
         elif self._alone_for_long and self._ending is None:
             self._ending = "no worker is left"
             assert self._pool is not None
-            self._pool.fall_short(f"no worker was left, and none came back within {WAIT_S:g} s: the run was ended")
+            self._pool.fall_short(f"all workers were lost and none came back within {WAIT_S:g} s, so the run was ended")
             self.ended_by_itself = True
             gevent.spawn(self._stop_run)
 
@@ -584,7 +598,7 @@ class Coordinator:
         if plan is None or pool is None:
             return
         given = self._hand_over(worker, plan, pool)
-        pool.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_then(given)}")
+        pool.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_reassignment_text(given)}")
         if worker.assignment.expected:
             self._restart_gathering()
         self._close_earlier_if_done()
@@ -599,17 +613,20 @@ class Coordinator:
         return pool.hand_over(worker, plan)
 
     def _give_away(self, worker: Worker, plan: StagePlan, pool: WorkerPool) -> None:
-        """Try again to give the share of a lost worker to others: no worker could take it at that time."""
+        """Try again to reassign the share of a lost worker, because no worker could take it before."""
         given = self._hand_over(worker, plan, pool)
         if given:
-            pool.say(f"{given} requests of stage {plan.stage} that worker {worker.rank} had not started went to others")
+            pool.say(
+                f"{given} requests of stage {plan.stage} that worker {worker.rank} had not started were reassigned to "
+                "other workers"
+            )
         if given is not None:
             self._stop_if_done()
 
-    # Inside.
+    # Internal methods.
 
-    def _why_no_users_come(self, waited_s: float) -> str | None:
-        """Why the users of the announced stage will not come; None while they may, or when some have."""
+    def _no_users_reason(self, waited_s: float) -> str | None:
+        """Return why the users of the announced stage will not be ready, or None while some may be or are ready."""
         present = self.workers.present
         if any(worker.assignment.waiting for worker in present):
             return None
@@ -617,7 +634,7 @@ class Coordinator:
         if reasons and (len(reasons) == len(present) or waited_s > GATHER_S):
             return reasons[0]
         if waited_s > NO_USERS_S:
-            return f"no user came to send a request within {NO_USERS_S:g} s"
+            return f"no user was ready to send a request within {NO_USERS_S:g} s"
         return None
 
     def _end_without_users(self, plan: StagePlan, why: str) -> None:
@@ -628,48 +645,48 @@ class Coordinator:
 
     @property
     def _expected(self) -> list[Worker]:
-        """The workers that the announced stage waits for."""
+        """Return the workers that the announced stage waits for."""
         return [worker for worker in self.workers.present if worker.assignment.expected]
 
     @property
     def _builds(self) -> bool:
-        """Whether a worker still builds prompts."""
+        """Return whether a worker is still building prompts."""
         return any(worker.building is not None for worker in self.workers.present)
 
     def _go_when_gathered(self) -> None:
-        """Let the users go when all have come, or when those that have not come have failed or left."""
+        """Start the stage when all its users are ready, or when the missing ones have failed or left."""
         plan, workers = self._plan, self._expected
-        # All must have spoken: a worker that still has users of a larger stage could make up the number by itself.
+        # All workers must have reported: one that still has users of a larger stage could reach the number alone.
         if plan is None or not self._gathering or any(worker.assignment.waiting is None for worker in workers):
             return
-        came = sum(worker.assignment.waiting or 0 for worker in workers)
+        ready = sum(worker.assignment.waiting or 0 for worker in workers)
         given = self._users_given
         if given is None:
-            if came == plan.users and not plan.free:
+            if ready == plan.users and not plan.free:
                 self._go()
-        elif came == given:
+        elif ready == given:
             self._go()
         elif (
-            0 < came < given
+            0 < ready < given
             and not self._gathering_restarted
             and all(worker.assignment.all_users_came for worker in workers)
         ):
-            self._say_missing(came, "the others failed or left before their first request; see the log for why")
+            self._say_missing(ready, "the others failed or left before their first request; see the log for the reason")
             self._go()
-        elif plan.free and not self._finishing and (reason := self._why_no_users_come(0.0)):
+        elif plan.free and not self._finishing and (reason := self._no_users_reason(0.0)):
             self._end_without_users(plan, reason)
             gevent.spawn(self._stop_run)
 
     def _restart_gathering(self) -> None:
-        """Locust moves users between workers, so those that have come so far are not all that will."""
+        """Wait for users again: Locust moves users between workers, so more users will be ready than now."""
         if self._gathering:
             self._gathering_restarted, self._spread_again = True, False
             self._prepared_at = time.monotonic()
 
-    def _too_many_came(self) -> bool:
-        """Whether to wait for Locust to take users away: it gave those of workers that were silent to others."""
-        came = sum(worker.assignment.waiting or 0 for worker in self._expected)
-        waits = came > (self._users_given or self._users_wanted) and self._times_spread_again < _MOST_SPREADS
+    def _too_many_ready(self) -> bool:
+        """Return whether to wait until Locust removes users, which it also gave to workers that were silent."""
+        ready = sum(worker.assignment.waiting or 0 for worker in self._expected)
+        waits = ready > (self._users_given or self._users_wanted) and self._times_spread_again < _MOST_SPREADS
         if waits and self._pool is not None:
             self._prepared_at = time.monotonic()
             self._times_spread_again += 1
@@ -677,35 +694,37 @@ class Coordinator:
         return waits
 
     def _limit_gathering(self) -> None:
-        """Without a sweep nothing asks for the stage once a second."""
+        """Limit the wait for users in a run without a sweep, in which Locust does not call ``tick``."""
         began_at = time.monotonic()
         while time.monotonic() - began_at < GATHER_S:
             gevent.sleep(_LOOK_S)
             if self._builds:
                 began_at = time.monotonic()
-        self._go_with_those_here()
+        self._go_with_ready_users()
 
-    def _go_with_those_here(self) -> None:
-        """Users that have not come by now are not part of the stage."""
+    def _go_with_ready_users(self) -> None:
+        """Start the stage without the users that are not ready by now."""
         if self._plan is None or not self._gathering or self._finishing:
             return
-        if came := sum(worker.assignment.waiting or 0 for worker in self._expected):
-            self._say_missing(came, f"the others did not come within {GATHER_S:g} s")
+        if ready := sum(worker.assignment.waiting or 0 for worker in self._expected):
+            self._say_missing(ready, f"the others were not ready within {GATHER_S:g} s")
             self._go()
             return
         if self._pool is not None:
-            self._pool.say(f"stage {self._plan.stage}: no user came within {GATHER_S:g} s; the stage waits for one")
+            self._pool.say(
+                f"stage {self._plan.stage}: no user was ready within {GATHER_S:g} s; the stage waits for one"
+            )
         if self._plan.free:
             self._gathering_timer = gevent.spawn(self._limit_gathering)
 
-    def _say_missing(self, came: int, why: str) -> None:
+    def _say_missing(self, ready: int, why: str) -> None:
         if self._plan is not None and self._pool is not None:
             number, asked = self._plan.stage, self._plan.users
-            if came > asked:
-                text = f"{came} users came instead of {asked}: workers that had been silent kept theirs"
+            if ready > asked:
+                text = f"{ready} users were ready instead of {asked}: workers that had been silent kept their users"
             else:
-                text = f"only {came} of {asked} users came: {why}"
-            self._pool.say(f"stage {number}: {text}; the stage has {came} users")
+                text = f"only {ready} of {asked} users were ready: {why}"
+            self._pool.say(f"stage {number}: {text}; the stage runs with {ready} users")
 
     def _stop_gathering_timer(self) -> None:
         timer, self._gathering_timer = self._gathering_timer, None
@@ -714,7 +733,7 @@ class Coordinator:
 
     @property
     def workers(self) -> WorkerRegistry:
-        """The workers of the run."""
+        """Return the workers of the run."""
         return self._pool.workers if self._pool is not None else WorkerRegistry()
 
     @property
@@ -741,11 +760,11 @@ class Coordinator:
         self._stop_gathering_timer()
         self._admitted = True
         if not plan.load.is_open:
-            came = sum(worker.assignment.waiting or 0 for worker in self._expected)
+            ready = sum(worker.assignment.waiting or 0 for worker in self._expected)
             requests = plan.requests
             if plan.free and requests is not None:
                 requests = max(0, requests - self._measured)
-            self._plan = plan = replace(plan, load=StageLoad(came), requests=requests)
+            self._plan = plan = replace(plan, load=StageLoad(ready), requests=requests)
         if plan.free:
             self._pool.admit_users(plan)
             return
@@ -755,7 +774,7 @@ class Coordinator:
         self._pool.admit_users(plan)
 
     def _stop_if_done(self) -> None:
-        """A free run is over when its requests are; a sweep asks by itself."""
+        """Stop a free run whose requests are done. A sweep notices the end in ``tick``."""
         if self._plan is not None and self._plan.free and self.workers.all_done and not self._finishing:
             self.ended_by_itself = True
             gevent.spawn(self._stop_run)
@@ -766,7 +785,7 @@ class Coordinator:
             self._pool.tell_all(messages.End(self._pool.run_id, stage=self._plan.stage))
 
     def _close_earlier_if_done(self) -> None:
-        """The stage before the present free one is over, once all workers have reported it."""
+        """Close the stage before the present free one when all workers have reported it."""
         if self._earlier is None or any(self._owes(worker, self._earlier.stage) for worker in self.workers):
             return
         self._close_earlier()
@@ -788,7 +807,7 @@ class Coordinator:
             return
         self._measured += sum(worker.started_measured(plan.stage) for worker in self.workers)
         assignments = [worker.assignments[plan.stage] for worker in self.workers if plan.stage in worker.assignments]
-        self._finish_record(plan, [each.totals for each in assignments if each.totals is not None])
+        self._finish_record(plan, [assignment.totals for assignment in assignments if assignment.totals is not None])
 
     def _finish_record(self, plan: StagePlan, totals: list[StageTotals]) -> StageRecord | None:
         writer = self.writer
@@ -800,7 +819,7 @@ class Coordinator:
         return record
 
     def _close_stage(self) -> None:
-        """All workers are done with the stage, and its rows are here."""
+        """Close the stage: all workers have finished it and its rows have arrived."""
         plan = self._plan
         if plan is None or self._pool is None:
             return
@@ -823,7 +842,7 @@ class Coordinator:
             if why and plan.measure_s is not None and not self._stage_ended:
                 self._pool.fall_short(f"stage {plan.stage} ended before its time: {why}")
             if not record.requests_measured and not (plan.free or self._stage_ended):
-                self._pool.fall_short(f"stage {plan.stage}: not one request was measured")
+                self._pool.fall_short(f"stage {plan.stage}: no request was measured")
 
     def _complete(self) -> None:
         writer, plan = self.writer, self._plan
@@ -840,17 +859,18 @@ class Coordinator:
         self._pool.settle(self.refused)
 
     def _await_missing_rows(self, limit: float) -> None:
-        """Rows that were on the way when a connection was cut did not come: their workers have them in their spools."""
+        """Request rows that were lost with a connection from the workers, which have them in their spools."""
         pool, writer = self._pool, self.writer
         if pool is None or writer is None or not pool.distributed:
             return
         pool.recover()
-        short = [worker for worker in self.workers if worker.final and worker.account.lost]
-        here = self._clients()
-        short = [worker for worker in short if worker.client_id in here]
-        for worker in short:
+        connected = self._clients()
+        incomplete = [
+            worker for worker in self.workers if worker.final and worker.account.lost and worker.client_id in connected
+        ]
+        for worker in incomplete:
             pool.tell(worker, messages.Resend(pool.run_id))
-        while any(worker.account.lost for worker in short) and time.monotonic() < limit:
+        while any(worker.account.lost for worker in incomplete) and time.monotonic() < limit:
             self._finals.wait(timeout=0.1)
             self._finals.clear()
 
@@ -862,7 +882,7 @@ class Coordinator:
         logger.info("%s", progress(plan, self.stages, writer.book.counts(plan.stage)))
 
 
-def _then(given: int | None) -> str:
+def _reassignment_text(given: int | None) -> str:
     if given is None:
-        return "; no worker is there to take the requests that it had not started, so they wait for one"
-    return f"; {given} requests that it had not started went to the others" if given else ""
+        return "; no other worker can take over the requests that it had not started, so they wait for one"
+    return f"; {given} requests that it had not started were reassigned to the other workers" if given else ""

@@ -1,8 +1,8 @@
-"""When a search stage has clearly failed before it is over, so that the rest of its time is saved.
+"""The early stop of a search stage that has clearly failed, which saves the rest of its time.
 
-Requests that are in flight together fail together: one stall of the server makes all of them late. So requests are
-counted by periods of time, each longer than any latency so far, and a period counts as one value between 0 and 1 (the
-share of its requests beyond the limit), however many requests it has. A stall falls into one period, or two.
+Requests that are in flight together fail together: one stall of the server delays all of them. Therefore requests are
+counted by periods, each longer than any latency so far. A period counts as one value between 0 and 1 (the share of its
+requests beyond the limit), however many requests it has. A stall falls into one period, or two.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from dataclasses import dataclass
 from llm_users.record import RequestRecord
 
 _CHANCE = 1e-4
-"""Of periods as bad as these in a stage that meets its objective; small, because every period is another look."""
+"""Maximum probability of such bad periods in a stage that meets its objective. It is small because each period is
+another test."""
 
 _REQUEST_CHANCE = 1e-6
-"""The same of as many requests, without dependence: a stage with few requests beyond the limit goes on."""
+"""Maximum probability of so many independent requests beyond the limit. A stage with few of them continues."""
 
 _SURE_PERIODS = 3
-"""Periods with too many requests beyond the limit, from which a count that settles the figure ends the stage."""
+"""Minimum number of periods with too many requests beyond the limit before a count that decides the figure ends the
+stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """How many requests may be beyond a limit.
 
-    ``breaks`` says of one request whether it is; None: the request says nothing. ``share`` of all requests may be.
-    ``sure``: this many beyond the limit, and the figure of the whole stage is beyond it, whatever the other requests
-    of the stage do. None where the number of its requests is not known beforehand.
+    ``breaks`` returns whether a request is beyond the limit, or None if the request does not count. ``share`` is the
+    allowed share of all requests. ``sure`` is the number of requests beyond the limit at which the figure of the whole
+    stage is beyond it, whatever the outcome of the other requests. It is None if the number of requests is not known in
+    advance.
     """
 
     text: str
@@ -40,7 +43,7 @@ class Allowance:
 
 @dataclass(slots=True)
 class _Count:
-    """The requests of one allowance: of the whole stage, and of the period that is not over yet."""
+    """The requests of one allowance: of the whole stage, and of the present period."""
 
     seen: int = 0
     broken: int = 0
@@ -57,7 +60,7 @@ class _Count:
         self.now_broken += breaks
 
     def close(self, share: float) -> None:
-        """The period is over."""
+        """End the period."""
         if self.now_seen:
             beyond = self.now_broken / self.now_seen
             self.periods += 1
@@ -67,29 +70,29 @@ class _Count:
 
 
 class FailureWatch:
-    """Counts the measured rows of one stage. ``least_period_s``: periods are at least this long."""
+    """Counts the measured rows of one stage. A period lasts at least ``least_period_s``."""
 
     def __init__(self, allowances: Sequence[Allowance], least_period_s: float = 1.0) -> None:
         self._allowances = allowances
         self._counts = [_Count() for _ in allowances]
         self._longest_s = least_period_s
-        self._began: float | None = None  # the period; wall clock
+        self._began: float | None = None  # start of the period; wall clock
         self._now = -math.inf
 
     def add(self, record: RequestRecord) -> str | None:
-        """Why the stage has failed, once it has; None as long as it may still be met."""
+        """Return why the stage has failed, or None while it can still pass."""
         duration_s = record.end_to_end_latency_s or record.connect_s or 0.0
         if record.started_at is not None:
             self._now = max(self._now, record.started_at + duration_s)
         if self._began is None:
             self._began = self._now
-        found = self._end_period() if self._now - self._began > self._longest_s else None
+        failure = self._end_period() if self._now - self._began > self._longest_s else None
         self._longest_s = max(self._longest_s, duration_s)
         for allowance, count in zip(self._allowances, self._counts, strict=True):
             breaks = allowance.breaks(record)
             if breaks is not None:
                 count.add(breaks)
-        return found
+        return failure
 
     def _end_period(self) -> str | None:
         self._began = self._now
@@ -112,14 +115,15 @@ def _failed(allowance: Allowance, count: _Count) -> bool:
 
 
 def improbable(hits: float, n: int, share: float, chance: float) -> bool:
-    """Whether this sum of n independent values between 0 and 1, of a mean of at most ``share``, would be a rare chance.
+    """Return whether a sum of n independent values between 0 and 1, each with mean ``share`` or less, is this
+    improbable.
 
-    Chernoff's bound; Hoeffding (1963, theorem 1) has shown it for any such values, not only 0 and 1.
+    The test is Chernoff's bound. Hoeffding (1963, theorem 1) proved it for all such values, not only 0 and 1.
     """
-    found = hits / n
-    if found <= share:
+    mean = hits / n
+    if mean <= share:
         return False
     if not share:
         return True
-    rest = (1 - found) * math.log((1 - found) / (1 - share)) if found < 1 else 0.0
-    return n * (found * math.log(found / share) + rest) > -math.log(chance)
+    rest = (1 - mean) * math.log((1 - mean) / (1 - share)) if mean < 1 else 0.0
+    return n * (mean * math.log(mean / share) + rest) > -math.log(chance)

@@ -1,6 +1,6 @@
-"""The search for the highest load that meets the objectives: geometric up, then inwards, then again where undecided.
+"""The search for the highest load that meets the objectives: geometric steps up, then interpolation, then repetition.
 
-It is told the results of stages and says which load comes next. It knows no objective, no row and no clock.
+It receives the verdicts on stages and returns the next load. It does not depend on objectives, rows or a clock.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass, field
 from llm_users.verdict import Verdict
 
 WITHIN = 0.05
-"""The search is over when the lowest load that fails is at most this much above the highest that passes."""
+"""The search ends when the lowest failing load is at most this fraction above the highest passing load."""
 
 MOST_REPEATS = 3
-"""Stages at one load, whose rows are judged together; what they do not decide counts by its estimate."""
+"""Maximum number of stages at one load. Their rows are judged together; if they do not decide, the estimate counts."""
 
 _FAR, _NEAR = 4.0, 2.0  # steps up
 _PUSH = 0.2
-_DIGITS = 4  # of a load with a fraction
+_DIGITS = 4  # significant digits of a rate
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What all stages at one load say about it.
+    """The result of all stages at one load.
 
-    ``holds``: by the figures themselves, whatever their intervals. ``margin``: the figure nearest to its limit, as a
-    share of the limit, so that below 1 passes; None when there is none. ``more_helps``: whether rows of
-    ``MOST_REPEATS`` stages could decide at all.
+    ``holds`` is the verdict of the figures themselves, without their intervals. ``margin`` is the figure that is
+    nearest to its limit, as a fraction of the limit, so a value below 1 passes; None if there is none. ``more_helps``
+    says whether the rows of ``MOST_REPEATS`` stages could decide.
     """
 
     verdict: Verdict
@@ -40,7 +40,7 @@ class Judgement:
 
 @dataclass(slots=True)
 class Point:
-    """One load that was tried, with the numbers of its stages."""
+    """A tried load, with the numbers of its stages."""
 
     load: float
     judgement: Judgement
@@ -48,18 +48,18 @@ class Point:
 
     @property
     def passes(self) -> bool:
-        """Whether it counts as passed: decided, or else by its estimate."""
+        """Return whether the load counts as passed: by a decided verdict, or else by its estimate."""
         return self.judgement.verdict is Verdict.PASSED or (not self.decided and self.judgement.holds)
 
     @property
     def decided(self) -> bool:
-        """Whether the intervals say so too."""
+        """Return whether the intervals decide the verdict."""
         return self.judgement.verdict is not Verdict.UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Where to search: users are whole, rates are not."""
+    """The range of the search. Users are whole numbers, rates are not."""
 
     low: float
     high: float
@@ -67,11 +67,11 @@ class Range:
 
 
 class LoadSearch:
-    """One search. Ask ``next``, run a stage at that load, say ``ended``, and so on until ``next`` gives None.
+    """One search. Call ``next``, run a stage at that load, call ``ended``, and repeat until ``next`` returns None.
 
-    What is known is the set of tried loads. The limit lies below the lowest one that fails, whatever passes above it:
-    an endpoint that is good again at a higher load would be no load to promise. Every answer follows from that set, so
-    a load that changes its mind when its rows become more moves the bracket and cannot make the search go round.
+    The state is the set of tried loads. The limit lies below the lowest failing load, even if a higher load passes: a
+    load is not reliable if a lower one fails. The next load depends only on that set, so a verdict that changes with
+    more rows moves the bracket and cannot cause an endless loop.
     """
 
     def __init__(self, where: Range, most_stages: int, judge: Callable[[Sequence[int]], Judgement]) -> None:
@@ -80,36 +80,36 @@ class LoadSearch:
         self._judge = judge
         self._points: dict[float, Point] = {}
         self._bracket: tuple[float, float] = (0.0, math.inf)
-        self._close_by = 0  # the most stages that may be used in all when the bracket is closed
+        self._close_by = 0  # maximum total number of stages when the bracket is closed
         self._first_width = 0.0
 
-    # What is known.
+    # State.
 
     @property
     def points(self) -> list[Point]:
-        """The loads that were tried, from the lowest."""
+        """Return the tried loads in ascending order."""
         return sorted(self._points.values(), key=lambda point: point.load)
 
     @property
     def stages(self) -> int:
-        """Stages that were judged."""
+        """Return the number of judged stages."""
         return sum(len(point.stages) for point in self._points.values())
 
     @property
     def above(self) -> Point | None:
-        """The lowest load that fails."""
+        """Return the lowest load that fails."""
         return next((point for point in self.points if not point.passes), None)
 
     @property
     def best(self) -> Point | None:
-        """The highest load that passes, below every one that fails."""
+        """Return the highest load that passes and is below every load that fails."""
         above = self.above
         passing = [point for point in self.points if point.passes and (above is None or point.load < above.load)]
         return passing[-1] if passing else None
 
     @property
     def closed(self) -> bool:
-        """Whether the limit is known as closely as it shall be."""
+        """Return whether the limit is known with the required precision."""
         best, above = self.best, self.above
         if best is None:
             return above is not None and above.load <= self.where.low
@@ -118,17 +118,17 @@ class LoadSearch:
         adjacent = self.where.whole and above.load - best.load <= 1
         return adjacent or above.load <= best.load * (1 + WITHIN) * (1 + 1e-9)
 
-    # The course.
+    # Steps.
 
     def ended(self, load: float, stage: int) -> Point:
-        """A stage at this load is over: judge it together with those before it at the load."""
-        known = self._points.get(load)
-        stages = [*(known.stages if known is not None else ()), stage]
+        """Judge a stage at this load together with the earlier stages at the same load."""
+        earlier = self._points.get(load)
+        stages = [*(earlier.stages if earlier is not None else ()), stage]
         point = self._points[load] = Point(load, self._judge(stages), stages)
         return point
 
     def next(self) -> float | None:
-        """The next load; None when everything is known, or no stage is left."""
+        """Return the next load, or None if the search is complete or no stage is left."""
         if self.stages >= self._most:
             return None
         if self.closed:
@@ -141,7 +141,7 @@ class LoadSearch:
         return self._between(best, above)
 
     def _to_repeat(self) -> float | None:
-        """An edge that is not decided; the one that passes first, since it is what will be promised."""
+        """Return an undecided end of the bracket, the passing end first because it is the result, or None."""
         edges = [point for point in (self.best, self.above) if point is not None]
         open_ = [
             point
@@ -155,9 +155,9 @@ class LoadSearch:
         return min(self.where.high, self._rounded(best.load * step, best.load, math.inf))
 
     def _comes_near(self, best: Point) -> bool:
-        """Whether the figures, going on as they went from the load before, reach the limit within a long step.
+        """Return whether the figures, extrapolated from the load before, reach the limit within a long step.
 
-        A short step must be affordable: afterwards long ones up to the top and the way inwards must still fit.
+        A short step must be affordable: enough stages must remain for long steps up to the maximum and for the bracket.
         """
         passed = [point for point in self.points if point.passes and point.load < best.load]
         now, before = best.judgement.margin, passed[-1].judgement.margin if passed else None
@@ -168,28 +168,28 @@ class LoadSearch:
         return -math.log(now) / slope < math.log(_FAR)
 
     def _between(self, best: Point, above: Point) -> float:
-        """A load inside the bracket: where the figures, taken as a power of the load, meet the limit.
+        """Return a load inside the bracket, where the figures, interpolated as a power of the load, meet the limit.
 
-        The ITP rule (Oliveira and Takahashi 2020) on the logarithm of the load: the interpolated place is pushed a
-        little to the middle, so that the bracket shrinks from both sides, and is kept so near to the middle that at
-        most one stage more is taken than halving takes.
+        The ITP rule (Oliveira and Takahashi 2020) on the logarithm of the load: the interpolated point is moved a
+        little towards the middle, so that the bracket shrinks from both sides, and is kept so close to the middle that
+        the search takes at most one stage more than bisection.
         """
         width = math.log(above.load / best.load)
         self._keep_count(best.load, above.load, width)
         half = width / 2
-        place = half
+        offset = half
         low, high = best.judgement.margin, above.judgement.margin
         if low and high and low < 1 < high and math.isfinite(high):
             crossing = width * -math.log(low) / (math.log(high) - math.log(low))
             push = min(_PUSH * width * width / self._first_width, abs(half - crossing))
-            place = crossing + math.copysign(push, half - crossing)
+            offset = crossing + math.copysign(push, half - crossing)
         stages_after = max(0, self._close_by - self.stages - 1)
         slack = max(0.0, _tolerance() * 2.0**stages_after - half)
-        place = min(max(place, half - slack), half + slack)
-        return self._rounded(best.load * math.exp(place), best.load, above.load)
+        offset = min(max(offset, half - slack), half + slack)
+        return self._rounded(best.load * math.exp(offset), best.load, above.load)
 
     def _keep_count(self, low: float, high: float, width: float) -> None:
-        """A bracket that does not lie in the one before is a new one, with its own count of stages."""
+        """Start a new count of stages if the bracket does not lie inside the previous one."""
         if low < self._bracket[0] or high > self._bracket[1] or not self._close_by:
             self._close_by = self.stages + _halvings(width) + 1
             self._first_width = width
@@ -202,10 +202,10 @@ class LoadSearch:
 
 
 def _tolerance() -> float:
-    """The width of a closed bracket, less what the rounding of loads may take of it."""
+    """Return the width of a closed bracket, minus a margin for the rounding of loads."""
     return 0.98 * math.log1p(WITHIN)
 
 
 def _halvings(width: float) -> int:
-    """Stages that halving takes to come within the tolerance."""
+    """Return the number of bisections that reach the tolerance."""
     return max(0, math.ceil(math.log2(max(1e-12, width / _tolerance()))))

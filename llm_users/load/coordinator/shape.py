@@ -1,4 +1,4 @@
-"""The shape that Locust asks once a second for the user count; all decisions are the coordinator's."""
+"""The shape that Locust asks once per second for the number of users. The coordinator makes all decisions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from locust import LoadTestShape
 
 
 class SweepShape(LoadTestShape):
-    """Installed by the extension when ``--llm-sweep`` is given, for any locustfile."""
+    """The shape for ``--llm-sweep`` and other staged runs, for any locustfile. The extension installs it."""
 
-    abstract = True  # never picked up by its mere presence in a locustfile
+    abstract = True  # Locust must not use the class only because a locustfile imports it
 
     def __init__(self, tick: Callable[[], tuple[int, float] | None]) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The stages of a run, one after the other: fixed beforehand, or decided by the results of the stages before them.
+"""The stages of a run: a fixed list, or a sequence that depends on the results of earlier stages.
 
-A ``StageSpec`` says what is asked of one stage; ``coordinator`` runs it.
+A ``StageSpec`` describes one stage; ``coordinator`` runs it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llm_users.record import RequestRecord, StageLoad, StageRecord
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """What a stage needs at least: measured requests, and seconds of measuring."""
+    """The minimum length of a stage: measured requests, and seconds of measuring."""
 
     requests: int
     seconds: float
@@ -30,63 +30,64 @@ class Minimum:
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """What one stage is asked for."""
+    """The description of one stage."""
 
     load: StageLoad
     requests: int | None = None
-    """Measured requests where the stage itself says how many, and not the options."""
+    """Measured requests, if the stage and not the options define their number."""
     minimum: Minimum | None = None
-    """In a search: the stage goes on until it has both; ``requests`` then has both as a number of arrivals, if any."""
+    """In a search, the stage continues until it has reached both minima. ``requests`` is then the number of arrivals
+    for both minima in an open loop."""
 
     times_s: Sequence[float] | None = None
-    """In the replay of a trace: when each request of it is sent, from the beginning of the stage."""
+    """In the replay of a trace, the send time of each request, from the start of the stage."""
 
     def length_text(self, requests: int | None, measure_s: float | None) -> str:
-        """How long the stage lasts, in words."""
+        """Return the length of the stage as text."""
         if self.minimum is not None:
             return self.minimum.text
         return f"{requests} requests" if requests is not None else f"{measure_s or 0:g} s"
 
     def most(self, options: Options) -> int:
-        """Requests in flight at most; 0 where nothing limits them."""
+        """Return the maximum number of requests in flight, or 0 without a limit."""
         return options.max_in_flight or 0 if self.load.is_open else self.load.concurrency
 
 
 class StageSequence(Protocol):
-    """Asked once before every stage."""
+    """A sequence of stages. The coordinator asks for the next one before every stage."""
 
     @property
     def count(self) -> int:
-        """How many stages the run has, as far as is known."""
+        """Return the number of stages of the run that is known so far."""
 
     def next(self, last: StageRecord | None) -> StageSpec | None:
-        """The next stage, once ``last`` is over (None: the first one). None: the run is over."""
+        """Return the next stage after ``last`` (None: the first stage), or None if the run is over."""
 
     def seen(self, record: RequestRecord) -> str | None:
-        """A row of the present stage has come: why the stage need not go on, or None."""
+        """Process a row of the present stage. Return why the stage need not continue, or None."""
 
     def enough(self) -> bool:
-        """Whether the present stage, whose end is not fixed beforehand, has measured enough. Asked once a second."""
+        """Return whether the present stage, if its end is open, has measured enough. Called once per second."""
 
 
 class FixedStages:
-    """The stages of a list."""
+    """A fixed list of stages."""
 
     def __init__(self, specs: tuple[StageSpec, ...]) -> None:
         self._sequence = specs
-        self._given = 0
+        self._started = 0
 
     @property
     def count(self) -> int:
         return max(1, len(self._sequence))
 
-    def next(self, last: StageRecord | None) -> StageSpec | None:  # noqa: ARG002 - what was before changes nothing
-        if self._given == len(self._sequence):
+    def next(self, last: StageRecord | None) -> StageSpec | None:  # noqa: ARG002 - does not depend on results
+        if self._started == len(self._sequence):
             return None
-        self._given += 1
-        return self._sequence[self._given - 1]
+        self._started += 1
+        return self._sequence[self._started - 1]
 
-    def seen(self, record: RequestRecord) -> str | None:  # noqa: ARG002 - every stage is measured to its end
+    def seen(self, record: RequestRecord) -> str | None:  # noqa: ARG002 - every stage runs to its end
         return None
 
     def enough(self) -> bool:
@@ -94,7 +95,7 @@ class FixedStages:
 
 
 def trace_stage(options: Options, trace: Trace) -> StageSpec:
-    """The stage that replays a trace, or the first requests of it."""
+    """Return the stage that replays a trace, or the first requests of it."""
     count = len(trace.entries)
     times_s = array("d", (entry.at_s for entry in trace.entries))
     load, requests = StageLoad(rate_per_s=trace.rate_per_s), min(count, options.requests or count)
@@ -102,8 +103,10 @@ def trace_stage(options: Options, trace: Trace) -> StageSpec:
 
 
 def listed_stages(options: Options, replay: StageSpec | None = None) -> StageSequence:
-    """The stages that the options list: that of a trace, rates, else concurrencies; none when Locust's own users are
-    the load."""
+    """Return the stages that the options define by a trace, by rates or by concurrencies.
+
+    The sequence is empty when Locust's own options define the users.
+    """
     if replay is not None:
         return FixedStages((replay,))
     if options.rate:

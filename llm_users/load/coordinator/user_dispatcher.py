@@ -1,4 +1,4 @@
-"""Which worker gets which users: as Locust decides, except that new users never join a stage that is measured."""
+"""Assigns users to workers as Locust does, except that new users never join a stage during its measurement."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from locust.dispatch import UsersDispatcher
 
 
 class StageDispatcher(UsersDispatcher):
-    """Locust moves users to a worker as soon as it connects, and stops them elsewhere. In a sweep it waits for the
-    next stage: the measured one keeps its users. A worker gets users only after it listens.
+    """Locust moves users to a worker as soon as it connects, and stops them on other workers. In a sweep, this
+    dispatcher waits for the next stage, so that the measured stage keeps its users. A worker gets users only after its
+    extension listens.
 
-    ``on_target`` is told the number of users when Locust starts to change them.
+    ``on_target`` receives the number of users when Locust starts to change it.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class StageDispatcher(UsersDispatcher):
 
     @property
     def users_by_class(self) -> dict[str, int]:
-        """How many users of each class the workers were told to run."""
+        """Return how many users of each class the workers were told to run."""
         counts: dict[str, int] = {}
         for users in self._users_on_workers.values():
             for name, count in users.items():
@@ -53,7 +54,7 @@ class StageDispatcher(UsersDispatcher):
             super().remove_worker(worker_node)
 
     def admit(self) -> None:
-        """A stage is over: those that came meanwhile take part in the next."""
+        """Let workers that joined during a stage take part in the next one."""
         held, self._held = self._held, []
         for node in held:
             self._worker_nodes = [other for other in self._worker_nodes if other.id != node.id]

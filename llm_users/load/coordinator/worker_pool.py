@@ -1,8 +1,8 @@
-"""The workers of a run as the coordinator sees them: who is here, who is silent, what each was given and has started.
+"""The workers of a run as the coordinator sees them: which are present or silent, and their shares and starts.
 
-``WorkerRegistry`` knows the workers, ``WorkerPool`` acts on them: it tells them about stages, divides the requests of a
-stage among them, gives the share of a lost worker to others, and says at the end which rows are missing. What the
-stages are and when they begin is decided in ``coordinator``.
+``WorkerRegistry`` stores the workers. ``WorkerPool`` acts on them: it tells them about stages, divides the requests of
+a stage among them, reassigns the share of a lost worker, and reports at the end which rows are missing. ``coordinator``
+decides about the stages.
 """
 
 from __future__ import annotations
@@ -36,48 +36,51 @@ from llm_users.secrets import redact
 logger = logging.getLogger(__name__)
 
 MOST_ROWS_PER_S = 5000.0
-"""Rows that all workers together send; of more they keep theirs and the coordinator fetches them between stages."""
+"""Maximum rate of rows from all workers together. Workers keep further rows, and the coordinator fetches them between
+stages."""
 
 LATE_PROMPTS = 10_000_000
-"""Number of prompts in the separate range of each worker that joins later, after the ranges of the first workers."""
+"""Number of prompts in the separate range of each worker that joins later. These ranges follow the range of the first
+workers."""
 
 _MOST_FOREIGN_SENDERS = 100
 
 _ORIGIN_AHEAD_S = 0.2
-"""The arrivals of an open loop are counted from so long after the word to begin, when all workers have heard it."""
+"""The origin of an open loop's arrivals lies this long after GO, so that all workers have received it."""
 
 Send = Callable[[messages.Message, str | None], None]
 
 _HEARD_LATELY_S = 2.5
-"""Requests of a silent worker go to those that were heard in this time: silence may spread."""
+"""Requests of a silent worker go to workers that sent a message within this time, because silence may spread."""
 
 _START_S = 15.0
 _SETTLED_S = 3.0
-"""A worker that was silent gets requests of others after so long: those that were silent too may come back with it."""
+"""A worker that was silent gets requests of other workers only after this time: other silent workers may come back with
+it."""
 
 
 @dataclass
 class StageAssignment:
-    """What one worker has to do with one stage, and has done in it. A new one for each stage."""
+    """The task of one worker in one stage, and its progress. Each stage has a new one."""
 
     stage: int
-    expected: bool = False  # the stage waits for its word before it begins
-    waiting: int | None = None  # users that have come to its gate, once it said so
-    all_users_came: bool = False  # no further user of it comes to the gate
-    no_users_reason: str | None = None  # why none of its users comes to the gate
+    expected: bool = False  # the stage waits for this worker before it begins
+    waiting: int | None = None  # users at its admission gate; None before its first report
+    all_users_came: bool = False  # no further user of the worker will come to the gate
+    no_users_reason: str | None = None  # why no user of the worker comes to the gate
     admitted: bool = False  # its users were admitted
-    users: int = 0  # how many were
-    told_at: float = 0.0  # unix s here, when it was told that the stage begins
-    quota: int | None = None  # measured requests that are its to start; None: no limit
+    users: int = 0  # number of admitted users
+    told_at: float = 0.0  # unix s of the coordinator, when it sent the start of the stage
+    quota: int | None = None  # measured requests of its share; None: no limit
     started: int = 0  # measured requests that it has started, by its last count
-    rows: int = 0  # measured rows that have come from it
-    beyond: int = 0  # rows that are not measured, because it started them beyond its share
+    rows: int = 0  # measured rows that have arrived from it
+    beyond: int = 0  # rows that do not count, because the worker started them beyond its share
     totals: StageTotals | None = None
-    reduced: bool = False  # its quota was reduced to what it had started
-    handed_over: bool = False  # and the rest was given to others
+    reduced: bool = False  # its quota was reduced to the number of started requests
+    handed_over: bool = False  # the rest was reassigned to other workers
 
     def admit(self, record: RequestRecord) -> None:
-        """A row has come: it is not measured when others were given its request to start."""
+        """Count a row. The row is not measured if its request was reassigned to other workers."""
         if not record.measured:
             return
         if self.handed_over and self.quota is not None and self.rows >= self.quota:
@@ -89,32 +92,32 @@ class StageAssignment:
 
 @dataclass
 class Worker:
-    """What the coordinator knows about one worker."""
+    """The state of one worker in the coordinator."""
 
     client_id: str | None
     rank: int
     account: WorkerAccount
-    assignment: StageAssignment = field(default_factory=lambda: StageAssignment(0))  # in the present stage
-    assignments: dict[int, StageAssignment] = field(default_factory=dict)  # in all stages
-    building: tuple[int, int] | None = None  # prompts of the stage that it has built and wants, while it builds
+    assignment: StageAssignment = field(default_factory=lambda: StageAssignment(0))  # of the present stage
+    assignments: dict[int, StageAssignment] = field(default_factory=dict)  # of all stages
+    building: tuple[int, int] | None = None  # (prompts built, prompts wanted) while it builds
     held: int = 0  # rows in its spool that it does not send
     counts: Path | None = None
-    told: bool = False  # it has sent a count, so it knows the run
+    told: bool = False  # it has sent a COUNT, so it knows the run
     heard_at: float = field(default_factory=time.monotonic)
     back_at: float = 0.0  # when it came back from a silence
     lost_at: float = 0.0
-    silence_s: float = 0.0  # how long it was silent the last time that it was lost and came back
-    lost: bool = False  # it was here and is silent; it may start nothing
-    final: bool = False  # it gave its final count
+    silence_s: float = 0.0  # length of its last silence after which it came back
+    lost: bool = False  # it is silent and may start nothing
+    final: bool = False  # it has sent its final count
 
     @property
     def silent_s(self) -> float:
-        """How long its last silence was, or has been by now."""
+        """Return the length of its last or present silence, in seconds."""
         return time.monotonic() - self.heard_at if self.lost else self.silence_s
 
     @property
     def patience_s(self) -> float:
-        """How long it may be silent. One that has no share to give away may be busy with its start."""
+        """Return how long the worker may be silent. A worker without a share may be busy with its start."""
         return LEASE_S + LEASE_MARGIN_S if self.assignment.admitted else _START_S
 
     def new_assignment(self, stage: int) -> StageAssignment:
@@ -123,26 +126,26 @@ class Worker:
 
     @property
     def done(self) -> bool:
-        """Nothing more is to come from it in this stage."""
+        """Return whether the worker has nothing more to report in this stage."""
         assignment = self.assignment
         if not assignment.admitted:
             return True
-        if self.lost or self.final:  # what it had not started was given to others, or is given up
+        if self.lost or self.final:  # the rest of its share was reassigned or given up
             return assignment.reduced or assignment.quota is None or assignment.rows >= assignment.quota
         return assignment.totals is not None and (assignment.totals.quota == assignment.quota or self.gave_up)
 
     @property
     def gave_up(self) -> bool:
-        """It could not connect even once in this stage."""
+        """Return whether the worker could not connect even once in this stage."""
         return self.assignment.totals is not None and self.assignment.totals.given_up is not None
 
     @property
     def has_no_users(self) -> bool:
-        """None of its users can go on with this stage."""
+        """Return whether no user of the worker can continue this stage."""
         return self.assignment.totals is not None and self.assignment.totals.no_users_reason is not None
 
     def started_measured(self, stage: int) -> int:
-        """Measured requests that it has started in the stage, as exactly as can be known."""
+        """Return the number of measured requests that the worker has started in the stage, as exactly as possible."""
         assignment = self.assignments.get(stage)
         if assignment is None:
             return 0
@@ -152,7 +155,7 @@ class Worker:
         return max(assignment.started, assignment.rows + assignment.beyond)
 
     def look_at_counts(self) -> None:
-        """Its own counts, where they are on this machine; else its last word stands."""
+        """Read the worker's own counts if they are on this machine. Otherwise its last message stays valid."""
         counts = read_counts(self.counts) if self.counts is not None else None
         if counts is None:
             self.account.exact = False
@@ -165,17 +168,17 @@ class Worker:
 
 
 def building(workers: list[Worker]) -> str:
-    """How far workers are with the prompts of a stage, in words."""
-    at_work = [(worker.rank, *worker.building) for worker in workers if worker.building is not None]
-    which = f"worker {at_work[0][0]}" if len(at_work) == 1 else f"{len(at_work)} workers"
-    wanted = sum(each for _, _, each in at_work)
-    if not wanted:
+    """Return the progress of workers that build the prompts of a stage, as text."""
+    progress = [(worker.rank, *worker.building) for worker in workers if worker.building is not None]
+    which = f"worker {progress[0][0]}" if len(progress) == 1 else f"{len(progress)} workers"
+    total = sum(wanted for _, _, wanted in progress)
+    if not total:
         return f"loading the tokenizer and the source of prompts ({which})"
-    return f"building prompts: {sum(built for _, built, _ in at_work)} of {wanted} ({which})"
+    return f"building prompts: {sum(built for _, built, _ in progress)} of {total} ({which})"
 
 
 class WorkerRegistry:
-    """The workers of one run by rank. A rank is given once."""
+    """The workers of one run by rank. A rank is never reused."""
 
     def __init__(self, run_id: str = "") -> None:
         self._run_id = run_id
@@ -191,14 +194,14 @@ class WorkerRegistry:
         return self._workers.get(rank)
 
     def find(self, client_id: str | None) -> Worker | None:
-        """The worker that has this name."""
+        """Return the worker with this client id, or None."""
         return next((worker for worker in self if worker.client_id == client_id), None)
 
     def knows(self, client_id: str) -> bool:
         return self.find(client_id) is not None
 
     def add(self, client_id: str | None) -> Worker:
-        """A worker takes part from now on."""
+        """Add a worker to the run."""
         rank = len(self._workers)
         worker = Worker(client_id, rank, WorkerAccount(rank, client_id or "this process"))
         self._workers[rank] = worker
@@ -210,7 +213,7 @@ class WorkerRegistry:
 
     @property
     def steady(self) -> list[Worker]:
-        """Those that were heard a moment ago, and have been here for a while: requests of others can go to them."""
+        """Return the workers that can take over requests: heard recently, and present for a while."""
         now = time.monotonic()
         return [
             worker
@@ -220,16 +223,16 @@ class WorkerRegistry:
 
     @property
     def all_done(self) -> bool:
-        """Whether the stage is over for all that take part in it."""
+        """Return whether the stage is over for all workers that take part in it."""
         parts = [worker for worker in self if worker.assignment.admitted]
         return bool(parts) and all(worker.done for worker in parts)
 
     def all_final(self, clients: list[str | None]) -> bool:
-        """Whether all that are here have given their final counts."""
+        """Return whether all connected workers have sent their final counts."""
         return all(worker.final or worker.client_id not in clients for worker in self)
 
     def fell_silent(self) -> list[Worker]:
-        """Those that have been silent for so long by now that they may not start anything more."""
+        """Mark workers as lost that have been silent for longer than they may start requests, and return them."""
         now = time.monotonic()
         silent = [worker for worker in self.present if now - worker.heard_at > worker.patience_s]
         for worker in silent:
@@ -237,19 +240,19 @@ class WorkerRegistry:
         return silent
 
     def gone_for_good(self) -> list[Worker]:
-        """Those that were waited for in vain, and still have a share of the stage."""
+        """Return lost workers that did not come back in time and still have a share of the stage."""
         now = time.monotonic()
         return [worker for worker in self if not worker.done and worker.lost_at and now - worker.lost_at > WAIT_S]
 
     def forget_silence(self) -> None:
-        """This process stood still itself: the silence of the others begins now."""
+        """Restart the silence timers, because this process itself stood still."""
         now = time.monotonic()
         for worker in self:
             if not worker.lost:
                 worker.heard_at = now
 
     def hear(self, worker: Worker) -> bool:
-        """A worker asks to go on, or says what it has started; returns whether it was taken for lost."""
+        """Record a message of a worker. Return whether the worker was considered lost."""
         now = time.monotonic()
         was_lost, worker.lost, worker.lost_at = worker.lost, False, 0.0
         if was_lost:
@@ -258,21 +261,21 @@ class WorkerRegistry:
         return was_lost
 
     def take_count(self, worker: Worker, count: Count) -> None:
-        """A worker tells what it has started and where its spool is."""
+        """Store what a worker has started and where its spool is."""
         worker.told = True
         if count.stage in worker.assignments:
             worker.assignments[count.stage].started = count.measured
         worker.held = count.held
         account = worker.account
         account.started, account.host = count.total, count.host
-        # Paths came over a network: only files with the names that a worker of this run gives are ever opened.
+        # The paths came over a network. Open only files with the names that a worker of this run uses.
         account.shards = [p for p in count.shards if Path(p).name == shard_name(self._run_id, worker.rank)]
         counts = Path(count.counts) if count.counts else None
         if counts is not None and counts.name.startswith(start_counts_prefix(self._run_id, worker.rank)):
             worker.counts = counts
 
     def settle(self) -> None:
-        """The run is over: what is known of those that did not say good-bye."""
+        """Complete the accounts of workers that did not send a final count."""
         for worker in self:
             if worker.final:
                 worker.account.exact = True
@@ -281,7 +284,7 @@ class WorkerRegistry:
             worker.look_at_counts()
 
     def leave(self, worker: Worker, sent: int, *, early: bool) -> None:
-        """It gave its final count."""
+        """Record the final count of a worker."""
         worker.final = True
         worker.lost, worker.lost_at = False, time.monotonic()
         worker.account.sent = sent
@@ -290,7 +293,7 @@ class WorkerRegistry:
 
 
 class WorkerPool:
-    """The workers of one run: what they are told, and how the requests of a stage are divided among them."""
+    """The workers of one run: sends them messages and divides the requests of a stage among them."""
 
     def __init__(
         self,
@@ -308,12 +311,12 @@ class WorkerPool:
         self.workers = WorkerRegistry(writer.run_id)
         self.distributed = clients != [None]
         self.changes = 0
-        """How many times a worker came or left."""
+        """How many times a worker joined or left."""
         self._options = Options()
         self._is_open_loop = False
         self._trace_times_s: Sequence[float] | None = None  # in the replay of a trace
         self._arrivals = ArrivalShares(tuple)  # of an open loop
-        self._origin_s = 0.0  # monotonic: the moment that they are counted from
+        self._origin_s = 0.0  # origin of the arrivals, on the monotonic clock
         self._first_workers = len(clients)
         self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
         self._folder = self._make_folder() if self.distributed else None
@@ -329,9 +332,9 @@ class WorkerPool:
             prefix=str(Path(writer.prefix).absolute()),
             rows_per_s=MOST_ROWS_PER_S / len(clients) if self.distributed and not rows_at_once else None,
         )
-        self._refused: dict[str, list[int]] = {}  # messages and rows of other runs, by who sent them
+        self._refused: dict[str, list[int]] = {}  # messages and rows of other runs, by sender
         self.shortfall: list[str] = []
-        """What was asked for and was not measured."""
+        """Messages about what was requested and not measured."""
         writer.on_row = self._admit_row
         for client in clients:
             self.take_in(client)
@@ -341,7 +344,7 @@ class WorkerPool:
         return self._writer.run_id
 
     def take_in(self, client_id: str | None) -> Worker:
-        """A worker takes part from now on: its rank, its part of the prompt sequence, the run."""
+        """Add a worker to the run: give it a rank and a part of the prompt sequence, and send RUN."""
         worker = self.workers.add(client_id)
         self._writer.accounts[worker.rank] = worker.account
         self.tell_run(worker)
@@ -357,24 +360,27 @@ class WorkerPool:
         self._send(message, worker.client_id)
 
     def tell_all(self, message: messages.Message) -> None:
-        """Send to all workers, also to silent ones, which may come back. The socket drops messages to lost workers."""
+        """Send a message to all workers, including silent ones, which may come back.
+
+        The socket drops messages to lost workers.
+        """
         for worker in self.workers:
             self.tell(worker, message)
 
     def say(self, text: str) -> None:
-        """To the log and into the manifest's notes, once."""
+        """Write a text to the log and to the manifest's notes, once."""
         if self._writer.note(text):
             logger.warning("%s", self._writer.notes[-1])
 
     def say_change(self, text: str) -> None:
-        """Note that a worker came or left."""
+        """Note that a worker joined or left."""
         self.changes += 1
         self.say(text)
 
     # Stages.
 
     def plan_of(self, options: Options, stage: int, spec: StageSpec, *, free: bool) -> StagePlan:
-        """A stage as the options want it; each worker gets it with its own place in it."""
+        """Return the plan of a stage from the options. Each worker receives it with its own place in the stage."""
         workers = max(1, len(self.workers.present))
         self._options, self._trace_times_s = options, spec.times_s
         self._is_open_loop = spec.load.is_open
@@ -394,7 +400,7 @@ class WorkerPool:
         )
 
     def announce(self, plan: StagePlan) -> None:
-        """A stage is coming, for all that may take part."""
+        """Announce a stage to all workers that may take part."""
         for worker in self.workers:
             assignment = worker.new_assignment(plan.stage)
             if not worker.final:
@@ -404,17 +410,20 @@ class WorkerPool:
                 self.tell_plan(worker, plan)
 
     def admit(self, worker: Worker, plan: StagePlan) -> None:
-        """A worker has come while a stage runs: it waits for the next one; in a free run it has users at once."""
+        """Announce the present stage to a worker that has joined during it.
+
+        The worker waits for the next stage; in a free run it gets users at once.
+        """
         assignment = worker.new_assignment(plan.stage)
         assignment.told_at = time.time()
         self.tell_plan(worker, plan)
 
     def admit_late_worker(self, worker: Worker, plan: StagePlan) -> None:
-        """A worker that came while a free stage is measured takes part; counted requests are the others'."""
+        """Let a worker that joined during a free stage take part. It gets none of the counted requests."""
         self._tell_go_first(worker, plan, worker.assignment.waiting or 0, None if plan.requests is None else 0)
 
     def admit_users(self, plan: StagePlan) -> None:
-        """The users are at the admission gates: let them start, each worker its share."""
+        """Let the users at the admission gates start, each worker with its share."""
         going = [
             worker
             for worker in self.workers.present
@@ -423,7 +432,7 @@ class WorkerPool:
         users = {worker.rank: worker.assignment.waiting or 0 for worker in going}
         if not plan.load.is_open:
             quotas = split(plan.requests, users)
-        else:  # without its user a worker sends no arrivals
+        else:  # a worker without its dispatcher user sends no arrivals
             quotas = self._divide_arrivals([rank for rank, count in users.items() if count], plan)
         self._origin_s = time.monotonic() + _ORIGIN_AHEAD_S
         nothing = None if plan.requests is None else 0
@@ -436,7 +445,7 @@ class WorkerPool:
         self._tell_go(worker, plan)
 
     def _tell_go(self, worker: Worker, plan: StagePlan) -> None:
-        """``lead_s`` is negative for a worker that is told again after the origin: its clock need not agree."""
+        """Send GO. ``lead_s`` is negative if the worker gets GO again after the origin: the clocks may differ."""
         go = messages.Go(self.run_id, stage=worker.assignment.stage, quota=worker.assignment.quota)
         if not plan.load.is_open:
             go = replace(go, users=plan.users)
@@ -447,7 +456,7 @@ class WorkerPool:
         self.tell(worker, go)
 
     def tell_quota(self, worker: Worker, number: int | None = None) -> None:
-        """What is a worker's to start in the stage by now; with the number of its question it may go on."""
+        """Send a worker its present share of the stage. With the number of its BACK, the worker may continue."""
         assignment = worker.assignment
         if assignment.admitted and self._is_open_loop:
             parts, max_in_flight = self._arrivals.of(worker.rank), self._arrivals.most_of(worker.rank)
@@ -459,7 +468,7 @@ class WorkerPool:
         self.tell(worker, messages.Quota(self.run_id, stage=assignment.stage, quota=quota, number=number))
 
     def tell_what_was_missed(self, worker: Worker, plan: StagePlan, count: Count) -> None:
-        """A worker says where it is in the run. What it has not heard, because its connection was cut, it is told."""
+        """Send a worker the messages that it has missed because its connection was cut."""
         assignment = worker.assignment
         if count.known_stage != plan.stage:
             self.tell_plan(worker, plan)
@@ -469,20 +478,20 @@ class WorkerPool:
             self.tell_quota(worker)
 
     def hand_over(self, worker: Worker, plan: StagePlan) -> int | None:
-        """What a worker that is gone had not started of its share is for the others to start; returns how many.
+        """Reassign the requests that a worker has not started, and return their number.
 
-        None: no other worker is there to take it, so it stays the worker's.
+        None means that no other worker can take them, so they stay with the worker.
         """
         assignment = worker.assignment
         if not assignment.admitted or assignment.reduced:
             return 0
         others = [
-            each
-            for each in self.workers.steady
-            if each.assignment.admitted and each is not worker and not (each.gave_up or each.has_no_users)
+            other
+            for other in self.workers.steady
+            if other.assignment.admitted and other is not worker and not (other.gave_up or other.has_no_users)
         ]
         if plan.load.is_open:
-            return self._hand_over_arrivals(worker, plan, [each.rank for each in others])
+            return self._hand_over_arrivals(worker, plan, [other.rank for other in others])
         if assignment.quota is None:
             return 0
         started = min(assignment.quota, worker.started_measured(plan.stage))
@@ -493,24 +502,24 @@ class WorkerPool:
         if not rest:
             return 0
         assignment.handed_over = True
-        for rank, more in split(rest, {each.rank: max(1, each.assignment.users) for each in others}).items():
-            other = self.workers.get(rank)
-            if other is not None and other.assignment.quota is not None and more:
-                other.assignment.quota += more
-                self.tell_quota(other)
+        for rank, more in split(rest, {other.rank: max(1, other.assignment.users) for other in others}).items():
+            taker = self.workers.get(rank)
+            if taker is not None and taker.assignment.quota is not None and more:
+                taker.assignment.quota += more
+                self.tell_quota(taker)
         return rest
 
     def give_up(self, worker: Worker, plan: StagePlan) -> None:
-        """Drop the requests that a worker had not started: no other worker came to start them."""
+        """Drop the requests that a worker had not started, because no other worker could take them over."""
         if worker.assignment.quota is not None:
             worker.assignment.quota = min(worker.assignment.quota, worker.started_measured(plan.stage))
         worker.assignment.reduced = True
 
     def _hand_over_arrivals(self, worker: Worker, plan: StagePlan, takers: list[int]) -> int | None:
-        """The others send a lost worker's arrivals from a moment on that all can keep. Those before it are missing in
-        the load; in a counted stage of drawn arrivals as many more are sent at its end.
+        """Reassign a lost worker's arrivals, from a moment on that all other workers can still meet.
 
-        None: no other worker is there to take them, so they stay the worker's.
+        Arrivals before that moment are missing in the load. A counted stage of drawn arrivals sends as many more at its
+        end. None means that no other worker can take the arrivals, so they stay with the worker.
         """
         assignment = worker.assignment
         if not takers and not worker.final:
@@ -542,7 +551,7 @@ class WorkerPool:
         return sum(filter(None, more.values()))
 
     def _divide_arrivals(self, ranks: list[int], plan: StagePlan) -> dict[int, int | None]:
-        """Give each worker its part of an open loop's arrivals; returns their quotas."""
+        """Divide an open loop's arrivals among the workers and return their quotas."""
         options = self._options
         self._arrivals = ArrivalShares(
             partial(arrival_times_of, plan, options.arrivals, options.seed, self._trace_times_s)
@@ -550,7 +559,7 @@ class WorkerPool:
         if self._trace_times_s is None:
             self._arrivals.begin(ranks, plan.max_in_flight)
             return turns(plan.requests, ranks)
-        # The prompts of a trace are numbered for the workers of the run's beginning; some may be gone already.
+        # The prompts of a trace are numbered for the workers at the start of the run. Some may be gone by now.
         first = list(range(self._first_workers))
         self._arrivals.begin(first, plan.max_in_flight)
         quotas = turns(plan.requests, first)
@@ -563,15 +572,15 @@ class WorkerPool:
     # Rows and accounts.
 
     def recover(self) -> None:
-        """Rows that did not come by message and are in spools that can be read."""
+        """Read rows that did not arrive by message from spools on this machine."""
         for worker in list(self.workers):
             if worker.held or worker.lost or worker.account.lost:
-                found = self._writer.recover(worker.account)
-                if found and worker.lost:
-                    self.say(f"{found} rows of worker {worker.rank} were taken from its spool")
+                recovered = self._writer.recover(worker.account)
+                if recovered and worker.lost:
+                    self.say(f"{recovered} rows of worker {worker.rank} were recovered from its spool")
 
     def check_started(self, plan: StagePlan, *, given_up: bool, why: str | None = None) -> None:
-        """Say when a counted stage did not start as many requests as it should have, and ``why`` if that is known."""
+        """Report a counted stage that started more or fewer requests than planned, and ``why`` if it is known."""
         if plan.requests is None or plan.free:
             return
         started = 0
@@ -579,21 +588,25 @@ class WorkerPool:
             quota, own = worker.assignment.quota, worker.started_measured(plan.stage)
             started += own if quota is None else min(quota, own)
         if started > plan.requests:
-            self.say(f"stage {plan.stage}: {started - plan.requests} requests more than {plan.requests} were started")
+            excess = started - plan.requests
+            self.say(f"stage {plan.stage}: {excess} requests beyond the planned {plan.requests} were started")
         elif started < plan.requests and not given_up:
             missing = plan.requests - started
             reason = f": {why}" if why else ""
             self.fall_short(f"stage {plan.stage}: {missing} of {plan.requests} requests were not started{reason}")
 
     def fall_short(self, text: str) -> None:
-        """Something that was asked for was not measured: an error at once, since a run may go on for hours after it."""
+        """Report that something requested was not measured.
+
+        The error is logged immediately, since the run may take hours more.
+        """
         if text not in self.shortfall:
             self.shortfall.append(text)
             self._writer.note(text)
             logger.error("%s", redact(text))
 
     def refuse(self, sender: str, rows: int) -> None:
-        """A message, or rows, of another run or another process."""
+        """Count a message, or rows, of another run or another process."""
         counts = (
             self._refused.setdefault(str(sender)[:80], [0, 0]) if len(self._refused) < _MOST_FOREIGN_SENDERS else [0, 0]
         )
@@ -601,7 +614,7 @@ class WorkerPool:
         counts[1] += rows
 
     def _admit_row(self, record: RequestRecord) -> None:
-        """A row is about to be counted and written."""
+        """Check a row before it is counted and written."""
         worker = self.workers.get(record.worker)
         assignment = worker.assignments.get(record.stage) if worker is not None else None
         if assignment is not None:
@@ -619,12 +632,12 @@ class WorkerPool:
                     )
 
     def tell_of(self, stage: StageRecord) -> None:
-        """A stage is over: how it went, and whether the client itself was the limit, or might have been."""
+        """Log the result of a stage, and whether the client itself was the limit or may have been."""
         logger.info("%s", describe(stage))
         if stage.window_widened and stage.requests_ok:  # rates need at least one request that succeeded
             self.say(widening(stage))
         if (short := stage.shortfall) is not None and stage.concurrency >= LOAD_SHARE * (stage.concurrency_asked or 0):
-            self.say(f"stage {stage.stage}: {short.text}")  # of users that did not come it was said when it began
+            self.say(f"stage {stage.stage}: {short.text}")  # missing users were reported when the stage began
         if stage.health not in (None, OK):
             logger.warning("%s", complaint(stage, len(self.workers)))
         if stage.requests_resent:
@@ -635,12 +648,12 @@ class WorkerPool:
             self.say(text)
 
     def settle(self, refused: str | None) -> None:
-        """The run is over and its rows are here: accounts, manifest; the spools, when they are not needed any more."""
+        """Complete the run after all rows have arrived: accounts, manifest, and spools that are no longer needed."""
         writer = self._writer
         self._say_beyond()
         for sender, (count, rows) in self._refused.items():
             self.say(
-                f"{count} messages and {rows} rows of another run were refused (from worker {sender}); that worker "
+                f"{count} messages and {rows} rows of another run were rejected (from worker {sender}); that worker "
                 "belonged to an earlier run"
             )
         for account in writer.accounts.values():
@@ -663,18 +676,18 @@ class WorkerPool:
                 worker.counts.unlink(missing_ok=True)
 
     def release(self, worker: Worker) -> None:
-        """A worker that has given its final count needs its spool no longer, if all its rows are on the disk."""
+        """Let a worker that has sent its final count delete its spool, if all its rows are on disk."""
         writer = self._writer
         if worker.final and not (worker.account.lost or writer.unwritten() or writer.elsewhere()):
             self.tell(worker, messages.Settled(self.run_id))
 
     def release_early(self, worker: Worker) -> None:
-        """The same before the end of the run: first its rows must be on the disk."""
+        """Do the same before the end of the run, after the rows have been written to disk."""
         self._writer.flush()
         self.release(worker)
 
     def tell_plan(self, worker: Worker, plan: StagePlan) -> None:
-        present = [each.rank for each in self.workers.present]
+        present = [other.rank for other in self.workers.present]
         place = present.index(worker.rank) if worker.rank in present[: plan.workers] else 0
         most = plan.max_in_flight
         own = replace(

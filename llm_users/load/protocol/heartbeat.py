@@ -1,4 +1,7 @@
-"""The live metrics that each worker sends once a second while somebody may watch the run: bounded and mergeable."""
+"""The live metrics that each worker sends once per second if the run has a web interface.
+
+Their size is limited and they can be merged.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,20 @@ _Histogram = Annotated[dict[Bucket, _Found], Meta(max_length=MOST_BUCKETS)]
 
 
 class LiveMetrics(msgspec.Struct, frozen=True):
-    """What one worker did since it sent its last live metrics. Histograms are counts of ``DurationHistogram``."""
+    """What one worker did since its last live metrics. Histograms are counts of a ``DurationHistogram``."""
 
     stage: _Count = 0
     phase: Phase = IDLE
-    measured_s: _Number | None = None  # how long it has been measuring in the stage
+    measured_s: _Number | None = None  # time since it began to measure in the stage
     in_flight: _Count = 0
-    requests: _Count = 0  # that ended, failed ones included, aborted ones not
+    requests: _Count = 0  # requests that ended, including failed and excluding aborted ones
     failed: _Count = 0
     throttled: _Count = 0
-    tokens: _Number = 0.0  # that arrived: chunks by the tokens that a chunk has held so far
+    tokens: _Number = 0.0  # tokens that arrived: chunks times the mean tokens per chunk so far
     cpu: _Number = 0.0  # share of a core
     done: Annotated[dict[_StageNumber, _Found], Meta(max_length=16)] = {}  # measured requests that ended, by stage
     ttft: _Histogram = {}
     gap: _Histogram = {}
     tpot: _Histogram = {}
     lag: _Histogram = {}
-    lag_own: _Histogram = {}  # without waiting for a CPU; empty: unknown
+    lag_own: _Histogram = {}  # without the wait for a CPU; empty: unknown

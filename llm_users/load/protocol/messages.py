@@ -1,15 +1,15 @@
 """The messages between the coordinator and its workers. The only process of a local run sends them to itself.
 
 Each message is one class: its name on the wire (``kind``), its fields and their bounds. A message of a run names the
-run; a message of a worker also names the worker's rank, and the coordinator refuses it when the process that sent it
+run; a message of a worker also names the worker's rank, and the coordinator rejects it when the process that sent it
 does not have that rank in that run. A message that does not match its class is ignored, with one line in the log for
-each kind and sender, and the run goes on.
+each kind and sender, and the run continues.
 
 A run with one stage, in the order of time::
 
     coordinator                                  worker
         | <-------------- HELLO ---------------- |   in Locust's own report, every 0.5 s until WELCOME arrives
-        | --------------- WELCOME -------------> |   with a reason if the worker is refused: it then exits
+        | --------------- WELCOME -------------> |   with a reason if the worker is rejected: it then exits
         | --------------- RUN -----------------> |   rank, part of the prompts, spool; the options come with Locust's
         | --------------- STAGE ---------------> |     test start
         | <-------------- PREPARING ------------ |   once a second while the worker builds prompts
@@ -27,17 +27,17 @@ A run with one stage, in the order of time::
         | --------------- RESEND --------------> |   only when rows are missing: the worker sends those of its spool
         | --------------- SETTLED -------------> |   all rows are on the coordinator's disk: the spool can go
 
-At any time a worker sends NOTE (a text for the manifest) or REFUSED (it cannot take part, so the run ends).
+At any time a worker can send NOTE (a text for the manifest) or REFUSED (it cannot take part, so the run ends).
 
 What happens on silence:
 
 - A worker without an ACK starts nothing from ``LEASE_S`` after it sent the last COUNT that was acknowledged. It then
-  sends BACK once a second, and goes on when a QUOTA with the number of its BACK arrives. After ``WAIT_S`` it ends.
-- The coordinator counts a worker as lost ``LEASE_MARGIN_S`` later, and gives the requests that the worker has not
-  started to the others. It takes the worker back when that sends BACK. After ``WAIT_S`` the share is given up; when no
-  worker is left for that long, the run ends.
-- READY, COUNT and FINISH repeat, so that one lost message changes nothing: a COUNT says which stage the worker knows
-  and whether it has started, and the coordinator sends STAGE, GO or END again where that is behind.
+  sends BACK once a second, and continues when a QUOTA with the number of its BACK arrives. After ``WAIT_S`` it ends.
+- The coordinator counts a worker as lost ``LEASE_MARGIN_S`` later, and reassigns the requests that the worker has not
+  started to the others. It readmits the worker when the worker sends BACK. After ``WAIT_S`` it gives the share up; when
+  no worker is present for that long, the run ends.
+- READY, COUNT and FINISH repeat, so that one lost message has no effect: a COUNT says which stage the worker has
+  received and whether it has started, and the coordinator sends STAGE, GO or END again if the worker is behind.
 - A worker of a run that the coordinator does not know gets LEAVE: it ends the run and reports to Locust as ready again.
 """
 
@@ -65,22 +65,22 @@ LEASE_S = 5.0
 """How long a worker may start requests after it sent the last COUNT that was acknowledged."""
 
 LEASE_MARGIN_S = 0.5
-"""How much later than that the coordinator gives the share of a silent worker to others."""
+"""How long after the end of the lease the coordinator reassigns the share of a silent worker."""
 
 WAIT_S = 60.0
 """How long each side waits for the other to come back."""
 
 TEXT_CHARACTERS = 2_000
-"""A longer text in a message is cut: a long error message must not cost the message."""
+"""Longer texts in a message are cut, so that a long error message does not make the message invalid."""
 
 MOST_ROWS = 20_000
-"""Rows in one message; a sender makes batches of a thousand."""
+"""Maximum rows in one message. A sender makes batches of a thousand."""
 
 MOST_OFFSETS = 1_000_000
-"""Arrivals of one request: no endpoint gives an answer of more tokens."""
+"""Maximum arrivals of one request. No endpoint returns an answer with more tokens."""
 
 MOST_CHARACTERS = 16_384
-"""A text in a row; the longest that is meant to be there is an error message of 500."""
+"""Maximum characters of a text in a row. The longest intended text is an error message of 500."""
 
 _MOST_PARTS = 100_000
 _MOST_COMPLAINTS = 20_000
@@ -98,7 +98,7 @@ def _cut_texts(struct: msgspec.Struct) -> None:
 
 
 class Message(msgspec.Struct, frozen=True):
-    """Any message. Texts in it are cut to ``TEXT_CHARACTERS``."""
+    """The base class of all messages. Texts are cut to ``TEXT_CHARACTERS``."""
 
     kind: ClassVar[str]
     """The name of the message on the wire."""
@@ -107,7 +107,7 @@ class Message(msgspec.Struct, frozen=True):
         _cut_texts(self)
 
     def encoded(self) -> dict[str, Any]:
-        """The data of the message in types that msgpack knows."""
+        """Return the data of the message in types that msgpack supports."""
         return msgspec.to_builtins(self)  # type: ignore[no-any-return]
 
 
@@ -118,7 +118,7 @@ class RunMessage(Message, frozen=True):
 
 
 class WorkerMessage(RunMessage, frozen=True):
-    """A message of a worker to the coordinator; ``worker`` is its rank in the run."""
+    """A message from a worker to the coordinator. ``worker`` is the worker's rank in the run."""
 
     worker: Whole
 
@@ -131,11 +131,11 @@ class Welcome(Message, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "llm_welcome"
     refused: str | None = None
-    """Why the worker cannot take part; None: it can."""
+    """Why the worker cannot take part, or None if it can."""
 
 
 class Run(RunMessage, frozen=True, kw_only=True):
-    """A run begins."""
+    """Start of a run."""
 
     kind: ClassVar[str] = "llm_run"
     run_key: str
@@ -143,45 +143,45 @@ class Run(RunMessage, frozen=True, kw_only=True):
     """The rank of the worker in this run."""
     workers: Whole
     live: bool
-    """Whether to send LIVE."""
+    """Whether the worker sends LIVE."""
     withhold_keys: bool
     """Whether keys and other values of the worker's environment must not be sent to the endpoint."""
     distributed: bool
     spool: _Path | None
-    """The folder for the spool; None: a temporary one of the worker."""
+    """The folder for the spool. None: a temporary folder of the worker."""
     prefix: _Path
-    """What the names of the run's files begin with, on the coordinator's machine."""
+    """The prefix of the run's files on the coordinator's machine."""
     rows_per_s: Seconds | None
-    """Rows that the worker may send; None: all. The worker keeps more than these in its spool."""
+    """Maximum rate of rows that the worker sends, or None for no limit. The worker keeps further rows in its spool."""
     first_prompt: Whole
     prompt_step: Whole
 
 
 class Stage(RunMessage, frozen=True, kw_only=True):
-    """A stage comes."""
+    """Announcement of a stage."""
 
     kind: ClassVar[str] = "llm_stage"
     plan: StagePlan
 
 
 class Go(RunMessage, frozen=True, kw_only=True):
-    """The announced stage begins."""
+    """Start of the announced stage."""
 
     kind: ClassVar[str] = "llm_go"
     stage: Whole
     quota: Whole | None
-    """Measured requests that are the worker's to start; None: no limit."""
+    """Measured requests of the worker's share. None: no limit."""
     users: Whole | None = None
     """Users of the stage over all workers; None in an open loop."""
     lead_s: Number = 0.0
-    """Open loop: the moment that arrivals are counted from, in seconds from now; the clocks need not agree."""
+    """Open loop: the origin of the arrivals, in seconds from now, so the clocks need not agree."""
     parts: _Parts = []
-    """Open loop: the parts of the schedule that are this worker's."""
+    """Open loop: the worker's shares of the schedule."""
     max_in_flight: Whole | None = None
 
 
 class ArrivalsChanged(RunMessage, frozen=True, kw_only=True):
-    """The parts of an open loop's schedule that are now this worker's."""
+    """The worker's new shares of an open loop's schedule."""
 
     kind: ClassVar[str] = "llm_arrivals"
     stage: Whole
@@ -190,7 +190,7 @@ class ArrivalsChanged(RunMessage, frozen=True, kw_only=True):
 
 
 class Quota(RunMessage, frozen=True, kw_only=True):
-    """The worker's share of the stage has changed; with the number of a BACK the worker may also go on."""
+    """The worker's new share of the stage. With the number of a BACK, the worker may also continue."""
 
     kind: ClassVar[str] = "llm_quota"
     stage: Whole
@@ -206,14 +206,14 @@ class Ack(RunMessage, frozen=True, kw_only=True):
 
 
 class End(RunMessage, frozen=True, kw_only=True):
-    """Nothing more starts in the stage."""
+    """Start nothing more in the stage."""
 
     kind: ClassVar[str] = "llm_end"
     stage: Whole
 
 
 class Finish(RunMessage, frozen=True, kw_only=True):
-    """The run is over. Requests in flight may end within ``grace_s``, or are cut at once (``abort``)."""
+    """End of the run. Requests in flight may end within ``grace_s``, or are cut off immediately (``abort``)."""
 
     kind: ClassVar[str] = "llm_finish"
     abort: bool
@@ -227,13 +227,13 @@ class Resend(RunMessage, frozen=True):
 
 
 class Settled(RunMessage, frozen=True):
-    """Every row of this worker is on the coordinator's disk."""
+    """All rows of this worker are on the coordinator's disk."""
 
     kind: ClassVar[str] = "llm_settled"
 
 
 class Leave(RunMessage, frozen=True):
-    """The coordinator does not know this run of the worker: end it, and report as ready again."""
+    """The coordinator does not know this run of the worker. The worker ends it and reports as ready again."""
 
     kind: ClassVar[str] = "llm_leave"
 
@@ -242,7 +242,7 @@ class Leave(RunMessage, frozen=True):
 
 
 class Hello(Message, frozen=True, kw_only=True):
-    """A worker listens. Sent as an entry of Locust's report, which a master without this package ignores."""
+    """A worker listens. The message is an entry of Locust's report; a master without this package ignores it."""
 
     kind: ClassVar[str] = "llm_hello"
     version: str
@@ -250,7 +250,7 @@ class Hello(Message, frozen=True, kw_only=True):
 
 
 class Preparing(WorkerMessage, frozen=True, kw_only=True):
-    """The worker builds prompts for the stage: how many are built, and how many it wants before it is ready."""
+    """The worker builds prompts for the stage: how many are built, and how many it needs before it is ready."""
 
     kind: ClassVar[str] = "llm_preparing"
     stage: Whole
@@ -259,7 +259,7 @@ class Preparing(WorkerMessage, frozen=True, kw_only=True):
 
 
 class Ready(WorkerMessage, frozen=True, kw_only=True):
-    """The prompts are built, and ``waiting`` users have come to the admission gate."""
+    """The prompts are built, and ``waiting`` users are at the admission gate."""
 
     kind: ClassVar[str] = "llm_ready"
     stage: Whole
@@ -267,7 +267,7 @@ class Ready(WorkerMessage, frozen=True, kw_only=True):
     all_users_came: bool
     """Whether no further user will come."""
     no_users_reason: str | None
-    """Why no user comes; None while one may."""
+    """Why no user will come, or None while one may."""
 
 
 class Rows(WorkerMessage, frozen=True, kw_only=True):
@@ -277,41 +277,41 @@ class Rows(WorkerMessage, frozen=True, kw_only=True):
     rows: Annotated[list[Any], Meta(max_length=MOST_ROWS)]
 
     def encoded(self) -> dict[str, Any]:
-        """Without a copy of the rows: there may be a thousand."""
+        """Return the data without copying the rows, of which there may be a thousand."""
         return {"run": self.run, "worker": self.worker, "rows": self.rows}
 
 
 class Count(WorkerMessage, frozen=True, kw_only=True):
-    """What the worker has started, where its rows are, and how far it is. The answer is ACK."""
+    """What the worker has started, where its rows are, and its position in the run. The answer is ACK."""
 
     kind: ClassVar[str] = "llm_count"
     number: Whole
     stage: Whole
-    """The stage in which it started a request last; ``started`` and ``measured`` are of this stage."""
+    """The stage of the last request that it started. ``started`` and ``measured`` refer to this stage."""
     started: Whole
     measured: Whole
     total: Whole
-    """Requests that it has started in the run."""
+    """Requests that the worker has started in the run."""
     counts: _Path | None
-    """The file in which it counts them; None: only in memory."""
+    """The file with its counts, or None if they are only in memory."""
     held: Whole
     """Rows that are only in its spool."""
     shards: Annotated[list[_Path], Meta(max_length=100)]
     """The files of its spool."""
     host: str
     known_stage: Whole
-    """The last stage that it was told of; the fields below are of this stage."""
+    """The last stage that the worker has received. The fields below refer to this stage."""
     admitted: bool
     """Whether GO has arrived."""
     waiting: Whole | None
     """Users at the admission gate; None while it builds prompts, and after GO."""
     quota: Whole | None
     over: bool
-    """Whether it has nothing more to do in the stage."""
+    """Whether the worker has nothing more to do in the stage."""
 
 
 class Back(WorkerMessage, frozen=True, kw_only=True):
-    """The worker has had no answer for a while, and waits for the QUOTA with this number."""
+    """The worker has had no answer for a while and waits for the QUOTA with this number."""
 
     kind: ClassVar[str] = "llm_back"
     number: Whole
@@ -327,19 +327,19 @@ class Live(WorkerMessage, frozen=True, kw_only=True):
 
 
 class Done(WorkerMessage, frozen=True, kw_only=True):
-    """The worker's part of a stage is over."""
+    """End of the worker's part of a stage."""
 
     kind: ClassVar[str] = "llm_done"
     totals: StageTotals
 
     def __post_init__(self) -> None:
         if self.totals.worker != self.worker:
-            raise ValueError(f"the totals are those of worker {self.totals.worker}")
+            raise ValueError(f"the totals belong to worker {self.totals.worker}")
         _cut_texts(self.totals)
 
 
 class Final(WorkerMessage, frozen=True, kw_only=True):
-    """The run is over on this worker, which has sent this number of rows."""
+    """End of the run on this worker, which has sent this number of rows."""
 
     kind: ClassVar[str] = "llm_final"
     sent: Whole
@@ -379,7 +379,7 @@ PROTOCOL = _identity()
 """A short text that differs between versions whose rows or messages have different fields."""
 
 
-# Rows: the one table of columns is that of ``RequestRecord``.
+# Rows. ``RequestRecord`` declares the columns.
 
 _COLUMN_TYPES: dict[type, Any] = {
     int: Whole,
@@ -412,16 +412,16 @@ _RUN, _WORKER = (REQUEST_COLUMNS.index(c) for c in REQUEST_COLUMNS if c.name in 
 
 
 def row_problem(packed: Any) -> str | None:
-    """What is wrong with ``[row, offsets_s]``; None if nothing is. Takes about 1 us for a row without arrivals."""
+    """Return what is wrong with ``[row, offsets_s]``, or None. Takes about 1 us for a row without arrivals."""
     try:
         msgspec.convert(packed, _PackedRow)
     except msgspec.ValidationError as error:
-        text = re.sub(r"`\$\[0\]\[(\d+)\]`", lambda found: _COLUMNS[int(found[1])].name, str(error))
+        text = re.sub(r"`\$\[0\]\[(\d+)\]`", lambda match: _COLUMNS[int(match[1])].name, str(error))
         return text.replace("`$[0]`", "the row").replace("`$[1]", "`arrivals")
     return None
 
 
-# Messages that arrive.
+# Received messages.
 
 MessageT = TypeVar("MessageT", bound=Message)
 RankInRun = Callable[[str], tuple[str, int] | None]
@@ -429,16 +429,16 @@ OnForeign = Callable[[str, str, str, int], None]
 
 
 class Inbox:
-    """Makes messages of what arrives from Locust, and hands them to handlers.
+    """Converts data from Locust into messages and passes them to handlers.
 
-    What does not match the message is ignored, with one line in the log for each kind and sender.
+    Invalid data is ignored, with one line in the log for each kind and sender.
     """
 
     def __init__(self) -> None:
         self._complained: set[tuple[str, str]] = set()
 
     def listener(self, message_type: type[MessageT], handler: Callable[[MessageT], None]) -> Any:
-        """The handler as Locust calls it, with ``environment`` and ``msg``."""
+        """Return the handler with the signature that Locust calls, with ``environment`` and ``msg``."""
 
         def on_message(environment: Any, msg: Any, **_kwargs: Any) -> None:  # noqa: ARG001 - Locust's signature
             message = self.read(message_type, msg.data, msg.node_id)
@@ -448,7 +448,7 @@ class Inbox:
         return on_message
 
     def read(self, message_type: type[MessageT], data: Any, sender: Any) -> MessageT | None:
-        """The message in this data; None if it is invalid."""
+        """Return the message in this data, or None if it is invalid."""
         try:
             return msgspec.convert(data, message_type)
         except msgspec.ValidationError as error:
@@ -456,7 +456,7 @@ class Inbox:
             return None
 
     def complain(self, kind: str, sender: Any, problem: str) -> None:
-        """Log that an invalid message arrived, unless this was done for the kind and the sender."""
+        """Log an invalid message, once for each kind and sender."""
         who = str(sender)[:80]
         if (kind, who) not in self._complained and len(self._complained) < _MOST_COMPLAINTS:
             self._complained.add((kind, who))
@@ -468,8 +468,8 @@ class Inbox:
 class CoordinatorInbox(Inbox):
     """The inbox of the coordinator, which also checks that the sender takes part in the present run.
 
-    ``rank_in_run`` says which run a worker takes part in now, and its rank there; None: in none. ``on_foreign`` is
-    called with kind, sender, run and number of rows for a message that belongs to another run or another worker.
+    ``rank_in_run`` returns which run a worker takes part in now and its rank there, or None. ``on_foreign`` is called
+    with kind, sender, run and number of rows for a message of another run or another worker.
     """
 
     def __init__(self, rank_in_run: RankInRun, on_foreign: OnForeign = lambda *_: None) -> None:
@@ -478,7 +478,7 @@ class CoordinatorInbox(Inbox):
         self._on_foreign = on_foreign
 
     def read(self, message_type: type[MessageT], data: Any, sender: Any) -> MessageT | None:
-        """The message; of ``Rows`` only the valid rows of this worker in this run."""
+        """Return the message, or None. ``Rows`` contain only the valid rows of this worker in this run."""
         message = super().read(message_type, data, sender)
         if not isinstance(message, WorkerMessage):
             return message
@@ -496,9 +496,9 @@ class CoordinatorInbox(Inbox):
         valid = []
         identity = (message.run, message.worker)
         for packed in message.rows:
-            found = row_problem(packed)
-            if found is not None:
-                problem = problem or found
+            row_error = row_problem(packed)
+            if row_error is not None:
+                problem = problem or row_error
             elif (packed[0][_RUN], packed[0][_WORKER]) != identity:
                 foreign_run, foreign = packed[0][_RUN], foreign + 1
             else:

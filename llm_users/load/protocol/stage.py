@@ -1,4 +1,4 @@
-"""A stage as coordinator and workers describe it to each other: its plan before it runs, its totals afterwards.
+"""The messages' description of a stage: its plan before it runs, and its totals afterwards.
 
 States of a stage on a worker (``load.worker.admission_gate``)::
 
@@ -7,15 +7,15 @@ States of a stage on a worker (``load.worker.admission_gate``)::
       |                         |                              |  or the time of the warm-up is over
       |                         +---GO, without a warm-up---> MEASURE
       |                                                        |  the measuring time is over, END or FINISH arrives,
-      |                                                        |  no user can go on, or no request can connect
+      |                                                        |  no user can continue, or no request can connect
       +---the last request in flight ends (DONE is sent)---- DRAIN
 
     RAMP     Users come to the admission gate and wait. Without a sweep (``free``) their requests pass, unmeasured.
     WARMUP   Requests start and are not measured. With ``ramp_s`` the first requests of the users are spread over it.
     MEASURE  Requests start and are measured. A stage with a quota returns from here to IDLE, without DRAIN, when its
              last measured request has ended.
-    DRAIN    Nothing starts; requests in flight go on.
-    IDLE     Nothing is left to do. QUOTA with a larger share returns the stage to MEASURE, unless time or END ended it.
+    DRAIN    Nothing starts; requests in flight continue.
+    IDLE     Nothing is to be done. QUOTA with a larger share returns the stage to MEASURE, unless time or END ended it.
              A worker without users goes from RAMP through DRAIN to IDLE when GO arrives.
 
 States of a stage on the coordinator (``load.coordinator.coordinator``)::
@@ -29,7 +29,7 @@ States of a stage on the coordinator (``load.coordinator.coordinator``)::
                                                         |
                                                         +---the next stage---> announced
 
-    A stage that nothing ends early goes from running to closed: each worker ends its part by itself.
+    Unless something ends it early, a stage goes from running to closed: each worker ends its own part.
 """
 
 from __future__ import annotations
@@ -51,21 +51,22 @@ IDLE, RAMP, WARMUP, MEASURE, DRAIN = PHASES
 
 Whole = Annotated[int, Meta(ge=0, le=2**53)]
 Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
-"""A finite number: the bounds exclude NaN as well."""
+"""A finite number. The bounds exclude NaN too."""
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 MOST_BUCKETS = 20_000
-"""Of a ``DurationHistogram``: durations up to 7 years. One second of values rarely has more than a few hundred."""
+"""Maximum buckets of a ``DurationHistogram``: durations up to 7 years. One second of values rarely has more than a few
+hundred."""
 Bucket = Annotated[int, Meta(ge=-1, le=MOST_BUCKETS)]
 Histogram = Annotated[dict[Bucket, Whole], Meta(max_length=MOST_BUCKETS)]
 """Bucket counts of a ``DurationHistogram``."""
 
 
 class StagePlan(msgspec.Struct, frozen=True):
-    """What a worker is told about a stage before its users are spawned. Times in seconds."""
+    """The description of a stage that a worker receives before the stage's users spawn. Times are in seconds."""
 
     stage: Whole
     load: StageLoad
-    """Load over all workers. Its users are first those that were asked for, and from GO on those that came."""
+    """Load over all workers. Its users are the requested users at first, and from GO on the users that were ready."""
     worker: Whole = 0
     workers: Whole = 1
     ramp_s: Seconds = 0.0
@@ -73,33 +74,33 @@ class StagePlan(msgspec.Struct, frozen=True):
     warmup_s: Seconds = 0.0
     measure_s: Seconds | None = None
     requests: Whole | None = None
-    """Measured requests of the stage over all workers; None: as many as fit into ``measure_s``."""
+    """Measured requests of the stage over all workers. None: as many as fit into ``measure_s``."""
     free: bool = False
-    """True without a sweep: users come and go as Locust says, nothing is held back."""
+    """True without a sweep: users come and go as Locust decides, and no request is held back."""
     concurrency_asked: Whole | None = None
-    """Users that were asked for, those of classes that send no LLM requests left out; None: unknown, or open loop."""
+    """Requested users, without users of classes that send no LLM requests. None: unknown, or open loop."""
     place: Whole = 0
-    """Index of this worker among the workers of the stage, from 0; ``worker`` is its rank in the run."""
+    """The index of this worker among the workers of the stage, from 0. ``worker`` is its rank in the run."""
     max_in_flight: Whole | None = None
-    """Requests that this worker may have in flight at a time in an open loop; None: no limit."""
+    """Requests that this worker may have in flight in an open loop. None: no limit."""
 
     @property
     def users(self) -> int:
-        """Locust users over all workers: those of a closed loop; in an open loop one dispatcher per worker."""
+        """Return the number of Locust users over all workers. An open loop has one dispatcher per worker."""
         return self.workers if self.load.is_open else self.load.concurrency
 
     @property
     def timed_warmup_s(self) -> float:
-        """How long the warm-up lasts where a time ends it; 0 where counted requests do, or where there is none.
+        """Return the length of a timed warm-up, or 0 if counted requests end the warm-up or if there is none.
 
-        It lasts as long as the ramp at least, so that all users run when measuring begins.
+        The warm-up lasts at least as long as the ramp, so that all users run when measuring begins.
         """
         ramp_s = 0.0 if self.warmup_requests else self.ramp_s
         return max(self.warmup_s, ramp_s)
 
 
 class StageTotals(msgspec.Struct):
-    """What a worker reports when its part of a stage is over. The worker fills it while the stage runs."""
+    """A worker's report at the end of its part of a stage. The worker fills it while the stage runs."""
 
     stage: Whole
     worker: Whole
@@ -109,41 +110,41 @@ class StageTotals(msgspec.Struct):
     window_s: Number = 0.0
     windows: Annotated[list[tuple[Number, Seconds]], Meta(max_length=10_000)] = []
     """Start and length in seconds of each part of the window, on the worker's monotonic clock. Starts count from the
-    moment when the worker heard that the stage begins, so the clocks of the machines need not agree. There is one more
-    part each time that the worker takes over requests of others."""
+    moment when the worker received GO, so the clocks of the machines need not agree. There is one more part each time
+    that the worker takes over requests of others."""
     widened: Whole = 0
-    """1: the window was too short and stayed open until the last measured request had ended."""
+    """1 if the window was too short and stayed open until the last measured request had ended."""
     cpu_s: Number = 0.0
     in_flight_s: Number = 0.0  # integral of the requests in flight over the window
-    load_s: Number = 0.0  # integral over the window of the users inside a call or in a pause of their own
+    load_s: Number = 0.0  # integral over the window of the users inside a call or in their own pause
     present_s: Number = 0.0  # integral over the window of the users in a request or between two
     sent: Whole = 0
-    """Measured requests that were really sent; in an open loop those that began with an arrival."""
-    first_sent_s: Number | None = None  # when the first of them was, counted like the windows
+    """Measured requests that were really sent. In an open loop, only requests that began with an arrival."""
+    first_sent_s: Number | None = None  # when the first of them was sent, counted like the windows
     last_sent_s: Number | None = None
-    told_at: Number = 0.0  # unix s on the coordinator's clock: when it said that the stage begins; 0: unknown
+    told_at: Number = 0.0  # unix s on the coordinator's clock: when it sent GO; 0: unknown
     starts: Whole = 0
     forced: Whole = 0
     measure_started_at: Number | None = None  # unix s
     lag_counts: Histogram = {}
     gap_counts: Histogram = {}
     given_up: str | None = None  # why the stage ended early: no request could connect
-    users_ended: Whole = 0  # users that have ended by themselves since the stage was announced
-    no_users_reason: str | None = None  # why the stage ended early: no user of this worker could go on
-    lag_own_counts: Histogram = {}  # the same without waiting for a CPU; empty: unknown
-    machine: str = ""  # the same for all workers of a machine
+    users_ended: Whole = 0  # users that have ended on their own since the stage was announced
+    no_users_reason: str | None = None  # why the stage ended early: no user of this worker could continue
+    lag_own_counts: Histogram = {}  # lags without the wait for a CPU; empty: unknown
+    machine: str = ""  # identity of the machine, equal for all its workers
     machine_cores: Whole = 0
-    machine_busy_share: Number | None = None  # of all its cores over the window; None: unknown
+    machine_busy_share: Number | None = None  # share of all its cores over the window; None: unknown
     machine_steal_share: Number | None = None
-    quota: Whole | None = None  # the share that it knew of; None: none, or the worker leaves
+    quota: Whole | None = None  # the share that it had received; None: no share, or the worker leaves
 
 
 def arrival_times_of(
     plan: StagePlan, arrivals: ArrivalGap, seed: int, trace_times_s: Sequence[float] | None
 ) -> Iterable[float]:
-    """All arrivals of an open loop's stage, over all workers, in seconds from its origin.
+    """Return all arrivals of an open loop's stage, over all workers, in seconds from its origin.
 
-    A trace gives them; without a trace every worker draws the same ones from the seed.
+    The trace gives them if there is one. Otherwise each worker draws the same ones from the seed.
     """
     if trace_times_s is not None:
         return trace_times_s[: plan.requests]

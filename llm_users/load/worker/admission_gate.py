@@ -1,9 +1,9 @@
-"""The admission gate that every request of a worker passes: it holds requests back until their stage begins.
+"""The admission gate that every request of a worker passes. It holds requests back until their stage begins.
 
-It moves the stage through its phases on this worker (``load.protocol.stage`` has the diagram), counts what starts
-against the worker's share, and reports the totals when nothing is in flight any more. In a closed loop users come to
-the gate; in an open loop the dispatcher does, with one arrival after the other (``open_loop``). What the stages are and
-when they begin is decided by the coordinator. This module uses gevent, not Locust.
+The gate moves the stage through its phases on this worker (``load.protocol.stage`` has the diagram), counts started
+requests against the worker's share, and reports the totals when no request is in flight. In a closed loop, users come
+to the gate. In an open loop, the dispatcher comes with one arrival after another (``open_loop``). The coordinator
+decides which stages there are and when they begin. This module uses gevent, not Locust.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from llm_users.record import StageLoad
 _NS = 1_000_000_000
 
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
-"""After a failed request a user waits this long, doubling: a dead server must not be hammered."""
+"""Pause of a user after a failed request. It doubles with each failure, to avoid overloading a server that is down."""
 
 GIVE_UP_AFTER = 20
-"""A process that fails to connect this many times, and has never connected in the stage, ends its part of the stage."""
+"""A process ends its part of the stage after this many failed connections if it has never connected in the stage."""
 
 _NOT_CONNECTED = ("connect", CLIENT_LIMIT)
 
 
 @dataclass
 class _EarlierStage:
-    """A free stage that another one has replaced while its requests were in flight."""
+    """A free stage that another stage has replaced while its requests were in flight."""
 
     measurement: Measurement
     unfinished: int
@@ -46,20 +46,20 @@ class _EarlierStage:
 
 
 class StartControl(Protocol):
-    """What decides besides the stage whether a request may start, and counts those that do."""
+    """Decides in addition to the stage whether a request may start, and counts started requests."""
 
     def may_start(self) -> bool:
-        """Whether a request may start now; False: wait for ``look_again``."""
+        """Return whether a request may start now. If not, the gate waits for ``look_again``."""
 
     def on_start(self, stage: int, measured: bool) -> None:
-        """A request of the stage starts."""
+        """Count a request of the stage that starts."""
 
     def start_counters(self) -> tuple[int, int]:
-        """Starts and forced starts of the process so far."""
+        """Return the starts and forced starts of the process so far."""
 
 
 class Unlimited:
-    """Every request may start."""
+    """A start control without limits."""
 
     def may_start(self) -> bool:
         return True
@@ -72,10 +72,10 @@ class Unlimited:
 
 
 class AdmissionGate:
-    """Lets requests of this worker through, phase by phase. One per worker.
+    """Admits the requests of this worker, phase by phase. One gate per worker.
 
     ``on_ready`` is called with the stage and the number of users at the gate when that number has changed before GO,
-    ``on_finished`` with the totals of a stage when nothing is in flight any more.
+    ``on_finished`` with the totals of a stage when no request is in flight.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class AdmissionGate:
         self._control: StartControl = control or Unlimited()
         self.plan = StagePlan(stage=0, load=StageLoad())
         self.max_in_flight: int | None = None
-        """Requests that this worker may have in flight at a time in an open loop; None: as many as arrive."""
+        """Requests that this worker may have in flight in an open loop. None: no limit."""
         self.phase: Phase = IDLE
-        self._waiting: dict[UserState, None] = {}  # in the order in which they came
+        self._waiting: dict[UserState, None] = {}  # in the order of their arrival
         self._presence = UserPresence()
         self._came: dict[UserState, None] = {}  # users that have been at the gate since the stage was announced
         self._earlier: dict[int, _EarlierStage] = {}
-        self._ended_early = False  # by the end of the time, or because it was told to
-        self._quota_ended = False  # its share was made smaller than what it had started
+        self._ended_early = False  # by the end of its time, or by END
+        self._quota_ended = False  # the new share is smaller than the number of started requests
         self._sequence = 0
         self._unfinished = 0
         self._measurement = Measurement()
@@ -105,13 +105,13 @@ class AdmissionGate:
         self._timer: Any = None
         self._begin_stage(self.plan)
 
-    # Messages of the coordinator.
+    # Messages from the coordinator.
 
     def prepare(self, plan: StagePlan) -> None:
-        """A new stage is coming: hold every request back until ``go`` (``free``: let them through as ramp).
+        """Prepare for a new stage: hold every request back until ``go`` (``free``: admit them as ramp).
 
-        A free stage may replace another one at any time. Requests of the earlier one go on and belong to it. Any other
-        stage is over by now; a process that took no part in its end reports it here.
+        A free stage may replace another one at any time. Requests of the earlier stage continue and belong to it. Any
+        other stage is over by now; a process that did not notice its end reports it here.
         """
         self._cancel_timer()
         follows = plan.free and self.plan.free and plan.stage == self.plan.stage + 1
@@ -130,7 +130,7 @@ class AdmissionGate:
         self._report_ready()
 
     def _set_aside(self) -> None:
-        """Nothing more starts in the present stage. Its totals are reported when its last request has ended."""
+        """Start nothing more in the present stage. Its totals are reported when its last request has ended."""
         stage, measurement = self.plan.stage, self._measurement
         measurement.close(time.monotonic_ns())
         measurement.totals.users_ended = self._presence.left
@@ -155,16 +155,16 @@ class AdmissionGate:
         self._ended_early = self._quota_ended = False
         self.admitted = False
         self._measured_started = self._ended = self._failed_to_connect = 0
-        self._reached = False  # a request of the stage has had a connection
+        self._reached = False  # a request of the stage has connected
         self._warmups_left = 0  # warm-up requests that the stage's users have not started yet
         self._presence.begin_stage()
         self._spawned = False  # Locust has started all users of the stage
 
     def go(self, quota: int | None, origin_ns: int = 0, users_in_all: int | None = None) -> None:
-        """Start the stage: ``quota`` measured requests on this worker (None: until the time is over).
+        """Start the stage with ``quota`` measured requests on this worker (None: until the time is over).
 
-        ``origin_ns``: the moment that the arrivals of an open loop are counted from; 0: now.
-        ``users_in_all``: how many users all workers let go.
+        ``origin_ns`` is the origin of an open loop's arrivals; 0: now. ``users_in_all`` is the number of users that all
+        workers admit.
         """
         if users_in_all is not None and not self.plan.load.is_open:
             self.plan = replace(self.plan, load=StageLoad(users_in_all))
@@ -187,12 +187,12 @@ class AdmissionGate:
         self._warmups_left = plan.warmup_requests * len(users)
         self.phase = WARMUP if self._warmups_left or plan.timed_warmup_s else MEASURE
         now_ns = time.monotonic_ns()
-        for place, user_state in enumerate(users):
+        for index, user_state in enumerate(users):
             user_state.stage = plan.stage
             user_state.warmups_left = plan.warmup_requests
-            # Even over the ramp, and the workers' users between each other's.
+            # Spread users evenly over the ramp, with the users of the workers interleaved.
             offset = plan.worker % plan.workers / plan.workers
-            user_state.due_ns = now_ns + int(plan.ramp_s * (place + offset) / len(users) * _NS)
+            user_state.due_ns = now_ns + int(plan.ramp_s * (index + offset) / len(users) * _NS)
         if plan.timed_warmup_s:
             self._after(plan.timed_warmup_s + max(0.0, (self._origin_ns - now_ns) / _NS), self._begin_measure)
         elif self.phase == MEASURE and quota is None:
@@ -201,10 +201,10 @@ class AdmissionGate:
         self._finish_if_over()
 
     def change_quota(self, quota: int | None) -> None:
-        """The coordinator's word on this process's share while the stage runs, or after it: what others left undone.
+        """Change this process's share while the stage runs or after it, because other workers left requests.
 
-        Lets those go on who had to wait for it. A share that is used up, or comes too late, is answered like the end
-        of a stage.
+        Admits users that waited for the change. If the share is used up or the message is late, the gate reports the
+        stage as at its end.
         """
         if quota is not None and self._quota is not None:
             self._quota = quota
@@ -222,20 +222,20 @@ class AdmissionGate:
         self._release_all()
 
     def interrupt(self, since_ns: int) -> None:
-        """Nothing may start since that moment: this process takes no part until it starts something again."""
+        """Close the window at ``since_ns``: this process may start nothing until it gets a new lease."""
         self._measurement.close(since_ns)
 
     def look_again(self) -> None:
-        """What kept requests from starting may be over."""
+        """Check again whether waiting requests may start."""
         self._release_all()
 
     def users_spawned(self) -> None:
-        """Locust has started all users that it was told to run."""
+        """Note that Locust has started all users that it was told to run."""
         self._spawned = True
         self._report_ready()
 
     def end_measure(self) -> None:
-        """Nothing more starts; what is in flight goes on. Harmless when repeated."""
+        """Start nothing more. Requests in flight continue. Further calls have no effect."""
         self._quota_ended = False
         self._drain()
 
@@ -249,29 +249,29 @@ class AdmissionGate:
         self._finish_if_over()
 
     def close(self) -> None:
-        """The test is over: no request starts any more, and users that wait go on waiting."""
+        """End the test: no request starts any more, and waiting users keep waiting."""
         self.closed = True
         self.end_measure()
 
-    # Calls of users.
+    # Calls from users.
 
     def enter(self, user_state: UserState) -> Permit:
-        """Wait until the user may start a request, and count it as started.
+        """Wait until the user may start a request, count it as started, and return its permit.
 
-        A user may come with several calls at once. Together they are one user at the gate; while one is in flight,
-        the others need not wait for the warm-up of other users.
+        A user may make several calls at once. Together they count as one user at the gate. While one is in flight, the
+        others need not wait for the warm-up of other users.
         """
         user_state.failed_tasks = 0
         self._come(user_state)
-        if user_state.backoff_s:  # a pause like any other: the endpoint's failures cause it, not a busy client
+        if user_state.backoff_s:  # counts as a normal pause: failures of the endpoint cause it, not a busy client
             gevent.sleep(user_state.backoff_s)
         self._end_rest(user_state)
-        # Another call of the user may wait for the user's moment in the ramp.
+        # Another call of the user may already wait for the user's start in the ramp.
         if user_state.held and (wait_ns := user_state.due_ns - time.monotonic_ns()) > 0:
             gevent.sleep(wait_ns / _NS)
         if (permit := self._try_enter(user_state)) is not None:
             return permit
-        # A user that has to wait for another reason, or has had a pause, is not late.
+        # A user that waits for another reason, or that has paused, is not late.
         user_state.due_ns = user_state.behind_ns = 0
         while True:
             permit = self._try_enter(user_state)
@@ -280,18 +280,23 @@ class AdmissionGate:
             self._park(user_state)
 
     def rest(self, user_state: UserState, seconds: float) -> None:
-        """A user's pause before its next request, spent here: a stage that begins meanwhile finds the user present."""
+        """Spend a user's pause before its next request at the gate.
+
+        A stage that begins in the meantime finds the user present.
+        """
         due_ns = time.monotonic_ns() - user_state.behind_ns + int(seconds * _NS)
         user_state.due_ns = user_state.behind_ns = 0
-        if self.plan.load.is_open:  # the next arrival waits for no user
+        if self.plan.load.is_open:  # the next arrival does not wait for a user
             gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / _NS))
             return
         self._stay(user_state, due_ns)
         user_state.due_ns = max(due_ns, user_state.due_ns)
 
     def pause(self, user_state: UserState, seconds: float) -> None:
-        """A user's ``wait_time``, spent here as well. What its task does after it is not part of the pause, so the
-        next request is not due at its end."""
+        """Spend a user's ``wait_time`` at the gate.
+
+        What its task does after the pause is not part of it, so the next request is not due at the end of the pause.
+        """
         if self.plan.load.is_open:
             gevent.sleep(seconds)
             return
@@ -300,7 +305,7 @@ class AdmissionGate:
         user_state.due_ns = 0
 
     def _stay(self, user_state: UserState, until_ns: int) -> None:
-        """Stay at the gate until this moment, and until that of the user's first request in a stage."""
+        """Stay at the gate until this moment, and until the start of the user's first request in a stage."""
         self._come(user_state)
         self._start_waiting(user_state)
         try:
@@ -315,14 +320,14 @@ class AdmissionGate:
             self._report_ready()
 
     def reached(self, permit: Permit) -> None:
-        """The request has a connection to the endpoint: its stage is not given up."""
+        """Note that the request has connected to the endpoint, so its stage is not given up."""
         if permit.plan.stage == self.plan.stage:
             self._reached = True
 
     def leave(
         self, permit: Permit, user_state: UserState, error_code: str | None, error_message: str | None = None
     ) -> None:
-        """The request has ended, however it did."""
+        """Process the end of a request, with any outcome."""
         self._unfinished -= 1
         (permit.measurement or self._measurement).ended(permit)
         if permit.begun:
@@ -343,7 +348,7 @@ class AdmissionGate:
             return
         self._ended += 1
         self._failed_to_connect += error_code in _NOT_CONNECTED
-        # Those that are in flight may have a connection already, however many others failed before them.
+        # Requests in flight may be connected, however many requests failed before them.
         if self._ended == self._failed_to_connect >= GIVE_UP_AFTER and not (self._reached or self.totals.given_up):
             self.totals.given_up = error_message or "no connection"
             self.end_measure()
@@ -351,11 +356,11 @@ class AdmissionGate:
         self._look_for_users()
 
     def come(self, user_state: UserState) -> None:
-        """A user starts."""
+        """Add a user that starts."""
         self._presence.come(user_state)
 
     def gone(self, user_state: UserState) -> None:
-        """The user will not come back, so the stage does not wait for it."""
+        """Remove a user that will not come back, so that the stage does not wait for it."""
         self._end_rest(user_state)
         user_state.gone = True
         self._presence.leave(user_state)
@@ -365,7 +370,7 @@ class AdmissionGate:
         self._look_for_users()
 
     def task_failed(self, user_state: UserState, what: str) -> float:
-        """A task of the user has raised ``what``; returns how long the user shall pause, in seconds."""
+        """Note that a task of the user has raised ``what``. Return the pause for the user in seconds."""
         self._presence.fail(user_state, what)
         user_state.task_backoff_s = min(BACKOFF_MOST_S, user_state.task_backoff_s * 2) or BACKOFF_FIRST_S
         if user_state.failed_tasks >= MOST_FAILED_TASKS:
@@ -376,9 +381,10 @@ class AdmissionGate:
     def account(
         self, permit: Permit, start_ns: int, end_ns: int, stamps_ns: Sequence[int], *, ok: bool
     ) -> float | None:
-        """Count a call that has ended, before its row is made; returns its ``window_share`` (``measurement``)."""
+        """Count a call that has ended, before its row exists. Return its ``window_share`` (``stage_measurement``)."""
         measurement: Measurement = permit.measurement or self._measurement
-        if measurement is not self._measurement and start_ns and end_ns:  # of a stage before, and in flight in this one
+        # A request of an earlier stage was in flight in this one.
+        if measurement is not self._measurement and start_ns and end_ns:
             self._measurement.window.add_call(start_ns, end_ns)
         return measurement.account(permit, start_ns, end_ns, stamps_ns, ok=ok)
 
@@ -387,80 +393,80 @@ class AdmissionGate:
         (permit.measurement or self._measurement).samples.add_gaps(gaps_s)
 
     def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
-        """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
+        """Add the delay of a short sleep's wake-up, and the process's own part of it (from the lag probe)."""
         if self._measurement.window.is_open:
             self._measurement.samples.add_lag(lag_s, own_s)
 
     @property
     def quota(self) -> int | None:
-        """Measured requests of the stage that are this process's to start; None: no limit."""
+        """Return the number of measured requests in this process's share of the stage, or None for no limit."""
         return self._quota
 
     @property
     def over(self) -> bool:
-        """The stage has begun here, and nothing of it is left to do or in flight."""
+        """Return whether the stage has begun here and nothing is left to start or in flight."""
         return self.admitted and self.phase == IDLE
 
     @property
     def waiting(self) -> int:
-        """Users held back at the gate."""
+        """Return the number of users that the gate holds back."""
         return len(self._waiting)
 
     @property
     def users_here(self) -> int:
-        """Users that have been at the gate since the stage was announced, and have not ended."""
+        """Return the number of users that have reached the gate since the stage was announced and have not ended."""
         return len(self._came)
 
     @property
     def all_users_came(self) -> bool:
-        """Whether no further user will come to the gate for the stage that is announced."""
+        """Return whether no further user will reach the gate for the announced stage."""
         return self._spawned and self.phase == RAMP and self.users_here >= self._presence.able
 
     @property
     def no_users_reason(self) -> str | None:
-        """Why no user comes to the gate for the stage that is announced; None while one may."""
+        """Return why no user reaches the gate for the announced stage, or None while one may."""
         if self.phase != RAMP or self._came or (self.plan.free and not self._spawned):
             return None
         return self._presence.why_no_user_comes()
 
     @property
     def in_flight(self) -> int:
-        """Requests that were sent, or are about to be, and have not ended."""
+        """Return the number of requests that were sent, or are about to be sent, and have not ended."""
         return self._measurement.window.in_flight
 
     @property
     def unfinished(self) -> int:
-        """The same and those that wait for a place among them."""
+        """Return the number of requests that were admitted and have not ended, whether or not they were sent."""
         return self._unfinished
 
     @property
     def measured_s(self) -> float | None:
-        """How long this process has been measuring in the stage, in seconds; None before and after."""
+        """Return how long this process has been measuring in the stage, in seconds, or None before and after."""
         window = self._measurement.window
         return window.age_s(time.monotonic_ns()) if window.is_open else None
 
     @property
     def takes_more(self) -> bool:
-        """Whether anything can still start in the stage."""
+        """Return whether more requests can start in the stage."""
         if self.phase == MEASURE:
             return self._quota is None or self._measured_started < self._quota
         return self.phase == WARMUP
 
-    # Calls of the dispatcher of an open loop.
+    # Calls from the dispatcher of an open loop.
 
     @property
     def origin_ns(self) -> int:
-        """The moment that the arrivals of the stage are counted from."""
+        """Return the origin of the stage's arrivals."""
         return self._origin_ns
 
     def await_stage(self, user_state: UserState) -> StagePlan:
-        """Stand at the gate until a stage begins, and wants something started."""
+        """Wait at the gate until a stage begins that can start requests, and return its plan."""
         while user_state.stage != self.plan.stage or not self.takes_more:
             self._park(user_state)
         return self.plan
 
     def arrive(self, user_state: UserState, due_ns: int) -> Permit | None:
-        """A permit for the request that is meant to be sent then; None when the stage takes no more."""
+        """Return a permit for the request that is due at ``due_ns``, or None when the stage takes no more."""
         plan = self.plan
         while self.plan is plan and self.takes_more:
             user_state.due_ns = due_ns
@@ -472,13 +478,13 @@ class AdmissionGate:
         return None
 
     def reschedule(self) -> None:
-        """The schedule has changed: the dispatcher looks again when its next arrival is due."""
+        """Make the dispatcher check again when its next arrival is due, because the schedule has changed."""
         self._border.set()
 
     def sleep_until(self, due_ns: Callable[[], int | None], early_ns: int) -> None:
-        """Until ``early_ns`` before the next arrival is due, or until nothing more can start in the stage.
+        """Sleep until ``early_ns`` before the next arrival is due, or until nothing more can start in the stage.
 
-        ``due_ns`` is called again when the schedule changes; it returns None when no arrival is left.
+        ``due_ns`` is called again when the schedule changes. It returns None if no arrival is left.
         """
         plan = self.plan
         while self.plan is plan and self.takes_more:
@@ -490,11 +496,14 @@ class AdmissionGate:
             self._border.wait(wait_ns / _NS)
 
     def begin(self, permit: Permit) -> None:
-        """A permit's request is on its way to be sent, ``intended_ns`` at the earliest."""
+        """Count a permit's request as in flight. It is sent at ``intended_ns`` at the earliest."""
         self._count_in(permit)
 
     def follow(self, first: Permit) -> Permit:
-        """A permit for a request that belongs to one that an arrival has begun: due now, and no arrival itself."""
+        """Return a permit for a request that follows from one that an arrival has begun.
+
+        It is due now and is no arrival.
+        """
         self._unfinished += 1
         self.totals.started += 1
         self._control.on_start(self.plan.stage, False)
@@ -508,17 +517,18 @@ class AdmissionGate:
         return permit
 
     def linger(self) -> None:
-        """Something goes on between two requests that the stage has to wait for; ``depart`` ends it."""
+        """Make the stage wait for an activity between two requests. ``depart`` ends the activity."""
         self._unfinished += 1
 
     def depart(self) -> None:
+        """End an activity that ``linger`` announced."""
         self._unfinished -= 1
         self._finish_if_over()
 
-    # Inside.
+    # Internal methods.
 
     def _park(self, user_state: UserState) -> None:
-        """Wait until something has changed, and then for the user_state's own moment."""
+        """Wait until something has changed, and then until the user's own start time."""
         released = Event()
         user_state.releases.add(released)
         self._come(user_state)
@@ -533,7 +543,7 @@ class AdmissionGate:
             self._stop_waiting(user_state)
 
     def _start_waiting(self, user_state: UserState) -> None:
-        """The user is at the gate, with one call more."""
+        """Add the user, with one more call, to the users at the gate."""
         user_state.held += 1
         if user_state.held == 1:
             self._waiting[user_state] = None
@@ -556,7 +566,7 @@ class AdmissionGate:
             if plan.timed_warmup_s or user_state.in_flight:
                 return self._permit(user_state, WARMUP)
             if not user_state.warmups_left:
-                return None  # others still have warm-up requests to start
+                return None  # other users still have warm-up requests to start
             user_state.warmups_left -= 1
             self._warmups_left -= 1
             permit = self._permit(user_state, WARMUP)
@@ -579,29 +589,29 @@ class AdmissionGate:
         return permit
 
     def _takes_part(self, user_state: UserState) -> bool:
-        """Whether the stage has begun for this user."""
+        """Return whether the stage has begun for this user."""
         plan = self.plan
         if not plan.free:
             return user_state.stage == plan.stage and self.phase != RAMP
         if self.phase == RAMP and self._spawned and user_state.stage < 0:
-            return False  # all users are here, so the stage is about to begin: the first request is measured
+            return False  # all users are ready, so the stage is about to begin and the first request is measured
         if user_state.stage != plan.stage:
             user_state.stage = plan.stage
             user_state.warmups_left = plan.warmup_requests
         return True
 
     def _stop_warming(self, user_state: UserState) -> None:
-        """The warm-up requests that the user has not started are not waited for."""
+        """Do not wait for the warm-up requests that the user has not started."""
         if user_state.stage != self.plan.stage or self.plan.free:
             return
-        # None is left when the share was cut meanwhile, whatever the user has not started.
+        # The count is already 0 if the share was reduced in the meantime.
         self._warmups_left = max(0, self._warmups_left - user_state.warmups_left)
         user_state.warmups_left = 0
         if self.phase == WARMUP and not self.plan.timed_warmup_s and not self._warmups_left:
             self._begin_measure()
 
     def _look_for_users(self) -> None:
-        """End the stage when none of its users can go on: all have left, or fail before they ask anything."""
+        """End the stage if none of its users can continue: all have left, or fail before they send a request."""
         plan = self.plan
         if self.phase == RAMP:
             if self.no_users_reason is not None:
@@ -613,7 +623,7 @@ class AdmissionGate:
                 self._give_up(why)
 
     def _give_up(self, why: str) -> None:
-        """Leave the rest of the stage to others."""
+        """Leave the rest of the stage to other workers."""
         self.totals.no_users_reason = why
         self._warmups_left = 0
         if self._quota is not None:
@@ -655,13 +665,13 @@ class AdmissionGate:
             start_ns = max(self._origin_ns, now_ns)
             self._end_in_time(start_ns)
             self._measurement.open(start_ns, now_ns)
-        # Users that waited for this go on at once: a second ramp would lower the load inside the window.
+        # Waiting users continue at once: a second ramp would lower the load inside the window.
         self._release_all()
         if self._quota == 0:
             self._finish_if_over()
 
     def _end_in_time(self, start_ns: int) -> None:
-        """End measuring when its time is over, if it has one; it began at ``start_ns``."""
+        """End measuring when its time is over, if the stage has one. Measuring began at ``start_ns``."""
         if self.plan.measure_s is not None:
             self._after(self.plan.measure_s + (start_ns - time.monotonic_ns()) / _NS, self.end_measure)
 
@@ -685,7 +695,10 @@ class AdmissionGate:
         )
 
     def _reopen(self) -> None:
-        """More to do after all. The window goes on with the next start: until then no user has anything to do."""
+        """Return to MEASURE for a larger share.
+
+        The window continues with the next start, because users are idle until then.
+        """
         self.phase = MEASURE
         self._quota_ended = False
         if self._measurement.window.exists:
@@ -694,7 +707,7 @@ class AdmissionGate:
 
     @property
     def _unfinished_here(self) -> int:
-        """Requests of the present stage that have not ended."""
+        """Return the number of requests of the present stage that have not ended."""
         return self._unfinished - sum(earlier.unfinished for earlier in self._earlier.values())
 
     def _report_ready(self) -> None:

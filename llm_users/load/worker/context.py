@@ -1,6 +1,7 @@
-"""What the users of one worker share during a run: options, admission gate, connections, prompts, record output.
+"""The objects that the users of one worker share during a run: options, admission gate, connections, prompts, records.
 
-Made by the extension at the start of a test, found by users through their environment. Knows no Locust classes.
+The extension creates the context at the start of a test, and users get it through their environment. The module does
+not depend on Locust classes.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from llm_users.transport.precise_timer import PreciseTimer
 
 
 class Watch(Protocol):
-    """What is told of requests in flight (``live_metrics``): twice per request, never per chunk."""
+    """Receives events of requests in flight (``live_metrics``): two per request, none per chunk."""
 
     def began(self, key: object, stream: Any, sent_ns: int) -> None:
-        """An answer has begun; ``stream`` holds its chunks as they come."""
+        """Start to watch an answer. ``stream`` contains its chunks as they arrive."""
 
     def ended(self, key: object, record: RequestRecord) -> None:
-        """The request is over."""
+        """Stop watching: the request is over."""
 
 
 class Arrivals(Protocol):
@@ -42,10 +43,10 @@ class Arrivals(Protocol):
 
     @property
     def next(self) -> tuple[int, float] | None:
-        """The next one, until it is taken; None when there are no more."""
+        """Return the next arrival without removing it, or None when there are no more."""
 
     def take(self) -> tuple[int, float]:
-        """Go on to the one after it."""
+        """Return the next arrival and remove it."""
 
 
 def _no_arrivals() -> Arrivals:
@@ -53,12 +54,12 @@ def _no_arrivals() -> Arrivals:
 
 
 def _no_conversations() -> Conversation:
-    raise RuntimeError("no user class of this run holds conversations (holds_conversations = True makes one)")
+    raise RuntimeError("no user class of this run holds conversations (set holds_conversations = True in the class)")
 
 
 @dataclass
 class RunContext:
-    """One worker in one run."""
+    """The context of one worker in one run."""
 
     options: Options
     run_id: str
@@ -67,66 +68,69 @@ class RunContext:
     gate: AdmissionGate
     starts: IdleQueue
     endings: IdleQueue
-    """Where an answer that was read waits for a quiet event loop before its row is made."""
+    """Queue in which an answer that was read waits for an idle event loop before its row is created."""
     pool: Pool
     tokenizer: Tokenizer
     next_prompt: Callable[[], Prompt]
     on_record: Callable[[RequestRecord, list[float]], None]
     note: Callable[[str], None]
-    """Something the manifest and the notes under the tables should say, once."""
+    """Adds a text, once, to the manifest and to the notes under the tables."""
     run_key: str = ""
-    """What generated texts depend on besides the seed and the index; the same on all workers of the run."""
+    """Determines generated texts together with the seed and the index. It is equal on all workers of the run."""
     model: str | None = None
     clients: dict[Any, Any] = field(default_factory=dict)
-    """SDK clients by their settings: one per process, an ``OpenAI()`` costs 67 ms."""
+    """SDK clients by their settings: one per process, because an ``OpenAI()`` costs 67 ms."""
     cached_requests: dict[Any, CachedRequest] = field(default_factory=dict)
-    """What each client's requests have in common, by client and path."""
+    """The common parts of each client's requests, by client and path."""
     run_s: float | None = None
-    """How long the run will take, where that is known beforehand."""
+    """The length of the run, if it is known in advance."""
     withhold_keys: bool = False
-    """True when keys and other values of this process's environment must not be sent to the endpoint."""
+    """Whether keys and other values of this process's environment must not be sent to the endpoint."""
     watch: Watch | None = None
-    """Set when the run is watched live."""
+    """Set if a live page shows the run."""
     timer: PreciseTimer | None = None
     """Wakes requests of an open loop when they are due."""
     client_delay_s: Callable[[int], float] = lambda _since_ns: 0.0
-    """How late this process's event loop was, at most, from this moment of the monotonic clock on."""
+    """Returns the maximum delay of this process's event loop since a moment of the monotonic clock."""
     arrivals: Callable[[], Arrivals] = _no_arrivals
-    """This process's arrivals in the present stage of an open loop."""
+    """Returns this process's arrivals in the present stage of an open loop."""
     prompt_of_arrival: Callable[[int], Prompt] | None = None
-    """Set where each arrival has its own prompt, whoever sends it and whether or not it is sent (a trace)."""
+    """Set if each arrival has its own prompt, regardless of the worker and of whether it is sent (a trace)."""
     open_loop: Any = None
-    """The ``open_loop.OpenLoop`` of the process, once there is one."""
+    """The ``open_loop.OpenLoop`` of the process, after it was created."""
     error_kinds: Any = None
-    """The ``users.error_kinds.ErrorKinds`` of the process, once a request has failed."""
+    """The ``users.error_kinds.ErrorKinds`` of the process, after a request has failed."""
     callers: set[Any] = field(default_factory=set)
-    """The greenlets that have a request in flight: users, and what a task has spawned."""
+    """The greenlets with a request in flight: users, and greenlets that a task has spawned."""
     first_prompt: int = 0
     prompt_step: int = 1
-    """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step`` from there."""
+    """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step``-th after it."""
     next_conversation: Callable[[], Conversation] = _no_conversations
     targets: RoundRobin | None = None
-    """Set when the run has several models or endpoints."""
+    """Set if the run has several models or endpoints."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
-    """What is to be done when the run is over."""
+    """Functions to call when the run is over."""
     _request_numbers: Any = field(default_factory=itertools.count)
     _user_numbers: Any = field(default_factory=itertools.count)
     _prompt_numbers: Any = field(default_factory=itertools.count)
 
     def secret(self, variable: str) -> str | None:
-        """A key from the environment, remembered for redaction; None without one and when keys are withheld."""
+        """Return a key from the environment and remember it for redaction. None if missing or withheld."""
         value = None if self.withhold_keys else os.environ.get(variable)
         if value and value != value.strip():
             value = value.strip()
-            self.note(f"{variable} has white space at an end, as from a file with a newline; it is sent without it")
+            self.note(
+                f"{variable} starts or ends with white space, for example a newline from a file; it is sent without it"
+            )
         secrets.remember(value)
         return value or None
 
     def request_headers(self, own: Mapping[str, str]) -> dict[str, str]:
-        """A user class's own headers and those of ``--llm-header-env``. Raises ValueError for a missing variable.
+        """Return a user class's own headers and the headers of ``--llm-header-env``, without white space at the ends of
+        values.
 
-        Values lose white space at their ends; a line break inside one is a ValueError. When keys are withheld, these
-        are only the own headers whose names do not look like credentials.
+        Raises ValueError for a missing variable and for a line break inside a value. When keys are withheld, the result
+        contains only own headers whose names do not look like credentials.
         """
         if self.withhold_keys:
             return {name: value for name, value in own.items() if not secrets.is_secret_query(name)}
@@ -134,15 +138,15 @@ class RunContext:
         for name, value in headers.items():
             headers[name] = value.strip()
             if "\r" in headers[name] or "\n" in headers[name]:
-                raise ValueError(f"the value of the header {name} has a line break in it; give it without")
+                raise ValueError(f"the value of the header {name} contains a line break; remove it")
         return headers
 
     def new_request_id(self) -> str:
-        """Unique over all workers of the run."""
+        """Return an id that is unique over all workers of the run."""
         return f"{self.run_id}-{self.worker}-{next(self._request_numbers)}"
 
     def new_prompt_index(self) -> int:
-        """The next place in a locustfile's own seeded sequence of prompts; over all workers none comes twice."""
+        """Return the next index in a locustfile's own seeded sequence of prompts, unique over all workers."""
         return self.first_prompt + self.prompt_step * int(next(self._prompt_numbers))
 
     def new_user_id(self) -> str:
@@ -150,31 +154,31 @@ class RunContext:
 
 
 _run_contexts: WeakKeyDictionary[Any, RunContext] = WeakKeyDictionary()
-_coming: WeakKeyDictionary[Any, Event] = WeakKeyDictionary()
+_expected: WeakKeyDictionary[Any, Event] = WeakKeyDictionary()
 
 
 def expect_context(environment: Any) -> None:
-    """A test has started and its run context is being made: ``run_context_of`` waits for it."""
+    """Make ``run_context_of`` wait for a new run context, because a test has started."""
     _run_contexts.pop(environment, None)
-    _coming[environment] = Event()
+    _expected[environment] = Event()
 
 
 def install_context(environment: Any, run_context: RunContext) -> None:
-    """Make this the environment's run context."""
+    """Set the environment's run context."""
     _run_contexts[environment] = run_context
-    coming = _coming.pop(environment, None)
-    if coming is not None:
-        coming.set()
+    expected = _expected.pop(environment, None)
+    if expected is not None:
+        expected.set()
 
 
 def run_context_of(environment: Any) -> RunContext:
-    """The environment's run context. Waits while it is being made; a waiting user is stopped with the test.
+    """Return the environment's run context. Waits while it is being created; the end of the test stops waiting users.
 
     Raises RuntimeError outside of a test.
     """
-    coming = _coming.get(environment)
-    if coming is not None:
-        coming.wait()
+    expected = _expected.get(environment)
+    if expected is not None:
+        expected.wait()
     run_context = _run_contexts.get(environment)
     if run_context is None:
         raise RuntimeError(
@@ -185,5 +189,5 @@ def run_context_of(environment: Any) -> RunContext:
 
 
 def run_context_or_none(environment: Any) -> RunContext | None:
-    """The environment's run context, if a test has started."""
+    """Return the environment's run context, or None if no test has started."""
     return _run_contexts.get(environment)

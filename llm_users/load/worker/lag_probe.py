@@ -1,7 +1,7 @@
-"""The lag probe: how late a short sleep wakes up says how long the event loop keeps its work waiting.
+"""The lag probe: the delay of a short sleep's wake-up shows how long the event loop makes its work wait.
 
-A late sleep has one of two reasons: the process had something else to do, or it was ready and had no CPU, because
-another program used it. The probe reports the lateness, and what is left of it without the second reason.
+A late wake-up has one of two causes: the process was busy, or it was ready but had no CPU because another program used
+it. The probe reports the delay, and the delay without the second cause.
 """
 
 from __future__ import annotations
@@ -15,33 +15,34 @@ from llm_users.load.worker.machine_cpu import CpuWait
 from llm_users.transport.clock import now_ns
 
 PERIOD_S = 0.02
-"""50 samples a second: enough for a p99 within a stage of a few seconds, 0.05 % of a core."""
+"""50 samples per second: enough for a p99 within a stage of a few seconds, at 0.05 % of a core."""
 
 _PERIOD_NS = round(PERIOD_S * 1e9)
 
 Report = Callable[[float, float | None], None]
 
 _LATE_S = 0.001
-"""Shorter lateness is not kept: a client that is late by less collects no chunks of a stream."""
+"""Shorter delays are not kept: with a smaller delay, chunks of a stream do not accumulate."""
 
 _KEPT = 1000
-"""Late sleeps that ``worst_since_s`` looks back over: 20 s of a loop that is always late, hours of one that is not."""
+"""Number of late sleeps that ``worst_since_s`` examines: 20 s of a loop that is always late, hours of a loop that is
+rarely late."""
 
 
 class LagProbe:
-    """While it runs, it reports the lateness of each of its sleeps and the own part of it, in seconds.
+    """Reports the delay of each of its sleeps and the process's own part of it, in seconds.
 
-    The own part is None where the system does not say how long a thread waited for a CPU.
+    The own part is None if the system does not report how long a thread waited for a CPU.
     """
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._greenlet: gevent.Greenlet[[], None] | None = None
-        self._late: deque[tuple[int, float]] = deque(maxlen=_KEPT)  # when it woke up (ns), and how late
+        self._late: deque[tuple[int, float]] = deque(maxlen=_KEPT)  # (moment of the wake-up in ns, delay)
         self._due_ns = 0
 
     def worst_since_s(self, since_ns: int) -> float:
-        """The longest lateness from this moment of the monotonic clock on, that of the present sleep included."""
+        """Return the longest delay since this moment of the monotonic clock, including that of the present sleep."""
         worst_s = max(0.0, (now_ns() - self._due_ns) / 1e9) if self._due_ns else 0.0
         for woke_ns, lag_s in reversed(self._late):
             if woke_ns < since_ns:
@@ -80,10 +81,10 @@ class LagProbe:
 
 
 def report_sleep(report: Report, lag_s: float, own_s: float | None) -> None:
-    """Report a sleep, and those that would have begun while the loop did not run.
+    """Report a sleep, and the sleeps that would have begun while the loop did not run.
 
-    Each of these would have been late by one period less. Without them a loop that stops for a second reports one late
-    sleep instead of fifty, and the 99th percentile would not see it.
+    The delay of each of these would have been one period shorter than the delay before. Without them, a loop that stops
+    for a second would report one late sleep instead of fifty, and the 99th percentile would miss it.
     """
     while True:
         report(lag_s, own_s)

@@ -1,7 +1,8 @@
-"""What a worker reports about itself once a second while somebody may watch the run: bounded and mergeable.
+"""The live metrics that a worker sends once per second if the run has a web interface. Their size is limited and they
+can be merged.
 
-Costs nothing per chunk: once a second the stamps that have arrived since are counted, in slices too short to delay a
-stream. Only runs that have a web interface do it.
+They cost nothing per chunk: once per second, the reporter counts the stamps that have arrived since the last time, in
+slices that are too short to delay a stream.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from llm_users.record import RequestRecord
 PERIOD_S = 1.0
 
 _SLICE_S = 0.0005
-"""The longest that counting holds up the streams of the process at a time."""
+"""The maximum time that counting delays the streams of the process at once."""
 
 _PAUSE_S = 0.002
 
 _NS = 1_000_000_000
 
 _BUFFERED_CHUNKS, _AT_ONCE_NS = 8, 5_000_000
-"""Fewer chunks, or a longer span, are never taken for a buffered answer (``users.buffering``)."""
+"""An answer with fewer chunks or a longer span does not count as buffered (``users.buffering``)."""
 
 _ROW_WITHIN_NS = 200_000_000
-"""The row of an answer is made within this time of its end, unless the client is overloaded."""
+"""The row of an answer is created within this time of its end, unless the client is overloaded."""
 
 
 class Stream(Protocol):
-    """The chunks of one answer as they arrive (``users.chunks``): only looked at, never changed."""
+    """The chunks of one answer as they arrive (``users.chunks``). The reporter only reads them."""
 
     stamps_ns: list[int]
     clocks_ns: list[int]
@@ -45,7 +46,7 @@ class Stream(Protocol):
 
 
 class LiveReporter:
-    """Watches the requests in flight of one worker and sends what was new, once a second."""
+    """Watches the requests in flight of one worker and sends the changes once per second."""
 
     def __init__(self, gate: AdmissionGate, send: Callable[[Live], None], run_id: str, worker: int) -> None:
         self._gate = gate
@@ -58,14 +59,14 @@ class LiveReporter:
         self._clock_mark_s, self._cpu_mark_s = time.monotonic(), time.process_time()
         self._forget_counts()
 
-    # What the users of the process report, once per request.
+    # Calls from the users of the process, once per request.
 
     def began(self, key: object, stream: Stream, sent_ns: int) -> None:
-        """An answer has begun; ``sent_ns`` is its t0."""
+        """Start to watch an answer. ``sent_ns`` is its t0."""
         self._streams[key] = _Watched(stream, sent_ns)
 
     def ended(self, key: object, record: RequestRecord) -> None:
-        """A request is over, however it ended; its record is complete."""
+        """Count a request that is over, with any outcome. Its record is complete."""
         watched = self._streams.pop(key, None)
         if watched is not None:
             self._count(watched, timed=not record.buffered)
@@ -85,7 +86,7 @@ class LiveReporter:
             self._tpot.add(record.tpot_s)
 
     def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
-        """How late a short sleep woke up, and the process's own part of that (the lag probe)."""
+        """Add the delay of a short sleep's wake-up, and the process's own part of it (from the lag probe)."""
         self._lag.add(lag_s)
         if own_s is not None:
             self._lag_own.add(own_s)
@@ -97,7 +98,7 @@ class LiveReporter:
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """Send the last report: nothing is in flight any more."""
+        """Send the last report. No request is in flight any more."""
         if self._greenlet is None:
             return
         self._greenlet.kill(block=False)
@@ -113,17 +114,17 @@ class LiveReporter:
             self._report()
 
     def _look(self) -> None:
-        """Count what is new in every stream, in slices."""
+        """Count the new chunks of every stream, in slices."""
         limit_s = time.perf_counter() + _SLICE_S
         for watched in list(self._streams.values()):
             if not watched.may_be_buffered():
-                self._count(watched, timed=True)  # one that ended during a pause has nothing new
+                self._count(watched, timed=True)  # a stream that ended during a pause has no new chunks
             if time.perf_counter() > limit_s:
                 gevent.sleep(_PAUSE_S)
                 limit_s = time.perf_counter() + _SLICE_S
 
     def _count(self, watched: _Watched, *, timed: bool) -> None:
-        """The chunks that came since the last look."""
+        """Count the chunks that arrived since the last time."""
         stream, seen = watched.stream, watched.seen
         count = len(stream.stamps_ns)
         if count == seen:
@@ -133,17 +134,17 @@ class LiveReporter:
         if not timed:
             return
         stamps_ns = stream.stamps_ns[max(0, seen - 1) :]
-        if 0 in stamps_ns:  # the kernel gave none
+        if 0 in stamps_ns:  # the kernel gave no timestamp
             stamps_ns = stream.clocks_ns[max(0, seen - 1) : count]
         if not seen:
             self._ttft.add((stamps_ns[0] - watched.sent_ns) / _NS)
         if not stream.choice_at:
             self._gap.add_ns(map(sub, stamps_ns[1:], stamps_ns))
             return
-        for place, stamp_ns in enumerate(stamps_ns, max(0, seen - 1)):
-            choice = stream.choice_at.get(place, 0)
+        for index, stamp_ns in enumerate(stamps_ns, max(0, seen - 1)):
+            choice = stream.choice_at.get(index, 0)
             last_ns = watched.last_ns.get(choice)
-            if last_ns is not None and place >= seen:
+            if last_ns is not None and index >= seen:
                 self._gap.add_ns((stamp_ns - last_ns,))
             watched.last_ns[choice] = stamp_ns
 
@@ -180,7 +181,7 @@ class LiveReporter:
 
 
 class _Watched:
-    """One request in flight: how many of its chunks are counted."""
+    """A request in flight, and how many of its chunks are counted."""
 
     __slots__ = ("last_ns", "seen", "sent_ns", "stream")
 
@@ -188,10 +189,13 @@ class _Watched:
         self.stream = stream
         self.sent_ns = sent_ns
         self.seen = 0
-        self.last_ns: dict[int, int] = {}  # of each choice, when there are several
+        self.last_ns: dict[int, int] = {}  # last stamp of each choice, if there are several choices
 
     def may_be_buffered(self) -> bool:
-        """True while an answer that came all at once waits for its row, which says whether a proxy had kept it."""
+        """Return whether an answer that arrived at once still waits for its row.
+
+        The row tells whether a proxy held the answer back.
+        """
         clocks_ns = self.stream.clocks_ns
         if self.seen or len(clocks_ns) < _BUFFERED_CHUNKS or clocks_ns[-1] - clocks_ns[0] >= _AT_ONCE_NS:
             return False

@@ -1,6 +1,6 @@
-"""How the CPU of this machine is used: by whom, and how long the calling thread waited for it.
+"""CPU usage of this machine: by which programs, and how long the calling thread waited for a CPU.
 
-Reads the operating system's counters; knows nothing of Locust, stages or records.
+Reads the operating system's counters. The module does not depend on Locust, stages or records.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import psutil  # comes with Locust
 _BUSY = ("user", "nice", "system", "irq", "softirq")
 
 SHORTEST_S = 0.5
-"""The counters advance in steps of 10 ms: over a shorter time a step is more than 2 % of a core."""
+"""The counters advance in steps of 10 ms. Over a shorter time, one step is more than 2 % of a core."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
-    """The machine's CPU counters at a moment, in seconds, added up over its cores."""
+    """The machine's CPU counters at a moment, in seconds, summed over its cores."""
 
     clock_s: float
     busy_s: float
-    """Somebody's: this process, other programs, the kernel."""
+    """Time used by this process, other programs and the kernel."""
     steal_s: float
-    """The hypervisor gave the core to another guest."""
+    """Time in which the hypervisor gave the core to another guest."""
     total_s: float
-    """All of them, idle time too; stands still where the system has no such counters."""
+    """All times including idle time. Constant if the system has no such counters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class CpuUse:
 
 
 def cpu_times() -> CpuTimes | None:
-    """The counters now; None where they cannot be read, as when the process has no file descriptor left.
+    """Return the counters now, or None if they cannot be read, for example without a free file descriptor.
 
     Takes 20 us, and more on machines with hundreds of cores.
     """
@@ -59,7 +59,7 @@ def cpu_times() -> CpuTimes | None:
 
 
 def cpu_use(before: CpuTimes, after: CpuTimes) -> CpuUse | None:
-    """How the cores were used in between; None for less than ``SHORTEST_S``, and where the system does not say."""
+    """Return the CPU use between two moments, or None if it is unknown or the time is shorter than ``SHORTEST_S``."""
     available_s = (after.clock_s - before.clock_s) * cores()
     if after.clock_s - before.clock_s < SHORTEST_S or after.total_s - before.total_s < available_s / 2:
         return None
@@ -70,31 +70,33 @@ def cpu_use(before: CpuTimes, after: CpuTimes) -> CpuUse | None:
 
 
 def cores() -> int:
-    """The cores of the machine, whether or not this process may use all of them."""
+    """Return the number of cores of the machine, including cores that this process must not use."""
     return psutil.cpu_count() or 1
 
 
 def identity() -> str:
-    """The same for all processes whose CPU counters are those of one machine, in containers too."""
+    """Return a text that is equal for all processes with the CPU counters of one machine, also in containers."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return socket.gethostname()
 
 
 class CpuWait:
-    """How long the thread that made this was ready to run and had no CPU: because another program ran, or because a
-    CPU limit of its container held it back. Linux only."""
+    """Measures how long the thread that created it was ready to run but had no CPU.
+
+    Another program ran, or a CPU limit of the container held the thread back. Linux only.
+    """
 
     def __init__(self) -> None:
         self._file: int | None = None
         with contextlib.suppress(OSError):
-            # The task's own file: "self" would be the process's first thread.
+            # Use the thread's own file: "self" would be the process's first thread.
             self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         if self.seconds() is None:
             self.close()
 
     def seconds(self) -> float | None:
-        """Since the thread began; None where the kernel does not count it. Takes 3 us."""
+        """Return the wait since the thread started, or None if the kernel does not count it. Takes 3 us."""
         if self._file is None:
             return None
         try:
@@ -104,7 +106,7 @@ class CpuWait:
             return None
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

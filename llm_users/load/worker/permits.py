@@ -1,6 +1,6 @@
-"""What the admission gate knows of one user, and the permit that it gives to start one request.
+"""The state of a user at the admission gate, and the permit to start one request.
 
-Plain data; ``admission_gate`` has the rules.
+These classes contain only data; ``admission_gate`` has the rules.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class Permit:
         self.phase = phase
         self.measured = measured
         self.intended_ns = intended_ns
-        self.behind_ns = 0  # what its user lost before it came: its last answer waited here for its row
-        self.held_ns = 0  # of the wait since then, that for a place among the requests in flight
+        self.behind_ns = 0  # how long the user's last answer waited for its row before the user came
+        self.held_ns = 0  # the part of the wait that --llm-max-in-flight caused
         self.sequence = sequence
-        self.prompt: Any = None  # the arrival's own, where it has one
-        self.measurement: Any = None  # of the stage that the request belongs to
-        self.begun = False  # it counts among the requests in flight
-        self.arrival = True  # False: in an open loop, a request that follows from one that an arrival has begun
+        self.prompt: Any = None  # the arrival's own prompt, if it has one
+        self.measurement: Any = None  # the measurement of the request's stage
+        self.begun = False  # whether it counts among the requests in flight
+        self.arrival = True  # False: in an open loop, a request that follows from the request of an arrival
 
 
 class UserState:
-    """What the gate remembers of one user. It may have several calls at once, waiting or in flight."""
+    """The state of one user at the gate. A user may have several calls at once, waiting or in flight."""
 
     __slots__ = (
         "backoff_s", "behind_ns", "dismissed", "due_ns", "failed_tasks", "gone", "held", "in_flight", "prompt",
@@ -45,20 +45,20 @@ class UserState:
     def __init__(self) -> None:
         self.stage = -1
         self.warmups_left = 0
-        self.due_ns = 0  # when its next request is meant to start; 0: as soon as it comes
-        self.behind_ns = 0  # how long its last answer, read to its end, waited for an idle event loop
+        self.due_ns = 0  # intended start of its next request; 0: as soon as it comes
+        self.behind_ns = 0  # how long its last answer, after its end, waited for an idle event loop
         self.backoff_s = 0.0
-        self.prompt: Any = None  # of its present permit
+        self.prompt: Any = None  # the prompt of its present permit
         self.releases: set[Event] = set()  # one for each call that waits at the gate
-        self.held = 0  # calls, and pauses of the user, that are at the gate: the user is present
+        self.held = 0  # number of calls and pauses of the user at the gate
         self.in_flight = 0  # requests that have started and not ended
-        self.resting = False  # between two requests, in a pause of its own
-        self.failed_tasks = 0  # since its last call
+        self.resting = False  # between two requests, in its own pause
+        self.failed_tasks = 0  # failed tasks since its last call
         self.task_backoff_s = 0.0
         self.dismissed = False  # Locust has told it to stop
         self.gone = False
 
     def take_prompt(self) -> Any:
-        """The present permit's own prompt, once; None where it has none."""
+        """Return the present permit's own prompt once, or None if it has none."""
         prompt, self.prompt = self.prompt, None
         return prompt

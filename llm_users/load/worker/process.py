@@ -1,6 +1,6 @@
-"""A worker's part in a run: it makes the run context, builds prompts, and does what the coordinator's messages say.
+"""A worker's part in a run: creates the run context, builds prompts, and handles the coordinator's messages.
 
-The same code runs on workers and in the only process of a local run.
+Workers and the only process of a local run use the same code.
 """
 
 from __future__ import annotations
@@ -46,34 +46,34 @@ from llm_users.transport.tls import TlsSettings
 logger = logging.getLogger(__name__)
 
 _READY_REPORT_S = 0.02
-"""Arrivals of users at the gate are reported together: 512 users must not be 512 messages."""
+"""Arrivals of users at the gate are reported together, so that 512 users do not cause 512 messages."""
 
 _DRAIN_LOOK_S = 0.01
 _CUT_S = 15.0
 _USERS_LOOK_S = 0.05
 _PROGRESS_S = 1.0
 _FIRST_ARRIVALS_S = 2.0
-"""An open loop starts when the prompts of this many seconds are ready, if all of its prompts do not fit in memory."""
+"""If the prompts of an open loop do not fit in memory, it starts when the prompts of this many seconds are ready."""
 
 _LONGEST_LEAD_S = 5.0
 _NOTED_WAIT_S = 0.005
 _ONE_MORE_ENDING_PER = 64
-"""Else a process that has too much to read would keep its users from asking on."""
+"""Without additional endings, a process with too much to read would keep its users from sending the next requests."""
 
 _SWITCH_S = 0.0005
-"""During a run a thread that builds prompts gives way to the event loop so soon (Python: 5 ms). While prompts of 550,
-8,000 and 128,000 tokens are built this makes 99 % of the loop's delays less than 1.1, 1.6 and 3.7 ms, not 15, 3.6 and
-6.4 ms."""
+"""During a run, a thread that builds prompts yields to the event loop after this time (Python's default: 5 ms). While
+prompts of 550, 8,000 and 128,000 tokens are built, this makes 99 % of the loop's delays less than 1.1, 1.6 and 3.7 ms
+instead of 15, 3.6 and 6.4 ms."""
 
 _GC_GENERATIONS = (50_000, 20, 1000)
-"""Collections during a run: rare, and never of what lived before it (gc.freeze)."""
+"""Garbage collections during a run are rare and skip objects that were created before the run (gc.freeze)."""
 
 
 class WorkerProcess:
     """One worker's part in a run.
 
-    ``keep`` takes finished records, ``flush`` sends what was kept and returns how many records were sent in all.
-    ``read_options`` returns the options of the run that begins; it raises ``OptionError`` if they cannot be used.
+    ``keep`` takes finished records. ``flush`` sends the kept records and returns the total number of sent records.
+    ``read_options`` returns the options of the run that begins; it raises ``OptionError`` if they are invalid.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class WorkerProcess:
         self._flush = flush
         self._read_options = read_options
         self._starts: IdleQueue | None = None
-        self._starts_before = (0, 0)  # those of earlier runs, and how many of them were forced
+        self._starts_before = (0, 0)  # starts and forced starts of earlier runs
         self._link: MasterLink = link or NoMaster()
         self.stall_guard = StallGuard(self, self._link)
         self.gate = AdmissionGate(self._on_ready, self._on_stage_finished, self)
         self._probe = LagProbe(self._on_lag)
-        self._live: LiveReporter | None = None  # when the run is watched
-        self._run: messages.Run | None = None  # the one that this process takes part in, or the last one
-        self._stage = 0  # the last that the coordinator announced in this run
+        self._live: LiveReporter | None = None  # set if the run has a web interface
+        self._run: messages.Run | None = None  # the present or the last run
+        self._stage = 0  # the last stage that the coordinator announced in this run
         self._run_context: RunContext | None = None
         self._prompt_queue: PromptQueue[Prompt] | None = None
         self._conversations: ConversationQueue | None = None
@@ -109,7 +109,7 @@ class WorkerProcess:
         self._built_stage = -1
         self._preparing: gevent.Greenlet[[], None] | None = None
         self._reporter: gevent.Greenlet[[], None] | None = None
-        self._spawned_early = False  # Locust's users were complete before the run context was
+        self._spawned_early = False  # all users had spawned before the run context existed
         self._reporting = False
         self._telling: list[gevent.Greenlet[..., None]] = []
         self._finished = True
@@ -117,14 +117,14 @@ class WorkerProcess:
         self._over = Event()
         self._over.set()
         self._noted: set[str] = set()
-        self._sent = 0  # rows, when the run was over
+        self._sent = 0  # number of rows at the end of the run
         self._old_gc = gc.get_threshold()
         self._old_switch_s = sys.getswitchinterval()
 
-    # Messages of the coordinator.
+    # Messages from the coordinator.
 
     def on_run(self, message: messages.Run) -> None:
-        """A run begins; its options come with the test start. Another one that still goes on here is over."""
+        """Begin a run; the test start brings its options. A run that is still active here ends."""
         if self.running and message.run == self.run_id:
             return
         self.cut_short()
@@ -141,17 +141,17 @@ class WorkerProcess:
         self.stall_guard.begin(message.run, message.worker, distributed=message.distributed)
 
     def on_stage(self, message: messages.Stage) -> None:
-        """A stage is coming: close the gate for it and build its prompts."""
+        """Prepare the gate for a stage and build its prompts."""
         plan = message.plan
         if plan.stage == self._stage:
-            return  # said again, because it was not clear whether it had come
+            return  # repeated, because the coordinator did not know whether it had arrived
         self._stage = plan.stage
         self.gate.prepare(plan)
         if self._run_context is not None:
             self._build_prompts()
 
     def on_go(self, message: messages.Go) -> None:
-        """The stage begins. The moment comes as a time from now: the clocks of other machines may be wrong."""
+        """Start the stage. The origin is given as a time from now, because the clocks of machines may differ."""
         plan, run_context = self.gate.plan, self._run_context
         if message.stage != plan.stage or self.gate.admitted:
             return
@@ -166,7 +166,7 @@ class WorkerProcess:
         self.gate.go(self._quota, origin_ns, message.users)
 
     def on_arrivals(self, message: messages.ArrivalsChanged) -> None:
-        """Another worker is gone, or this one is back: other parts of the open loop's schedule are this one's."""
+        """Change this worker's shares of an open loop's schedule: another worker was lost or this one is back."""
         if message.stage == self.gate.plan.stage:
             self._change_parts(message.parts, message.max_in_flight)
             self.gate.reschedule()
@@ -174,7 +174,7 @@ class WorkerProcess:
                 self._run_context.open_loop.begin_held()
 
     def on_quota(self, message: messages.Quota) -> None:
-        """The share of the stage has changed, or the answer to "may I go on?"."""
+        """Change the share of the stage, and continue if the message answers a BACK."""
         if message.number is not None:
             self.stall_guard.answered(message.number)
         if message.stage == self.gate.plan.stage:
@@ -184,23 +184,23 @@ class WorkerProcess:
                 self._foresee(quota - before)
             self.gate.change_quota(quota)
         elif message.stage > self.gate.plan.stage:
-            self.gate.end_measure()  # that stage is over, and the word of the next is on its way
+            self.gate.end_measure()  # this stage is over, and STAGE of the next one will arrive
 
     def on_ack(self, message: messages.Ack) -> None:
-        """The coordinator has heard a COUNT."""
+        """Extend the lease: the coordinator has received a COUNT."""
         self.stall_guard.acknowledged(message.number)
 
     def on_end(self, message: messages.End) -> None:
-        """Nothing more starts in the stage."""
+        """Start nothing more in the stage."""
         if message.stage == self.gate.plan.stage:
             self.gate.end_measure()
 
     def on_finish(self, message: messages.Finish) -> None:
-        """The run is over on the coordinator's word."""
+        """End the run as the coordinator requests."""
         self.finish(abort=message.abort, grace_s=message.grace_s)
 
     def finish(self, *, abort: bool, grace_s: float) -> None:
-        """End the run: let what is in flight end, or cut it; send everything. ``abort`` cuts a drain short."""
+        """End the run: let requests in flight end, or cut them off, and send everything. ``abort`` cuts off a drain."""
         if abort:
             self._cut.set()
         if self._finished:
@@ -215,7 +215,7 @@ class WorkerProcess:
         self._over.set()
 
     def abandon(self, grace_s: float = 0.0) -> bool:
-        """The run is over without the coordinator: nothing is sent to it. Returns whether there was a run."""
+        """End the run without sending anything to the coordinator. Return whether there was a run."""
         if self._finished:
             return False
         self._stop(grace_s)
@@ -224,13 +224,13 @@ class WorkerProcess:
         return True
 
     def cut_short(self) -> None:
-        """The run is over at once, also when its end has begun already."""
+        """End the run immediately, also if it is already ending."""
         if self.running and not self.abandon():
             self._cut.set()
             self._over.wait(timeout=_CUT_S)
 
     def _stop(self, grace_s: float) -> None:
-        """Nothing starts any more; what is in flight may end, up to ``grace_s``."""
+        """Start nothing more. Requests in flight may end within ``grace_s``."""
         self._finished = True
         self._stop_building()
         self.gate.close()
@@ -239,7 +239,7 @@ class WorkerProcess:
             self._run_context.open_loop.close()
         if self.gate.unfinished:
             self._kill_users()
-        self._environment.stop_timeout = 0.0  # all users have ended; on workers, Locust would still sleep for this time
+        self._environment.stop_timeout = 0.0  # all users have ended; on workers, Locust would still sleep
         self._probe.stop()
         self.stall_guard.stop()
         if self._live is not None:
@@ -262,27 +262,30 @@ class WorkerProcess:
         """Send a message to the coordinator."""
         self._send(message)
 
-    # Questions of the admission gate.
+    # Calls from the admission gate.
 
     def may_start(self) -> bool:
-        """Whether the coordinator lets this worker start a request now."""
+        """Return whether the coordinator lets this worker start a request now."""
         return self.stall_guard.may_start()
 
     def on_start(self, stage: int, measured: bool) -> None:
-        """A request of the stage starts."""
+        """Count a request of the stage that starts."""
         self.stall_guard.count(stage, measured)
 
     def start_counters(self) -> tuple[int, int]:
-        """Starts and forced starts of this process so far, over all runs."""
+        """Return the starts and forced starts of this process so far, over all runs."""
         passed, forced = self._starts_before
         if self._starts is not None:
             passed, forced = passed + self._starts.passed, forced + self._starts.forced
         return passed, forced
 
-    # Questions of the stall guard.
+    # Calls from the stall guard.
 
     def count_message(self, number: int, counts: StartCounts) -> messages.Count:
-        """What was started, and where this process is in the run: the coordinator's messages may not have come."""
+        """Return a COUNT with the started requests and the worker's position in the run.
+
+        The position lets the coordinator send messages again that were lost.
+        """
         gate, link = self.gate, self._link
         ready = self._built_stage == self._stage and not gate.admitted
         return messages.Count(
@@ -304,21 +307,21 @@ class WorkerProcess:
         )
 
     def back_message(self, number: int, counts: StartCounts) -> messages.Back:
-        """The question whether this worker may go on."""
+        """Return a BACK, which asks whether this worker may continue."""
         stage = self.gate.plan.stage
         measured = counts.measured if counts.stage == stage else 0
         return messages.Back(*self.identity, number=number, stage=stage, measured=measured)
 
     def on_lease_ended(self, since_ns: int) -> None:
-        """Nothing may start since this moment."""
+        """Interrupt the measurement: nothing may start since this moment."""
         self.gate.interrupt(since_ns)
 
     def on_lease_held(self) -> None:
-        """Requests may start from now on."""
+        """Let waiting requests start."""
         self.gate.look_again()
 
     def on_pause(self, silent_s: float) -> None:
-        """The coordinator answers again after this silence."""
+        """Note a silence of the coordinator, which answers again now."""
         if self.gate.admitted and not self.gate.over:
             self._note(
                 f"worker {self.identity[1]} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, "
@@ -328,20 +331,20 @@ class WorkerProcess:
     # Events of Locust.
 
     def on_test_start(self) -> None:
-        """Options are known now: make everything that the users of this process share.
+        """Create everything that the users of this process share, because the options are known now.
 
-        In a greenlet, because this is called from the loop in which Locust's worker receives its messages, and prompts
-        may take minutes. Users that are made meanwhile wait for the run context.
+        This happens in a greenlet, because Locust's worker calls this method from the loop that receives its messages,
+        and prompts may take minutes. Users that start in the meantime wait for the run context.
         """
         if self._run is None or self._preparing is not None:
-            return  # Locust fires the event twice when a test restarts before its first users are there
+            return  # Locust fires the event twice when a test restarts before its first users have started
         expect_context(self._environment)
         if self._finished:
-            return  # the test is being stopped; users that are still made wait until they are, too
+            return  # the test is stopping; users that still start wait until they are stopped too
         self._preparing = gevent.spawn(self._prepare)
 
     def on_users_spawned(self) -> None:
-        """The users that Locust was told to run are running, or wait for the run context."""
+        """Note that all users run that Locust was told to start, or wait for the run context."""
         if self._run_context is None and not self._finished:
             self._spawned_early = True
         else:
@@ -349,20 +352,20 @@ class WorkerProcess:
 
     @property
     def run_id(self) -> str:
-        """The run that this process takes part in, or the last one; "" before the first."""
+        """Return the id of the present or last run, or "" before the first."""
         return self.identity[0]
 
     @property
     def identity(self) -> tuple[str, int]:
-        """The run and the rank of this process in it, as its messages name them."""
+        """Return the run and the rank of this process in it, as its messages name them."""
         return (self._run.run, self._run.worker) if self._run is not None else ("", 0)
 
     @property
     def running(self) -> bool:
-        """True until everything of the run has been sent."""
+        """Return True until everything of the run has been sent."""
         return not self._over.is_set()
 
-    # Inside.
+    # Internal methods.
 
     def _prepare(self) -> None:
         self._report_progress()
@@ -377,7 +380,7 @@ class WorkerProcess:
             self.gate.users_spawned()
 
     def _await_users(self) -> None:
-        """Wait until the users are made that waited for the run context."""
+        """Wait for the start of the users that waited for the run context."""
         runner = self._environment.runner
         while not self._finished and runner.user_count < runner.target_user_count:
             gevent.sleep(_USERS_LOOK_S)
@@ -392,7 +395,7 @@ class WorkerProcess:
             self._trace_prompts.close()
 
     def _report_progress(self) -> None:
-        """Tell at once, and every second, how far the prompts of the stage are, until they are ready."""
+        """Send the progress of the stage's prompts immediately and then every second until they are ready."""
         if self._reporter is None or self._reporter.ready():
             self._reporter = gevent.spawn(self._tell_progress)
 
@@ -404,7 +407,7 @@ class WorkerProcess:
             gevent.sleep(_PROGRESS_S)
 
     def _queues(self) -> list[PromptQueue[Any]]:
-        """The queues that users take from."""
+        """Return the queues that users take from."""
         conversations = self._conversations
         queues: list[PromptQueue[Any]] = [conversations] if conversations is not None else []
         if self._prompt_queue is not None and (conversations is None or conversations.has_prompts):
@@ -420,7 +423,7 @@ class WorkerProcess:
         try:
             self._make_parts(options, pool)
         finally:
-            if self._run_context is None:  # refused, or the run is over already
+            if self._run_context is None:  # an error, or the run is over already
                 pool.close()
 
     def _make_parts(self, options: Options, pool: Pool) -> None:
@@ -434,7 +437,7 @@ class WorkerProcess:
         run = self._run
         timer = PreciseTimer() if options.open_loop else None
         starts = IdleQueue(timer)
-        # On from the run before: the first stage may have been marked with those counts already.
+        # Continue from the counts of the run before, which the first stage may have stored already.
         self._starts_before, self._starts = self.start_counters(), starts
         if run.live:
             self._live = LiveReporter(self.gate, self.send, run.run, run.worker)
@@ -478,18 +481,18 @@ class WorkerProcess:
         self._begin_load(run_context)
 
     def _begin_load(self, run_context: RunContext) -> None:
-        """Let users be made, and build the prompts of their first stage."""
+        """Let users start, and build the prompts of their first stage."""
         if run_context.options.insecure:
             self._note(
-                "--llm-insecure: certificates were not verified, so whoever stands in between could read keys and "
-                "answers, and change them; use it for tests only"
+                "--llm-insecure: certificates were not verified, so an attacker in the network could read and change "
+                "keys and answers; use this option for tests only"
             )
         sys.setswitchinterval(_SWITCH_S)
-        if not self.gate.plan.free:  # users can be made meanwhile: they wait at the gate
+        if not self.gate.plan.free:  # users can start in the meantime: they wait at the gate
             install_context(self._environment, run_context)
         self._build_prompts()
         gc.collect()
-        gc.freeze()  # the collector's pauses stay out of the measurement
+        gc.freeze()  # keeps the collector's pauses out of the measurement
         gc.set_threshold(*_GC_GENERATIONS)
         self._probe.start()
         if self._live is not None:
@@ -500,7 +503,7 @@ class WorkerProcess:
     def _make_queues(
         self, options: Options, tokenizer: Tokenizer, trace: Trace | None
     ) -> tuple[PromptQueue[Prompt], list[Any]]:
-        """Make what prompts and conversations come from; returns the queue of prompts and the LLM user classes."""
+        """Create the sources of prompts and conversations. Return the prompt queue and the LLM user classes."""
         run = self._run
         assert run is not None
         source = in_thread(
@@ -550,7 +553,7 @@ class WorkerProcess:
         return PromptQueue(source, first, step, self._note, Prompt.characters)
 
     def _build_prompts(self) -> None:
-        """Build what the stage needs before it starts (``queue``)."""
+        """Build the prompts that the stage needs before it starts (``prompt_queue``)."""
         plan, conversations, queue = self.gate.plan, self._conversations, self._prompt_queue
         assert queue is not None
         self._report_progress()
@@ -566,7 +569,7 @@ class WorkerProcess:
             count, counted = 2 * users, False
         else:
             count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.users)
-            counted = not plan.timed_warmup_s  # how many requests a time takes is not known
+            counted = not plan.timed_warmup_s  # the number of requests in a given time is unknown
         if conversations is not None:
             conversations.expect(conversations.conversations_of(count), least=least, counted=counted)
         if conversations is None or conversations.has_prompts:
@@ -576,7 +579,7 @@ class WorkerProcess:
             self._on_ready(plan.stage, 0)
 
     def _foresee(self, requests: int) -> None:
-        """So many requests more than expected are this worker's to start."""
+        """Build prompts for more requests than expected, because this worker's share is larger now."""
         conversations = self._conversations
         if conversations is not None:
             conversations.foresee(conversations.conversations_of(requests))
@@ -592,7 +595,7 @@ class WorkerProcess:
             self._trace_prompts.change(parts, count if requests is None else min(count, requests))
 
     def _note_waits(self, stage: int) -> None:
-        """Say when requests had to wait for prompts: their load and their times are not what was asked for."""
+        """Note requests that waited for prompts: their load and their times are not as requested."""
         waits = [wait_s for queue in self._queues() for wait_s in queue.waits if wait_s > _NOTED_WAIT_S]
         if waits:
             self._note(
@@ -654,7 +657,7 @@ class WorkerProcess:
 
 
 def _run_s(options: Options, parsed: Any, trace: Trace | None) -> float | None:
-    """How long the run will take, as far as options say it."""
+    """Return how long the run will take, if the options define it."""
     stages_s = options.stage_time_s * options.stages if options.stage_time_s is not None else None
     replay_s = trace.duration_s if trace is not None else None
     times_s = [float(given) for given in (stages_s, replay_s, getattr(parsed, "run_time", None)) if given]
@@ -662,11 +665,11 @@ def _run_s(options: Options, parsed: Any, trace: Trace | None) -> float | None:
 
 
 class NoSingleModel(ValueError):
-    """The server lists no model or several, so one has to be chosen."""
+    """The server lists no model or several models, so the user must choose one."""
 
 
 def only_model(user_class: Any, run_context: RunContext, host: str) -> str:
-    """The only model that the server lists. Raises ``NoSingleModel`` with the list."""
+    """Return the only model that the server lists. Raises ``NoSingleModel`` with the list."""
     try:
         listed = user_class.listed_models(run_context, host)
     except Exception as error:

@@ -1,11 +1,12 @@
-"""Prompts, or conversations, for one worker: built ahead, in a thread: no tokenizing between tokens.
+"""A queue of prompts, or conversations, for one worker. A thread builds them in advance, so nothing is tokenized while
+response streams arrive.
 
-Each worker has its own part of the seeded sequence and takes every index of it once in the whole run: of the W
-that a run begins with, worker w takes i = w (mod W); one that joins later has a range of its own.
+Each worker has its own part of the seeded sequence and takes every index of it once in the whole run. Of the W workers
+at the start of a run, worker w takes i = w (mod W). A worker that joins later has a separate range.
 
-What is held ready is bounded by its tokens. A stage whose prompts are below the bound has all of them before it starts,
-so that nothing is built while it measures. A larger one starts when the first requests of its users are ready; one
-greenlet builds the rest, in small batches, as the users take what is there.
+The number of tokens in ready prompts is limited. A stage whose prompts are below the limit has all of them before it
+starts, so that nothing is built while it measures. A larger stage starts when the first requests of its users are
+ready. One greenlet builds the rest in small batches as the users take prompts.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from llm_users.prompts import Conversation, Prompt, Tokenizer, Trace, make_conve
 logger = logging.getLogger(__name__)
 
 MOST_AHEAD = 5000
-"""Prompts held at most."""
+"""Maximum number of ready prompts."""
 
 MOST_TOKENS_AHEAD = 8_000_000
-"""Tokens in prompts that are held: about 32 MB of text, which takes 10 s to build (1.3 us a token)."""
+"""Maximum tokens in ready prompts: about 32 MB of text, which takes 10 s to build (1.3 us per token)."""
 
 MOST_BUILDING_S = 15.0
-"""A stage does not wait longer for more prompts than the first requests of its users need."""
+"""After this time, a stage waits only for the prompts of the first requests of its users."""
 
 _CHARACTERS_PER_TOKEN = 4
-"""Of English text. Images and what else is not counted in tokens is held as characters too."""
+"""For English text. Images and other content that is not counted in tokens is converted from characters too."""
 
 _BATCH_TOKENS = 4000
 _MOST_BATCH = 16
@@ -56,7 +57,7 @@ _EntryT_co = TypeVar("_EntryT_co", bound=_Entry, covariant=True)
 
 
 class _Source(Protocol[_EntryT_co]):
-    """``prompts.PromptSource``, or its like for conversations."""
+    """``prompts.PromptSource``, or the corresponding class for conversations."""
 
     @property
     def different(self) -> int | None: ...
@@ -65,7 +66,10 @@ class _Source(Protocol[_EntryT_co]):
 
 
 class PromptQueue(Generic[EntryT]):
-    """The prompts of this process, in order; ``characters`` is the length of one, ``what`` they are called in notes."""
+    """The prompts of this process, in order.
+
+    ``characters`` returns the length of a prompt; ``what`` is the name of the prompts in notes.
+    """
 
     def __init__(
         self,
@@ -85,12 +89,12 @@ class PromptQueue(Generic[EntryT]):
         self._step = step
         self._ready: deque[tuple[EntryT, int]] = deque()
         self._held_tokens = 0
-        self._mean_tokens = 0.0  # of those that were built
+        self._mean_tokens = 0.0  # mean tokens of the prompts that were built
         self._built = 0
-        self._starting = False  # before a stage: more may be held than the bound, one for each user
+        self._starting = False  # before a stage: the queue may exceed its limit, with one prompt for each user
         self._target = self._least = 0
-        self._foreseen = 0  # prompts that the stage will still take
-        self._endless = False  # how many it will take is not known
+        self._foreseen = 0  # number of prompts that the stage will still take
+        self._endless = False  # that number is unknown
         self._waiting = 0
         self._waits: list[float] = []
         self._changed = Event()
@@ -101,9 +105,9 @@ class PromptQueue(Generic[EntryT]):
     def expect(self, count: int, *, least: int = 0, counted: bool = False) -> None:
         """Block until a stage that takes ``count`` prompts can start.
 
-        That is when all of them are ready, or as many as are ever held, or after ``MOST_BUILDING_S`` two for each of
-        ``least`` users. One for each user is ready in any case. ``counted``: the stage takes no more than ``count``.
-        Raises what the source raises. Returns early when the process ends.
+        The stage can start when all prompts are ready, or the queue is full, or after ``MOST_BUILDING_S`` when two
+        prompts for each of ``least`` users are ready. One prompt for each user is ready in any case. ``counted``: the
+        stage takes at most ``count`` prompts. Raises what the source raises. Returns early when the process ends.
         """
         self._waits.clear()
         self._target, self._least = min(count, MOST_AHEAD), min(least, count)
@@ -121,12 +125,12 @@ class PromptQueue(Generic[EntryT]):
         self._build_on()
 
     def foresee(self, more: int) -> None:
-        """The stage needs more prompts: this worker has taken over requests of another one."""
+        """Build more prompts for the stage, because this worker has taken over requests of another one."""
         self._foreseen += more
         self._build_on()
 
     def next(self) -> EntryT:
-        """The next prompt."""
+        """Return the next prompt."""
         if not self._ready:
             self._await_one()
         entry, tokens = self._ready.popleft()
@@ -135,27 +139,27 @@ class PromptQueue(Generic[EntryT]):
         self._build_on()
         if self._different is not None and entry.index >= self._different:
             self._note(
-                f"the data set has {self._different} {self._what} and the run asked for more, so they came again: a "
-                "server that caches prefixes answers those faster (--llm-cache-bust prevents that)"
+                f"the dataset has {self._different} {self._what} and the run asked for more, so they were repeated: a "
+                "server that caches prefixes answers repeated prompts faster (--llm-cache-bust prevents that)"
             )
             self._different = None
         return entry
 
     def take(self, index: int) -> EntryT:
-        """The prompt of this index; those before it are left out."""
+        """Return the prompt with this index and skip the prompts before it."""
         while True:
             entry = self.next()
             if entry.index >= index:
                 return entry
 
     def close(self) -> None:
-        """Build no more than for requests that wait already; what is under way ends in its thread."""
+        """Build only prompts for requests that already wait. A batch in progress ends in its thread."""
         self._closed = True
         self._changed.set()
 
     @property
     def progress(self) -> tuple[int, int]:
-        """(prompts ready, prompts wanted before the stage starts)."""
+        """Return (prompts ready, prompts wanted before the stage starts)."""
         wanted = self._target
         if self._mean_tokens:
             wanted = min(wanted, max(self._least, int(MOST_TOKENS_AHEAD / self._mean_tokens) + 1))
@@ -163,10 +167,10 @@ class PromptQueue(Generic[EntryT]):
 
     @property
     def waits(self) -> list[float]:
-        """How long users waited for prompts since the stage was expected, in seconds, for each that waited."""
+        """Return how long users waited for prompts since the last ``expect``, in seconds, for each user that waited."""
         return self._waits
 
-    # Inside.
+    # Internal methods.
 
     def _enough(self, limit_s: float) -> bool:
         ready = len(self._ready)
@@ -203,14 +207,14 @@ class PromptQueue(Generic[EntryT]):
             while (room := self._room()) > 0:
                 self._build(min(room, self._batch()))
                 self._changed.set()
-        except Exception as error:  # the request that waits for the prompt gets it
+        except Exception as error:  # the request that waits for the prompt gets the error
             self._error = error
             self._changed.set()
         finally:
             self._builder = None
 
     def _room(self) -> int:
-        """How many prompts to build now."""
+        """Return how many prompts to build now."""
         ready = len(self._ready)
         if self._error is not None:
             return 0
@@ -235,7 +239,7 @@ class PromptQueue(Generic[EntryT]):
         return max(1, min(_MOST_BATCH, int(_BATCH_TOKENS / self._mean_tokens))) if self._mean_tokens else 1
 
     def _build(self, count: int) -> None:
-        indices = [self._next_index + place * self._step for place in range(count)]
+        indices = [self._next_index + offset * self._step for offset in range(count)]
         self._next_index += count * self._step
         entries = in_thread(partial(self._make, indices))
         for _, tokens in entries:
@@ -250,7 +254,10 @@ class PromptQueue(Generic[EntryT]):
 
 
 class ConversationQueue(PromptQueue[Conversation]):
-    """The conversations of this process. Made in a thread: reads files. ``part`` is its (first index, step)."""
+    """The conversations of this process.
+
+    Create it in a thread, because it reads files. ``part`` is its (first index, step).
+    """
 
     def __init__(
         self,
@@ -263,7 +270,7 @@ class ConversationQueue(PromptQueue[Conversation]):
         *,
         has_prompts: bool,
     ) -> None:
-        """``has_prompts``: whether users of the process also take prompts that belong to no conversation."""
+        """Create the source. ``has_prompts``: whether users also take prompts outside of conversations."""
         source = make_conversations(
             tokenizer=tokenizer,
             turn_counts=options.turns,
@@ -283,12 +290,12 @@ class ConversationQueue(PromptQueue[Conversation]):
         self.has_prompts = has_prompts
 
     def conversations_of(self, requests: int) -> int:
-        """The average number of conversations in this number of requests."""
+        """Return the average number of conversations in this number of requests."""
         return math.ceil(requests / max(1.0, self._mean_turns))
 
 
 def trace_of(options: Options) -> Trace | None:
-    """Read the trace, if the run has one. Takes seconds for a million rows: not for an event loop."""
+    """Read the trace, if the run has one. Takes seconds for a million rows, so do not call it in the event loop."""
     if options.trace is None:
         return None
     return read_trace(
@@ -304,7 +311,7 @@ MakeQueue = Callable[[int, int], PromptQueue[Prompt]]
 
 
 class TracePrompts:
-    """The prompts of a trace's arrivals: one queue for each part of the trace that is this worker's."""
+    """The prompts of a trace's arrivals, with one queue for each of this worker's shares of the trace."""
 
     def __init__(self, times_s: Sequence[float], make: MakeQueue) -> None:
         self._times_s = times_s
@@ -312,26 +319,26 @@ class TracePrompts:
         self._queues: dict[ArrivalShare, PromptQueue[Prompt]] = {}
 
     def begin(self, part: ArrivalShare, queue: PromptQueue[Prompt]) -> None:
-        """The part that the worker has from the beginning, and the queue of it."""
+        """Set the worker's first share and its queue."""
         self._queues = {part: queue}
 
     def change(self, parts: Iterable[ArrivalShare], requests: int) -> None:
-        """From now on these parts are the worker's. Prompts of a new one are built in the background."""
+        """Replace the worker's shares. The prompts of new shares are built in the background."""
         for part in parts:
             if part not in self._queues:
-                left_out = max(0, bisect_left(self._times_s, part.from_s) - part.first)
-                numbers = range(part.first, requests, part.step)[math.ceil(left_out / part.step) :]
+                skipped = max(0, bisect_left(self._times_s, part.from_s) - part.first)
+                numbers = range(part.first, requests, part.step)[math.ceil(skipped / part.step) :]
                 if numbers:
                     self._queues[part] = self._make(numbers[0], part.step)
                     self._queues[part].foresee(len(numbers))
 
     def of(self, number: int) -> Prompt:
-        """The prompt of arrival ``number``."""
+        """Return the prompt of arrival ``number``."""
         at_s = self._times_s[number]
         queue = next(queue for part, queue in self._queues.items() if part.has(number, at_s))
         return queue.take(number)
 
     def close(self) -> None:
-        """Build no more."""
+        """Stop building."""
         for queue in self._queues.values():
             queue.close()

@@ -1,4 +1,4 @@
-"""Which of several targets the next request goes to: smooth weighted round robin."""
+"""Smooth weighted round robin, which chooses the target of each request."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from llm_users.options.targets import Target
 
 
 class RoundRobin:
-    """Smooth weighted round robin: shares are exact after every round, and the targets come interleaved."""
+    """Smooth weighted round robin. Shares are exact after every round, and the targets are interleaved."""
 
     def __init__(self, targets: Sequence[Target], start: int = 0) -> None:
-        """``start``: the number of turns to skip, so that the workers do not all begin with the same target."""
+        """Create the sequence and skip ``start`` turns, so that workers do not all begin with the same target."""
         self._targets = targets
         self._credit = [Fraction(0)] * len(targets)
         self._total = sum((target.weight for target in targets), Fraction(0))

@@ -1,6 +1,6 @@
-"""What is sampled while a stage is measured on one worker: lags, chunk gaps, starts, its CPU.
+"""Samples of a stage on one worker: lags, chunk gaps, starts, CPU.
 
-Knows figures; nothing of phases, budgets or users.
+The module does not depend on phases, quotas or users.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from llm_users.quantile import DurationHistogram
 
 
 class StageSampler:
-    """Of one stage."""
+    """The samples of one stage."""
 
     def __init__(self, starts: tuple[int, int]) -> None:
-        """``starts``: starts and forced starts of the process before the stage."""
+        """Create empty samples. ``starts``: starts and forced starts of the process before the stage."""
         self._lag, self._lag_own, self._gaps = DurationHistogram(), DurationHistogram(), DurationHistogram()
         self._starts_before, self._forced_before = starts
         self._cpu_mark_s = 0.0
         self._machine_mark: machine_cpu.CpuTimes | None = None
-        self._machine_s = 0.0  # how long the machine was watched, over all parts of the window
+        self._machine_s = 0.0  # observed time of the machine, over all parts of the window
 
     def mark_cpu(self) -> None:
-        """The window opens now."""
+        """Remember the CPU counters at the opening of the window."""
         self._cpu_mark_s = time.process_time()
         self._machine_mark = machine_cpu.cpu_times()
 
     def add_cpu(self, totals: StageTotals) -> None:
-        """The window closes now: add the CPU that this process and the machine used in it to the worker's report."""
+        """Add the CPU of this process and of the machine to the totals when the window closes."""
         totals.cpu_s += time.process_time() - self._cpu_mark_s
         totals.machine, totals.machine_cores = machine_cpu.identity(), machine_cpu.cores()
         before, after = self._machine_mark, machine_cpu.cpu_times()
@@ -38,24 +38,24 @@ class StageSampler:
             return
         part_s = after.clock_s - before.clock_s
         self._machine_s += part_s
-        weight = part_s / self._machine_s  # 1 unless the window was opened before
+        weight = part_s / self._machine_s  # 1 unless the window had earlier parts
         totals.machine_busy_share = _mixed(totals.machine_busy_share, use.busy_share, weight)
         totals.machine_steal_share = _mixed(totals.machine_steal_share, use.steal_share, weight)
 
     def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
-        """How late a short sleep woke up, and the part of it in which the process did not wait for a CPU."""
+        """Add the delay of a short sleep's wake-up, and the part in which the process did not wait for a CPU."""
         self._lag.add(lag_s)
         if own_s is not None:
             self._lag_own.add(own_s)
 
     def add_gaps(self, gaps_s: list[float]) -> None:
-        """The chunk gaps of a request."""
+        """Add the chunk gaps of a request."""
         add = self._gaps.add
         for gap_s in gaps_s:
             add(gap_s)
 
     def fill(self, totals: StageTotals, starts: tuple[int, int]) -> None:
-        """Put what was sampled into the worker's report; ``starts`` are those of the process by now."""
+        """Write the samples into the totals. ``starts``: the counters of the process now."""
         totals.starts = starts[0] - self._starts_before
         totals.forced = starts[1] - self._forced_before
         totals.lag_counts = dict(self._lag.counts)

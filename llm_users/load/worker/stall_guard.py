@@ -1,10 +1,10 @@
-"""A worker's side of the lease: it reports once a second what it has started, and starts requests only while answered.
+"""A worker's side of the lease: it reports started requests once per second, and starts requests only while answered.
 
-The coordinator gives the share of a silent worker to the others, and neither side can know why the other is silent: the
-network may stall, the process may have been stopped (SIGSTOP, a suspended machine), the coordinator may be gone. So
-each answer to a COUNT is a lease: for ``LEASE_S`` after it sent that COUNT the worker may start requests. The
-coordinator waits a little longer than that before it gives the share away, so no request is ever started twice. Once
-the lease has run out, only the answer to a question that was asked afterwards (BACK) begins a new one.
+The coordinator reassigns the share of a silent worker, and neither side can know why the other one is silent: the
+network may stall, the process may have been stopped (SIGSTOP, a suspended machine), the coordinator may be gone.
+Therefore each answer to a COUNT is a lease: for ``LEASE_S`` after it sent that COUNT, the worker may start requests.
+The coordinator waits slightly longer before it reassigns the share, so no request is ever started twice. After the
+lease has run out, only the answer to a later question (BACK) begins a new one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llm_users.load.protocol.messages import LEASE_S, WAIT_S, Back, Count, Worke
 
 _LOOK_S = 0.25
 _TELL_S = 1.0
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine is suspended
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # also counts while the machine is suspended
 
 
 def _now() -> float:
@@ -28,20 +28,20 @@ def _now() -> float:
 
 
 class Lease:
-    """Until when this process may start requests. Moments are seconds of one clock."""
+    """The time until which this process may start requests. Moments are seconds of one clock."""
 
     def __init__(self) -> None:
         self.ended_at: float | None = None
-        """When the lease ran out; None while there is one, and while the first is awaited."""
+        """When the lease ran out. None while there is a lease, and before the first one."""
         self.heard_at = 0.0
-        """When the last answer came, however late."""
+        """When the last answer arrived, also if it was late."""
         self._until: float | None = None
         self._sent: dict[int, float] = {}
         self._number = 0
         self._began_at = 0.0
 
     def ask(self, now: float) -> int:
-        """A question is sent now: its number."""
+        """Return the number of a question that is sent now."""
         self._began_at = self._began_at or now
         self._number += 1
         self._sent[self._number] = now
@@ -50,7 +50,7 @@ class Lease:
         return self._number
 
     def holds(self, now: float) -> bool:
-        """Whether a request may start."""
+        """Return whether a request may start."""
         if self._until is not None and now >= self._until:
             self.ended_at, self._until = self._until, None
         if self._until is None and self.ended_at is None and self._began_at and now >= self._began_at + LEASE_S:
@@ -58,7 +58,10 @@ class Lease:
         return self._until is not None
 
     def answered(self, number: int, now: float, *, anew: bool = False) -> bool:
-        """The answer to a question is here; ``anew``: it may begin a lease after one that ran out."""
+        """Process the answer to a question, and return whether a lease holds.
+
+        ``anew``: the answer may begin a lease after one that ran out.
+        """
         held = self.holds(now)
         sent_at = self._sent.pop(number, None)
         if sent_at is not None:
@@ -71,33 +74,33 @@ class Lease:
 
 
 class MasterLink(Protocol):
-    """What a worker has besides its part in the load: rows in a spool, a master that may go, perhaps a parent."""
+    """The parts of a worker that the stall guard needs: a spool, a master that can be lost, maybe a parent process."""
 
     @property
     def watches_parent(self) -> bool:
-        """Whether the process ends with the one that has started it."""
+        """Return whether the process ends with its parent process."""
 
     @property
     def held(self) -> int:
-        """Rows that are only in the spool."""
+        """Return the number of rows that are only in the spool."""
 
     @property
     def spool_paths(self) -> list[str]:
-        """The files of the spool."""
+        """Return the files of the spool."""
 
     @property
     def host(self) -> str:
-        """The name of this machine."""
+        """Return the name of this machine."""
 
     def on_look(self) -> None:
-        """Called four times a second during a run."""
+        """Called four times per second during a run."""
 
     def on_alone(self, why: str) -> None:
-        """The coordinator does not come back, and why that is clear. Called once, in a greenlet that may end."""
+        """The coordinator does not come back, for the given reason. Called once, in a greenlet that may end."""
 
 
 class NoMaster:
-    """The link of the only process: it has no master and no spool."""
+    """The link of the only process, which has no master and no spool."""
 
     watches_parent = False
     held = 0
@@ -115,16 +118,16 @@ class NoMaster:
 
 
 class GuardedWorker(Protocol):
-    """What the stall guard asks and tells its worker."""
+    """The worker's interface for the stall guard."""
 
     def send(self, message: WorkerMessage) -> None:
         """Send a message to the coordinator."""
 
     def count_message(self, number: int, counts: StartCounts) -> Count:
-        """The COUNT of this number."""
+        """Return the COUNT with this number."""
 
     def back_message(self, number: int, counts: StartCounts) -> Back:
-        """The BACK of this number."""
+        """Return the BACK with this number."""
 
     def on_lease_ended(self, since_ns: int) -> None:
         """Nothing may start since this moment of the monotonic clock."""
@@ -133,26 +136,26 @@ class GuardedWorker(Protocol):
         """Requests may start from now on."""
 
     def on_pause(self, silent_s: float) -> None:
-        """The coordinator answers again after this silence, in which nothing was started for some time."""
+        """The coordinator answers again after a silence in which nothing was started for some time."""
 
 
 class StallGuard:
-    """One per worker: it counts what is started, reports it, and says whether a request may start."""
+    """Counts started requests, reports them, and decides whether a request may start. One per worker."""
 
     def __init__(self, worker: GuardedWorker, link: MasterLink) -> None:
         self._worker = worker
         self._link = link
-        self._is_limited = False  # by the lease, while a distributed run goes on
+        self._is_limited = False  # by the lease, during a distributed run
         self._counts = StartCounts("", 0, shared=False)
         self._lease = Lease()
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._parent = os.getppid()
         self._paused = False
         self.parent_is_gone = False
-        """True once the process has ended that this one is to end with."""
+        """True after the parent process has ended, with which this process must end."""
 
     def begin(self, run_id: str, worker: int, *, distributed: bool) -> None:
-        """A run begins: count from 0, and report to the master if there is one."""
+        """Begin a run: reset the counts, and report to the master if there is one."""
         self.stop()
         self._lease = Lease()
         self._paused = False
@@ -169,34 +172,34 @@ class StallGuard:
         self._is_limited = False
 
     def may_start(self) -> bool:
-        """Whether a request may start now."""
+        """Return whether a request may start now."""
         return not self._is_limited or self._lease.holds(_now())
 
     def count(self, stage: int, measured: bool) -> None:
-        """A request of the stage starts."""
+        """Count a request of the stage that starts."""
         self._counts.add(stage, measured)
 
     def forget(self) -> None:
-        """The counts are not needed any more."""
+        """Delete the counts, which are no longer needed."""
         self._counts.remove()
 
     def acknowledged(self, number: int) -> None:
-        """The coordinator has heard the COUNT with this number."""
+        """Process the answer to the COUNT with this number."""
         held = self._lease.holds(_now())
         if self._lease.answered(number, _now()) and not held:
             self._worker.on_lease_held()
 
     def answered(self, number: int) -> None:
-        """The coordinator has answered the BACK with this number: requests may start again, if it was quick."""
+        """Process the answer to the BACK with this number. Requests may start again if it was quick enough."""
         now, ended_at = _now(), self._lease.ended_at
         if self._lease.answered(number, now, anew=True) and ended_at is not None:
             self._worker.on_pause(now - ended_at + LEASE_S)
 
     def tell(self) -> None:
-        """Report what was started so far."""
+        """Report the requests that were started so far."""
         self._worker.send(self._worker.count_message(self._lease.ask(_now()), self._counts))
 
-    # Inside.
+    # Internal methods.
 
     def _run(self) -> None:
         told_at = 0.0
@@ -205,7 +208,7 @@ class StallGuard:
             self._link.on_look()
             now = _now()
             if now - looked_at > LEASE_S:
-                self._lease.heard_at = now  # this process stood still: an answer could not be heard
+                self._lease.heard_at = now  # this process stood still and could not receive an answer
             looked_at = now
             if self._link.watches_parent and os.getppid() != self._parent:
                 self.parent_is_gone = True

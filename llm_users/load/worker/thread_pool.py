@@ -1,4 +1,4 @@
-"""Work in gevent's pool of threads, for what must not hold up the event loop: reading files, counting tokens."""
+"""Runs work in gevent's thread pool that must not block the event loop: reading files, counting tokens."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _Result = TypeVar("_Result")
 
 
 def in_thread(work: Callable[[], _Result]) -> _Result:
-    """What ``work`` returns or raises, while the event loop goes on.
+    """Return or raise the result of ``work``, while the event loop continues.
 
-    An exception travels as a value: gevent prints the traceback of every exception that leaves a function of its pool,
-    also where the caller handles it and has one line to say.
+    The pool passes an exception as a value, because gevent prints the traceback of every exception that leaves a pool
+    function, even if the caller handles it.
     """
 
     def outcome() -> tuple[_Result, None] | tuple[None, BaseException]:

@@ -1,6 +1,6 @@
-"""The users of one worker: who is here, who has left, who cannot go on, and why.
+"""The users of one worker: which are present, have left, or cannot continue, and why.
 
-``admission_gate`` asks it when nothing is in flight in a stage. It knows nothing of stages or requests.
+``admission_gate`` uses it when no request of a stage is in flight. The module does not depend on stages or requests.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from llm_users.load.worker.permits import UserState
 
 MOST_FAILED_TASKS = 5
-"""Stages do not wait for a user whose tasks fail this many times in a row without one request. With the pauses between
+"""Stages do not wait for a user whose tasks fail this many times in a row without a request. With the pauses between
 them this takes 3 s."""
 
 
 class UserPresence:
-    """Counts users and remembers what happened to those that are missing."""
+    """Counts users and remembers what happened to missing ones."""
 
     def __init__(self) -> None:
         self._users: set[UserState] = set()
@@ -30,24 +30,24 @@ class UserPresence:
         self._users.add(user_state)
 
     def leave(self, user_state: UserState) -> None:
-        """The user has ended. One that Locust has stopped is not missing."""
+        """Remove a user that has ended. A user that Locust has stopped does not count as missing."""
         if user_state in self._users:
             self._users.discard(user_state)
             self._left += not user_state.dismissed
 
     def fail(self, user_state: UserState, what: str) -> None:
-        """A task of the user, or its ``on_start``, has raised: ``what`` names both."""
+        """Count a failed task or ``on_start`` of the user. ``what`` names the task and the exception."""
         user_state.failed_tasks += 1
         self._failure = what
 
     @property
     def left(self) -> int:
-        """Users that have ended by themselves since the stage was announced."""
+        """Return the number of users that have ended on their own since the stage was announced."""
         return self._left
 
     @property
     def able(self) -> int:
-        """Users that may come with a request."""
+        """Return the number of users that may still send a request."""
         return sum(user_state.failed_tasks < MOST_FAILED_TASKS for user_state in self._users)
 
     @property
@@ -55,7 +55,10 @@ class UserPresence:
         return not self._users
 
     def why_no_user_comes(self, stage: int | None = None) -> str | None:
-        """Why no user can send the next request (of this stage only); None while one can, or when nothing happened."""
+        """Return why no user can send the next request (of this stage only), or None while one can.
+
+        Also None if no user failed or left.
+        """
         if any(
             user_state.failed_tasks < MOST_FAILED_TASKS and (stage is None or user_state.stage == stage)
             for user_state in self._users
@@ -64,5 +67,6 @@ class UserPresence:
         if self._failure is not None:
             return f"no user can send a request: {self._failure}"
         if self._left:
-            return "all users have left (StopUser, or the end of their tasks)"
+            return "all users have ended (StopUser, or the end of their tasks)"
+
         return None

@@ -1,6 +1,6 @@
-"""Reading a Bedrock request: which model, how many tokens, how long a prompt.
+"""Parses a Bedrock request: the model, the cap on output tokens and the length of the prompt.
 
-A prompt's tokens are its words, as everywhere in the simulator. It must not know sockets, time or frames.
+The tokens of a prompt are its words, as everywhere in the simulator. It does not depend on sockets, time or frames.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from urllib.parse import unquote
 
 import msgspec
 
-# A base URL that ends in /v1, as the OpenAI side has it, is no mistake worth a refusal.
+# Also accepts a base URL that ends in /v1, as the OpenAI API uses it.
 _PATH = re.compile(r"(?:/v1)?/model/(.+)/(converse|converse-stream|invoke|invoke-with-response-stream)")
 _PROMPT_FIELDS = ("prompt", "inputText", "message", "messages", "system", "chat_history", "preamble", "input",
                   "instructions")  # fmt: skip
 
 
 class BadBody(ValueError):
-    """What a ValidationException says."""
+    """An invalid body; the text is the message of the ValidationException."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a path names. `model` is decoded, an ARN or an id."""
+    """The operation and the model of a path. `model` is a decoded ARN or id."""
 
     model: str
     converse: bool
@@ -33,7 +33,7 @@ class Target:
 
 
 def read_path(path: str) -> Target | None:
-    """None when the path is not one of the four operations."""
+    """Return the target of the path, or None when the path is not one of the four operations."""
     match = _PATH.fullmatch(path)
     if match is None:
         return None
@@ -51,7 +51,7 @@ def read_json(data: bytes) -> dict[str, Any]:
 
 
 def at_path(body: Mapping[str, Any], path: str) -> Any:
-    """`a.b` of nested objects, None when it is not there."""
+    """Return the value at a path such as `a.b` in nested objects, or None when it does not exist."""
     value: Any = body
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -65,7 +65,7 @@ def require(body: Mapping[str, Any], paths: Sequence[str]) -> None:
 
 
 def cap(body: Mapping[str, Any], paths: Sequence[str], default: int) -> int:
-    """How many tokens to answer with."""
+    """Return the number of tokens of the answer. Raises BadBody for a cap out of range."""
     for path in paths:
         wanted = at_path(body, path)
         if wanted is None:

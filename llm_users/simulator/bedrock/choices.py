@@ -1,9 +1,9 @@
-"""The families whose answers are lists of choices or plain texts, and which family a request speaks.
+"""The model families whose answers are lists of choices or plain texts, and the choice of the family of a request.
 
-See `bedrock_families` for what a shape is.
+For the interface of a family, see `families.Shape`.
 """
 
-# ruff: noqa: ARG002 (one interface, of which no family needs everything)
+# ruff: noqa: ARG002 (a shared interface, of which no family needs every parameter)
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class CohereCommandR(Shape):
 
 
 class OpenAIShaped(Shape):
-    """Chat completions as OpenAI has them: gpt-oss, Qwen, Kimi, Writer and most that came later."""
+    """OpenAI's chat completions, which gpt-oss, Qwen, Kimi, Writer and most later models use."""
 
     name, needs = "openai", ("messages",)
     caps: ClassVar[tuple[str, ...]] = ("max_completion_tokens", "max_tokens")
@@ -116,7 +116,7 @@ class OpenAIShaped(Shape):
 
 
 def _thinks_in_tags(turn: Turn) -> bool:
-    """OpenAI's open models: each piece of reasoning is content in tags of its own."""
+    """Return whether the model sends every piece of reasoning as content in tags, as OpenAI's open models do."""
     return "gpt-oss" in turn.model
 
 
@@ -136,7 +136,7 @@ class DeepSeekText(Plain):
 
 CONVERSE = Converse()
 _MESSAGES, _OPENAI = AnthropicMessages(), OpenAIShaped()
-# Provider -> the family for bodies with a `prompt`, and the one for all others.
+# Provider -> the family for bodies with a `prompt`, and the family for all other bodies.
 _BY_PROVIDER: dict[str, tuple[Shape, Shape]] = {
     "anthropic": (AnthropicText(), _MESSAGES),
     "meta": (Llama(), Llama()),
@@ -145,14 +145,17 @@ _BY_PROVIDER: dict[str, tuple[Shape, Shape]] = {
     "ai21": (Jamba(), Jamba()),
     "deepseek": (DeepSeekText(), _OPENAI),
     **dict.fromkeys(("openai", "qwen", "moonshot", "moonshotai", "writer"), (_OPENAI, _OPENAI)),
-    # Came later, with the same bodies.
+    # Later providers with the same bodies.
     **dict.fromkeys(("minimax", "nvidia", "zai", "google"), (_OPENAI, _OPENAI)),
 }
 _TITAN, _NOVA = Titan(), Nova()
 
 
 def family_of(model: str, body: Mapping[str, Any]) -> Shape | None:
-    """The family of an Invoke request. An id that names none, such as an application's profile, is told by its body."""
+    """Return the family of an Invoke request, or None when it is unknown.
+
+    The body determines the family of an id without a provider, such as an application inference profile.
+    """
     provider, rest = provider_of(model)
     if provider == "amazon":
         return _TITAN if rest.startswith("titan") else _NOVA if rest.startswith("nova") else None

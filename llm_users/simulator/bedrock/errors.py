@@ -1,6 +1,6 @@
-"""What Bedrock says when it refuses: names, statuses and messages, before a stream and inside it.
+"""Tables of Bedrock's errors: names, statuses and messages, before a stream and inside it.
 
-Nothing but the tables; it must not know HTTP or frames.
+It does not depend on HTTP or frames.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BedrockError:
-    """`code` is the exception's name outside a stream; inside one its first letter is small."""
+    """An error. `code` is the exception's name outside a stream; inside a stream, its first letter is lower case."""
 
     code: str
     status: int
@@ -19,7 +19,7 @@ class BedrockError:
 
 _RUNTIME = "Bedrock is unable to process your request."
 
-# Short name, as the spec has it -> the error. Three quotas share one exception and differ in their message.
+# Short name in the spec -> the error. Three quotas share one exception and differ in their message.
 ERRORS: dict[str, BedrockError] = {
     "throttling": BedrockError("ThrottlingException", 429, "Too many requests, please wait before trying again."),
     "throttling_tokens": BedrockError("ThrottlingException", 429, "Too many tokens, please wait before trying again."),
@@ -49,7 +49,7 @@ ERRORS: dict[str, BedrockError] = {
     "service_unavailable": BedrockError("ServiceUnavailableException", 503, _RUNTIME),
 }
 
-# A status of `error=` -> the error that has it.
+# A status of the key `error` -> the error with this status.
 BY_STATUS = {
     400: ERRORS["validation"],
     403: ERRORS["access_denied"],
@@ -61,7 +61,7 @@ BY_STATUS = {
     503: ERRORS["service_unavailable"],
 }
 
-# Name of an exception frame -> what is said in it.
+# Name of an exception frame -> its message.
 STREAM_ERRORS: dict[str, str] = {
     "throttlingException": ERRORS["throttling"].message,
     "modelStreamErrorException": "The model stream broke off.",
@@ -73,7 +73,7 @@ STREAM_ERRORS: dict[str, str] = {
 
 
 def error_of(name: str) -> BedrockError:
-    """By short name or by the exception's own; KeyError for another."""
+    """Return the error with this short name or exception name. Raises KeyError for an unknown name."""
     for short, error in ERRORS.items():
         if name in (short, error.code):
             return error
@@ -81,12 +81,12 @@ def error_of(name: str) -> BedrockError:
 
 
 def of_status(status: int) -> BedrockError:
-    """A status that Bedrock has no exception for gives the one of its hundred."""
+    """Return the error for an HTTP status; an unlisted status gets the validation or the internal server exception."""
     return BY_STATUS.get(status) or BedrockError(BY_STATUS[500 if status >= 500 else 400].code, status, _RUNTIME)
 
 
 def error_fields(error: BedrockError, message: str = "") -> dict[str, object]:
-    """The body of the refusal."""
+    """Return the fields of the error response."""
     fields: dict[str, object] = {"message": message or error.message}
     if error.code == "ModelErrorException":
         fields |= {"originalStatusCode": 500, "resourceName": "simulated"}
@@ -94,7 +94,7 @@ def error_fields(error: BedrockError, message: str = "") -> dict[str, object]:
 
 
 def stream_error_fields(kind: str) -> dict[str, object]:
-    """The payload of an exception frame."""
+    """Return the payload of an exception frame."""
     fields: dict[str, object] = {"message": STREAM_ERRORS[kind]}
     if kind == "modelStreamErrorException":
         fields |= {"originalStatusCode": 500, "originalMessage": "the model's process ended"}

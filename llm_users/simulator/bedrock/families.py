@@ -1,10 +1,10 @@
-"""What each family of models says through Invoke: the JSON documents of its stream, and its answer in one piece.
+"""The JSON documents of each model family for Invoke: the documents of its stream, and its unstreamed answer.
 
-A `Shape` gives documents; what wraps them into frames, and when they leave, is not its business. The field names and
-their order of events are those of AWS's pages on each model's inference parameters.
+A `Shape` returns documents; it does not depend on frames or on the schedule. The field names and the order of events
+come from AWS's pages on the inference parameters of each model.
 """
 
-# ruff: noqa: ARG002 (one interface, of which no family needs everything)
+# ruff: noqa: ARG002 (a shared interface, of which no family needs every parameter)
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Document = dict[str, Any]
 
 @dataclass(slots=True)
 class Turn:
-    """One answer, as far as its documents need to know it. `finish` is length, stop or tool."""
+    """The values of one answer that its documents contain. `finish` is length, stop or tool."""
 
     response_id: str
     number: int
@@ -31,19 +31,19 @@ class Turn:
     tool_tokens: int
     finish: str
     latency_ms: int = 0
-    used: Document = field(default_factory=dict)  # latency mode and service tier, where they were asked for
+    used: Document = field(default_factory=dict)  # latency mode and service tier, if the request has them
     thought: str = ""
     text: str = ""
     call: str = ""
 
     @property
     def fresh_tokens(self) -> int:
-        """AWS counts what came from the cache apart from the input."""
+        """The input tokens without cached tokens, which AWS counts separately."""
         return self.prompt_tokens - self.cached_tokens
 
 
 class Shape:
-    """A family. Kinds of output are `thought`, `text` and `tool`; each kind is one block with its own index."""
+    """A model family. The kinds of output are `thought`, `text` and `tool`; every kind is one block with an index."""
 
     name: ClassVar[str]
     caps: ClassVar[tuple[str, ...]] = ("max_tokens",)
@@ -51,15 +51,15 @@ class Shape:
     thinks: ClassVar[bool] = False
     calls: ClassVar[bool] = False
     summary: ClassVar[str] = "thought"
-    """The kind of output that a summary of the reasoning is, where the API tells the two apart."""
+    """The kind of output of a reasoning summary; it differs from `thought` where the API distinguishes the two."""
     finishes: ClassVar[Mapping[str, str]] = {"length": "length", "stop": "stop"}
 
     def complaint(self, body: Mapping[str, Any]) -> str:
-        """Why this body is refused beyond what is missing in it; empty for a good one."""
+        """Return why the API rejects this body, apart from missing fields; empty for a valid body."""
         return ""
 
     def head(self, turn: Turn) -> list[Document]:
-        """Before the first token; says no output."""
+        """Return the documents before the first token; they contain no output."""
         return []
 
     def opens(self, kind: str, index: int) -> list[Document]:
@@ -72,7 +72,7 @@ class Shape:
         return []
 
     def tail(self, turn: Turn) -> list[Document]:
-        """After the last token; the last of these carries the invocation's metrics."""
+        """Return the documents after the last token; the last one carries the metrics of the invocation."""
         raise NotImplementedError
 
     def whole(self, turn: Turn) -> Document:
@@ -80,7 +80,7 @@ class Shape:
 
 
 class Plain(Shape):
-    """A family whose stream is one kind of document again and again, the last one with the reason of the end."""
+    """A family whose stream repeats one kind of document; the last document has the stop reason."""
 
     def part(self, turn: Turn, text: str, reason: str | None) -> Document:
         raise NotImplementedError
@@ -154,7 +154,7 @@ class AnthropicMessages(Shape):
 
 
 class AnthropicText(Plain):
-    """The format of Claude 2 and Instant: what the first LLMPerf runs on Bedrock spoke."""
+    """The format of Claude 2 and Instant, which the first LLMPerf runs on Bedrock used."""
 
     name, caps, needs = "anthropic-text", ("max_tokens_to_sample",), ("prompt", "max_tokens_to_sample")
     finishes: ClassVar = {"length": "max_tokens", "stop": "stop_sequence"}
@@ -173,7 +173,7 @@ class AnthropicText(Plain):
         return {"type": "completion", "completion": text, "stop_reason": reason, "stop": stop}
 
     def whole(self, turn: Turn) -> Document:
-        # This model begins every completion with a space.
+        # Every completion of this model starts with a space.
         return self.part(turn, " " + turn.text, self.finishes[turn.finish])
 
 
@@ -202,9 +202,9 @@ class Titan(Shape):
     finishes: ClassVar = {"length": "LENGTH", "stop": "FINISH"}
 
     def _output(self, text: str, counts: tuple[int, int] | None, reason: str | None) -> Document:
-        asked, given = counts or (None, None)
-        fields = {"outputText": text, "index": 0, "totalOutputTextTokenCount": given}
-        return {**fields, "completionReason": reason, "inputTextTokenCount": asked}
+        input_tokens, output_tokens = counts or (None, None)
+        fields = {"outputText": text, "index": 0, "totalOutputTextTokenCount": output_tokens}
+        return {**fields, "completionReason": reason, "inputTextTokenCount": input_tokens}
 
     def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
         return self._output(text, None, None)
@@ -219,7 +219,7 @@ class Titan(Shape):
 
 
 class Nova(Shape):
-    """Converse's documents, one of them per chunk, each under its event's name."""
+    """Converse's documents, one per chunk, with the event name as the key."""
 
     name, needs = "nova", ("messages",)
     caps: ClassVar[tuple[str, ...]] = ("inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens")
@@ -261,7 +261,7 @@ class Nova(Shape):
 
 
 class Converse(Nova):
-    """Not a family but the API that is the same for all of them; the metadata differs from Nova's own."""
+    """The API that is the same for all families; its metadata differs from Nova's."""
 
     name, caps = "converse", ("inferenceConfig.maxTokens",)
 
@@ -287,11 +287,11 @@ class Converse(Nova):
 
 
 RUNNING_COUNT = 1234567890
-"""Stands in a delta's document where the number of tokens so far belongs."""
+"""Placeholder in a delta document for the number of tokens so far."""
 
 
 def content_blocks(turn: Turn) -> list[Document]:
-    """An answer in one piece, as Converse and Nova have it."""
+    """Return the content blocks of an unstreamed answer of Converse or Nova."""
     blocks: list[Document] = []
     if turn.thought:
         thought = {"text": turn.thought, "signature": "c2ltdWxhdGVk"}
@@ -305,7 +305,7 @@ def content_blocks(turn: Turn) -> list[Document]:
 
 
 def provider_of(model: str) -> tuple[str, str]:
-    """The provider that a model id or an ARN names, and the rest. A region before it is left out."""
+    """Return the provider and the rest of a model id or an ARN, without a region prefix."""
     provider, _, rest = model.rpartition("/")[2].partition(".")
     if re.fullmatch(r"[a-z]{2,6}(-[a-z]+)?", provider) and "." in rest and provider in _REGIONS:
         provider, _, rest = rest.partition(".")

@@ -1,7 +1,7 @@
-"""What a request to one of Bedrock's four operations gets: an answer, or the exception that fits.
+"""Routes a request to one of Bedrock's four operations to an answer or to an exception.
 
-Signatures are not looked at: any credentials will do, until they expire where the spec says so. It must not know
-sockets or the schedule.
+It does not check signatures: it accepts any credentials until the spec lets them expire. It does not depend on sockets
+or the schedule.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def is_bedrock(path: str) -> bool:
 
 
 class BedrockRoutes:
-    """Answers to paths for which `is_bedrock` is true."""
+    """Serves the paths for which `is_bedrock` is true."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._first_use_s: dict[str, float] = {}  # of each key, on the monotonic clock
+        self._first_use_s: dict[str, float] = {}  # by key, on the monotonic clock
 
     def handle(self, request: Request, number: int) -> Reply | Answer:
         target = read_path(request.path)
@@ -49,9 +49,9 @@ class BedrockRoutes:
             return self._refused(ERRORS["validation"], request, number, "Malformed input request: nested too deeply")
 
     def _expired(self, request: Request) -> bool:
-        """Whether the key of this request has been in use for too long. Requests without one never have."""
-        given = request.headers.get("authorization", "")
-        key = given.partition("Credential=")[2].partition("/")[0] or given
+        """Return whether the key of this request is expired; a request without a key never is."""
+        authorization = request.headers.get("authorization", "")
+        key = authorization.partition("Credential=")[2].partition("/")[0] or authorization
         if not key:
             return False
         now_s = time.monotonic()
@@ -72,9 +72,9 @@ class BedrockRoutes:
         if shape is None:
             raise BadBody("The provided model identifier is invalid.")
         require(body, shape.needs)
-        complaint = shape.complaint(body)
-        if complaint:
-            raise BadBody(complaint)
+        problem = shape.complaint(body)
+        if problem:
+            raise BadBody(problem)
         answer = BedrockAnswer(
             self._spec,
             number,

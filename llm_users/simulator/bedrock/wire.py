@@ -1,6 +1,6 @@
-"""A Bedrock answer as bytes: a family's documents in event-stream frames, or whole.
+"""A Bedrock answer as bytes: the documents of a family in event-stream frames, or one JSON document.
 
-It must not know sockets or the schedule; of time it knows only what it reports as its own latency.
+It does not depend on sockets or the schedule; it uses the clock only for the latency that it reports.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from llm_users.transport.eventstream import encode, encode_headers, frame
 
 STREAM_TYPE = "application/vnd.amazon.eventstream"
 EVENT_START = (_GIANT := struct.pack(">II", 64 << 20, 64)) + struct.pack(">I", crc32(_GIANT))
-"""The lengths of a message of 64 MiB."""
+"""The prelude of a message of 64 MiB: its lengths and their checksum."""
 _JSON = "application/json"
 _LATENCY_HEADER, _TIER_HEADER = "x-amzn-bedrock-performanceconfig-latency", "x-amzn-bedrock-service-tier"
 _TEXT_MARK = "@text@"
 _COUNT_MARK = b"%d" % RUNNING_COUNT
-# Bedrock pads its events to hide the length of a token; what the padding is made of does not matter.
+# Bedrock pads its events to hide the length of a token; the content of the padding does not matter.
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _PADDING = tuple(b',"p":"%b"}' % _ALPHABET[: 4 + (i * 23) % 58].encode() for i in range(64))
-# The arguments of a call are JSON inside JSON.
+# The arguments of a tool call are JSON inside JSON.
 _CALL_START, _CALL_END = b'{\\"text\\": \\"', b'\\"}'
 
 
@@ -58,7 +58,7 @@ def response_id(number: int) -> str:
 
 
 def refusal(error: BedrockError, number: int, *, message: str, headers: dict[str, str], keep_alive: bool) -> bytes:
-    """The whole response that says no."""
+    """Return the complete error response."""
     names = {"x-amzn-RequestId": response_id(number), "x-amzn-ErrorType": error.code}
     body = json_bytes(error_fields(error, message))
     return http_wire.response(error.status, body, headers={**names, **headers}, keep_alive=keep_alive)
@@ -71,7 +71,7 @@ def exception_frame(kind: str) -> bytes:
 
 @dataclass(slots=True)
 class _Block:
-    """Tokens `start` to `end` are one kind of output."""
+    """Tokens from `start` to `end` (exclusive) with one kind of output."""
 
     index: int
     kind: str
@@ -80,7 +80,7 @@ class _Block:
 
 
 class BedrockAnswer:
-    """One answer to any of the four operations; `shape` is what makes them differ."""
+    """One answer to any of the four operations; `shape` determines its documents."""
 
     answered = fault = ""
 
@@ -113,12 +113,12 @@ class BedrockAnswer:
         self.keep_alive = keep_alive
         cut = self.outcome == "cut"
         self.close = cut or not keep_alive or (self.streamed and (not self.chunked or spec.hangup))
-        # The stop token has no place in a block: nothing of it is streamed.
+        # The stop token is not part of a block: it is not streamed.
         shown = self._shown = tokens - (spec.stop_tokens(tokens) if self._break is None else 0)
         thoughts = min(spec.reasoning, shown) if shape.thinks else 0
         calls = min(spec.tool, shown - thoughts) if shape.calls else 0
         self._blocks = _blocks((("thought", thoughts), ("text", shown - thoughts - calls), ("tool", calls)))
-        self._used = _what_is_used(body, headers, converse=target.converse)
+        self._used = _service_settings(body, headers, converse=target.converse)
         self.turn = Turn(
             response_id=self.response_id,
             number=number,
@@ -135,7 +135,7 @@ class BedrockAnswer:
         self._block: _Block | None = None
         self._parts: list[bytes] = []
         self._counted = False
-        self._held = b""  # what leaves with the next bytes
+        self._held = b""  # bytes to send together with the next ones
 
     def opening(self) -> bytes:
         if not self.streamed:
@@ -147,7 +147,7 @@ class BedrockAnswer:
         return head + self.head() if self.spec.role == "early" else head
 
     def comment(self) -> bytes:
-        return b""  # this protocol has none
+        return b""  # the event-stream protocol has no comments
 
     def piece(self, start: int) -> tuple[bytes, int]:
         if start >= self.tokens:  # an exception before the first token
@@ -183,7 +183,7 @@ class BedrockAnswer:
             document += b"%d" % (start + count) + parts[2]
         data = self._event("contentBlockDelta", document, start)
         data = before + (b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
-        return self._held_back(data), count
+        return self._after_buffering(data), count
 
     def closing(self) -> bytes:
         turn = self.turn
@@ -208,11 +208,11 @@ class BedrockAnswer:
         return response_id(number)
 
     def _failure(self, error: str) -> bytes:
-        """What breaks the stream off with an error."""
+        """Return the frame that ends the stream with an error."""
         return self.framed(exception_frame(error))
 
     def _with_metrics(self, tail: list[Document]) -> list[Document]:
-        """The last documents, with what the service counted."""
+        """Return the last documents with the metrics of the service."""
         if self.spec.usage == "off":
             return [document for document in tail if "metadata" not in document]
         if not self._converse:
@@ -229,7 +229,7 @@ class BedrockAnswer:
         return self.head() if self.streamed and self.spec.role in ("late", "with-first") else b""
 
     def _turn_to(self, block: _Block) -> bytes:
-        """Begin a block; what of it does not change from token to token is made here."""
+        """Begin a block and build the parts of its events that are the same for every token."""
         shape, old = self._shape, self._block
         self._block = block
         if not self.streamed:
@@ -237,20 +237,20 @@ class BedrockAnswer:
         closes = [] if old is None else shape.closes(old.kind, old.index)
         document = shape.delta(self.delta_kind(block), block.index, _TEXT_MARK, self.turn)
         text = json_bytes(document["contentBlockDelta"] if self._converse else document)
-        start, _, end = text.rpartition(_TEXT_MARK.encode())  # a model's name comes before its text
-        # Padding takes the place of the last brace.
+        start, _, end = text.rpartition(_TEXT_MARK.encode())  # the model name comes before the text
+        # The padding replaces the last brace.
         self._parts = [start, *(end[:-1] if self._converse else end).split(_COUNT_MARK)]
         self._counted = len(self._parts) == 3
         return self._documents([*closes, *shape.opens(block.kind, block.index)])
 
     def _shown_thoughts(self, start: int, count: int) -> int:
-        """How many of these reasoning tokens are streamed."""
+        """Return how many of these reasoning tokens are streamed."""
         if self.spec.reasoning_shown == "full":
             return count
         return int(self.spec.reasoning_shown == "summary" and start % SUMMARY_STEP == 0)
 
-    def _held_back(self, data: bytes) -> bytes:
-        """The bytes that leave now: these and what waited for them, or nothing where a proxy buffers."""
+    def _after_buffering(self, data: bytes) -> bytes:
+        """Return the bytes to send now: the held bytes and ``data``, or nothing when the spec simulates a proxy."""
         if self._held or self.spec.buffered:
             data, self._held = self._held + data, b""
         if self.spec.buffered:
@@ -258,23 +258,23 @@ class BedrockAnswer:
         return data
 
     def delta_kind(self, block: _Block) -> str:
-        """The kind of output that the deltas of a block are said to be."""
+        """Return the kind of output that the deltas of a block declare."""
         is_summary = block.kind == "thought" and self.spec.reasoning_shown == "summary"
         return self._shape.summary if is_summary else block.kind
 
     def _documents(self, documents: list[Document]) -> bytes:
-        """Each in a frame of its own, all in one HTTP chunk."""
+        """Return the documents, every one in a separate frame, all in one HTTP chunk."""
         frames = []
-        for at, document in enumerate(documents):
+        for index, document in enumerate(documents):
             if self._converse:
                 ((name, value),) = document.items()
-                frames.append(self._event(name, json_bytes(value)[:-1], at))
+                frames.append(self._event(name, json_bytes(value)[:-1], index))
             else:
-                frames.append(self._event("", json_bytes(document), at))
+                frames.append(self._event("", json_bytes(document), index))
         return self.framed(b"".join(frames)) if frames else b""
 
     def _event(self, name: str, document: bytes, salt: int) -> bytes:
-        """For Converse the document comes without its last brace."""
+        """Return the frame of one document. For Converse, pass the document without its last brace."""
         padding = _PADDING[(self.number * 31 + salt * 17) & 63]
         if self._converse:
             return frame(_BLOCKS[name], document + padding)
@@ -319,8 +319,8 @@ def _blocks(kinds: tuple[tuple[str, int], ...]) -> list[_Block]:
     return blocks
 
 
-def _what_is_used(body: Mapping[str, Any], headers: Mapping[str, str], *, converse: bool) -> Document:
-    """Latency mode and service tier as they were asked for: in the body for Converse, in headers for Invoke."""
+def _service_settings(body: Mapping[str, Any], headers: Mapping[str, str], *, converse: bool) -> Document:
+    """Return the requested latency mode and service tier: from the body for Converse, from headers for Invoke."""
     if converse:
         return {name: body[name] for name in ("performanceConfig", "serviceTier") if isinstance(body.get(name), dict)}
     return {name: headers[name] for name in (_LATENCY_HEADER, _TIER_HEADER) if name in headers}

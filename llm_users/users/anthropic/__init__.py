@@ -1,3 +1,3 @@
-"""Users of Anthropic's Messages API."""
+"""Users for Anthropic's Messages API."""
 
 from llm_users.users.anthropic.user import AnthropicUser as AnthropicUser

@@ -1,6 +1,6 @@
-"""The HTTP client of Anthropic's API: where it is, keys, headers. No SDK of its own: one request needs none.
+"""Create the HTTP client of Anthropic's API: base URL, keys and headers. A single request type needs no SDK.
 
-Keys come from the environment only, and go nowhere but to the endpoint that the run names.
+Keys come from the environment only, and are sent only to the endpoint of the run.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _KEYED_DOMAIN = ".anthropic.com"
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Everything that is the same for all requests of a user class to one endpoint."""
+    """The settings that all requests of a user class to one endpoint share."""
 
     base_url: str
     http: httpx2.Client
     origin: Origin
 
     def request(self, method: str, path: str, body: bytes | None = None) -> httpx2.Request:
-        """A request that ``http`` can send."""
+        """Return a request that ``http`` can send."""
         return self.http.build_request(method, f"{self.base_url}{path}", content=body)
 
 
 def versioned(host: str) -> str:
-    """The base URL with its ``/v1``, which Anthropic's own base URLs leave out."""
+    """Return the base URL with ``/v1`` at the end, which Anthropic's own base URLs omit."""
     return host if host.rstrip("/").endswith("/v1") else f"{host.rstrip('/')}/v1"
 
 
 def make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> Client:
-    """A client of this base URL. ValueError when a key is needed and there is none."""
-    sent = {
+    """Return a client for this base URL. Raises ValueError if a key is required but not set."""
+    all_headers = {
         "accept": "application/json",
         "content-type": "application/json",
         "accept-encoding": "identity",
@@ -56,7 +56,7 @@ def make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> 
     http = make_http_client(
         run_context,
         base_url,
-        headers=sent,
+        headers=all_headers,
         params=endpoint.query_of(host),
         timeout=httpx2.Timeout(run_context.options.timeout_s, connect=run_context.pool.connect_timeout_s),
     )
@@ -64,7 +64,7 @@ def make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> 
 
 
 def _credentials(run_context: RunContext, host: str, headers: dict[str, str]) -> dict[str, str]:
-    """The headers that say who asks: user info of the URL, a key, or a bearer token."""
+    """Return the authentication headers: user info of the URL, a key, or a bearer token."""
     authorization = endpoint.authorization_of(host)
     key, token = run_context.secret(KEY_VARIABLE), run_context.secret(_TOKEN_VARIABLE)
     if authorization:
@@ -79,7 +79,7 @@ def _credentials(run_context: RunContext, host: str, headers: dict[str, str]) ->
         run_context.note(KEYS_WITHHELD)
         return {}
     if f".{httpx2.URL(host).host}".endswith(_KEYED_DOMAIN):
-        raise ValueError(f"Anthropic wants a key: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a bearer token")
+        raise ValueError(f"Anthropic requires a key: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a bearer token")
     if run_context.options.simulator is None:
         run_context.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
     return {}

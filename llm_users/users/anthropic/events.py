@@ -1,6 +1,7 @@
-"""The events of Anthropic's Messages API. Bytes of one event in, chunks out. Knows no transport and no Locust.
+"""Convert the events of Anthropic's Messages API to chunks.
 
-The documents are those of Claude on Bedrock, so one reader reads both.
+The documents are the same as for Claude on Bedrock, so both use one reader. The module does not depend on the
+transport or on Locust.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class MessageEvents(BedrockEvents):
-    """Takes the data of one event after the other; keeps the chunks and what the server said besides."""
+    """Accumulates the data of all events: chunks, tool calls, usage, finish reason and response id."""
 
     terminator = _CLAUDE.terminator
 
@@ -33,11 +34,11 @@ class MessageEvents(BedrockEvents):
         return self.stopped
 
     def take(self, data: Any, stamp_ns: int, clock_ns: int) -> None:
-        """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
+        """Process one event. Raises ``StreamFailure`` or ``MalformedEvent``."""
         document = _document(data)
         if document is None:
             return
-        output = self._said(document)
+        output = self._read_document(document)
         if output:
             self.add_chunk(output, stamp_ns, clock_ns)
         elif output is None:  # a document without a type
@@ -49,21 +50,21 @@ class MessageEvents(BedrockEvents):
         self.done = self.stopped
 
     def take_whole(self, body: bytes) -> None:
-        """A complete, unstreamed message (JSON). Its chunks have no stamps."""
+        """Process a complete message (JSON) that was not streamed. Its chunks have no stamps."""
         message = _document(body) or {}
         if message.get("error") or "content" not in message:
             refuse_error(message, whole=True)
         self._identify(message)
-        self._said({"type": "message_start", "message": message})
+        self._read_document({"type": "message_start", "message": message})
         for block in message.get("content") or []:
             self._take_block(block)
         if message.get("stop_reason"):
-            self._said({"type": "message_delta", "delta": message, "usage": message.get("usage")})
-            self._said({"type": "message_stop"})
+            self._read_document({"type": "message_delta", "delta": message, "usage": message.get("usage")})
+            self._read_document({"type": "message_stop"})
         self.done = self.stopped
 
     def _take_block(self, block: Any) -> None:
-        output = self._said({"type": "content_block_start", "content_block": block}) or ("", "")
+        output = self._read_document({"type": "content_block_start", "content_block": block}) or ("", "")
         answer, reasoning = output[:2]
         texts = self.chunks.texts
         if isinstance(block, dict) and str(block.get("type")).endswith("tool_use"):
@@ -76,12 +77,12 @@ class MessageEvents(BedrockEvents):
         if answer or reasoning:
             texts.append(answer)
 
-    def _said(self, document: dict[str, Any]) -> tuple[str, ...] | None:
+    def _read_document(self, document: dict[str, Any]) -> tuple[str, ...] | None:
         try:
             return _read(self, document)
         except (AttributeError, TypeError, KeyError, IndexError):
             keys = ", ".join(list(document)[:8])
-            raise MalformedEvent(f"an event has a shape that is not that of the Messages API (keys: {keys})") from None
+            raise MalformedEvent(f"an event does not have the shape of the Messages API (keys: {keys})") from None
 
     def _identify(self, message: Any) -> None:
         identifier = message.get("id") if isinstance(message, dict) else None
@@ -89,7 +90,7 @@ class MessageEvents(BedrockEvents):
 
 
 def _document(data: bytes) -> dict[str, Any] | None:
-    """The JSON object that this is; None for what is no event."""
+    """Parse a JSON object. Return None if the data is not an event."""
     try:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,7 +1,7 @@
-"""AnthropicUser: Claude by Anthropic's own Messages API, and servers that speak it (vLLM, SGLang, gateways), streamed.
+"""AnthropicUser: streamed requests to Anthropic's Messages API and compatible servers (vLLM, SGLang, gateways).
 
-Requests go over this project's transport; how a client is made is in ``anthropic_client``, what events mean in
-``anthropic_events``.
+Requests use this project's transport. ``anthropic.client`` creates the client, ``anthropic.events`` interprets the
+events.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PATH = "/messages"
 
 
 class AnthropicUser(LLMUser):
-    """A user of the Messages API; ``host`` is the base URL (``https://api.anthropic.com``; a ``/v1`` may end it).
+    """A user of the Messages API. ``host`` is the base URL (``https://api.anthropic.com``, with or without ``/v1``).
 
     Example::
 
@@ -53,12 +53,12 @@ class AnthropicUser(LLMUser):
     host_variable: ClassVar[str] = HOST_VARIABLE
 
     default_headers: ClassVar[dict[str, str]] = {}
-    """Extra headers of every request of this class (``anthropic-beta``), or another ``anthropic-version``."""
+    """Extra headers for all requests of this class (``anthropic-beta``), or another ``anthropic-version``."""
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
         if run_context.options.api not in (None, "messages"):
-            raise ValueError(f"--llm-api {run_context.options.api} is not Anthropic's: there is messages")
+            raise ValueError(f"--llm-api {run_context.options.api} is not an API of Anthropic; use messages")
         cls._client(run_context, host)
 
     def message(
@@ -69,24 +69,24 @@ class AnthropicUser(LLMUser):
         system: str | Sequence[dict[str, Any]] | None = None,
         **body: Any,
     ) -> Answer:
-        """One streamed message.
+        """Send one streamed message and return the answer.
 
-        ``prompt`` is the user's text; ``messages`` a whole conversation, in Anthropic's shape or OpenAI's; with
-        neither, the next prompt of the run's source is asked. Other keywords go into the request's body
+        ``prompt`` is the user's text. ``messages`` is a whole conversation, in the shape of Anthropic or OpenAI.
+        Without both, the user sends the next prompt of the run. Other keywords are added to the request's body
         (``max_tokens=64``, ``thinking={"type": "enabled", "budget_tokens": 1024}``, ``tools=[...]``).
         """
         return self._ask(lambda: self._message_ask(self._prompt(prompt, messages), system, body), body)
 
     def _message_ask(self, prompt: Prompt, system: Any, extra: dict[str, Any]) -> Ask:
         turns, instructions = conversation(prompt)
-        cap = prompt.max_tokens or self._default_cap()  # the API wants one
+        cap = prompt.max_tokens or self._default_cap()  # the API requires a cap
         body: dict[str, Any] = {"model": self._model(), "max_tokens": cap, "messages": turns, "stream": True}
         if system or instructions:
             body["system"] = system or instructions
         body |= {**self.run_context.options.extra_body, **extra}
         return Ask(MESSAGES, str(body["model"]), replace(prompt, max_tokens=body["max_tokens"]), body)
 
-    # The wire.
+    # Sending requests.
 
     def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
@@ -101,7 +101,7 @@ class AnthropicUser(LLMUser):
             lambda: body,
             lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
         )
-        return _OpenedMessage(head, MessageEvents(), endpoint.usage_of(client.base_url), self.run_context.note)
+        return _MessageStream(head, MessageEvents(), endpoint.usage_of(client.base_url), self.run_context.note)
 
     def _failure_of(self, error: BaseException) -> tuple[str, str]:
         return failure_of(error, versioned(self.host or ""), KEY_VARIABLE)
@@ -113,7 +113,7 @@ class AnthropicUser(LLMUser):
 
     @classmethod
     def _client(cls, run_context: RunContext, host: str) -> Client:
-        """The process's client for this base URL and these headers."""
+        """Return the process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
         headers = run_context.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
@@ -124,14 +124,14 @@ class AnthropicUser(LLMUser):
 
     @classmethod
     def listed_models(cls, run_context: RunContext, host: str) -> list[str]:
-        """The models that the server lists. Raises the errors of requests."""
+        """Return the models that the server lists. Raises the errors of requests."""
         client = cls._client(run_context, host)
-        listed = _checked(client.http.send(client.request("GET", "/models"))).json()
-        return [str(model["id"]) for model in listed["data"]]
+        body = _checked(client.http.send(client.request("GET", "/models"))).json()
+        return [str(model["id"]) for model in body["data"]]
 
 
-class _OpenedMessage(SseResponseStream):
-    """A message that has begun."""
+class _MessageStream(SseResponseStream):
+    """The response stream of a message."""
 
     events: MessageEvents
     terminator = MessageEvents.terminator
@@ -143,7 +143,7 @@ class _OpenedMessage(SseResponseStream):
 
 
 def _checked(response: httpx2.Response) -> httpx2.Response:
-    """The response, unless it is an error: that is raised as the openai SDK raises its own."""
+    """Return the response. Raise an error response as ``openai.APIStatusError``, like the openai SDK."""
     if response.status_code < 300:
         return response
     response.read()

@@ -1,6 +1,6 @@
-"""A prompt as messages of the Anthropic API, which InvokeModel takes too.
+"""Convert a prompt to messages of the Anthropic API, which InvokeModel accepts too.
 
-The module is here because ``users.anthropic`` reads its events with those of Bedrock, not the other way around.
+The module is in this package because ``users.anthropic`` depends on the events of Bedrock, not the other way around.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SYSTEM = ("system", "developer")
 
 
 def conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], Any]:
-    """(messages, system) in this API's shape, from a text or from messages in either API's shape."""
+    """Return (messages, system) in Anthropic's shape, from a text or from messages in Anthropic's or OpenAI's shape."""
     if prompt.messages is None:
         return [{"role": "user", "content": prompt.text or ""}], None
     turns: list[dict[str, Any]] = []
@@ -26,12 +26,12 @@ def conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], Any]:
             result = {"type": "tool_result", "tool_use_id": message.get("tool_call_id"), "content": blocks or ""}
             turns.append({"role": "user", "content": [result]})
         elif message.get("tool_calls"):
-            said = [{"type": "text", "text": blocks}] if isinstance(blocks, str) and blocks else blocks or []
+            texts = [{"type": "text", "text": blocks}] if isinstance(blocks, str) and blocks else blocks or []
             uses = [
                 {"type": "tool_use", "id": call.identifier, "name": call.name, "input": call.fields}
                 for call in calls_of(message)
             ]
-            turns.append({**without_calls(message), "content": [*said, *uses]})
+            turns.append({**without_calls(message), "content": [*texts, *uses]})
         elif message.get("role") not in _SYSTEM:
             turns.append({**message, "content": blocks})
         else:
@@ -42,7 +42,7 @@ def conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], Any]:
 
 
 def _block(part: Any) -> Any:
-    """A content part of OpenAI's shape as this API has it; its own as it is."""
+    """Convert a content part from OpenAI's shape. Parts in Anthropic's shape are returned unchanged."""
     if not isinstance(part, dict) or part.get("type") != "image_url":
         return part
     image = part.get("image_url")

@@ -1,6 +1,7 @@
-"""The request body of each family of models, as InvokeModel takes it.
+"""Build the request body of InvokeModel for each model family.
 
-The field names are those of AWS's pages on each model's inference parameters. Knows no answers and no boto3.
+The field names are from AWS's pages on the inference parameters of each model. The module does not handle answers and
+does not depend on boto3.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Turn = tuple[str, str]
 
 
 def turns_of(prompt: Prompt) -> tuple[str, list[Turn]]:
-    """(system text, [(role, text), ...]): a prompt for families that take plain text."""
+    """Return (system text, [(role, text), ...]) of a prompt, for families that take plain text."""
     if prompt.messages is None:
         return "", [("user", prompt.text or "")]
     turns = [(str(message.get("role", "user")), _plain(message.get("content"))) for message in prompt.messages]
@@ -35,7 +36,7 @@ def _plain(content: Any) -> str:
 
 
 def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
-    """A prompt for families that take a conversation; one that was given is left as it is."""
+    """Return the messages of a prompt, for families that take a conversation. Given messages are not changed."""
     if prompt.messages is not None:
         return prompt.messages
     return [{"role": "user", "content": prompt.text or ""}]
@@ -50,7 +51,7 @@ def anthropic_messages(_model: str, prompt: Prompt, cap: int) -> Body:
 def anthropic_text(_model: str, prompt: Prompt, cap: int) -> Body:
     system, turns = turns_of(prompt)
     names = {"assistant": "Assistant"}
-    text = system + "".join(f"\n\n{names.get(role, 'Human')}: {said}" for role, said in turns) + "\n\nAssistant:"
+    text = system + "".join(f"\n\n{names.get(role, 'Human')}: {content}" for role, content in turns) + "\n\nAssistant:"
     return {"prompt": text, "max_tokens_to_sample": cap}
 
 
@@ -61,8 +62,8 @@ def llama(model: str, prompt: Prompt, cap: int) -> Body:
     four = "llama4" in model
     head, end = ("<|header_start|>", "<|eot|>") if four else ("<|start_header_id|>", "<|eot_id|>")
     close = "<|header_end|>" if four else "<|end_header_id|>"
-    said = [("system", system), *turns] if system else turns
-    text = "".join(f"{head}{role}{close}\n\n{words}{end}" for role, words in said)
+    messages = [("system", system), *turns] if system else turns
+    text = "".join(f"{head}{role}{close}\n\n{content}{end}" for role, content in messages)
     return {"prompt": f"<|begin_of_text|>{text}{head}assistant{close}\n\n", "max_gen_len": cap}
 
 
@@ -71,13 +72,13 @@ def mistral_text(_model: str, prompt: Prompt, cap: int) -> Body:
 
 
 def _instructions(system: str, turns: list[Turn]) -> str:
-    """Llama 2's and the first Mistral models' template."""
+    """Return the prompt in the template of Llama 2 and the first Mistral models."""
     text, opening = "", f"{system}\n\n" if system else ""
-    for role, said in turns:
+    for role, content in turns:
         if role == "assistant":
-            text += f" {said}</s>"
+            text += f" {content}</s>"
         else:
-            text += f"<s>[INST] {opening}{said} [/INST]"
+            text += f"<s>[INST] {opening}{content} [/INST]"
             opening = ""
     return text
 
@@ -85,7 +86,8 @@ def _instructions(system: str, turns: list[Turn]) -> str:
 def titan(_model: str, prompt: Prompt, cap: int) -> Body:
     system, turns = turns_of(prompt)
     names = {"assistant": "Bot"}
-    text = (f"{system}\n\n" if system else "") + "".join(f"{names.get(role, 'User')}: {said}\n" for role, said in turns)
+    opening = f"{system}\n\n" if system else ""
+    text = opening + "".join(f"{names.get(role, 'User')}: {content}\n" for role, content in turns)
     return {"inputText": f"{text}Bot:", "textGenerationConfig": {"maxTokenCount": cap}}
 
 
@@ -97,7 +99,7 @@ def nova(_model: str, prompt: Prompt, cap: int) -> Body:
 
 def cohere_command(_model: str, prompt: Prompt, cap: int) -> Body:
     system, turns = turns_of(prompt)
-    text = "\n\n".join(filter(None, [system, *(said for _role, said in turns)]))
+    text = "\n\n".join(filter(None, [system, *(content for _role, content in turns)]))
     return {"prompt": text, "max_tokens": cap, "stream": True}
 
 
@@ -106,21 +108,21 @@ def cohere_command_r(_model: str, prompt: Prompt, cap: int) -> Body:
     names = {"assistant": "CHATBOT"}
     body: Body = {"message": turns[-1][1] if turns else "", "max_tokens": cap}
     if len(turns) > 1:
-        body["chat_history"] = [{"role": names.get(role, "USER"), "message": said} for role, said in turns[:-1]]
+        body["chat_history"] = [{"role": names.get(role, "USER"), "message": content} for role, content in turns[:-1]]
     return {**body, "preamble": system} if system else body
 
 
 def deepseek_text(_model: str, prompt: Prompt, cap: int) -> Body:
     system, turns = turns_of(prompt)
-    bar, space = "\uff5c", "\u2581"  # the template's own letters, not those of ASCII
+    bar, space = "\uff5c", "\u2581"  # non-ASCII characters of the template
     names = {"assistant": f"<{bar}Assistant{bar}>"}
-    text = "".join(names.get(role, f"<{bar}User{bar}>") + said for role, said in turns)
+    text = "".join(names.get(role, f"<{bar}User{bar}>") + content for role, content in turns)
     begin = f"<{bar}begin{space}of{space}sentence{bar}>"
     return {"prompt": f"{begin}{system}{text}<{bar}Assistant{bar}><think>\n", "max_tokens": cap}
 
 
 def chat(model: str, prompt: Prompt, cap: int) -> Body:
-    """Chat completions as OpenAI has them: most models that came later."""
-    # OpenAI's own open models know only the newer name.
+    """Return the body of OpenAI's chat completions, which most newer models use."""
+    # OpenAI's own open models accept only the newer name.
     field = "max_completion_tokens" if "openai." in model else "max_tokens"
     return {"messages": messages_of(prompt), field: cap}

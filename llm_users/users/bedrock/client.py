@@ -1,6 +1,6 @@
-"""The boto3 client of a worker: region, endpoint, credentials, and the transport under it.
+"""Create the boto3 client of a worker: region, endpoint, credentials and transport.
 
-Made once per process before the first user exists; building one costs about 50 ms.
+A process creates its client once, before the first user starts, because this takes about 50 ms.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ FALLBACK_REGION = "us-east-1"
 _LOGGING_PACKAGES = ("botocore", "boto3", "urllib3")
 _LEAST_POOL = 100
 _OPEN_LOOP_POOL = 1000  # an open loop has no number of users
-_MADE_UP = "simulator"
+_PLACEHOLDER = "simulator"
 
 
 def make_client(
     run_context: RunContext, host: str, session: Session, *, attempts: int = 1, retry_mode: str = "standard"
 ) -> Any:
-    """A client for Bedrock's runtime. ValueError, in words for the user, when it cannot be."""
+    """Return a client for Bedrock's runtime. Raises ValueError with a message for the user."""
     options = run_context.options
     simulated = options.simulator is not None
     if simulated:
@@ -53,18 +53,18 @@ def make_client(
     )
     open_loop = (options.max_in_flight or _OPEN_LOOP_POOL) if options.open_loop else 0
     config = Config(
-        # botocore builds its own user agent anew, twice per request, for 100 of 420 us.
+        # botocore rebuilds its default user agent twice per request, which takes 100 of 420 us.
         user_agent=f"locust-llm/{__version__} Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
-        # A retry would hide throttling inside the time to first token; the environment's wishes do not count.
+        # A retry would hide throttling inside the time to first token, so settings in the environment are ignored.
         retries={"total_max_attempts": attempts, "mode": retry_mode},
         connect_timeout=run_context.pool.connect_timeout_s,
         read_timeout=options.timeout_s,
-        # As many as users; boto3's own 10 made 237 connections for 400 requests.
+        # One connection per user; with boto3's default of 10, 400 requests opened 237 connections.
         max_pool_connections=max(_LEAST_POOL, run_context.gate.plan.users, open_loop, options.most_users),
         **auth,
     )
     client = make(config=config)
-    if options.transport == "sdk":  # only a client knows its endpoint, and so its proxy
+    if options.transport == "sdk":  # the endpoint, and therefore the proxy, is known only after the client is created
         network, verify = network_of(run_context.pool, client.meta.endpoint_url)
         client = make(config=config.merge(Config(**network)), verify=verify)
     _add_headers(client, run_context.request_headers({}))
@@ -72,7 +72,7 @@ def make_client(
         send_through(client, run_context.pool)
     else:
         only_stamp(client)
-        # Its debugging shows bodies whole, and Invoke's are base64: what is a secret in there nobody would find.
+        # Its debug log contains whole bodies, and Invoke's are base64, in which secrets cannot be redacted.
         logging.getLogger("botocore.parsers").setLevel(logging.INFO)
     secrets.redact_logs(_LOGGING_PACKAGES)
     run_context.note(f"Bedrock: {client.meta.endpoint_url}, region {region}, {about}")
@@ -80,7 +80,7 @@ def make_client(
 
 
 def _add_headers(client: Any, headers: dict[str, str]) -> None:
-    """Headers of the user's own (--llm-header-env), signed like the others."""
+    """Add the headers of --llm-header-env to all requests, before signing."""
 
     def add(request: Any, **_event: Any) -> None:
         for name, value in headers.items():
@@ -91,14 +91,17 @@ def _add_headers(client: Any, headers: dict[str, str]) -> None:
 
 
 def region_of(session: Session, wanted: str | None, host: str) -> str:
-    """--llm-region, AWS_REGION, AWS_DEFAULT_REGION, the profile's; with an endpoint of one's own it hardly matters."""
-    # botocore itself ignores AWS_REGION.
+    """Return the region from --llm-region, AWS_REGION, AWS_DEFAULT_REGION or the profile, in this order.
+
+    With a custom endpoint the default is ``FALLBACK_REGION``. Raises ValueError if there is no region.
+    """
+    # botocore ignores AWS_REGION.
     region = wanted or os.environ.get("AWS_REGION") or session.get_config_variable("region")
     if not region and host:
         region = FALLBACK_REGION
     if not region:
         raise ValueError(
-            "no AWS region: give --llm-region (for example us-east-1), or set AWS_REGION, or a region in the profile"
+            "no AWS region: set --llm-region (for example us-east-1), AWS_REGION, or a region in the profile"
         )
     return str(region)
 
@@ -106,29 +109,29 @@ def region_of(session: Session, wanted: str | None, host: str) -> str:
 def _authentication(
     run_context: RunContext, session: Session, host: str, *, simulated: bool
 ) -> tuple[dict[str, Any], str]:
-    """What the client's Config needs for it, and which kind is in force."""
-    if simulated:  # a signature as costly as a real one, of nobody's key
-        made_up = Credentials(_MADE_UP, _MADE_UP, method="explicit")
-        session.register_component("credential_provider", _Given(made_up))
-        return {"signature_version": "v4"}, "signed with a made-up key for the simulator"
+    """Return the authentication arguments for the client's Config, and a description for the note."""
+    if simulated:  # signing takes as long as with a real key
+        placeholder = Credentials(_PLACEHOLDER, _PLACEHOLDER, method="explicit")
+        session.register_component("credential_provider", _FixedCredentials(placeholder))
+        return {"signature_version": "v4"}, "signed with a placeholder key for the simulator"
     if run_context.withhold_keys:
         run_context.note(KEYS_WITHHELD)
         return {"signature_version": botocore.UNSIGNED}, "requests are not signed"
     bearer = run_context.secret(BEARER_VARIABLE)
     if bearer:
-        os.environ[BEARER_VARIABLE] = bearer  # botocore reads the variable itself, with any newline
+        os.environ[BEARER_VARIABLE] = bearer  # botocore reads the variable itself and does not strip a newline
         if host.startswith("http://"):
             raise ValueError(
-                f"{BEARER_VARIABLE} is set and goes before every other credential, but boto3 sends bearer keys only "
-                f"over https, and --host is {host}. Use https, or unset the variable."
+                f"{BEARER_VARIABLE} is set and overrides all other credentials, but boto3 sends bearer keys only over "
+                f"https, and --host is {host}. Use https, or unset the variable."
             )
-        return {}, f"bearer key from {BEARER_VARIABLE} (it goes before access keys, profiles and roles)"
+        return {}, f"bearer key from {BEARER_VARIABLE} (it overrides access keys, profiles and roles)"
     try:
         source = session.get_component("credential_provider").load_credentials()
         held = HeldCredentials(source) if source is not None else None
     except Exception as error:
         raise ValueError(
-            f"AWS credentials cannot be had ({type(error).__name__}): {secrets.redact(str(error))}"
+            f"cannot load AWS credentials ({type(error).__name__}): {secrets.redact(str(error))}"
         ) from None
     if held is None:
         if not host:
@@ -137,24 +140,24 @@ def _authentication(
                 f"{BEARER_VARIABLE}"
             )
         return {"signature_version": botocore.UNSIGNED}, "no credentials: requests are not signed"
-    session.register_component("credential_provider", _Given(held))
+    session.register_component("credential_provider", _FixedCredentials(held))
     about = describe(held, session.get_config_variable("profile")) + _lifetime(held, run_context)
     run_context.at_end.append(keep_fresh(held, run_context.note))
     return {}, about
 
 
 def _lifetime(held: HeldCredentials, run_context: RunContext) -> str:
-    """What is to be said about the end of these credentials."""
+    """Return a description of the lifetime of these credentials."""
     if held.lifetime_s is None:
-        return " (they do not renew themselves)" if held.token else ""
-    text = f", valid for {held.lifetime_s / 60:.0f} min, renewed beside the run"
+        return " (they are not renewed automatically)" if held.token else ""
+    text = f", valid for {held.lifetime_s / 60:.0f} min, renewed in the background"
     if run_context.run_s is not None and held.lifetime_s < run_context.run_s:
         text += f"; that is less than the run's {run_context.run_s / 60:.0f} min, so it depends on the renewal"
     return text
 
 
-class _Given:
-    """A chain of credential providers that ends at the first."""
+class _FixedCredentials:
+    """A credential provider that always returns the same credentials."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
@@ -164,7 +167,7 @@ class _Given:
 
 
 def client_of(cls_key: Any, run_context: RunContext, host: str, make: Callable[[str], Any]) -> Any:
-    """The process's client for this endpoint."""
+    """Return the process's client for this endpoint. ``make`` creates it on the first call."""
     host = endpoint.clean_url(host) if host else ""
     key = (cls_key, host)
     client = run_context.clients.get(key)

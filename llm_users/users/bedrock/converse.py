@@ -1,6 +1,6 @@
-"""ConverseStream: what is asked, and what its events say. The same for every model.
+"""Build requests for ConverseStream and read its events, which are the same for all models.
 
-Knows the API's documents; neither boto3 nor connections.
+The module handles the documents of the API; it does not depend on boto3 or on connections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llm_users.users.token_counts import count
 from llm_users.users.tool_call_history import calls_of, without_calls
 from llm_users.users.tool_calls import arguments_text
 
-# Sampling parameters by the names that people use -> Converse's own, inside inferenceConfig.
+# Common names of sampling parameters -> Converse's names inside inferenceConfig.
 _INFERENCE = {
     "maxTokens": "maxTokens",
     "max_tokens": "maxTokens",
@@ -40,7 +40,7 @@ def converse_request(
     metadata: Mapping[str, str],
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The operation's parameters. ``extra`` are parameters of Converse, or of its inferenceConfig, from the user."""
+    """Return the parameters of the operation. ``extra`` has the user's parameters for Converse or inferenceConfig."""
     turns, instructions = conversation(prompt)
     if system is not None:
         instructions = [{"text": system}] if isinstance(system, str) else list(system)
@@ -63,7 +63,7 @@ def converse_request(
 
 
 def conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(messages, system) in Converse's shape, from a text or from messages in either API's shape."""
+    """Return (messages, system) in Converse's shape, from a text or from messages in Converse's or OpenAI's shape."""
     if prompt.messages is None:
         return [{"role": "user", "content": [{"text": prompt.text or ""}]}], []
     turns: list[dict[str, Any]] = []
@@ -81,22 +81,22 @@ def conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], list[dict[str, A
                 {"toolUse": {"toolUseId": call.identifier, "name": call.name, "input": call.fields}}
                 for call in calls_of(message)
             ]
-            said = blocks if message.get("content") else []  # Converse refuses a text without characters
-            turns.append({**without_calls(message), "content": [*said, *uses]})
+            texts = blocks if message.get("content") else []  # Converse refuses an empty text
+            turns.append({**without_calls(message), "content": [*texts, *uses]})
         else:
             turns.append({**message, "content": blocks})
     return turns, system
 
 
 def _block(part: Any) -> Any:
-    """A content part of OpenAI's shape as Converse has it; Converse's own as it is."""
+    """Convert a content part from OpenAI's shape. Parts in Converse's shape are returned unchanged."""
     if not isinstance(part, dict) or "type" not in part:
         return part
     if part["type"] == "image_url":
         url = part["image_url"]["url"] if isinstance(part["image_url"], dict) else part["image_url"]
         head, _, data = str(url).partition(",")
         if not head.startswith("data:image/"):
-            raise ValueError("Converse takes images as data: give the image as a data:image/...;base64,... URL")
+            raise ValueError("Converse accepts images only as data: use a data:image/...;base64,... URL")
         kind = head.removeprefix("data:image/").partition(";")[0]
         return {"image": {"format": "jpeg" if kind == "jpg" else kind, "source": {"bytes": base64.b64decode(data)}}}
     return {"text": part.get("text", "")}
@@ -125,7 +125,7 @@ _decode_delta = msgspec.json.Decoder(_DeltaEvent).decode
 
 
 class ConverseEvents(BedrockEvents):
-    """The events of ConverseStream."""
+    """Accumulates the events of ConverseStream."""
 
     @property
     def complete(self) -> bool:
@@ -141,13 +141,13 @@ class ConverseEvents(BedrockEvents):
         try:
             delta = _decode_delta(message.payload).delta
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadResponse(f"a contentBlockDelta cannot be read: {error}") from None
+            raise BadResponse(f"a contentBlockDelta event is invalid: {error}") from None
         text = delta.text
         if text:
             self.chunks.add(stamp_ns, clock_ns, text, "")
         elif delta.reasoningContent is not None:
             reasoning = delta.reasoningContent
-            # Redacted reasoning is output whose text nobody sees; a signature is none.
+            # Redacted reasoning is output without visible text; a signature is not output.
             if reasoning.text or reasoning.redactedContent:
                 self.chunks.add(stamp_ns, clock_ns, "", reasoning.text or "")
         elif delta.toolUse is not None and delta.toolUse.input:
@@ -160,7 +160,7 @@ class ConverseEvents(BedrockEvents):
             raise_exception(message)
             return
         if kind not in ("contentBlockStart", "messageStop", "metadata"):
-            return  # messageStart, contentBlockStop, and what a later service may send besides
+            return  # messageStart, contentBlockStop, and events that the service may add later
         fields = json_object(message.payload)
         if fields is None:
             raise BadResponse(f"the event {kind} is not a JSON object")
@@ -177,11 +177,11 @@ class ConverseEvents(BedrockEvents):
 
 
 def take_metadata(events: BedrockEvents, fields: Mapping[str, Any]) -> None:
-    """Usage, latency, and the mode and tier that were really used."""
+    """Store usage, latency, and the latency mode and service tier that were actually used."""
     usage, counts = events.usage, fields.get("usage") or {}
     usage.keep("input_tokens", count(counts.get("inputTokens")))
     usage.keep("output_tokens", count(counts.get("outputTokens")))
-    # Converse's names, and those of Nova's own format.
+    # The names of Converse and of Nova's own format.
     usage.keep("cache_read_tokens", count(counts.get("cacheReadInputTokens", counts.get("cacheReadInputTokenCount"))))
     usage.keep(
         "cache_write_tokens", count(counts.get("cacheWriteInputTokens", counts.get("cacheWriteInputTokenCount")))

@@ -1,6 +1,6 @@
-"""AWS credentials during a run: signing never waits for them, a greenlet renews them beside it.
+"""Hold and renew AWS credentials during a run. A greenlet renews them in the background, so signing never waits.
 
-Knows botocore's credentials through their public methods; not clients, users or regions.
+The module uses the public methods of botocore's credentials; it does not depend on clients, users or regions.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 BEARER_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
 
 RENEW_BEFORE_S = 895.0
-"""botocore renews credentials only in their last 900 s (its advisory window); asking earlier changes nothing."""
+"""botocore renews credentials only in their last 900 s (its advisory window); an earlier request has no effect."""
 
-_LOOK_S = 1.0  # at most this often, and at least every _LOOK_MOST_S
-_LOOK_MOST_S = 60.0
+_MIN_CHECK_S = 1.0  # the shortest and the longest interval between two checks
+_MAX_CHECK_S = 60.0
 _FOREVER_S = 10 * 365 * 86400.0
 
-# How botocore calls the places where credentials were found.
-_PLACES = {
+# botocore's names of credential sources.
+_SOURCES = {
     "env": "access key from the environment",
     "shared-credentials-file": "access key from the credentials file",
     "config-file": "access key from the config file",
@@ -43,19 +43,19 @@ _PLACES = {
 
 
 def seconds_left(credentials: Any) -> float | None:
-    """How long these credentials are valid; None when nothing is known about an end."""
+    """Return how long these credentials are valid, in s; None if their expiry is unknown."""
     needed: Callable[[float], bool] | None = getattr(credentials, "refresh_needed", None)
     if needed is None or not needed(_FOREVER_S):
         return None
     low, high = 0.0, _FOREVER_S
-    while high - low > 0.01:  # the only public question is whether less than this is left
+    while high - low > 0.01:  # the public interface only tells whether less than a given time is left
         middle = (low + high) / 2
         low, high = (low, middle) if needed(middle) else (middle, high)
     return low
 
 
 class HeldCredentials(Credentials):  # type: ignore[misc]
-    """What signing uses: a snapshot of the source, so that no request ever waits for a renewal."""
+    """The credentials for signing: a snapshot of the source, so that no request waits for a renewal."""
 
     def __init__(self, source: Any) -> None:
         frozen = source.get_frozen_credentials()
@@ -69,7 +69,7 @@ class HeldCredentials(Credentials):  # type: ignore[misc]
         return self._frozen
 
     def renew(self) -> bool:
-        """Ask the source, which renews when its time has come. True when the credentials have changed."""
+        """Read the source, which renews the credentials if they are due. Return True if they have changed."""
         frozen = self.source.get_frozen_credentials()
         changed = bool(frozen != self._frozen)
         if changed:
@@ -80,7 +80,10 @@ class HeldCredentials(Credentials):  # type: ignore[misc]
         return changed
 
     def due_s(self) -> float | None:
-        """How long the next renewal can wait: until the last half, and the last 15 minutes. None: for ever."""
+        """Return the time to the next renewal in s; None if no renewal is needed.
+
+        A renewal is due when less than ``RENEW_BEFORE_S`` and less than half of the lifetime remain.
+        """
         left_s = seconds_left(self.source)
         if left_s is None or self.lifetime_s is None:
             return None
@@ -88,7 +91,7 @@ class HeldCredentials(Credentials):  # type: ignore[misc]
 
 
 def keep_fresh(held: HeldCredentials, note: Callable[[str], None]) -> Callable[[], None]:
-    """Renew in the background; returns what ends that."""
+    """Renew the credentials in the background. Return a function that stops the renewal."""
     if held.lifetime_s is None:
         return lambda: None
     greenlet = gevent.spawn(_keep_fresh, held, note)
@@ -101,9 +104,9 @@ def _keep_fresh(held: HeldCredentials, note: Callable[[str], None]) -> None:
         due_s = held.due_s()
         if due_s is None:
             return
-        pause_s = min(_LOOK_S, (held.lifetime_s or 0) / 4) * 2**failures
-        gevent.sleep(min(max(due_s, pause_s), _LOOK_MOST_S))
-        if due_s > _LOOK_MOST_S:  # wall clocks are set, laptops sleep: look again
+        pause_s = min(_MIN_CHECK_S, (held.lifetime_s or 0) / 4) * 2**failures
+        gevent.sleep(min(max(due_s, pause_s), _MAX_CHECK_S))
+        if due_s > _MAX_CHECK_S:  # the wall clock may change or the machine may sleep: check again
             continue
         try:
             held.renew()
@@ -114,9 +117,9 @@ def _keep_fresh(held: HeldCredentials, note: Callable[[str], None]) -> None:
 
 
 def describe(credentials: Any, profile: str | None) -> str:
-    """Which kind of credentials is in force, never what they are."""
+    """Return the kind of the credentials in use, without the credentials themselves."""
     method = str(credentials.method)
-    text = _PLACES.get(method, method)
+    text = _SOURCES.get(method, method)
     if profile and method != "env":
         text += f", profile {profile}"
     if method == "env" and os.environ.get("AWS_SESSION_TOKEN"):
@@ -125,6 +128,6 @@ def describe(credentials: Any, profile: str | None) -> str:
 
 
 def _remember(frozen: ReadOnlyCredentials) -> None:
-    """Keep every part out of whatever is shown."""
+    """Register all parts of the credentials for redaction."""
     for part in (frozen.access_key, frozen.secret_key, frozen.token):
         secrets.remember(part)

@@ -1,7 +1,7 @@
-"""What Bedrock and boto3 raise, in the terms of the one classification: code and message of the row.
+"""Convert errors of Bedrock and boto3 to the code and message of the row.
 
-The same exception has the same code before the stream (``ThrottlingException``) and inside it
-(``throttlingException``). Messages keep the service's own words; quotas are told apart by them.
+An exception has the same code before the stream (``ThrottlingException``) and inside it (``throttlingException``).
+Messages keep the text of the service, because it distinguishes quotas.
 """
 
 from __future__ import annotations
@@ -15,35 +15,36 @@ from llm_users.transport.eventstream import BadEventStream
 from llm_users.users.bad_events import StreamFailure
 from llm_users.users.failures import CODE_CHARACTERS, failure_of
 
-# What to do about the refusals that have a remedy.
+# Advice for refusals that have a remedy.
 _ADVICE = {
-    "ExpiredTokenException": "the credentials have expired and were not renewed: renew them where they come from",
-    "UnrecognizedClientException": "the access key is not known there; which one is in force was said at the start",
-    "AccessDeniedException": "is bedrock:InvokeModelWithResponseStream allowed, and the model enabled in this region?",
-    "ResourceNotFoundException": "is --llm-model spelled as Bedrock lists it, and offered in this region?",
+    "ExpiredTokenException": "the credentials have expired and were not renewed: renew them at their source",
+    "UnrecognizedClientException": "the access key is unknown to the service; a note names the credentials in use",
+    "AccessDeniedException": "allow bedrock:InvokeModelWithResponseStream, and enable the model in this region",
+    "ResourceNotFoundException": "check that Bedrock lists --llm-model under this name and in this region",
 }
 _ON_DEMAND = "on-demand throughput"
-_PROFILE_ADVICE = "this model is asked through an inference profile: put its region's prefix before the id, as in us.ID"
+_PROFILE_ADVICE = "this model requires an inference profile: put the region's prefix before the id, as in us.ID"
 
 
 def bedrock_failure_of(error: BaseException, endpoint_url: str) -> tuple[str, str]:
-    """(error_code, error_message) of anything that a request to Bedrock can raise."""
-    if isinstance(error, boto.ClientError):  # EventStreamError is one
-        return failure_of(_as_failure(error), endpoint_url)[0], _told(_as_failure(error), endpoint_url)
+    """Return (error_code, error_message) of any exception that a request to Bedrock can raise."""
+    if isinstance(error, boto.ClientError):  # includes EventStreamError
+        return failure_of(_as_failure(error), endpoint_url)[0], _with_advice(_as_failure(error), endpoint_url)
     if isinstance(error, StreamFailure):
-        return failure_of(error, endpoint_url)[0], _told(error, endpoint_url, "inside the stream: ")
+        return failure_of(error, endpoint_url)[0], _with_advice(error, endpoint_url, "inside the stream: ")
     if isinstance(error, BadEventStream):
         return "malformed", failure_of(error, endpoint_url)[1]
     if isinstance(error, boto.BotoCoreError):
-        inner = error.kwargs.get("error")  # ours, by way of botocore: a lost connection, a deadline on its own path
+        # A transport error that botocore wraps: a lost connection, or a deadline on botocore's own path.
+        inner = error.kwargs.get("error")
         if isinstance(inner, TransportError):
             return failure_of(inner, endpoint_url)
-        return _of_boto(error, endpoint_url)
+        return _botocore_failure(error, endpoint_url)
     return failure_of(error, endpoint_url)
 
 
 def refusal_of(error: BaseException) -> tuple[int | None, str | None]:
-    """(HTTP status, request id) of an answer that was an error."""
+    """Return (HTTP status, request id) of an error response; None for unknown values."""
     if not isinstance(error, boto.ClientError):
         return None, None
     metadata: dict[str, Any] = error.response.get("ResponseMetadata") or {}
@@ -51,7 +52,7 @@ def refusal_of(error: BaseException) -> tuple[int | None, str | None]:
 
 
 def _as_failure(error: boto.ClientError) -> StreamFailure:
-    """Name and words of the service's exception."""
+    """Return the name and text of the service's exception."""
     fields: dict[str, Any] = error.response.get("Error") or {}
     code = str(fields.get("Code") or "error")
     message = str(fields.get("Message") or fields.get("message") or f"HTTP {refusal_of(error)[0]}")
@@ -62,8 +63,8 @@ def _as_failure(error: boto.ClientError) -> StreamFailure:
     return StreamFailure(code[:1].upper() + code[1:] if not code.isdigit() else code, message)
 
 
-def _told(failure: StreamFailure, endpoint_url: str, prefix: str = "") -> str:
-    """The service's words, and what to do."""
+def _with_advice(failure: StreamFailure, endpoint_url: str, prefix: str = "") -> str:
+    """Return the service's message with advice."""
     advice = _PROFILE_ADVICE if _ON_DEMAND in failure.message else _ADVICE.get(failure.code, "")
     text = prefix + failure.message + (f" ({advice})" if advice else "")
     return failure_of(StreamFailure(failure.code[:CODE_CHARACTERS], text), endpoint_url)[1].removeprefix(
@@ -71,13 +72,13 @@ def _told(failure: StreamFailure, endpoint_url: str, prefix: str = "") -> str:
     )
 
 
-def _of_boto(error: boto.BotoCoreError, endpoint_url: str) -> tuple[str, str]:
-    """What botocore raises by itself, on its own path or before anything is sent."""
+def _botocore_failure(error: boto.BotoCoreError, endpoint_url: str) -> tuple[str, str]:
+    """Return code and message of botocore's own errors, on its own path or before a request is sent."""
     code, message = failure_of(error, endpoint_url)
     if isinstance(error, (boto.ConnectTimeoutError, boto.EndpointConnectionError, boto.ProxyConnectionError)):
-        return "connect", f"{message} Is the address right, and the region one where Bedrock is?"
+        return "connect", f"{message} Check the address, and that the region offers Bedrock."
     if isinstance(error, boto.SSLError):
-        return "connect", f"{message} For a private CA set AWS_CA_BUNDLE to its PEM file."
+        return "connect", f"{message} If the server uses a private CA, set AWS_CA_BUNDLE to the CA's PEM file."
     if isinstance(error, boto.ReadTimeoutError):
         return "timeout", message
     if isinstance(error, boto.ResponseStreamingError):

@@ -1,6 +1,6 @@
-"""What both streams of Bedrock have in common: frames, exceptions inside the stream, usage, the end.
+"""The common part of Bedrock's two streams: frames, exceptions inside the stream, usage, and the end of the stream.
 
-Knows no transport's connections and no Locust; what the events of an API mean is in its own module.
+The module does not depend on connections or on Locust. The module of each API interprets its events.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from llm_users.users.tool_calls import ToolCalls
 _MS = 0.001
 
 INTERVENED = "guardrail_intervened"
-"""The finish reason of what a guardrail blocked: Converse's own, and ours for InvokeModel."""
+"""The finish reason of an answer that a guardrail blocked: Converse's value, used for InvokeModel too."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """What the service says about an answer. AWS counts cached input apart from ``input_tokens``."""
+    """Token counts and latencies from the service. AWS counts cached input separately from ``input_tokens``."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -44,12 +44,15 @@ class Usage:
     service_tier: str | None = None
 
     def keep(self, name: str, value: float | None) -> None:
-        """Take a count that an event gave. Zero replaces no other count: some events have it where they say nothing."""
+        """Store a value from an event.
+
+        Zero does not replace another value, because some events send 0 for "unknown".
+        """
         if value or (value is not None and not getattr(self, name)):
             setattr(self, name, value)
 
     def fill(self, record: RequestRecord) -> None:
-        """Put it into the row."""
+        """Fill the columns of the row."""
         if self.output_tokens is not None and (self.output_tokens or not record.chunks):
             record.output_tokens, record.output_tokens_source = self.output_tokens, "usage"
         if self.input_tokens is not None:
@@ -66,7 +69,7 @@ class Usage:
 
 
 class BedrockEvents:
-    """Takes one message after the other; keeps the chunks and what the service said besides."""
+    """Accumulates all messages: chunks, tool calls, usage, finish reason and response id."""
 
     terminator = "messageStop"
 
@@ -75,7 +78,7 @@ class BedrockEvents:
         self.response_id: str | None = None
         self.finish_reason: str | None = None
         self.done = False
-        self.stopped = False  # the terminator was seen
+        self.stopped = False  # the terminator has arrived
         self.usage = Usage()
         self._calls = ToolCalls()
         self.tags = ReasoningTags()
@@ -87,20 +90,20 @@ class BedrockEvents:
 
     @property
     def complete(self) -> bool:
-        """True when the answer ended with its terminator."""
+        """True if the answer ended with its terminator."""
         raise NotImplementedError
 
     @property
     def empty(self) -> bool:
-        """True when there was no output: no text, no reasoning, no tool call. What a guardrail blocked is an answer."""
+        """True without any output: text, reasoning or tool calls. An answer blocked by a guardrail is not empty."""
         return not (self.chunks.texts or self._calls or self.finish_reason == INTERVENED)
 
     def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
-        """One message. Raises ``StreamFailure``, or ``BadResponse`` for what cannot be understood."""
+        """Process one message. Raises ``StreamFailure``, or ``BadResponse`` for an invalid message."""
         raise NotImplementedError
 
     def begin_tool(self, identifier: Any, name: Any) -> None:
-        """A tool call starts; its arguments come in pieces."""
+        """Begin a tool call, whose arguments follow in fragments."""
         self._calls.begin(identifier, str(name or ""))
 
     def add_arguments(self, piece: str) -> None:
@@ -109,11 +112,11 @@ class BedrockEvents:
         self._calls.add(len(self._calls) - 1, piece)
 
     def take_calls(self, fragments: Any) -> str:
-        """Fragments of tool calls in OpenAI's shape; returns the text that they brought."""
+        """Add fragments of tool calls in OpenAI's shape. Return the text that they add."""
         return self._calls.take(fragments)
 
     def add_chunk(self, output: tuple[str, ...], stamp_ns: int, clock_ns: int) -> None:
-        """A chunk: answer, reasoning and, where there is one, a piece of a tool call."""
+        """Add a chunk: answer, reasoning and, if present, a fragment of a tool call."""
         if len(output) == 2:
             self.chunks.add(stamp_ns, clock_ns, output[0], output[1])
         else:
@@ -121,7 +124,7 @@ class BedrockEvents:
 
 
 def raise_exception(message: Message) -> None:
-    """The error that a frame which is no event tells of. Nothing for an event without a type."""
+    """Raise the error in a frame that is not an event. Do nothing for an event without a type."""
     headers = message.headers
     kind = headers.get(":message-type")
     if kind == "error":  # unmodelled: code and text are headers
@@ -134,12 +137,12 @@ def raise_exception(message: Message) -> None:
     if fields.get("originalStatusCode"):
         text += f" (the model's own status: {fields['originalStatusCode']}"
         text += f", {fields['originalMessage']})" if fields.get("originalMessage") else ")"
-    # Outside of a stream the same exceptions begin with a capital letter: one name for both.
+    # Outside a stream the same exceptions begin with a capital letter: use one name for both.
     raise StreamFailure(name[:1].upper() + name[1:], text)
 
 
 def json_object(data: bytes) -> dict[str, Any] | None:
-    """The JSON object that this is; None for anything else."""
+    """Parse a JSON object. Return None for other data."""
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -148,12 +151,12 @@ def json_object(data: bytes) -> dict[str, Any] | None:
 
 
 def number(value: Any) -> float | None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MOST_TOKENS
-    return float(value) if good else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MOST_TOKENS
+    return float(value) if is_number else None
 
 
 class _Frames(EventStreamDecoder):
-    """The decoder, with its errors in the words of a row."""
+    """The event stream decoder, with its errors converted to errors of the transport."""
 
     __slots__ = ("_events",)
 
@@ -172,11 +175,14 @@ class _Frames(EventStreamDecoder):
     def _bad_prelude(self, data: bytes) -> BadEventStream:
         if not data.lstrip().startswith(_TEXT_STARTS):
             return super()._bad_prelude(data)
-        return BadEventStream(_about_text(data, "text"))
+        return BadEventStream(_text_message(data, "text"))
 
 
 class _TextOrFrames:
-    """Decoder of a body that its headers call JSON or text. The first byte says what it is: no message begins so."""
+    """Decoder of a body that its headers declare as JSON or text.
+
+    The first byte determines what the body is, because no message begins like text.
+    """
 
     def __init__(self, content_type: str, frames: _Frames) -> None:
         self._content_type = content_type
@@ -193,28 +199,28 @@ class _TextOrFrames:
 
     def finish(self) -> list[Message]:
         if self._is_text:
-            raise BadResponse(_about_text(bytes(self._text), self._content_type))
+            raise BadResponse(_text_message(bytes(self._text), self._content_type))
         return self._frames.finish()
 
 
 _TEXT_STARTS = (b"{", b"[", b'"', b"<")
 _MOST_TEXT_BYTES = 65_536
-_MISPLACED = "the endpoint answered with {} where an event stream belongs; is it Bedrock's runtime that --host names?"
+_MISPLACED = "the endpoint sent {} instead of an event stream; check that --host names Bedrock's runtime."
 
 
-def _about_text(text: bytes, kind: str) -> str:
-    """What to say of text in the place of an event stream. Raises ``StreamFailure`` when it is an error."""
+def _text_message(text: bytes, kind: str) -> str:
+    """Return the message for text instead of an event stream. Raises ``StreamFailure`` if the text is an error."""
     value = json_or_text(text)
     failure = error_in(value, whole=True) if isinstance(value, dict) else None
     if failure is not None:
         raise failure
-    words = value if isinstance(value, str) else json.dumps(value)
-    words = words_of_page(words) if words.lstrip().startswith("<") else words
-    return f"{_MISPLACED.format(kind)} It says: {excerpt(' '.join(words.split()))}"
+    content = value if isinstance(value, str) else json.dumps(value)
+    content = words_of_page(content) if content.lstrip().startswith("<") else content
+    return f"{_MISPLACED.format(kind)} Its text: {excerpt(' '.join(content.split()))}"
 
 
 class _Parsed:
-    """Decoder of a path on which boto3 has decoded already."""
+    """Pass-through decoder for boto3's own path, on which boto3 has already decoded the events."""
 
     def feed(self, piece: Any) -> tuple[Any, ...]:
         return (piece,)
@@ -224,7 +230,7 @@ class _Parsed:
 
 
 class BedrockResponseStream(ResponseStream):
-    """An answer in an event stream. ``metadata`` is botocore's ResponseMetadata."""
+    """A response in an event stream. ``metadata`` is botocore's ResponseMetadata."""
 
     events: BedrockEvents
 
@@ -243,7 +249,7 @@ class BedrockResponseStream(ResponseStream):
         events.usage.service_tier = headers.get("x-amzn-bedrock-service-tier")
         frames = _Frames(events)
         self.decoder = _Parsed() if parsed else _TextOrFrames(content_type, frames) if is_text else frames
-        # Bound here: one call less per event.
+        # Bound here to avoid one call per event.
         self.take = events.take  # type: ignore[method-assign, assignment]
 
     def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:

@@ -1,7 +1,7 @@
-"""The families of models behind InvokeModel: how each is asked, and how its stream is read. One line per family.
+"""The model families of InvokeModel: the request body and the stream reader of each family, one line per family.
 
-A reader takes one JSON document of the stream and gives its output as (answer, reasoning) or (answer, reasoning, piece
-of a tool call), `NOTHING` for a document without output, and None for a shape that it does not know.
+A reader takes one JSON document of the stream and returns its output as (answer, reasoning) or (answer, reasoning,
+fragment of a tool call), `NOTHING` for a document without output, or None for an unknown shape.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Reader = Callable[[BedrockEvents, Document], Output | None]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """``cap`` is the path to the cap on output tokens in the body, ``terminator`` what ends the stream."""
+    """A model family. ``cap`` is the path to the cap on output tokens in the body, ``terminator`` ends the stream."""
 
     name: str
     body: bodies.Builder
@@ -49,15 +49,15 @@ def _anthropic_messages(events: BedrockEvents, document: Document) -> Output | N
         return NOTHING  # signatures, citations
     if kind == "content_block_start":
         block = document.get("content_block") or {}
-        if str(block.get("type")).endswith("tool_use"):  # the user's, or one of the service's own
+        if str(block.get("type")).endswith("tool_use"):  # a tool of the user or of the service
             events.begin_tool(block.get("id"), block.get("name"))
-        # Redacted thinking is output whose text nobody sees, and comes whole.
+        # Redacted thinking is output without visible text, and arrives as a whole.
         return (
             ("", "") if block.get("type") == "redacted_thinking" else _output(block.get("text"), block.get("thinking"))
         )
     if kind == "message_start":
         message = document.get("message") or {}
-        _message_counts(events, {**(message.get("usage") or {}), "output_tokens": None})  # not yet the answer's
+        _message_counts(events, {**(message.get("usage") or {}), "output_tokens": None})  # not the final count
     elif kind == "message_delta":
         events.finish_reason = (document.get("delta") or {}).get("stop_reason") or events.finish_reason
         _message_counts(events, document.get("usage") or {})
@@ -78,9 +78,9 @@ _MESSAGE_COUNTS = {
 
 
 def _message_counts(events: BedrockEvents, usage: Document) -> None:
-    """Counts so far: a later event replaces what an earlier one said."""
-    for name, called in _MESSAGE_COUNTS.items():
-        events.usage.keep(name, count(usage.get(called)))
+    """Store the running counts. A later event replaces the counts of an earlier one."""
+    for name, field in _MESSAGE_COUNTS.items():
+        events.usage.keep(name, count(usage.get(field)))
 
 
 def _anthropic_text(events: BedrockEvents, document: Document) -> Output | None:
@@ -107,7 +107,7 @@ def _titan(events: BedrockEvents, document: Document) -> Output | None:
 
 
 def _nova(events: BedrockEvents, document: Document) -> Output | None:
-    """Converse's events, each under its name."""
+    """Read Converse's events, which are fields of the document under their names."""
     if "contentBlockDelta" in document:
         delta = document["contentBlockDelta"].get("delta") or {}
         reasoning, tool = delta.get("reasoningContent"), delta.get("toolUse")
@@ -162,7 +162,7 @@ def _cohere_command_r(events: BedrockEvents, document: Document) -> Output | Non
 
 
 def _choices(events: BedrockEvents, document: Document) -> Output | None:
-    """OpenAI's chunks and their relatives: ``delta``, ``message`` or ``text``; ``finish_reason`` or ``stop_reason``."""
+    """Read OpenAI's chunks and variants: ``delta``, ``message`` or ``text``; ``finish_reason`` or ``stop_reason``."""
     if document.get("error"):
         raise failure_from(document["error"])
     usage = document.get("usage")
@@ -175,18 +175,18 @@ def _choices(events: BedrockEvents, document: Document) -> Output | None:
     for choice in choices:
         if choice.get("error"):
             raise failure_from(choice["error"])
-        said = choice.get("delta") or choice.get("message") or {}
-        content = said.get("content")
+        delta = choice.get("delta") or choice.get("message") or {}
+        content = delta.get("content")
         text, thought = (content, "") if isinstance(content, str) else _split(content)
-        answer += _text(choice.get("text")) + text + _text(said.get("refusal"))
-        reasoning += thought or reasoning_of(map(said.get, REASONING_NAMES), said.get("reasoning_details"))[0]
-        calls += events.take_calls(said.get("tool_calls"))
+        answer += _text(choice.get("text")) + text + _text(delta.get("refusal"))
+        reasoning += thought or reasoning_of(map(delta.get, REASONING_NAMES), delta.get("reasoning_details"))[0]
+        calls += events.take_calls(delta.get("tool_calls"))
         _finish(events, choice.get("finish_reason") or choice.get("stop_reason"))
     return (answer, reasoning, calls) if calls else _output(answer, reasoning)
 
 
 def _openai(events: BedrockEvents, document: Document) -> Output | None:
-    """``_choices`` of models some of which think in tags."""
+    """Read ``_choices`` for models some of which write their reasoning between tags."""
     output = _choices(events, document)
     if output is None:
         return None
@@ -205,7 +205,7 @@ def _output(answer: Any, reasoning: Any) -> Output:
 
 
 def _split(content: Any) -> tuple[str, str]:
-    """(answer, reasoning) of content in parts."""
+    """Return (answer, reasoning) of content in parts."""
     answer, reasoning = split_content(content)
     return answer, reasoning[0]
 
@@ -222,10 +222,10 @@ def _arguments(events: BedrockEvents, piece: Any) -> Output:
     return ("", "", text)
 
 
-def _counts(events: BedrockEvents, asked: Any, given: Any) -> None:
-    """Counts of the family's own; the last one given stands."""
-    events.usage.keep("input_tokens", count(asked))
-    events.usage.keep("output_tokens", count(given))
+def _counts(events: BedrockEvents, input_tokens: Any, output_tokens: Any) -> None:
+    """Store the counts of the family's documents. The last one is kept."""
+    events.usage.keep("input_tokens", count(input_tokens))
+    events.usage.keep("output_tokens", count(output_tokens))
 
 
 def _finish(events: BedrockEvents, reason: Any) -> None:
@@ -255,7 +255,7 @@ FAMILIES = {
     )
 }
 
-# Provider -> [(a part of the model's name, its family)], the first that fits; "" fits all.
+# Provider -> [(a part of the model's name, its family)]; the first match is used, and "" matches all names.
 _BY_PROVIDER: dict[str, tuple[tuple[str, str], ...]] = {
     "anthropic": (("claude-v", "anthropic-text"), ("claude-instant", "anthropic-text"), ("", "anthropic-messages")),
     "meta": (("", "llama"),),
@@ -276,15 +276,15 @@ _BY_PROVIDER: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def family_of(model: str) -> Family:
-    """The family that a model id, an inference profile or an ARN names. ValueError when it names none."""
+    """Return the family of a model id, an inference profile or an ARN. Raises ValueError if it is unknown."""
     identifier = model.rpartition("/")[2]
     parts = identifier.split(".")
-    for place, provider in enumerate(parts[:-1]):  # a region may stand before it
-        rest = ".".join(parts[place + 1 :])
+    for index, provider in enumerate(parts[:-1]):  # a region may precede the provider
+        rest = ".".join(parts[index + 1 :])
         for part, name in _BY_PROVIDER.get(provider, ()):
             if part in rest:
                 return FAMILIES[name]
     raise ValueError(
-        f"the model id {model!r} does not say which request body InvokeModel wants: give --llm-invoke-format "
-        f"({', '.join(FAMILIES)}, or a JSON file for a model of your own), or use --llm-api converse"
+        f"cannot infer the request format of InvokeModel from the model id {model!r}: set --llm-invoke-format "
+        f"({', '.join(FAMILIES)}, or a JSON file for your own model), or use --llm-api converse"
     )

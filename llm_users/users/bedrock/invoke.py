@@ -1,6 +1,6 @@
-"""InvokeModelWithResponseStream: the events of every family, and formats that a user describes.
+"""Read the events of InvokeModelWithResponseStream for all families, and for custom formats.
 
-Knows documents and JMESPath; neither boto3 nor connections.
+The module handles JSON documents and JMESPath; it does not depend on boto3 or on connections.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from llm_users.users.bedrock.events import INTERVENED, BedrockEvents, Usage, num
 from llm_users.users.bedrock.families import FAMILIES, NOTHING, Document, Family, Output, family_of
 from llm_users.users.token_counts import count
 
-_SERVICE = "amazon-bedrock-"  # what the service adds to the model's documents
+_SERVICE = "amazon-bedrock-"  # prefix of the fields that the service adds to the model's documents
 _METRICS, _GUARDRAIL = f"{_SERVICE}invocationMetrics", f"{_SERVICE}guardrailAction"
 
-# Parameters of the operation, as boto3 names them; everything else belongs into the model's body.
+# Parameters of the operation, with boto3's names; all other keywords are part of the model's body.
 PARAMETERS = frozenset(
     ("accept", "contentType", "trace", "guardrailIdentifier", "guardrailVersion", "performanceConfigLatency",
      "serviceTier", "requestMetadata")
@@ -34,7 +34,7 @@ _TEXTS = ("outputText", "generation", "completion", "text", "content", "message"
           "choices", "generations", "delta")  # fmt: skip
 
 InvokeFormat = str | Mapping[str, Any]
-"""The name of a family, or a format of one's own: see ``custom_family``."""
+"""The name of a family, or a custom format: see ``custom_family``."""
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -46,7 +46,7 @@ _decode_document = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class InvokeEvents(BedrockEvents):
-    """The chunks of a response stream, read as one family's documents."""
+    """Accumulates the chunks of a response stream, which contain the documents of one family."""
 
     def __init__(self, family: Family) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class InvokeEvents(BedrockEvents):
 
     @property
     def complete(self) -> bool:
-        # Where the family's own end is a field of the last chunk, the service's metrics in it say the same.
+        # If the terminator is a field of the last chunk, the service's metrics in that chunk mark the end too.
         return self.stopped or (self._metrics is not None and self.terminator not in ("message_stop", "messageStop"))
 
     def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
@@ -70,29 +70,29 @@ class InvokeEvents(BedrockEvents):
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadResponse(f"a chunk of the stream is not a JSON object: {error}") from None
         try:
-            output = self._read_on(document) if self.stopped else self._read(self, document)
+            output = self._read_after_finish(document) if self.stopped else self._read(self, document)
         except (AttributeError, TypeError, KeyError, IndexError):
             output = None
         if document.get(_GUARDRAIL) == "INTERVENED":
             self._intervened = self.stopped = True
-            if output is None:  # a shape of the guardrail's own
+            if output is None:  # a shape that only guardrails use
                 output = _blocked_text(document)
         if output:
             self.add_chunk(output, stamp_ns, clock_ns)
         elif output is None and not all(key.startswith(_SERVICE) for key in document):
             raise self._unknown(document)
-        if self._intervened:  # the model's own reason, before or after it, is not why the answer ended
+        if self._intervened:  # the guardrail ended the answer, whatever the model's own finish reason is
             self.finish_reason = INTERVENED
         if self.finish_reason is not None:
             self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
-        if self.usage.output_tokens is not None:  # Llama's documents each have the count so far
+        if self.usage.output_tokens is not None:  # each of Llama's documents has the running count
             self.chunks.count_tokens(self.usage.output_tokens, stamp_ns, clock_ns)
         metrics = document.get(_METRICS)
         if metrics is not None:
             self._take_metrics(metrics)
 
-    def _read_on(self, document: Document) -> Output | None:
-        """A document after a finish reason: with output it takes that back, without output it does not."""
+    def _read_after_finish(self, document: Document) -> Output | None:
+        """Read a document after a finish reason. If it has output, the finish reason is removed."""
         reason, self.finish_reason, self.stopped = self.finish_reason, None, False
         output: Output | None = ()
         try:
@@ -105,7 +105,7 @@ class InvokeEvents(BedrockEvents):
         return output
 
     def _take_metrics(self, metrics: Any) -> None:
-        """The service's own counts go before those of the family."""
+        """Store the service's counts, which override the counts of the family."""
         if not isinstance(metrics, dict):
             return
         usage = self._metrics = self.usage
@@ -124,13 +124,13 @@ class InvokeEvents(BedrockEvents):
     def _unknown(self, document: Document) -> BadResponse:
         keys = ", ".join(list(document)[:_SHOWN_KEYS])
         return BadResponse(
-            f"a chunk has a shape that the format {self._family.name!r} does not know (keys: {keys}); "
-            "name the right one with --llm-invoke-format, or describe it in a JSON file"
+            f"a chunk does not match the format {self._family.name!r} (keys: {keys}); "
+            "set the right format with --llm-invoke-format, or describe it in a JSON file"
         )
 
 
 def _blocked_text(document: Any) -> Output:
-    """The text that a guardrail gives in the place of an answer, in any family's shape."""
+    """Return the text that a guardrail sends instead of an answer, in any family's shape."""
     if isinstance(document, list):
         document = next((item for item in document if isinstance(item, dict)), {})
     for name in _TEXTS if isinstance(document, dict) else ():
@@ -143,53 +143,53 @@ def _blocked_text(document: Any) -> Output:
 
 
 def choose_family(model: str, wanted: InvokeFormat | None) -> Family:
-    """The format that was asked for, else the one that the model id names."""
+    """Return the requested format, or else the family of the model id. Raises ValueError if it is unknown."""
     if wanted is None:
         return family_of(model)
     if not isinstance(wanted, str):
         return custom_family(wanted)
     if wanted not in FAMILIES:
-        raise ValueError(f"{wanted!r} is no format; there are {', '.join(FAMILIES)}, or a JSON file of your own")
+        raise ValueError(f"{wanted!r} is not a valid format; use {', '.join(FAMILIES)}, or your own JSON file")
     return FAMILIES[wanted]
 
 
 def custom_family(form: Mapping[str, Any]) -> Family:
-    """A format of one's own.
+    """Return the family for a custom format. Raises ValueError if the format is invalid.
 
-    ``body`` is the request, in which "{prompt}", "{messages}" and "{max_tokens}" are filled in. ``text`` (needed),
-    ``reasoning``, ``finish_reason``, ``input_tokens`` and ``output_tokens`` are JMESPath expressions over one chunk::
+    ``body`` is the request, in which "{prompt}", "{messages}" and "{max_tokens}" are replaced. ``text`` (required),
+    ``reasoning``, ``finish_reason``, ``input_tokens`` and ``output_tokens`` are JMESPath expressions for one chunk::
 
         {"body": {"inputs": "{prompt}", "parameters": {"max_new_tokens": "{max_tokens}"}},
          "text": "outputs[0].text", "finish_reason": "outputs[0].stop"}
     """
     unknown = set(form) - {"body", *_PATHS}
     if unknown or "text" not in form or not isinstance(form.get("body"), Mapping):
-        what = f"it has {', '.join(sorted(unknown))}" if unknown else '"body" and "text" are needed'
-        raise ValueError(f"an invoke format has a body and the paths {', '.join(_PATHS)}; {what}")
+        problem = f"remove {', '.join(sorted(unknown))}" if unknown else '"body" and "text" are required'
+        raise ValueError(f"an invoke format has a body and the paths {', '.join(_PATHS)}; {problem}")
     paths = {}
     for name in _PATHS:
         if name in form:
             try:
                 paths[name] = jmespath.compile(form[name])
             except jmespath.exceptions.JMESPathError as error:
-                raise ValueError(f"the path of {name!r} is not JMESPath: {error}") from None
+                raise ValueError(f"the path of {name!r} is not valid JMESPath: {error}") from None
     template = form["body"]
 
     def body(_model: str, prompt: Prompt, cap: int) -> dict[str, Any]:
-        flat = "\n\n".join(filter(None, [turns_of(prompt)[0], *(said for _role, said in turns_of(prompt)[1])]))
+        flat = "\n\n".join(filter(None, [turns_of(prompt)[0], *(content for _role, content in turns_of(prompt)[1])]))
         values = {"{prompt}": flat, "{messages}": messages_of(prompt), "{max_tokens}": cap}
         filled: dict[str, Any] = _filled(template, values)
         return filled
 
     def read(events: BedrockEvents, document: Document) -> Output | None:
-        found = {name: path.search(document) for name, path in paths.items()}
-        if all(value is None for value in found.values()):
+        values = {name: path.search(document) for name, path in paths.items()}
+        if all(value is None for value in values.values()):
             return None
-        if found.get("finish_reason"):
-            events.finish_reason, events.stopped = str(found["finish_reason"]), True
+        if values.get("finish_reason"):
+            events.finish_reason, events.stopped = str(values["finish_reason"]), True
         for name in ("input_tokens", "output_tokens"):
-            events.usage.keep(name, count(found.get(name)))
-        answer, reasoning = found.get("text") or "", found.get("reasoning") or ""
+            events.usage.keep(name, count(values.get(name)))
+        answer, reasoning = values.get("text") or "", values.get("reasoning") or ""
         return (str(answer), str(reasoning)) if answer or reasoning else NOTHING
 
     return Family("custom", body, read, "finish_reason")
@@ -208,7 +208,7 @@ def _filled(template: Any, values: Mapping[str, Any]) -> Any:
 
 
 def invoke_body(family: Family, model: str, prompt: Prompt, cap: int, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's body; fields of ``extra`` replace ours, inside of groups (``inferenceConfig``) one by one."""
+    """Return the model's body. Fields of ``extra`` replace ours; inside groups (``inferenceConfig``) one by one."""
     body = family.body(model, prompt, cap)
     if {"max_tokens", "max_completion_tokens"} & set(extra):
         body = {name: value for name, value in body.items() if name not in ("max_tokens", "max_completion_tokens")}
@@ -219,7 +219,7 @@ def invoke_body(family: Family, model: str, prompt: Prompt, cap: int, extra: Map
 
 
 def cap_of(family: Family, body: Mapping[str, Any]) -> int | None:
-    """The cap on output tokens that a body really has."""
+    """Return the cap on output tokens in a body; None if it has none."""
     for path in (family.cap, ("max_completion_tokens",), ("inferenceConfig", "max_new_tokens")):
         value: Any = body
         for name in path:

@@ -1,7 +1,7 @@
-"""Reasoning that comes as text between tags, as Bedrock has it for OpenAI's open models through Invoke.
+"""Separate reasoning between tags from the answer, as Bedrock sends it for OpenAI's open models through Invoke.
 
-Bedrock puts every piece of reasoning into tags of its own (``<reasoning>First, </reasoning>``, one pair per chunk);
-one pair around all of it, split anywhere, is read too.
+Bedrock puts each piece of reasoning between its own tags (``<reasoning>First, </reasoning>``, one pair per chunk). One
+pair around the whole reasoning, split at any position, is supported too.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ _OPEN, _CLOSE = "<reasoning>", "</reasoning>"
 
 
 class ReasoningTags:
-    """Splits the content of one answer, chunk by chunk. Tags mean something only before the answer has begun."""
+    """Splits the content of one answer, chunk by chunk. Tags are only recognized before the answer begins."""
 
     __slots__ = ("_answering", "_held", "_inside", "_tagged")
 
     def __init__(self) -> None:
-        self._tagged = False  # a tag was seen
+        self._tagged = False  # a tag has occurred
         self._inside = False
         self._answering = False
-        self._held = ""  # the beginning of what may become a tag
+        self._held = ""  # a possible beginning of a tag
 
     def split(self, text: str) -> tuple[str, str]:
-        """(answer, reasoning) of one chunk's content. White space behind a tag counts with the reasoning."""
+        """Return (answer, reasoning) of one chunk's content. White space after a tag belongs to the reasoning."""
         if self._answering or not text:
             return text, ""
         text, self._held = self._held + text, ""
@@ -47,11 +47,11 @@ class ReasoningTags:
         return "", reasoning
 
     def rest(self) -> tuple[str, str]:
-        """What was held back, at the end of the answer: no tag after all."""
+        """Return (answer, reasoning) of the text that is still held at the end of the answer and is not a tag."""
         held, self._held = self._held, ""
         return ("", held) if self._inside else (held, "")
 
 
 def _beginning_of(tag: str, text: str) -> str:
-    """The longest end of the text with which the tag begins."""
+    """Return the longest suffix of the text that is a prefix of the tag."""
     return next((tag[:length] for length in range(len(tag) - 1, 0, -1) if text.endswith(tag[:length])), "")

@@ -1,7 +1,7 @@
-"""BedrockUser: ConverseStream and InvokeModelWithResponseStream through boto3, streamed.
+"""BedrockUser: streamed requests to ConverseStream and InvokeModelWithResponseStream through boto3.
 
-boto3 does what users rely on it for (credentials, regions, endpoints, signing, validation, error types); its parsing of
-the stream is left alone, since it costs more than half of the CPU of an event.
+boto3 provides credentials, regions, endpoints, signing, validation and error types. Its stream parser is not used,
+because it takes more than half of the CPU time of an event.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-# Locust patches the interpreter, and must have done so before botocore is loaded (else RecursionError in ssl).
+# Locust patches the interpreter, which must happen before botocore is imported (else RecursionError in ssl).
 import locust  # noqa: F401
 
 # isort: split
@@ -47,7 +47,7 @@ _PROMPT_FIELDS = ("messages", "prompt", "inputText", "message")
 
 
 class BedrockUser(LLMUser):
-    """A user of AWS Bedrock; ``host`` is only needed for an endpoint of one's own.
+    """A user of AWS Bedrock. ``host`` is only needed for a custom endpoint.
 
     Example::
 
@@ -66,21 +66,21 @@ class BedrockUser(LLMUser):
     reserves_quota: ClassVar[bool] = True
 
     invoke_format: ClassVar[InvokeFormat | None] = None
-    """What ``invoke`` sends and reads: the name of a family, or a format of your own (``custom_family`` says how).
-    None: ``--llm-invoke-format``, else what the model id says."""
+    """The format of ``invoke``: the name of a family, or a custom format (see ``custom_family``).
+    None: ``--llm-invoke-format``, or else the family of the model id."""
 
     attempts: ClassVar[int] = 1
-    """Attempts per request. More than 1: botocore retries, ``retries`` counts, and TTFT starts with the first."""
+    """Attempts per request. If above 1, botocore retries, ``retries`` counts them, and TTFT starts at the first one."""
 
     retry_mode: ClassVar[str] = "standard"
 
     @classmethod
     def needs_host(cls) -> bool:
-        return False  # boto3 knows where Bedrock is
+        return False  # boto3 knows the endpoint of Bedrock
 
     @classmethod
     def botocore_session(cls) -> Session:
-        """Where credentials, profile and settings come from; override it for a chain of your own."""
+        """Return the source of credentials, profile and settings. Override it to use your own chain."""
         return Session()
 
     @classmethod
@@ -88,16 +88,16 @@ class BedrockUser(LLMUser):
         model = cls.model or run_context.model
         if model is None:
             raise ValueError(
-                "no model: give --llm-model, an id, inference profile or ARN as in `aws bedrock list-foundation-models`"
+                "no model: set --llm-model to an id, profile or ARN as in `aws bedrock list-foundation-models`"
             )
         targets = run_context.options.targets if cls.model is None else ()
         if any(target.url for target in targets):
-            raise ValueError("--llm-targets: on Bedrock name models only; where it is says --llm-region, or --host")
+            raise ValueError("--llm-targets: on Bedrock list only models; set the endpoint with --llm-region or --host")
         if run_context.options.api not in (None, "converse", "invoke"):
-            raise ValueError(f"--llm-api {run_context.options.api} is not Bedrock's: there are converse and invoke")
+            raise ValueError(f"--llm-api {run_context.options.api} is not an API of Bedrock; use converse or invoke")
         if run_context.options.api == "invoke":
-            for each in [target.model for target in targets] or [model]:
-                cls._family(run_context, each)
+            for invoked_model in [target.model for target in targets] or [model]:
+                cls._family(run_context, invoked_model)
         cls._client(run_context, host)
 
     def converse(
@@ -108,20 +108,21 @@ class BedrockUser(LLMUser):
         system: str | Sequence[dict[str, Any]] | None = None,
         **body: Any,
     ) -> Answer:
-        """One answer by ConverseStream.
+        """Send one request to ConverseStream and return the answer.
 
-        ``prompt`` is the user's text; ``messages`` a whole conversation, in Converse's shape or OpenAI's; with neither,
-        the next prompt of the run's source is asked. Other keywords are Converse's parameters (``toolConfig``,
-        ``guardrailConfig``, ``performanceConfig``, ``serviceTier``, ...) or sampling (``temperature=0``,
-        ``maxTokens=64``).
+        ``prompt`` is the user's text. ``messages`` is a whole conversation, in the shape of Converse or OpenAI.
+        Without both, the user sends the next prompt of the run. Other keywords are Converse's parameters
+        (``toolConfig``, ``guardrailConfig``, ``performanceConfig``, ``serviceTier``, ...) or sampling parameters
+        (``temperature=0``, ``maxTokens=64``).
         """
         return self._ask(lambda: self._converse_ask(self._prompt(prompt, messages), system, body), body)
 
     def invoke(self, prompt: str | None = None, **body: Any) -> Answer:
-        """One answer by InvokeModelWithResponseStream, in the format of the model's family.
+        """Send one request to InvokeModelWithResponseStream, in the format of the model's family; return the answer.
 
-        Without ``prompt`` (or ``messages``, or the family's own field) the next prompt of the run's source is asked.
-        Keywords go into the model's body, except the operation's own (``guardrailIdentifier``, ``serviceTier``, ...).
+        Without ``prompt`` (or ``messages``, or the prompt field of the family), the user sends the next prompt of the
+        run. Keywords are added to the model's body, except the parameters of the operation (``guardrailIdentifier``,
+        ``serviceTier``, ...).
         """
         return self._ask(lambda: self._invoke_ask(prompt, body), body)
 
@@ -131,14 +132,14 @@ class BedrockUser(LLMUser):
         cap = prompt.max_tokens or self._default_cap()
         metadata = self._metadata()
         request = converse_request(model, prompt, cap, system, metadata, extra)
-        return Ask(CONVERSE, model, _capped(prompt, request["inferenceConfig"]["maxTokens"]), request)
+        return Ask(CONVERSE, model, _with_cap(prompt, request["inferenceConfig"]["maxTokens"]), request)
 
     def _invoke_ask(self, text: str | None, body: dict[str, Any]) -> Ask:
         extra = {**self.run_context.options.extra_body, **body}
         model = extra.pop("modelId", None) or self._model()
-        given = next((name for name in _PROMPT_FIELDS if name in extra), None)
-        if text is None and given is not None:
-            turns = extra.pop("messages") if given == "messages" else []
+        prompt_field = next((name for name in _PROMPT_FIELDS if name in extra), None)
+        if text is None and prompt_field is not None:
+            turns = extra.pop("messages") if prompt_field == "messages" else []
             prompt = Prompt(-1, None, turns, None, None)
         else:
             prompt = self._prompt(text, None)
@@ -154,10 +155,10 @@ class BedrockUser(LLMUser):
         }
         if metadata and self._takes(INVOKE, "requestMetadata"):
             request["requestMetadata"] = json.dumps(metadata)
-        return Ask(INVOKE, model, _capped(prompt, cap_of(family, document)), {"family": family, "request": request})
+        return Ask(INVOKE, model, _with_cap(prompt, cap_of(family, document)), {"family": family, "request": request})
 
     def _metadata(self) -> dict[str, str]:
-        """What the account's invocation log will say about the request."""
+        """Return the request metadata for the account's invocation log."""
         run_context = self.run_context
         return {"locust-run": run_context.run_id, "locust-stage": str(run_context.gate.plan.stage)}
 
@@ -171,11 +172,11 @@ class BedrockUser(LLMUser):
         return family
 
     def _takes(self, api: str, parameter: str) -> bool:
-        """Older boto3 do not know every parameter."""
+        """Return True if the installed boto3 supports this parameter; older versions do not support all."""
         model = self._client(self.run_context, self.host or "").meta.service_model.operation_model(_OPERATIONS[api])
         return parameter in model.input_shape.members
 
-    # The wire.
+    # Sending requests.
 
     def _make_exchange(self) -> Exchange | SdkExchange:
         return Exchange(self.run_context.pool) if self.run_context.options.transport == "fast" else BotocoreExchange()
@@ -218,14 +219,14 @@ class BedrockUser(LLMUser):
         return client_of(cls.__name__, run_context, host, make)
 
 
-def _capped(prompt: Prompt, cap: int | None) -> Prompt:
-    """The prompt with the cap that is really sent."""
+def _with_cap(prompt: Prompt, cap: int | None) -> Prompt:
+    """Return the prompt with the cap that is actually sent."""
     if cap == prompt.max_tokens:
         return prompt
     return Prompt(prompt.index, prompt.text, prompt.messages, prompt.input_tokens, cap)
 
 
-def _as_tags(given: Any) -> dict[str, str]:
-    """Request metadata as Invoke takes it, JSON in a string, or as Converse does."""
-    tags: dict[str, str] = json.loads(given) if isinstance(given, str) else dict(given)
+def _as_tags(metadata: Any) -> dict[str, str]:
+    """Return request metadata as a dict, from Invoke's form (a JSON string) or Converse's form (an object)."""
+    tags: dict[str, str] = json.loads(metadata) if isinstance(metadata, str) else dict(metadata)
     return tags

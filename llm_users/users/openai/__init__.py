@@ -1,3 +1,3 @@
-"""Users of OpenAI's APIs: chat completions, completions, responses, and Azure's deployments of them."""
+"""Users for OpenAI's APIs: chat completions, completions and responses, also on Azure's deployments."""
 
 from llm_users.users.openai.user import OpenAIUser as OpenAIUser

@@ -1,7 +1,7 @@
-"""AzureOpenAIUser: the deployments of an Azure OpenAI resource, by key or by Entra ID.
+"""AzureOpenAIUser: requests to the deployments of an Azure OpenAI resource, with a key or Entra ID.
 
-``OpenAIUser`` does the same for hosts under Azure's own names; this class is for other names, and for a token
-provider of one's own.
+``OpenAIUser`` supports hosts under Azure's domains too. This class is for other host names and for a custom token
+provider.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_users.users.openai.user import OpenAIUser
 
 
 class AzureOpenAIUser(OpenAIUser):
-    """A user of Azure OpenAI: ``host`` is the resource (``https://NAME.openai.azure.com``), ``model`` a deployment.
+    """A user of Azure OpenAI. ``host`` is the resource (``https://NAME.openai.azure.com``), ``model`` a deployment.
 
     Example::
 
@@ -42,10 +42,10 @@ class AzureOpenAIUser(OpenAIUser):
     host_variable: ClassVar[str] = "AZURE_OPENAI_ENDPOINT"
 
     api_version: ClassVar[str | None] = None
-    """None: the ``api-version`` in the host's query, else OPENAI_API_VERSION."""
+    """None: use the ``api-version`` in the host's query, or else OPENAI_API_VERSION."""
 
     azure_ad_token_provider: ClassVar[Callable[[], str] | None] = None
-    """None: AZURE_OPENAI_AD_TOKEN, AZURE_OPENAI_API_KEY, else azure-identity's default chain when that is installed."""
+    """None: use AZURE_OPENAI_AD_TOKEN, AZURE_OPENAI_API_KEY, or azure-identity's default chain if installed."""
 
     @classmethod
     def _make_client(cls, run_context: RunContext, host: str, headers: dict[str, str]) -> openai.OpenAI:
@@ -55,6 +55,6 @@ class AzureOpenAIUser(OpenAIUser):
 
     @classmethod
     def listed_models(cls, run_context: RunContext, host: str) -> list[str]:  # noqa: ARG003 - the base class's signature
-        """The deployment that the host names: Azure lists what could be deployed, not what is."""
+        """Return the deployment in the host's path: Azure lists deployable models instead of deployments."""
         deployment = deployment_of(endpoint.clean_url(host))
         return [deployment] if deployment else []

@@ -1,6 +1,7 @@
-"""The openai SDK's clients: for OpenAI and what is compatible with it, and for Azure's deployments.
+"""Create the openai SDK's clients, for OpenAI-compatible endpoints and for Azure's deployments.
 
-Keys come from the environment or the SDK's own chain; the HTTP layer is ours, or the SDK's for comparison.
+Keys come from the environment or from the SDK's own chain. The HTTP layer is our transport, or the SDK's own for
+comparison.
 """
 
 from __future__ import annotations
@@ -30,33 +31,35 @@ _ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 _PLACEHOLDER = "no-key"
 
 KEYS_WITHHELD = (
-    "no key is sent: the endpoint was typed into a web page that is open to the network without a login, and keys go "
-    "only to endpoints that were named at the start. Name it with --host, add --web-login, or use --web-host 127.0.0.1."
+    "no key is sent: the endpoint was entered in a web page that is open to the network without a login, and keys are "
+    "sent only to endpoints set at the start. Set it with --host, add --web-login, or use --web-host 127.0.0.1."
 )
 
 
 def make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> openai.OpenAI:
-    """A client of this base URL. Raises the SDK's error when a key is needed and there is none."""
-    sent = dict(headers)
+    """Return a client for this base URL. Raises the SDK's error if a key is required but not set."""
+    all_headers = dict(headers)
     authorization = endpoint.authorization_of(host)
     key = run_context.secret("OPENAI_API_KEY") or (
         run_context.secret("AZURE_OPENAI_API_KEY") if is_azure(host) else None
     )
-    # Without a key of ours the SDK would read the environment itself, so it gets a placeholder when keys are withheld.
+    # Without a key argument the SDK reads the environment itself, so it gets a placeholder if keys are withheld.
     needs_key = httpx2.URL(host).host in _KEYED_HOSTS and not run_context.withhold_keys
     keyless = not key and not authorization and not needs_key
     if authorization:
-        sent["Authorization"] = authorization
+        all_headers["Authorization"] = authorization
     elif run_context.withhold_keys:
         run_context.note(KEYS_WITHHELD)
     elif (
-        keyless and run_context.options.simulator is None and not any(name.lower() == "authorization" for name in sent)
+        keyless
+        and run_context.options.simulator is None
+        and not any(name.lower() == "authorization" for name in all_headers)
     ):
         run_context.note("no OPENAI_API_KEY in the environment: requests carry no key")
-    # The SDK insists on a key; a server that needs none gets none.
+    # The SDK requires a key; a hook removes the placeholder from requests to a server that needs no key.
     return openai.OpenAI(
         api_key=_PLACEHOLDER if keyless or authorization else key or None,
-        **_settings(run_context, host, sent, endpoint.query_of(host), without_placeholder=keyless),
+        **_settings(run_context, host, all_headers, endpoint.query_of(host), without_placeholder=keyless),
     )
 
 
@@ -68,24 +71,27 @@ def make_azure_client(
     api_version: str | None = None,
     token_provider: TokenProvider | None = None,
 ) -> openai.AzureOpenAI:
-    """A client of an Azure resource, whose models are deployments. Raises ValueError with what is missing."""
+    """Return a client for an Azure resource, whose models are deployments.
+
+    Raises ValueError if a setting is missing.
+    """
     if run_context.withhold_keys:
-        raise ValueError(f"{KEYS_WITHHELD} Azure needs one")
+        raise ValueError(f"{KEYS_WITHHELD} Azure requires a key")
     query = endpoint.query_of(host)
-    named = query.pop("api-version", None)
-    version = api_version or named or os.environ.get("OPENAI_API_VERSION")
+    query_version = query.pop("api-version", None)
+    version = api_version or query_version or os.environ.get("OPENAI_API_VERSION")
     if not version:
         raise ValueError(
-            "Azure wants an API version: set OPENAI_API_VERSION (2024-10-21 or later), write --host "
+            "Azure requires an API version: set OPENAI_API_VERSION (2024-10-21 or later), write --host "
             "'https://NAME.openai.azure.com?api-version=...', or use the v1 API: https://NAME.openai.azure.com/openai/v1"
         )
     key, token = run_context.secret("AZURE_OPENAI_API_KEY"), run_context.secret("AZURE_OPENAI_AD_TOKEN")
-    given = next((value for name, value in headers.items() if name.lower() == "api-key"), None)
+    header_key = next((value for name, value in headers.items() if name.lower() == "api-key"), None)
     credentials: dict[str, Any] = {}
     if token_provider is not None:
         credentials["azure_ad_token_provider"] = remembering(token_provider)
-    elif given or (key and not token):
-        credentials["api_key"] = given or key
+    elif header_key or (key and not token):
+        credentials["api_key"] = header_key or key
     elif token:
         credentials["azure_ad_token"] = token
     else:
@@ -98,28 +104,28 @@ def make_azure_client(
 
 
 def is_azure(host: str) -> bool:
-    """True for a resource of Azure OpenAI under one of Azure's own names."""
+    """Return True for an Azure OpenAI resource under one of Azure's domains."""
     return httpx2.URL(host).host.endswith(_AZURE_DOMAINS)
 
 
 def has_deployments(host: str) -> bool:
-    """True for an Azure resource reached by deployments and API versions, not by the v1 API."""
+    """Return True for an Azure resource with deployments and API versions; False for the v1 API."""
     return is_azure(host) and not httpx2.URL(host).path.rstrip("/").endswith("/v1")
 
 
 def azure_base_url(host: str) -> str:
-    """The base URL under which deployments are: a resource's own URL gets its ``/openai``."""
+    """Return the base URL of the deployments: the resource's URL with ``/openai``."""
     return host if "/openai" in httpx2.URL(host).path else f"{host.rstrip('/')}/openai"
 
 
 def deployment_of(host: str) -> str | None:
-    """The deployment that a base URL names, if it does."""
-    _, found, rest = httpx2.URL(host).path.partition("/deployments/")
-    return rest.split("/")[0] if found and rest else None
+    """Return the deployment in a base URL; None if there is none."""
+    _, separator, rest = httpx2.URL(host).path.partition("/deployments/")
+    return rest.split("/")[0] if separator and rest else None
 
 
 def remembering(provider: TokenProvider) -> TokenProvider:
-    """The provider; its tokens, which change every hour, are kept out of all output."""
+    """Wrap a token provider to redact its tokens, which change every hour, in all output."""
 
     def remembered() -> str:
         token = provider()
@@ -130,7 +136,10 @@ def remembering(provider: TokenProvider) -> TokenProvider:
 
 
 def _default_token_provider() -> TokenProvider:
-    """Entra ID by azure-identity's default chain, if that package is installed."""
+    """Return Entra ID's token provider from azure-identity's default chain.
+
+    Raises ValueError if azure-identity is not installed.
+    """
     try:
         from azure.identity import DefaultAzureCredential, get_bearer_token_provider
     except ImportError:
@@ -150,7 +159,7 @@ def _settings(
     *,
     without_placeholder: bool = False,
 ) -> dict[str, Any]:
-    """What every client of this process is made with."""
+    """Return the arguments that all clients of this process share."""
     before = [_without_placeholder] if without_placeholder else []
     return {
         "base_url": base_url,
@@ -165,14 +174,14 @@ def _settings(
 def make_http_client(
     run_context: RunContext, base_url: str, *, before: Sequence[Callable[[httpx2.Request], None]] = (), **settings: Any
 ) -> httpx2.Client:
-    """The HTTP layer below a client: our transport, or the SDK's own for comparison (--llm-transport sdk).
+    """Return the HTTP client: our transport, or the SDK's own for comparison (--llm-transport sdk).
 
-    ``before`` is called with each request that is about to be sent.
+    The ``before`` hooks are called with each request before it is sent.
     """
     pool = run_context.pool
     allowed = [origin_of(str(httpx2.URL(origin))) for origin in run_context.options.redirect_to]
     redirects = Redirects(origin_of(str(httpx2.URL(base_url))), allowed, run_context.note)
-    settings["follow_redirects"] = True  # those that the hook lets through
+    settings["follow_redirects"] = True  # only those that the hook allows
     settings["event_hooks"] = {
         "request": [*before, redirects.on_request],
         "response": [redirects.on_response, bound_whole_body],
@@ -181,7 +190,7 @@ def make_http_client(
     if run_context.options.transport == "fast":
         return httpx2.Client(transport=GeventTransport(pool), trust_env=False, **settings)
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    # The same rules for proxies and certificates as on our transport.
+    # Use the same rules for proxies and certificates as our transport.
     url = httpx2.URL(base_url)
     proxy = pool.proxies.of(origin_of(str(url)))
     if proxy is not None:

@@ -1,6 +1,6 @@
-"""The events of OpenAI's streams, chat and legacy completions, in the dialects that servers speak.
+"""Convert the events of OpenAI's chat and legacy completions to chunks, in the variants that servers send.
 
-Bytes of one event in, chunks out. Knows no transport and no Locust.
+The input is the data of one event. The module does not depend on the transport or on Locust.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from llm_users.users.openai.usage import OpenAIUsage
 from llm_users.users.tool_calls import ToolCalls
 
 MOST_CHOICES = 1024
-"""Of one answer, beyond the first: a choice without text would not be ended by the bounds on texts."""
+"""Limit on choices per answer after the first, because the limits on text do not apply to choices without text."""
 
 _NO_REASON = frozenset(("null", "none", "false"))
-"""In lower case: finish reasons of servers that write the word where JSON's null belongs (KoboldCpp, DashScope)."""
+"""Finish reasons, in lower case, that servers send instead of JSON's null (KoboldCpp, DashScope)."""
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -67,23 +67,23 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 
 
 class OpenAIEvents:
-    """Takes the data of one event after the other; keeps the chunks and what the server said besides."""
+    """Accumulates the data of all events: chunks, tool calls, usage, finish reasons and response id."""
 
     def __init__(self, choices: int = 1) -> None:
-        """``choices``: how many were asked for (``n``)."""
+        """``choices``: the number of requested choices (``n``)."""
         self.chunks = Chunks()
         self._expected = choices
-        self._first: int | None = None  # the server's number of the first choice
-        self._plain: int | None = None  # the same while no choice has had a finish reason
-        self._others: dict[int, bool] = {}  # of choices beyond the first: whether they have finished
-        self._just_ended: int | None = None  # the choice whose finish reason came last
+        self._first: int | None = None  # the server's index of the first choice
+        self._plain: int | None = None  # the same, until a choice has a finish reason
+        self._others: dict[int, bool] = {}  # choices after the first -> whether they have finished
+        self._just_ended: int | None = None  # the choice with the latest finish reason
         self._calls = ToolCalls()
         self._other_calls: dict[int, ToolCalls] = {}
         self.response_id: str | None = None
         self.finish_reason: str | None = None
-        self.done = False  # [DONE] was seen
+        self.done = False  # [DONE] has arrived
         self._usage = OpenAIUsage()
-        self._thought = False  # the reasoning itself is streamed, not only a summary
+        self._streams_reasoning = False  # the reasoning itself is streamed, not only a summary
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -92,7 +92,7 @@ class OpenAIEvents:
 
     @property
     def counted(self) -> bool:
-        """True when the server has said how many tokens the output has."""
+        """True if the server has sent the number of output tokens."""
         return self._usage.counted
 
     @property
@@ -102,22 +102,22 @@ class OpenAIEvents:
 
     @property
     def complete(self) -> bool:
-        """True when the answer ended with a terminator: a finish reason of each choice, or [DONE]."""
+        """True if the answer ended with a terminator: a finish reason for each choice, or [DONE]."""
         return self.done or (self.finish_reason is not None and all(self._others.values()))
 
     @property
     def output_complete(self) -> bool:
-        """True when no choice has anything more to say; usage may still come."""
+        """True if the output of all choices is complete; usage may still follow."""
         return self.complete and len(self._others) + 1 >= self._expected
 
     @property
     def empty(self) -> bool:
-        """True when there was no output: no text, no reasoning, no tool call."""
+        """True without any output: text, reasoning or tool calls."""
         chunks = self.chunks
         return not (any(chunks.texts) or chunks.reasoning_at or chunks.text_at or self._calls)
 
     def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
-        """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
+        """Process one event. Raises ``StreamFailure`` or ``MalformedEvent``."""
         if data == DONE:
             self.done = True
             return
@@ -131,7 +131,7 @@ class OpenAIEvents:
             if value is None:
                 self.done = self.done or is_done(data)
                 return
-            event = self._unusual(value)
+            event = self._lenient_event(value)
         choices = event.choices
         if event.error or not choices:
             refuse_error(value or data)
@@ -170,7 +170,7 @@ class OpenAIEvents:
             self._other_delta(choice, delta, stamp_ns, clock_ns, index)
 
     def _other_delta(self, choice: _Choice, delta: _Delta, stamp_ns: int, clock_ns: int, index: int) -> None:
-        """A delta that is not just a piece of text."""
+        """Process a delta that is not only a piece of text."""
         content = delta.content
         if type(content) is str:
             answer, thought = content, NO_REASONING
@@ -181,8 +181,8 @@ class OpenAIEvents:
             thought = reasoning_of(values, delta.reasoning_details)
         reasoning, is_summary = thought
         if reasoning:
-            self._thought = self._thought or not is_summary
-            self.chunks.reasoning_is_summary = not self._thought
+            self._streams_reasoning = self._streams_reasoning or not is_summary
+            self.chunks.reasoning_is_summary = not self._streams_reasoning
         if type(delta.refusal) is str:
             answer += delta.refusal
         if choice.error:
@@ -195,10 +195,10 @@ class OpenAIEvents:
             self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
 
     def _add_other(self, delta: _Delta, answer: str, reasoning: str, stamp_ns: int, clock_ns: int, index: int) -> None:
-        """A chunk with a piece of a tool call, or with audio."""
+        """Add a chunk with a fragment of a tool call, or with audio."""
         calls = self._calls_of(index)
         piece, audible = calls.take(delta.tool_calls), False
-        if type(delta.function_call) is dict:  # OpenAI's older way: one call without an id and an index
+        if type(delta.function_call) is dict:  # OpenAI's older format: one call without id and index
             piece += calls.take([{"index": 0, "function": delta.function_call}])
         if type(delta.audio) is dict:
             answer += _text_of(delta.audio.get("transcript"))
@@ -209,30 +209,30 @@ class OpenAIEvents:
             self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
 
     def _message_delta(self, choice: _Choice, index: int) -> _Delta:
-        """The ``message`` that stands in the place of ``delta``: a piece, or the whole answer in one event."""
+        """Convert a ``message`` that a server sends instead of ``delta``: a piece, or the whole answer in one event."""
         delta = _delta_of(choice.message)
         if choice.finish_reason and self.chunks.texts and delta.content == self.chunks.text_of(index):
-            return _Delta()  # the end repeats what came in pieces
+            return _Delta()  # the last event repeats the text of the pieces
         return delta
 
     def _special_choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
-        """Any other choice than the first before its finish reason. Output after a finish reason takes that back."""
+        """Process a choice that is not the first one or has finished. Output after a finish reason removes it."""
         if choice.finish_reason and choice.error:
             raise failure_from(choice.error)
         self._just_ended = None
-        place, before = self._place_of(choice.index), len(self.chunks.texts)
-        self._choice(choice, stamp_ns, clock_ns, place)
-        if place in self.chunks.endings and len(self.chunks.texts) > before:
-            self._go_on(place)
+        index, earlier_chunks = self._index_of(choice.index), len(self.chunks.texts)
+        self._choice(choice, stamp_ns, clock_ns, index)
+        if index in self.chunks.endings and len(self.chunks.texts) > earlier_chunks:
+            self._go_on(index)
         reason = choice.finish_reason
         if reason and reason.lower() not in _NO_REASON:
-            self._end(reason, stamp_ns, clock_ns, place)
+            self._end(reason, stamp_ns, clock_ns, index)
         if choice.usage and type(choice.usage) is dict:
-            self._usage.take(choice.usage, choice=place)
-            self._count_tokens(choice.usage, stamp_ns, clock_ns, place)
+            self._usage.take(choice.usage, choice=index)
+            self._count_tokens(choice.usage, stamp_ns, clock_ns, index)
 
     def _end(self, reason: str, stamp_ns: int, clock_ns: int, index: int) -> None:
-        """The finish reason of a choice."""
+        """Record the finish reason of a choice."""
         self.chunks.end(reason, stamp_ns, clock_ns, index)
         self._plain, self._just_ended = None, index
         if index:
@@ -242,31 +242,31 @@ class OpenAIEvents:
             self.finish_reason = reason
 
     def _go_on(self, index: int) -> None:
-        """A choice has output after its finish reason."""
+        """Remove the finish reason of a choice, because output followed it."""
         self.chunks.go_on(index)
         if index:
             self._others[index] = False
         else:
             self.finish_reason = None
 
-    def _place_of(self, number: int) -> int:
-        """The number of a choice here, where the first one has 0. The only choice can have any number of the server."""
+    def _index_of(self, server_index: int) -> int:
+        """Return our index of a choice; the first one has 0. If there is only one, the server may use any index."""
         if self._first is None:
-            self._first = self._plain = number if self._expected == 1 else 0
-        if number == self._first:
+            self._first = self._plain = server_index if self._expected == 1 else 0
+        if server_index == self._first:
             return 0
-        place = number or self._first
-        if place not in self._others:
-            self._add_choice(place)
-        return place
+        index = server_index or self._first
+        if index not in self._others:
+            self._add_choice(index)
+        return index
 
     def _add_choice(self, index: int) -> None:
-        """Another choice than the first has begun."""
+        """Register a choice after the first one. Raises ``MalformedEvent`` if there are too many."""
         if self._others.setdefault(index, False) is False and len(self._others) > max(MOST_CHOICES, self._expected):
             raise MalformedEvent(f"the answer has more than {MOST_CHOICES} choices")
 
     def _calls_of(self, index: int) -> ToolCalls:
-        """The tool calls of a choice."""
+        """Return the tool calls of a choice."""
         if not index:
             return self._calls
         calls = self._other_calls.get(index)
@@ -275,37 +275,37 @@ class OpenAIEvents:
         return calls
 
     def _take_usage(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
-        """Usage of an event: of all choices, or of the only one in the event, or of the one that has just ended."""
+        """Process usage in an event: of all choices, of its only choice, or of the choice that just ended."""
         usage = event.usage or (event.x_groq.get("usage") if type(event.x_groq) is dict else None)
         if not usage or type(usage) is not dict:
             return
         if not event.choices:
             self._usage.take(usage, finished=self._just_ended)
-            for place, of_choice in self._usage.of_choices.items():
-                self._count_tokens(of_choice, stamp_ns, clock_ns, place)
+            for index, choice_usage in self._usage.of_choices.items():
+                self._count_tokens(choice_usage, stamp_ns, clock_ns, index)
             if self._just_ended is None and self._expected == 1 and not self._others:
                 self._count_tokens(usage, stamp_ns, clock_ns, 0)  # some gateways send usage after every chunk
         elif len(event.choices) == 1:
-            place = self._place_of(event.choices[0].index)
-            self._usage.take(usage, choice=place)
-            self._count_tokens(usage, stamp_ns, clock_ns, place)
+            index = self._index_of(event.choices[0].index)
+            self._usage.take(usage, choice=index)
+            self._count_tokens(usage, stamp_ns, clock_ns, index)
         else:
             self._usage.take(usage)
 
-    def _count_tokens(self, usage: dict[str, Any], stamp_ns: int, clock_ns: int, place: int) -> None:
-        """Usage that came with a choice: of some servers in every chunk, the tokens of this choice so far."""
+    def _count_tokens(self, usage: dict[str, Any], stamp_ns: int, clock_ns: int, index: int) -> None:
+        """Record the running token count of a choice, which some servers send with every chunk."""
         tokens = usage.get("completion_tokens")
         if type(tokens) is int and tokens >= 0:
-            self.chunks.count_tokens(tokens, stamp_ns, clock_ns, place)
+            self.chunks.count_tokens(tokens, stamp_ns, clock_ns, index)
 
-    def _unusual(self, value: dict[str, Any]) -> _Event:
-        """Valid JSON of an unexpected shape: take what can be understood."""
+    def _lenient_event(self, value: dict[str, Any]) -> _Event:
+        """Convert valid JSON of an unexpected shape; fields that cannot be interpreted are ignored."""
         choices = []
         for raw in _list_of(value.get("choices")):
             if isinstance(raw, dict):
                 delta, reason = raw.get("delta"), raw.get("finish_reason")
                 error = raw.get("error")
-                if isinstance(reason, dict):  # SGLang's own: {"type": "abort", "message": "..."}
+                if isinstance(reason, dict):  # SGLang: {"type": "abort", "message": "..."}
                     error = error or (reason if reason.get("message") else None)
                     reason = reason.get("type")
                 choices.append(
@@ -329,7 +329,7 @@ class OpenAIEvents:
         )
 
     def take_whole(self, body: bytes) -> None:
-        """A complete, unstreamed answer (JSON) to a request that asked for a stream. Its chunks have no stamps."""
+        """Process a complete JSON answer to a request that asked for a stream. Its chunks have no stamps."""
         value = object_from(body) or {}
         if value.get("error") or not value.get("choices"):
             refuse_error(value, whole=True)
@@ -373,7 +373,7 @@ class OpenAIEvents:
 
 
 def _delta_of(fields: dict[str, Any]) -> _Delta:
-    """What is known of a delta, or of a message in its place."""
+    """Convert the known fields of a delta, or of a message instead of a delta."""
     return _Delta(**{name: value for name, value in fields.items() if name in _Delta.__struct_fields__})
 
 

@@ -1,6 +1,6 @@
-"""Reasoning in the shapes that servers of OpenAI's APIs give it: text, objects, typed parts, summaries.
+"""Extract reasoning in all shapes that servers of OpenAI's APIs send: text, objects, typed parts, summaries.
 
-Knows values of JSON; no transport and no Locust.
+The module handles JSON values; it does not depend on the transport or on Locust.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from collections.abc import Iterable
 from typing import Any
 
 REASONING_NAMES = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
-"""Where servers put reasoning: DeepSeek, SGLang, llama.cpp the first; vLLM, OpenRouter, Groq, Ollama the second."""
+"""Fields with reasoning. DeepSeek, SGLang, llama.cpp: the first; vLLM, OpenRouter, Groq, Ollama: the second."""
 
 _TEXTS = ("text", "content", "thinking", "reasoning", "reasoning_text")
 _DEEPEST = 8
-"""Of lists and objects inside each other: parts in a list in a part are three deep."""
+"""Limit on the nesting of lists and objects. Parts in a list in a part have a depth of three."""
 
 Reasoning = tuple[str, bool]
-"""A piece of reasoning, and whether it is of a summary."""
+"""A piece of reasoning, and whether it is part of a summary."""
 
 NO_REASONING: Reasoning = ("", False)
 
 
 def reasoning_of(values: Iterable[Any], details: Any = None) -> Reasoning:
-    """The reasoning of a delta or a message: the first of the values that has text, else that of the details.
+    """Return the reasoning of a delta or a message: the first value with text, or else the text of the details.
 
-    ``details``: OpenRouter's list of typed parts. It repeats the text of ``reasoning`` and says whether that is a
+    ``details``: OpenRouter's list of typed parts. It repeats the text of ``reasoning`` and tells whether it is a
     summary; encrypted parts have no text.
     """
     text, summary = "", False
@@ -34,27 +34,27 @@ def reasoning_of(values: Iterable[Any], details: Any = None) -> Reasoning:
             if text:
                 break
     if details:
-        detailed, of_summary = text_of_reasoning(details)
-        text, summary = text or detailed, summary or of_summary
+        detail_text, is_summary = text_of_reasoning(details)
+        text, summary = text or detail_text, summary or is_summary
     return text, summary
 
 
 def split_content(content: Any) -> tuple[str, Reasoning]:
-    """(answer, reasoning) of content given as typed parts: Mistral's reasoning models, Databricks."""
+    """Return (answer, reasoning) of content in typed parts (Mistral's reasoning models, Databricks)."""
     answer = ""
-    thoughts = []
+    reasoning_parts = []
     for part in content if isinstance(content, list) else [content]:
         if not isinstance(part, dict):
             continue
         if str(part.get("type")).startswith(("thinking", "reasoning", "summary")):
-            thoughts.append(part)
+            reasoning_parts.append(part)
         elif isinstance(part.get("text"), str):
             answer += part["text"]
-    return answer, text_of_reasoning(thoughts)
+    return answer, text_of_reasoning(reasoning_parts)
 
 
 def text_of_reasoning(value: Any, depth: int = 0) -> Reasoning:
-    """The text in a value of any shape. It is a summary when all of its pieces are."""
+    """Return the text in a value of any shape, which is a summary if all of its pieces are."""
     if isinstance(value, str):
         return value, False
     if depth > _DEEPEST:

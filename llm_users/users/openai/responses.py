@@ -1,4 +1,4 @@
-"""The Responses API: what is asked, and how an answer that has begun is counted. Knows no connections."""
+"""Build requests for the Responses API, and count the tokens of its response stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_users.users.tool_call_history import calls_of, without_calls
 
 
 class ResponsesApiStream(SseResponseStream):
-    """A response that has begun."""
+    """The response stream of the Responses API."""
 
     events: ResponseEvents
     terminator = "response.completed or response.incomplete"
@@ -26,24 +26,24 @@ class ResponsesApiStream(SseResponseStream):
 
 
 def input_of(prompt: Prompt) -> str | list[dict[str, Any]]:
-    """A prompt as this API's ``input``; content parts in chat's shape get the names that they have here."""
+    """Return a prompt as ``input`` of the Responses API. Content parts are converted from the shape of chat."""
     if prompt.messages is None:
         return prompt.text or ""
     return [item for message in prompt.messages for item in _items(message)]
 
 
 def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """The items of a message: here tool calls and their results are items beside it."""
+    """Convert a message to items: tool calls and their results become separate items."""
     if message.get("role") == "tool":
         output = {"type": "function_call_output", "call_id": message.get("tool_call_id")}
         return [{**output, "output": message.get("content") or ""}]
     calls = calls_of(message)
-    made = [
+    call_items = [
         {"type": "function_call", "call_id": call.identifier, "name": call.name, "arguments": call.arguments}
         for call in calls
     ]
-    said = [_item(without_calls(message))] if message.get("content") or not calls else []
-    return [*said, *made]
+    text_items = [_item(without_calls(message))] if message.get("content") or not calls else []
+    return [*text_items, *call_items]
 
 
 def _item(message: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The events of the Responses API's streams.
+"""Convert the events of the Responses API to chunks.
 
-Bytes of one event in, chunks out. Knows no transport and no Locust.
+The input is the data of one event. The module does not depend on the transport or on Locust.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ARGUMENTS = frozenset(
     )
 )
 _CALLS = frozenset(("function_call", "custom_tool_call", "mcp_call"))
-"""Items that become tool calls; what the service does by itself (searching, running code) does not."""
+"""Items that become tool calls. Actions of the service itself (search, running code) do not."""
 
 
 class _Response(msgspec.Struct, gc=False):
@@ -60,18 +60,18 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 
 
 class ResponseEvents:
-    """Takes the data of one event after the other; keeps the chunks and what the server said besides."""
+    """Accumulates the data of all events: chunks, tool calls, usage, finish reason and response id."""
 
     def __init__(self) -> None:
         self.chunks = Chunks()
         self.response_id: str | None = None
         self.finish_reason: str | None = None
-        self.done = False  # completed or incomplete: nothing comes after it
+        self.done = False  # completed or incomplete: no event follows
         self.usage: dict[str, Any] | None = None
-        self._thought = False  # the reasoning itself is streamed, not only a summary
+        self._streams_reasoning = False  # the reasoning itself is streamed, not only a summary
         self._calls = ToolCalls()
-        self._places: dict[int | None, int] = {}  # of the calls, by the item's place in the output
-        self._acted = False  # the service searched, ran code or the like by itself
+        self._call_of_item: dict[int | None, int] = {}  # index of the item in the output -> index of the call
+        self._called_builtin_tool = False  # the service called a built-in tool, such as search
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
@@ -88,11 +88,11 @@ class ResponseEvents:
 
     @property
     def empty(self) -> bool:
-        """True when there was no output: no text, no reasoning, no call of a tool, the user's or a built-in one."""
-        return not (any(self.chunks.texts) or self.chunks.reasoning_at or self._calls or self._acted)
+        """True without any output: text, reasoning, or calls of the user's or built-in tools."""
+        return not (any(self.chunks.texts) or self.chunks.reasoning_at or self._calls or self._called_builtin_tool)
 
     def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
-        """One event. Raises ``StreamFailure`` or ``MalformedEvent``."""
+        """Process one event. Raises ``StreamFailure`` or ``MalformedEvent``."""
         event = _event_of(data)
         if event is None:
             return
@@ -104,34 +104,34 @@ class ResponseEvents:
             if kind in _REASONING:
                 self._add_reasoning(text, stamp_ns, clock_ns, is_summary=kind not in _THOUGHTS)
             elif kind in _ARGUMENTS:
-                if event.output_index in self._places:
-                    self._calls.add(self._places[event.output_index], text)
+                if event.output_index in self._call_of_item:
+                    self._calls.add(self._call_of_item[event.output_index], text)
                 self.chunks.add_other(stamp_ns, clock_ns, "", text)
         elif type(event.item) is dict:
             self._item(event, stamp_ns, clock_ns)
-        elif kind in _REASONING:  # an object where others have text
+        elif kind in _REASONING:  # an object instead of text
             self._add_thought(text, stamp_ns, clock_ns, is_summary=kind not in _THOUGHTS)
         elif event.response is not None:
-            self._about(kind, event.response, event.error, stamp_ns, clock_ns)
+            self._take_response(kind, event.response, event.error, stamp_ns, clock_ns)
         elif kind in ("error", "response.failed"):
             raise failure_from(json_or_text(data))
         elif not kind:
-            refuse_error(data)  # every event has a type; what has none may be an error
+            refuse_error(data)  # every event has a type; an object without one may be an error
 
     def _add_reasoning(self, text: str, stamp_ns: int, clock_ns: int, *, is_summary: bool) -> None:
-        """A piece of the reasoning, or of a summary of it. A stream with both has the reasoning itself."""
-        self._thought = self._thought or not is_summary
-        self.chunks.reasoning_is_summary = not self._thought
+        """Add a piece of the reasoning or of its summary. A stream with both counts as streamed reasoning."""
+        self._streams_reasoning = self._streams_reasoning or not is_summary
+        self.chunks.reasoning_is_summary = not self._streams_reasoning
         self.chunks.add(stamp_ns, clock_ns, "", text)
 
     def _add_thought(self, value: Any, stamp_ns: int, clock_ns: int, *, is_summary: bool = False) -> None:
-        """The same in any shape, if it has text."""
+        """Add reasoning in any shape, if it has text."""
         thought, of_summary = text_of_reasoning(value)
         if thought:
             self._add_reasoning(thought, stamp_ns, clock_ns, is_summary=is_summary or of_summary)
 
     def _item(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
-        """An item of the output begins or is complete."""
+        """Process an item of the output that begins or is complete."""
         if event.item.get("type") in _CALLS:
             self._call(event, stamp_ns, clock_ns)
         elif event.item.get("type") == "reasoning" and not self.chunks.reasoning_at:  # it was not streamed
@@ -140,28 +140,28 @@ class ResponseEvents:
             self._note_action(event.item)
 
     def _call(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
-        """A tool call begins or is complete. Arguments that were not streamed come with its end."""
+        """Process a tool call that begins or is complete. Its last event has arguments that were not streamed."""
         whole = _call_of(event.item)
-        place = self._places.get(event.output_index)
-        if place is None:
-            place = self._places[event.output_index] = self._calls.begin(whole["id"], whole["function"]["name"])
+        index = self._call_of_item.get(event.output_index)
+        if index is None:
+            index = self._call_of_item[event.output_index] = self._calls.begin(whole["id"], whole["function"]["name"])
         arguments = whole["function"]["arguments"]
-        if event.type == "response.output_item.done" and arguments and not self._calls.has_arguments(place):
-            self._calls.add(place, arguments)
+        if event.type == "response.output_item.done" and arguments and not self._calls.has_arguments(index):
+            self._calls.add(index, arguments)
             self.chunks.add_other(stamp_ns, clock_ns, "", arguments)
 
     def _note_action(self, item: dict[str, Any]) -> None:
-        """Take an item that does not call the user's tools: built-in calls (``web_search_call``) are output."""
-        self._acted = self._acted or str(item.get("type")).endswith("_call")
+        """Record an item that does not call the user's tools: built-in calls (``web_search_call``) are output."""
+        self._called_builtin_tool = self._called_builtin_tool or str(item.get("type")).endswith("_call")
 
-    def _about(self, kind: str, response: _Response, error: Any, stamp_ns: int = 0, clock_ns: int = 0) -> None:
-        """An event that tells of the whole response: begun, completed, incomplete, failed."""
+    def _take_response(self, kind: str, response: _Response, error: Any, stamp_ns: int = 0, clock_ns: int = 0) -> None:
+        """Process an event about the whole response: started, completed, incomplete or failed."""
         if self.response_id is None and response.id is not None:
             self.response_id = str(response.id)
         if type(response.usage) is dict:
             self.usage = response.usage
         if kind == "response.failed":
-            raise failure_from(response.error or error or {"message": "the response failed, without a reason"})
+            raise failure_from(response.error or error or {"message": "the response failed without a reason"})
         if kind == "response.cancelled":
             raise StreamFailure("cancelled", "the response was cancelled on the server")
         if kind == "response.completed":
@@ -172,12 +172,12 @@ class ResponseEvents:
             self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
 
     def take_whole(self, body: bytes) -> None:
-        """A complete, unstreamed response (JSON). Its chunks have no stamps."""
+        """Process a complete response (JSON) that was not streamed. Its chunks have no stamps."""
         value = object_from(body) or {}
         response = _converted(value, _Response, body)
         if response.status is None and "output" not in value:
             refuse_error(value, whole=True)
-        self._about(f"response.{response.status}", response, None)
+        self._take_response(f"response.{response.status}", response, None)
         for item in _list_of(value.get("output")):
             if isinstance(item, dict):
                 self._whole_item(item)
@@ -216,7 +216,7 @@ def _converted(value: Any, kind: type[_T], data: bytes) -> _T:
 
 
 def _call_of(item: dict[str, Any]) -> dict[str, Any]:
-    """A tool call in the shape that answers have."""
+    """Convert an item to a tool call in the shape of ``Answer.tool_calls``."""
     arguments = item.get("arguments") or item.get("input")
     function = {"name": str(item.get("name") or ""), "arguments": arguments_text(arguments)}
     return {"id": item.get("call_id") or item.get("id"), "type": "function", "function": function}
@@ -228,9 +228,9 @@ def _reason(details: Any) -> str:
 
 
 def _texts(parts: Any) -> str:
-    """The text of content parts, of whatever kind."""
-    found = [part.get("text") or part.get("refusal") for part in _list_of(parts) if isinstance(part, dict)]
-    return "".join(text for text in found if isinstance(text, str))
+    """Return the text of content parts of any type."""
+    texts = [part.get("text") or part.get("refusal") for part in _list_of(parts) if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _list_of(value: Any) -> list[Any]:

@@ -1,6 +1,6 @@
-"""The usage of one answer of OpenAI's chat and legacy completions, put together from all events that have some.
+"""Combine the usage in the events of one answer of OpenAI's chat or legacy completions.
 
-Knows the fields of usage; no transport and no Locust.
+The module handles usage fields; it does not depend on the transport or on Locust.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _OUTPUT, _DETAILS, _REASONING = "completion_tokens", "completion_tokens_details"
 
 
 class OpenAIUsage:
-    """Takes one usage after the other.
+    """Accumulates the usage objects of one answer.
 
-    Most servers send one, of the whole answer. With several choices (``n``) some send one for each choice: llama.cpp as
-    an event without choices right after the choice's finish reason, Moonshot inside the choice, vLLM (when asked for
-    usage in every chunk) in the events of one choice, with that of the whole answer at the end.
+    Most servers send one usage object for the whole answer. With several choices (``n``) some send one per choice:
+    llama.cpp as an event without choices right after the choice's finish reason, Moonshot inside the choice, and vLLM
+    (if the request asks for usage in every chunk) in the events of one choice, with the whole answer's at the end.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,10 @@ class OpenAIUsage:
         self._after_finish: dict[int, dict[str, Any]] = {}
 
     def take(self, usage: dict[str, Any], *, choice: int | None = None, finished: int | None = None) -> None:
-        """``choice``: the only choice of the event. ``finished``: the choice that the event before this one ended."""
+        """Add a usage object.
+
+        ``choice``: the only choice of the event. ``finished``: the choice that ended with the previous event.
+        """
         self._latest = merged(self._latest, usage)
         if choice is not None:
             self._with_choice[choice] = merged(self._with_choice.get(choice), usage)
@@ -40,36 +43,36 @@ class OpenAIUsage:
 
     @property
     def counted(self) -> bool:
-        """True when some usage said how many tokens the output has."""
+        """True if a usage object had the number of output tokens."""
         return self._latest is not None and bool(count(self._latest.get(_OUTPUT)))
 
     @property
     def of_choices(self) -> dict[int, dict[str, Any]]:
-        """Usage that came right after the finish reasons of several choices, by choice."""
+        """Usage that followed the finish reasons of several choices, by choice."""
         return self._after_finish if len(self._after_finish) > 1 else {}
 
     def of_answer(self, chunks: Chunks) -> dict[str, Any] | None:
-        """The usage of the whole answer; None when none came."""
-        apart = self.of_choices or ({} if self._whole else self._with_choice)
-        if len(apart) > 1 and _are_of_choices(apart, chunks):
-            return _sum(apart.values())
+        """Return the usage of the whole answer; None if the server sent none."""
+        by_choice = self.of_choices or ({} if self._whole else self._with_choice)
+        if len(by_choice) > 1 and _are_of_choices(by_choice, chunks):
+            return _sum(by_choice.values())
         return self._latest
 
 
 def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:
-    """The later usage, with the earlier one's figures where the later one has zero or what is not a count."""
+    """Return the later usage; where it has zero or no valid count, the earlier count is kept."""
     if earlier is None or _replaces(earlier, later):
-        return later  # as in every chunk of some servers
+        return later  # the usual case for servers that send usage with every chunk
     result = _without_zeros(earlier, later)
     for name, details in later.items():
-        before = earlier.get(name)
-        if isinstance(details, dict) and isinstance(before, dict):
-            result[name] = _without_zeros(before, details)
+        earlier_details = earlier.get(name)
+        if isinstance(details, dict) and isinstance(earlier_details, dict):
+            result[name] = _without_zeros(earlier_details, details)
     return result
 
 
 def _replaces(earlier: dict[str, Any], later: dict[str, Any]) -> bool:
-    """True when the later usage has every count, so that it replaces the earlier one. Cheap."""
+    """Return True if the later usage has all counts, so that it replaces the earlier one. This check is fast."""
     if len(earlier) != len(later):
         return False
     for name, value in later.items():
@@ -82,14 +85,14 @@ def _without_zeros(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, 
     return {**earlier, **{name: value for name, value in later.items() if count(value) or not count(earlier.get(name))}}
 
 
-def _are_of_choices(apart: Mapping[int, dict[str, Any]], chunks: Chunks) -> bool:
-    """True for counts of the choices, False when each of them is that of the whole answer so far.
+def _are_of_choices(by_choice: Mapping[int, dict[str, Any]], chunks: Chunks) -> bool:
+    """Return True if the counts are per choice, False if each one is the running count of the whole answer.
 
-    A chunk has at least one token, so a count below the number of all chunks is not the whole answer's. One that is at
-    least as high can be that of a choice if it fits: a token for each chunk of the choice, and its stop token.
+    A chunk has at least one token, so a count below the number of all chunks is not the whole answer's. A higher count
+    can belong to a choice if it fits: one token per chunk of the choice, plus its stop token.
     """
     places = chunks.places
-    counts = {choice: count(usage.get(_OUTPUT)) or 0 for choice, usage in apart.items()}
+    counts = {choice: count(usage.get(_OUTPUT)) or 0 for choice, usage in by_choice.items()}
     return max(counts.values()) < len(chunks.texts) or all(
         tokens <= len(places.get(choice, ())) + 1 for choice, tokens in counts.items()
     )
@@ -98,15 +101,15 @@ def _are_of_choices(apart: Mapping[int, dict[str, Any]], chunks: Chunks) -> bool
 def _sum(usages: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return one usage for all choices: they share the prompt, and their output tokens are added."""
     result: dict[str, Any] = {}
-    output = reasoning = besides = 0
+    output = reasoning = non_prompt = 0
     for usage in usages:
         result = merged(result, usage)
         prompt, total = count(usage.get("prompt_tokens")) or 0, count(usage.get("total_tokens")) or 0
         output += count(usage.get(_OUTPUT)) or 0
-        besides += max(0, total - prompt)
+        non_prompt += max(0, total - prompt)
         details = usage.get(_DETAILS)
         reasoning += count(details.get(_REASONING)) or 0 if isinstance(details, dict) else 0
-    result |= {_OUTPUT: output, "total_tokens": (count(result.get("prompt_tokens")) or 0) + besides}
+    result |= {_OUTPUT: output, "total_tokens": (count(result.get("prompt_tokens")) or 0) + non_prompt}
     if reasoning:
         result[_DETAILS] = {_REASONING: reasoning}
     return result

@@ -1,7 +1,7 @@
-"""OpenAIUser: chat completions, legacy completions and responses through the openai SDK, streamed.
+"""OpenAIUser: streamed chat completions, legacy completions and responses through the openai SDK.
 
-The SDK does what users rely on it for (keys, base URL, headers, request building, error types); its typed stream is
-left alone, since it costs several times what decoding does.
+The SDK provides keys, base URL, headers, request building and error types. Its typed stream is not used, because it
+takes several times as much CPU time as decoding.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _REFUSALS = (400, 422)
 
 
 class OpenAIUser(LLMUser):
-    """A user of an OpenAI-compatible endpoint; ``host`` is the base URL as the SDK expects it (``.../v1``).
+    """A user of an OpenAI-compatible endpoint. ``host`` is the base URL as the SDK expects it (``.../v1``).
 
     Example::
 
@@ -64,46 +64,48 @@ class OpenAIUser(LLMUser):
     framework: ClassVar[str] = "openai"
 
     default_headers: ClassVar[dict[str, str]] = {}
-    """Extra headers of every request of this class."""
+    """Extra headers for all requests of this class."""
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
         if run_context.options.api not in (None, *_APIS):
             raise ValueError(
-                f"--llm-api {run_context.options.api} is another user's ({_ELSEWHERE}); here: {', '.join(_APIS)}"
+                f"--llm-api {run_context.options.api} requires another user ({_ELSEWHERE}); here use {', '.join(_APIS)}"
             )
         cls._client(run_context, host)
 
     def chat(
         self, prompt: str | None = None, *, messages: Sequence[dict[str, Any]] | None = None, **body: Any
     ) -> Answer:
-        """One streamed chat completion.
+        """Send one streamed chat completion and return the answer.
 
-        ``prompt`` is the user's text; ``messages`` a whole conversation; with neither, the next prompt of the run's
-        source is asked. Other keywords go into the request's body (``temperature=0``, ``max_tokens=64``).
+        ``prompt`` is the user's text. ``messages`` is a whole conversation. Without both, the user sends the next
+        prompt of the run. Other keywords are added to the request's body (``temperature=0``, ``max_tokens=64``).
         """
         return self._ask(lambda: self._chat_ask(prompt, messages, body), body)
 
     def complete(self, prompt: str | None = None, **body: Any) -> Answer:
-        """One streamed legacy completion; without ``prompt``, of the next prompt of the run's source."""
+        """Send one streamed legacy completion and return the answer. Without ``prompt``, send the run's next prompt."""
         return self._ask(lambda: self._completion_ask(prompt, body), body)
 
     def respond(
         self, prompt: str | None = None, *, input: str | Sequence[dict[str, Any]] | None = None, **body: Any
     ) -> Answer:
-        """One streamed response (the Responses API).
+        """Send one streamed request to the Responses API and return the answer.
 
-        ``prompt`` is the user's text; ``input`` what the API calls so: a text, or a list of items, which is sent as it
-        is; with neither, the next prompt of the run's source is asked. Other keywords go into the request's body
-        (``instructions="Be short."``, ``max_output_tokens=64``).
+        ``prompt`` is the user's text. ``input`` is the API's field of this name: a text, or a list of items, which is
+        sent unchanged. Without both, the user sends the next prompt of the run. Other keywords are added to the
+        request's body (``instructions="Be short."``, ``max_output_tokens=64``).
         """
         return self._ask(lambda: self._respond_ask(prompt, input, body), body)
 
-    def _respond_ask(self, text: str | None, given: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
-        if isinstance(given, str):
-            text, given = given, None
-        prompt = self._prompt(text, given)
-        items = prompt.messages if given is not None else input_of(prompt)
+    def _respond_ask(
+        self, text: str | None, content: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]
+    ) -> Ask:
+        if isinstance(content, str):
+            text, content = content, None
+        prompt = self._prompt(text, content)
+        items = prompt.messages if content is not None else input_of(prompt)
         request: dict[str, Any] = {"model": self._model(), "input": items, "stream": True}
         if prompt.max_tokens is not None:
             request["max_output_tokens"] = prompt.max_tokens
@@ -138,7 +140,7 @@ class OpenAIUser(LLMUser):
             prompt = Prompt(prompt.index, prompt.text, prompt.messages, prompt.input_tokens, cap)
         return Ask(api, str(body["model"]), prompt, body)
 
-    # The wire.
+    # Sending requests.
 
     def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
@@ -158,19 +160,19 @@ class OpenAIUser(LLMUser):
                 raise
             cap.name = cap.NEW
             self.run_context.note(
-                f"{ask.model}: the server wants {cap.NEW} instead of {cap.OLD}; it gets that from now on"
+                f"{ask.model}: the server requires {cap.NEW} instead of {cap.OLD}; all further requests use it"
             )
             response = self._post_with_usage(client, replace(ask, body=cap.renamed(ask.body)), exchange, usage)
         choices = ask.body.get("n")
         events = OpenAIEvents(choices if type(choices) is int else 1)
         options = ask.body.get("stream_options")
         asked = bool(options.get("include_usage")) if isinstance(options, dict) else usage.asked
-        return _OpenedCompletion(response, events, usage, self.run_context.note, usage_asked=asked)
+        return _CompletionStream(response, events, usage, self.run_context.note, usage_asked=asked)
 
     def _post_with_usage(
         self, client: openai.OpenAI, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
     ) -> Head:
-        """The request, with usage asked for unless the server is known not to take that."""
+        """Send the request with ``include_usage``, unless the server is known to refuse it."""
         if not usage.asked or "stream_options" in ask.body:
             return self._post(client, ask, ask.body, exchange)
         body = {**ask.body, "stream_options": {"include_usage": True}}
@@ -191,7 +193,7 @@ class OpenAIUser(LLMUser):
         usage: endpoint.UsageSupport,
         refusal: openai.APIStatusError,
     ) -> Head:
-        """Once more without the field that the server may have refused."""
+        """Send the request again without the field that the server may have refused."""
         try:
             response = self._post(client, ask, ask.body, exchange)
         except openai.APIStatusError:
@@ -199,26 +201,26 @@ class OpenAIUser(LLMUser):
             raise refusal from None
         usage.refused()
         self.run_context.note(
-            f"{ask.model}: the server refuses stream_options.include_usage; output tokens are counted here"
+            f"{ask.model}: the server refuses stream_options.include_usage; the client counts the output tokens"
         )
         return response
 
     def _post(self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
         path = _PATHS[ask.api]
         cached = None
-        # A subclass may sign each request anew (Azure's tokens expire), and cookies differ from user to user.
+        # A subclass may sign each request separately (Azure's tokens expire), and cookies differ between users.
         if type(client) is openai.OpenAI and not self.run_context.options.cookies:
             cached = self.run_context.cached_requests.setdefault((client, path), CachedRequest())
         return self._send(
             exchange,
             cached,
-            lambda: _written(body),
-            lambda: client.post(path, cast_to=object, body=body, stream=True, stream_cls=_Unread).response,
+            lambda: _encoded(body),
+            lambda: client.post(path, cast_to=object, body=body, stream=True, stream_cls=_RawStream).response,
         )
 
     @classmethod
     def _client(cls, run_context: RunContext, host: str) -> openai.OpenAI:
-        """The process's client for this base URL and these headers."""
+        """Return the process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
         headers = run_context.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
@@ -233,30 +235,30 @@ class OpenAIUser(LLMUser):
 
     @classmethod
     def listed_models(cls, run_context: RunContext, host: str) -> list[str]:
-        """The models that the server lists. Raises the SDK's errors."""
-        if has_deployments(endpoint.clean_url(host)):  # Azure lists what could be deployed, not what is
+        """Return the models that the server lists. Raises the SDK's errors."""
+        if has_deployments(endpoint.clean_url(host)):  # Azure lists deployable models instead of deployments
             deployment = deployment_of(endpoint.clean_url(host))
             return [deployment] if deployment else []
         return [model.id for model in cls._client(run_context, host).models.list()]
 
 
-def _written(body: dict[str, Any]) -> bytes | None:
-    """The body as the SDK writes it; None for what only the SDK can write, or can say what is wrong with."""
+def _encoded(body: dict[str, Any]) -> bytes | None:
+    """Return the body as the SDK encodes it; None if only the SDK can handle it."""
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError):
         return None
 
 
-class _Unread(openai.Stream[object]):
-    """The SDK's stream class, without its decoding: only carries the response to us."""
+class _RawStream(openai.Stream[object]):
+    """A replacement for the SDK's stream class that only passes the response on, without decoding it."""
 
     def __init__(self, *, cast_to: Any, response: httpx2.Response, client: Any, options: Any = None) -> None:  # noqa: ARG002
         self.response = response
 
 
-class _OpenedCompletion(SseResponseStream):
-    """A chat completion or a legacy one."""
+class _CompletionStream(SseResponseStream):
+    """The response stream of a chat completion or a legacy completion."""
 
     events: OpenAIEvents
     terminator = "finish reason or [DONE]"

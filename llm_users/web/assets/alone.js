@@ -1,4 +1,4 @@
-// The live page on a page of its own: its theme, which it shares with Locust's page, and its start.
+// The stand-alone live page: sets the theme, which it shares with Locust's page, and starts the page.
 "use strict";
 
 (() => {
@@ -6,7 +6,7 @@
   const button = document.getElementById("llm-theme");
   const system = window.matchMedia("(prefers-color-scheme: dark)");
 
-  // Locust keeps the chosen theme under this name; without one both follow the system.
+  // Locust stores the chosen theme under this name. Without a stored theme, both pages follow the system.
   function stored() {
     try {
       return localStorage.getItem("theme");

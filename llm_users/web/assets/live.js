@@ -1,5 +1,5 @@
-// The live page of a load test, in a tab of Locust's page or on a page of its own: LLMLive.mount(element, base) builds
-// it, and the handle that it returns starts and stops asking. `base` is the address under which state.json is.
+// The live page of a load test, in a tab of Locust's page or stand-alone. LLMLive.mount(element, base) builds the page
+// and returns a handle that starts and stops polling. `base` is the address of the folder with state.json.
 "use strict";
 
 window.LLMLive = (() => {
@@ -17,7 +17,7 @@ window.LLMLive = (() => {
     const history = window.LLMHistory.history();
     const choices = remembered();
     let state = null;
-    let fresh = true; // the next drawing shows another stretch or scale: zooms end
+    let fresh = true; // the next drawing shows another range or scale, so it resets the zoom
 
     const trouble = make("p", { className: "llm-banner llm-bad", role: "alert", hidden: true });
     const parts = [
@@ -96,7 +96,7 @@ window.LLMLive = (() => {
       if (!state) return;
       for (const part of parts) part.show(state, history);
       const limits = state.objectives || [];
-      note.textContent = `Percentiles are those of the last ${state.window_s ?? 10} s. Drag to zoom, double-click to go back.`;
+      note.textContent = `Percentiles cover the last ${state.window_s ?? 10} s. Drag to zoom, double-click to reset the zoom.`;
       objectives.textContent = limits.length ? `Objectives: ${limits.map((each) => each.text).join(", ")}.` : "";
       objectives.hidden = !limits.length;
       curves.draw(state.stages || [], choices.curveLog, limits);
@@ -123,7 +123,7 @@ window.LLMLive = (() => {
     return make("label", {}, box, ` ${text}`);
   }
 
-  // What was chosen last, in this browser. Storage may be switched off.
+  // The last choices in this browser. Storage may be disabled.
   function remembered() {
     const known = { last_s: 0, log: false, curveLog: false };
     try {
@@ -131,7 +131,7 @@ window.LLMLive = (() => {
       if (WINDOWS.some(([, value]) => value === stored.last_s)) known.last_s = stored.last_s;
       for (const name of ["log", "curveLog"]) known[name] = stored[name] === true;
     } catch {
-      // Nothing is remembered.
+      // Use the defaults.
     }
     return known;
   }
@@ -140,7 +140,7 @@ window.LLMLive = (() => {
     try {
       localStorage.setItem(REMEMBERED, JSON.stringify(choices));
     } catch {
-      // Then it holds until the page is left.
+      // The choices last until the user leaves the page.
     }
   }
 

@@ -1,5 +1,5 @@
-// The charts of the live page: nine over one time axis, two of throughput against latency. Reads a history and the
-// list of stages; draws with window.LLMCharts.
+// The charts of the live page: nine with a common time axis, two of throughput against latency. The module reads a
+// history and the list of stages, and draws with window.LLMCharts.
 "use strict";
 
 window.LLMLiveCharts = (() => {
@@ -12,7 +12,7 @@ window.LLMLiveCharts = (() => {
   const P95 = { colour: "p95", dash: [7, 3] };
   const P99 = { colour: "p99", dash: [2, 3] };
 
-  // One line each: column of the history, name in the legend, how it looks. `now` is the line beside the title.
+  // Each line: column of the history, name in the legend, style. `now` is the line whose value is beside the title.
   const OVER_TIME = [
     {
       id: "ttft", title: "Time to first token", y: "Seconds", text: seconds, metric: "ttft", log: true,
@@ -80,8 +80,8 @@ window.LLMLiveCharts = (() => {
     { id: "curve-tpot", metric: "tpot", name: "Time per output token", unit: "ms", scale: 1000 },
   ];
 
-  // The lines of the CPU chart: who has which column changes when there are more processes than lines. Four colours,
-  // solid and then dashed, so that neither colour alone nor dashes alone have to tell eight of them apart.
+  // The lines of the CPU chart. The worker of a column changes when there are more processes than lines. Four colors,
+  // solid and then dashed, so that a reader need not distinguish eight lines by color alone or by dashes alone.
   const CPU_COLOURS = ["p50", "p95", "p99", "tpot"];
 
   function cpuLines(processes, columns) {
@@ -92,7 +92,7 @@ window.LLMLiveCharts = (() => {
         column,
         since,
         name: processes.length > 1 ? `worker ${worker}` : "CPU",
-        ...look(Number(column.split("_")[1])), // of the column: a line keeps its colour when another process joins
+        ...look(Number(column.split("_")[1])), // by column, so that a line keeps its color when another process joins
       }));
     if (columns.cpu_rest) lines.push({ column: "cpu_rest", name: "busiest of the others", colour: "soft", dash: [2, 3] });
     return lines;
@@ -128,7 +128,7 @@ window.LLMLiveCharts = (() => {
       }
     }
 
-    // The time axis is one: what is zoomed in one chart is zoomed in all.
+    // The charts share one time axis: a zoom in one chart applies to all.
     function zoomAll(source, zoom) {
       for (const each of drawn) if (each !== source) each.chart.zoomX(zoom && zoom.x);
     }
@@ -168,7 +168,7 @@ window.LLMLiveCharts = (() => {
     };
   }
 
-  // An objective is a line, unless it is so far away that the line would flatten everything else.
+  // An objective is a line, unless it is so far away that it would flatten the other lines.
   function marksOf(spec, series, objectives, scale) {
     const most = series.reduce((high, { y }) => y.reduce((a, b) => Math.max(a, b ?? 0), high), 0);
     return objectives
@@ -176,11 +176,11 @@ window.LLMLiveCharts = (() => {
       .map(({ limit, text }) => ({ y: limit * scale, label: text, right: true }));
   }
 
-  // Users are the target of a closed loop, a rate that of an open one: what the run has none of is no line.
+  // The target is the users of a closed loop or the rate of an open loop. A chart omits the line without values.
   const linesOf = (spec, columns) =>
     spec.lines.filter(({ column, ifAny }) => !ifAny || (columns[column] || []).some(some));
 
-  // Stretches of the time axis by stage, named by their load.
+  // Ranges of the time axis by stage, named by their load.
   function bandsOf(t, stage, stages) {
     const name = new Map(stages.map((each) => [each.stage, loadShort(each)]));
     const bands = [];
@@ -238,7 +238,7 @@ window.LLMLiveCharts = (() => {
     return { element: grid, draw };
   }
 
-  // What a user sees: in an open loop the figures from the intended start, where a latency has them.
+  // Latency as a user sees it: in an open loop from the intended start, if the latency has such figures.
   const corrects = (point, metric) => isOpen(point) && Boolean(point[`corrected_${metric}`]);
   const seen = (point, metric) => point[corrects(point, metric) ? `corrected_${metric}` : metric];
   const nameOf = (name, metric, points) =>

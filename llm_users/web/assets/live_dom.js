@@ -1,4 +1,4 @@
-// Small pieces of page: elements, numbers as words, tables that are updated in place. All text is set as text.
+// Building blocks of the page: elements, formatted numbers, tables with updates in place. All texts are set as text.
 "use strict";
 
 window.LLMDom = (() => {
@@ -31,7 +31,7 @@ window.LLMDom = (() => {
   const percent = (value) => (some(value) ? `${Math.round(value * 100)} %` : "–");
   const clock = (value) => (some(value) ? span(Math.round(value)) : "–");
 
-  // What a stage is asked for: so many users, or in an open loop so many requests a second.
+  // The requested load of a stage: users, or in an open loop requests per second.
   const isOpen = ({ rate_per_s: rate }) => some(rate);
   const loadShort = (of) => (isOpen(of) ? `${of.rate_per_s}/s` : String(of.concurrency ?? of.stage ?? "?"));
 
@@ -41,8 +41,8 @@ window.LLMDom = (() => {
   }
 
   // A table with a caption and column headers. Columns: { title, help, value(row), text(value), words, varying,
-  // wanted(rows) }; words are set to the left, numbers to the right; a varying one is hidden while all rows agree in it,
-  // any one while it is not wanted. The exact value of a rounded cell is its title and its data-value.
+  // wanted(rows) }. Words are aligned left, numbers right. A varying column is hidden while all its values are equal,
+  // any column while it is not wanted. The title and the data-value of a rounded cell contain its exact value.
   function table(caption, columns) {
     const body = make("tbody");
     const head = columns.map(({ title, help, words }) =>

@@ -1,5 +1,5 @@
-// What a page remembers of a run: the samples as columns of equal length, never more than MOST of them, however long the
-// run and however long the page is open. Knows nothing of charts or of the network.
+// The page's samples of a run, as columns of equal length with at most MOST samples, for any length of the run. The
+// module does not depend on charts or on the network.
 "use strict";
 
 window.LLMHistory = (() => {
@@ -10,7 +10,7 @@ window.LLMHistory = (() => {
     let run = null;
     let seq = null;
 
-    // Samples of another run, or the whole history anew, replace what is here; else they are appended.
+    // Samples of another run, or a complete history, replace the samples here. Other samples are appended.
     function take(state) {
       if (state.reset || state.run !== run) columns = { t: [] };
       run = state.run;
@@ -29,7 +29,7 @@ window.LLMHistory = (() => {
       while (columns.t.length > most) thin();
     }
 
-    // The older half loses every second sample, as on the server: the recent past stays as fine as it was.
+    // The older half loses every second sample, as on the server. The recent past keeps its resolution.
     function thin() {
       const half = Math.floor(columns.t.length / 2);
       for (const name of Object.keys(columns)) columns[name] = columns[name].filter((_, i) => i >= half || i % 2 === 0);
@@ -43,7 +43,7 @@ window.LLMHistory = (() => {
       get length() {
         return columns.t.length;
       },
-      // What the server wants to know to send no more than what is new.
+      // Query parameters with which the server sends only new samples.
       get known() {
         return run === null || seq === null ? {} : { since: seq, run };
       },

@@ -1,5 +1,5 @@
-// The parts of the live page that are words and tables: banners, progress, figures of now, stages, workers,
-// downloads. Each is { element, show(state, history) }.
+// The parts of the live page with texts and tables: banners, progress, present figures, stages, workers, downloads.
+// Each part is { element, show(state, history) }.
 "use strict";
 
 window.LLMParts = (() => {
@@ -14,14 +14,14 @@ window.LLMParts = (() => {
     stopped: "Stopped",
   };
   const PHASES = {
-    RAMP: "users are brought up",
-    "WARM-UP": "not measured yet",
+    RAMP: "users are starting",
+    "WARM-UP": "requests are not measured yet",
     MEASURE: "",
-    DRAIN: "the last answers finish",
+    DRAIN: "waiting for the last answers",
   };
   const MOST_OPEN = 2;
   const MOST_BAD_OPEN = 4;
-  const LEVELS = { bad: "Problem", warn: "Note well", info: "Note" };
+  const LEVELS = { bad: "Problem", warn: "Warning", info: "Note" };
 
   // ---- banners
 
@@ -31,7 +31,7 @@ window.LLMParts = (() => {
     const rest = make("details", { hidden: true }, summary, others);
     return {
       element: make("div", { className: "llm-banners" }, first, rest),
-      // The worst come first; many must not push the figures off the screen.
+      // The most severe banners come first. Many banners must not push the figures off the screen.
       show({ banners: all = [] }) {
         const bad = all.filter(({ level }) => level === "bad").length;
         const most = Math.max(MOST_OPEN, Math.min(MOST_BAD_OPEN, bad));
@@ -44,7 +44,7 @@ window.LLMParts = (() => {
     };
   }
 
-  // In place: figures in the texts change every second, and a reader may be in the middle of one.
+  // Update in place: figures in the texts change every second, and a user may be reading a text.
   function fillBanners(list, all) {
     while (list.children.length > all.length) list.lastChild.remove();
     while (list.children.length < all.length) list.append(make("p", {}, make("strong"), make("span")));
@@ -57,7 +57,7 @@ window.LLMParts = (() => {
     });
   }
 
-  // ---- where the run stands
+  // ---- progress of the run
 
   function progress() {
     const chip = make("span", { className: "llm-chip" });
@@ -84,7 +84,7 @@ window.LLMParts = (() => {
     };
   }
 
-  // What is worth an announcement: where the run stands, and whether there is something to read.
+  // The text for screen readers: the progress of the run, and the number of warnings.
   function spokenOf({ state, progress: at, banners: all = [] }) {
     const where = at ? `, stage ${at.stage}, ${at.phase}` : "";
     const problems = all.filter(({ level }) => level !== "info").length;
@@ -119,7 +119,7 @@ window.LLMParts = (() => {
     return [model, api, framework, host].filter(Boolean).join(" · ");
   }
 
-  // One piece of the bar per stage; the running one is filled as far as its requests are.
+  // One segment of the bar per stage. The segment of the running stage shows the share of its requests.
   function step(steps, { progress: at, stages = [] }) {
     const count = Math.min(200, at?.stages || stages.length);
     if (at && some(at.left_s) && steps.stage !== at.stage) Object.assign(steps, { stage: at.stage, whole_s: at.left_s });
@@ -129,7 +129,7 @@ window.LLMParts = (() => {
       if (at.phase === "DRAIN") return 1;
       if (at.phase !== "MEASURE") return 0;
       if (at.of) return Math.min(1, at.done / at.of);
-      // Measured by time: the part of what was left when it was first seen.
+      // A timed stage: the share of the time that was left when the page first saw the stage.
       return some(at.left_s) && steps.whole_s > 0 ? Math.min(1, Math.max(0, 1 - at.left_s / steps.whole_s)) : 0;
     };
     steps.hidden = !count;
@@ -148,7 +148,7 @@ window.LLMParts = (() => {
     steps.setAttribute("aria-valuetext", `${percentage} %`);
   }
 
-  // ---- figures of now
+  // ---- present figures
 
   const asked = (users, rate) => (some(rate) ? `at ${plain(rate)} requests/s` : `of ${plain(users)} users`);
 
@@ -189,7 +189,7 @@ window.LLMParts = (() => {
     { title: "Model", value: (row) => row.model, words: true, varying: true },
   ];
 
-  // As in the report's tables: of each kind of load a column where there is one.
+  // As in the report's tables: one column for each kind of load in the run.
   const LOADS = [
     { title: "Concurrency", value: (row) => row.concurrency, words: true, wanted: (rows) => !rows.every(isOpen) },
     { title: "Rate", help: "Target, in requests per second", value: (row) => row.rate_per_s, words: true,
@@ -252,7 +252,7 @@ window.LLMParts = (() => {
     const pair = (...some) => make("div", { className: "llm-tables" }, ...some.map(([each]) => each.element));
     const more = make("details", {}, make("summary", {}, "Time per output token and end-to-end latency"));
     more.append(pair(tables[3], tables[4]));
-    const empty = make("p", { className: "llm-soft" }, "Figures come with the first answers.");
+    const empty = make("p", { className: "llm-soft" }, "Figures appear after the first answers.");
     const note = make(
       "p",
       { className: "llm-soft" },
@@ -273,7 +273,7 @@ window.LLMParts = (() => {
     };
   }
 
-  // A finished stage whose rows could not be read in time has the figures of the histograms.
+  // A finished stage whose rows could not be read in time shows figures from the histograms.
   function standingOf({ finished, exact }) {
     if (!finished) return "running";
     return exact === false ? "finished, estimated" : "finished";
@@ -281,7 +281,7 @@ window.LLMParts = (() => {
 
   // ---- workers
 
-  // By the number that charts and notes call it by, and by Locust's name.
+  // The number in charts and notes, and Locust's name.
   function processOf({ worker, name }) {
     return name === "this process" || !some(worker) ? name : `worker ${worker} · ${name}`;
   }

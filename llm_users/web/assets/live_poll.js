@@ -1,5 +1,5 @@
-// Asks for the state again and again: every second while a test runs, every two seconds else, not at all while nobody
-// looks, and ever more seldom while nobody answers. One question at a time.
+// Polls the state: every second while a test runs, otherwise every two seconds, not at all while the page is hidden,
+// and with increasing intervals while there is no answer. Only one request is in flight at a time.
 "use strict";
 
 window.LLMPoll = (() => {
@@ -8,7 +8,7 @@ window.LLMPoll = (() => {
   const SLOWEST_MS = 30_000;
   const PATIENCE_MS = 15_000;
 
-  // ask() -> the address; answered(state) and failed(sentence, seconds until the next try) are told what came of it.
+  // ask() returns the address. answered(state) or failed(sentence, seconds until the next try) receives the result.
   function poller({ ask, answered, failed }) {
     let timer = null;
     let busy = false;
@@ -32,7 +32,7 @@ window.LLMPoll = (() => {
       }
       busy = false;
       schedule(wait);
-      if (on && state) answered(state); // outside: an error in drawing is no failure of the server
+      if (on && state) answered(state); // outside of the try block: an error in drawing is not a failure of the server
     }
 
     function schedule(wait) {
@@ -65,7 +65,7 @@ window.LLMPoll = (() => {
       credentials: "same-origin",
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
-    // Locust's login answers with its own page, by way of a redirection.
+    // Locust's login redirects to its own page.
     if (response.redirected || response.status === 401) throw new Error("signed out");
     if (!response.ok) throw new Error(`status ${response.status}`);
     return response.json();
@@ -74,7 +74,7 @@ window.LLMPoll = (() => {
   function sentence(error) {
     if (error.message === "signed out") return "You are signed out. Reload the page to sign in again.";
     if (/^status/.test(error.message)) return `Locust answered with ${error.message}.`;
-    return "Locust does not answer; what is shown is what it last said.";
+    return "Locust does not answer; the page shows the last state that it received.";
   }
 
   return { poller };

@@ -1,7 +1,7 @@
-// Puts the live page into the tab that Locust's page has for it. Locust draws the tab but knows nothing to put there.
+// Puts the live page into its tab in Locust's page. Locust draws the tab without content.
 //
-// The anchor is an element of the role "tab" with the tab's title, inside <main>. Where a page has none, a link to the
-// page of its own stands in a corner instead. `data-llm` of the root element says which of the two it is.
+// The anchor is an element with the role "tab" and the tab's title, inside <main>. If a page has no such element, a
+// corner of the page shows a link to the stand-alone page. `data-llm` of the root element says which one is used.
 "use strict";
 
 (() => {
@@ -9,7 +9,7 @@
   const title = own.dataset.title;
   const assets = new URL(".", own.src);
   const base = new URL("..", assets);
-  const PATIENCE_MS = 3000; // Locust's script draws the page within a fraction of this
+  const PATIENCE_MS = 3000; // Locust's script draws the page within a fraction of this time
   const root = document.documentElement;
   let panel = null;
   let live = null;
@@ -33,7 +33,7 @@
     const selected = tab.getAttribute("aria-selected") === "true";
     if (!selected) return hide();
     panel ??= makePanel();
-    // Locust redraws what is beside; the panel stays behind it all.
+    // Locust redraws the neighboring elements, so the panel is the last element.
     if (main.lastElementChild !== panel) main.append(panel);
     panel.hidden = false;
     if (live) live.start();
@@ -54,7 +54,7 @@
     if (panel) panel.hidden = true;
   }
 
-  // No tab: on the start form that is as it should be; else Locust's page is not what it was.
+  // Without a tab: normal on the start form; on other pages Locust has changed its page.
   function missing() {
     hide();
     if (performance.now() - since < PATIENCE_MS) {
@@ -84,7 +84,7 @@
       .catch((error) => {
         console.error(error);
         loading = null;
-        panel.textContent = "The live view could not be loaded from Locust. Open another tab and come back to try again.";
+        panel.textContent = "The live view could not be loaded from Locust. To try again, open another tab and return to this one.";
       });
   }
 
@@ -111,7 +111,7 @@
     }
   }
 
-  // Locust's theme is in its background only; the charts' colours follow the attribute.
+  // Only the background shows Locust's theme. The colors of the charts follow the attribute.
   function theme() {
     const [red, green, blue] = getComputedStyle(document.body).backgroundColor.match(/\d+/g) || [255, 255, 255];
     const now = 0.299 * red + 0.587 * green + 0.114 * blue < 128;
@@ -124,7 +124,7 @@
   function request() {
     if (due) return;
     due = true;
-    // Not in an animation frame: a window in the background has none.
+    // Not in an animation frame, because a window in the background has none.
     setTimeout(sync, 30);
   }
 

@@ -1,4 +1,4 @@
-"""The latency/throughput curve: one point per stage, and which point is best within a latency budget."""
+"""The latency/throughput curve: one point per stage, and the selection of the best point within a latency budget."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from llm_reports.slo.unfit_stages import unfit
 from llm_users.quantile import quantile
 from llm_users.record import UNSTEADY, StageLoad
 
-# Three words for four tokens, the factor of the published figures for English text: 10 tokens/s are 450 words a minute.
+# Three words for four tokens, the published factor for English text: 10 tokens/s are 450 words per minute.
 WORDS_PER_TOKEN = 0.75
 LATENCIES = {"e2e": LATENCY, "ttft": TTFT, "tpot": TPOT}
 CORRECTED = {"corrected_e2e": CORRECTED_LATENCY, "corrected_ttft": CORRECTED_TTFT}
@@ -42,10 +42,10 @@ LATENCY_NAMES = {
     "corrected_e2e": "End-to-end latency from the intended start",
     "corrected_ttft": "Time to first token from the intended start",
 }
-SEEN_NOTE = "TTFT and E2E of an open loop are those from the intended start."
+SEEN_NOTE = "In an open loop, TTFT and E2E are measured from the intended start."
 UNFIT_NOTE = (
-    f"Stages in which more than {100 * FAILURES_ALLOWED:g} % of the requests failed, unsteady ones and those of a "
-    "saturated client are never the best point."
+    f"A stage cannot be the best point if more than {100 * FAILURES_ALLOWED:g} % of its requests failed, if it is "
+    "unsteady, or if its client was saturated."
 )
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 MEAN = "mean"
@@ -54,7 +54,7 @@ FIGURE_NAMES = {"p50": "median", "p95": "95th percentile", "p99": "99th percenti
 
 @dataclass(frozen=True)
 class Limit:
-    """An objective as a line on the curve, where the curve shows this figure of this latency."""
+    """An objective drawn as a line on the curve when the curve shows this figure of this latency."""
 
     metric: str
     figure: str
@@ -63,35 +63,38 @@ class Limit:
 
 
 def limits(objectives: Objectives | None) -> list[Limit]:
-    """The objectives that speak of a latency of the curve."""
-    found = objectives.all if objectives is not None else ()
-    return [Limit(each.name, figure_of(each), each.limit, each.text) for each in found if each.name in LATENCY_NAMES]
+    """Return the objectives on a latency that the curve can show."""
+    return [
+        Limit(objective.name, figure_of(objective), objective.limit, objective.text)
+        for objective in (objectives.all if objectives is not None else ())
+        if objective.name in LATENCY_NAMES
+    ]
 
 
 def latencies_of(groups: Sequence[Group]) -> dict[str, Metric]:
-    """The latencies that groups have: with an open loop among them, those from the intended start as well."""
+    """Return the latencies of the groups; with an open loop, include the latencies from the intended start."""
     return {**LATENCIES, **CORRECTED} if any(group.load.is_open for group in groups) else LATENCIES
 
 
 def drawn_as(key: str, *, is_open: bool) -> str:
-    """The latency that stands for TTFT or end-to-end latency where there is room for one: an open loop's corrected."""
+    """Return the latency to show for TTFT or end-to-end latency; for an open loop, this is the corrected latency."""
     corrected = f"corrected_{key}"
     return corrected if is_open and corrected in CORRECTED else key
 
 
 def figure_of(objective: Objective) -> str:
-    """The figure an objective speaks of: ``p95``, ``p99.9`` or ``mean``."""
+    """Return the name of the figure that an objective limits: ``p95``, ``p99.9`` or ``mean``."""
     return MEAN if objective.q is None else f"p{round(100 * objective.q, 10):g}"
 
 
 def figure_name(figure: str) -> str:
-    """A figure in words."""
+    """Return the name of a figure in words."""
     return FIGURE_NAMES.get(figure) or (MEAN if figure == MEAN else f"{figure.removeprefix('p')}th percentile")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One stage on the curve. NaN is what is not known. ``estimated``: the run's files do not give the throughput."""
+    """One stage on the curve. NaN means unknown. ``estimated``: the run's files do not contain the throughput."""
 
     label: str
     load: StageLoad
@@ -103,54 +106,54 @@ class Point:
     total_token_per_s: float
     latency_s: dict[str, dict[str, float]] = field(default_factory=dict)
     judged_s: dict[str, dict[str, float]] = field(default_factory=dict)
-    """The same with failed requests as infinitely slow: what a budget is compared with."""
-    mark: str = ""  # of a search: limit, the level that was found, or fails, the lowest above it
-    unfit: str = ""  # why the point can be neither best nor an operating point; "" when it can
+    """``latency_s`` with failed requests counted as infinitely slow. A budget is compared with these values."""
+    mark: str = ""  # load search only: "limit" for the highest load that passes, "fails" for the lowest that fails
+    unfit: str = ""  # reason why the point cannot be the best or an operating point; "" when it can
     steadiness: str = ""
     failed_share: float = 0.0
-    shortfall: str = ""  # of a load below that which was asked for: ``5 of 8 users``
+    shortfall: str = ""  # set when the load was below the requested load: ``5 of 8 users``
 
     @property
     def hollow(self) -> bool:
-        """Whether the point is drawn hollow: its figures are not those of a steady endpoint and a healthy client under
-        the load that was asked for.
+        """Whether the point is drawn hollow: the client was not healthy, the stage is unfit, or the load was below the
+        requested load.
         """
         return self.health not in ("", "ok") or bool(self.unfit) or bool(self.shortfall)
 
     @property
     def words(self) -> str:
-        """The same in a sentence: ``8 parallel requests``, ``5 requests/s``."""
+        """The name with its unit, for use in a sentence: ``8 parallel requests``, ``5 requests/s``."""
         unit = "requests/s" if self.load.is_open else "parallel requests"
         marked = self.name.replace("/s", "", 1) if self.load.is_open else self.name
         return f"{marked} {unit}"
 
     @property
     def concurrency(self) -> int | None:
-        """The users of a closed loop."""
+        """The number of users of a closed loop."""
         return self.load.users
 
     def seen(self, key: str, figure: str) -> float:
-        """TTFT or latency as a user sees it: in an open loop from the intended start."""
+        """Return TTFT or latency as a user experiences it: in an open loop, from the intended start."""
         return self.latency_s[drawn_as(key, is_open=self.load.is_open)][figure]
 
     @property
     def words_per_minute(self) -> float:
-        """What one user reads while the answer streams."""
+        """The words per minute that one user receives while the answer streams."""
         return self.per_user_token_per_s * 60 * WORDS_PER_TOKEN
 
     @property
     def name(self) -> str:
-        """The label of the point: the load with its marks: of a search, the client, failures, an unsteady stage, a load
-        below that which was asked for.
+        """The label of the point: the load and, in parentheses, remarks on the load search, the client, failures, an
+        unsteady stage, and a load below the requested load.
         """
-        said = [
+        remarks = [
             self.mark,
             self.health if self.health in NOT_WELL else "",
             f"{100 * self.failed_share:.0f} % failed" if self.failed_share > FAILURES_ALLOWED else "",
             self.steadiness if self.steadiness == UNSTEADY else "",
             self.shortfall,
         ]
-        return f"{self.load.short} ({', '.join(filter(None, said))})" if any(said) else self.load.short
+        return f"{self.load.short} ({', '.join(filter(None, remarks))})" if any(remarks) else self.load.short
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,10 @@ class Curve:
     points: tuple[Point, ...]
 
     def best(self, metric: str, figure: str, budget_s: float) -> Point | None:
-        """The point of highest throughput whose latency is within the budget; failed requests count as too slow."""
+        """Return the point with the highest throughput whose latency is within the budget.
+
+        Failed requests count as too slow. Return ``None`` when no point qualifies.
+        """
         within = [
             point
             for point in self.points
@@ -173,40 +179,43 @@ class Curve:
 def curves(
     groups: Sequence[Group], labels: Sequence[str], stages: Sequence[StagePoint], wanted: Sequence[Limit] = ()
 ) -> list[Curve]:
-    """The curves of the groups; ``labels`` name the groups elsewhere in the report, ``stages`` know their rates.
+    """Return the curves of the groups.
 
-    The points have the figures that limits are wanted for besides the median, the P95 and the P99.
+    ``labels`` are the names of the groups in the rest of the report; ``stages`` contain their rates. The points have
+    the figures of the ``wanted`` limits in addition to the median, the P95 and the P99.
     """
-    more = dict.fromkeys(each.figure for each in wanted)
+    more = dict.fromkeys(limit.figure for limit in wanted)
     latencies = latencies_of(groups)
     rates = {stage.group: stage for stage in stages}
     searches = {run: search_of(run) for run in dict.fromkeys(group.run for group in groups)}
-    found: dict[tuple[Run, str, str], list[Point]] = {}
-    firsts: dict[tuple[Run, str, str], Group] = {}
+    points_by_curve: dict[tuple[Run, str, str], list[Point]] = {}
+    first_groups: dict[tuple[Run, str, str], Group] = {}
     for group, label in zip(groups, labels, strict=True):
-        made = _point(group, label, rates.get(group), latencies, [*dict.fromkeys([*QUANTILES, *more])])
+        point = _point(group, label, rates.get(group), latencies, [*dict.fromkeys([*QUANTILES, *more])])
         if (search := searches[group.run]) is not None:
-            made = dataclasses.replace(made, mark=search.mark(group.stage))
+            point = dataclasses.replace(point, mark=search.mark(group.stage))
         key = (group.run, group.framework, group.model)
-        found.setdefault(key, []).append(made)
-        firsts.setdefault(key, group)
+        points_by_curve.setdefault(key, []).append(point)
+        first_groups.setdefault(key, group)
     return [
         Curve(
             name,
-            tuple(sorted(points, key=lambda each: (not each.load.is_known, each.load.order))),
+            tuple(sorted(points, key=lambda point: (not point.load.is_known, point.load.order))),
         )
-        for name, points in zip(_names(list(firsts.values())), found.values(), strict=True)
+        for name, points in zip(_names(list(first_groups.values())), points_by_curve.values(), strict=True)
     ]
 
 
 def _names(firsts: Sequence[Group]) -> list[str]:
-    """Names for the curves that begin with these groups: framework, model and run where they differ, and conditions."""
+    """Return names for the curves that start with these groups: framework, model and run where they differ, and
+    conditions.
+    """
     parts = [(group.framework, group.model, group.run.name) for group in firsts]
-    telling = [i for i in range(3) if len({part[i] for part in parts}) > 1] or [1]
-    found = distinctions(firsts, by_load=False)
+    differing = [i for i in range(3) if len({part[i] for part in parts}) > 1] or [1]
+    conditions = distinctions(firsts, by_load=False)
     return [
-        ", ".join([" ".join(part[i] or "-" for i in telling), *words_of(found, place, without=(RUN,))])
-        for place, part in enumerate(parts)
+        ", ".join([" ".join(part[i] or "-" for i in differing), *words_of(conditions, index, without=(RUN,))])
+        for index, part in enumerate(parts)
     ]
 
 
@@ -220,7 +229,7 @@ def _point(
     )
     latencies: dict[str, Sequence[float]] = {}
     for name, metric in metrics.items():
-        # Beside an open loop a closed one is drawn with its own latencies, in which no schedule was missed.
+        # Next to an open loop, a closed loop is drawn with its uncorrected latencies; schedules do not apply to it.
         own = name.removeprefix("corrected_") if name in CORRECTED and not group.load.is_open else name
         latencies[name] = latencies[own] if own in latencies else ordered(group.values(metric, group.ok))
     tpot_s = quantile(latencies["tpot"], 0.5)
@@ -252,7 +261,7 @@ def _figure(values: Sequence[float], figure: str) -> float:
 
 
 def _with_failures(values: Sequence[float], figure: str, failed: int) -> float:
-    """A figure of a latency when so many more requests never got their answer; infinite from the first of them on."""
+    """Return a figure of a latency in which ``failed`` additional requests count as infinitely slow."""
     if not failed or not len(values):
         return math.inf if failed else _figure(values, figure)
     if figure == MEAN:

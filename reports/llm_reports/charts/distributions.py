@@ -1,7 +1,7 @@
-"""Distributions of a latency, stage against stage: the cumulative curve and the histogram.
+"""Distributions of a latency by stage: the cumulative curve and the histogram.
 
-Both are of all requests. The cumulative curve is drawn through at most a few hundred of its own steps; the histogram
-counts everything, in the same bins for all stages.
+Both include all requests. The cumulative curve is drawn through at most a few hundred of its steps. The histogram
+counts all values, with the same bins for all stages.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from llm_reports.metrics.groups import Group
 from llm_reports.metrics.inter_token import gaps_of, name_of
 from llm_reports.metrics.summary import ordered
 
-_STEPS_IN_ALL = 8000  # of all stages of one figure together; a curve of 400 steps is finer than a screen
+_STEPS_IN_ALL = 8000  # total over all stages of one figure; a curve of 400 steps is finer than a screen
 _MOST_STEPS, _FEWEST_STEPS = 400, 40
 _BINS = 48
 
 
 @dataclass(frozen=True)
 class Cumulative:
-    """Share of the requests (y) that were done within x seconds: steps up at each x."""
+    """Share of the requests (y) that completed within x seconds; the curve steps up at each x."""
 
     n: int
     x: list[float | None]
@@ -34,7 +34,7 @@ class Cumulative:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Shares of each stage's requests in bins with these borders; ``log`` when the bins grow geometrically."""
+    """Shares of each stage's requests in bins with these borders; ``log``: the bin widths grow geometrically."""
 
     log: bool
     borders: list[float | None]
@@ -43,7 +43,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Distribution:
-    """One latency over all groups: ``cumulative`` and ``histogram.shares`` are in the order of the groups."""
+    """One latency of all groups; ``cumulative`` and the ``shares`` of the histograms are in the order of the groups."""
 
     key: str
     name: str
@@ -54,78 +54,78 @@ class Distribution:
 
 
 def distributions(groups: Sequence[Group]) -> list[Distribution]:
-    """The distribution of each latency that was measured at all."""
-    made = []
+    """Return the distribution of each latency that has at least one measured value."""
+    result = []
     for key, metric in latencies_of(groups).items():
         values = [np.asarray(ordered(group.values(metric, group.ok))) for group in groups]
         if sum(map(len, values)):
             steps = min(_MOST_STEPS, max(_FEWEST_STEPS, _STEPS_IN_ALL // len(groups)))
-            made.append(
+            result.append(
                 Distribution(
                     key=key,
                     name=LATENCY_NAMES[key],
                     unit=metric.unit,
-                    cumulative=[_cumulative(each, steps) for each in values],
+                    cumulative=[_cumulative(group_values, steps) for group_values in values],
                     linear=_histogram(values, log=False),
                     log=_histogram(values, log=True),
                 )
             )
     gaps = _gaps(groups)
-    return [*made, gaps] if gaps else made
+    return [*result, gaps] if gaps else result
 
 
 def _gaps(groups: Sequence[Group]) -> Distribution | None:
-    """The gaps between the events of all answers, from the stages' histograms, named for what they are between."""
-    found = gaps_of(groups)
-    if not found:
+    """Return the distribution of the gaps between the events of all answers, from the histograms of the stages."""
+    stage_gaps = gaps_of(groups)
+    if not stage_gaps:
         return None
-    nothing = np.empty(0)
-    values, counts = [nothing] * len(groups), [nothing] * len(groups)
-    for each in found:
-        buckets = sorted(bucket for bucket, count in each.histogram.counts.items() if count)
-        values[each.place] = np.array([each.histogram.value_s(bucket) for bucket in buckets])
-        counts[each.place] = np.array([each.histogram.counts[bucket] for bucket in buckets], dtype=np.float64)
+    empty = np.empty(0)
+    values, counts = [empty] * len(groups), [empty] * len(groups)
+    for gaps in stage_gaps:
+        buckets = sorted(bucket for bucket, count in gaps.histogram.counts.items() if count)
+        values[gaps.place] = np.array([gaps.histogram.value_s(bucket) for bucket in buckets])
+        counts[gaps.place] = np.array([gaps.histogram.counts[bucket] for bucket in buckets], dtype=np.float64)
     return Distribution(
         key="gap",
-        name=f"{name_of(found).capitalize()} gap",
+        name=f"{name_of(stage_gaps).capitalize()} gap",
         unit="s",
-        cumulative=[_counted(*each) for each in zip(values, counts, strict=True)],
+        cumulative=[_weighted_cumulative(*pair) for pair in zip(values, counts, strict=True)],
         linear=_histogram(values, log=False, weights=counts),
         log=_histogram(values, log=True, weights=counts),
     )
 
 
-def _counted(values: np.ndarray, counts: np.ndarray) -> Cumulative:
-    """The cumulative curve of values that occur so often each."""
+def _weighted_cumulative(values: np.ndarray, counts: np.ndarray) -> Cumulative:
+    """Return the cumulative curve of values with the number of times that each occurs."""
     n = int(counts.sum())
     shares = np.cumsum(counts) / max(1, n)
-    # Steps that rise by less than a screen shows are left out, but for the first and the last.
+    # Steps that rise by less than a screen can show are omitted, except for the first and the last.
     kept = np.unique(np.searchsorted(shares, np.linspace(0, 1, _MOST_STEPS), side="left").clip(max=len(shares) - 1))
-    places = kept if n else np.arange(0)
-    return Cumulative(n, short(values[places]), short(shares[places]))
+    indices = kept if n else np.arange(0)
+    return Cumulative(n, short(values[indices]), short(shares[indices]))
 
 
 def _cumulative(values: np.ndarray, steps: int) -> Cumulative:
     n = len(values)
-    # Half of the steps evenly, the others in the upper tenth, which is where percentiles are read off.
-    places = np.union1d(evenly(n, steps // 2), n - 1 - evenly(max(1, n // 10), steps // 2)) if n else np.arange(0)
-    return Cumulative(n, short(values[places]), short((places + 1) / n if n else places))
+    # Half of the steps are evenly spaced; the others are in the upper tenth, where readers look for percentiles.
+    indices = np.union1d(evenly(n, steps // 2), n - 1 - evenly(max(1, n // 10), steps // 2)) if n else np.arange(0)
+    return Cumulative(n, short(values[indices]), short((indices + 1) / n if n else indices))
 
 
 def _histogram(values: Sequence[np.ndarray], *, log: bool, weights: Sequence[np.ndarray] | None = None) -> Histogram:
-    together = np.concatenate([each[each > 0] if log else each for each in values])
-    if not len(together):
+    pooled = np.concatenate([group_values[group_values > 0] if log else group_values for group_values in values])
+    if not len(pooled):
         return Histogram(log, [], [[] for _ in values])
-    low, high = float(together.min()), float(together.max())
+    low, high = float(pooled.min()), float(pooled.max())
     if low == high:
         low, high = (low / 1.1, high * 1.1) if log and low > 0 else (low - 0.05 * abs(low or 1), high + abs(high or 1))
     borders = np.geomspace(low, high, _BINS + 1) if log else np.linspace(low, high, _BINS + 1)
     borders[0], borders[-1] = math.nextafter(low, -math.inf), math.nextafter(high, math.inf)
     if weights is None:
-        shares = [np.histogram(each, borders)[0] / max(1, len(each)) for each in values]
+        shares = [np.histogram(group_values, borders)[0] / max(1, len(group_values)) for group_values in values]
     else:
         shares = [
-            np.histogram(each, borders, weights=own)[0] / max(1.0, float(own.sum()))
-            for each, own in zip(values, weights, strict=True)
+            np.histogram(group_values, borders, weights=group_weights)[0] / max(1.0, float(group_weights.sum()))
+            for group_values, group_weights in zip(values, weights, strict=True)
         ]
-    return Histogram(log, short(borders, 7), [short(each) for each in shares])
+    return Histogram(log, short(borders, 7), [short(group_values) for group_values in shares])

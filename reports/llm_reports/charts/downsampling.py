@@ -1,6 +1,7 @@
-"""Which points of very many are drawn. Extremes and failures always are; every thinning is said in words.
+"""Selection of the points to draw when there are too many to draw all.
 
-A pure function of the points: no dice, so the same rows in any order give the same picture.
+Extremes and failures are always drawn, and every caption states that points are omitted. The selection is
+deterministic: the same rows in any order give the same figure.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
-_DIGITS = 5  # significant ones in what is drawn: a screen shows four at most
+_DIGITS = 5  # significant digits of drawn values: a screen shows at most four
 
 
 def evenly(count: int, limit: int) -> Places:
-    """At most ``limit`` places out of ``count``, evenly spaced, the first and the last among them."""
+    """Return at most ``limit`` evenly spaced indices of ``count`` items, including the first and the last."""
     if count <= limit:
         return np.arange(count)
     return np.unique(np.linspace(0, count - 1, max(2, limit)).round().astype(np.int64))
 
 
 def thinned(x: Floats, y: Floats, limit: int) -> Places:
-    """The places of at most about ``limit`` points: the lowest and the highest of every slice of x, and evenly more.
+    """Return the indices of about ``limit`` points: the extremes of every slice of x, and evenly spaced others.
 
     The points must be in ascending order of x.
     """
@@ -41,21 +42,21 @@ def thinned(x: Floats, y: Floats, limit: int) -> Places:
         highest = np.maximum.reduceat(signed, starts)
         slices = np.repeat(np.arange(len(starts)), np.diff(borders))
         at_the_top = np.flatnonzero(signed == highest[slices])
-        # the first one of each slice that is as high as the highest
+        # keep the first point of each slice that has the highest value
         kept.append(at_the_top[np.unique(slices[at_the_top], return_index=True)[1]])
     return np.unique(np.concatenate(kept))
 
 
 def short(values: Iterable[float], digits: int = _DIGITS) -> list[float | None]:
-    """Numbers as few characters as a picture needs; what is not a number becomes ``None``."""
+    """Round numbers to the significant digits that a figure needs; values that are not finite become ``None``."""
     return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in map(float, values)]
 
 
 def drawn(shown: int, total: int, what: str = "requests") -> str:
-    """What a caption says about thinning; "" when all are drawn."""
+    """Return the caption text about omitted points; "" when all points are drawn."""
     if shown >= total:
         return ""
     return (
         f"{shown:,} of {total:,} {what} are drawn: the highest and the lowest of every slice, and evenly spaced "
-        "others. Counts and tables are of all."
+        "others. Counts and tables include all."
     )

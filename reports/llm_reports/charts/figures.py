@@ -1,4 +1,4 @@
-"""All figures of a report as data: what the page draws, what the image files draw, and the same in words."""
+"""All figures of a report as data, for the page, the image files and the captions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llm_users.record import StageLoad
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures; lists named after groups are in the order of ``labels``."""
+    """The figures of a report; lists with one item per group are in the order of ``labels``."""
 
     labels: list[str]
     curves: list[Curve]
@@ -37,12 +37,12 @@ class Figures:
 
     @property
     def loads(self) -> list[StageLoad]:
-        """Those of all points of the curves."""
+        """The loads of all points of the curves."""
         return [point.load for curve in self.curves for point in curve.points]
 
     @property
     def latencies(self) -> dict[str, str]:
-        """The latencies of the curve by key, each with its name; what stands for an open loop's latency first."""
+        """The names of the curve's latencies by key; with an open loop, its corrected latency is first."""
         is_open = any(load.is_open for load in self.loads)
         keys = [key for key in LATENCY_NAMES if is_open or key not in CORRECTED]
         first = drawn_as("e2e", is_open=is_open)
@@ -55,7 +55,7 @@ def figures(
     stages: Sequence[StagePoint],
     objectives: Objectives | None = None,
 ) -> Figures:
-    """The figures of some runs, their groups and the rates of these; objectives become lines on the curve."""
+    """Return the figures of runs, their groups and the rates of the groups; objectives become lines on the curve."""
     names = [label or "all requests" for label in labels(groups)]
     lines = limits(objectives)
     return Figures(
@@ -70,21 +70,21 @@ def figures(
     )
 
 
-def as_json(made: Figures) -> str:
-    """The figures as JSON that may stand inside a ``<script>`` element of a page, whatever the texts in it say."""
-    payload = dataclasses.asdict(made)
+def as_json(figures: Figures) -> str:
+    """Return the figures as JSON that is safe inside a ``<script>`` element, regardless of the texts in it."""
+    payload = dataclasses.asdict(figures)
     payload["latency_names"] = LATENCY_NAMES
-    payload["load_axis"] = axis_name(made.loads)
-    for curve, source in zip(payload["curves"], made.curves, strict=True):
-        for point, its_source in zip(curve["points"], source.points, strict=True):
+    payload["load_axis"] = axis_name(figures.loads)
+    for curve, source in zip(payload["curves"], figures.curves, strict=True):
+        for point, source_point in zip(curve["points"], source.points, strict=True):
             point |= {
-                "name": its_source.name,
-                "load": its_source.load.level,
-                "words": its_source.words,
-                "hollow": its_source.hollow,
+                "name": source_point.name,
+                "load": source_point.load.level,
+                "words": source_point.words,
+                "hollow": source_point.hollow,
             }
     text = json.dumps(_finite(payload), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for char in "<>&\u2028\u2029":  # so neither </script> nor <!-- can be in it
+    for char in "<>&\u2028\u2029":  # so that the text cannot contain </script> or <!--
         text = text.replace(char, f"\\u{ord(char):04x}")
     return text
 
@@ -93,7 +93,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.7g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""Requests over time, by what became of them, and time to first token against the length of the input."""
+"""Requests over time by outcome, and scatter plots of time to first token and latency against token counts."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ KINDS: dict[str, str] = {
     Outcome.ABORTED: "aborted by the end of the stage or test",
     Outcome.CANCELLED: "cancelled by the client",
 }
-"""Kinds of points: outcomes, but a success counts as another kind outside of MEASURE, and dropped requests count as
-failed."""
-POINTS = 12_000  # of one figure: drawn in about 30 ms
-_RARE = 3000  # outcomes other than success are all drawn up to this many of each
+"""Kinds of points: the outcomes, with two differences. A success outside of MEASURE is a separate kind, and dropped
+requests count as failed."""
+POINTS = 12_000  # per figure: drawn in about 30 ms
+_RARE = 3000  # up to this many requests of each outcome other than success are all drawn
 
 
 @dataclass(frozen=True)
 class Points:
-    """The requests of one kind: all of them counted, some or all drawn. A latency that is missing is ``None``."""
+    """The requests of one kind: all are counted, some or all are drawn. A missing latency is ``None``."""
 
     key: str
     name: str
@@ -45,7 +45,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Timeline:
-    """One run: its requests by start, in seconds since the first of them, and where its stages lie."""
+    """One run: its requests by start, in seconds since the first start, and the time spans of its stages."""
 
     run: str
     total: int
@@ -53,12 +53,12 @@ class Timeline:
     outcomes: list[Points]
     stages: list[tuple[float, float, str]]
     load_unit: str
-    dropped: int  # requests that were never started and so have no place
+    dropped: int  # requests that did not start and therefore do not have a position
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points of one group and the robust line through all of them."""
+    """The drawn points of one group and the robust line through all of its points."""
 
     total: int
     x: list[float | None]
@@ -67,13 +67,13 @@ class Scatter:
 
 
 def timelines(runs: Sequence[Run]) -> list[Timeline]:
-    """The timeline of every run whose rows say when requests started."""
+    """Return the timeline of every run whose rows contain start times."""
     dated = [run for run in runs if run.requests["started_at"].notna().any()]
     return [_timeline(run, POINTS // len(dated)) for run in dated]
 
 
 def input_scatters(groups: Sequence[Group]) -> list[Scatter]:
-    """Time to first token against input tokens."""
+    """Return a scatter plot of time to first token against input tokens for each group."""
     return [
         _scatter(*paired(group.values(INPUT_TOKENS, group.ok), group.values(TTFT, group.ok)), len(groups))
         for group in groups
@@ -81,14 +81,14 @@ def input_scatters(groups: Sequence[Group]) -> list[Scatter]:
 
 
 def output_scatters(groups: Sequence[Group]) -> list[Scatter]:
-    """Latency against output tokens: what the latency model is fitted to."""
+    """Return a scatter plot of latency against output tokens for each group, the data of the latency model."""
     return [_scatter(*tokens_and_latency(group), len(groups)) for group in groups]
 
 
 def kinds_of(rows: DataFrame) -> Series:
-    """The kind of every row, as a key of ``KINDS``."""
-    found = outcomes(rows).astype(object).replace(Outcome.DROPPED.value, Outcome.FAILED.value)
-    return found.mask(succeeded(rows["error_code"]) & (rows["measured"] != 1), UNMEASURED)
+    """Return the kind of every row, as a key of ``KINDS``."""
+    kinds = outcomes(rows).astype(object).replace(Outcome.DROPPED.value, Outcome.FAILED.value)
+    return kinds.mask(succeeded(rows["error_code"]) & (rows["measured"] != 1), UNMEASURED)
 
 
 def _timeline(run: Run, limit: int) -> Timeline:
@@ -103,12 +103,16 @@ def _timeline(run: Run, limit: int) -> Timeline:
     level = rate if is_open else users
     kinds = kinds_of(rows).to_numpy()
     drawn: dict[str, Places] = {}
-    for key in reversed(KINDS):  # the rare ones first: what they leave is for the successful
-        places = np.flatnonzero(kinds == key)
-        left = max(limit // 4, limit - sum(map(len, drawn.values())))
-        room = min(_RARE, left) if key not in (Outcome.OK, UNMEASURED) else left // (2 if key == UNMEASURED else 1)
-        heights = np.where(np.isfinite(e2e[places]), e2e[places], 0.0)
-        drawn[key] = places[thinned(since_s[places], heights, room)]
+    for key in reversed(KINDS):  # rare outcomes first; successful requests get the remaining points
+        indices = np.flatnonzero(kinds == key)
+        remaining = max(limit // 4, limit - sum(map(len, drawn.values())))
+        most = (
+            min(_RARE, remaining)
+            if key not in (Outcome.OK, UNMEASURED)
+            else remaining // (2 if key == UNMEASURED else 1)
+        )
+        heights = np.where(np.isfinite(e2e[indices]), e2e[indices], 0.0)
+        drawn[key] = indices[thinned(since_s[indices], heights, most)]
     drawn_points = [
         Points(
             key=str(key),
@@ -126,7 +130,7 @@ def _timeline(run: Run, limit: int) -> Timeline:
         run=run.name,
         total=len(rows),
         shown=shown,
-        outcomes=[each for each in drawn_points if each.count],
+        outcomes=[points for points in drawn_points if points.count],
         stages=_stages(rows, level, since_s, is_open=is_open),
         load_unit="requests/s" if is_open else "parallel requests",
         dropped=int(dropped(run.requests["error_code"]).sum()),
@@ -134,7 +138,7 @@ def _timeline(run: Run, limit: int) -> Timeline:
 
 
 def _stages(rows: DataFrame, level: Floats, since_s: Floats, *, is_open: bool) -> list[tuple[float, float, str]]:
-    """Where each stage lies, from the start of its first to the start of its last request."""
+    """Return the span of each stage, from the start of its first request to the start of its last, and its load."""
     starts = DataFrame({"stage": rows["stage"], "level": level, "at": since_s})
     spans = starts.dropna().groupby("stage").agg({"at": ["min", "max"], "level": "max"})
     return [
@@ -143,9 +147,9 @@ def _stages(rows: DataFrame, level: Floats, since_s: Floats, *, is_open: bool) -
     ]
 
 
-def _scatter(x: Floats, y: Floats, sharers: int) -> Scatter:
-    limit = max(200, POINTS // max(1, sharers))
-    places = thinned(x, y, limit)
-    if len(places) > 2 * limit:
-        places = places[evenly(len(places), limit)]
-    return Scatter(len(x), short(x[places]), short(y[places]), robust_line(x, y))
+def _scatter(x: Floats, y: Floats, group_count: int) -> Scatter:
+    limit = max(200, POINTS // max(1, group_count))
+    indices = thinned(x, y, limit)
+    if len(indices) > 2 * limit:
+        indices = indices[evenly(len(indices), limit)]
+    return Scatter(len(x), short(x[indices]), short(y[indices]), robust_line(x, y))

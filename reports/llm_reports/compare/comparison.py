@@ -1,8 +1,8 @@
-"""Run against run: per stage and figure the difference, the ratio, its interval, and whether it is more than noise.
+"""Comparison of runs: per stage and figure the difference, the ratio, their intervals, and the significance.
 
-The first run is compared with each of the others, or several runs with several (``against``). Stages are matched by
-load (and model, when the runs share their models). ``stats.block_resampling`` has the method for single runs,
-``run_estimates`` that for several; p-values are corrected over the whole table.
+The first run is compared with each of the others, or a group of runs with another group (``against``). Stages are
+matched by load (and by model, when all runs have the same models). ``stats.block_resampling`` has the method for single
+runs, ``run_estimates`` the method for several runs per side; p-values are corrected over the whole table.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from llm_users.record import StageLoad
 from llm_users.verdict import Verdict
 
 ONE_RUN = (
-    "Both sides are single runs: what changes from run to run (another machine, another hour) is not in the intervals. "
-    "Measure at least three runs per side in turn and compare them with --against before you trust a small difference."
+    "Both sides are single runs: the intervals do not include the variation between runs (another machine, another "
+    "hour). Before you trust a small difference, measure at least three runs per side in alternation and compare them "
+    "with --against."
 )
 _Key = tuple[str, StageLoad, int]
 _Side = tuple[Group, ...]
@@ -36,7 +37,7 @@ _Side = tuple[Group, ...]
 
 @dataclass(frozen=True)
 class Comparison:
-    """All lines, and all stages of all runs. ``against`` are the runs of the other side, where there are sides."""
+    """All lines, and all stages of all runs. ``against`` contains the runs of the other side of a group comparison."""
 
     runs: tuple[Run, ...]
     differences: tuple[Difference, ...]
@@ -47,28 +48,28 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """Which runs were compared with which."""
+        """The title: the names of the runs on both sides."""
         bases = [run for run in self.runs if run not in self.against] if self.against else [self.runs[0]]
         others = self.against or self.runs[1:]
         return f"{', '.join(run.name for run in bases)} against {', '.join(run.name for run in others)}"
 
     @property
     def failed(self) -> tuple[Difference, ...]:
-        """The lines that fail: surely worse by more than the threshold, or surely more errors."""
+        """The failed lines: significantly worse by more than the threshold, or significantly more errors."""
         return tuple(line for line in self.differences if line.verdict is Verdict.FAILED)
 
     @property
     def undecided(self) -> tuple[Difference, ...]:
-        """The lines that should decide and cannot."""
+        """The deciding lines whose verdict is undecided."""
         return tuple(line for line in self.differences if line.verdict is Verdict.UNDECIDED)
 
     @property
     def passed(self) -> bool:
-        """Whether a pipeline with a threshold may go on."""
+        """Whether all deciding lines passed and none failed; always true without a threshold."""
         return self.threshold is None or not (self.failed or self.undecided)
 
     def frame(self) -> DataFrame:
-        """One row for each line."""
+        """Return a DataFrame with one row per line."""
         return DataFrame(
             [
                 {
@@ -109,88 +110,94 @@ def compare_runs(
     on: str | None = None,
     count_connect: bool = False,
 ) -> Comparison:
-    """The first run with each of the others; with ``against`` all of ``runs`` together with all of these together.
+    """Compare the first run with each of the others; with ``against``, compare all ``runs`` with all of ``against``.
 
     ``threshold``: the largest worsening that passes, as a share of 1. ``on``: comma-separated names of the lines that
-    decide. Raises ``InputError`` when there is nothing to compare, and for an unknown name in ``on``.
+    decide. Raises ``InputError`` when the runs do not have common stages, and for an unknown name in ``on``.
     """
     if not runs or len(runs) + len(against) < 2:
-        raise InputError("compare needs two runs or more: the one to compare with first, then the others")
+        raise InputError("compare needs two or more runs: first the baseline run, then the others")
     if on is not None and threshold is None:
-        raise InputError("--on: without --threshold no line decides anything; add one, for example --threshold 5%")
+        raise InputError("--on has no effect without --threshold; add a threshold, for example --threshold 5%")
     named = named_apart([*runs, *against])
     runs, against = named[: len(runs)], named[len(runs) :]
-    made = [groups([run], count_connect=count_connect) for run in runs]
-    opposite = [groups([run], count_connect=count_connect) for run in against]
-    found: list[Difference] = []
+    base_groups = [groups([run], count_connect=count_connect) for run in runs]
+    against_groups = [groups([run], count_connect=count_connect) for run in against]
+    differences: list[Difference] = []
     families: list[int] = []
     notes: list[str] = []
-    for bases, others in [(made, opposite)] if against else [(made[:1], [other]) for other in made[1:]]:
+    for bases, others in (
+        [(base_groups, against_groups)] if against else [(base_groups[:1], [other]) for other in base_groups[1:]]
+    ):
         notes.append(ONE_RUN if len(bases) == len(others) == 1 else _runs_note(len(bases), len(others)))
         for sides in _matched(bases, others, notes):
-            of_stage = list(lines(*sides, notes))
-            families += [families[-1] + 1 if families else 0] * len(of_stage)
-            found += of_stage
+            stage_lines = list(lines(*sides, notes))
+            families += [families[-1] + 1 if families else 0] * len(stage_lines)
+            differences += stage_lines
             notes.extend(note for base in sides[0][:1] for other in sides[1] for note in unlike(base, other))
     verdicts = [
         judged(line, p, threshold, deciding)
-        for line, p, deciding in zip(found, _corrected(found, families), decides(on, found), strict=True)
+        for line, p, deciding in zip(
+            differences, _corrected(differences, families), decides(on, differences), strict=True
+        )
     ]
-    everything = tuple(group for of_run in (*made, *opposite) for group in of_run)
+    all_groups = tuple(group for run_groups in (*base_groups, *against_groups) for group in run_groups)
     return Comparison(
         (*runs, *against),
         tuple(despite_failures(verdicts)),
         threshold,
         tuple(dict.fromkeys(notes)),
-        everything,
+        all_groups,
         tuple(against),
     )
 
 
-def _corrected(found: Sequence[Difference], families: Sequence[int]) -> list[float]:
-    if any(line.by_runs for line in found):
-        return holm([line.p_alone for line in found])
-    return jointly([line.estimate.chance if line.estimate else NO_CHANCE for line in found], families)
+def _corrected(differences: Sequence[Difference], families: Sequence[int]) -> list[float]:
+    if any(line.by_runs for line in differences):
+        return holm([line.p_alone for line in differences])
+    return jointly([line.estimate.chance if line.estimate else NO_CHANCE for line in differences], families)
 
 
 def _runs_note(before: int, after: int) -> str:
     freedom = before + after - 2
     return (
-        f"The run is the unit ({before} and {after}), so the spread from run to run is in the intervals: Student's t "
-        f"with {freedom} degree{'s' if freedom > 1 else ''} of freedom, {student_t(freedom):.3g} standard errors to "
-        "each side (2 with many runs). p is corrected for all lines (Holm)."
+        f"The run is the statistical unit ({before} and {after} runs), so the intervals include the variation between "
+        f"runs: Student's t with {freedom} degree{'s' if freedom > 1 else ''} of freedom, {student_t(freedom):.3g} "
+        "standard errors on each side (2 with many runs). p is corrected for all lines (Holm)."
     )
 
 
 def _matched(
     bases: Sequence[Sequence[Group]], others: Sequence[Sequence[Group]], notes: list[str]
 ) -> Iterator[tuple[_Side, _Side]]:
-    everything = [*bases, *others]
-    models = [{group.model for group in of_run} for of_run in everything]
-    keyed = [_keyed(of_run, all(each == models[0] for each in models)) for of_run in everything]
+    all_sides = [*bases, *others]
+    models = [{group.model for group in run_groups} for run_groups in all_sides]
+    keyed = [_keyed(run_groups, all(names == models[0] for names in models)) for run_groups in all_sides]
     common = [key for key in keyed[0] if all(key in keys for keys in keyed)]
     if not common:
-        where = " and ".join(f"{_loads(of_run)} in {of_run[0].run.name}" for of_run in everything if of_run)
+        where = " and ".join(
+            f"{_loads(run_groups)} in {run_groups[0].run.name}" for run_groups in all_sides if run_groups
+        )
         raise InputError(
             f"the runs have no stage in common: {where}. Run all of them with the same --llm-sweep or --llm-rate."
         )
-    for of_run, keys in zip(everything, keyed, strict=True):
-        alone = [keys[key] for key in keys if key not in common]
-        if alone:
-            notes.append(f"{of_run[0].run.name} alone has {_loads(alone)}; it is left out.")
+    for run_groups, keys in zip(all_sides, keyed, strict=True):
+        unmatched = [keys[key] for key in keys if key not in common]
+        if unmatched:
+            notes.append(f"{_loads(unmatched)} of {run_groups[0].run.name} is not in all runs and is omitted.")
     for key in common:
         matched = [keys[key] for keys in keyed]
         yield tuple(matched[: len(bases)]), tuple(matched[len(bases) :])
 
 
-def _keyed(found: Sequence[Group], by_model: bool) -> dict[_Key, Group]:
+def _keyed(run_groups: Sequence[Group], by_model: bool) -> dict[_Key, Group]:
     keyed: dict[_Key, Group] = {}
-    for group in found:
+    for group in run_groups:
         model = group.model if by_model else ""
-        again = sum(1 for key in keyed if key[:2] == (model, group.load))
-        keyed[model, group.load, again] = group
+        occurrence = sum(1 for key in keyed if key[:2] == (model, group.load))
+        keyed[model, group.load, occurrence] = group
     return keyed
 
 
-def _loads(found: Sequence[Group]) -> str:
-    return loads_in_words(group.load for group in found) or "an unknown load"
+def _loads(run_groups: Sequence[Group]) -> str:
+    return loads_in_words(group.load for group in run_groups) or "an unknown load"

@@ -1,8 +1,8 @@
-"""What a comparison decides: which lines decide, whether each is passed, failed or undecided, and what would decide it.
+"""Verdict of a comparison: which lines decide, whether each is passed, failed or undecided, and how to decide it.
 
-A line that decides is *passed* when the whole 95 % interval of the worsening is within the threshold, *failed* when
-the whole interval is beyond it and p is below 0.05, else *undecided*. Errors fail with any increase that is more than
-chance. Other lines only fail, and only when they are surely worse.
+A deciding line is *passed* when the whole 95 % interval of the worsening is within the threshold, *failed* when the
+whole interval is beyond it and p is below 0.05, and *undecided* otherwise. The error ratio fails with any significant
+increase. Lines that do not decide can only fail, and only when they are significantly worse by more than the threshold.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from llm_users.record import UNSTEADY
 from llm_users.verdict import Verdict
 
 LEVEL = 0.05
-_MOST_NEEDED = 1_000_000  # requests; beyond, the difference is as good as the threshold
+_MOST_NEEDED = 1_000_000  # requests; if more are needed, the difference practically equals the threshold
 _MOST_RUNS = 100
-_FAR = 10.0  # ten times worse; beyond, an interval says nothing but that it is wide
+_FAR = 10.0  # ten times worse; beyond that, an interval only shows that it is wide
 
 
 def decides(on: str | None, lines: Sequence[Difference]) -> list[bool]:
-    """Which lines decide, by ``--on``: names of lines, of metrics (all their figures), or of figures.
+    """Return for each line whether it decides, by ``--on``: names of lines, of metrics (all figures), or of figures.
 
-    Without it: medians, the share of errors, and the system's throughput in closed loops; that of an open loop follows
-    from its schedule. A stage that cannot be compared is always to be decided. Raises ``InputError`` for a name that no
-    line of the table has.
+    Without ``on``, the medians, the error ratio, and the system throughput of closed loops decide; the throughput of an
+    open loop follows from its schedule. The line of a stage that cannot be compared always decides. Raises
+    ``InputError`` for a name that does not match any line of the table.
     """
     if on is None:
         return [
@@ -51,15 +51,16 @@ def decides(on: str | None, lines: Sequence[Difference]) -> list[bool]:
         matching = {name for name in names if wanted and wanted in (name, *name.split())}
         if names and not matching:
             raise InputError(
-                f"--on: no line of the table is called {wanted!r}. The lines are: {', '.join(names)}. A metric such as "
-                f"{names[0].split()[0]} stands for all of its lines, a figure such as median for that of all metrics."
+                f"--on: {wanted!r} does not match any line of the table. The lines are: {', '.join(names)}. A metric "
+                f"such as {names[0].split()[0]} selects all of its lines, a figure such as median selects that figure "
+                "of all metrics."
             )
         chosen |= matching
     return [line.estimate is None or line.name in chosen for line in lines]
 
 
 def judged(line: Difference, p: float, threshold: float | None, deciding: bool) -> Difference:
-    """The line with its corrected p, its outcome and its verdict."""
+    """Return the line with its corrected p, its outcome and its verdict."""
     line = dataclasses.replace(line, deciding=deciding)
     unfit = _unfit(line)
     if unfit:
@@ -76,13 +77,16 @@ def judged(line: Difference, p: float, threshold: float | None, deciding: bool) 
 
 
 def despite_failures(lines: Sequence[Difference]) -> list[Difference]:
-    """The lines, none of them "better" in a stage where surely more requests failed: quick failures are no progress."""
+    """Return the lines; change "better" to unclear in stages where significantly more requests failed.
+
+    A run whose slow requests fail can look faster without being faster.
+    """
     failing = {(line.bases, line.others) for line in lines if line.metric == ERROR_RATIO and line.outcome == WORSE}
     return [
         dataclasses.replace(
             line,
             outcome=UNCLEAR,
-            reason=line.reason or "more requests failed, so those that succeeded cannot show an improvement",
+            reason=line.reason or "more requests failed, so the successful ones cannot show an improvement",
         )
         if line.outcome == BETTER and (line.bases, line.others) in failing
         else line
@@ -117,7 +121,10 @@ def _verdict(line: Difference, threshold: float, deciding: bool) -> Verdict | No
 
 
 def _rose_from_nothing(line: Difference) -> bool:
-    """Nothing before and surely something after, as where every request failed before: better by no finite share."""
+    """Return whether a figure was 0 before and is significantly above 0 after, as when every request failed before.
+
+    The relative improvement is then not finite.
+    """
     return line.outcome == BETTER and line.more_is_better and line.before == 0 and line.difference_interval.low > 0
 
 
@@ -125,10 +132,10 @@ def _undecided(line: Difference, threshold: float, needed: int | None) -> str:
     interval = line.worsening_interval
     unsteady = _unsteady(line)
     if unsteady:
-        return f"{unsteady}, so it does not measure the server"
+        return f"{unsteady}, so the figure does not measure the server"
     if not interval.known:
         if line.by_runs:
-            return "a figure of one of the runs is unknown"
+            return "the figure is unknown in at least one run"
         q = {"median": 0.5, "p95": 0.95}.get(line.figure)
         least = f" ({values_needed(q)} for a {line.figure})" if q else ""
         return f"too few successful requests for an interval{least}"
@@ -136,22 +143,22 @@ def _undecided(line: Difference, threshold: float, needed: int | None) -> str:
     advice = (
         f"about {needed:,} {unit} would decide it"
         if needed is not None
-        else "the difference is so close to the threshold that more of them would not decide it"
+        else f"the difference is so close to the threshold that more {unit} would not decide it"
     )
     worst = f"{100 * interval.high:.1f} %" if interval.high < _FAR else f"more than {100 * _FAR:,.0f} %"
     return f"it may be worse by {worst}, the threshold is {100 * threshold:g} %; {advice}"
 
 
 def _needed(line: Difference, threshold: float) -> int | None:
-    """How many requests per run, or runs per side, would decide a line whose figures stay where they are."""
+    """Return how many requests per run, or runs per side, decide a line if its figures do not change."""
     interval, worsening = line.worsening_interval, line.worsening
     if not interval.known or math.isnan(worsening):
         return None
-    if line.ratio_interval.known:  # reaches are equal on both sides, and shrink with the requests, in logarithms
+    if line.ratio_interval.known:  # on the log scale, the interval is symmetric and shrinks with more requests
         reach = math.log(line.ratio_interval.high / line.ratio_interval.low) / 2
         limit = -math.log(max(1 - threshold, 1e-9)) if line.more_is_better else math.log(1 + threshold)
         gap = abs(limit - (-1 if line.more_is_better else 1) * math.log(line.ratio))
-    elif worsening > threshold:  # errors fail with any increase that is more than chance
+    elif worsening > threshold:  # the error ratio fails with any significant increase
         reach, gap = worsening - interval.low, worsening if line.is_share else worsening - threshold
     else:
         reach, gap = interval.high - worsening, threshold - worsening
@@ -177,7 +184,7 @@ def _unsteady(line: Difference) -> str:
 
 
 def _rounded_up(count: float) -> int:
-    """Two significant digits, never fewer."""
+    """Round up to two significant digits."""
     digits = max(0, math.floor(math.log10(count)) - 1)
     step = int(10**digits)
     return math.ceil(count / step - 1e-9) * step

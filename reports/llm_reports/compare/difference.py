@@ -1,4 +1,4 @@
-"""One line of a comparison: a figure of one stage before and after, and what was decided about it."""
+"""One line of a comparison: a figure of one stage before and after, and its verdict."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ UNCLEAR, BETTER, WORSE = "no clear difference", "better", "worse"
 
 @dataclass(frozen=True)
 class Difference:
-    """``p`` is corrected for the number of lines in the table.
+    """One line of a comparison. ``p`` is corrected for the number of lines in the table.
 
-    ``outcome`` says which side is better, when that is more than chance. ``verdict`` is the answer to the threshold:
-    ``None`` where the line does not decide and did not fail. A line without an ``estimate``
-    stands for a stage that cannot be compared; ``reason`` says why. ``needed`` is about how many requests per run (or
-    runs per side) would decide an undecided line, ``None`` when more of them would not help.
+    ``outcome`` states which side is better if the difference is significant. ``verdict`` is the result for the
+    threshold, ``None`` if the line does not decide and did not fail. A line without an ``estimate`` represents a stage
+    that cannot be compared; ``reason`` states why. ``needed`` is the approximate number of requests per run (or runs
+    per side) that would decide an undecided line, ``None`` when more of them would not help.
     """
 
     bases: tuple[Group, ...]
@@ -40,7 +40,7 @@ class Difference:
 
     @property
     def name(self) -> str:
-        """The line as the table calls it."""
+        """The name of the line in the table."""
         return f"{self.metric} {self.figure}".strip()
 
     @property
@@ -70,7 +70,7 @@ class Difference:
 
     @property
     def by_runs(self) -> bool:
-        """Whether the run is the unit, not the block of time."""
+        """Whether the statistical unit is the run rather than the time block."""
         return len(self.bases) + len(self.others) > 2
 
     @property
@@ -85,13 +85,13 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """After minus before; of paired prompts, what the first side's figure changes by when it changes as they do."""
+        """After minus before; for paired prompts, the first side's figure times their mean relative change."""
         change = self.estimate.change if self.estimate else math.nan
         return self.after - self.before if math.isnan(change) else self.before * (change - 1)
 
     @property
     def ratio(self) -> float:
-        """After by before; of paired prompts, their mean change."""
+        """After divided by before; for paired prompts, their mean change."""
         change = self.estimate.change if self.estimate else math.nan
         if not math.isnan(change):
             return change
@@ -109,12 +109,12 @@ class Difference:
 
     @property
     def p_alone(self) -> float:
-        """The p of this line, uncorrected."""
+        """The uncorrected p of this line."""
         return self.estimate.chance.p if self.estimate else math.nan
 
     @property
     def worsening(self) -> float:
-        """By which share of the first side's figure the other is worse; of shares: by how much. Negative: better."""
+        """The worsening as a share of the first side's figure; for shares, the difference. Negative means better."""
         change = self.difference if self.is_share else self.ratio - 1
         return -change if self.more_is_better else change
 
@@ -126,7 +126,7 @@ class Difference:
             change = difference
         elif self.ratio_interval.known:
             change = Interval(self.ratio_interval.low - 1, self.ratio_interval.high - 1)
-        elif difference.known and self.before > 0:  # no tokens at all after it, for example: a ratio of 0
+        elif difference.known and self.before > 0:  # the ratio may be 0, for example without any tokens after
             change = Interval(difference.low / self.before, difference.high / self.before)
         else:
             return UNKNOWN

@@ -1,7 +1,7 @@
-"""One figure in two runs: its difference, its ratio, their intervals and what chance alone does. Knows numbers only.
+"""Estimates for one figure in two runs: the difference, the ratio, their intervals and the null distribution.
 
-Values come in the order of the requests' starts; NaN is a value that does not count, such as the latency of a failed
-request. ``paired``: position i of both runs is the same prompt.
+This module works on numbers only. Values are in the order of the requests' starts; NaN is a value that does not count,
+such as the latency of a failed request. ``paired``: position i of both runs is the same prompt.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from llm_users.quantile import quantile
 Pair = tuple[Floats, Floats]
 
 
-_TRIMMED = 0.1  # of the paired changes, at each end
+_TRIMMED = 0.1  # share of the paired changes that is trimmed at each end
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure before and after. ``units`` is how many blocks of time, or runs, the smaller side has.
+    """A figure before and after. ``units`` is the number of time blocks, or runs, of the smaller side.
 
-    ``change`` is the ratio around which ``ratio_interval`` lies when that is not after / before: the mean change of the
-    prompts of paired runs.
+    ``change`` is the center of ``ratio_interval`` when that is not after / before: for paired runs, the mean change of
+    the prompts.
     """
 
     before: float
@@ -56,9 +56,9 @@ class Estimate:
 
 
 def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = False) -> Estimate:
-    """The q-quantile. ``users`` are the requests in flight, which the length of the blocks follows.
+    """Estimate the q-quantile. ``users`` is the number of requests in flight, which sets the length of the blocks.
 
-    There is no interval where one run has too few values to bound the quantile on both sides (72 for a P95).
+    The intervals are unknown if one run has too few values to bound the quantile on both sides (72 for a P95).
     """
     if paired:
         samples = _known_in_both(samples)
@@ -78,9 +78,9 @@ def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = Fal
     figures = (of(np.sort(samples[0][known[0]])), of(np.sort(samples[1][known[1]])))
     chance = permutation(parts, wholes, paired=paired, hidden=hidden_from_p(blocks.counts, users))
     if figures[0] != figures[1] and _separated(samples):
-        # Runs without overlap are as far apart as runs can be in all of their quantiles. The share above a P95 alone
-        # cannot show that: of 100 requests it counts ten, and they may stand in few blocks.
-        apart = tuple(np.where(k, float(place), 0.0) for place, k in enumerate(known))
+        # Runs without overlap differ in all of their quantiles. The share above a P95 alone cannot show that: it counts
+        # ten of 100 requests, and they may be in few blocks.
+        apart = tuple(np.where(k, float(side), 0.0) for side, k in enumerate(known))
         sides = (sums(apart[0], blocks.first[0]), sums(apart[1], blocks.first[1]))
         chance = Chance(permutation(sides, wholes, paired=paired).p, chance.shuffles)
     if min(int(k.sum()) for k in known) < values_needed(q):
@@ -91,11 +91,11 @@ def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = Fal
 
 
 def paired_estimate(samples: Pair, users: int) -> Estimate:
-    """The median of paired runs, which changes as the prompts do: by the mean of log(after / before) over all prompts.
+    """Estimate the change of the median of paired runs as the mean of log(after / before) over all prompts.
 
-    A tenth of the changes is trimmed at each end, so single stalls do not count. The interval is Student's t with the
-    variance of blocks of consecutive prompts (Yuen's, for a trimmed mean). p is from exchanging the runs in each block.
-    Lengths cancel in every prompt, which the medians of both runs only do on the whole.
+    A tenth of the changes is trimmed at each end, so that single stalls do not count. The interval is Student's t with
+    the variance of blocks of consecutive prompts (Yuen's variance of a trimmed mean). p comes from exchanging the runs
+    in each block. Prompt lengths cancel for every prompt; in the medians of both runs they cancel only on average.
     """
     known = np.isfinite(samples[0]) & np.isfinite(samples[1]) & (samples[0] > 0) & (samples[1] > 0)
     changes = np.zeros(len(known))
@@ -114,7 +114,7 @@ def paired_estimate(samples: Pair, users: int) -> Estimate:
     widened = memory((none, part), (count, count), paired=True) * hidden_from_intervals(blocks.counts, users)
     reach = student_t(k - 1) * math.sqrt(variance * widened)
     ratio = Interval(math.exp(change - reach), math.exp(change + reach))
-    # The same border on both sides of no change, so that exchanging the runs only turns the sign.
+    # The clipping limit is symmetric around no change, so that exchanging the runs only changes the sign.
     ordered_sizes = cast("Sequence[float]", np.sort(np.abs(changes[known])))
     border = quantile(ordered_sizes, 1 - _TRIMMED)
     signed = sums(np.where(known, np.clip(changes, -border, border), 0.0), blocks.first[0])
@@ -132,16 +132,16 @@ def paired_estimate(samples: Pair, users: int) -> Estimate:
 
 
 def share_estimate(hits: Pair, counted: Pair, users: int) -> Estimate:
-    """A share of requests: 1 in ``hits`` for each that has the property, 1 in ``counted`` for each that counts.
+    """Estimate a share of requests: ``hits`` is 1 for a request with the property, ``counted`` is 1 if it counts.
 
-    The interval of the difference is Newcombe's, from Wilson's intervals of both shares, with the counts divided by how
-    much more the blocks vary than those of independent requests. It is never of zero width.
+    The interval of the difference is Newcombe's, from Wilson's intervals of both shares. The counts are divided by the
+    ratio of the variance of the blocks to that of independent requests. The interval never has zero width.
     """
     blocks = cut((len(hits[0]), len(hits[1])), users)
     parts = (sums(hits[0], blocks.first[0]), sums(hits[1], blocks.first[1]))
     wholes = (sums(counted[0], blocks.first[0]), sums(counted[1], blocks.first[1]))
     shares = [float(h.sum() / c.sum()) if c.sum() else math.nan for h, c in zip(hits, counted, strict=True)]
-    # A run without errors cannot show that they come in bursts; the other run's may.
+    # A run without errors cannot show whether errors occur in bursts; the other run may show it.
     excess = max(_excess(part, whole) for part, whole in zip(parts, wholes, strict=True))
     effective = [float(whole.sum()) / excess for whole in wholes]
     interval = newcombe((shares[0], shares[1]), (effective[0], effective[1]))
@@ -152,7 +152,7 @@ def share_estimate(hits: Pair, counted: Pair, users: int) -> Estimate:
 def rate_estimate(
     figures: tuple[float, float], starts: Pair, tokens: Pair, users: int, *, paired: bool = False
 ) -> Estimate:
-    """Tokens per second of the system: tokens of each block by the time until the next one starts."""
+    """Estimate the tokens per second of the system: tokens of each block divided by the time to the next block."""
     blocks = cut((len(tokens[0]), len(tokens[1])), users)
     parts = (sums(tokens[0], blocks.first[0]), sums(tokens[1], blocks.first[1]))
     wholes = (_lasting(starts[0], blocks.first[0]), _lasting(starts[1], blocks.first[1]))
@@ -163,7 +163,7 @@ def rate_estimate(
 
 
 def newcombe(shares: tuple[float, float], counts: tuple[float, float]) -> Interval:
-    """Newcombe's interval of the second share minus the first (his method 10), from Wilson's intervals of both."""
+    """Return Newcombe's interval (method 10) of the second share minus the first, from Wilson's intervals of both."""
     if not all(count > 0 for count in counts):
         return UNKNOWN
     first, second = (wilson(share, count) for share, count in zip(shares, counts, strict=True))
@@ -175,7 +175,7 @@ def newcombe(shares: tuple[float, float], counts: tuple[float, float]) -> Interv
 
 
 def wilson(share: float, count: float) -> Interval:
-    """Wilson's interval of a share of an effective number of requests, which need not be whole."""
+    """Return Wilson's interval of a share of an effective number of requests, which may be fractional."""
     z = normal(0.95)
     squared = z * z
     middle, reach = share + squared / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
@@ -185,7 +185,7 @@ def wilson(share: float, count: float) -> Interval:
 
 
 def _excess(part: Floats, whole: Floats) -> float:
-    """By how much more the blocks vary than those of independent requests would; 1 or more."""
+    """Return the variance of the blocks divided by that of independent requests; at least 1."""
     count = float(whole.sum())
     share = float(part.sum()) / count if count else 0.0
     blocks = len(part)
@@ -215,13 +215,16 @@ def _separated(samples: Pair) -> bool:
 
 
 def _known_in_both(samples: Pair) -> Pair:
-    """The values of prompts that have one in both runs: a prompt that failed in one run says nothing of the other."""
+    """Return the values with NaN for prompts without a value in both runs, such as a prompt that failed in one run."""
     both = ~(np.isnan(samples[0]) | np.isnan(samples[1]))
     return np.where(both, samples[0], math.nan), np.where(both, samples[1], math.nan)
 
 
 def _lasting(starts: Floats, first: Sequence[int]) -> Floats:
-    """How long each block took, from its first start to the next one's; the last by the pace inside it."""
+    """Return the duration of each block, from its first start to that of the next block.
+
+    The duration of the last block follows from the pace of its starts.
+    """
     starts = np.sort(starts)  # prompts that start together may be numbered in another order
     borders = starts[list(first)]
     count = len(starts) - first[-1]

@@ -1,4 +1,4 @@
-"""The lines of a comparison: which figures are compared, of single runs by blocks of time, of several by runs."""
+"""The lines of a comparison: the figures to compare, by time blocks for single runs and by runs for several runs."""
 
 from __future__ import annotations
 
@@ -50,13 +50,14 @@ _OF_REQUESTS: tuple[tuple[Metric, str, float], ...] = (
 
 
 def lines(bases: Sequence[Group], others: Sequence[Group], notes: list[str]) -> Iterator[Difference]:
-    """The lines of one stage; what is worth saying about them goes into ``notes``."""
+    """Yield the lines of one stage and append remarks about them to ``notes``."""
     sides = (tuple(bases), tuple(others))
     few = [group for group in (*bases, *others) if len(group.measured) < FEWEST_REQUESTS]
     if few:
         counts = ", ".join(f"{len(group.measured)} in {group.run.name}" for group in few)
         reason = (
-            f"a comparison needs at least {FEWEST_REQUESTS} requests in every run{bases[0].load.at}, there are {counts}"
+            f"a comparison needs at least {FEWEST_REQUESTS} requests in every run{bases[0].load.at}, but there are "
+            f"{counts}"
         )
         yield Difference(*sides, "all", "", "", reason=reason)
     elif not any(group.counts.ok for group in (*bases, *others)):
@@ -68,12 +69,12 @@ def lines(bases: Sequence[Group], others: Sequence[Group], notes: list[str]) -> 
 
 
 def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Difference]:
-    """Lines of two single runs, whose blocks of time are the unit."""
+    """Yield the lines of two single runs. Time blocks are the statistical unit."""
     sides, users = ((base,), (other,)), at_once(base)
     pairs = pairing(base, other)
     notes.append(
-        "Paired by prompt index: both runs asked prompts of the same lengths, which cancel. The change of "
-        "a median is the mean change of the prompts (trimmed, in logarithms). Latencies are those of prompts that "
+        "Paired by prompt index: both runs sent prompts of the same lengths, so the lengths cancel. The change of "
+        "a median is the mean change of the prompts (trimmed, in logarithms). Latencies include only prompts that "
         "succeeded in both runs."
         if pairs.rows
         else f"Not paired by prompt: {pairs.reason}."
@@ -83,8 +84,8 @@ def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Differen
     unfit = long_memory(base, other)
     for metric, figure, q in _OF_REQUESTS:
         samples = _pair(partial(_successful, metric), base, other, rows)
-        known = [np.isfinite(each) for each in samples]
-        if (known[0] & known[1]).any() if pairs.rows else all(each.any() for each in known):
+        known = [np.isfinite(values) for values in samples]
+        if (known[0] & known[1]).any() if pairs.rows else all(is_known.any() for is_known in known):
             paired = pairs.rows is not None
             by_prompt = paired and figure == "median"
             estimate = (
@@ -92,7 +93,7 @@ def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Differen
             )
             better = metric is OUTPUT_THROUGHPUT
             yield Difference(*sides, metric.name, figure, metric.unit, better, estimate, reason=unfit)
-    # Requests without a partner failed or succeeded, too, so errors are counted over all.
+    # Requests without a partner also failed or succeeded, so the error ratio counts all requests.
     ended = _pair(lambda _, frame: ~unfinished(frame["error_code"]), base, other, unpaired)
     failures = _pair(lambda _, frame: failed(frame["error_code"]), base, other, unpaired)
     yield Difference(*sides, ERROR_RATIO, "share", "", estimate=share_estimate(failures, ended, users))
@@ -103,7 +104,7 @@ def _throughput(
     base: Group, other: Group, rows: tuple[DataFrame, DataFrame], users: int, paired: bool, unfit: str
 ) -> Iterator[Difference]:
     starts = _pair(lambda _, frame: frame["started_at"], base, other, rows)
-    if any(np.isnan(each).any() or np.ptp(each) <= 0 for each in starts):
+    if any(np.isnan(times).any() or np.ptp(times) <= 0 for times in starts):
         return
     tokens = _pair(
         lambda _, frame: frame["output_tokens"].astype("float64").where(succeeded(frame["error_code"])).fillna(0.0),
@@ -119,7 +120,7 @@ def _throughput(
 
 
 def _of_runs(bases: tuple[Group, ...], others: tuple[Group, ...]) -> Iterator[Difference]:
-    """Lines of several runs per side, which are the unit."""
+    """Yield the lines of several runs per side. The run is the statistical unit."""
 
     def of(figure: Callable[[Group], float]) -> tuple[list[float], list[float]]:
         return [figure(group) for group in bases], [figure(group) for group in others]

@@ -1,4 +1,4 @@
-"""Many endpoints in LLMPerf's leaderboard: its two tables, the best endpoint of each first."""
+"""LLMPerf's leaderboard for many endpoints: two tables, each with the best endpoint first."""
 
 from __future__ import annotations
 
@@ -23,45 +23,46 @@ def leaderboard(
     rate_per_s: float | None = None,
     count_connect: bool = False,
 ) -> tuple[Table, Table]:
-    """Time to first token with the shortest median first, throughput with the highest; at one load or at all.
+    """Return the table of time to first token, shortest median first, and of throughput, highest median first.
 
-    The figures are LLMPerf's, of successful requests. The order counts a failed request as infinitely slow, and as no
-    throughput. An entry that is unfit (more than 5 % failed, unsteady, or a client that was the limit) stands below all
-    others, one without a single answer last.
+    ``concurrency`` or ``rate_per_s`` restricts the tables to one load. The figures are LLMPerf's, of successful
+    requests. The ranking counts a failed request as infinitely slow, and as zero throughput. An unfit entry (more than
+    5 % failed, unsteady, or limited by the client) ranks below all others, and an entry without any answer ranks last.
+    Raises ``InputError`` when no run has a stage with this load.
     """
-    made = groups(named_apart(runs), count_connect=count_connect)
+    all_groups = groups(named_apart(runs), count_connect=count_connect)
     wanted = load_of(concurrency, rate_per_s)
     if wanted.is_known:
-        found = [group for group in made if group.load == wanted or not group.load.is_known]
-        if not found:
-            asked = f"--rate {rate_per_s:g}" if wanted.is_open else f"--concurrency {concurrency}"
-            known = loads_in_words(group.load for group in made)
-            raise InputError(f"{asked}: no run has this stage; there are {known or 'none'}")
-        made = found
-    ttft, throughput = tables_of(made)
-    return _ranked(ttft, made, more_is_better=False), _ranked(throughput, made, more_is_better=True)
+        matching = [group for group in all_groups if group.load == wanted or not group.load.is_known]
+        if not matching:
+            option = f"--rate {rate_per_s:g}" if wanted.is_open else f"--concurrency {concurrency}"
+            available = loads_in_words(group.load for group in all_groups)
+            raise InputError(f"{option}: no run has a stage with this load. Available loads: {available or 'none'}.")
+        all_groups = matching
+    ttft, throughput = tables_of(all_groups)
+    return _ranked(ttft, all_groups, more_is_better=False), _ranked(throughput, all_groups, more_is_better=True)
 
 
-def _ranked(table: Table, made: Sequence[Group], *, more_is_better: bool) -> Table:
+def _ranked(table: Table, ranked_groups: Sequence[Group], *, more_is_better: bool) -> Table:
     metric = OUTPUT_THROUGHPUT if more_is_better else TTFT
     merits = {
         id(row): _median(ordered(group.values(metric, group.ok)), row.failed, more_is_better=more_is_better)
-        for row, group in zip(table.rows, made, strict=True)
+        for row, group in zip(table.rows, ranked_groups, strict=True)
     }
 
-    def place(row: Row) -> tuple[bool, bool, float, str, str, tuple[bool, float]]:
+    def rank_key(row: Row) -> tuple[bool, bool, float, str, str, tuple[bool, float]]:
         median = merits[id(row)]
         missing = math.isnan(row.figures.median)
         merit = 0.0 if missing else -median if more_is_better else median
         return missing, bool(row.unfit), merit, row.framework, row.model, row.load.order
 
-    rows = tuple(sorted(table.rows, key=place))
-    below = [_below(table, row) for row in rows if row.unfit and not math.isnan(row.figures.median)]
+    rows = tuple(sorted(table.rows, key=rank_key))
+    unfit_entries = [_below(table, row) for row in rows if row.unfit and not math.isnan(row.figures.median)]
     return dataclasses.replace(
         table,
         rows=rows,
         shows_failures=any(row.failed for row in rows),
-        notes=(*([f"Ranked below the others: {'; '.join(below)}."] if below else []), *table.notes),
+        notes=(*([f"Ranked below the others: {'; '.join(unfit_entries)}."] if unfit_entries else []), *table.notes),
     )
 
 
@@ -71,7 +72,7 @@ def _below(table: Table, row: Row) -> str:
 
 
 def _median(values: Sequence[float], failed: int, *, more_is_better: bool) -> float:
-    """The median with failed requests at their worst: infinitely slow, or no throughput."""
+    """Return the median with failed requests at their worst value: infinitely slow, or zero throughput."""
     if more_is_better:
         return quantile([*[0.0] * failed, *values], 0.5)
     middle = (len(values) + failed - 1) / 2

@@ -1,7 +1,7 @@
-"""Which requests of two runs asked the same prompt: by prompt index, when the manifests say that lengths agree.
+"""Pairing of requests of two runs by prompt index, when the manifests show that the prompt lengths are the same.
 
-Prompts need not have the same text. Their lengths, caps and order follow from the seed and the options; the text may
-differ from run to run, so that a run does not find the prompts of an earlier one in the server's cache.
+Paired prompts can have different texts. Their lengths, caps and order follow from the seed and the options; the text
+may differ between runs, so that the prompts of an earlier run are not in the server's cache.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ PROMPT_OPTIONS = (
     "llm_trace_window",
     "llm_trace_unit",
 )
-"""Options in the manifest that decide the lengths, caps and order of prompts."""
+"""Options in the manifest that determine the lengths, caps and order of prompts."""
 MOST_APART = 0.02
 """Largest mean difference between the input tokens of paired prompts, as a share of the tokens."""
-_LEAST_COMMON = 0.8  # of the smaller run: below, most prompts of a pair of blocks would be left out
+_LEAST_COMMON = 0.8  # share of the smaller run; below, most prompts of a pair of blocks would be omitted
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """The rows of both runs in the order of their prompts, row i of both being the same prompt.
+    """The rows of both runs in the order of their prompts; row i of both runs is the same prompt.
 
-    ``rows`` is ``None`` when the runs cannot be paired; ``reason`` then says why. ``complete``: no measured request of
-    either run is without a partner.
+    ``rows`` is ``None`` when the runs cannot be paired; ``reason`` then states why. ``complete``: every measured
+    request of both runs has a partner.
     """
 
     rows: tuple[DataFrame, DataFrame] | None
@@ -57,7 +57,7 @@ def pairing(base: Group, other: Group) -> Pairing:
         return Pairing(None, False, reason)
     known = [group.measured[group.measured["prompt_index"].notna()] for group in (base, other)]
     if any(rows["prompt_index"].duplicated().any() for rows in known):
-        return Pairing(None, False, "prompts have the same index more than once")
+        return Pairing(None, False, "some prompt indexes occur more than once")
     first, second = (rows.set_index(rows["prompt_index"].astype("int64")).sort_index() for rows in known)
     common = first.index.intersection(second.index).sort_values()
     fewest, most = sorted((len(base.measured), len(other.measured)))
@@ -67,15 +67,19 @@ def pairing(base: Group, other: Group) -> Pairing:
     for column, name in (("input_tokens", "input tokens"), ("requested_output_tokens", "output caps")):
         apart = _apart(rows, column)
         if apart >= MOST_APART:
-            return Pairing(None, False, f"the {name} of the same prompts differ by {100 * apart:.1f} % in the mean")
+            return Pairing(None, False, f"the {name} of the same prompts differ by {100 * apart:.1f} % on average")
     return Pairing(rows, len(common) == most, "")
 
 
 def _different_options(base: Group, other: Group) -> str:
     options = [_options(group.run.manifest) for group in (base, other)]
-    without = [group.run.name for group, found in zip((base, other), options, strict=True) if "llm_seed" not in found]
+    without = [
+        group.run.name
+        for group, run_options in zip((base, other), options, strict=True)
+        if "llm_seed" not in run_options
+    ]
     if without:
-        return f"no manifest of {' and '.join(without)} names the seed and the lengths of the prompts"
+        return f"the manifest of {' and '.join(without)} does not contain the seed and the lengths of the prompts"
     first, second = options
     different = [name for name in PROMPT_OPTIONS if first.get(name) != second.get(name)]
     names = ", ".join("--" + name.replace("_", "-") for name in different)
@@ -88,7 +92,7 @@ def _options(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _apart(rows: tuple[DataFrame, DataFrame], column: str) -> float:
-    first, second = (each[column].to_numpy(np.float64, na_value=np.nan) for each in rows)
+    first, second = (frame[column].to_numpy(np.float64, na_value=np.nan) for frame in rows)
     known = ~(np.isnan(first) | np.isnan(second))
     total = float(first[known].sum())
     return float(np.abs(first[known] - second[known]).sum()) / total if total else 0.0

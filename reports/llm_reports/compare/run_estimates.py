@@ -1,7 +1,7 @@
-"""A figure of several runs per side: the run is the unit, so what changes from run to run is in the interval.
+"""Estimates for several runs per side. The run is the unit, so the interval includes the variation between runs.
 
-Student's t of the runs' figures, of their logarithms where the figure is a ratio scale, with the spread taken as equal
-on both sides. Nothing is assumed about the requests within a run.
+The method is Student's t on the runs' figures, or on their logarithms where the figure has a ratio scale, with equal
+variance on both sides. It makes no assumption about the requests within a run.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ NO_SHUFFLES = np.empty(0)
 def runs_estimate(
     before: Sequence[float], after: Sequence[float], *, counted: tuple[int, int] | None = None
 ) -> Estimate:
-    """The estimate from one figure per run; three runs or more, over both sides.
+    """Return the estimate from one figure per run. Both sides together need at least three runs.
 
-    ``counted``: the figures are shares of so many requests of all runs of each side. The interval of a share is never
-    narrower than Newcombe's over all requests, which also holds when no run has an error.
+    ``counted``: the figures are shares, and these are the numbers of requests of all runs of each side. The interval of
+    a share is never narrower than Newcombe's over all requests, which is also valid when no run has an error.
     """
     units = min(len(before), len(after))
     values = [*before, *after]
@@ -49,17 +49,17 @@ def runs_estimate(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p corrected for all of them (Holm), whatever their dependence; NaN stays."""
-    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    """Return the p-values with Holm's correction, which is valid for any dependence; NaN stays NaN."""
+    known = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
     corrected = [math.nan] * len(p_values)
-    reached = 0.0
-    for rank, (p, place) in enumerate(known):
-        corrected[place] = reached = min(1.0, max(reached, p * (len(known) - rank)))
+    largest = 0.0
+    for rank, (p, index) in enumerate(known):
+        corrected[index] = largest = min(1.0, max(largest, p * (len(known) - rank)))
     return corrected
 
 
 def _t(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
-    """The difference of the means, the reach of its interval, and the p of Student's test."""
+    """Return the difference of the means, the half-width of its interval, and the p of Student's test."""
     freedom = len(before) + len(after) - 2
     difference = fmean(after) - fmean(before)
     squares = sum((value - fmean(side)) ** 2 for side in (before, after) for value in side)

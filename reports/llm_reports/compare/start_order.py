@@ -1,4 +1,4 @@
-"""Rows by the time at which they were started, and how many of them go on at a time."""
+"""The order of rows by start time, and the number of requests in flight."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from llm_reports.metrics.outcomes import dropped
 
 
 def in_order(rows: DataFrame) -> DataFrame:
-    """By start. What was dropped has none and takes the place that its prompt has among the others."""
+    """Return the rows in the order of their starts.
+
+    Dropped requests do not have a start time; they take the position that their prompt has among the other prompts.
+    """
     if dropped(rows["error_code"]).any():
         rows = rows.assign(started_at=start_times(rows))
     return rows.sort_values(["started_at", "request_id"], kind="stable")
 
 
 def at_once(group: Group) -> int:
-    """How many requests go on at a time: the users; in an open loop what was in flight on average (Little)."""
+    """Return the number of requests in flight: the users, or the average in an open loop (Little's law)."""
     if not group.load.is_open:
         return max(group.concurrency or 1, 1)
     took_s, lasted_s = float(group.measured["end_to_end_latency_s"].sum()), duration_s(group)

@@ -1,4 +1,4 @@
-"""``openmetrics.txt``: the lines of ``summary.csv`` in the OpenMetrics text format, for what scrapes or pushes it."""
+"""``openmetrics.txt``: the lines of ``summary.csv`` in the OpenMetrics text format, for scrapers and push gateways."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _DISTRIBUTIONS = {metric.name for metric in (*REQUEST_METRICS, *OPEN_LOOP_METRIC
 
 
 def files(content: Content) -> dict[str, str]:
-    """The files of this format: name and text."""
+    """Return the files of this format: name and text."""
     lines = [line for line in summary_lines(content.groups) if line.figures.n]
     families: dict[str, list[Line]] = {}
     for line in lines:
         families.setdefault(line.metric, []).append(line)
-    text = [row for metric, found in families.items() for row in _family(metric, found)]
+    text = [row for metric, metric_lines in families.items() for row in _family(metric, metric_lines)]
     return {FILE_NAME: "\n".join([*text, *_intervals(lines), "# EOF"]) + "\n"}
 
 
 def metric_name(metric: str) -> str:
-    """Ours in OpenMetrics' words: ``ttft_s`` is ``llm_ttft_seconds``."""
-    for ending, word in sorted(_UNIT_WORDS.items(), key=lambda item: -len(item[0])):
-        if metric.endswith(ending):
-            return f"llm_{metric.removesuffix(ending)}{word}"
+    """Return the OpenMetrics name of a metric: ``ttft_s`` becomes ``llm_ttft_seconds``."""
+    for suffix, word in sorted(_UNIT_WORDS.items(), key=lambda item: -len(item[0])):
+        if metric.endswith(suffix):
+            return f"llm_{metric.removesuffix(suffix)}{word}"
     return f"llm_{metric}"
 
 

@@ -1,4 +1,4 @@
-"""``requests.parquet`` and ``summary.parquet``: the rows and the summary in columns, for other tools. Needs pyarrow."""
+"""``requests.parquet`` and ``summary.parquet``: the rows and the summary in Parquet format. Requires pyarrow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUMMARY_NAME = "summary.parquet"
 
 
 def files(content: Content) -> dict[str, bytes]:
-    """The files of this format: name and bytes. Rows are in the order of their starts, with their run's name."""
+    """Return the files of this format: name and bytes. Rows are in the order of their starts, with their run's name."""
     rows = [run.requests.assign(run=run.name) for run in content.runs]
     requests = pd.concat(rows, ignore_index=True).sort_values(["run", "started_at", "request_id"], kind="stable")
     return {ROWS_NAME: _written(requests), SUMMARY_NAME: _written(summary_frame(content.groups))}
@@ -28,6 +28,6 @@ def _written(frame: DataFrame) -> bytes:
         frame.to_parquet(buffer, engine="pyarrow", index=False)
     except ImportError:
         raise InputError(
-            "--format parquet needs pyarrow, which is not installed; pip install 'locust-llm[parquet]'"
+            "--format parquet requires pyarrow, which is not installed. Run: pip install 'locust-llm[parquet]'"
         ) from None
     return buffer.getvalue()

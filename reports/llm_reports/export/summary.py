@@ -1,7 +1,7 @@
-"""``summary.csv`` and ``summary.json``: every metric of every stage of every run in one tidy shape, one line each.
+"""``summary.csv`` and ``summary.json``: every metric of every stage of every run in tidy format, one line per metric.
 
-After the figures stand the ends of their 95 % intervals, ``mean_ci_low``, ``mean_ci_high`` and so on; an
-end that the sample cannot give is empty. Last comes the rate of a stage of an open loop; its concurrency is empty.
+After the figures come the ends of their 95 % intervals, ``mean_ci_low``, ``mean_ci_high`` and so on; an end that the
+sample does not determine is empty. The last column is the rate of an open-loop stage, whose concurrency is empty.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from llm_users.run_files import SUMMARY_CSV
 JSON_NAME = "summary.json"
 GAP_METRIC = "chunk_gap_s"
 ERROR_RATIO = "error_ratio"
-_FIGURES = tuple(each.name for each in dataclasses.fields(Summary) if each.name not in ("intervals", "effective"))
+_FIGURES = tuple(field.name for field in dataclasses.fields(Summary) if field.name not in ("intervals", "effective"))
 _WITH_INTERVAL = ("mean", *PERCENTILES)
 _ENDS = tuple(f"{figure}_ci_{end}" for figure in _WITH_INTERVAL for end in ("low", "high"))
 _REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS, "rate_per_s")
 COLUMNS = ("run", "framework", "model", "stage", "concurrency", "metric", "unit", *_FIGURES, *_ENDS, "rate_per_s")
 
-# What a stage has exactly one of: everything measured in its row of PREFIX_llm_stages.csv except the key, the clock
-# time and the counts, which are counted from the rows.
+# Figures with exactly one value per stage: all measured columns of PREFIX_llm_stages.csv except the key, the clock time
+# and the counts. The counts come from the rows.
 _STAGE_FIGURES = tuple(
     column for column in STAGE_COLUMNS if column.type is float and column.name != "measure_started_at"
 )
@@ -44,7 +44,7 @@ _STAGE_FIGURES = tuple(
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the file. A stage's own figures and counts stand in ``mean``, with n = 1 and nothing else."""
+    """One line of the file. Figures and counts of a whole stage are in ``mean``, with n = 1 and no other value."""
 
     run: str
     framework: str
@@ -56,7 +56,7 @@ class Line:
     figures: Summary
 
     def values(self) -> list[object]:
-        """The values in the order of ``COLUMNS``; ``None`` where there is none."""
+        """Return the values in the order of ``COLUMNS``; ``None`` where there is no value."""
         names = [self.run, self.framework, self.model, self.stage, self.load.users, self.metric, self.unit]
         figures = [getattr(self.figures, name) for name in _FIGURES]
         intervals = [self.figures.intervals.get(name, UNKNOWN) for name in _WITH_INTERVAL]
@@ -66,18 +66,18 @@ class Line:
 
 
 def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
-    """The content of ``summary.csv`` as a DataFrame, unrounded."""
+    """Return the content of ``summary.csv`` as a DataFrame, unrounded."""
     return summary_frame(groups(named_apart(list(runs)), count_connect=count_connect))
 
 
-def summary_frame(made: Sequence[Group]) -> DataFrame:
-    """The same of groups that are already made: whole numbers nullable, figures as floats."""
-    frame = DataFrame([line.values() for line in summary_lines(made)], columns=list(COLUMNS))
+def summary_frame(all_groups: Sequence[Group]) -> DataFrame:
+    """Return the content of ``summary.csv`` for existing groups: nullable integers, figures as floats."""
+    frame = DataFrame([line.values() for line in summary_lines(all_groups)], columns=list(COLUMNS))
     return frame.astype({"stage": "Int64", "concurrency": "Int64", **dict.fromkeys(_REAL, "float64")})
 
 
 def files(content: Content) -> dict[str, str]:
-    """The files of this format: name and text."""
+    """Return the files of this format: name and text."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -87,15 +87,15 @@ def files(content: Content) -> dict[str, str]:
 
 
 def json_files(content: Content) -> dict[str, str]:
-    """The same lines as JSON, a list of objects without their empty values."""
+    """Return the lines as a JSON file: a list of objects without their empty values."""
     lines = [dict(zip(COLUMNS, line.values(), strict=True)) for line in summary_lines(content.groups)]
     known = [{name: value for name, value in line.items() if value is not None} for line in lines]
     return {JSON_NAME: json.dumps(known, indent=1) + "\n"}
 
 
-def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
-    """The lines: each group's requests, its counts, then what is known of its stage as a whole."""
-    for group in made:
+def summary_lines(all_groups: Sequence[Group]) -> Iterator[Line]:
+    """Yield the lines: each group's request metrics and counts, then the figures of its stage as a whole."""
+    for group in all_groups:
         for metric in metrics_of(group):
             yield _line(group, metric.name, metric.unit, group.summary(metric))
         counts = group.counts
@@ -108,18 +108,21 @@ def summary_lines(made: Sequence[Group]) -> Iterator[Line]:
         for name, figures in ratio_lines(group):
             yield _line(group, name, "share", figures)
     seen: set[tuple[Run, int]] = set()
-    for group in made:
-        # Models that share a stage share its gaps and its throughput, so these stand once and without a model.
+    for group in all_groups:
+        # Models that share a stage share its gaps and its throughput, so these lines occur once and without a model.
         if group.stage is None or (group.run, group.stage) in seen:
             continue
         seen.add((group.run, group.stage))
-        sharers = [other for other in made if other.run is group.run and other.stage == group.stage]
+        sharers = [other for other in all_groups if other.run is group.run and other.stage == group.stage]
         owner = group if len(sharers) == 1 else dataclasses.replace(group, framework="", model="")
         yield from _stage_lines(owner, group.stage)
 
 
 def error_ratio(group: Group) -> Summary:
-    """The share of failed requests with Wilson's interval, in ``mean``, of those that the client did not end itself."""
+    """Return the share of failed requests with Wilson's interval, in ``mean``.
+
+    Requests that the client ended itself do not count.
+    """
     ended = group.counts.ended
     if not ended:
         return Summary(0)

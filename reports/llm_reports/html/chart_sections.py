@@ -1,4 +1,4 @@
-"""The sections of the page that show figures: each a chart, what it shows in words, and the same as a table."""
+"""The sections of the page that show figures. A section has a chart, a caption that describes it, and a table."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from llm_reports.metrics.stage_load import SPOKEN, axis_name, load_columns, poin
 from llm_reports.stats.intervals import Interval
 
 MOST_POINTS_IN_WORDS = 12
-"""Of more points a caption names the highest throughput of each curve only."""
-_NO_LINE = "No slope is told from 0; the table says why"
+"""With more points, a caption only states the highest throughput of each curve."""
+_NO_LINE = "No slope differs significantly from 0; the table states why"
 
 
 def curve_section(figures: Figures) -> Markup:
-    """Throughput against latency, with a budget line and the best point within it."""
+    """Return the section with throughput against latency, a budget line, and the best point within the budget."""
     budget = element(
         "label",
         joined(
@@ -49,9 +49,9 @@ def curve_section(figures: Figures) -> Markup:
             ]
         ),
     )
-    # With objectives the curve opens on what the first of them speaks of, so that its line is seen.
+    # With objectives, the curve initially shows the latency and figure of the first one, so that its line is visible.
     first = figures.limits[0] if figures.limits else None
-    names = FIGURE_NAMES | {each.figure: figure_name(each.figure) for each in figures.limits}
+    names = FIGURE_NAMES | {limit.figure: figure_name(limit.figure) for limit in figures.limits}
     return section(
         "curve",
         "Throughput and latency",
@@ -67,12 +67,12 @@ def curve_section(figures: Figures) -> Markup:
 
 
 def speed_section(figures: Figures) -> Markup:
-    """What the system gives and what one user sees, as a table and two figures."""
-    return section("speeds", "The system's throughput and one user's speed", speed_table(figures))
+    """Return the section with the system throughput and the speed for one user, as a table and two figures."""
+    return section("speeds", "System throughput and speed per user", speed_table(figures))
 
 
 def speed_table(figures: Figures) -> Markup:
-    """The system's throughput and one user's speed side by side."""
+    """Return the table and two figures with the system throughput and the speed for one user side by side."""
     several = len(figures.curves) > 1
     loads = load_columns(figures.loads, SPOKEN)
     header = (
@@ -105,9 +105,9 @@ def speed_table(figures: Figures) -> Markup:
         for curve in figures.curves
         for point in curve.points
     ]
-    said = (
-        "A user's speed is 1 / median TPOT, the pace at which an answer streams. Words are counted as "
-        f"{WORDS_PER_TOKEN} per token, the usual factor for English: other languages and code differ."
+    note = (
+        "The speed per user is 1 / median TPOT, the rate at which an answer streams. Words are counted as "
+        f"{WORDS_PER_TOKEN} per token, the usual factor for English; other languages and code differ."
         f"{f' {SEEN_NOTE}' if loads.rates else ''}"
     )
     against = axis_name(figures.loads)
@@ -115,21 +115,21 @@ def speed_table(figures: Figures) -> Markup:
     charts = joined(
         [
             figure("system-chart", f"Output tokens per second of the whole system, against {against}."),
-            figure("user-chart", f"Tokens per second that one user sees, against {against}."),
+            figure("user-chart", f"Tokens per second that one user receives, against {against}."),
         ]
     )
     return joined(
         [
-            table("The system's throughput and one user's speed", header, rows, id_="speed"),
-            element("p", said, class_="soft"),
+            table("System throughput and speed per user", header, rows, id_="speed"),
+            element("p", note, class_="soft"),
             element("div", charts, class_="pair"),
         ]
     )
 
 
 def distribution_section(figures: Figures) -> Markup:
-    """How a latency is distributed in each stage."""
-    names = {each.key: each.name for each in figures.distributions}
+    """Return the section with the distribution of a latency in each stage."""
+    names = {distribution.key: distribution.name for distribution in figures.distributions}
     if not names:
         return section("distribution", "Distributions", element("p", "No latency was measured."))
     points = {curve_point.label: curve_point for curve in figures.curves for curve_point in curve.points}
@@ -153,24 +153,26 @@ def distribution_section(figures: Figures) -> Markup:
             choice("distribution-view", "View", {"cumulative": "cumulative (ECDF)", "histogram": "histogram"}),
             check("distribution-log", "logarithmic", checked=_wide(figures)),
         ),
-        figure("distribution-chart", f"{words}.", "Successful measured requests, all of them counted."),
+        figure("distribution-chart", f"{words}.", "Includes all successful measured requests."),
     )
 
 
 def timeline_section(figures: Figures) -> Markup:
-    """Every request by its start and what became of it."""
+    """Return the section with every request by its start and its outcome."""
     if not figures.timelines:
         return section(
-            "timeline", "Requests over time", element("p", "The input does not say when requests were started.")
+            "timeline", "Requests over time", element("p", "The input does not contain the start times of requests.")
         )
     parts = []
-    for each in figures.timelines:
-        counted = ", ".join(f"{outcome.count:,} {outcome.name}" for outcome in each.outcomes)
-        name = f"{each.run}: " if len(figures.timelines) > 1 else ""
-        never = f" {each.dropped:,} more were dropped and never started." if each.dropped else ""
-        parts.append(f"{name}{each.total:,} requests: {counted}.{never} {drawn(each.shown, each.total)}".strip())
-    units = dict.fromkeys(each.load_unit for each in figures.timelines)
-    runs = {str(i): each.run for i, each in enumerate(figures.timelines)}
+    for timeline in figures.timelines:
+        counted = ", ".join(f"{outcome.count:,} {outcome.name}" for outcome in timeline.outcomes)
+        name = f"{timeline.run}: " if len(figures.timelines) > 1 else ""
+        dropped = f" {timeline.dropped:,} more were dropped and did not start." if timeline.dropped else ""
+        parts.append(
+            f"{name}{timeline.total:,} requests: {counted}.{dropped} {drawn(timeline.shown, timeline.total)}".strip()
+        )
+    units = dict.fromkeys(timeline.load_unit for timeline in figures.timelines)
+    runs = {str(i): timeline.run for i, timeline in enumerate(figures.timelines)}
     return section(
         "timeline",
         "Requests over time",
@@ -182,13 +184,13 @@ def timeline_section(figures: Figures) -> Markup:
         figure(
             "timeline-chart",
             " ".join(parts),
-            f"Shaded: the stages, with their {' or '.join(units)}. What has no latency stands on the floor.",
+            f"Shaded: the stages, with their {' or '.join(units)}. Requests without a latency are at the bottom.",
         ),
     )
 
 
 def model_section(figures: Figures) -> Markup:
-    """Latency taken apart into prefill and decode, with what the line does not explain."""
+    """Return the section that splits latency into prefill and decode, with the residuals of the fit."""
     remark = ("Remark",) if any(model.problem for model in figures.models) else ()
     header = (
         "Stage",
@@ -228,9 +230,9 @@ def model_section(figures: Figures) -> Markup:
             "p",
             Markup(
                 "latency = TTFT + TPOT &times; tokens after the first, fitted to each stage: the constant is prefill "
-                "and waiting, the slope is decoding. Outliers weigh little (Huber's fit). Explained: by how much the "
-                "line makes the median deviation smaller. A large residual says that requests of one length took very "
-                "different times."
+                "and waiting, the slope is decoding. Outliers have little weight (Huber's fit). Explained: the share "
+                "by which the line reduces the median deviation. A large residual means that requests of the same "
+                "length took very different times."
             ),
             class_="soft",
         ),
@@ -241,7 +243,7 @@ def model_section(figures: Figures) -> Markup:
 
 
 def input_section(figures: Figures) -> Markup:
-    """What a longer prompt costs."""
+    """Return the section with time to first token against the length of the prompt."""
     header = (
         "Stage",
         "Requests",
@@ -253,19 +255,19 @@ def input_section(figures: Figures) -> Markup:
     rows = [
         [
             label,
-            each.total,
-            number(each.line.constant, 3),
-            number(each.line.slope * 1e6, 1),
-            _interval(each.line.slope_interval, 1e6, 1),
-            each.line.problem or "-",
+            scatter.total,
+            number(scatter.line.constant, 3),
+            number(scatter.line.slope * 1e6, 1),
+            _interval(scatter.line.slope_interval, 1e6, 1),
+            scatter.line.problem or "-",
         ]
-        for label, each in zip(figures.labels, figures.inputs, strict=True)
+        for label, scatter in zip(figures.labels, figures.inputs, strict=True)
     ]
     words = _many(figures) or "; ".join(
-        f"{label}: {number(each.line.slope * 1e6, 1)} ms per 1,000 input tokens "
-        f"({_interval(each.line.slope_interval, 1e6, 1)} ms)"
-        for label, each in zip(figures.labels, figures.inputs, strict=True)
-        if not each.line.problem
+        f"{label}: {number(scatter.line.slope * 1e6, 1)} ms per 1,000 input tokens "
+        f"({_interval(scatter.line.slope_interval, 1e6, 1)} ms)"
+        for label, scatter in zip(figures.labels, figures.inputs, strict=True)
+        if not scatter.line.problem
     )
     return section(
         "input",
@@ -281,47 +283,47 @@ def input_section(figures: Figures) -> Markup:
 
 
 def _many(figures: Figures) -> str:
-    """What a caption says instead of naming every stage, where there are very many; else ""."""
+    """Return the caption text that replaces the list of stages when there are too many; otherwise ""."""
     if len(figures.labels) <= MOST_POINTS_IN_WORDS:
         return ""
-    hidden = "; at first the highest load of each run is shown" if len(figures.curves) > 1 else ""
-    return f"{len(figures.labels)} stages, whose figures are in the tables{hidden}"
+    hidden = "; initially, the chart shows the highest load of each run" if len(figures.curves) > 1 else ""
+    return f"{len(figures.labels)} stages; the tables contain their figures{hidden}"
 
 
 def _interval(interval: Interval, scale: float, decimals: int = 2) -> str:
-    """Both ends of a slope's interval; a dash when there is none."""
+    """Return both ends of the interval of a slope; a dash when it is unknown."""
     if not interval.known:
         return "-"
     return f"{number(interval.low * scale, decimals)} to {number(interval.high * scale, decimals)}"
 
 
 def _of(scatters: Sequence[Scatter]) -> str:
-    return drawn(sum(len(each.x) for each in scatters), sum(each.total for each in scatters))
+    return drawn(sum(len(scatter.x) for scatter in scatters), sum(scatter.total for scatter in scatters))
 
 
 def _curves_in_words(figures: Figures) -> str:
-    """What the curve shows when the page opens; report.js says the same of what is chosen later."""
+    """Return the caption of the curve when the page opens; report.js updates it for later selections."""
     first = figures.limits[0] if figures.limits else None
     metric = first.metric if first else next(iter(figures.latencies))
     figure_key = first.figure if first else "p50"
     brief = sum(len(curve.points) for curve in figures.curves) > MOST_POINTS_IN_WORDS
     against = f"{figure_name(figure_key)} of the {_lower(LATENCY_NAMES[metric])}"
-    said = (_curve_in_words(curve, metric, figure_key, brief=brief) for curve in figures.curves)
-    return f"Output tokens/s of the whole system against the {against}. {' '.join(said)}"
+    sentences = (_curve_in_words(curve, metric, figure_key, brief=brief) for curve in figures.curves)
+    return f"Output tokens/s of the whole system against the {against}. {' '.join(sentences)}"
 
 
 def _curve_in_words(curve: Curve, metric: str, figure_key: str, *, brief: bool) -> str:
     points = [point for point in curve.points if math.isfinite(point.throughput_token_per_s)]
     if not points:
-        return f"{curve.name}: no throughput is known."
+        return f"{curve.name}: the throughput is unknown."
     if brief:
         points = [max(points, key=lambda point: point.throughput_token_per_s)]
-    said = "; ".join(
+    values = "; ".join(
         f"{point.words}: {number(point.throughput_token_per_s)} tokens/s at "
         f"{number(point.latency_s[metric][figure_key], 2 if metric != 'tpot' else 4)} s"
         for point in points
     )
-    return f"{curve.name}{', most' if brief else ''}: {said}."
+    return f"{curve.name}{', highest throughput' if brief else ''}: {values}."
 
 
 def _lower(text: str) -> str:
@@ -333,26 +335,32 @@ def _curve_notes(figures: Figures) -> list[str]:
     notes = [points_note(figures.loads)]
     if any(load.is_open for load in figures.loads):
         notes.append(
-            "Latencies from the intended start count from the schedule of an open loop, with every wait in the client."
+            "Latencies from the intended start count from the scheduled time in an open loop and include all waiting "
+            "in the client."
         )
     if figures.limits:
-        lines = ", ".join(each.text for each in figures.limits)
-        notes.append(f"Lines are the objectives ({lines}), each where its latency and figure are chosen.")
+        lines = ", ".join(limit.text for limit in figures.limits)
+        notes.append(f"Lines are the objectives ({lines}), shown when their latency and figure are selected.")
     if any(point.mark for point in points):
-        notes.append("limit: the highest load that the search found; fails: the lowest tried load that does not meet.")
+        notes.append(
+            "limit: the highest load that the search found; fails: the lowest tried load that fails the objectives."
+        )
     if any(point.hollow for point in points):
         notes.append(
-            "Hollow points: the client was not well, many requests failed, the stage was unsteady (its queue grew), or "
-            "less load ran than was asked for."
+            "Hollow points: the client was not healthy, many requests failed, the stage was unsteady (its queue grew), "
+            "or the load was below the requested load."
         )
     if any(point.unfit for point in points):
         notes.append(UNFIT_NOTE)
     if any(point.estimated for point in points):
-        notes.append("* All output tokens by the time from the first start to the last end: no stages file was there.")
+        notes.append(
+            "* All output tokens divided by the time from the first start to the last end, because the stages "
+            "file is missing."
+        )
     return notes
 
 
 def _wide(figures: Figures) -> bool:
-    """Whether the first distribution spans so much that a linear axis would hide most of it."""
+    """Return whether the first distribution spans more than a linear axis can show well."""
     borders = [border for border in figures.distributions[0].log.borders if border]
     return bool(borders) and borders[-1] / borders[0] > 20

@@ -1,4 +1,4 @@
-"""Whether the load generator itself was the limit, and what the run was."""
+"""The sections about the load generator's health and about the configuration of the run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from llm_reports.run import Run
 
 _ORDER = (*reversed(NOT_WELL), "ok")
 _VERDICTS = {
-    "saturated": "The client was saturated: the load generator itself was the limit in some stages, and its own delay "
-    "is in their figures. Add workers or lower the load before believing them.",
-    "disturbed": "The client was disturbed: in some stages other programs or a CPU limit kept the CPU from the load "
-    "generator, and its delay is in their figures. Repeat them on a quieter machine or with dedicated cores.",
+    "saturated": "The client was saturated: in some stages the load generator was the limit, and the figures include "
+    "its delay. Add workers or lower the load before you trust these figures.",
+    "disturbed": "The client was disturbed: in some stages other programs or a CPU limit took CPU time from the load "
+    "generator, and the figures include its delay. Repeat these stages on a quieter machine or with dedicated cores.",
     "strained": "The client was strained in some stages: part of the tail may be the load generator's own delay.",
-    "ok": "The client was well: the load generator kept up in every stage, so the figures are the endpoint's.",
-    "": "Whether the client kept up is not known: the input has no figures of the load generator, or too few because "
-    "its stages were measured for less than 2 s.",
+    "ok": "The client was healthy: the load generator kept up in every stage, so the figures show the endpoint.",
+    "": "It is unknown whether the client kept up: the input does not contain figures of the load generator, or too "
+    "few because its stages were measured for less than 2 s.",
 }
 _CLIENT = (
     ("client_cpu_share_max", "CPU of the busiest process (%)", 100, 0),
@@ -52,7 +52,7 @@ _SHOWN = {
 
 
 def verdict(content: Content, labels: Sequence[str]) -> Markup:
-    """The verdict on the client over all stages, the worst first, and the figures behind it."""
+    """Return the section with the worst verdict on the client over all stages and the figures that it is based on."""
     healths = {group.health for group in content.groups}
     worst = next((health for health in _ORDER if health in healths), "")
     if worst == "ok" and "" in healths:
@@ -68,7 +68,7 @@ def verdict(content: Content, labels: Sequence[str]) -> Markup:
                 element("h2", "Client health", id="health-title"),
                 element("p", _VERDICTS[worst]),
                 element("p", which) if which else "",
-                folded("Figures of the load generator", table("Per stage, of the worst process", header, lines))
+                folded("Figures of the load generator", table("Per stage, worst process", header, lines))
                 if lines
                 else "",
             ]
@@ -80,12 +80,12 @@ def verdict(content: Content, labels: Sequence[str]) -> Markup:
 
 
 def configuration(content: Content) -> Markup:
-    """What was run: a line for each run, the options that shape the load, and everything the manifest says."""
+    """Return the section that describes each run: its rows, the options that shape the load, and its manifest."""
     parts: list[object] = []
     for run in content.runs:
         manifest = run.manifest
         options = manifest.get("options")
-        asked = {
+        options_shown = {
             name.removeprefix("llm_").replace("_", " "): value
             for name, value in (options.items() if isinstance(options, dict) else ())
             if name in _SHOWN and value not in (None, "", [])
@@ -96,7 +96,7 @@ def configuration(content: Content) -> Markup:
                 {
                     **_of_rows(run),
                     "endpoint": manifest.get("host"),
-                    **asked,
+                    **options_shown,
                     "clock": manifest.get("clock"),
                     "tokenizer": _name_of(manifest.get("tokenizer")),
                     "simulated": "yes: the endpoint was this project's simulator" if manifest.get("simulator") else "",
@@ -106,7 +106,7 @@ def configuration(content: Content) -> Markup:
         if manifest:
             text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
             lines = joined((element("code", line) for line in text.splitlines()), "\n")
-            parts.append(folded("The whole manifest", element("pre", lines)))
+            parts.append(folded("Complete manifest", element("pre", lines)))
     if content.warnings:
         parts += [element("h3", "Warnings"), listed(content.warnings)]
     return section("configuration", "Run", *parts)
@@ -127,7 +127,7 @@ def _of_rows(run: Run) -> dict[str, object]:
 
 
 def word(health: str) -> Markup:
-    """A verdict as a coloured word."""
+    """Return a verdict as a coloured word."""
     return element("span", health, class_=f"word {health}") if health else Markup("-")
 
 

@@ -1,4 +1,4 @@
-"""The files of a comparison: its text, a page of its own with the curves of all runs overlaid, and these as images."""
+"""The files of a comparison: its text, a page with the curves of all runs overlaid, and the same figures as images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_reports.metrics.goodput import stage_points
 from llm_reports.plots.images import curves_of, distributions_of, image_files, with_data
 
 MD_NAME, PAGE_NAME = "comparison.md", "comparison.html"
-_MOST_NOTES = 4  # more are folded, so that the curves are near the table
+_MOST_NOTES = 4  # additional notes are folded, so that the curves stay near the table
 _PARTS = {
     "comparison": "Comparison",
     "curve": "Throughput and latency",
@@ -23,36 +23,36 @@ _PARTS = {
 
 
 def comparison_files(comparison: Comparison, plots: str | None = None) -> dict[str, str | bytes]:
-    """Names and contents; ``plots`` is svg or png for image files besides, which the Markdown then shows."""
-    made = overlaid(comparison)
-    images = image_files(with_data([*curves_of(made), *distributions_of(made)]), plots) if plots else {}
+    """Return names and contents. ``plots`` is svg or png to add image files, which the Markdown then shows."""
+    all_figures = overlaid(comparison)
+    images = image_files(with_data([*curves_of(all_figures), *distributions_of(all_figures)]), plots) if plots else {}
     shown = [f"![{title}]({name})" for name, (title, _) in images.items()]
     more = shown or [f"The curves of all runs overlaid, and their distributions: [{PAGE_NAME}]({PAGE_NAME})"]
     text = "\n\n".join([comparison_text(comparison).rstrip("\n"), "## Figures", *more])
     return {
         MD_NAME: f"{text}\n",
-        PAGE_NAME: comparison_page(comparison, made),
+        PAGE_NAME: comparison_page(comparison, all_figures),
         **{name: data for name, (_, data) in images.items()},
     }
 
 
 def overlaid(comparison: Comparison) -> Figures:
-    """The figures of all runs together: a curve for each of them."""
+    """Return the figures of all runs together, with one curve per run."""
     return figures(comparison.runs, comparison.groups, stage_points(comparison.groups))
 
 
-def comparison_page(comparison: Comparison, made: Figures | None = None) -> str:
-    """The page as text; ``made`` are its figures when they are there already."""
-    made = made or overlaid(comparison)
+def comparison_page(comparison: Comparison, all_figures: Figures | None = None) -> str:
+    """Return the page as text; ``all_figures`` contains its figures if they already exist."""
+    all_figures = all_figures or overlaid(comparison)
     text = comparison_text(comparison).partition("\n")[2]  # without its heading, which is the page's title
     body = joined(
         [
             top(comparison.title, _PARTS),
             section("comparison", "Comparison", as_html(text, headings=False, most_items=_MOST_NOTES)),
-            curve_section(made),
-            speed_section(made),
-            distribution_section(made),
-            timeline_section(made),
+            curve_section(all_figures),
+            speed_section(all_figures),
+            distribution_section(all_figures),
+            timeline_section(all_figures),
         ]
     )
-    return document(comparison.title, body, made)
+    return document(comparison.title, body, all_figures)

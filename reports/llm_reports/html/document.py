@@ -1,7 +1,7 @@
-"""The frame of every page that reports write: one file that needs no network, its head, its styles and scripts.
+"""The frame of every report page: one file that works without a network, with its head, styles and scripts.
 
-A page forbids itself every request and every script but its own by a content security policy, so that a message from a
-server could do nothing even if it were not escaped.
+A content security policy forbids all requests and all scripts except the page's own, so that a message from a server
+has no effect even if it is not escaped.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from llm_reports.charts.assets import REPORT_SCRIPTS, REPORT_STYLES, asset
 from llm_reports.charts.figures import Figures, as_json
 from llm_reports.html.elements import Markup, element, escaped, joined, listed
 
-_UNSCRIPTED = "Figures are drawn by a script, which does not run here. All tables are complete without it."
+_UNSCRIPTED = "A script draws the figures, but scripts do not run here. All tables are complete without it."
 
 
-def document(title: str, body: Markup, made: Figures | None = None) -> str:
-    """The page as text; with figures it has the script that draws them, without it has none."""
+def document(title: str, body: Markup, figures: Figures | None = None) -> str:
+    """Return the page as text; it contains a script only if there are figures to draw."""
     style = "\n".join(asset(name) for name in REPORT_STYLES)
-    script = "\n".join(asset(name) for name in REPORT_SCRIPTS) if made is not None else ""
+    script = "\n".join(asset(name) for name in REPORT_SCRIPTS) if figures is not None else ""
     drawing = ""
-    if made is not None:
-        drawing = f"""<script type="application/json" id="llm-data">{as_json(made)}</script>
+    if figures is not None:
+        drawing = f"""<script type="application/json" id="llm-data">{as_json(figures)}</script>
 <script>{script}</script>
 """
     return f"""<!doctype html>
@@ -47,11 +47,11 @@ def document(title: str, body: Markup, made: Figures | None = None) -> str:
 
 
 def top(title: str, parts: Mapping[str, str]) -> Markup:
-    """The head of a page: its title, buttons, and links to its sections."""
+    """Return the head of a page: its title, buttons, and links to its sections."""
     buttons = Markup(
         '<div><button type="button" id="theme">Dark</button> <button type="button" id="print">Print</button></div>'
     )
-    links = (element("a", name_of_part, href=f"#{name}") for name, name_of_part in parts.items())
+    links = (element("a", label, href=f"#{name}") for name, label in parts.items())
     return joined(
         [
             element("div", joined([element("h1", title), buttons]), class_="top"),

@@ -1,4 +1,4 @@
-"""HTML elements as text. Whatever comes from a file or a server goes through ``escaped``; markup is made here only."""
+"""HTML elements as text. All text from files or servers goes through ``escaped``; only this module creates markup."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from llm_reports.markdown.text import plain
 
 NOTHING = "-"
-_LONG = 20  # letters; the name of a column that is longer may be broken, but not at every word
+_LONG = 20  # letters; a longer column name may wrap, but not at every word
 
 
 class Markup(str):
-    """Text that is HTML already. Everything else is escaped when it is put into an element."""
+    """Text that is already HTML. All other values are escaped when they are put into an element."""
 
     __slots__ = ()
 
 
 def escaped(value: object) -> str:
-    """A value as HTML text; ``Markup`` as it is, ``None`` as a dash, control characters as spaces."""
+    """Return a value as HTML text: ``Markup`` unchanged, ``None`` as a dash, control characters as spaces."""
     if isinstance(value, Markup):
         return value
     return NOTHING if value is None else html.escape(plain(str(value)))
 
 
 def element(tag: str, content: object = "", **attributes: object) -> Markup:
-    """One element. ``class_`` is class, ``data_label`` is data-label; ``True`` is an attribute without a value."""
+    """Return an element. ``class_`` is class, ``data_label`` is data-label; ``True`` is an attribute without value."""
     given = "".join(
         f" {name.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{html.escape(plain(str(value)))}"')
         for name, value in attributes.items()
@@ -36,21 +36,21 @@ def element(tag: str, content: object = "", **attributes: object) -> Markup:
 
 
 def joined(parts: Iterable[object], between: str = "\n") -> Markup:
-    """Several pieces one after the other."""
+    """Join several pieces into one."""
     return Markup(between.join(escaped(part) for part in parts))
 
 
 def listed(texts: Iterable[object], class_: str = "notes") -> Markup:
-    """A list; nothing at all when there is nothing to list."""
+    """Return a list element; empty markup when there are no items."""
     items = [element("li", text) for text in texts]
     return element("ul", joined(items), class_=class_) if items else Markup("")
 
 
 def notes_list(texts: Iterable[object], most: int = 4) -> Markup:
-    """Notes under a table; more than ``most`` are folded, so that the tables of many runs stay together."""
+    """Return the notes below a table; more than ``most`` are folded, so that the tables of many runs stay together."""
     notes = list(texts)
-    made = listed(notes)
-    return folded(f"{len(notes)} notes", made, class_="on-paper") if len(notes) > most else made
+    list_element = listed(notes)
+    return folded(f"{len(notes)} notes", list_element, class_="on-paper") if len(notes) > most else list_element
 
 
 def table(
@@ -62,9 +62,10 @@ def table(
     id_: str = "",
     titled: bool = False,
 ) -> Markup:
-    """A table in a box that scrolls sideways; the first column heads its row.
+    """Return a table in a box that scrolls horizontally; the first column contains the row headers.
 
-    ``texts`` name columns of words. When the table is ``titled`` already, its caption is for screen readers only.
+    ``texts`` are the names of text columns. ``titled``: the table has a heading, so its caption is for screen readers
+    only.
     """
     kinds = ["text" if name in texts else "" for name in header]
     body = []
@@ -76,7 +77,7 @@ def table(
     classes = [
         kind or ("number" if is_number and cells else None) for kind, is_number in zip(kinds, numeric, strict=True)
     ]
-    heads = [
+    header_classes = [
         " ".join(filter(None, (kind, "long" if len(name) > _LONG else ""))) or None
         for kind, name in zip(classes, header, strict=True)
     ]
@@ -86,7 +87,9 @@ def table(
             for i, cell in enumerate(row)
         ]
         body.append(element("tr", joined(line, "")))
-    head = joined((element("th", name, scope="col", class_=kind) for name, kind in zip(header, heads, strict=True)), "")
+    head = joined(
+        (element("th", name, scope="col", class_=kind) for name, kind in zip(header, header_classes, strict=True)), ""
+    )
     content = joined(
         [
             element("caption", caption, class_="llm-sr" if titled else None),
@@ -94,60 +97,60 @@ def table(
             element("tbody", joined(body)),
         ]
     )
-    made = element("table", content, id=id_ or None)
-    return element("div", made, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    table_element = element("table", content, id=id_ or None)
+    return element("div", table_element, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
 def facts(pairs: Mapping[str, object]) -> Markup:
-    """Names and values, one pair a line; pairs without a value are left out."""
+    """Return a list of names and values, one pair per line; pairs without a value are omitted."""
     parts = [joined([element("dt", name), element("dd", value)], "") for name, value in pairs.items() if value]
     return element("dl", joined(parts), class_="facts")
 
 
 def section(identity: str, title: str, *parts: object) -> Markup:
-    """A section under its heading."""
+    """Return a section with its heading."""
     heading = element("h2", title, id=f"{identity}-title")
     return element("section", joined([heading, *parts]), id=identity, aria_labelledby=f"{identity}-title")
 
 
 def folded(summary: str, *parts: object, class_: str = "") -> Markup:
-    """What is shown when its line is clicked."""
+    """Return a collapsed element that shows its parts when the user clicks its summary."""
     return element("details", joined([element("summary", summary), *parts]), class_=class_ or None)
 
 
 def chart(identity: str, words: str) -> Markup:
-    """The place of a figure; ``words`` say what it shows, for screen readers and where no script runs."""
+    """Return the container of a chart; ``words`` describe it for screen readers and where scripts do not run."""
     return element("div", "", id=identity, data_label=words)
 
 
 def figure(identity: str, words: str, *captions: str, words_id: str = "") -> Markup:
-    """A figure with what it shows in words below it; ``words_id`` lets a script say what it shows later."""
+    """Return a figure with its description below it; with ``words_id``, a script can update the description."""
     first: object = element("span", words, id=words_id) if words_id else words
-    said = joined([first, *(each for each in captions if each)], " ")
-    return element("figure", joined([chart(identity, words), element("figcaption", said)]))
+    caption = joined([first, *(text for text in captions if text)], " ")
+    return element("figure", joined([chart(identity, words), element("figcaption", caption)]))
 
 
 def choice(identity: str, label: str, options: Mapping[str, str], chosen: str = "") -> Markup:
-    """A labelled choice; without another one chosen, the first option is."""
-    made = joined(
+    """Return a labelled selection; without ``chosen``, the first option is selected."""
+    items = joined(
         (element("option", text, value=value, selected=value == chosen) for value, text in options.items()), ""
     )
-    return element("label", joined([label, element("select", made, id=identity)]))
+    return element("label", joined([label, element("select", items, id=identity)]))
 
 
 def check(identity: str, label: str, *, checked: bool = False) -> Markup:
-    """A labelled check box."""
+    """Return a labelled check box."""
     box = Markup(f'<input type="checkbox" id="{identity}"{" checked" if checked else ""}>')
     return element("label", joined([box, label], " "), class_="check")
 
 
 def controls(*parts: Markup) -> Markup:
-    """A row of controls."""
+    """Return a row of controls."""
     return element("div", joined(parts), class_="controls")
 
 
 def number(value: float, decimals: int = 0, unit: str = "") -> str:
-    """A number with so many decimals and its unit; a dash when there is none."""
+    """Return a number with the given number of decimals and its unit; a dash when it is not finite."""
     return f"{value:,.{decimals}f}{unit}" if math.isfinite(value) else NOTHING
 
 

@@ -1,4 +1,4 @@
-"""The sections about what did not go well: errors by class with examples, and what was excluded and why."""
+"""The sections about failures: errors by class with examples, and the excluded rows with the reasons."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ _MOST_CODES = 100
 
 
 def errors_section(content: Content, labels: Sequence[str]) -> Markup:
-    """Errors of all rows by class, the most frequent first, each with its stages and some of its messages."""
+    """Return the section with the errors by class, the most frequent first, with their stages and example messages."""
     rows = []
     total = 0
     for label, group in zip(labels, content.groups, strict=True):
         failed = group.measured[~succeeded(group.measured["error_code"])]
         total += len(group.measured)
         rows.append(failed.assign(_stage=label))
-    found = [frame for frame in rows if len(frame)]
-    if not found:
+    frames = [frame for frame in rows if len(frame)]
+    if not frames:
         return section("errors", "Errors", element("p", "No measured request failed."))
-    failed = concat(found)
+    failed = concat(frames)
     counts = sorted(failed["error_code"].value_counts().items(), key=lambda item: (-item[1], str(item[0])))
     lines = [_class(str(code), failed[failed["error_code"] == code], total) for code, _ in counts[:_MOST_CODES]]
-    left = f" {len(counts) - _MOST_CODES} rarer classes are not listed." if len(counts) > _MOST_CODES else ""
-    tallies = [group.counts for group in content.groups]
-    given_up = sum(each.cancelled for each in tallies)
-    cancelled = f", {given_up:,} cancelled by the client (--llm-cancel)" if given_up else ""
+    unlisted = f" {len(counts) - _MOST_CODES} rarer classes are not listed." if len(counts) > _MOST_CODES else ""
+    all_counts = [group.counts for group in content.groups]
+    cancelled_count = sum(tally.cancelled for tally in all_counts)
+    cancelled = f", {cancelled_count:,} cancelled by the client (--llm-cancel)" if cancelled_count else ""
     words = (
         f"{len(failed):,} of {total:,} measured requests did not succeed, in {len(counts)} classes: "
-        f"{sum(each.throttled for each in tallies):,} throttled, "
-        f"{sum(each.failed_otherwise for each in tallies):,} failed otherwise, "
-        f"{sum(each.aborted for each in tallies):,} aborted by the end of the stage or the test{cancelled}.{left}"
+        f"{sum(tally.throttled for tally in all_counts):,} throttled, "
+        f"{sum(tally.failed_otherwise for tally in all_counts):,} failed otherwise, "
+        f"{sum(tally.aborted for tally in all_counts):,} aborted by the end of the stage or the test{cancelled}."
+        f"{unlisted}"
     )
     header = ("Class", "Requests", "Share (%)", "Where", "Examples")
     return section(
@@ -52,7 +53,7 @@ def errors_section(content: Content, labels: Sequence[str]) -> Markup:
 
 
 def excluded_section(content: Content, labels: Sequence[str]) -> Markup:
-    """What every row was: counted or not, and the reasons."""
+    """Return the section with the numbers of counted and excluded rows and the reasons."""
     header = (
         "Stage",
         "Rows",
@@ -84,22 +85,22 @@ def excluded_section(content: Content, labels: Sequence[str]) -> Markup:
                 phases or "-",
             ]
         )
-    notes = dict.fromkeys(note for each in content.tables for note in each.notes)
+    notes = dict.fromkeys(note for content_table in content.tables for note in content_table.notes)
     return section(
         "excluded",
-        "What was counted, and what was not",
+        "Counted and excluded requests",
         element(
             "p",
-            "Figures are of requests that were started in a stage's measured phase and succeeded. Every other row is "
+            "Figures include requests that started in the measured phase of a stage and succeeded. All other rows are "
             "still in the rows file.",
         ),
-        table("Rows by what became of them", header, lines, texts=("Of these",), id_="excluded-table"),
+        table("Rows by outcome", header, lines, texts=("Of these",), id_="excluded-table"),
         notes_list(notes),
     )
 
 
 def figures_section(content: Content) -> Markup:
-    """Everything in summary.csv, cell by cell."""
+    """Return the section with all cells of summary.csv."""
     rows = [[cell(value) for value in line.values()] for line in summary_lines(content.groups)]
     return section(
         "figures",

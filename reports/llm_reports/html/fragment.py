@@ -1,4 +1,4 @@
-"""A section for somebody else's page, such as Locust's own report: the tables and the curve, without any script."""
+"""A section for a page of another program, such as Locust's report: the tables and the curve, without a script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llm_reports.plots.svg import svg
 from llm_reports.slo.objectives import parse_objectives
 
 MARK = "llm-section"
-"""The id of the section's element: by it a page is known to have it."""
+"""The id of the section's element; it shows whether a page already contains the section."""
 
 _FIRST = "curve_"
 _STYLE = """
@@ -35,24 +35,24 @@ background:#fff;color:#1b1f24;font:15px/1.5 system-ui,-apple-system,'Segoe UI',R
 
 
 def fragment_of(prefix: str | Path, *, slo: str | None = None, stage: str = "all") -> str:
-    """The section about one run; raises ``InputError`` when its rows cannot be read."""
+    """Return the section about one run; raises ``InputError`` when its rows cannot be read."""
     objectives = parse_objectives(slo) if slo else None
     return fragment(content_of([load(prefix)], questions=Questions(objectives, stage)))
 
 
 def fragment(content: Content) -> str:
-    """The section with its own style; every text in it is escaped."""
+    """Return the section with its own style; all texts in it are escaped."""
     parts: list[object] = [element("h2", "LLM load test")]
     if content.summary:
         cells = summary_cells(content.summary)
         parts.append(table(SUMMARY, summary_header(content.summary), cells, titled=True))
-    if said := decisions(content):
-        parts.append(as_html(said))
+    if decisions_text := decisions(content):
+        parts.append(as_html(decisions_text))
     notes: dict[str, None] = {}
-    for each in content.tables:
-        subtitle = element("p", each.subtitle, class_="soft") if isinstance(each, Table) and each.subtitle else ""
-        parts += [element("h3", each.title), subtitle, table(each.title, each.header, each.cells, titled=True)]
-        notes.update(dict.fromkeys(each.notes))
+    for data in content.tables:
+        subtitle = element("p", data.subtitle, class_="soft") if isinstance(data, Table) and data.subtitle else ""
+        parts += [element("h3", data.title), subtitle, table(data.title, data.header, data.cells, titled=True)]
+        notes.update(dict.fromkeys(data.notes))
     parts.append(listed([*notes, *content.warnings]))
     for plot in plots(content):
         if plot.name.startswith(_FIRST):

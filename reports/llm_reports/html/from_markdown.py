@@ -1,6 +1,7 @@
-"""The report's own Markdown as HTML, so that what report.md decides is said in the page in the same words.
+"""Conversion of the report's Markdown to HTML, so that the page uses the same text as report.md.
 
-Knows what ``markdown.text`` writes and no more: headings, aligned tables, lists, paragraphs, ``**`` and backticks.
+Supports only the Markdown that ``markdown.text`` writes: headings, aligned tables, lists, paragraphs, ``**`` and
+backticks.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ from llm_reports.html.overview import verdict_mark
 
 _CELL = re.compile(r"(?<!\\)\|")
 _STRONG = re.compile(r"\*\*(.+?)\*\*")
-_VERDICT = "Verdict"  # the column of report.md's tables that says passed, failed or undecided
-_MOST_ITEMS = 8  # of a list that is not folded
+_VERDICT = "Verdict"  # the column of report.md's tables that contains passed, failed or undecided
+_MOST_ITEMS = 8  # longer lists are folded
 _CODE = re.compile(r"`([^`]+)`")
 
 
 def as_html(text: str, *, headings: bool = True, most_items: int = _MOST_ITEMS) -> Markup:
-    """The blocks of a text, one after the other; lists of more than ``most_items`` are folded."""
+    """Return the blocks of a text as HTML, in order; lists of more than ``most_items`` are folded."""
     title = ""
-    made = []
+    elements = []
     for block in _blocks(text):
         if block.startswith("#"):
             title = _plain(block.lstrip("# "))
             if headings:
-                made.append(element("h3", _inline(block.lstrip("# "))))
+                elements.append(element("h3", _inline(block.lstrip("# "))))
         elif block.startswith("|"):
-            made.append(_table(title, block))
+            elements.append(_table(title, block))
         elif block.startswith("- "):
             items = re.split(r"\n(?=- )", block)
-            made.append(notes_list((_inline(" ".join(item[2:].split())) for item in items), most_items))
+            elements.append(notes_list((_inline(" ".join(item[2:].split())) for item in items), most_items))
         else:
-            made.append(element("p", _inline(" ".join(block.split()))))
-    return joined(made)
+            elements.append(element("p", _inline(" ".join(block.split()))))
+    return joined(elements)
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -48,13 +49,15 @@ def _table(title: str, block: str) -> Markup:
     names = [_CODE.sub(r"\1", _plain(name)) for name in header]
     cells: list[list[Markup]] = [[_inline(cell) for cell in row] for row in rows]
     if _VERDICT in names:
-        # The verdict stands right after the row's name, where a narrow window and paper show it.
-        at = names.index(_VERDICT)
-        order = [0, at, *(i for i in range(1, len(names)) if i != at)] if at else list(range(len(names)))
+        # The verdict column is next to the row's name, where a narrow window and paper show it.
+        position = names.index(_VERDICT)
+        order = (
+            [0, position, *(i for i in range(1, len(names)) if i != position)] if position else list(range(len(names)))
+        )
         names = [names[i] for i in order]
-        for row, made in zip(rows, cells, strict=True):
-            made[at] = verdict_mark(_plain(row[at]))
-        cells = [[made[i] for i in order] for made in cells]
+        for row, row_cells in zip(rows, cells, strict=True):
+            row_cells[position] = verdict_mark(_plain(row[position]))
+        cells = [[row_cells[i] for i in order] for row_cells in cells]
     return table(title, names, cells, titled=True)
 
 
@@ -64,5 +67,5 @@ def _inline(text: str) -> Markup:
 
 
 def _plain(text: str) -> str:
-    """The text before ``markdown.text.escaped`` made it fit for Markdown."""
+    """Undo the escaping of ``markdown.text.escaped``."""
     return text.replace("\\|", "|").replace("&lt;", "<")

@@ -1,4 +1,4 @@
-"""The files of a leaderboard: its tables, a page with a bar chart of each, and the charts as images."""
+"""The files of a leaderboard: its tables, a page with a bar chart per table, and the charts as images."""
 
 from __future__ import annotations
 
@@ -20,59 +20,60 @@ _NOTE = "Bars: medians. Lines: from the 25th to the 75th percentile of the reque
 
 
 def leaderboard_files(tables: Sequence[Table], plots: str | None = None) -> dict[str, str | bytes]:
-    """Names and contents; ``plots`` is svg or png for image files besides, which the Markdown then shows."""
-    images = {f"plot_{each.metric}.{plots}": _image(each, plots) for each in tables} if plots else {}
-    shown = dict(zip([each.title for each in tables], images, strict=False))
+    """Return names and contents. ``plots`` is svg or png to add image files, which the Markdown then shows."""
+    images = {f"plot_{data.metric}.{plots}": _image(data, plots) for data in tables} if plots else {}
+    shown = dict(zip([data.title for data in tables], images, strict=False))
     parts = []
-    for each in tables:
-        name = shown.get(each.title)
-        parts.append(f"{to_markdown(each)}\n![{each.title}]({name})\n" if name else to_markdown(each))
+    for data in tables:
+        name = shown.get(data.title)
+        parts.append(f"{to_markdown(data)}\n![{data.title}]({name})\n" if name else to_markdown(data))
     return {MD_NAME: "\n".join(parts), PAGE_NAME: leaderboard_page(tables), **images}
 
 
-def chart(each: Table) -> list[Mark]:
-    """The bar chart of one table, in its order."""
-    found = [
+def chart(data: Table) -> list[Mark]:
+    """Return the bar chart of one table, in the order of its rows."""
+    table_bars = [
         Bar(
-            _name(each, row, [f"({row.load.tag})"] if each.load_columns is not None else []),
+            _name(data, row, [f"({row.load.tag})"] if data.load_columns is not None else []),
             row.figures.median,
             row.figures.p25,
             row.figures.p75,
-            rounded(row.figures.median, each.decimals),
+            rounded(row.figures.median, data.decimals),
         )
-        for row in each.rows
+        for row in data.rows
     ]
-    return bars(each.title, each.title, found, _NOTE)
+    return bars(data.title, data.title, table_bars, _NOTE)
 
 
 def leaderboard_page(tables: Sequence[Table]) -> str:
-    """The page as text: it needs neither network nor script."""
-    body = joined([element("h1", _TITLE), *(_section(place, each) for place, each in enumerate(tables))])
+    """Return the page as text. It works without a network and without scripts."""
+    body = joined([element("h1", _TITLE), *(_section(index, data) for index, data in enumerate(tables))])
     return document(_TITLE, body)
 
 
-def _section(place: int, each: Table) -> Markup:
-    # As an image, so that the picture's own names (title, desc) do not meet those of the other one.
-    data = base64.b64encode(svg(chart(each), each.title, _NOTE).encode()).decode("ascii")
-    picture = Markup(f'<img src="data:image/svg+xml;base64,{data}" alt="{escaped(_in_words(each))}" class="picture">')
+def _section(index: int, data: Table) -> Markup:
+    # The chart is an image, so that its ids (title, desc) do not collide with those of the other chart.
+    encoded = base64.b64encode(svg(chart(data), data.title, _NOTE).encode()).decode("ascii")
+    alt = escaped(_in_words(data))
+    picture = Markup(f'<img src="data:image/svg+xml;base64,{encoded}" alt="{alt}" class="picture">')
     return section(
-        f"leaderboard-{place + 1}",
-        each.title,
-        element("p", each.subtitle, class_="soft") if each.subtitle else "",
+        f"leaderboard-{index + 1}",
+        data.title,
+        element("p", data.subtitle, class_="soft") if data.subtitle else "",
         picture,
-        table(each.title, each.header, each.cells, titled=True),
-        notes_list(each.notes),
+        table(data.title, data.header, data.cells, titled=True),
+        notes_list(data.notes),
     )
 
 
-def _in_words(each: Table) -> str:
-    named = (f"{_name(each, row)}: {rounded(row.figures.median, each.decimals)}" for row in each.rows)
-    return f"{each.title}, medians. {'; '.join(named)}"
+def _in_words(data: Table) -> str:
+    named = (f"{_name(data, row)}: {rounded(row.figures.median, data.decimals)}" for row in data.rows)
+    return f"{data.title}, medians. {'; '.join(named)}"
 
 
-def _name(each: Table, row: Row, more: Sequence[str] = ()) -> str:
-    return " ".join([row.framework or "-", row.model or "-", *each.apart_words(row), *more])
+def _name(data: Table, row: Row, more: Sequence[str] = ()) -> str:
+    return " ".join([row.framework or "-", row.model or "-", *data.apart_words(row), *more])
 
 
-def _image(each: Table, kind: str | None) -> str | bytes:
-    return png(chart(each)) if kind == "png" else svg(chart(each), each.title, _NOTE)
+def _image(data: Table, kind: str | None) -> str | bytes:
+    return png(chart(data)) if kind == "png" else svg(chart(data), data.title, _NOTE)

@@ -1,6 +1,6 @@
 """The first sections of the page: the verdict, the highest load, and the summary of every stage.
 
-A verdict has a word, a sign and a colour, so that no one has to tell colours apart.
+A verdict has a word, a sign and a colour, so that readers do not depend on the colour.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _MOST_REASONS = 3
 
 
 def verdict_of(word: str) -> Verdict | None:
-    """The verdict that a cell of a table states, also in brackets; ``None`` for any other word."""
+    """Return the verdict in a table cell, with or without parentheses; ``None`` for any other word."""
     return next((verdict for verdict in Verdict if verdict == word.strip("()")), None)
 
 
 def verdict_mark(word: str) -> Markup:
-    """A verdict as a coloured word with its sign; other words as they are."""
+    """Return a verdict as a coloured word with its sign; other words unchanged."""
     kind = verdict_of(word)
     if kind is None:
         return Markup(escaped(word))
@@ -36,33 +36,33 @@ def verdict_mark(word: str) -> Markup:
 
 
 def health_mark(state: str) -> Markup:
-    """Client health, and the mark of an unsteady stage, as coloured words."""
+    """Return client health, and the mark of an unsteady stage, as coloured words."""
     words = state.split(", ")
     marks = (element("span", word, class_=f"word {word}") if word != "-" else Markup("-") for word in words)
     return joined(marks, ", ")
 
 
 def answer_section(content: Content) -> Markup:
-    """Verdict, highest load, and the stages whose figures are not the endpoint's."""
+    """Return the section with the verdict, the highest load, and warnings about stages limited by the client."""
     parts = [*_verdict(content), *_loads(content), *_reservations(content)]
-    nothing = "Nothing was judged: --slo names objectives, and a knee takes three levels of load."
-    return section("answer", "Result", *(parts or [element("p", nothing, class_="soft")]))
+    no_result = "To get a verdict, set objectives with --slo. A knee requires three load levels."
+    return section("answer", "Result", *(parts or [element("p", no_result, class_="soft")]))
 
 
 def summary_section(content: Content) -> Markup:
-    """The summary of every stage."""
+    """Return the section with the summary of every stage."""
     lines = content.summary
     if not lines:
         return section("stages", TITLE, element("p", "No request was measured."))
     header = summary_header(lines)
     rows = [[*row[:-1], health_mark(row[-1])] for row in summary_cells(lines)]
-    # The client stands right after the names and the load, so that the mark of a stage is seen without scrolling.
+    # The client column is next to the names and the load, so that the mark of a stage is visible without scrolling.
     first = header.index("Requests ok")
     order = [*range(first), len(header) - 1, *range(first, len(header) - 1)]
-    made = table(
+    summary_table = table(
         TITLE, [header[i] for i in order], [[row[i] for i in order] for row in rows], id_="summary-table", titled=True
     )
-    return section("stages", TITLE, made, listed(summary_notes(lines)))
+    return section("stages", TITLE, summary_table, listed(summary_notes(lines)))
 
 
 def _verdict(content: Content) -> list[Markup]:
@@ -74,31 +74,31 @@ def _verdict(content: Content) -> list[Markup]:
     parts: list[object] = [element("p", head, class_="word"), element("p", element("code", gate.objectives.text))]
     parts.append(listed(gate.reasons[:_MOST_REASONS]))
     if len(gate.reasons) > _MOST_REASONS:
-        parts.append(element("p", f"{len(gate.reasons) - _MOST_REASONS} more reasons are below.", class_="soft"))
+        parts.append(element("p", f"{len(gate.reasons) - _MOST_REASONS} more reasons are listed below.", class_="soft"))
     return [element("div", joined(parts), class_=f"card {kind}", role="status")]
 
 
 def _loads(content: Content) -> Iterable[Markup]:
-    """The highest load: of a search, else by the objectives, else the knee of the curve."""
+    """Yield the highest load: from the load search, else by the objectives, else the knee of the curve."""
     searches = [(run.name, search) for run in content.runs if (search := search_of(run)) is not None]
     for name, search in searches:
         named = f"{name}: " if len(content.runs) > 1 else ""
         yield element("p", f"{named}{_plain(search.conclusion)}", class_="load")
     if searches:
         return
-    found = sweeps(content.points)
-    for sweep in found:
+    all_sweeps = sweeps(content.points)
+    for sweep in all_sweeps:
         choice = highest(sweep) if content.objectives is not None else knee(sweep)
         if choice.point is None and content.objectives is None:
             continue
         group = sweep[0].group
-        named = f" of {group.run.name} {group.model}".rstrip() if len(found) > 1 else ""
+        named = f" of {group.run.name} {group.model}".rstrip() if len(all_sweeps) > 1 else ""
         load = "none" if choice.point is None else choice.point.load.words
         yield element("p", joined([f"{choice.name}{named}:", element("strong", load)], " "), class_="load")
 
 
 def _reservations(content: Content) -> Iterable[Markup]:
-    """Stages whose figures must not be taken as the endpoint's."""
+    """Yield warnings about stages whose figures do not show the endpoint."""
     lines = content.summary
     for word, text in (
         *((health, f"The client was {health}") for health in _NOT_WELL),

@@ -1,6 +1,6 @@
-"""``report.html``: the whole report in one file that needs no network.
+"""``report.html``: the complete report in one file that works without a network.
 
-The tables are plain HTML and work by themselves; the script draws the figures.
+The tables are plain HTML and work without scripts; a script draws the figures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llm_reports.metrics.load_search import search_of
 from llm_reports.slo.objectives import Objectives
 from llm_users.run_files import REPORT_HTML
 
-_OF_LLMPERF = 2  # the tables that are its own come first; those of an open loop follow
+_OF_LLMPERF = 2  # number of LLMPerf tables, which come first; the open-loop tables follow
 _PARTS = {
     "answer": "Result",
     "curve": "Throughput and latency",
@@ -54,37 +54,37 @@ _PARTS = {
 
 
 def files(content: Content) -> dict[str, str]:
-    """The files of this format: name and text."""
+    """Return the files of this format: name and text."""
     return {REPORT_HTML: page(content)}
 
 
 def page(content: Content) -> str:
-    """The page as text."""
-    made = figures(content.runs, content.groups, content.points, content.objectives or _searched(content))
+    """Return the page as text."""
+    page_figures = figures(content.runs, content.groups, content.points, content.objectives or _searched(content))
     title = f"LLM load test: {', '.join(run.name for run in content.runs[:3])}"
     body = joined(
         [
             top(f"LLM load test: {_models(content)}", _PARTS),
             answer_section(content),
-            curve_section(made),
+            curve_section(page_figures),
             summary_section(content),
-            speed_section(made),
-            verdict(content, made.labels),
+            speed_section(page_figures),
+            verdict(content, page_figures.labels),
             _decisions(content),
             _tables(content),
-            distribution_section(made),
-            timeline_section(made),
-            model_section(made),
-            input_section(made),
-            errors_section(content, made.labels),
-            excluded_section(content, made.labels),
+            distribution_section(page_figures),
+            timeline_section(page_figures),
+            model_section(page_figures),
+            input_section(page_figures),
+            errors_section(content, page_figures.labels),
+            excluded_section(content, page_figures.labels),
             configuration(content),
             gaps_table(content),
             section("intervals", "95 % intervals", as_html(intervals_section(content.groups), headings=False)),
             figures_section(content),
         ]
     )
-    return document(title, body, made)
+    return document(title, body, page_figures)
 
 
 def _models(content: Content) -> str:
@@ -93,44 +93,46 @@ def _models(content: Content) -> str:
 
 
 def _searched(content: Content) -> Objectives | None:
-    """The objectives of a search, when the runs are one."""
-    found = {search.objectives for run in content.runs if (search := search_of(run)) is not None}
-    return found.pop() if len(found) == 1 else None
+    """Return the objectives of the load searches among the runs, if they all have the same objectives."""
+    objectives = {search.objectives for run in content.runs if (search := search_of(run)) is not None}
+    return objectives.pop() if len(objectives) == 1 else None
 
 
 def _decisions(content: Content) -> Markup:
     parts = [limit_section(content.runs), decisions(content), knee_section(content.points)]
-    said = "\n".join(filter(None, parts))
-    nothing = "Nothing was asked (--slo and --prices ask), and a knee takes three levels of load."
-    return section("decisions", "Decisions", as_html(said) if said else element("p", nothing, class_="soft"))
+    text = "\n".join(filter(None, parts))
+    hint = "Objectives (--slo) and prices (--prices) are not set. A knee requires three load levels."
+    return section("decisions", "Decisions", as_html(text) if text else element("p", hint, class_="soft"))
 
 
 def _tables(content: Content) -> Markup:
     parts: list[object] = []
-    said: set[str] = set()
-    for place, each in enumerate(content.tables):
-        fresh = [note for note in each.notes if note not in said]
-        said.update(fresh)
+    shown_notes: set[str] = set()
+    for index, data in enumerate(content.tables):
+        fresh = [note for note in data.notes if note not in shown_notes]
+        shown_notes.update(fresh)
         parts += [
-            element("h3", each.title),
-            element("p", each.subtitle, class_="soft") if isinstance(each, Table) and each.subtitle else "",
+            element("h3", data.title),
+            element("p", data.subtitle, class_="soft") if isinstance(data, Table) and data.subtitle else "",
             table(
-                each.title,
-                each.header,
-                each.cells,
-                id_=f"llmperf-{place + 1}" if place < _OF_LLMPERF else f"open-loop-{place + 1 - _OF_LLMPERF}",
+                data.title,
+                data.header,
+                data.cells,
+                id_=f"llmperf-{index + 1}" if index < _OF_LLMPERF else f"open-loop-{index + 1 - _OF_LLMPERF}",
                 titled=True,
             ),
-            notes_list([*fresh, *(("See the notes above.",) if len(fresh) < len(each.notes) else ())]),
+            notes_list([*fresh, *(("See the notes above.",) if len(fresh) < len(data.notes) else ())]),
         ]
     return section("tables", "LLMPerf's tables", *parts)
 
 
 def gaps_table(content: Content) -> Markup:
-    """The gaps between tokens, or between events where these are not tokens."""
+    """Return the section with the gaps between tokens, or between events where events are not tokens."""
     header, lines = gaps_cells(content.groups)
     if not lines:
-        return section("gaps", "Gaps", element("p", "The input has no gaps: they stand in a run's own gaps file."))
-    found = gaps_of(content.groups)
-    title = f"{name_of(found).capitalize()} gaps"
-    return section("gaps", title, table(title, header, lines, id_="gaps-table"), element("p", note_of(found)))
+        return section(
+            "gaps", "Gaps", element("p", "The input does not contain gaps; only runs with a gaps file have them.")
+        )
+    gaps = gaps_of(content.groups)
+    title = f"{name_of(gaps).capitalize()} gaps"
+    return section("gaps", title, table(title, header, lines, id_="gaps-table"), element("p", note_of(gaps)))

@@ -1,4 +1,4 @@
-"""From what was typed on the command line to runs: finding the files, loading them, naming them."""
+"""Loading of runs from command-line inputs: this module finds the files, loads them, and names the runs."""
 
 from __future__ import annotations
 
@@ -21,43 +21,49 @@ from llm_users.run_files import REPORT_FOLDER, REQUESTS_CSV, SHARD_CSV, path_of
 
 
 def load(prefix: str | Path) -> Run:
-    """The one run behind a PREFIX, a rows file, an LLMPerf file, or a folder that holds only one of these."""
+    """Load the run of a PREFIX, a rows file, an LLMPerf file, or a folder that contains exactly one of these.
+
+    Raises ``InputError`` when the input cannot be read or contains several runs.
+    """
     files = find(prefix)
     if len(files) > 1:
-        raise InputError(f"{prefix}: holds {len(files)} runs. Name one of them, or load them all with load_all.")
-    return _models_told_apart(load_file(files[0]))
+        raise InputError(
+            f"{prefix}: contains {len(files)} runs. Specify one of them, or load all of them with load_all."
+        )
+    return _with_distinct_models(load_file(files[0]))
 
 
 def load_all(inputs: Iterable[str | Path], *, framework: str | None = None, model: str | None = None) -> list[Run]:
-    """Every run behind the inputs, in their order; what is named twice is loaded once.
+    """Load all runs of the inputs, in their order; an input that occurs twice is loaded once.
 
-    Shards are added to the run that they are of, each row once; those of a run that is not among the inputs are a run
-    by themselves. ``framework`` and ``model`` replace what the rows say.
+    The rows of shards are added to the run that they belong to, each row once. Shards of a run that is not among the
+    inputs become a separate run. ``framework`` and ``model`` replace the names in the rows.
     """
     files: dict[Path, Path] = {}
-    twice: set[Path] = set()
-    for each in inputs:
-        for path in find(each):
+    repeated: set[Path] = set()
+    for given in inputs:
+        for path in find(given):
             if path.resolve() in files:
-                twice.add(path.resolve())
+                repeated.add(path.resolve())
             files.setdefault(path.resolve(), path)
     shards = [path for path in files.values() if plain_name(path).endswith(SHARD_CSV)]
     runs = [load_file(path) for path in files.values() if path not in shards]
-    found = [_models_told_apart(run) for run in (with_shards(runs, shards) if shards else runs)]
-    if len(found) > 1 or twice:
-        found = named_apart(list(_saying_what_is_twice(found, twice)))
-    return [_renamed(run, framework, model) for run in found]
+    loaded = [_with_distinct_models(run) for run in (with_shards(runs, shards) if shards else runs)]
+    if len(loaded) > 1 or repeated:
+        loaded = named_apart(list(_with_duplicate_warnings(loaded, repeated)))
+    return [_renamed(run, framework, model) for run in loaded]
 
 
-def _models_told_apart(run: Run) -> Run:
-    """The run with each model that was asked at several endpoints named by these too: they are not one thing."""
-    places = run.requests[["framework", "model", "endpoint"]].drop_duplicates()
-    places = places[places["endpoint"] != ""]
-    twice = places.duplicated(["framework", "model"], keep=False)
-    if not twice.any():
+def _with_distinct_models(run: Run) -> Run:
+    """Return the run with the endpoint added to the name of each model that has requests at several endpoints."""
+    endpoints = run.requests[["framework", "model", "endpoint"]].drop_duplicates()
+    endpoints = endpoints[endpoints["endpoint"] != ""]
+    ambiguous = endpoints.duplicated(["framework", "model"], keep=False)
+    if not ambiguous.any():
         return run
     names = {
-        (framework, model, url): f"{model}{AT}{url}" for framework, model, url in places[twice].itertuples(index=False)
+        (framework, model, url): f"{model}{AT}{url}"
+        for framework, model, url in endpoints[ambiguous].itertuples(index=False)
     }
     rows = zip(run.requests["framework"], run.requests["model"], run.requests["endpoint"], strict=True)
     model = [names.get(row, row[1]) for row in rows]
@@ -69,24 +75,28 @@ def _renamed(run: Run, framework: str | None, model: str | None) -> Run:
     return dataclasses.replace(run, requests=run.requests.assign(**given)) if given else run
 
 
-def _saying_what_is_twice(runs: Sequence[Run], twice: set[Path]) -> Iterator[Run]:
-    """The runs, with a warning for one that was named twice and one whose rows an earlier one has already."""
+def _with_duplicate_warnings(runs: Sequence[Run], repeated_paths: set[Path]) -> Iterator[Run]:
+    """Yield the runs with a warning for repeated inputs and for runs that share rows with an earlier run."""
     ids: list[tuple[Run, set[str]]] = []
     for run in runs:
-        said = [f"{run.source}: named more than once; it counts once."] if run.source.resolve() in twice else []
+        warnings = (
+            [f"{run.source}: the input occurs more than once; it counts once."]
+            if run.source.resolve() in repeated_paths
+            else []
+        )
         run_ids = {run_id for run_id in run.requests["run_id"].unique() if run_id}
-        for earlier, its_ids in ids:
-            if run_ids & its_ids and (repeated := _repeated(run, earlier)):
-                said.append(
-                    f"{run.source}: {repeated} of its {len(run.requests)} rows are also in {earlier.source}; a run and "
-                    "its copy are not two measurements."
+        for earlier, earlier_ids in ids:
+            if run_ids & earlier_ids and (shared_rows := _repeated(run, earlier)):
+                warnings.append(
+                    f"{run.source}: {shared_rows} of its {len(run.requests)} rows are also in {earlier.source}; a copy "
+                    "of a run is not a second measurement."
                 )
         ids.append((run, run_ids))
-        yield dataclasses.replace(run, warnings=(*run.warnings, *said)) if said else run
+        yield dataclasses.replace(run, warnings=(*run.warnings, *warnings)) if warnings else run
 
 
 def _repeated(run: Run, earlier: Run) -> int:
-    """How many requests of a run an earlier one has too, by the ids of run and request, and by their start."""
+    """Return the number of requests that two runs share, by run id, request id and start."""
     columns = ["run_id", "request_id", "started_at"]
     known = earlier.requests[columns]
     rows = run.requests[columns]
@@ -94,7 +104,10 @@ def _repeated(run: Run, earlier: Run) -> int:
 
 
 def find(given: str | Path) -> list[Path]:
-    """The rows files and LLMPerf files that an input stands for; ``-`` is standard input."""
+    """Return the rows files and LLMPerf files of an input; ``-`` is standard input.
+
+    Raises ``InputError`` when the input does not exist.
+    """
     path = Path(given)
     if str(given) == str(STDIN):
         return [STDIN]
@@ -106,14 +119,14 @@ def find(given: str | Path) -> list[Path]:
     if path.exists():
         return [path]
     raise InputError(
-        f"{path}: no such input. There is no file or folder of this name, nor {requests}.{_runs_beside(path)} "
-        "Give a run's PREFIX (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, a folder, or - "
-        "for standard input."
+        f"{path}: the input does not exist. Neither a file or folder with this name nor {requests} "
+        f"exists.{_runs_beside(path)} Specify the PREFIX of a run (as in --csv PREFIX), a rows file, an LLMPerf "
+        "*_individual_responses.json, a folder, or - for standard input."
     )
 
 
 def load_file(path: Path) -> Run:
-    """One run from its rows file (with what lies beside it) or from an LLMPerf file."""
+    """Load one run from its rows file and the related files next to it, or from an LLMPerf file."""
     if is_json(path):
         summary, warnings = read_summary(path)
         requests, more = read_responses(path, summary)
@@ -131,42 +144,42 @@ def _name(path: Path, name: str) -> str:
 
 
 def _load_run(path: Path, prefix: Path) -> Run:
-    more = related_files_of(prefix)
-    manifest = more.manifest
+    related = related_files_of(prefix)
+    manifest = related.manifest
     try:
-        requests, found = read_requests(path)
+        requests, warnings = read_requests(path)
     except InputError as error:
         if not elsewhere(manifest):
             raise
-        requests, found = empty_requests(), (str(error),)
+        requests, warnings = empty_requests(), (str(error),)
     if elsewhere(manifest):
-        requests, said = _of_run(path, requests, str(manifest.get("run_id") or ""))
-        found = (*found, *said)
-    said = tuple(f"{path}: {text}" for text in disagreements(manifest, requests, more.stages))
+        requests, more_warnings = _of_run(path, requests, str(manifest.get("run_id") or ""))
+        warnings = (*warnings, *more_warnings)
+    more_warnings = tuple(f"{path}: {text}" for text in disagreements(manifest, requests, related.stages))
     run = Run(
         name=prefix.name,
         source=path,
         requests=_named_by_manifest(requests, manifest),
-        stages=more.stages,
-        gaps=more.gaps,
+        stages=related.stages,
+        gaps=related.gaps,
         manifest=manifest,
         report_dir=path_of(prefix, REPORT_FOLDER),
-        warnings=(*found, *more.warnings, *said),
+        warnings=(*warnings, *related.warnings, *more_warnings),
     )
     return with_elsewhere(run) if elsewhere(manifest) else run
 
 
 def _of_run(path: Path, requests: DataFrame, run_id: str) -> tuple[DataFrame, tuple[str, ...]]:
-    """The rows of a run whose rows file may have been replaced by another while the run wrote it."""
+    """Return the rows of the run; another run may have replaced the rows file while this run wrote it."""
     own = requests["run_id"].isin(("", run_id))
     if own.all():
         return requests, ()
-    text = f"{path}: {int((~own).sum())} rows are of another run than the manifest and are left out."
+    text = f"{path}: {int((~own).sum())} rows belong to a different run than the manifest and are ignored."
     return requests[own].reset_index(drop=True), (text,)
 
 
 def _named_by_manifest(requests: DataFrame, manifest: Mapping[str, object]) -> DataFrame:
-    """Rows that do not name their framework or model get the manifest's."""
+    """Set the manifest's framework and model in rows that do not have them."""
     for column in ("framework", "model"):
         name = manifest.get(column)
         if isinstance(name, str) and name:
@@ -175,27 +188,27 @@ def _named_by_manifest(requests: DataFrame, manifest: Mapping[str, object]) -> D
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The runs and LLMPerf files of a folder or, when it holds none itself, of its subfolders."""
+    """Return the runs and LLMPerf files of a folder or, if it does not contain any, of its subfolders."""
     try:
-        found = _inputs_among(folder.iterdir())
-        for subfolder in sorted(folder.iterdir(), key=_natural) if not found else ():
+        inputs = _inputs_among(folder.iterdir())
+        for subfolder in sorted(folder.iterdir(), key=_natural) if not inputs else ():
             if subfolder.is_dir():
-                found.extend(_inputs_among(subfolder.iterdir()))
+                inputs.extend(_inputs_among(subfolder.iterdir()))
     except OSError as error:
         raise unreadable(folder, error) from error
-    if not found:
+    if not inputs:
         raise InputError(
-            f"{folder}: the folder holds neither a run (*{REQUESTS_CSV}) nor an LLMPerf file (*{RESPONSES_SUFFIX}). "
-            "Name the folder that --csv wrote to."
+            f"{folder}: the folder contains neither a run (*{REQUESTS_CSV}) nor an LLMPerf file "
+            f"(*{RESPONSES_SUFFIX}). Specify the folder that --csv wrote to."
         )
-    return found
+    return inputs
 
 
 def _inputs_among(paths: Iterable[Path]) -> list[Path]:
-    found = {path.name: path for path in paths if path.is_file() and _is_input(path)}
-    # A file that lies there compressed too is one input.
-    once = (path for path in found.values() if path.name == plain_name(path) or plain_name(path) not in found)
-    return sorted(once, key=_natural)
+    by_name = {path.name: path for path in paths if path.is_file() and _is_input(path)}
+    # A file and its compressed copy are one input.
+    unique = (path for path in by_name.values() if path.name == plain_name(path) or plain_name(path) not in by_name)
+    return sorted(unique, key=_natural)
 
 
 def _is_input(path: Path) -> bool:
@@ -205,7 +218,7 @@ def _is_input(path: Path) -> bool:
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """A sort key by which run2 comes before run10."""
+    """Return a sort key that puts run2 before run10."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
 
 

@@ -1,4 +1,4 @@
-"""Opening input files as text: plain, compressed with gzip (known by its first bytes), or standard input (``-``)."""
+"""Opening of input files as text: plain, gzip (detected by its first bytes), or standard input (``-``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def open_text(path: Path, *, errors: str = "strict") -> IO[str]:
-    """A file as UTF-8 text with its line ends as they are; raises ``OSError``, which ``gzip`` uses for bad data too."""
+    """Open a file as UTF-8 text with unchanged line ends.
+
+    Raises ``OSError``, which ``gzip`` also uses for bad data.
+    """
     raw: IO[bytes] = io.BytesIO(_stdin_bytes()) if path == STDIN else path.open("rb")
     compressed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     raw.seek(0)
@@ -27,31 +30,33 @@ def open_text(path: Path, *, errors: str = "strict") -> IO[str]:
 
 
 def read_text(path: Path) -> str:
-    """A whole file as text; raises ``InputError`` when it cannot be read or is not UTF-8."""
+    """Read a file as text; raises ``InputError`` when it cannot be read or is not UTF-8."""
     try:
         with open_text(path) as file:
             return file.read()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 ({error.reason}). Give the file as it is.") from error
+        raise InputError(f"{path}: not a UTF-8 text file ({error.reason}). Use the unmodified file.") from error
     except (EOFError, zlib.error) as error:
-        raise InputError(f"{path}: the compressed file is cut or damaged ({error}). Compress it again.") from error
+        raise InputError(
+            f"{path}: the compressed file is truncated or damaged ({error}). Compress it again."
+        ) from error
     except OSError as error:
         raise unreadable(path, error) from error
 
 
 def plain_name(path: Path) -> str:
-    """The name of a file without the ending of its compression."""
+    """Return the name of a file without its compression suffix."""
     return path.name.removesuffix(GZIP_SUFFIX)
 
 
 def beside(path: Path) -> Path:
-    """The file of this name or, where there is none, its compressed form; the former when there is neither."""
+    """Return the path of the compressed file if only that exists; otherwise return the path unchanged."""
     compressed = path.with_name(path.name + GZIP_SUFFIX)
     return compressed if compressed.is_file() and not path.exists() else path
 
 
 def is_json(path: Path) -> bool:
-    """Whether an input is JSON: by its name, standard input by its first character."""
+    """Return whether an input is JSON: by its name, or for standard input by its first character."""
     if path != STDIN:
         return plain_name(path).endswith(".json")
     return read_text(path).lstrip()[:1] in ("[", "{")
@@ -59,5 +64,5 @@ def is_json(path: Path) -> bool:
 
 @cache
 def _stdin_bytes() -> bytes:
-    """All of standard input. It can be read once, and it is needed twice: to see what it is, and to read it."""
+    """Read all of standard input. The cache allows two reads: one to detect the format, one to load the data."""
     return sys.stdin.buffer.read()

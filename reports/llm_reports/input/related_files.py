@@ -1,4 +1,4 @@
-"""What lies beside the rows of a run: stages, chunk gaps, manifest. Each may be absent or broken."""
+"""The files next to the rows of a run: stages, chunk gaps, manifest. Each may be absent or damaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, STAGES_CSV, path_of
 
 @dataclass(frozen=True, eq=False)
 class RelatedFiles:
-    """The files beside a rows file or a shard, as far as they are there and can be read."""
+    """The contents of the readable files next to a rows file or a shard."""
 
     stages: DataFrame
     gaps: Mapping[int, DurationHistogram]
@@ -28,29 +28,29 @@ class RelatedFiles:
 
     @property
     def empty(self) -> bool:
-        """Whether there are none."""
+        """Whether all files are absent or empty."""
         return self.stages.empty and not self.gaps and not self.manifest
 
 
 def related_files_of(prefix: Path) -> RelatedFiles:
-    """The files whose names begin with this prefix."""
-    found: list[str] = []
+    """Read the files whose names begin with this prefix."""
+    messages: list[str] = []
     stages = empty_stages()
     gaps: dict[int, DurationHistogram] = {}
     stages_path = beside(path_of(prefix, STAGES_CSV))
     gaps_path = beside(path_of(prefix, GAPS_CSV))
-    # The rows are enough for the tables, so a related file that cannot be read costs only its own figures.
+    # The tables need only the rows, so only the figures of an unreadable related file are missing.
     if stages_path.exists():
         try:
             stages, warnings = read_stages(stages_path)
-            found.extend(warnings)
+            messages.extend(warnings)
         except InputError as error:
-            found.append(f"{error} Client health is therefore unknown.")
+            messages.append(f"{error} Client health is therefore unknown.")
     if gaps_path.exists():
         try:
             gaps, warnings = read_gaps(gaps_path)
-            found.extend(warnings)
+            messages.extend(warnings)
         except InputError as error:
-            found.append(f"{error} Chunk gaps are therefore left out.")
+            messages.append(f"{error} Chunk gaps are therefore omitted.")
     manifest, warnings = read_manifest(beside(path_of(prefix, MANIFEST_JSON)))
-    return RelatedFiles(stages, gaps, manifest, (*found, *warnings))
+    return RelatedFiles(stages, gaps, manifest, (*messages, *warnings))

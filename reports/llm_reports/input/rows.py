@@ -1,8 +1,8 @@
-"""Reading the CSV files that a run writes. Strict about what a row is, forgiving about a last line cut by a crash.
+"""Reading of the CSV files that a run writes. Rows must be complete, except for a last line that a crash truncated.
 
-Values that no measurement can give, such as negative times or 1e300 tokens, are left out: the value becomes missing and
-a warning names it. Its row stays and still counts as a request, because the outcome of the request is known. What was
-computed from an impossible value is left out with it.
+Impossible values, such as negative times or 1e300 tokens, are removed: the value becomes missing and a warning lists
+it. Its row stays and still counts as a request, because the outcome of the request is known. Values that were computed
+from an impossible value are also removed.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from llm_users.quantile import DurationHistogram
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, Column, cell
 from llm_users.run_files import REQUESTS_CSV
 
-# Without these no table can be made; every other column of a rows file may be absent.
+# The tables require these columns; all other columns of a rows file may be absent.
 REQUIRED_COLUMNS = ("measured", "error_code", "ttft_s", "end_to_end_latency_s", "output_tokens")
 _GAP_COLUMNS = (
     Column("stage", "", "stage of the requests", int),
     Column("bucket", "", "number of the bucket", int),
     Column("count", "count", "gaps in the bucket", int),
 )
-_LARGEST_WHOLE = 2**53  # above it floats, through which the text is read, skip integers
-_ROWS_WANTED = f"Give a run's PREFIX, its PREFIX{REQUESTS_CSV}, or an LLMPerf *_individual_responses.json."
-_AS_WRITTEN = "Give the file as the run wrote it."
-_FIELD_LIMIT = 16 * 2**20  # an error message may hold a whole response body; csv's own limit is 128 KiB
+_LARGEST_WHOLE = 2**53  # the text is read as floats, which skip integers above this value
+_ROWS_WANTED = f"Specify the PREFIX of a run, its PREFIX{REQUESTS_CSV}, or an LLMPerf *_individual_responses.json."
+_AS_WRITTEN = "Use the file as the run wrote it."
+_FIELD_LIMIT = 16 * 2**20  # an error message may contain a whole response body; the default of csv is 128 KiB
 
 LONGEST_S = 1e6
-"""The longest duration that is believed: 11 days, far beyond any timeout."""
+"""The longest valid duration: 11 days, far beyond any timeout."""
 LATEST_UNIX_S = 4_102_444_800.0
-"""The first second of the year 2100. Milliseconds or nanoseconds taken for seconds lie beyond it."""
+"""The first second of the year 2100. Milliseconds or nanoseconds read as seconds are beyond it."""
 _YEAR_S = 366 * 86_400.0
 _MOST_NAMED = 10
 _LIMITS: Mapping[str, tuple[float, float]] = {
@@ -58,27 +58,27 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "tokens/s": (0.0, 1e10),
     "requests/s": (0.0, 1e8),
     "events/token": (0.0, 1e8),
-    "share": (0.0, 1e4),  # CPU shares exceed 1 where a process has several threads
+    "share": (0.0, 1e4),  # CPU shares exceed 1 when a process has several threads
     "0/1": (0.0, 1.0),
 }
 _LIMITS_BY_NAME = {"stage": (0.0, 1e6), "stage_end": (0.0, 1e6), "usage_output_tokens": (0.0, math.inf)}
-_ROUNDING_S = 1e-6  # files have microseconds or more; E2E may be this much below TTFT
+_ROUNDING_S = 1e-6  # files have a resolution of a microsecond or finer; E2E may be this much below TTFT
 _DERIVED = {
     "ttft_s": ("tpot_s",),
     "end_to_end_latency_s": ("request_output_throughput_token_per_s",),
     "output_tokens": ("tpot_s", "window_tokens", "request_output_throughput_token_per_s"),
 }
-"""What was computed from a column, and so is as wrong as that."""
+"""The columns that were computed from a column and are therefore invalid when its value is impossible."""
 _FIRST = ("ttft_s", "ttfat_s")
 
 Floats = NDArray[np.float64]
 
-_AT_A_TIME = 10_000  # lines; a million rows as lists of text would take 5 GB
+_BATCH_LINES = 10_000  # a million rows as lists of text would take 5 GB
 
 
 @dataclass(frozen=True)
 class _Lines:
-    """A CSV file by column: numbers where the table of columns says so, the rest as text."""
+    """A CSV file by column: numbers for numeric columns, text for all others."""
 
     values: dict[str, Series]
     warnings: tuple[str, ...]
@@ -86,7 +86,7 @@ class _Lines:
 
 @dataclass(frozen=True)
 class Impossible:
-    """One value that was left out: the row's index, the column, the value, and why."""
+    """One removed value: the index of the row, the column, the value, and the reason."""
 
     row: int
     column: str
@@ -95,19 +95,19 @@ class Impossible:
 
 
 def read_requests(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
-    """The rows of a PREFIX_llm_requests.csv and what is to be said about the file."""
-    lines = _read(path, REQUEST_COLUMNS, REQUIRED_COLUMNS, "not a rows file, it has", _ROWS_WANTED)
+    """Return the rows of a PREFIX_llm_requests.csv and the warnings about the file."""
+    lines = _read(path, REQUEST_COLUMNS, REQUIRED_COLUMNS, "not a rows file, ", _ROWS_WANTED)
     return _possible_frame(path, lines, REQUEST_COLUMNS)
 
 
 def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
-    """The rows of a PREFIX_llm_stages.csv and what is to be said about the file."""
+    """Return the rows of a PREFIX_llm_stages.csv and the warnings about the file."""
     lines = _read(path, STAGE_COLUMNS, ("stage",))
     return _possible_frame(path, lines, STAGE_COLUMNS)
 
 
 def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]]:
-    """One histogram per stage from a PREFIX_llm_gaps.csv and what is to be said about the file."""
+    """Return one histogram per stage from a PREFIX_llm_gaps.csv and the warnings about the file."""
     lines = _read(path, _GAP_COLUMNS, [column.name for column in _GAP_COLUMNS])
     values, impossible = without_impossible(lines.values, _GAP_COLUMNS)
     largest = DurationHistogram.bucket(LONGEST_S)
@@ -116,10 +116,10 @@ def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]
         for row, bucket in enumerate(map(float, values["bucket"]))
         if bucket < -1 or bucket > largest
     ]
-    left_out = {each.row for each in impossible}
+    rows_removed = {value.row for value in impossible}
     histograms: dict[int, DurationHistogram] = {}
     for row, (stage, bucket, count) in enumerate(zip(values["stage"], values["bucket"], values["count"], strict=True)):
-        if row in left_out:
+        if row in rows_removed:
             continue
         if math.isnan(float(stage)) or math.isnan(float(bucket)) or math.isnan(float(count)):
             raise InputError(f"{path}: a row has an empty stage, bucket or count. Write the file again.")
@@ -128,17 +128,20 @@ def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]
 
 
 def empty_stages() -> DataFrame:
-    """What a run without a stages file has: the columns and no rows."""
+    """Return the stages of a run without a stages file: all columns, zero rows."""
     return typed_frame({}, STAGE_COLUMNS)
 
 
 def empty_requests() -> DataFrame:
-    """What a run has whose rows file cannot be read: the columns and no rows."""
+    """Return the rows of a run whose rows file cannot be read: all columns, zero rows."""
     return typed_frame({}, REQUEST_COLUMNS)
 
 
 def typed_frame(values: Mapping[str, Series], columns: Sequence[Column]) -> DataFrame:
-    """A frame with all the columns, in their order and types: integers nullable, absent text "", then any others."""
+    """Return a frame with all columns in their order and types, followed by any other columns.
+
+    Integers are nullable; absent text is "".
+    """
     rows = max((len(series) for series in values.values()), default=0)
     typed: dict[str, Series] = {}
     for column in columns:
@@ -158,9 +161,9 @@ def typed_frame(values: Mapping[str, Series], columns: Sequence[Column]) -> Data
 def without_impossible(
     values: Mapping[str, Series], columns: Sequence[Column]
 ) -> tuple[dict[str, Series], list[Impossible]]:
-    """The columns with impossible values missing, and these values in the order of the rows."""
+    """Return the columns with impossible values set to missing, and these values in the order of the rows."""
     kept = dict(values)
-    found: list[Impossible] = []
+    removed: list[Impossible] = []
     for column in columns:
         series = kept.get(column.name)
         limits = _LIMITS_BY_NAME.get(column.name) or _LIMITS.get(column.unit)
@@ -172,24 +175,26 @@ def without_impossible(
             bad |= _years_away(array, bad)
         if bad.any():
             why = f"outside {limits[0]:g} to {limits[1]:g} {column.unit}".rstrip()
-            found += _left_out(kept, column.name, array, bad, why)
-    found += _contradictions(kept)
-    return kept, sorted(found, key=lambda each: each.row)
+            removed += _remove(kept, column.name, array, bad, why)
+    removed += _remove_contradictions(kept)
+    return kept, sorted(removed, key=lambda value: value.row)
 
 
 def impossible_warning(
     source: object, found: Sequence[Impossible], place_of: Callable[[Iterable[int]], Mapping[int, str]]
 ) -> str:
-    """The warning about impossible values; ``place_of`` names the places of rows, such as ``line 7``."""
+    """Return the warning about impossible values; ``place_of`` returns the positions of rows, such as ``line 7``."""
     shown = found[:_MOST_NAMED]
-    places = place_of(each.row for each in shown)
-    said = "; ".join(f"{places.get(each.row, '?')}: {each.column} {each.value:g} ({each.why})" for each in shown)
+    positions = place_of(value.row for value in shown)
+    details = "; ".join(
+        f"{positions.get(value.row, '?')}: {value.column} {value.value:g} ({value.why})" for value in shown
+    )
     more = f"; and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
-    return f"{source}: impossible values were left out, their rows still count as requests. {said}{more}."
+    return f"{source}: impossible values were removed; their rows still count as requests. {details}{more}."
 
 
 def _possible_frame(path: Path, lines: _Lines, columns: Sequence[Column]) -> tuple[DataFrame, tuple[str, ...]]:
-    """The frame of a file without its impossible values, and the warnings about the file."""
+    """Return the frame of a file without its impossible values, and the warnings about the file."""
     values, impossible = without_impossible(lines.values, columns)
     return typed_frame(values, columns), (*lines.warnings, *_warning(path, impossible))
 
@@ -205,23 +210,23 @@ def _warning(path: Path, impossible: Sequence[Impossible]) -> tuple[str, ...]:
 
 
 def _lines_of(path: Path, rows: Iterable[int]) -> dict[int, int]:
-    """The line on which each of these rows begins. The file is read again, since this is seldom asked."""
-    wanted, found = set(rows), {}
+    """Return the line on which each of these rows begins. This reads the file again, because it is rarely needed."""
+    wanted, lines = set(rows), {}
     with open_text(path, errors="replace") as file:
         reader = csv.reader(file)
         next(reader, None)
-        row, before = 0, reader.line_num
+        row, last_line = 0, reader.line_num
         for record in reader:
             if record:
                 if row in wanted:
-                    found[row] = before + 1
+                    lines[row] = last_line + 1
                 row += 1
-            before = reader.line_num
-    return found
+            last_line = reader.line_num
+    return lines
 
 
 def first_line_is_rows_header(path: Path) -> bool:
-    """Whether a CSV file looks like a rows file, judged by its header alone."""
+    """Return whether the header of a CSV file is that of a rows file."""
     try:
         with open_text(path, errors="replace") as file:
             header = next(csv.reader([file.readline(65536)]), [])
@@ -234,43 +239,45 @@ def _read(
     path: Path,
     columns: Sequence[Column],
     required: Sequence[str],
-    lacking: str = "it has",
-    wanted: str = _AS_WRITTEN,
+    problem: str = "",
+    advice: str = _AS_WRITTEN,
 ) -> _Lines:
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
     try:
-        # A cut in the middle of a character must not hide the rows before it, hence "replace".
+        # "replace": a file that ends in the middle of a character must not hide the rows before it.
         with open_text(path, errors="replace") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             if not header:
                 raise InputError(
-                    f"{path}: the file is empty, without even a header line. Was the run ended before it started?"
+                    f"{path}: the file is empty and does not contain a header line. Did the run end before it started?"
                 )
             missing = [name for name in required if name not in header]
             if missing:
-                raise InputError(f"{path}: {lacking} no column {', '.join(missing)}. {wanted}")
-            twice = sorted({name for name in header if header.count(name) > 1})
-            if twice:
-                raise InputError(f"{path}: the column {', '.join(twice)} is there twice. {_AS_WRITTEN}")
-            gathered = _Gathered(path, header, columns)
-            with _uncollected():
+                raise InputError(f"{path}: {problem}missing column {', '.join(missing)}. {advice}")
+            duplicate = sorted({name for name in header if header.count(name) > 1})
+            if duplicate:
+                raise InputError(f"{path}: the column {', '.join(duplicate)} occurs twice. {_AS_WRITTEN}")
+            collector = _ColumnCollector(path, header, columns)
+            with _without_garbage_collection():
                 line_number = reader.line_num
-                while batch := list(islice(reader, _AT_A_TIME)):
-                    gathered.add(batch, line_number + 1)
+                while batch := list(islice(reader, _BATCH_LINES)):
+                    collector.add(batch, line_number + 1)
                     line_number = reader.line_num
     except (EOFError, zlib.error) as error:
-        raise InputError(f"{path}: the compressed file is cut or damaged ({error}). Compress it again.") from error
+        raise InputError(
+            f"{path}: the compressed file is truncated or damaged ({error}). Compress it again."
+        ) from error
     except OSError as error:
         raise unreadable(path, error) from error
     except csv.Error as error:
         raise InputError(f"{path}: not a CSV file ({error}). {_AS_WRITTEN}") from error
-    return gathered.lines()
+    return collector.lines()
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector, which would look through millions of lines for cycles that they do not have."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Turn off the garbage collector, which would search millions of lines for reference cycles that do not exist."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -280,8 +287,8 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-class _Gathered:
-    """Takes records and keeps them by column, a batch of lines at a time."""
+class _ColumnCollector:
+    """Collects records by column, in batches of lines."""
 
     def __init__(self, path: Path, header: list[str], columns: Sequence[Column]) -> None:
         self._path = path
@@ -291,17 +298,17 @@ class _Gathered:
         self._texts: dict[str, list[str]] = {name: [] for name in header if name not in numeric}
         self._known: dict[str, str] = {}
         self._records: list[list[str]] = []
-        self._first_line = 0  # of these
+        self._first_line = 0  # line of the first of ``_records``
         self._rows = 0
 
     def add(self, records: list[list[str]], first_line: int) -> None:
-        """Some records, [] for an empty line; they are looked at only once others follow, since the last may be cut."""
+        """Add records, [] for an empty line. They are parsed when more records follow, because the last may be cut."""
         if any(records):
             self._keep()
             self._records, self._first_line = records, first_line
 
     def lines(self) -> _Lines:
-        """Everything, once there are no more records."""
+        """Return all records by column. Call this after the last ``add``."""
         warnings: tuple[str, ...] = ()
         while self._records and not self._records[-1]:
             self._records.pop()
@@ -310,7 +317,7 @@ class _Gathered:
             self._records.pop()
             self._keep()
             warnings = (
-                f"{self._path}: the last line (line {cut}) is cut, as by a crash; "
+                f"{self._path}: the last line (line {cut}) is truncated, probably by a crash; "
                 f"the {self._rows} complete rows before it were read.",
             )
         self._keep()
@@ -323,7 +330,7 @@ class _Gathered:
         return _Lines(values, warnings)
 
     def _line_numbers(self) -> list[int]:
-        """Where each record ends, counted only when a number is to be said: a field may go over several lines."""
+        """Return the line on which each record ends; a field may span several lines. Only messages need this."""
         ends = accumulate((1 + sum(map(_breaks, record)) for record in self._records), initial=self._first_line - 1)
         return list(ends)[1:]
 
@@ -333,8 +340,8 @@ class _Gathered:
             for record, number in zip(self._records, self._line_numbers(), strict=True):
                 if record and len(record) != width:
                     raise InputError(
-                        f"{self._path}, line {number}: {len(record)} fields where the header has {width}. "
-                        "Remove the line, or give the file as the run wrote it."
+                        f"{self._path}, line {number}: the line has {len(record)} fields, but the header has {width}. "
+                        "Remove the line, or use the file as the run wrote it."
                     )
         records = self._records if all(self._records) else [record for record in self._records if record]
         by_column: list[tuple[str, ...]] = list(zip(*records, strict=True)) or [()] * width
@@ -347,7 +354,7 @@ class _Gathered:
         self._records = []
 
     def _unguarded(self, texts: Sequence[str]) -> Iterable[str]:
-        """The texts as they were before writing; of what many rows have in common one copy is enough."""
+        """Return the texts without the guard of ``record.cell``; rows with equal texts share one copy."""
         if _all_alike(texts):
             return [_unguarded(texts[0])] * len(texts)
         distinct, known = set(texts), self._known
@@ -357,7 +364,7 @@ class _Gathered:
         return [known[text] for text in texts]
 
     def _parsed(self, name: str, texts: Sequence[str]) -> np.ndarray:
-        # Python's float() reads every decimal exactly; pandas' own parser may be off in the last bit.
+        # Python's float() reads every decimal exactly; the parser of pandas may be off in the last bit.
         numbers = np.empty(0)
         try:
             if _all_alike(texts):
@@ -375,7 +382,7 @@ class _Gathered:
         for line_number, text in zip(numbered, texts, strict=True):
             if not _is_number(text):
                 raise InputError(
-                    f"{self._path}, line {line_number}: column {name} holds {text!r}, which is not a number. "
+                    f"{self._path}, line {line_number}: column {name} contains {text!r}, which is not a number. "
                     "Correct or remove the line."
                 )
         return numbers
@@ -386,7 +393,7 @@ def _all_alike(texts: Sequence[str]) -> bool:
 
 
 def _breaks(text: str) -> int:
-    """The line breaks in a field, in any convention."""
+    """Return the number of line breaks in a field, in any convention."""
     return text.count("\n") + text.count("\r") - text.count("\r\n")
 
 
@@ -398,7 +405,7 @@ def _is_number(text: str) -> bool:
 
 
 def _unguarded(text: str) -> str:
-    """The inverse of ``record.cell``, which puts a ' before text that a spreadsheet would take for a formula."""
+    """Undo ``record.cell``, which puts a ' before text that a spreadsheet would read as a formula."""
     return text[1:] if text.startswith("'") and cell(text[1:]) == text else text
 
 
@@ -408,7 +415,7 @@ def _outside(array: Floats, limits: tuple[float, float]) -> NDArray[np.bool_]:
 
 
 def _years_away(array: Floats, bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Times more than a year away from the median: no run takes a year, but a broken clock may say so."""
+    """Return which times are more than a year from the median: a run does not take a year, so the clock is wrong."""
     good = array[~bad & np.isfinite(array)]
     if not len(good):
         return np.zeros(len(array), dtype=bool)
@@ -416,24 +423,25 @@ def _years_away(array: Floats, bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.abs(array - np.median(good)) > _YEAR_S
 
 
-def _contradictions(kept: dict[str, Series]) -> list[Impossible]:
-    """Times of successful requests that cannot be true together: nothing arrives in no time, or after the end."""
+def _remove_contradictions(kept: dict[str, Series]) -> list[Impossible]:
+    """Remove contradictory times of successful requests: a time of 0, and a first token after the end."""
     codes = kept.get("error_code")
     rows = max((len(series) for series in kept.values()), default=0)
     if codes is None or not rows:
         return []
     ok = succeeded(codes).to_numpy()
     streamed = ok & ~buffered(codes).to_numpy()
-    found: list[Impossible] = []
+    removed: list[Impossible] = []
     for name in (*_FIRST, "end_to_end_latency_s"):
         if name in kept:
             array = kept[name].to_numpy(dtype=np.float64, na_value=math.nan)
-            found += _left_out(kept, name, array, ok & (array == 0), "no answer arrives in no time")
+            removed += _remove(kept, name, array, ok & (array == 0), "an answer takes longer than 0 s")
             if name in _FIRST and (~ok & (array == 0)).any():
-                # LLMPerf writes 0 for what a failed request does not have. That is a missing value, not a fault.
+                # LLMPerf writes 0 for a value that a failed request does not have. This is a missing value, not an
+                # impossible one.
                 kept[name] = kept[name].mask(~ok & (array == 0))
     if "end_to_end_latency_s" not in kept:
-        return found
+        return removed
     end = kept["end_to_end_latency_s"].to_numpy(dtype=np.float64, na_value=math.nan)
     before_end = np.zeros(rows, dtype=bool)
     for name in _FIRST:
@@ -442,13 +450,13 @@ def _contradictions(kept: dict[str, Series]) -> list[Impossible]:
             with np.errstate(invalid="ignore"):
                 late = streamed & (array > end + _ROUNDING_S)
             before_end |= late
-            found += _left_out(kept, name, array, late, "after the end of the request")
-    # The file does not say which of both is wrong.
-    found += _left_out(kept, "end_to_end_latency_s", end, before_end, "before the first token")
-    return found
+            removed += _remove(kept, name, array, late, "after the end of the request")
+    # The file does not show which of the two values is wrong.
+    removed += _remove(kept, "end_to_end_latency_s", end, before_end, "before the first token")
+    return removed
 
 
-def _left_out(kept: dict[str, Series], name: str, array: Floats, bad: NDArray[np.bool_], why: str) -> list[Impossible]:
+def _remove(kept: dict[str, Series], name: str, array: Floats, bad: NDArray[np.bool_], why: str) -> list[Impossible]:
     if not bad.any():
         return []
     for column in (name, *_DERIVED.get(name, ())):

@@ -1,4 +1,4 @@
-"""Under what a group was measured, as far as LLMPerf's summary has a place for it: lengths, sampling, metadata."""
+"""The conditions of a group that LLMPerf's summary has fields for: lengths, sampling parameters, metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OTHER_PROMPTS = ("llm_prompt", "llm_prompts", "llm_conversations")
 
 @dataclass(frozen=True)
 class Conditions:
-    """``lengths`` has LLMPerf's four keys in its order; ``sampling`` and ``metadata`` are flat."""
+    """The conditions of a group. ``lengths`` has LLMPerf's four keys in its order; the other mappings are flat."""
 
     lengths: Mapping[str, int | None]
     sampling: Mapping[str, Any]
@@ -28,7 +28,7 @@ class Conditions:
 
 
 def conditions_of(group: Group) -> Conditions:
-    """From a run's manifest and rows; for a foreign file from its summary, which stands in the manifest's place."""
+    """Return the conditions from the manifest and the rows; for a foreign file, its summary replaces the manifest."""
     manifest = group.run.manifest
     if group.run.foreign:
         sampling = {name: value for name, value in manifest.items() if name.startswith(_SAMPLING)}
@@ -43,9 +43,9 @@ def conditions_of(group: Group) -> Conditions:
 
 
 def stated_lengths(group: Group) -> dict[str, int]:
-    """LLMPerf's four lengths as far as its summary or the options of a run state them.
+    """Return those of LLMPerf's four lengths that its summary or the options of a run state.
 
-    Options count if the requests followed them: a mix, a trace, a data set or a locustfile can set other lengths.
+    Options count only if the requests followed them: a mix, a trace, a dataset or a locustfile can set other lengths.
     """
     if group.run.foreign:
         manifest = group.run.manifest
@@ -63,7 +63,10 @@ def stated_lengths(group: Group) -> dict[str, int]:
 
 
 def _actual_lengths(group: Group) -> dict[str, int | None]:
-    """What the answers themselves say, in whole tokens: over all stages, which would else have names out of order."""
+    """Return the lengths of the actual requests, in whole tokens.
+
+    They include all stages; with lengths per stage, the file names would not be in the order of the stages.
+    """
     rows = group.run.requests
     ok = rows[(rows["measured"] == 1) & succeeded(rows["error_code"]) & (rows["model"] == group.model)]
     lengths: dict[str, int | None] = {}
@@ -80,7 +83,7 @@ def _options(group: Group) -> Mapping[str, Any]:
 
 
 def _numbers(lengths: object) -> tuple[int, int] | None:
-    """Mean and standard deviation of a normal distribution; None for others, which LLMPerf does not have."""
+    """Return mean and standard deviation of a normal distribution; None for others, which LLMPerf does not have."""
     try:
         distribution = Distribution.parse(str(lengths), LENGTHS)
     except DistributionError:
@@ -90,14 +93,14 @@ def _numbers(lengths: object) -> tuple[int, int] | None:
 
 def _json_object(text: object) -> dict[str, Any]:
     try:
-        found = json.loads(text) if isinstance(text, str) else {}
+        value = json.loads(text) if isinstance(text, str) else {}
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Objects inside objects as keys joined by ``_``; an empty object leaves nothing, as in LLMPerf."""
+    """Flatten nested objects, with keys joined by ``_``; an empty object is dropped, as in LLMPerf."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         name = f"{above}_{key}" if above else str(key)

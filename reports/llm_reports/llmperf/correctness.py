@@ -1,7 +1,7 @@
-"""LLMPerf's other pair of files, ``MODEL_correctness_*``: checked answers in its names, order and definitions.
+"""LLMPerf's second pair of files, ``MODEL_correctness_*``: checked answers with its names, order and definitions.
 
-The names are LLMPerf's format, so they are written out here once and nowhere else. What ours have besides stands where
-LLMPerf's ``--metadata`` would.
+The names are LLMPerf's format and are defined only in this module. Additional values of this project are where
+LLMPerf's ``--metadata`` would be.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _STRICT = "num_strict_mismatched_requests"
 
 
 def summary(group: Group, sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """LLMPerf's figures of the checked requests of a group. Cut requests are not among them: none had completed.
+    """Return LLMPerf's figures of the checked requests of a group, without aborted requests, which did not complete.
 
-    Its mismatch rate is a share of all completed requests, failed ones included; ours are in the report.
+    LLMPerf's mismatch rate is a share of all completed requests, including failed ones. The report has the shares of
+    the checked answers.
     """
     completed = _completed(group)
     errors = len(completed.measured) - len(completed.ok)
@@ -51,33 +52,37 @@ def summary(group: Group, sampling: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def individual_responses(group: Group) -> list[dict[str, Any]]:
-    """Each completed request in the order of their starts: figures, the beginning of the answer, what was asked."""
+    """Return the completed requests in the order of their starts: figures, start of the answer, expected number."""
     completed = _completed(group)
     rows = completed.measured.sort_values(["started_at", "request_id"], kind="stable")
     columns = [rows[name] for name in ("model", "expected_answer", "answer_excerpt", MATCH, STRICT_MATCH)]
-    made = []
+    entries = []
     for metrics, (model, expected, answer, match, strictly) in zip(
         responses(completed), zip(*columns, strict=True), strict=True
     ):
         verdicts = {"match": match, "strict_match": strictly}
-        asked = {_NUMBER: int(expected) if expected.isdecimal() else expected} if expected else {}
+        expected_number = {_NUMBER: int(expected) if expected.isdecimal() else expected} if expected else {}
         known = {name: bool(verdict) for name, verdict in verdicts.items() if not isna(verdict)}
         config = {"model": model, "prompt": None, "sampling_params": None, "llm_api": _api(group)}
-        made.append(
-            {"metrics": metrics, "generated_text": answer, "request_config": {**config, "metadata": {**asked, **known}}}
+        entries.append(
+            {
+                "metrics": metrics,
+                "generated_text": answer,
+                "request_config": {**config, "metadata": {**expected_number, **known}},
+            }
         )
-    return made
+    return entries
 
 
 def is_correctness(entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a file of responses is one of these."""
+    """Return whether a file of responses comes from LLMPerf's correctness test."""
     return bool(entries) and all(isinstance(entry.get("metrics"), dict) for entry in entries)
 
 
 def metrics_of(entry: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The figures of a response, without what LLMPerf does not measure in this test.
+    """Return the figures of a response, without those that LLMPerf does not measure in this test.
 
-    In its own files the prompt counts 0 tokens and the inter-token latency is a sum that was never divided.
+    In LLMPerf's own files, the prompt counts 0 tokens and the inter-token latency is an undivided sum.
     """
     metrics: dict[str, Any] = entry["metrics"]
     unknown = () if _STRICT in summary else ("number_input_tokens", "inter_token_latency_s")
@@ -85,18 +90,21 @@ def metrics_of(entry: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping[
 
 
 def checked(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a row that say how right an answer was. LLMPerf's own files have the text and not the verdict."""
+    """Return the columns of a row about the correctness of an answer.
+
+    LLMPerf's own files contain the text but not the verdict, so this function checks the text.
+    """
     config = entry.get("request_config")
-    asked = config.get("metadata") if isinstance(config, dict) else None
-    asked = asked if isinstance(asked, dict) else {}
-    expected, text = asked.get(_NUMBER), str(entry.get("generated_text") or "")
-    found: dict[str, Any] = {"answer_excerpt": text, "expected_answer": "" if expected is None else str(expected)}
+    metadata = config.get("metadata") if isinstance(config, dict) else None
+    metadata = metadata if isinstance(metadata, dict) else {}
+    expected, text = metadata.get(_NUMBER), str(entry.get("generated_text") or "")
+    columns: dict[str, Any] = {"answer_excerpt": text, "expected_answer": "" if expected is None else str(expected)}
     if entry["metrics"].get("error_code") in (None, "") and expected is not None:
-        match, strictly = asked.get("match"), asked.get("strict_match")
+        match, strictly = metadata.get("match"), metadata.get("strict_match")
         if match is None and type(expected) is int:
             match, strictly = has_number(text, expected), is_only_number(text, expected)
-        found |= {MATCH: match, STRICT_MATCH: strictly}
-    return found
+        columns |= {MATCH: match, STRICT_MATCH: strictly}
+    return columns
 
 
 def _completed(group: Group) -> Group:
@@ -104,6 +112,6 @@ def _completed(group: Group) -> Group:
 
 
 def _api(group: Group) -> str | None:
-    """LLMPerf's name of the API: what ours begins with."""
+    """Return LLMPerf's name of the API: the first part of this project's name."""
     names = sorted({str(api).partition("-")[0] for api in group.measured["api"] if api})
     return ", ".join(names) or None

@@ -1,8 +1,7 @@
-"""LLMPerf's two files, ``*_summary.json`` and ``*_individual_responses.json``, one pair for each stage.
+"""LLMPerf's two files, ``*_summary.json`` and ``*_individual_responses.json``, one pair per stage.
 
-Requests whose answers are checked have a pair of their own, that of LLMPerf's correctness test.
-
-Valid JSON throughout: a figure that does not exist is ``null``, where LLMPerf itself writes the word NaN.
+Requests with checked answers have a separate pair, that of LLMPerf's correctness test. All files are valid JSON: a
+figure that does not exist is ``null``, where LLMPerf itself writes NaN.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ from llm_reports.metrics.groups import HEALTH_KEY, Group
 from llm_reports.metrics.summary import Summary
 
 _NAME_BYTES = 90
-_VERSION = "2023-08-31"  # of LLMPerf's format
+_VERSION = "2023-08-31"  # version of LLMPerf's format
 
 
 def files(content: Content) -> dict[str, str]:
-    """The files of this format: name and text. A stage in which nothing was measured has none."""
+    """Return the files of this format: name and text. A stage without measured requests does not have files."""
     parts = [parted(group) for group in content.groups]
     checked = [group for group, _ in parts if len(group.measured)]
     others = [group for _, group in parts if len(group.measured)]
-    made: dict[str, str] = {}
+    texts: dict[str, str] = {}
     conditions = [conditions_of(group) for group in others]
     bases = [_base(group, known) for group, known in zip(others, conditions, strict=True)]
     for group, known, name in zip(others, conditions, _names(others, bases), strict=True):
-        made |= _pair(group, known, name, _figures(group, known), responses(group))
+        texts |= _pair(group, known, name, _figures(group, known), responses(group))
     bases = [_short(safe_name(group.model or "unknown")) + correctness.STEM for group in checked]
     for group, name in zip(checked, _names(checked, bases), strict=True):
         known = conditions_of(group)
         figures = correctness.summary(group, known.sampling)
-        made |= _pair(group, known, name, figures, correctness.individual_responses(group))
-    return made
+        texts |= _pair(group, known, name, figures, correctness.individual_responses(group))
+    return texts
 
 
 def _pair(
@@ -54,17 +53,17 @@ def _pair(
 
 
 def _figures(group: Group, known: Conditions) -> dict[str, Any]:
-    found = results(group)
+    llmperf_results = results(group)
     return {
         "model": group.model,
         **known.lengths,
         "num_concurrent_requests": group.concurrency,
         **known.sampling,
-        **_flat_results(found),
-        # From here on it is what LLMPerf's --metadata would add.
+        **_flat_results(llmperf_results),
+        # LLMPerf's --metadata would add the following values.
         "framework": group.framework,
         **rate_of(group),
-        **_corrected_ttft(found),
+        **_corrected_ttft(llmperf_results),
     }
 
 
@@ -81,11 +80,14 @@ def _summary(group: Group, known: Conditions, name: str, figures: dict[str, Any]
     return {**summary, **others, "timestamp": timestamp}
 
 
-def _corrected_ttft(found: Results) -> dict[str, Any]:
-    """The figures of TTFT without the zeros of answers without content; nothing when there are none of these."""
-    if not found.without_content:
+def _corrected_ttft(llmperf_results: Results) -> dict[str, Any]:
+    """Return the TTFT figures without the zeros of answers without content; empty if there are no such answers."""
+    if not llmperf_results.without_content:
         return {}
-    return {"ttft_s_zeros": found.without_content, **_flat_figures("ttft_s_without_zeros", found.ttft)}
+    return {
+        "ttft_s_zeros": llmperf_results.without_content,
+        **_flat_figures("ttft_s_without_zeros", llmperf_results.ttft),
+    }
 
 
 def _flat_figures(name: str, figures: Summary) -> dict[str, Any]:
@@ -94,23 +96,23 @@ def _flat_figures(name: str, figures: Summary) -> dict[str, Any]:
     }
     for figure in FIGURES:
         value = getattr(figures, figure)
-        # The smallest and largest of whole numbers are text in LLMPerf's files.
+        # The minimum and maximum of whole numbers are text in LLMPerf's files.
         flat[f"{name}_{figure}"] = str(int(value)) if is_count(name, figure, value) else _number(value)
     return flat
 
 
-def _flat_results(found: Results) -> dict[str, Any]:
+def _flat_results(llmperf_results: Results) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, figures in found.figures.items():
+    for name, figures in llmperf_results.figures.items():
         flat |= _flat_figures(name, figures)
     flat |= {
-        "num_requests_started": found.started,
-        "error_rate": found.errors / found.started if found.started else 0.0,
-        "number_errors": found.errors,
-        "error_code_frequency": str(dict(found.error_codes)),
-        "mean_output_throughput_token_per_s": _number(found.throughput_token_per_s),
-        "num_completed_requests": found.completed,
-        "num_completed_requests_per_min": _number(found.completed_per_min),
+        "num_requests_started": llmperf_results.started,
+        "error_rate": llmperf_results.errors / llmperf_results.started if llmperf_results.started else 0.0,
+        "number_errors": llmperf_results.errors,
+        "error_code_frequency": str(dict(llmperf_results.error_codes)),
+        "mean_output_throughput_token_per_s": _number(llmperf_results.throughput_token_per_s),
+        "num_completed_requests": llmperf_results.completed,
+        "num_completed_requests_per_min": _number(llmperf_results.completed_per_min),
     }
     return {f"results_{key}": value for key, value in flat.items()}
 
@@ -120,7 +122,7 @@ def _number(value: float) -> float | None:
 
 
 def _names(groups: Sequence[Group], bases: Sequence[str]) -> list[str]:
-    """LLMPerf's names. Groups that would share one get what they differ in as well: ``_stage2_c8``."""
+    """Return LLMPerf's file names; where groups share a name, append the parts in which they differ: ``_stage2_c8``."""
     runs = list(dict.fromkeys(group.run for group in groups))
     parts = [_parts(group, runs.index(group.run) + 1) for group in groups]
     names = []
@@ -128,19 +130,19 @@ def _names(groups: Sequence[Group], bases: Sequence[str]) -> list[str]:
         peers = [others for other, others in zip(bases, parts, strict=True) if other.casefold() == base.casefold()]
         varying = [part for i, part in enumerate(own) if len({others[i] for others in peers}) > 1]
         names.append("_".join([base, *filter(None, varying)]))
-    # Two models may differ in nothing but what a file name cannot hold.
+    # Two models may differ only in characters that a file name cannot contain.
     folded = [name.casefold() for name in names]
     return [f"{name}_{i}" if folded.count(folded[i - 1]) > 1 else name for i, name in enumerate(names, 1)]
 
 
 def _base(group: Group, known: Conditions) -> str:
-    """LLMPerf's MODEL_INPUT_OUTPUT."""
+    """Return LLMPerf's MODEL_INPUT_OUTPUT."""
     lengths = (known.lengths["mean_input_tokens"] or 0, known.lengths["mean_output_tokens"] or 0)
     return _short(safe_name(group.model or "unknown")) + safe_name(f"_{lengths[0]}_{lengths[1]}")
 
 
 def _short(name: str) -> str:
-    """As much of a name as leaves room for the rest: most file systems take 255 bytes, some models' ARNs are longer."""
+    """Truncate a name: most file systems allow 255 bytes for a file name, and the ARNs of some models are longer."""
     return name.encode()[:_NAME_BYTES].decode(errors="ignore")
 
 

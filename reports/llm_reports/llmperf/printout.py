@@ -1,6 +1,6 @@
-r"""``llmperf.txt``: what LLMPerf prints on the console, line for line, then the notes, which it has none of.
+r"""``llmperf.txt``: LLMPerf's console output, line by line, followed by notes, which LLMPerf does not have.
 
-Its first line does begin with a backslash. Stages and runs are told apart by a line in front when there are several.
+LLMPerf's first line begins with a backslash. If there are several stages or runs, a line with the name precedes each.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ FILE_NAME = "llmperf.txt"
 
 
 def files(content: Content) -> dict[str, str]:
-    """The files of this format: name and text."""
+    """Return the files of this format: name and text."""
     return {FILE_NAME: f"{print_out(content)}\n{all_notes(content)}".rstrip("\n") + "\n"}
 
 
 def print_out(content: Content) -> str:
-    """LLMPerf's print-out of every group, without the notes."""
+    """Return LLMPerf's console output for every group, without the notes."""
     several = len(content.groups) > 1
     blocks = []
     for group, label in zip(content.groups, labels(content.groups), strict=True):
@@ -33,25 +33,25 @@ def print_out(content: Content) -> str:
 
 
 def _lines(group: Group) -> Iterator[str]:
-    found = results(group)
+    llmperf_results = results(group)
     yield f"\\Results for token benchmark for {plain(group.model) or NOTHING} queried with the {_api(group)} api."
     yield ""
     for name in METRICS:
         yield name
-        figures = found.figures[name]
+        figures = llmperf_results.figures[name]
         for label, attribute in {**QUANTILES, **{figure: figure for figure in FIGURES}}.items():
             value = getattr(figures, attribute)
             yield f"    {label} = {int(value) if is_count(name, label, value) else value}"
-    yield f"Number Of Errored Requests: {found.errors}"
-    if found.errors:
+    yield f"Number Of Errored Requests: {llmperf_results.errors}"
+    if llmperf_results.errors:
         yield "Error Code Frequency"
-        yield plain(str(dict(found.error_codes)))
-    yield f"Overall Output Throughput: {found.throughput_token_per_s}"
-    yield f"Number Of Completed Requests: {found.completed}"
-    yield f"Completed Requests Per Minute: {found.completed_per_min}"
+        yield plain(str(dict(llmperf_results.error_codes)))
+    yield f"Overall Output Throughput: {llmperf_results.throughput_token_per_s}"
+    yield f"Number Of Completed Requests: {llmperf_results.completed}"
+    yield f"Completed Requests Per Minute: {llmperf_results.completed_per_min}"
 
 
 def _api(group: Group) -> str:
-    """LLMPerf's name of an API is the first word of ours: openai-chat is its openai."""
+    """Return LLMPerf's name of an API, the first word of this project's name: openai for openai-chat."""
     names = sorted({plain(str(api)).split("-")[0] for api in group.measured["api"] if api})
     return ", ".join(names) or NOTHING

@@ -1,4 +1,4 @@
-"""Reading LLMPerf's own files into the columns of a run, and the names of what was tested."""
+"""Reading of LLMPerf's own files into the columns of a run, and detection of framework, model and load."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from llm_users.record import REQUEST_COLUMNS, Column, StageLoad, load_of
 RESPONSES_SUFFIX = "_individual_responses.json"
 SUMMARY_SUFFIX = "_summary.json"
 
-# LLMPerf's name of a value -> ours. Its column request_output_throughput_token_per_s is left out on purpose: it counted
-# chunks. The tables use number_output_tokens / end_to_end_latency_s, as the published ones do.
+# LLMPerf's name of a value -> the column of this project. LLMPerf's request_output_throughput_token_per_s is omitted
+# because it counted chunks. The tables use number_output_tokens / end_to_end_latency_s, as the published tables do.
 _NUMBERS = {
     "ttft_s": "ttft_s",
     "end_to_end_latency_s": "end_to_end_latency_s",
@@ -41,7 +41,7 @@ _REQUIRED = ("error_code", "ttft_s", "end_to_end_latency_s", "number_output_toke
 
 @dataclass(frozen=True)
 class Names:
-    """What a foreign file measured, as far as it can be known; "" and ``None`` are unknown."""
+    """The framework, model and load of a foreign file; "" and ``None`` mean unknown."""
 
     framework: str
     model: str
@@ -49,15 +49,20 @@ class Names:
 
 
 def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, tuple[str, ...]]:
-    """The requests of an LLMPerf file, of its load test or its correctness test, all of them measured; and warnings."""
+    """Return the requests of an LLMPerf load test or correctness test, all marked as measured, and warnings.
+
+    Raises ``InputError`` when the file cannot be read or is not a file of responses.
+    """
     entries = _responses(path)
     checked = correctness.is_correctness(entries)
     responses = [correctness.metrics_of(entry, summary) for entry in entries] if checked else entries
     _refuse_others(path, responses)
     names = names_of(path, summary)
     values: dict[str, Series] = {
-        ours: Series([_number(path, i, response, theirs) for i, response in enumerate(responses)], dtype="float64")
-        for theirs, ours in _NUMBERS.items()
+        column: Series(
+            [_number(path, i, response, llmperf_name) for i, response in enumerate(responses)], dtype="float64"
+        )
+        for llmperf_name, column in _NUMBERS.items()
     }
     count = len(responses)
     values["error_code"] = Series([_error_code(response) for response in responses], dtype=object)
@@ -75,7 +80,7 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
     warnings = [impossible_warning(path, impossible, lambda rows: _places(path, rows))] if impossible else []
     if no_content.any():
         values[LLMPERF_TTFT.name] = values["ttft_s"].mask(no_content, 0.0)
-        warnings.append(_without_content(path, [place for place, is_one in enumerate(no_content) if is_one]))
+        warnings.append(_without_content(path, [index for index, is_empty in enumerate(no_content) if is_empty]))
     return typed_frame(values, REQUEST_COLUMNS), tuple(warnings)
 
 
@@ -83,27 +88,27 @@ def _without_content(path: Path, entries: Sequence[int]) -> str:
     shown = _places(path, entries[:_MOST_NAMED]).values()
     more = f" and {len(entries) - len(shown)} more" if len(entries) > len(shown) else ""
     return (
-        f"{path}: {len(entries)} successful entries have a ttft_s of 0, which LLMPerf writes when no content came. "
-        f"They have no time to first token and are left out of it: {', '.join(shown)}{more}."
+        f"{path}: {len(entries)} successful entries have a ttft_s of 0, which LLMPerf writes for answers without "
+        f"content. They do not have a time to first token and are excluded from it: {', '.join(shown)}{more}."
     )
 
 
 def _places(path: Path, entries: Iterable[int]) -> dict[int, str]:
-    """Where entries stand in the file, for messages. The file is parsed once more, since this is seldom asked."""
-    wanted, found = set(entries), {}
+    """Return the positions of entries in the file, for messages. This parses the file again; it is rarely needed."""
+    wanted, positions = set(entries), {}
     text, decoder = read_text(path), json.JSONDecoder()
-    at = text.index("[") + 1
+    offset = text.index("[") + 1
     for entry in range(max(wanted, default=-1) + 1):
-        while text[at] in ", \t\r\n":
-            at += 1
+        while text[offset] in ", \t\r\n":
+            offset += 1
         if entry in wanted:
-            found[entry] = f"entry {entry + 1} (line {text.count(chr(10), 0, at) + 1})"
-        _, at = decoder.raw_decode(text, at)
-    return found
+            positions[entry] = f"entry {entry + 1} (line {text.count(chr(10), 0, offset) + 1})"
+        _, offset = decoder.raw_decode(text, offset)
+    return positions
 
 
 def read_summary(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """The ``*_summary.json`` beside a file of responses, and a warning when it is there but cannot be used."""
+    """Return the ``*_summary.json`` next to a file of responses, and a warning when it exists but cannot be used."""
     if path == STDIN:
         return {}, ()
     summary_path = beside(path.with_name(stem_of(path) + SUMMARY_SUFFIX))
@@ -112,18 +117,16 @@ def read_summary(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     try:
         summary = json.loads(read_text(summary_path))
     except (InputError, ValueError, RecursionError) as error:
-        return {}, (
-            f"{summary_path}: not readable as JSON ({error}); framework and model are taken from the file name.",
-        )
+        return {}, (f"{summary_path}: invalid JSON ({error}); framework and model come from the file name instead.",)
     return (summary, ()) if isinstance(summary, dict) else ({}, ())
 
 
 def names_of(path: Path, summary: Mapping[str, Any]) -> Names:
-    """Framework, model and load: from the summary as far as it says, else from the file name."""
+    """Return framework, model and load from the summary, or from the file name for values missing there."""
     framework, model = _names_in_file_name(stem_of(path), str(summary.get("model") or ""))
     users, rate_per_s = summary.get("num_concurrent_requests"), summary.get(RATE)
     return Names(
-        # An empty name is one that was not known when the file was written, and the file name knows no better.
+        # An empty name was unknown when the file was written, so the file name does not contain it either.
         framework=str(summary.get("framework", framework) or ""),
         model=str(summary.get("model", model) or ""),
         load=load_of(users if type(users) is int else None, rate_per_s if type(rate_per_s) in (int, float) else None),
@@ -131,17 +134,17 @@ def names_of(path: Path, summary: Mapping[str, Any]) -> Names:
 
 
 def stem_of(path: Path) -> str:
-    """The part of its name that a file of responses shares with its summary."""
+    """Return the part of its name that a file of responses shares with its summary."""
     return plain_name(path).removesuffix(RESPONSES_SUFFIX).removesuffix(".json")
 
 
 def safe_name(text: str) -> str:
-    """A text as LLMPerf has it in file names: runs of anything but letters, digits and ``_`` are one ``-``."""
+    """Return a text as in LLMPerf's file names: runs of characters except letters, digits and ``_`` become ``-``."""
     return re.sub(r"-{2,}", "-", re.sub(r"[^\w-]+", "-", text))
 
 
 def _names_in_file_name(stem: str, known_model: str) -> tuple[str, str]:
-    """Up to the first ``_`` the framework, the rest the model. LLMPerf itself names its files MODEL_INPUT_OUTPUT."""
+    """Split a file name into framework (up to the first ``_``) and model. LLMPerf itself uses MODEL_INPUT_OUTPUT."""
     checked = re.fullmatch(rf"(.+?){correctness.STEM}(?:_.*)?", stem)
     if checked:
         return "", checked[1]
@@ -155,15 +158,15 @@ def _names_in_file_name(stem: str, known_model: str) -> tuple[str, str]:
 def _responses(path: Path) -> list[dict[str, Any]]:
     text = read_text(path)
     if not text.strip():
-        raise InputError(f"{path}: the file is empty. Was LLMPerf ended before it wrote its results?")
+        raise InputError(f"{path}: the file is empty. Did LLMPerf end before it wrote its results?")
     try:
         responses = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: malformed JSON ({error}). The file may be cut; run LLMPerf again.") from error
+        raise InputError(f"{path}: malformed JSON ({error}). The file may be truncated; run LLMPerf again.") from error
     if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
         raise InputError(
-            f"{path}: not LLMPerf's individual responses, which are a list of objects. "
-            f"Give the *{RESPONSES_SUFFIX} file, or a run's PREFIX."
+            f"{path}: not a file of LLMPerf's individual responses, which is a list of objects. "
+            f"Specify the *{RESPONSES_SUFFIX} file, or the PREFIX of a run."
         )
     return responses
 
@@ -172,19 +175,19 @@ def _refuse_others(path: Path, responses: Sequence[Mapping[str, Any]]) -> None:
     missing = [name for name in _REQUIRED if responses and not any(name in response for response in responses)]
     if missing:
         raise InputError(
-            f"{path}: not LLMPerf's individual responses, no entry has {', '.join(missing)}. "
-            f"Give the *{RESPONSES_SUFFIX} file, or a run's PREFIX."
+            f"{path}: not a file of LLMPerf's individual responses: all entries lack {', '.join(missing)}. "
+            f"Specify the *{RESPONSES_SUFFIX} file, or the PREFIX of a run."
         )
 
 
 def _checks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
-    """The columns about right and wrong answers."""
-    found = [correctness.checked(entry) for entry in entries]
+    """Return the columns about correct and wrong answers."""
+    checks = [correctness.checked(entry) for entry in entries]
     return {
-        "expected_answer": Series([each["expected_answer"] for each in found], dtype=object),
-        "answer_excerpt": Series([each["answer_excerpt"] for each in found], dtype=object),
-        MATCH: Series([each.get(MATCH) for each in found], dtype="float64"),
-        STRICT_MATCH: Series([each.get(STRICT_MATCH) for each in found], dtype="float64"),
+        "expected_answer": Series([check["expected_answer"] for check in checks], dtype=object),
+        "answer_excerpt": Series([check["answer_excerpt"] for check in checks], dtype=object),
+        MATCH: Series([check.get(MATCH) for check in checks], dtype="float64"),
+        STRICT_MATCH: Series([check.get(STRICT_MATCH) for check in checks], dtype="float64"),
     }
 
 

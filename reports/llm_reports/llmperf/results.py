@@ -1,6 +1,6 @@
-"""A group of requests as LLMPerf would have it: each response and their summary, in its names, order and definitions.
+"""The responses and the summary of a group of requests, with LLMPerf's names, order and definitions.
 
-The names are LLMPerf's format, so they are written out here once and nowhere else.
+The names are LLMPerf's format and are defined only in this module.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ FIGURES = ("mean", "min", "max", "stddev")
 
 @dataclass(frozen=True)
 class Results:
-    """LLMPerf's summary. ``duration_s`` is from the first start to the last end and NaN when the rows have no times.
+    """LLMPerf's summary. ``duration_s`` is from the first start to the last end, NaN when the rows do not have times.
 
-    LLMPerf counts answers without content with a TTFT of 0. ``without_content`` is how many these are, ``ttft`` has
-    the figures without them.
+    LLMPerf counts answers without content with a TTFT of 0. ``without_content`` is the number of these answers;
+    ``ttft`` has the figures without them.
     """
 
     figures: Mapping[str, Summary]
@@ -60,12 +60,12 @@ class Results:
 
     @property
     def errors(self) -> int:
-        """Requests that failed or were cut."""
+        """The number of requests that failed or were aborted."""
         return self.started - self.completed
 
     @property
     def throughput_token_per_s(self) -> float:
-        """All output tokens by the whole duration, run-out included."""
+        """All output tokens divided by the whole duration, including the time in which the last requests finish."""
         return self.output_tokens / self.duration_s if self.duration_s > 0 else math.nan
 
     @property
@@ -75,19 +75,19 @@ class Results:
 
 
 def responses(group: Group) -> list[dict[str, Any]]:
-    """The measured requests in the order of their starts, failed ones included.
+    """Return the measured requests in the order of their starts, including failed ones.
 
-    What a failed request has none of is 0, as LLMPerf has it; ``None`` is a value that a successful one lacks: a
-    buffered answer has no time to first token.
+    A missing value of a failed request is 0, as in LLMPerf. A missing value of a successful request is ``None``, for
+    example the time to first token of a buffered answer.
     """
     rows = group.measured.sort_values(["started_at", "request_id"], kind="stable")
     columns = {name: list(_values(group.values(metric, rows))) for name, metric in METRICS.items()}
-    made = []
+    entries = []
     for i, (code, message) in enumerate(zip(rows["error_code"], rows["error_message"], strict=True)):
         ok = outcome_of(code) is Outcome.OK
         value = {name: 0 if values[i] is None and not ok else values[i] for name, values in columns.items()}
         tokens_in, tokens_out = value["number_input_tokens"], value["number_output_tokens"]
-        made.append(
+        entries.append(
             {
                 "error_code": None if ok else _code(code),
                 "error_msg": message,
@@ -100,11 +100,11 @@ def responses(group: Group) -> list[dict[str, Any]]:
                 "number_input_tokens": tokens_in,
             }
         )
-    return made
+    return entries
 
 
 def results(group: Group) -> Results:
-    """The summary of a group."""
+    """Return the summary of a group."""
     codes = group.measured["error_code"]
     counted = Counter(_code(code) for code in codes[~succeeded(codes)])
     return Results(
@@ -120,33 +120,33 @@ def results(group: Group) -> Results:
 
 
 def without_content(group: Group) -> int:
-    """How many successful answers of an LLMPerf file have a TTFT of 0, because no content came."""
+    """Return the number of successful answers of an LLMPerf file with a TTFT of 0, which means without content."""
     return int((group.values(LLMPERF_TTFT, group.ok) == 0).sum())
 
 
 def rate_of(group: Group) -> dict[str, float]:
-    """What a summary says of a stage of an open loop, which LLMPerf does not know; it is read again by this name."""
+    """Return the rate of an open-loop stage for a summary. LLMPerf does not have it; the reader uses the same name."""
     return {} if group.load.rate_per_s is None else {RATE: group.load.rate_per_s}
 
 
 def is_count(metric: str, figure: str, value: float) -> bool:
-    """Whether LLMPerf shows a figure as a whole number: the smallest and largest of token counts."""
+    """Return whether LLMPerf shows a figure as a whole number: the minimum and maximum of token counts."""
     return figure in ("min", "max") and metric.startswith("number_") and value.is_integer()
 
 
 def ended_at(group: Group) -> float:
-    """When the last measured request ended, in unix seconds; NaN when the rows do not say."""
+    """Return when the last measured request ended, in unix seconds; NaN when the rows do not contain it."""
     rows = group.measured
     took_s = rows["end_to_end_latency_s"].fillna(rows["last_token_s"]).fillna(rows["connect_s"]).fillna(0.0)
     return float((rows["started_at"] + took_s).max())
 
 
 def duration_s(group: Group) -> float:
-    """From the first start to the last end of the measured requests; NaN when nothing says."""
+    """Return the seconds from the first start to the last end of the measured requests; NaN when unknown."""
     by_rows = ended_at(group) - float(group.measured["started_at"].min())
     if not math.isnan(by_rows):
         return by_rows
-    # A foreign file has no times; its summary knows the duration as a rate.
+    # A foreign file does not have times; its summary contains the duration as a rate.
     completed = group.run.manifest.get("results_num_completed_requests")
     per_min = group.run.manifest.get("results_num_completed_requests_per_min")
     if isinstance(completed, int) and isinstance(per_min, int | float) and per_min > 0:
@@ -164,5 +164,5 @@ def _values(series: Series) -> Iterator[float | int | None]:
 
 
 def _code(text: str) -> int | str:
-    """HTTP statuses (and its -1) are numbers in LLMPerf's files; the words for other failures stay words."""
+    """Return an error code as in LLMPerf's files: HTTP statuses and LLMPerf's -1 as numbers, other codes as text."""
     return int(text) if re.fullmatch(r"-?[1-9][0-9]{0,8}", text) else text

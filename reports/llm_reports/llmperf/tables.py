@@ -1,4 +1,4 @@
-"""LLMPerf's two tables as data: which rows, which figures, rounded how. Knows nothing of Markdown or files."""
+"""LLMPerf's two tables as data: rows, figures and rounding. This module does not depend on Markdown or files."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from llm_users.record import StageLoad
 T = TypeVar("T")
 NOTHING = "-"
 _FIGURES = ("Median", "Mean", "Min", "Max", "P25", "P75", "P95", "P99")
-_EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # any float written out with decimals fits
-_DIGITS = 3  # significant digits that a figure keeps at least
-_MOST_DECIMALS = 9  # a nanosecond; no clock or rate here resolves more
-PER_REQUEST = "Figures are per request; the summary above has the rate of the whole system."
+_EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # enough for any float in decimal notation
+_DIGITS = 3  # minimum number of significant digits of a figure
+_MOST_DECIMALS = 9  # a nanosecond; the clocks and rates do not have a finer resolution
+PER_REQUEST = "Figures are per request; the summary above contains the rate of the whole system."
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what was measured, and its figures unrounded."""
+    """One line of a table: framework, model and load, and the unrounded figures."""
 
     framework: str
     model: str
     load: StageLoad
     figures: Summary
-    failed: int = 0  # of the requests that ended
+    failed: int = 0  # failed requests among the ended ones
     ended: int = 0
-    unfit: str = ""  # why it cannot be best; "" when it can
+    unfit: str = ""  # reason why the row cannot be the best; "" when it can
     apart: tuple[str, ...] = ()
-    """The cells that tell it apart from rows of the same framework, model and load."""
+    """The cells that distinguish the row from rows with the same framework, model and load."""
 
     @property
     def failed_share(self) -> float:
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of one metric. ``notes`` are the marks that belong under it, never into its cells.
+    """One table of one metric. ``notes`` are shown below the table, never in its cells.
 
     ``subtitle`` is a line below the title, or "".
     """
@@ -64,13 +64,13 @@ class Table:
     notes: tuple[str, ...]
     subtitle: str = ""
     shows_failures: bool = False
-    """Whether a column says the share of failed requests, which the figures leave out."""
+    """Whether a column shows the share of failed requests, which the figures do not include."""
     apart: tuple[str, ...] = ()
-    """The columns that tell rows apart where framework, model and load do not."""
+    """The columns that distinguish rows with the same framework, model and load."""
 
     @property
     def load_columns(self) -> LoadColumns | None:
-        """The columns that say each row's load, where rows differ in it."""
+        """The columns with the load of each row, if the rows have different loads."""
         loads = {row.load for row in self.rows}
         return load_columns(loads) if len(loads) > 1 else None
 
@@ -89,15 +89,15 @@ class Table:
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
-        """The table as it is printed: names and bare, rounded numbers; ``-`` where there is none."""
+        """The printed cells: names and rounded numbers without units; ``-`` where there is no value."""
         return tuple(self._cells_of(row) for row in self.rows)
 
     def apart_words(self, row: Row) -> list[str]:
-        """What tells a row apart, as it stands in a sentence."""
+        """Return the words that distinguish a row, for use in a sentence."""
         return [text for name, cell in zip(self.apart, row.apart, strict=True) if (text := in_words(name, cell))]
 
     def frame(self) -> DataFrame:
-        """The table with unrounded numbers, for a notebook."""
+        """Return the table with unrounded numbers, for a notebook."""
         return DataFrame([self._values_of(row) for row in self.rows], columns=list(self.header))
 
     def _cells_of(self, row: Row) -> tuple[str, ...]:
@@ -116,30 +116,30 @@ class Table:
 
 
 def tables(runs: Iterable[Run], *, count_connect: bool = False) -> tuple[Table, Table]:
-    """Time to first token and output tokens throughput of the runs, one row per stage.
+    """Return the tables of time to first token and output token throughput of the runs, one row per stage.
 
-    ``count_connect`` adds the time of connecting to TTFT and latency, as LLMPerf measures it.
+    ``count_connect`` adds the connection time to TTFT and latency, as LLMPerf measures them.
     """
     return tables_of(groups(named_apart(list(runs)), count_connect=count_connect))
 
 
-def tables_of(made: Sequence[Group]) -> tuple[Table, Table]:
-    """The two tables of groups that are already made."""
+def tables_of(all_groups: Sequence[Group]) -> tuple[Table, Table]:
+    """Return the two tables of existing groups."""
     return (
-        table_of("Time to First Token (seconds)", TTFT, 2, made, _as_llmperf_counts(made)),
+        table_of("Time to First Token (seconds)", TTFT, 2, all_groups, _as_llmperf_counts(all_groups)),
         dataclasses.replace(
-            table_of("Output Tokens Throughput (tokens/s)", OUTPUT_THROUGHPUT, 2, made), subtitle=PER_REQUEST
+            table_of("Output Tokens Throughput (tokens/s)", OUTPUT_THROUGHPUT, 2, all_groups), subtitle=PER_REQUEST
         ),
     )
 
 
-def _as_llmperf_counts(made: Sequence[Group]) -> Sequence[str]:
-    """LLMPerf's own figures of TTFT beside the corrected ones, where they differ."""
-    notes = Notes(made)
+def _as_llmperf_counts(all_groups: Sequence[Group]) -> Sequence[str]:
+    """Return notes with LLMPerf's TTFT figures next to the corrected ones, where they differ."""
+    notes = Notes(all_groups)
     notes.add(
-        "LLMPerf writes a TTFT of 0 when no content came. Such an answer has no time to first token and is left out of "
-        "the table. LLMPerf counts the 0, as do its print-out and its files here",
-        [_with_zeros(group) for group in made],
+        "LLMPerf writes a TTFT of 0 for an answer without content. Such an answer does not have a time to first token "
+        "and is excluded from the table. LLMPerf counts the 0, and so do the console output and files in its format",
+        [_with_zeros(group) for group in all_groups],
     )
     return notes.lines
 
@@ -156,24 +156,24 @@ def _with_zeros(group: Group) -> str:
 
 
 def rounded(figure: float, decimals: int = 2) -> str:
-    """A figure with these decimals, and with more where fewer than three significant digits would be left.
+    """Format a figure with the given number of decimals, or with more to show three significant digits.
 
-    Halves are rounded away from zero on the shortest decimal form of the number: ``65.64``, ``0.0123``, ``0.00`` for
-    zero, ``-`` for what is not finite.
+    Halves are rounded away from zero, based on the shortest decimal form of the number: ``65.64``, ``0.0123``,
+    ``0.00`` for zero, ``-`` for values that are not finite.
     """
     if not math.isfinite(figure):
         return NOTHING
     exact = Decimal(repr(float(figure)))
     text = _quantized(exact, _decimals(exact, decimals))
-    return _quantized(exact, _decimals(Decimal(text), decimals))  # 0.9996 became 1.000, which has a digit too many
+    return _quantized(exact, _decimals(Decimal(text), decimals))  # 0.9996 became 1.000, which has one digit too many
 
 
 def table_of(
-    title: str, metric: Metric, decimals: int, made: Sequence[Group], first_notes: Sequence[str] = ()
+    title: str, metric: Metric, decimals: int, all_groups: Sequence[Group], first_notes: Sequence[str] = ()
 ) -> Table:
-    """One table of a metric; ``first_notes`` stand before those that the rows give cause for."""
-    figures = [group.summary(metric) for group in made]
-    apart = distinctions(made)
+    """Return one table of a metric; ``first_notes`` come before the notes that the rows require."""
+    figures = [group.summary(metric) for group in all_groups]
+    columns = distinctions(all_groups)
     rows = tuple(
         Row(
             group.framework,
@@ -183,16 +183,16 @@ def table_of(
             group.counts.failed,
             group.counts.ended,
             unfit(group),
-            tuple(each.cells[place] for each in apart),
+            tuple(column.cells[index] for column in columns),
         )
-        for place, (group, summary) in enumerate(zip(made, figures, strict=True))
+        for index, (group, summary) in enumerate(zip(all_groups, figures, strict=True))
     )
-    notes = (*first_notes, *notes_under(metric, made, figures))
-    return Table(title, metric.name, decimals, rows, notes, apart=tuple(each.name for each in apart))
+    notes = (*first_notes, *notes_under(metric, all_groups, figures))
+    return Table(title, metric.name, decimals, rows, notes, apart=tuple(column.name for column in columns))
 
 
 def _decimals(exact: Decimal, least: int) -> int:
-    """How many decimals leave three significant digits."""
+    """Return the number of decimals that shows three significant digits."""
     if not exact:
         return least
     return max(least, min(_MOST_DECIMALS, _DIGITS - 1 - exact.adjusted()))

@@ -1,4 +1,4 @@
-"""A comparison in Markdown, and as the cases of a JUnit file. The answer comes first, then the table and the notes."""
+"""A comparison in Markdown and as the cases of a JUnit file. The verdict comes first, then the table and the notes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from llm_reports.stats.intervals import Interval
 from llm_users.verdict import Verdict
 
 BLOCKS = (
-    "p: how often blocks of time, shuffled between both runs, differ as much by chance in any line of this table "
-    f"(Westfall and Young). Better and worse mean p below {LEVEL:g} and a 95 % interval without 0. Intervals: by "
-    "drawing blocks, each line on its own; of shares: Newcombe."
+    "p: the probability that time blocks, shuffled between both runs, differ as much by chance in any line of this "
+    f"table (Westfall and Young). Better and worse mean p below {LEVEL:g} and a 95 % interval without 0. Intervals: "
+    "block resampling, separately for each line; for shares: Newcombe."
 )
-_LISTED = 4  # lines that the verdict names; the table has all
-_NARROW = 0.005  # the width of an interval (a share) that one decimal of a percentage does not show
+_LISTED = 4  # number of lines that the verdict lists; the table contains all lines
+_NARROW = 0.005  # interval width (a share) below which one decimal of a percentage is too coarse
 _WIDTH = 80
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """The verdict, the table, and what they mean."""
+    """Return the verdict, the table, and explanatory notes."""
     columns = load_columns(line.other.load for line in comparison.differences)
     several = len({line.other_names for line in comparison.differences}) > 1
     models = len({(line.other.model) for line in comparison.differences}) > 1
@@ -54,17 +54,17 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """What came out, in a few sentences."""
+    """Return the result in a few sentences."""
     lines = comparison.differences
     worse, better = ([line for line in lines if line.outcome == outcome] for outcome in (WORSE, BETTER))
-    found = f"{len(worse)} of {len(lines)} figures are worse, {len(better)} better, beyond chance."
+    counts = f"{len(worse)} of {len(lines)} figures are significantly worse, {len(better)} significantly better."
     if not worse and not better:
-        found = f"No figure of {len(lines)} differs by more than chance can explain."
+        counts = f"None of the {len(lines)} figures differs significantly."
     if lines and all(line.outcome == Verdict.UNDECIDED for line in lines):
         reasons = "; ".join(dict.fromkeys(line.reason for line in lines))
-        return f"**Undecided**: nothing can be compared: {reasons}."
+        return f"**Undecided**: the runs cannot be compared: {reasons}."
     if comparison.threshold is None:
-        return found
+        return counts
     limit = f"{100 * comparison.threshold:g} %"
     failed, undecided = comparison.failed, comparison.undecided
     deciding = [line for line in lines if line.verdict and (line.verdict is not Verdict.FAILED or line.deciding)]
@@ -72,21 +72,19 @@ def verdict(comparison: Comparison) -> str:
     if failed:
         parts.append(f"**Failed** (threshold {limit}): {_listed(failed)}.")
     if undecided and len(undecided) == len(deciding):
-        parts.append(
-            f"**Undecided**: none of the {len(deciding)} figures that decide can be decided.{_needed(undecided)}"
-        )
+        parts.append(f"**Undecided**: all {len(deciding)} deciding figures are undecided.{_needed(undecided)}")
     elif undecided:
         parts.append(
-            f"**Undecided**: {len(undecided)} of {len(deciding)} figures that decide may be worse by more than "
-            f"{limit}: {_listed(undecided)}.{_needed(undecided)}"
+            f"**Undecided**: {len(undecided)} of {len(deciding)} deciding figures may be worse by more than {limit}: "
+            f"{_listed(undecided)}.{_needed(undecided)}"
         )
     if not parts:
-        parts.append(f"**Passed**: none of the {len(deciding)} figures that decide is worse by more than {limit}.")
-    return " ".join([*parts, found])
+        parts.append(f"**Passed**: none of the {len(deciding)} deciding figures is worse by more than {limit}.")
+    return " ".join([*parts, counts])
 
 
 def cases(comparison: Comparison) -> list[Case]:
-    """A case for each line; without a threshold none fails."""
+    """Return one case per line; without a threshold, all cases pass."""
     return [
         Case(
             f"{line.other_names}.{line.other.load.words}",
@@ -141,7 +139,7 @@ def _value(line: Difference, value: float) -> str:
 
 
 def _difference(line: Difference) -> str:
-    """``+0.006 s (0.0046 to 0.0074 s)``, ``10.5 % (6.6 to 14.4 %)``: one unit per cell."""
+    """Format the difference with one unit per cell: ``+0.006 s (0.0046 to 0.0074 s)``, ``10.5 % (6.6 to 14.4 %)``."""
     interval = line.difference_interval
     if math.isnan(line.difference):
         return "-"
@@ -152,7 +150,7 @@ def _difference(line: Difference) -> str:
 
 
 def _change(line: Difference) -> str:
-    """The ratio as a change in percent, as the threshold is: ``+3.0 % (+2.4 to +3.6 %)``."""
+    """Format the ratio as a change in percent, like the threshold: ``+3.0 % (+2.4 to +3.6 %)``."""
     if line.is_share:
         return _difference(line)
     if math.isnan(line.ratio):
@@ -188,17 +186,17 @@ def _needed(lines: Sequence[Difference]) -> str:
     if most is None:
         return ""
     unit = "runs per side" if lines[0].by_runs else "requests per run and stage"
-    which = "all of them" if None not in counts else "those that more of them can decide"
+    which = "all of them" if None not in counts else "the figures that more requests can decide"
     return f" About {most:,} {unit} would decide {which}."
 
 
 def _reasons(comparison: Comparison) -> list[str]:
-    """Each reason once, with the lines that it is about."""
-    about: dict[tuple[str, str], list[str]] = {}
+    """Return each reason once, with the lines that it applies to."""
+    names_by_reason: dict[tuple[str, str], list[str]] = {}
     for line in comparison.differences:
         if line.reason:
-            about.setdefault((line.other.load.at, line.reason), []).append(line.name)
+            names_by_reason.setdefault((line.other.load.at, line.reason), []).append(line.name)
     return [
         f"{', '.join(names) if len(names) <= _LISTED else f'{len(names)} figures'}{at}: {reason}."
-        for (at, reason), names in about.items()
+        for (at, reason), names in names_by_reason.items()
     ]

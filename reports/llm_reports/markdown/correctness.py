@@ -1,4 +1,4 @@
-"""The section about right and wrong answers in Markdown: a table with a line per stage, and some wrong answers."""
+"""The Markdown section about answer correctness: a table with one line per stage, and examples of wrong answers."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ _EXAMPLE_CHARACTERS = 60
 
 
 def correctness_section(groups: Sequence[Group]) -> str:
-    """A table of the wrong answers of every stage by both rules and some of them, in Markdown; "" without checks."""
-    found = [(label, group) for label, group in zip(labels(groups), groups, strict=True) if mismatches(group).checked]
-    if not found:
+    """Return a table with the wrong answers of every stage by both rules, and examples; "" without checked answers."""
+    checked_groups = [
+        (label, group) for label, group in zip(labels(groups), groups, strict=True) if mismatches(group).checked
+    ]
+    if not checked_groups:
         return ""
     header = ["", "Checked", "Wrong", "Share", "95 % interval", "Strictly wrong", "Share", "95 % interval"]
     rows = []
-    for label, group in found:
+    for label, group in checked_groups:
         loose, strict = mismatches(group), mismatches(group, STRICT_MATCH)
         strictly = [str(strict.wrong), *_shares(strict)] if strict.checked else ["-"] * 3
         rows.append([label or "all requests", str(loose.checked), str(loose.wrong), *_shares(loose), *strictly])
     notes = [
-        "Of numbers: wrong is an answer without the expected number in digits (LLMPerf's rule), strictly wrong one "
-        "that is not just this number. Shares are of the checked answers; failed requests have none."
+        "An answer is wrong if it does not contain the expected number in digits (LLMPerf's rule), and strictly wrong "
+        "if it is not exactly this number. Shares are of the checked answers; failed requests do not have an answer."
     ]
     parts = ["## Correctness", aligned(header, rows, left={0}), bullets(notes)]
-    examples = list(_examples(found))
+    examples = list(_examples(checked_groups))
     if examples:
         parts.append(aligned(["Wrong answers", "Expected", "Answered"], examples, left={0, 1, 2}))
     return "\n\n".join(parts) + "\n"
 
 
-def _examples(found: Sequence[tuple[str, Group]]) -> Iterator[list[str]]:
-    """Some of each stage, the first by their start."""
-    left = max(1, _EXAMPLES // len(found))
-    for label, group in found:
+def _examples(checked_groups: Sequence[tuple[str, Group]]) -> Iterator[list[str]]:
+    """Yield examples of each stage, the earliest by start time."""
+    per_stage = max(1, _EXAMPLES // len(checked_groups))
+    for label, group in checked_groups:
         wrong = group.ok[(group.ok[MATCH] == 0).fillna(value=False).astype(bool)].sort_values(
             ["started_at", "request_id"]
-        )[:left]
+        )[:per_stage]
         for expected, answer in zip(wrong["expected_answer"], wrong["answer_excerpt"], strict=True):
             yield [label or "all requests", _quoted(str(expected)), _quoted(str(answer))]
 
 
 def _quoted(text: str) -> str:
-    """A server's text as code, which no reader of Markdown takes for a link or a picture."""
+    """Return a server's text as code, so that Markdown does not render it as a link or an image."""
     text = plain(text).replace("`", "'")
     return f"`{text[:_EXAMPLE_CHARACTERS]}`" if text else "-"
 

@@ -1,4 +1,4 @@
-"""The latency/throughput curve in Markdown: a table with a bar per stage, for pull requests and terminals."""
+"""The latency/throughput curve in Markdown: a table with one bar per stage, for pull requests and terminals."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from llm_reports.markdown.text import aligned, bullets
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.stage_load import SPOKEN, load_columns
 
-_BAR = 16  # letters of the longest bar
+_BAR = 16  # characters of the longest bar
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def curve_section(content: Content) -> str:
-    """One line per stage: what the system gives, what one user sees, and what it takes; "" for a single stage."""
-    found = curves(content.groups, labels(content.groups), content.points)
-    known = [point for curve in found for point in curve.points if math.isfinite(point.throughput_token_per_s)]
-    if len(known) < 2:
+    """Return a table with throughput, speed per user and latencies, one line per stage; "" for a single stage."""
+    all_curves = curves(content.groups, labels(content.groups), content.points)
+    points = [point for curve in all_curves for point in curve.points if math.isfinite(point.throughput_token_per_s)]
+    if len(points) < 2:
         return ""
-    most = max(point.throughput_token_per_s for point in known)
-    several = len(found) > 1
-    loads = load_columns((point.load for curve in found for point in curve.points), SPOKEN)
+    most = max(point.throughput_token_per_s for point in points)
+    several = len(all_curves) > 1
+    loads = load_columns((point.load for curve in all_curves for point in curve.points), SPOKEN)
     header = [
         *(["Curve"] if several else []), *loads.header, "System, tokens/s", "", "User, tokens/s", "Words/min",
         "E2E median (s)", "TTFT median (s)",
@@ -38,15 +38,17 @@ def curve_section(content: Content) -> str:
             _number(point.seen("e2e", "p50"), 2),
             _number(point.seen("ttft", "p50"), 3),
         ]
-        for curve in found
+        for curve in all_curves
         for point in curve.points
     ]
-    notes = [f"A user's tokens/s are 1 / median TPOT; words are {WORDS_PER_TOKEN} per token, as for English."]
+    notes = [f"Tokens/s per user are 1 / median TPOT; words are {WORDS_PER_TOKEN} per token, as for English."]
     if loads.rates:
         notes.append(SEEN_NOTE)
-    if any(point.estimated for point in known):
-        notes.append("Without a stages file the system's throughput is all output tokens by the time of all requests.")
-    if any(point.unfit for point in known):
+    if any(point.estimated for point in points):
+        notes.append(
+            "Without a stages file, the system throughput is all output tokens divided by the time of all requests."
+        )
+    if any(point.unfit for point in points):
         notes.append(UNFIT_NOTE)
     first = int(several) + len(loads.header)
     left = {first + 1, *({0} if several else ())}
@@ -54,7 +56,7 @@ def curve_section(content: Content) -> str:
 
 
 def bar(share: float) -> str:
-    """A bar of a share of the longest one, in eighths of a letter."""
+    """Return a bar for a share of the longest one, in eighths of a character."""
     if not math.isfinite(share):
         return ""
     eighths = round(max(0.0, min(1.0, share)) * _BAR * 8)

@@ -1,4 +1,4 @@
-"""The part of a report that decides, in Markdown: goodput, highest load, knee, gate, intervals."""
+"""The decisions of a report in Markdown: goodput, highest load, knee, SLO gate, costs, intervals."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _WORDS = {Verdict.PASSED: "passed", Verdict.FAILED: "FAILED", Verdict.UNDECIDED:
 _INTERVAL_METRICS = (TTFT, TPOT, LATENCY, OUTPUT_THROUGHPUT)
 _INTERVAL_FIGURES = {"median": "Median", "mean": "Mean", "p95": "P95", "p99": "P99"}
 ESTIMATED = (
-    "Rates are estimated from the ends of requests or from the time that all of them took: the files do not say how "
-    "much of each answer arrived inside the measuring window."
+    "Rates are estimated from the ends of requests or from the total time of all requests: the files do not show how "
+    "much of each answer arrived inside the measurement window."
 )
 INDEPENDENCE = (
-    "Requests that run at the same time wait for each other. Intervals allow for it: they count as many values as the "
-    f"requests are worth as independent ones, and there is no interval below {LEAST_EFFECTIVE} of these."
+    "Concurrent requests wait for each other, so they are not independent. Intervals account for this: they use the "
+    f"number of equivalent independent requests, and they are unknown if this number is below {LEAST_EFFECTIVE}."
 )
 
 
 def objectives_section(points: Sequence[StagePoint], text: str) -> str:
-    """Attainment and goodput of every stage, then the highest load that meets, with its reasons."""
+    """Return attainment and goodput of every stage, and the highest load that meets the objectives with reasons."""
     header = ["", "Attainment", "95 % interval", "Good requests/s", "of", "Good tokens/s", "of", "Verdict"]
     rows = [
         [
@@ -61,7 +61,7 @@ def objectives_section(points: Sequence[StagePoint], text: str) -> str:
 
 
 def knee_section(points: Sequence[StagePoint]) -> str:
-    """The knee of each curve; "" when there is no curve."""
+    """Return the knee of each curve; "" when there is no curve."""
     lines = []
     for sweep in sweeps(points):
         choice = knee(sweep)
@@ -72,22 +72,22 @@ def knee_section(points: Sequence[StagePoint]) -> str:
 
 
 def gate_text(gate: Gate) -> str:
-    """The verdict, what it rests on, and why it is not better."""
+    """Return the verdict of the SLO gate, its judgements, and the reasons for a verdict other than passed."""
     header = ["", "Objective", "Measured", "95 % interval", "Requests", "Effective", "Verdict"]
     rows = [
         [
-            each.label,
-            f"`{each.objective.text}`",
-            shown(each.estimate, each.objective.kind.unit),
-            between(each.interval, lambda value, unit=each.objective.kind.unit: shown(value, unit)),
-            str(each.n),
-            "-" if math.isnan(each.effective) else f"{each.effective:.0f}",
-            each.verdict,
+            judgement.label,
+            f"`{judgement.objective.text}`",
+            shown(judgement.estimate, judgement.objective.kind.unit),
+            between(judgement.interval, lambda value, unit=judgement.objective.kind.unit: shown(value, unit)),
+            str(judgement.n),
+            "-" if math.isnan(judgement.effective) else f"{judgement.effective:.0f}",
+            judgement.verdict,
         ]
-        for each in gate.judgements
+        for judgement in gate.judgements
     ]
     stage = {"all": "every stage", "best": "the best stage"}.get(gate.stage, f"stage {gate.stage}")
-    parts = [f"## Gate: {_WORDS[gate.verdict]}", f"Judged: {stage}."]
+    parts = [f"## Gate: {_WORDS[gate.verdict]}", f"Evaluated: {stage}."]
     if rows:
         parts.append(aligned(header, rows, left={0, 1, 6}))
         parts.append(bullets([*_explained(gate.judgements)]))
@@ -100,10 +100,10 @@ def gate_text(gate: Gate) -> str:
 
 
 def cost_section(points: Sequence[StagePoint], prices: Prices) -> str:
-    """Costs of every stage, and of the point to run at."""
+    """Return the costs of every stage, and of the chosen operating points."""
     currency = f" ({prices.currency})" if prices.currency else ""
     header = ["", *(f"Per {unit}{currency}" for unit in ("request", "million output tokens", "hour")), "Paid by"]
-    found = costs(points, prices)
+    stage_costs = costs(points, prices)
     rows = [
         [
             label or "all requests",
@@ -112,24 +112,24 @@ def cost_section(points: Sequence[StagePoint], prices: Prices) -> str:
             number(cost.per_hour),
             cost.by,
         ]
-        for label, cost in zip(labels([point.group for point in points]), found, strict=True)
+        for label, cost in zip(labels([point.group for point in points]), stage_costs, strict=True)
     ]
     lines = []
     for point, why in chosen_points(points, by_objectives=any(point.verdict for point in points)):
-        cost = found[list(points).index(point)]
+        cost = stage_costs[list(points).index(point)]
         lines.append(
             f"At {point.load.words} ({why}): {number(cost.per_request)} per request, "
             f"{number(cost.per_million_output_tokens)} per million output tokens, {number(cost.per_hour)} per hour."
         )
-    unpriced = sorted({cost.point.group.model or "-" for cost in found if cost.by == "no price"})
+    unpriced = sorted({cost.point.group.model or "-" for cost in stage_costs if cost.by == "no price"})
     if unpriced:
-        lines.append(f"The price file has no price for {', '.join(unpriced)}.")
-    lines.append("Only requests that succeeded are counted, at the rate at which this stage made them.")
+        lines.append(f"The price file does not contain a price for {', '.join(unpriced)}.")
+    lines.append("Costs include only successful requests, at the rate of the stage.")
     return f"## Costs\n\n{aligned(header, rows, left={0, 4})}\n\n{bullets(lines)}\n"
 
 
 def intervals_section(groups: Sequence[Group]) -> str:
-    """95 % intervals of the figures of every stage, and how many requests a stable P99 takes."""
+    """Return 95 % intervals of the figures of every stage, and the number of requests for a stable P99."""
     header = ["", "", *_INTERVAL_FIGURES.values(), "Requests for a stable P99"]
     rows = []
     for group, label in zip(groups, labels(groups), strict=True):
@@ -148,9 +148,9 @@ def intervals_section(groups: Sequence[Group]) -> str:
     if not rows:
         return ""
     notes = [
-        f"? is an end that the sample is too small for: a P99 needs {values_needed(0.99)} independent requests to be "
-        f"bounded, a P95 {values_needed(0.95)}. Stable: the interval is within 10 % of the P99, judged by these "
-        "requests.",
+        f"? marks an end that the sample is too small to determine: an interval of a P99 requires "
+        f"{values_needed(0.99)} independent requests, an interval of a P95 {values_needed(0.95)}. Stable: the interval "
+        "is within 10 % of the P99, estimated from these requests.",
         "Percentiles: order statistics, exact binomial ranks. Means: Student's t. Shares: Wilson.",
         INDEPENDENCE,
     ]
@@ -158,19 +158,19 @@ def intervals_section(groups: Sequence[Group]) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits without an exponent."""
+    """Format a number with three significant digits and without an exponent."""
     if not math.isfinite(value):
         return "?" if math.isinf(value) else "-"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def percent(value: float) -> str:
-    """A share in percent."""
+    """Format a share in percent."""
     return "-" if math.isnan(value) else f"{100 * value:.1f} %"
 
 
 def between(interval: Interval, text: object = number) -> str:
-    """Both ends; ? where the sample cannot give one."""
+    """Format both ends of an interval; ? for an end that the sample does not determine."""
     if math.isnan(interval.low):
         return "-"
     if interval.low == math.inf:
@@ -181,18 +181,23 @@ def between(interval: Interval, text: object = number) -> str:
 
 
 def _explained(judgements: Sequence[Judgement]) -> Iterator[str]:
-    """What the columns of the gate's table mean, where it is not obvious."""
+    """Yield explanations of the columns of the gate's table that are not obvious."""
     yield (
-        "Effective: how many independent requests these are worth, since requests that run at the same time wait for "
-        f"each other. Below {LEAST_EFFECTIVE} nothing is decided"
-        + (", except where all requests are far on one side of the limit." if _decided_by_few(judgements) else ".")
+        "Effective: the equivalent number of independent requests; concurrent requests wait for each other and are "
+        f"not independent. Below {LEAST_EFFECTIVE}, the verdict is undecided"
+        + (", unless all requests are far on one side of the limit." if _decided_by_few(judgements) else ".")
     )
-    if any(math.isinf(each.estimate) for each in judgements):
-        yield f"{NO_ANSWER.capitalize()}: a failed request counts as infinitely slow, and this percentile is one."
+    if any(math.isinf(judgement.estimate) for judgement in judgements):
+        yield (
+            f"{NO_ANSWER.capitalize()}: a failed request counts as infinitely slow, and this percentile falls on a "
+            "failed request."
+        )
 
 
 def _decided_by_few(judgements: Sequence[Judgement]) -> bool:
-    return any(each.verdict is not Verdict.UNDECIDED and each.effective < LEAST_EFFECTIVE for each in judgements)
+    return any(
+        judgement.verdict is not Verdict.UNDECIDED and judgement.effective < LEAST_EFFECTIVE for judgement in judgements
+    )
 
 
 def _bold(load: StageLoad) -> str:
@@ -204,25 +209,30 @@ def _sentence(parts: Sequence[str]) -> str:
 
 
 def _sent_twice(judgements: Sequence[Judgement]) -> Iterator[str]:
-    """How many of the judged requests were sent again, which hides that a connection died under them."""
-    groups = [group for group in dict.fromkeys(each.group for each in judgements) if "reconnects" in group.measured]
+    """Yield the number of evaluated requests that were sent again, because a resend hides that a connection failed."""
+    groups = [
+        group for group in dict.fromkeys(judgement.group for judgement in judgements) if "reconnects" in group.measured
+    ]
     resent = sum(int((group.measured["reconnects"] > 0).sum()) for group in groups)
     if resent:
         total = sum(group.counts.measured for group in groups)
         yield (
-            f"{resent} of {total} requests were sent again on a new connection, because a kept connection died before "
-            "an answer came; they do not count as failed, and their times begin with the second attempt."
+            f"{resent} of {total} requests were sent again on a new connection, because the server closed a reused "
+            "connection before it answered; they do not count as failed, and their times begin with the second attempt."
         )
 
 
 def _failures_without_objective(judgements: Sequence[Judgement]) -> Iterator[str]:
-    if any(each.objective.name == "errors" for each in judgements):
+    if any(judgement.objective.name == "errors" for judgement in judgements):
         return
-    groups = {each.group for each in judgements}
+    groups = {judgement.group for judgement in judgements}
     failed = sum(group.counts.failed for group in groups)
     if not failed:
         return
     total = sum(group.counts.measured for group in groups)
     throttled = sum(group.counts.throttled for group in groups)
     among = f" ({throttled} of them throttled)" if throttled else ""
-    yield f"{failed} of {total} requests failed{among} and no objective speaks of errors; add one such as errors<0.01."
+    yield (
+        f"{failed} of {total} requests failed{among}, but the objectives do not limit errors; add an objective such "
+        "as errors<0.01."
+    )

@@ -14,19 +14,19 @@ _FIGURES = {"median": "median", "p90": "P90", "p95": "P95", "p99": "P99", "max":
 
 
 def gaps_cells(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of a table of the gaps, in milliseconds; no lines when there are none."""
-    found = gaps_of(groups)
-    name = name_of(found).capitalize()
+    """Return header and lines of a table of the gaps, in milliseconds; the lines are empty when there are no gaps."""
+    gaps = gaps_of(groups)
+    name = name_of(gaps).capitalize()
     header = ["", "Tokens per event", "Gaps", *(f"{name} {figure} (ms)" for figure in _FIGURES.values())]
     names = [label or "all requests" for label in labels(groups)]
     lines = [
         [
-            names[each.place],
-            "-" if math.isnan(each.tokens_per_event) else f"{each.tokens_per_event:.2f}",
-            str(each.figures.n),
-            *(f"{getattr(each.figures, figure) * 1000:.2f}" for figure in _FIGURES),
+            names[stage_gaps.place],
+            "-" if math.isnan(stage_gaps.tokens_per_event) else f"{stage_gaps.tokens_per_event:.2f}",
+            str(stage_gaps.figures.n),
+            *(f"{getattr(stage_gaps.figures, figure) * 1000:.2f}" for figure in _FIGURES),
         ]
-        for each in found
+        for stage_gaps in gaps
     ]
     return header, lines
 
@@ -36,6 +36,6 @@ def gaps_section(groups: Sequence[Group]) -> str:
     header, lines = gaps_cells(groups)
     if not lines:
         return ""
-    found = gaps_of(groups)
-    title = f"{name_of(found).capitalize()} gaps"
-    return f"## {title}\n\n{aligned(header, lines, left={0})}\n\n{bullets([note_of(found)])}\n"
+    gaps = gaps_of(groups)
+    title = f"{name_of(gaps).capitalize()} gaps"
+    return f"## {title}\n\n{aligned(header, lines, left={0})}\n\n{bullets([note_of(gaps)])}\n"

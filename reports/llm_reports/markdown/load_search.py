@@ -1,4 +1,4 @@
-"""The search for the highest load in words: its result, the table of all levels that were tried; the same as CSV."""
+"""The load search in Markdown and CSV: its result and a table of all load levels that it tried."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _COLUMNS = (
 
 
 def limit_section(runs: Iterable[Run]) -> str:
-    """The searches among the runs; "" when there is none."""
-    found = [(run.name, search) for run in runs if (search := search_of(run)) is not None]
-    return "\n".join(_text(search, name if len(found) > 1 else "") for name, search in found)
+    """Return the sections of the load searches among the runs; "" when there are none."""
+    searches = [(run.name, search) for run in runs if (search := search_of(run)) is not None]
+    return "\n".join(_text(search, name if len(searches) > 1 else "") for name, search in searches)
 
 
 def find_csv(search: Search) -> str:
-    """One line for each level and objective."""
+    """Return the CSV text with one line per level and objective."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for level in search.levels:
         verdict, decided = search.counted[level.level]
-        for each in level.judgements:
-            ends = [end if math.isfinite(end) else None for end in (each.interval.low, each.interval.high)]
-            value = each.estimate if math.isfinite(each.estimate) else None
+        for judgement in level.judgements:
+            ends = [end if math.isfinite(end) else None for end in (judgement.interval.low, judgement.interval.high)]
+            value = judgement.estimate if math.isfinite(judgement.estimate) else None
             tokens = level.tokens_per_s if math.isfinite(level.tokens_per_s) else None
             line = [
                 level.level, search.unit, " ".join(map(str, level.stages)), level.requests, level.failed,
-                each.objective.text, each.n, value, *ends, each.verdict, int(verdict is Verdict.PASSED), int(decided),
-                tokens,
+                judgement.objective.text, judgement.n, value, *ends, judgement.verdict,
+                int(verdict is Verdict.PASSED), int(decided), tokens,
             ]  # fmt: skip
             writer.writerow([cell(value) for value in line])
     return text.getvalue()
@@ -51,7 +51,7 @@ def _text(search: Search, name: str) -> str:
         search.unit.capitalize(),
         "Stages",
         "Requests",
-        *(f"`{each.text}`" for each in search.objectives.all),
+        *(f"`{objective.text}`" for objective in search.objectives.all),
         "Verdict",
         "Tokens/s",
     ]
@@ -68,12 +68,12 @@ def _text(search: Search, name: str) -> str:
     ]
     notes = [
         *search.reservations,
-        "Each objective: its figure and the 95 % interval, over all stages of a level (?: too few requests).",
+        "Objective columns: the figure and its 95 % interval over all stages of a level (?: too few requests).",
     ]
     if any(not decided for _, decided in search.counted.values()):
         notes.append(
-            "Verdict in brackets: not decided, because the interval contains the limit, the level has too few "
-            "independent requests, or the client itself was the limit. The figure alone decides then."
+            "Verdict in parentheses: undecided, because the interval contains the limit, the level has too few "
+            "independent requests, or the client was the limit. In this case the figure alone decides."
         )
     notes.extend(
         f"{level.level:g} {search.unit}: {level.reason}"
@@ -86,8 +86,8 @@ def _text(search: Search, name: str) -> str:
 
 
 def _cells(search: Search, level: LevelFigures) -> list[str]:
-    by_text = {each.objective.text: each for each in level.judgements}
-    return [_figure(by_text.get(each.text)) for each in search.objectives.all]
+    by_text = {judgement.objective.text: judgement for judgement in level.judgements}
+    return [_figure(by_text.get(objective.text)) for objective in search.objectives.all]
 
 
 def _figure(judgement: Judgement | None) -> str:

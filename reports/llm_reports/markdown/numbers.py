@@ -1,15 +1,15 @@
-"""Figures in sentences: three digits and a unit, and durations in words."""
+"""Formatting of figures in sentences: three digits and a unit, and approximate durations."""
 
 from __future__ import annotations
 
 import math
 
 NO_ANSWER = "no answer"
-"""A latency that is infinite: so many requests failed that this percentile is a failed one."""
+"""The text for an infinite latency: a percentile that falls on a failed request."""
 
 
 def shown(value: float, unit: str) -> str:
-    """A figure for a sentence: three digits and its unit; a share in percent."""
+    """Format a figure for a sentence: three digits and its unit; a share in percent."""
     if math.isnan(value):
         return "-"
     if math.isinf(value):
@@ -18,7 +18,7 @@ def shown(value: float, unit: str) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """About how long something takes: ``40 s``, ``12 min``, ``3.5 h``."""
+    """Format an approximate duration: ``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 100:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.2g} h"

@@ -1,4 +1,4 @@
-"""``report.md`` and what is printed: the tables as aligned Markdown, their notes, and a short word on each run."""
+"""``report.md`` and the printed text: the tables as aligned Markdown, their notes, and a description of each run."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _NAME_COLUMNS = ("Framework", "Model", *TEXT_COLUMNS)
 
 
 def to_markdown(table: Table | RateTable) -> str:
-    """A table under its heading, columns padded just enough to stand in line, and its notes as a list below."""
-    left = {place for place, name in enumerate(table.header) if name in _NAME_COLUMNS}
+    """Return a table with its heading, aligned columns, and its notes as a list below."""
+    left = {index for index, name in enumerate(table.header) if name in _NAME_COLUMNS}
     parts = [f"## {table.title}"]
     if isinstance(table, Table) and table.subtitle:
         parts.append(table.subtitle)
@@ -41,13 +41,13 @@ def to_markdown(table: Table | RateTable) -> str:
 
 
 def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
-    """A search's result, the summary, LLMPerf's tables, their notes, what was decided, what loading said.
+    """Return the load search result, the summary, LLMPerf's tables with notes, the decisions, and the warnings.
 
-    ``for_terminal`` prints the summary for 80 columns instead of as a Markdown table.
+    ``for_terminal`` formats the summary for 80 columns instead of as a Markdown table.
     """
-    parts = [found] if (found := limit_section(content.runs)) else []
+    parts = [search_text] if (search_text := limit_section(content.runs)) else []
     parts.append((summary_text if for_terminal else summary_markdown)(content.summary))
-    parts += [to_markdown(table) for table in _saying_notes_once(content.tables)]
+    parts += [to_markdown(table) for table in _with_notes_once(content.tables)]
     if decided := decisions(content):
         parts.append(decided)
     if content.warnings:
@@ -56,13 +56,13 @@ def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
 
 
 def all_notes(content: Content) -> str:
-    """The notes of all tables and the warnings as one list, for formats without tables; "" when there are none."""
+    """Return the notes of all tables and the warnings as one list, for formats without tables; "" when empty."""
     notes = dict.fromkeys([*(note for table in content.tables for note in table.notes), *content.warnings])
     return f"{bullets(notes)}\n" if notes else ""
 
 
 def files(content: Content) -> dict[str, str]:
-    """The files of this format: name and text."""
+    """Return the files of this format: name and text."""
     runs = bullets(_described(run) for run in content.runs)
     parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content)]
     groups = content.groups
@@ -71,7 +71,7 @@ def files(content: Content) -> dict[str, str]:
 
 
 def decisions(content: Content) -> str:
-    """What was asked for beyond the tables: right answers, objectives, costs, the gate; "" when nothing was."""
+    """Return the sections on correctness, objectives, costs and the SLO gate; "" when none of them applies."""
     parts = [correct] if (correct := correctness_section(content.groups)) else []
     if content.objectives is not None:
         parts.append(objectives_section(content.points, content.objectives.text))
@@ -82,13 +82,13 @@ def decisions(content: Content) -> str:
     return "\n".join(parts)
 
 
-def _saying_notes_once(tables: Iterable[Table | RateTable]) -> Iterator[Table | RateTable]:
-    """The tables, without the notes that stand under an earlier one but with a word that they hold here too."""
-    said: set[str] = set()
+def _with_notes_once(tables: Iterable[Table | RateTable]) -> Iterator[Table | RateTable]:
+    """Yield the tables, with notes of an earlier table replaced by a reference to the notes above."""
+    shown_notes: set[str] = set()
     for table in tables:
-        fresh = [note for note in table.notes if note not in said]
+        fresh = [note for note in table.notes if note not in shown_notes]
         repeated = () if len(fresh) == len(table.notes) else ("See the notes above.",)
-        said.update(fresh)
+        shown_notes.update(fresh)
         yield dataclasses.replace(table, notes=(*fresh, *repeated))
 
 
@@ -96,10 +96,10 @@ def _described(run: Run) -> str:
     rows = run.requests
     counts = outcome_counts(rows[["error_code", "http_status"]][rows["measured"] == 1])
     parts = [f"**{escaped(run.name)}**"]
-    for column, called in (("framework", "framework"), ("model", "model"), ("api", "API")):
+    for column, label in (("framework", "framework"), ("model", "model"), ("api", "API")):
         names = sorted({escaped(str(name)) for name in rows[column].unique() if name})
         if names:
-            parts.append(f"{called} {', '.join(names)}")
+            parts.append(f"{label} {', '.join(names)}")
     if loads := loads_in_words(loads_of(run)):
         parts.append(loads)
     others = {

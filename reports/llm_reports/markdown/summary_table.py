@@ -1,4 +1,4 @@
-"""The summary: one line per stage with what a reader looks for first. Console, Markdown and HTML share its lines.
+"""The summary: one line per stage with the most important figures. Console, Markdown and HTML share its lines.
 
 ``summary_lines`` computes the figures. ``summary_text`` prints them for a terminal of 80 columns: two lines per stage,
 the median above the P95. ``summary_markdown`` and the page show the same figures as one wide row per stage
@@ -31,9 +31,9 @@ _NAMES = (RUN, "Framework", "Model")
 
 @dataclass(frozen=True)
 class SummaryLine:
-    """One stage of one run and model. NaN is what is not known.
+    """One stage of one run and model. NaN means unknown.
 
-    ``requests_per_s`` and ``tokens_per_s`` are the system's throughput in the measured window. ``latencies`` are TTFT,
+    ``requests_per_s`` and ``tokens_per_s`` are the system throughput in the measured window. ``latencies`` are TTFT,
     TPOT, gap and E2E in seconds. ``steadiness`` is "steady", "unsteady" or "" (unknown). ``unfinished`` requests were
     aborted or cancelled; they count neither as ok nor as failed.
     """
@@ -66,9 +66,11 @@ class SummaryLine:
 
 
 def summary_lines(groups: Sequence[Group], points: Iterable[StagePoint]) -> list[SummaryLine]:
-    """The lines of all groups; ``points`` have the rates of those that measured anything."""
+    """Return the lines of all groups; ``points`` contain the rates of the groups with measured requests."""
     rates = {point.group: point for point in points}
-    gaps = {(id(groups[each.place].run), groups[each.place].stage): each for each in gaps_of(groups)}
+    gaps = {
+        (id(groups[stage_gaps.place].run), groups[stage_gaps.place].stage): stage_gaps for stage_gaps in gaps_of(groups)
+    }
     lines = []
     for group in groups:
         rate, gap = rates.get(group), gaps.get((id(group.run), group.stage))
@@ -97,7 +99,7 @@ def summary_lines(groups: Sequence[Group], points: Iterable[StagePoint]) -> list
 
 
 def summary_header(lines: Sequence[SummaryLine]) -> list[str]:
-    """The columns of the wide table, each with its unit."""
+    """Return the columns of the wide table, each with its unit."""
     return [
         *_names(lines).columns,
         *load_columns((line.group.load for line in lines), ("Users", "Rate (requests/s)")).header,
@@ -111,12 +113,12 @@ def summary_header(lines: Sequence[SummaryLine]) -> list[str]:
 
 
 def summary_cells(lines: Sequence[SummaryLine]) -> list[list[str]]:
-    """The rows of the wide table as text."""
+    """Return the rows of the wide table as text."""
     loads = load_columns(line.group.load for line in lines)
     names = _names(lines)
     return [
         [
-            *names.cells[place],
+            *names.cells[index],
             *loads.cells(line.group.load),
             str(line.ok),
             str(line.failed),
@@ -125,38 +127,38 @@ def summary_cells(lines: Sequence[SummaryLine]) -> list[list[str]]:
             *(cell for pair in zip(_medians(line), _p95s(line), strict=True) for cell in pair),
             line.state,
         ]
-        for place, line in enumerate(lines)
+        for index, line in enumerate(lines)
     ]
 
 
 def summary_notes(lines: Sequence[SummaryLine]) -> list[str]:
-    """What a reader must know of the figures, only where it applies."""
+    """Return the notes that a reader needs to interpret the figures."""
     notes = []
     if unfinished := sum(line.unfinished for line in lines):
         notes.append(f"{unfinished} aborted or cancelled requests count neither as ok nor as failed.")
     if any(line.unsteady for line in lines):
-        notes.append("unsteady: the queue grew through the window, so the figures depend on how long the stage was.")
+        notes.append("unsteady: the queue grew through the window, so the figures depend on the length of the stage.")
     short = [f"{line.group.load.words} ({line.group.shortfall.short})" for line in lines if line.group.shortfall]
     if short:
-        notes.append(f"Less load ran than was asked for: {', '.join(short)}.")
+        notes.append(f"The load was below the requested load: {', '.join(short)}.")
     if any(line.gap_is_of_events for line in lines):
-        notes.append("Gaps are between events, which are not tokens here.")
+        notes.append("Gaps are between events; in this run, an event is not a single token.")
     if any(line.group.load.is_open for line in lines):
-        notes.append("TTFT and E2E count from sending; tables below count from the intended start, too.")
+        notes.append("TTFT and E2E count from sending; tables below also count from the intended start.")
     return notes
 
 
 def summary_markdown(lines: Sequence[SummaryLine]) -> str:
-    """The summary as a section with one wide row per stage."""
+    """Return the summary as a section with one wide row per stage."""
     if not lines:
         return f"## {TITLE}\n\nNo request was measured.\n"
     header = summary_header(lines)
-    left = {place for place, name in enumerate(header) if name in (*_NAMES, *TEXT_COLUMNS)} | {len(header) - 1}
+    left = {index for index, name in enumerate(header) if name in (*_NAMES, *TEXT_COLUMNS)} | {len(header) - 1}
     return _section(aligned(header, summary_cells(lines), left), summary_notes(lines))
 
 
 def summary_text(lines: Sequence[SummaryLine]) -> str:
-    """The summary as a section for a terminal: two lines per stage, within 80 columns for all usual figures."""
+    """Return the summary for a terminal: two lines per stage, within 80 columns for all usual figures."""
     if not lines:
         return f"## {TITLE}\n\nNo request was measured.\n"
     units = [unit for _, unit, _ in _LATENCIES]
@@ -166,10 +168,10 @@ def summary_text(lines: Sequence[SummaryLine]) -> str:
     rows: list[list[str] | str] = []
     titles = _names(lines).titles
     title = ""
-    for line, named in zip(lines, map(plain, titles), strict=True):
-        if named != title:
-            rows.append(named)
-            title = named
+    for line, line_title in zip(lines, map(plain, titles), strict=True):
+        if line_title != title:
+            rows.append(line_title)
+            title = line_title
         counts = [str(line.ok), str(line.failed), rounded(line.requests_per_s), rounded(line.tokens_per_s)]
         load = line.group.load.short if line.group.load.is_known else NOTHING
         load = load.removesuffix("/s") if _load_name(lines) == "rate/s" else load
@@ -179,9 +181,9 @@ def summary_text(lines: Sequence[SummaryLine]) -> str:
 
 
 _REQUESTS = ("requests", "", "")
-"""The upper header over the columns ok, fail and per s, which it spans."""
+"""The upper header that spans the columns ok, fail and per s."""
 _SPAN = slice(2, 5)
-_LEFT = {1, 10}  # columns of words
+_LEFT = {1, 10}  # text columns, aligned left
 
 
 def _laid_out(upper: list[str], lower: list[str], rows: Sequence[list[str] | str]) -> list[str]:
@@ -217,16 +219,16 @@ def _section(table: str, notes: Sequence[str]) -> str:
 
 
 def _medians(line: SummaryLine) -> list[str]:
-    return [rounded(each.median * scale) for each, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)]
+    return [rounded(summary.median * scale) for summary, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)]
 
 
 def _p95s(line: SummaryLine) -> list[str]:
-    return [rounded(each.p95 * scale) for each, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)]
+    return [rounded(summary.p95 * scale) for summary, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Names:
-    """What tells the lines apart besides the load: as columns, and as the title of each line."""
+    """What distinguishes the lines in addition to the load: as columns, and as the title of each line."""
 
     columns: list[str]
     cells: list[list[str]]
@@ -234,14 +236,14 @@ class _Names:
 
 
 def _names(lines: Sequence[SummaryLine]) -> _Names:
-    """Run, framework and model where they differ, and what else lines of one model and load differ in."""
-    telling = [i for i in range(len(_NAMES)) if len({line.names[i] for line in lines}) > 1]
-    names = [[line.names[i] for i in telling] for line in lines]
-    found = [each for each in distinctions([line.group for line in lines]) if each.name != RUN]
+    """Return run, framework and model where they differ, and other differences of lines with one model and load."""
+    differing = [i for i in range(len(_NAMES)) if len({line.names[i] for line in lines}) > 1]
+    names = [[line.names[i] for i in differing] for line in lines]
+    columns = [column for column in distinctions([line.group for line in lines]) if column.name != RUN]
     return _Names(
-        [*(_NAMES[i] for i in telling), *(each.name for each in found)],
-        [[*own, *(each.cells[place] for each in found)] for place, own in enumerate(names)],
-        [", ".join(filter(None, [" ".join(own), *words_of(found, place)])) for place, own in enumerate(names)],
+        [*(_NAMES[i] for i in differing), *(column.name for column in columns)],
+        [[*own, *(column.cells[index] for column in columns)] for index, own in enumerate(names)],
+        [", ".join(filter(None, [" ".join(own), *words_of(columns, index)])) for index, own in enumerate(names)],
     )
 
 

@@ -1,6 +1,6 @@
-"""The notes under a table: what a reader must know before believing a figure, and what can be done about it.
+"""The notes below a table: conditions that affect how far a reader can trust a figure, and remedies.
 
-A note is made once and names the rows that it concerns, so that a sweep of twenty stages does not repeat it.
+A note occurs once and lists the rows that it applies to, so that a sweep of twenty stages does not repeat it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from llm_reports.metrics.summary import Summary
 from llm_reports.stats.intervals import values_needed
 from llm_users.record import UNSTEADY
 
-# Below 1 / (1 - q) values a percentile is hardly more than the largest (or smallest) of them.
+# With fewer than 1 / (1 - q) values, a percentile is close to the largest (or smallest) of them.
 _VALUES_NEEDED = (("P99", 100), ("P95", 20), ("P25 and P75", 4))
 _FIRST_TOKEN = (TTFT, CORRECTED_TTFT)
-_CACHED_SHARE = 0.05  # of the input tokens; above it the prefix cache of the server shows in TTFT
+_CACHED_SHARE = 0.05  # share of the input tokens above which the prefix cache of the server affects TTFT
 _HEALTH_NOTES = {
-    "saturated": "The client was saturated: the load generator itself was the limit and its delay is in these figures."
+    "saturated": "The client was saturated: the load generator was the limit, and these figures include its delay."
     " Add workers or lower the load",
-    "disturbed": "The client was disturbed: other programs or a CPU limit kept the CPU from the load generator, and its"
-    " delay is in these figures. Use a quieter machine or dedicated cores",
+    "disturbed": "The client was disturbed: other programs or a CPU limit took CPU time from the load generator, and"
+    " these figures include its delay. Use a quieter machine or dedicated cores",
     "strained": "The client was strained: part of the tail may be the load generator's own delay."
     " Consider more workers",
 }
@@ -34,7 +34,7 @@ _UNSTEADY_NOTE = (
 )
 
 
-# Notes of the load side (the manifest's) that decide whether the figures can be believed, by words they contain.
+# Notes in the manifest that affect whether the figures can be trusted, identified by words that they contain.
 _RUN_NOTES = (
     "--llm-insecure",
     "was lost in stage",
@@ -58,7 +58,7 @@ _RUN_NOTES = (
 
 
 def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summary]) -> tuple[str, ...]:
-    """The notes for a table of one metric, in a fixed order."""
+    """Return the notes for a table of one metric, in a fixed order."""
     notes = Notes(groups)
     if not groups:
         return ("No request was measured.",)
@@ -66,20 +66,20 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     notes.add("Throttled requests are excluded", [_throttled(group) for group in groups])
     notes.add("Failed requests are excluded", [_failed(group) for group in groups])
     notes.add(
-        "Requests that found no place among --llm-max-in-flight were dropped and count as failed",
+        "Requests over the limit --llm-max-in-flight were dropped and count as failed",
         [_share(group.counts.dropped, group.counts.measured) for group in groups],
     )
     notes.add(
-        "Requests waited for a place among --llm-max-in-flight, so that they came later than the rate says",
+        "Requests waited because of the limit --llm-max-in-flight and were sent later than scheduled",
         [_share(int(held(group.measured).sum()), group.counts.measured) for group in groups],
     )
     notes.add(
-        "Aborted requests (cut by the end of the stage or the test) are excluded",
+        "Aborted requests (interrupted by the end of the stage or the test) are excluded",
         [_share(group.counts.aborted, group.counts.measured) if group.counts.ok else "" for group in groups],
     )
     notes.add(
-        "Cancelled requests (the client hung up, --llm-cancel) are excluded; of the others, quick ones are a little "
-        "more frequent than without",
+        "Cancelled requests (ended by the client, --llm-cancel) are excluded; this makes fast requests slightly more "
+        "frequent among the others",
         [_share(group.counts.cancelled, group.counts.measured) if group.counts.ok else "" for group in groups],
     )
     notes.add("Requests outside the measured phase are excluded", [_unmeasured(group) for group in groups])
@@ -87,45 +87,45 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
         notes.mark(text, [group.health == health for group in groups])
     notes.mark(_UNSTEADY_NOTE, [group.steadiness == UNSTEADY for group in groups])
     notes.add(
-        "Less load ran than was asked for (below 95 %)",
+        "The load was below 95 % of the requested load",
         [group.shortfall.text if group.shortfall is not None else "" for group in groups],
     )
     for text in _RUN_NOTES:
-        notes.add(*_said_by_the_run(text, groups))
+        notes.add(*_run_notes(text, groups))
     _add_sources(notes, metric, groups)
     notes.add(
-        "Successful requests without this value are left out",
+        "Successful requests without this value are excluded",
         [_without_value(metric, group, summary) for group, summary in zip(groups, figures, strict=True)],
     )
     for percentile, needed in _VALUES_NEEDED:
         notes.add(
-            f"{percentile} of fewer than {needed} values says little",
+            f"{percentile} of fewer than {needed} values is not reliable",
             [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
         )
     needed = values_needed(0.99)
     notes.add(
-        f"A P99 has a 95 % interval from {needed} values on (a P95 from {values_needed(0.95)}); for a stable one "
-        "measure at least as many requests per stage",
+        f"A 95 % interval of a P99 requires at least {needed} values ({values_needed(0.95)} for a P95); for a stable "
+        "percentile, measure at least this number of requests per stage",
         [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
     )
     return tuple(notes.lines)
 
 
-def _said_by_the_run(words: str, groups: Sequence[Group]) -> tuple[str, list[str]]:
-    """A kind of note for ``Notes.add``: its heading, and each row's run's own words."""
-    said = [[note for note in group.run.manifest.get("notes", ()) if words in str(note)] for group in groups]
-    return "The run notes", ["; ".join(map(str, notes)) for notes in said]
+def _run_notes(words: str, groups: Sequence[Group]) -> tuple[str, list[str]]:
+    """Return the arguments of ``Notes.add`` for one kind of note: its heading, and the note of each row's run."""
+    matching = [[note for note in group.run.manifest.get("notes", ()) if words in str(note)] for group in groups]
+    return "The run notes", ["; ".join(map(str, notes)) for notes in matching]
 
 
 class Notes:
-    """Collects notes; each names the rows it concerns, unless there is only one row or it concerns all of them."""
+    """Collects notes. A note lists the rows that it applies to, unless it applies to all rows."""
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self.lines: list[str] = []
         self._labels = labels(groups)
 
     def add(self, text: str, details: Sequence[str]) -> None:
-        """A note with a detail for each row that it concerns; "" for the others."""
+        """Add a note with a detail for each row that it applies to; "" for the other rows."""
         concerned = [(label, detail) for label, detail in zip(self._labels, details, strict=True) if detail]
         if not concerned:
             return
@@ -136,7 +136,7 @@ class Notes:
             self.lines.append(f"{text}: {'; '.join(f'{label} ({detail})' for label, detail in concerned)}.")
 
     def mark(self, text: str, concerned: Sequence[bool]) -> None:
-        """A note without details for the rows that it concerns."""
+        """Add a note without details for the rows that it applies to."""
         names = [label for label, mark in zip(self._labels, concerned, strict=True) if mark]
         if len(names) == len(self._labels):
             self.lines.append(f"{text}.")
@@ -145,21 +145,21 @@ class Notes:
 
 
 def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
-    """Where the figures come from, as far as it matters for the metric."""
+    """Add the notes about the sources of the figures that matter for the metric."""
     if metric in _FIRST_TOKEN:
         notes.add(
-            "Answers that arrived all at once (`buffered`) have no time to first token; is streaming on in the server "
-            "and in every proxy?",
+            "Answers that arrived all at once (`buffered`) do not have a time to first token. Check that streaming is "
+            "enabled in the server and in every proxy",
             [_share(_buffered(group), len(group.ok)) for group in groups],
         )
         notes.add(
-            "A gateway holds the stream back: answers came in large bursts (`burst_chunks`), so their time to first "
-            "token includes the wait in a buffer, and their TPOT and chunk gaps are not the server's. Switch buffering "
-            "off in each proxy, or measure behind them",
+            "A gateway buffers the stream: answers arrived in large bursts (`burst_chunks`), so their time to first "
+            "token includes the wait in a buffer, and their TPOT and chunk gaps do not show the server. Turn off "
+            "buffering in each proxy, or measure behind the proxies",
             [_held_back(group) for group in groups],
         )
         notes.add(
-            "Arrival stamps were taken by the process (`user`), so they contain its own delay",
+            "The process took the arrival timestamps (`user`), so they include its own delay",
             [_having(group.ok, "stamp_source", "user") for group in groups],
         )
         notes.add(
@@ -173,12 +173,14 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
         )
     if groups[0].count_connect:
         notes.mark(
-            "Connecting is counted in TTFT and latency (--count-connect)", [not group.run.foreign for group in groups]
+            "TTFT and latency include the connection time (--count-connect)",
+            [not group.run.foreign for group in groups],
         )
         notes.mark(
-            "LLMPerf's own files count connecting already; nothing was added", [group.run.foreign for group in groups]
+            "LLMPerf's own files already include the connection time, so nothing was added",
+            [group.run.foreign for group in groups],
         )
-        notes.add("Rows without connect_s were taken as 0", [_without_connect(group) for group in groups])
+        notes.add("Rows without connect_s count with 0", [_without_connect(group) for group in groups])
 
 
 def _nothing_succeeded(group: Group) -> str:

@@ -1,4 +1,4 @@
-"""Markdown as text: aligned tables, wrapped lists, and text from files made harmless. Knows nothing of runs."""
+"""Markdown text: aligned tables, wrapped lists, escaping of text from files. This module does not depend on runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _WIDTH = 80
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int]) -> str:
-    """A table whose columns are padded just enough to stand in line; the columns in ``left`` are text."""
+    """Return a table with aligned columns; the columns in ``left`` contain text and are left-aligned."""
     head = [escaped(name) for name in header]
     lines = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
@@ -18,7 +18,7 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: Collecti
 
 
 def bullets(texts: Iterable[str]) -> str:
-    """A Markdown list, wrapped for a terminal."""
+    """Return a Markdown list, wrapped for a terminal."""
     return "\n".join(
         textwrap.fill(
             plain(text),
@@ -33,12 +33,12 @@ def bullets(texts: Iterable[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from files on one line, without control characters that a terminal would obey."""
+    """Return text from files on one line, without control characters that a terminal would interpret."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def escaped(text: str) -> str:
-    """Text for a cell of a table. A cell that is all code keeps its < and >."""
+    """Escape the text of a table cell. A cell that consists of code keeps its < and >."""
     if len(text) > 2 and text[0] == text[-1] == "`" and "`" not in text[1:-1]:
         return plain(text).replace("|", "\\|")
     return plain(text).replace("|", "\\|").replace("<", "&lt;")

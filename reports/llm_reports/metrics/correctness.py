@@ -1,6 +1,6 @@
-"""Were the answers right? Checked requests of a group, counted, with the share of wrong ones and its interval.
+"""Correctness of answers: the number of checked requests of a group, the share of wrong answers, and its interval.
 
-The checking itself was done where the answers were (``LLMUser.check_answer``); the rows say what came out.
+The worker checks the answers (``LLMUser.check_answer``); the rows contain the results.
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ RATIOS = {"mismatch_ratio": MATCH, "strict_mismatch_ratio": STRICT_MATCH}
 class Share:
     """Wrong answers among the checked ones of a group, by one rule.
 
-    ``unknown`` are requests whose answer would have been checked but was cut by the end of the stage or the test.
+    ``unknown`` is the number of requests whose answer could not be checked because the end of the stage or the test
+    aborted them.
     """
 
     wrong: int
     checked: int
     unknown: int
     dependence: Dependence
-    """How much being wrong depends on the answers before."""
+    """The dependence of wrong answers on the preceding answers."""
 
     @property
     def ratio(self) -> float:
-        """NaN when nothing was checked."""
+        """The share of wrong answers; NaN without checked answers."""
         return self.wrong / self.checked if self.checked else math.nan
 
     @property
     def interval(self) -> Interval:
-        """Wilson's, of what was checked; unknown below an effective size of 30."""
+        """Wilson's interval of the ratio; unknown below an effective size of 30."""
         return share_interval(self.wrong, self.checked, self.dependence.size())
 
     @property
     def summary(self) -> Summary:
-        """For ``summary.csv``: the ratio as a mean."""
+        """The ratio as a mean, for ``summary.csv``."""
         if not self.checked:
             return Summary(0)
         return Summary(
@@ -57,7 +58,7 @@ class Share:
 
 
 def mismatches(group: Group, column: str = MATCH) -> Share:
-    """The wrong answers by the rule of this column."""
+    """Return the wrong answers by the rule of this column."""
     checks = group.ok[column].iloc[start_order(group.ok)].dropna()
     cut = aborted(group.measured["error_code"])
     return Share(
@@ -69,18 +70,18 @@ def mismatches(group: Group, column: str = MATCH) -> Share:
 
 
 def parted(group: Group) -> tuple[Group, Group]:
-    """The requests of a group whose answers are checked, failed ones included, and the others.
+    """Split a group into the requests whose answers are checked, including failed ones, and the others.
 
-    A request that failed was not checked; it is one of these when others of its user class were.
+    A failed request was not checked; it belongs to the first part if other requests of its user class were checked.
     """
     if not len(_classes(group)):
         return _only(group, Series(False, index=group.measured.index)), group
-    asked = _asked(group, group.measured)
-    return _only(group, asked), _only(group, ~asked)
+    has_checks = _asked(group, group.measured)
+    return _only(group, has_checks), _only(group, ~has_checks)
 
 
 def ratio_lines(group: Group) -> Iterator[tuple[str, Summary]]:
-    """What ``summary.csv`` says: nothing when nothing was checked."""
+    """Yield the ratios for ``summary.csv``, only for rules with checked answers."""
     for name, column in RATIOS.items():
         share = mismatches(group, column)
         if share.checked:
@@ -88,7 +89,7 @@ def ratio_lines(group: Group) -> Iterator[tuple[str, Summary]]:
 
 
 def _classes(group: Group) -> set[str]:
-    """The user classes of the run whose answers are checked."""
+    """Return the user classes of the run whose answers are checked."""
     rows = group.run.requests
     return set(rows["user_class"][rows[MATCH].notna()].unique())
 

@@ -1,4 +1,4 @@
-"""Costs of the stages: by the token, or by the hour of the machines that serve, with the prices of a price file."""
+"""Costs of the stages, per token or per hour of the serving machines, with the prices of a price file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm_users.prices import PriceError, Prices
 
 @dataclass(frozen=True)
 class Cost:
-    """One stage in money; NaN where the rows or the file do not say."""
+    """The costs of one stage; NaN where the rows or the price file do not contain the values."""
 
     point: StagePoint
     per_request: float
@@ -35,12 +35,12 @@ def load_prices(path: str | Path) -> Prices:
 
 
 def costs(points: Sequence[StagePoint], prices: Prices) -> list[Cost]:
-    """What each stage costs; a model without a price has NaN."""
+    """Return the costs of each stage; NaN for a model without a price."""
     return [_cost(point, prices) for point in points]
 
 
 def costs_frame(points: Sequence[StagePoint], prices: Prices) -> DataFrame:
-    """The same for a notebook."""
+    """Return the costs of each stage as a DataFrame, for a notebook."""
     return DataFrame(
         [
             {
@@ -61,13 +61,16 @@ def costs_frame(points: Sequence[StagePoint], prices: Prices) -> DataFrame:
 
 
 def chosen_points(points: Sequence[StagePoint], *, by_objectives: bool) -> list[tuple[StagePoint, str]]:
-    """The point of each sweep to run at: the highest that meets the objectives, without any the knee; and which."""
-    found = []
+    """Return the operating point of each sweep and the rule that selected it.
+
+    The point is the highest load that meets the objectives, or the knee without objectives.
+    """
+    chosen = []
     for sweep in sweeps(points):
         choice = highest(sweep) if by_objectives else knee(sweep)
         if choice.point is not None:
-            found.append((choice.point, "meets the objectives" if by_objectives else "knee"))
-    return found
+            chosen.append((choice.point, "meets the objectives" if by_objectives else "knee"))
+    return chosen
 
 
 def _cost(point: StagePoint, prices: Prices) -> Cost:

@@ -1,8 +1,8 @@
-"""What tells rows apart that share framework, model and load: lengths, API, endpoint, run, date, stage.
+"""Columns that distinguish rows with the same framework, model and load: lengths, API, endpoint, run, date, stage.
 
-Tables, notes, legends and charts take it from here. It shows what differs between rows that would look alike, and only
-that: the conditions that differ; the run, and its date when the days differ, where no condition does; the stage where
-one run has the same load twice.
+Tables, notes, legends and charts use these columns. They show only what differs between rows that would otherwise look
+the same: first the conditions that differ; if conditions do not distinguish the rows, the run, and its date when the
+days differ; and the stage if one run has the same load twice.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from llm_reports.metrics.groups import Group
 from llm_reports.run import named_apart
 
 ALIKE = 0.05
-"""Mean lengths within this share are taken as equal; a larger difference explains one of times by itself."""
-_ERRORS = 4  # standard errors: by chance, two equal means differ by more once in 16,000 times
+"""Mean lengths within this share count as equal; a larger difference alone explains a difference of times."""
+_ERRORS = 4  # standard errors; two equal means differ by more than this by chance once in 16,000 times
 UNKNOWN = "-"
 RUN, DATE, STAGE = "Run", "Date", "Stage"
 SIMULATED = "simulator"
@@ -34,13 +34,13 @@ _WORDS = {
     STAGE: "stage {}",
 }
 TEXT_COLUMNS = ("API", "Endpoint", RUN, DATE)
-"""Columns of words, which stand on the left."""
+"""Text columns, which are aligned left."""
 _Classes = list[list[int]]
 
 
 @dataclass(frozen=True)
 class Distinction:
-    """A column: its name, and the cell of each group. ``keys`` are equal where the cells mean the same."""
+    """A column: its name, and the cell of each group. ``keys`` are equal if the cells have the same meaning."""
 
     name: str
     cells: tuple[str, ...]
@@ -48,44 +48,44 @@ class Distinction:
 
 
 def distinctions(groups: Sequence[Group], *, by_load: bool = True) -> list[Distinction]:
-    """The columns that tell these groups apart; none when framework, model and load do.
+    """Return the columns that distinguish these groups; empty if framework, model and load distinguish them.
 
-    ``by_load`` is false where rows of any load stand under one name, such as those of a curve.
+    ``by_load`` is false if rows with different loads share one name, as in a curve.
     """
     names = [(group.framework, group.model, group.load if by_load else None) for group in groups]
-    alike = _alike(names)
-    if not alike:
+    ambiguous = _alike(names)
+    if not ambiguous:
         return []
-    found = list(_conditions(groups, alike))
-    alike = _refined(alike, found)
-    if not alike:
-        return found
+    columns = list(_conditions(groups, ambiguous))
+    ambiguous = _refined(ambiguous, columns)
+    if not ambiguous:
+        return columns
     runs = list(dict.fromkeys(group.run for group in groups))
-    if any(len({groups[place].run for place in places}) > 1 for places in alike):
-        named = dict(zip(runs, named_apart(runs), strict=True))
-        found.append(_column(RUN, [named[group.run].name for group in groups]))
+    if any(len({groups[index].run for index in indices}) > 1 for indices in ambiguous):
+        renamed = dict(zip(runs, named_apart(runs), strict=True))
+        columns.append(_column(RUN, [renamed[group.run].name for group in groups]))
         days = _column(DATE, [_day(group) for group in groups])
-        if _differs(days.keys, alike):
-            found.append(days)
-        alike = _refined(alike, found)
-    if alike:
-        found.append(_column(STAGE, ["" if group.stage is None else str(group.stage) for group in groups]))
-    return found
+        if _differs(days.keys, ambiguous):
+            columns.append(days)
+        ambiguous = _refined(ambiguous, columns)
+    if ambiguous:
+        columns.append(_column(STAGE, ["" if group.stage is None else str(group.stage) for group in groups]))
+    return columns
 
 
 def in_words(name: str, cell: str) -> str:
-    """A cell of a distinction as it stands in a sentence: ``1000 input tokens``; "" for what is not known."""
+    """Return a cell of a distinction for use in a sentence: ``1000 input tokens``; "" if it is unknown."""
     return "" if cell == UNKNOWN else _WORDS[name].format(cell)
 
 
-def words_of(found: Sequence[Distinction], place: int, *, without: Sequence[str] = ()) -> list[str]:
-    """What tells one group apart, in words."""
-    words = (in_words(each.name, each.cells[place]) for each in found if each.name not in without)
+def words_of(columns: Sequence[Distinction], index: int, *, without: Sequence[str] = ()) -> list[str]:
+    """Return the words that distinguish the group with this index."""
+    words = (in_words(column.name, column.cells[index]) for column in columns if column.name not in without)
     return [text for text in words if text]
 
 
 def labels(groups: Sequence[Group]) -> list[str]:
-    """The shortest names by which the rows can be told apart."""
+    """Return the shortest names that distinguish the rows."""
     candidates = (
         [group.framework or "-" for group in groups],
         [group.model or "-" for group in groups],
@@ -98,9 +98,9 @@ def labels(groups: Sequence[Group]) -> list[str]:
         if len(set(values)) > 1:
             for part, value in zip(parts, values, strict=True):
                 part.append(value)
-    found = distinctions(groups)
-    for place, part in enumerate(parts):
-        part.extend(words_of(found, place))
+    columns = distinctions(groups)
+    for index, part in enumerate(parts):
+        part.extend(words_of(columns, index))
     return [" ".join(part) for part in parts]
 
 
@@ -116,22 +116,22 @@ def _conditions(groups: Sequence[Group], alike: _Classes) -> Iterator[Distinctio
 
 
 def _alike(keys: Sequence[Hashable]) -> _Classes:
-    """The places that share a key, where there are several of one."""
-    places: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
-        places.setdefault(key, []).append(place)
-    return [each for each in places.values() if len(each) > 1]
+    """Return the indices with the same key, for each key that occurs more than once."""
+    indices_by_key: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        indices_by_key.setdefault(key, []).append(index)
+    return [indices for indices in indices_by_key.values() if len(indices) > 1]
 
 
-def _refined(alike: _Classes, found: Sequence[Distinction]) -> _Classes:
-    """The places that are still alike with these columns."""
-    parts = (_alike([tuple(each.keys[place] for each in found) for place in places]) for places in alike)
-    return [[places[i] for i in part] for places, of_class in zip(alike, parts, strict=True) for part in of_class]
+def _refined(alike: _Classes, columns: Sequence[Distinction]) -> _Classes:
+    """Return the indices that these columns do not distinguish."""
+    parts = (_alike([tuple(column.keys[index] for column in columns) for index in indices]) for indices in alike)
+    return [[indices[i] for i in part] for indices, of_class in zip(alike, parts, strict=True) for part in of_class]
 
 
 def _differs(keys: Sequence[Hashable], alike: _Classes) -> bool:
-    """Whether two of the rows that are alike have different known values."""
-    return any(len({keys[place] for place in places if keys[place] is not None}) > 1 for places in alike)
+    """Return whether two rows of the same class have different known values."""
+    return any(len({keys[index] for index in indices if keys[index] is not None}) > 1 for indices in alike)
 
 
 def _column(name: str, texts: Sequence[str]) -> Distinction:
@@ -139,26 +139,26 @@ def _column(name: str, texts: Sequence[str]) -> Distinction:
 
 
 def _lengths(groups: Sequence[Group], alike: _Classes, kind: str) -> Distinction:
-    """Return the mean lengths: of the requests if every row has them, else of the answers."""
+    """Return the mean lengths: the requested lengths if every row has them, otherwise the measured lengths."""
     stated = [stated_lengths(group) for group in groups]
     means = [lengths.get(f"mean_{kind}_tokens") for lengths in stated]
     deviations = [lengths.get(f"stddev_{kind}_tokens") for lengths in stated]
     keys: list[Hashable] = [None] * len(groups)
     with_deviation = False
-    for places in alike:
-        if len({groups[place].run for place in places}) == 1:
-            continue  # the stages of one run ask for the same lengths
-        if any(means[place] is None for place in places):
-            measured = [_measured(groups[place], kind) for place in places]
-            for place, each, level in zip(places, measured, _levels(measured), strict=True):
-                means[place] = None if each is None else round(each.mean)
-                deviations[place] = None
-                keys[place] = level
+    for indices in alike:
+        if len({groups[index].run for index in indices}) == 1:
+            continue  # all stages of one run request the same lengths
+        if any(means[index] is None for index in indices):
+            measured = [_measured(groups[index], kind) for index in indices]
+            for index, length, level in zip(indices, measured, _levels(measured), strict=True):
+                means[index] = None if length is None else round(length.mean)
+                deviations[index] = None
+                keys[index] = level
         else:
-            known = all(deviations[place] is not None for place in places)
-            for place in places:
-                keys[place] = (means[place], deviations[place] if known else None)
-            with_deviation |= len({keys[place] for place in places}) > len({means[place] for place in places})
+            known = all(deviations[index] is not None for index in indices)
+            for index in indices:
+                keys[index] = (means[index], deviations[index] if known else None)
+            with_deviation |= len({keys[index] for index in indices}) > len({means[index] for index in indices})
     cells = [
         UNKNOWN if mean is None else f"{mean} ± {deviation}" if with_deviation and deviation is not None else str(mean)
         for mean, deviation in zip(means, deviations, strict=True)
@@ -168,15 +168,15 @@ def _lengths(groups: Sequence[Group], alike: _Classes, kind: str) -> Distinction
 
 @dataclass(frozen=True, order=True)
 class _Measured:
-    """A mean length of the answers of a group, and its standard error."""
+    """The measured mean length of a group, and its standard error."""
 
     mean: float
     error: float
 
     def exceeds(self, other: _Measured) -> bool:
-        """Whether it is surely larger by a share that matters."""
-        surely = self.mean - other.mean > _ERRORS * math.hypot(self.error, other.error)
-        return surely and self.mean > other.mean * (1 + ALIKE)
+        """Return whether this mean is significantly larger, and by more than the share ``ALIKE``."""
+        significant = self.mean - other.mean > _ERRORS * math.hypot(self.error, other.error)
+        return significant and self.mean > other.mean * (1 + ALIKE)
 
 
 def _measured(group: Group, kind: str) -> _Measured | None:
@@ -186,14 +186,14 @@ def _measured(group: Group, kind: str) -> _Measured | None:
     return _Measured(float(lengths.mean()), float(lengths.std()) / math.sqrt(len(lengths)) if len(lengths) > 1 else 0.0)
 
 
-def _levels(found: Sequence[_Measured | None]) -> list[float | None]:
-    """The same number for means that do not differ: of the smallest one that they do not exceed."""
+def _levels(lengths: Sequence[_Measured | None]) -> list[float | None]:
+    """Return equal numbers for means that do not differ: the smallest mean that they do not exceed."""
     levels: dict[_Measured, float] = {}
     lowest: _Measured | None = None
-    for each in sorted(each for each in found if each is not None):
-        lowest = each if lowest is None or each.exceeds(lowest) else lowest
-        levels[each] = lowest.mean
-    return [None if each is None else levels[each] for each in found]
+    for length in sorted(length for length in lengths if length is not None):
+        lowest = length if lowest is None or length.exceeds(lowest) else lowest
+        levels[length] = lowest.mean
+    return [None if length is None else levels[length] for length in lengths]
 
 
 def _apis(group: Group) -> set[str]:
@@ -201,7 +201,7 @@ def _apis(group: Group) -> set[str]:
 
 
 def _endpoints(group: Group) -> set[str]:
-    """The URLs; for ``--llm-simulator``, whose port is a free one that differs from run to run, the word."""
+    """Return the URLs. For ``--llm-simulator``, return a fixed word, because its port differs from run to run."""
     manifest = group.run.manifest
     simulated = {str(manifest.get("host"))} if manifest.get("simulator") else set()
     return {SIMULATED if text in simulated else text for text in _texts(group, "endpoint")}
@@ -212,7 +212,7 @@ def _texts(group: Group, column: str) -> set[str]:
 
 
 def _day(group: Group) -> str:
-    """The day (UTC) on which its run started; of a foreign file, which has no times, that of its summary."""
+    """Return the day (UTC) on which the run started; a foreign file does not have times, so use its summary's date."""
     day = group.run.started
     stamp = group.run.manifest.get("timestamp")
     if day is None and isinstance(stamp, int | float):

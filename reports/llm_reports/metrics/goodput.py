@@ -1,8 +1,8 @@
-"""What an endpoint is good for: attainment and goodput per stage, the highest load that meets, the knee.
+"""Attainment and goodput per stage, the highest load that meets the objectives, and the knee of the curve.
 
-A request *meets* when it succeeded and kept to every limit (``Objectives.limits``). Attainment is the share of the
-measured requests that meet, aborted and cancelled ones aside. Throughput and goodput count what arrived inside the
-MEASURE window (``window_rates``), goodput only of requests that meet.
+A request *meets* the objectives if it succeeded and is within every limit (``Objectives.limits``). Attainment is the
+share of the measured requests that meet the objectives, without aborted and cancelled ones. Throughput and goodput
+count the output that arrived inside the MEASURE window (``window_rates``); goodput counts only requests that meet.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from llm_reports.stats.intervals import Interval
 from llm_users.record import StageLoad
 from llm_users.verdict import Verdict, worst
 
-_FLAT = 0.02  # a level whose power is within this share of the best one's is as good
+_FLAT = 0.02  # a level whose power is within this share of the best power counts as equally good
 _NO_OBJECTIVES = Objectives("", ())
 
 
 @dataclass(frozen=True)
 class StagePoint:
-    """One stage as a point of the curve. NaN where the files do not say, as without times."""
+    """One stage as a point of the curve. NaN means that the files do not contain the value, for example the times."""
 
     group: Group
     window_s: float
@@ -42,12 +42,12 @@ class StagePoint:
     judged: int
     goodput_requests_per_s: float
     goodput_tokens_per_s: float
-    verdict: Verdict | None  # on the objectives together; None without any
+    verdict: Verdict | None  # on all objectives together; None without objectives
     reasons: tuple[str, ...]
     estimated: bool = False  # the rates do not come from the run's own window and shares
     effective: float = math.nan
     """The effective sample size of the attainment."""
-    unfit: str = ""  # why the stage cannot be the best of a curve, such as its knee; "" when it can
+    unfit: str = ""  # why the stage cannot be the best of a curve or its knee; "" when it can
 
     @property
     def attainment(self) -> float:
@@ -56,28 +56,28 @@ class StagePoint:
 
     @property
     def attainment_interval(self) -> Interval:
-        """Its Wilson interval; unknown below an effective sample size of 30."""
+        """Wilson's interval of the attainment; unknown below an effective sample size of 30."""
         return share_interval(self.met, self.judged, self.effective)
 
     @property
     def power(self) -> float:
-        """Kleinrock's power of a system under load: throughput by latency."""
+        """Kleinrock's power of a system under load: throughput divided by latency."""
         return self.tokens_per_s / self.latency_mean_s if self.latency_mean_s > 0 else math.nan
 
     @property
     def load(self) -> StageLoad:
-        """The stage's users or its rate."""
+        """The users or the rate of the stage."""
         return self.group.load
 
     @property
     def concurrency(self) -> int:
-        """The stage's users; 0 when unknown, and in an open loop."""
+        """The users of the stage; 0 when unknown, and in an open loop."""
         return self.group.concurrency or 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A point of the curve, or none, and why."""
+    """The selected point of the curve, or ``None``, and the reasons."""
 
     name: str
     point: StagePoint | None
@@ -85,13 +85,13 @@ class Choice:
 
 
 def stage_points(groups: Iterable[Group], objectives: Objectives | str = _NO_OBJECTIVES) -> list[StagePoint]:
-    """A point for each group that has requests."""
+    """Return one point for each group that has measured requests."""
     wanted = parse_objectives(objectives) if isinstance(objectives, str) else objectives
     return [_point(group, wanted) for group in groups if len(group.measured)]
 
 
 def points_frame(points: Sequence[StagePoint]) -> DataFrame:
-    """The points as a table for a notebook."""
+    """Return the points as a DataFrame, for a notebook."""
     return DataFrame(
         [
             {
@@ -118,93 +118,96 @@ def points_frame(points: Sequence[StagePoint]) -> DataFrame:
 
 
 def sweeps(points: Iterable[StagePoint]) -> list[list[StagePoint]]:
-    """The points of each endpoint in ascending load: one run, framework and model at a time."""
-    found: dict[tuple[object, str, str], list[StagePoint]] = {}
+    """Return the points of each run, framework and model in the order of ascending load."""
+    points_by_endpoint: dict[tuple[object, str, str], list[StagePoint]] = {}
     for point in points:
         if point.load.is_known:
-            found.setdefault((point.group.run, point.group.framework, point.group.model), []).append(point)
-    return [sorted(sweep, key=lambda point: point.load.order) for sweep in found.values()]
+            points_by_endpoint.setdefault((point.group.run, point.group.framework, point.group.model), []).append(point)
+    return [sorted(sweep, key=lambda point: point.load.order) for sweep in points_by_endpoint.values()]
 
 
 def highest(sweep: Sequence[StagePoint]) -> Choice:
-    """The highest concurrency, or rate, that meets all objectives, with every lower one not missing them.
+    """Return the highest concurrency or rate that meets all objectives, below the first level that fails them.
 
-    A stage that is unfit (too many failures, unsteady, a saturated client) is not taken, whatever its figures. Other
-    programs that disturb the client only make it look slower, so what is met in spite of them is met, as in the gate.
+    An unfit stage (too many failures, unsteady, a saturated client) is not selected, regardless of its figures. Other
+    programs that disturb the client only make it look slower, so objectives that are met despite them count as met, as
+    in the SLO gate.
     """
     name = f"Highest {_kind(sweep)} that meets the objectives"
     best, lines = None, []
     for point in sweep:
         if point.verdict is Verdict.FAILED:
-            lines.append(f"{point.load.short} does not meet them: {'; '.join(point.reasons)}")
+            lines.append(f"{point.load.short} fails: {'; '.join(point.reasons)}")
             break
         if point.verdict is Verdict.PASSED and not _why_unfit(point):
             best = point
         else:
-            lines.append(f"{point.load.short} is not decided: {_why_unfit(point) or '; '.join(point.reasons)}")
+            lines.append(f"{point.load.short} is undecided: {_why_unfit(point) or '; '.join(point.reasons)}")
     beyond = [
         p for p in sweep
         if p.verdict is Verdict.PASSED and not _why_unfit(p) and (best is None or p.load.order > best.load.order)
     ]  # fmt: skip
     if beyond:
-        lines.append(f"{_levels(beyond)} would meet them again, above a level that does not: noise, or a cache")
+        lines.append(f"{_levels(beyond)} passes again above a level that does not pass: noise, or a cache")
     if best is None:
-        return Choice(name, None, (f"none of {_levels(sweep)} is shown to meet them", *lines))
+        return Choice(name, None, (f"none of {_levels(sweep)} passes", *lines))
     if best is sweep[-1]:
-        lines.append("it is the highest that was measured; the limit may lie above")
-    return Choice(name, best, (f"{best.load.short} meets them: {'; '.join(best.reasons)}", *lines))
+        lines.append("it is the highest measured level; the limit may be higher")
+    return Choice(name, best, (f"{best.load.short} passes: {'; '.join(best.reasons)}", *lines))
 
 
 def _why_unfit(point: StagePoint) -> str:
-    """Why the stage cannot be the highest, whatever its figures; "" when it can."""
+    """Return why the stage cannot be the highest load, regardless of its figures; "" when it can."""
     only_disturbed = point.group.health == DISTURBED and point.unfit == client(point.group)
     return "" if only_disturbed else point.unfit
 
 
 def knee(sweep: Sequence[StagePoint]) -> Choice:
-    """The level of the highest power, throughput by mean latency (Kleinrock): from there latency grows faster.
+    """Return the level with the highest power, throughput divided by mean latency (Kleinrock).
 
-    Below the knee more load brings more throughput than it costs in latency, in proportion; above it the reverse.
-    Among levels within 2 % of the highest power the highest load is taken. The latency of an open loop is the one from
-    the intended start. Unfit levels are left out: their throughput or latency is that of a part of the requests, of the
-    client, or of a queue that grows.
+    Below the knee, more load increases throughput proportionally more than latency; above it, the reverse is true.
+    Among levels within 2 % of the highest power, the highest load is selected. The latency of an open loop counts from
+    the intended start. Unfit levels are excluded: their throughput or latency reflects only part of the requests, the
+    client, or a growing queue.
     """
     name = "Knee of the curve"
     usable = [point for point in sweep if math.isfinite(point.power) and not point.unfit]
-    left_out = [f"{point.load.short} is left out: {point.unfit}" for point in sweep if point.unfit]
-    # An unsteady or failing level cannot be the knee, but it shows that the curve has bent before it.
+    excluded = [f"{point.load.short} is excluded: {point.unfit}" for point in sweep if point.unfit]
+    # An unsteady or failing level cannot be the knee, but it shows that the curve bends below it.
     shown_levels = {point.load for point in sweep if math.isfinite(point.power) and not client(point.group)}
     if not usable or len(shown_levels) < 3:
-        needed = f"a curve needs three levels of {_kind(sweep)} with an unsaturated client, not all of them unfit"
-        return Choice(name, None, (needed, *left_out))
+        needed = f"a curve requires three levels of {_kind(sweep)} with an unsaturated client, not all of them unfit"
+        return Choice(name, None, (needed, *excluded))
     top = max(point.power for point in usable)
     chosen = [point for point in usable if point.power >= top * (1 - _FLAT)][-1]
     powers = ", ".join(f"{p.load.short}: {p.tokens_per_s:.4g}/{p.latency_mean_s:.3g} = {p.power:.4g}" for p in usable)
-    lines = [f"{chosen.load.short} has the highest power, tokens/s by mean latency in s ({powers})"]
-    place = usable.index(chosen)
-    if place + 1 < len(usable):
-        after = usable[place + 1]
+    lines = [f"{chosen.load.short} has the highest power, tokens/s divided by mean latency in s ({powers})"]
+    index = usable.index(chosen)
+    if index + 1 < len(usable):
+        after = usable[index + 1]
         lines.append(
             f"from {chosen.load.short} to {after.load.short} throughput changes by "
             f"{_change(after.tokens_per_s, chosen.tokens_per_s)}, latency by "
             f"{_change(after.latency_mean_s, chosen.latency_mean_s)}"
         )
     elif chosen is sweep[-1]:
-        lines.append("it is the highest that was measured: the curve has not bent yet, measure higher levels")
+        lines.append("it is the highest measured level: the curve does not bend yet, so measure higher levels")
     elif any(failures(point.group) or queue_grew(point.group) for point in sweep[sweep.index(chosen) + 1 :]):
         lines.append("it is the highest steady level: the curve bends between it and the next one")
     else:
-        lines.append("it is the highest with an unsaturated client: the curve has not bent yet, measure higher levels")
-    if place == 0:
-        lines.append("it is the lowest that was measured: the endpoint may have been full from the start")
-    return Choice(name, chosen, (*lines, *left_out))
+        lines.append(
+            "it is the highest level with an unsaturated client: the curve does not bend yet, so measure higher levels"
+        )
+    if index == 0:
+        lines.append("it is the lowest measured level: the endpoint may have been saturated at every level")
+    return Choice(name, chosen, (*lines, *excluded))
 
 
 def _point(group: Group, objectives: Objectives) -> StagePoint:
     judgements = [judge(group, objective) for objective in objectives.all]
-    verdict = worst(each.verdict for each in judgements) if judgements else None
-    reasons = tuple(dict.fromkeys(each.reason for each in judgements if each.verdict == verdict))
-    undeclared = "" if any(each.name == ERRORS for each in objectives.all) else failures(group)
+    verdict = worst(judgement.verdict for judgement in judgements) if judgements else None
+    reasons = tuple(dict.fromkeys(judgement.reason for judgement in judgements if judgement.verdict == verdict))
+    undeclared = "" if any(objective.name == ERRORS for objective in objectives.all) else failures(group)
     if (why := undeclared or queue_grew(group)) and verdict:
         verdict, reasons = Verdict.FAILED, (*(reasons if verdict is Verdict.FAILED else ()), why)
     meeting = met_by(group, group.ok, objectives)
@@ -229,16 +232,16 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
 
 
 def _attainment_size(group: Group, meeting: Series) -> float:
-    """The effective sample size of the attainment: of meeting the limits, in start order; a failure does not."""
+    """Return the effective sample size of the attainment, in start order; a failed request does not meet the limits."""
     met = meeting.reindex(group.measured.index, fill_value=False).to_numpy(bool)[group.ended_order]
     return effective_size(met.astype(np.float64))
 
 
 def met_by(group: Group, rows: DataFrame, objectives: Objectives) -> Series:
-    """Which successful requests keep to every limit.
+    """Return which successful requests are within every limit.
 
-    A time per token that an answer of one token does not have is no offence; a first token at an unknown time is. Where
-    wrong answers are an objective, a wrong answer keeps to nothing.
+    A missing time per token, as for an answer of one token, is within the limit; a missing time to first token is not.
+    If wrong answers are an objective, a request with a wrong answer is not within the limits.
     """
     meeting = Series(True, index=rows.index)
     for objective in objectives.all:
@@ -258,7 +261,7 @@ def _change(after: float, before: float) -> str:
 
 
 def _kind(sweep: Sequence[StagePoint]) -> str:
-    """What the sweep is over."""
+    """Return the kind of load of the sweep."""
     return "rate" if any(point.load.is_open for point in sweep) else "concurrency"
 
 

@@ -1,6 +1,7 @@
-"""Groups: the requests that one row of a table stands for, that is one stage of one run and one model.
+"""Groups: the requests behind one row of a table, which is one stage of one run and one model.
 
-Decides which requests count (MEASUREMENT: measured, no error, neither aborted nor cancelled) and what each metric is.
+This module defines which requests count (MEASUREMENT: measured, successful, neither aborted nor cancelled) and the
+metrics.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 _LOAD = ["concurrency", "rate_per_s"]
 _KEY = ["stage", *_LOAD, "framework", "model"]
 _UNKNOWN = -1
-HEALTH_KEY = "client_health"  # under which a written LLMPerf summary carries the verdict on the client
+HEALTH_KEY = "client_health"  # key of the verdict on the client in a written LLMPerf summary
 NOT_WELL = ("strained", "disturbed", "saturated")
-"""Verdicts on a client whose own delay may be in the figures, from the mildest to the gravest."""
+"""Verdicts on a client whose own delay may be in the figures, in ascending severity."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Something measured once per request: its name, its unit, and how it follows from the rows.
+    """A metric with one value per request: its name, its unit, and its computation from the rows.
 
-    ``values(rows, connect_s)`` gives one value per row; ``connect_s`` is what to add to times that start at t0.
+    ``values(rows, connect_s)`` returns one value per row; ``connect_s`` is added to times that start at t0.
     """
 
     name: str
@@ -47,9 +48,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the requests of a group.
+    """The outcomes of the requests of a group.
 
-    ``failed`` has the throttled and the dropped ones among them, as in the stages file.
+    ``failed`` includes throttled and dropped requests, as in the stages file.
     """
 
     rows: int
@@ -60,28 +61,28 @@ class Counts:
     dropped: int
     aborted: int
     cancelled: int
-    errors: tuple[tuple[str, int], ...]  # code and count, most frequent first: failed, and not throttled
+    errors: tuple[tuple[str, int], ...]  # code and count, most frequent first: failed but not throttled
     throttles: tuple[tuple[str, int], ...]
     unmeasured_phases: tuple[tuple[str, int], ...]
 
     @property
     def ended(self) -> int:
-        """Measured, and not ended by the client: aborted and cancelled requests neither succeeded nor failed."""
+        """The measured requests without aborted and cancelled ones, which neither succeeded nor failed."""
         return self.measured - self.aborted - self.cancelled
 
     @property
     def failed_otherwise(self) -> int:
-        """Failed, and not because the endpoint would not take more."""
+        """The failed requests without throttled ones."""
         return self.failed - self.throttled
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """One stage of one run, for one framework and model: the rows that count, and what became of the others.
+    """One stage of one run, for one framework and model: the rows that count, and the outcomes of all rows.
 
-    ``stage`` is ``None`` when the file does not say. ``measured`` holds the measured requests whatever became of them,
-    ``ok`` those that succeeded (``buffered`` ones among them: their answer is complete, only their times to first token
-    are unknown).
+    ``stage`` is ``None`` when the file does not contain it. ``measured`` contains the measured requests with any
+    outcome, ``ok`` the successful ones (including ``buffered`` ones: their answer is complete, only their times to
+    first token are unknown).
     """
 
     run: Run
@@ -95,36 +96,36 @@ class Group:
     health: str
     count_connect: bool
     steadiness: str = ""
-    """``steady``, ``unsteady`` (its queue grew through the window), or "" when the files do not say."""
+    """``steady``, ``unsteady`` (its queue grew through the window), or "" when unknown."""
     shortfall: Shortfall | None = None
-    """By how much less load ran than was asked for; ``None`` when it ran, or the files do not say."""
+    """By how much the load was below the requested load; ``None`` when it was not, or when unknown."""
 
     @property
     def concurrency(self) -> int | None:
-        """The users of a closed loop; ``None`` in an open one, and when the file does not say."""
+        """The users of a closed loop; ``None`` in an open loop, and when unknown."""
         return self.load.users
 
     def summary(self, metric: Metric) -> Summary:
-        """The figures of a metric over the requests that count."""
+        """Return the figures of a metric over the requests that count."""
         if metric not in self._summaries:
             self._summaries[metric] = summarize(self.in_start_order(metric))
         return self._summaries[metric]
 
     def in_start_order(self, metric: Metric) -> Floats:
-        """The values of a metric over the requests that count, in start order; NaN where a request has none."""
+        """Return the values of a metric over the requests that count, in start order; NaN for missing values."""
         values = self.values(metric, self.ok).to_numpy(np.float64, na_value=math.nan)
         return values[self._ok_order]
 
     @cached_property
     def ended_order(self) -> Places:
-        """Places in ``measured`` of the requests that the client did not end itself, by their starts."""
+        """The indices in ``measured`` of the requests that the client did not end itself, in start order."""
         order = start_order(self.measured)
         ended = (~unfinished(self.measured["error_code"])).to_numpy(bool)
         return order[ended[order]]
 
     @cached_property
     def failures(self) -> Floats:
-        """For each request of ``ended_order``: 1 when it failed, else 0."""
+        """For each request of ``ended_order``: 1 if it failed, else 0."""
         return failed(self.measured["error_code"]).to_numpy(bool)[self.ended_order].astype(np.float64)
 
     @cached_property
@@ -136,47 +137,47 @@ class Group:
         return {}
 
     def values(self, metric: Metric, rows: DataFrame) -> Series:
-        """A metric of rows of this group, one value per row."""
+        """Return a metric of rows of this group, one value per row."""
         return metric.values(rows, rows["connect_s"].fillna(0.0) * (1.0 if self.count_connect else 0.0))
 
 
 def groups(runs: Iterable[Run], *, count_connect: bool = False) -> list[Group]:
-    """The groups of the runs: in the order of the runs, then by stage, load, framework and model."""
+    """Return the groups of the runs, in the order of the runs, then by stage, load, framework and model."""
     return [group for run in runs for group in _groups_of(run, count_connect)]
 
 
 def loads_of(run: Run) -> set[StageLoad]:
-    """The loads of its rows."""
+    """Return the loads of the rows of a run."""
     different = run.requests[_LOAD].drop_duplicates()
     columns = (different[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in _LOAD)
     return {load_of(float(users), float(rate_per_s)) for users, rate_per_s in zip(*columns, strict=True)}
 
 
 def start_times(rows: DataFrame) -> Floats:
-    """When the requests started (unix s); NaN where a file does not say.
+    """Return when the requests started (unix s); NaN when unknown.
 
-    A request that was dropped never started. It gets the place that its prompt has among those of the others.
+    A dropped request did not start. Its time is interpolated from the position of its prompt among the others.
     """
     started_at = rows["started_at"].to_numpy(np.float64, na_value=math.nan)
-    never = dropped(rows["error_code"]).to_numpy(bool)
-    if not never.any():
+    not_started = dropped(rows["error_code"]).to_numpy(bool)
+    if not not_started.any():
         return started_at
     prompts = rows["prompt_index"].to_numpy(np.float64, na_value=math.nan)
     known = np.flatnonzero(~np.isnan(started_at) & ~np.isnan(prompts))
     if not len(known):
         return started_at
     known = known[np.argsort(prompts[known], kind="stable")]
-    guessed = np.interp(np.nan_to_num(prompts), prompts[known], started_at[known])
-    return np.where(never, guessed, started_at)
+    interpolated = np.interp(np.nan_to_num(prompts), prompts[known], started_at[known])
+    return np.where(not_started, interpolated, started_at)
 
 
 def start_order(rows: DataFrame) -> Places:
-    """The places of the rows in the order of their starts; the order of the file where it does not say."""
+    """Return the indices of the rows in the order of their starts; without start times, in the order of the file."""
     return np.argsort(start_times(rows), kind="stable")
 
 
 def held(rows: DataFrame) -> Series:
-    """Which rows waited for a place among ``--llm-max-in-flight``, and then were sent."""
+    """Return which rows waited because of ``--llm-max-in-flight`` and were then sent."""
     return (rows["held_s"] > 0).fillna(value=False).astype(bool) & ~dropped(rows["error_code"])
 
 
@@ -185,7 +186,7 @@ def _column(name: str) -> Metric:
 
 
 def _until_first_token(name: str) -> Metric:
-    # A buffered answer arrived all at once, so its first arrival says nothing about the first token.
+    # A buffered answer arrived all at once, so its first arrival is not the arrival of the first token.
     return Metric(name, _UNITS[name], lambda rows, connect_s: (rows[name] + connect_s).where(_streamed(rows)))
 
 
@@ -223,7 +224,7 @@ LLMPERF_INTER_TOKEN_LATENCY = Metric("llmperf_inter_token_latency_s", "s/token",
 LLMPERF_TTFT = Metric(
     "llmperf_ttft_s", _UNITS["ttft_s"], lambda rows, connect_s: _llmperf_ttft(rows).where(_streamed(rows)) + connect_s
 )
-"""TTFT as LLMPerf counts it: 0 for an answer in which no content came. It is TTFT wherever there is none of these."""
+"""TTFT as LLMPerf counts it: 0 for an answer without content. Without such answers, it equals TTFT."""
 CORRECTED_TTFT = Metric(
     "corrected_ttft_s", _UNITS["corrected_ttft_s"], lambda rows, _: rows["corrected_ttft_s"].where(_streamed(rows))
 )
@@ -243,11 +244,11 @@ REQUEST_METRICS = (
     OUTPUT_TOKENS,
 )
 OPEN_LOOP_METRICS = (CORRECTED_TTFT, CORRECTED_LATENCY, _column("held_s"))
-"""What only an open loop has: its intended starts are those of a schedule, before connecting and any wait."""
+"""Metrics of open loops only. The intended start comes from a schedule; it is before connecting and any wait."""
 
 
 def metrics_of(group: Group) -> tuple[Metric, ...]:
-    """What is measured of each request of a group."""
+    """Return the metrics that each request of a group has."""
     return (*REQUEST_METRICS, *OPEN_LOOP_METRICS) if group.load.is_open else REQUEST_METRICS
 
 
@@ -257,20 +258,20 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
         keys[column] = keys[column].fillna(_UNKNOWN).astype("int64")
     keys["rate_per_s"] = keys["rate_per_s"].fillna(_UNKNOWN)
     _adopt_measured_load(keys, run.requests["measured"])
-    # Only where the rows are: copies of all of them at once would take as much memory as the file again.
-    found = {
-        _key(key): np.asarray(places, dtype=np.intp) for key, places in keys.groupby(_KEY, sort=False).indices.items()
+    # Keep only the indices of the rows: copies of all rows would need as much memory as the file.
+    indices_by_key = {
+        _key(key): np.asarray(indices, dtype=np.intp) for key, indices in keys.groupby(_KEY, sort=False).indices.items()
     }
-    _add_stages_without_rows(run, found)
+    _add_stages_without_rows(run, indices_by_key)
     health = _text_by_stage(run.stages, "health")
     steady = steadiness_by_stage(run)
     shortfalls = _shortfalls(run.stages)
-    made = []
-    for key in sorted(found):
+    result = []
+    for key in sorted(indices_by_key):
         stage, concurrency, rate_per_s, framework, model = key
-        rows = _at(run.requests, found[key])
+        rows = _at(run.requests, indices_by_key[key])
         measured = _where(rows, rows["measured"] == 1)
-        made.append(
+        result.append(
             Group(
                 run=run,
                 stage=None if stage == _UNKNOWN else stage,
@@ -286,13 +287,13 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
                 shortfall=shortfalls.get(stage),
             )
         )
-    return made
+    return result
 
 
 def _adopt_measured_load(keys: DataFrame, measured: Series) -> None:
-    """Give the other rows of a stage the users of its measured ones.
+    """Set the users of the other rows of a stage to those of its measured rows.
 
-    Without a sweep, requests of the ramp are sent before it is known how many users come.
+    Without a sweep, requests of the ramp are sent before the final number of users is known.
     """
     counts = (measured == 1).fillna(value=False).to_numpy(bool)
     loads = keys.loc[counts, ["stage", "concurrency"]].drop_duplicates()
@@ -304,30 +305,30 @@ def _adopt_measured_load(keys: DataFrame, measured: Series) -> None:
 
 
 def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:
-    """By stage, where less load ran than was asked for."""
+    """Return the shortfall by stage, for stages whose load was below the requested load."""
     columns = ("concurrency_asked", "concurrency", "users_actual", "load_actual", "users_ended", "window_widened")
-    found = {}
+    shortfalls = {}
     for _, line in stages[stages["stage"].notna()].iterrows():
-        asked, users, users_actual, load_actual, ended, widened = (_number(line.get(name)) for name in columns)
-        short = shortfall_of(asked, users, users_actual, load_actual, users_ended=ended, widened=bool(widened))
+        requested, users, users_actual, load_actual, ended, widened = (_number(line.get(name)) for name in columns)
+        short = shortfall_of(requested, users, users_actual, load_actual, users_ended=ended, widened=bool(widened))
         if short is not None:
-            found[int(line["stage"])] = short
-    return found
+            shortfalls[int(line["stage"])] = short
+    return shortfalls
 
 
 def _number(value: Any) -> float | None:
     return None if value is None or isna(value) else float(value)
 
 
-def _at(rows: DataFrame, places: Places) -> DataFrame:
-    """The rows at these ascending places; no copy when they stand together, as those of a stage mostly do."""
-    if len(places) and places[-1] - places[0] == len(places) - 1:
-        return rows.iloc[places[0] : places[-1] + 1]
-    return rows.take(places)
+def _at(rows: DataFrame, indices: Places) -> DataFrame:
+    """Return the rows at these ascending indices; without a copy if they are contiguous, as is usual for a stage."""
+    if len(indices) and indices[-1] - indices[0] == len(indices) - 1:
+        return rows.iloc[indices[0] : indices[-1] + 1]
+    return rows.take(indices)
 
 
 def _where(rows: DataFrame, wanted: Series) -> DataFrame:
-    """The wanted rows; the same object, not a copy, when these are all."""
+    """Return the wanted rows; the same object, not a copy, if all rows are wanted."""
     return rows if bool(wanted.all()) else rows[wanted.fillna(value=False).astype(bool)]
 
 
@@ -336,19 +337,19 @@ def _key(values: Any) -> _Key:
     return int(stage), int(concurrency), float(rate_per_s), str(framework), str(model)
 
 
-def _add_stages_without_rows(run: Run, found: dict[_Key, Places]) -> None:
-    """A stage in which nothing was sent keeps its row in the tables: a gap in a sweep must be seen."""
-    with_rows = {key[0] for key in found}
-    names = sorted({key[-2:] for key in found}) or [("", "")]
+def _add_stages_without_rows(run: Run, indices_by_key: dict[_Key, Places]) -> None:
+    """Add stages without requests, so that the tables show gaps in a sweep."""
+    with_rows = {key[0] for key in indices_by_key}
+    names = sorted({key[-2:] for key in indices_by_key}) or [("", "")]
     declared = run.stages[["stage", *_LOAD]].fillna(_UNKNOWN)
     for stage, *load in declared.itertuples(index=False):
         if int(stage) not in with_rows:
             for name in names:
-                found[_key((stage, *load, *name))] = np.empty(0, dtype=np.intp)
+                indices_by_key[_key((stage, *load, *name))] = np.empty(0, dtype=np.intp)
 
 
 def _text_by_stage(stages: DataFrame, column: str) -> Mapping[int, str]:
-    """A column of the stages file by stage; empty when an older file does not have it."""
+    """Return a column of the stages file by stage; empty when an older file does not have the column."""
     if column not in stages:
         return {}
     known = stages[stages["stage"].notna() & stages[column].notna()]
@@ -357,16 +358,16 @@ def _text_by_stage(stages: DataFrame, column: str) -> Mapping[int, str]:
 
 def _counts(rows: DataFrame, measured: DataFrame) -> Counts:
     codes, rejected = measured["error_code"], throttled(measured)
-    of = outcome_counts(measured)
+    outcome_count = outcome_counts(measured)
     return Counts(
         rows=len(rows),
         measured=len(measured),
-        ok=of[Outcome.OK],
-        failed=sum(count for outcome, count in of.items() if outcome.is_failure),
-        throttled=of[Outcome.THROTTLED],
-        dropped=of[Outcome.DROPPED],
-        aborted=of[Outcome.ABORTED],
-        cancelled=of[Outcome.CANCELLED],
+        ok=outcome_count[Outcome.OK],
+        failed=sum(count for outcome, count in outcome_count.items() if outcome.is_failure),
+        throttled=outcome_count[Outcome.THROTTLED],
+        dropped=outcome_count[Outcome.DROPPED],
+        aborted=outcome_count[Outcome.ABORTED],
+        cancelled=outcome_count[Outcome.CANCELLED],
         errors=_frequencies(codes[failed(codes) & ~rejected]),
         throttles=_frequencies(codes[rejected]),
         unmeasured_phases=_frequencies(rows["phase"][rows["measured"] != 1]),

@@ -1,11 +1,11 @@
-"""Latency taken apart: latency = TTFT + TPOT x tokens, fitted per stage, so that prefill and decode are seen apart.
+"""The latency model latency = TTFT + TPOT x tokens, fitted per stage, which separates prefill from decode.
 
 Tokens are counted after the first, so that the constant is the time to the first token itself. The fit is Huber's:
-least squares for the bulk, absolute deviations for outliers, so that a few stalled requests do not tilt the line.
+least squares for most requests, absolute deviations for outliers, so that a few stalled requests do not tilt the line.
 Slopes have 95 % intervals from the sandwich estimate of the fit's variance (Huber 1967) with jackknife residuals (HC3,
-MacKinnon and White 1985) and Bell and McCaffrey's degrees of freedom. They hold when the spread of the latencies
-changes with the length, and when few requests are much longer than the others. A slope whose interval holds 0 is not
-told from no slope at all; there is no line then, and the interval says how large a slope could be.
+MacKinnon and White 1985) and Bell and McCaffrey's degrees of freedom. They are valid when the spread of the latencies
+changes with the length, and when few requests are much longer than the others. A slope whose interval contains 0 does
+not differ significantly from 0; then there is no line, and the interval shows how large the slope could be.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from llm_users.quantile import quantile
 _HUBER = 1.345  # 95 % as efficient as least squares on normal residuals (Huber 1981)
 _MAD_TO_SIGMA = 1.4826
 _ITERATIONS = 50
-NOT_TOLD_FROM_0 = "the 95 % interval of the slope holds 0, so no effect of the length is shown"
+NOT_TOLD_FROM_0 = "the 95 % interval of the slope contains 0, so the length has no significant effect"
 _MOST_LEVERAGE = 0.99
-_FEWEST = 8  # requests; below it a line says more about chance than about the server
+_FEWEST = 8  # requests; with fewer, a line reflects chance more than the server
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A robust straight line through points; ``problem`` says why there is none.
+    """A robust straight line through points; ``problem`` states why there is no line.
 
-    ``slope_interval`` is the 95 % interval of the slope; it is known, too, when it holds 0 and there is no line.
+    ``slope_interval`` is the 95 % interval of the slope; it is also known if it contains 0 and there is no line.
     """
 
     constant: float = math.nan
@@ -47,7 +47,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """The fit of one stage. Residuals are what the line does not explain; ``explained`` is the share that it does.
+    """The fit of one stage. ``explained`` is the share of the median deviation that the line explains.
 
     ``tpot_interval`` is the 95 % interval of ``tpot_s``.
     """
@@ -62,12 +62,12 @@ class LatencyModel:
     tpot_interval: Interval = UNKNOWN
 
     def residuals(self, tokens: Floats, latency_s: Floats) -> Floats:
-        """Measured minus modelled latency."""
+        """Return measured minus modelled latency (s)."""
         return latency_s - (self.ttft_s + self.tpot_s * (tokens - 1.0))
 
 
 def latency_model(group: Group) -> LatencyModel:
-    """The model of the successful requests of a group."""
+    """Return the model of the successful requests of a group."""
     tokens, latency_s = tokens_and_latency(group)
     line = robust_line(tokens - 1.0, latency_s)
     if line.problem:
@@ -75,7 +75,7 @@ def latency_model(group: Group) -> LatencyModel:
         return LatencyModel(len(tokens), nan, nan, nan, nan, nan, line.problem, line.slope_interval)
     fitted = LatencyModel(len(tokens), line.constant, line.slope, math.nan, math.nan, math.nan, "")
     sizes = np.sort(np.abs(fitted.residuals(tokens, latency_s))).tolist()
-    # Medians of absolute deviations, not squares: one stalled request would otherwise decide the share alone.
+    # Medians of absolute deviations, not squares: otherwise one stalled request could determine the share.
     spread = quantile(np.sort(np.abs(latency_s - np.median(latency_s))).tolist(), 0.5)
     median = quantile(sizes, 0.5)
     explained = 1.0 - median / spread if spread > 0 else math.nan
@@ -89,17 +89,17 @@ def latency_model(group: Group) -> LatencyModel:
 
 
 def latency_models(groups: Iterable[Group]) -> list[LatencyModel]:
-    """The model of every group."""
+    """Return the model of every group."""
     return [latency_model(group) for group in groups]
 
 
 def tokens_and_latency(group: Group) -> tuple[Floats, Floats]:
-    """Output tokens and latency of the successful requests that have both, in an order of their own."""
+    """Return output tokens and latency of the successful requests that have both values, sorted."""
     return paired(group.values(OUTPUT_TOKENS, group.ok), group.values(LATENCY, group.ok))
 
 
 def paired(first: Iterable[float], second: Iterable[float]) -> tuple[Floats, Floats]:
-    """Two columns as arrays, rows that lack one of the values left out, sorted: the rows' order must not show."""
+    """Return two columns as sorted arrays without rows that lack a value; the result must not depend on row order."""
     x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     both = np.isfinite(x) & np.isfinite(y)
     x, y = x[both], y[both]
@@ -108,14 +108,14 @@ def paired(first: Iterable[float], second: Iterable[float]) -> tuple[Floats, Flo
 
 
 def robust_line(x: Floats, y: Floats) -> Line:
-    """Huber's fit by reweighted least squares; the scale is the median absolute residual.
+    """Return Huber's fit by reweighted least squares; the scale is the median absolute residual.
 
-    There is no line when its slope cannot be told from 0.
+    The result does not contain a line if its slope does not differ significantly from 0.
     """
     if len(x) < _FEWEST:
-        return Line(problem=f"{len(x)} requests are too few for a line (it takes {_FEWEST})")
+        return Line(problem=f"{len(x)} requests are too few for a line, which requires {_FEWEST}")
     if float(x[0]) == float(x[-1]):
-        return Line(problem=f"every request has the same length ({x[0]:g}), so a slope cannot be told")
+        return Line(problem=f"every request has the same length ({x[0]:g}), so the slope is unknown")
     weights = np.ones_like(x)
     constant = slope = math.nan
     scale = 0.0
@@ -141,7 +141,7 @@ def robust_line(x: Floats, y: Floats) -> Line:
 
 
 def _slope_reach(x: Floats, residuals: Floats, scale: float) -> float:
-    """Half the width of the 95 % interval of the slope."""
+    """Return half the width of the 95 % interval of the slope."""
     limit = _HUBER * scale if scale > 0 else math.inf  # without a scale the fit was least squares
     inside = np.abs(residuals) <= limit
     weight = inside.astype(np.float64)
@@ -154,14 +154,17 @@ def _slope_reach(x: Floats, residuals: Floats, scale: float) -> float:
         return math.inf
     leverage = 1 / total + centred**2 / spread
     if leverage.max() > _MOST_LEVERAGE:
-        return math.inf  # one request alone decides the slope
+        return math.inf  # a single request determines the slope
     influence = np.clip(residuals, -limit, limit) / (1 - leverage)
     deviation = math.sqrt(float(((centred * influence) ** 2).sum())) / float(spread)
     return student_t(_degrees_of_freedom(centred, leverage, float(total), float(spread)), LEVEL) * deviation
 
 
 def _degrees_of_freedom(centred: Floats, leverage: Floats, total: float, spread: float) -> int:
-    """Bell and McCaffrey's (2002): few when few requests far from the mean length decide the slope."""
+    """Return Bell and McCaffrey's degrees of freedom (2002).
+
+    They are few if few requests far from the mean length determine the slope.
+    """
     share = centred**2 / (1 - leverage)
     mean = float((share * (1 - leverage)).sum())
     # The sum over all pairs of share_i share_j M_ij^2 with M = 1 - H, in closed form.

@@ -1,6 +1,6 @@
-"""A level of load in figures: all stages that were run at it taken together, judged like any other stage.
+"""Figures of a load level: all stages at this level combined and evaluated like a single stage.
 
-What the search for the highest load asks after every stage, and what a report makes of the finished search.
+The load search uses this module after every stage, and a report uses it for the finished search.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HEALTHS = ("", "ok", "strained", *CLIENT_WAS_THE_LIMIT)
 
 @dataclass(frozen=True)
 class LevelFigures:
-    """One level. ``judgements`` has one for each objective, of the model that is worst at it."""
+    """One load level. ``judgements`` contains one per objective, for the model with the worst result."""
 
     level: float
     stages: tuple[int, ...]
@@ -35,12 +35,12 @@ class LevelFigures:
     judgements: tuple[Judgement, ...]
     tokens_per_s: float
     unsteady: bool = False
-    """Whether the queue grew in at least half of the stages: their figures would be worse in longer ones."""
+    """Whether the queue grew in at least half of the stages: figures would be worse in longer stages."""
 
     @property
     def fails_too_often(self) -> bool:
-        """Whether more requests fail than is let pass unasked."""
-        if any(each.objective.name == ERRORS for each in self.judgements):
+        """Whether more requests fail than are allowed without an objective for errors."""
+        if any(judgement.objective.name == ERRORS for judgement in self.judgements):
             return False
         return self.requests > 0 and self.failed > FAILURES_ALLOWED * self.requests
 
@@ -49,71 +49,73 @@ class LevelFigures:
         """The verdict on all objectives together."""
         if self.fails_too_often or self.unsteady or not self._known:
             return Verdict.FAILED
-        return worst(each.verdict for each in self.judgements)
+        return worst(judgement.verdict for judgement in self.judgements)
 
     @property
     def holds(self) -> bool:
-        """Whether the figures themselves keep to all limits."""
+        """Whether the figures themselves are within all limits."""
         return (
             not self.fails_too_often
             and not self.unsteady
-            and all(each.objective.holds(each.estimate) for each in self.judgements)
+            and all(judgement.objective.holds(judgement.estimate) for judgement in self.judgements)
         )
 
     @property
     def margin(self) -> float | None:
-        """The figure nearest to its limit as a share of it: below 1 is on the right side. None when nothing says so."""
+        """The figure closest to its limit as a share of the limit: below 1 is within the limit. None when unknown."""
         if self.fails_too_often or self.unsteady or not self._known:
             return None
-        shares = [_share_of_limit(each) for each in self.judgements]
+        shares = [_share_of_limit(judgement) for judgement in self.judgements]
         return max(shares) or None
 
     @property
     def reason(self) -> str:
-        """Why it did not pass, or by what it did."""
+        """The reason why the level passed or did not pass."""
         if self.fails_too_often:
             return (
                 f"{self.failed} of {self.requests} requests failed, more than {shown(FAILURES_ALLOWED, '')}; "
-                "errors<SHARE among the objectives allows more"
+                "to allow more, add the objective errors<SHARE"
             )
         if self.unsteady:
-            return "unsteady: the queue grew through the stage, so a longer one would be slower"
+            return "unsteady: the queue grew through the stage, so a longer stage would be slower"
         wanted = self.verdict
-        return "; ".join(dict.fromkeys(each.reason for each in self.judgements if each.verdict == wanted))
+        return "; ".join(
+            dict.fromkeys(judgement.reason for judgement in self.judgements if judgement.verdict == wanted)
+        )
 
     def could_decide(self, stages: int) -> bool:
-        """Whether so many stages in place of these would have requests enough to decide anything."""
+        """Return whether this number of stages would have enough requests to decide the undecided objectives."""
         return all(
-            each.n * stages / len(self.stages) >= least_requests(each.objective)
-            for each in self.judgements
-            if each.verdict is Verdict.UNDECIDED
+            judgement.n * stages / len(self.stages) >= least_requests(judgement.objective)
+            for judgement in self.judgements
+            if judgement.verdict is Verdict.UNDECIDED
         )
 
     @property
     def _known(self) -> bool:
-        return all(each.n for each in self.judgements)
+        return all(judgement.n for judgement in self.judgements)
 
 
 def level_figures(run: Run, level: float, stages: Sequence[int], objectives: Objectives) -> LevelFigures:
-    """The stages of one level as one."""
-    found = groups([_as_one_stage(run, stages)])
-    judged = {each: [judge(group, each) for group in found] for each in objectives.all}
+    """Return the figures of all stages of one level combined."""
+    level_groups = groups([_as_one_stage(run, stages)])
+    judged = [[judge(group, objective) for group in level_groups] for objective in objectives.all]
     return LevelFigures(
         level=level,
         stages=tuple(stages),
-        requests=sum(group.counts.measured for group in found),
-        failed=sum(group.counts.failed for group in found),
-        judgements=tuple(_worst_of(each) for each in judged.values() if each),
+        requests=sum(group.counts.measured for group in level_groups),
+        failed=sum(group.counts.failed for group in level_groups),
+        judgements=tuple(_worst_of(judgements) for judgements in judged if judgements),
         tokens_per_s=_tokens_per_s(run, stages),
-        unsteady=any(group.steadiness == UNSTEADY for group in found),
+        unsteady=any(group.steadiness == UNSTEADY for group in level_groups),
     )
 
 
 @dataclass(frozen=True)
 class Search:
-    """A finished search as the manifest has it, with its levels as the rows have them.
+    """A finished load search: the result from the manifest, and the figures of its levels from the rows.
 
-    ``counted``: per level, passed or failed, as which it counts, and whether its intervals decided that.
+    ``counted``: per level, whether it counts as passed or failed, and whether its intervals decided this.
     """
 
     objectives: Objectives
@@ -126,37 +128,39 @@ class Search:
     counted: Mapping[float, tuple[Verdict, bool]]
 
     def word(self, level: LevelFigures) -> str:
-        """The verdict on a level: by its intervals, or in brackets by its figures alone."""
+        """Return the verdict on a level; in parentheses if only its figures, not its intervals, decided it."""
         verdict, decided = self.counted[level.level]
         return verdict if decided else f"({verdict})"
 
     def mark(self, stage: int | None) -> str:
-        """What a stage is to the result: ``limit`` or ``fails``, else ""."""
-        level = next((each.level for each in self.levels if stage in each.stages), None)
+        """Return the role of a stage in the result: ``limit``, ``fails`` or ""."""
+        level = next((figures.level for figures in self.levels if stage in figures.stages), None)
         if level is None:
             return ""
         return {self.found: "limit", self.fails: "fails"}.get(level, "")
 
 
 def search_of(run: Run) -> Search | None:
-    """The search that a run was; None when it was none, or its manifest does not say."""
-    found = run.manifest.get("find")
-    if not isinstance(found, Mapping):
+    """Return the load search of a run; None if the run was not a load search, or its manifest does not contain it."""
+    result = run.manifest.get("find")
+    if not isinstance(result, Mapping):
         return None
     try:
-        objectives = parse_objectives(str(found["objectives"]))
-        points = [(float(each["level"]), [int(stage) for stage in each["stages"]], each) for each in found["points"]]
+        objectives = parse_objectives(str(result["objectives"]))
+        points = [
+            (float(point["level"]), [int(stage) for stage in point["stages"]], point) for point in result["points"]
+        ]
         return Search(
             objectives,
-            str(found["unit"]),
-            str(found["conclusion"]),
-            tuple(str(each) for each in found["reservations"]),
-            _number(found["found"]),
-            _number(found["fails"]),
+            str(result["unit"]),
+            str(result["conclusion"]),
+            tuple(str(text) for text in result["reservations"]),
+            _number(result["found"]),
+            _number(result["fails"]),
             tuple(level_figures(run, level, stages, objectives) for level, stages, _ in points),
             {
-                level: (Verdict.PASSED if each["passed"] else Verdict.FAILED, bool(each["decided"]))
-                for level, _, each in points
+                level: (Verdict.PASSED if point["passed"] else Verdict.FAILED, bool(point["decided"]))
+                for level, _, point in points
             },
         )
     except (InputError, KeyError, TypeError, ValueError):
@@ -168,12 +172,13 @@ def _number(value: Any) -> float | None:
 
 
 def _as_one_stage(run: Run, stages: Sequence[int]) -> Run:
-    """The run with these stages as its only one. Where the client was the limit they are left out, if others are.
+    """Return the run with these stages combined into one stage.
 
-    It is unsteady when at least half of them are.
+    Stages limited by the client are excluded if there are other stages. The combined stage is unsteady if at least half
+    of the stages are.
     """
-    about = run.stages[run.stages["stage"].isin(stages)]
-    healths = {int(stage): str(health) for stage, health in zip(about["stage"], about["health"], strict=True)}
+    selected = run.stages[run.stages["stage"].isin(stages)]
+    healths = {int(stage): str(health) for stage, health in zip(selected["stage"], selected["health"], strict=True)}
     usable = [stage for stage in stages if healths.get(stage) not in CLIENT_WAS_THE_LIMIT] or list(stages)
     rows = run.requests[run.requests["stage"].isin(usable)]
     of_usable = (healths.get(stage, "") for stage in usable)
@@ -181,14 +186,14 @@ def _as_one_stage(run: Run, stages: Sequence[int]) -> Run:
     states = steadiness_by_stage(dataclasses.replace(run, requests=rows))
     unsteady = sum(states.get(stage) == UNSTEADY for stage in usable)
     steadiness = UNSTEADY if 2 * unsteady >= len(usable) else STEADY
-    as_one = about[about["stage"].isin(usable)].head(1)
+    as_one = selected[selected["stage"].isin(usable)].head(1)
     as_one = as_one.assign(stage=usable[0], health=health, steadiness=steadiness)
     return dataclasses.replace(run, requests=rows.assign(stage=usable[0]), stages=as_one)
 
 
 def _worst_of(judgements: Sequence[Judgement]) -> Judgement:
-    verdict = worst(each.verdict for each in judgements)
-    return max((each for each in judgements if each.verdict == verdict), key=_share_of_limit)
+    verdict = worst(judgement.verdict for judgement in judgements)
+    return max((judgement for judgement in judgements if judgement.verdict == verdict), key=_share_of_limit)
 
 
 def _share_of_limit(judgement: Judgement) -> float:
@@ -201,6 +206,6 @@ def _share_of_limit(judgement: Judgement) -> float:
 
 
 def _tokens_per_s(run: Run, stages: Sequence[int]) -> float:
-    about = run.stages[run.stages["stage"].isin(stages) & (run.stages["measure_s"] > 0)]
-    seconds = float(about["measure_s"].sum())
-    return float(about["window_tokens"].sum()) / seconds if seconds else math.nan
+    selected = run.stages[run.stages["stage"].isin(stages) & (run.stages["measure_s"] > 0)]
+    seconds = float(selected["measure_s"].sum())
+    return float(selected["window_tokens"].sum()) / seconds if seconds else math.nan

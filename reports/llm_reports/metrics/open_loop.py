@@ -1,6 +1,6 @@
-"""What a report says of an open loop besides LLMPerf's tables: latencies from the intended start, and the rate.
+"""Additional tables for open loops: latencies from the intended start, and the rate.
 
-In a closed loop nothing of this exists, and nothing of this is printed.
+A closed loop does not have these figures, so a report about closed loops does not print these tables.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from llm_users.quantile import quantile
 from llm_users.record import StageLoad
 
 INTENDED = (
-    "Counted from the moment at which the schedule wants a request to be sent, so that no wait in front of the "
-    "connection is omitted (corrected for coordinated omission)."
+    "Counted from the time at which the schedule intends to send a request, so that all waiting before the connection "
+    "is included (corrected for coordinated omission)."
 )
 _RATE_NOTE = (
-    "Achieved: requests sent per second, from the first measured one to the last. Throughput: requests answered per "
-    "second of the window; an overloaded endpoint answers fewer than are sent. Queue: from the intended start to the "
-    "real one, without what was spent waiting for a place among --llm-max-in-flight (held)"
+    "Achieved: requests sent per second, from the first measured request to the last. Throughput: requests answered "
+    "per second of the window; an overloaded endpoint answers fewer requests than are sent. Queue: from the intended "
+    "start to the actual start, without the wait because of --llm-max-in-flight (held)"
 )
 
 
 @dataclass(frozen=True)
 class StageRate:
-    """One stage of an open loop: what was asked for and what came of it. NaN is what the files do not say."""
+    """One stage of an open loop: the requested and the achieved rate. NaN means that the files lack the value."""
 
     run: Run
     framework: str
@@ -55,7 +55,7 @@ class StageRate:
 
     @property
     def difference(self) -> float:
-        """By which share of the target the achieved rate differs from it."""
+        """The difference between the achieved rate and the target, as a share of the target."""
         target = self.load.rate_per_s
         return self.achieved_per_s / target - 1 if target else math.nan
 
@@ -79,13 +79,13 @@ _CELLS: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
 
 @dataclass(frozen=True)
 class RateTable:
-    """Whether the requests came as fast as they should: one row per stage of an open loop."""
+    """A table of target and achieved rates, with one row per stage of an open loop."""
 
     rows: tuple[StageRate, ...]
     notes: tuple[str, ...]
     title: str = "Rate"
     apart: tuple[str, ...] = ()
-    """The columns that tell rows apart where framework, model and rate do not."""
+    """The columns that distinguish rows with the same framework, model and rate."""
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -94,13 +94,13 @@ class RateTable:
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
-        """The table as it is printed."""
+        """The printed cells."""
         return tuple(
             (*(text(row) for _, text in _NAMES), *row.apart, *(text(row) for _, text in _CELLS)) for row in self.rows
         )
 
     def frame(self) -> DataFrame:
-        """The table with unrounded numbers, for a notebook."""
+        """Return the table with unrounded numbers, for a notebook."""
         return DataFrame(
             [
                 {
@@ -122,19 +122,21 @@ class RateTable:
         )
 
 
-def open_loop_tables(made: Sequence[Group]) -> tuple[Table | RateTable, ...]:
-    """The two latencies from the intended start, and the rates; nothing when no group is of an open loop."""
-    found = [group for group in made if group.load.is_open]
-    if not found:
+def open_loop_tables(all_groups: Sequence[Group]) -> tuple[Table | RateTable, ...]:
+    """Return tables of both latencies from the intended start, and of the rates; empty without open-loop groups."""
+    open_groups = [group for group in all_groups if group.load.is_open]
+    if not open_groups:
         return ()
-    stages = list(_by_stage(found))
+    stages = list(_by_stage(open_groups))
     notes = Notes([stage[0] for stage in stages])
     notes.lines.append(f"{_RATE_NOTE}.")
-    for text, loose in _scatter(stages):
-        notes.add(text, loose)
+    for text, details in _scatter(stages):
+        notes.add(text, details)
     return (
-        table_of("Time to First Token from the intended start (seconds)", CORRECTED_TTFT, 2, found, (INTENDED,)),
-        table_of("End-to-end latency from the intended start (seconds)", CORRECTED_LATENCY, 2, found, (INTENDED,)),
+        table_of("Time to First Token from the intended start (seconds)", CORRECTED_TTFT, 2, open_groups, (INTENDED,)),
+        table_of(
+            "End-to-end latency from the intended start (seconds)", CORRECTED_LATENCY, 2, open_groups, (INTENDED,)
+        ),
         _rates(stages, tuple(notes.lines)),
     )
 
@@ -142,16 +144,16 @@ def open_loop_tables(made: Sequence[Group]) -> tuple[Table | RateTable, ...]:
 def _rates(stages: Sequence[Sequence[Group]], notes: tuple[str, ...]) -> RateTable:
     apart = distinctions([stage[0] for stage in stages])
     rows = [
-        dataclasses.replace(_rate(stage), apart=tuple(each.cells[place] for each in apart))
-        for place, stage in enumerate(stages)
+        dataclasses.replace(_rate(stage), apart=tuple(column.cells[index] for column in apart))
+        for index, stage in enumerate(stages)
     ]
-    return RateTable(tuple(rows), notes, apart=tuple(each.name for each in apart))
+    return RateTable(tuple(rows), notes, apart=tuple(column.name for column in apart))
 
 
-def _by_stage(found: Sequence[Group]) -> Iterator[list[Group]]:
-    """The groups that share a stage: several models share its rate."""
+def _by_stage(open_groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """Yield the groups of each stage; several models share the rate of a stage."""
     stages: dict[tuple[Run, int | None, StageLoad], list[Group]] = {}
-    for group in found:
+    for group in open_groups:
         stages.setdefault((group.run, group.stage, group.load), []).append(group)
     yield from stages.values()
 
@@ -178,31 +180,31 @@ def _rate(stage: Sequence[Group]) -> StageRate:
 
 
 def _stated(group: Group, column: str) -> float:
-    """A figure of the stages file; NaN without one."""
+    """Return a figure of the stages file; NaN if it is missing."""
     stages = group.run.stages
     known = stages[stages["stage"] == group.stage][column].dropna() if group.stage is not None else ()
     return float(known.iloc[0]) if len(known) else math.nan  # type: ignore[union-attr]
 
 
 def _by_rows(started_at: Series) -> float:
-    """Starts per second between the first and the last of them."""
+    """Return the starts per second between the first and the last start."""
     starts = started_at.dropna().to_numpy(dtype=np.float64)
     return (len(starts) - 1) / float(np.ptp(starts)) if len(starts) > 1 and np.ptp(starts) > 0 else math.nan
 
 
 def _scatter(stages: Sequence[Sequence[Group]]) -> Iterator[tuple[str, list[str]]]:
-    """How far chance alone moves the rate of so many requests, when they do not come at equal distances."""
+    """Yield the standard deviation of the achieved rate for random arrivals, which depends on the request count."""
     details = []
     for stage in stages:
         options = stage[0].run.manifest.get("options")
         variation = _variation(options.get("llm_arrivals")) if isinstance(options, dict) else 0.0
         count = sum(len(group.measured) for group in stage)
         details.append(f"by {100 * variation / math.sqrt(count):.2g} %" if variation and count else "")
-    yield "Arrivals are random, so that the achieved rate scatters around the target by chance", details
+    yield "Arrivals are random, so the achieved rate varies around the target by chance", details
 
 
 def _variation(arrivals: object) -> float:
-    """The coefficient of variation of the gaps between arrivals; 0 where the manifest does not say."""
+    """Return the coefficient of variation of the gaps between arrivals; 0 when unknown."""
     try:
         return Distribution.parse(str(arrivals), ARRIVAL_GAPS).cv
     except DistributionError:
@@ -210,5 +212,5 @@ def _variation(arrivals: object) -> float:
 
 
 def _common(names: Iterator[str]) -> str:
-    found = set(names)
-    return found.pop() if len(found) == 1 else ""
+    unique = set(names)
+    return unique.pop() if len(unique) == 1 else ""

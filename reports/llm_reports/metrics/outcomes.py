@@ -1,7 +1,7 @@
-"""How the requests of a table ended: ``llm_users.outcome`` for columns of rows.
+"""Outcomes of the requests of a table: ``llm_users.outcome`` for columns of rows.
 
-Functions that return a ``Series`` give one value per row, with the index of what they are given. Each different code is
-classified once: a million rows have a handful of them.
+Functions that return a ``Series`` return one value per row, with the index of their argument. Each distinct code is
+classified once: a million rows have a handful of distinct codes.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from llm_users.outcome import BUFFERED, OWN_CODES, TOO_MANY_REQUESTS, Outcome, o
 
 
 def outcomes(rows: DataFrame) -> Series:
-    """The outcome of each row, a categorical column of the values of ``Outcome``."""
+    """Return the outcome of each row, a categorical column of the values of ``Outcome``."""
     kinds = list(Outcome)
-    places, codes = factorize(rows["error_code"])
-    found = np.array([kinds.index(outcome_of(code)) for code in codes], dtype=np.int8)[places]
-    found[throttled(rows).to_numpy(bool)] = kinds.index(Outcome.THROTTLED)
-    return Series(Categorical.from_codes(found, Index([kind.value for kind in kinds])), index=rows.index)
+    indices, codes = factorize(rows["error_code"])
+    outcome_indices = np.array([kinds.index(outcome_of(code)) for code in codes], dtype=np.int8)[indices]
+    outcome_indices[throttled(rows).to_numpy(bool)] = kinds.index(Outcome.THROTTLED)
+    return Series(Categorical.from_codes(outcome_indices, Index([kind.value for kind in kinds])), index=rows.index)
 
 
 def outcome_counts(rows: DataFrame) -> dict[Outcome, int]:
-    """How many rows have each outcome."""
+    """Return the number of rows with each outcome."""
     counts = dict.fromkeys(Outcome, 0)
     limited = _has_limit_status(rows)
     for status, codes in ((None, rows["error_code"][~limited]), (TOO_MANY_REQUESTS, rows["error_code"][limited])):
@@ -34,37 +34,40 @@ def outcome_counts(rows: DataFrame) -> dict[Outcome, int]:
 
 
 def succeeded(codes: Series) -> Series:
-    """Which requests succeeded, from the column ``error_code``; those with a buffered answer did."""
+    """Return which requests succeeded, from the column ``error_code``, including buffered answers."""
     return codes.isin(_own_codes(lambda outcome: outcome is Outcome.OK))
 
 
 def failed(codes: Series) -> Series:
-    """Which requests failed, from the column ``error_code``; throttled and dropped ones did."""
+    """Return which requests failed, from the column ``error_code``, including throttled and dropped requests."""
     return ~codes.isin(_own_codes(lambda outcome: not outcome.is_failure))
 
 
 def unfinished(codes: Series) -> Series:
-    """Which requests the client ended itself, from the column ``error_code``: they neither succeeded nor failed."""
+    """Return which requests the client ended, from the column ``error_code``; they neither succeeded nor failed."""
     return codes.isin(_own_codes(lambda outcome: outcome.is_unfinished))
 
 
 def aborted(codes: Series) -> Series:
-    """Which requests the end of the stage or of the test cut, from the column ``error_code``."""
+    """Return which requests the end of the stage or the test aborted, from the column ``error_code``."""
     return codes.isin(_own_codes(lambda outcome: outcome is Outcome.ABORTED))
 
 
 def dropped(codes: Series) -> Series:
-    """Which requests found no place among ``--llm-max-in-flight``, from the column ``error_code``."""
+    """Return which requests were dropped because of ``--llm-max-in-flight``, from the column ``error_code``."""
     return codes.isin(_own_codes(lambda outcome: outcome is Outcome.DROPPED))
 
 
 def buffered(codes: Series) -> Series:
-    """Which answers arrived at once, from the column ``error_code``: they succeeded, without a time to first token."""
+    """Return which answers arrived all at once, from the column ``error_code``.
+
+    They are successful, but do not have a time to first token.
+    """
     return codes == BUFFERED
 
 
 def throttled(rows: DataFrame) -> Series:
-    """Which requests the endpoint rejected because it was asked too often."""
+    """Return which requests the endpoint rejected because of a rate limit."""
     codes = rows["error_code"]
     by_code = codes.isin([code for code in codes.unique() if outcome_of(code) is Outcome.THROTTLED])
     return by_code | (_has_limit_status(rows) & ~codes.isin(OWN_CODES))

@@ -1,4 +1,4 @@
-"""Loads of stages in words: as columns of a table, on an axis, in a sentence. ``StageLoad`` has the words for one."""
+"""Names for the loads of several stages: table columns, an axis, a sentence. ``StageLoad`` names a single load."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from llm_users.record import StageLoad
 
 _UNKNOWN = "-"
 SPOKEN = ("Parallel requests", "Target requests/s")
-"""How the columns are called beside a curve."""
+"""The names of the columns in tables next to a curve."""
 
 
 def loads_in_words(loads: Iterable[StageLoad]) -> str:
-    """Several of them, each kind once: ``concurrency 1, 2``, ``5, 10 requests/s``; "" for none that is known."""
+    """Return the loads in words, grouped by kind: ``concurrency 1, 2``, ``5, 10 requests/s``; "" if all are unknown."""
     known = sorted({load for load in loads if load.is_known}, key=lambda load: load.order)
     users = ", ".join(str(load.users) for load in known if not load.is_open)
     rates = ", ".join(f"{load.rate_per_s:g}" for load in known if load.is_open)
@@ -23,7 +23,7 @@ def loads_in_words(loads: Iterable[StageLoad]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LoadColumns:
-    """The columns of a table that say each row's load: one for each kind that is there, closed loops first."""
+    """The table columns with the load of each row: one column per kind of load, closed loops first."""
 
     users: bool
     rates: bool
@@ -35,12 +35,12 @@ class LoadColumns:
         return tuple(name for name, wanted in zip(self.names, (self.users, self.rates), strict=True) if wanted)
 
     def values(self, load: StageLoad) -> list[float | None]:
-        """One row's values; ``None`` where it is of the other kind or not known."""
+        """Return the values of one row; ``None`` for the other kind of load and for an unknown load."""
         wanted = ((self.users, load.users), (self.rates, load.rate_per_s))
         return [value for shown, value in wanted if shown]
 
     def marked(self, load: StageLoad, name: str) -> list[str]:
-        """The cells of a row that is shown by another name of its load, such as one with a mark."""
+        """Return the cells of a row whose load is shown with another name, for example with remarks."""
         return [_UNKNOWN if kind != load.is_open else name for kind in self._kinds]
 
     @property
@@ -48,19 +48,19 @@ class LoadColumns:
         return [kind for kind, wanted in ((False, self.users), (True, self.rates)) if wanted]
 
     def cells(self, load: StageLoad) -> list[str]:
-        """The same as text."""
+        """Return the values of one row as text."""
         return [_UNKNOWN if value is None else f"{value:g}" for value in self.values(load)]
 
 
 def load_columns(loads: Iterable[StageLoad], names: tuple[str, str] = ("Concurrency", "Rate")) -> LoadColumns:
-    """The columns for rows of these loads."""
-    found = set(loads)
-    rates = any(load.is_open for load in found)
-    return LoadColumns(not rates or any(not load.is_open for load in found), rates, names)
+    """Return the columns for rows with these loads."""
+    unique = set(loads)
+    rates = any(load.is_open for load in unique)
+    return LoadColumns(not rates or any(not load.is_open for load in unique), rates, names)
 
 
 def axis_name(loads: Iterable[StageLoad]) -> str:
-    """What an axis of loads is called."""
+    """Return the name of an axis of loads."""
     kinds = {load.is_open for load in loads}
     if kinds == {True}:
         return "Target rate, requests/s"
@@ -68,9 +68,9 @@ def axis_name(loads: Iterable[StageLoad]) -> str:
 
 
 def points_note(loads: Iterable[StageLoad]) -> str:
-    """What the labels of a curve's points are."""
+    """Return the note that explains the labels of the points of a curve."""
     kinds = {load.is_open for load in loads}
     if kinds == {True}:
-        return "Points are labelled with the target rate in requests/s."
+        return "Point labels are target rates in requests/s."
     rates = " (/s: the target rate of an open loop)" if True in kinds else ""
-    return f"Points are labelled with the parallel requests{rates}."
+    return f"Point labels are numbers of parallel requests{rates}."

@@ -1,8 +1,9 @@
-"""Whether a stage was steady, or its queue grew through the MEASURE window so that the figures measure its length.
+"""Detection of unsteady stages, whose queue grows through the MEASURE window, so that figures depend on its length.
 
-An open loop is unsteady when more requests are in flight at the end of the window than the randomness of arrivals and
-services explains, and latency grew with them. A closed loop cannot have more in flight than it has users, so only a
-trend of its latency shows; block means of several latencies each take the dependence of requests into account.
+An open loop is unsteady if more requests are in flight at the end of the window than the randomness of arrivals and
+services explains, and latency grew with them. A closed loop cannot have more requests in flight than users, so only a
+trend of its latency shows a growing queue. The trend uses means of blocks that span several latencies, to account for
+the dependence of requests.
 """
 
 from __future__ import annotations
@@ -26,27 +27,26 @@ if TYPE_CHECKING:
 UNKNOWN = ""
 
 LEAST_REQUESTS = 50
-"""Below it nothing is said: a queue at 0.8 of its capacity doubles by chance within so few requests."""
+"""With fewer requests, steadiness is unknown: a queue at 0.8 of its capacity can double by chance in this number."""
 
 _GROWTH_SDS = 1.1
-"""Growth of the requests in flight, in deviations of the difference of two counts, from which a queue grows.
+"""Growth of the requests in flight above which a queue grows, in standard deviations of the difference of two counts.
 
-At the capacity itself the queue is a random walk with this deviation. Below it the queue returns: in an M/M/1 queue at
-load 0.8 it reaches this growth in 400 requests in less than 1 % of all windows (0.8 ** 31). At 1.2 times the capacity
-the growth is about 2.4 deviations after 400 requests and 5.4 after 2,000. tests/system/truth/steadiness.py
-measures both.
+At capacity, the queue is a random walk with this deviation. Below capacity, the queue returns: an M/M/1 queue at load
+0.8 reaches this growth in 400 requests in less than 1 % of all windows (0.8 ** 31). At 1.2 times the capacity, the
+growth is about 2.4 deviations after 400 requests and 5.4 after 2,000. tests/system/truth/steadiness.py measures both.
 """
 
 _LATENCY_GROWTH = 1.2
-"""Least ratio of the mean latencies of the last and the first third of the requests of an unsteady stage."""
+"""Minimum ratio of the mean latencies of the last and the first third of the requests of an unsteady stage."""
 
 _UNFILLED_GROWTH = 1.5
-"""The same when the window is over before its first requests have ended: then the requests in flight say nothing."""
+"""The minimum ratio if the window ends before its first requests end, so requests in flight do not show a growth."""
 
 _FILLED = 0.9  # share of the first third of the requests that must have ended before requests in flight are compared
 
-_BLOCK_LATENCIES = 2.0  # mean latencies that a block spans at least, so that blocks depend little on each other
-_BLOCKS = (7, 20)  # fewest and most blocks; the first is left out, because all users may have started at once
+_BLOCK_LATENCIES = 2.0  # minimum block length in mean latencies, so that blocks depend little on each other
+_BLOCKS = (7, 20)  # fewest and most blocks; the first is excluded, because all users may have started at once
 _TREND_LEVEL = 0.98  # two-sided, so 1 % of steady closed loops are called unsteady by chance
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
@@ -59,18 +59,21 @@ _NEEDED = (
 
 @dataclass(frozen=True, slots=True)
 class Steadiness:
-    """``state`` is ``steady``, ``unsteady`` or "" (unknown); ``reason`` says in words why a stage is unsteady."""
+    """The steadiness of a stage. ``state`` is ``steady``, ``unsteady`` or "" (unknown).
+
+    ``reason`` describes in words why a stage is unsteady.
+    """
 
     state: str
     reason: str = ""
 
 
 def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) -> Steadiness:
-    """Judge one stage from its requests.
+    """Return the steadiness of one stage, from its requests.
 
-    ``starts``: intended start of each request in seconds of any clock, warm-up included; ``ends``: its end (infinite
-    when it never ended); ``measured``: 1 for the requests of the MEASURE window. Shape of each: (requests,). Requests
-    without a start (NaN) are left out.
+    ``starts``: intended start of each request in seconds of any clock, including warm-up; ``ends``: its end (infinite
+    if it did not end); ``measured``: 1 for the requests of the MEASURE window. Shape of each: (requests,). Requests
+    without a start (NaN) are ignored.
     """
     known = np.isfinite(starts) & ~np.isnan(ends)
     starts, ends, counted = starts[known], np.maximum(starts, ends)[known], measured[known] > 0
@@ -84,7 +87,7 @@ def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) 
 
 
 def stage_steadiness(rows: DataFrame, *, is_open: bool) -> Steadiness:
-    """The same from the rows of one stage, warm-up included. A closed loop of conversations is not judged."""
+    """Return the steadiness of one stage from its rows with warm-up; unknown for closed loops of conversations."""
     codes, measured = rows["error_code"], (rows["measured"] == 1).to_numpy(dtype=bool, na_value=False)
     started_at, queue_s, connect_s, latency_s = (
         rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -100,26 +103,30 @@ def stage_steadiness(rows: DataFrame, *, is_open: bool) -> Steadiness:
 
 
 def steadiness_by_stage(run: Run) -> Mapping[int, str]:
-    """The steadiness of each stage of a run: from its stages file, else from its rows.
+    """Return the steadiness of each stage of a run, from its stages file or else from its rows.
 
-    Rows of stage -1 are those of a file that does not say their stage.
+    Stage -1 means that the rows file does not contain the stage.
     """
     stages = run.stages[run.stages["stage"].notna()]
-    found = {int(stage): str(state) for stage, state in zip(stages["stage"], stages["steadiness"], strict=True)}
+    states = {int(stage): str(state) for stage, state in zip(stages["stage"], stages["steadiness"], strict=True)}
     if run.foreign:
-        return found
+        return states
     stage_of = run.requests["stage"].fillna(-1).astype("int64")
-    unknown = ~stage_of.isin([stage for stage, state in found.items() if state in (STEADY, UNSTEADY)])
+    unknown = ~stage_of.isin([stage for stage, state in states.items() if state in (STEADY, UNSTEADY)])
     if unknown.any():
         rows = run.requests[list(_NEEDED)][unknown]
-        for stage, own in rows.groupby(stage_of[unknown], sort=False):
-            is_open = bool((own["rate_per_s"] > 0).any())
-            found[int(stage)] = stage_steadiness(own, is_open=is_open).state
-    return found
+        for stage, stage_rows in rows.groupby(stage_of[unknown], sort=False):
+            is_open = bool((stage_rows["rate_per_s"] > 0).any())
+            states[int(stage)] = stage_steadiness(stage_rows, is_open=is_open).state
+    return states
 
 
 def _open_loop(starts: Values, ends: Values, own_starts: Values, own_ends: Values) -> Steadiness:
-    """``starts`` and ``ends``: of all requests, each sorted; the others: of the measured ones, by start."""
+    """Return the steadiness of an open loop.
+
+    ``starts`` and ``ends`` are of all requests, each sorted; ``own_starts`` and ``own_ends`` are of the measured
+    requests, in the order of their starts.
+    """
     first, last = _thirds(own_ends - own_starts)
     over = float(own_starts[-1])
     filled = _filled_at(own_starts, own_ends - own_starts, over)
@@ -143,9 +150,9 @@ def _open_loop(starts: Values, ends: Values, own_starts: Values, own_ends: Value
 
 
 def _filled_at(starts: Values, latencies: Values, over: float) -> float | None:
-    """When nine of ten of the first requests have ended; None when the window is over before.
+    """Return when nine of ten of the first requests have ended; None if the window ends before.
 
-    Until then the requests in flight grow at any load, because the first ones have not ended yet.
+    Until then, the requests in flight grow at any load, because the first requests have not ended yet.
     """
     early = latencies[: max(1, len(latencies) // 3)]
     filled = float(starts[0]) + float(np.quantile(early, _FILLED, method="higher"))
@@ -171,29 +178,31 @@ def _closed_loop(starts: Values, ends: Values) -> Steadiness:
         return Steadiness(UNKNOWN)
     means = np.array([part.mean() for part in np.array_split(latencies, blocks)])[1:]
     count = len(means)
-    place = np.arange(count) - (count - 1) / 2
-    slope = float(place @ means) / float(place @ place)
-    rest = means - means.mean() - slope * place
-    error = math.sqrt(float(rest @ rest) / (count - 2) / float(place @ place)) * _inflation(rest)
+    position = np.arange(count) - (count - 1) / 2
+    slope = float(position @ means) / float(position @ position)
+    residuals = means - means.mean() - slope * position
+    error = math.sqrt(float(residuals @ residuals) / (count - 2) / float(position @ position)) * _inflation(residuals)
     growth = slope * (count - 1)
-    begins, becomes = float(means.mean()) - growth / 2, float(means.mean()) + growth / 2
-    if slope > student_t(count - 2, _TREND_LEVEL) * error and becomes > _LATENCY_GROWTH * max(begins, 0.0):
-        return Steadiness(UNSTEADY, f"latency grew from {_s(max(begins, 0.0))} to {_s(becomes)} with the same users")
+    first, last = float(means.mean()) - growth / 2, float(means.mean()) + growth / 2
+    if slope > student_t(count - 2, _TREND_LEVEL) * error and last > _LATENCY_GROWTH * max(first, 0.0):
+        return Steadiness(UNSTEADY, f"latency grew from {_s(max(first, 0.0))} to {_s(last)} with the same users")
     return Steadiness(STEADY)
 
 
-def _inflation(rest: Values) -> float:
-    """How much wider the error of a slope is because blocks that follow each other are alike (first order)."""
-    total = float(rest @ rest)
+def _inflation(residuals: Values) -> float:
+    """Return by how much the correlation of consecutive blocks (first order) increases the error of a slope."""
+    total = float(residuals @ residuals)
     if total <= 0:
         return 1.0
-    alike = float(rest[1:] @ rest[:-1]) / total
-    alike = min(0.9, max(0.0, alike + (1 + 3 * max(alike, 0.0)) / len(rest)))  # detrending makes it too small
-    return math.sqrt((1 + alike) / (1 - alike))
+    correlation = float(residuals[1:] @ residuals[:-1]) / total
+    correlation = min(
+        0.9, max(0.0, correlation + (1 + 3 * max(correlation, 0.0)) / len(residuals))
+    )  # corrects the bias of detrending
+    return math.sqrt((1 + correlation) / (1 - correlation))
 
 
 def _thirds(values: Values) -> tuple[float, float]:
-    """The means of the first and of the last third; infinite values are left out where others are."""
+    """Return the means of the first and the last third, without infinite values if there are finite ones."""
     third = len(values) // 3
     return _mean(values[:third]), _mean(values[-third:])
 

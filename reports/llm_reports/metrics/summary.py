@@ -1,6 +1,6 @@
 """The statistics of one series of values, as LLMPerf computes them: linear quantiles, n-1 deviation.
 
-Sums are exact (``math.fsum``), so the order of the values never shows in a result.
+Sums are exact (``math.fsum``), so results do not depend on the order of the values.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PERCENTILES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p90": 0.90, "p95": 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """A series in figures. NaN stands for what it has none of: everything when it is empty, ``stddev`` below two.
+    """The figures of a series. NaN marks figures that do not exist: all for an empty series, ``stddev`` below two.
 
-    ``intervals`` has the 95 % interval of the mean and of each percentile, by the name of the figure, and ``effective``
-    the effective sample sizes behind them; both are empty for what is not a sample.
+    ``intervals`` contains the 95 % interval of the mean and of each percentile, by the name of the figure.
+    ``effective`` contains the effective sample sizes of the intervals. Both are empty if the series is not a sample.
     """
 
     n: int
@@ -44,7 +44,7 @@ class Summary:
 
 
 def ordered(values: Iterable[float]) -> Sequence[float]:
-    """The values that are there, in ascending order: a numpy array, which the types only know as a sequence."""
+    """Return the values that are not missing, in ascending order: a numpy array that is typed as a sequence."""
     return cast("Sequence[float]", np.sort(_known(values)))
 
 
@@ -55,10 +55,10 @@ def _known(values: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def summarize(values: Iterable[float]) -> Summary:
-    """The figures of the values that are there; NaN values are left out.
+    """Return the figures of the values; NaN values are ignored.
 
-    The intervals need the values in the order in which their requests started, because they allow for the dependence
-    of requests that follow each other. The other figures do not depend on the order.
+    The intervals require the values in the order in which their requests started, because they account for the
+    dependence of consecutive requests. The other figures do not depend on the order.
     """
     known = _known(values)
     array = np.sort(known)
@@ -83,7 +83,7 @@ def summarize(values: Iterable[float]) -> Summary:
 
 
 def summarize_histogram(histogram: DurationHistogram) -> Summary:
-    """The figures of a histogram of durations: each within the 0.1 % to which its buckets know the values."""
+    """Return the figures of a histogram of durations, which are accurate to the 0.1 % resolution of its buckets."""
     counted = [(histogram.value_s(bucket), count) for bucket, count in sorted(histogram.counts.items()) if count]
     n = sum(count for _, count in counted)
     if n == 0:

@@ -1,8 +1,9 @@
-"""What arrived inside the MEASURE window: the one place where a report makes rates of rows.
+"""Rates inside the MEASURE window. All rates that a report computes from rows come from this module.
 
-A successful request counts with its ``window_share``, the fraction of its output that arrived inside the window, in
-whatever phase it started. So requests/s times mean tokens is tokens/s, and throughput times mean latency is the number
-of users (Little's law). Files that older versions wrote have no such column; then the share is estimated.
+A successful request counts with its ``window_share``, the fraction of its output that arrived inside the window,
+regardless of the phase in which it started. Therefore requests/s times mean tokens is tokens/s, and throughput times
+mean latency is the number of users (Little's law). Files of older versions do not have this column; then the share is
+estimated.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from llm_reports.metrics.outcomes import succeeded
 
 @dataclass(frozen=True)
 class WindowRows:
-    """The successful requests of a group by what arrived inside the window.
+    """The successful requests of a group with their output inside the window.
 
-    ``shares`` (0 to 1) and ``tokens`` have one value per row of ``rows``. ``window_s`` is NaN when no file says how
-    long the requests took. ``estimated``: the window or the shares do not come from the run's own files.
+    ``shares`` (0 to 1) and ``tokens`` have one value per row of ``rows``. ``window_s`` is NaN when the files do not
+    contain the duration. ``estimated``: the window or the shares do not come from the run's own files.
     """
 
     rows: DataFrame
@@ -33,11 +34,11 @@ class WindowRows:
     estimated: bool
 
     def requests_per_s(self, wanted: Series | None = None) -> float:
-        """Requests per second, of all rows or of the wanted ones."""
+        """Return requests per second, of all rows or of the wanted ones."""
         return self._rate(self.shares, wanted)
 
     def tokens_per_s(self, wanted: Series | None = None) -> float:
-        """Output tokens per second, of all rows or of the wanted ones."""
+        """Return output tokens per second, of all rows or of the wanted ones."""
         return self._rate(self.tokens, wanted)
 
     def _rate(self, amounts: Series, wanted: Series | None) -> float:
@@ -45,7 +46,7 @@ class WindowRows:
 
 
 def window_rows(group: Group) -> WindowRows:
-    """What of a group arrived inside the window of its stage; without a stage, all of it over its whole duration."""
+    """Return the output of a group inside the window of its stage; without a stage, all output over its duration."""
     stages = group.run.stages
     known = stages[(stages["stage"] == group.stage) & (stages["measure_s"] > 0)] if group.stage is not None else ()
     if not len(known):
@@ -70,14 +71,14 @@ def window_rows(group: Group) -> WindowRows:
 
 
 def _successful(group: Group) -> DataFrame:
-    """The successful rows of a group's stage, also those that do not count in its statistics."""
+    """Return the successful rows of the stage of a group, including rows that do not count in its statistics."""
     rows = group.run.requests
     own = (rows["stage"] == group.stage) & (rows["model"] == group.model) & (rows["framework"] == group.framework)
     return rows[own.fillna(value=False).astype(bool) & succeeded(rows["error_code"])]
 
 
 def _by_end(rows: DataFrame, start_s: float, window_s: float) -> Series:
-    """1 for the requests that ended inside the window, else 0; without times 1 for the measured ones."""
+    """Return 1 for requests that ended inside the window, else 0; without times, 1 for the measured requests."""
     ends_s = rows["started_at"] + rows["end_to_end_latency_s"]
     inside = ((ends_s >= start_s) & (ends_s <= start_s + window_s)).astype("float64")
     return inside.where(ends_s.notna(), (rows["measured"] == 1).fillna(value=False).astype("float64")).astype(

@@ -1,4 +1,4 @@
-"""A drawing as PNG, for places that show no SVG. Needs Pillow (the extra ``plots``), which brings its own font."""
+"""A drawing as PNG, for programs that cannot show SVG. Requires Pillow (the extra ``plots``), which includes a font."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from llm_reports.markdown.text import plain
 from llm_reports.plots.drawing import PAPER, WIDTH, Dot, Mark, Stroke, Words, height_of
 from llm_reports.plots.svg import corners
 
-_FINE = 3  # drawn larger and made smaller: Pillow's own lines have stairs
+_FINE = 3  # the image is drawn larger and scaled down, because Pillow's lines are not antialiased
 _SCALE = 2  # device pixels per unit in the file
 
 
 def png(marks: Sequence[Mark]) -> bytes:
-    """The picture as the bytes of a file."""
+    """Return the image as the bytes of a file. Raises ``InputError`` when Pillow is not installed."""
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError:
         raise InputError(
-            "--plots png needs Pillow: pip install 'locust-llm[plots]'. --plots svg needs nothing."
+            "--plots png requires Pillow. Run: pip install 'locust-llm[plots]'. --plots svg does not require it."
         ) from None
     fine = _FINE * _SCALE
     height = height_of(marks)
@@ -31,7 +31,9 @@ def png(marks: Sequence[Mark]) -> bytes:
     pen = ImageDraw.Draw(image)
     for mark in marks:
         if isinstance(mark, Stroke):
-            for points in _dashed([(x * fine, y * fine) for x, y in mark.points], [each * fine for each in mark.dash]):
+            for points in _dashed(
+                [(x * fine, y * fine) for x, y in mark.points], [length * fine for length in mark.dash]
+            ):
                 pen.line(points, fill=mark.colour, width=round(mark.width * fine), joint="curve")
         elif isinstance(mark, Dot):
             _dot(pen, mark, fine)
@@ -56,11 +58,11 @@ def _write(image: Any, pen: Any, mark: Words, font: Any) -> None:
         pen.text((mark.x * _SCALE, mark.y * _SCALE), text, mark.colour, font, anchor, stroke_width=heavy * 0.4)
         return
     left, top, right, bottom = pen.textbbox((0, 0), text, font)
-    slip = Image.new("RGB", (round(right - left) + 4, round(bottom - top) + 4), PAPER)
-    ImageDraw.Draw(slip).text((2 - left, 2 - top), text, mark.colour, font)
-    turned = slip.rotate(90, expand=True)
-    place = (round(mark.x * _SCALE - turned.width), round(mark.y * _SCALE - turned.height / 2))
-    image.paste(turned, (max(2, place[0]), max(0, place[1])))
+    label = Image.new("RGB", (round(right - left) + 4, round(bottom - top) + 4), PAPER)
+    ImageDraw.Draw(label).text((2 - left, 2 - top), text, mark.colour, font)
+    rotated = label.rotate(90, expand=True)
+    position = (round(mark.x * _SCALE - rotated.width), round(mark.y * _SCALE - rotated.height / 2))
+    image.paste(rotated, (max(2, position[0]), max(0, position[1])))
 
 
 def _dot(pen: Any, mark: Dot, fine: int) -> None:
@@ -76,24 +78,24 @@ def _dot(pen: Any, mark: Dot, fine: int) -> None:
 
 
 def _dashed(points: list[tuple[float, float]], dash: list[float]) -> Iterator[list[tuple[float, float]]]:
-    """The strokes of a dashed line; the pattern runs on around corners."""
+    """Yield the strokes of a dashed line; the pattern continues around corners."""
     if len(points) < 2:
         return
     if not dash:
         yield points
         return
     pattern = itertools.cycle(dash)
-    left, down, stroke = next(pattern), True, [points[0]]
+    remaining, is_drawn, stroke = next(pattern), True, [points[0]]
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         length = math.hypot(x1 - x0, y1 - y0)
         done = 0.0
-        while length - done > left:
-            done += left
-            at = (x0 + (x1 - x0) * done / length, y0 + (y1 - y0) * done / length)
-            if down:
-                yield [*stroke, at]
-            left, down, stroke = next(pattern), not down, [at]
-        left -= length - done
+        while length - done > remaining:
+            done += remaining
+            point = (x0 + (x1 - x0) * done / length, y0 + (y1 - y0) * done / length)
+            if is_drawn:
+                yield [*stroke, point]
+            remaining, is_drawn, stroke = next(pattern), not is_drawn, [point]
+        remaining -= length - done
         stroke.append((x1, y1))
-    if down and len(stroke) > 1:
+    if is_drawn and len(stroke) > 1:
         yield stroke

@@ -1,4 +1,4 @@
-"""A drawing as SVG: text only, no dependency; any browser, wiki or pull request shows it."""
+"""A drawing as SVG: text without dependencies that browsers, wikis and pull requests can show."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif
 
 
 def svg(marks: Sequence[Mark], title: str, description: str, *, ids: str = "") -> str:
-    """The picture, with its title and what it shows in words for screen readers.
+    """Return the image, with its title and a description for screen readers.
 
-    ``ids`` begin the identifiers in it, where several pictures stand in one page.
+    ``ids`` is a prefix for the identifiers, for pages with several images.
     """
     height = height_of(marks)
     parts = [
@@ -32,7 +32,7 @@ def svg(marks: Sequence[Mark], title: str, description: str, *, ids: str = "") -
 def _element(mark: Mark) -> str:
     if isinstance(mark, Stroke):
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in mark.points)
-        dash = f' stroke-dasharray="{" ".join(f"{each:g}" for each in mark.dash)}"' if mark.dash else ""
+        dash = f' stroke-dasharray="{" ".join(f"{length:g}" for length in mark.dash)}"' if mark.dash else ""
         return f'<polyline points="{points}" fill="none" stroke="{mark.colour}" stroke-width="{mark.width:g}"{dash}/>'
     if isinstance(mark, Dot):
         return _dot(mark)
@@ -60,7 +60,7 @@ def _dot(mark: Dot) -> str:
 
 
 def corners(mark: Dot) -> list[tuple[float, float]]:
-    """The corners of a square, a triangle or a diamond."""
+    """Return the corners of a square, a triangle or a diamond."""
     x, y, size = mark.x, mark.y, mark.size
     if mark.shape == "triangle":
         return [(x, y - size * 1.2), (x + size * 1.1, y + size * 0.8), (x - size * 1.1, y + size * 0.8)]

@@ -1,9 +1,9 @@
-"""What the health of the client may and may not put in doubt.
+"""Effects of the client's health on the verdicts on objectives.
 
-A client that is late to read makes TTFT and E2E latency look longer, never shorter. So an objective that is met with
-the delay inside holds, whatever the client's health. A time per output token can look shorter (the first chunk is read
-late, the last one in time), so it is judged with the client's delay added. Only a figure that misses its limit may be
-the client's own doing, and a load that was not there says nothing about the load that was asked for.
+A client that reads late makes TTFT and E2E latency look longer, never shorter. So an objective that is met including
+this delay passes, regardless of the client's health. A time per output token can look shorter (the first chunk is read
+late, the last one on time), so it is evaluated with the client's delay added. If a figure exceeds its limit, the client
+may be the cause. A load below the requested load does not show whether the requested load meets the objectives.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _REMEDIES = {
     STRAINED: "use more workers (--processes) or lower the load",
 }
 _CAUSES = {
-    SATURATED: "the client was saturated and measured itself",
-    DISTURBED: "other programs took the CPU from the client, whose delay is in the figure",
+    SATURATED: "the client was saturated, so the figure measures the client",
+    DISTURBED: "other programs took CPU time from the client, and the figure includes the client's delay",
 }
 
 
 def delay_s(group: Group) -> float:
-    """By how much (s) the client may have been late to read: the p99 of its lag where it was not well, else 0.
+    """Return how late (s) the client may have read: the p99 of its lag if it was not healthy, otherwise 0.
 
-    While a client is ``ok`` its delay is below what is measured here (docs/accuracy.md).
+    While a client is ``ok``, its delay is below the resolution of this measurement (docs/accuracy.md).
     """
     if group.health not in (STRAINED, SATURATED, DISTURBED):
         return 0.0
@@ -38,10 +38,10 @@ def delay_s(group: Group) -> float:
 
 
 def doubt(group: Group, objective: Objective, *, failed: bool) -> str:
-    """Why the client's health, or a load with too few users, leaves an objective undecided; "" when it does not.
+    """Return why the client's health, or a load with too few users, leaves an objective undecided; "" otherwise.
 
-    ``failed``: whether the figure is on the wrong side of its limit. Shares of requests, such as errors, are counted
-    and not timed, so the client's health does not put them in doubt.
+    ``failed``: whether the figure exceeds its limit. Shares of requests, such as errors, are counted and not timed, so
+    they do not depend on the client's health.
     """
     if not failed and group.shortfall is not None and group.shortfall.users_missing:
         return group.shortfall.text
@@ -57,7 +57,7 @@ def doubt(group: Group, objective: Objective, *, failed: bool) -> str:
 
 
 def late(group: Group, objective: Objective, late_s: float) -> str:
-    """Why an objective that holds by its figure alone is undecided: not with the client's delay added."""
+    """Return why an objective that passes by its figure alone is undecided: it fails with the client's delay added."""
     return (
         f"{objective.text} holds only without the delay of the client, which was {group.health} and up to "
         f"{1000 * late_s:.3g} ms late (p99): {_REMEDIES[group.health]}"
@@ -65,7 +65,7 @@ def late(group: Group, objective: Objective, late_s: float) -> str:
 
 
 def _load_missing(group: Group) -> str:
-    """How much of the load was there, when that is too little; "" otherwise, and when the files do not say."""
+    """Return how much of the load ran, if it was too little; "" otherwise, and when the files do not contain it."""
     target = group.load.level
     if not target:
         return ""
@@ -74,12 +74,12 @@ def _load_missing(group: Group) -> str:
     else:
         ran, unit = _of_stage(group, "load_actual"), "users"
         if math.isnan(ran) and group.health == SATURATED:
-            ran = _of_stage(group, "concurrency_actual")  # files of before that column
+            ran = _of_stage(group, "concurrency_actual")  # older files do not have load_actual
     return f"only {ran:.3g} of {target:g} {unit} ran" if ran < LOAD_SHARE * target else ""
 
 
 def _of_stage(group: Group, column: str) -> float:
-    """A figure of the stages file; NaN without one."""
+    """Return a figure of the stages file; NaN if it is missing."""
     stages = group.run.stages
     if group.stage is None or column not in stages:
         return math.nan

@@ -1,8 +1,8 @@
-"""What the requests of a stage say about one objective: the figure, its interval, and the bounds that decide.
+"""Evidence from the requests of a stage for one objective: the figure, its interval, and the bounds that decide.
 
-An objective holds when even the bad end of the interval keeps to the limit (``proof``), and is broken when even the
-good end does not (``disproof``). What is not known of a request is taken at its worst for the proof and at its best
-for the disproof.
+An objective holds if even the bad end of the interval is within the limit (``proof``), and is broken if even the good
+end is not (``disproof``). Unknown values of a request count at their worst for the proof and at their best for the
+disproof.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from llm_users.quantile import quantile
 _METRICS = {metric.name: metric for metric in (*REQUEST_METRICS, *OPEN_LOOP_METRICS)}
 _NEEDS_STREAMING = {"ttft", "ttfat", "tpot", "corrected_ttft"}
 _FAR = 4.0
-"""When all values are this many times better than the limit, being within it is taken as a constant, which has the
-effective size N. In M/M/1 queues with the limit at the true P95 or P99, at loads up to 0.9, that is so in 1.8 % of runs
-of 400 requests at most (a factor of 3: 11.5 %)."""
+"""If all values are better than the limit by this factor, being within the limit counts as constant, which has the
+effective size N. In M/M/1 queues with the limit at the true P95 or P99, at loads up to 0.9, this happens in at most
+1.8 % of runs of 400 requests (with a factor of 3: 11.5 %)."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The requests of one stage against one objective. NaN and infinite bounds stand for what they cannot say.
+    """The requests of one stage compared with one objective. NaN and infinite bounds mean unknown.
 
-    ``n`` values are worth ``effective`` independent ones. ``failed`` of them are failed requests: infinitely slow, or
-    a throughput of 0. ``unknown`` requests are not among the values.
+    ``n`` values are equivalent to ``effective`` independent ones. ``failed`` of them are failed requests: infinitely
+    slow, or a throughput of 0. ``unknown`` requests are not among the values.
     """
 
     n: int
@@ -56,19 +56,19 @@ class Evidence:
     failed: int = 0
     unknown: int = 0
     enough: int | None = None
-    """How many requests would decide it if the figures stay as they are; ``None`` when they cannot say."""
+    """The number of requests that decides the objective if the figures do not change; ``None`` when unknown."""
     far_from_limit: bool = False
-    """Whether all values are so far from the limit that it holds however they depend on each other."""
+    """Whether all values are so far from the limit that the objective holds regardless of their dependence."""
 
 
 _NOTHING = Evidence(0, math.nan, math.nan, UNKNOWN, math.nan, math.nan)
 
 
 def evidence(group: Group, objective: Objective, delay_s: float = 0.0) -> Evidence:
-    """The evidence of a group.
+    """Return the evidence of a group for an objective.
 
-    ``delay_s`` is how late the client may have been to read. It can make a time per output token look shorter, so the
-    proof counts it in: delay / (N - 1) for each request.
+    ``delay_s`` is how late the client may have read. This can make a time per output token look shorter, so the proof
+    adds delay / (N - 1) for each request.
     """
     if objective.name == ERRORS:
         return _of_errors(group, objective)
@@ -78,12 +78,12 @@ def evidence(group: Group, objective: Objective, delay_s: float = 0.0) -> Eviden
 
 
 def metric_of(objective: Objective) -> Metric:
-    """What an objective is measured by."""
+    """Return the metric of an objective."""
     return OUTPUT_THROUGHPUT if objective.name == "throughput" else _METRICS[objective.kind.column]
 
 
 def least_requests(objective: Objective) -> int:
-    """The smallest number of independent requests that can meet an objective at all."""
+    """Return the smallest number of independent requests that can prove an objective."""
     if objective.is_share:
         return max(LEAST_EFFECTIVE, requests_needed_below(objective.limit))
     return LEAST_EFFECTIVE if objective.q is None else max(LEAST_EFFECTIVE, values_needed(objective.q))
@@ -94,7 +94,7 @@ def _of_errors(group: Group, objective: Objective) -> Evidence:
     n = counts.ended
     if not n:
         return _NOTHING
-    # Failures are what this objective counts, so they are not set apart as `failed`.
+    # This objective counts failures, so they are not reported separately as `failed`.
     return _of_share(objective, counts.failed, n, counts.aborted, dependence(group.failures))
 
 
@@ -105,8 +105,8 @@ def _of_mismatches(group: Group, objective: Objective) -> Evidence:
     return _of_share(objective, share.wrong, share.checked, share.unknown, share.dependence)
 
 
-def _of_share(objective: Objective, hits: int, n: int, unknown: int, depends: Dependence) -> Evidence:
-    size, for_proof = depends.size(OF_DISPROOFS), depends.size(OF_PROOFS)
+def _of_share(objective: Objective, hits: int, n: int, unknown: int, share_dependence: Dependence) -> Evidence:
+    size, for_proof = share_dependence.size(OF_DISPROOFS), share_dependence.size(OF_PROOFS)
     worst = share_interval(hits, n, for_proof, unknown=unknown)
     best, shown = share_interval(hits, n, size), share_interval(hits, n, for_proof)
     ends = _ends(Interval(best.low, shown.high))
@@ -120,7 +120,7 @@ def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
     failures = failed_rows(rows["error_code"]).to_numpy(bool)[order]
     less = objective.kind.less_is_better
     bad = math.inf if less else 0.0
-    # A wait in front of the client is known of a failed request, too: only what never was sent has none.
+    # The wait in the client is also known for failed requests; only requests that were not sent do not have it.
     missing = failures & np.isnan(values) if objective.name == "queue" else failures
     values = np.where(missing, bad, values)
     late = values
@@ -168,11 +168,11 @@ def _mean_interval(sample: Sample, size: float) -> Interval:
 def _of_quantile(
     objective: Objective, q: float, sample: Sample, worst: Sample, *, failed: int, unknown: int
 ) -> Evidence:
-    """The bounds of a quantile.
+    """Return the evidence for an objective on a quantile.
 
-    The disproof takes the dependence of being over the limit. The proof takes that of being over the quantile itself:
-    where a limit holds, fewer values are over it than over the quantile, often none, and they say little or nothing
-    about how values over the limit follow each other.
+    The disproof uses the dependence of values above the limit. The proof uses the dependence of values above the
+    quantile itself: if a limit holds, fewer values are above it than above the quantile, often none, so they show
+    little or nothing about the dependence of values above the limit.
     """
     n, less = len(sample.values), objective.kind.less_is_better
     broken = _broken(sample.values, objective)
@@ -201,7 +201,7 @@ def _is_far(values: Floats, objective: Objective) -> bool:
 
 
 def _ends(interval: Interval) -> Interval:
-    """An interval of which at least one end is known, and no end is NaN while the other is known."""
+    """Replace an unknown end by an infinite one if the other end is known."""
     low, high = interval.low, interval.high
     if math.isnan(low) and math.isnan(high):
         return UNKNOWN
@@ -209,7 +209,7 @@ def _ends(interval: Interval) -> Interval:
 
 
 def _broken(values: Floats, objective: Objective) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Which values are on the wrong side of the limit."""
+    """Return which values exceed the limit."""
     if objective.kind.less_is_better:
         return values > objective.limit if objective.inclusive else values >= objective.limit
     return values < objective.limit if objective.inclusive else values <= objective.limit
@@ -220,10 +220,10 @@ def _within(values: Floats, objective: Objective) -> np.ndarray[tuple[int, ...],
 
 
 def _buffered(group: Group, objective: Objective) -> int:
-    """Successful requests whose first token arrived at an unknown time."""
+    """Return the number of successful requests whose first token arrived at an unknown time."""
     return int(buffered(group.ok["error_code"]).sum()) if objective.name in _NEEDS_STREAMING else 0
 
 
 def _scaled(independent: int | None, n: int, size: float) -> int | None:
-    """How many dependent requests are worth this many independent ones."""
+    """Return the number of dependent requests that is equivalent to this number of independent ones."""
     return None if independent is None else math.ceil(independent * n / size - 1e-9)

@@ -1,8 +1,8 @@
-"""The verdict of a pipeline: objectives against stages, with three answers: passed, failed or undecided.
+"""The SLO gate for pipelines: it compares objectives with stages; the verdict is passed, failed or undecided.
 
-An objective is passed only if the bound of its interval keeps to the limit, and failed only if the other bound does
-not. Everything between is undecided, and so is what the client itself may have caused, and what an unsteady stage
-seems to meet.
+An objective is passed only if the bad end of its interval is within the limit, and failed only if the good end is not.
+Otherwise it is undecided. It is also undecided if the client may have caused the result, or if the stage was unsteady
+and the figure is within the limit.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = [
 ]  # fmt: skip
 
 ALL_STAGES, BEST_STAGE = "all", "best"
-_SLOW = 3.0  # an effective size below it: the values change over the length of the whole stage
+_SLOW = 3.0  # an effective size below this value means that the values change over the length of the whole stage
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One objective in one stage."""
+    """The verdict on one objective in one stage."""
 
     label: str
     group: Group
@@ -48,12 +48,12 @@ class Judgement:
     verdict: Verdict
     reason: str
     effective: float = math.nan
-    """The effective sample size: how many independent requests the ``n`` are worth."""
+    """The effective sample size: the number of independent requests that is equivalent to ``n``."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What was asked and what came out."""
+    """The objectives, the stages to evaluate, and the verdict."""
 
     objectives: Objectives
     stage: str
@@ -63,52 +63,59 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Whether a pipeline may go on."""
+        """Whether the verdict is passed, so that a pipeline can continue."""
         return self.verdict is Verdict.PASSED
 
     def frame(self) -> DataFrame:
-        """One line for each objective and stage."""
+        """Return a DataFrame with one row per objective and stage."""
         return DataFrame(
             [
                 {
-                    "run": each.group.run.name,
-                    "framework": each.group.framework,
-                    "model": each.group.model,
-                    "stage": each.group.stage,
-                    "concurrency": each.group.concurrency,
-                    "rate_per_s": each.group.load.rate_per_s,
-                    "objective": each.objective.text,
-                    "n": each.n,
-                    "n_effective": each.effective,
-                    "estimate": each.estimate,
-                    "ci_low": each.interval.low,
-                    "ci_high": each.interval.high,
-                    "verdict": each.verdict,
-                    "reason": each.reason,
+                    "run": judgement.group.run.name,
+                    "framework": judgement.group.framework,
+                    "model": judgement.group.model,
+                    "stage": judgement.group.stage,
+                    "concurrency": judgement.group.concurrency,
+                    "rate_per_s": judgement.group.load.rate_per_s,
+                    "objective": judgement.objective.text,
+                    "n": judgement.n,
+                    "n_effective": judgement.effective,
+                    "estimate": judgement.estimate,
+                    "ci_low": judgement.interval.low,
+                    "ci_high": judgement.interval.high,
+                    "verdict": judgement.verdict,
+                    "reason": judgement.reason,
                 }
-                for each in self.judgements
+                for judgement in self.judgements
             ]
         )
 
 
 def gate(groups: Sequence[Group], objectives: Objectives, stage: str = ALL_STAGES) -> Gate:
-    """The verdict on every stage, on the best one of each run (the highest load that passes), or on stage N."""
+    """Return the verdict on every stage, on the best stage of each run (the highest load that passes), or on stage N.
+
+    Raises ``InputError`` when ``stage`` is not valid or does not exist.
+    """
     chosen = _chosen(groups, stage)
     judgements = judge_all(chosen, objectives)
     if stage == BEST_STAGE:
         verdict, reasons = _best(judgements)
     else:
-        verdict = worst(each.verdict for each in judgements)
+        verdict = worst(judgement.verdict for judgement in judgements)
         reasons = tuple(
-            dict.fromkeys(f"{each.label}: {each.reason}" for each in judgements if each.verdict is not Verdict.PASSED)
+            dict.fromkeys(
+                f"{judgement.label}: {judgement.reason}"
+                for judgement in judgements
+                if judgement.verdict is not Verdict.PASSED
+            )
         )
     if not judgements:
-        verdict, reasons = Verdict.UNDECIDED, ("there is no stage to judge: nothing was measured",)
+        verdict, reasons = Verdict.UNDECIDED, ("the run does not contain stages with measured requests",)
     return Gate(objectives, stage, judgements, verdict, reasons)
 
 
 def judge_all(groups: Sequence[Group], objectives: Objectives) -> tuple[Judgement, ...]:
-    """Every objective in every group."""
+    """Return the judgements on every objective in every group."""
     return tuple(
         dataclasses.replace(judge(group, objective), label=label or "all requests")
         for group, label in zip(groups, labels(groups), strict=True)
@@ -117,38 +124,38 @@ def judge_all(groups: Sequence[Group], objectives: Objectives) -> tuple[Judgemen
 
 
 def judge(group: Group, objective: Objective) -> Judgement:
-    """One objective in one group.
+    """Return the judgement on one objective in one group.
 
-    What is not known of some requests (they were aborted, or arrived all at once) is taken at its worst before an
-    objective is passed and at its best before it is failed. Failed requests count as infinitely slow. Requests that
-    the client cancelled on purpose are not judged.
+    Unknown values of requests (because they were aborted, or their answer arrived all at once) count at their worst
+    before an objective passes, and at their best before it fails. Failed requests count as infinitely slow. Requests
+    that the client cancelled on purpose do not count.
     """
     late_s = delay_s(group)
-    found = evidence(group, objective, late_s)
-    verdict, reason = _decided(objective, found)
-    if verdict is Verdict.UNDECIDED and found.n:
+    result = evidence(group, objective, late_s)
+    verdict, reason = _decided(objective, result)
+    if verdict is Verdict.UNDECIDED and result.n:
         passed_without = late_s > 0 and _decided(objective, evidence(group, objective))[0] is Verdict.PASSED
-        reason = late(group, objective, late_s) if passed_without else _advice(group, objective, found)
+        reason = late(group, objective, late_s) if passed_without else _advice(group, objective, result)
     doubts = doubt(group, objective, failed=verdict is Verdict.FAILED)
     if doubts and verdict is not Verdict.UNDECIDED:
         verdict, reason = Verdict.UNDECIDED, f"{doubts} (measured: {reason})"
     elif doubts:
         reason = f"{reason}. Also, {doubts}"
     if group.steadiness == UNSTEADY and verdict is not Verdict.FAILED:
-        verdict, reason = _unsteady(objective, found)
-    if objective.name == ERRORS and group.counts.throttled and found.n:
-        reason += f" ({group.counts.throttled} of the {group.counts.failed} that failed were throttled)"
+        verdict, reason = _unsteady(objective, result)
+    if objective.name == ERRORS and group.counts.throttled and result.n:
+        reason += f" ({group.counts.throttled} of the {group.counts.failed} failed requests were throttled)"
     return Judgement(
-        "", group, objective, found.n, found.estimate, found.interval, verdict, reason, effective=found.effective
+        "", group, objective, result.n, result.estimate, result.interval, verdict, reason, effective=result.effective
     )
 
 
 def valid_stage(text: str) -> str:
-    """``all``, ``best`` or the number of a stage; raises ``InputError`` for anything else."""
+    """Return ``all``, ``best`` or the number of a stage; raises ``InputError`` for any other text."""
     wanted = text.strip().lower()
     if wanted in (ALL_STAGES, BEST_STAGE) or (wanted.isdecimal() and int(wanted) > 0):
         return wanted
-    raise InputError(f"{text!r} is not a stage to judge; write all, best or the number of a stage, from 1")
+    raise InputError(f"{text!r} is not a valid stage; write all, best or the number of a stage, from 1")
 
 
 def _chosen(groups: Sequence[Group], stage: str) -> Sequence[Group]:
@@ -158,69 +165,77 @@ def _chosen(groups: Sequence[Group], stage: str) -> Sequence[Group]:
     chosen = [group for group in groups if group.stage == int(wanted)]
     if groups and not chosen:
         known = ", ".join(sorted({str(group.stage) for group in groups if group.stage is not None}))
-        raise InputError(f"there is no stage {wanted} to judge; there are {known or 'no numbered stages'}")
+        raise InputError(f"stage {wanted} does not exist; available stages: {known or 'none with a number'}")
     return chosen
 
 
 def _best(judgements: Sequence[Judgement]) -> tuple[Verdict, tuple[str, ...]]:
-    runs = list(dict.fromkeys(each.group.run for each in judgements))
+    runs = list(dict.fromkeys(judgement.group.run for judgement in judgements))
     verdicts: list[Verdict] = []
     reasons: list[str] = []
     for run in runs:
         stages: dict[Group, list[Judgement]] = {}
-        for each in judgements:
-            if each.group.run is run:
-                stages.setdefault(each.group, []).append(each)
-        of_stages = {worst(each.verdict for each in found) for found in stages.values()}
+        for judgement in judgements:
+            if judgement.group.run is run:
+                stages.setdefault(judgement.group, []).append(judgement)
+        of_stages = {worst(judgement.verdict for judgement in of_stage) for of_stage in stages.values()}
         if Verdict.PASSED in of_stages:
             verdicts.append(Verdict.PASSED)
             continue
         verdicts.append(Verdict.UNDECIDED if Verdict.UNDECIDED in of_stages else Verdict.FAILED)
         named = f"{run.name}: " if len(runs) > 1 else ""
-        failed = [each for found in stages.values() for each in found if each.verdict is not Verdict.PASSED]
+        failed = [
+            judgement
+            for of_stage in stages.values()
+            for judgement in of_stage
+            if judgement.verdict is not Verdict.PASSED
+        ]
         reasons.append(f"{named}no stage meets all objectives")
-        reasons.extend(f"{each.label}: {each.reason}" for each in failed)
+        reasons.extend(f"{judgement.label}: {judgement.reason}" for judgement in failed)
     return worst(verdicts), tuple(dict.fromkeys(reasons))
 
 
-def _decided(objective: Objective, found: Evidence) -> tuple[Verdict, str]:
-    less, unit, n = objective.kind.less_is_better, objective.kind.unit, found.n
-    failures = f" ({found.failed} of them failed)" if found.failed else ""
+def _decided(objective: Objective, result: Evidence) -> tuple[Verdict, str]:
+    less, unit, n = objective.kind.less_is_better, objective.kind.unit, result.n
+    failures = f" ({result.failed} of them failed)" if result.failed else ""
     if not n:
-        return Verdict.UNDECIDED, f"no request has what {objective.text} is about"
-    if found.failed and objective.q is None:
+        return Verdict.UNDECIDED, f"no request has a value for {objective.text}"
+    if result.failed and objective.q is None:
         return (
             Verdict.FAILED,
-            f"{objective.text} does not hold: {found.failed} of {n} requests failed and have no value, so there is no "
-            f"mean; write a percentile, such as {objective.name}_{'p95' if less else 'p5'}",
+            f"{objective.text} does not hold: {result.failed} of {n} requests failed and have no value, so the mean is "
+            f"undefined; use a percentile, such as {objective.name}_{'p95' if less else 'p5'}",
         )
-    if math.isfinite(found.proof) and objective.holds(found.proof):
+    if math.isfinite(result.proof) and objective.holds(result.proof):
         bound = "at most" if less else "at least"
-        measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.proof, unit)} of {n} requests{failures}"
+        measured = f"{shown(result.estimate, unit)}, {bound} {shown(result.proof, unit)} of {n} requests{failures}"
         return Verdict.PASSED, f"{objective.text} holds: {measured}"
-    if found.far_from_limit:
+    if result.far_from_limit:
         far = (
             "all {n} requests are at most a quarter of the limit"
             if less
-            else "all {n} requests have four times the limit"
+            else "all {n} requests are at least four times the limit"
         )
-        return Verdict.PASSED, f"{objective.text} holds: {shown(found.estimate, unit)}, {far.format(n=n)}"
-    # An infinite disproof of latencies is one that is known: even the good end of the interval is a failed request.
-    known = math.isfinite(found.disproof) or (found.disproof == math.inf and less)
-    if known and objective.broken(found.disproof):
+        return Verdict.PASSED, f"{objective.text} holds: {shown(result.estimate, unit)}, {far.format(n=n)}"
+    # An infinite disproof of a latency is known: even the good end of the interval is a failed request.
+    known = math.isfinite(result.disproof) or (result.disproof == math.inf and less)
+    if known and objective.broken(result.disproof):
         bound = "at least" if less else "at most"
-        measured = f"{shown(found.estimate, unit)}, {bound} {shown(found.disproof, unit)} of {n} requests{failures}"
-        if math.isinf(found.disproof):
-            measured = f"no answer, {found.failed} of {n} requests failed"
+        measured = f"{shown(result.estimate, unit)}, {bound} {shown(result.disproof, unit)} of {n} requests{failures}"
+        if math.isinf(result.disproof):
+            measured = f"no answer, {result.failed} of {n} requests failed"
         return Verdict.FAILED, f"{objective.text} does not hold: {measured}"
     return Verdict.UNDECIDED, ""
 
 
-def _unsteady(objective: Objective, found: Evidence) -> tuple[Verdict, str]:
-    """A figure beyond its limit only gets worse with a longer stage; one within it may not stay there."""
+def _unsteady(objective: Objective, result: Evidence) -> tuple[Verdict, str]:
+    """Return the verdict for an unsteady stage.
+
+    A figure that exceeds its limit gets worse in a longer stage; a figure within its limit may exceed it later.
+    """
     grew = "the stage was unsteady: its queue grew until the end"
-    if found.n and not objective.is_share and objective.broken(found.estimate):
-        measured = shown(found.estimate, objective.kind.unit)
+    if result.n and not objective.is_share and objective.broken(result.estimate):
+        measured = shown(result.estimate, objective.kind.unit)
         return (
             Verdict.FAILED,
             f"{objective.text} does not hold: {measured}, and {grew}, so a longer stage would be slower",
@@ -228,31 +243,31 @@ def _unsteady(objective: Objective, found: Evidence) -> tuple[Verdict, str]:
     return Verdict.UNDECIDED, f"{grew}, so {objective.text} would depend on the length of the stage. Lower the load"
 
 
-def _advice(group: Group, objective: Objective, found: Evidence) -> str:
-    """How many requests would decide it."""
-    least, n = least_requests(objective), found.n
+def _advice(group: Group, objective: Objective, result: Evidence) -> str:
+    """Return the number of requests that would decide the objective, as advice in words."""
+    least, n = least_requests(objective), result.n
     if n < least:
-        return f"needs at least {least} requests to decide {objective.text}, there are {n}"
-    if found.effective < least:
-        worth = (
-            f"needs at least {least} independent requests to decide {objective.text}; the {n} requests wait for each "
-            f"other and are worth {found.effective:.0f}"
+        return f"{objective.text} needs at least {least} requests for a verdict, but there are {n}"
+    if result.effective < least:
+        shortage = (
+            f"{objective.text} needs at least {least} independent requests for a verdict; the {n} requests wait for "
+            f"each other and are equivalent to {result.effective:.0f}"
         )
-        if found.effective < _SLOW:
-            return f"{worth}, as where a queue grows through the whole stage: lower the load or run much longer"
-        needed = math.ceil(least * n / found.effective)
-        return f"{worth}: at least {_requests(group, needed, n)} are needed at this load"
-    now = f"{shown(found.estimate, objective.kind.unit)} of {n} requests"
-    straddles = f"{_ends(found.interval, objective)} contains the limit of {objective.text} ({now})"
-    if found.unknown and (found.enough is None or found.enough <= n):
-        return f"{found.unknown} requests without a value (aborted or buffered) could turn {objective.text}"
-    if found.enough is None or found.enough <= n:
+        if result.effective < _SLOW:
+            return f"{shortage}, as if a queue grows through the whole stage: lower the load or run much longer"
+        needed = math.ceil(least * n / result.effective)
+        return f"{shortage}: at least {_requests(group, needed, n)} are needed at this load"
+    now = f"{shown(result.estimate, objective.kind.unit)} of {n} requests"
+    straddles = f"{_ends(result.interval, objective)} contains the limit of {objective.text} ({now})"
+    if result.unknown and (result.enough is None or result.enough <= n):
+        return f"{result.unknown} requests without a value (aborted or buffered) could change {objective.text}"
+    if result.enough is None or result.enough <= n:
         return f"{straddles}: more requests are needed to decide"
-    return f"{straddles}: about {_requests(group, found.enough, n)} would decide it if the figures stay as they are"
+    return f"{straddles}: about {_requests(group, result.enough, n)} would decide it if the figures do not change"
 
 
 def _requests(group: Group, wanted: int, n: int) -> str:
-    """A number of requests and how long they take at the rate of this stage."""
+    """Return a number of requests in words, with the time that they take at the rate of this stage."""
     lasted_s = duration_s(group)
     return f"{wanted} requests" + (f" ({lasting(lasted_s * wanted / n)})" if lasted_s > 0 else "")
 

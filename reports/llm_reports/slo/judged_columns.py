@@ -1,7 +1,7 @@
-"""The columns of a request's row that a judgement reads: groups, objectives, dependence, client delay, steadiness.
+"""The columns of a row that a judgement reads: groups, objectives, dependence, client delay, steadiness.
 
-The load search keeps these of every row. tests/unit/wiring/test_load_search.py compares judgements of them with those
-of whole rows.
+The load search keeps only these columns of every row. tests/unit/wiring/test_load_search.py compares judgements from
+these columns with judgements from complete rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A verdict as JUnit XML, which CI systems show beside their tests, and as a GitHub job summary."""
+"""The verdict as JUnit XML, which CI systems show with their tests, and as a GitHub job summary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 @dataclass(frozen=True)
 class Case:
-    """One check: where, what, how it came out, and why."""
+    """One check: its location, its name, its verdict, and the reason."""
 
     place: str
     name: str
@@ -28,28 +28,33 @@ class Case:
 
 
 def cases_of(gate: Gate) -> list[Case]:
-    """One case for each objective and stage; a verdict on the best stage is one case, since other stages may fail."""
+    """Return one case per objective and stage; a verdict on the best stage is one case, since other stages may fail."""
     if gate.stage == "best" or not gate.judgements:
         name = f"{gate.objectives.text} in the best stage" if gate.judgements else gate.objectives.text
         return [Case("all", name, gate.verdict, "; ".join(gate.reasons))]
     return [
-        Case(f"{each.group.run.name}.{each.label}", each.objective.text, each.verdict, each.reason)
-        for each in gate.judgements
+        Case(
+            f"{judgement.group.run.name}.{judgement.label}",
+            judgement.objective.text,
+            judgement.verdict,
+            judgement.reason,
+        )
+        for judgement in gate.judgements
     ]
 
 
 def junit_xml(name: str, cases: Iterable[Case]) -> str:
-    """A test suite: what failed is a failure, what could not be decided an error."""
-    found = list(cases)
+    """Return a JUnit test suite: a failed case is a failure, an undecided case is an error."""
+    all_cases = list(cases)
     counts = {
-        "tests": len(found),
-        "failures": sum(case.verdict is Verdict.FAILED for case in found),
-        "errors": sum(case.verdict is Verdict.UNDECIDED for case in found),
+        "tests": len(all_cases),
+        "failures": sum(case.verdict is Verdict.FAILED for case in all_cases),
+        "errors": sum(case.verdict is Verdict.UNDECIDED for case in all_cases),
     }
     numbers = {key: str(count) for key, count in counts.items()}
     suites = ElementTree.Element("testsuites", numbers)
     suite = ElementTree.SubElement(suites, "testsuite", {"name": name, **numbers, "skipped": "0"})
-    for case in found:
+    for case in all_cases:
         element = ElementTree.SubElement(
             suite, "testcase", {"classname": plain(f"{name}.{case.place}"), "name": plain(case.name), "time": "0"}
         )
@@ -57,26 +62,26 @@ def junit_xml(name: str, cases: Iterable[Case]) -> str:
             ElementTree.SubElement(element, "system-out").text = plain(case.reason)
         else:
             tag = "failure" if case.verdict is Verdict.FAILED else "error"
-            wrong = ElementTree.SubElement(element, tag, {"type": case.verdict.value, "message": plain(case.reason)})
-            wrong.text = plain(case.reason)
+            problem = ElementTree.SubElement(element, tag, {"type": case.verdict.value, "message": plain(case.reason)})
+            problem.text = plain(case.reason)
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def publish_gate(gate: Gate, path: Path | None) -> None:
-    """Write a verdict as JUnit XML, and into GitHub's job summary when there is one."""
+    """Write a verdict as JUnit XML, and append it to GitHub's job summary if there is one."""
     if path is not None:
         write_junit(path, junit_xml("locust-llm", cases_of(gate)))
     write_job_summary(gate_text(gate))
 
 
 def write_junit(path: Path, text: str) -> None:
-    """Write the file, its folder too; raises ``InputError`` when that cannot be."""
+    """Write the file and create its folder; raises ``InputError`` when the file cannot be written."""
     _write(path, text, "w", "--junit")
 
 
 def write_job_summary(text: str, path: Path | None = None) -> Path | None:
-    """Append Markdown to a file, or to GitHub's job summary when there is one; returns the file."""
+    """Append Markdown to a file, or to GitHub's job summary if there is one, and return the path of the file."""
     target = path or (Path(os.environ[SUMMARY_VARIABLE]) if os.environ.get(SUMMARY_VARIABLE) else None)
     if target is not None:
         _write(target, text if text.endswith("\n") else text + "\n", "a", "--github-summary")
@@ -90,5 +95,5 @@ def _write(path: Path, text: str, mode: str, option: str) -> None:
             file.write(text)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}). Name another file with {option}."
+            f"{path}: cannot be written ({error.strerror or error}). Specify another file with {option}."
         ) from error

@@ -1,6 +1,6 @@
-"""Objectives as they are written, ``ttft_p95<0.5,tpot_p95<50ms,errors<1%``: what must hold, and nothing of rows.
+"""Parsing of objectives such as ``ttft_p95<0.5,tpot_p95<50ms,errors<1%``. This module does not depend on rows.
 
-Loads no pandas: Locust's command line checks its ``--llm-slo`` with it.
+It does not load pandas, because Locust's command line uses it to check ``--llm-slo``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from llm_users.number_words import DurationError, parse_duration
 EXAMPLE = "ttft_p95<0.5,tpot_p95<0.05,e2e_p99<10,errors<0.01"
 ERRORS, MISMATCHES, STRICT_MISMATCHES = "errors", "mismatches", "strict_mismatches"
 FAILURES_ALLOWED = 0.05
-"""Of the requests of a stage that counts as good, when no objective speaks of errors.
+"""The share of failed requests that is allowed in a stage if there is no objective for errors.
 
-Latency objectives count a failed request as infinitely slow, so a P95 tolerates this share anyway; throughput and the
-knee have no such limit, and an endpoint that refuses half of the requests is fast with the others.
+Latency objectives count a failed request as infinitely slow, so a P95 tolerates this share anyway. Throughput and the
+knee do not have such a limit, and an endpoint that rejects half of the requests is fast with the others.
 """
 _FORM = re.compile(r"([a-z0-9_]+?)(?:_(p[0-9.]+|[a-z]+))?(<=|>=|<|>)([0-9.]+(?:e[+-]?[0-9]+)?)([^<>=]*)")
 _SHARE_UNITS = {"": 1.0, "%": 0.01}
@@ -29,7 +29,7 @@ _RATE_UNITS = {"": 1.0, "tok/s": 1.0, "tokens/s": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What can be promised: the column it is measured in, its unit, and whether less is better."""
+    """A metric for objectives: its column, its meaning, its unit, and whether less is better."""
 
     column: str
     meaning: str
@@ -59,7 +59,7 @@ _MEANT = {
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One of them. ``q`` is the quantile it speaks of, ``None`` for a mean and for a share of requests."""
+    """One objective. ``q`` is the quantile that it limits, ``None`` for a mean and for a share of requests."""
 
     text: str
     name: str
@@ -69,58 +69,58 @@ class Objective:
 
     @property
     def kind(self) -> Kind:
-        """What it is about."""
+        """The metric of the objective."""
         return KINDS[self.name]
 
     @property
     def is_share(self) -> bool:
-        """Whether it speaks of how many requests, not of a figure that each of them has."""
+        """Whether the objective limits a share of requests rather than a figure of each request."""
         return not self.kind.unit
 
     def holds(self, value: float) -> bool:
-        """Whether a value is on the right side of the limit; NaN is not."""
+        """Return whether a value is within the limit; False for NaN."""
         if self.inclusive and value == self.limit:
             return True
         return value < self.limit if self.kind.less_is_better else value > self.limit
 
     def broken(self, value: float) -> bool:
-        """Whether a value is on the wrong side of the limit; NaN is not."""
+        """Return whether a value exceeds the limit; False for NaN."""
         return value == value and not self.holds(value)  # noqa: PLR0124 (NaN)
 
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """All that must hold together."""
+    """All objectives of an expression, which must hold together."""
 
     text: str
     all: tuple[Objective, ...]
 
     @property
     def limits(self) -> Mapping[str, Objective]:
-        """What one request must keep to: of each metric the loosest of its limits; shares of requests aside.
+        """The limits for a single request: the loosest limit of each metric, without shares of requests.
 
-        A P50 under 0.2 s and a P95 under 0.5 s allow a single request 0.5 s.
+        A P50 under 0.2 s and a P95 under 0.5 s allow 0.5 s for a single request.
         """
         loosest: dict[str, Objective] = {}
-        for each in self.all:
-            known = loosest.get(each.name)
-            if not each.is_share and (known is None or known.holds(each.limit) is False):
-                loosest[each.name] = each
+        for objective in self.all:
+            known = loosest.get(objective.name)
+            if not objective.is_share and (known is None or known.holds(objective.limit) is False):
+                loosest[objective.name] = objective
         return loosest
 
 
 def parse_objectives(expression: str) -> Objectives:
-    """From a comma-separated expression; raises ``InputError`` with what is wrong and what would be right."""
+    """Parse a comma-separated expression; raises ``InputError`` with the error and a valid alternative."""
     parts = [re.sub(r"\s+", "", part).lower() for part in expression.split(",") if part.strip()]
     if not parts:
-        raise InputError(f"no objective was given; write for example {EXAMPLE}")
+        raise InputError(f"the objectives are empty; write for example {EXAMPLE}")
     return Objectives(",".join(parts), tuple(_objective(part) for part in dict.fromkeys(parts)))
 
 
 def _objective(text: str) -> Objective:
     match = _FORM.fullmatch(text)
     if match is None:
-        raise InputError(f"{text!r} is not an objective; write METRIC_STATISTIC<LIMIT, for example {EXAMPLE}")
+        raise InputError(f"{text!r} is not a valid objective; write METRIC_STATISTIC<LIMIT, for example {EXAMPLE}")
     name, statistic, comparison, number, unit = match.groups(default="")
     if statistic and name not in KINDS and f"{name}_{statistic}" in {*KINDS, *_MEANT}:
         name, statistic = f"{name}_{statistic}", ""
@@ -130,7 +130,7 @@ def _objective(text: str) -> Objective:
     if comparison.startswith("<") != kind.less_is_better:
         better = "less" if kind.less_is_better else "more"
         raise InputError(
-            f"{text!r}: of {name}, {better} is better; write {text.replace(comparison, _other(comparison))}"
+            f"{text!r}: for {name}, {better} is better; write {text.replace(comparison, _other(comparison))}"
         )
     limit = _limit(text, name, number, unit)
     return Objective(text, name, limit, q, comparison.endswith("="))
@@ -141,13 +141,15 @@ def _check_name(text: str, name: str) -> None:
         return
     near = _MEANT.get(name) or next(iter(difflib.get_close_matches(name, KINDS, 1)), "")
     hint = f" Did you mean {near} ({KINDS[near].meaning})?" if near else ""
-    raise InputError(f"{text!r}: {name!r} is not measured.{hint} There are {', '.join(KINDS)}")
+    raise InputError(f"{text!r}: {name!r} is not a valid metric.{hint} Valid metrics: {', '.join(KINDS)}")
 
 
 def _quantile(text: str, name: str, statistic: str) -> float | None:
     if not KINDS[name].unit:
         if statistic:
-            raise InputError(f"{text!r}: {name} are a share of all requests and have no {statistic}; write {name}<0.01")
+            raise InputError(
+                f"{text!r}: {name} is a share of all requests and does not have a {statistic}; write {name}<0.01"
+            )
         return None
     if statistic == "mean":
         return None
@@ -156,15 +158,15 @@ def _quantile(text: str, name: str, statistic: str) -> float | None:
     if statistic in ("max", "min"):
         tail = "p99" if (statistic == "max") == KINDS[name].less_is_better else "p1"
         raise InputError(
-            f"{text!r}: the {statistic} of a sample says nothing about the next request; write {name}_{tail}"
+            f"{text!r}: the {statistic} of a sample does not predict the next request; write {name}_{tail}"
         )
     try:
         percent = float(statistic.removeprefix("p")) if statistic.startswith("p") else 0.0
     except ValueError:
         percent = 0.0
     if not 0 < percent < 100:
-        said = f"{statistic!r} is no statistic" if statistic else f"{name} needs a statistic"
-        raise InputError(f"{text!r}: {said}; write {name}_p95, {name}_p99.9, {name}_median or {name}_mean")
+        problem = f"{statistic!r} is not a valid statistic" if statistic else f"{name} requires a statistic"
+        raise InputError(f"{text!r}: {problem}; write {name}_p95, {name}_p99.9, {name}_median or {name}_mean")
     return round(percent / 100, 12)
 
 
@@ -186,7 +188,7 @@ def _limit(text: str, name: str, number: str, unit: str) -> float:
         limit *= units[unit]
     if not kind.unit and not 0 < limit < 1:
         raise InputError(
-            f"{text!r}: a share of {name} lies between 0 and 1, and no sample can prove that it is 0; "
+            f"{text!r}: a share of {name} is between 0 and 1, and a sample cannot prove that it is 0; "
             f"write {name}<0.01 or {name}<1%"
         )
     if not 0 < limit < math.inf:

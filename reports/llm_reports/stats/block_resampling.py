@@ -1,7 +1,8 @@
-"""Is a difference more than noise? Permutation and bootstrap of blocks of time. Knows numbers only.
+"""Significance of a difference: permutation and bootstrap of time blocks. This module works on numbers only.
 
-Requests of a closed loop are not independent: a busy second slows all that are in flight. Blocks of consecutive
-requests, long against that memory, nearly are; so blocks, never single requests, are shuffled and drawn.
+Requests of a closed loop are not independent: a busy second slows all requests in flight. Blocks of consecutive
+requests that are long compared with this correlation time are nearly independent, so this module shuffles and draws
+blocks instead of single requests.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 PERMUTATIONS = 9_999  # the smallest p is then 1 in 10,000
 DRAWS = 500
-FEWEST_DRAWS = 100  # of very long runs, where each draw takes long
-_BLOCKS = 24  # of the shorter run, when it is long enough for that
+FEWEST_DRAWS = 100  # for very long runs, where each draw takes long
+_BLOCKS = 24  # blocks of the shorter run, if it is long enough
 _FEWEST = 8
-_MOST = 400  # of both runs together
-_ROUNDS = 3  # requests of every user in a block: the memory of a closed loop is about one
+_MOST = 400  # blocks of both runs together
+_ROUNDS = 3  # requests of every user in a block: the correlation time of a closed loop is about one
 _SEED = 20_231_221
 _TURN = 997
 _LEAST_MEMORY = 0.25
-_LEAST_PART, _MOST_ALIKE = 0.25, 0.7  # bounds of an estimate from few blocks, which would otherwise explode
+_LEAST_PART, _MOST_ALIKE = 0.25, 0.7  # bounds for an estimate from few blocks, which would otherwise diverge
 _WINDOW = 5
-_WORK = 100_000_000  # values drawn for one interval
+_WORK = 100_000_000  # number of values drawn for one interval
 _ROUNDING = 1e-18  # squared deviations below this share of the squared values are rounding errors
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the requests of two runs, each in the order of their starts, are cut: the first index of each block."""
+    """The blocks of the requests of two runs, each in start order: the first index of each block."""
 
     first: tuple[tuple[int, ...], tuple[int, ...]]
     counts: tuple[int, int]
@@ -45,12 +46,15 @@ class Blocks:
 
     @property
     def numbers(self) -> tuple[int, int]:
-        """How many blocks each run has."""
+        """The number of blocks of each run."""
         return len(self.first[0]), len(self.first[1])
 
 
 def cut(counts: tuple[int, int], concurrency: int) -> Blocks:
-    """Blocks of one length for both runs: 24 of the shorter one, or fewer so that each holds 3 requests per user."""
+    """Return blocks of equal length for both runs.
+
+    The shorter run has 24 blocks, or fewer so that each block contains 3 requests per user.
+    """
     shorter = min(counts)
     length = max(1, math.ceil(shorter / _BLOCKS), min(_ROUNDS * max(concurrency, 1), shorter // _FEWEST))
     length = max(length, math.ceil(sum(counts) / _MOST))
@@ -60,13 +64,13 @@ def cut(counts: tuple[int, int], concurrency: int) -> Blocks:
 
 
 def sums(values: Floats, first: Sequence[int]) -> Floats:
-    """The sum of each block."""
+    """Return the sum of each block."""
     return cast("Floats", np.add.reduceat(values, np.array(first)))
 
 
 @dataclass(frozen=True)
 class Chance:
-    """What chance alone does: the ``p`` of what was observed, and the p that every shuffle would have had instead."""
+    """The result of a permutation test: the ``p`` of the observed difference, and the p of every shuffle."""
 
     p: float
     shuffles: Floats
@@ -78,16 +82,17 @@ NO_CHANCE = Chance(math.nan, np.empty(0))
 def permutation(
     parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats], *, paired: bool = False, hidden: float = 1.0
 ) -> Chance:
-    """How often chance alone makes two ratios differ as much: of sums of ``parts`` by sums of ``wholes``, by block.
+    """Test how often chance alone makes two ratios differ this much: sums of ``parts`` divided by sums of ``wholes``.
 
-    Under the hypothesis that both runs are of one process, which block belongs to which run is arbitrary. ``paired``:
-    block k of both runs holds the same prompts, so only the two blocks of a pair are exchanged. ``hidden``: the factor
-    of the variance that the blocks cannot show, see ``hidden_from_p``.
+    ``parts`` and ``wholes`` have one value per block. Under the null hypothesis that both runs come from one process,
+    the assignment of blocks to runs is arbitrary. ``paired``: block k of both runs contains the same prompts, so only
+    the two blocks of a pair are exchanged. ``hidden``: the factor of the variance that the blocks cannot show, see
+    ``hidden_from_p``.
     """
-    if not all(each.sum() for each in wholes):
+    if not all(whole.sum() for whole in wholes):
         return NO_CHANCE
     if not any(_varies(part, whole) for part, whole in zip(parts, wholes, strict=True)) and _same_ratio(parts, wholes):
-        return Chance(1.0, np.ones(PERMUTATIONS))  # every shuffle looks like the runs: no errors in both, for example
+        return Chance(1.0, np.ones(PERMUTATIONS))  # every shuffle equals the runs, for example without errors in both
     part, whole, first = np.concatenate(parts), np.concatenate(wholes), len(parts[0])
     orders = _swaps(first) if paired else _orders(len(part))
     by_chance = _distances(part[orders], whole[orders], first, paired)
@@ -107,89 +112,94 @@ def _same_ratio(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> 
 
 
 def _distances(part: Floats, whole: Floats, first: int, paired: bool) -> Floats:
-    """How far apart the ratios of both runs are in each line of blocks, in standard errors of their difference.
+    """Return the distance of the ratios of both runs for each row of blocks, in standard errors of their difference.
 
-    The error is that of the blocks within each run (of the differences of paired blocks) and their memory. A shuffle
-    has no memory but is measured as if it had, so what the estimate adds by chance is in all of them alike. The larger
-    a difference, the less a shuffle that mixes the runs can look like it: its blocks differ by the difference. Runs
-    whose blocks do not vary at all are infinitely far apart when their ratios differ, and not apart when they agree.
+    The error includes the variation of the blocks within each run (of the differences of paired blocks) and their
+    correlation. A shuffle does not have correlation but is measured as if it had, so the random error of the estimate
+    is the same in all shuffles. The larger a difference, the less a shuffle that mixes the runs can look like it,
+    because its blocks differ by the difference. Runs whose blocks do not vary are infinitely far apart if their ratios
+    differ, and have distance 0 if they agree.
     """
     sides = (slice(first), slice(first, None))
     with np.errstate(divide="ignore", invalid="ignore"):
-        totals = [whole[:, own].sum(axis=1) for own in sides]
-        ratios = [part[:, own].sum(axis=1) / total for own, total in zip(sides, totals, strict=True)]
-        off = [
-            (part[:, own] - ratio[:, np.newaxis] * whole[:, own]) / total[:, np.newaxis]
-            for own, ratio, total in zip(sides, ratios, totals, strict=True)
+        totals = [whole[:, side].sum(axis=1) for side in sides]
+        ratios = [part[:, side].sum(axis=1) / total for side, total in zip(sides, totals, strict=True)]
+        deviations = [
+            (part[:, side] - ratio[:, np.newaxis] * whole[:, side]) / total[:, np.newaxis]
+            for side, ratio, total in zip(sides, ratios, totals, strict=True)
         ]
-        series = [off[1] - off[0]] if paired else off
-        neighbours = sum((each[:, 1:] * each[:, :-1]).sum(axis=1) for each in series)
-        alone = sum((each * each).sum(axis=1) for each in series)
-        blocks = sum(each.shape[1] for each in series)
-        scale = sum((part[:, own] ** 2).sum(axis=1) / total**2 for own, total in zip(sides, totals, strict=True))
-        constant = alone <= _ROUNDING * scale
-        together = neighbours / alone + len(series) / blocks
-        apart = np.abs(ratios[0] - ratios[1])
-        found = apart / np.sqrt(alone * np.maximum(_LEAST_MEMORY, 1 + 2 * together))
+        series = [deviations[1] - deviations[0]] if paired else deviations
+        neighbours = sum((series_of_run[:, 1:] * series_of_run[:, :-1]).sum(axis=1) for series_of_run in series)
+        variance = sum((series_of_run * series_of_run).sum(axis=1) for series_of_run in series)
+        blocks = sum(series_of_run.shape[1] for series_of_run in series)
+        scale = sum((part[:, side] ** 2).sum(axis=1) / total**2 for side, total in zip(sides, totals, strict=True))
+        constant = variance <= _ROUNDING * scale
+        correlation = neighbours / variance + len(series) / blocks
+        difference = np.abs(ratios[0] - ratios[1])
+        distance = difference / np.sqrt(variance * np.maximum(_LEAST_MEMORY, 1 + 2 * correlation))
         largest = np.maximum(np.abs(ratios[0]), np.abs(ratios[1]))
-        found = np.where(constant, np.where(apart > 1e-9 * largest, np.inf, 0.0), found)
-    return cast("Floats", np.where(np.isnan(found), 0.0, found))
+        distance = np.where(constant, np.where(difference > 1e-9 * largest, np.inf, 0.0), distance)
+    return cast("Floats", np.where(np.isnan(distance), 0.0, distance))
 
 
 def permutation_p(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats], hidden: float = 1.0) -> float:
-    """The p of ``permutation`` alone; NaN when there is nothing to shuffle."""
+    """Return only the p of ``permutation``; NaN when there are no blocks to shuffle."""
     return permutation(parts, wholes, hidden=hidden).p
 
 
 def _p_values(observed: Floats, in_order: Floats) -> Floats:
-    """How many of the values in order are as large as each observed one, as a share."""
+    """Return the share of the ordered values that are as large as each observed value."""
     count = len(in_order)
     larger = count - np.searchsorted(in_order, observed * (1 + 1e-9), side="right")
     as_large = count - np.searchsorted(in_order, observed * (1 - 1e-9), side="left")
-    # Scores are counts and tie often; half of the ties (mid-p) keeps the rate of false alarms at its level.
+    # Scores are counts and often tie; counting half of the ties (mid-p) keeps the rate of false alarms at its level.
     return cast("Floats", (1 + (larger + as_large) / 2) / (1 + count))
 
 
 def memory(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats], *, paired: bool = False) -> float:
-    """By how much more the ratios vary than blocks would let them if neighbours were independent; 1 or more.
+    """Return the factor by which the variance exceeds that of independent neighbouring blocks; at least 1.
 
-    (1 + r) / (1 - r), with r the correlation of neighbouring blocks within each run (of the differences of paired
-    blocks), when it halves with each further block. An estimate of r from k blocks is (1 + 3 r) / k too low (Kendall).
-    Measured with 64 users and 400 requests, a third of the variance with a memory of one request per user: the 95 %
-    intervals cover 78 % with 1 + 2 r and 88 % with this factor; with 2,000 requests 92 %.
+    The factor is (1 + r) / (1 - r), where r is the correlation of neighbouring blocks within each run (of the
+    differences of paired blocks), if it halves with each further block. An estimate of r from k blocks is
+    (1 + 3 r) / k too low (Kendall). Measured with 64 users and 400 requests, where a third of the variance has a
+    correlation time of one request per user: the 95 % intervals cover 78 % with 1 + 2 r and 88 % with this factor; with
+    2,000 requests 92 %.
     """
     series = [part - part.sum() / whole.sum() * whole for part, whole in zip(parts, wholes, strict=True)]
     if paired:
         series = [series[1] - series[0]]
-    together = sum(float((off[1:] * off[:-1]).sum()) for off in series)
-    alone = sum(float((off * off).sum()) for off in series)
-    if alone <= _ROUNDING * sum(float((part * part).sum()) for part in parts):
+    covariance = sum(float((off[1:] * off[:-1]).sum()) for off in series)
+    variance = sum(float((off * off).sum()) for off in series)
+    if variance <= _ROUNDING * sum(float((part * part).sum()) for part in parts):
         return 1.0
     k = sum(len(off) for off in series) / len(series)
-    r = min(max(0.0, (together / alone + 1 / k) / max(_LEAST_PART, 1 - 3 / k)), _MOST_ALIKE)
+    r = min(max(0.0, (covariance / variance + 1 / k) / max(_LEAST_PART, 1 - 3 / k)), _MOST_ALIKE)
     return (1 + r) / (1 - r)
 
 
 def hidden_from_p(counts: tuple[int, int], users: int) -> float:
-    """The factor of the variance that blocks hide from p, because the run is short against its own memory.
+    """Return the factor of the variance that blocks hide from p, because the run is short for its correlation time.
 
-    Measured where a third of the variance has a memory of one request per user: without it 30 % of equal pairs with 1.6
-    requests per user are alarms at a level of 5 %, and 12 % with three to six.
+    Measured where a third of the variance has a correlation time of one request per user: without this factor, 30 % of
+    equal pairs with 1.6 requests per user are false alarms at a level of 5 %, and 12 % with three to six.
     """
     per_request = max(users, 1) / min(counts)
     return 1 + 2.5 * per_request + (2.6 * per_request) ** 2
 
 
 def hidden_from_intervals(counts: tuple[int, int], users: int) -> float:
-    """The same for intervals, which covered 67, 85, 88 and 92 % with 1.6, 3, 6 and 12 requests per user."""
+    """Return the factor of the variance that blocks hide from intervals.
+
+    Without it, 95 % intervals covered 67, 85, 88 and 92 % with 1.6, 3, 6 and 12 requests per user.
+    """
     return 1 + 3 * max(users, 1) / min(counts)
 
 
 def autocorrelation_time(values: Floats) -> float:
-    """How many requests in a row are worth one independent one; 1 or more.
+    """Return the number of consecutive requests that is equivalent to one independent request; at least 1.
 
-    The integrated autocorrelation time of values in the order of their starts, 1 + 2 (r1 + r2 + ...), summed over a
-    window of five times itself (Sokal).
+    This is the integrated autocorrelation time of values in start order, 1 + 2 (r1 + r2 + ...), summed over a window of
+    five times this time (Sokal).
     """
     known = values[np.isfinite(values)]
     n = len(known)
@@ -204,19 +214,22 @@ def autocorrelation_time(values: Floats) -> float:
 
 
 def above(values: Floats, q: float, pooled: Sequence[float]) -> Floats:
-    """1 for values above the q-quantile of both runs together, one half on it: quantiles differ when its shares do."""
-    border = quantile(pooled, q)
-    return np.where(values > border, 1.0, np.where(values == border, 0.5, 0.0))
+    """Return 1 for values above the q-quantile of both runs together, one half for values equal to it, else 0.
+
+    Quantiles of two runs differ if these shares differ.
+    """
+    threshold = quantile(pooled, q)
+    return np.where(values > threshold, 1.0, np.where(values == threshold, 0.5, 0.0))
 
 
 def drawn_spreads(
     samples: tuple[Floats, Floats], blocks: Blocks, figure: Callable[[Floats], float], *, paired: bool = False
 ) -> tuple[Floats, Floats]:
-    """The figure of each run over blocks drawn with replacement, many times; pairs of blocks are drawn together."""
+    """Return the figure of each run over many draws of blocks with replacement; paired blocks are drawn together."""
     draws = max(FEWEST_DRAWS, min(DRAWS, _WORK // max(1, sum(blocks.counts))))
     first, second = (
-        _drawn(values, starts, figure, draws, _SEED + (0 if paired else place))
-        for place, (values, starts) in enumerate(zip(samples, blocks.first, strict=True))
+        _drawn(values, starts, figure, draws, _SEED + (0 if paired else side))
+        for side, (values, starts) in enumerate(zip(samples, blocks.first, strict=True))
     )
     return first, second
 
@@ -224,13 +237,13 @@ def drawn_spreads(
 def drawn_rates(
     parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats], *, paired: bool = False
 ) -> tuple[Floats, Floats]:
-    """The same for a ratio of sums over blocks."""
-    found = []
-    for place, (part, whole) in enumerate(zip(parts, wholes, strict=True)):
-        dice = np.random.default_rng(_SEED + (0 if paired else place))
-        picked = dice.integers(0, len(part), (DRAWS, len(part)))
-        found.append(part[picked].sum(axis=1) / whole[picked].sum(axis=1))
-    return found[0], found[1]
+    """Return the ratio of sums of each run over many draws of blocks; paired blocks are drawn together."""
+    rates = []
+    for side, (part, whole) in enumerate(zip(parts, wholes, strict=True)):
+        generator = np.random.default_rng(_SEED + (0 if paired else side))
+        picked = generator.integers(0, len(part), (DRAWS, len(part)))
+        rates.append(part[picked].sum(axis=1) / whole[picked].sum(axis=1))
+    return rates[0], rates[1]
 
 
 def difference_interval(
@@ -242,78 +255,82 @@ def difference_interval(
     as_ratio: bool = False,
     paired: bool = False,
 ) -> Interval:
-    """The interval of ``after - before``, or of ``after / before``, by how the figures vary over drawn blocks.
+    """Return the interval of ``after - before``, or of ``after / before``, from the variation over drawn blocks.
 
-    ``widened``: the variance by this factor, see ``memory``. ``paired``: both figures of a draw are of the same blocks,
-    and what both have in common, above all the lengths of the prompts, cancels.
+    ``widened``: a factor for the variance, see ``memory``. ``paired``: both figures of a draw are of the same blocks,
+    so common effects cancel, mainly the lengths of the prompts.
     """
     usable = np.isfinite(drawn[0]) & np.isfinite(drawn[1])
     if as_ratio:
         usable &= (drawn[0] > 0) & (drawn[1] > 0)
     if min(blocks.numbers) < 2 or usable.sum() < len(usable) // 2 or (as_ratio and not all(f > 0 for f in figures)):
         return UNKNOWN
-    first, second = (np.log(each[usable]) if as_ratio else each[usable] for each in drawn)
+    first, second = (np.log(figures_drawn[usable]) if as_ratio else figures_drawn[usable] for figures_drawn in drawn)
     numbers = blocks.numbers
     if paired:
         variance, freedom = float(np.var(second - first)) * numbers[0] / (numbers[0] - 1), numbers[0] - 1
     else:
         variance = sum(float(np.var(v)) * k / (k - 1) for v, k in zip((first, second), numbers, strict=True))
         freedom = sum(numbers) - 2
-    reach = student_t(freedom) * math.sqrt(variance * widened)
+    half_width = student_t(freedom) * math.sqrt(variance * widened)
     before, after = figures
     if as_ratio:
-        return Interval(after / before * math.exp(-reach), after / before * math.exp(reach))
-    return Interval(after - before - reach, after - before + reach)
+        return Interval(after / before * math.exp(-half_width), after / before * math.exp(half_width))
+    return Interval(after - before - half_width, after - before + half_width)
 
 
 def jointly(chances: Sequence[Chance], families: Sequence[int]) -> list[float]:
-    """Each p corrected for all of them together (Westfall and Young): the share of shuffles with one as small.
+    """Return the p-values corrected for all lines together (Westfall and Young).
 
-    Lines of one stage move together, and so they do in its shuffles; a correction line by line (Holm's) finds less.
-    ``families`` number the stages: shuffles of different ones are independent of each other.
+    A corrected p is the share of shuffles in which the smallest p is as small. Lines of one stage are correlated, also
+    in their shuffles; a correction without this correlation (Holm's) detects fewer differences. ``families`` contains
+    the number of the stage of each line: shuffles of different stages are independent of each other.
     """
     corrected = [math.nan] * len(chances)
-    known = sorted((place for place, each in enumerate(chances) if not math.isnan(each.p)), key=lambda i: chances[i].p)
+    known = sorted((i for i, chance in enumerate(chances) if not math.isnan(chance.p)), key=lambda i: chances[i].p)
     smallest: Floats | None = None
-    for place in reversed(known):
-        # All stages are shuffled by one list; turning it makes their shuffles independent.
-        own = np.roll(chances[place].shuffles, _TURN * families[place])
-        smallest = own if smallest is None else np.minimum(smallest, own)
-        smaller, as_small = (smallest < chances[place].p).sum(), (smallest <= chances[place].p).sum()
-        corrected[place] = float((1 + (smaller + as_small) / 2) / (1 + len(smallest)))  # half of the ties, as above
-    reached = 0.0
-    for place in known:
-        corrected[place] = reached = max(reached, corrected[place], chances[place].p)
+    for index in reversed(known):
+        # All stages use one list of shuffles; rotating it makes the shuffles of different stages independent.
+        shuffles = np.roll(chances[index].shuffles, _TURN * families[index])
+        smallest = shuffles if smallest is None else np.minimum(smallest, shuffles)
+        smaller, as_small = (smallest < chances[index].p).sum(), (smallest <= chances[index].p).sum()
+        corrected[index] = float((1 + (smaller + as_small) / 2) / (1 + len(smallest)))  # half of the ties, as above
+    largest = 0.0
+    for index in known:
+        corrected[index] = largest = max(largest, corrected[index], chances[index].p)
     return corrected
 
 
 def _drawn(values: Floats, first: Sequence[int], figure: Callable[[Floats], float], draws: int, seed: int) -> Floats:
-    """The figure of blocks drawn with replacement. Ordered values are repeated, so nothing is sorted again."""
+    """Return the figure over draws of blocks with replacement.
+
+    Ordered values are repeated, so that the draws do not need to be sorted.
+    """
     k = len(first)
     block = np.repeat(np.arange(k), np.diff([*first, len(values)]))
     known = ~np.isnan(values)
     order = np.argsort(values[known], kind="stable")
     in_order, block = values[known][order], block[known][order]
-    dice = np.random.default_rng(seed)
-    found = []
+    generator = np.random.default_rng(seed)
+    figures = []
     for _ in range(draws):
-        times = np.bincount(dice.integers(0, k, k), minlength=k)
-        found.append(figure(np.repeat(in_order, times[block])))
-    return np.array(found)
+        times = np.bincount(generator.integers(0, k, k), minlength=k)
+        figures.append(figure(np.repeat(in_order, times[block])))
+    return np.array(figures)
 
 
 @lru_cache(maxsize=8)
 def _orders(blocks: int) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """The blocks in every shuffle: always the same ones, so results repeat."""
+    """Return the order of the blocks in every shuffle; always the same, so that results are reproducible."""
     return np.random.default_rng(_SEED).random((PERMUTATIONS, blocks)).argsort(axis=1)
 
 
 @lru_cache(maxsize=8)
 def _swaps(pairs: int) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """The places of the blocks of both runs when each pair of blocks is exchanged or not by a coin."""
+    """Return the indices of the blocks of both runs when each pair of blocks is exchanged at random."""
     swapped = np.random.default_rng(_SEED).integers(0, 2, (PERMUTATIONS, pairs))
-    place = np.arange(pairs)
+    index = np.arange(pairs)
     return cast(
         "np.ndarray[Any, np.dtype[np.intp]]",
-        np.concatenate((place + pairs * swapped, place + pairs * (1 - swapped)), axis=1),
+        np.concatenate((index + pairs * swapped, index + pairs * (1 - swapped)), axis=1),
     )

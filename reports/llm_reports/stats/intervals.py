@@ -1,8 +1,8 @@
-"""How far a figure can be trusted: intervals for percentiles, means and ratios, and how many requests they need.
+"""Confidence intervals for percentiles, means and ratios, and the number of requests that they need.
 
-Percentiles: order statistics, ranks from the exact binomial distribution; no assumption on the distribution of the
-values. Means: Student's t. Ratios: Wilson. The functions take the number of *independent* values; for requests, which
-depend on each other, this is the effective sample size (``llm_reports.stats.effective_size``).
+Percentiles: order statistics, ranks from the exact binomial distribution, without an assumption on the distribution of
+the values. Means: Student's t. Ratios: Wilson. The functions take the number of *independent* values; for requests,
+which depend on each other, this is the effective sample size (``llm_reports.stats.effective_size``).
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from statistics import NormalDist
 from llm_users.quantile import quantile
 
 LEVEL = 0.95
-_TAIL_SDS = 12  # binomial mass farther from the mean than this many deviations is below 1e-30
+_TAIL_SDS = 12  # the binomial mass beyond this number of standard deviations from the mean is below 1e-30
 _STABLE_WITHIN = 0.10
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Two-sided, equal-tailed. An end that the sample cannot give is infinite; both are NaN when nothing is known."""
+    """A two-sided, equal-tailed interval.
+
+    An end that the sample does not determine is infinite; both ends are NaN when the interval is unknown.
+    """
 
     low: float = math.nan
     high: float = math.nan
 
     @property
     def known(self) -> bool:
-        """Whether both ends are there."""
+        """Whether both ends are finite."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
 
@@ -38,9 +41,9 @@ UNKNOWN = Interval()
 
 @lru_cache(maxsize=4096)
 def order_ranks(n: int, q: float, level: float = LEVEL) -> tuple[int, int]:
-    """Ranks (from 1) of the order statistics between which the q-quantile lies with at least this probability.
+    """Return ranks (from 1) of the order statistics between which the q-quantile lies with at least this probability.
 
-    0 and n + 1 stand for "no such value": the sample is too small to bound the quantile on that side.
+    Ranks 0 and n + 1 mean that the sample is too small to bound the quantile on that side.
     """
     tail = (1 - level) / 2
     # With B values at or below the quantile, B binomial(n, q): the l-th smallest is above it when B < l.
@@ -50,7 +53,7 @@ def order_ranks(n: int, q: float, level: float = LEVEL) -> tuple[int, int]:
 
 
 def coverage(n: int, q: float, ranks: tuple[int, int]) -> float:
-    """The exact probability that the q-quantile of a continuous distribution lies between the values of these ranks."""
+    """Return the exact probability that the q-quantile of a continuous distribution lies between these ranks."""
     low, high = ranks
     return math.fsum(_pmf(n, q, k) for k in range(max(low, 0), min(high - 1, n) + 1))
 
@@ -58,7 +61,7 @@ def coverage(n: int, q: float, ranks: tuple[int, int]) -> float:
 def quantile_interval(
     ordered: Sequence[float], q: float, level: float = LEVEL, *, size: float | None = None
 ) -> Interval:
-    """The interval of the q-quantile of values in ascending order, which are worth ``size`` independent values."""
+    """Return the interval of the q-quantile of values in ascending order, with effective sample size ``size``."""
     n = len(ordered)
     if n == 0:
         return UNKNOWN
@@ -70,10 +73,10 @@ def quantile_interval(
 
 
 def effective_ranks(n: int, q: float, size: float, level: float = LEVEL) -> tuple[int, int]:
-    """``order_ranks`` of n values that are worth ``size`` independent ones.
+    """Return the ``order_ranks`` of n values with effective sample size ``size``.
 
-    The ranks among that many independent values, at the same places of the distribution (rank k of m values is, in the
-    mean, at k / (m + 1)); rounded outwards. They are those of ``order_ranks`` when ``size`` is n.
+    The ranks for ``size`` independent values are mapped to the same positions in the distribution (rank k of m values
+    is, on average, at k / (m + 1)) and rounded outwards. They equal ``order_ranks`` when ``size`` is n.
     """
     independent = max(1, min(n, math.floor(size + 1e-9)))
     low, high = order_ranks(independent, q, level)
@@ -82,7 +85,7 @@ def effective_ranks(n: int, q: float, size: float, level: float = LEVEL) -> tupl
 
 
 def mean_interval(mean: float, stddev: float, n: float, level: float = LEVEL) -> Interval:
-    """The t-interval of a mean of n independent values."""
+    """Return the t-interval of a mean of n independent values."""
     if n < 2 or math.isnan(stddev):
         return UNKNOWN
     reach = student_t(math.floor(n + 1e-9) - 1, level) * stddev / math.sqrt(n)
@@ -90,11 +93,12 @@ def mean_interval(mean: float, stddev: float, n: float, level: float = LEVEL) ->
 
 
 def shifted_reach(interval: Interval, mean: float, n: float, skewness: float, level: float = LEVEL) -> Interval:
-    """The t-interval of a mean, made longer on the side of the longer tail.
+    """Return the t-interval of a mean, extended on the side of the longer tail.
 
-    ``skewness`` is that of the mean, 1 / sqrt(n) times that of independent values. The first term of the
-    Cornish-Fisher expansion (Johnson 1978), skewness / 6 (2 t^2 + 1) standard errors. It only ever lengthens the
-    interval. Without it the upper end of a log-normal sample (sigma 1) is too low in 10 % of samples of 30, not 2.5 %.
+    ``skewness`` is that of the mean, 1 / sqrt(n) times that of independent values. The extension is the first term of
+    the Cornish-Fisher expansion (Johnson 1978), skewness / 6 (2 t^2 + 1) standard errors. It never shortens the
+    interval. Without it, the upper end for a log-normal sample (sigma 1) is too low in 10 % of samples of 30, not
+    2.5 %.
     """
     if not interval.known:
         return interval
@@ -104,7 +108,7 @@ def shifted_reach(interval: Interval, mean: float, n: float, skewness: float, le
 
 
 def ratio_interval(hits: float, n: float, level: float = LEVEL) -> Interval:
-    """Wilson's interval of a ratio of counts of independent values."""
+    """Return Wilson's interval of a ratio of counts of independent values."""
     if n == 0:
         return UNKNOWN
     z = normal(level)
@@ -116,19 +120,19 @@ def ratio_interval(hits: float, n: float, level: float = LEVEL) -> Interval:
 
 
 def values_needed(q: float, level: float = LEVEL) -> int:
-    """The smallest number of values of which both ends of the q-quantile's interval exist: 368 for P99 at 95 %."""
+    """Return the smallest number of values for an interval of the q-quantile with both ends: 368 for P99 at 95 %."""
     tail = (1 - level) / 2
     return max(1, math.ceil(math.log(tail) / math.log(max(q, 1 - q)) - 1e-9))
 
 
 def requests_needed_below(limit: float, level: float = LEVEL) -> int:
-    """The smallest sample without a single hit whose Wilson interval ends below the limit: 381 for 0.01 at 95 %."""
+    """Return the smallest sample without hits whose Wilson interval ends below the limit: 381 for 0.01 at 95 %."""
     squared = normal(level) ** 2
     return math.floor(squared * (1 - limit) / limit + 1e-9) + 1
 
 
 def requests_to_tell(share: float, limit: float, level: float = LEVEL) -> int | None:
-    """How many requests would tell a ratio that stays where it is from a limit; ``None`` when it is on the limit."""
+    """Return how many requests distinguish a constant ratio from a limit; ``None`` when the ratio equals the limit."""
     if share == limit:
         return None
     # Wilson's interval ends at the limit p where n (share - p)^2 = z^2 p (1 - p).
@@ -136,10 +140,10 @@ def requests_to_tell(share: float, limit: float, level: float = LEVEL) -> int | 
 
 
 def requests_for_stable(ordered: Sequence[float], q: float, within: float = _STABLE_WITHIN) -> int | None:
-    """How many values would bring the q-quantile's interval to within this share of it, judged by these values.
+    """Return how many values bring the q-quantile's interval to within this share of the quantile; an estimate.
 
-    The interval reaches over q +- z sqrt(q (1 - q) / n) of the distribution, so n follows from how much of it lies
-    within the wanted distance. ``None`` when the values cannot say.
+    The interval covers q +- z sqrt(q (1 - q) / n) of the distribution, so n follows from the part of the distribution
+    within the wanted distance. ``None`` when the values do not determine it.
     """
     n = len(ordered)
     middle = quantile(ordered, q)
@@ -158,13 +162,13 @@ def requests_for_stable(ordered: Sequence[float], q: float, within: float = _STA
 
 @lru_cache(maxsize=64)
 def normal(level: float) -> float:
-    """The distance in deviations that holds this share of a normal distribution: 1.96 for 95 %."""
+    """Return the distance in standard deviations that contains this share of a normal distribution: 1.96 for 95 %."""
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
 @lru_cache(maxsize=4096)
 def student_t(freedom: int, level: float = LEVEL) -> float:
-    """The same for Student's t distribution with these degrees of freedom."""
+    """Return the distance that contains this share of Student's t distribution with these degrees of freedom."""
     low, high = 0.0, 2.0
     outside = 1 - level
     while t_outside(high, freedom) > outside:
@@ -176,7 +180,7 @@ def student_t(freedom: int, level: float = LEVEL) -> float:
 
 
 def t_outside(t: float, freedom: int) -> float:
-    """P(|T| > t), by the incomplete beta function I_x(freedom / 2, 1 / 2) at x = freedom / (freedom + t^2)."""
+    """Return P(|T| > t), by the incomplete beta function I_x(freedom / 2, 1 / 2) at x = freedom / (freedom + t^2)."""
     a, b = freedom / 2, 0.5
     x = freedom / (freedom + t * t)
     front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) \
@@ -187,7 +191,7 @@ def t_outside(t: float, freedom: int) -> float:
 
 
 def _beta_fraction(x: float, a: float, b: float) -> float:
-    """The continued fraction of the incomplete beta function, by Lentz's method (Abramowitz and Stegun 26.5.8)."""
+    """Return the continued fraction of the incomplete beta function (Lentz's method, Abramowitz and Stegun 26.5.8)."""
     tiny = 1e-300
     c, d = 1.0, 1 / ((1 - (a + b) * x / (a + 1)) or tiny)
     value = d
@@ -205,7 +209,7 @@ def _beta_fraction(x: float, a: float, b: float) -> float:
 
 
 def _largest_rank(n: int, q: float, tail: float) -> int:
-    """The largest l with P(B < l) <= tail for B binomial(n, q); 0 when there is none."""
+    """Return the largest l with P(B < l) <= tail for B binomial(n, q); 0 when there is none."""
     mass = 0.0
     start = max(0, math.floor(n * q - _TAIL_SDS * math.sqrt(n * q * (1 - q)) - 30))
     for k in range(start, n + 1):

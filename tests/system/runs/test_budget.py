@@ -38,7 +38,7 @@ def test_a_run_says_what_it_reserves_and_ends_at_its_budget(locust: Locust, pric
     run = locust.run(*ASKED, *money, "--llm-sweep", "2,4", "--llm-requests", "12", locustfile=BEDROCK)
     assert run.code == 0, run.err
     assert "stage 1: 2 users x (20 input + 10 max output) reserve 60 tokens of quota" in run.err
-    assert "about 0.8400 USD if every answer is as long as allowed" in run.err
+    assert "about 0.8400 USD if every answer has the maximum length" in run.err
     rows = run.rows()
     spent = sum(int(r["input_tokens"]) * 0.001 + int(r["output_tokens"]) * 0.005 for r in rows)
     assert 0 < spent <= 1.3

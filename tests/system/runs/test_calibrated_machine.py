@@ -59,5 +59,5 @@ def test_a_run_goes_on_beside_a_file_that_is_not_ours(locust: Locust, simulator:
     run = locust.run("--host", simulator.url, "--llm-sweep", "1,2", "--llm-requests", "4",
                      env={"LOCUST_LLM_CALIBRATION": str(path)})  # fmt: skip
     assert run.code == 0, run.err
-    assert run.err.count(f"the calibration {path} is ignored") == 1
+    assert run.err.count(f"the calibration file {path} is ignored") == 1
     assert not [note for note in run.manifest["notes"] if "calibrated" in note]

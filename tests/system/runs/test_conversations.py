@@ -129,7 +129,7 @@ def test_clients_hang_up_and_the_others_are_served(locust: Locust, tmp_path: Pat
     (stage,) = done.rows("stages")
     counted = [int(stage[f"requests_{name}"]) for name in ("measured", "ok", "failed", "aborted", "cancelled")]
     assert counted == [60, codes[""], 0, 0, codes["cancelled"]]
-    assert "Cancelled requests (the client hung up, --llm-cancel) are excluded" in " ".join(done.out.split())
+    assert "Cancelled requests (ended by the client, --llm-cancel) are excluded" in " ".join(done.out.split())
     again = locust.run("--llm-simulator", "ttft=30ms,itl=10ms", "--llm-sweep", "6", "--llm-requests", "60",
                        "--llm-warmup", "0", "--llm-output-tokens", "20,0", "--llm-cancel", "0.3:100ms",
                        prefix="again")  # fmt: skip

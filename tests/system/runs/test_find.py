@@ -99,12 +99,15 @@ def test_two_processes_search_together_and_print_the_result_before_the_tables(lo
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--llm-find", "ttft<0.5"), "--llm-find: 'ttft<0.5': ttft needs a statistic"),
+        (("--llm-find", "ttft<0.5"), "--llm-find: 'ttft<0.5': ttft requires a statistic"),
         (
             ("--llm-find", "ttft_p95<0.5", "--llm-sweep", "1,2,4"),
-            "--llm-sweep: with --llm-find it says where to search",
+            "--llm-sweep: with --llm-find, write the range of the search",
         ),
-        (("--llm-find", "ttft_p95<0.5", "--llm-sweep", "8,2"), "--llm-sweep: with --llm-find it says where to search"),
+        (
+            ("--llm-find", "ttft_p95<0.5", "--llm-sweep", "8,2"),
+            "--llm-sweep: with --llm-find, write the range of the search",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused(locust: Locust, options: tuple[str, ...], said: str) -> None:

@@ -31,7 +31,7 @@ def assert_refused(run: Finished, said: str) -> None:
 def test_a_bad_file_is_one_line(locust: Locust, tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"prompt": "a"}\n' * 100)[:-12])
-    assert_refused(locust.run(*NOWHERE, "--llm-prompts", str(path)), "data is damaged or breaks off")
+    assert_refused(locust.run(*NOWHERE, "--llm-prompts", str(path)), "data is damaged or incomplete")
 
 
 @pytest.mark.slow

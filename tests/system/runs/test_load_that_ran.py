@@ -84,7 +84,7 @@ def test_users_of_other_classes_are_left_out(locust: Locust, simulator: Simulato
     (stage,) = run.rows("stages")
     assert (stage["concurrency"], stage["concurrency_asked"]) == ("2", "2")
     assert any("2 of 4 users are of classes that do not send LLM requests" in note for note in run.manifest["notes"])
-    assert "did not come" not in run.err, "nobody waits for users that send no LLM requests"
+    assert "were not ready" not in run.err, "nobody waits for users that send no LLM requests"
 
 
 def test_a_stage_has_the_users_that_came(locust: Locust, simulator: Simulator, tmp_path: Path) -> None:
@@ -96,12 +96,12 @@ def test_a_stage_has_the_users_that_came(locust: Locust, simulator: Simulator, t
     (stage,) = run.rows("stages")
     assert (stage["concurrency"], stage["concurrency_asked"]) == ("2", "4")
     assert any(
-        "only 2 of 4 users came: the others failed or left before their first request" in note
+        "only 2 of 4 users were ready: the others failed or left before their first request" in note
         for note in run.manifest["notes"]
     )
     assert "within" not in " ".join(run.manifest["notes"]), "it is clear at once that no more users come"
-    assert "Less load ran than was asked for" in run.out
-    assert "no stage ran with the users that were asked for; the warnings of the stages say why" in run.err
+    assert "The load was below the requested load" in run.out
+    assert "no stage ran with the requested number of users; see the warnings of the stages" in run.err
     assert run.err.count("2 of 4 users") == 1, "the last line does not repeat the warning"
 
 
@@ -176,5 +176,5 @@ def test_a_user_in_a_long_pause_is_present(locust: Locust, simulator: Simulator,
                      locustfile=written(tmp_path, CHAT, pausing), timeout_s=120)  # fmt: skip
     assert run.code == 0, run.err
     assert labels(run) == {("1", "2"): 3, ("2", "3"): 3}
-    assert "did not come" not in run.err
+    assert "were not ready" not in run.err
     assert json.dumps(run.manifest["notes"]).count("of 3 users ran") == 0

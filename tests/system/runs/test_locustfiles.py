@@ -150,18 +150,18 @@ CASES = {
         ("--llm-sweep", "2,2", "--llm-requests", "6", "--llm-warmup", "1"),
         3,
         {"1": 4, "2": 4},
-        "stage 1 ended early: all users have left",
+        "stage 1 ended early: all users have ended",
     ),
     "no user starts": Case(
         NO_START, (*SWEEP, "--run-time", "60s"), 3, {}, "on_start (no user starts.py, line 13) raised RuntimeError", 1
     ),
-    "some users start": Case(SOME_START, SWEEP, 3, {"1": 6}, "only 1 of 2 users came", 1),
+    "some users start": Case(SOME_START, SWEEP, 3, {"1": 6}, "only 1 of 2 users were ready", 1),
     "a task fails first": Case(FAILS_FIRST, SWEEP, 3, {}, "AttributeError: 'Chat' object has no attribute", 1),
     "a task fails without a sweep": Case(
         FAILS_FIRST, ("-u", "2", "-r", "2", "--llm-requests", "6"), 3, {}, "no user can send a request", 1
     ),
     "a task fails later": Case(FAILS_LATER, SWEEP, 3, {"1": 3}, "raised IndexError: pop from empty list", 1),
-    "the client of Locust's HTTP users": Case(HTTP_CLIENT, SWEEP, 3, {}, "ask with self.chat(...)", 1),
+    "the client of Locust's HTTP users": Case(HTTP_CLIENT, SWEEP, 3, {}, "call self.chat(...)", 1),
     "catch_response": Case(CATCHES, SWEEP, 3, {}, "an answer is not a context manager", 1),
     "tags without a task": Case(
         TAGGED, (*SWEEP, "--tags", "x"), 2, {}, "--tags x leaves no task of A, B; the tasks of this locustfile have"

@@ -114,10 +114,10 @@ def test_a_table_shorter_than_the_run_is_noted(locust: Locust, recorder: Recorde
     assert done.code == 0, done.err
     assert recorder.texts == ["Name a river.", "Name a sea.", "Name a lake."]
     assert [body["max_tokens"] for body in recorder.bodies[:2]] == [5, 6]
-    assert "came again" not in json.dumps(done.manifest["notes"])
+    assert "were repeated" not in json.dumps(done.manifest["notes"])
     done = locust.run(*arguments, "--llm-requests", "4", prefix="longer")
     assert recorder.texts[3:] == ["Name a river.", "Name a sea.", "Name a lake.", "Name a river."]
-    assert "the data set has 3 prompts and the run asked for more" in json.dumps(done.manifest["notes"])
+    assert "the dataset has 3 prompts and the run asked for more" in json.dumps(done.manifest["notes"])
 
 
 def test_images_are_sent_and_left_uncounted(locust: Locust, recorder: Recorder) -> None:
@@ -144,9 +144,9 @@ def test_images_are_sent_and_left_uncounted(locust: Locust, recorder: Recorder) 
         ),
         (["--llm-shared-prefix", "x8"], "--llm-shared-prefix: 'x8' is not TOKENSxCOUNT; write for example"),
         (["--llm-images", "no/folder"], "--llm-images: 'no/folder' is neither NxWIDTHxHEIGHT"),
-        (["--llm-images", "1", "--llm-api", "completions"], "--llm-images: legacy completions take nothing but text"),
+        (["--llm-images", "1", "--llm-api", "completions"], "--llm-images: legacy completions accept only text"),
         (["--llm-prompts", "nix.csv:question"], "--llm-prompts: there is no file"),
-        (["--llm-prompts", "hf:"], "--llm-prompts: 'hf:' names no data set; write hf:ORG/NAME"),
+        (["--llm-prompts", "hf:"], "--llm-prompts: 'hf:' is not the name of a dataset; write hf:ORG/NAME"),
     ],
 )
 def test_a_bad_option_ends_the_run_before_it_begins(locust: Locust, arguments: list[str], complaint: str) -> None:

@@ -34,7 +34,7 @@ def test_too_few_requests_are_refused(tmp_path: Path) -> None:
     assert done.returncode == 3, done.stderr
     assert "## Gate: UNDECIDED" in done.stdout
     # On a busy machine the client itself is the limit, which is refused too.
-    assert "needs at least 381 requests to decide errors<0.01" in done.stderr or "saturated" in done.stderr
+    assert "errors<0.01 needs at least 381 requests for a verdict" in done.stderr or "saturated" in done.stderr
     assert "<error" in (tmp_path / "out" / "run_llm_gate.xml").read_text()
     assert "## Gate: UNDECIDED" in (tmp_path / "summary.md").read_text()
     assert "## Gate: UNDECIDED" in (tmp_path / "out" / "run_report" / "report.md").read_text()
@@ -55,7 +55,7 @@ def test_what_is_met_passes_and_what_is_missed_fails(tmp_path: Path) -> None:
 def test_an_expression_that_cannot_be_is_said_before_anything_runs(tmp_path: Path) -> None:
     done = run(tmp_path, "ttft<1", 20)
     assert done.returncode == 2
-    assert "--llm-slo: 'ttft<1': ttft needs a statistic; write ttft_p95" in done.stderr
+    assert "--llm-slo: 'ttft<1': ttft requires a statistic; write ttft_p95" in done.stderr
 
 
 def test_a_price_file_puts_the_costs_into_the_report_of_the_run(tmp_path: Path) -> None:

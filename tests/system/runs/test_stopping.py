@@ -47,7 +47,7 @@ def test_ctrl_c_once_lets_answers_in_flight_end(locust: Locust, processes: int) 
     assert served["aborted"] == 0
     assert len(done.rows("stages")) == 1
     assert done.code == 3, "less was measured than was asked for"
-    assert "before everything that was asked for was measured" in done.err
+    assert "before everything requested was measured" in done.err
 
 
 @pytest.mark.parametrize("processes", [ONE_PROCESS, TWO_PROCESSES])
@@ -98,7 +98,7 @@ def test_sigterm_does_what_ctrl_c_does(locust: Locust) -> None:
         done = running.finish(30)
     assert set(_assert_complete(done)) == {""}, done.err
     assert done.code == 3, "less was measured than was asked for"
-    assert "before everything that was asked for was measured" in done.err
+    assert "before everything requested was measured" in done.err
 
 
 @pytest.mark.parametrize("processes", [ONE_PROCESS, TWO_PROCESSES])

@@ -157,8 +157,8 @@ def test_nothing_is_said_without_a_calibration_or_of_workers_elsewhere() -> None
 def test_the_advice_keeps_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_users.calibration.capacity.cores", lambda: 4)
     assert _advice(600, 1).endswith(": use --processes 3")
-    assert _advice(2000, 1).endswith(": use --processes 4, as many as it has cores, and workers on other machines")
-    assert _advice(2000, 4).endswith(": use workers on other machines too")
+    assert _advice(2000, 1).endswith(": use --processes 4, one per core, and workers on other machines")
+    assert _advice(2000, 4).endswith(": also use workers on other machines")
 
 
 def test_capacity_is_counted_per_process() -> None:
@@ -172,7 +172,7 @@ def test_capacity_is_counted_per_process() -> None:
 
 def test_a_disturbed_stage_is_told_of_the_other_programs_too() -> None:
     disturbed = dataclasses.replace(stage(9999), health="disturbed")
-    assert str(excess(disturbed, [None], capacity())).endswith("; other programs used its CPU too")
+    assert str(excess(disturbed, [None], capacity())).endswith("; other programs also used its CPU")
 
 
 def _advice(streams: int, processes: int) -> str:

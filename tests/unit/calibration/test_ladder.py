@@ -62,7 +62,7 @@ def test_a_late_server_ends_the_climb_and_blames_nobody() -> None:
     assert tried(done) == [16, 32, 64, 128, 128]  # finer rungs would find the server's limit, not the client's
     assert (best(done), done.at_least) == (64, True)
     assert done.rungs[-1].judged == "not judged"
-    assert "the simulated endpoint was late itself" in " ".join(text.result(done, found(done)).split())
+    assert "the simulated endpoint itself was late" in " ".join(text.result(done, found(done)).split())
 
 
 def test_a_client_that_did_not_get_the_cpu_ends_the_climb_and_is_not_judged() -> None:
@@ -70,9 +70,9 @@ def test_a_client_that_did_not_get_the_cpu_ends_the_climb_and_is_not_judged() ->
     assert (tried(done), best(done), done.at_least) == ([16, 32, 64, 128, 128], 64, True)
     assert done.rungs[-1].judged == "not judged"
     said = " ".join(text.result(done, found(done)).split())
-    assert "At 128 other programs, or a CPU limit, kept the CPU from the worker" in said
+    assert "At 128 streams, other programs or a CPU limit kept the CPU from the worker" in said
     nothing = up(lambda _: {"health": "disturbed", "ttft_p99_s": 1.0})
-    assert "No result: other programs, or a CPU limit, kept the CPU" in text.no_result(nothing).replace("\n", " ")
+    assert "No result: other programs or a CPU limit kept the CPU" in text.no_result(nothing).replace("\n", " ")
 
 
 def test_a_server_that_was_late_once_does_not_excuse_the_client_for_good() -> None:
@@ -86,7 +86,7 @@ def test_a_server_that_was_late_once_does_not_excuse_the_client_for_good() -> No
     done = up(late_once)
     assert tried(done) == [16, 32, 64, 128, 128, 91, 108, 108]
     assert (best(done), done.at_least) == (91, False)
-    assert "108 were too many: saturated." in text.result(done, found(done))
+    assert "108 streams were too many: saturated." in text.result(done, found(done))
 
 
 def test_listed_rungs_are_the_only_ones() -> None:
@@ -122,7 +122,7 @@ def test_a_run_that_breaks_down_is_a_rung_that_failed() -> None:
     done = climb(lambda _: next(waiting), (2, 4, 8), lambda _: None)
     assert (done.rungs, best(done), done.at_least) == (tuple(rungs), 2, False)
     assert text.line(rungs[1]).split() == ["4", "-", "-", "-", "-", "fail:", "the", "run"]
-    assert "4 were too many: the run." in text.result(done, found(done))
+    assert "4 streams were too many: the run." in text.result(done, found(done))
 
 
 def test_no_rung_passes() -> None:

@@ -38,14 +38,14 @@ def test_prefixes_that_can_be(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("file/run", "a file is in the place of a folder"),
+        ("file/run", "a file exists at the path of the folder"),
         ("file/deep/run", "Not a directory"),
-        ("dangling/run", "a file is in the place of a folder"),
+        ("dangling/run", "a file exists at the path of the folder"),
         ("x" * 240, "File name too long"),
     ],
 )
 def test_prefixes_that_cannot_be(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nothing")
-    with pytest.raises(OSError, match=f"{reason}. Give another place with --csv"):
+    with pytest.raises(OSError, match=f"{reason}. Set another path with --csv"):
         check_prefix(str(tmp_path / name))

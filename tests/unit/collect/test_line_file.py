@@ -159,7 +159,7 @@ def test_a_file_in_the_place_of_the_own_one_is_left_alone(tmp_path: Path, told: 
     assert (tmp_path / "other").read_text() == "head\n0\n1\n2\n3\n"
     assert file.paths == [path, tmp_path / "other"]
     assert file.unwritten == 0
-    assert "another file took the place" in told[0]
+    assert "another file replaced" in told[0]
     assert str(tmp_path / "other") in told[0]
 
 
@@ -182,7 +182,7 @@ def test_lines_that_another_program_cut_off_are_counted(tmp_path: Path, told: li
     file.close()
     assert path.read_text() == "head\n3\n4\n"
     assert file.unwritten == 3
-    assert "3 lines that were in it are lost" in told[0]
+    assert "3 of its lines are lost" in told[0]
 
 
 def test_a_file_that_is_cut_in_a_line_keeps_the_whole_ones(tmp_path: Path, told: list[str]) -> None:

@@ -29,7 +29,7 @@ def test_answers_that_a_gateway_held_back_are_noted_by_model() -> None:
     assert stage.zero_gap_share == 380 / (11 * 39)
     assert (stage.coalesced_share, stage.first_coalesced_share) == (0.0, 0.0)
     (text,) = book.holding(1)
-    assert text.startswith("stage 1: a gateway holds the stream back: 10 of 10 answers of held came in bursts of ")
+    assert text.startswith("stage 1: a gateway holds the stream back: 10 of 10 answers of held arrived in bursts of ")
     assert "bursts of about 20 chunks" in text
     assert "97% of their chunk gaps are zero" in text
     assert book.holding(2) == []

@@ -55,7 +55,10 @@ def test_rows_elsewhere_on_another_machine_are_asked_for(tmp_path: Path, monkeyp
     run.close()
     (loaded,) = llm_reports.load_all([tmp_path / "run"])
     assert len(loaded.requests) == 1
-    assert sum("/nowhere/abc_rows_llm_shard.csv, which is not on this machine" in text for text in loaded.warnings) == 1
+    assert (
+        sum("/nowhere/abc_rows_llm_shard.csv, which does not exist on this machine" in text for text in loaded.warnings)
+        == 1
+    )
 
 
 def test_files_of_a_run_that_is_over_may_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

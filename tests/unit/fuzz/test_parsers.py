@@ -262,7 +262,7 @@ def test_rows_come_back_as_they_were_written(
                 assert str(found) in ("nan", "<NA>")
             elif str(found) in ("nan", "<NA>"):  # an impossible value, such as a negative time: left out and named
                 assert warnings, column.name
-                assert "impossible values were left out" in warnings[0]
+                assert "impossible values were removed" in warnings[0]
             else:
                 assert found == pytest.approx(given_value, rel=1e-8), column.name
 

@@ -141,7 +141,7 @@ def test_empty_conversations_are_skipped_and_counted(tokenizer: Tokenizer, tmp_p
     assert texts(found.prompt(0)) == ["a"]
     assert found.notes == (f"{file}: 3 of 4 conversations are empty and are skipped",)
     file.write_text("\n".join(map(json.dumps, entries[:2])))
-    with pytest.raises(PromptError, match=r"conversations file .*in none of its 2 a user says anything"):
+    with pytest.raises(PromptError, match=r"conversations file .*none of its 2 entries has a user message"):
         source(tokenizer, file)
 
 

@@ -123,23 +123,23 @@ def test_changing_the_messages_of_a_prompt_does_not_change_the_source(tmp_path: 
     [
         ("p.jsonl", '"a"\n{"prompt": "b"', r"p\.jsonl', line 2: not JSON"),
         ("p.jsonl", "\n\nhello", "line 3: not JSON"),
-        ("p.json", "[\n", r"p\.json', line 2: not JSON \(it breaks off\)"),
+        ("p.json", "[\n", r"p\.json', line 2: not JSON \(it is incomplete\)"),
         ("p.json", '["a",\n"b" "c"]', r"p\.json', line 2: not JSON \(.*, column 5\)"),
         ("p.jsonl", '{"prompt": "a\\ud83d"}', r"line 1: \\ud83d is half of a character"),
         ("p.json", b'["\xff"]', "line 1: not UTF-8"),
         ("p.jsonl", '"a"\n'.encode("utf-16"), "is UTF-16 text. Save it as UTF-8"),
-        ("p.txt", b"a\n\x00\x01\n", "line 2: has null characters, so it is not text"),
+        ("p.txt", b"a\n\x00\x01\n", "line 2: contains null characters, so it is not text"),
         ("p.jsonl", b"\x28\xb5\x2f\xfd....", "is compressed with Zstandard"),
         ("p.jsonl", b"PK\x03\x04....", "is compressed as a ZIP archive"),
-        ("p.parquet.gz", b"\x1f\x8b", "Parquet is compressed inside"),
-        ("p.jsonl", '{"body": {"model": "m"}}', 'line 1: "body" has model, and none of "messages"'),
+        ("p.parquet.gz", b"\x1f\x8b", "Parquet files have internal compression"),
+        ("p.jsonl", '{"body": {"model": "m"}}', 'line 1: "body" has model, but not "messages"'),
         ("p.jsonl", '{"url": "/v1/embeddings", "body": {"input": "a"}}', "is a request to .*has no answer to measure"),
         ("p.csv", "prompt,max_tokens\na," + "9" * 5000, 'line 2: "max_tokens" must be .* not "999'),
         ("p.csv", '"a\nb\x1b[2J",c\n1,2\n', r"line 3: has a\?b\?\[2J, c; an entry"),
         ("p.json", '["a", 1]', r"p\.json', entry 2: is 1; an entry has one of \"prompt\""),
         ("p.jsonl", "[1]", r'line 1: is \[1\]; an entry has one of "prompt"'),
         ("p.jsonl", '{"text": "a"}', "line 1: has text; an entry has .* name the field: FILE:FIELD"),
-        ("p.jsonl", "{}", "line 1: has nothing; an entry"),
+        ("p.jsonl", "{}", "line 1: has no fields; an entry"),
         ("p.jsonl", '{"prompt": "a", "messages": []}', 'line 1: has "prompt" and "messages"; an entry has one of'),
         ("p.jsonl", '{"conversations": 1}', 'line 1: "conversations" must be a list of objects with "from"'),
         ("p.jsonl", '{"conversations": [1]}', 'line 1: "conversations" must be a list of objects with "from"'),
@@ -149,7 +149,7 @@ def test_changing_the_messages_of_a_prompt_does_not_change_the_source(tmp_path: 
         ("p.csv", "question,max_tokens\na,5\n", "line 2: has question, max_tokens; an entry"),
         ("p.csv", "prompt,max_tokens\na,five\n", 'line 2: "max_tokens" must be .* not "five"'),
         ("p.csv", "prompt\n  \n \n", "has no prompts: all of its 2 entries are empty"),
-        ("p.csv", "prompt\na,b\n", "line 2: not as many cells"),
+        ("p.csv", "prompt\na,b\n", "line 2: the number of cells differs from the first line"),
         ("p.csv", 'prompt\n"a\n', "line 1: not a table"),
         ("p.csv", b"prompt\nfine\n\xff\n", "line 3: not UTF-8"),
         ("p.csv", "prompt\n", "has no prompts"),
@@ -178,7 +178,7 @@ def test_a_missing_file_and_contradictions_are_refused(tmp_path: Path) -> None:
         source(None, tmp_path)
     with pytest.raises(PromptError, match=r"cannot be read as Parquet: .*No such file"):
         source(None, tmp_path / "nix.parquet")
-    with pytest.raises(PromptError, match="leave the others out"):
+    with pytest.raises(PromptError, match="set only one of a fixed prompt, a prompts file and a trace"):
         source(None, write(tmp_path, "p.txt", "a"), text="a")
     with pytest.raises(PromptError, match="empty"):
         source(None, text=" \n")
@@ -298,7 +298,7 @@ def test_compressed_files(tmp_path: Path, ending: str, packed: Callable[[bytes],
     for name, text in texts.items():
         assert source(None, write(tmp_path, name + ending, packed(text.encode()))).prompt(0).text == "a"
     cut = write(tmp_path, "p.jsonl" + ending, packed(b'{"prompt": "a"}\n' * 200)[:-9])
-    with pytest.raises(PromptError, match=r"its compressed data is damaged or breaks off.*Copy or download it again"):
+    with pytest.raises(PromptError, match=r"its compressed data is damaged or incomplete.*Copy or download it again"):
         source(None, cut)
 
 
@@ -333,7 +333,7 @@ def test_csv(tmp_path: Path, default_tokenizer: Tokenizer) -> None:
     assert second.max_tokens == source(default_tokenizer).prompt(1).max_tokens
     named = source(default_tokenizer, f"{file}:question", in_order=True)
     assert [(named.prompt(index).text, named.prompt(index).max_tokens) for index in (0,)] == [("a", 12)]
-    with pytest.raises(PromptError, match=r'line 3: has no "answer", it has id, prompt, max_tokens, question'):
+    with pytest.raises(PromptError, match=r'line 3: has no field "answer"; it has id, prompt, max_tokens, question'):
         source(None, f"{file}:answer")
 
 
@@ -352,7 +352,7 @@ def test_a_named_field_of_json_lines(tmp_path: Path) -> None:
     prompts = source(None, f"{file}:q", in_order=True)
     assert [prompts.prompt(index).text for index in range(3)] == ["a", None, "c"]
     assert prompts.prompt(1).messages == messages
-    with pytest.raises(PromptError, match="read as text, one prompt a line: it has no column 'q'"):
+    with pytest.raises(PromptError, match="read as text with one prompt per line: it has no column 'q'"):
         source(None, f"{write(tmp_path, 'p.txt', 'a')}:q")
 
 
@@ -374,7 +374,7 @@ def test_parquet(tmp_path: Path) -> None:
         (str(file), "conversation, conversations, input_length, messages, prompt"),
         (f"{file}:answer", "answer"),
     ):
-        with pytest.raises(PromptError, match=f"its columns are question, n, and none of them is {wanted}. Name"):
+        with pytest.raises(PromptError, match=f"its columns are question, n; expected one of {wanted}. Name"):
             source(None, name)
     pq.write_table(pa.table({"input_length": [40.0, None], "prompt": pa.nulls(2, pa.string())}), file)
     assert source(None, file).notes == (f"{file}: 1 of 2 prompts is empty and is skipped",)
@@ -410,7 +410,7 @@ def test_names_of_hub_data_sets(name: str, parts: tuple[str | None, ...]) -> Non
 
 
 def test_a_name_of_no_hub_data_set_is_refused() -> None:
-    with pytest.raises(PromptError, match="names no data set; write hf:ORG/NAME"):
+    with pytest.raises(PromptError, match="is not the name of a dataset; write hf:ORG/NAME"):
         parse_hub_name("hf:")
 
 

@@ -159,14 +159,16 @@ def test_an_unreachable_hub_is_said_at_once(tmp_path: Path) -> None:
         "except PromptError as error: print(error, time.monotonic() - started < 20)"
     )
     done = python(program, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
-    assert "tokenizer 'nobody/none-such': no such file or folder here" in done.stdout
-    assert "give its folder" in done.stdout
+    assert (
+        "tokenizer 'nobody/none-such': no such file or folder, and it could not be loaded from the hub" in done.stdout
+    )
+    assert "set its folder" in done.stdout
     assert done.stdout.endswith("True\n")
 
 
 @pytest.mark.parametrize("name", ["", "./nix", "/no/such/folder", "a/b/c", "nix/tokenizer.json", "two words"])
 def test_what_can_only_be_a_path_and_is_not_there(name: str) -> None:
-    with pytest.raises(PromptError, match=r"no such file or folder\. Give a folder with a tokenizer\.json"):
+    with pytest.raises(PromptError, match=r"no such file or folder\. Set a folder with a tokenizer\.json"):
         load_tokenizer(name)
 
 
@@ -177,7 +179,7 @@ def test_files_and_folders_that_are_no_tokenizer(tmp_path: Path) -> None:
     broken.write_text("{}")
     with pytest.raises(PromptError, match=r"cannot be read as a tokenizer\.json"):
         load_tokenizer(str(broken))
-    with pytest.raises(PromptError, match="cannot load one from this folder"):
+    with pytest.raises(PromptError, match="cannot load a tokenizer from this folder"):
         load_tokenizer(str(tmp_path))
 
 

@@ -82,7 +82,7 @@ def test_mooncake(tmp_path: Path) -> None:
     assert trace.entries == [(0, 700, 7, (4, 5)), (1.5, 30, 7, (6,)), (3.001, 5, 2, ())]
     assert (trace.duration_s, trace.rate_per_s, trace.skipped) == (3.001, 0.666445, {})
     assert "3 requests in 3.001 s" in trace.describe()
-    assert "times in milliseconds; 2 say what they share, in blocks of 512 tokens" in trace.describe()
+    assert "times in milliseconds; 2 have hashes of blocks of 512 tokens" in trace.describe()
 
 
 def test_burstgpt_without_failures(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_burstgpt_without_failures(tmp_path: Path) -> None:
     assert trace.shape == "burstgpt"
     assert trace.entries == [(0, 472, 18, ()), (40, 1087, 230, ()), (115, 20, 3, ())]
     assert trace.skipped == {"failed, no response tokens": 1}
-    assert "1 rows left out: failed, no response tokens" in trace.describe()
+    assert "1 rows skipped: failed, no response tokens" in trace.describe()
     sessions = read_trace(write(tmp_path, BURSTGPT_SESSIONS))
     assert sessions.entries == [(0, 472, 18, ()), (2, 30, 4, ())]
 
@@ -147,7 +147,7 @@ def test_the_option_decides_and_nothing_need_be_said(tmp_path: Path) -> None:
         assert (trace.duration_s, trace.unit, trace.guesses) == (pytest.approx(last_s), unit, ())
     table = read_trace(write(tmp_path, BURSTGPT), unit="ms")
     assert table.duration_s == pytest.approx(0.115)
-    with pytest.raises(PromptError, match=r"its times are dates, which have no unit. Leave out --llm-trace-unit"):
+    with pytest.raises(PromptError, match=r"its times are dates, which have no unit. Omit --llm-trace-unit"):
         read_trace(write(tmp_path, AZURE_2023), unit="s")
 
 
@@ -163,7 +163,7 @@ def test_the_option_decides_and_nothing_need_be_said(tmp_path: Path) -> None:
 def test_times_of_an_unclear_unit_are_refused_with_both_readings(
     tmp_path: Path, times: list[float], readings: str
 ) -> None:
-    with pytest.raises(PromptError, match=f"its times could be {readings}.*Say which: --llm-trace-unit s, or ms"):
+    with pytest.raises(PromptError, match=f"its times could be {readings}.*Set --llm-trace-unit to s or ms"):
         read_trace(of_times(tmp_path, *times))
 
 
@@ -176,7 +176,7 @@ def test_times_of_a_clock_are_known_by_their_size(tmp_path: Path) -> None:
 def test_a_trace_with_larger_blocks_than_said_is_noted(tmp_path: Path) -> None:
     path = write(tmp_path, "".join(line(1000 * row, 4096, range(4)) for row in range(3)))
     (note,) = read_trace(path, unit="ms").guesses
-    assert "its hashes stand for 50% of the input tokens in blocks of 512" in note
+    assert "its hashes stand for 50% of the input tokens with blocks of 512" in note
     assert read_trace(path, unit="ms", block_tokens=1024).guesses == ()
 
 
@@ -186,7 +186,7 @@ def test_compressed_traces(tmp_path: Path, packed: Callable[[bytes], bytes]) -> 
     path.write_bytes(packed(BURSTGPT.encode()))
     assert read_trace(str(path)).entries == read_trace(write(tmp_path, BURSTGPT)).entries
     path.write_bytes(packed(BURSTGPT.encode())[:-9])
-    with pytest.raises(PromptError, match=r"trace\.any': its compressed data is damaged or breaks off"):
+    with pytest.raises(PromptError, match=r"trace\.any': its compressed data is damaged or incomplete"):
         read_trace(str(path))
 
 
@@ -202,7 +202,9 @@ def test_speed_and_window(tmp_path: Path) -> None:
     part = read_trace(path, speed=0.5, window=(2.5, 5))
     # In the trace's own time from its first row; the end is outside; the replay begins with the window.
     assert [(entry.at_s, entry.input_tokens) for entry in part.entries] == [(1, 4), (3, 5)]
-    with pytest.raises(PromptError, match=r"nothing to replay; it is 9 s long.*--llm-trace-window"):
+    with pytest.raises(
+        PromptError, match=r"there are no requests to replay; the trace is 9 s long.*--llm-trace-window"
+    ):
         read_trace(path, window=(10, 20))
     with pytest.raises(PromptError, match=r"longer than a year.*--llm-trace-speed"):
         read_trace(path, speed=1e-9)
@@ -241,15 +243,15 @@ HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
     [
         ("", "is empty.*Mooncake.*BurstGPT.*Azure.*Vidur"),
         ("\ufeff\n \n", "is empty"),
-        ("num_prefill_tokens,num_decode_tokens\n3,4\n", "of no known shape.*arrived_at, num_prefill_tokens"),
-        ("[1, 2]", "of no known shape"),
-        ("prompt,tokens\na,1\n", "of no known shape"),
+        ("num_prefill_tokens,num_decode_tokens\n3,4\n", "has an unknown format.*arrived_at, num_prefill_tokens"),
+        ("[1, 2]", "has an unknown format"),
+        ("prompt,tokens\na,1\n", "has an unknown format"),
         (HEAD, "has no rows"),
-        (line(0) + '{"timestamp": 1}\n', "line 2: no entry of a Mooncake trace.*input_length"),
-        (line(0) + "{oops\n", "line 2: no entry"),
-        (line(0, tokens=-1), "line 1: time 0, input -1 tokens.*cannot be"),
-        (line(0, tokens=10**8), "line 1: .*cannot be"),
-        (line(-1), "line 1: .*cannot be"),
+        (line(0) + '{"timestamp": 1}\n', "line 2: not a Mooncake trace entry.*input_length"),
+        (line(0) + "{oops\n", "line 2: not a Mooncake trace entry"),
+        (line(0, tokens=-1), "line 1: time 0, input -1 tokens.*are out of range"),
+        (line(0, tokens=10**8), "line 1: .*are out of range"),
+        (line(-1), "line 1: .*are out of range"),
         (line(0) + line(float("nan")), "line 2"),
         (line(0).replace("0,", "1e999,", 1), "line 1"),
         (line(0, output_length="7"), "line 1: .*output_length"),
@@ -265,7 +267,7 @@ HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
         (BURSTGPT + "nan,ChatGPT,1,1,2,API log\n", "line 6: time nan,"),
         (BURSTGPT + "-3,ChatGPT,1,1,2,API log\n", "line 6: time -3,"),
         (BURSTGPT + "3,ChatGPT,-1,1,2,API log\n", "line 6: .*Request tokens '-1'"),
-        (HEAD + "2023-11-16 18:15:46,0,0\n", r"nothing to replay \(1 no output tokens\)"),
+        (HEAD + "2023-11-16 18:15:46,0,0\n", r"there are no requests to replay \(1 no output tokens\)"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -401,9 +403,9 @@ def test_a_head_against_caches_is_part_of_the_length(default_tokenizer: Tokenize
 
 def test_what_excludes_a_trace(default_tokenizer: Tokenizer) -> None:
     trace = of_entries((10, ()))
-    with pytest.raises(PromptError, match="more than one is given"):
+    with pytest.raises(PromptError, match="set only one of a fixed prompt, a prompts file and a trace"):
         source(trace, default_tokenizer, text="x")
-    with pytest.raises(PromptError, match="a trace says what its prompts share"):
+    with pytest.raises(PromptError, match="a trace defines the shared prefixes of its prompts"):
         source(trace, default_tokenizer, prefixes=Prefixes(10))
     lengths = Distribution.parse("5", LENGTHS)
     with pytest.raises(PromptError, match="need a tokenizer"):

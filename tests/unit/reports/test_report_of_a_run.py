@@ -42,14 +42,15 @@ GOLDEN = """\
 | --------- | ----- | -----: | ----: | ----: | ---: | ----: | ----: | ----: | ----: |
 | vllm      | tiny  |  0.300 | 0.400 | 0.100 | 1.00 | 0.200 | 0.400 | 0.880 | 0.976 |
 
-- P99 of fewer than 100 values says little: 5 values.
-- P95 of fewer than 20 values says little: 5 values.
-- A P99 has a 95 % interval from 368 values on (a P95 from 72); for a stable one
-  measure at least as many requests per stage: 5 values.
+- P99 of fewer than 100 values is not reliable: 5 values.
+- P95 of fewer than 20 values is not reliable: 5 values.
+- A 95 % interval of a P99 requires at least 368 values (72 for a P95); for a
+  stable percentile, measure at least this number of requests per stage: 5
+  values.
 
 ## Output Tokens Throughput (tokens/s)
 
-Figures are per request; the summary above has the rate of the whole system.
+Figures are per request; the summary above contains the rate of the whole system.
 
 | Framework | Model | Median |  Mean |   Min |   Max |   P25 |   P75 |   P95 |   P99 |
 | --------- | ----- | -----: | ----: | ----: | ----: | ----: | ----: | ----: | ----: |
@@ -119,7 +120,7 @@ def test_rows_that_do_not_count(write_run: Write, make_record: Make) -> None:
     notes = unwrapped(report.text)
     assert "- Throttled requests are excluded: 2 of 9, 429: 2." in notes
     assert "- Failed requests are excluded: 1 of 9, 500: 1." in notes
-    assert "- Aborted requests (cut by the end of the stage or the test) are excluded: 1 of 9." in notes
+    assert "- Aborted requests (interrupted by the end of the stage or the test) are excluded: 1 of 9." in notes
     assert "- Requests outside the measured phase are excluded: 1 in ramp, 1 in warmup." in notes
     lines = llm_reports.summary([llm_reports.load(prefix)]).set_index("metric")["mean"]
     counts = [lines[f"requests_{name}"] for name in ("measured", "ok", "failed", "throttled", "aborted")]
@@ -131,8 +132,8 @@ def test_rows_that_do_not_count(write_run: Write, make_record: Make) -> None:
 def test_answers_that_a_gateway_held_back_are_noted(write_run: Write, make_record: Make) -> None:
     held = make_record(9, burst_chunks=20, chunks=41, coalesced=38)
     ttft, throughput = llm_reports.tables([llm_reports.load(write_run([*five(make_record), held]))])
-    assert any("A gateway holds the stream back" in note and "1 of 6, 95% of their" in note for note in ttft.notes)
-    assert not any("holds the stream back" in note for note in throughput.notes)
+    assert any("A gateway buffers the stream" in note and "1 of 6, 95% of their" in note for note in ttft.notes)
+    assert not any("buffers the stream" in note for note in throughput.notes)
 
 
 def test_buffered_answers_count_in_throughput_only(write_run: Write, make_record: Make) -> None:
@@ -153,8 +154,8 @@ def test_concurrency_is_a_column_only_when_it_varies(write_run: Write, make_reco
     varied = llm_reports.tables([llm_reports.load(write_run(sweep(make_record, (2, 10))))])[0]
     assert varied.header[:4] == ("Framework", "Model", "Concurrency", "Median")
     assert [cells[2] for cells in varied.cells] == ["2", "10"]
-    assert varied.notes[0] == "P99 of fewer than 100 values says little: each row, 30 values."
-    assert varied.notes[1].startswith("A P99 has a 95 % interval from 368 values on")
+    assert varied.notes[0] == "P99 of fewer than 100 values is not reliable: each row, 30 values."
+    assert varied.notes[1].startswith("A 95 % interval of a P99 requires at least 368 values")
     assert len(varied.notes) == 2
 
 
@@ -183,7 +184,7 @@ def test_sources_of_figures_are_noted_where_they_matter(write_run: Write, make_r
     rows = [make_record(i, stamp_source="user", output_tokens_source="tokenizer", cached_tokens=55) for i in range(368)]
     ttft, throughput = llm_reports.tables([llm_reports.load(write_run(rows))])
     assert [note.split(":")[0] for note in ttft.notes] == [
-        "Arrival stamps were taken by the process (`user`), so they contain its own delay",
+        "The process took the arrival timestamps (`user`), so they include its own delay",
         "Input tokens came from the server's cache, which shortens the time to first token",
     ]
     assert ttft.notes[1].endswith("10%.")
@@ -194,7 +195,7 @@ def test_requests_without_a_token_count_are_noted(write_run: Write, make_record:
     rows = [*five(make_record), make_record(9, output_tokens=None), make_record(10, end_to_end_latency_s=0.0)]
     throughput = llm_reports.tables([llm_reports.load(write_run(rows))])[1]
     assert throughput.rows[0].figures.n == 5
-    assert "Successful requests without this value are left out: 2 of 7." in throughput.notes
+    assert "Successful requests without this value are excluded: 2 of 7." in throughput.notes
 
 
 def test_a_stage_in_which_everything_failed(write_run: Write, make_record: Make) -> None:
@@ -236,7 +237,7 @@ def test_count_connect_adds_connecting_to_ttft_and_latency(write_run: Write, mak
     assert ttft.rows[0].figures.mean == pytest.approx(0.35)
     assert throughput.rows[0].figures.mean == pytest.approx(50 / 1.25)
     for table in (ttft, throughput):
-        assert "Connecting is counted in TTFT and latency (--count-connect)." in table.notes
+        assert "TTFT and latency include the connection time (--count-connect)." in table.notes
     lines = llm_reports.summary([run], count_connect=True).set_index("metric")["mean"]
     assert lines["end_to_end_latency_s"] == pytest.approx(1.25)
     assert lines["llmperf_inter_token_latency_s"] == pytest.approx(1.25 / 50)
@@ -317,7 +318,7 @@ def test_runs_of_one_name_are_told_apart(write_run: Write, make_record: Make) ->
     write_run(five(make_record), name="b/run")
     runs = llm_reports.load_all([folder])
     assert [run.name for run in runs] == ["a/run", "b/run"]
-    assert llm_reports.tables(runs)[0].notes[0] == "P99 of fewer than 100 values says little: each row, 5 values."
+    assert llm_reports.tables(runs)[0].notes[0] == "P99 of fewer than 100 values is not reliable: each row, 5 values."
 
 
 def test_guards_against_formulas_are_taken_off_and_put_on(write_run: Write, make_record: Make) -> None:

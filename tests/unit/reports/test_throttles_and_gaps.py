@@ -47,7 +47,7 @@ def test_throttles_stand_apart_in_every_format(
     assert (lines["requests_failed"], lines["requests_throttled"], lines["requests_aborted"]) == (8, 5, 2)
     assert "requests_throttled,count,1,5" in (out / "summary.csv").read_text()
     assert re.search(r"^llm_requests_throttled\{.*\} 5$", (out / "openmetrics.txt").read_text(), re.MULTILINE)
-    assert "(5 of the 8 that failed were throttled)" in junit.read_text()
+    assert "(5 of the 8 failed requests were throttled)" in junit.read_text()
     page = (out / "report.html").read_text()
     assert "10 of 100 measured requests did not succeed" in page
     assert "5 throttled, 3 failed otherwise, 2 aborted" in page
@@ -108,4 +108,4 @@ def test_a_run_without_gaps_has_no_table_of_them(write_run: Write, make_record: 
     prefix = write_run([make_record(i) for i in range(5)])
     assert gaps_section(llm_reports.groups([llm_reports.load(prefix)])) == ""
     report = llm_reports.report_run(prefix, formats=("html",))
-    assert "The input has no gaps" in report.files[0].read_text()
+    assert "The input does not contain gaps" in report.files[0].read_text()

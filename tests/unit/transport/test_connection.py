@@ -186,7 +186,7 @@ def test_tls_to_a_server_without_tls_is_explained(wire: Wire) -> None:
             sock.close()
 
         server = gevent.spawn(answer)
-        with pytest.raises(ConnectFailed, match="Does the server speak TLS"):
+        with pytest.raises(ConnectFailed, match="Check that the server uses TLS"):
             connect(Origin("https", "127.0.0.1", plain.getsockname()[1]), tls_context, 2.0)
         server.join(timeout=2)
     assert port.connections == 0
@@ -196,7 +196,8 @@ def test_a_refused_connection_names_the_address_and_the_advice() -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         origin = Origin("http", "127.0.0.1", unheard.getsockname()[1])
-        with pytest.raises(ConnectFailed, match=f"127.0.0.1:{origin.port}: Connection refused.*Is the server running"):
+        words = f"127.0.0.1:{origin.port}: Connection refused.*Check that the server is running"
+        with pytest.raises(ConnectFailed, match=words):
             connect(origin, tls_context, 2.0)
 
 

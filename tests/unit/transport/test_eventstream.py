@@ -171,7 +171,7 @@ def test_an_unfinished_message_is_incomplete_and_a_wrong_one_is_not() -> None:
         (message(b"", total=2**32 - 1), "longer than 16 MiB"),
         (message(b"", header_bytes=1), "1 bytes of headers do not fit"),
         (message(b"", header_bytes=2**32 - 1), "do not fit"),
-        (message(header(b"a", 0) * 2), "'a' is there twice"),
+        (message(header(b"a", 0) * 2), "'a' appears twice"),
         (message(header(b"a", 10)), "unknown type 10"),
         (message(header(b"a", 255)), "unknown type 255"),
         (message(header(b"\xff", 0)), "name is not UTF-8"),

@@ -130,7 +130,7 @@ def test_the_replacement_is_not_replaced(wire: Wire, pool: Pool) -> None:
 
 def test_a_fresh_connection_is_not_replaced(wire: Wire, pool: Pool) -> None:
     port = wire.serve([CLOSE], stream(PARTS))
-    with pytest.raises(ConnectionLost, match="without an answer"):
+    with pytest.raises(ConnectionLost, match="without a response"):
         fetch(pool, port)
     assert len(port.requests()) == 1
 

@@ -91,7 +91,7 @@ def test_loopback_is_proxied_only_when_asked() -> None:
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("socks5://p:1", "socks5 proxy"), ("http://p:99999", "port"), ("http://u:geheim@:1", "names no host")],
+    [("socks5://p:1", "socks5 proxy"), ("http://p:99999", "port"), ("http://u:geheim@:1", "has no host")],
 )
 def test_a_proxy_that_cannot_be_used_is_explained(url: str, words: str) -> None:
     with pytest.raises(ConnectFailed, match=words) as failed:
@@ -181,8 +181,8 @@ def test_a_proxy_may_speak_tls_itself(wire: Wire, own_ca_for_host: Authority, tl
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"login": "someone:else"}, r"wants to know who asks \(407.*ALL_PROXY=http://USER:PASSWORD"),
-        ({"refuse": "403 Forbidden"}, r"made no tunnel \(403 Forbidden\)"),
+        ({"login": "someone:else"}, r"requires authentication \(407.*ALL_PROXY=http://USER:PASSWORD"),
+        ({"refuse": "403 Forbidden"}, r"did not open a tunnel \(403 Forbidden\)"),
     ],
 )
 def test_a_proxy_that_makes_no_tunnel_says_why(settings: dict[str, str], words: str) -> None:
@@ -198,7 +198,7 @@ def test_a_proxy_that_is_not_there_or_never_answers_is_named(wire: Wire) -> None
     silent = wire.serve([HOLD])
     proxies = Proxies({"HTTPS_PROXY": f"http://localhost:{silent.port}"})
     origin = Origin("https", HOST, 443)
-    with pytest.raises(ConnectFailed, match=r"no connection within 0.2 s.*HTTPS_PROXY names it"):
+    with pytest.raises(ConnectFailed, match=r"no connection within 0.2 s.*which HTTPS_PROXY sets"):
         connect(origin, tls_context, 0.2, proxies.of(origin))
     closed = Proxies({"HTTPS_PROXY": "http://localhost:1"})
     with pytest.raises(

@@ -97,7 +97,7 @@ def test_the_option_names_the_certificate(files: Files, origin: Origin) -> None:
 def test_the_environment_names_it(files: Files, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CLIENT_CERT", str(files.cert))
     monkeypatch.setenv("SSL_CLIENT_KEY", str(files.locked))
-    with pytest.raises(ConnectFailed, match="encrypted; put its password into SSL_CLIENT_KEY_PASSWORD"):
+    with pytest.raises(ConnectFailed, match="encrypted; set its password in SSL_CLIENT_KEY_PASSWORD"):
         ask(origin, TlsSettings())
     monkeypatch.setenv("SSL_CLIENT_KEY_PASSWORD", "open sesame")
     assert ask(origin, TlsSettings())

@@ -165,7 +165,7 @@ def test_a_client_hangs_up_so_long_after_t0_and_keeps_what_it_had(rig_with: Make
     port = wire.serve([pause(0.05), *map(send, began), HOLD])
     record = rig.ask(port.url).record
     assert (record.error_code, record.outcome) == ("cancelled", "cancelled")
-    assert record.error_message == "the client hung up after 0.2 s (--llm-cancel)"
+    assert record.error_message == "the client cancelled the request after 0.2 s (--llm-cancel)"
     assert record.ttft_s == pytest.approx(0.05, abs=0.04)
     assert record.end_to_end_latency_s == pytest.approx(0.2, abs=0.05)
     assert (record.chunks, record.output_tokens, record.output_tokens_source) == (2, 2, "tokenizer")

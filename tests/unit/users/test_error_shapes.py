@@ -145,13 +145,13 @@ DOCUMENTS: dict[str, tuple[Any, str, str]] = {
     "detail": ({"detail": [{"loc": ["body", "n"], "msg": "too big"}]}, "error", "body.n: too big"),
     "choices null": ({"choices": None, "error_code": 3, "error_msg": "no"}, "3", "no"),
     "error in the choice": ({"choices": [{"error": {"code": 502, "message": "down"}, "message": None}]}, "502", "down"),
-    "page": (b"<!DOCTYPE html><html><title>Log in</title></html>", "malformed", "a page of HTML; is the base URL that"),
+    "page": (b"<!DOCTYPE html><html><title>Log in</title></html>", "malformed", "a page of HTML; check that the base"),
     "XML": (b'<?xml version="1.0"?><Error><Message>no bucket</Message></Error>', "malformed", "no bucket"),
     "text": (b"upstream connect error", "truncated", "upstream connect error"),
     "list": ([{"candidates": []}], "truncated", "candidates"),
-    "another JSON": ({"models": ["a"]}, "truncated", "is the base URL that of the API"),
-    "cut": (b'{"choices": [{"mess', "truncated", "cut"),
-    "lines": (b'{"a": 1}\n{"a": 2}\n', "malformed", "lines of JSON"),
+    "another JSON": ({"models": ["a"]}, "truncated", "check that the base URL is the URL of the API"),
+    "cut": (b'{"choices": [{"mess', "truncated", "truncated or invalid JSON"),
+    "lines": (b'{"a": 1}\n{"a": 2}\n', "malformed", "JSON lines"),
     "lines with an error": (b'{"error": "model not found"}\n{"done": true}\n', "error", "model not found"),
     "lines (Ollama)": (
         b'{"model": "x", "message": {"role": "assistant", "content": "a"}, "done": false}\r\n'

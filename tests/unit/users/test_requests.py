@@ -200,7 +200,7 @@ def test_a_key_from_a_file_with_a_newline_is_sent_without_it(
     assert rig.ask(port.url).record.ok
     assert only(port).headers["authorization"] == "Bearer sk-of-a-secret-file"
     assert only(port).headers["x-gate"] == "gate-4711"
-    assert any("OPENAI_API_KEY has white space" in note for note in rig.notes)
+    assert any("OPENAI_API_KEY starts or ends with white space" in note for note in rig.notes)
 
 
 def test_a_line_break_inside_a_header_is_refused(
@@ -208,7 +208,7 @@ def test_a_line_break_inside_a_header_is_refused(
 ) -> None:
     monkeypatch.setenv("GATEWAY", "gate\r\nX-Injected: yes")
     rig = make_rig(llm_header_env=["X-Gate=GATEWAY"])
-    assert "X-Gate has a line break" in rig.refused()
+    assert "X-Gate contains a line break" in rig.refused()
     assert not port.requests()
 
 

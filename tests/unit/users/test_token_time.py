@@ -77,7 +77,7 @@ def test_a_finish_event_long_after_the_last_chunk_is_not_the_stop_token_s(rig: R
     port = wire.serve(paced([*contents(*WORDS[:4]), delta("stop"), usage(5), DONE], last_pause_s=0.3))
     record, times = rig.ask(port.url, model="moderated").record, sent_s(port)
     assert record.tpot_s == pytest.approx((times[3] - times[0]) / 3, abs=EXACT_S)
-    assert [note for note in rig.notes if note.startswith("moderated: ") and "finish reason came later" in note]
+    assert [note for note in rig.notes if note.startswith("moderated: ") and "finish reason arrived more than" in note]
 
 
 @pytest.mark.parametrize(

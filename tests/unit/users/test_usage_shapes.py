@@ -211,7 +211,7 @@ def test_usage_with_the_finish_of_one_chunk_is_not_that_of_the_chunk(rig: Rig, w
 
 @pytest.mark.parametrize(
     ("claimed", "why"),
-    [(10**12, "any model can write"), (1, "less than half"), (5000, "more output tokens than the cap")],
+    [(10**12, "any model can generate"), (1, "less than half"), (5000, "more output tokens than the requested cap")],
 )
 def test_usage_that_cannot_be_is_kept_and_not_used(
     rig_with: Callable[..., Rig], wire: Wire, claimed: int, why: str

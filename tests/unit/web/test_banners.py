@@ -36,11 +36,11 @@ def test_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (RequestRecord(stamp_source="user"), "1 of 2 answers were stamped by the program, not by the kernel"),
-        (RequestRecord(error_code="buffered"), "1 answers came all at once although a stream was asked for"),
+        (RequestRecord(stamp_source="user"), "1 of 2 answers have timestamps of the program, not of the kernel"),
+        (RequestRecord(error_code="buffered"), "1 answers arrived at once although the client requested a stream"),
         (
             RequestRecord(output_tokens_source="tokenizer"),
-            "Output tokens of 1 answers were counted by the",
+            "The local tokenizer counted the output tokens of 1 answers",
         ),
     ],
 )
@@ -78,7 +78,7 @@ def test_a_client_that_is_disturbed_is_told_about_the_machine() -> None:
 
 
 def test_a_worker_that_is_gone_is_the_first_problem_until_it_is_back() -> None:
-    lost = "worker 1 was lost in stage 2; 7 requests that it had not started went to the others"
+    lost = "worker 1 was lost in stage 2; 7 requests that it had not started were reassigned to the other workers"
     gone = "worker 11: at least 3 of the 9 requests that it had started were lost"
     saturated = StageRecord(client_cpu_share_max=0.9, lag_p99_s=1.0)
     found = said(Writer("worker 2 joined in stage 1", lost, gone), client=saturated)

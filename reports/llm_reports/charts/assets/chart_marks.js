@@ -1,5 +1,5 @@
-// What the charts are drawn with: colours from the style sheet, numbers as text, ticks, shapes of points and lines.
-// Knows nothing of data or pages. Everything is under window.LLMMarks; charts.js builds on it.
+// Drawing primitives of the charts: colours from the style sheet, numbers as text, ticks, shapes of points and lines.
+// This file does not depend on data or pages. It defines window.LLMMarks, which charts.js uses.
 "use strict";
 
 window.LLMMarks = (() => {
@@ -11,7 +11,8 @@ window.LLMMarks = (() => {
     0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400,
   ];
 
-  // Colours live in charts.css only, so that dark, light and a host page's own theme are one place.
+  // Only charts.css defines colours, so that the dark theme, the light theme and the theme of a host page are in one
+  // place.
   function palette(element) {
     const style = getComputedStyle(element);
     const known = {};
@@ -22,7 +23,7 @@ window.LLMMarks = (() => {
     return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   }
 
-  // The colour of series i of n: neighbours in a sweep are neighbours in colour.
+  // Returns the colour of series i of n; neighbours in a sweep have similar colours.
   function ramp(colour, i, n) {
     const at = n > 1 ? (i / (n - 1)) * (RAMP_STOPS - 1) : 1;
     const low = Math.min(RAMP_STOPS - 2, Math.floor(at));
@@ -30,7 +31,7 @@ window.LLMMarks = (() => {
     return `rgb(${from.map((value, k) => Math.round(value + (to[k] - value) * (at - low))).join(",")})`;
   }
 
-  // Three or four significant digits, never "1e-7" where a reader expects a number.
+  // Formats a number with three or four significant digits, with an exponent only below 1e-4.
   function number(value) {
     if (value === null || value === undefined || !Number.isFinite(value)) return "-";
     const size = Math.abs(value);
@@ -45,7 +46,7 @@ window.LLMMarks = (() => {
     return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
   }
 
-  // A tick is labelled exactly; rounding as in number() could give two ticks the same label.
+  // Tick labels are exact; rounding as in number() could give two ticks the same label.
   function tick(value) {
     if (value === null || value === undefined) return "";
     const size = Math.abs(value);
@@ -62,15 +63,15 @@ window.LLMMarks = (() => {
     return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
   }
 
-  // Ticks of a logarithmic axis: 1, 2, 5 of each decade; whole decades when there are many; all digits, then even
-  // steps, when the axis covers less than one.
+  // Returns the ticks of a logarithmic axis: 1, 2, 5 of each decade; only decades if there are many; more digits or
+  // even steps if the axis covers less than one decade.
   function logTicks(low, high) {
     const decades = Math.log10(high / low);
     const digits = decades > 4 ? [1] : decades > 2.5 ? [1, 3] : [1, 2, 5];
-    for (const each of [digits, [1, 1.5, 2, 3, 4, 5, 6, 8]]) {
+    for (const candidates of [digits, [1, 1.5, 2, 3, 4, 5, 6, 8]]) {
       const ticks = [];
       for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-        for (const digit of each) {
+        for (const digit of candidates) {
           const value = parseFloat(`${digit}e${power}`);
           if (value >= low && value <= high) ticks.push(value);
         }
@@ -111,7 +112,7 @@ window.LLMMarks = (() => {
     ctx.closePath();
   }
 
-  // The sample of a series beside its name in a legend.
+  // Returns the sample of a series that the legend shows next to its name.
   function swatch(series, colour, k) {
     const canvas = document.createElement("canvas");
     const ratio = window.devicePixelRatio || 1;
@@ -139,7 +140,8 @@ window.LLMMarks = (() => {
     return canvas;
   }
 
-  // Shapes and dashes by a series' place; four shapes and six dashes, so that no two of twelve have both in common.
+  // Shapes and dashes follow the index of a series. With four shapes and six dashes, the first twelve combinations are
+  // distinct.
   const place = (series, k) => series.place ?? k;
   const shape = (series, k) => series.shape || SHAPES[place(series, k) % SHAPES.length];
   const dash = (series, k) => series.dash || DASHES[place(series, k) % DASHES.length];

@@ -1,4 +1,4 @@
-// Painting a chart's content onto the canvas that uPlot has drawn the axes on. A scene is what all of it needs:
+// Paints the content of a chart on the canvas on which uPlot has drawn the axes. A scene contains the common inputs:
 // uPlot's object, the canvas context, device pixels per pixel, the chart's specification, its colours.
 "use strict";
 
@@ -15,7 +15,8 @@ window.LLMPaint = (() => {
     ctx.restore();
   }
 
-  // Text of our own: uPlot leaves the canvas set for the labels of its axes. The rim keeps it readable over lines.
+  // Writes text. uPlot leaves the canvas configured for its axis labels, so set alignment and baseline here. The
+  // outline keeps text readable over lines.
   function write({ ctx, ratio, colour }, words, x, y) {
     ctx.textAlign = "left";
     ctx.textBaseline = "alphabetic";
@@ -26,7 +27,7 @@ window.LLMPaint = (() => {
     ctx.fillText(words, x, y);
   }
 
-  // Stretches of x with a name (stages), behind everything.
+  // Paints named ranges of x (stages) in the background.
   function bands(scene) {
     const { u, ctx, ratio, bbox, spec, colour } = scene;
     inside(scene, () => {
@@ -45,45 +46,45 @@ window.LLMPaint = (() => {
     });
   }
 
-  // The series with their marks and labels; returns where each point came to stand, for the pointer.
+  // Paints the series with their marks and labels; returns the position of each point, for the pointer.
   function series(scene, visible) {
     const spots = [];
     inside(scene, () => {
-      for (const [each, k] of visible) spots.push(one(scene, each, k));
+      for (const [item, k] of visible) spots.push(drawSeries(scene, item, k));
       for (const mark of scene.spec.marks) line(scene, mark);
       labels(scene, spots);
     });
     return spots;
   }
 
-  function one(scene, each, k) {
+  function drawSeries(scene, series, k) {
     const { ctx, ratio, bbox, colourOf } = scene;
-    const [px, py] = positions(scene, each);
-    ctx.strokeStyle = ctx.fillStyle = colourOf(each, k);
-    ctx.lineWidth = (each.thin ? 1.25 : 2) * ratio;
+    const [px, py] = positions(scene, series);
+    ctx.strokeStyle = ctx.fillStyle = colourOf(series, k);
+    ctx.lineWidth = (series.thin ? 1.25 : 2) * ratio;
     ctx.lineJoin = "round";
-    if (each.kind !== "points") path(scene, each, k, px, py);
-    if (each.kind === "points" || each.kind === "curve") points(scene, each, k, px, py);
-    return { series: each, k, px, py, ratio, bbox };
+    if (series.kind !== "points") path(scene, series, k, px, py);
+    if (series.kind === "points" || series.kind === "curve") points(scene, series, k, px, py);
+    return { series, k, px, py, ratio, bbox };
   }
 
-  function positions({ u, bbox, ratio, spec }, each) {
-    const { x, y } = each;
+  function positions({ u, bbox, ratio, spec }, series) {
+    const { x, y } = series;
     const [px, py] = [new Float64Array(x.length), new Float64Array(x.length)];
     const drawable = (value, axis) => value !== null && !(axis.log && value <= 0);
     for (let i = 0; i < x.length; i++) {
       px[i] = drawable(x[i], spec.x) ? u.valToPos(x[i], "x", true) : NaN;
       py[i] = drawable(y[i], spec.y) ? u.valToPos(y[i], "y", true) : NaN;
-      // What has no height (a request that never answered) stands on the floor of the chart, if asked to.
-      if (y[i] === null && each.floor) py[i] = bbox.top + bbox.height - 6 * ratio;
+      // With floor: true, points without a y value (a request without an answer) are at the bottom of the chart.
+      if (y[i] === null && series.floor) py[i] = bbox.top + bbox.height - 6 * ratio;
     }
     return [px, py];
   }
 
-  function path({ ctx, ratio, bbox }, each, k, px, py) {
-    const stepped = each.kind === "step" || each.kind === "area";
+  function path({ ctx, ratio, bbox }, series, k, px, py) {
+    const stepped = series.kind === "step" || series.kind === "area";
     const floor = bbox.top + bbox.height;
-    ctx.setLineDash(M.dash(each, k).map((length) => length * ratio));
+    ctx.setLineDash(M.dash(series, k).map((length) => length * ratio));
     ctx.beginPath();
     let down = false;
     for (let i = 0; i < px.length; i++) {
@@ -97,23 +98,23 @@ window.LLMPaint = (() => {
     }
     ctx.stroke();
     ctx.setLineDash([]);
-    if (each.kind !== "area") return;
+    if (series.kind !== "area") return;
     if (down) ctx.lineTo(px[px.length - 1], floor);
     ctx.globalAlpha = 0.12;
     ctx.fill();
     ctx.globalAlpha = 1;
   }
 
-  function points({ ctx, ratio, colour }, each, k, px, py) {
-    const shape = M.shape(each, k);
-    const size = (each.size || (each.kind === "curve" ? 5 : 3)) * ratio;
-    const cloud = each.kind === "points" && shape !== "cross";
+  function points({ ctx, ratio, colour }, series, k, px, py) {
+    const shape = M.shape(series, k);
+    const size = (series.size || (series.kind === "curve" ? 5 : 3)) * ratio;
+    const cloud = series.kind === "points" && shape !== "cross";
     ctx.globalAlpha = cloud ? (px.length > 1500 ? 0.5 : 0.75) : 1;
     for (let i = 0; i < px.length; i++) {
       if (Number.isNaN(px[i]) || Number.isNaN(py[i])) continue;
       M.point(ctx, shape, px[i], py[i], size);
       if (shape === "cross") ctx.stroke();
-      else if (each.hollow?.[i]) {
+      else if (series.hollow?.[i]) {
         const filled = ctx.fillStyle;
         ctx.fillStyle = colour("paper");
         ctx.fill();
@@ -141,20 +142,21 @@ window.LLMPaint = (() => {
     const wide = ctx.measureText(mark.label).width + 5 * ratio;
     const beside = place + wide > left + width ? place - wide : place + 5 * ratio;
     const over = mark.right ? left + width - wide : left + 5 * ratio;
-    const under = mark.right && place - top < 32 * ratio; // above it stand the names of bands
+    const under = mark.right && place - top < 32 * ratio; // the names of bands are above it
     const [x, y] = upright ? [beside, top + height - 8 * ratio] : [over, under ? place + 14 * ratio : place - 5 * ratio];
     write(scene, mark.label, x, y);
   }
 
-  // Labels beside points; one that would cover or touch another (8 and 8 read as 88) is left to the pointer.
+  // Paints labels next to points. A label that would cover or touch another one (8 and 8 look like 88) is omitted; the
+  // pointer shows it.
   function labels(scene, spots) {
     const { ctx, ratio, bbox, colour } = scene;
     const taken = [];
     const [high, apart] = [14 * ratio, 6 * ratio];
     ctx.font = text(ratio, 600);
     ctx.fillStyle = colour("ink");
-    for (const { series: each, px, py } of spots) {
-      each.labels?.forEach((label, i) => {
+    for (const { series, px, py } of spots) {
+      series.labels?.forEach((label, i) => {
         if (Number.isNaN(px[i]) || Number.isNaN(py[i])) return;
         const wide = ctx.measureText(label).width;
         const fits = px[i] + 9 * ratio + wide <= bbox.left + bbox.width;

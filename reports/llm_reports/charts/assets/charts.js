@@ -1,38 +1,38 @@
-// One kind of chart for the report and for live pages: x against y, drawn on a canvas over uPlot's axes.
+// The chart of the report and the live pages: x against y, drawn on a canvas over uPlot's axes.
 //
 //   const chart = LLMCharts.xy(element, {
-//     label: "what a screen reader says",
+//     label: "description for screen readers",
 //     x: { label: "Latency (s)", log: false }, y: { label: "Tokens/s" },   // time: true = unix s; span: true = 1:23
 //     series: [{ name: "stage 1", x: [...], y: [...], kind: "line" }],     // line, step, area, points, curve
 //     marks: [{ x: 0.5, label: "budget" }], bands: [{ from: 0, to: 9, label: "1" }],
 //   });
-//   chart.set({ series: [...] });       // new data: a redraw, not a rebuild, so a live page may do it every second;
-//                                       // with keepZoom: true what is zoomed, pointed at and focused stays so
-//   chart.zoomX([from, to]);            // as a drag does, without onZoom(zoom) being called; null goes back
+//   chart.set({ series: [...] });       // new data: a redraw, not a rebuild, so a live page can call it every second;
+//                                       // keepZoom: true keeps the zoom, the selected point and the focus
+//   chart.zoomX([from, to]);            // zooms like a drag, without a call of onZoom(zoom); null resets the zoom
 //   chart.destroy();
 //
-// An axis with tight: true ends where the data end; room: 0.1 leaves a tenth more above them.
+// An axis with tight: true ends at the end of the data; room: 0.1 adds a tenth of the range above the data.
 //
-// uPlot brings ticks, scales, device pixels and the cursor; lines and points are painted here, because a
-// latency/throughput curve may turn back in x, which uPlot's own series cannot. Text goes in as textContent only.
+// uPlot provides ticks, scales, device pixels and the cursor; this file paints lines and points, because x may decrease
+// along a latency/throughput curve, which uPlot's own series do not support. Text is only set as textContent.
 "use strict";
 
 window.LLMCharts = (() => {
   const M = window.LLMMarks;
   const all = new Set();
-  const NEAR_PX = 36; // a pointer this close to a point means it
+  const NEAR_PX = 36; // a pointer within this distance selects a point
   const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 
   function element(tag, className, parent) {
-    const made = document.createElement(tag);
-    made.className = className;
-    parent.append(made);
-    return made;
+    const child = document.createElement(tag);
+    child.className = className;
+    parent.append(child);
+    return child;
   }
 
   function xy(host, given) {
     const spec = { marks: [], bands: [], legend: true, ...given };
-    const hidden = new Set(spec.series.filter((each) => each.hidden).map((each) => each.name));
+    const hidden = new Set(spec.series.filter((series) => series.hidden).map((series) => series.name));
     host.replaceChildren();
     host.classList.add("llm-chart");
     const box = element("div", "llm-chart-plot", host);
@@ -49,12 +49,12 @@ window.LLMCharts = (() => {
     let zoom = null;
     let extent = null;
     let colour = M.palette(host);
-    let spots = []; // per series, where its points were painted: what the pointer and the keys can reach
-    let at = null; // [series, point] that the keys have reached
-    let shown = null; // [series, point] that the tip speaks of
-    let told = null; // what the legend was made of
+    let spots = []; // positions of the painted points per series, for the pointer and the keys
+    let at = null; // [series, point] that the keys have selected
+    let shown = null; // [series, point] that the tip shows
+    let legendKey = null; // content of the current legend
 
-    const visible = () => spec.series.map((each, k) => [each, k]).filter(([each]) => !hidden.has(each.name));
+    const visible = () => spec.series.map((series, k) => [series, k]).filter(([series]) => !hidden.has(series.name));
     const colourOf = (series, k) =>
       series.colour ? colour(series.colour) : M.ramp(colour, series.rank ?? k, series.ranks ?? spec.series.length);
 
@@ -107,8 +107,8 @@ window.LLMCharts = (() => {
     function build() {
       plot?.destroy();
       plot = null;
-      // uPlot draws a moment later: one that was replaced by then must not meet the new one's range, 0 on a
-      // logarithmic axis say.
+      // uPlot draws asynchronously: a plot that was replaced in the meantime must not use the range of the new plot,
+      // for example 0 on a logarithmic axis.
       const held = {};
       const scale = (name) => ({
         time: Boolean(spec[name].time),
@@ -137,7 +137,7 @@ window.LLMCharts = (() => {
       );
     }
 
-    // uPlot sees only the corners of the data; they give it a reason to have scales.
+    // uPlot gets only the corners of the data, so that it creates scales.
     const corners = () => [extent.x.slice(), extent.y.slice()];
 
     function size() {
@@ -177,7 +177,7 @@ window.LLMCharts = (() => {
 
     function paint(u) {
       spots = window.LLMPaint.series(scene(u), visible());
-      if (shown) show(shown); // on with the point, wherever it stands now
+      if (shown) show(shown); // move the tip to the new position of the point
     }
 
     // ---- pointing
@@ -200,17 +200,17 @@ window.LLMCharts = (() => {
     function describe(series, i) {
       const lines = series.tip
         ? series.tip(i)
-        : [spec.x, spec.y].map((each, k) => `${each.label}: ${M.number((k ? series.y : series.x)[i])}`);
+        : [spec.x, spec.y].map((axis, k) => `${axis.label}: ${M.number((k ? series.y : series.x)[i])}`);
       return [series.name, ...lines].join("\n");
     }
 
-    function show(found) {
-      shown = found !== null && found[1] < (spots[found[0]]?.px.length ?? 0) ? found : null;
+    function show(target) {
+      shown = target !== null && target[1] < (spots[target[0]]?.px.length ?? 0) ? target : null;
       tip.hidden = ring.hidden = shown === null;
       if (tip.hidden) return;
-      const { series, px, py, ratio } = spots[found[0]];
-      const [x, y] = [px[found[1]] / ratio, py[found[1]] / ratio];
-      tip.textContent = describe(series, found[1]);
+      const { series, px, py, ratio } = spots[target[0]];
+      const [x, y] = [px[target[1]] / ratio, py[target[1]] / ratio];
+      tip.textContent = describe(series, target[1]);
       ring.style.left = `${x}px`;
       ring.style.top = `${y}px`;
       const leftward = x > box.clientWidth / 2;
@@ -218,7 +218,7 @@ window.LLMCharts = (() => {
       tip.style.top = `${Math.max(0, y - tip.offsetHeight - 6)}px`;
     }
 
-    // Left and right walk along a series, up and down change it, Escape leaves and takes back a zoom.
+    // Left and right move along a series, up and down change the series, Escape clears the selection and the zoom.
     box.addEventListener("keydown", (event) => {
       const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
       if (event.key === "Escape") {
@@ -239,45 +239,45 @@ window.LLMCharts = (() => {
     // ---- legend
 
     function fillLegend() {
-      const now = JSON.stringify(spec.series.map((each, k) => [each.name, each.kind, each.quiet, colourOf(each, k)]));
-      const next = `${now}${spec.legend}${[...hidden]}`;
-      if (next === told) return; // its buttons may have the focus
-      told = next;
+      const entries = JSON.stringify(spec.series.map((series, k) => [series.name, series.kind, series.quiet, colourOf(series, k)]));
+      const next = `${entries}${spec.legend}${[...hidden]}`;
+      if (next === legendKey) return; // do not replace buttons that may have the focus
+      legendKey = next;
       const focused = [...legend.children].indexOf(document.activeElement);
       legend.replaceChildren();
       legend.hidden = !spec.legend;
-      const named = spec.series.map((each, k) => [each, k]).filter(([each]) => !each.quiet);
+      const named = spec.series.map((series, k) => [series, k]).filter(([series]) => !series.quiet);
       if (named.length > 3) {
         const every = () =>
           toggle(
-            spec.series.map((each) => each.name),
+            spec.series.map((series) => series.name),
             hidden.size > 0,
           );
         button(() => (hidden.size ? "show all" : "hide all"), null, every);
       }
       for (const [series, k] of named) {
-        const made = button(
+        const toggleButton = button(
           () => series.name,
           M.swatch(series, colourOf(series, k), k),
           () => {
             toggle(
-              spec.series.filter((each) => each.name === series.name).map((each) => each.name),
+              spec.series.filter((other) => other.name === series.name).map((other) => other.name),
               hidden.has(series.name),
             );
           },
         );
-        made.setAttribute("aria-pressed", String(!hidden.has(series.name)));
+        toggleButton.setAttribute("aria-pressed", String(!hidden.has(series.name)));
       }
       legend.children[focused]?.focus();
     }
 
     function button(text, picture, act) {
-      const made = element("button", "", legend);
-      made.type = "button";
-      if (picture) made.append(picture);
-      made.append(text());
-      made.addEventListener("click", act);
-      return made;
+      const child = element("button", "", legend);
+      child.type = "button";
+      if (picture) child.append(picture);
+      child.append(text());
+      child.addEventListener("click", act);
+      return child;
     }
 
     function toggle(names, on) {
@@ -288,7 +288,7 @@ window.LLMCharts = (() => {
       redraw();
     }
 
-    // ---- the handle
+    // ---- public interface
 
     const chart = {
       set(next) {
@@ -330,7 +330,8 @@ window.LLMCharts = (() => {
     return chart;
   }
 
-  // All charts anew, in the colours that hold now; with a width for paper, which no observer sees in time.
+  // Redraws all charts in the current colours. For printing, width sets the width, because the resize observer is too
+  // late.
   function refresh(width) {
     for (const chart of all) chart.refresh(width);
   }

@@ -1,10 +1,10 @@
-// The report's page: its figures, their controls, its theme. Tables are in the page already and need no script.
+// The script of the report page: figures, controls and theme. The tables are static HTML and do not need a script.
 "use strict";
 
 (() => {
   const data = JSON.parse(document.getElementById("llm-data").textContent);
   const { number, span, xy } = window.LLMCharts;
-  const RUN_COLOURS = 8; // those of charts.css
+  const RUN_COLOURS = 8; // the number of run colours in charts.css
   const MOST_POINTS_IN_WORDS = 12; // as in html/chart_sections.py
   const PAPER_PX = 690; // the width of A4 between its margins
   const ranks = data.labels.length;
@@ -17,9 +17,10 @@
       ? "-"
       : value.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
 
-  // Curves of several runs are told apart by colour, shape and dash; stages of one run by their place in its colours.
+  // Colour, shape and dash distinguish the curves of several runs; the position in the colour ramp distinguishes the
+  // stages of one run.
   const looks = {};
-  data.curves.forEach((each, k) => each.points.forEach((point, i) => (looks[point.label] = [k, i])));
+  data.curves.forEach((curve, k) => curve.points.forEach((point, i) => (looks[point.label] = [k, i])));
   const look = (k) =>
     data.curves.length === 1
       ? { colour: "accent" }
@@ -31,7 +32,7 @@
     return { colour: `run-${curve % RUN_COLOURS}`, place, hidden: ranks > MOST_POINTS_IN_WORDS && !last };
   };
 
-  // A figure whose element is missing has nothing to show (the page says why); others must still be drawn.
+  // A figure without an element does not have data (the page states why); the other figures must still be drawn.
   function figure(id, options, ids = []) {
     const host = find(id);
     if (!host) return null;
@@ -47,18 +48,18 @@
     const budget = parseFloat(find("curve-budget").value);
     const latency = (point) => point.latency_s[metric][quantile];
     const marks = data.limits
-      .filter((each) => each.metric === metric && each.figure === quantile)
-      .map((each) => ({ x: each.limit_s, label: each.text, colour: "warn" }));
+      .filter((limit) => limit.metric === metric && limit.figure === quantile)
+      .map((limit) => ({ x: limit.limit_s, label: limit.text, colour: "warn" }));
     if (budget > 0) marks.push({ x: budget, label: `budget ${seconds(budget)}` });
-    const series = data.curves.map((each, k) => ({
-      name: each.name,
+    const series = data.curves.map((curve, k) => ({
+      name: curve.name,
       kind: "curve",
       ...look(k),
-      x: each.points.map(latency),
-      y: each.points.map((point) => point.throughput_token_per_s),
-      labels: each.points.map((point) => point.name),
-      hollow: each.points.map((point) => point.hollow),
-      tip: (i) => tipOf(each.points[i], metric, quantile),
+      x: curve.points.map(latency),
+      y: curve.points.map((point) => point.throughput_token_per_s),
+      labels: curve.points.map((point) => point.name),
+      hollow: curve.points.map((point) => point.hollow),
+      tip: (i) => tipOf(curve.points[i], metric, quantile),
     }));
     find("curve-best").toggleAttribute("data-hint", !(budget > 0));
     find("curve-best").textContent = best(series, budget, metric, quantile);
@@ -75,22 +76,22 @@
     };
   }
 
-  // The caption, in the words of html/chart_sections.py, for what is chosen now.
+  // Returns the caption for the current selection, with the same text as html/chart_sections.py.
   function inWords(metric, quantile) {
-    const brief = data.curves.reduce((sum, each) => sum + each.points.length, 0) > MOST_POINTS_IN_WORDS;
-    const said = data.curves.map((each) => {
-      let points = each.points.filter((point) => point.throughput_token_per_s !== null);
-      if (!points.length) return `${each.name}: no throughput is known.`;
+    const brief = data.curves.reduce((sum, curve) => sum + curve.points.length, 0) > MOST_POINTS_IN_WORDS;
+    const sentences = data.curves.map((curve) => {
+      let points = curve.points.filter((point) => point.throughput_token_per_s !== null);
+      if (!points.length) return `${curve.name}: the throughput is unknown.`;
       const top = (a, b) => (b.throughput_token_per_s > a.throughput_token_per_s ? b : a);
       if (brief) points = [points.reduce(top)];
-      const one = (point) =>
+      const describe = (point) =>
         `${point.words}: ${point.throughput_token_per_s.toLocaleString("en", { maximumFractionDigits: 0 })} tokens/s at ${fixed(point.latency_s[metric][quantile], metric === "tpot" ? 4 : 2)} s`;
-      return `${each.name}${brief ? ", most" : ""}: ${points.map(one).join("; ")}.`;
+      return `${curve.name}${brief ? ", highest throughput" : ""}: ${points.map(describe).join("; ")}.`;
     });
     const latency = data.latency_names[metric];
     const figure = { p50: "median", p95: "95th percentile", p99: "99th percentile" }[quantile] ?? quantile;
     const named = /^p[\d.]+$/.test(figure) ? `${figure.slice(1)}th percentile` : figure;
-    return `Output tokens/s of the whole system against the ${named} of the ${latency[0].toLowerCase()}${latency.slice(1)}. ${said.join(" ")}`;
+    return `Output tokens/s of the whole system against the ${named} of the ${latency[0].toLowerCase()}${latency.slice(1)}. ${sentences.join(" ")}`;
   }
 
   function tipOf(point, metric, quantile) {
@@ -105,21 +106,21 @@
   function best(series, budget, metric, quantile) {
     if (!(budget > 0)) return "Enter a latency budget to see the best point within it.";
     return series
-      .map((each, k) => {
-        const within = each.x
+      .map((line, k) => {
+        const within = line.x
           .map((x, i) => i)
           .filter((i) => {
-            // null: so many requests failed that this figure counts as infinite
+            // null: the figure falls on a failed request and counts as infinite
             const judged = data.curves[k].points[i].judged_s[metric][quantile];
-            return !data.curves[k].points[i].unfit && judged !== null && judged <= budget && each.y[i] !== null;
+            return !data.curves[k].points[i].unfit && judged !== null && judged <= budget && line.y[i] !== null;
           });
-        const of = series.length > 1 ? `${each.name}: ` : "";
+        const of = series.length > 1 ? `${line.name}: ` : "";
         if (!within.length) return `${of}No point is within ${seconds(budget)}.`;
-        const top = within.reduce((a, b) => (each.y[b] > each.y[a] ? b : a));
+        const top = within.reduce((a, b) => (line.y[b] > line.y[a] ? b : a));
         const point = data.curves[k].points[top];
         const total =
           point.total_token_per_s === null ? "" : ` (${number(point.total_token_per_s)} tokens/s with input)`;
-        return `${of}Best within ${seconds(budget)}: ${point.words}, ${number(each.y[top])} output tokens/s${total}; ${data.latency_names[metric].toLowerCase()} ${quantile} ${seconds(each.x[top])}.`;
+        return `${of}Best within ${seconds(budget)}: ${point.words}, ${number(line.y[top])} output tokens/s${total}; ${data.latency_names[metric].toLowerCase()} ${quantile} ${seconds(line.x[top])}.`;
       })
       .join(" ");
   }
@@ -130,13 +131,13 @@
       y: { label, zero: true },
       legend: data.curves.length > 1,
       height: 260,
-      series: data.curves.map((each, k) => ({
-        name: each.name,
+      series: data.curves.map((curve, k) => ({
+        name: curve.name,
         kind: "curve",
         ...look(k),
-        x: each.points.map((point) => point.load),
-        y: each.points.map((point) => point[key]),
-        labels: each.points.map((point) => number(point[key])),
+        x: curve.points.map((point) => point.load),
+        y: curve.points.map((point) => point[key]),
+        labels: curve.points.map((point) => number(point[key])),
       })),
     });
   }
@@ -144,22 +145,22 @@
   // ---- distributions
 
   function distribution() {
-    const each = data.distributions.find((one) => one.key === find("distribution-latency").value);
+    const chosen = data.distributions.find((distribution) => distribution.key === find("distribution-latency").value);
     const log = find("distribution-log").checked;
     const histogram = find("distribution-view").value === "histogram";
-    const bins = log ? each.log : each.linear;
+    const bins = log ? chosen.log : chosen.linear;
     const shared = (k) => ({ name: data.labels[k], ...stage(k) });
-    const cumulative = (one, k) => ({
+    const cumulative = (ecdf, k) => ({
       ...shared(k),
       kind: "step",
-      x: one.x,
-      y: one.y,
-      tip: (i) => [`${number(one.y[i] * 100)} % within ${seconds(one.x[i])}`, `of ${one.n} requests`],
+      x: ecdf.x,
+      y: ecdf.y,
+      tip: (i) => [`${number(ecdf.y[i] * 100)} % within ${seconds(ecdf.x[i])}`, `of ${ecdf.n} requests`],
     });
     const bars = (shares, k) => ({
       ...shared(k),
       kind: "area",
-      // A step holds from its border to the next one; the last border ends the last bin.
+      // A step extends from its border to the next border; the last border ends the last bin.
       x: shares.length ? bins.borders : [],
       y: shares.length ? [...shares, 0] : [],
       tip: (i) => [
@@ -169,16 +170,16 @@
       ],
     });
     return {
-      x: { label: `${each.name} (${each.unit})`, log },
+      x: { label: `${chosen.name} (${chosen.unit})`, log },
       y: { label: histogram ? "Share of the requests" : "Share within this time", zero: true, most: 1 },
-      series: histogram ? bins.shares.map(bars) : each.cumulative.map(cumulative),
+      series: histogram ? bins.shares.map(bars) : chosen.cumulative.map(cumulative),
     };
   }
 
   // ---- requests over time
 
   function timeline() {
-    const each = data.timelines[find("timeline-run") ? Number(find("timeline-run").value) : 0];
+    const run = data.timelines[find("timeline-run") ? Number(find("timeline-run").value) : 0];
     const metric = find("timeline-latency").value;
     const shapes = {
       ok: "circle", unmeasured: "circle", throttled: "triangle", failed: "cross", aborted: "diamond",
@@ -187,8 +188,8 @@
     return {
       x: { label: "Start of the request, since the first one", span: true },
       y: { label: `${data.latency_names[metric]} (s)`, log: find("timeline-log").checked, zero: true },
-      bands: each.stages.map(([from, to, label]) => ({ from, to, label })),
-      series: each.outcomes.map((outcome) => ({
+      bands: run.stages.map(([from, to, label]) => ({ from, to, label })),
+      series: run.outcomes.map((outcome) => ({
         name: `${outcome.name} (${outcome.count.toLocaleString("en")})`,
         kind: "points",
         colour: outcome.key,
@@ -198,8 +199,8 @@
         x: outcome.started_s,
         y: outcome[metric],
         tip: (i) => [
-          `after ${span(outcome.started_s[i])}, ${outcome.load[i] ?? "?"} ${each.load_unit}`,
-          outcome[metric][i] === null ? "no such time" : seconds(outcome[metric][i]),
+          `after ${span(outcome.started_s[i])}, ${outcome.load[i] ?? "?"} ${run.load_unit}`,
+          outcome[metric][i] === null ? "not available" : seconds(outcome[metric][i]),
         ],
       })),
     };
@@ -208,15 +209,15 @@
   // ---- points with a line through them
 
   function withLines(scatters, axes, line, residual) {
-    const points = scatters.map((each, k) => ({
+    const points = scatters.map((scatter, k) => ({
       name: data.labels[k],
       ...stage(k),
       kind: "points",
-      x: each.x,
-      y: residual ? each.x.map((x, i) => each.y[i] - line(k, x)) : each.y,
+      x: scatter.x,
+      y: residual ? scatter.x.map((x, i) => scatter.y[i] - line(k, x)) : scatter.y,
     }));
-    const lines = scatters.flatMap((each, k) => {
-      const ends = [each.x[0], each.x.at(-1)];
+    const lines = scatters.flatMap((scatter, k) => {
+      const ends = [scatter.x[0], scatter.x.at(-1)];
       const [low, high] = [line(k, ends[0]), line(k, ends[1])];
       if (residual || low === null || !Number.isFinite(low)) return [];
       return [{ name: data.labels[k], ...stage(k), kind: "line", quiet: true, x: ends, y: [low, high] }];
@@ -243,7 +244,7 @@
     const y = { label: residual ? "Measured minus modelled latency (s)" : "End-to-end latency (s)", zero: !residual };
     return {
       ...withLines(data.outputs, { x: { label: "Output tokens" }, y }, fitted, residual),
-      marks: residual ? [{ y: 0, label: "as the model says", colour: "soft" }] : [],
+      marks: residual ? [{ y: 0, label: "model", colour: "soft" }] : [],
     };
   }
 
@@ -267,15 +268,15 @@
   const notes = () => document.querySelectorAll("details.on-paper");
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;
-    notes().forEach((each) => {
-      each.dataset.was = String(each.open);
-      each.open = true;
+    notes().forEach((note) => {
+      note.dataset.was = String(note.open);
+      note.open = true;
     });
     root.dataset.theme = "light";
     window.LLMCharts.refresh(PAPER_PX);
   });
   window.addEventListener("afterprint", () => {
-    notes().forEach((each) => (each.open = each.dataset.was === "true"));
+    notes().forEach((note) => (note.open = note.dataset.was === "true"));
     theme(before);
   });
 

@@ -70,12 +70,12 @@ _LATE = "60s"
 
 # Nobody there, or nobody who can be talked to.
 _CONNECTING = [
-    Case("nobody listens", lambda servers: servers.nobody(), ("connect",), ("refused", "Is the server running")),
+    Case("nobody listens", lambda servers: servers.nobody(), ("connect",), ("refused", "that the server is running")),
     Case(
         "the name has no address",
         lambda _: "http://no-such-host.invalid/v1",
         ("connect",),
-        ("no-such-host.invalid", "spelled right"),
+        ("no-such-host.invalid", "spelling of the host name"),
     ),
     Case("connecting takes too long", lambda servers: servers.full(), ("timeout",), ("--llm-timeout",)),
     Case("TLS: expired certificate", _tls("expired"), ("connect",), ("certificate", "expired", "clock")),
@@ -83,14 +83,14 @@ _CONNECTING = [
         "TLS: certificate of another host",
         _tls("wrong host"),
         ("connect",),
-        ("certificate", "127.0.0.1", "as the certificate names it"),
+        ("certificate", "127.0.0.1", "host name that the certificate lists"),
     ),
     Case("TLS: certificate of an unknown authority", _tls("unknown"), ("connect",), ("certificate", "SSL_CERT_FILE")),
     Case(
         "TLS: the server speaks something else",
         lambda servers: servers.rude("banner").replace("http://", "https://"),
         ("connect",),
-        ("speak TLS",),
+        ("uses TLS",),
     ),
     Case(
         "TLS: the handshake stalls",
@@ -133,8 +133,8 @@ _BREAKING = [
         (None,),
         text="a",
     ),
-    Case("closed before the headers", _script(CLOSE), ("reset",), ("without an answer",), text=""),
-    Case("closed within the headers", _script(send(head(CHUNKED)[:30]), CLOSE), ("reset",), ("without an answer",)),
+    Case("closed before the headers", _script(CLOSE), ("reset",), ("without a response",), text=""),
+    Case("closed within the headers", _script(send(head(CHUNKED)[:30]), CLOSE), ("reset",), ("without a response",)),
     Case("closed after some tokens", _keys("cut=4"), ("truncated",), ("before the response was complete",)),
     Case("half an event", _spec("half@4"), ("truncated",), ("before the response was complete",)),
     Case("no terminator", _keys("done=off,finish=stop,cut=8"), ("truncated",)),

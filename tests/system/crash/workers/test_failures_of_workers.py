@@ -353,7 +353,7 @@ def test_throughput_is_true_when_a_worker_leaves_in_mid_stage(cluster: Cluster) 
     found.check()
     # The only stage ran with 6 of its 9 users after the worker had left, so no stage ran as asked.
     assert found.exit == 3, found
-    assert any("no stage ran with the users that were asked for" in line for line in found.says), found.says
+    assert any("no stage ran with the requested number of users" in line for line in found.says), found.says
     reported_against_server(cluster)
 
 

@@ -50,7 +50,7 @@ def test_messages_and_rows_of_another_run_are_refused(nodes: Nodes) -> None:
     assert [stage["requests_measured"] for stage in done.rows("stages")] == ["60", "60"]
     notes = [note for note in done.manifest["notes"] if "stranger" in note]
     assert len(notes) == 1, notes
-    assert notes[0].startswith("4 messages and 3 rows of another run were refused (from worker host_stranger)")
+    assert notes[0].startswith("4 messages and 3 rows of another run were rejected (from worker host_stranger)")
     agree(nodes, done)
 
 

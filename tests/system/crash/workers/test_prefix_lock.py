@@ -74,7 +74,7 @@ def test_a_prefix_is_for_one_run_at_a_time(tmp_path: Path, endpoint: Simulator) 
     assert third.code == 0, third.err
     assert len(third.rows()) == 5
     assert not Path(f"{third.prefix}_llm_run.lock").exists()
-    assert "the files of an earlier run with this prefix are now" in third.err
+    assert "renamed the files of an earlier run with this prefix to" in third.err
     aside = first.prefix.with_name("run.1")
     assert len(Path(f"{aside}_llm_requests.csv").read_text().splitlines()) - 1 >= len(killed)
     for suffix in ("_llm_stages.csv", "_llm_gaps.csv", "_llm_run.json", "_llm_gate.xml", "_report", "_failures.csv"):

@@ -24,9 +24,9 @@ def test_a_results_folder_that_is_removed_is_written_again(tmp_path: Path, endpo
     assert len({row["response_id"] for row in rows}) == 80
     assert [stage["requests_ok"] for stage in done.rows("stages")] == ["80"]
     rows_file = f"{done.prefix}_llm_requests.csv"
-    told = f"{rows_file} was removed during the run and has been written again with all its lines"
+    told = f"{rows_file} was removed during the run and has been restored with all its lines"
     assert sum(told in line for line in done.err.splitlines() if "collect.writer" in line) == 1
     assert any(told in note for note in done.manifest["notes"])
-    assert f"llm-report {done.prefix} reads what is there" in done.err
+    assert f"llm-report {done.prefix} reads the existing rows" in done.err
     (run,) = llm_reports.load_all([done.prefix])
     assert (len(run.requests), run.warnings) == (80, ())

@@ -128,7 +128,7 @@ def test_a_run_whose_workers_are_all_dead_ends_with_a_reason(nodes: Nodes) -> No
     assert done.code == 3, done.err
     assert time.monotonic() - killed_at < 100
     assert "waits 60 s for one to come back" in done.err
-    assert any("no worker was left" in note for note in done.manifest["notes"])
+    assert any("all workers were lost" in note for note in done.manifest["notes"])
     agree(nodes, done)
 
 

@@ -107,7 +107,8 @@ def says_how_a_running_stage_stands(state: dict[str, Any], processes: int) -> No
 
 
 def downloads_of_a_running_test(page: Started) -> None:
-    said = b"The report is made when the test is over; this one is still running."
+    said = b"The report is available when the test is over; the test is still running."
+
     assert page.ask("/llm/download/report.md") == (404, said)
     rows_so_far = page.ask("/llm/download/rows.csv")[1].decode()
     assert rows_so_far.endswith("\n")

@@ -112,4 +112,4 @@ def test_what_an_open_loop_reserves_is_what_may_be_in_flight() -> None:
         "8 requests in flight x (550 input + 150 max output) reserve 5,600 tokens of quota at a time"
     )
     unlimited = Budget(Options(rate=(5.0,)), reserves_quota=True).describe_stage(0, 100)
-    assert unlimited == "100 requests with 70,000 tokens in all"
+    assert unlimited == "100 requests with 70,000 tokens in total"

@@ -79,7 +79,7 @@ def test_a_stage_begins_when_all_users_are_there_or_can_not_come(stage: Stage) -
     assert stage.users() is None
     stage.come(2, 2)
     assert stage.users() == 8
-    assert "only 8 of 9 users came: the others failed or left" in stage.notes
+    assert "only 8 of 9 users were ready: the others failed or left" in stage.notes
 
 
 @pytest.mark.parametrize("others_have_said_so", [True, False])
@@ -93,7 +93,7 @@ def test_the_users_of_a_worker_that_goes_come_on_the_others(stage: Stage, others
     stage.come(0, 5)
     stage.come(1, 4)
     assert stage.users() == 9
-    assert "users came" not in stage.notes
+    assert "users were ready" not in stage.notes
 
 
 def test_users_that_do_not_come_are_not_waited_for_for_ever(stage: Stage) -> None:
@@ -102,7 +102,7 @@ def test_users_that_do_not_come_are_not_waited_for_for_ever(stage: Stage) -> Non
     stage.come(1, 3)
     stage.wait(GATHER_S + 2)
     assert stage.users() == 6
-    assert f"only 6 of 9 users came: the others did not come within {GATHER_S:g} s" in stage.notes
+    assert f"only 6 of 9 users were ready: the others were not ready within {GATHER_S:g} s" in stage.notes
 
 
 def test_a_worker_that_comes_back_in_time_has_its_users_in_the_stage(stage: Stage) -> None:
@@ -132,5 +132,5 @@ def test_a_stage_with_too_many_users_says_so(stage: Stage) -> None:
     stage.come(2, 3)
     stage.wait(6 * GATHER_S)
     assert stage.users() == 12
-    assert "12 users came instead of 9" in stage.notes
+    assert "12 users were ready instead of 9" in stage.notes
     assert "only 12 of 9" not in stage.notes

@@ -96,7 +96,7 @@ def test_the_totals_of_another_worker_are_invalid(caplog: pytest.LogCaptureFixtu
     done = messages.Done("r", 0, totals=StageTotals(1, 0))
     deliver(coordinator_inbox(), messages.Done, done.encoded() | {"worker": 1}, taken)
     assert taken == []
-    assert "the totals are those of worker 0" in caplog.text
+    assert "the totals belong to worker 0" in caplog.text
 
 
 def test_rows_of_another_run_are_refused_and_the_others_taken() -> None:

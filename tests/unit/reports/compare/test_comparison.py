@@ -93,7 +93,7 @@ def test_what_cannot_be_compared(write_run: Write, make_record: Make, capsys: py
     assert main(["compare", base, str(saturated), "--threshold", "0.05"]) == 3
     printed = capsys.readouterr()
     assert "saturated" in printed.err
-    assert "base alone has concurrency 4" in printed.out
+    assert "concurrency 4 of base is not in all runs and is omitted" in printed.out
     disturbed = write_run(rows, stages=[StageRecord(1, 1, 1.7e9, 1.0, health="disturbed")], name="disturbed")
     main(["compare", base, str(disturbed)])
     assert "The client of disturbed was disturbed" in capsys.readouterr().out

@@ -176,7 +176,7 @@ def test_quick_failures_are_no_improvement(write_run: Write, make_record: Make) 
     frame = comparison.frame().set_index(["metric", "figure"])
     assert "better" not in set(frame["outcome"])
     assert "error_ratio share" in [line.name for line in comparison.failed]
-    assert "Latencies are those of successful requests" in comparison_text(comparison).replace("\n  ", " ")
+    assert "Latencies include successful requests only" in comparison_text(comparison).replace("\n  ", " ")
 
 
 def test_thirty_requests_do_not_pass_what_is_a_fifth_slower(
@@ -186,7 +186,7 @@ def test_thirty_requests_do_not_pass_what_is_a_fifth_slower(
     after = write_run(rows(make_record, 2, n=30, spread=0.5, scale=1.2), name="after")
     assert main(["compare", str(before), str(after), "--threshold", "5%"]) == 3
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[2].startswith("**Undecided**: none of the 6 figures that decide can be decided.")
+    assert printed.out.splitlines()[2].startswith("**Undecided**: all 6 deciding figures are undecided.")
     assert "requests per run and stage would decide" in " ".join(printed.out.split())
     assert "Undecided" in printed.err
 
@@ -234,7 +234,7 @@ def test_on_chooses_the_figures_that_decide(
     assert deciding("p95") == {"ttft_s p95", "tpot_s p95", "end_to_end_latency_s p95"}
     assert main(["compare", str(before), str(after), "--threshold", "5%", "--on", "ttft_p95"]) == 2
     said = capsys.readouterr().err
-    assert "no line of the table is called 'ttft_p95'" in said
+    assert "'ttft_p95' does not match any line of the table" in said
     assert "ttft_s p95" in said
     with pytest.raises(InputError, match="without --threshold"):
         llm_reports.compare_runs(runs, on="ttft_s")
@@ -251,7 +251,7 @@ def test_the_run_is_the_unit_when_there_are_several(
     assert main(["compare", *first, "--against", *second, "--out", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
     assert text.startswith("## a1, a2, a3 against b1, b2, b3\n")
-    assert "The run is the unit (3 and 3)" in text
+    assert "The run is the statistical unit (3 and 3 runs)" in text
     assert "no clear difference" in text
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "a1, a2, a3 against b1, b2, b3" in page

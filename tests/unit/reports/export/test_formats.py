@@ -140,7 +140,7 @@ def test_a_model_without_a_price_is_said(
     (tmp_path / "prices.json").write_text(PRICES)
     prefix = write_run([make_record(i, model="other") for i in range(5)])
     assert main([str(prefix), "--prices", str(tmp_path / "prices.json")]) == 0
-    assert "no price for other" in capsys.readouterr().out
+    assert "does not contain a price for other" in capsys.readouterr().out
     points = llm_reports.stage_points(llm_reports.groups([llm_reports.load(prefix)]))
     assert math.isnan(llm_reports.costs_frame(points, llm_reports.load_prices(tmp_path / "prices.json"))["per_hour"][0])
 

@@ -162,7 +162,7 @@ def test_a_slope_that_is_not_told_from_0_is_no_line(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     x = np.sort(rng.normal(550, 150, 200).round())
     line = robust_line(x, 0.2 + 0.05 * rng.standard_normal(200))
-    assert "the 95 % interval of the slope holds 0" in line.problem
+    assert "the 95 % interval of the slope contains 0" in line.problem
     assert (math.isnan(line.slope), math.isnan(line.constant)) == (True, True)
     assert line.slope_interval.low < 0 < line.slope_interval.high
     # The page prints the interval, no slope, and draws no line.
@@ -173,7 +173,7 @@ def test_a_slope_that_is_not_told_from_0_is_no_line(tmp_path: Path) -> None:
     write_rows(tmp_path / "run_llm_requests.csv", rows)
     made = content_of([load(tmp_path / "run")])
     page = str(input_section(figures(made.runs, made.groups, made.points)))
-    assert "No slope is told from 0" in page
+    assert "No slope differs significantly from 0" in page
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", page)
     assert cells[1:3] == ["-", "-"]
     assert re.fullmatch(r"-[\d.]+ to [\d.]+", cells[3])

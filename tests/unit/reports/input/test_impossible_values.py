@@ -62,9 +62,9 @@ def test_it_is_named_and_left_out(
     assert main([str(prefix), "--format", FORMATS, "--slo", "ttft_p95<1,e2e_p95<3,tpot_p50<1"]) == 3
     printed = capsys.readouterr()
     # The header is line 1, and the message of the row on line 7 goes on in line 8.
-    assert f"{prefix}_llm_requests.csv: impossible values were left out" in printed.err
+    assert f"{prefix}_llm_requests.csv: impossible values were removed" in printed.err
     assert f"line 9: {column} (" in printed.err
-    assert "impossible values were left out" in printed.out
+    assert "impossible values were removed" in printed.out
     run = llm_reports.load(prefix)
     (group,) = llm_reports.groups([run])
     assert group.counts.ok == 41  # the request succeeded, whatever its times were
@@ -106,7 +106,7 @@ def test_stages_and_gaps(write_run: Write, make_record: Make, capsys: pytest.Cap
     gaps.write_text(gaps.read_text() + "1,900000,0,0,5\n1,-7,0,0,5\n1,3,0,0,-5\n")
     assert main([str(prefix), "--format", FORMATS]) == 0
     error = capsys.readouterr().err
-    assert "stages.csv: impossible values were left out" in error
+    assert "stages.csv: impossible values were removed" in error
     assert "line 2: measure_s -4" in error
     assert "line 2: window_tokens 1e+300" in error
     assert "line 4: bucket 900000" in error.replace("9e+05", "900000")
@@ -141,7 +141,7 @@ def responses(tmp_path: Path, *entries: dict[str, Any]) -> Path:
 def test_llmperf_entries(tmp_path: Path, entry: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     path = responses(tmp_path, {}, {}, entry, {})
     assert main([str(path), "--format", FORMATS, "--out", str(tmp_path / "out")]) == 0
-    assert "vllm_tiny_individual_responses.json: impossible values were left out" in capsys.readouterr().err
+    assert "vllm_tiny_individual_responses.json: impossible values were removed" in capsys.readouterr().err
     run = llm_reports.load(path)
     # With indentation an entry takes eleven lines, the first one begins on line 2.
     assert "entry 3 (line 24): " in run.warnings[0]

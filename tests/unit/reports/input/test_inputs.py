@@ -36,8 +36,10 @@ def refuses(capsys: pytest.CaptureFixture[str]) -> Says:
 
 def test_missing_input(refuses: Says, write_run: Write, make_record: Make, tmp_path: Path) -> None:
     prefix = write_run([make_record(1)])
-    refuses([tmp_path / "rum"], f"{tmp_path}/rum: no such input", "rum_llm_requests.csv", str(prefix), "PREFIX")
-    refuses([tmp_path / "nowhere" / "run"], "no such input")
+    refuses(
+        [tmp_path / "rum"], f"{tmp_path}/rum: the input does not exist", "rum_llm_requests.csv", str(prefix), "PREFIX"
+    )
+    refuses([tmp_path / "nowhere" / "run"], "the input does not exist")
 
 
 def test_empty_files(refuses: Says, tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_numbers_that_are_none(refuses: Says, tmp_path: Path) -> None:
 def test_a_line_of_the_wrong_length(refuses: Says, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("measured,ttft_s,error_code,end_to_end_latency_s,output_tokens\n1,0.1\n1,0.1,,1,5\n")
-    refuses([path], "line 2", "2 fields where the header has 5")
+    refuses([path], "line 2", "the line has 2 fields, but the header has 5")
 
 
 def test_zero_requests_is_exit_code_3(refuses: Says, write_run: Write, make_record: Make, tmp_path: Path) -> None:
@@ -81,8 +83,8 @@ def test_zero_requests_is_exit_code_3(refuses: Says, write_run: Write, make_reco
     ("text", "words"),
     [
         ('[{"error_code": null,', ("malformed JSON", "line 1")),
-        ('{"name": "summary"}', ("not LLMPerf's individual responses", "list of objects")),
-        ("[1, 2]", ("not LLMPerf's individual responses",)),
+        ('{"name": "summary"}', ("not a file of LLMPerf's individual responses", "list of objects")),
+        ("[1, 2]", ("not a file of LLMPerf's individual responses",)),
         ('[{"error_code": null, "ttft_s": 1}]', ("end_to_end_latency_s, number_output_tokens",)),
         (
             '[{"error_code": null, "ttft_s": "fast", "end_to_end_latency_s": 1, "number_output_tokens": 1}]',
@@ -98,7 +100,7 @@ def test_files_that_are_not_llmperf(refuses: Says, tmp_path: Path, text: str, wo
 
 def test_folders_without_inputs(refuses: Says, tmp_path: Path) -> None:
     (tmp_path / "run_stats.csv").write_text("Type,Name\n")
-    refuses([tmp_path], "holds neither a run", "--csv")
+    refuses([tmp_path], "contains neither a run", "--csv")
 
 
 def test_unwritable_out_keeps_the_tables(
@@ -114,7 +116,9 @@ def test_unwritable_out_keeps_the_tables(
     assert "--out" in printed.err
 
 
-@pytest.mark.parametrize(("given", "word"), [("pdf", "no such format"), ("md,pdf", "no such"), (",", "no format")])
+@pytest.mark.parametrize(
+    ("given", "word"), [("pdf", "unknown format"), ("md,pdf", "unknown format"), (",", "the list is empty")]
+)
 def test_formats_that_cannot_be_written(
     refuses: Says, write_run: Write, make_record: Make, given: str, word: str
 ) -> None:
@@ -138,8 +142,8 @@ def test_a_last_line_cut_by_a_crash(
     last = path.read_bytes().rindex(b"r3,")
     path.write_bytes(path.read_bytes()[: last + cut])
     assert main([str(prefix)]) == 0
-    assert "is cut, as by a crash; the 3 complete rows before it were read" in capsys.readouterr().err
-    assert "is cut" in Path(f"{prefix}_report/report.md").read_text()
+    assert "is truncated, probably by a crash; the 3 complete rows before it were read" in capsys.readouterr().err
+    assert "is truncated" in Path(f"{prefix}_report/report.md").read_text()
 
 
 def test_a_cut_inside_quotes_keeps_the_rows_before_it(write_run: Write, make_record: Make) -> None:
@@ -167,7 +171,7 @@ def test_broken_companions_cost_only_their_own_figures(write_run: Write, make_re
 @pytest.mark.parametrize(
     ("manifest", "word"),
     [
-        ({"run_id": "another"}, "files of two runs are mixed"),
+        ({"run_id": "another"}, "the files of two runs are mixed"),
         ({"counts": {"sent": {"0": 5, "1": 1}, "received": {"0": 5, "1": 1}}}, "6 records received"),
         ({"counts": {"sent": {"0": 9}, "received": {"0": 3}}}, "9 records sent by the workers but 3 received"),
         ({"counts": {"sent": {"0": None}, "received": {"0": 3}}}, ""),  # a worker that went without a word
@@ -234,15 +238,15 @@ def test_concurrency_of_foreign_files(write_responses: Callable[..., Path], tmp_
     (tmp_path / "f_m9_summary.json").write_text("{")
     runs = llm_reports.load_all([tmp_path])
     assert [cells[2] for cells in llm_reports.tables(runs)[0].cells] == ["1", "8", "-"]
-    assert "not readable as JSON" in runs[2].warnings[0]
+    assert "invalid JSON" in runs[2].warnings[0]
     counted = llm_reports.tables(runs, count_connect=True)[0]
-    assert "LLMPerf's own files count connecting already; nothing was added." in counted.notes
+    assert "LLMPerf's own files already include the connection time, so nothing was added." in counted.notes
 
 
 def test_load_wants_one_run(write_run: Write, make_record: Make) -> None:
     write_run([make_record(1)], name="a")
     folder = write_run([make_record(1)], name="b").parent
-    with pytest.raises(llm_reports.InputError, match="holds 2 runs"):
+    with pytest.raises(llm_reports.InputError, match="contains 2 runs"):
         llm_reports.load(folder)
 
 
@@ -256,11 +260,11 @@ def test_lines_are_numbered_as_an_editor_does(
     blank = "\r\n".join([head, "", *lines[:-2], "", lines[-2].replace(",0.1,", ",x,", 1), *lines[-1:]])
     file.write_text(blank, newline="")
     wrong = next(number for number, line in enumerate(file.read_text().split("\n"), 1) if ",x," in line)
-    with pytest.raises(InputError, match=f"line {wrong}: column ttft_s holds 'x'"):
+    with pytest.raises(InputError, match=f"line {wrong}: column ttft_s contains 'x'"):
         llm_reports.load(file)
     file.write_text(blank.replace(",x,", ",0.1,") + "\r\n\r\nr9,cut", newline="")
     run = llm_reports.load(file)
     assert len(run.requests) == 5
     last = len(file.read_text().split("\n"))
-    assert f"the last line (line {last}) is cut" in run.warnings[0]
+    assert f"the last line (line {last}) is truncated" in run.warnings[0]
     assert "the 5 complete rows" in run.warnings[0]

@@ -88,7 +88,7 @@ def test_a_damaged_file_is_said_to_be_damaged(tmp_path: Path, capsys: pytest.Cap
     whole = packed.read_bytes()
     packed.write_bytes(whole[: len(whole) // 2])
     assert main([str(packed)]) == 2
-    assert "the compressed file is cut or damaged" in capsys.readouterr().err
+    assert "the compressed file is truncated or damaged" in capsys.readouterr().err
     packed.write_bytes(b"\x1f\x8b" + b"nonsense" * 20)
     with pytest.raises(InputError, match=r"run_llm_requests\.csv\.gz"):
         llm_reports.load(packed)

@@ -122,7 +122,7 @@ def test_objectives_judge_the_answers(write_run: Write, make_record: Make, capsy
     (judgement,) = llm_reports.gate(
         llm_reports.groups([few]), llm_reports.parse_objectives("mismatches<0.01")
     ).judgements
-    assert judgement.reason == "needs at least 381 requests to decide mismatches<0.01, there are 20"
+    assert judgement.reason == "mismatches<0.01 needs at least 381 requests for a verdict, but there are 20"
 
 
 def test_answers_that_were_cut_may_have_been_wrong(write_run: Write, make_record: Make) -> None:

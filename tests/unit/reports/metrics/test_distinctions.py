@@ -258,7 +258,7 @@ def test_a_run_that_is_named_twice_counts_once_and_is_named(
 ) -> None:
     prefix = write_run(rows(make_record))
     assert main([str(prefix), str(prefix), "--format", "md"]) == 0
-    assert "_llm_requests.csv: named more than once; it counts once." in capsys.readouterr().err
+    assert "_llm_requests.csv: the input occurs more than once; it counts once." in capsys.readouterr().err
     assert len(llm_reports.load_all([prefix, prefix.parent])) == 1
     assert main(["compare", str(prefix), str(prefix)]) == 2
     assert main(["compare", str(prefix), "--against", str(prefix)]) == 2
@@ -271,7 +271,7 @@ def test_a_copy_of_a_run_is_named_as_one(write_run: Write, make_record: Make, tm
     assert (first.name, second.name) == ("a/run", "copy/run")
     assert first.warnings == ()
     assert second.warnings[0].endswith(
-        f"30 of its 30 rows are also in {first.source}; a run and its copy are not two measurements."
+        f"30 of its 30 rows are also in {first.source}; a copy of a run is not a second measurement."
     )
 
 

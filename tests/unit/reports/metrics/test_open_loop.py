@@ -74,7 +74,7 @@ def test_the_tables_of_an_open_loop(tmp_path: Path) -> None:
             values = [float(each[column]) for each in rows_of(prefix) if each["stage"] == stage]
             assert row.figures.median == pytest.approx(statistics.median(values))
             assert row.figures.n == 200
-        assert "no wait in front of the connection is omitted" in table.notes[0]
+        assert "all waiting before the connection is included" in table.notes[0]
     # At 20 requests/s eight places are too few: who waits for one is not seen by the server's clock alone.
     assert corrected_ttft.rows[2].figures.median > 5 * ttft.rows[2].figures.median
     assert isinstance(rate, RateTable)
@@ -108,12 +108,12 @@ def test_what_was_dropped_or_held_is_said_under_the_tables(tmp_path: Path) -> No
     dropped = report_of(write_rates(tmp_path / "drop", policy="drop", seed=4))
     count = sum(each["error_code"] == "overflow" for each in rows_of(tmp_path / "drop") if each["stage"] == "3")
     assert count > 20
-    said = "Requests that found no place among --llm-max-in-flight were dropped and count as failed: "
+    said = "Requests over the limit --llm-max-in-flight were dropped and count as failed: "
     assert f"20 requests/s ({count} of 200)." in dropped.partition(said)[2][:90]
     assert f"20 requests/s ({count} of 200, overflow: {count})." in dropped
     waited = report_of(write_rates(tmp_path / "wait"))
     held = sum(float(each["held_s"]) > 0 for each in rows_of(tmp_path / "wait") if each["stage"] == "3")
-    said = "Requests waited for a place among --llm-max-in-flight, so that they came later than the rate says: "
+    said = "Requests waited because of the limit --llm-max-in-flight and were sent later than scheduled: "
     assert f"20 requests/s ({held} of 200)." in waited.partition(said)[2][:120]
     lines = {
         (line["stage"], line["metric"]): line["mean"]
@@ -193,7 +193,7 @@ def test_objectives_from_the_intended_start(tmp_path: Path, capsys: pytest.Captu
     assert choice.name == "Highest rate that meets the objectives"
     assert choice.point is not None
     assert choice.point.load == StageLoad(rate_per_s=10.0)
-    assert choice.reasoning[0].startswith("10/s meets them")
+    assert choice.reasoning[0].startswith("10/s passes")
     assert list(llm_reports.points_frame(points)["rate_per_s"]) == [5.0, 10.0, 20.0]
     assert points[2].attainment < 0.5, "who waits too long for a place is not well served"
     text = report_of(prefix, "--slo", "corrected_ttft_p95<0.6", code=3)
@@ -207,7 +207,7 @@ def test_an_objective_of_an_open_loop_cannot_be_decided_by_a_closed_one(write_ru
     groups = llm_reports.groups([llm_reports.load(write_run([make_record(i) for i in range(100)]))])
     verdict = llm_reports.gate(groups, llm_reports.parse_objectives("corrected_ttft_p95<9"))
     assert (verdict.verdict, verdict.passed) == ("undecided", False)
-    assert "no request has what corrected_ttft_p95<9 is about" in verdict.reasons[0]
+    assert "no request has a value for corrected_ttft_p95<9" in verdict.reasons[0]
 
 
 def test_the_curve_is_drawn_by_rate_and_from_the_intended_start(tmp_path: Path) -> None:
@@ -220,16 +220,16 @@ def test_the_curve_is_drawn_by_rate_and_from_the_intended_start(tmp_path: Path) 
     third = [float(each["corrected_ttft_s"]) for each in rows_of(prefix) if each["stage"] == "3"]
     assert curve.points[2].seen("ttft", "p50") == pytest.approx(statistics.median(third))
     assert f" {statistics.median(third):.3f} |" in text
-    assert "TTFT and E2E of an open loop are those from the intended start." in text
+    assert "In an open loop, TTFT and E2E are measured from the intended start." in text
     page = Path(f"{prefix}_report/report.html").read_text()
-    assert "Points are labelled with the target rate in requests/s." in page
+    assert "Point labels are target rates in requests/s." in page
     assert "Latencies from the intended start count from the schedule" in page
     assert '<option value="corrected_ttft" selected' in page, "the objective's own latency is what is shown first"
     assert '"load_axis":"Target rate, requests/s"' in page
     assert '"words":"5 requests/s"' in page
     plot = (tmp_path / "open_report" / "plot_curve_corrected_ttft.svg").read_text()
     assert slo.replace("<", "&lt;") in plot
-    assert "Points are labelled with the target rate" in plot
+    assert "Point labels are target rates" in plot
 
 
 def test_runs_are_compared_rate_by_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,7 +241,7 @@ def test_runs_are_compared_rate_by_rate(tmp_path: Path, capsys: pytest.CaptureFi
     assert "| Rate | Figure" in said
     assert "| 10 | corrected_ttft_s median" in said
     assert "ttft_s median at 10 requests/s" in said
-    assert "before alone has 5 requests/s; it is left out." in said
+    assert "5 requests/s of before is not in all runs and is omitted." in said
     assert 'classname="llm-report compare.after.10 requests/s"' in junit.read_text()
     frame = llm_reports.compare_runs(llm_reports.load_all([before, after])).frame()
     assert set(frame["rate_per_s"]) == {10.0}
@@ -265,7 +265,9 @@ def test_a_leaderboard_of_one_rate(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["leaderboard", *runs]) == 0
     assert "| Rate |" in capsys.readouterr().out
     assert main(["leaderboard", *runs, "--rate", "7"]) == 2
-    assert "--rate 7: no run has this stage; there are 5, 10, 20 requests/s" in capsys.readouterr().err
+    assert (
+        "--rate 7: no run has a stage with this load. Available loads: 5, 10, 20 requests/s." in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         main(["leaderboard", *runs, "--rate", "nan"])
 
@@ -289,6 +291,6 @@ def test_a_comparison_near_the_limit_says_how_little_the_queue_showed(tmp_path: 
     assert main(["compare", str(before), str(after), "--out", str(tmp_path / "out")]) == 0
     text = " ".join((tmp_path / "out" / "comparison.md").read_text().split())
     for name in ("before", "after"):
-        assert f"the 200 requests of {name} are worth " in text
+        assert f"the 200 requests of {name} are equivalent to " in text
     assert "at 20 requests/s: the 200 requests of before" in text
     assert "at 5 requests/s: the 200" not in text

@@ -69,18 +69,18 @@ def test_objectives_are_read() -> None:
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        ("", ["no objective", "ttft_p95<0.5"]),
+        ("", ["the objectives are empty", "ttft_p95<0.5"]),
         ("ttft", ["METRIC_STATISTIC<LIMIT"]),
-        ("ttft<0.5", ["needs a statistic", "ttft_p95"]),
+        ("ttft<0.5", ["requires a statistic", "ttft_p95"]),
         ("tttf_p95<0.5", ["tttf", "Did you mean ttft"]),
         ("latency_p95<1", ["Did you mean e2e"]),
         ("itl_p95<1", ["Did you mean tpot"]),
-        ("ttft_p100<1", ["p100", "no statistic"]),
+        ("ttft_p100<1", ["p100", "not a valid statistic"]),
         ("ttft_max<1", ["next request", "ttft_p99"]),
         ("ttft_p95>1", ["less is better", "ttft_p95<1"]),
         ("throughput_p5<20", ["more is better"]),
         ("errors_p95<0.1", ["share of all requests"]),
-        ("errors<0", ["no sample can prove"]),
+        ("errors<0", ["a sample cannot prove"]),
         ("errors<5", ["between 0 and 1"]),
         ("ttft_p95<50%", ["unit of ttft is s"]),
         ("ttft_p95<0", ["above 0"]),
@@ -110,13 +110,13 @@ def test_a_gate_passes_only_if_the_bound_holds(write_run: Write, make_record: Ma
     assert re.search(r"contains the limit .* about \d+ requests \(\d+ min\) would decide it", close.reasons[0])
     few = judged(write_run(requests(make_record, 100), name="few"), "errors<0.01")
     assert few.verdict == "undecided"
-    assert few.reasons == ("all requests: needs at least 381 requests to decide errors<0.01, there are 100",)
+    assert few.reasons == ("all requests: errors<0.01 needs at least 381 requests for a verdict, but there are 100",)
     assert judged(write_run(requests(make_record, 381), name="enough"), "errors<0.01").verdict == "passed"
     assert judged(write_run(requests(make_record, 100, failed=20), name="bad"), "errors<0.01").verdict == "failed"
     assert (
         judged(write_run(requests(make_record, 60), name="p99"), "ttft_p99<5")
         .reasons[0]
-        .endswith("needs at least 368 requests to decide ttft_p99<5, there are 60")
+        .endswith("ttft_p99<5 needs at least 368 requests for a verdict, but there are 60")
     )
 
 
@@ -136,7 +136,7 @@ def test_the_best_stage_or_one_of_them(write_run: Write, make_record: Make) -> N
     assert judged(prefix, "ttft_p95<0.5", "1").verdict == "passed"
     assert judged(prefix, "ttft_p95<0.5", "2").verdict == "failed"
     assert judged(prefix, "ttft_p95<0.01", "best").verdict == "failed"
-    with pytest.raises(InputError, match="there is no stage 3"):
+    with pytest.raises(InputError, match="stage 3 does not exist"):
         judged(prefix, "ttft_p95<0.5", "3")
     with pytest.raises(InputError, match="all, best or the number"):
         judged(prefix, "ttft_p95<0.5", "last")
@@ -170,12 +170,12 @@ def test_the_highest_level_and_the_knee_with_their_reasons(write_run: Write, mak
     best, knee = llm_reports.highest(sweep), llm_reports.knee(sweep)
     assert best.point is not None
     assert (best.point.concurrency, knee.point.concurrency if knee.point else None) == (4, 4)
-    assert best.reasoning[0].startswith("4 meets them: ttft_p95<0.5 holds")
-    assert best.reasoning[1].startswith("8 does not meet them: ttft_p95<0.5 does not hold")
+    assert best.reasoning[0].startswith("4 passes: ttft_p95<0.5 holds")
+    assert best.reasoning[1].startswith("8 fails: ttft_p95<0.5 does not hold")
     assert "highest power" in knee.reasoning[0]
     assert "from 4 to 8 throughput changes by +5 %, latency by +90 %" in knee.reasoning[1]
     assert llm_reports.knee(sweep[:2]).point is None
-    assert "has not bent" in llm_reports.knee(sweep[:3]).reasoning[1]
+    assert "does not bend yet" in llm_reports.knee(sweep[:3]).reasoning[1]
 
 
 def test_verdicts_for_machines(
@@ -190,14 +190,14 @@ def test_verdicts_for_machines(
     rows = [*requests(make_record, 400), *requests(make_record, 100, stage=2, level=4, scale=3)]
     prefix = write_run(rows, stages=[stage_row(1, 1, 400), stage_row(2, 4, 100)])
     assert main([str(prefix), "--slo", "ttft_p95<0.5,errors<0.01", "--junit", str(junit)]) == 3
-    assert "gate failed: " in capsys.readouterr().err
+    assert "SLO gate failed: " in capsys.readouterr().err
     assert "## Gate: FAILED" in summary.read_text()
     suite = ElementTree.parse(junit).getroot().find("testsuite")
     assert suite is not None
     assert [suite.get(key) for key in ("tests", "failures", "errors")] == ["4", "1", "1"]
     error = suite.find("testcase/error")
     assert error is not None
-    assert "needs at least 381 requests to decide errors<0.01" in error.get("message", "")
+    assert "errors<0.01 needs at least 381 requests for a verdict" in error.get("message", "")
     assert "## Gate: FAILED" in Path(f"{prefix}_report/report.md").read_text()
     assert main([str(prefix), "--slo", "ttft_p95<0.5,errors<0.01", "--slo-stage", "1"]) == 0
     assert main([str(prefix), "--slo", "ttft_p95<0.1"]) == 3

@@ -67,7 +67,7 @@ def test_a_stage_that_refuses_most_requests_is_neither_highest_nor_knee_nor_chea
     bend = knee(sweep)
     assert bend.point is not None
     assert bend.point.load.users == 16
-    assert "32 is left out: 120 of 200 requests failed" in bend.reasoning
+    assert "32 is excluded: 120 of 200 requests failed" in bend.reasoning
     assert [point.load.users for point, _ in chosen_points(sweep, by_objectives=False)] == [16]
     assert [point.load.users for point, _ in chosen_points(sweep, by_objectives=True)] == [16]
 
@@ -134,7 +134,7 @@ def test_an_unsteady_stage_is_marked_and_never_best(tmp_path: Path, state: str |
     found = highest(sweep)
     assert found.point is not None
     assert found.point.load.rate_per_s == 0.5
-    assert "1.2/s does not meet them: unsteady: its queue grew through the window" in found.reasoning
+    assert "1.2/s fails: unsteady: its queue grew through the window" in found.reasoning
     assert knee(sweep).point is not sweep[-1]
     llm_reports.report_runs([llm_reports.load(prefix)], formats=("md",))
     text = Path(f"{prefix}_report/report.md").read_text()
@@ -190,7 +190,7 @@ def test_a_stage_without_its_users_is_marked_and_proves_nothing(tmp_path: Path) 
         ("2", False), ("5 (5 of 8 users)", True), ("6 (3 of 6 users)", True)
     ]  # fmt: skip
     notes = " ".join(notes_under(LATENCY, groups, [group.summary(LATENCY) for group in groups]))
-    assert "only 5 of 8 users ran: the others did not come" in notes
+    assert "only 5 of 8 users ran: the others did not start" in notes
     assert "only 3 of 6 users ran: users ended during the stage" in notes
     verdict = llm_reports.gate(groups, llm_reports.parse_objectives("e2e_p50<2"))
     assert [each.verdict for each in verdict.judgements] == ["passed", "undecided", "undecided"]

@@ -137,7 +137,7 @@ def test_a_run_needs_a_key_for_anthropic_itself_and_its_own_api(
         monkeypatch.delenv(name, raising=False)
     rig = make_rig(user_class=AnthropicUser, host="https://api.anthropic.com")
     assert "set ANTHROPIC_API_KEY" in rig.refused()
-    assert "there is messages" in make_rig(user_class=AnthropicUser, llm_api="chat").refused()
+    assert "use messages" in make_rig(user_class=AnthropicUser, llm_api="chat").refused()
     assert "locustfiles/messages.py" in make_rig(llm_api="messages").refused()
 
 

@@ -125,7 +125,7 @@ def test_a_run_by_invoke_of_a_model_that_says_nothing_is_refused(make_rig: MakeR
 
 
 def test_the_apis_of_others_are_refused(make_rig: MakeRig) -> None:
-    assert "converse and invoke" in make_rig(llm_api="chat").refused()
+    assert "use converse or invoke" in make_rig(llm_api="chat").refused()
 
 
 # Which credentials.
@@ -135,7 +135,7 @@ def test_keys_from_the_environment(make_rig: MakeRig, port: Port, monkeypatch: p
     monkeypatch.setenv("AWS_SESSION_TOKEN", "FwoGZXIvYXdzEXAMPLETOKENxxxxxxxx")
     rig = make_rig(host=port.root)
     assert rig.call(lambda user: user.converse("hi")).record.ok
-    assert "access key from the environment, temporary (they do not renew themselves)" in notes(rig)
+    assert "access key from the environment, temporary (they are not renewed automatically)" in notes(rig)
     assert port.requests()[0].headers["x-amz-security-token"] == "FwoGZXIvYXdzEXAMPLETOKENxxxxxxxx"
 
 
@@ -188,7 +188,7 @@ def test_the_simulator_gets_a_made_up_key(make_rig: MakeRig, monkeypatch: pytest
     rig = make_rig(llm_simulator="ttft=5ms,itl=1ms")
     record = rig.call(lambda user: user.converse("hi", maxTokens=3)).record
     assert (record.error_code, record.output_tokens) == (None, 3)
-    assert "made-up key" in notes(rig)
+    assert "placeholder key" in notes(rig)
 
 
 def test_headers_from_the_environment(make_rig: MakeRig, port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +276,7 @@ def test_credentials_that_end_in_the_middle_of_a_run(make_rig: MakeRig, wire: Wi
     assert len(keys) >= 3
     assert max(record.queue_s for record in records) < 0.15
     assert max(record.ttft_s for record in records) < 0.15
-    assert "assumed role, valid for 0 min, renewed beside the run" in notes(rig)
+    assert "assumed role, valid for 0 min, renewed in the background" in notes(rig)
 
 
 def test_credentials_that_expire_at_the_service_in_the_middle_of_a_run(
@@ -310,7 +310,7 @@ def test_keys_that_do_not_renew_themselves_expire(make_rig: MakeRig, simulate: C
     expired = records[-1]
     assert (expired.http_status, expired.chunks, expired.ttft_s) == (403, 0, None)
     assert "security token included in the request is expired" in (expired.error_message or "")
-    assert "renew them where they come from" in (expired.error_message or "")
+    assert "renew them at their source" in (expired.error_message or "")
     assert expired.response_id
 
 
