@@ -459,6 +459,22 @@ def columns_of(record_type: type) -> tuple[Column, ...]:
 REQUEST_COLUMNS = columns_of(RequestRecord)
 STAGE_COLUMNS = columns_of(StageRecord)
 CONVERSATION_COLUMNS = columns_of(ConversationRecord)
+
+
+class ColumnNames:
+    """The names of all declared columns as attributes: ``COL.ttft_s`` is ``"ttft_s"``.
+
+    A name that no record type declares raises AttributeError, where a misspelled literal would be an unknown column.
+    """
+
+    def __init__(self, columns: Iterable[Column]) -> None:
+        vars(self).update({column.name: column.name for column in columns})
+
+    def __getattr__(self, name: str) -> str:
+        raise AttributeError(f"no column is named {name!r}")
+
+
+COL = ColumnNames(REQUEST_COLUMNS + STAGE_COLUMNS + CONVERSATION_COLUMNS)
 _REQUEST_NAMES = tuple(column.name for column in REQUEST_COLUMNS)
 
 # A spreadsheet treats a cell that starts with one of these as a formula; text from a server must never become one.

@@ -13,6 +13,7 @@ from llm_users.calibration.other_programs import OtherPrograms
 from llm_users.calibration.truth import Endpoint, Sent, SimulatorEndpoint, Timing, Truth
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
 from llm_users.quantile import quantile
+from llm_users.record import COL
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +56,31 @@ def _outcome(load: Load, server: str, rows: Rows, truth: Truth, other_cores: flo
     measured = [row for row in rows.requests if row["measured"] == "1"]
     if len(measured) != load.requests:
         raise RunError(f"the run has {len(measured)} measured rows instead of {load.requests}")
-    good = [row for row in measured if outcome_of(row["error_code"]) is Outcome.OK and row["error_code"] != BUFFERED]
+    good = [
+        row for row in measured if outcome_of(row[COL.error_code]) is Outcome.OK and row[COL.error_code] != BUFFERED
+    ]
     if not good:
-        raise RunError(f"every request failed, the first with: {measured[0]['error_message']}")
-    pairs = [(row, _sent(truth, row["response_id"])) for row in good]
+        raise RunError(f"every request failed, the first with: {measured[0][COL.error_message]}")
+    pairs = [(row, _sent(truth, row[COL.response_id])) for row in good]
     ttft_errors_s = _ordered(_ttft_error_s(row, sent) for row, sent in pairs)
     span_errors_s = _ordered(_span_error_s(row, sent) for row, sent in pairs)
     tokens, stage = str(load.timing.tokens), rows.stage
-    latencies_s = [float(row["queue_s"]) + float(row["end_to_end_latency_s"]) for row in good]
-    window_tokens = float(stage["window_tokens"])
+    latencies_s = [float(row[COL.queue_s]) + float(row[COL.end_to_end_latency_s]) for row in good]
+    window_tokens = float(stage[COL.window_tokens])
     return MeasuredRun(
         server=server,
         requests=load.requests,
         failed=len(measured) - len(good),
-        miscounted=sum(row["output_tokens"] != tokens or row["chunks"] != tokens for row in good),
+        miscounted=sum(row[COL.output_tokens] != tokens or row["chunks"] != tokens for row in good),
         ttft_p50_s=quantile(ttft_errors_s, 0.5),
         ttft_p99_s=quantile(ttft_errors_s, 0.99),
         span_p99_s=quantile(span_errors_s, 0.99),
         cpu_per_token_s=float(stage["client_cpu_s"]) / window_tokens if window_tokens else math.nan,
-        cpu_share=float(stage["client_cpu_share_max"] or math.nan),
-        tokens_per_s=float(stage["output_throughput_token_per_s"] or math.nan),
+        cpu_share=float(stage[COL.client_cpu_share_max] or math.nan),
+        tokens_per_s=float(stage[COL.output_throughput_token_per_s] or math.nan),
         rate=load.timing.answer_s / (sum(latencies_s) / len(latencies_s)),
         health=stage["health"],
-        stamp_source=stage["stamp_source"],
+        stamp_source=stage[COL.stamp_source],
         late_p99_s=truth.late_p99_s,
         server_cpu_per_token_s=truth.cpu_per_token_s,
         other_cores=other_cores,
@@ -93,12 +96,12 @@ def _sent(truth: Truth, response_id: str) -> Sent:
 
 def _ttft_error_s(row: dict[str, str], sent: Sent) -> float:
     """Return the absolute difference between the client's TTFT and the server's time from request to first token."""
-    return abs(float(row["ttft_s"]) - (sent.first_ns - sent.received_ns) / 1e9)
+    return abs(float(row[COL.ttft_s]) - (sent.first_ns - sent.received_ns) / 1e9)
 
 
 def _span_error_s(row: dict[str, str], sent: Sent) -> float:
     """Return the absolute difference between the client's and the server's time from first to last token."""
-    return abs(float(row["last_token_s"]) - float(row["ttft_s"]) - (sent.last_ns - sent.first_ns) / 1e9)
+    return abs(float(row[COL.last_token_s]) - float(row[COL.ttft_s]) - (sent.last_ns - sent.first_ns) / 1e9)
 
 
 def _ordered(values: Iterable[float]) -> list[float]:

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm_users.record import COL
 from llm_users.simulator.launch import launch
 
 SIMULATOR = "simulator"
@@ -81,7 +82,7 @@ class SimulatorEndpoint(Endpoint):
         with self._log.open(encoding="utf-8") as lines:
             entries = [json.loads(line) for line in lines]
         sent = {
-            entry["response_id"]: Sent(entry["received_ns"], entry["first_ns"], entry["last_ns"])
+            entry[COL.response_id]: Sent(entry["received_ns"], entry["first_ns"], entry["last_ns"])
             for entry in entries
             if entry["first_ns"] is not None
         }

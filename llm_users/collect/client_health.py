@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from llm_users.record import StageRecord
+from llm_users.record import COL, StageRecord
 
 OK, STRAINED, DISTURBED, SATURATED = "ok", "strained", "disturbed", "saturated"
 
@@ -33,16 +33,16 @@ class _Limit:
     reason: str
 
 
-_CPU = _Limit("client_cpu_share_max", 0.80, 0.95, "CPU of the busiest process at {:.0%}")
-_LAG = _Limit("lag_p99_s", 0.002, 0.020, "timers were {:.4f} s late (p99)")
-_QUEUE = _Limit("queue_p99_s", 0.050, 0.250, "requests started {:.3f} s late (p99)")
-_FORCED = _Limit("forced_start_share", 0.20, 0.60, "{:.0%} of the requests started before the event loop was idle")
+_CPU = _Limit(COL.client_cpu_share_max, 0.80, 0.95, "CPU of the busiest process at {:.0%}")
+_LAG = _Limit(COL.lag_p99_s, 0.002, 0.020, "timers were {:.4f} s late (p99)")
+_QUEUE = _Limit(COL.queue_p99_s, 0.050, 0.250, "requests started {:.3f} s late (p99)")
+_FORCED = _Limit(COL.forced_start_share, 0.20, 0.60, "{:.0%} of the requests started before the event loop was idle")
 _LIMITS = (_CPU, _LAG, _QUEUE, _FORCED)
 _COALESCED = (
-    _Limit("coalesced_share", 0.002, 0.020, "{:.1%} of the chunks were read together with an earlier one"),
+    _Limit(COL.coalesced_share, 0.002, 0.020, "{:.1%} of the chunks were read together with an earlier one"),
     # A first chunk that waits unread until the second one arrives gets the timestamp of the second one: from 1 % on,
     # that is the p99 of the error.
-    _Limit("first_coalesced_share", 0.004, 0.008, "{:.1%} of the first chunks were read together with later ones"),
+    _Limit(COL.first_coalesced_share, 0.004, 0.008, "{:.1%} of the first chunks were read together with later ones"),
 )
 
 _LATE_S = 0.005

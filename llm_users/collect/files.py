@@ -19,7 +19,15 @@ from typing import Any
 
 from llm_users.collect.line_file import LineFile, fallback_folders
 from llm_users.quantile import DurationHistogram
-from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, ConversationRecord, StageRecord, cell
+from llm_users.record import (
+    COL,
+    CONVERSATION_COLUMNS,
+    REQUEST_COLUMNS,
+    STAGE_COLUMNS,
+    ConversationRecord,
+    StageRecord,
+    cell,
+)
 from llm_users.run_files import (
     CONVERSATIONS_CSV,
     FALLBACK_ROWS_FOLDER,
@@ -39,7 +47,7 @@ from llm_users.run_files import (
 )
 
 GAP_COLUMNS = ("stage", "bucket", "lower_s", "upper_s", "count")
-OFFSET_COLUMNS = ("request_id", "offsets_s")
+OFFSET_COLUMNS = (COL.request_id, "offsets_s")
 
 _LONGEST_SUFFIX = max((*RUN_SUFFIXES, *LOCUST_SUFFIXES), key=len)
 

@@ -24,7 +24,7 @@ from llm_users.collect.shards import ShardReader
 from llm_users.collect.stage_stats import StageBook, gap_counts
 from llm_users.collect.worker_accounts import WorkerAccount
 from llm_users.load.protocol.stage import StageTotals
-from llm_users.record import RequestRecord, StageLoad, StageRecord
+from llm_users.record import COL, RequestRecord, StageLoad, StageRecord
 from llm_users.run_files import MANIFEST_JSON, from_here
 from llm_users.secrets import redact
 
@@ -63,8 +63,8 @@ class RunWriter:
         self._closed: dict[int, tuple[StageRecord, list[StageTotals], int]] = {}
         self._files = RunFiles(prefix, offsets=offsets, run_id=run_id, on_trouble=self._on_trouble)
         self._about = {
-            "run_id": run_id,
-            "started_at": self.started_at,
+            COL.run_id: run_id,
+            COL.started_at: self.started_at,
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": _versions(),
@@ -233,7 +233,7 @@ class RunWriter:
                 "workers": {account.name: account.entry(shards=self._needs_spool(account)) for account in accounts},
                 **({"rows_elsewhere": [str(path) for path in self.elsewhere()]} if self.elsewhere() else {}),
                 **({"lines_not_written": self._files.unwritten} if self._files.unwritten else {}),
-                "stamp_source": sorted({s.stamp_source for s in self.stages if s.stamp_source}),
+                COL.stamp_source: sorted({s.stamp_source for s in self.stages if s.stamp_source}),
                 "notes": self.notes,
             },
             last="finished_at" in self._about,

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
+from llm_users.record import COL
 from llm_users.web.cpu_lines import COLUMNS, REST
 
 MOST_SAMPLES = 1800
@@ -17,7 +18,7 @@ SERIES = (
     "ttft_p50", "ttft_p95", "ttft_p99",
     "gap_p50", "gap_p95", "gap_p99",
     "tpot_p50", "tpot_p95", "tpot_p99",
-    "tokens_per_s", "requests_per_s", "in_flight", "users", "rate_per_s", "errors_per_s", "throttled_per_s",
+    "tokens_per_s", "requests_per_s", "in_flight", "users", COL.rate_per_s, "errors_per_s", "throttled_per_s",
     "lag_p99", "cpu_max", *COLUMNS, REST, "stage",
 )  # fmt: skip
 

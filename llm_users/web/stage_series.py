@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_users.outcome import Outcome
 from llm_users.quantile import DurationHistogram
-from llm_users.record import RequestRecord, StageLoad
+from llm_users.record import COL, RequestRecord, StageLoad
 
 FIGURES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
@@ -76,7 +76,7 @@ class StageSeries:
         return {
             "stage": self.stage,
             "concurrency": self.load.users,
-            "rate_per_s": self.load.rate_per_s,
+            COL.rate_per_s: self.load.rate_per_s,
             "finished": False,
             "exact": False,
             "health": None,
@@ -93,6 +93,6 @@ class StageSeries:
             "e2e": self._e2e.figures(),
             "corrected_ttft": self._corrected_ttft.figures(),
             "corrected_e2e": self._corrected_e2e.figures(),
-            "output_throughput_token_per_s": None,
-            "request_throughput_per_s": None,
+            COL.output_throughput_token_per_s: None,
+            COL.request_throughput_per_s: None,
         }

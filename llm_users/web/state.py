@@ -15,7 +15,7 @@ import gevent
 
 from llm_users.load.protocol.messages import Live
 from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP
-from llm_users.record import RequestRecord
+from llm_users.record import COL, RequestRecord
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
@@ -161,7 +161,7 @@ class LiveState:
             "throttled_per_s": rates["throttled"].per_s,
             "in_flight": self._workers.in_flight if plan else 0,
             "users": plan.load.users if plan else 0,
-            "rate_per_s": plan.load.rate_per_s if plan else None,
+            COL.rate_per_s: plan.load.rate_per_s if plan else None,
             "lag_p99": self._workers.lag_p99,
             "cpu_max": self._workers.cpu_max,
             **self._workers.cpu_sample(self._now_s or 0.0),
@@ -288,7 +288,7 @@ class LiveState:
             "stage": plan.stage,
             "stages": self.coordinator.stages,
             "concurrency": plan.load.users,
-            "rate_per_s": plan.load.rate_per_s,
+            COL.rate_per_s: plan.load.rate_per_s,
             "phase": _PHASES[self._phase(plan.stage)],
             "done": done if of is None else min(done, of),
             "of": of,
@@ -311,8 +311,8 @@ class LiveState:
         running = [series.row() for series in self._running.values()]
         for row in running:
             if self._measuring is not None and row["stage"] == self._measuring[0] and not self._over:
-                row["output_throughput_token_per_s"] = self._rates["tokens"].per_s
-                row["request_throughput_per_s"] = self._rates["requests"].per_s
+                row[COL.output_throughput_token_per_s] = self._rates["tokens"].per_s
+                row[COL.request_throughput_per_s] = self._rates["requests"].per_s
         rows = [*(row for finished in self._finished.values() for row in finished), *running]
         named = ("framework", "model")
         redacted = [row | {name: redact(str(row[name])) for name in named if row.get(name)} for row in rows]

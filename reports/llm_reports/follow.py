@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from llm_reports.errors import InputError
+from llm_users.record import COL
 
 if TYPE_CHECKING:
     from llm_reports.metrics.groups import Group
@@ -37,7 +38,7 @@ def stage(query: dict[str, Any]) -> dict[str, Any]:
     from llm_reports.metrics.groups import groups
     from llm_reports.run import Run
 
-    source, number = Path(query["rows"]), int(query["stage"])
+    source, number = Path(query["rows"]), int(query[COL.stage])
     with tempfile.TemporaryDirectory(prefix="llm-stage-") as folder:
         part = Path(folder) / source.name
         with source.open("rb") as file, part.open("wb") as copy:
@@ -47,7 +48,7 @@ def stage(query: dict[str, Any]) -> dict[str, Any]:
         requests, _ = read_requests(part)
     stages, _ = read_stages(Path(query["stages"]))
     run = Run(
-        source.stem, source, requests[requests["stage"] == number], stages[stages["stage"] == number], foreign=False
+        source.stem, source, requests[requests[COL.stage] == number], stages[stages[COL.stage] == number], foreign=False
     )
     return {"stages": [_row(group, len(stage_groups)) for stage_groups in [groups([run])] for group in stage_groups]}
 
@@ -75,7 +76,7 @@ def fragment(query: dict[str, Any]) -> dict[str, Any]:
 
 _COMMANDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "load": load,
-    "stage": stage,
+    COL.stage: stage,
     "report": report,
     "fragment": fragment,
 }
@@ -111,15 +112,15 @@ def _row(group: Group, group_count: int) -> dict[str, Any]:
     metrics = {"ttft": TTFT, "throughput": OUTPUT_THROUGHPUT, "tpot": TPOT, "e2e": LATENCY}
     metrics |= {"corrected_ttft": CORRECTED_TTFT, "corrected_e2e": CORRECTED_LATENCY}
     return {
-        "stage": group.stage,
-        "concurrency": group.concurrency,
-        "rate_per_s": group.load.rate_per_s,
-        "framework": group.framework,
-        "model": group.model,
+        COL.stage: group.stage,
+        COL.concurrency: group.concurrency,
+        COL.rate_per_s: group.load.rate_per_s,
+        COL.framework: group.framework,
+        COL.model: group.model,
         "finished": True,
         "exact": True,
-        "health": group.health or None,
-        "steadiness": group.steadiness or None,
+        COL.health: group.health or None,
+        COL.steadiness: group.steadiness or None,
         "requests": counts.measured,
         "ok": counts.ok,
         "failed": counts.failed,
@@ -134,7 +135,7 @@ def _row(group: Group, group_count: int) -> dict[str, Any]:
         # For a stage that several models share, only the total is known.
         **{
             name: _known(float(stages[name].iloc[0])) if group_count == 1 and len(stages) else None
-            for name in ("output_throughput_token_per_s", "request_throughput_per_s")
+            for name in (COL.output_throughput_token_per_s, COL.request_throughput_per_s)
         },
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_users.quantile import DurationHistogram
+from llm_users.record import COL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -43,13 +44,13 @@ class Run:
     @property
     def measured(self) -> int:
         """The number of requests that count in the statistics, including failed ones."""
-        return int((self.requests["measured"] == 1).sum())
+        return int((self.requests[COL.measured] == 1).sum())
 
     @property
     def started(self) -> datetime | None:
         """The start of the first request, in UTC; ``None`` when the rows do not contain it."""
         try:
-            return datetime.fromtimestamp(float(self.requests["started_at"].min()), UTC)
+            return datetime.fromtimestamp(float(self.requests[COL.started_at].min()), UTC)
         except (ValueError, OverflowError, OSError):  # zero rows, or a timestamp outside the calendar
             return None
 

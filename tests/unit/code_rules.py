@@ -26,7 +26,8 @@ Violations = dict[str, frozenset[str]]
 # Private names of other packages that the project also uses for something else: named tuples, Locust's event hooks.
 NAMES_OF_OTHERS = {"_handlers", "_make"}
 
-COLUMNS = {column.name for column in REQUEST_COLUMNS + STAGE_COLUMNS + CONVERSATION_COLUMNS}
+# Without ``name``, the name of a metric, which is also an attribute of JUnit's XML and a key of JSON files.
+COLUMNS = {column.name for column in REQUEST_COLUMNS + STAGE_COLUMNS + CONVERSATION_COLUMNS} - {"name"}
 PROTOCOL = "llm_users.load.protocol"
 MESSAGE = re.compile(r"llm_[a-z_]+")
 RUN_FILE = re.compile(r"_llm_[a-z]+(?=\.|$)")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
+from llm_users.record import COL
 from tests.unit import code_rules
 from tests.unit.code_rules import KNOWN, RULES, difference, known_violations, text_of
+from tests.unit.source_tree import product_modules, tree_of
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -64,3 +67,15 @@ def test_the_rules_find_violations(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert code_rules.private_access.__wrapped__() == {"_hidden_in_one": {"llm_users.web.two"}}
     assert code_rules.column_literals.__wrapped__() == {"ttft_s": both}
     assert code_rules.run_file_literals.__wrapped__() == {"_llm_rows": both}
+
+
+def test_the_product_reads_only_declared_columns() -> None:
+    """``COL.x`` raises AttributeError when it runs; this test finds a misspelled name in code that no test runs."""
+    names = {
+        (module, node.attr)
+        for module, path in product_modules().items()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "COL"
+    }
+    assert len(names) > 200
+    assert not {(module, name) for module, name in names if not hasattr(COL, name)}

@@ -14,6 +14,7 @@ from llm_reports.metrics.latency_model import Line, paired, robust_line, tokens_
 from llm_reports.metrics.outcomes import dropped, outcomes, succeeded
 from llm_reports.run import Run
 from llm_users.outcome import Outcome
+from llm_users.record import COL
 
 UNMEASURED = "unmeasured"
 KINDS: dict[str, str] = {
@@ -68,7 +69,7 @@ class Scatter:
 
 def timelines(runs: Sequence[Run]) -> list[Timeline]:
     """Return the timeline of every run whose rows contain start times."""
-    dated = [run for run in runs if run.requests["started_at"].notna().any()]
+    dated = [run for run in runs if run.requests[COL.started_at].notna().any()]
     return [_timeline(run, POINTS // len(dated)) for run in dated]
 
 
@@ -88,16 +89,16 @@ def output_scatters(groups: Sequence[Group]) -> list[Scatter]:
 def kinds_of(rows: DataFrame) -> Series:
     """Return the kind of every row, as a key of ``KINDS``."""
     kinds = outcomes(rows).astype(object).replace(Outcome.DROPPED.value, Outcome.FAILED.value)
-    return kinds.mask(succeeded(rows["error_code"]) & (rows["measured"] != 1), UNMEASURED)
+    return kinds.mask(succeeded(rows[COL.error_code]) & (rows[COL.measured] != 1), UNMEASURED)
 
 
 def _timeline(run: Run, limit: int) -> Timeline:
-    rows = run.requests[run.requests["started_at"].notna()]
-    rows = rows.sort_values(["started_at", "request_id", "end_to_end_latency_s"], kind="stable")
-    since_s = (rows["started_at"] - rows["started_at"].iloc[0]).to_numpy(dtype=np.float64)
+    rows = run.requests[run.requests[COL.started_at].notna()]
+    rows = rows.sort_values([COL.started_at, COL.request_id, COL.end_to_end_latency_s], kind="stable")
+    since_s = (rows[COL.started_at] - rows[COL.started_at].iloc[0]).to_numpy(dtype=np.float64)
     e2e, ttft, users, rate = (
         rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        for name in ("end_to_end_latency_s", "ttft_s", "concurrency", "rate_per_s")
+        for name in (COL.end_to_end_latency_s, COL.ttft_s, COL.concurrency, COL.rate_per_s)
     )
     is_open = bool(np.isfinite(rate).any())
     level = rate if is_open else users
@@ -133,14 +134,14 @@ def _timeline(run: Run, limit: int) -> Timeline:
         outcomes=[points for points in drawn_points if points.count],
         stages=_stages(rows, level, since_s, is_open=is_open),
         load_unit="requests/s" if is_open else "parallel requests",
-        dropped=int(dropped(run.requests["error_code"]).sum()),
+        dropped=int(dropped(run.requests[COL.error_code]).sum()),
     )
 
 
 def _stages(rows: DataFrame, level: Floats, since_s: Floats, *, is_open: bool) -> list[tuple[float, float, str]]:
     """Return the span of each stage, from the start of its first request to the start of its last, and its load."""
-    starts = DataFrame({"stage": rows["stage"], "level": level, "at": since_s})
-    spans = starts.dropna().groupby("stage").agg({"at": ["min", "max"], "level": "max"})
+    starts = DataFrame({COL.stage: rows[COL.stage], "level": level, "at": since_s})
+    spans = starts.dropna().groupby(COL.stage).agg({"at": ["min", "max"], "level": "max"})
     return [
         (round(float(first), 3), round(float(last), 3), f"{value:g}/s" if is_open else f"{value:g}")
         for first, last, value in spans.itertuples(index=False)

@@ -12,6 +12,7 @@ from llm_reports.compare.start_order import at_once, in_order
 from llm_reports.metrics.distinctions import ALIKE
 from llm_reports.metrics.groups import Group
 from llm_reports.stats.block_resampling import autocorrelation_time
+from llm_users.record import COL
 
 _ENOUGH_ROUNDS = 24
 # Below this number, one comparison in eight of two equal queues at 90 % of their limit gave a false alarm.
@@ -23,7 +24,7 @@ def unlike(base: Group, other: Group) -> Iterator[str]:
     level = base.load.at
     means: Mapping[str, list[float]] = {
         name: [float(group.ok[name].astype("float64").mean()) for group in (base, other)]
-        for name in ("input_tokens", "output_tokens")
+        for name in (COL.input_tokens, COL.output_tokens)
     }
     for name, (before, after) in means.items():
         if before > 0 and abs(after / before - 1) > ALIKE:
@@ -66,7 +67,7 @@ def long_memory(base: Group, other: Group) -> str:
         return ""
     few = []
     for group in (base, other):
-        took_s = in_order(group.ok)["corrected_end_to_end_latency_s"].to_numpy(np.float64, na_value=math.nan)
+        took_s = in_order(group.ok)[COL.corrected_end_to_end_latency_s].to_numpy(np.float64, na_value=math.nan)
         independent = len(took_s) / autocorrelation_time(took_s)
         if independent < FEWEST_INDEPENDENT:
             few.append(

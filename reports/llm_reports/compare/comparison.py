@@ -23,7 +23,7 @@ from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run, named_apart
 from llm_reports.stats.block_resampling import NO_CHANCE, jointly
 from llm_reports.stats.intervals import student_t
-from llm_users.record import StageLoad
+from llm_users.record import COL, StageLoad
 from llm_users.verdict import Verdict
 
 ONE_RUN = (
@@ -75,9 +75,9 @@ class Comparison:
                 {
                     "base": line.base_names,
                     "run": line.other_names,
-                    "model": line.other.model,
-                    "concurrency": line.other.concurrency,
-                    "rate_per_s": line.other.load.rate_per_s,
+                    COL.model: line.other.model,
+                    COL.concurrency: line.other.concurrency,
+                    COL.rate_per_s: line.other.load.rate_per_s,
                     "metric": line.metric,
                     "figure": line.figure,
                     "unit": line.unit,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from llm_reports.compare.estimates import Estimate
 from llm_reports.metrics.groups import Group
 from llm_reports.stats.intervals import UNKNOWN, Interval
+from llm_users.record import COL
 from llm_users.verdict import Verdict
 
-ERROR_RATIO, SYSTEM_THROUGHPUT = "error_ratio", "output_throughput_token_per_s"
+ERROR_RATIO, SYSTEM_THROUGHPUT = "error_ratio", COL.output_throughput_token_per_s
 UNCLEAR, BETTER, WORSE = "no clear difference", "better", "worse"
 
 

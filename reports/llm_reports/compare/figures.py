@@ -31,6 +31,7 @@ from llm_reports.metrics.outcomes import failed, succeeded, unfinished
 from llm_reports.metrics.summary import ordered
 from llm_reports.stats.block_resampling import Floats
 from llm_users.quantile import quantile
+from llm_users.record import COL
 
 FEWEST_REQUESTS = 20
 _MEDIAN, _P95 = ("median", 0.5), ("p95", 0.95)
@@ -94,8 +95,8 @@ def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Differen
             better = metric is OUTPUT_THROUGHPUT
             yield Difference(*sides, metric.name, figure, metric.unit, better, estimate, reason=unfit)
     # Requests without a partner also failed or succeeded, so the error ratio counts all requests.
-    ended = _pair(lambda _, frame: ~unfinished(frame["error_code"]), base, other, unpaired)
-    failures = _pair(lambda _, frame: failed(frame["error_code"]), base, other, unpaired)
+    ended = _pair(lambda _, frame: ~unfinished(frame[COL.error_code]), base, other, unpaired)
+    failures = _pair(lambda _, frame: failed(frame[COL.error_code]), base, other, unpaired)
     yield Difference(*sides, ERROR_RATIO, "share", "", estimate=share_estimate(failures, ended, users))
     yield from _throughput(base, other, rows if pairs.complete else unpaired, users, pairs.complete, unfit)
 
@@ -103,11 +104,11 @@ def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Differen
 def _throughput(
     base: Group, other: Group, rows: tuple[DataFrame, DataFrame], users: int, paired: bool, unfit: str
 ) -> Iterator[Difference]:
-    starts = _pair(lambda _, frame: frame["started_at"], base, other, rows)
+    starts = _pair(lambda _, frame: frame[COL.started_at], base, other, rows)
     if any(np.isnan(times).any() or np.ptp(times) <= 0 for times in starts):
         return
     tokens = _pair(
-        lambda _, frame: frame["output_tokens"].astype("float64").where(succeeded(frame["error_code"])).fillna(0.0),
+        lambda _, frame: frame[COL.output_tokens].astype("float64").where(succeeded(frame[COL.error_code])).fillna(0.0),
         base,
         other,
         rows,
@@ -151,7 +152,7 @@ def _tokens_per_s(group: Group) -> float:
 
 
 def _successful(metric: Metric, group: Group, rows: DataFrame) -> Series:
-    return group.values(metric, rows).where(succeeded(rows["error_code"]))
+    return group.values(metric, rows).where(succeeded(rows[COL.error_code]))
 
 
 def _pair(

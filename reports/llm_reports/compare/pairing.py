@@ -14,6 +14,7 @@ import numpy as np
 from pandas import DataFrame
 
 from llm_reports.metrics.groups import Group
+from llm_users.record import COL
 
 PROMPT_OPTIONS = (
     "llm_seed",
@@ -55,16 +56,16 @@ def pairing(base: Group, other: Group) -> Pairing:
     reason = _different_options(base, other)
     if reason:
         return Pairing(None, False, reason)
-    known = [group.measured[group.measured["prompt_index"].notna()] for group in (base, other)]
-    if any(rows["prompt_index"].duplicated().any() for rows in known):
+    known = [group.measured[group.measured[COL.prompt_index].notna()] for group in (base, other)]
+    if any(rows[COL.prompt_index].duplicated().any() for rows in known):
         return Pairing(None, False, "some prompt indexes occur more than once")
-    first, second = (rows.set_index(rows["prompt_index"].astype("int64")).sort_index() for rows in known)
+    first, second = (rows.set_index(rows[COL.prompt_index].astype("int64")).sort_index() for rows in known)
     common = first.index.intersection(second.index).sort_values()
     fewest, most = sorted((len(base.measured), len(other.measured)))
     if len(common) < _LEAST_COMMON * fewest:
         return Pairing(None, False, f"only {len(common)} of {fewest} prompts were measured in both runs")
     rows = (first.loc[common], second.loc[common])
-    for column, name in (("input_tokens", "input tokens"), ("requested_output_tokens", "output caps")):
+    for column, name in ((COL.input_tokens, "input tokens"), (COL.requested_output_tokens, "output caps")):
         apart = _apart(rows, column)
         if apart >= MOST_APART:
             return Pairing(None, False, f"the {name} of the same prompts differ by {100 * apart:.1f} % on average")

@@ -9,6 +9,7 @@ from llm_reports.content import Content
 from llm_reports.export.summary import Line, summary_lines
 from llm_reports.metrics.groups import OPEN_LOOP_METRICS, REQUEST_METRICS
 from llm_reports.metrics.summary import PERCENTILES
+from llm_users.record import COL
 
 FILE_NAME = "openmetrics.txt"
 INTERVAL = "llm_interval"
@@ -65,11 +66,11 @@ def _intervals(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _labels(line: Line) -> dict[str, str]:
-    labels = {"run": line.run, "framework": line.framework, "model": line.model}
+    labels = {"run": line.run, COL.framework: line.framework, COL.model: line.model}
     for name, value in (
-        ("stage", line.stage),
-        ("concurrency", line.load.users),
-        ("rate_per_s", line.load.rate_per_s),
+        (COL.stage, line.stage),
+        (COL.concurrency, line.load.users),
+        (COL.rate_per_s, line.load.rate_per_s),
     ):
         if value is not None:
             labels[name] = f"{value:g}" if isinstance(value, float) else str(value)

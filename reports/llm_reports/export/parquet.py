@@ -10,6 +10,7 @@ from pandas import DataFrame
 from llm_reports.content import Content
 from llm_reports.errors import InputError
 from llm_reports.export.summary import summary_frame
+from llm_users.record import COL
 
 ROWS_NAME = "requests.parquet"
 SUMMARY_NAME = "summary.parquet"
@@ -18,7 +19,7 @@ SUMMARY_NAME = "summary.parquet"
 def files(content: Content) -> dict[str, bytes]:
     """Return the files of this format: name and bytes. Rows are in the order of their starts, with their run's name."""
     rows = [run.requests.assign(run=run.name) for run in content.runs]
-    requests = pd.concat(rows, ignore_index=True).sort_values(["run", "started_at", "request_id"], kind="stable")
+    requests = pd.concat(rows, ignore_index=True).sort_values(["run", COL.started_at, COL.request_id], kind="stable")
     return {ROWS_NAME: _written(requests), SUMMARY_NAME: _written(summary_frame(content.groups))}
 
 

@@ -23,7 +23,7 @@ from llm_reports.metrics.summary import PERCENTILES, Summary, summarize_histogra
 from llm_reports.run import Run, named_apart
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import UNKNOWN
-from llm_users.record import STAGE_COLUMNS, StageLoad, cell
+from llm_users.record import COL, STAGE_COLUMNS, StageLoad, cell
 from llm_users.run_files import SUMMARY_CSV
 
 JSON_NAME = "summary.json"
@@ -32,13 +32,24 @@ ERROR_RATIO = "error_ratio"
 _FIGURES = tuple(field.name for field in dataclasses.fields(Summary) if field.name not in ("intervals", "effective"))
 _WITH_INTERVAL = ("mean", *PERCENTILES)
 _ENDS = tuple(f"{figure}_ci_{end}" for figure in _WITH_INTERVAL for end in ("low", "high"))
-_REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS, "rate_per_s")
-COLUMNS = ("run", "framework", "model", "stage", "concurrency", "metric", "unit", *_FIGURES, *_ENDS, "rate_per_s")
+_REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS, COL.rate_per_s)
+COLUMNS = (
+    "run",
+    COL.framework,
+    COL.model,
+    COL.stage,
+    COL.concurrency,
+    "metric",
+    "unit",
+    *_FIGURES,
+    *_ENDS,
+    COL.rate_per_s,
+)
 
 # Figures with exactly one value per stage: all measured columns of PREFIX_llm_stages.csv except the key, the clock time
 # and the counts. The counts come from the rows.
 _STAGE_FIGURES = tuple(
-    column for column in STAGE_COLUMNS if column.type is float and column.name != "measure_started_at"
+    column for column in STAGE_COLUMNS if column.type is float and column.name != COL.measure_started_at
 )
 
 
@@ -73,7 +84,7 @@ def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
 def summary_frame(all_groups: Sequence[Group]) -> DataFrame:
     """Return the content of ``summary.csv`` for existing groups: nullable integers, figures as floats."""
     frame = DataFrame([line.values() for line in summary_lines(all_groups)], columns=list(COLUMNS))
-    return frame.astype({"stage": "Int64", "concurrency": "Int64", **dict.fromkeys(_REAL, "float64")})
+    return frame.astype({COL.stage: "Int64", COL.concurrency: "Int64", **dict.fromkeys(_REAL, "float64")})
 
 
 def files(content: Content) -> dict[str, str]:
@@ -99,7 +110,7 @@ def summary_lines(all_groups: Sequence[Group]) -> Iterator[Line]:
         for metric in metrics_of(group):
             yield _line(group, metric.name, metric.unit, group.summary(metric))
         counts = group.counts
-        for name in ("measured", "ok", "failed", "throttled", "aborted", "cancelled"):
+        for name in (COL.measured, "ok", "failed", "throttled", "aborted", "cancelled"):
             yield _line(group, f"requests_{name}", "count", _single(getattr(counts, name)))
         if group.load.is_open:
             yield _line(group, "requests_held", "count", _single(int(held(group.measured).sum())))
@@ -137,7 +148,7 @@ def _stage_lines(owner: Group, stage: int) -> Iterator[Line]:
         yield _line(owner, GAP_METRIC, "s", summarize_histogram(gaps))
     stages = owner.run.stages
     for column in _STAGE_FIGURES:
-        for value in stages[stages["stage"] == stage][column.name].dropna():
+        for value in stages[stages[COL.stage] == stage][column.name].dropna():
             yield _line(owner, column.name, column.unit, _single(float(value)))
 
 

@@ -32,6 +32,7 @@ from llm_reports.html.elements import (
 )
 from llm_reports.metrics.stage_load import SPOKEN, axis_name, load_columns, points_note
 from llm_reports.stats.intervals import Interval
+from llm_users.record import COL
 
 MOST_POINTS_IN_WORDS = 12
 """With more points, a caption only states the highest throughput of each curve."""
@@ -224,7 +225,7 @@ def model_section(figures: Figures) -> Markup:
         for label, model in fitted
     )
     return section(
-        "model",
+        COL.model,
         "Latency model",
         element(
             "p",

@@ -13,6 +13,7 @@ from llm_reports.html.elements import Markup, element, facts, folded, joined, li
 from llm_reports.metrics.groups import NOT_WELL, Group, loads_of
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
+from llm_users.record import COL
 
 _ORDER = (*reversed(NOT_WELL), "ok")
 _VERDICTS = {
@@ -26,15 +27,15 @@ _VERDICTS = {
     "few because its stages were measured for less than 2 s.",
 }
 _CLIENT = (
-    ("client_cpu_share_max", "CPU of the busiest process (%)", 100, 0),
+    (COL.client_cpu_share_max, "CPU of the busiest process (%)", 100, 0),
     ("others_cpu_share", "CPU of other programs (%)", 100, 0),
     ("steal_share", "CPU of other guests (%)", 100, 0),
-    ("lag_p99_s", "Lag p99 (ms)", 1000, 2),
+    (COL.lag_p99_s, "Lag p99 (ms)", 1000, 2),
     ("lag_own_p99_s", "Own part of the lag p99 (ms)", 1000, 2),
-    ("queue_p99_s", "Queue p99 (ms)", 1000, 2),
-    ("forced_start_share", "Forced starts (%)", 100, 1),
-    ("coalesced_share", "Coalesced chunks (%)", 100, 2),
-    ("first_coalesced_share", "Coalesced first chunks (%)", 100, 2),
+    (COL.queue_p99_s, "Queue p99 (ms)", 1000, 2),
+    (COL.forced_start_share, "Forced starts (%)", 100, 1),
+    (COL.coalesced_share, "Coalesced chunks (%)", 100, 2),
+    (COL.first_coalesced_share, "Coalesced first chunks (%)", 100, 2),
 )
 _SHOWN = {
     "llm_sweep",
@@ -73,7 +74,7 @@ def verdict(content: Content, labels: Sequence[str]) -> Markup:
                 else "",
             ]
         ),
-        id="health",
+        id=COL.health,
         class_=f"health {worst or 'unknown'}",
         aria_labelledby="health-title",
     )
@@ -95,7 +96,7 @@ def configuration(content: Content) -> Markup:
             facts(
                 {
                     **_of_rows(run),
-                    "endpoint": manifest.get("host"),
+                    COL.endpoint: manifest.get("host"),
                     **options_shown,
                     "clock": manifest.get("clock"),
                     "tokenizer": _name_of(manifest.get("tokenizer")),
@@ -116,7 +117,7 @@ def _of_rows(run: Run) -> dict[str, object]:
     rows = run.requests
     names = {
         called: ", ".join(sorted({str(name) for name in rows[column] if name}))
-        for column, called in (("framework", "framework"), ("model", "model"), ("api", "API"))
+        for column, called in ((COL.framework, COL.framework), (COL.model, COL.model), (COL.api, "API"))
     }
     return {
         **names,
@@ -134,9 +135,9 @@ def word(health: str) -> Markup:
 def _client_rows(groups: Sequence[Group], labels: Sequence[str]) -> Iterator[list[object]]:
     for group, label in zip(groups, labels, strict=True):
         stages = group.run.stages
-        for _, stage in stages[stages["stage"] == group.stage].iterrows() if group.stage is not None else ():
+        for _, stage in stages[stages[COL.stage] == group.stage].iterrows() if group.stage is not None else ():
             figures = [number(_float(stage[key]) * scale, places) for key, _, scale, places in _CLIENT]
-            yield [label, word(group.health), *figures, stage["stamp_source"] or "-"]
+            yield [label, word(group.health), *figures, stage[COL.stamp_source] or "-"]
 
 
 def _float(value: Any) -> float:

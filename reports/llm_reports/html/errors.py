@@ -11,7 +11,7 @@ from llm_reports.export.summary import COLUMNS, summary_lines
 from llm_reports.html.elements import Markup, element, folded, joined, notes_list, section, table
 from llm_reports.markdown.text import plain
 from llm_reports.metrics.outcomes import succeeded
-from llm_users.record import cell
+from llm_users.record import COL, cell
 
 _EXAMPLES = 3
 _LONGEST = 400  # characters of an example; a message may hold a whole response body
@@ -23,15 +23,15 @@ def errors_section(content: Content, labels: Sequence[str]) -> Markup:
     rows = []
     total = 0
     for label, group in zip(labels, content.groups, strict=True):
-        failed = group.measured[~succeeded(group.measured["error_code"])]
+        failed = group.measured[~succeeded(group.measured[COL.error_code])]
         total += len(group.measured)
         rows.append(failed.assign(_stage=label))
     frames = [frame for frame in rows if len(frame)]
     if not frames:
         return section("errors", "Errors", element("p", "No measured request failed."))
     failed = concat(frames)
-    counts = sorted(failed["error_code"].value_counts().items(), key=lambda item: (-item[1], str(item[0])))
-    lines = [_class(str(code), failed[failed["error_code"] == code], total) for code, _ in counts[:_MOST_CODES]]
+    counts = sorted(failed[COL.error_code].value_counts().items(), key=lambda item: (-item[1], str(item[0])))
+    lines = [_class(str(code), failed[failed[COL.error_code] == code], total) for code, _ in counts[:_MOST_CODES]]
     unlisted = f" {len(counts) - _MOST_CODES} rarer classes are not listed." if len(counts) > _MOST_CODES else ""
     all_counts = [group.counts for group in content.groups]
     cancelled_count = sum(tally.cancelled for tally in all_counts)
@@ -115,7 +115,7 @@ def figures_section(content: Content) -> Markup:
 def _class(code: str, rows: DataFrame, total: int) -> list[object]:
     stages = rows["_stage"].value_counts(sort=False)
     where = ", ".join(f"{stage}: {count}" for stage, count in stages.items())
-    messages = rows["error_message"].map(lambda message: plain(str(message))).value_counts()
+    messages = rows[COL.error_message].map(lambda message: plain(str(message))).value_counts()
     examples = sorted(messages.items(), key=lambda item: (-item[1], str(item[0])))
     shown = [
         element(

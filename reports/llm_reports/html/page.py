@@ -29,6 +29,7 @@ from llm_reports.markdown.report import decisions
 from llm_reports.metrics.inter_token import gaps_of, name_of, note_of
 from llm_reports.metrics.load_search import search_of
 from llm_reports.slo.objectives import Objectives
+from llm_users.record import COL
 from llm_users.run_files import REPORT_HTML
 
 _OF_LLMPERF = 2  # number of LLMPerf tables, which come first; the open-loop tables follow
@@ -37,12 +38,12 @@ _PARTS = {
     "curve": "Throughput and latency",
     "stages": "Summary",
     "speeds": "Speed",
-    "health": "Client health",
+    COL.health: "Client health",
     "decisions": "Decisions",
     "tables": "Tables",
     "distribution": "Distributions",
     "timeline": "Over time",
-    "model": "Latency model",
+    COL.model: "Latency model",
     "input": "Input length",
     "errors": "Errors",
     "excluded": "Exclusions",

@@ -17,6 +17,7 @@ from llm_reports.input.rows import empty_requests, empty_stages, first_line_is_r
 from llm_reports.input.shards import elsewhere, with_elsewhere, with_shards
 from llm_reports.llmperf.reader import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
 from llm_reports.run import AT, Run, named_apart
+from llm_users.record import COL
 from llm_users.run_files import REPORT_FOLDER, REQUESTS_CSV, SHARD_CSV, path_of
 
 
@@ -56,22 +57,22 @@ def load_all(inputs: Iterable[str | Path], *, framework: str | None = None, mode
 
 def _with_distinct_models(run: Run) -> Run:
     """Return the run with the endpoint added to the name of each model that has requests at several endpoints."""
-    endpoints = run.requests[["framework", "model", "endpoint"]].drop_duplicates()
-    endpoints = endpoints[endpoints["endpoint"] != ""]
-    ambiguous = endpoints.duplicated(["framework", "model"], keep=False)
+    endpoints = run.requests[[COL.framework, COL.model, COL.endpoint]].drop_duplicates()
+    endpoints = endpoints[endpoints[COL.endpoint] != ""]
+    ambiguous = endpoints.duplicated([COL.framework, COL.model], keep=False)
     if not ambiguous.any():
         return run
     names = {
         (framework, model, url): f"{model}{AT}{url}"
         for framework, model, url in endpoints[ambiguous].itertuples(index=False)
     }
-    rows = zip(run.requests["framework"], run.requests["model"], run.requests["endpoint"], strict=True)
+    rows = zip(run.requests[COL.framework], run.requests[COL.model], run.requests[COL.endpoint], strict=True)
     model = [names.get(row, row[1]) for row in rows]
     return dataclasses.replace(run, requests=run.requests.assign(model=model))
 
 
 def _renamed(run: Run, framework: str | None, model: str | None) -> Run:
-    given = {column: name for column, name in (("framework", framework), ("model", model)) if name is not None}
+    given = {column: name for column, name in ((COL.framework, framework), (COL.model, model)) if name is not None}
     return dataclasses.replace(run, requests=run.requests.assign(**given)) if given else run
 
 
@@ -84,7 +85,7 @@ def _with_duplicate_warnings(runs: Sequence[Run], repeated_paths: set[Path]) -> 
             if run.source.resolve() in repeated_paths
             else []
         )
-        run_ids = {run_id for run_id in run.requests["run_id"].unique() if run_id}
+        run_ids = {run_id for run_id in run.requests[COL.run_id].unique() if run_id}
         for earlier, earlier_ids in ids:
             if run_ids & earlier_ids and (shared_rows := _repeated(run, earlier)):
                 warnings.append(
@@ -97,10 +98,10 @@ def _with_duplicate_warnings(runs: Sequence[Run], repeated_paths: set[Path]) -> 
 
 def _repeated(run: Run, earlier: Run) -> int:
     """Return the number of requests that two runs share, by run id, request id and start."""
-    columns = ["run_id", "request_id", "started_at"]
+    columns = [COL.run_id, COL.request_id, COL.started_at]
     known = earlier.requests[columns]
     rows = run.requests[columns]
-    return len(rows[rows["request_id"] != ""].merge(known.drop_duplicates(), on=columns))
+    return len(rows[rows[COL.request_id] != ""].merge(known.drop_duplicates(), on=columns))
 
 
 def find(given: str | Path) -> list[Path]:
@@ -153,7 +154,7 @@ def _load_run(path: Path, prefix: Path) -> Run:
             raise
         requests, warnings = empty_requests(), (str(error),)
     if elsewhere(manifest):
-        requests, more_warnings = _of_run(path, requests, str(manifest.get("run_id") or ""))
+        requests, more_warnings = _of_run(path, requests, str(manifest.get(COL.run_id) or ""))
         warnings = (*warnings, *more_warnings)
     more_warnings = tuple(f"{path}: {text}" for text in disagreements(manifest, requests, related.stages))
     run = Run(
@@ -171,7 +172,7 @@ def _load_run(path: Path, prefix: Path) -> Run:
 
 def _of_run(path: Path, requests: DataFrame, run_id: str) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the rows of the run; another run may have replaced the rows file while this run wrote it."""
-    own = requests["run_id"].isin(("", run_id))
+    own = requests[COL.run_id].isin(("", run_id))
     if own.all():
         return requests, ()
     text = f"{path}: {int((~own).sum())} rows belong to a different run than the manifest and are ignored."
@@ -180,7 +181,7 @@ def _of_run(path: Path, requests: DataFrame, run_id: str) -> tuple[DataFrame, tu
 
 def _named_by_manifest(requests: DataFrame, manifest: Mapping[str, object]) -> DataFrame:
     """Set the manifest's framework and model in rows that do not have them."""
-    for column in ("framework", "model"):
+    for column in (COL.framework, COL.model):
         name = manifest.get(column)
         if isinstance(name, str) and name:
             requests = requests.assign(**{column: requests[column].where(requests[column] != "", name)})

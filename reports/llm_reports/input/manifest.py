@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_reports.errors import InputError
 from llm_reports.input.open_file import read_text
+from llm_users.record import COL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,15 +31,15 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
 def disagreements(manifest: Mapping[str, Any], requests: DataFrame, stages: DataFrame) -> tuple[str, ...]:
     """Return a warning for each difference between the rows and the manifest or stages. The rows take precedence."""
     warnings: list[str] = []
-    run_ids = sorted({run_id for run_id in requests["run_id"] if run_id})
+    run_ids = sorted({run_id for run_id in requests[COL.run_id] if run_id})
     if len(run_ids) > 1:
         warnings.append(f"the rows come from {len(run_ids)} runs ({', '.join(run_ids)}) and are treated as one run.")
-    elif run_ids and manifest.get("run_id") not in (None, "", run_ids[0]):
+    elif run_ids and manifest.get(COL.run_id) not in (None, "", run_ids[0]):
         warnings.append(
-            f"the manifest belongs to run {manifest['run_id']}, the rows belong to run {run_ids[0]}: "
+            f"the manifest belongs to run {manifest[COL.run_id]}, the rows belong to run {run_ids[0]}: "
             "the files of two runs are mixed."
         )
-    repeated = int(requests["request_id"][requests["request_id"] != ""].duplicated().sum())
+    repeated = int(requests[COL.request_id][requests[COL.request_id] != ""].duplicated().sum())
     if repeated:
         warnings.append(f"{repeated} rows repeat the request_id of another row, so requests are counted twice.")
     sent, received = _count(manifest, "sent"), _count(manifest, "received")
@@ -53,9 +54,9 @@ def disagreements(manifest: Mapping[str, Any], requests: DataFrame, stages: Data
 
 
 def _stage_disagreements(requests: DataFrame, stages: DataFrame) -> Iterator[str]:
-    measured = requests[requests["measured"] == 1]["stage"].value_counts()
-    counted = stages[["stage", "requests_measured"]].dropna()
-    for stage, expected in zip(counted["stage"], counted["requests_measured"], strict=True):
+    measured = requests[requests[COL.measured] == 1][COL.stage].value_counts()
+    counted = stages[[COL.stage, "requests_measured"]].dropna()
+    for stage, expected in zip(counted[COL.stage], counted["requests_measured"], strict=True):
         actual = int(measured.get(stage, 0))
         if int(expected) != actual:
             yield (

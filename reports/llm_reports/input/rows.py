@@ -26,13 +26,13 @@ from llm_reports.errors import InputError, unreadable
 from llm_reports.input.open_file import open_text
 from llm_reports.metrics.outcomes import buffered, succeeded
 from llm_users.quantile import DurationHistogram
-from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, Column, cell
+from llm_users.record import COL, REQUEST_COLUMNS, STAGE_COLUMNS, Column, cell
 from llm_users.run_files import REQUESTS_CSV
 
 # The tables require these columns; all other columns of a rows file may be absent.
-REQUIRED_COLUMNS = ("measured", "error_code", "ttft_s", "end_to_end_latency_s", "output_tokens")
+REQUIRED_COLUMNS = (COL.measured, COL.error_code, COL.ttft_s, COL.end_to_end_latency_s, COL.output_tokens)
 _GAP_COLUMNS = (
-    Column("stage", "", "stage of the requests", int),
+    Column(COL.stage, "", "stage of the requests", int),
     Column("bucket", "", "number of the bucket", int),
     Column("count", "count", "gaps in the bucket", int),
 )
@@ -61,15 +61,15 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "share": (0.0, 1e4),  # CPU shares exceed 1 when a process has several threads
     "0/1": (0.0, 1.0),
 }
-_LIMITS_BY_NAME = {"stage": (0.0, 1e6), "stage_end": (0.0, 1e6), "usage_output_tokens": (0.0, math.inf)}
+_LIMITS_BY_NAME = {COL.stage: (0.0, 1e6), "stage_end": (0.0, 1e6), "usage_output_tokens": (0.0, math.inf)}
 _ROUNDING_S = 1e-6  # files have a resolution of a microsecond or finer; E2E may be this much below TTFT
 _DERIVED = {
-    "ttft_s": ("tpot_s",),
-    "end_to_end_latency_s": ("request_output_throughput_token_per_s",),
-    "output_tokens": ("tpot_s", "window_tokens", "request_output_throughput_token_per_s"),
+    COL.ttft_s: (COL.tpot_s,),
+    COL.end_to_end_latency_s: (COL.request_output_throughput_token_per_s,),
+    COL.output_tokens: (COL.tpot_s, COL.window_tokens, COL.request_output_throughput_token_per_s),
 }
 """The columns that were computed from a column and are therefore invalid when its value is impossible."""
-_FIRST = ("ttft_s", "ttfat_s")
+_FIRST = (COL.ttft_s, COL.ttfat_s)
 
 Floats = NDArray[np.float64]
 
@@ -102,7 +102,7 @@ def read_requests(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
 
 def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the rows of a PREFIX_llm_stages.csv and the warnings about the file."""
-    lines = _read(path, STAGE_COLUMNS, ("stage",))
+    lines = _read(path, STAGE_COLUMNS, (COL.stage,))
     return _possible_frame(path, lines, STAGE_COLUMNS)
 
 
@@ -118,7 +118,9 @@ def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]
     ]
     rows_removed = {value.row for value in impossible}
     histograms: dict[int, DurationHistogram] = {}
-    for row, (stage, bucket, count) in enumerate(zip(values["stage"], values["bucket"], values["count"], strict=True)):
+    for row, (stage, bucket, count) in enumerate(
+        zip(values[COL.stage], values["bucket"], values["count"], strict=True)
+    ):
         if row in rows_removed:
             continue
         if math.isnan(float(stage)) or math.isnan(float(bucket)) or math.isnan(float(count)):
@@ -425,14 +427,14 @@ def _years_away(array: Floats, bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _remove_contradictions(kept: dict[str, Series]) -> list[Impossible]:
     """Remove contradictory times of successful requests: a time of 0, and a first token after the end."""
-    codes = kept.get("error_code")
+    codes = kept.get(COL.error_code)
     rows = max((len(series) for series in kept.values()), default=0)
     if codes is None or not rows:
         return []
     ok = succeeded(codes).to_numpy()
     streamed = ok & ~buffered(codes).to_numpy()
     removed: list[Impossible] = []
-    for name in (*_FIRST, "end_to_end_latency_s"):
+    for name in (*_FIRST, COL.end_to_end_latency_s):
         if name in kept:
             array = kept[name].to_numpy(dtype=np.float64, na_value=math.nan)
             removed += _remove(kept, name, array, ok & (array == 0), "an answer takes longer than 0 s")
@@ -440,9 +442,9 @@ def _remove_contradictions(kept: dict[str, Series]) -> list[Impossible]:
                 # LLMPerf writes 0 for a value that a failed request does not have. This is a missing value, not an
                 # impossible one.
                 kept[name] = kept[name].mask(~ok & (array == 0))
-    if "end_to_end_latency_s" not in kept:
+    if COL.end_to_end_latency_s not in kept:
         return removed
-    end = kept["end_to_end_latency_s"].to_numpy(dtype=np.float64, na_value=math.nan)
+    end = kept[COL.end_to_end_latency_s].to_numpy(dtype=np.float64, na_value=math.nan)
     before_end = np.zeros(rows, dtype=bool)
     for name in _FIRST:
         if name in kept:
@@ -452,7 +454,7 @@ def _remove_contradictions(kept: dict[str, Series]) -> list[Impossible]:
             before_end |= late
             removed += _remove(kept, name, array, late, "after the end of the request")
     # The file does not show which of the two values is wrong.
-    removed += _remove(kept, "end_to_end_latency_s", end, before_end, "before the first token")
+    removed += _remove(kept, COL.end_to_end_latency_s, end, before_end, "before the first token")
     return removed
 
 

@@ -21,7 +21,7 @@ from llm_reports.input.related_files import RelatedFiles, related_files_of
 from llm_reports.input.rows import empty_stages, read_requests, typed_frame
 from llm_reports.run import Run
 from llm_users.quantile import DurationHistogram
-from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS
+from llm_users.record import COL, REQUEST_COLUMNS, STAGE_COLUMNS
 from llm_users.run_files import SHARD_CSV
 
 
@@ -33,11 +33,11 @@ def with_shards(runs: Sequence[Run], paths: Sequence[Path]) -> list[Run]:
             continue
         rows, warnings = read_requests(path)
         related = related_files_of(path.with_name(plain_name(path).removesuffix(SHARD_CSV)))
-        parts = list(rows.groupby("run_id", sort=False))
+        parts = list(rows.groupby(COL.run_id, sort=False))
         if not parts and not related.empty:
             parts = [(plain_name(path).partition("_")[0], rows)]
         for run_id, part in parts:
-            index = next((index for index, run in enumerate(merged) if run_id in set(run.requests["run_id"])), None)
+            index = next((index for index, run in enumerate(merged) if run_id in set(run.requests[COL.run_id])), None)
             index = index if index is not None else _of_manifest(merged, str(run_id))
             if index is None:
                 run = Run(str(run_id) or path.stem, path, part.reset_index(drop=True), empty_stages())
@@ -78,12 +78,12 @@ def elsewhere(manifest: Mapping[str, Any]) -> list[str]:
 
 def _of_manifest(runs: Sequence[Run], run_id: str) -> int | None:
     """Return the index of the run whose manifest has this id; its rows file is empty."""
-    return next((index for index, run in enumerate(runs) if run.manifest.get("run_id") == run_id), None)
+    return next((index for index, run in enumerate(runs) if run.manifest.get(COL.run_id) == run_id), None)
 
 
 def _merged(run: Run, rows: DataFrame, path: Path, warnings: Sequence[str], related: RelatedFiles) -> Run:
     known = run.requests
-    added = rows[~rows["request_id"].isin(set(known["request_id"]))].drop_duplicates("request_id")
+    added = rows[~rows[COL.request_id].isin(set(known[COL.request_id]))].drop_duplicates(COL.request_id)
     merged = pd.concat([known, added], ignore_index=True) if len(known) else added.reset_index(drop=True)
     merged = typed_frame({str(name): merged[name] for name in merged}, REQUEST_COLUMNS)
     # Warnings about the rows file alone are replaced with warnings about all rows.
@@ -104,9 +104,9 @@ def _with_related_files(run: Run, related: RelatedFiles) -> Run:
         return run
     stages = run.stages
     if len(related.stages):
-        kept = stages[~stages["stage"].isin(set(related.stages["stage"]))]
+        kept = stages[~stages[COL.stage].isin(set(related.stages[COL.stage]))]
         stages = pd.concat([kept, related.stages], ignore_index=True) if len(kept) else related.stages
-        stages = stages.sort_values("stage", ignore_index=True)
+        stages = stages.sort_values(COL.stage, ignore_index=True)
         stages = typed_frame({str(name): stages[name] for name in stages}, STAGE_COLUMNS)
     gaps = dict(run.gaps)
     for stage, histogram in related.gaps.items():
@@ -114,7 +114,7 @@ def _with_related_files(run: Run, related: RelatedFiles) -> Run:
         both = DurationHistogram()
         both.merge({**(gaps[stage].counts if stage in gaps else {}), **histogram.counts})
         gaps[stage] = both
-    of_run = related.manifest.get("run_id") in (None, run.manifest.get("run_id")) or not run.manifest
+    of_run = related.manifest.get(COL.run_id) in (None, run.manifest.get(COL.run_id)) or not run.manifest
     manifest = {**run.manifest, **related.manifest} if of_run else run.manifest
     return dataclasses.replace(
         run, stages=stages, gaps=gaps, manifest=manifest, warnings=(*run.warnings, *related.warnings)

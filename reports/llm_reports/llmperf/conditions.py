@@ -11,6 +11,7 @@ from llm_reports.metrics.groups import Group
 from llm_reports.metrics.outcomes import succeeded
 from llm_reports.metrics.summary import summarize
 from llm_users.distributions import LENGTHS, Distribution, DistributionError, Normal
+from llm_users.record import COL
 
 _SAMPLING = "additional_sampling_params"
 _LENGTHS = ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens")
@@ -53,9 +54,9 @@ def stated_lengths(group: Group) -> dict[str, int]:
     rows, options = group.measured, _options(group)
     if any(options.get(name) for name in _OTHER_LENGTHS):
         return {}
-    own_prompts = any(options.get(name) for name in _OTHER_PROMPTS) or rows["prompt_index"].isna().all()
+    own_prompts = any(options.get(name) for name in _OTHER_PROMPTS) or rows[COL.prompt_index].isna().all()
     stated: dict[str, int] = {}
-    for kind, followed in (("input", not own_prompts), ("output", rows["requested_output_tokens"].notna().any())):
+    for kind, followed in (("input", not own_prompts), ("output", rows[COL.requested_output_tokens].notna().any())):
         numbers = _numbers(options.get(f"llm_{kind}_tokens"))
         if followed and numbers:
             stated[f"mean_{kind}_tokens"], stated[f"stddev_{kind}_tokens"] = numbers
@@ -68,7 +69,7 @@ def _actual_lengths(group: Group) -> dict[str, int | None]:
     They include all stages; with lengths per stage, the file names would not be in the order of the stages.
     """
     rows = group.run.requests
-    ok = rows[(rows["measured"] == 1) & succeeded(rows["error_code"]) & (rows["model"] == group.model)]
+    ok = rows[(rows[COL.measured] == 1) & succeeded(rows[COL.error_code]) & (rows[COL.model] == group.model)]
     lengths: dict[str, int | None] = {}
     for kind in ("input", "output"):
         figures = summarize(ok[f"{kind}_tokens"].astype("float64"))

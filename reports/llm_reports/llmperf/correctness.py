@@ -17,6 +17,7 @@ from llm_reports.metrics.correctness import MATCH, STRICT_MATCH
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.outcomes import unfinished
 from llm_users.number_words import has_number, is_only_number
+from llm_users.record import COL
 
 STEM = "_correctness"
 _NUMBER = "rnd_number"
@@ -40,11 +41,11 @@ def summary(group: Group, sampling: Mapping[str, Any]) -> dict[str, Any]:
         "mismatch_rate": wrong / count if count else 0.0,
         "num_completed_requests": count,
         "num_non_errored_requests": len(completed.ok),
-        "model": group.model,
+        COL.model: group.model,
         "num_concurrent_requests": group.concurrency,
         **sampling,
         "llm_api": _api(group),
-        "framework": group.framework,
+        COL.framework: group.framework,
         **rate_of(group),
         _STRICT: strictly,
         "strict_mismatch_rate": strictly / count if count else 0.0,
@@ -54,8 +55,8 @@ def summary(group: Group, sampling: Mapping[str, Any]) -> dict[str, Any]:
 def individual_responses(group: Group) -> list[dict[str, Any]]:
     """Return the completed requests in the order of their starts: figures, start of the answer, expected number."""
     completed = _completed(group)
-    rows = completed.measured.sort_values(["started_at", "request_id"], kind="stable")
-    columns = [rows[name] for name in ("model", "expected_answer", "answer_excerpt", MATCH, STRICT_MATCH)]
+    rows = completed.measured.sort_values([COL.started_at, COL.request_id], kind="stable")
+    columns = [rows[name] for name in (COL.model, COL.expected_answer, COL.answer_excerpt, MATCH, STRICT_MATCH)]
     entries = []
     for metrics, (model, expected, answer, match, strictly) in zip(
         responses(completed), zip(*columns, strict=True), strict=True
@@ -63,7 +64,7 @@ def individual_responses(group: Group) -> list[dict[str, Any]]:
         verdicts = {"match": match, "strict_match": strictly}
         expected_number = {_NUMBER: int(expected) if expected.isdecimal() else expected} if expected else {}
         known = {name: bool(verdict) for name, verdict in verdicts.items() if not isna(verdict)}
-        config = {"model": model, "prompt": None, "sampling_params": None, "llm_api": _api(group)}
+        config = {COL.model: model, "prompt": None, "sampling_params": None, "llm_api": _api(group)}
         entries.append(
             {
                 "metrics": metrics,
@@ -98,8 +99,8 @@ def checked(entry: Mapping[str, Any]) -> dict[str, Any]:
     metadata = config.get("metadata") if isinstance(config, dict) else None
     metadata = metadata if isinstance(metadata, dict) else {}
     expected, text = metadata.get(_NUMBER), str(entry.get("generated_text") or "")
-    columns: dict[str, Any] = {"answer_excerpt": text, "expected_answer": "" if expected is None else str(expected)}
-    if entry["metrics"].get("error_code") in (None, "") and expected is not None:
+    columns: dict[str, Any] = {COL.answer_excerpt: text, COL.expected_answer: "" if expected is None else str(expected)}
+    if entry["metrics"].get(COL.error_code) in (None, "") and expected is not None:
         match, strictly = metadata.get("match"), metadata.get("strict_match")
         if match is None and type(expected) is int:
             match, strictly = has_number(text, expected), is_only_number(text, expected)
@@ -108,10 +109,10 @@ def checked(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _completed(group: Group) -> Group:
-    return dataclasses.replace(group, measured=group.measured[~unfinished(group.measured["error_code"])])
+    return dataclasses.replace(group, measured=group.measured[~unfinished(group.measured[COL.error_code])])
 
 
 def _api(group: Group) -> str | None:
     """Return LLMPerf's name of the API: the first part of this project's name."""
-    names = sorted({str(api).partition("-")[0] for api in group.measured["api"] if api})
+    names = sorted({str(api).partition("-")[0] for api in group.measured[COL.api] if api})
     return ", ".join(names) or None

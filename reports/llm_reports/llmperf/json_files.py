@@ -19,6 +19,7 @@ from llm_reports.llmperf.results import FIGURES, QUANTILES, Results, ended_at, i
 from llm_reports.metrics.correctness import parted
 from llm_reports.metrics.groups import HEALTH_KEY, Group
 from llm_reports.metrics.summary import Summary
+from llm_users.record import COL
 
 _NAME_BYTES = 90
 _VERSION = "2023-08-31"  # version of LLMPerf's format
@@ -55,13 +56,13 @@ def _pair(
 def _figures(group: Group, known: Conditions) -> dict[str, Any]:
     llmperf_results = results(group)
     return {
-        "model": group.model,
+        COL.model: group.model,
         **known.lengths,
         "num_concurrent_requests": group.concurrency,
         **known.sampling,
         **_flat_results(llmperf_results),
         # LLMPerf's --metadata would add the following values.
-        "framework": group.framework,
+        COL.framework: group.framework,
         **rate_of(group),
         **_corrected_ttft(llmperf_results),
     }

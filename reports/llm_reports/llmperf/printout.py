@@ -13,6 +13,7 @@ from llm_reports.llmperf.tables import NOTHING
 from llm_reports.markdown.report import all_notes, plain
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group
+from llm_users.record import COL
 
 FILE_NAME = "llmperf.txt"
 
@@ -53,5 +54,5 @@ def _lines(group: Group) -> Iterator[str]:
 
 def _api(group: Group) -> str:
     """Return LLMPerf's name of an API, the first word of this project's name: openai for openai-chat."""
-    names = sorted({plain(str(api)).split("-")[0] for api in group.measured["api"] if api})
+    names = sorted({plain(str(api)).split("-")[0] for api in group.measured[COL.api] if api})
     return ", ".join(names) or NOTHING

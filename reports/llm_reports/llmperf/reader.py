@@ -20,7 +20,7 @@ from llm_reports.llmperf.results import RATE
 from llm_reports.metrics.correctness import MATCH, STRICT_MATCH
 from llm_reports.metrics.groups import LLMPERF_TTFT
 from llm_reports.metrics.outcomes import succeeded
-from llm_users.record import REQUEST_COLUMNS, Column, StageLoad, load_of
+from llm_users.record import COL, REQUEST_COLUMNS, Column, StageLoad, load_of
 
 RESPONSES_SUFFIX = "_individual_responses.json"
 SUMMARY_SUFFIX = "_summary.json"
@@ -28,15 +28,15 @@ SUMMARY_SUFFIX = "_summary.json"
 # LLMPerf's name of a value -> the column of this project. LLMPerf's request_output_throughput_token_per_s is omitted
 # because it counted chunks. The tables use number_output_tokens / end_to_end_latency_s, as the published tables do.
 _NUMBERS = {
-    "ttft_s": "ttft_s",
-    "end_to_end_latency_s": "end_to_end_latency_s",
-    "number_output_tokens": "output_tokens",
-    "number_input_tokens": "input_tokens",
+    COL.ttft_s: COL.ttft_s,
+    COL.end_to_end_latency_s: COL.end_to_end_latency_s,
+    "number_output_tokens": COL.output_tokens,
+    "number_input_tokens": COL.input_tokens,
     "inter_token_latency_s": "llmperf_inter_token_latency_s",
 }
 _OTHER_COLUMNS = (Column("llmperf_inter_token_latency_s", "s", "LLMPerf's inter-token latency", float),)
 _MOST_NAMED = 10
-_REQUIRED = ("error_code", "ttft_s", "end_to_end_latency_s", "number_output_tokens")
+_REQUIRED = (COL.error_code, COL.ttft_s, COL.end_to_end_latency_s, "number_output_tokens")
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,21 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
         for llmperf_name, column in _NUMBERS.items()
     }
     count = len(responses)
-    values["error_code"] = Series([_error_code(response) for response in responses], dtype=object)
-    values["error_message"] = Series([str(response.get("error_msg") or "") for response in responses], dtype=object)
-    values["measured"] = Series([1.0] * count)
-    values["framework"] = Series([names.framework] * count, dtype=object)
-    values["model"] = Series([names.model] * count, dtype=object)
-    values["concurrency"] = Series([math.nan if names.load.users is None else names.load.users] * count)
+    values[COL.error_code] = Series([_error_code(response) for response in responses], dtype=object)
+    values[COL.error_message] = Series([str(response.get("error_msg") or "") for response in responses], dtype=object)
+    values[COL.measured] = Series([1.0] * count)
+    values[COL.framework] = Series([names.framework] * count, dtype=object)
+    values[COL.model] = Series([names.model] * count, dtype=object)
+    values[COL.concurrency] = Series([math.nan if names.load.users is None else names.load.users] * count)
     values[RATE] = Series([math.nan if names.load.rate_per_s is None else names.load.rate_per_s] * count)
     if checked:
         values |= _checks(entries)
-    no_content = succeeded(values["error_code"]) & (values["ttft_s"] == 0)
-    values["ttft_s"] = values["ttft_s"].mask(no_content)
+    no_content = succeeded(values[COL.error_code]) & (values[COL.ttft_s] == 0)
+    values[COL.ttft_s] = values[COL.ttft_s].mask(no_content)
     values, impossible = without_impossible(values, (*REQUEST_COLUMNS, *_OTHER_COLUMNS))
     warnings = [impossible_warning(path, impossible, lambda rows: _places(path, rows))] if impossible else []
     if no_content.any():
-        values[LLMPERF_TTFT.name] = values["ttft_s"].mask(no_content, 0.0)
+        values[LLMPERF_TTFT.name] = values[COL.ttft_s].mask(no_content, 0.0)
         warnings.append(_without_content(path, [index for index, is_empty in enumerate(no_content) if is_empty]))
     return typed_frame(values, REQUEST_COLUMNS), tuple(warnings)
 
@@ -123,12 +123,12 @@ def read_summary(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
 
 def names_of(path: Path, summary: Mapping[str, Any]) -> Names:
     """Return framework, model and load from the summary, or from the file name for values missing there."""
-    framework, model = _names_in_file_name(stem_of(path), str(summary.get("model") or ""))
+    framework, model = _names_in_file_name(stem_of(path), str(summary.get(COL.model) or ""))
     users, rate_per_s = summary.get("num_concurrent_requests"), summary.get(RATE)
     return Names(
         # An empty name was unknown when the file was written, so the file name does not contain it either.
-        framework=str(summary.get("framework", framework) or ""),
-        model=str(summary.get("model", model) or ""),
+        framework=str(summary.get(COL.framework, framework) or ""),
+        model=str(summary.get(COL.model, model) or ""),
         load=load_of(users if type(users) is int else None, rate_per_s if type(rate_per_s) in (int, float) else None),
     )
 
@@ -184,15 +184,15 @@ def _checks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
     """Return the columns about correct and wrong answers."""
     checks = [correctness.checked(entry) for entry in entries]
     return {
-        "expected_answer": Series([check["expected_answer"] for check in checks], dtype=object),
-        "answer_excerpt": Series([check["answer_excerpt"] for check in checks], dtype=object),
+        COL.expected_answer: Series([check[COL.expected_answer] for check in checks], dtype=object),
+        COL.answer_excerpt: Series([check[COL.answer_excerpt] for check in checks], dtype=object),
         MATCH: Series([check.get(MATCH) for check in checks], dtype="float64"),
         STRICT_MATCH: Series([check.get(STRICT_MATCH) for check in checks], dtype="float64"),
     }
 
 
 def _error_code(response: Mapping[str, Any]) -> str:
-    code = response.get("error_code")
+    code = response.get(COL.error_code)
     if code is None or code == "" or (isinstance(code, float) and math.isnan(code)):
         return ""
     return str(int(code)) if isinstance(code, float) and code.is_integer() else str(code)

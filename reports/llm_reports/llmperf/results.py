@@ -27,17 +27,18 @@ from llm_reports.metrics.groups import (
 from llm_reports.metrics.outcomes import succeeded
 from llm_reports.metrics.summary import Summary
 from llm_users.outcome import Outcome, outcome_of
+from llm_users.record import COL
 
 METRICS = {
     "inter_token_latency_s": LLMPERF_INTER_TOKEN_LATENCY,
-    "ttft_s": LLMPERF_TTFT,
-    "end_to_end_latency_s": LATENCY,
-    "request_output_throughput_token_per_s": OUTPUT_THROUGHPUT,
+    COL.ttft_s: LLMPERF_TTFT,
+    COL.end_to_end_latency_s: LATENCY,
+    COL.request_output_throughput_token_per_s: OUTPUT_THROUGHPUT,
     "number_input_tokens": INPUT_TOKENS,
     "number_output_tokens": OUTPUT_TOKENS,
 }
 QUANTILES = {"p25": "p25", "p50": "median", "p75": "p75", "p90": "p90", "p95": "p95", "p99": "p99"}
-RATE = "rate_per_s"
+RATE = COL.rate_per_s
 FIGURES = ("mean", "min", "max", "stddev")
 
 
@@ -80,21 +81,21 @@ def responses(group: Group) -> list[dict[str, Any]]:
     A missing value of a failed request is 0, as in LLMPerf. A missing value of a successful request is ``None``, for
     example the time to first token of a buffered answer.
     """
-    rows = group.measured.sort_values(["started_at", "request_id"], kind="stable")
+    rows = group.measured.sort_values([COL.started_at, COL.request_id], kind="stable")
     columns = {name: list(_values(group.values(metric, rows))) for name, metric in METRICS.items()}
     entries = []
-    for i, (code, message) in enumerate(zip(rows["error_code"], rows["error_message"], strict=True)):
+    for i, (code, message) in enumerate(zip(rows[COL.error_code], rows[COL.error_message], strict=True)):
         ok = outcome_of(code) is Outcome.OK
         value = {name: 0 if values[i] is None and not ok else values[i] for name, values in columns.items()}
         tokens_in, tokens_out = value["number_input_tokens"], value["number_output_tokens"]
         entries.append(
             {
-                "error_code": None if ok else _code(code),
+                COL.error_code: None if ok else _code(code),
                 "error_msg": message,
                 "inter_token_latency_s": value["inter_token_latency_s"],
-                "ttft_s": value["ttft_s"],
-                "end_to_end_latency_s": value["end_to_end_latency_s"],
-                "request_output_throughput_token_per_s": value["request_output_throughput_token_per_s"],
+                COL.ttft_s: value[COL.ttft_s],
+                COL.end_to_end_latency_s: value[COL.end_to_end_latency_s],
+                COL.request_output_throughput_token_per_s: value[COL.request_output_throughput_token_per_s],
                 "number_total_tokens": None if tokens_in is None or tokens_out is None else tokens_in + tokens_out,
                 "number_output_tokens": tokens_out,
                 "number_input_tokens": tokens_in,
@@ -105,7 +106,7 @@ def responses(group: Group) -> list[dict[str, Any]]:
 
 def results(group: Group) -> Results:
     """Return the summary of a group."""
-    codes = group.measured["error_code"]
+    codes = group.measured[COL.error_code]
     counted = Counter(_code(code) for code in codes[~succeeded(codes)])
     return Results(
         figures={name: group.summary(metric) for name, metric in METRICS.items()},
@@ -113,7 +114,7 @@ def results(group: Group) -> Results:
         ttft=group.summary(TTFT),
         started=len(group.measured),
         completed=len(group.ok),
-        output_tokens=float(group.ok["output_tokens"].astype("float64").sum()),
+        output_tokens=float(group.ok[COL.output_tokens].astype("float64").sum()),
         error_codes=dict(sorted(counted.items(), key=lambda item: (-item[1], str(item[0])))),
         duration_s=duration_s(group),
     )
@@ -137,13 +138,13 @@ def is_count(metric: str, figure: str, value: float) -> bool:
 def ended_at(group: Group) -> float:
     """Return when the last measured request ended, in unix seconds; NaN when the rows do not contain it."""
     rows = group.measured
-    took_s = rows["end_to_end_latency_s"].fillna(rows["last_token_s"]).fillna(rows["connect_s"]).fillna(0.0)
-    return float((rows["started_at"] + took_s).max())
+    took_s = rows[COL.end_to_end_latency_s].fillna(rows[COL.last_token_s]).fillna(rows[COL.connect_s]).fillna(0.0)
+    return float((rows[COL.started_at] + took_s).max())
 
 
 def duration_s(group: Group) -> float:
     """Return the seconds from the first start to the last end of the measured requests; NaN when unknown."""
-    by_rows = ended_at(group) - float(group.measured["started_at"].min())
+    by_rows = ended_at(group) - float(group.measured[COL.started_at].min())
     if not math.isnan(by_rows):
         return by_rows
     # A foreign file does not have times; its summary contains the duration as a rate.

@@ -8,6 +8,7 @@ from llm_reports.markdown.text import aligned, bullets, plain
 from llm_reports.metrics.correctness import MATCH, STRICT_MATCH, Share, mismatches
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group
+from llm_users.record import COL
 
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 60
@@ -42,9 +43,9 @@ def _examples(checked_groups: Sequence[tuple[str, Group]]) -> Iterator[list[str]
     per_stage = max(1, _EXAMPLES // len(checked_groups))
     for label, group in checked_groups:
         wrong = group.ok[(group.ok[MATCH] == 0).fillna(value=False).astype(bool)].sort_values(
-            ["started_at", "request_id"]
+            [COL.started_at, COL.request_id]
         )[:per_stage]
-        for expected, answer in zip(wrong["expected_answer"], wrong["answer_excerpt"], strict=True):
+        for expected, answer in zip(wrong[COL.expected_answer], wrong[COL.answer_excerpt], strict=True):
             yield [label or "all requests", _quoted(str(expected)), _quoted(str(answer))]
 
 

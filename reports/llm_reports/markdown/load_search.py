@@ -11,12 +11,12 @@ from llm_reports.markdown.text import aligned, bullets
 from llm_reports.metrics.load_search import LevelFigures, Search, search_of
 from llm_reports.run import Run
 from llm_reports.slo.gate import Judgement
-from llm_users.record import cell
+from llm_users.record import COL, cell
 from llm_users.verdict import Verdict
 
 _COLUMNS = (
     "level", "unit", "stages", "requests", "failed", "objective", "n", "value", "ci_low", "ci_high", "outcome",
-    "passed", "decided", "output_throughput_token_per_s",
+    "passed", "decided", COL.output_throughput_token_per_s,
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from llm_reports.metrics.outcomes import outcome_counts
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
 from llm_users.outcome import Outcome
+from llm_users.record import COL
 from llm_users.run_files import REPORT_MD
 
 __all__ = ["all_notes", "bullets", "decisions", "files", "plain", "tables_and_notes", "to_markdown"]
@@ -94,9 +95,9 @@ def _with_notes_once(tables: Iterable[Table | RateTable]) -> Iterator[Table | Ra
 
 def _described(run: Run) -> str:
     rows = run.requests
-    counts = outcome_counts(rows[["error_code", "http_status"]][rows["measured"] == 1])
+    counts = outcome_counts(rows[[COL.error_code, COL.http_status]][rows[COL.measured] == 1])
     parts = [f"**{escaped(run.name)}**"]
-    for column, label in (("framework", "framework"), ("model", "model"), ("api", "API")):
+    for column, label in ((COL.framework, COL.framework), (COL.model, COL.model), (COL.api, "API")):
         names = sorted({escaped(str(name)) for name in rows[column].unique() if name})
         if names:
             parts.append(f"{label} {', '.join(names)}")

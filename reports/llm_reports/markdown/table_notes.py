@@ -14,7 +14,7 @@ from llm_reports.metrics.groups import CORRECTED_TTFT, TTFT, Group, Metric, held
 from llm_reports.metrics.outcomes import buffered
 from llm_reports.metrics.summary import Summary
 from llm_reports.stats.intervals import values_needed
-from llm_users.record import UNSTEADY
+from llm_users.record import COL, UNSTEADY
 
 # With fewer than 1 / (1 - q) values, a percentile is close to the largest (or smallest) of them.
 _VALUES_NEEDED = (("P99", 100), ("P95", 20), ("P25 and P75", 4))
@@ -160,7 +160,7 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
         )
         notes.add(
             "The process took the arrival timestamps (`user`), so they include its own delay",
-            [_having(group.ok, "stamp_source", "user") for group in groups],
+            [_having(group.ok, COL.stamp_source, "user") for group in groups],
         )
         notes.add(
             "Input tokens came from the server's cache, which shortens the time to first token",
@@ -226,7 +226,7 @@ def _without_value(metric: Metric, group: Group, summary: Summary) -> str:
 
 
 def _without_connect(group: Group) -> str:
-    return "" if group.run.foreign else _share(int(group.ok["connect_s"].isna().sum()), len(group.ok))
+    return "" if group.run.foreign else _share(int(group.ok[COL.connect_s].isna().sum()), len(group.ok))
 
 
 def _having(rows: DataFrame, column: str, value: str) -> str:
@@ -234,21 +234,21 @@ def _having(rows: DataFrame, column: str, value: str) -> str:
 
 
 def _buffered(group: Group) -> int:
-    return int(buffered(group.ok["error_code"]).sum())
+    return int(buffered(group.ok[COL.error_code]).sum())
 
 
 def _held_back(group: Group) -> str:
     rows = group.ok[group.ok["burst_chunks"] > 0]
-    gaps = float((rows["chunks"] - 1).sum())
+    gaps = float((rows[COL.chunks] - 1).sum())
     if not gaps:
         return ""
-    zero = float(rows["coalesced"].sum()) / gaps
+    zero = float(rows[COL.coalesced].sum()) / gaps
     return f"{_share(len(rows), len(group.ok))}, {zero:.0%} of their chunk gaps are zero"
 
 
 def _cached(group: Group) -> str:
-    cached = float(group.ok["cached_tokens"].astype("float64").sum())
-    tokens = float(group.ok["input_tokens"].astype("float64").sum())
+    cached = float(group.ok[COL.cached_tokens].astype("float64").sum())
+    tokens = float(group.ok[COL.input_tokens].astype("float64").sum())
     return f"{cached / tokens:.0%}" if tokens and cached / tokens > _CACHED_SHARE else ""
 
 

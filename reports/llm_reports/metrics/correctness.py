@@ -18,8 +18,9 @@ from llm_reports.metrics.outcomes import aborted, succeeded
 from llm_reports.metrics.summary import Summary
 from llm_reports.stats.effective_size import Dependence, dependence, share_interval
 from llm_reports.stats.intervals import Interval
+from llm_users.record import COL
 
-MATCH, STRICT_MATCH = "answer_match", "answer_strict_match"
+MATCH, STRICT_MATCH = COL.answer_match, COL.answer_strict_match
 RATIOS = {"mismatch_ratio": MATCH, "strict_mismatch_ratio": STRICT_MATCH}
 
 
@@ -60,7 +61,7 @@ class Share:
 def mismatches(group: Group, column: str = MATCH) -> Share:
     """Return the wrong answers by the rule of this column."""
     checks = group.ok[column].iloc[start_order(group.ok)].dropna()
-    cut = aborted(group.measured["error_code"])
+    cut = aborted(group.measured[COL.error_code])
     return Share(
         wrong=int((checks == 0).sum()),
         checked=len(checks),
@@ -91,13 +92,13 @@ def ratio_lines(group: Group) -> Iterator[tuple[str, Summary]]:
 def _classes(group: Group) -> set[str]:
     """Return the user classes of the run whose answers are checked."""
     rows = group.run.requests
-    return set(rows["user_class"][rows[MATCH].notna()].unique())
+    return set(rows[COL.user_class][rows[MATCH].notna()].unique())
 
 
 def _asked(group: Group, rows: DataFrame) -> Series:
-    return rows["user_class"].isin(_classes(group))
+    return rows[COL.user_class].isin(_classes(group))
 
 
 def _only(group: Group, wanted: Series) -> Group:
     measured = group.measured[wanted]
-    return dataclasses.replace(group, measured=measured, ok=measured[succeeded(measured["error_code"])])
+    return dataclasses.replace(group, measured=measured, ok=measured[succeeded(measured[COL.error_code])])

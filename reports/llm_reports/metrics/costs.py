@@ -13,6 +13,7 @@ from llm_reports.errors import InputError
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.run import AT
 from llm_users.prices import PriceError, Prices
+from llm_users.record import COL
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ def costs_frame(points: Sequence[StagePoint], prices: Prices) -> DataFrame:
         [
             {
                 "run": cost.point.group.run.name,
-                "model": cost.point.group.model,
-                "stage": cost.point.group.stage,
-                "concurrency": cost.point.group.concurrency,
-                "rate_per_s": cost.point.group.load.rate_per_s,
+                COL.model: cost.point.group.model,
+                COL.stage: cost.point.group.stage,
+                COL.concurrency: cost.point.group.concurrency,
+                COL.rate_per_s: cost.point.group.load.rate_per_s,
                 "per_request": cost.per_request,
                 "per_million_output_tokens": cost.per_million_output_tokens,
                 "per_hour": cost.per_hour,
@@ -91,7 +92,7 @@ def _cost(point: StagePoint, prices: Prices) -> Cost:
     rows = point.group.ok
     sums = [
         math.fsum(rows[name].astype("float64").fillna(0.0))
-        for name in ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens")
+        for name in (COL.input_tokens, COL.output_tokens, COL.cached_tokens, "cache_write_tokens")
     ]
     total = price.of(*sums)
     per_request = _divided(total, len(rows))

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from llm_reports.llmperf.conditions import stated_lengths
 from llm_reports.metrics.groups import Group
 from llm_reports.run import named_apart
+from llm_users.record import COL
 
 ALIKE = 0.05
 """Mean lengths within this share count as equal; a larger difference alone explains a difference of times."""
@@ -197,14 +198,14 @@ def _levels(lengths: Sequence[_Measured | None]) -> list[float | None]:
 
 
 def _apis(group: Group) -> set[str]:
-    return _texts(group, "api")
+    return _texts(group, COL.api)
 
 
 def _endpoints(group: Group) -> set[str]:
     """Return the URLs. For ``--llm-simulator``, return a fixed word, because its port differs from run to run."""
     manifest = group.run.manifest
     simulated = {str(manifest.get("host"))} if manifest.get("simulator") else set()
-    return {SIMULATED if text in simulated else text for text in _texts(group, "endpoint")}
+    return {SIMULATED if text in simulated else text for text in _texts(group, COL.endpoint)}
 
 
 def _texts(group: Group, column: str) -> set[str]:

@@ -22,7 +22,7 @@ from llm_reports.slo.objectives import ERRORS, Objectives, parse_objectives
 from llm_reports.slo.unfit_stages import client, failures, queue_grew, unfit
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import Interval
-from llm_users.record import StageLoad
+from llm_users.record import COL, StageLoad
 from llm_users.verdict import Verdict, worst
 
 _FLAT = 0.02  # a level whose power is within this share of the best power counts as equally good
@@ -96,11 +96,11 @@ def points_frame(points: Sequence[StagePoint]) -> DataFrame:
         [
             {
                 "run": point.group.run.name,
-                "framework": point.group.framework,
-                "model": point.group.model,
-                "stage": point.group.stage,
-                "concurrency": point.group.concurrency,
-                "rate_per_s": point.group.load.rate_per_s,
+                COL.framework: point.group.framework,
+                COL.model: point.group.model,
+                COL.stage: point.group.stage,
+                COL.concurrency: point.group.concurrency,
+                COL.rate_per_s: point.group.load.rate_per_s,
                 "requests_per_s": point.requests_per_s,
                 "tokens_per_s": point.tokens_per_s,
                 "latency_mean_s": point.latency_mean_s,
@@ -262,7 +262,7 @@ def _change(after: float, before: float) -> str:
 
 def _kind(sweep: Sequence[StagePoint]) -> str:
     """Return the kind of load of the sweep."""
-    return "rate" if any(point.load.is_open for point in sweep) else "concurrency"
+    return "rate" if any(point.load.is_open for point in sweep) else COL.concurrency
 
 
 def _levels(points: Iterable[StagePoint]) -> str:

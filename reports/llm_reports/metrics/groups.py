@@ -20,14 +20,14 @@ from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.metrics.summary import Summary, summarize
 from llm_reports.run import Run
 from llm_users.outcome import Outcome
-from llm_users.record import REQUEST_COLUMNS, Shortfall, StageLoad, load_of, shortfall_of
+from llm_users.record import COL, REQUEST_COLUMNS, Shortfall, StageLoad, load_of, shortfall_of
 
 _UNITS = {column.name: column.unit for column in REQUEST_COLUMNS}
 _Key = tuple[int, int, float, str, str]
 Places = np.ndarray[Any, np.dtype[np.intp]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-_LOAD = ["concurrency", "rate_per_s"]
-_KEY = ["stage", *_LOAD, "framework", "model"]
+_LOAD = [COL.concurrency, COL.rate_per_s]
+_KEY = [COL.stage, *_LOAD, COL.framework, COL.model]
 _UNKNOWN = -1
 HEALTH_KEY = "client_health"  # key of the verdict on the client in a written LLMPerf summary
 NOT_WELL = ("strained", "disturbed", "saturated")
@@ -120,13 +120,13 @@ class Group:
     def ended_order(self) -> Places:
         """The indices in ``measured`` of the requests that the client did not end itself, in start order."""
         order = start_order(self.measured)
-        ended = (~unfinished(self.measured["error_code"])).to_numpy(bool)
+        ended = (~unfinished(self.measured[COL.error_code])).to_numpy(bool)
         return order[ended[order]]
 
     @cached_property
     def failures(self) -> Floats:
         """For each request of ``ended_order``: 1 if it failed, else 0."""
-        return failed(self.measured["error_code"]).to_numpy(bool)[self.ended_order].astype(np.float64)
+        return failed(self.measured[COL.error_code]).to_numpy(bool)[self.ended_order].astype(np.float64)
 
     @cached_property
     def _ok_order(self) -> Places:
@@ -138,7 +138,7 @@ class Group:
 
     def values(self, metric: Metric, rows: DataFrame) -> Series:
         """Return a metric of rows of this group, one value per row."""
-        return metric.values(rows, rows["connect_s"].fillna(0.0) * (1.0 if self.count_connect else 0.0))
+        return metric.values(rows, rows[COL.connect_s].fillna(0.0) * (1.0 if self.count_connect else 0.0))
 
 
 def groups(runs: Iterable[Run], *, count_connect: bool = False) -> list[Group]:
@@ -158,11 +158,11 @@ def start_times(rows: DataFrame) -> Floats:
 
     A dropped request did not start. Its time is interpolated from the position of its prompt among the others.
     """
-    started_at = rows["started_at"].to_numpy(np.float64, na_value=math.nan)
-    not_started = dropped(rows["error_code"]).to_numpy(bool)
+    started_at = rows[COL.started_at].to_numpy(np.float64, na_value=math.nan)
+    not_started = dropped(rows[COL.error_code]).to_numpy(bool)
     if not not_started.any():
         return started_at
-    prompts = rows["prompt_index"].to_numpy(np.float64, na_value=math.nan)
+    prompts = rows[COL.prompt_index].to_numpy(np.float64, na_value=math.nan)
     known = np.flatnonzero(~np.isnan(started_at) & ~np.isnan(prompts))
     if not len(known):
         return started_at
@@ -178,7 +178,7 @@ def start_order(rows: DataFrame) -> Places:
 
 def held(rows: DataFrame) -> Series:
     """Return which rows waited because of ``--llm-max-in-flight`` and were then sent."""
-    return (rows["held_s"] > 0).fillna(value=False).astype(bool) & ~dropped(rows["error_code"])
+    return (rows[COL.held_s] > 0).fillna(value=False).astype(bool) & ~dropped(rows[COL.error_code])
 
 
 def _column(name: str) -> Metric:
@@ -191,59 +191,61 @@ def _until_first_token(name: str) -> Metric:
 
 
 def _streamed(rows: DataFrame) -> Series:
-    return ~buffered(rows["error_code"])
+    return ~buffered(rows[COL.error_code])
 
 
 def _throughput(rows: DataFrame, connect_s: Series) -> Series:
-    duration_s = rows["end_to_end_latency_s"] + connect_s
-    return rows["output_tokens"].astype("float64") / duration_s.where(duration_s > 0)
+    duration_s = rows[COL.end_to_end_latency_s] + connect_s
+    return rows[COL.output_tokens].astype("float64") / duration_s.where(duration_s > 0)
 
 
 def _llmperf_inter_token_latency(rows: DataFrame, connect_s: Series) -> Series:
     if "llmperf_inter_token_latency_s" in rows:
         return rows["llmperf_inter_token_latency_s"]
-    tokens = rows["output_tokens"].astype("float64")
-    return (rows["last_token_s"] + connect_s) / tokens.where(tokens > 0)
+    tokens = rows[COL.output_tokens].astype("float64")
+    return (rows[COL.last_token_s] + connect_s) / tokens.where(tokens > 0)
 
 
 def _llmperf_ttft(rows: DataFrame) -> Series:
-    return rows["llmperf_ttft_s"] if "llmperf_ttft_s" in rows else rows["ttft_s"]
+    return rows["llmperf_ttft_s"] if "llmperf_ttft_s" in rows else rows[COL.ttft_s]
 
 
-TTFT = _until_first_token("ttft_s")
-TPOT = Metric("tpot_s", _UNITS["tpot_s"], lambda rows, _: rows["tpot_s"].where(_streamed(rows)))
+TTFT = _until_first_token(COL.ttft_s)
+TPOT = Metric(COL.tpot_s, _UNITS[COL.tpot_s], lambda rows, _: rows[COL.tpot_s].where(_streamed(rows)))
 OUTPUT_THROUGHPUT = Metric(
-    "request_output_throughput_token_per_s", _UNITS["request_output_throughput_token_per_s"], _throughput
+    COL.request_output_throughput_token_per_s, _UNITS[COL.request_output_throughput_token_per_s], _throughput
 )
 LATENCY = Metric(
-    "end_to_end_latency_s",
-    _UNITS["end_to_end_latency_s"],
-    lambda rows, connect_s: rows["end_to_end_latency_s"] + connect_s,
+    COL.end_to_end_latency_s,
+    _UNITS[COL.end_to_end_latency_s],
+    lambda rows, connect_s: rows[COL.end_to_end_latency_s] + connect_s,
 )
 LLMPERF_INTER_TOKEN_LATENCY = Metric("llmperf_inter_token_latency_s", "s/token", _llmperf_inter_token_latency)
 LLMPERF_TTFT = Metric(
-    "llmperf_ttft_s", _UNITS["ttft_s"], lambda rows, connect_s: _llmperf_ttft(rows).where(_streamed(rows)) + connect_s
+    "llmperf_ttft_s", _UNITS[COL.ttft_s], lambda rows, connect_s: _llmperf_ttft(rows).where(_streamed(rows)) + connect_s
 )
 """TTFT as LLMPerf counts it: 0 for an answer without content. Without such answers, it equals TTFT."""
 CORRECTED_TTFT = Metric(
-    "corrected_ttft_s", _UNITS["corrected_ttft_s"], lambda rows, _: rows["corrected_ttft_s"].where(_streamed(rows))
+    COL.corrected_ttft_s,
+    _UNITS[COL.corrected_ttft_s],
+    lambda rows, _: rows[COL.corrected_ttft_s].where(_streamed(rows)),
 )
-CORRECTED_LATENCY = _column("corrected_end_to_end_latency_s")
-INPUT_TOKENS = _column("input_tokens")
-OUTPUT_TOKENS = _column("output_tokens")
+CORRECTED_LATENCY = _column(COL.corrected_end_to_end_latency_s)
+INPUT_TOKENS = _column(COL.input_tokens)
+OUTPUT_TOKENS = _column(COL.output_tokens)
 REQUEST_METRICS = (
     TTFT,
-    _until_first_token("ttfat_s"),
+    _until_first_token(COL.ttfat_s),
     TPOT,
     LATENCY,
-    _column("queue_s"),
-    _column("connect_s"),
+    _column(COL.queue_s),
+    _column(COL.connect_s),
     OUTPUT_THROUGHPUT,
     LLMPERF_INTER_TOKEN_LATENCY,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
 )
-OPEN_LOOP_METRICS = (CORRECTED_TTFT, CORRECTED_LATENCY, _column("held_s"))
+OPEN_LOOP_METRICS = (CORRECTED_TTFT, CORRECTED_LATENCY, _column(COL.held_s))
 """Metrics of open loops only. The intended start comes from a schedule; it is before connecting and any wait."""
 
 
@@ -254,23 +256,23 @@ def metrics_of(group: Group) -> tuple[Metric, ...]:
 
 def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     keys = run.requests[_KEY].copy()
-    for column in ("stage", "concurrency"):
+    for column in (COL.stage, COL.concurrency):
         keys[column] = keys[column].fillna(_UNKNOWN).astype("int64")
-    keys["rate_per_s"] = keys["rate_per_s"].fillna(_UNKNOWN)
-    _adopt_measured_load(keys, run.requests["measured"])
+    keys[COL.rate_per_s] = keys[COL.rate_per_s].fillna(_UNKNOWN)
+    _adopt_measured_load(keys, run.requests[COL.measured])
     # Keep only the indices of the rows: copies of all rows would need as much memory as the file.
     indices_by_key = {
         _key(key): np.asarray(indices, dtype=np.intp) for key, indices in keys.groupby(_KEY, sort=False).indices.items()
     }
     _add_stages_without_rows(run, indices_by_key)
-    health = _text_by_stage(run.stages, "health")
+    health = _text_by_stage(run.stages, COL.health)
     steady = steadiness_by_stage(run)
     shortfalls = _shortfalls(run.stages)
     result = []
     for key in sorted(indices_by_key):
         stage, concurrency, rate_per_s, framework, model = key
         rows = _at(run.requests, indices_by_key[key])
-        measured = _where(rows, rows["measured"] == 1)
+        measured = _where(rows, rows[COL.measured] == 1)
         result.append(
             Group(
                 run=run,
@@ -280,7 +282,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
                 model=model,
                 counts=_counts(rows, measured),
                 measured=measured,
-                ok=_where(measured, succeeded(measured["error_code"])),
+                ok=_where(measured, succeeded(measured[COL.error_code])),
                 health=health.get(stage) or str(run.manifest.get(HEALTH_KEY) or ""),
                 count_connect=count_connect,
                 steadiness=steady.get(stage, ""),
@@ -296,23 +298,23 @@ def _adopt_measured_load(keys: DataFrame, measured: Series) -> None:
     Without a sweep, requests of the ramp are sent before the final number of users is known.
     """
     counts = (measured == 1).fillna(value=False).to_numpy(bool)
-    loads = keys.loc[counts, ["stage", "concurrency"]].drop_duplicates()
-    loads = loads[~loads["stage"].duplicated(keep=False)]
-    of_stage = dict(zip(loads["stage"], loads["concurrency"], strict=True))
+    loads = keys.loc[counts, [COL.stage, COL.concurrency]].drop_duplicates()
+    loads = loads[~loads[COL.stage].duplicated(keep=False)]
+    of_stage = dict(zip(loads[COL.stage], loads[COL.concurrency], strict=True))
     rest = keys.loc[~counts]
     if len(rest) and of_stage:
-        keys.loc[~counts, "concurrency"] = rest["stage"].map(of_stage).fillna(rest["concurrency"]).astype("int64")
+        keys.loc[~counts, COL.concurrency] = rest[COL.stage].map(of_stage).fillna(rest[COL.concurrency]).astype("int64")
 
 
 def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:
     """Return the shortfall by stage, for stages whose load was below the requested load."""
-    columns = ("concurrency_asked", "concurrency", "users_actual", "load_actual", "users_ended", "window_widened")
+    columns = ("concurrency_asked", COL.concurrency, "users_actual", COL.load_actual, "users_ended", "window_widened")
     shortfalls = {}
-    for _, line in stages[stages["stage"].notna()].iterrows():
+    for _, line in stages[stages[COL.stage].notna()].iterrows():
         requested, users, users_actual, load_actual, ended, widened = (_number(line.get(name)) for name in columns)
         short = shortfall_of(requested, users, users_actual, load_actual, users_ended=ended, widened=bool(widened))
         if short is not None:
-            shortfalls[int(line["stage"])] = short
+            shortfalls[int(line[COL.stage])] = short
     return shortfalls
 
 
@@ -341,7 +343,7 @@ def _add_stages_without_rows(run: Run, indices_by_key: dict[_Key, Places]) -> No
     """Add stages without requests, so that the tables show gaps in a sweep."""
     with_rows = {key[0] for key in indices_by_key}
     names = sorted({key[-2:] for key in indices_by_key}) or [("", "")]
-    declared = run.stages[["stage", *_LOAD]].fillna(_UNKNOWN)
+    declared = run.stages[[COL.stage, *_LOAD]].fillna(_UNKNOWN)
     for stage, *load in declared.itertuples(index=False):
         if int(stage) not in with_rows:
             for name in names:
@@ -352,12 +354,12 @@ def _text_by_stage(stages: DataFrame, column: str) -> Mapping[int, str]:
     """Return a column of the stages file by stage; empty when an older file does not have the column."""
     if column not in stages:
         return {}
-    known = stages[stages["stage"].notna() & stages[column].notna()]
-    return {int(stage): str(text) for stage, text in zip(known["stage"], known[column], strict=True)}
+    known = stages[stages[COL.stage].notna() & stages[column].notna()]
+    return {int(stage): str(text) for stage, text in zip(known[COL.stage], known[column], strict=True)}
 
 
 def _counts(rows: DataFrame, measured: DataFrame) -> Counts:
-    codes, rejected = measured["error_code"], throttled(measured)
+    codes, rejected = measured[COL.error_code], throttled(measured)
     outcome_count = outcome_counts(measured)
     return Counts(
         rows=len(rows),
@@ -370,7 +372,7 @@ def _counts(rows: DataFrame, measured: DataFrame) -> Counts:
         cancelled=outcome_count[Outcome.CANCELLED],
         errors=_frequencies(codes[failed(codes) & ~rejected]),
         throttles=_frequencies(codes[rejected]),
-        unmeasured_phases=_frequencies(rows["phase"][rows["measured"] != 1]),
+        unmeasured_phases=_frequencies(rows[COL.phase][rows[COL.measured] != 1]),
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.summary import Summary, summarize_histogram
 from llm_users.quantile import DurationHistogram
+from llm_users.record import COL
 
 INTER_TOKEN, INTER_EVENT = "inter-token", "inter-event"
 _ALIKE = 1.2
@@ -52,10 +53,12 @@ def tokens_per_event(groups: Iterable[Group]) -> float:
     """Return output tokens divided by events over the measured requests that have both values."""
     tokens = events = 0.0
     for group in groups:
-        rows = group.measured[["chunks", "output_tokens"]].dropna()  # avoids a copy of all columns of a million rows
-        rows = rows[rows["chunks"] > 0]
-        tokens += float(rows["output_tokens"].sum())
-        events += float(rows["chunks"].sum())
+        rows = group.measured[
+            [COL.chunks, COL.output_tokens]
+        ].dropna()  # avoids a copy of all columns of a million rows
+        rows = rows[rows[COL.chunks] > 0]
+        tokens += float(rows[COL.output_tokens].sum())
+        events += float(rows[COL.chunks].sum())
     return tokens / events if events else math.nan
 
 

@@ -18,7 +18,7 @@ from llm_reports.run import Run
 from llm_reports.slo.gate import Judgement, judge, least_requests, shown
 from llm_reports.slo.objectives import ERRORS, FAILURES_ALLOWED, Objectives, parse_objectives
 from llm_reports.slo.unfit_stages import CLIENT_WAS_THE_LIMIT
-from llm_users.record import STEADY, UNSTEADY
+from llm_users.record import COL, STEADY, UNSTEADY
 from llm_users.verdict import Verdict, worst
 
 _HEALTHS = ("", "ok", "strained", *CLIENT_WAS_THE_LIMIT)
@@ -177,16 +177,16 @@ def _as_one_stage(run: Run, stages: Sequence[int]) -> Run:
     Stages limited by the client are excluded if there are other stages. The combined stage is unsteady if at least half
     of the stages are.
     """
-    selected = run.stages[run.stages["stage"].isin(stages)]
-    healths = {int(stage): str(health) for stage, health in zip(selected["stage"], selected["health"], strict=True)}
+    selected = run.stages[run.stages[COL.stage].isin(stages)]
+    healths = {int(stage): str(health) for stage, health in zip(selected[COL.stage], selected[COL.health], strict=True)}
     usable = [stage for stage in stages if healths.get(stage) not in CLIENT_WAS_THE_LIMIT] or list(stages)
-    rows = run.requests[run.requests["stage"].isin(usable)]
+    rows = run.requests[run.requests[COL.stage].isin(usable)]
     of_usable = (healths.get(stage, "") for stage in usable)
     health = max(of_usable, key=lambda name: _HEALTHS.index(name) if name in _HEALTHS else 0)
     states = steadiness_by_stage(dataclasses.replace(run, requests=rows))
     unsteady = sum(states.get(stage) == UNSTEADY for stage in usable)
     steadiness = UNSTEADY if 2 * unsteady >= len(usable) else STEADY
-    as_one = selected[selected["stage"].isin(usable)].head(1)
+    as_one = selected[selected[COL.stage].isin(usable)].head(1)
     as_one = as_one.assign(stage=usable[0], health=health, steadiness=steadiness)
     return dataclasses.replace(run, requests=rows.assign(stage=usable[0]), stages=as_one)
 
@@ -206,6 +206,6 @@ def _share_of_limit(judgement: Judgement) -> float:
 
 
 def _tokens_per_s(run: Run, stages: Sequence[int]) -> float:
-    selected = run.stages[run.stages["stage"].isin(stages) & (run.stages["measure_s"] > 0)]
-    seconds = float(selected["measure_s"].sum())
-    return float(selected["window_tokens"].sum()) / seconds if seconds else math.nan
+    selected = run.stages[run.stages[COL.stage].isin(stages) & (run.stages[COL.measure_s] > 0)]
+    seconds = float(selected[COL.measure_s].sum())
+    return float(selected[COL.window_tokens].sum()) / seconds if seconds else math.nan

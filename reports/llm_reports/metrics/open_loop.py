@@ -23,7 +23,7 @@ from llm_reports.metrics.window_rates import window_rows
 from llm_reports.run import Run
 from llm_users.distributions import ARRIVAL_GAPS, Distribution, DistributionError
 from llm_users.quantile import quantile
-from llm_users.record import StageLoad
+from llm_users.record import COL, StageLoad
 
 INTENDED = (
     "Counted from the time at which the schedule intends to send a request, so that all waiting before the connection "
@@ -105,14 +105,14 @@ class RateTable:
             [
                 {
                     "run": row.run.name,
-                    "framework": row.framework,
-                    "model": row.model,
-                    "rate_per_s": row.load.rate_per_s,
+                    COL.framework: row.framework,
+                    COL.model: row.model,
+                    COL.rate_per_s: row.load.rate_per_s,
                     "achieved_per_s": row.achieved_per_s,
                     "difference": row.difference,
                     "throughput_per_s": row.throughput_per_s,
                     "queue_p50_s": row.queue_p50_s,
-                    "queue_p99_s": row.queue_p99_s,
+                    COL.queue_p99_s: row.queue_p99_s,
                     "held": row.held,
                     "dropped": row.dropped,
                     "in_flight": row.in_flight,
@@ -161,28 +161,28 @@ def _by_stage(open_groups: Sequence[Group]) -> Iterator[list[Group]]:
 def _rate(stage: Sequence[Group]) -> StageRate:
     first = stage[0]
     rows = concat([group.measured for group in stage]) if len(stage) > 1 else first.measured
-    connecting = rows["connect_s"].where(rows["end_to_end_latency_s"].notna()).fillna(0.0)
-    waits = ordered((rows["queue_s"] - rows["held_s"].fillna(0.0) - connecting).clip(lower=0.0))
-    achieved = _stated(first, "started_rate_per_s")
+    connecting = rows[COL.connect_s].where(rows[COL.end_to_end_latency_s].notna()).fillna(0.0)
+    waits = ordered((rows[COL.queue_s] - rows[COL.held_s].fillna(0.0) - connecting).clip(lower=0.0))
+    achieved = _stated(first, COL.started_rate_per_s)
     return StageRate(
         run=first.run,
         framework=_common(group.framework for group in stage),
         model=_common(group.model for group in stage),
         load=first.load,
-        achieved_per_s=_by_rows(rows["started_at"]) if math.isnan(achieved) else achieved,
+        achieved_per_s=_by_rows(rows[COL.started_at]) if math.isnan(achieved) else achieved,
         throughput_per_s=math.fsum(window_rows(group).requests_per_s() for group in stage),
         queue_p50_s=quantile(waits, 0.5),
         queue_p99_s=quantile(waits, 0.99),
         held=int(held(rows).sum()),
-        dropped=int(dropped(rows["error_code"]).sum()),
-        in_flight=_stated(first, "concurrency_actual"),
+        dropped=int(dropped(rows[COL.error_code]).sum()),
+        in_flight=_stated(first, COL.concurrency_actual),
     )
 
 
 def _stated(group: Group, column: str) -> float:
     """Return a figure of the stages file; NaN if it is missing."""
     stages = group.run.stages
-    known = stages[stages["stage"] == group.stage][column].dropna() if group.stage is not None else ()
+    known = stages[stages[COL.stage] == group.stage][column].dropna() if group.stage is not None else ()
     return float(known.iloc[0]) if len(known) else math.nan  # type: ignore[union-attr]
 
 

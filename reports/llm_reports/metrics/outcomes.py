@@ -12,12 +12,13 @@ import numpy as np
 from pandas import Categorical, DataFrame, Index, Series, factorize
 
 from llm_users.outcome import BUFFERED, OWN_CODES, TOO_MANY_REQUESTS, Outcome, outcome_of
+from llm_users.record import COL
 
 
 def outcomes(rows: DataFrame) -> Series:
     """Return the outcome of each row, a categorical column of the values of ``Outcome``."""
     kinds = list(Outcome)
-    indices, codes = factorize(rows["error_code"])
+    indices, codes = factorize(rows[COL.error_code])
     outcome_indices = np.array([kinds.index(outcome_of(code)) for code in codes], dtype=np.int8)[indices]
     outcome_indices[throttled(rows).to_numpy(bool)] = kinds.index(Outcome.THROTTLED)
     return Series(Categorical.from_codes(outcome_indices, Index([kind.value for kind in kinds])), index=rows.index)
@@ -27,7 +28,7 @@ def outcome_counts(rows: DataFrame) -> dict[Outcome, int]:
     """Return the number of rows with each outcome."""
     counts = dict.fromkeys(Outcome, 0)
     limited = _has_limit_status(rows)
-    for status, codes in ((None, rows["error_code"][~limited]), (TOO_MANY_REQUESTS, rows["error_code"][limited])):
+    for status, codes in ((None, rows[COL.error_code][~limited]), (TOO_MANY_REQUESTS, rows[COL.error_code][limited])):
         for code, count in codes.value_counts().items():
             counts[outcome_of(str(code), status)] += int(count)
     return counts
@@ -68,13 +69,13 @@ def buffered(codes: Series) -> Series:
 
 def throttled(rows: DataFrame) -> Series:
     """Return which requests the endpoint rejected because of a rate limit."""
-    codes = rows["error_code"]
+    codes = rows[COL.error_code]
     by_code = codes.isin([code for code in codes.unique() if outcome_of(code) is Outcome.THROTTLED])
     return by_code | (_has_limit_status(rows) & ~codes.isin(OWN_CODES))
 
 
 def _has_limit_status(rows: DataFrame) -> Series:
-    return (rows["http_status"] == TOO_MANY_REQUESTS).fillna(value=False).astype(bool)
+    return (rows[COL.http_status] == TOO_MANY_REQUESTS).fillna(value=False).astype(bool)
 
 
 def _own_codes(test: Callable[[Outcome], bool]) -> list[str]:

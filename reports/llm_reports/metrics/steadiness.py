@@ -17,7 +17,7 @@ import numpy as np
 
 from llm_reports.metrics.outcomes import aborted, succeeded
 from llm_reports.stats.intervals import student_t
-from llm_users.record import STEADY, UNSTEADY
+from llm_users.record import COL, STEADY, UNSTEADY
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -53,7 +53,8 @@ Values = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[Any]]
 
 _NEEDED = (
-    "started_at", "queue_s", "connect_s", "end_to_end_latency_s", "error_code", "measured", "rate_per_s", "turn",
+    COL.started_at, COL.queue_s, COL.connect_s, COL.end_to_end_latency_s, COL.error_code, COL.measured,
+    COL.rate_per_s, COL.turn,
 )  # fmt: skip
 
 
@@ -88,16 +89,16 @@ def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) 
 
 def stage_steadiness(rows: DataFrame, *, is_open: bool) -> Steadiness:
     """Return the steadiness of one stage from its rows with warm-up; unknown for closed loops of conversations."""
-    codes, measured = rows["error_code"], (rows["measured"] == 1).to_numpy(dtype=bool, na_value=False)
+    codes, measured = rows[COL.error_code], (rows[COL.measured] == 1).to_numpy(dtype=bool, na_value=False)
     started_at, queue_s, connect_s, latency_s = (
         rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        for name in ("started_at", "queue_s", "connect_s", "end_to_end_latency_s")
+        for name in (COL.started_at, COL.queue_s, COL.connect_s, COL.end_to_end_latency_s)
     )
     without_latency = np.where(aborted(codes).to_numpy(), np.inf, np.nan_to_num(connect_s))
     ends = started_at + np.where(np.isnan(latency_s), without_latency, latency_s)
     if is_open:
         return steadiness(started_at - np.nan_to_num(queue_s), ends, measured, is_open=True)
-    if (rows["turn"].to_numpy(dtype=np.float64, na_value=np.nan) > 1).any():
+    if (rows[COL.turn].to_numpy(dtype=np.float64, na_value=np.nan) > 1).any():
         return Steadiness(UNKNOWN)
     return steadiness(started_at, ends, measured & succeeded(codes).to_numpy(), is_open=False)
 
@@ -107,16 +108,16 @@ def steadiness_by_stage(run: Run) -> Mapping[int, str]:
 
     Stage -1 means that the rows file does not contain the stage.
     """
-    stages = run.stages[run.stages["stage"].notna()]
-    states = {int(stage): str(state) for stage, state in zip(stages["stage"], stages["steadiness"], strict=True)}
+    stages = run.stages[run.stages[COL.stage].notna()]
+    states = {int(stage): str(state) for stage, state in zip(stages[COL.stage], stages[COL.steadiness], strict=True)}
     if run.foreign:
         return states
-    stage_of = run.requests["stage"].fillna(-1).astype("int64")
+    stage_of = run.requests[COL.stage].fillna(-1).astype("int64")
     unknown = ~stage_of.isin([stage for stage, state in states.items() if state in (STEADY, UNSTEADY)])
     if unknown.any():
         rows = run.requests[list(_NEEDED)][unknown]
         for stage, stage_rows in rows.groupby(stage_of[unknown], sort=False):
-            is_open = bool((stage_rows["rate_per_s"] > 0).any())
+            is_open = bool((stage_rows[COL.rate_per_s] > 0).any())
             states[int(stage)] = stage_steadiness(stage_rows, is_open=is_open).state
     return states
 

@@ -17,6 +17,7 @@ from pandas import DataFrame, Series
 from llm_reports.llmperf.results import duration_s
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.outcomes import succeeded
+from llm_users.record import COL
 
 
 @dataclass(frozen=True)
@@ -48,39 +49,39 @@ class WindowRows:
 def window_rows(group: Group) -> WindowRows:
     """Return the output of a group inside the window of its stage; without a stage, all output over its duration."""
     stages = group.run.stages
-    known = stages[(stages["stage"] == group.stage) & (stages["measure_s"] > 0)] if group.stage is not None else ()
+    known = stages[(stages[COL.stage] == group.stage) & (stages[COL.measure_s] > 0)] if group.stage is not None else ()
     if not len(known):
         rows, by_rows_s = group.ok, duration_s(group)
         window_s = by_rows_s if by_rows_s > 0 else math.nan
         ones = Series(1.0, index=rows.index)
-        return WindowRows(rows, ones, rows["output_tokens"].astype("float64").fillna(0.0), window_s, estimated=True)
-    start_s, window_s = (float(known[name].iloc[0]) for name in ("measure_started_at", "measure_s"))  # type: ignore[call-overload]
+        return WindowRows(rows, ones, rows[COL.output_tokens].astype("float64").fillna(0.0), window_s, estimated=True)
+    start_s, window_s = (float(known[name].iloc[0]) for name in (COL.measure_started_at, COL.measure_s))  # type: ignore[call-overload]
     rows = _successful(group)
-    shares = rows["window_share"].astype("float64")
-    unknown = shares.isna() & rows["window_tokens"].notna() & (rows["output_tokens"] > 0).fillna(value=False)
+    shares = rows[COL.window_share].astype("float64")
+    unknown = shares.isna() & rows[COL.window_tokens].notna() & (rows[COL.output_tokens] > 0).fillna(value=False)
     if unknown.any():
-        shares = shares.where(~unknown, (rows["window_tokens"] / rows["output_tokens"]).astype("float64"))
+        shares = shares.where(~unknown, (rows[COL.window_tokens] / rows[COL.output_tokens]).astype("float64"))
     estimated = bool(shares.isna().any())
     if estimated:
         if math.isnan(start_s):
-            start_s = float(group.measured["started_at"].min())
+            start_s = float(group.measured[COL.started_at].min())
         shares = shares.fillna(_by_end(rows, start_s, window_s))
-    tokens = rows["window_tokens"].astype("float64")
-    tokens = tokens.fillna(shares * rows["output_tokens"].astype("float64")).fillna(0.0)
+    tokens = rows[COL.window_tokens].astype("float64")
+    tokens = tokens.fillna(shares * rows[COL.output_tokens].astype("float64")).fillna(0.0)
     return WindowRows(rows, shares, tokens, window_s, estimated)
 
 
 def _successful(group: Group) -> DataFrame:
     """Return the successful rows of the stage of a group, including rows that do not count in its statistics."""
     rows = group.run.requests
-    own = (rows["stage"] == group.stage) & (rows["model"] == group.model) & (rows["framework"] == group.framework)
-    return rows[own.fillna(value=False).astype(bool) & succeeded(rows["error_code"])]
+    own = (rows[COL.stage] == group.stage) & (rows[COL.model] == group.model) & (rows[COL.framework] == group.framework)
+    return rows[own.fillna(value=False).astype(bool) & succeeded(rows[COL.error_code])]
 
 
 def _by_end(rows: DataFrame, start_s: float, window_s: float) -> Series:
     """Return 1 for requests that ended inside the window, else 0; without times, 1 for the measured requests."""
-    ends_s = rows["started_at"] + rows["end_to_end_latency_s"]
+    ends_s = rows[COL.started_at] + rows[COL.end_to_end_latency_s]
     inside = ((ends_s >= start_s) & (ends_s <= start_s + window_s)).astype("float64")
-    return inside.where(ends_s.notna(), (rows["measured"] == 1).fillna(value=False).astype("float64")).astype(
+    return inside.where(ends_s.notna(), (rows[COL.measured] == 1).fillna(value=False).astype("float64")).astype(
         np.float64
     )

@@ -18,6 +18,7 @@ from llm_reports.plots.png import png
 from llm_reports.plots.svg import svg
 from llm_reports.run import Run
 from llm_reports.slo.objectives import parse_objectives
+from llm_users.record import COL
 
 _SHAPES = {
     "ok": "circle", "unmeasured": "circle", "throttled": "triangle", "failed": "cross", "aborted": "diamond",
@@ -191,7 +192,7 @@ def _scatters(all_figures: Figures) -> Iterator[Plot]:
     lines = [Line(model.ttft_s - model.tpot_s, model.tpot_s, model.problem) for model in all_figures.models]
     yield _with_lines(
         all_figures,
-        "model",
+        COL.model,
         "Latency against output tokens, with the fitted lines",
         ("Output tokens", "End-to-end latency (s)"),
         all_figures.outputs,

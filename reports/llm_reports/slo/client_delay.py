@@ -12,7 +12,7 @@ import math
 
 from llm_reports.metrics.groups import Group
 from llm_reports.slo.objectives import Objective
-from llm_users.record import LOAD_SHARE
+from llm_users.record import COL, LOAD_SHARE
 
 OK, STRAINED, SATURATED, DISTURBED = "ok", "strained", "saturated", "disturbed"
 _REMEDIES = {
@@ -33,7 +33,7 @@ def delay_s(group: Group) -> float:
     """
     if group.health not in (STRAINED, SATURATED, DISTURBED):
         return 0.0
-    lag_s = _of_stage(group, "lag_p99_s")
+    lag_s = _of_stage(group, COL.lag_p99_s)
     return lag_s if lag_s > 0 else 0.0
 
 
@@ -70,11 +70,11 @@ def _load_missing(group: Group) -> str:
     if not target:
         return ""
     if group.load.is_open:
-        ran, unit = _of_stage(group, "started_rate_per_s"), "requests/s"
+        ran, unit = _of_stage(group, COL.started_rate_per_s), "requests/s"
     else:
-        ran, unit = _of_stage(group, "load_actual"), "users"
+        ran, unit = _of_stage(group, COL.load_actual), "users"
         if math.isnan(ran) and group.health == SATURATED:
-            ran = _of_stage(group, "concurrency_actual")  # older files do not have load_actual
+            ran = _of_stage(group, COL.concurrency_actual)  # older files do not have load_actual
     return f"only {ran:.3g} of {target:g} {unit} ran" if ran < LOAD_SHARE * target else ""
 
 
@@ -83,5 +83,5 @@ def _of_stage(group: Group, column: str) -> float:
     stages = group.run.stages
     if group.stage is None or column not in stages:
         return math.nan
-    known = stages[stages["stage"] == group.stage][column].dropna()
+    known = stages[stages[COL.stage] == group.stage][column].dropna()
     return float(known.iloc[0]) if len(known) else math.nan

@@ -30,6 +30,7 @@ from llm_reports.stats.effective_size import (
 )
 from llm_reports.stats.intervals import UNKNOWN, Interval, requests_needed_below, requests_to_tell, values_needed
 from llm_users.quantile import quantile
+from llm_users.record import COL
 
 _METRICS = {metric.name: metric for metric in (*REQUEST_METRICS, *OPEN_LOOP_METRICS)}
 _NEEDS_STREAMING = {"ttft", "ttfat", "tpot", "corrected_ttft"}
@@ -117,7 +118,7 @@ def _of_share(objective: Objective, hits: int, n: int, unknown: int, share_depen
 def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
     rows, order = group.measured, group.ended_order
     values = group.values(metric_of(objective), rows).to_numpy(np.float64, na_value=math.nan)[order]
-    failures = failed_rows(rows["error_code"]).to_numpy(bool)[order]
+    failures = failed_rows(rows[COL.error_code]).to_numpy(bool)[order]
     less = objective.kind.less_is_better
     bad = math.inf if less else 0.0
     # The wait in the client is also known for failed requests; only requests that were not sent do not have it.
@@ -125,7 +126,7 @@ def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
     values = np.where(missing, bad, values)
     late = values
     if delay_s > 0:
-        tokens = rows["output_tokens"].to_numpy(np.float64, na_value=math.nan)[order]
+        tokens = rows[COL.output_tokens].to_numpy(np.float64, na_value=math.nan)[order]
         late = values + delay_s / np.maximum(1.0, np.nan_to_num(tokens, nan=2.0) - 1)
     known = ~np.isnan(values)
     failed, n = int(missing.sum()), int(known.sum())
@@ -221,7 +222,7 @@ def _within(values: Floats, objective: Objective) -> np.ndarray[tuple[int, ...],
 
 def _buffered(group: Group, objective: Objective) -> int:
     """Return the number of successful requests whose first token arrived at an unknown time."""
-    return int(buffered(group.ok["error_code"]).sum()) if objective.name in _NEEDS_STREAMING else 0
+    return int(buffered(group.ok[COL.error_code]).sum()) if objective.name in _NEEDS_STREAMING else 0
 
 
 def _scaled(independent: int | None, n: int, size: float) -> int | None:

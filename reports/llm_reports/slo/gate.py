@@ -23,7 +23,7 @@ from llm_reports.slo.client_delay import delay_s, doubt, late
 from llm_reports.slo.evidence import Evidence, evidence, least_requests, metric_of
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.stats.intervals import Interval
-from llm_users.record import UNSTEADY
+from llm_users.record import COL, UNSTEADY
 from llm_users.verdict import Verdict, worst
 
 __all__ = [
@@ -72,11 +72,11 @@ class Gate:
             [
                 {
                     "run": judgement.group.run.name,
-                    "framework": judgement.group.framework,
-                    "model": judgement.group.model,
-                    "stage": judgement.group.stage,
-                    "concurrency": judgement.group.concurrency,
-                    "rate_per_s": judgement.group.load.rate_per_s,
+                    COL.framework: judgement.group.framework,
+                    COL.model: judgement.group.model,
+                    COL.stage: judgement.group.stage,
+                    COL.concurrency: judgement.group.concurrency,
+                    COL.rate_per_s: judgement.group.load.rate_per_s,
                     "objective": judgement.objective.text,
                     "n": judgement.n,
                     "n_effective": judgement.effective,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from llm_reports.errors import InputError
 from llm_users.number_words import DurationError, parse_duration
+from llm_users.record import COL
 
 EXAMPLE = "ttft_p95<0.5,tpot_p95<0.05,e2e_p99<10,errors<0.01"
 ERRORS, MISMATCHES, STRICT_MISMATCHES = "errors", "mismatches", "strict_mismatches"
@@ -38,21 +39,21 @@ class Kind:
 
 
 KINDS = {
-    "ttft": Kind("ttft_s", "time to the first token"),
-    "ttfat": Kind("ttfat_s", "time to the first answer token, after any reasoning"),
-    "tpot": Kind("tpot_s", "time per output token after the first"),
-    "e2e": Kind("end_to_end_latency_s", "end of the answer since the request"),
-    "corrected_ttft": Kind("corrected_ttft_s", "open loop: first token since the intended start"),
-    "corrected_e2e": Kind("corrected_end_to_end_latency_s", "open loop: end of the answer since the intended start"),
-    "queue": Kind("queue_s", "wait in the client before sending"),
-    "throughput": Kind("request_output_throughput_token_per_s", "output tokens/s of one request", "tokens/s", False),
-    ERRORS: Kind("error_code", "share of requests that failed", ""),
-    MISMATCHES: Kind("answer_match", "share of checked answers that are wrong", ""),
-    STRICT_MISMATCHES: Kind("answer_strict_match", "the same by the stricter rule", ""),
+    "ttft": Kind(COL.ttft_s, "time to the first token"),
+    "ttfat": Kind(COL.ttfat_s, "time to the first answer token, after any reasoning"),
+    "tpot": Kind(COL.tpot_s, "time per output token after the first"),
+    "e2e": Kind(COL.end_to_end_latency_s, "end of the answer since the request"),
+    "corrected_ttft": Kind(COL.corrected_ttft_s, "open loop: first token since the intended start"),
+    "corrected_e2e": Kind(COL.corrected_end_to_end_latency_s, "open loop: end of the answer since the intended start"),
+    "queue": Kind(COL.queue_s, "wait in the client before sending"),
+    "throughput": Kind(COL.request_output_throughput_token_per_s, "output tokens/s of one request", "tokens/s", False),
+    ERRORS: Kind(COL.error_code, "share of requests that failed", ""),
+    MISMATCHES: Kind(COL.answer_match, "share of checked answers that are wrong", ""),
+    STRICT_MISMATCHES: Kind(COL.answer_strict_match, "the same by the stricter rule", ""),
 }
 _MEANT = {
     "latency": "e2e", "end_to_end": "e2e", "end_to_end_latency": "e2e", "e2el": "e2e", "itl": "tpot", "error": ERRORS,
-    "inter_token_latency": "tpot", "error_rate": ERRORS, "failures": ERRORS, "tps": "throughput", "ttft_s": "ttft",
+    "inter_token_latency": "tpot", "error_rate": ERRORS, "failures": ERRORS, "tps": "throughput", COL.ttft_s: "ttft",
     "corrected_latency": "corrected_e2e", "mismatch": MISMATCHES, "mismatch_rate": MISMATCHES, "wrong": MISMATCHES,
 }  # fmt: skip
 
