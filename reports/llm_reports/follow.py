@@ -27,7 +27,7 @@ _FIGURES = ("median", "mean", "min", "max", "p25", "p75", "p95", "p99")
 
 def load(_query: dict[str, Any]) -> dict[str, Any]:
     """Import the modules in advance that later queries need."""
-    import llm_reports.formats  # noqa: F401 - also imports pandas and the other modules
+    import llm_reports.report  # noqa: F401 - also imports pandas and the other modules
 
     return {}
 

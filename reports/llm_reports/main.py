@@ -41,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(options: Namespace) -> int:
     # Import pandas here, so that --help does not load it.
     from llm_reports.content import Questions
-    from llm_reports.formats import checked
     from llm_reports.metrics.costs import load_prices
-    from llm_reports.report import report_runs
+    from llm_reports.report import checked, report_runs
     from llm_reports.slo.gate import valid_stage
     from llm_reports.slo.junit import cases_of, junit_xml, write_job_summary, write_junit
     from llm_reports.slo.objectives import parse_objectives

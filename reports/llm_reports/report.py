@@ -1,24 +1,42 @@
 """Creation of a report: the input is runs, the output is tables as text and files.
 
-The command ``llm-report`` and the load test both call this module.
+The command ``llm-report`` and the load test both call this module. A format is a function from a content to its file
+names and their text or bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from llm_reports.content import NO_QUESTIONS, Content, Questions, content_of
 from llm_reports.errors import InputError
-from llm_reports.formats import DEFAULT_FORMATS, FORMATS, checked
+from llm_reports.export import openmetrics, parquet, summary
+from llm_reports.html import page
 from llm_reports.input.loader import load
+from llm_reports.llmperf import json_files, printout
 from llm_reports.llmperf.printout import print_out
+from llm_reports.markdown import report
 from llm_reports.markdown.report import all_notes, decisions, tables_and_notes
 from llm_reports.output_folder import write_files
+from llm_reports.plots import images
 from llm_reports.run import Run
 from llm_reports.slo.gate import Gate
 
+FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
+    "md": report.files,
+    "csv": summary.files,
+    "json": json_files.files,
+    "llmperf": printout.files,
+    "html": page.files,
+    "summary": summary.json_files,
+    "openmetrics": openmetrics.files,
+    "parquet": parquet.files,
+    "svg": images.svg_files,
+    "png": images.png_files,
+}
+DEFAULT_FORMATS = ("md", "csv")
 SOME_FIGURES = 0
 ALL_FAILED = 1
 BAD_OUTPUT = 2
@@ -43,6 +61,19 @@ class Report:
     gate: Gate | None = None
     decisions: str = ""
     markdown: str = ""
+
+
+def checked(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the format names without duplicates; raise ``InputError`` with the valid names for an unknown format."""
+    wanted = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
+    *others, last = FORMATS
+    choices = f"{', '.join(others)} or {last}, or several as in {','.join(DEFAULT_FORMATS)}"
+    for name in wanted:
+        if name not in FORMATS:
+            raise InputError(f"--format {name}: unknown format. Use {choices}.")
+    if not wanted:
+        raise InputError(f"--format: the list is empty. Use {choices}.")
+    return wanted
 
 
 def report_run(
@@ -78,14 +109,13 @@ def report_runs(
     wanted = checked(formats)
     content = content_of(runs, count_connect=count_connect, questions=questions)
     if out is not None:
-        parts = [(out, content)]
-    else:
-        own = [(run.report_dir, run) for run in runs if run.report_dir is not None]
-        parts = [
-            # Reuse the content of a single run: the computation takes seconds for a large run.
-            (folder, content if len(runs) == 1 else content_of([run], count_connect=count_connect, questions=questions))
-            for folder, run in own
-        ]
+        return _finished(content, wanted, [(out, content)])
+    parts = [
+        # Reuse the content of a single run: the computation takes seconds for a large run.
+        (folder, content if len(runs) == 1 else content_of([run], count_connect=count_connect, questions=questions))
+        for run in runs
+        if (folder := run.report_dir) is not None
+    ]
     return _finished(content, wanted, parts)
 
 
@@ -95,7 +125,8 @@ def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Pat
     files: list[Path] = []
     try:
         for folder, part in parts:
-            files.extend(_write(part, folder, wanted))
+            for name in wanted:
+                files += write_files(FORMATS[name](part), folder)
     except InputError as error:
         exit_code, problem = BAD_OUTPUT, str(error)  # the tables are valid and must still be printed
     return Report(
@@ -136,10 +167,3 @@ def _verdict(content: Content) -> tuple[int, str]:
             "The notes count the error codes; the column error_message of the rows file has details."
         )
     return SOME_FIGURES, ""
-
-
-def _write(content: Content, folder: Path, formats: Iterable[str]) -> list[Path]:
-    written: list[Path] = []
-    for name in formats:
-        written += write_files(FORMATS[name](content), folder)
-    return written

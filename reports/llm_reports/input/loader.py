@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pandas import DataFrame
-
-from llm_reports.errors import InputError, unreadable
-from llm_reports.input.manifest import disagreements
-from llm_reports.input.open_file import STDIN, beside, is_json, plain_name
-from llm_reports.input.related_files import related_files_of
+from llm_reports.errors import InputError
+from llm_reports.input.open_file import STDIN, beside, is_json, plain_name, unreadable
+from llm_reports.input.related_files import disagreements, related_files_of
 from llm_reports.input.rows import empty_requests, empty_stages, first_line_is_rows_header, read_requests
 from llm_reports.input.shards import elsewhere, with_elsewhere, with_shards
 from llm_reports.llmperf.reader import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
@@ -52,7 +49,8 @@ def load_all(inputs: Iterable[str | Path], *, framework: str | None = None, mode
     loaded = [_with_distinct_models(run) for run in (with_shards(runs, shards) if shards else runs)]
     if len(loaded) > 1 or repeated:
         loaded = named_apart(list(_with_duplicate_warnings(loaded, repeated)))
-    return [_renamed(run, framework, model) for run in loaded]
+    names = {column: name for column, name in ((COL.framework, framework), (COL.model, model)) if name is not None}
+    return [replace(run, requests=run.requests.assign(**names)) if names else run for run in loaded]
 
 
 def _with_distinct_models(run: Run) -> Run:
@@ -68,40 +66,28 @@ def _with_distinct_models(run: Run) -> Run:
     }
     rows = zip(run.requests[COL.framework], run.requests[COL.model], run.requests[COL.endpoint], strict=True)
     model = [names.get(row, row[1]) for row in rows]
-    return dataclasses.replace(run, requests=run.requests.assign(model=model))
-
-
-def _renamed(run: Run, framework: str | None, model: str | None) -> Run:
-    given = {column: name for column, name in ((COL.framework, framework), (COL.model, model)) if name is not None}
-    return dataclasses.replace(run, requests=run.requests.assign(**given)) if given else run
+    return replace(run, requests=run.requests.assign(model=model))
 
 
 def _with_duplicate_warnings(runs: Sequence[Run], repeated_paths: set[Path]) -> Iterator[Run]:
     """Yield the runs with a warning for repeated inputs and for runs that share rows with an earlier run."""
-    ids: list[tuple[Run, set[str]]] = []
-    for run in runs:
-        warnings = (
-            [f"{run.source}: the input occurs more than once; it counts once."]
-            if run.source.resolve() in repeated_paths
-            else []
-        )
-        run_ids = {run_id for run_id in run.requests[COL.run_id].unique() if run_id}
-        for earlier, earlier_ids in ids:
-            if run_ids & earlier_ids and (shared_rows := _repeated(run, earlier)):
+    identity = [COL.run_id, COL.request_id, COL.started_at]
+    for index, run in enumerate(runs):
+        warnings = []
+        if run.source.resolve() in repeated_paths:
+            warnings.append(f"{run.source}: the input occurs more than once; it counts once.")
+        rows = run.requests[identity]
+        rows = rows[(rows[COL.run_id] != "") & (rows[COL.request_id] != "")]
+        for earlier in runs[:index]:
+            candidates = rows[rows[COL.run_id].isin(earlier.requests[COL.run_id].unique())]
+            if not len(candidates):
+                continue
+            if shared_rows := len(candidates.merge(earlier.requests[identity].drop_duplicates(), on=identity)):
                 warnings.append(
                     f"{run.source}: {shared_rows} of its {len(run.requests)} rows are also in {earlier.source}; a copy "
                     "of a run is not a second measurement."
                 )
-        ids.append((run, run_ids))
-        yield dataclasses.replace(run, warnings=(*run.warnings, *warnings)) if warnings else run
-
-
-def _repeated(run: Run, earlier: Run) -> int:
-    """Return the number of requests that two runs share, by run id, request id and start."""
-    columns = [COL.run_id, COL.request_id, COL.started_at]
-    known = earlier.requests[columns]
-    rows = run.requests[columns]
-    return len(rows[rows[COL.request_id] != ""].merge(known.drop_duplicates(), on=columns))
+        yield replace(run, warnings=(*run.warnings, *warnings)) if warnings else run
 
 
 def find(given: str | Path) -> list[Path]:
@@ -131,20 +117,14 @@ def load_file(path: Path) -> Run:
     if is_json(path):
         summary, warnings = read_summary(path)
         requests, more = read_responses(path, summary)
-        name, warnings = _name(path, stem_of(path)), (*warnings, *more)
-        return Run(name, path, requests, empty_stages(), manifest=summary, foreign=True, warnings=warnings)
+        name = "standard input" if path == STDIN else stem_of(path)
+        return Run(name, path, requests, empty_stages(), manifest=summary, foreign=True, warnings=(*warnings, *more))
     if not plain_name(path).endswith(REQUESTS_CSV):
         requests, warnings = read_requests(path)
-        name = _name(path, plain_name(path).rpartition(".")[0] or plain_name(path))
+        name = plain_name(path).rpartition(".")[0] or plain_name(path)
+        name = "standard input" if path == STDIN else name
         return Run(name, path, requests, empty_stages(), warnings=warnings)
-    return _load_run(path, path.with_name(plain_name(path).removesuffix(REQUESTS_CSV)))
-
-
-def _name(path: Path, name: str) -> str:
-    return "standard input" if path == STDIN else name
-
-
-def _load_run(path: Path, prefix: Path) -> Run:
+    prefix = path.with_name(plain_name(path).removesuffix(REQUESTS_CSV))
     related = related_files_of(prefix)
     manifest = related.manifest
     try:
@@ -154,13 +134,20 @@ def _load_run(path: Path, prefix: Path) -> Run:
             raise
         requests, warnings = empty_requests(), (str(error),)
     if elsewhere(manifest):
-        requests, more_warnings = _of_run(path, requests, str(manifest.get(COL.run_id) or ""))
-        warnings = (*warnings, *more_warnings)
+        # Another run may have replaced the rows file while this run wrote it.
+        own = requests[COL.run_id].isin(("", str(manifest.get(COL.run_id) or "")))
+        if not own.all():
+            text = f"{path}: {int((~own).sum())} rows belong to a different run than the manifest and are ignored."
+            requests, warnings = requests[own].reset_index(drop=True), (*warnings, text)
     more_warnings = tuple(f"{path}: {text}" for text in disagreements(manifest, requests, related.stages))
+    for column in (COL.framework, COL.model):
+        stated = manifest.get(column)
+        if isinstance(stated, str) and stated:
+            requests = requests.assign(**{column: requests[column].where(requests[column] != "", stated)})
     run = Run(
         name=prefix.name,
         source=path,
-        requests=_named_by_manifest(requests, manifest),
+        requests=requests,
         stages=related.stages,
         gaps=related.gaps,
         manifest=manifest,
@@ -168,24 +155,6 @@ def _load_run(path: Path, prefix: Path) -> Run:
         warnings=(*warnings, *related.warnings, *more_warnings),
     )
     return with_elsewhere(run) if elsewhere(manifest) else run
-
-
-def _of_run(path: Path, requests: DataFrame, run_id: str) -> tuple[DataFrame, tuple[str, ...]]:
-    """Return the rows of the run; another run may have replaced the rows file while this run wrote it."""
-    own = requests[COL.run_id].isin(("", run_id))
-    if own.all():
-        return requests, ()
-    text = f"{path}: {int((~own).sum())} rows belong to a different run than the manifest and are ignored."
-    return requests[own].reset_index(drop=True), (text,)
-
-
-def _named_by_manifest(requests: DataFrame, manifest: Mapping[str, object]) -> DataFrame:
-    """Set the manifest's framework and model in rows that do not have them."""
-    for column in (COL.framework, COL.model):
-        name = manifest.get(column)
-        if isinstance(name, str) and name:
-            requests = requests.assign(**{column: requests[column].where(requests[column] != "", name)})
-    return requests
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -206,16 +175,18 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _inputs_among(paths: Iterable[Path]) -> list[Path]:
-    by_name = {path.name: path for path in paths if path.is_file() and _is_input(path)}
+    by_name = {
+        path.name: path
+        for path in paths
+        if path.is_file()
+        and (
+            plain_name(path).endswith((REQUESTS_CSV, RESPONSES_SUFFIX))
+            or (plain_name(path).endswith(".csv") and first_line_is_rows_header(path))
+        )
+    }
     # A file and its compressed copy are one input.
     unique = (path for path in by_name.values() if path.name == plain_name(path) or plain_name(path) not in by_name)
     return sorted(unique, key=_natural)
-
-
-def _is_input(path: Path) -> bool:
-    if plain_name(path).endswith((REQUESTS_CSV, RESPONSES_SUFFIX)):
-        return True
-    return plain_name(path).endswith(".csv") and first_line_is_rows_header(path)
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from llm_reports.errors import InputError, unreadable
+from llm_reports.errors import InputError
 from llm_users.run_files import GZIP_SUFFIX
 
 STDIN = Path("-")
@@ -36,12 +36,15 @@ def read_text(path: Path) -> str:
             return file.read()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a UTF-8 text file ({error.reason}). Use the unmodified file.") from error
-    except (EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path}: the compressed file is truncated or damaged ({error}). Compress it again."
-        ) from error
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError | EOFError | zlib.error) -> InputError:
+    """Return the error for a damaged compressed file, or for a file that the system does not let the process read."""
+    if not isinstance(error, OSError):
+        return InputError(f"{path}: the compressed file is truncated or damaged ({error}). Compress it again.")
+    return InputError(f"{path}: cannot be read ({error.strerror or error}). Check the path and its permissions.")
 
 
 def plain_name(path: Path) -> str:

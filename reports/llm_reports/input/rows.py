@@ -7,23 +7,24 @@ from an impossible value are also removed.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gc
 import math
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame, Series
 
-from llm_reports.errors import InputError, unreadable
-from llm_reports.input.open_file import open_text
+from llm_reports.errors import InputError
+from llm_reports.input.open_file import open_text, unreadable
 from llm_reports.metrics.outcomes import buffered, succeeded
 from llm_users.quantile import DurationHistogram
 from llm_users.record import COL, REQUEST_COLUMNS, STAGE_COLUMNS, Column, cell
@@ -69,19 +70,9 @@ _DERIVED = {
     COL.output_tokens: (COL.tpot_s, COL.window_tokens, COL.request_output_throughput_token_per_s),
 }
 """The columns that were computed from a column and are therefore invalid when its value is impossible."""
-_FIRST = (COL.ttft_s, COL.ttfat_s)
-
 Floats = NDArray[np.float64]
 
 _BATCH_LINES = 10_000  # a million rows as lists of text would take 5 GB
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """A CSV file by column: numbers for numeric columns, text for all others."""
-
-    values: dict[str, Series]
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -96,37 +87,31 @@ class Impossible:
 
 def read_requests(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the rows of a PREFIX_llm_requests.csv and the warnings about the file."""
-    lines = _read(path, REQUEST_COLUMNS, REQUIRED_COLUMNS, "not a rows file, ", _ROWS_WANTED)
-    return _possible_frame(path, lines, REQUEST_COLUMNS)
+    return _frame(path, REQUEST_COLUMNS, REQUIRED_COLUMNS, "not a rows file, ", _ROWS_WANTED)
 
 
 def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the rows of a PREFIX_llm_stages.csv and the warnings about the file."""
-    lines = _read(path, STAGE_COLUMNS, (COL.stage,))
-    return _possible_frame(path, lines, STAGE_COLUMNS)
+    return _frame(path, STAGE_COLUMNS, (COL.stage,))
 
 
 def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]]:
     """Return one histogram per stage from a PREFIX_llm_gaps.csv and the warnings about the file."""
-    lines = _read(path, _GAP_COLUMNS, [column.name for column in _GAP_COLUMNS])
-    values, impossible = without_impossible(lines.values, _GAP_COLUMNS)
+    values, warnings = _read(path, _GAP_COLUMNS, [column.name for column in _GAP_COLUMNS])
+    values, impossible = without_impossible(values, _GAP_COLUMNS)
     largest = DurationHistogram.bucket(LONGEST_S)
     impossible += [
         Impossible(row, "bucket", bucket, f"outside -1 to {largest}")
         for row, bucket in enumerate(map(float, values["bucket"]))
         if bucket < -1 or bucket > largest
     ]
-    rows_removed = {value.row for value in impossible}
+    rows = DataFrame(values).drop(index=[value.row for value in impossible])
+    if rows.isna().to_numpy().any():
+        raise InputError(f"{path}: a row has an empty stage, bucket or count. Write the file again.")
     histograms: dict[int, DurationHistogram] = {}
-    for row, (stage, bucket, count) in enumerate(
-        zip(values[COL.stage], values["bucket"], values["count"], strict=True)
-    ):
-        if row in rows_removed:
-            continue
-        if math.isnan(float(stage)) or math.isnan(float(bucket)) or math.isnan(float(count)):
-            raise InputError(f"{path}: a row has an empty stage, bucket or count. Write the file again.")
+    for stage, bucket, count in zip(rows[COL.stage], rows["bucket"], rows["count"], strict=True):
         histograms.setdefault(int(stage), DurationHistogram()).merge({int(bucket): int(count)})
-    return histograms, (*lines.warnings, *_warning(path, impossible))
+    return histograms, (*warnings, *_warning(path, impossible))
 
 
 def empty_stages() -> DataFrame:
@@ -171,13 +156,14 @@ def without_impossible(
         limits = _LIMITS_BY_NAME.get(column.name) or _LIMITS.get(column.unit)
         if series is None or limits is None or column.type is str:
             continue
-        array = series.to_numpy(dtype=np.float64, na_value=math.nan)
-        bad = _outside(array, limits)
-        if column.unit == "unix s":
-            bad |= _years_away(array, bad)
-        if bad.any():
-            why = f"outside {limits[0]:g} to {limits[1]:g} {column.unit}".rstrip()
-            removed += _remove(kept, column.name, array, bad, why)
+        array = _numbers(series)
+        bad = (array < limits[0]) | (array > limits[1])
+        good = array[~bad & np.isfinite(array)]
+        if column.unit == "unix s" and len(good):
+            # A run does not take a year, so the clock is wrong in rows that are more than a year from the median.
+            bad |= np.abs(array - np.median(good)) > _YEAR_S
+        why = f"outside {limits[0]:g} to {limits[1]:g} {column.unit}".rstrip()
+        removed += _remove(kept, column.name, array, bad, why)
     removed += _remove_contradictions(kept)
     return kept, sorted(removed, key=lambda value: value.row)
 
@@ -195,23 +181,18 @@ def impossible_warning(
     return f"{source}: impossible values were removed; their rows still count as requests. {details}{more}."
 
 
-def _possible_frame(path: Path, lines: _Lines, columns: Sequence[Column]) -> tuple[DataFrame, tuple[str, ...]]:
+def _frame(path: Path, columns: Sequence[Column], *requirements: Any) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the frame of a file without its impossible values, and the warnings about the file."""
-    values, impossible = without_impossible(lines.values, columns)
-    return typed_frame(values, columns), (*lines.warnings, *_warning(path, impossible))
+    values, warnings = _read(path, columns, *requirements)
+    values, impossible = without_impossible(values, columns)
+    return typed_frame(values, columns), (*warnings, *_warning(path, impossible))
 
 
 def _warning(path: Path, impossible: Sequence[Impossible]) -> tuple[str, ...]:
-    if not impossible:
-        return ()
-    return (
-        impossible_warning(
-            path, impossible, lambda rows: {row: f"line {line}" for row, line in _lines_of(path, rows).items()}
-        ),
-    )
+    return (impossible_warning(path, impossible, partial(_lines_of, path)),) if impossible else ()
 
 
-def _lines_of(path: Path, rows: Iterable[int]) -> dict[int, int]:
+def _lines_of(path: Path, rows: Iterable[int]) -> dict[int, str]:
     """Return the line on which each of these rows begins. This reads the file again, because it is rarely needed."""
     wanted, lines = set(rows), {}
     with open_text(path, errors="replace") as file:
@@ -221,7 +202,7 @@ def _lines_of(path: Path, rows: Iterable[int]) -> dict[int, int]:
         for record in reader:
             if record:
                 if row in wanted:
-                    lines[row] = last_line + 1
+                    lines[row] = f"line {last_line + 1}"
                 row += 1
             last_line = reader.line_num
     return lines
@@ -238,12 +219,9 @@ def first_line_is_rows_header(path: Path) -> bool:
 
 
 def _read(
-    path: Path,
-    columns: Sequence[Column],
-    required: Sequence[str],
-    problem: str = "",
-    advice: str = _AS_WRITTEN,
-) -> _Lines:
+    path: Path, columns: Sequence[Column], required: Sequence[str], problem: str = "", advice: str = _AS_WRITTEN
+) -> tuple[dict[str, Series], tuple[str, ...]]:
+    """Return a CSV file by column, numbers for numeric columns and text for all others, and a warning about its end."""
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
     try:
         # "replace": a file that ends in the middle of a character must not hide the rows before it.
@@ -261,32 +239,22 @@ def _read(
             if duplicate:
                 raise InputError(f"{path}: the column {', '.join(duplicate)} occurs twice. {_AS_WRITTEN}")
             collector = _ColumnCollector(path, header, columns)
-            with _without_garbage_collection():
-                line_number = reader.line_num
+            line_number = reader.line_num
+            # The garbage collector would search millions of lines for reference cycles that do not exist.
+            was_on = gc.isenabled()
+            gc.disable()
+            try:
                 while batch := list(islice(reader, _BATCH_LINES)):
                     collector.add(batch, line_number + 1)
                     line_number = reader.line_num
-    except (EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path}: the compressed file is truncated or damaged ({error}). Compress it again."
-        ) from error
-    except OSError as error:
+            finally:
+                if was_on:
+                    gc.enable()
+    except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from error
     except csv.Error as error:
         raise InputError(f"{path}: not a CSV file ({error}). {_AS_WRITTEN}") from error
-    return collector.lines()
-
-
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Turn off the garbage collector, which would search millions of lines for reference cycles that do not exist."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+    return collector.columns()
 
 
 class _ColumnCollector:
@@ -309,8 +277,8 @@ class _ColumnCollector:
             self._keep()
             self._records, self._first_line = records, first_line
 
-    def lines(self) -> _Lines:
-        """Return all records by column. Call this after the last ``add``."""
+    def columns(self) -> tuple[dict[str, Series], tuple[str, ...]]:
+        """Return all records by column, and a warning if the last is cut. Call this after the last ``add``."""
         warnings: tuple[str, ...] = ()
         while self._records and not self._records[-1]:
             self._records.pop()
@@ -329,7 +297,7 @@ class _ColumnCollector:
             else Series(self._texts.pop(name), dtype=object)
             for name in self._header
         }
-        return _Lines(values, warnings)
+        return values, warnings
 
     def _line_numbers(self) -> list[int]:
         """Return the line on which each record ends; a field may span several lines. Only messages need this."""
@@ -367,7 +335,6 @@ class _ColumnCollector:
 
     def _parsed(self, name: str, texts: Sequence[str]) -> np.ndarray:
         # Python's float() reads every decimal exactly; the parser of pandas may be off in the last bit.
-        numbers = np.empty(0)
         try:
             if _all_alike(texts):
                 numbers = np.full(len(texts), float(texts[0] or "nan"))
@@ -375,19 +342,16 @@ class _ColumnCollector:
                 numbers = np.array([float(text) if text else math.nan for text in texts])
             else:
                 numbers = np.array(list(map(float, texts)))
-        except ValueError:
-            pass
-        else:
             if not np.isinf(numbers).any():
                 return numbers
-        numbered = [number for number, record in zip(self._line_numbers(), self._records, strict=True) if record]
-        for line_number, text in zip(numbered, texts, strict=True):
-            if not _is_number(text):
-                raise InputError(
-                    f"{self._path}, line {line_number}: column {name} contains {text!r}, which is not a number. "
-                    "Correct or remove the line."
-                )
-        return numbers
+        except ValueError:
+            pass
+        numbered = (number for number, record in zip(self._line_numbers(), self._records, strict=True) if record)
+        line_number, text = next(line for line in zip(numbered, texts, strict=True) if not _is_number(line[1]))
+        raise InputError(
+            f"{self._path}, line {line_number}: column {name} contains {text!r}, which is not a number. "
+            "Correct or remove the line."
+        )
 
 
 def _all_alike(texts: Sequence[str]) -> bool:
@@ -411,48 +375,36 @@ def _unguarded(text: str) -> str:
     return text[1:] if text.startswith("'") and cell(text[1:]) == text else text
 
 
-def _outside(array: Floats, limits: tuple[float, float]) -> NDArray[np.bool_]:
-    with np.errstate(invalid="ignore"):
-        return (array < limits[0]) | (array > limits[1])
-
-
-def _years_away(array: Floats, bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which times are more than a year from the median: a run does not take a year, so the clock is wrong."""
-    good = array[~bad & np.isfinite(array)]
-    if not len(good):
-        return np.zeros(len(array), dtype=bool)
-    with np.errstate(invalid="ignore"):
-        return np.abs(array - np.median(good)) > _YEAR_S
+def _numbers(series: Series) -> Floats:
+    return series.to_numpy(dtype=np.float64, na_value=math.nan)
 
 
 def _remove_contradictions(kept: dict[str, Series]) -> list[Impossible]:
     """Remove contradictory times of successful requests: a time of 0, and a first token after the end."""
     codes = kept.get(COL.error_code)
-    rows = max((len(series) for series in kept.values()), default=0)
-    if codes is None or not rows:
+    if codes is None or not len(codes):
         return []
     ok = succeeded(codes).to_numpy()
     streamed = ok & ~buffered(codes).to_numpy()
     removed: list[Impossible] = []
-    for name in (*_FIRST, COL.end_to_end_latency_s):
+    firsts = [name for name in (COL.ttft_s, COL.ttfat_s) if name in kept]
+    for name in (*firsts, COL.end_to_end_latency_s):
         if name in kept:
-            array = kept[name].to_numpy(dtype=np.float64, na_value=math.nan)
+            array = _numbers(kept[name])
             removed += _remove(kept, name, array, ok & (array == 0), "an answer takes longer than 0 s")
-            if name in _FIRST and (~ok & (array == 0)).any():
+            if name in firsts and (~ok & (array == 0)).any():
                 # LLMPerf writes 0 for a value that a failed request does not have. This is a missing value, not an
                 # impossible one.
                 kept[name] = kept[name].mask(~ok & (array == 0))
     if COL.end_to_end_latency_s not in kept:
         return removed
-    end = kept[COL.end_to_end_latency_s].to_numpy(dtype=np.float64, na_value=math.nan)
-    before_end = np.zeros(rows, dtype=bool)
-    for name in _FIRST:
-        if name in kept:
-            array = kept[name].to_numpy(dtype=np.float64, na_value=math.nan)
-            with np.errstate(invalid="ignore"):
-                late = streamed & (array > end + _ROUNDING_S)
-            before_end |= late
-            removed += _remove(kept, name, array, late, "after the end of the request")
+    end = _numbers(kept[COL.end_to_end_latency_s])
+    before_end = np.zeros(len(codes), dtype=bool)
+    for name in firsts:
+        array = _numbers(kept[name])
+        late = streamed & (array > end + _ROUNDING_S)
+        before_end |= late
+        removed += _remove(kept, name, array, late, "after the end of the request")
     # The file does not show which of the two values is wrong.
     removed += _remove(kept, COL.end_to_end_latency_s, end, before_end, "before the first token")
     return removed

@@ -15,9 +15,8 @@ import pandas as pd
 from pandas import DataFrame
 
 from llm_reports.errors import InputError
-from llm_reports.input.manifest import disagreements
 from llm_reports.input.open_file import plain_name
-from llm_reports.input.related_files import RelatedFiles, related_files_of
+from llm_reports.input.related_files import RelatedFiles, disagreements, related_files_of
 from llm_reports.input.rows import empty_stages, read_requests, typed_frame
 from llm_reports.run import Run
 from llm_users.quantile import DurationHistogram
@@ -37,13 +36,16 @@ def with_shards(runs: Sequence[Run], paths: Sequence[Path]) -> list[Run]:
         if not parts and not related.empty:
             parts = [(plain_name(path).partition("_")[0], rows)]
         for run_id, part in parts:
-            index = next((index for index, run in enumerate(merged) if run_id in set(run.requests[COL.run_id])), None)
-            index = index if index is not None else _of_manifest(merged, str(run_id))
-            if index is None:
-                run = Run(str(run_id) or path.stem, path, part.reset_index(drop=True), empty_stages())
-                merged.append(_with_related_files(dataclasses.replace(run, warnings=warnings), related))
-            else:
+            by_rows = [index for index, run in enumerate(merged) if run_id in set(run.requests[COL.run_id])]
+            # The rows file of a run may be empty; then only its manifest has the id.
+            by_manifest = [index for index, run in enumerate(merged) if run.manifest.get(COL.run_id) == str(run_id)]
+            if by_rows or by_manifest:
+                index = (by_rows or by_manifest)[0]
                 merged[index] = _merged(merged[index], part, path, warnings, related)
+            else:
+                name = str(run_id) or path.stem
+                run = Run(name, path, part.reset_index(drop=True), empty_stages(), warnings=warnings)
+                merged.append(_with_related_files(run, related))
     return merged
 
 
@@ -51,34 +53,26 @@ def with_elsewhere(run: Run) -> Run:
     """Return the run with the shards that its manifest lists; add a warning for each file that does not exist here."""
     for name in elsewhere(run.manifest):
         path = Path(name)
-        if path.is_file():
-            try:
-                merged = with_shards([run], [path])
-            except InputError as error:
-                run = dataclasses.replace(run, warnings=(*run.warnings, str(error)))
-                continue
-            if len(merged) == 1:  # otherwise the shard belongs to another run
-                run = dataclasses.replace(merged[0], shards=(*run.shards, path.resolve()))
-        else:
-            text = (
-                f"{run.source}: rows of this run are in {path}, which does not exist on this machine. Copy its folder "
-                "to this machine and add the file to the command: llm-report PREFIX FILE."
-            )
-            run = dataclasses.replace(run, warnings=(*run.warnings, text))
+        try:
+            if not path.is_file():
+                raise InputError(
+                    f"{run.source}: rows of this run are in {path}, which does not exist on this machine. Copy its "
+                    "folder to this machine and add the file to the command: llm-report PREFIX FILE."
+                )
+            merged = with_shards([run], [path])
+        except InputError as error:
+            run = dataclasses.replace(run, warnings=(*run.warnings, str(error)))
+            continue
+        if len(merged) == 1:  # otherwise the shard belongs to another run
+            run = dataclasses.replace(merged[0], shards=(*run.shards, path.resolve()))
     return run
 
 
 def elsewhere(manifest: Mapping[str, Any]) -> list[str]:
     """Return the shards that a manifest lists."""
     named = manifest.get("rows_elsewhere")
-    if not isinstance(named, list):
-        return []
-    return [name for name in named if isinstance(name, str) and name.endswith(SHARD_CSV)]
-
-
-def _of_manifest(runs: Sequence[Run], run_id: str) -> int | None:
-    """Return the index of the run whose manifest has this id; its rows file is empty."""
-    return next((index for index, run in enumerate(runs) if run.manifest.get(COL.run_id) == run_id), None)
+    names = named if isinstance(named, list) else []
+    return [name for name in names if isinstance(name, str) and name.endswith(SHARD_CSV)]
 
 
 def _merged(run: Run, rows: DataFrame, path: Path, warnings: Sequence[str], related: RelatedFiles) -> Run:
@@ -89,13 +83,13 @@ def _merged(run: Run, rows: DataFrame, path: Path, warnings: Sequence[str], rela
     # Warnings about the rows file alone are replaced with warnings about all rows.
     stale = {f"{run.source}: {text}" for text in disagreements(run.manifest, known, run.stages)}
     whole = _with_related_files(dataclasses.replace(run, requests=merged), related)
-    messages = [text for text in whole.warnings if text not in stale]
-    messages += [f"{run.source}: {text}" for text in disagreements(whole.manifest, merged, whole.stages)]
-    messages += [
+    messages = (
+        *(text for text in whole.warnings if text not in stale),
+        *(f"{run.source}: {text}" for text in disagreements(whole.manifest, merged, whole.stages)),
         *warnings,
         f"{path}: {len(added)} rows were added from this file; {len(rows) - len(added)} rows already existed.",
-    ]
-    return dataclasses.replace(whole, warnings=tuple(messages))
+    )
+    return dataclasses.replace(whole, warnings=messages)
 
 
 def _with_related_files(run: Run, related: RelatedFiles) -> Run:

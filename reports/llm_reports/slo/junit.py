@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from llm_reports.errors import InputError
 from llm_reports.markdown.decisions import gate_text
 from llm_reports.markdown.text import plain
+from llm_reports.output_folder import write_file
 from llm_reports.slo.gate import Gate
 from llm_users.verdict import Verdict
 
@@ -33,37 +34,30 @@ def cases_of(gate: Gate) -> list[Case]:
         name = f"{gate.objectives.text} in the best stage" if gate.judgements else gate.objectives.text
         return [Case("all", name, gate.verdict, "; ".join(gate.reasons))]
     return [
-        Case(
-            f"{judgement.group.run.name}.{judgement.label}",
-            judgement.objective.text,
-            judgement.verdict,
-            judgement.reason,
-        )
-        for judgement in gate.judgements
+        Case(f"{one.group.run.name}.{one.label}", one.objective.text, one.verdict, one.reason)
+        for one in gate.judgements
     ]
 
 
 def junit_xml(name: str, cases: Iterable[Case]) -> str:
     """Return a JUnit test suite: a failed case is a failure, an undecided case is an error."""
     all_cases = list(cases)
-    counts = {
-        "tests": len(all_cases),
-        "failures": sum(case.verdict is Verdict.FAILED for case in all_cases),
-        "errors": sum(case.verdict is Verdict.UNDECIDED for case in all_cases),
+    counts = Counter(case.verdict for case in all_cases)
+    numbers = {
+        "tests": str(len(all_cases)),
+        "failures": str(counts[Verdict.FAILED]),
+        "errors": str(counts[Verdict.UNDECIDED]),
     }
-    numbers = {key: str(count) for key, count in counts.items()}
     suites = ElementTree.Element("testsuites", numbers)
     suite = ElementTree.SubElement(suites, "testsuite", {"name": name, **numbers, "skipped": "0"})
     for case in all_cases:
         element = ElementTree.SubElement(
             suite, "testcase", {"classname": plain(f"{name}.{case.place}"), "name": plain(case.name), "time": "0"}
         )
-        if case.verdict is Verdict.PASSED:
-            ElementTree.SubElement(element, "system-out").text = plain(case.reason)
-        else:
-            tag = "failure" if case.verdict is Verdict.FAILED else "error"
-            problem = ElementTree.SubElement(element, tag, {"type": case.verdict.value, "message": plain(case.reason)})
-            problem.text = plain(case.reason)
+        tag = {Verdict.PASSED: "system-out", Verdict.FAILED: "failure"}.get(case.verdict, "error")
+        passed = case.verdict is Verdict.PASSED
+        attributes = {} if passed else {"type": case.verdict.value, "message": plain(case.reason)}
+        ElementTree.SubElement(element, tag, attributes).text = plain(case.reason)
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -77,23 +71,13 @@ def publish_gate(gate: Gate, path: Path | None) -> None:
 
 def write_junit(path: Path, text: str) -> None:
     """Write the file and create its folder; raises ``InputError`` when the file cannot be written."""
-    _write(path, text, "w", "--junit")
+    write_file(path, text, "Specify another file with --junit.")
 
 
 def write_job_summary(text: str, path: Path | None = None) -> Path | None:
     """Append Markdown to a file, or to GitHub's job summary if there is one, and return the path of the file."""
     target = path or (Path(os.environ[SUMMARY_VARIABLE]) if os.environ.get(SUMMARY_VARIABLE) else None)
     if target is not None:
-        _write(target, text if text.endswith("\n") else text + "\n", "a", "--github-summary")
+        ended = text if text.endswith("\n") else text + "\n"
+        write_file(target, ended, "Specify another file with --github-summary.", append=True)
     return target
-
-
-def _write(path: Path, text: str, mode: str, option: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode, encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}). Specify another file with {option}."
-        ) from error

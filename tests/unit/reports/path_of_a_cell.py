@@ -31,7 +31,7 @@ from tests.project import ROOT
 
 VALUE_S = 7.654321
 CELL = "7.65"
-CARRIERS = ("_Lines", "Run", "Group", "Summary", "Row", "Table", "Content", "Report")
+CARRIERS = ("Run", "Group", "Summary", "Row", "Table", "Content", "Report")
 """The classes of the product in which the value travels, besides columns, rows and texts."""
 
 _PRODUCT = (ROOT / "reports" / "llm_reports", ROOT / "llm_users")

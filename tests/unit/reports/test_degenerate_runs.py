@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import llm_reports
-from llm_reports.formats import FORMATS
 from llm_reports.html.fragment import fragment_of
 from llm_reports.main import main
+from llm_reports.report import FORMATS
 from llm_users.record import RequestRecord, StageRecord
 from tests.unit.reports.rows_on_disk import record
 
