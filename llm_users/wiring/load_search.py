@@ -246,7 +246,7 @@ def _range_of(options: Options) -> Range:
 
 def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]:
     """Return messages about objectives that the requests of one stage cannot decide."""
-    from llm_reports.slo.gate import least_requests
+    from llm_reports.slo.evidence import least_requests
 
     needed = {objective.text: least_requests(objective) for objective in objectives}
     return [
@@ -266,7 +266,7 @@ def minimum_of(options: Options, objectives: Sequence[Objective]) -> Minimum:
 
 
 def _judged_columns() -> tuple[str, ...]:
-    from llm_reports.slo.judged_columns import JUDGED_COLUMNS
+    from llm_reports.slo.objectives import JUDGED_COLUMNS
 
     return JUDGED_COLUMNS
 

@@ -15,8 +15,8 @@ from llm_reports.errors import InputError
 from llm_reports.export import openmetrics, parquet, summary
 from llm_reports.html import page
 from llm_reports.input.loader import load
-from llm_reports.llmperf import json_files, printout
-from llm_reports.llmperf.printout import print_out
+from llm_reports.llmperf import writer
+from llm_reports.llmperf.writer import print_out
 from llm_reports.markdown import report
 from llm_reports.markdown.report import all_notes, decisions, tables_and_notes
 from llm_reports.output_folder import write_files
@@ -27,8 +27,8 @@ from llm_reports.slo.gate import Gate
 FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
     "md": report.files,
     "csv": summary.files,
-    "json": json_files.files,
-    "llmperf": printout.files,
+    "json": writer.files,
+    "llmperf": writer.console_files,
     "html": page.files,
     "summary": summary.json_files,
     "openmetrics": openmetrics.files,

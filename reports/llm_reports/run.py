@@ -42,6 +42,12 @@ class Run:
     """The shards that the manifest lists and whose rows are in ``requests``."""
 
     @property
+    def options(self) -> Mapping[str, Any]:
+        """The options of the run, from its manifest; empty when the manifest does not contain them."""
+        options = self.manifest.get("options")
+        return options if isinstance(options, dict) else {}
+
+    @property
     def measured(self) -> int:
         """The number of requests that count in the statistics, including failed ones."""
         return int((self.requests[COL.measured] == 1).sum())

@@ -27,7 +27,7 @@ from llm_reports.metrics.load_search import search_of
 from llm_reports.metrics.summary import ordered
 from llm_reports.run import Run
 from llm_reports.slo.objectives import FAILURES_ALLOWED, Objective, Objectives
-from llm_reports.slo.unfit_stages import unfit
+from llm_reports.slo.stage_doubts import unfit
 from llm_users.quantile import quantile
 from llm_users.record import UNSTEADY, StageLoad
 

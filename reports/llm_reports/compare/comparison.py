@@ -7,17 +7,19 @@ runs, ``run_estimates`` the method for several runs per side; p-values are corre
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pandas import DataFrame
 
-from llm_reports.compare.comparability import unlike
 from llm_reports.compare.decision import decides, despite_failures, judged
-from llm_reports.compare.difference import Difference
+from llm_reports.compare.difference import ERROR_RATIO, Difference
+from llm_reports.compare.estimates import holm
 from llm_reports.compare.figures import lines
-from llm_reports.compare.run_estimates import holm
+from llm_reports.compare.pairing import at_once
 from llm_reports.errors import InputError
+from llm_reports.metrics.distinctions import ALIKE
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run, named_apart
@@ -31,6 +33,7 @@ ONE_RUN = (
     "hour). Before you trust a small difference, measure at least three runs per side in alternation and compare them "
     "with --against."
 )
+_ENOUGH_ROUNDS = 24
 _Key = tuple[str, StageLoad, int]
 _Side = tuple[Group, ...]
 
@@ -134,13 +137,13 @@ def compare_runs(
             stage_lines = list(lines(*sides, notes))
             families += [families[-1] + 1 if families else 0] * len(stage_lines)
             differences += stage_lines
-            notes.extend(note for base in sides[0][:1] for other in sides[1] for note in unlike(base, other))
-    verdicts = [
-        judged(line, p, threshold, deciding)
-        for line, p, deciding in zip(
-            differences, _corrected(differences, families), decides(on, differences), strict=True
-        )
-    ]
+            notes.extend(note for base in sides[0][:1] for other in sides[1] for note in _unlike(base, other))
+    if any(line.by_runs for line in differences):
+        corrected = holm([line.p_alone for line in differences])
+    else:
+        corrected = jointly([line.estimate.chance if line.estimate else NO_CHANCE for line in differences], families)
+    deciding = decides(on, differences)
+    verdicts = [judged(line, p, threshold, own) for line, p, own in zip(differences, corrected, deciding, strict=True)]
     all_groups = tuple(group for run_groups in (*base_groups, *against_groups) for group in run_groups)
     return Comparison(
         (*runs, *against),
@@ -150,12 +153,6 @@ def compare_runs(
         all_groups,
         tuple(against),
     )
-
-
-def _corrected(differences: Sequence[Difference], families: Sequence[int]) -> list[float]:
-    if any(line.by_runs for line in differences):
-        return holm([line.p_alone for line in differences])
-    return jointly([line.estimate.chance if line.estimate else NO_CHANCE for line in differences], families)
 
 
 def _runs_note(before: int, after: int) -> str:
@@ -192,12 +189,49 @@ def _matched(
 
 def _keyed(run_groups: Sequence[Group], by_model: bool) -> dict[_Key, Group]:
     keyed: dict[_Key, Group] = {}
+    occurrences: Counter[tuple[str, StageLoad]] = Counter()
     for group in run_groups:
-        model = group.model if by_model else ""
-        occurrence = sum(1 for key in keyed if key[:2] == (model, group.load))
-        keyed[model, group.load, occurrence] = group
+        name = (group.model if by_model else "", group.load)
+        keyed[*name, occurrences[name]] = group
+        occurrences[name] += 1
     return keyed
 
 
 def _loads(run_groups: Sequence[Group]) -> str:
     return loads_in_words(group.load for group in run_groups) or "an unknown load"
+
+
+def _unlike(base: Group, other: Group) -> Iterator[str]:
+    """Yield the reasons why two stages are hard to compare, as sentences."""
+    level = base.load.at
+    for name in (COL.input_tokens, COL.output_tokens):
+        before, after = (float(group.ok[name].astype("float64").mean()) for group in (base, other))
+        if before > 0 and abs(after / before - 1) > ALIKE:
+            yield (
+                f"Mean {name.replace('_', ' ')}{level}: {before:.0f} in {base.run.name}, {after:.0f} in "
+                f"{other.run.name}. Different token counts alone change the times."
+            )
+    for group in (base, other):
+        if group.health in ("strained", "disturbed"):
+            yield f"The client of {group.run.name} was {group.health}{level}."
+        counts = group.counts
+        if counts.failed:
+            throttled = f", {counts.throttled} of them throttled" if counts.throttled else ""
+            yield (
+                f"{counts.failed} of {counts.ended} requests of {group.run.name}{level} failed{throttled}. "
+                f"Latencies include successful requests only; {ERROR_RATIO} counts the failed ones."
+            )
+        if not counts.ok:
+            yield f"No request of {group.run.name}{level} succeeded, so there is no latency to compare."
+    if base.load.is_open:
+        yield (
+            "The throughput of an open loop follows its schedule, so it does not affect the verdict unless --on "
+            "names it."
+        )
+    rounds = min(len(base.measured), len(other.measured)) / at_once(base)
+    unit = "request in flight" if base.load.is_open else "user"
+    if rounds < _ENOUGH_ROUNDS:
+        yield (
+            f"Only {rounds:.0f} requests per {unit}{level}: time blocks are short compared with the correlation time "
+            f"of the endpoint, so the intervals are widened. Measure at least {_ENOUGH_ROUNDS} requests per {unit}."
+        )

@@ -7,18 +7,11 @@ increase. Lines that do not decide can only fail, and only when they are signifi
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from llm_reports.compare.difference import (
-    BETTER,
-    ERROR_RATIO,
-    SYSTEM_THROUGHPUT,
-    UNCLEAR,
-    WORSE,
-    Difference,
-)
+from llm_reports.compare.difference import BETTER, ERROR_RATIO, SYSTEM_THROUGHPUT, UNCLEAR, WORSE, Difference
 from llm_reports.errors import InputError
 from llm_reports.stats.intervals import student_t, values_needed
 from llm_users.record import UNSTEADY
@@ -61,19 +54,24 @@ def decides(on: str | None, lines: Sequence[Difference]) -> list[bool]:
 
 def judged(line: Difference, p: float, threshold: float | None, deciding: bool) -> Difference:
     """Return the line with its corrected p, its outcome and its verdict."""
-    line = dataclasses.replace(line, deciding=deciding)
-    unfit = _unfit(line)
-    if unfit:
+    line = replace(line, p=p, deciding=deciding)
+    reason = line.reason
+    if line.estimate is not None and not reason and line.metric != ERROR_RATIO:  # a late client makes no request fail
+        saturated = [group.run.name for group in (*line.bases, *line.others) if group.health == "saturated"]
+        reason = f"the client of {' and '.join(saturated)} was saturated" if saturated else ""
+    if line.estimate is None or reason:
         verdict = Verdict.UNDECIDED if threshold is not None and deciding else None
-        return dataclasses.replace(line, p=p, outcome=Verdict.UNDECIDED, verdict=verdict, reason=unfit)
-    line = dataclasses.replace(line, p=p, outcome=_outcome(line, p))
+        return replace(line, outcome=Verdict.UNDECIDED, verdict=verdict, reason=reason)
+    interval = line.worsening_interval
+    if p < LEVEL and not (interval.known and interval.low <= 0 <= interval.high):
+        line = replace(line, outcome=WORSE if line.worsening > 0 else BETTER)
     if threshold is None:
         return line
-    verdict = _verdict(line, threshold, deciding)
+    verdict = _verdict(line, threshold)
     if verdict is not Verdict.UNDECIDED:
-        return dataclasses.replace(line, verdict=verdict)
+        return replace(line, verdict=verdict)
     needed = _needed(line, threshold)
-    return dataclasses.replace(line, verdict=verdict, needed=needed, reason=_undecided(line, threshold, needed))
+    return replace(line, verdict=verdict, needed=needed, reason=_undecided(line, threshold, needed))
 
 
 def despite_failures(lines: Sequence[Difference]) -> list[Difference]:
@@ -82,50 +80,26 @@ def despite_failures(lines: Sequence[Difference]) -> list[Difference]:
     A run whose slow requests fail can look faster without being faster.
     """
     failing = {(line.bases, line.others) for line in lines if line.metric == ERROR_RATIO and line.outcome == WORSE}
+    reason = "more requests failed, so the successful ones cannot show an improvement"
     return [
-        dataclasses.replace(
-            line,
-            outcome=UNCLEAR,
-            reason=line.reason or "more requests failed, so the successful ones cannot show an improvement",
-        )
+        replace(line, outcome=UNCLEAR, reason=line.reason or reason)
         if line.outcome == BETTER and (line.bases, line.others) in failing
         else line
         for line in lines
     ]
 
 
-def _unfit(line: Difference) -> str:
-    if line.estimate is None or line.reason:
-        return line.reason
-    if line.metric == ERROR_RATIO:  # a late client does not make requests fail
-        return ""
-    saturated = [group.run.name for group in (*line.bases, *line.others) if group.health == "saturated"]
-    return f"the client of {' and '.join(saturated)} was saturated" if saturated else ""
-
-
-def _outcome(line: Difference, p: float) -> str:
+def _verdict(line: Difference, threshold: float) -> Verdict | None:
     interval = line.worsening_interval
-    if not p < LEVEL or (interval.known and interval.low <= 0 <= interval.high):
-        return UNCLEAR
-    return WORSE if line.worsening > 0 else BETTER
-
-
-def _verdict(line: Difference, threshold: float, deciding: bool) -> Verdict | None:
-    interval = line.worsening_interval
-    if line.outcome == WORSE and (interval.low > threshold or (line.is_share and deciding)):
+    if line.outcome == WORSE and (interval.low > threshold or (line.is_share and line.deciding)):
         return Verdict.FAILED
-    if not deciding:
+    if not line.deciding:
         return None
-    within = _rose_from_nothing(line) or (interval.known and interval.high <= threshold)
+    # If a figure was 0 before, as when every request failed, the relative improvement is not finite.
+    rose_from_nothing = line.outcome == BETTER and line.more_is_better and line.before == 0
+    within = interval.known and interval.high <= threshold
+    within |= rose_from_nothing and line.difference_interval.low > 0
     return Verdict.PASSED if within and not _unsteady(line) else Verdict.UNDECIDED
-
-
-def _rose_from_nothing(line: Difference) -> bool:
-    """Return whether a figure was 0 before and is significantly above 0 after, as when every request failed before.
-
-    The relative improvement is then not finite.
-    """
-    return line.outcome == BETTER and line.more_is_better and line.before == 0 and line.difference_interval.low > 0
 
 
 def _undecided(line: Difference, threshold: float, needed: int | None) -> str:
@@ -166,7 +140,10 @@ def _needed(line: Difference, threshold: float) -> int | None:
         return _runs_needed(line, reach, gap)
     times = (reach / gap) ** 2 if gap > 0 else math.inf
     needed = min(len(line.base.measured), len(line.other.measured)) * max(times, 1.0)
-    return None if needed > _MOST_NEEDED else _rounded_up(needed)
+    if needed > _MOST_NEEDED:
+        return None
+    step = int(10 ** max(0, math.floor(math.log10(needed)) - 1))
+    return math.ceil(needed / step - 1e-9) * step  # two significant digits
 
 
 def _runs_needed(line: Difference, reach: float, gap: float) -> int | None:
@@ -181,10 +158,3 @@ def _runs_needed(line: Difference, reach: float, gap: float) -> int | None:
 def _unsteady(line: Difference) -> str:
     names = [group.run.name for group in (*line.bases, *line.others) if group.steadiness == UNSTEADY]
     return f"the queue of {' and '.join(names)} grew through the stage" if names else ""
-
-
-def _rounded_up(count: float) -> int:
-    """Round up to two significant digits."""
-    digits = max(0, math.floor(math.log10(count)) - 1)
-    step = int(10**digits)
-    return math.ceil(count / step - 1e-9) * step

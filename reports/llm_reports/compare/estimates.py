@@ -1,7 +1,12 @@
-"""Estimates for one figure in two runs: the difference, the ratio, their intervals and the null distribution.
+"""Estimates for one figure before and after: the difference, the ratio, their intervals and the null distribution.
 
-This module works on numbers only. Values are in the order of the requests' starts; NaN is a value that does not count,
-such as the latency of a failed request. ``paired``: position i of both runs is the same prompt.
+This module works on numbers only. For two runs, the time block is the statistical unit. Values are in the order of the
+requests' starts; NaN is a value that does not count, such as the latency of a failed request. ``paired``: position i of
+both runs is the same prompt.
+
+For several runs per side, the run is the unit, so the interval includes the variation between runs. The method is
+Student's t on the runs' figures, or on their logarithms where the figure has a ratio scale, with equal variance on both
+sides. It makes no assumption about the requests within a run.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import cast
 
 import numpy as np
@@ -26,14 +32,14 @@ from llm_reports.stats.block_resampling import (
     hidden_from_p,
     memory,
     permutation,
-    sums,
 )
-from llm_reports.stats.intervals import UNKNOWN, Interval, normal, student_t, values_needed
+from llm_reports.stats.intervals import UNKNOWN, Interval, ratio_interval, student_t, t_outside, values_needed
 from llm_users.quantile import quantile
 
 Pair = tuple[Floats, Floats]
 
 
+_NO_SHUFFLES = np.empty(0)
 _TRIMMED = 0.1  # share of the paired changes that is trimmed at each end
 
 
@@ -60,28 +66,26 @@ def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = Fal
 
     The intervals are unknown if one run has too few values to bound the quantile on both sides (72 for a P95).
     """
-    if paired:
-        samples = _known_in_both(samples)
+    known = (~np.isnan(samples[0]), ~np.isnan(samples[1]))
+    if paired:  # a prompt counts if it has a value in both runs, so not if it failed in one of them
+        known = (known[0] & known[1], known[0] & known[1])
+        samples = (np.where(known[0], samples[0], math.nan), np.where(known[1], samples[1], math.nan))
     blocks = cut((len(samples[0]), len(samples[1])), users)
-    pooled = np.concatenate(samples)
-    pooled = np.sort(pooled[~np.isnan(pooled)])
-    known = [~np.isnan(values) for values in samples]
-    scores = [
-        np.where(k, above(v, q, cast("Sequence[float]", pooled)), 0.0) for v, k in zip(samples, known, strict=True)
-    ]
-    parts = (sums(scores[0], blocks.first[0]), sums(scores[1], blocks.first[1]))
-    wholes = (sums(known[0].astype(np.float64), blocks.first[0]), sums(known[1].astype(np.float64), blocks.first[1]))
+    in_order = (np.sort(samples[0][known[0]]), np.sort(samples[1][known[1]]))
+    pooled = cast("Sequence[float]", np.sort(np.concatenate(in_order)))
+    parts = blocks.sums([np.where(k, above(v, q, pooled), 0.0) for v, k in zip(samples, known, strict=True)])
+    wholes = blocks.sums(known)
 
     def of(values: Floats) -> float:
         return quantile(cast("Sequence[float]", values), q)
 
-    figures = (of(np.sort(samples[0][known[0]])), of(np.sort(samples[1][known[1]])))
+    figures = (of(in_order[0]), of(in_order[1]))
     chance = permutation(parts, wholes, paired=paired, hidden=hidden_from_p(blocks.counts, users))
-    if figures[0] != figures[1] and _separated(samples):
+    low, high = sorted(in_order, key=lambda values: float(values[0]))
+    if figures[0] != figures[1] and low[-1] < high[0]:
         # Runs without overlap differ in all of their quantiles. The share above a P95 alone cannot show that: it counts
         # ten of 100 requests, and they may be in few blocks.
-        apart = tuple(np.where(k, float(side), 0.0) for side, k in enumerate(known))
-        sides = (sums(apart[0], blocks.first[0]), sums(apart[1], blocks.first[1]))
+        sides = blocks.sums([np.where(k, float(side), 0.0) for side, k in enumerate(known)])
         chance = Chance(permutation(sides, wholes, paired=paired).p, chance.shuffles)
     if min(int(k.sum()) for k in known) < values_needed(q):
         return Estimate(*figures, UNKNOWN, UNKNOWN, chance, min(blocks.numbers), paired)
@@ -105,9 +109,8 @@ def paired_estimate(samples: Pair, users: int) -> Estimate:
     kept = known & (changes >= low) & (changes <= high)
     change = float(changes[kept].mean())
     blocks = cut((len(known), len(known)), users)
-    count = sums(known.astype(np.float64), blocks.first[0])
-    clipped = np.where(known, np.clip(changes, low, high), 0.0)
-    part, none = sums(clipped, blocks.first[0]), np.zeros(len(count))
+    count, part = blocks.sums((known, np.where(known, np.clip(changes, low, high), 0.0)))
+    none = np.zeros(len(count))
     off = part - part.sum() / count.sum() * count
     k = len(off)
     variance = float((off * off).sum()) * k / (k - 1) / (float(count.sum()) * (1 - 2 * _TRIMMED)) ** 2
@@ -117,7 +120,7 @@ def paired_estimate(samples: Pair, users: int) -> Estimate:
     # The clipping limit is symmetric around no change, so that exchanging the runs only changes the sign.
     ordered_sizes = cast("Sequence[float]", np.sort(np.abs(changes[known])))
     border = quantile(ordered_sizes, 1 - _TRIMMED)
-    signed = sums(np.where(known, np.clip(changes, -border, border), 0.0), blocks.first[0])
+    signed, _ = blocks.sums((np.where(known, np.clip(changes, -border, border), 0.0), known))
     before, after = (quantile(cast("Sequence[float]", np.sort(values[known])), 0.5) for values in samples)
     return Estimate(
         before,
@@ -138,8 +141,7 @@ def share_estimate(hits: Pair, counted: Pair, users: int) -> Estimate:
     ratio of the variance of the blocks to that of independent requests. The interval never has zero width.
     """
     blocks = cut((len(hits[0]), len(hits[1])), users)
-    parts = (sums(hits[0], blocks.first[0]), sums(hits[1], blocks.first[1]))
-    wholes = (sums(counted[0], blocks.first[0]), sums(counted[1], blocks.first[1]))
+    parts, wholes = blocks.sums(hits), blocks.sums(counted)
     shares = [float(h.sum() / c.sum()) if c.sum() else math.nan for h, c in zip(hits, counted, strict=True)]
     # A run without errors cannot show whether errors occur in bursts; the other run may show it.
     excess = max(_excess(part, whole) for part, whole in zip(parts, wholes, strict=True))
@@ -154,7 +156,7 @@ def rate_estimate(
 ) -> Estimate:
     """Estimate the tokens per second of the system: tokens of each block divided by the time to the next block."""
     blocks = cut((len(tokens[0]), len(tokens[1])), users)
-    parts = (sums(tokens[0], blocks.first[0]), sums(tokens[1], blocks.first[1]))
+    parts = blocks.sums(tokens)
     wholes = (_lasting(starts[0], blocks.first[0]), _lasting(starts[1], blocks.first[1]))
     drawn = drawn_rates(parts, wholes, paired=paired)
     widened = memory(parts, wholes, paired=paired) * hidden_from_intervals(blocks.counts, users)
@@ -166,21 +168,11 @@ def newcombe(shares: tuple[float, float], counts: tuple[float, float]) -> Interv
     """Return Newcombe's interval (method 10) of the second share minus the first, from Wilson's intervals of both."""
     if not all(count > 0 for count in counts):
         return UNKNOWN
-    first, second = (wilson(share, count) for share, count in zip(shares, counts, strict=True))
+    first, second = (ratio_interval(share * count, count) for share, count in zip(shares, counts, strict=True))
     difference = shares[1] - shares[0]
     return Interval(
         difference - math.hypot(shares[1] - second.low, first.high - shares[0]),
         difference + math.hypot(second.high - shares[1], shares[0] - first.low),
-    )
-
-
-def wilson(share: float, count: float) -> Interval:
-    """Return Wilson's interval of a share of an effective number of requests, which may be fractional."""
-    z = normal(0.95)
-    squared = z * z
-    middle, reach = share + squared / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return Interval(
-        max(0.0, (middle - reach) / (1 + squared / count)), min(1.0, (middle + reach) / (1 + squared / count))
     )
 
 
@@ -209,17 +201,6 @@ def _estimate(
     )
 
 
-def _separated(samples: Pair) -> bool:
-    low, high = sorted(samples, key=lambda values: float(np.nanmin(values)))
-    return bool(np.nanmax(low) < np.nanmin(high))
-
-
-def _known_in_both(samples: Pair) -> Pair:
-    """Return the values with NaN for prompts without a value in both runs, such as a prompt that failed in one run."""
-    both = ~(np.isnan(samples[0]) | np.isnan(samples[1]))
-    return np.where(both, samples[0], math.nan), np.where(both, samples[1], math.nan)
-
-
 def _lasting(starts: Floats, first: Sequence[int]) -> Floats:
     """Return the duration of each block, from its first start to that of the next block.
 
@@ -230,3 +211,53 @@ def _lasting(starts: Floats, first: Sequence[int]) -> Floats:
     count = len(starts) - first[-1]
     last = (starts[-1] - borders[-1]) * count / (count - 1) if count > 1 else (starts[-1] - starts[0]) / len(starts)
     return np.append(np.diff(borders), last)
+
+
+def runs_estimate(
+    before: Sequence[float], after: Sequence[float], *, counted: tuple[int, int] | None = None
+) -> Estimate:
+    """Return the estimate from one figure per run. Both sides together need at least three runs.
+
+    ``counted``: the figures are shares, and these are the numbers of requests of all runs of each side. The interval of
+    a share is never narrower than Newcombe's over all requests, which is also valid when no run has an error.
+    """
+    units = min(len(before), len(after))
+    values = [*before, *after]
+    if not all(math.isfinite(value) for value in values):
+        known = [fmean(v for v in side if math.isfinite(v)) if any(map(math.isfinite, side)) else math.nan
+                 for side in (before, after)]  # fmt: skip
+        return Estimate(known[0], known[1], UNKNOWN, UNKNOWN, Chance(math.nan, _NO_SHUFFLES), units)
+    if counted is not None or min(values) <= 0:
+        difference, reach, p = _t(before, after)
+        interval = Interval(difference - reach, difference + reach)
+        if counted is not None:
+            by_counts = newcombe((fmean(before), fmean(after)), (float(counted[0]), float(counted[1])))
+            interval = Interval(min(interval.low, by_counts.low), max(interval.high, by_counts.high))
+        return Estimate(fmean(before), fmean(after), interval, UNKNOWN, Chance(p, _NO_SHUFFLES), units)
+    logs = [[math.log(value) for value in side] for side in (before, after)]
+    change, reach, p = _t(logs[0], logs[1])
+    ratio = Interval(math.exp(change - reach), math.exp(change + reach))
+    middle = math.exp(fmean(logs[0]))
+    difference_interval = Interval(middle * (ratio.low - 1), middle * (ratio.high - 1))
+    return Estimate(middle, math.exp(fmean(logs[1])), difference_interval, ratio, Chance(p, _NO_SHUFFLES), units)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values with Holm's correction, which is valid for any dependence; NaN stays NaN."""
+    known = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
+    corrected = [math.nan] * len(p_values)
+    largest = 0.0
+    for rank, (p, index) in enumerate(known):
+        corrected[index] = largest = min(1.0, max(largest, p * (len(known) - rank)))
+    return corrected
+
+
+def _t(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
+    """Return the difference of the means, the half-width of its interval, and the p of Student's test."""
+    freedom = len(before) + len(after) - 2
+    difference = fmean(after) - fmean(before)
+    squares = sum((value - fmean(side)) ** 2 for side in (before, after) for value in side)
+    error = math.sqrt(squares / freedom * (1 / len(before) + 1 / len(after)))
+    if error <= 1e-12 * max(abs(difference), 1e-300):
+        return difference, 0.0, 1.0 if difference == 0 else 0.0
+    return difference, student_t(freedom) * error, t_outside(abs(difference) / error, freedom)

@@ -10,12 +10,16 @@ from typing import cast
 import numpy as np
 from pandas import DataFrame, Series
 
-from llm_reports.compare.comparability import long_memory
 from llm_reports.compare.difference import ERROR_RATIO, SYSTEM_THROUGHPUT, Difference
-from llm_reports.compare.estimates import Pair, paired_estimate, quantile_estimate, rate_estimate, share_estimate
-from llm_reports.compare.pairing import pairing
-from llm_reports.compare.run_estimates import runs_estimate
-from llm_reports.compare.start_order import at_once, in_order
+from llm_reports.compare.estimates import (
+    Pair,
+    paired_estimate,
+    quantile_estimate,
+    rate_estimate,
+    runs_estimate,
+    share_estimate,
+)
+from llm_reports.compare.pairing import at_once, in_order, pairing
 from llm_reports.metrics.goodput import stage_points
 from llm_reports.metrics.groups import (
     CORRECTED_LATENCY,
@@ -29,25 +33,22 @@ from llm_reports.metrics.groups import (
 )
 from llm_reports.metrics.outcomes import failed, succeeded, unfinished
 from llm_reports.metrics.summary import ordered
-from llm_reports.stats.block_resampling import Floats
+from llm_reports.stats.block_resampling import Floats, autocorrelation_time
 from llm_users.quantile import quantile
 from llm_users.record import COL
 
 FEWEST_REQUESTS = 20
+# Below this number, one comparison in eight of two equal queues at 90 % of their limit gave a false alarm.
+FEWEST_INDEPENDENT = 30
 _MEDIAN, _P95 = ("median", 0.5), ("p95", 0.95)
 _OF_REQUESTS: tuple[tuple[Metric, str, float], ...] = (
-    (TTFT, *_MEDIAN),
-    (TTFT, *_P95),
-    (TPOT, *_MEDIAN),
-    (TPOT, *_P95),
-    (LATENCY, *_MEDIAN),
-    (LATENCY, *_P95),
+    *((metric, *figure) for metric in (TTFT, TPOT, LATENCY) for figure in (_MEDIAN, _P95)),
     (OUTPUT_THROUGHPUT, *_MEDIAN),
-    (CORRECTED_TTFT, *_MEDIAN),
-    (CORRECTED_TTFT, *_P95),
-    (CORRECTED_LATENCY, *_MEDIAN),
-    (CORRECTED_LATENCY, *_P95),
+    *((metric, *figure) for metric in (CORRECTED_TTFT, CORRECTED_LATENCY) for figure in (_MEDIAN, _P95)),
 )
+
+_SYSTEM = (SYSTEM_THROUGHPUT, "system", "tokens/s", True)
+"""The metric, figure and unit of the line of the whole system, of which more is better."""
 
 
 def lines(bases: Sequence[Group], others: Sequence[Group], notes: list[str]) -> Iterator[Difference]:
@@ -56,11 +57,8 @@ def lines(bases: Sequence[Group], others: Sequence[Group], notes: list[str]) -> 
     few = [group for group in (*bases, *others) if len(group.measured) < FEWEST_REQUESTS]
     if few:
         counts = ", ".join(f"{len(group.measured)} in {group.run.name}" for group in few)
-        reason = (
-            f"a comparison needs at least {FEWEST_REQUESTS} requests in every run{bases[0].load.at}, but there are "
-            f"{counts}"
-        )
-        yield Difference(*sides, "all", "", "", reason=reason)
+        needed = f"a comparison needs at least {FEWEST_REQUESTS} requests in every run{bases[0].load.at}"
+        yield Difference(*sides, "all", "", "", reason=f"{needed}, but there are {counts}")
     elif not any(group.counts.ok for group in (*bases, *others)):
         yield Difference(*sides, "all", "", "", reason=f"no request succeeded in any run{bases[0].load.at}")
     elif len(bases) == len(others) == 1:
@@ -82,42 +80,28 @@ def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Differen
     )
     unpaired = (in_order(base.measured), in_order(other.measured))
     rows = pairs.rows or unpaired
-    unfit = long_memory(base, other)
+    unfit = _long_memory(base, other)
     for metric, figure, q in _OF_REQUESTS:
         samples = _pair(partial(_successful, metric), base, other, rows)
         known = [np.isfinite(values) for values in samples]
         if (known[0] & known[1]).any() if pairs.rows else all(is_known.any() for is_known in known):
-            paired = pairs.rows is not None
-            by_prompt = paired and figure == "median"
-            estimate = (
-                paired_estimate(samples, users) if by_prompt else quantile_estimate(samples, q, users, paired=paired)
-            )
+            if pairs.rows and figure == "median":
+                estimate = paired_estimate(samples, users)
+            else:
+                estimate = quantile_estimate(samples, q, users, paired=pairs.rows is not None)
             better = metric is OUTPUT_THROUGHPUT
             yield Difference(*sides, metric.name, figure, metric.unit, better, estimate, reason=unfit)
     # Requests without a partner also failed or succeeded, so the error ratio counts all requests.
     ended = _pair(lambda _, frame: ~unfinished(frame[COL.error_code]), base, other, unpaired)
     failures = _pair(lambda _, frame: failed(frame[COL.error_code]), base, other, unpaired)
     yield Difference(*sides, ERROR_RATIO, "share", "", estimate=share_estimate(failures, ended, users))
-    yield from _throughput(base, other, rows if pairs.complete else unpaired, users, pairs.complete, unfit)
-
-
-def _throughput(
-    base: Group, other: Group, rows: tuple[DataFrame, DataFrame], users: int, paired: bool, unfit: str
-) -> Iterator[Difference]:
+    rows = rows if pairs.complete else unpaired
     starts = _pair(lambda _, frame: frame[COL.started_at], base, other, rows)
-    if any(np.isnan(times).any() or np.ptp(times) <= 0 for times in starts):
-        return
-    tokens = _pair(
-        lambda _, frame: frame[COL.output_tokens].astype("float64").where(succeeded(frame[COL.error_code])).fillna(0.0),
-        base,
-        other,
-        rows,
-    )
-    figures = (_tokens_per_s(base), _tokens_per_s(other))
-    estimate = rate_estimate(figures, starts, tokens, users, paired=paired)
-    yield Difference(
-        (base,), (other,), SYSTEM_THROUGHPUT, "system", "tokens/s", more_is_better=True, estimate=estimate, reason=unfit
-    )
+    if not any(np.isnan(times).any() or np.ptp(times) <= 0 for times in starts):
+        tokens = _pair(_tokens, base, other, rows)
+        figures = (_tokens_per_s(base), _tokens_per_s(other))
+        estimate = rate_estimate(figures, starts, tokens, users, paired=pairs.complete)
+        yield Difference(*sides, *_SYSTEM, estimate, reason=unfit)
 
 
 def _of_runs(bases: tuple[Group, ...], others: tuple[Group, ...]) -> Iterator[Difference]:
@@ -137,9 +121,7 @@ def _of_runs(bases: tuple[Group, ...], others: tuple[Group, ...]) -> Iterator[Di
     yield Difference(bases, others, ERROR_RATIO, "share", "", estimate=estimate)
     rates = of(_tokens_per_s)
     if all(math.isfinite(value) for side in rates for value in side):
-        yield Difference(
-            bases, others, SYSTEM_THROUGHPUT, "system", "tokens/s", more_is_better=True, estimate=runs_estimate(*rates)
-        )
+        yield Difference(bases, others, *_SYSTEM, runs_estimate(*rates))
 
 
 def _quantile(metric: Metric, q: float, group: Group) -> float:
@@ -149,6 +131,10 @@ def _quantile(metric: Metric, q: float, group: Group) -> float:
 
 def _tokens_per_s(group: Group) -> float:
     return stage_points([group])[0].tokens_per_s
+
+
+def _tokens(_: Group, rows: DataFrame) -> Series:
+    return rows[COL.output_tokens].astype("float64").where(succeeded(rows[COL.error_code])).fillna(0.0)
 
 
 def _successful(metric: Metric, group: Group, rows: DataFrame) -> Series:
@@ -162,3 +148,26 @@ def _pair(
         np.asarray(values(group, frame), dtype=np.float64) for group, frame in zip((base, other), rows, strict=True)
     )
     return cast("Floats", first), cast("Floats", second)
+
+
+def _long_memory(base: Group, other: Group) -> str:
+    """Return why the latencies of an open loop cannot decide a comparison; "" when they can.
+
+    A queue near its limit has a long correlation time, so its requests contain few independent values.
+    """
+    if not base.load.is_open:
+        return ""
+    few = []
+    for group in (base, other):
+        took_s = group.values(CORRECTED_LATENCY, in_order(group.ok)).to_numpy()
+        independent = len(took_s) / autocorrelation_time(took_s)
+        if independent < FEWEST_INDEPENDENT:
+            few.append(
+                f"the {len(took_s)} requests of {group.run.name} are equivalent to {independent:.0f} independent ones"
+            )
+    if not few:
+        return ""
+    return (
+        f"{' and '.join(few)}, and {FEWEST_INDEPENDENT} are needed: a queue near its limit has a long correlation "
+        "time. Run longer, or at a lower rate"
+    )

@@ -45,8 +45,10 @@ def leaderboard(
 
 def _ranked(table: Table, ranked_groups: Sequence[Group], *, more_is_better: bool) -> Table:
     metric = OUTPUT_THROUGHPUT if more_is_better else TTFT
+    # Failed requests count at their worst value: infinitely slow, or zero throughput.
+    worst = 0.0 if more_is_better else math.inf
     merits = {
-        id(row): _median(ordered(group.values(metric, group.ok)), row.failed, more_is_better=more_is_better)
+        id(row): quantile(sorted([*ordered(group.values(metric, group.ok)), *[worst] * row.failed]), 0.5)
         for row, group in zip(table.rows, ranked_groups, strict=True)
     }
 
@@ -57,25 +59,14 @@ def _ranked(table: Table, ranked_groups: Sequence[Group], *, more_is_better: boo
         return missing, bool(row.unfit), merit, row.framework, row.model, row.load.order
 
     rows = tuple(sorted(table.rows, key=rank_key))
-    unfit_entries = [_below(table, row) for row in rows if row.unfit and not math.isnan(row.figures.median)]
+    unfit_entries = [
+        f"{' '.join([row.framework or '-', row.model or '-', *table.apart_words(row)])}{row.load.at} ({row.unfit})"
+        for row in rows
+        if row.unfit and not math.isnan(row.figures.median)
+    ]
     return dataclasses.replace(
         table,
         rows=rows,
         shows_failures=any(row.failed for row in rows),
         notes=(*([f"Ranked below the others: {'; '.join(unfit_entries)}."] if unfit_entries else []), *table.notes),
     )
-
-
-def _below(table: Table, row: Row) -> str:
-    name = " ".join([row.framework or "-", row.model or "-", *table.apart_words(row)])
-    return f"{name}{row.load.at} ({row.unfit})"
-
-
-def _median(values: Sequence[float], failed: int, *, more_is_better: bool) -> float:
-    """Return the median with failed requests at their worst value: infinitely slow, or zero throughput."""
-    if more_is_better:
-        return quantile([*[0.0] * failed, *values], 0.5)
-    middle = (len(values) + failed - 1) / 2
-    if math.ceil(middle) >= len(values):
-        return math.inf
-    return (values[math.floor(middle)] + values[math.ceil(middle)]) / 2

@@ -1,4 +1,6 @@
-"""Pairing of requests of two runs by prompt index, when the manifests show that the prompt lengths are the same.
+"""The order of the requests of a stage, and their pairing with another run's by prompt index.
+
+Requests are paired when the manifests show that the prompt lengths are the same.
 
 Paired prompts can have different texts. Their lengths, caps and order follow from the seed and the options; the text
 may differ between runs, so that the prompts of an earlier run are not in the server's cache.
@@ -6,14 +8,14 @@ may differ between runs, so that the prompts of an earlier run are not in the se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pandas import DataFrame
 
-from llm_reports.metrics.groups import Group
+from llm_reports.llmperf.results import duration_s
+from llm_reports.metrics.groups import Group, start_times
+from llm_reports.metrics.outcomes import dropped
 from llm_users.record import COL
 
 PROMPT_OPTIONS = (
@@ -73,12 +75,8 @@ def pairing(base: Group, other: Group) -> Pairing:
 
 
 def _different_options(base: Group, other: Group) -> str:
-    options = [_options(group.run.manifest) for group in (base, other)]
-    without = [
-        group.run.name
-        for group, run_options in zip((base, other), options, strict=True)
-        if "llm_seed" not in run_options
-    ]
+    options = [group.run.options for group in (base, other)]
+    without = [group.run.name for group in (base, other) if "llm_seed" not in group.run.options]
     if without:
         return f"the manifest of {' and '.join(without)} does not contain the seed and the lengths of the prompts"
     first, second = options
@@ -87,13 +85,26 @@ def _different_options(base: Group, other: Group) -> str:
     return f"the runs differ in {names}" if different else ""
 
 
-def _options(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    options = manifest.get("options")
-    return options if isinstance(options, dict) else {}
-
-
 def _apart(rows: tuple[DataFrame, DataFrame], column: str) -> float:
     first, second = (frame[column].to_numpy(np.float64, na_value=np.nan) for frame in rows)
     known = ~(np.isnan(first) | np.isnan(second))
     total = float(first[known].sum())
     return float(np.abs(first[known] - second[known]).sum()) / total if total else 0.0
+
+
+def in_order(rows: DataFrame) -> DataFrame:
+    """Return the rows in the order of their starts.
+
+    Dropped requests do not have a start time; they take the position that their prompt has among the other prompts.
+    """
+    if dropped(rows[COL.error_code]).any():
+        rows = rows.assign(started_at=start_times(rows))
+    return rows.sort_values([COL.started_at, COL.request_id], kind="stable")
+
+
+def at_once(group: Group) -> int:
+    """Return the number of requests in flight: the users, or the average in an open loop (Little's law)."""
+    if not group.load.is_open:
+        return max(group.concurrency or 1, 1)
+    took_s, lasted_s = float(group.measured[COL.end_to_end_latency_s].sum()), duration_s(group)
+    return max(1, round(took_s / lasted_s)) if lasted_s > 0 else 1

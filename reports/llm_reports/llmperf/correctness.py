@@ -12,7 +12,7 @@ from typing import Any
 
 from pandas import isna
 
-from llm_reports.llmperf.results import rate_of, responses
+from llm_reports.llmperf.results import api_of, rate_of, responses
 from llm_reports.metrics.correctness import MATCH, STRICT_MATCH
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.outcomes import unfinished
@@ -44,7 +44,7 @@ def summary(group: Group, sampling: Mapping[str, Any]) -> dict[str, Any]:
         COL.model: group.model,
         "num_concurrent_requests": group.concurrency,
         **sampling,
-        "llm_api": _api(group),
+        "llm_api": api_of(group) or None,
         COL.framework: group.framework,
         **rate_of(group),
         _STRICT: strictly,
@@ -64,7 +64,7 @@ def individual_responses(group: Group) -> list[dict[str, Any]]:
         verdicts = {"match": match, "strict_match": strictly}
         expected_number = {_NUMBER: int(expected) if expected.isdecimal() else expected} if expected else {}
         known = {name: bool(verdict) for name, verdict in verdicts.items() if not isna(verdict)}
-        config = {COL.model: model, "prompt": None, "sampling_params": None, "llm_api": _api(group)}
+        config = {COL.model: model, "prompt": None, "sampling_params": None, "llm_api": api_of(group) or None}
         entries.append(
             {
                 "metrics": metrics,
@@ -110,9 +110,3 @@ def checked(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _completed(group: Group) -> Group:
     return dataclasses.replace(group, measured=group.measured[~unfinished(group.measured[COL.error_code])])
-
-
-def _api(group: Group) -> str | None:
-    """Return LLMPerf's name of the API: the first part of this project's name."""
-    names = sorted({str(api).partition("-")[0] for api in group.measured[COL.api] if api})
-    return ", ".join(names) or None

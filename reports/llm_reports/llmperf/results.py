@@ -1,10 +1,12 @@
-"""The responses and the summary of a group of requests, with LLMPerf's names, order and definitions.
+"""The responses, the summary and the conditions of a group of requests, with LLMPerf's names, order and definitions.
 
-The names are LLMPerf's format and are defined only in this module.
+The names are LLMPerf's format and are defined only in this module. The conditions are lengths, sampling parameters and
+metadata.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -25,7 +27,8 @@ from llm_reports.metrics.groups import (
     Group,
 )
 from llm_reports.metrics.outcomes import succeeded
-from llm_reports.metrics.summary import Summary
+from llm_reports.metrics.summary import Summary, summarize
+from llm_users.distributions import LENGTHS, Distribution, DistributionError, Normal
 from llm_users.outcome import Outcome, outcome_of
 from llm_users.record import COL
 
@@ -40,6 +43,10 @@ METRICS = {
 QUANTILES = {"p25": "p25", "p50": "median", "p75": "p75", "p90": "p90", "p95": "p95", "p99": "p99"}
 RATE = COL.rate_per_s
 FIGURES = ("mean", "min", "max", "stddev")
+_SAMPLING = "additional_sampling_params"
+_LENGTHS = ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens")
+_OTHER_LENGTHS = ("llm_length_mix", "llm_trace")
+_OTHER_PROMPTS = ("llm_prompt", "llm_prompts", "llm_conversations")
 
 
 @dataclass(frozen=True)
@@ -87,15 +94,12 @@ def responses(group: Group) -> list[dict[str, Any]]:
     for i, (code, message) in enumerate(zip(rows[COL.error_code], rows[COL.error_message], strict=True)):
         ok = outcome_of(code) is Outcome.OK
         value = {name: 0 if values[i] is None and not ok else values[i] for name, values in columns.items()}
-        tokens_in, tokens_out = value["number_input_tokens"], value["number_output_tokens"]
+        tokens_in, tokens_out = value.pop("number_input_tokens"), value.pop("number_output_tokens")
         entries.append(
             {
                 COL.error_code: None if ok else _code(code),
                 "error_msg": message,
-                "inter_token_latency_s": value["inter_token_latency_s"],
-                COL.ttft_s: value[COL.ttft_s],
-                COL.end_to_end_latency_s: value[COL.end_to_end_latency_s],
-                COL.request_output_throughput_token_per_s: value[COL.request_output_throughput_token_per_s],
+                **value,
                 "number_total_tokens": None if tokens_in is None or tokens_out is None else tokens_in + tokens_out,
                 "number_output_tokens": tokens_out,
                 "number_input_tokens": tokens_in,
@@ -128,6 +132,11 @@ def without_content(group: Group) -> int:
 def rate_of(group: Group) -> dict[str, float]:
     """Return the rate of an open-loop stage for a summary. LLMPerf does not have it; the reader uses the same name."""
     return {} if group.load.rate_per_s is None else {RATE: group.load.rate_per_s}
+
+
+def api_of(group: Group) -> str:
+    """Return LLMPerf's name of the API: the first word of this project's name, such as openai for openai-chat."""
+    return ", ".join(sorted({str(api).partition("-")[0] for api in group.measured[COL.api] if api}))
 
 
 def is_count(metric: str, figure: str, value: float) -> bool:
@@ -167,3 +176,79 @@ def _values(series: Series) -> Iterator[float | int | None]:
 def _code(text: str) -> int | str:
     """Return an error code as in LLMPerf's files: HTTP statuses and LLMPerf's -1 as numbers, other codes as text."""
     return int(text) if re.fullmatch(r"-?[1-9][0-9]{0,8}", text) else text
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions of a group. ``lengths`` has LLMPerf's four keys in its order; the other mappings are flat."""
+
+    lengths: Mapping[str, int | None]
+    sampling: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+def conditions_of(group: Group) -> Conditions:
+    """Return the conditions from the manifest and the rows; for a foreign file, its summary replaces the manifest."""
+    manifest = group.run.manifest
+    lengths = {**_actual_lengths(group), **stated_lengths(group)}
+    if group.run.foreign:
+        sampling = {name: value for name, value in manifest.items() if name.startswith(_SAMPLING)}
+        other = {name: value for name, value in manifest.items() if not name.startswith("results_")}
+        return Conditions(lengths, sampling, other)
+    try:
+        parameters = json.loads(group.run.options.get("llm_extra_body") or "{}")
+    except (TypeError, ValueError):
+        parameters = {}
+    metadata = manifest.get("metadata")
+    return Conditions(
+        lengths,
+        sampling=_flat({_SAMPLING: parameters if isinstance(parameters, dict) else {}}),
+        metadata=_flat(metadata) if isinstance(metadata, dict) else {},
+    )
+
+
+def stated_lengths(group: Group) -> dict[str, int]:
+    """Return those of LLMPerf's four lengths that its summary or the options of a run state.
+
+    Options count only if the requests followed them: a mix, a trace, a dataset or a locustfile can set other lengths.
+    """
+    if group.run.foreign:
+        manifest = group.run.manifest
+        return {name: manifest[name] for name in _LENGTHS if type(manifest.get(name)) is int}
+    rows, options = group.measured, group.run.options
+    if any(options.get(name) for name in _OTHER_LENGTHS):
+        return {}
+    own_prompts = any(options.get(name) for name in _OTHER_PROMPTS) or rows[COL.prompt_index].isna().all()
+    stated: dict[str, int] = {}
+    for kind, followed in (("input", not own_prompts), ("output", rows[COL.requested_output_tokens].notna().any())):
+        try:
+            lengths = Distribution.parse(str(options.get(f"llm_{kind}_tokens")), LENGTHS)
+        except DistributionError:
+            continue
+        if followed and isinstance(lengths, Normal):  # LLMPerf does not have other distributions
+            stated |= {f"mean_{kind}_tokens": round(lengths.mean), f"stddev_{kind}_tokens": round(lengths.sd)}
+    return stated
+
+
+def _actual_lengths(group: Group) -> dict[str, int | None]:
+    """Return the lengths of the actual requests, in whole tokens.
+
+    They include all stages; with lengths per stage, the file names would not be in the order of the stages.
+    """
+    rows = group.run.requests
+    ok = rows[(rows[COL.measured] == 1) & succeeded(rows[COL.error_code]) & (rows[COL.model] == group.model)]
+    lengths: dict[str, int | None] = {}
+    for kind in ("input", "output"):
+        figures = summarize(ok[f"{kind}_tokens"].astype("float64"))
+        lengths[f"mean_{kind}_tokens"] = round(figures.mean) if figures.n else None
+        lengths[f"stddev_{kind}_tokens"] = round(figures.stddev) if figures.n > 1 else None
+    return lengths
+
+
+def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Flatten nested objects, with keys joined by ``_``; an empty object is dropped, as in LLMPerf."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{above}_{key}" if above else str(key)
+        flat.update(_flat(value, name) if isinstance(value, dict) else {name: value})
+    return flat

@@ -18,7 +18,7 @@ from llm_reports.metrics.groups import LLMPERF_TTFT, OUTPUT_THROUGHPUT, TTFT, Gr
 from llm_reports.metrics.stage_load import LoadColumns, load_columns
 from llm_reports.metrics.summary import Summary
 from llm_reports.run import Run, named_apart
-from llm_reports.slo.unfit_stages import unfit
+from llm_reports.slo.stage_doubts import unfit
 from llm_users.record import StageLoad
 
 T = TypeVar("T")

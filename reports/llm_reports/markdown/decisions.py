@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from llm_reports.markdown.numbers import NO_ANSWER
+from llm_reports.markdown.numbers import NO_ANSWER, shown
 from llm_reports.markdown.text import aligned, bullets
 from llm_reports.metrics.costs import chosen_points, costs
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, LATENCY, OUTPUT_THROUGHPUT, TPOT, TTFT, Group
 from llm_reports.metrics.summary import ordered
-from llm_reports.slo.gate import Gate, Judgement, shown
+from llm_reports.slo.gate import Gate, Judgement
 from llm_reports.stats.effective_size import LEAST_EFFECTIVE
 from llm_reports.stats.intervals import UNKNOWN, Interval, requests_for_stable, values_needed
 from llm_users.prices import Prices

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from llm_reports.llmperf.conditions import stated_lengths
+from llm_reports.llmperf.results import stated_lengths
 from llm_reports.metrics.groups import Group
 from llm_reports.run import named_apart
 from llm_users.record import COL

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from pandas import DataFrame, Series
 
+from llm_reports.markdown.numbers import shown
 from llm_reports.metrics.groups import CORRECTED_LATENCY, LATENCY, Group
 from llm_reports.metrics.window_rates import window_rows
-from llm_reports.slo.client_delay import DISTURBED
-from llm_reports.slo.gate import judge, metric_of, shown
+from llm_reports.slo.evidence import metric_of
+from llm_reports.slo.gate import judge
 from llm_reports.slo.objectives import ERRORS, Objectives, parse_objectives
-from llm_reports.slo.unfit_stages import client, failures, queue_grew, unfit
+from llm_reports.slo.stage_doubts import DISTURBED, client, failures, queue_grew, unfit
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import Interval
 from llm_users.record import COL, StageLoad
@@ -95,12 +96,7 @@ def points_frame(points: Sequence[StagePoint]) -> DataFrame:
     return DataFrame(
         [
             {
-                "run": point.group.run.name,
-                COL.framework: point.group.framework,
-                COL.model: point.group.model,
-                COL.stage: point.group.stage,
-                COL.concurrency: point.group.concurrency,
-                COL.rate_per_s: point.group.load.rate_per_s,
+                **point.group.identity,
                 "requests_per_s": point.requests_per_s,
                 "tokens_per_s": point.tokens_per_s,
                 "latency_mean_s": point.latency_mean_s,
@@ -134,19 +130,17 @@ def highest(sweep: Sequence[StagePoint]) -> Choice:
     in the SLO gate.
     """
     name = f"Highest {_kind(sweep)} that meets the objectives"
+    passing = [point for point in sweep if point.verdict is Verdict.PASSED and not _why_unfit(point)]
     best, lines = None, []
     for point in sweep:
         if point.verdict is Verdict.FAILED:
             lines.append(f"{point.load.short} fails: {'; '.join(point.reasons)}")
             break
-        if point.verdict is Verdict.PASSED and not _why_unfit(point):
+        if point in passing:
             best = point
         else:
             lines.append(f"{point.load.short} is undecided: {_why_unfit(point) or '; '.join(point.reasons)}")
-    beyond = [
-        p for p in sweep
-        if p.verdict is Verdict.PASSED and not _why_unfit(p) and (best is None or p.load.order > best.load.order)
-    ]  # fmt: skip
+    beyond = [point for point in passing if best is None or point.load.order > best.load.order]
     if beyond:
         lines.append(f"{_levels(beyond)} passes again above a level that does not pass: noise, or a cache")
     if best is None:
@@ -211,6 +205,8 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
     if (why := undeclared or queue_grew(group)) and verdict:
         verdict, reasons = Verdict.FAILED, (*(reasons if verdict is Verdict.FAILED else ()), why)
     meeting = met_by(group, group.ok, objectives)
+    # In start order; a failed request does not meet the limits.
+    met = meeting.reindex(group.measured.index, fill_value=False).to_numpy(bool)[group.ended_order]
     window = window_rows(group)
     good = met_by(group, window.rows, objectives)
     return StagePoint(
@@ -226,15 +222,9 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
         verdict=verdict,
         reasons=reasons,
         estimated=window.estimated,
-        effective=_attainment_size(group, meeting),
+        effective=effective_size(met.astype(np.float64)),
         unfit=unfit(group, objectives),
     )
-
-
-def _attainment_size(group: Group, meeting: Series) -> float:
-    """Return the effective sample size of the attainment, in start order; a failed request does not meet the limits."""
-    met = meeting.reindex(group.measured.index, fill_value=False).to_numpy(bool)[group.ended_order]
-    return effective_size(met.astype(np.float64))
 
 
 def met_by(group: Group, rows: DataFrame, objectives: Objectives) -> Series:

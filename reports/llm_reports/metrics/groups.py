@@ -7,7 +7,7 @@ metrics.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -105,6 +105,19 @@ class Group:
         """The users of a closed loop; ``None`` in an open loop, and when unknown."""
         return self.load.users
 
+    @property
+    def identity(self) -> dict[str, object]:
+        """The columns that identify the group in a DataFrame: run, framework, model, stage and load."""
+        names = {"run": self.run.name, COL.framework: self.framework, COL.model: self.model, COL.stage: self.stage}
+        return {**names, COL.concurrency: self.concurrency, COL.rate_per_s: self.load.rate_per_s}
+
+    def stage_figure(self, column: str) -> float:
+        """Return a figure of the whole stage, from the stages file; NaN if it is missing."""
+        if self.stage is None:
+            return math.nan
+        known = self.run.stages[self.run.stages[COL.stage] == self.stage][column].dropna()
+        return float(known.iloc[0]) if len(known) else math.nan
+
     def summary(self, metric: Metric) -> Summary:
         """Return the figures of a metric over the requests that count."""
         if metric not in self._summaries:
@@ -200,14 +213,9 @@ def _throughput(rows: DataFrame, connect_s: Series) -> Series:
 
 
 def _llmperf_inter_token_latency(rows: DataFrame, connect_s: Series) -> Series:
-    if "llmperf_inter_token_latency_s" in rows:
-        return rows["llmperf_inter_token_latency_s"]
     tokens = rows[COL.output_tokens].astype("float64")
-    return (rows[COL.last_token_s] + connect_s) / tokens.where(tokens > 0)
-
-
-def _llmperf_ttft(rows: DataFrame) -> Series:
-    return rows["llmperf_ttft_s"] if "llmperf_ttft_s" in rows else rows[COL.ttft_s]
+    by_tokens = (rows[COL.last_token_s] + connect_s) / tokens.where(tokens > 0)
+    return rows.get("llmperf_inter_token_latency_s", by_tokens)
 
 
 TTFT = _until_first_token(COL.ttft_s)
@@ -222,7 +230,9 @@ LATENCY = Metric(
 )
 LLMPERF_INTER_TOKEN_LATENCY = Metric("llmperf_inter_token_latency_s", "s/token", _llmperf_inter_token_latency)
 LLMPERF_TTFT = Metric(
-    "llmperf_ttft_s", _UNITS[COL.ttft_s], lambda rows, connect_s: _llmperf_ttft(rows).where(_streamed(rows)) + connect_s
+    "llmperf_ttft_s",
+    _UNITS[COL.ttft_s],
+    lambda rows, connect_s: rows.get("llmperf_ttft_s", rows[COL.ttft_s]).where(_streamed(rows)) + connect_s,
 )
 """TTFT as LLMPerf counts it: 0 for an answer without content. Without such answers, it equals TTFT."""
 CORRECTED_TTFT = Metric(
@@ -259,19 +269,35 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     for column in (COL.stage, COL.concurrency):
         keys[column] = keys[column].fillna(_UNKNOWN).astype("int64")
     keys[COL.rate_per_s] = keys[COL.rate_per_s].fillna(_UNKNOWN)
-    _adopt_measured_load(keys, run.requests[COL.measured])
+    # Without a sweep, requests of the ramp are sent before the final number of users is known, so the other rows of a
+    # stage get the users of its measured rows.
+    counts = (run.requests[COL.measured] == 1).fillna(value=False).to_numpy(bool)
+    loads = keys.loc[counts, [COL.stage, COL.concurrency]].drop_duplicates()
+    loads = loads[~loads[COL.stage].duplicated(keep=False)].set_index(COL.stage)[COL.concurrency]
+    rest = keys.loc[~counts]
+    if len(rest) and len(loads):
+        keys.loc[~counts, COL.concurrency] = rest[COL.stage].map(loads).fillna(rest[COL.concurrency]).astype("int64")
     # Keep only the indices of the rows: copies of all rows would need as much memory as the file.
     indices_by_key = {
         _key(key): np.asarray(indices, dtype=np.intp) for key, indices in keys.groupby(_KEY, sort=False).indices.items()
     }
-    _add_stages_without_rows(run, indices_by_key)
-    health = _text_by_stage(run.stages, COL.health)
+    # Stages without requests, so that the tables show gaps in a sweep.
+    with_rows = {key[0] for key in indices_by_key}
+    names = sorted({key[-2:] for key in indices_by_key}) or [("", "")]
+    for stage, *load in run.stages[[COL.stage, *_LOAD]].fillna(_UNKNOWN).itertuples(index=False):
+        if int(stage) not in with_rows:
+            indices_by_key |= {_key((stage, *load, *name)): np.empty(0, dtype=np.intp) for name in names}
+    known = run.stages[run.stages[COL.stage].notna() & run.stages[COL.health].notna()]
+    health = {int(stage): str(text) for stage, text in zip(known[COL.stage], known[COL.health], strict=True)}
     steady = steadiness_by_stage(run)
     shortfalls = _shortfalls(run.stages)
     result = []
     for key in sorted(indices_by_key):
         stage, concurrency, rate_per_s, framework, model = key
-        rows = _at(run.requests, indices_by_key[key])
+        indices = indices_by_key[key]
+        # The rows of a stage are usually contiguous; then they are not copied.
+        contiguous = len(indices) and indices[-1] - indices[0] == len(indices) - 1
+        rows = run.requests.iloc[indices[0] : indices[-1] + 1] if contiguous else run.requests.take(indices)
         measured = _where(rows, rows[COL.measured] == 1)
         result.append(
             Group(
@@ -292,20 +318,6 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     return result
 
 
-def _adopt_measured_load(keys: DataFrame, measured: Series) -> None:
-    """Set the users of the other rows of a stage to those of its measured rows.
-
-    Without a sweep, requests of the ramp are sent before the final number of users is known.
-    """
-    counts = (measured == 1).fillna(value=False).to_numpy(bool)
-    loads = keys.loc[counts, [COL.stage, COL.concurrency]].drop_duplicates()
-    loads = loads[~loads[COL.stage].duplicated(keep=False)]
-    of_stage = dict(zip(loads[COL.stage], loads[COL.concurrency], strict=True))
-    rest = keys.loc[~counts]
-    if len(rest) and of_stage:
-        keys.loc[~counts, COL.concurrency] = rest[COL.stage].map(of_stage).fillna(rest[COL.concurrency]).astype("int64")
-
-
 def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:
     """Return the shortfall by stage, for stages whose load was below the requested load."""
     columns = ("concurrency_asked", COL.concurrency, "users_actual", COL.load_actual, "users_ended", "window_widened")
@@ -322,13 +334,6 @@ def _number(value: Any) -> float | None:
     return None if value is None or isna(value) else float(value)
 
 
-def _at(rows: DataFrame, indices: Places) -> DataFrame:
-    """Return the rows at these ascending indices; without a copy if they are contiguous, as is usual for a stage."""
-    if len(indices) and indices[-1] - indices[0] == len(indices) - 1:
-        return rows.iloc[indices[0] : indices[-1] + 1]
-    return rows.take(indices)
-
-
 def _where(rows: DataFrame, wanted: Series) -> DataFrame:
     """Return the wanted rows; the same object, not a copy, if all rows are wanted."""
     return rows if bool(wanted.all()) else rows[wanted.fillna(value=False).astype(bool)]
@@ -337,25 +342,6 @@ def _where(rows: DataFrame, wanted: Series) -> DataFrame:
 def _key(values: Any) -> _Key:
     stage, concurrency, rate_per_s, framework, model = values
     return int(stage), int(concurrency), float(rate_per_s), str(framework), str(model)
-
-
-def _add_stages_without_rows(run: Run, indices_by_key: dict[_Key, Places]) -> None:
-    """Add stages without requests, so that the tables show gaps in a sweep."""
-    with_rows = {key[0] for key in indices_by_key}
-    names = sorted({key[-2:] for key in indices_by_key}) or [("", "")]
-    declared = run.stages[[COL.stage, *_LOAD]].fillna(_UNKNOWN)
-    for stage, *load in declared.itertuples(index=False):
-        if int(stage) not in with_rows:
-            for name in names:
-                indices_by_key[_key((stage, *load, *name))] = np.empty(0, dtype=np.intp)
-
-
-def _text_by_stage(stages: DataFrame, column: str) -> Mapping[int, str]:
-    """Return a column of the stages file by stage; empty when an older file does not have the column."""
-    if column not in stages:
-        return {}
-    known = stages[stages[COL.stage].notna() & stages[column].notna()]
-    return {int(stage): str(text) for stage, text in zip(known[COL.stage], known[column], strict=True)}
 
 
 def _counts(rows: DataFrame, measured: DataFrame) -> Counts:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_reports.errors import InputError
+from llm_reports.markdown.numbers import shown
 from llm_reports.metrics.groups import groups
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.run import Run
-from llm_reports.slo.gate import Judgement, judge, least_requests, shown
+from llm_reports.slo.evidence import least_requests
+from llm_reports.slo.gate import Judgement, judge
 from llm_reports.slo.objectives import ERRORS, FAILURES_ALLOWED, Objectives, parse_objectives
-from llm_reports.slo.unfit_stages import CLIENT_WAS_THE_LIMIT
+from llm_reports.slo.stage_doubts import CLIENT_WAS_THE_LIMIT
 from llm_users.record import COL, STEADY, UNSTEADY
 from llm_users.verdict import Verdict, worst
 

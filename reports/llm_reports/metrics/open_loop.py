@@ -163,7 +163,7 @@ def _rate(stage: Sequence[Group]) -> StageRate:
     rows = concat([group.measured for group in stage]) if len(stage) > 1 else first.measured
     connecting = rows[COL.connect_s].where(rows[COL.end_to_end_latency_s].notna()).fillna(0.0)
     waits = ordered((rows[COL.queue_s] - rows[COL.held_s].fillna(0.0) - connecting).clip(lower=0.0))
-    achieved = _stated(first, COL.started_rate_per_s)
+    achieved = first.stage_figure(COL.started_rate_per_s)
     return StageRate(
         run=first.run,
         framework=_common(group.framework for group in stage),
@@ -175,15 +175,8 @@ def _rate(stage: Sequence[Group]) -> StageRate:
         queue_p99_s=quantile(waits, 0.99),
         held=int(held(rows).sum()),
         dropped=int(dropped(rows[COL.error_code]).sum()),
-        in_flight=_stated(first, COL.concurrency_actual),
+        in_flight=first.stage_figure(COL.concurrency_actual),
     )
-
-
-def _stated(group: Group, column: str) -> float:
-    """Return a figure of the stages file; NaN if it is missing."""
-    stages = group.run.stages
-    known = stages[stages[COL.stage] == group.stage][column].dropna() if group.stage is not None else ()
-    return float(known.iloc[0]) if len(known) else math.nan  # type: ignore[union-attr]
 
 
 def _by_rows(started_at: Series) -> float:
@@ -196,8 +189,7 @@ def _scatter(stages: Sequence[Sequence[Group]]) -> Iterator[tuple[str, list[str]
     """Yield the standard deviation of the achieved rate for random arrivals, which depends on the request count."""
     details = []
     for stage in stages:
-        options = stage[0].run.manifest.get("options")
-        variation = _variation(options.get("llm_arrivals")) if isinstance(options, dict) else 0.0
+        variation = _variation(stage[0].run.options.get("llm_arrivals"))
         count = sum(len(group.measured) for group in stage)
         details.append(f"by {100 * variation / math.sqrt(count):.2g} %" if variation and count else "")
     yield "Arrivals are random, so the achieved rate varies around the target by chance", details

@@ -48,15 +48,17 @@ class WindowRows:
 
 def window_rows(group: Group) -> WindowRows:
     """Return the output of a group inside the window of its stage; without a stage, all output over its duration."""
-    stages = group.run.stages
-    known = stages[(stages[COL.stage] == group.stage) & (stages[COL.measure_s] > 0)] if group.stage is not None else ()
-    if not len(known):
+    window_s = group.stage_figure(COL.measure_s)
+    if not window_s > 0:
         rows, by_rows_s = group.ok, duration_s(group)
         window_s = by_rows_s if by_rows_s > 0 else math.nan
         ones = Series(1.0, index=rows.index)
         return WindowRows(rows, ones, rows[COL.output_tokens].astype("float64").fillna(0.0), window_s, estimated=True)
-    start_s, window_s = (float(known[name].iloc[0]) for name in (COL.measure_started_at, COL.measure_s))  # type: ignore[call-overload]
-    rows = _successful(group)
+    start_s = group.stage_figure(COL.measure_started_at)
+    # The successful rows of the stage include rows that do not count in its statistics.
+    rows = group.run.requests
+    own = (rows[COL.stage] == group.stage) & (rows[COL.model] == group.model) & (rows[COL.framework] == group.framework)
+    rows = rows[own.fillna(value=False).astype(bool) & succeeded(rows[COL.error_code])]
     shares = rows[COL.window_share].astype("float64")
     unknown = shares.isna() & rows[COL.window_tokens].notna() & (rows[COL.output_tokens] > 0).fillna(value=False)
     if unknown.any():
@@ -69,13 +71,6 @@ def window_rows(group: Group) -> WindowRows:
     tokens = rows[COL.window_tokens].astype("float64")
     tokens = tokens.fillna(shares * rows[COL.output_tokens].astype("float64")).fillna(0.0)
     return WindowRows(rows, shares, tokens, window_s, estimated)
-
-
-def _successful(group: Group) -> DataFrame:
-    """Return the successful rows of the stage of a group, including rows that do not count in its statistics."""
-    rows = group.run.requests
-    own = (rows[COL.stage] == group.stage) & (rows[COL.model] == group.model) & (rows[COL.framework] == group.framework)
-    return rows[own.fillna(value=False).astype(bool) & succeeded(rows[COL.error_code])]
 
 
 def _by_end(rows: DataFrame, start_s: float, window_s: float) -> Series:

@@ -23,7 +23,6 @@ from llm_reports.stats.effective_size import (
     OF_DISPROOFS,
     OF_PROOFS,
     Dependence,
-    Floats,
     Sample,
     dependence,
     share_interval,
@@ -49,20 +48,17 @@ class Evidence:
     """
 
     n: int
-    effective: float
-    estimate: float
-    interval: Interval
-    proof: float
-    disproof: float
+    effective: float = math.nan
+    estimate: float = math.nan
+    interval: Interval = UNKNOWN
+    proof: float = math.nan
+    disproof: float = math.nan
     failed: int = 0
     unknown: int = 0
     enough: int | None = None
     """The number of requests that decides the objective if the figures do not change; ``None`` when unknown."""
     far_from_limit: bool = False
     """Whether all values are so far from the limit that the objective holds regardless of their dependence."""
-
-
-_NOTHING = Evidence(0, math.nan, math.nan, UNKNOWN, math.nan, math.nan)
 
 
 def evidence(group: Group, objective: Objective, delay_s: float = 0.0) -> Evidence:
@@ -72,9 +68,12 @@ def evidence(group: Group, objective: Objective, delay_s: float = 0.0) -> Eviden
     adds delay / (N - 1) for each request.
     """
     if objective.name == ERRORS:
-        return _of_errors(group, objective)
+        counts = group.counts
+        # This objective counts failures, so they are not reported separately as `failed`.
+        return _of_share(objective, counts.failed, counts.ended, counts.aborted, dependence(group.failures))
     if objective.is_share:
-        return _of_mismatches(group, objective)
+        share = mismatches(group, objective.kind.column)
+        return _of_share(objective, share.wrong, share.checked, share.unknown, share.dependence)
     return _of_values(group, objective, delay_s if objective.name == "tpot" else 0.0)
 
 
@@ -90,23 +89,9 @@ def least_requests(objective: Objective) -> int:
     return LEAST_EFFECTIVE if objective.q is None else max(LEAST_EFFECTIVE, values_needed(objective.q))
 
 
-def _of_errors(group: Group, objective: Objective) -> Evidence:
-    counts = group.counts
-    n = counts.ended
-    if not n:
-        return _NOTHING
-    # This objective counts failures, so they are not reported separately as `failed`.
-    return _of_share(objective, counts.failed, n, counts.aborted, dependence(group.failures))
-
-
-def _of_mismatches(group: Group, objective: Objective) -> Evidence:
-    share = mismatches(group, objective.kind.column)
-    if not share.checked:
-        return _NOTHING
-    return _of_share(objective, share.wrong, share.checked, share.unknown, share.dependence)
-
-
 def _of_share(objective: Objective, hits: int, n: int, unknown: int, share_dependence: Dependence) -> Evidence:
+    if not n:
+        return Evidence(0)
     size, for_proof = share_dependence.size(OF_DISPROOFS), share_dependence.size(OF_PROOFS)
     worst = share_interval(hits, n, for_proof, unknown=unknown)
     best, shown = share_interval(hits, n, size), share_interval(hits, n, for_proof)
@@ -130,9 +115,11 @@ def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
         late = values + delay_s / np.maximum(1.0, np.nan_to_num(tokens, nan=2.0) - 1)
     known = ~np.isnan(values)
     failed, n = int(missing.sum()), int(known.sum())
-    unknown = group.counts.aborted + _buffered(group, objective)
+    unknown = group.counts.aborted
+    if objective.name in _NEEDS_STREAMING:  # the first token of a buffered answer arrived at an unknown time
+        unknown += int(buffered(group.ok[COL.error_code]).sum())
     if not n:
-        return Evidence(0, math.nan, math.nan, UNKNOWN, math.nan, math.nan, unknown=unknown)
+        return Evidence(0, unknown=unknown)
     sample = Sample.of(values[known])
     worst = sample if late is values else Sample.of(late[known])
     if objective.q is None:
@@ -146,18 +133,14 @@ def _of_mean(objective: Objective, sample: Sample, worst: Sample, *, failed: int
         estimate = math.inf if less else float(sample.values.mean())
         return Evidence(n, float(n), estimate, UNKNOWN, math.nan, estimate, failed=failed, unknown=unknown)
     best = _mean_interval(sample, sample.dependence.size(OF_DISPROOFS))
-    shown = _mean_interval(sample, _for_proof(sample))
-    padded = UNKNOWN if unknown else _mean_interval(worst, _for_proof(worst))
+    shown = _mean_interval(sample, sample.mean_size_for_proof)
+    padded = UNKNOWN if unknown else _mean_interval(worst, worst.mean_size_for_proof)
     mean = float(sample.values.mean())
     reach, distance = (shown.high - mean if shown.known else math.nan), abs(objective.limit - mean)
     enough = math.ceil(n * (reach / distance) ** 2) + 1 if distance and math.isfinite(reach) else None
     proof, disproof = (padded.high, best.low) if less else (padded.low, best.high)
     ends = _ends(Interval(best.low, shown.high) if less else Interval(shown.low, best.high))
-    return Evidence(n, _for_proof(sample), mean, ends, proof, disproof, unknown=unknown, enough=enough)
-
-
-def _for_proof(sample: Sample) -> float:
-    return sample.mean_size_for_proof
+    return Evidence(n, sample.mean_size_for_proof, mean, ends, proof, disproof, unknown=unknown, enough=enough)
 
 
 def _mean_interval(sample: Sample, size: float) -> Interval:
@@ -176,7 +159,11 @@ def _of_quantile(
     little or nothing about the dependence of values above the limit.
     """
     n, less = len(sample.values), objective.kind.less_is_better
-    broken = _broken(sample.values, objective)
+    values, limit = sample.values, objective.limit
+    if objective.inclusive:
+        broken = values > limit if less else values < limit
+    else:
+        broken = values >= limit if less else values <= limit
     for_proof = sample.size_about(q, proof=True)
     of_limit = dependence(broken.astype(np.float64))
     if worst is not sample:
@@ -188,17 +175,12 @@ def _of_quantile(
     shown = sample.quantile_interval(q, for_proof)
     proof, disproof = (pessimistic.high, best.low) if less else (pessimistic.low, best.high)
     ends = Interval(best.low, shown.high) if less else Interval(shown.low, best.high)
-    share = float(_within(sample.values, objective).mean())
+    share = float((~broken).mean())
     enough = _scaled(requests_to_tell(share, q if less else 1 - q), n, for_proof)
     estimate = quantile(cast("Any", sample.ordered), q)
-    far = not unknown and n >= least_requests(objective) and _is_far(worst.values, objective)
+    far = worst.values.max() * _FAR <= objective.limit if less else worst.values.min() >= _FAR * objective.limit
+    far = not unknown and n >= least_requests(objective) and bool(far)
     return Evidence(n, for_proof, estimate, _ends(ends), proof, disproof, failed, unknown, enough, far)
-
-
-def _is_far(values: Floats, objective: Objective) -> bool:
-    if objective.kind.less_is_better:
-        return bool(values.max() * _FAR <= objective.limit)
-    return bool(values.min() >= _FAR * objective.limit)
 
 
 def _ends(interval: Interval) -> Interval:
@@ -207,22 +189,6 @@ def _ends(interval: Interval) -> Interval:
     if math.isnan(low) and math.isnan(high):
         return UNKNOWN
     return Interval(-math.inf if math.isnan(low) else low, math.inf if math.isnan(high) else high)
-
-
-def _broken(values: Floats, objective: Objective) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Return which values exceed the limit."""
-    if objective.kind.less_is_better:
-        return values > objective.limit if objective.inclusive else values >= objective.limit
-    return values < objective.limit if objective.inclusive else values <= objective.limit
-
-
-def _within(values: Floats, objective: Objective) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    return ~_broken(values, objective)
-
-
-def _buffered(group: Group, objective: Objective) -> int:
-    """Return the number of successful requests whose first token arrived at an unknown time."""
-    return int(buffered(group.ok[COL.error_code]).sum()) if objective.name in _NEEDS_STREAMING else 0
 
 
 def _scaled(independent: int | None, n: int, size: float) -> int | None:

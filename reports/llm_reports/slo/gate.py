@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pandas import DataFrame
@@ -19,17 +19,12 @@ from llm_reports.llmperf.results import duration_s
 from llm_reports.markdown.numbers import lasting, shown
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group
-from llm_reports.slo.client_delay import delay_s, doubt, late
-from llm_reports.slo.evidence import Evidence, evidence, least_requests, metric_of
+from llm_reports.slo.evidence import Evidence, evidence, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
+from llm_reports.slo.stage_doubts import delay_s, doubt, late
 from llm_reports.stats.intervals import Interval
-from llm_users.record import COL, UNSTEADY
+from llm_users.record import UNSTEADY
 from llm_users.verdict import Verdict, worst
-
-__all__ = [
-    "ALL_STAGES", "BEST_STAGE", "Gate", "Judgement", "gate", "judge", "judge_all", "least_requests", "metric_of",
-    "shown", "valid_stage",
-]  # fmt: skip
 
 ALL_STAGES, BEST_STAGE = "all", "best"
 _SLOW = 3.0  # an effective size below this value means that the values change over the length of the whole stage
@@ -71,12 +66,7 @@ class Gate:
         return DataFrame(
             [
                 {
-                    "run": judgement.group.run.name,
-                    COL.framework: judgement.group.framework,
-                    COL.model: judgement.group.model,
-                    COL.stage: judgement.group.stage,
-                    COL.concurrency: judgement.group.concurrency,
-                    COL.rate_per_s: judgement.group.load.rate_per_s,
+                    **judgement.group.identity,
                     "objective": judgement.objective.text,
                     "n": judgement.n,
                     "n_effective": judgement.effective,
@@ -96,22 +86,19 @@ def gate(groups: Sequence[Group], objectives: Objectives, stage: str = ALL_STAGE
 
     Raises ``InputError`` when ``stage`` is not valid or does not exist.
     """
-    chosen = _chosen(groups, stage)
+    wanted = valid_stage(stage)
+    chosen = [group for group in groups if group.stage == int(wanted)] if wanted.isdecimal() else groups
+    if groups and not chosen:
+        known = ", ".join(sorted({str(group.stage) for group in groups if group.stage is not None}))
+        raise InputError(f"stage {wanted} does not exist; available stages: {known or 'none with a number'}")
     judgements = judge_all(chosen, objectives)
-    if stage == BEST_STAGE:
+    if not judgements:
+        verdict, reasons = Verdict.UNDECIDED, ["the run does not contain stages with measured requests"]
+    elif stage == BEST_STAGE:
         verdict, reasons = _best(judgements)
     else:
-        verdict = worst(judgement.verdict for judgement in judgements)
-        reasons = tuple(
-            dict.fromkeys(
-                f"{judgement.label}: {judgement.reason}"
-                for judgement in judgements
-                if judgement.verdict is not Verdict.PASSED
-            )
-        )
-    if not judgements:
-        verdict, reasons = Verdict.UNDECIDED, ("the run does not contain stages with measured requests",)
-    return Gate(objectives, stage, judgements, verdict, reasons)
+        verdict, reasons = worst(judgement.verdict for judgement in judgements), _not_passed(judgements)
+    return Gate(objectives, stage, judgements, verdict, tuple(dict.fromkeys(reasons)))
 
 
 def judge_all(groups: Sequence[Group], objectives: Objectives) -> tuple[Judgement, ...]:
@@ -158,41 +145,25 @@ def valid_stage(text: str) -> str:
     raise InputError(f"{text!r} is not a valid stage; write all, best or the number of a stage, from 1")
 
 
-def _chosen(groups: Sequence[Group], stage: str) -> Sequence[Group]:
-    wanted = valid_stage(stage)
-    if not wanted.isdecimal():
-        return groups
-    chosen = [group for group in groups if group.stage == int(wanted)]
-    if groups and not chosen:
-        known = ", ".join(sorted({str(group.stage) for group in groups if group.stage is not None}))
-        raise InputError(f"stage {wanted} does not exist; available stages: {known or 'none with a number'}")
-    return chosen
-
-
-def _best(judgements: Sequence[Judgement]) -> tuple[Verdict, tuple[str, ...]]:
+def _best(judgements: Sequence[Judgement]) -> tuple[Verdict, list[str]]:
     runs = list(dict.fromkeys(judgement.group.run for judgement in judgements))
     verdicts: list[Verdict] = []
     reasons: list[str] = []
     for run in runs:
-        stages: dict[Group, list[Judgement]] = {}
-        for judgement in judgements:
-            if judgement.group.run is run:
-                stages.setdefault(judgement.group, []).append(judgement)
-        of_stages = {worst(judgement.verdict for judgement in of_stage) for of_stage in stages.values()}
-        if Verdict.PASSED in of_stages:
-            verdicts.append(Verdict.PASSED)
-            continue
-        verdicts.append(Verdict.UNDECIDED if Verdict.UNDECIDED in of_stages else Verdict.FAILED)
-        named = f"{run.name}: " if len(runs) > 1 else ""
-        failed = [
-            judgement
-            for of_stage in stages.values()
-            for judgement in of_stage
-            if judgement.verdict is not Verdict.PASSED
-        ]
-        reasons.append(f"{named}no stage meets all objectives")
-        reasons.extend(f"{judgement.label}: {judgement.reason}" for judgement in failed)
-    return worst(verdicts), tuple(dict.fromkeys(reasons))
+        of_run = [judgement for judgement in judgements if judgement.group.run is run]
+        verdicts_by_stage: dict[Group, list[Verdict]] = {}
+        for judgement in of_run:
+            verdicts_by_stage.setdefault(judgement.group, []).append(judgement.verdict)
+        of_stages = {worst(of_stage) for of_stage in verdicts_by_stage.values()}
+        verdicts.append(next(v for v in (Verdict.PASSED, Verdict.UNDECIDED, Verdict.FAILED) if v in of_stages))
+        if verdicts[-1] is not Verdict.PASSED:
+            reasons.append(f"{f'{run.name}: ' if len(runs) > 1 else ''}no stage meets all objectives")
+            reasons += _not_passed(of_run)
+    return worst(verdicts), reasons
+
+
+def _not_passed(judgements: Iterable[Judgement]) -> list[str]:
+    return [f"{one.label}: {one.reason}" for one in judgements if one.verdict is not Verdict.PASSED]
 
 
 def _decided(objective: Objective, result: Evidence) -> tuple[Verdict, str]:
@@ -201,22 +172,17 @@ def _decided(objective: Objective, result: Evidence) -> tuple[Verdict, str]:
     if not n:
         return Verdict.UNDECIDED, f"no request has a value for {objective.text}"
     if result.failed and objective.q is None:
-        return (
-            Verdict.FAILED,
-            f"{objective.text} does not hold: {result.failed} of {n} requests failed and have no value, so the mean is "
-            f"undefined; use a percentile, such as {objective.name}_{'p95' if less else 'p5'}",
-        )
+        measured = f"{result.failed} of {n} requests failed and have no value, so the mean is undefined"
+        percentile = f"{objective.name}_{'p95' if less else 'p5'}"
+        return Verdict.FAILED, f"{objective.text} does not hold: {measured}; use a percentile, such as {percentile}"
     if math.isfinite(result.proof) and objective.holds(result.proof):
         bound = "at most" if less else "at least"
         measured = f"{shown(result.estimate, unit)}, {bound} {shown(result.proof, unit)} of {n} requests{failures}"
         return Verdict.PASSED, f"{objective.text} holds: {measured}"
     if result.far_from_limit:
-        far = (
-            "all {n} requests are at most a quarter of the limit"
-            if less
-            else "all {n} requests are at least four times the limit"
-        )
-        return Verdict.PASSED, f"{objective.text} holds: {shown(result.estimate, unit)}, {far.format(n=n)}"
+        far = "at most a quarter of" if less else "at least four times"
+        measured = f"{shown(result.estimate, unit)}, all {n} requests are {far} the limit"
+        return Verdict.PASSED, f"{objective.text} holds: {measured}"
     # An infinite disproof of a latency is known: even the good end of the interval is a failed request.
     known = math.isfinite(result.disproof) or (result.disproof == math.inf and less)
     if known and objective.broken(result.disproof):
@@ -235,11 +201,8 @@ def _unsteady(objective: Objective, result: Evidence) -> tuple[Verdict, str]:
     """
     grew = "the stage was unsteady: its queue grew until the end"
     if result.n and not objective.is_share and objective.broken(result.estimate):
-        measured = shown(result.estimate, objective.kind.unit)
-        return (
-            Verdict.FAILED,
-            f"{objective.text} does not hold: {measured}, and {grew}, so a longer stage would be slower",
-        )
+        measured = f"{shown(result.estimate, objective.kind.unit)}, and {grew}, so a longer stage would be slower"
+        return Verdict.FAILED, f"{objective.text} does not hold: {measured}"
     return Verdict.UNDECIDED, f"{grew}, so {objective.text} would depend on the length of the stage. Lower the load"
 
 
@@ -257,8 +220,10 @@ def _advice(group: Group, objective: Objective, result: Evidence) -> str:
             return f"{shortage}, as if a queue grows through the whole stage: lower the load or run much longer"
         needed = math.ceil(least * n / result.effective)
         return f"{shortage}: at least {_requests(group, needed, n)} are needed at this load"
-    now = f"{shown(result.estimate, objective.kind.unit)} of {n} requests"
-    straddles = f"{_ends(result.interval, objective)} contains the limit of {objective.text} ({now})"
+    unit = objective.kind.unit
+    low, high = (shown(end, unit) if math.isfinite(end) else "?" for end in (result.interval.low, result.interval.high))
+    now = f"{shown(result.estimate, unit)} of {n} requests"
+    straddles = f"the interval {low} to {high} contains the limit of {objective.text} ({now})"
     if result.unknown and (result.enough is None or result.enough <= n):
         return f"{result.unknown} requests without a value (aborted or buffered) could change {objective.text}"
     if result.enough is None or result.enough <= n:
@@ -270,9 +235,3 @@ def _requests(group: Group, wanted: int, n: int) -> str:
     """Return a number of requests in words, with the time that they take at the rate of this stage."""
     lasted_s = duration_s(group)
     return f"{wanted} requests" + (f" ({lasting(lasted_s * wanted / n)})" if lasted_s > 0 else "")
-
-
-def _ends(interval: Interval, objective: Objective) -> str:
-    unit = objective.kind.unit
-    ends = [shown(end, unit) if math.isfinite(end) else "?" for end in (interval.low, interval.high)]
-    return f"the interval {ends[0]} to {ends[1]}"

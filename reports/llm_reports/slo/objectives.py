@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from llm_reports.errors import InputError
 from llm_users.number_words import DurationError, parse_duration
-from llm_users.record import COL
+from llm_users.record import COL, REQUEST_COLUMNS
 
 EXAMPLE = "ttft_p95<0.5,tpot_p95<0.05,e2e_p99<10,errors<0.01"
 ERRORS, MISMATCHES, STRICT_MISMATCHES = "errors", "mismatches", "strict_mismatches"
@@ -56,6 +56,23 @@ _MEANT = {
     "inter_token_latency": "tpot", "error_rate": ERRORS, "failures": ERRORS, "tps": "throughput", COL.ttft_s: "ttft",
     "corrected_latency": "corrected_e2e", "mismatch": MISMATCHES, "mismatch_rate": MISMATCHES, "wrong": MISMATCHES,
 }  # fmt: skip
+
+_JUDGED = {
+    COL.stage, COL.concurrency, COL.rate_per_s, COL.measured, COL.phase, COL.turn,
+    COL.framework, COL.model, COL.user_class,
+    COL.error_code, COL.http_status, COL.expected_answer, COL.retries,
+    COL.started_at, COL.queue_s, COL.held_s, COL.connect_s, COL.end_to_end_latency_s, COL.last_token_s,
+    COL.output_tokens, COL.input_tokens, COL.cached_tokens, COL.reasoning_tokens,
+    COL.window_tokens, COL.window_share, COL.worker,
+    COL.chunks, COL.coalesced, COL.first_coalesced, COL.gap_max_s, COL.prompt_index,
+    *(kind.column for kind in KINDS.values()),
+}  # fmt: skip
+JUDGED_COLUMNS = tuple(column.name for column in REQUEST_COLUMNS if column.name in _JUDGED)
+"""The columns of a row that a judgement reads: groups, objectives, dependence, client delay, steadiness.
+
+The load search keeps only these columns of every row. tests/unit/wiring/test_load_search.py compares judgements from
+these columns with judgements from complete rows.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,24 +142,17 @@ def _objective(text: str) -> Objective:
     name, statistic, comparison, number, unit = match.groups(default="")
     if statistic and name not in KINDS and f"{name}_{statistic}" in {*KINDS, *_MEANT}:
         name, statistic = f"{name}_{statistic}", ""
-    _check_name(text, name)
+    if name not in KINDS:
+        near = _MEANT.get(name) or next(iter(difflib.get_close_matches(name, KINDS, 1)), "")
+        hint = f" Did you mean {near} ({KINDS[near].meaning})?" if near else ""
+        raise InputError(f"{text!r}: {name!r} is not a valid metric.{hint} Valid metrics: {', '.join(KINDS)}")
     kind = KINDS[name]
     q = _quantile(text, name, statistic)
     if comparison.startswith("<") != kind.less_is_better:
         better = "less" if kind.less_is_better else "more"
-        raise InputError(
-            f"{text!r}: for {name}, {better} is better; write {text.replace(comparison, _other(comparison))}"
-        )
-    limit = _limit(text, name, number, unit)
-    return Objective(text, name, limit, q, comparison.endswith("="))
-
-
-def _check_name(text: str, name: str) -> None:
-    if name in KINDS:
-        return
-    near = _MEANT.get(name) or next(iter(difflib.get_close_matches(name, KINDS, 1)), "")
-    hint = f" Did you mean {near} ({KINDS[near].meaning})?" if near else ""
-    raise InputError(f"{text!r}: {name!r} is not a valid metric.{hint} Valid metrics: {', '.join(KINDS)}")
+        reversed_text = text.translate(str.maketrans("<>", "><"))
+        raise InputError(f"{text!r}: for {name}, {better} is better; write {reversed_text}")
+    return Objective(text, name, _limit(text, name, number, unit), q, comparison.endswith("="))
 
 
 def _quantile(text: str, name: str, statistic: str) -> float | None:
@@ -195,7 +205,3 @@ def _limit(text: str, name: str, number: str, unit: str) -> float:
     if not 0 < limit < math.inf:
         raise InputError(f"{text!r}: the limit must be a number above 0")
     return limit
-
-
-def _other(comparison: str) -> str:
-    return comparison.translate(str.maketrans("<>", "><"))

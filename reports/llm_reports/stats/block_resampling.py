@@ -49,6 +49,12 @@ class Blocks:
         """The number of blocks of each run."""
         return len(self.first[0]), len(self.first[1])
 
+    def sums(self, values: Sequence[np.ndarray[Any, Any]]) -> tuple[Floats, Floats]:
+        """Return the sum of each block of both runs."""
+        before, after = (np.add.reduceat(of_run, first, dtype=np.float64)
+                         for of_run, first in zip(values, self.first, strict=True))  # fmt: skip
+        return before, after
+
 
 def cut(counts: tuple[int, int], concurrency: int) -> Blocks:
     """Return blocks of equal length for both runs.
@@ -61,11 +67,6 @@ def cut(counts: tuple[int, int], concurrency: int) -> Blocks:
     numbers = [max(1, count // length) for count in counts]
     first = [tuple(i * count // k for i in range(k)) for count, k in zip(counts, numbers, strict=True)]
     return Blocks((first[0], first[1]), counts, length)
-
-
-def sums(values: Floats, first: Sequence[int]) -> Floats:
-    """Return the sum of each block."""
-    return cast("Floats", np.add.reduceat(values, np.array(first)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,10 @@ def permutation(
     """
     if not all(whole.sum() for whole in wholes):
         return NO_CHANCE
-    if not any(_varies(part, whole) for part, whole in zip(parts, wholes, strict=True)) and _same_ratio(parts, wholes):
+    ratios = [part.sum() / whole.sum() for part, whole in zip(parts, wholes, strict=True)]
+    off = [part - ratio * whole for part, ratio, whole in zip(parts, ratios, wholes, strict=True)]
+    varies = any((o * o).sum() > _ROUNDING * (part * part).sum() for o, part in zip(off, parts, strict=True))
+    if not varies and math.isclose(*ratios, rel_tol=1e-9):
         return Chance(1.0, np.ones(PERMUTATIONS))  # every shuffle equals the runs, for example without errors in both
     part, whole, first = np.concatenate(parts), np.concatenate(wholes), len(parts[0])
     orders = _swaps(first) if paired else _orders(len(part))
@@ -99,16 +103,6 @@ def permutation(
     in_order = np.sort(by_chance)
     observed = _distances(part[np.newaxis], whole[np.newaxis], first, paired) / math.sqrt(hidden)
     return Chance(float(_p_values(observed, in_order)[0]), _p_values(by_chance, in_order))
-
-
-def _varies(part: Floats, whole: Floats) -> bool:
-    off = part - part.sum() / whole.sum() * whole
-    return bool((off * off).sum() > _ROUNDING * (part * part).sum())
-
-
-def _same_ratio(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats]) -> bool:
-    first, second = (part.sum() / whole.sum() for part, whole in zip(parts, wholes, strict=True))
-    return math.isclose(first, second, rel_tol=1e-9)
 
 
 def _distances(part: Floats, whole: Floats, first: int, paired: bool) -> Floats:
@@ -129,9 +123,9 @@ def _distances(part: Floats, whole: Floats, first: int, paired: bool) -> Floats:
             for side, ratio, total in zip(sides, ratios, totals, strict=True)
         ]
         series = [deviations[1] - deviations[0]] if paired else deviations
-        neighbours = sum((series_of_run[:, 1:] * series_of_run[:, :-1]).sum(axis=1) for series_of_run in series)
-        variance = sum((series_of_run * series_of_run).sum(axis=1) for series_of_run in series)
-        blocks = sum(series_of_run.shape[1] for series_of_run in series)
+        neighbours = sum((of_run[:, 1:] * of_run[:, :-1]).sum(axis=1) for of_run in series)
+        variance = sum((of_run * of_run).sum(axis=1) for of_run in series)
+        blocks = sum(of_run.shape[1] for of_run in series)
         scale = sum((part[:, side] ** 2).sum(axis=1) / total**2 for side, total in zip(sides, totals, strict=True))
         constant = variance <= _ROUNDING * scale
         correlation = neighbours / variance + len(series) / blocks
@@ -140,11 +134,6 @@ def _distances(part: Floats, whole: Floats, first: int, paired: bool) -> Floats:
         largest = np.maximum(np.abs(ratios[0]), np.abs(ratios[1]))
         distance = np.where(constant, np.where(difference > 1e-9 * largest, np.inf, 0.0), distance)
     return cast("Floats", np.where(np.isnan(distance), 0.0, distance))
-
-
-def permutation_p(parts: tuple[Floats, Floats], wholes: tuple[Floats, Floats], hidden: float = 1.0) -> float:
-    """Return only the p of ``permutation``; NaN when there are no blocks to shuffle."""
-    return permutation(parts, wholes, hidden=hidden).p
 
 
 def _p_values(observed: Floats, in_order: Floats) -> Floats:
@@ -227,11 +216,21 @@ def drawn_spreads(
 ) -> tuple[Floats, Floats]:
     """Return the figure of each run over many draws of blocks with replacement; paired blocks are drawn together."""
     draws = max(FEWEST_DRAWS, min(DRAWS, _WORK // max(1, sum(blocks.counts))))
-    first, second = (
-        _drawn(values, starts, figure, draws, _SEED + (0 if paired else side))
-        for side, (values, starts) in enumerate(zip(samples, blocks.first, strict=True))
-    )
-    return first, second
+    spreads = []
+    for side, (values, first) in enumerate(zip(samples, blocks.first, strict=True)):
+        k = len(first)
+        block = np.repeat(np.arange(k), np.diff([*first, len(values)]))
+        known = ~np.isnan(values)
+        order = np.argsort(values[known], kind="stable")
+        in_order, block = values[known][order], block[known][order]
+        generator = np.random.default_rng(_SEED + (0 if paired else side))
+        figures = []
+        for drawn in generator.integers(0, k, (draws, k)):
+            times = np.bincount(drawn, minlength=k)
+            # Ordered values are repeated, so that the draws do not need to be sorted.
+            figures.append(figure(np.repeat(in_order, times[block])))
+        spreads.append(np.array(figures))
+    return spreads[0], spreads[1]
 
 
 def drawn_rates(
@@ -301,24 +300,6 @@ def jointly(chances: Sequence[Chance], families: Sequence[int]) -> list[float]:
     return corrected
 
 
-def _drawn(values: Floats, first: Sequence[int], figure: Callable[[Floats], float], draws: int, seed: int) -> Floats:
-    """Return the figure over draws of blocks with replacement.
-
-    Ordered values are repeated, so that the draws do not need to be sorted.
-    """
-    k = len(first)
-    block = np.repeat(np.arange(k), np.diff([*first, len(values)]))
-    known = ~np.isnan(values)
-    order = np.argsort(values[known], kind="stable")
-    in_order, block = values[known][order], block[known][order]
-    generator = np.random.default_rng(seed)
-    figures = []
-    for _ in range(draws):
-        times = np.bincount(generator.integers(0, k, k), minlength=k)
-        figures.append(figure(np.repeat(in_order, times[block])))
-    return np.array(figures)
-
-
 @lru_cache(maxsize=8)
 def _orders(blocks: int) -> np.ndarray[Any, np.dtype[np.intp]]:
     """Return the order of the blocks in every shuffle; always the same, so that results are reproducible."""
@@ -330,7 +311,4 @@ def _swaps(pairs: int) -> np.ndarray[Any, np.dtype[np.intp]]:
     """Return the indices of the blocks of both runs when each pair of blocks is exchanged at random."""
     swapped = np.random.default_rng(_SEED).integers(0, 2, (PERMUTATIONS, pairs))
     index = np.arange(pairs)
-    return cast(
-        "np.ndarray[Any, np.dtype[np.intp]]",
-        np.concatenate((index + pairs * swapped, index + pairs * (1 - swapped)), axis=1),
-    )
+    return np.concatenate((index + pairs * swapped, index + pairs * (1 - swapped)), axis=1)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from llm_reports.compare.comparability import FEWEST_INDEPENDENT
+from llm_reports.compare.figures import FEWEST_INDEPENDENT
 from llm_reports.stats import block_resampling
-from llm_reports.stats.block_resampling import above, autocorrelation_time, cut, hidden_from_p, permutation_p, sums
+from llm_reports.stats.block_resampling import above, autocorrelation_time, cut, hidden_from_p, permutation
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 SERVERS, BEFORE = 8, 300
@@ -26,9 +26,9 @@ SERVERS, BEFORE = 8, 300
 def p_of(samples: tuple[Floats, Floats], users: int, q: float) -> float:
     blocks = cut((len(samples[0]), len(samples[1])), users)
     pooled = np.sort(np.concatenate(samples))
-    parts = [sums(above(values, q, pooled), first) for values, first in zip(samples, blocks.first, strict=True)]  # type: ignore[arg-type]
-    wholes = [sums(np.ones(len(values)), first) for values, first in zip(samples, blocks.first, strict=True)]
-    return permutation_p((parts[0], parts[1]), (wholes[0], wholes[1]), hidden_from_p(blocks.counts, users))
+    parts = blocks.sums([above(values, q, pooled) for values in samples])  # type: ignore[arg-type]
+    wholes = blocks.sums([np.ones(len(values)) for values in samples])
+    return permutation(parts, wholes, hidden=hidden_from_p(blocks.counts, users)).p
 
 
 def one_queue(dice: np.random.Generator, n: int, load: float) -> tuple[Floats, int]:

@@ -20,8 +20,6 @@ from llm_reports.stats.block_resampling import (
     jointly,
     memory,
     permutation,
-    permutation_p,
-    sums,
 )
 from llm_users.quantile import quantile
 from tests.unit.reports.queue_alarms import alarms, one_queue, p_of
@@ -72,9 +70,8 @@ def test_intervals_of_the_ratio_cover_it() -> None:
             return quantile(values, 0.5)  # type: ignore[arg-type]
 
         pooled = np.sort(np.concatenate((samples[0], samples[1] / 1.3)))
-        scores = [above(v, 0.5, pooled) for v in (samples[0], samples[1] / 1.3)]  # type: ignore[arg-type]
-        parts = (sums(scores[0], blocks.first[0]), sums(scores[1], blocks.first[1]))
-        ones = (sums(np.ones(400), blocks.first[0]), sums(np.ones(400), blocks.first[1]))
+        parts = blocks.sums([above(v, 0.5, pooled) for v in (samples[0], samples[1] / 1.3)])  # type: ignore[arg-type]
+        ones = blocks.sums([np.ones(400)] * 2)
         figures = (median(np.sort(samples[0])), median(np.sort(samples[1])))
         drawn = drawn_spreads(samples, blocks, median)
         interval = difference_interval(figures, drawn, blocks, widened=memory(parts, ones), as_ratio=True)
@@ -93,9 +90,9 @@ def test_permutation_agrees_with_scipy() -> None:
     ones = np.ones(14), np.ones(12)
     widened = memory((first, second), ones)
     if widened == 1.0:
-        assert permutation_p((first, second), ones) == pytest.approx(float(expected), abs=0.02)
+        assert permutation((first, second), ones).p == pytest.approx(float(expected), abs=0.02)
     else:
-        assert permutation_p((first, second), ones) >= float(expected) - 0.02
+        assert permutation((first, second), ones).p >= float(expected) - 0.02
 
 
 def test_blocks_are_of_one_length_and_hold_everything() -> None:
