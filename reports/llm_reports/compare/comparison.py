@@ -23,7 +23,7 @@ from llm_reports.metrics.distinctions import ALIKE
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run, named_apart
-from llm_reports.stats.block_resampling import NO_CHANCE, jointly
+from llm_reports.stats.block_resampling import jointly
 from llm_reports.stats.intervals import student_t
 from llm_users.record import COL, StageLoad
 from llm_users.verdict import Verdict
@@ -92,8 +92,8 @@ class Comparison:
                     "ratio": line.ratio,
                     "ratio_ci_low": line.ratio_interval.low,
                     "ratio_ci_high": line.ratio_interval.high,
-                    "paired": line.estimate.paired if line.estimate else False,
-                    "p_alone": line.p_alone,
+                    "paired": line.estimate.paired,
+                    "p_alone": line.estimate.chance.p,
                     "p": line.p,
                     "outcome": line.outcome,
                     "verdict": line.verdict or "",
@@ -139,9 +139,9 @@ def compare_runs(
             differences += stage_lines
             notes.extend(note for base in sides[0][:1] for other in sides[1] for note in _unlike(base, other))
     if any(line.by_runs for line in differences):
-        corrected = holm([line.p_alone for line in differences])
+        corrected = holm([line.estimate.chance.p for line in differences])
     else:
-        corrected = jointly([line.estimate.chance if line.estimate else NO_CHANCE for line in differences], families)
+        corrected = jointly([line.estimate.chance for line in differences], families)
     deciding = decides(on, differences)
     verdicts = [judged(line, p, threshold, own) for line, p, own in zip(differences, corrected, deciding, strict=True)]
     all_groups = tuple(group for run_groups in (*base_groups, *against_groups) for group in run_groups)

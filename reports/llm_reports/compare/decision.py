@@ -32,13 +32,13 @@ def decides(on: str | None, lines: Sequence[Difference]) -> list[bool]:
     """
     if on is None:
         return [
-            line.estimate is None
+            not line.comparable
             or line.figure == "median"
             or line.is_share
             or (line.metric == SYSTEM_THROUGHPUT and not line.base.load.is_open)
             for line in lines
         ]
-    names = list(dict.fromkeys(line.name for line in lines if line.estimate))
+    names = list(dict.fromkeys(line.name for line in lines if line.comparable))
     chosen: set[str] = set()
     for wanted in (" ".join(part.split()) for part in on.split(",")):
         matching = {name for name in names if wanted and wanted in (name, *name.split())}
@@ -49,17 +49,17 @@ def decides(on: str | None, lines: Sequence[Difference]) -> list[bool]:
                 "of all metrics."
             )
         chosen |= matching
-    return [line.estimate is None or line.name in chosen for line in lines]
+    return [not line.comparable or line.name in chosen for line in lines]
 
 
 def judged(line: Difference, p: float, threshold: float | None, deciding: bool) -> Difference:
     """Return the line with its corrected p, its outcome and its verdict."""
     line = replace(line, p=p, deciding=deciding)
     reason = line.reason
-    if line.estimate is not None and not reason and line.metric != ERROR_RATIO:  # a late client makes no request fail
+    if line.comparable and not reason and line.metric != ERROR_RATIO:  # a late client makes no request fail
         saturated = [group.run.name for group in (*line.bases, *line.others) if group.health == "saturated"]
         reason = f"the client of {' and '.join(saturated)} was saturated" if saturated else ""
-    if line.estimate is None or reason:
+    if not line.comparable or reason:
         verdict = Verdict.UNDECIDED if threshold is not None and deciding else None
         return replace(line, outcome=Verdict.UNDECIDED, verdict=verdict, reason=reason)
     interval = line.worsening_interval

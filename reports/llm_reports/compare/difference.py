@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from llm_reports.compare.estimates import Estimate
+from llm_reports.compare.estimates import NO_ESTIMATE, Estimate
 from llm_reports.metrics.groups import Group
 from llm_reports.stats.intervals import UNKNOWN, Interval
 from llm_users.record import COL
@@ -20,7 +20,7 @@ class Difference:
     """One line of a comparison. ``p`` is corrected for the number of lines in the table.
 
     ``outcome`` states which side is better if the difference is significant. ``verdict`` is the result for the
-    threshold, ``None`` if the line does not decide and did not fail. A line without an ``estimate`` represents a stage
+    threshold, ``None`` if the line does not decide and did not fail. A line with ``NO_ESTIMATE`` represents a stage
     that cannot be compared; ``reason`` states why. ``needed`` is the approximate number of requests per run (or runs
     per side) that would decide an undecided line, ``None`` when more of them would not help.
     """
@@ -31,7 +31,7 @@ class Difference:
     figure: str
     unit: str
     more_is_better: bool = False
-    estimate: Estimate | None = None
+    estimate: Estimate = NO_ESTIMATE
     p: float = math.nan
     outcome: str = UNCLEAR
     verdict: Verdict | None = None
@@ -77,41 +77,40 @@ class Difference:
     @property
     def before(self) -> float:
         """The first side's figure."""
-        return self.estimate.before if self.estimate else math.nan
+        return self.estimate.before
 
     @property
     def after(self) -> float:
         """The other side's figure."""
-        return self.estimate.after if self.estimate else math.nan
+        return self.estimate.after
 
     @property
     def difference(self) -> float:
         """After minus before; for paired prompts, the first side's figure times their mean relative change."""
-        change = self.estimate.change if self.estimate else math.nan
+        change = self.estimate.change
         return self.after - self.before if math.isnan(change) else self.before * (change - 1)
 
     @property
     def ratio(self) -> float:
         """After divided by before; for paired prompts, their mean change."""
-        change = self.estimate.change if self.estimate else math.nan
-        if not math.isnan(change):
-            return change
+        if not math.isnan(self.estimate.change):
+            return self.estimate.change
         return self.after / self.before if self.before else math.nan
 
     @property
     def difference_interval(self) -> Interval:
         """The 95 % interval of the difference."""
-        return self.estimate.difference_interval if self.estimate else UNKNOWN
+        return self.estimate.difference_interval
 
     @property
     def ratio_interval(self) -> Interval:
         """The 95 % interval of the ratio."""
-        return self.estimate.ratio_interval if self.estimate else UNKNOWN
+        return self.estimate.ratio_interval
 
     @property
-    def p_alone(self) -> float:
-        """The uncorrected p of this line."""
-        return self.estimate.chance.p if self.estimate else math.nan
+    def comparable(self) -> bool:
+        """Whether the line has figures; otherwise it represents a stage that cannot be compared."""
+        return self.estimate is not NO_ESTIMATE
 
     @property
     def worsening(self) -> float:

@@ -20,6 +20,7 @@ from typing import cast
 import numpy as np
 
 from llm_reports.stats.block_resampling import (
+    NO_CHANCE,
     Blocks,
     Chance,
     Floats,
@@ -59,6 +60,10 @@ class Estimate:
     units: int
     paired: bool = False
     change: float = math.nan
+
+
+NO_ESTIMATE = Estimate(math.nan, math.nan, UNKNOWN, UNKNOWN, NO_CHANCE, 0)
+"""The estimate for a stage that cannot be compared."""
 
 
 def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = False) -> Estimate:
@@ -226,7 +231,7 @@ def runs_estimate(
     if not all(math.isfinite(value) for value in values):
         known = [fmean(v for v in side if math.isfinite(v)) if any(map(math.isfinite, side)) else math.nan
                  for side in (before, after)]  # fmt: skip
-        return Estimate(known[0], known[1], UNKNOWN, UNKNOWN, Chance(math.nan, _NO_SHUFFLES), units)
+        return Estimate(known[0], known[1], UNKNOWN, UNKNOWN, NO_CHANCE, units)
     if counted is not None or min(values) <= 0:
         difference, reach, p = _t(before, after)
         interval = Interval(difference - reach, difference + reach)

@@ -101,7 +101,7 @@ def _of_blocks(base: Group, other: Group, notes: list[str]) -> Iterator[Differen
         tokens = _pair(_tokens, base, other, rows)
         figures = (_tokens_per_s(base), _tokens_per_s(other))
         estimate = rate_estimate(figures, starts, tokens, users, paired=pairs.complete)
-        yield Difference(*sides, *_SYSTEM, estimate, reason=unfit)
+        yield Difference((base,), (other,), *_SYSTEM, estimate, reason=unfit)
 
 
 def _of_runs(bases: tuple[Group, ...], others: tuple[Group, ...]) -> Iterator[Difference]:

@@ -66,24 +66,18 @@ def _intervals(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _labels(line: Line) -> dict[str, str]:
-    labels = {"run": line.run, COL.framework: line.framework, COL.model: line.model}
-    for name, value in (
-        (COL.stage, line.stage),
-        (COL.concurrency, line.load.users),
-        (COL.rate_per_s, line.load.rate_per_s),
-    ):
-        if value is not None:
-            labels[name] = f"{value:g}" if isinstance(value, float) else str(value)
+    stage = "" if line.stage is None else str(line.stage)
+    users = "" if line.load.users is None else str(line.load.users)
+    rate = "" if line.load.rate_per_s is None else f"{line.load.rate_per_s:g}"
+    labels = {"run": line.run, COL.framework: line.framework, COL.model: line.model, COL.stage: stage}
+    labels |= {COL.concurrency: users, COL.rate_per_s: rate}
     return {name: value for name, value in labels.items() if value}
 
 
 def _shown(labels: Mapping[str, str]) -> str:
-    pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    escapes = str.maketrans({"\\": "\\\\", '"': '\\"', "\r": " ", "\n": "\\n"})
+    pairs = ",".join(f'{name}="{value.translate(escapes)}"' for name, value in labels.items())
     return f"{{{pairs}}}" if pairs else ""
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\r", " ").replace("\n", "\\n")
 
 
 def _number(value: float) -> str:

@@ -34,17 +34,8 @@ _WITH_INTERVAL = ("mean", *PERCENTILES)
 _ENDS = tuple(f"{figure}_ci_{end}" for figure in _WITH_INTERVAL for end in ("low", "high"))
 _REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS, COL.rate_per_s)
 COLUMNS = (
-    "run",
-    COL.framework,
-    COL.model,
-    COL.stage,
-    COL.concurrency,
-    "metric",
-    "unit",
-    *_FIGURES,
-    *_ENDS,
-    COL.rate_per_s,
-)
+    "run", COL.framework, COL.model, COL.stage, COL.concurrency, "metric", "unit", *_FIGURES, *_ENDS, COL.rate_per_s,
+)  # fmt: skip
 
 # Figures with exactly one value per stage: all measured columns of PREFIX_llm_stages.csv except the key, the clock time
 # and the counts. The counts come from the rows.
@@ -118,15 +109,19 @@ def summary_lines(all_groups: Sequence[Group]) -> Iterator[Line]:
         yield _line(group, ERROR_RATIO, "share", error_ratio(group))
         for name, figures in ratio_lines(group):
             yield _line(group, name, "share", figures)
-    seen: set[tuple[Run, int]] = set()
+    stages: dict[tuple[Run, int], list[Group]] = {}
     for group in all_groups:
+        if group.stage is not None:
+            stages.setdefault((group.run, group.stage), []).append(group)
+    for (run, stage), sharers in stages.items():
         # Models that share a stage share its gaps and its throughput, so these lines occur once and without a model.
-        if group.stage is None or (group.run, group.stage) in seen:
-            continue
-        seen.add((group.run, group.stage))
-        sharers = [other for other in all_groups if other.run is group.run and other.stage == group.stage]
-        owner = group if len(sharers) == 1 else dataclasses.replace(group, framework="", model="")
-        yield from _stage_lines(owner, group.stage)
+        owner = sharers[0] if len(sharers) == 1 else dataclasses.replace(sharers[0], framework="", model="")
+        if stage in run.gaps:
+            yield _line(owner, GAP_METRIC, "s", summarize_histogram(run.gaps[stage]))
+        of_stage = run.stages[run.stages[COL.stage] == stage]
+        for column in _STAGE_FIGURES:
+            for value in of_stage[column.name].dropna():
+                yield _line(owner, column.name, column.unit, _single(float(value)))
 
 
 def error_ratio(group: Group) -> Summary:
@@ -140,16 +135,6 @@ def error_ratio(group: Group) -> Summary:
     failed, size = group.counts.failed, effective_size(group.failures)
     interval = share_interval(failed, ended, size)
     return Summary(n=ended, mean=failed / ended, intervals={"mean": interval}, effective={"mean": size})
-
-
-def _stage_lines(owner: Group, stage: int) -> Iterator[Line]:
-    gaps = owner.run.gaps.get(stage)
-    if gaps is not None:
-        yield _line(owner, GAP_METRIC, "s", summarize_histogram(gaps))
-    stages = owner.run.stages
-    for column in _STAGE_FIGURES:
-        for value in stages[stages[COL.stage] == stage][column.name].dropna():
-            yield _line(owner, column.name, column.unit, _single(float(value)))
 
 
 def _line(group: Group, metric: str, unit: str, figures: Summary) -> Line:

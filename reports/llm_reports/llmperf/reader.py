@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,12 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
     entries = _responses(path)
     checked = correctness.is_correctness(entries)
     responses = [correctness.metrics_of(entry, summary) for entry in entries] if checked else entries
-    _refuse_others(path, responses)
+    missing = [name for name in _REQUIRED if responses and not any(name in response for response in responses)]
+    if missing:
+        raise InputError(
+            f"{path}: not a file of LLMPerf's individual responses: all entries lack {', '.join(missing)}. "
+            f"Specify the *{RESPONSES_SUFFIX} file, or the PREFIX of a run."
+        )
     names = names_of(path, summary)
     values: dict[str, Series] = {
         column: Series(
@@ -73,24 +78,25 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
     values[COL.concurrency] = Series([math.nan if names.load.users is None else names.load.users] * count)
     values[RATE] = Series([math.nan if names.load.rate_per_s is None else names.load.rate_per_s] * count)
     if checked:
-        values |= _checks(entries)
+        checks = [correctness.checked(entry) for entry in entries]
+        for name in (COL.expected_answer, COL.answer_excerpt):
+            values[name] = Series([check[name] for check in checks], dtype=object)
+        for name in (MATCH, STRICT_MATCH):
+            values[name] = Series([check.get(name) for check in checks], dtype="float64")
     no_content = succeeded(values[COL.error_code]) & (values[COL.ttft_s] == 0)
     values[COL.ttft_s] = values[COL.ttft_s].mask(no_content)
     values, impossible = without_impossible(values, (*REQUEST_COLUMNS, *_OTHER_COLUMNS))
     warnings = [impossible_warning(path, impossible, lambda rows: _places(path, rows))] if impossible else []
     if no_content.any():
         values[LLMPERF_TTFT.name] = values[COL.ttft_s].mask(no_content, 0.0)
-        warnings.append(_without_content(path, [index for index, is_empty in enumerate(no_content) if is_empty]))
+        empty = [index for index, is_empty in enumerate(no_content) if is_empty]
+        shown = _places(path, empty[:_MOST_NAMED]).values()
+        more = f" and {len(empty) - len(shown)} more" if len(empty) > len(shown) else ""
+        warnings.append(
+            f"{path}: {len(empty)} successful entries have a ttft_s of 0, which LLMPerf writes for answers without "
+            f"content. They do not have a time to first token and are excluded from it: {', '.join(shown)}{more}."
+        )
     return typed_frame(values, REQUEST_COLUMNS), tuple(warnings)
-
-
-def _without_content(path: Path, entries: Sequence[int]) -> str:
-    shown = _places(path, entries[:_MOST_NAMED]).values()
-    more = f" and {len(entries) - len(shown)} more" if len(entries) > len(shown) else ""
-    return (
-        f"{path}: {len(entries)} successful entries have a ttft_s of 0, which LLMPerf writes for answers without "
-        f"content. They do not have a time to first token and are excluded from it: {', '.join(shown)}{more}."
-    )
 
 
 def _places(path: Path, entries: Iterable[int]) -> dict[int, str]:
@@ -169,26 +175,6 @@ def _responses(path: Path) -> list[dict[str, Any]]:
             f"Specify the *{RESPONSES_SUFFIX} file, or the PREFIX of a run."
         )
     return responses
-
-
-def _refuse_others(path: Path, responses: Sequence[Mapping[str, Any]]) -> None:
-    missing = [name for name in _REQUIRED if responses and not any(name in response for response in responses)]
-    if missing:
-        raise InputError(
-            f"{path}: not a file of LLMPerf's individual responses: all entries lack {', '.join(missing)}. "
-            f"Specify the *{RESPONSES_SUFFIX} file, or the PREFIX of a run."
-        )
-
-
-def _checks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
-    """Return the columns about correct and wrong answers."""
-    checks = [correctness.checked(entry) for entry in entries]
-    return {
-        COL.expected_answer: Series([check[COL.expected_answer] for check in checks], dtype=object),
-        COL.answer_excerpt: Series([check[COL.answer_excerpt] for check in checks], dtype=object),
-        MATCH: Series([check.get(MATCH) for check in checks], dtype="float64"),
-        STRICT_MATCH: Series([check.get(STRICT_MATCH) for check in checks], dtype="float64"),
-    }
 
 
 def _error_code(response: Mapping[str, Any]) -> str:

@@ -78,14 +78,8 @@ class Table:
     def header(self) -> tuple[str, ...]:
         """The names of the columns."""
         loads = self.load_columns
-        return (
-            "Framework",
-            "Model",
-            *self.apart,
-            *(loads.header if loads else ()),
-            *_FIGURES,
-            *self._failures("Failed"),
-        )
+        names = ("Framework", "Model", *self.apart, *(loads.header if loads else ()))
+        return (*names, *_FIGURES, *self._failures("Failed"))
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
@@ -135,24 +129,20 @@ def tables_of(all_groups: Sequence[Group]) -> tuple[Table, Table]:
 
 def _as_llmperf_counts(all_groups: Sequence[Group]) -> Sequence[str]:
     """Return notes with LLMPerf's TTFT figures next to the corrected ones, where they differ."""
+    details = []
+    for group in all_groups:
+        parts = [f"{count} of {len(group.ok)}"] if (count := without_content(group)) else []
+        for side, metric in (("with", LLMPERF_TTFT), ("without", TTFT)) if count else ():
+            figures = zip(_FIGURES, _figures_of(group.summary(metric)), strict=True)
+            parts.append(f"{side} it: {', '.join(f'{name} {rounded(figure)}' for name, figure in figures)}")
+        details.append("; ".join(parts))
     notes = Notes(all_groups)
     notes.add(
         "LLMPerf writes a TTFT of 0 for an answer without content. Such an answer does not have a time to first token "
         "and is excluded from the table. LLMPerf counts the 0, and so do the console output and files in its format",
-        [_with_zeros(group) for group in all_groups],
+        details,
     )
     return notes.lines
-
-
-def _with_zeros(group: Group) -> str:
-    count = without_content(group)
-    if not count:
-        return ""
-    sides = []
-    for side, metric in (("with", LLMPERF_TTFT), ("without", TTFT)):
-        figures = zip(_FIGURES, _figures_of(group.summary(metric)), strict=True)
-        sides.append(f"{side} it: {', '.join(f'{name} {rounded(figure)}' for name, figure in figures)}")
-    return f"{count} of {len(group.ok)}; {'; '.join(sides)}"
 
 
 def rounded(figure: float, decimals: int = 2) -> str:
@@ -163,9 +153,11 @@ def rounded(figure: float, decimals: int = 2) -> str:
     """
     if not math.isfinite(figure):
         return NOTHING
-    exact = Decimal(repr(float(figure)))
-    text = _quantized(exact, _decimals(exact, decimals))
-    return _quantized(exact, _decimals(Decimal(text), decimals))  # 0.9996 became 1.000, which has one digit too many
+    exact = text = Decimal(repr(float(figure)))
+    for _ in range(2):  # the second time, because 0.9996 became 1.000, which has one digit too many
+        shown = max(decimals, min(_MOST_DECIMALS, _DIGITS - 1 - text.adjusted())) if text else decimals
+        text = exact.quantize(Decimal(1).scaleb(-shown), context=_EXACT)
+    return format(text, "f")
 
 
 def table_of(
@@ -174,42 +166,15 @@ def table_of(
     """Return one table of a metric; ``first_notes`` come before the notes that the rows require."""
     figures = [group.summary(metric) for group in all_groups]
     columns = distinctions(all_groups)
-    rows = tuple(
-        Row(
-            group.framework,
-            group.model,
-            group.load,
-            summary,
-            group.counts.failed,
-            group.counts.ended,
-            unfit(group),
-            tuple(column.cells[index] for column in columns),
-        )
-        for index, (group, summary) in enumerate(zip(all_groups, figures, strict=True))
-    )
+    rows = []
+    for index, (group, summary) in enumerate(zip(all_groups, figures, strict=True)):
+        apart = tuple(column.cells[index] for column in columns)
+        counts = group.counts
+        load = group.load
+        rows.append(Row(group.framework, group.model, load, summary, counts.failed, counts.ended, unfit(group), apart))
     notes = (*first_notes, *notes_under(metric, all_groups, figures))
-    return Table(title, metric.name, decimals, rows, notes, apart=tuple(column.name for column in columns))
-
-
-def _decimals(exact: Decimal, least: int) -> int:
-    """Return the number of decimals that shows three significant digits."""
-    if not exact:
-        return least
-    return max(least, min(_MOST_DECIMALS, _DIGITS - 1 - exact.adjusted()))
-
-
-def _quantized(exact: Decimal, decimals: int) -> str:
-    return format(exact.quantize(Decimal(1).scaleb(-decimals), context=_EXACT), "f")
+    return Table(title, metric.name, decimals, tuple(rows), notes, apart=tuple(column.name for column in columns))
 
 
 def _figures_of(summary: Summary) -> tuple[float, ...]:
-    return (
-        summary.median,
-        summary.mean,
-        summary.min,
-        summary.max,
-        summary.p25,
-        summary.p75,
-        summary.p95,
-        summary.p99,
-    )
+    return tuple(getattr(summary, name.lower()) for name in _FIGURES)

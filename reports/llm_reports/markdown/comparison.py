@@ -97,7 +97,7 @@ def cases(comparison: Comparison) -> list[Case]:
 
 
 def _case_reason(line: Difference) -> str:
-    if line.estimate is None:
+    if not line.comparable:
         return line.reason
     figures = (
         f"{_value(line, line.before)} to {_value(line, line.after)}, {_change(line)}, p {_p(line)}: {_verdict(line)}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from pandas import DataFrame, Series
+from pandas import Series
 
 from llm_reports.metrics.groups import Group, start_order
 from llm_reports.metrics.outcomes import aborted, succeeded
@@ -66,7 +66,7 @@ def mismatches(group: Group, column: str = MATCH) -> Share:
         wrong=int((checks == 0).sum()),
         checked=len(checks),
         dependence=dependence((checks == 0).to_numpy(bool).astype(np.float64)),
-        unknown=int((cut & _asked(group, group.measured)).sum()) if cut.any() else 0,
+        unknown=int((cut & _asked(group)).sum()) if cut.any() else 0,
     )
 
 
@@ -75,10 +75,12 @@ def parted(group: Group) -> tuple[Group, Group]:
 
     A failed request was not checked; it belongs to the first part if other requests of its user class were checked.
     """
-    if not len(_classes(group)):
-        return _only(group, Series(False, index=group.measured.index)), group
-    has_checks = _asked(group, group.measured)
-    return _only(group, has_checks), _only(group, ~has_checks)
+    has_checks = _asked(group)
+    checked, others = (
+        dataclasses.replace(group, measured=measured, ok=measured[succeeded(measured[COL.error_code])])
+        for measured in (group.measured[has_checks], group.measured[~has_checks])
+    )
+    return checked, others if has_checks.any() else group
 
 
 def ratio_lines(group: Group) -> Iterator[tuple[str, Summary]]:
@@ -89,16 +91,7 @@ def ratio_lines(group: Group) -> Iterator[tuple[str, Summary]]:
             yield name, share.summary
 
 
-def _classes(group: Group) -> set[str]:
-    """Return the user classes of the run whose answers are checked."""
+def _asked(group: Group) -> Series:
+    """Return which measured requests are of a user class whose answers are checked."""
     rows = group.run.requests
-    return set(rows[COL.user_class][rows[MATCH].notna()].unique())
-
-
-def _asked(group: Group, rows: DataFrame) -> Series:
-    return rows[COL.user_class].isin(_classes(group))
-
-
-def _only(group: Group, wanted: Series) -> Group:
-    measured = group.measured[wanted]
-    return dataclasses.replace(group, measured=measured, ok=measured[succeeded(measured[COL.error_code])])
+    return group.measured[COL.user_class].isin(rows[COL.user_class][rows[MATCH].notna()].unique())

@@ -45,11 +45,7 @@ def costs_frame(points: Sequence[StagePoint], prices: Prices) -> DataFrame:
     return DataFrame(
         [
             {
-                "run": cost.point.group.run.name,
-                COL.model: cost.point.group.model,
-                COL.stage: cost.point.group.stage,
-                COL.concurrency: cost.point.group.concurrency,
-                COL.rate_per_s: cost.point.group.load.rate_per_s,
+                **{name: value for name, value in cost.point.group.identity.items() if name != COL.framework},
                 "per_request": cost.per_request,
                 "per_million_output_tokens": cost.per_million_output_tokens,
                 "per_hour": cost.per_hour,
@@ -78,22 +74,15 @@ def _cost(point: StagePoint, prices: Prices) -> Cost:
     model = point.group.model.partition(AT)[0]
     per_hour = prices.hour_of_model(model)
     if per_hour is not None:
-        per_second = per_hour / 3600
-        return Cost(
-            point,
-            _divided(per_second, point.requests_per_s),
-            _divided(per_second, point.tokens_per_s) * 1e6,
-            per_hour,
-            "machine hours",
-        )
+        per_request = _divided(per_hour / 3600, point.requests_per_s)
+        per_token = _divided(per_hour / 3600, point.tokens_per_s)
+        return Cost(point, per_request, per_token * 1e6, per_hour, "machine hours")
     price = prices.of_model(model)
     if price is None:
         return Cost(point, math.nan, math.nan, math.nan, "no price")
     rows = point.group.ok
-    sums = [
-        math.fsum(rows[name].astype("float64").fillna(0.0))
-        for name in (COL.input_tokens, COL.output_tokens, COL.cached_tokens, "cache_write_tokens")
-    ]
+    counts = (COL.input_tokens, COL.output_tokens, COL.cached_tokens, "cache_write_tokens")
+    sums = [math.fsum(rows[name].astype("float64").fillna(0.0)) for name in counts]
     total = price.of(*sums)
     per_request = _divided(total, len(rows))
     return Cost(point, per_request, _divided(total, sums[1]) * 1e6, per_request * point.requests_per_s * 3600, "tokens")

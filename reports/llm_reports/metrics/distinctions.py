@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,22 +88,15 @@ def words_of(columns: Sequence[Distinction], index: int, *, without: Sequence[st
 
 def labels(groups: Sequence[Group]) -> list[str]:
     """Return the shortest names that distinguish the rows."""
-    candidates = (
-        [group.framework or "-" for group in groups],
-        [group.model or "-" for group in groups],
-        [group.load.words for group in groups],
-    )
     parts: list[list[str]] = [[] for _ in groups]
-    for values in candidates:
-        if len({tuple(part) for part in parts}) == len(groups):
-            break
-        if len(set(values)) > 1:
+    for values in zip(
+        *((group.framework or "-", group.model or "-", group.load.words) for group in groups), strict=True
+    ):
+        if len(set(values)) > 1 and len(set(map(tuple, parts))) < len(groups):
             for part, value in zip(parts, values, strict=True):
                 part.append(value)
     columns = distinctions(groups)
-    for index, part in enumerate(parts):
-        part.extend(words_of(columns, index))
-    return [" ".join(part) for part in parts]
+    return [" ".join([*part, *words_of(columns, index)]) for index, part in enumerate(parts)]
 
 
 def _conditions(groups: Sequence[Group], alike: _Classes) -> Iterator[Distinction]:
@@ -110,17 +104,18 @@ def _conditions(groups: Sequence[Group], alike: _Classes) -> Iterator[Distinctio
         lengths = _lengths(groups, alike, kind)
         if _differs(lengths.keys, alike):
             yield lengths
-    for name, values in (("API", _apis), ("Endpoint", _endpoints)):
-        texts = _column(name, [", ".join(sorted(values(group))) for group in groups])
-        if _differs(texts.keys, alike):
-            yield texts
+    apis = [_texts(group, COL.api) for group in groups]
+    for name, texts in (("API", apis), ("Endpoint", [_endpoints(group) for group in groups])):
+        column = _column(name, [", ".join(sorted(of_group)) for of_group in texts])
+        if _differs(column.keys, alike):
+            yield column
 
 
 def _alike(keys: Sequence[Hashable]) -> _Classes:
     """Return the indices with the same key, for each key that occurs more than once."""
-    indices_by_key: dict[Hashable, list[int]] = {}
+    indices_by_key: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
-        indices_by_key.setdefault(key, []).append(index)
+        indices_by_key[key].append(index)
     return [indices for indices in indices_by_key.values() if len(indices) > 1]
 
 
@@ -150,7 +145,7 @@ def _lengths(groups: Sequence[Group], alike: _Classes, kind: str) -> Distinction
         if len({groups[index].run for index in indices}) == 1:
             continue  # all stages of one run request the same lengths
         if any(means[index] is None for index in indices):
-            measured = [_measured(groups[index], kind) for index in indices]
+            measured = [_Measured.of(groups[index], kind) for index in indices]
             for index, length, level in zip(indices, measured, _levels(measured), strict=True):
                 means[index] = None if length is None else round(length.mean)
                 deviations[index] = None
@@ -174,17 +169,16 @@ class _Measured:
     mean: float
     error: float
 
+    @classmethod
+    def of(cls, group: Group, kind: str) -> _Measured | None:
+        """Return the mean of the successful requests; None when their lengths are unknown."""
+        lengths = group.ok[f"{kind}_tokens"].astype("float64").dropna()
+        return cls(float(lengths.mean()), float(lengths.sem()) if len(lengths) > 1 else 0.0) if len(lengths) else None
+
     def exceeds(self, other: _Measured) -> bool:
         """Return whether this mean is significantly larger, and by more than the share ``ALIKE``."""
         significant = self.mean - other.mean > _ERRORS * math.hypot(self.error, other.error)
         return significant and self.mean > other.mean * (1 + ALIKE)
-
-
-def _measured(group: Group, kind: str) -> _Measured | None:
-    lengths = group.ok[f"{kind}_tokens"].astype("float64").dropna()
-    if not len(lengths):
-        return None
-    return _Measured(float(lengths.mean()), float(lengths.std()) / math.sqrt(len(lengths)) if len(lengths) > 1 else 0.0)
 
 
 def _levels(lengths: Sequence[_Measured | None]) -> list[float | None]:
@@ -195,10 +189,6 @@ def _levels(lengths: Sequence[_Measured | None]) -> list[float | None]:
         lowest = length if lowest is None or length.exceeds(lowest) else lowest
         levels[length] = lowest.mean
     return [None if length is None else levels[length] for length in lengths]
-
-
-def _apis(group: Group) -> set[str]:
-    return _texts(group, COL.api)
 
 
 def _endpoints(group: Group) -> set[str]:

@@ -198,17 +198,25 @@ def _column(name: str) -> Metric:
     return Metric(name, _UNITS[name], lambda rows, _: rows[name].astype("float64"))
 
 
-def _until_first_token(name: str) -> Metric:
-    # A buffered answer arrived all at once, so its first arrival is not the arrival of the first token.
-    return Metric(name, _UNITS[name], lambda rows, connect_s: (rows[name] + connect_s).where(_streamed(rows)))
+def _streamed(name: str, *, from_t0: bool = False) -> Metric:
+    """Return the metric of a column that is unknown for a buffered answer, whose tokens arrived all at once."""
+
+    def values(rows: DataFrame, connect_s: Series) -> Series:
+        return (rows[name] + (connect_s if from_t0 else 0.0)).where(~buffered(rows[COL.error_code]))
+
+    return Metric(name, _UNITS[name], values)
 
 
-def _streamed(rows: DataFrame) -> Series:
-    return ~buffered(rows[COL.error_code])
+def _llmperf_ttft(rows: DataFrame, connect_s: Series) -> Series:
+    return rows.get("llmperf_ttft_s", rows[COL.ttft_s]).where(~buffered(rows[COL.error_code])) + connect_s
+
+
+def _latency(rows: DataFrame, connect_s: Series) -> Series:
+    return rows[COL.end_to_end_latency_s] + connect_s
 
 
 def _throughput(rows: DataFrame, connect_s: Series) -> Series:
-    duration_s = rows[COL.end_to_end_latency_s] + connect_s
+    duration_s = _latency(rows, connect_s)
     return rows[COL.output_tokens].astype("float64") / duration_s.where(duration_s > 0)
 
 
@@ -218,34 +226,22 @@ def _llmperf_inter_token_latency(rows: DataFrame, connect_s: Series) -> Series:
     return rows.get("llmperf_inter_token_latency_s", by_tokens)
 
 
-TTFT = _until_first_token(COL.ttft_s)
-TPOT = Metric(COL.tpot_s, _UNITS[COL.tpot_s], lambda rows, _: rows[COL.tpot_s].where(_streamed(rows)))
+TTFT = _streamed(COL.ttft_s, from_t0=True)
+TPOT = _streamed(COL.tpot_s)
 OUTPUT_THROUGHPUT = Metric(
     COL.request_output_throughput_token_per_s, _UNITS[COL.request_output_throughput_token_per_s], _throughput
 )
-LATENCY = Metric(
-    COL.end_to_end_latency_s,
-    _UNITS[COL.end_to_end_latency_s],
-    lambda rows, connect_s: rows[COL.end_to_end_latency_s] + connect_s,
-)
+LATENCY = Metric(COL.end_to_end_latency_s, _UNITS[COL.end_to_end_latency_s], _latency)
 LLMPERF_INTER_TOKEN_LATENCY = Metric("llmperf_inter_token_latency_s", "s/token", _llmperf_inter_token_latency)
-LLMPERF_TTFT = Metric(
-    "llmperf_ttft_s",
-    _UNITS[COL.ttft_s],
-    lambda rows, connect_s: rows.get("llmperf_ttft_s", rows[COL.ttft_s]).where(_streamed(rows)) + connect_s,
-)
+LLMPERF_TTFT = Metric("llmperf_ttft_s", _UNITS[COL.ttft_s], _llmperf_ttft)
 """TTFT as LLMPerf counts it: 0 for an answer without content. Without such answers, it equals TTFT."""
-CORRECTED_TTFT = Metric(
-    COL.corrected_ttft_s,
-    _UNITS[COL.corrected_ttft_s],
-    lambda rows, _: rows[COL.corrected_ttft_s].where(_streamed(rows)),
-)
+CORRECTED_TTFT = _streamed(COL.corrected_ttft_s)
 CORRECTED_LATENCY = _column(COL.corrected_end_to_end_latency_s)
 INPUT_TOKENS = _column(COL.input_tokens)
 OUTPUT_TOKENS = _column(COL.output_tokens)
 REQUEST_METRICS = (
     TTFT,
-    _until_first_token(COL.ttfat_s),
+    _streamed(COL.ttfat_s, from_t0=True),
     TPOT,
     LATENCY,
     _column(COL.queue_s),
@@ -273,10 +269,11 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     # stage get the users of its measured rows.
     counts = (run.requests[COL.measured] == 1).fillna(value=False).to_numpy(bool)
     loads = keys.loc[counts, [COL.stage, COL.concurrency]].drop_duplicates()
-    loads = loads[~loads[COL.stage].duplicated(keep=False)].set_index(COL.stage)[COL.concurrency]
+    loads = loads[~loads[COL.stage].duplicated(keep=False)]
+    of_stage = dict(zip(loads[COL.stage], loads[COL.concurrency], strict=True))
     rest = keys.loc[~counts]
-    if len(rest) and len(loads):
-        keys.loc[~counts, COL.concurrency] = rest[COL.stage].map(loads).fillna(rest[COL.concurrency]).astype("int64")
+    if len(rest) and of_stage:
+        keys.loc[~counts, COL.concurrency] = rest[COL.stage].map(of_stage).fillna(rest[COL.concurrency]).astype("int64")
     # Keep only the indices of the rows: copies of all rows would need as much memory as the file.
     indices_by_key = {
         _key(key): np.asarray(indices, dtype=np.intp) for key, indices in keys.groupby(_KEY, sort=False).indices.items()
@@ -321,17 +318,14 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
 def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:
     """Return the shortfall by stage, for stages whose load was below the requested load."""
     columns = ("concurrency_asked", COL.concurrency, "users_actual", COL.load_actual, "users_ended", "window_widened")
+    known = stages[stages[COL.stage].notna()]
     shortfalls = {}
-    for _, line in stages[stages[COL.stage].notna()].iterrows():
-        requested, users, users_actual, load_actual, ended, widened = (_number(line.get(name)) for name in columns)
-        short = shortfall_of(requested, users, users_actual, load_actual, users_ended=ended, widened=bool(widened))
+    for stage, *values in known[[COL.stage, *columns]].itertuples(index=False):
+        *loads, ended, widened = (None if isna(value) else float(value) for value in values)
+        short = shortfall_of(*loads, users_ended=ended, widened=bool(widened))
         if short is not None:
-            shortfalls[int(line[COL.stage])] = short
+            shortfalls[int(stage)] = short
     return shortfalls
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or isna(value) else float(value)
 
 
 def _where(rows: DataFrame, wanted: Series) -> DataFrame:

@@ -53,12 +53,12 @@ class LatencyModel:
     """
 
     n: int
-    ttft_s: float
-    tpot_s: float
-    residual_p50_s: float
-    residual_p95_s: float
-    explained: float
-    problem: str
+    ttft_s: float = math.nan
+    tpot_s: float = math.nan
+    residual_p50_s: float = math.nan
+    residual_p95_s: float = math.nan
+    explained: float = math.nan
+    problem: str = ""
     tpot_interval: Interval = UNKNOWN
 
     def residuals(self, tokens: Floats, latency_s: Floats) -> Floats:
@@ -71,9 +71,8 @@ def latency_model(group: Group) -> LatencyModel:
     tokens, latency_s = tokens_and_latency(group)
     line = robust_line(tokens - 1.0, latency_s)
     if line.problem:
-        nan = math.nan
-        return LatencyModel(len(tokens), nan, nan, nan, nan, nan, line.problem, line.slope_interval)
-    fitted = LatencyModel(len(tokens), line.constant, line.slope, math.nan, math.nan, math.nan, "")
+        return LatencyModel(len(tokens), problem=line.problem, tpot_interval=line.slope_interval)
+    fitted = LatencyModel(len(tokens), line.constant, line.slope)
     sizes = np.sort(np.abs(fitted.residuals(tokens, latency_s))).tolist()
     # Medians of absolute deviations, not squares: otherwise one stalled request could determine the share.
     spread = quantile(np.sort(np.abs(latency_s - np.median(latency_s))).tolist(), 0.5)
@@ -157,18 +156,12 @@ def _slope_reach(x: Floats, residuals: Floats, scale: float) -> float:
         return math.inf  # a single request determines the slope
     influence = np.clip(residuals, -limit, limit) / (1 - leverage)
     deviation = math.sqrt(float(((centred * influence) ** 2).sum())) / float(spread)
-    return student_t(_degrees_of_freedom(centred, leverage, float(total), float(spread)), LEVEL) * deviation
-
-
-def _degrees_of_freedom(centred: Floats, leverage: Floats, total: float, spread: float) -> int:
-    """Return Bell and McCaffrey's degrees of freedom (2002).
-
-    They are few if few requests far from the mean length determine the slope.
-    """
+    # Bell and McCaffrey's degrees of freedom (2002): few if few requests far from the mean length determine the slope.
     share = centred**2 / (1 - leverage)
     mean = float((share * (1 - leverage)).sum())
     # The sum over all pairs of share_i share_j M_ij^2 with M = 1 - H, in closed form.
     pairs = (share.sum() / total) ** 2 + 2 * (share * centred).sum() ** 2 / (total * spread)
     pairs += ((share * centred**2).sum() / spread) ** 2
     square = float((share**2 * (1 - 2 * leverage)).sum() + pairs)
-    return max(1, math.floor(mean**2 / square)) if square > 0 else 1
+    freedom = max(1, math.floor(mean**2 / square)) if square > 0 else 1
+    return student_t(freedom, LEVEL) * deviation

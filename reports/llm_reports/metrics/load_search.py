@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llm_reports.errors import InputError
 from llm_reports.markdown.numbers import shown
@@ -80,10 +79,8 @@ class LevelFigures:
             )
         if self.unsteady:
             return "unsteady: the queue grew through the stage, so a longer stage would be slower"
-        wanted = self.verdict
-        return "; ".join(
-            dict.fromkeys(judgement.reason for judgement in self.judgements if judgement.verdict == wanted)
-        )
+        reasons = [judgement.reason for judgement in self.judgements if judgement.verdict == self.verdict]
+        return "; ".join(dict.fromkeys(reasons))
 
     def could_decide(self, stages: int) -> bool:
         """Return whether this number of stages would have enough requests to decide the undecided objectives."""
@@ -101,6 +98,8 @@ class LevelFigures:
 def level_figures(run: Run, level: float, stages: Sequence[int], objectives: Objectives) -> LevelFigures:
     """Return the figures of all stages of one level combined."""
     level_groups = groups([_as_one_stage(run, stages)])
+    measured = run.stages[run.stages[COL.stage].isin(stages) & (run.stages[COL.measure_s] > 0)]
+    seconds = float(measured[COL.measure_s].sum())
     judged = [[judge(group, objective) for group in level_groups] for objective in objectives.all]
     return LevelFigures(
         level=level,
@@ -108,7 +107,7 @@ def level_figures(run: Run, level: float, stages: Sequence[int], objectives: Obj
         requests=sum(group.counts.measured for group in level_groups),
         failed=sum(group.counts.failed for group in level_groups),
         judgements=tuple(_worst_of(judgements) for judgements in judged if judgements),
-        tokens_per_s=_tokens_per_s(run, stages),
+        tokens_per_s=float(measured[COL.window_tokens].sum()) / seconds if seconds else math.nan,
         unsteady=any(group.steadiness == UNSTEADY for group in level_groups),
     )
 
@@ -149,28 +148,23 @@ def search_of(run: Run) -> Search | None:
         return None
     try:
         objectives = parse_objectives(str(result["objectives"]))
-        points = [
-            (float(point["level"]), [int(stage) for stage in point["stages"]], point) for point in result["points"]
-        ]
+        stages_by_level = {float(point["level"]): list(map(int, point["stages"])) for point in result["points"]}
+        found, fails = (None if result[name] is None else float(result[name]) for name in ("found", "fails"))
         return Search(
             objectives,
             str(result["unit"]),
             str(result["conclusion"]),
             tuple(str(text) for text in result["reservations"]),
-            _number(result["found"]),
-            _number(result["fails"]),
-            tuple(level_figures(run, level, stages, objectives) for level, stages, _ in points),
+            found,
+            fails,
+            tuple(level_figures(run, level, stages, objectives) for level, stages in stages_by_level.items()),
             {
-                level: (Verdict.PASSED if point["passed"] else Verdict.FAILED, bool(point["decided"]))
-                for level, _, point in points
+                float(point["level"]): (Verdict.PASSED if point["passed"] else Verdict.FAILED, bool(point["decided"]))
+                for point in result["points"]
             },
         )
     except (InputError, KeyError, TypeError, ValueError):
         return None
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _as_one_stage(run: Run, stages: Sequence[int]) -> Run:
@@ -205,9 +199,3 @@ def _share_of_limit(judgement: Judgement) -> float:
     if judgement.objective.kind.less_is_better:
         return value / limit
     return limit / value if value else math.inf
-
-
-def _tokens_per_s(run: Run, stages: Sequence[int]) -> float:
-    selected = run.stages[run.stages[COL.stage].isin(stages) & (run.stages[COL.measure_s] > 0)]
-    seconds = float(selected[COL.measure_s].sum())
-    return float(selected[COL.window_tokens].sum()) / seconds if seconds else math.nan

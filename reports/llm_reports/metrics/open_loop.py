@@ -5,13 +5,12 @@ A closed loop does not have these figures, so a report about closed loops does n
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pandas import DataFrame, Series, concat
+from pandas import DataFrame, concat
 
 from llm_reports.llmperf.tables import NOTHING, Table, rounded, table_of
 from llm_reports.markdown.table_notes import Notes
@@ -51,7 +50,13 @@ class StageRate:
     held: int
     dropped: int
     in_flight: float
-    apart: tuple[str, ...] = ()
+    apart: tuple[str, ...]
+    """The cells that distinguish the stage from stages with the same framework, model and rate."""
+
+    @property
+    def rate_per_s(self) -> float | None:
+        """The target rate."""
+        return self.load.rate_per_s
 
     @property
     def difference(self) -> float:
@@ -60,10 +65,6 @@ class StageRate:
         return self.achieved_per_s / target - 1 if target else math.nan
 
 
-_NAMES: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
-    ("Framework", lambda row: row.framework or NOTHING),
-    ("Model", lambda row: row.model or NOTHING),
-)
 _CELLS: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
     ("Target (requests/s)", lambda row: f"{row.load.rate_per_s:g}"),
     ("Achieved (requests/s)", lambda row: rounded(row.achieved_per_s, 3)),
@@ -90,36 +91,21 @@ class RateTable:
     @property
     def header(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return (*(name for name, _ in _NAMES), *self.apart, *(name for name, _ in _CELLS))
+        return ("Framework", "Model", *self.apart, *(name for name, _ in _CELLS))
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
         """The printed cells."""
         return tuple(
-            (*(text(row) for _, text in _NAMES), *row.apart, *(text(row) for _, text in _CELLS)) for row in self.rows
+            (row.framework or NOTHING, row.model or NOTHING, *row.apart, *(text(row) for _, text in _CELLS))
+            for row in self.rows
         )
 
     def frame(self) -> DataFrame:
         """Return the table with unrounded numbers, for a notebook."""
-        return DataFrame(
-            [
-                {
-                    "run": row.run.name,
-                    COL.framework: row.framework,
-                    COL.model: row.model,
-                    COL.rate_per_s: row.load.rate_per_s,
-                    "achieved_per_s": row.achieved_per_s,
-                    "difference": row.difference,
-                    "throughput_per_s": row.throughput_per_s,
-                    "queue_p50_s": row.queue_p50_s,
-                    COL.queue_p99_s: row.queue_p99_s,
-                    "held": row.held,
-                    "dropped": row.dropped,
-                    "in_flight": row.in_flight,
-                }
-                for row in self.rows
-            ]
-        )
+        names = (COL.framework, COL.model, COL.rate_per_s, "achieved_per_s", "difference", "throughput_per_s")
+        names = (*names, "queue_p50_s", COL.queue_p99_s, "held", "dropped", "in_flight")
+        return DataFrame([{"run": row.run.name, **{name: getattr(row, name) for name in names}} for row in self.rows])
 
 
 def open_loop_tables(all_groups: Sequence[Group]) -> tuple[Table | RateTable, ...]:
@@ -127,82 +113,60 @@ def open_loop_tables(all_groups: Sequence[Group]) -> tuple[Table | RateTable, ..
     open_groups = [group for group in all_groups if group.load.is_open]
     if not open_groups:
         return ()
-    stages = list(_by_stage(open_groups))
-    notes = Notes([stage[0] for stage in stages])
+    by_stage: dict[tuple[Run, int | None, StageLoad], list[Group]] = {}
+    for group in open_groups:  # several models share the rate of a stage
+        by_stage.setdefault((group.run, group.stage, group.load), []).append(group)
+    stages = list(by_stage.values())
+    firsts = [stage[0] for stage in stages]
+    notes = Notes(firsts)
     notes.lines.append(f"{_RATE_NOTE}.")
-    for text, details in _scatter(stages):
-        notes.add(text, details)
+    notes.add("Arrivals are random, so the achieved rate varies around the target by chance", [*map(_scatter, stages)])
+    apart = distinctions(firsts)
+    rates = [_rate(stage, [column.cells[index] for column in apart]) for index, stage in enumerate(stages)]
     return (
         table_of("Time to First Token from the intended start (seconds)", CORRECTED_TTFT, 2, open_groups, (INTENDED,)),
         table_of(
             "End-to-end latency from the intended start (seconds)", CORRECTED_LATENCY, 2, open_groups, (INTENDED,)
         ),
-        _rates(stages, tuple(notes.lines)),
+        RateTable(tuple(rates), tuple(notes.lines), apart=tuple(column.name for column in apart)),
     )
 
 
-def _rates(stages: Sequence[Sequence[Group]], notes: tuple[str, ...]) -> RateTable:
-    apart = distinctions([stage[0] for stage in stages])
-    rows = [
-        dataclasses.replace(_rate(stage), apart=tuple(column.cells[index] for column in apart))
-        for index, stage in enumerate(stages)
-    ]
-    return RateTable(tuple(rows), notes, apart=tuple(column.name for column in apart))
-
-
-def _by_stage(open_groups: Sequence[Group]) -> Iterator[list[Group]]:
-    """Yield the groups of each stage; several models share the rate of a stage."""
-    stages: dict[tuple[Run, int | None, StageLoad], list[Group]] = {}
-    for group in open_groups:
-        stages.setdefault((group.run, group.stage, group.load), []).append(group)
-    yield from stages.values()
-
-
-def _rate(stage: Sequence[Group]) -> StageRate:
+def _rate(stage: Sequence[Group], apart: Sequence[str]) -> StageRate:
     first = stage[0]
     rows = concat([group.measured for group in stage]) if len(stage) > 1 else first.measured
     connecting = rows[COL.connect_s].where(rows[COL.end_to_end_latency_s].notna()).fillna(0.0)
     waits = ordered((rows[COL.queue_s] - rows[COL.held_s].fillna(0.0) - connecting).clip(lower=0.0))
     achieved = first.stage_figure(COL.started_rate_per_s)
+    starts = rows[COL.started_at].dropna().to_numpy(dtype=np.float64)
+    if math.isnan(achieved) and len(starts) > 1 and np.ptp(starts) > 0:
+        achieved = (len(starts) - 1) / float(np.ptp(starts))
     return StageRate(
         run=first.run,
         framework=_common(group.framework for group in stage),
         model=_common(group.model for group in stage),
         load=first.load,
-        achieved_per_s=_by_rows(rows[COL.started_at]) if math.isnan(achieved) else achieved,
+        achieved_per_s=achieved,
         throughput_per_s=math.fsum(window_rows(group).requests_per_s() for group in stage),
         queue_p50_s=quantile(waits, 0.5),
         queue_p99_s=quantile(waits, 0.99),
         held=int(held(rows).sum()),
         dropped=int(dropped(rows[COL.error_code]).sum()),
         in_flight=first.stage_figure(COL.concurrency_actual),
+        apart=tuple(apart),
     )
 
 
-def _by_rows(started_at: Series) -> float:
-    """Return the starts per second between the first and the last start."""
-    starts = started_at.dropna().to_numpy(dtype=np.float64)
-    return (len(starts) - 1) / float(np.ptp(starts)) if len(starts) > 1 and np.ptp(starts) > 0 else math.nan
-
-
-def _scatter(stages: Sequence[Sequence[Group]]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the standard deviation of the achieved rate for random arrivals, which depends on the request count."""
-    details = []
-    for stage in stages:
-        variation = _variation(stage[0].run.options.get("llm_arrivals"))
-        count = sum(len(group.measured) for group in stage)
-        details.append(f"by {100 * variation / math.sqrt(count):.2g} %" if variation and count else "")
-    yield "Arrivals are random, so the achieved rate varies around the target by chance", details
-
-
-def _variation(arrivals: object) -> float:
-    """Return the coefficient of variation of the gaps between arrivals; 0 when unknown."""
+def _scatter(stage: Sequence[Group]) -> str:
+    """Return the standard deviation of the achieved rate for random arrivals, which depends on the request count."""
     try:
-        return Distribution.parse(str(arrivals), ARRIVAL_GAPS).cv
+        variation = Distribution.parse(str(stage[0].run.options.get("llm_arrivals")), ARRIVAL_GAPS).cv
     except DistributionError:
-        return 0.0
+        return ""
+    count = sum(len(group.measured) for group in stage)
+    return f"by {100 * variation / math.sqrt(count):.2g} %" if variation and count else ""
 
 
-def _common(names: Iterator[str]) -> str:
+def _common(names: Iterable[str]) -> str:
     unique = set(names)
     return unique.pop() if len(unique) == 1 else ""

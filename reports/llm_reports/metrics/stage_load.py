@@ -41,11 +41,8 @@ class LoadColumns:
 
     def marked(self, load: StageLoad, name: str) -> list[str]:
         """Return the cells of a row whose load is shown with another name, for example with remarks."""
-        return [_UNKNOWN if kind != load.is_open else name for kind in self._kinds]
-
-    @property
-    def _kinds(self) -> list[bool]:
-        return [kind for kind, wanted in ((False, self.users), (True, self.rates)) if wanted]
+        kinds = [kind for kind, wanted in ((False, self.users), (True, self.rates)) if wanted]
+        return [_UNKNOWN if kind != load.is_open else name for kind in kinds]
 
     def cells(self, load: StageLoad) -> list[str]:
         """Return the values of one row as text."""

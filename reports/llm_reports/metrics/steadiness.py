@@ -128,10 +128,12 @@ def _open_loop(starts: Values, ends: Values, own_starts: Values, own_ends: Value
     ``starts`` and ``ends`` are of all requests, each sorted; ``own_starts`` and ``own_ends`` are of the measured
     requests, in the order of their starts.
     """
-    first, last = _thirds(own_ends - own_starts)
+    latencies, third = own_ends - own_starts, len(own_starts) // 3
+    first, last = _mean(latencies[:third]), _mean(latencies[-third:])
     over = float(own_starts[-1])
-    filled = _filled_at(own_starts, own_ends - own_starts, over)
-    if filled is None:
+    # Until nine of ten of the first requests have ended, the requests in flight grow at any load.
+    filled = float(own_starts[0]) + float(np.quantile(latencies[: max(1, third)], _FILLED, method="higher"))
+    if not filled < over:
         if last > _UNFILLED_GROWTH * first:
             return Steadiness(UNSTEADY, f"latency grew from {_s(first)} to {_s(last)} in a window shorter than it")
         return Steadiness(UNKNOWN)
@@ -143,21 +145,9 @@ def _open_loop(starts: Values, ends: Values, own_starts: Values, own_ends: Value
     arrivals = float(gaps.var()) / mean_gap**2 if mean_gap > 0 else 1.0
     deviation = math.sqrt(len(gaps) * (1.0 + arrivals))
     if after - before > _GROWTH_SDS * deviation and last > _LATENCY_GROWTH * first:
-        return Steadiness(
-            UNSTEADY,
-            f"requests in flight grew from {before} to {after} and latency from {_s(first)} to {_s(last)}",
-        )
+        reason = f"requests in flight grew from {before} to {after} and latency from {_s(first)} to {_s(last)}"
+        return Steadiness(UNSTEADY, reason)
     return Steadiness(STEADY)
-
-
-def _filled_at(starts: Values, latencies: Values, over: float) -> float | None:
-    """Return when nine of ten of the first requests have ended; None if the window ends before.
-
-    Until then, the requests in flight grow at any load, because the first requests have not ended yet.
-    """
-    early = latencies[: max(1, len(latencies) // 3)]
-    filled = float(starts[0]) + float(np.quantile(early, _FILLED, method="higher"))
-    return filled if filled < over else None
 
 
 def _in_flight(starts: Values, ends: Values, moment: float) -> int:
@@ -196,19 +186,13 @@ def _inflation(residuals: Values) -> float:
     if total <= 0:
         return 1.0
     correlation = float(residuals[1:] @ residuals[:-1]) / total
-    correlation = min(
-        0.9, max(0.0, correlation + (1 + 3 * max(correlation, 0.0)) / len(residuals))
-    )  # corrects the bias of detrending
+    bias = (1 + 3 * max(correlation, 0.0)) / len(residuals)  # of detrending
+    correlation = min(0.9, max(0.0, correlation + bias))
     return math.sqrt((1 + correlation) / (1 - correlation))
 
 
-def _thirds(values: Values) -> tuple[float, float]:
-    """Return the means of the first and the last third, without infinite values if there are finite ones."""
-    third = len(values) // 3
-    return _mean(values[:third]), _mean(values[-third:])
-
-
 def _mean(values: Values) -> float:
+    """Return the mean, without infinite values if there are finite ones."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.inf
 

@@ -93,13 +93,8 @@ def summarize_histogram(histogram: DurationHistogram) -> Summary:
     return Summary(
         n=n,
         mean=mean,
-        median=histogram.quantile(0.5),
         stddev=math.sqrt(squares / (n - 1)) if n > 1 else math.nan,
         min=counted[0][0],
         max=counted[-1][0],
-        p25=histogram.quantile(0.25),
-        p75=histogram.quantile(0.75),
-        p90=histogram.quantile(0.90),
-        p95=histogram.quantile(0.95),
-        p99=histogram.quantile(0.99),
+        **dict(zip(PERCENTILES, histogram.quantiles(list(PERCENTILES.values())), strict=True)),
     )

@@ -77,6 +77,5 @@ def _by_end(rows: DataFrame, start_s: float, window_s: float) -> Series:
     """Return 1 for requests that ended inside the window, else 0; without times, 1 for the measured requests."""
     ends_s = rows[COL.started_at] + rows[COL.end_to_end_latency_s]
     inside = ((ends_s >= start_s) & (ends_s <= start_s + window_s)).astype("float64")
-    return inside.where(ends_s.notna(), (rows[COL.measured] == 1).fillna(value=False).astype("float64")).astype(
-        np.float64
-    )
+    measured = (rows[COL.measured] == 1).fillna(value=False).astype("float64")
+    return inside.where(ends_s.notna(), measured).astype(np.float64)
