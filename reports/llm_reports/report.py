@@ -46,7 +46,7 @@ NOT_PASSED = 3
 
 @dataclass(frozen=True)
 class Report:
-    """A finished report: ``text`` goes to stdout, ``markdown`` is the same for a page, ``files`` were written.
+    """A finished report of a content: ``text`` goes to stdout, ``files`` were written.
 
     ``exit_code`` is 0; 1 when all requests failed; 2 when files could not be written; 3 when a run does not have
     measured requests or the SLO gate does not pass. If it is not 0, ``problem`` describes the reason. ``text`` also
@@ -58,9 +58,13 @@ class Report:
     warnings: tuple[str, ...]
     exit_code: int
     problem: str
-    gate: Gate | None = None
-    decisions: str = ""
-    markdown: str = ""
+    gate: Gate | None
+    content: Content
+
+    @property
+    def markdown(self) -> str:
+        """The text as Markdown for a page."""
+        return tables_and_notes(self.content)
 
 
 def checked(names: Iterable[str]) -> tuple[str, ...]:
@@ -136,8 +140,7 @@ def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Pat
         exit_code=exit_code,
         problem=problem,
         gate=content.gate,
-        decisions=decisions(content),
-        markdown=tables_and_notes(content),
+        content=content,
     )
 
 

@@ -41,24 +41,23 @@ class RelatedFiles:
 def related_files_of(prefix: Path) -> RelatedFiles:
     """Read the files whose names begin with this prefix."""
     stages_path, gaps_path = path_of(prefix, STAGES_CSV), path_of(prefix, GAPS_CSV)
-    stages, of_stages = _readable(stages_path, read_stages, empty_stages(), "Client health is therefore unknown.")
-    no_gaps: dict[int, DurationHistogram] = {}
-    gaps, of_gaps = _readable(gaps_path, read_gaps, no_gaps, "Chunk gaps are therefore omitted.")
+    stages, of_stages = _readable(stages_path, read_stages, empty_stages, "Client health is therefore unknown.")
+    gaps, of_gaps = _readable(gaps_path, read_gaps, dict[int, DurationHistogram], "Chunk gaps are therefore omitted.")
     manifest, of_manifest = _read_manifest(beside(path_of(prefix, MANIFEST_JSON)))
     return RelatedFiles(stages, gaps, manifest, (*of_stages, *of_gaps, *of_manifest))
 
 
 def _readable(
-    path: Path, read: Callable[[Path], tuple[T, tuple[str, ...]]], empty: T, consequence: str
+    path: Path, read: Callable[[Path], tuple[T, tuple[str, ...]]], empty: Callable[[], T], consequence: str
 ) -> tuple[T, tuple[str, ...]]:
     """Return the content of a file and warnings; the tables need only the rows, so the file may be unreadable."""
     path = beside(path)
     if not path.exists():
-        return empty, ()
+        return empty(), ()
     try:
         return read(path)
     except InputError as error:
-        return empty, (f"{error} {consequence}",)
+        return empty(), (f"{error} {consequence}",)
 
 
 def _read_manifest(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:

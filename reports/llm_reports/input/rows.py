@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame, Series
+from pandas.arrays import IntegerArray
 
 from llm_reports.errors import InputError
 from llm_reports.input.open_file import open_text, unreadable
@@ -138,9 +139,12 @@ def typed_frame(values: Mapping[str, Series], columns: Sequence[Column]) -> Data
         elif series is None:
             typed[column.name] = Series([math.nan] * rows, dtype="Int64" if column.type is int else "float64")
         else:
-            known = series.dropna()
-            whole = column.type is int and bool(((known % 1 == 0) & (known.abs() < _LARGEST_WHOLE)).all())
-            typed[column.name] = series.astype("Int64" if whole else "float64")
+            array = _numbers(series)
+            missing = np.isnan(array)
+            known = array[~missing]
+            whole = column.type is int and bool(((known % 1 == 0) & (np.abs(known) < _LARGEST_WHOLE)).all())
+            integers = IntegerArray(np.where(missing, 0, array).astype(np.int64), missing) if whole else None
+            typed[column.name] = Series(array if integers is None else integers)
     typed.update({name: series for name, series in values.items() if name not in typed})
     return DataFrame(typed, copy=False)  # a copy of a million rows takes half a gigabyte
 

@@ -173,7 +173,9 @@ class _Measured:
     def of(cls, group: Group, kind: str) -> _Measured | None:
         """Return the mean of the successful requests; None when their lengths are unknown."""
         lengths = group.ok[f"{kind}_tokens"].astype("float64").dropna()
-        return cls(float(lengths.mean()), float(lengths.sem()) if len(lengths) > 1 else 0.0) if len(lengths) else None
+        if not len(lengths):
+            return None
+        return cls(float(lengths.mean()), float(lengths.std()) / math.sqrt(len(lengths)) if len(lengths) > 1 else 0.0)
 
     def exceeds(self, other: _Measured) -> bool:
         """Return whether this mean is significantly larger, and by more than the share ``ALIKE``."""

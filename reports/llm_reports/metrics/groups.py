@@ -7,7 +7,7 @@ metrics.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -113,10 +113,15 @@ class Group:
 
     def stage_figure(self, column: str) -> float:
         """Return a figure of the whole stage, from the stages file; NaN if it is missing."""
+        value = self._stage_line.get(column)
+        return math.nan if value is None or isna(value) else float(value)
+
+    @cached_property
+    def _stage_line(self) -> Mapping[Any, Any]:
         if self.stage is None:
-            return math.nan
-        known = self.run.stages[self.run.stages[COL.stage] == self.stage][column].dropna()
-        return float(known.iloc[0]) if len(known) else math.nan
+            return {}
+        lines = self.run.stages[(self.run.stages[COL.stage] == self.stage).to_numpy(bool, na_value=False)]
+        return lines.iloc[0].to_dict() if len(lines) else {}
 
     def summary(self, metric: Metric) -> Summary:
         """Return the figures of a metric over the requests that count."""

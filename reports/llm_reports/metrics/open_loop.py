@@ -103,8 +103,10 @@ class RateTable:
 
     def frame(self) -> DataFrame:
         """Return the table with unrounded numbers, for a notebook."""
-        names = (COL.framework, COL.model, COL.rate_per_s, "achieved_per_s", "difference", "throughput_per_s")
-        names = (*names, "queue_p50_s", COL.queue_p99_s, "held", "dropped", "in_flight")
+        names = (
+            COL.framework, COL.model, COL.rate_per_s, "achieved_per_s", "difference", "throughput_per_s", "queue_p50_s",
+            COL.queue_p99_s, "held", "dropped", "in_flight",
+        )  # fmt: skip
         return DataFrame([{"run": row.run.name, **{name: getattr(row, name) for name in names}} for row in self.rows])
 
 

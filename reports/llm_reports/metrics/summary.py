@@ -90,11 +90,6 @@ def summarize_histogram(histogram: DurationHistogram) -> Summary:
         return Summary(0)
     mean = math.fsum(value * count for value, count in counted) / n
     squares = math.fsum(count * (value - mean) ** 2 for value, count in counted)
-    return Summary(
-        n=n,
-        mean=mean,
-        stddev=math.sqrt(squares / (n - 1)) if n > 1 else math.nan,
-        min=counted[0][0],
-        max=counted[-1][0],
-        **dict(zip(PERCENTILES, histogram.quantiles(list(PERCENTILES.values())), strict=True)),
-    )
+    stddev = math.sqrt(squares / (n - 1)) if n > 1 else math.nan
+    percentiles: dict[str, Any] = dict(zip(PERCENTILES, histogram.quantiles([*PERCENTILES.values()]), strict=True))
+    return Summary(n, mean, stddev=stddev, min=counted[0][0], max=counted[-1][0], **percentiles)

@@ -52,12 +52,6 @@ def order_ranks(n: int, q: float, level: float = LEVEL) -> tuple[int, int]:
     return low, high
 
 
-def coverage(n: int, q: float, ranks: tuple[int, int]) -> float:
-    """Return the exact probability that the q-quantile of a continuous distribution lies between these ranks."""
-    low, high = ranks
-    return math.fsum(_pmf(n, q, k) for k in range(max(low, 0), min(high - 1, n) + 1))
-
-
 def quantile_interval(
     ordered: Sequence[float], q: float, level: float = LEVEL, *, size: float | None = None
 ) -> Interval:
