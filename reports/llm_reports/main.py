@@ -103,10 +103,7 @@ def _leaderboard(options: Namespace) -> int:
 
     _check_out(options)
     tables = leaderboard(
-        _loaded(options),
-        concurrency=options.concurrency,
-        rate_per_s=options.rate,
-        count_connect=options.count_connect,
+        _loaded(options), concurrency=options.concurrency, rate_per_s=options.rate, count_connect=options.count_connect
     )
     text = "\n".join(to_markdown(table) for table in tables)
     _print(text)

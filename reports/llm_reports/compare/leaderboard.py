@@ -17,11 +17,7 @@ from llm_users.record import load_of
 
 
 def leaderboard(
-    runs: Sequence[Run],
-    *,
-    concurrency: int | None = None,
-    rate_per_s: float | None = None,
-    count_connect: bool = False,
+    runs: Sequence[Run], *, concurrency: int | None = None, rate_per_s: float | None = None, count_connect: bool = False
 ) -> tuple[Table, Table]:
     """Return the table of time to first token, shortest median first, and of throughput, highest median first.
 

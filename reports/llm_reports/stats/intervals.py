@@ -61,8 +61,7 @@ def quantile_interval(
         return UNKNOWN
     low, high = effective_ranks(n, q, n if size is None else size, level)
     return Interval(
-        float(ordered[low - 1]) if low >= 1 else -math.inf,
-        float(ordered[high - 1]) if high <= n else math.inf,
+        float(ordered[low - 1]) if low >= 1 else -math.inf, float(ordered[high - 1]) if high <= n else math.inf
     )
 
 

@@ -29,7 +29,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 @pytest.fixture(autouse=True)
 def fewer_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_resampling, "PERMUTATIONS", 999)
+    monkeypatch.setattr(block_resampling, "PERMUTATIONS", 499)
     block_resampling._orders.cache_clear()
 
 
