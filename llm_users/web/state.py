@@ -9,21 +9,19 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 
+from llm_users.collect.writer import RunWriter
 from llm_users.load.protocol.messages import Live
-from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP
+from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan
+from llm_users.options.table import Options
 from llm_users.record import COL, RequestRecord
-from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
-from llm_users.web.follower import Follower
-from llm_users.web.history import History
-from llm_users.web.run_view import Course
+from llm_users.web.samples import WINDOW_TICKS, History, Rate, SlidingHistogram
 from llm_users.web.stage_series import StageSeries
-from llm_users.web.windows import WINDOW_TICKS, Rate, SlidingHistogram
 from llm_users.web.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -35,6 +33,32 @@ _RATES = ("tokens", "requests", "failed", "throttled")
 _PHASES: dict[str, str] = {RAMP: "RAMP", WARMUP: "WARM-UP", MEASURE: "MEASURE", DRAIN: "DRAIN"}
 _ORDER = (MEASURE, WARMUP, RAMP, DRAIN)  # the phase of a stage is the first of these phases that any process has
 _STATES = {"ready": "ready", "spawning": "spawning", "running": "running", "cleanup": "stopping"}
+
+
+class Course(Protocol):
+    """A coordinator in the process that writes the rows, with one run after another. ``watch`` receives every row."""
+
+    options: Options
+    writer: RunWriter | None
+    active: bool
+    refused: str | None
+    watch: Callable[[RequestRecord], None] | None
+
+    @property
+    def plan(self) -> StagePlan | None:
+        """Return the present stage of the run, or None between runs."""
+
+    @property
+    def finishing(self) -> bool:
+        """Return whether the run is stopping and requests in flight may end."""
+
+    @property
+    def stages(self) -> int:
+        """Return the number of stages of the run."""
+
+    @property
+    def worker_names(self) -> dict[int, str]:
+        """Return the names of the present workers by rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +87,12 @@ class LiveState:
     _running: dict[int, StageSeries]
     _finished: dict[int, list[dict[str, Any]]]
     _closed: int  # number of stages whose end was noticed
-    _offset: int  # size of the rows file at the last tick
-    _offset_before: int  # the earliest offset of the running stage's rows in the rows file
     _measuring: tuple[int, float] | None  # (stage, since when)
     _seen: Seen
 
     def __init__(self, coordinator: Course, surroundings: Surroundings) -> None:
         self.coordinator = coordinator
         self._around = surroundings
-        self.follower = Follower()
         self._history = History()
         self._failed = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -84,7 +105,7 @@ class LiveState:
         """Count a row that was written."""
         self._notice_run()
         self._seen.add(record)
-        if record.measured and record.run_id == self.run:
+        if record.run_id == self.run and record.stage not in self._finished:
             series = self._running.get(record.stage)
             if series is None:
                 series = self._running[record.stage] = StageSeries(record.stage, record.load)
@@ -112,12 +133,10 @@ class LiveState:
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
-        gevent.spawn(self.follower.ask, "load")  # loads pandas before anything is measured
 
     def stop(self) -> None:
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
-        self.follower.stop()
 
     def _run(self) -> None:
         due_s = time.monotonic()
@@ -137,8 +156,7 @@ class LiveState:
         writer = self.coordinator.writer
         if writer is None or self._over:
             return
-        writer.flush()  # so that the file ends with a complete row
-        self._notice_finished()
+        self._over, is_finishing = not self.coordinator.active, self.coordinator.finishing
         now_s = time.monotonic()
         passed_s, self._ticked_s = now_s - self._ticked_s, now_s
         for window in self._times.values():
@@ -147,9 +165,10 @@ class LiveState:
             rate.tick(passed_s)
         self._workers.tick()
         self._notice_measuring(now_s)
-        self._over = not self.coordinator.active
         self._now_s = now_s - self._began_s
         self._history.add(self._sample())
+        if not is_finishing:  # the last stage is finished after the last sample
+            self._notice_finished(writer)
 
     def _sample(self) -> dict[str, float | None]:
         plan, rates = self.coordinator.plan, self._rates
@@ -163,8 +182,7 @@ class LiveState:
             "users": plan.load.users if plan else 0,
             COL.rate_per_s: plan.load.rate_per_s if plan else None,
             "lag_p99": self._workers.lag_p99,
-            "cpu_max": self._workers.cpu_max,
-            **self._workers.cpu_sample(self._now_s or 0.0),
+            **self._workers.cpu(),
             "stage": plan.stage if plan else None,
         }
         for name, window in self._times.items():
@@ -185,7 +203,7 @@ class LiveState:
         self._times = {name: SlidingHistogram() for name in _TIMES}
         self._rates = {name: Rate() for name in _RATES}
         self._done, self._running, self._finished = {}, {}, {}
-        self._closed = self._offset = self._offset_before = 0
+        self._closed = 0
         self._measuring = None
         self._seen = Seen()
 
@@ -197,28 +215,17 @@ class LiveState:
         self._began_s -= max(0.0, time.time() - writer.started_at)
         self._now_s = 0.0
 
-    def _notice_finished(self) -> None:
-        """Request the exact figures, from the files, of stages that ended since the last tick."""
-        writer = self.coordinator.writer
-        assert writer is not None
-        rows, stages = path_of(writer.prefix, REQUESTS_CSV), path_of(writer.prefix, STAGES_CSV)
-        offset = rows.stat().st_size
+    def _notice_finished(self, writer: RunWriter) -> None:
+        """Compute the exact figures of stages that ended since the last tick, and drop their values."""
+        running, finished = self._running, self._finished
         for record in writer.stages[self._closed :]:
-            question = {"rows": str(rows), "stages": str(stages), "stage": record.stage}
-            question |= {"from": self._offset_before, "to": offset}
-            gevent.spawn(self._ask_figures, self.run, record.stage, question)
+            series = running.get(record.stage) or StageSeries(record.stage, record.load)
+            rows = series.finished_rows(record)
+            if finished is not self._finished:
+                return  # another run began while other greenlets ran
+            finished[record.stage] = rows
+            running.pop(record.stage, None)
             self._closed += 1
-            self._offset_before = self._offset  # the file may contain the first rows of the next stage already
-        self._offset = offset
-
-    def _ask_figures(self, run: str | None, stage: int, question: dict[str, Any]) -> None:
-        answer = self.follower.ask("stage", **question)
-        if run != self.run:
-            return
-        if "stages" not in answer and stage in self._running:
-            answer["stages"] = [self._running[stage].row() | {"finished": True}]
-        self._finished[stage] = answer.get("stages", [])
-        self._running.pop(stage, None)
 
     def _notice_measuring(self, now_s: float) -> None:
         plan = self.coordinator.plan
@@ -239,7 +246,6 @@ class LiveState:
         """Return the state for a page that has the samples of ``run`` up to number ``since``."""
         self._notice_run()
         reset, samples = self._history.after(since if run == self.run else None)
-        unused = self._workers.cpu_lines.unused
         return {
             "run": self.run,
             "seq": self._history.seq,
@@ -250,9 +256,8 @@ class LiveState:
             "about": self._about(),
             "progress": self._progress(),
             "window_s": WINDOW_TICKS * INTERVAL_S,
-            "samples": {name: values for name, values in samples.items() if name not in unused},
+            "samples": samples,
             "workers": self._workers.rows(self.coordinator.worker_names),
-            "cpu_lines": self._workers.cpu_lines.legend(),
             "stages": self._stages(),
             "objectives": self._objectives(),
             "banners": self._banners(),
@@ -308,7 +313,7 @@ class LiveState:
         return round(min(left), 1) if left else None
 
     def _stages(self) -> list[dict[str, Any]]:
-        running = [series.row() for series in self._running.values()]
+        running = [series.running_row() for series in self._running.values() if series.requests]
         for row in running:
             if self._measuring is not None and row["stage"] == self._measuring[0] and not self._over:
                 row[COL.output_throughput_token_per_s] = self._rates["tokens"].per_s
@@ -326,4 +331,6 @@ class LiveState:
     def _banners(self) -> list[dict[str, str]]:
         coordinator = self.coordinator
         client = self._workers.as_stage() if coordinator.active else None
-        return banners(coordinator, self._seen, client)
+        return banners(
+            self._seen, client, coordinator.refused, coordinator.writer, processes=len(coordinator.worker_names)
+        )

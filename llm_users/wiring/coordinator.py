@@ -263,11 +263,11 @@ class CoordinatorRole:
         web_ui = self.environment.web_ui
         if web_ui is None or self._tab is not None:
             return
-        from llm_users.web.routes import install
+        from llm_users.web.routes import LiveTab
         from llm_users.wiring.web_start import WebStart
 
         self._web_start = WebStart(self.environment, self._options, install_shape=self._install_shape)
-        self._tab = install(self.environment, self.coordinator, run_report.objectives_of)
+        self._tab = LiveTab(self.environment, self.coordinator, run_report.objectives_of)
         self._register(messages.Live, self._tab.state.on_live)
 
     @property

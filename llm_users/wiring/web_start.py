@@ -19,8 +19,8 @@ from llm_users.options.parsers import OptionError
 from llm_users.options.table import READS_LOCAL, STAGING, Options
 from llm_users.options.targets import Target
 from llm_users.transport import endpoint
-from llm_users.web.form import unmasked
 from llm_users.web.protection import SWARM, UPDATE_USER, Protection, origin_of
+from llm_users.web.start_form import unmasked
 
 _SAFE_WAYS = "add --web-login, or make the page local with --web-host 127.0.0.1"
 
