@@ -14,8 +14,7 @@ from typing import Any
 
 import gevent
 
-from llm_users.collect.shards import ShardReader
-from llm_users.collect.spool import Spool
+from llm_users.collect.spool import ShardReader, Spool
 from llm_users.load.protocol.messages import Rows
 from llm_users.record import RequestRecord
 

@@ -17,7 +17,7 @@ from llm_users.run_files import REPORT_HTML, SUMMARY_CSV
 from llm_users.web.downloads import Downloads
 from llm_users.web.html_section import inject, with_section
 from llm_users.web.start_form import Starting, prepare_form
-from llm_users.web.state import Course, LiveState, Surroundings
+from llm_users.web.state import Course, LiveState
 
 TITLE = "LLM"
 KEY = "llm"
@@ -64,17 +64,11 @@ class LiveTab:
     def __init__(
         self, environment: Any, coordinator: Course, objectives: Callable[[str], list[dict[str, Any]]]
     ) -> None:
-        runner = environment.runner
-        around = Surroundings(
-            state=lambda: str(runner.state),
-            host=lambda: environment.host,
-            objectives=objectives,
-        )
-        self.state = LiveState(coordinator, around)
+        self.state = LiveState(coordinator, environment, objectives)
         self.downloads = Downloads(self.state)
         environment.events.reset_stats.add_listener(lambda **_: self.state.forget_samples())
         self._add_routes(environment.web_ui)
-        environment.web_ui.app.after_request(Starting(runner).corrected)
+        environment.web_ui.app.after_request(Starting(environment.runner).corrected)
         self.state.start()
 
     def close(self) -> None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import gevent
@@ -61,38 +60,15 @@ class Course(Protocol):
         """Return the names of the present workers by rank."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Values that only Locust knows."""
-
-    state: Callable[[], str]
-    host: Callable[[], str | None]
-    objectives: Callable[[str], list[dict[str, Any]]]
-    """Parses ``--llm-slo``."""
-
-
 class LiveState:
-    """The current run as a page shows it."""
+    """The current run as a page shows it. ``objectives`` parses ``--llm-slo``."""
 
-    # Attributes of one run; ``_begin`` sets all of them.
-    run: str | None
-    _began_s: float
-    _ticked_s: float
-    _now_s: float | None
-    _over: bool
-    _workers: Workers
-    _times: dict[str, SlidingHistogram]
-    _rates: dict[str, Rate]
-    _done: dict[int, int]
-    _running: dict[int, StageSeries]
-    _finished: dict[int, list[dict[str, Any]]]
-    _closed: int  # number of stages whose end was noticed
-    _measuring: tuple[int, float] | None  # (stage, since when)
-    _seen: Seen
-
-    def __init__(self, coordinator: Course, surroundings: Surroundings) -> None:
+    def __init__(
+        self, coordinator: Course, environment: Any, objectives: Callable[[str], list[dict[str, Any]]]
+    ) -> None:
         self.coordinator = coordinator
-        self._around = surroundings
+        self._environment = environment
+        self._parse_objectives = objectives
         self._history = History()
         self._failed = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -194,17 +170,20 @@ class LiveState:
     # Runs and stages.
 
     def _begin(self, run: str | None) -> None:
+        """Set all attributes that belong to one run."""
         self.run = run
         self._began_s = self._ticked_s = time.monotonic()
-        self._now_s = None
+        self._now_s: float | None = None
         self._over = run is None
         self._history.forget()
         self._workers = Workers()
         self._times = {name: SlidingHistogram() for name in _TIMES}
         self._rates = {name: Rate() for name in _RATES}
-        self._done, self._running, self._finished = {}, {}, {}
-        self._closed = 0
-        self._measuring = None
+        self._done: dict[int, int] = {}
+        self._running: dict[int, StageSeries] = {}
+        self._finished: dict[int, list[dict[str, Any]]] = {}
+        self._closed = 0  # number of stages whose end was noticed
+        self._measuring: tuple[int, float] | None = None  # (stage, since when)
         self._seen = Seen()
 
     def _notice_run(self) -> None:
@@ -245,7 +224,9 @@ class LiveState:
     def json(self, run: str | None, since: int | None) -> dict[str, Any]:
         """Return the state for a page that has the samples of ``run`` up to number ``since``."""
         self._notice_run()
+        coordinator = self.coordinator
         reset, samples = self._history.after(since if run == self.run else None)
+        slo = coordinator.options.slo or coordinator.options.find
         return {
             "run": self.run,
             "seq": self._history.seq,
@@ -257,10 +238,16 @@ class LiveState:
             "progress": self._progress(),
             "window_s": WINDOW_TICKS * INTERVAL_S,
             "samples": samples,
-            "workers": self._workers.rows(self.coordinator.worker_names),
+            "workers": self._workers.rows(coordinator.worker_names),
             "stages": self._stages(),
-            "objectives": self._objectives(),
-            "banners": self._banners(),
+            "objectives": self._parse_objectives(slo) if slo else [],
+            "banners": banners(
+                self._seen,
+                self._workers.as_stage() if coordinator.active else None,
+                coordinator.refused,
+                coordinator.writer,
+                processes=len(coordinator.worker_names),
+            ),
         }
 
     @property
@@ -271,12 +258,13 @@ class LiveState:
     def _state(self) -> str:
         if self.coordinator.finishing:
             return "stopping"
-        return _STATES.get(self._around.state(), self._around.state())
+        state = str(self._environment.runner.state)
+        return _STATES.get(state, state)
 
     def _about(self) -> dict[str, str]:
         options, seen = self.coordinator.options, self._seen
         about = {
-            "host": self._around.host() or "",
+            "host": self._environment.host or "",
             "model": ", ".join(sorted(seen.models)[:4]) or options.model or "",
             "framework": ", ".join(sorted(seen.frameworks)[:4]) or options.framework or "",
             "api": ", ".join(sorted(seen.apis)[:4]) or options.api or "",
@@ -322,15 +310,3 @@ class LiveState:
         named = ("framework", "model")
         redacted = [row | {name: redact(str(row[name])) for name in named if row.get(name)} for row in rows]
         return sorted(redacted, key=lambda row: int(row["stage"]))
-
-    def _objectives(self) -> Sequence[dict[str, Any]]:
-        options = self.coordinator.options
-        slo = options.slo or options.find
-        return self._around.objectives(slo) if slo else []
-
-    def _banners(self) -> list[dict[str, str]]:
-        coordinator = self.coordinator
-        client = self._workers.as_stage() if coordinator.active else None
-        return banners(
-            self._seen, client, coordinator.refused, coordinator.writer, processes=len(coordinator.worker_names)
-        )
