@@ -26,10 +26,9 @@ from llm_users.run_files import FALLBACK_SPOOL_FOLDER, mark_name, shard_name, st
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - mkstemp creates the files
 _STAGES = 2048
 _ENTRY = struct.Struct("<QQ")  # started, measured
-
-
-def header_line() -> str:
-    return ",".join(column.name for column in REQUEST_COLUMNS) + "\n"
+_NAMES = [column.name for column in REQUEST_COLUMNS]
+_TYPES = [column.type for column in REQUEST_COLUMNS]
+_EMPTY = [field.default for field in dataclasses.fields(RequestRecord)]
 
 
 def mark_folder(folder: Path, run_id: str) -> None:
@@ -68,7 +67,7 @@ class Spool:
         spool_folder = shared if self.shared and shared is not None else self._own_folder()
         self._file = LineFile(
             spool_folder / shard_name(run_id, worker),
-            header_line(),
+            ",".join(_NAMES) + "\n",
             elsewhere=self._elsewhere,
             on_trouble=self._on_file_trouble,
         )
@@ -165,11 +164,6 @@ def read_counts(path: Path) -> dict[int, tuple[int, int]] | None:
     if len(data) != _STAGES * _ENTRY.size:
         return None
     return {stage: entry for stage, entry in enumerate(_ENTRY.iter_unpack(data)) if entry[0]}
-
-
-_NAMES = [column.name for column in REQUEST_COLUMNS]
-_TYPES = [column.type for column in REQUEST_COLUMNS]
-_EMPTY = [field.default for field in dataclasses.fields(RequestRecord)]
 
 
 class ShardReader:

@@ -66,12 +66,6 @@ class RequestTimes:
             self._every *= 2
             self.starts, self.ends, self.measured = self.starts[1::2], self.ends[1::2], self.measured[1::2]
 
-    def judged(self, judge: Judge, *, is_open: bool) -> str:
-        """Return the steadiness of the stage; empty when it cannot be determined."""
-        if self.turns and not is_open:
-            return ""
-        return judge(self.starts, self.ends, self.measured, is_open)
-
 
 @dataclass
 class _WorkerLoad:
@@ -285,8 +279,9 @@ class StageBook:
             result.started_rate_per_s = started_rate_per_s(totals, sum(worker_load.sent for worker_load in unreported))
         fill_client(result, totals)
         result.health = verdict(result)
-        if self.judge is not None:
-            result.steadiness = tally.times.judged(self.judge, is_open=load.is_open) or None
+        times = tally.times
+        if self.judge is not None and (load.is_open or not times.turns):
+            result.steadiness = self.judge(times.starts, times.ends, times.measured, load.is_open) or None
         return result
 
 
@@ -336,14 +331,6 @@ def started_rate_per_s(totals: Sequence[StageTotals], untold: int = 0) -> float 
     first_s = min((part.told_at + (part.first_sent_s or 0.0) for part in sent), default=0.0)
     last_s = max((part.told_at + (part.last_sent_s or 0.0) for part in sent), default=0.0)
     return (sum(part.sent for part in sent) + untold - 1) / (last_s - first_s) if last_s > first_s else None
-
-
-def gap_counts(totals: Sequence[StageTotals]) -> dict[int, int]:
-    """Return the merged gap histograms of the workers."""
-    merged = DurationHistogram()
-    for part in totals:
-        merged.merge(part.gap_counts)
-    return dict(merged.counts)
 
 
 def describe(stage: StageRecord) -> str:

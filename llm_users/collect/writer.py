@@ -22,8 +22,9 @@ import gevent
 from llm_users.collect.conversations import ConversationBook
 from llm_users.collect.files import RunFiles, check_prefix, move_aside
 from llm_users.collect.spool import ShardReader
-from llm_users.collect.stage_stats import StageBook, gap_counts
+from llm_users.collect.stage_stats import StageBook
 from llm_users.load.protocol.stage import StageTotals
+from llm_users.quantile import DurationHistogram
 from llm_users.record import COL, RequestRecord, StageLoad, StageRecord
 from llm_users.run_files import MANIFEST_JSON, from_here
 from llm_users.secrets import redact
@@ -216,7 +217,10 @@ class RunWriter:
         self.stages.append(record)
         self._closed[stage] = (record, list(totals), self.book.rows(stage))
         self._files.write_stage(record)
-        self._files.write_gaps(stage, gap_counts(totals))
+        gaps = DurationHistogram()
+        for part in totals:
+            gaps.merge(part.gap_counts)
+        self._files.write_gaps(stage, gaps.counts)
         return record
 
     def add_totals(self, totals: StageTotals) -> None:

@@ -52,7 +52,7 @@ class Series:
         """Return the figures from the values, as ``llm_reports.metrics.summary`` computes them."""
         if not self.values:
             return estimate([])
-        import numpy as np  # loaded already: the coordinator determines the steadiness of the stage first
+        import numpy as np  # usually loaded already: the coordinator determines the steadiness of the stage first
 
         ordered: Any = np.sort(np.frombuffer(self.values))  # 70 ms for a million values; sorted() takes a second
         return {

@@ -75,6 +75,23 @@ class LiveState:
         self._begin(None)
         coordinator.watch = self.on_record
 
+    def _begin(self, run: str | None) -> None:
+        """Set all attributes that belong to one run."""
+        self.run = run
+        self._began_s = self._ticked_s = time.monotonic()
+        self._now_s: float | None = None
+        self._over = run is None
+        self._history.forget()
+        self._workers = Workers()
+        self._times = {name: SlidingHistogram() for name in _TIMES}
+        self._rates = {name: Rate() for name in _RATES}
+        self._done: dict[int, int] = {}
+        self._running: dict[int, StageSeries] = {}
+        self._finished: dict[int, list[dict[str, Any]]] = {}
+        self._closed = 0  # number of stages whose end was noticed
+        self._measuring: tuple[int, float] | None = None  # (stage, since when)
+        self._seen = Seen()
+
     # Input.
 
     def on_record(self, record: RequestRecord) -> None:
@@ -140,7 +157,10 @@ class LiveState:
         for rate in self._rates.values():
             rate.tick(passed_s)
         self._workers.tick()
-        self._notice_measuring(now_s)
+        plan = self.coordinator.plan
+        is_known = self._measuring is not None and plan is not None and self._measuring[0] == plan.stage
+        if plan is not None and not is_known and self._phase(plan.stage) == MEASURE:
+            self._measuring = plan.stage, now_s
         self._now_s = now_s - self._began_s
         self._history.add(self._sample())
         if not is_finishing:  # the last stage is finished after the last sample
@@ -169,23 +189,6 @@ class LiveState:
 
     # Runs and stages.
 
-    def _begin(self, run: str | None) -> None:
-        """Set all attributes that belong to one run."""
-        self.run = run
-        self._began_s = self._ticked_s = time.monotonic()
-        self._now_s: float | None = None
-        self._over = run is None
-        self._history.forget()
-        self._workers = Workers()
-        self._times = {name: SlidingHistogram() for name in _TIMES}
-        self._rates = {name: Rate() for name in _RATES}
-        self._done: dict[int, int] = {}
-        self._running: dict[int, StageSeries] = {}
-        self._finished: dict[int, list[dict[str, Any]]] = {}
-        self._closed = 0  # number of stages whose end was noticed
-        self._measuring: tuple[int, float] | None = None  # (stage, since when)
-        self._seen = Seen()
-
     def _notice_run(self) -> None:
         writer = self.coordinator.writer
         if writer is None or writer.run_id == self.run:
@@ -205,13 +208,6 @@ class LiveState:
             finished[record.stage] = rows
             running.pop(record.stage, None)
             self._closed += 1
-
-    def _notice_measuring(self, now_s: float) -> None:
-        plan = self.coordinator.plan
-        if plan is None or self._phase(plan.stage) != MEASURE:
-            return
-        if self._measuring is None or self._measuring[0] != plan.stage:
-            self._measuring = plan.stage, now_s
 
     def _phase(self, stage: int) -> str:
         phases = {metrics.phase for metrics in self._workers.in_stage(stage)}
@@ -277,6 +273,14 @@ class LiveState:
             return None
         of = plan.requests
         done = max(self._done.get(plan.stage, 0), writer.book.counts(plan.stage)[0])
+        # The remaining time by the time of the stage and by its requests; the shorter time counts.
+        left = []
+        if self._measuring is not None and self._measuring[0] == plan.stage:
+            passed_s = time.monotonic() - self._measuring[1]
+            if plan.measure_s is not None:
+                left.append(max(0.0, plan.measure_s - passed_s))
+            if of is not None and done:
+                left.append(max(0.0, (of - done) * passed_s / done))
         return {
             "stage": plan.stage,
             "stages": self.coordinator.stages,
@@ -285,20 +289,8 @@ class LiveState:
             "phase": _PHASES[self._phase(plan.stage)],
             "done": done if of is None else min(done, of),
             "of": of,
-            "left_s": self._left_s(plan.stage, plan.measure_s, done, of),
+            "left_s": round(min(left), 1) if left else None,
         }
-
-    def _left_s(self, stage: int, measure_s: float | None, done: int, of: int | None) -> float | None:
-        """Estimate the remaining seconds of the stage by its time and by its requests; the shorter time counts."""
-        left = []
-        if self._measuring is None or self._measuring[0] != stage:
-            return None
-        passed_s = time.monotonic() - self._measuring[1]
-        if measure_s is not None:
-            left.append(max(0.0, measure_s - passed_s))
-        if of is not None and done:
-            left.append(max(0.0, (of - done) * passed_s / done))
-        return round(min(left), 1) if left else None
 
     def _stages(self) -> list[dict[str, Any]]:
         running = [series.running_row() for series in self._running.values() if series.requests]

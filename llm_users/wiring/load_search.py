@@ -58,7 +58,13 @@ class SearchStages:
         self.unit = "requests/s" if self._open_loop else "users"
         self._objectives = llm_reports.parse_objectives(options.find or "")
         self._most_stages = options.find_stages
-        self._search = LoadSearch(_range_of(options), options.find_stages, self._judge)
+        if options.rate:
+            low, high = options.rate[0], options.rate[1] if len(options.rate) > 1 else options.rate[0] * MOST_TIMES_LOW
+        else:
+            low = float(options.sweep[0] if options.sweep else 1)
+            high = max(low, float(options.most_users))
+        loads = Range(low, high, whole=not options.rate)
+        self._search = LoadSearch(loads, options.find_stages, self._judge)
         self._minimum = minimum_of(options, self._objectives.all)
         self._columns = JUDGED_COLUMNS
         self._watch = FailureWatch(())
@@ -225,14 +231,6 @@ class SearchStages:
         about = {column.name: series(column.name, [r[column.name] for r in records]) for column in STAGE_COLUMNS}
         run = Run("search", Path(), typed_frame(requests, REQUEST_COLUMNS), typed_frame(about, STAGE_COLUMNS))
         return level_figures(run, self._load, stages, self._objectives)
-
-
-def _range_of(options: Options) -> Range:
-    if options.rate:
-        low, high = options.rate[0], options.rate[1] if len(options.rate) > 1 else options.rate[0] * MOST_TIMES_LOW
-        return Range(low, high, whole=False)
-    low = options.sweep[0] if options.sweep else 1
-    return Range(float(low), float(max(low, options.most_users)), whole=True)
 
 
 def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]:

@@ -162,27 +162,19 @@ class RepeatedTexts:
             digest = digest_of("text", options.prompt)
         elif not conversations and options.prompts is not None:
             digest = texts_digest(options.prompts)
-        if digest is not None:
-            return self._with_prefix(("given", digest))
+        if digest is not None and options.shared_prefix is None:
+            return "given", digest
         self._generates = True
-        return self._generated(("generated", str(conversations), str(options.output_tokens), *_trace_names(options)))
-
-    def _with_prefix(self, given: tuple[str, ...]) -> tuple[str, ...] | None:
-        """Return the identity of given texts, including the generated shared prefix if there is one."""
-        if self._options.shared_prefix is None:
-            return given
-        self._generates = True
-        return self._generated(given)
+        if digest is not None:  # given texts after a generated prefix
+            return self._generated(("given", digest))
+        trace = (options.trace, str(options.trace_block_size)) if options.trace is not None else ("",)
+        return self._generated(("generated", str(conversations), str(options.output_tokens), *trace))
 
     def _generated(self, names: tuple[str, ...]) -> tuple[str, ...] | None:
         options = self._options
         if options.repeated_run_key is None:
             return None
         return (*names, options.repeated_run_key, str(options.seed), str(options.shared_prefix))
-
-
-def _trace_names(options: Options) -> tuple[str, ...]:
-    return (options.trace, str(options.trace_block_size)) if options.trace is not None else ("",)
 
 
 def _endpoints(options: Options, user: Any, host: str | None) -> set[tuple[str, str]]:
