@@ -179,7 +179,7 @@ def main() -> int:
     else:
         print(f"master, page and JSON and merge: {found['master_share']:.2%} of a core (bound {BOUND:.0%})")
         print(f"each worker, {STREAMS} streams: {found['load_process_share']:.2%} of a core")
-        print(f"a beat {found['beat_bytes']:,.0f} bytes, an answer {found['answer_bytes']:,.0f} bytes")
+        print(f"live metrics {found['live_metrics_bytes']:,.0f} bytes, an answer {found['answer_bytes']:,.0f} bytes")
         print(f"a reload {found['first_answer_bytes']:,.0f} bytes and {found['reload_cpu_s'] * 1000:.1f} ms")
     return int(found["master_share"] >= BOUND)
 
