@@ -1,4 +1,6 @@
-"""The verdict on the client: whether it affected the figures of a stage itself, with reasons and advice.
+"""The client of a stage: its figures, and the verdict on whether it affected the figures of the stage itself.
+
+The figures come from the workers' totals. The verdict has reasons and advice:
 
 - ``ok``: there is no sign of a late client.
 - ``strained``: the client was sometimes late, and it was the cause itself.
@@ -16,8 +18,11 @@ only when descriptors or ports ran out; when the process waited for a CPU, the a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llm_users.load.protocol.stage import StageTotals
+from llm_users.quantile import DurationHistogram
 from llm_users.record import COL, StageRecord
 
 OK, STRAINED, DISTURBED, SATURATED = "ok", "strained", "disturbed", "saturated"
@@ -62,6 +67,12 @@ _FEWEST_REQUESTS = 100
 
 _SHORTEST_S = 0.5
 """Shortest window in seconds: in a shorter one, the CPU share describes the burst in which the users start."""
+
+FEWEST_LAGS = 100
+"""Minimum number of probes for a 99th percentile, which would otherwise be the maximum. A window of 2 s has 100."""
+
+_CROWDED_FROM = 0.25
+"""CPU share of the other workers: half a core on a machine with two cores. Less does not make a worker wait."""
 
 _COMFORTABLE_CPU_SHARE = 0.6
 
@@ -158,3 +169,39 @@ def _findings(stage: StageRecord) -> list[tuple[int, str]]:
             level = (value >= limit.strained_from) + (value >= limit.saturated_from)
             findings.append((level, limit.reason.format(value)))
     return findings
+
+
+def fill_client(stage: StageRecord, totals: Sequence[StageTotals]) -> None:
+    """Set the columns of the client's CPU, of other programs' CPU and of the lag, from the worst process for each."""
+    active = [part for part in totals if part.window_s > 0]
+    others_shares, steal_shares, crowded = [], [], set()
+    for machine in {part.machine for part in active}:
+        parts = [part for part in active if part.machine == machine]
+        # As shares of all cores of the machine.
+        used = [part.cpu_s / part.window_s / max(1, part.machine_cores) for part in parts]
+        busy = [part.machine_busy_share for part in parts if part.machine_busy_share is not None]
+        steal = [part.machine_steal_share for part in parts if part.machine_steal_share is not None]
+        others = max(0.0, sum(busy) / len(busy) - sum(used)) if busy else None
+        if others is not None:
+            others_shares.append(others)
+        if steal:
+            steal_shares.append(sum(steal) / len(steal))
+        if sum(used) - max(used) > max(_CROWDED_FROM, others or 0.0):
+            crowded.add(machine)  # its workers wait for each other more than for other programs
+    stage.client_cpu_s = sum(part.cpu_s for part in totals)
+    stage.client_cpu_share_max = max((part.cpu_s / part.window_s for part in active), default=None)
+    stage.others_cpu_share = max(others_shares, default=None)
+    stage.steal_share = max(steal_shares, default=None)
+    lags = []
+    for part in totals:
+        lag = DurationHistogram(part.lag_counts)
+        if lag.total < FEWEST_LAGS:
+            continue
+        own = DurationHistogram(part.lag_own_counts)
+        lag_s = lag.quantile(0.99)
+        own_s = own.quantile(0.99) if own.total == lag.total else None
+        if part.machine in crowded and own_s is not None:
+            own_s = lag_s  # the process waited for another worker
+        lags.append((lag_s, own_s))
+    # Both values come from the same process, so that they can be compared.
+    stage.lag_p99_s, stage.lag_own_p99_s = max(lags, key=lambda lag: lag[0], default=(None, None))

@@ -88,7 +88,7 @@ def move_aside(prefix: str, suffixes: Sequence[str] = RUN_SUFFIXES) -> str | Non
     if not present:
         return None
     folder, name = os.path.split(prefix)
-    suffixes_of_runs = "|".join(map(re.escape, _FAMILY))
+    suffixes_of_runs = "|".join(map(re.escape, (*RUN_SUFFIXES, *LOCUST_SUFFIXES)))
     pattern = re.compile(rf"{re.escape(name)}\.(\d+)(?:{suffixes_of_runs})(?:{re.escape(GZIP_SUFFIX)})?")
     with os.scandir(folder or ".") as entries:
         numbers = [int(match[1]) for entry in entries if (match := pattern.fullmatch(entry.name))]
@@ -99,9 +99,6 @@ def move_aside(prefix: str, suffixes: Sequence[str] = RUN_SUFFIXES) -> str | Non
     for suffix in present:
         path_of(prefix, suffix).rename(aside + suffix)
     return aside
-
-
-_FAMILY = (*RUN_SUFFIXES, *LOCUST_SUFFIXES)
 
 
 def _is_movable(path: Path) -> bool:
@@ -256,14 +253,12 @@ class RunFiles:
         try:
             _replace(path, text)
         except OSError as error:
-            self._write_manifest_to_fallback(path, text, error)
+            problem = f"{path} cannot be written ({error.strerror or error})"
+        else:
+            self.manifest_place = None
+            if not last:
+                _reserve(_part_of(path))
             return
-        self.manifest_place = None
-        if not last:
-            _reserve(_part_of(path))
-
-    def _write_manifest_to_fallback(self, path: Path, text: str, error: OSError) -> None:
-        problem = f"{path} cannot be written ({error.strerror or error})"
         try:
             for prefix in self._fallback.prefixes():
                 fallback = path_of(prefix, MANIFEST_JSON)

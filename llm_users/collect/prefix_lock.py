@@ -8,21 +8,17 @@ not block a run.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from llm_users.run_files import LOCK_FILE, absolute, path_of
-
-try:
-    import fcntl
-except ImportError:  # Windows has no fcntl: two runs with the same prefix are not detected there
-    fcntl = None  # type: ignore[assignment]
 
 _HELD = (errno.EACCES, errno.EAGAIN)
 _held: dict[str, PrefixLock] = {}
@@ -89,20 +85,26 @@ def hold(prefix: str) -> PrefixLock:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            if fcntl is not None:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = _read(descriptor)
+            holder = _holder(descriptor)
             os.close(descriptor)
             if error.errno in _HELD:
-                raise PrefixInUseError(_refusal(prefix, path, holder)) from None
+                raise PrefixInUseError(
+                    f"--csv {prefix!r} is in use by {holder} (lock {path}). Wait until that run has ended, or set "
+                    "another prefix with --csv FOLDER/NAME."
+                ) from None
             lock = PrefixLock(prefix, path, None)
             break
-        if _is_at(descriptor, path):
-            _write(descriptor)
-            lock = PrefixLock(prefix, path, descriptor)
-            atexit.register(lock.release)
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+                with contextlib.suppress(OSError):  # a full disk: the lock works, but its file does not name the holder
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, (json.dumps(about) + "\n").encode(), 0)
+                lock = PrefixLock(prefix, path, descriptor)
+                atexit.register(lock.release)
+                break
         os.close(descriptor)  # its holder removed the file between the two calls
     _held[key] = lock
     return lock
@@ -113,40 +115,14 @@ def _key(prefix: str) -> str:
 
     Closing a second descriptor of the file would release the lock of the first one.
     """
-    whole = absolute(prefix)
-    folder, name = os.path.split(whole)
+    folder, name = os.path.split(absolute(prefix))
     return f"{Path(folder).resolve()}/{name}"
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _holder(descriptor: int) -> str:
+    """Return the process that the lock file names."""
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _write(descriptor: int) -> None:
-    about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, (json.dumps(about) + "\n").encode(), 0)
-    except OSError:
-        pass  # a full disk: the lock works, but its file does not name the holder
-
-
-def _read(descriptor: int) -> dict[str, Any]:
-    try:
-        content = json.loads(os.pread(descriptor, 4096, 0))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _refusal(prefix: str, path: Path, holder: dict[str, Any]) -> str:
-    name = "another process"
-    if holder:
-        name = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
-    return (
-        f"--csv {prefix!r} is in use by {name} (lock {path}). Wait until that run has ended, or set another prefix "
-        "with --csv FOLDER/NAME."
-    )
+        about = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {about['pid']} on {about['host']} since {about['since']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process"

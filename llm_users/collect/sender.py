@@ -7,15 +7,14 @@ spool, and the coordinator fetches them at the end of the stage.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import gevent
 
-from llm_users.collect.shards import ShardReader
-from llm_users.collect.spool import Spool
+from llm_users.collect.spool import ShardReader, Spool
 from llm_users.load.protocol.messages import Rows
 from llm_users.record import RequestRecord
 
@@ -136,19 +135,16 @@ class RecordSender:
         assert self._spool is not None
         first = 0 if self._readers else self._spool.rows - self.held
         batch: list[Any] = []
-        for record in islice(self._spooled(), first, None):
+        spooled = chain.from_iterable(
+            self._readers.setdefault(path, ShardReader(path)).rows() for path in self._spool.paths
+        )
+        for record in islice(spooled, first, None):
             batch.append((record.row(), []))
             if len(batch) == BATCH_ROWS:
                 self._send_batch(batch)
                 batch = []
                 gevent.sleep(0)
         self._send_batch(batch)
-
-    def _spooled(self) -> Iterator[RequestRecord]:
-        """Yield the rows of the spool that were not read before."""
-        assert self._spool is not None
-        for path in self._spool.paths:
-            yield from self._readers.setdefault(path, ShardReader(path)).rows()
 
     def _send_batch(self, batch: list[Any]) -> None:
         self._send(Rows(self._run_id, self._worker, rows=batch))

@@ -1,34 +1,34 @@
 """The local data of a worker: every finished row, and the number of requests that it has started.
 
 Both survive when the worker is killed. The worker writes rows to a separate rows file (a shard), which `llm-report`
-reads like any other rows file. It writes the counts to a page of shared memory, so that counting needs no system call
-and does not wait for a disk.
+reads like any other rows file. ``ShardReader`` reads the rows that did not arrive by message, each of them once. The
+worker writes the counts to a page of shared memory, so that counting needs no system call and does not wait for a disk.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import mmap
 import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from llm_users.collect.line_file import LineFile, fallback_folders
-from llm_users.record import REQUEST_COLUMNS, cell
+from llm_users.record import REQUEST_COLUMNS, RequestRecord, cell
 from llm_users.run_files import FALLBACK_SPOOL_FOLDER, mark_name, shard_name, start_counts_prefix
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - mkstemp creates the files
 _STAGES = 2048
 _ENTRY = struct.Struct("<QQ")  # started, measured
-
-
-def header_line() -> str:
-    return ",".join(column.name for column in REQUEST_COLUMNS) + "\n"
+_NAMES = [column.name for column in REQUEST_COLUMNS]
+_TYPES = [column.type for column in REQUEST_COLUMNS]
+_EMPTY = [field.default for field in dataclasses.fields(RequestRecord)]
 
 
 def mark_folder(folder: Path, run_id: str) -> None:
@@ -67,7 +67,7 @@ class Spool:
         spool_folder = shared if self.shared and shared is not None else self._own_folder()
         self._file = LineFile(
             spool_folder / shard_name(run_id, worker),
-            header_line(),
+            ",".join(_NAMES) + "\n",
             elsewhere=self._elsewhere,
             on_trouble=self._on_file_trouble,
         )
@@ -164,3 +164,57 @@ def read_counts(path: Path) -> dict[int, tuple[int, int]] | None:
     if len(data) != _STAGES * _ENTRY.size:
         return None
     return {stage: entry for stage, entry in enumerate(_ENTRY.iter_unpack(data)) if entry[0]}
+
+
+class ShardReader:
+    """Reads the rows of one shard, from the position of the last read; an incomplete line is read later."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._position = 0
+
+    def rows(self) -> Iterator[RequestRecord]:
+        """Yield the rows that were not read before.
+
+        Raises OSError when the file cannot be read, ValueError when it is not a shard.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self._position)
+            lines = _WholeLines(file, self._position)
+            for cells in csv.reader(lines):
+                if self._position == 0:
+                    if cells != _NAMES:
+                        raise ValueError(f"{self.path} does not have the columns of this version")
+                elif len(cells) == len(_NAMES):
+                    yield record_of(cells)
+                else:
+                    return
+                self._position = lines.place
+
+
+class _WholeLines:
+    """Iterates over complete lines as text and keeps the position of the last one."""
+
+    def __init__(self, file: IO[bytes], place: int) -> None:
+        self._file = file
+        self.place = place
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                return
+            self.place += len(line)
+            yield line.decode("utf-8", "replace")
+
+
+def record_of(cells: list[str]) -> RequestRecord:
+    """Return the record of a written row. Raises ValueError when a cell is not a number where one is required."""
+    values = []
+    for text, kind, empty in zip(cells, _TYPES, _EMPTY, strict=True):
+        if text == "":
+            values.append(empty)
+        elif kind is str:
+            values.append(text[1:] if text.startswith("'") and cell(text[1:]) == text else text)
+        else:
+            values.append(kind(text))
+    return RequestRecord.from_row(values)

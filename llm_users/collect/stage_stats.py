@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from llm_users.collect.client_figures import fill_client
-from llm_users.collect.client_health import verdict
-from llm_users.collect.request_times import Judge, RequestTimes
+from llm_users.collect.client_health import fill_client, verdict
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.outcome import CLIENT_LIMIT, Outcome
 from llm_users.quantile import DurationHistogram
@@ -26,6 +26,45 @@ _MOST_MODELS = 32
 _HELD_BACK_NOTED_FROM = 0.2
 """Minimum share of a model's answers that were held back for a note about a gateway. A gateway holds back all answers
 that are long enough; with a tenth of them, the cause may be a server that stalled."""
+
+MOST_TIMES = 50_000
+"""Maximum number of requests kept per stage (0.9 MB); above it, every second, fourth, ... request in arrival order."""
+
+Judge = Callable[["array[float]", "array[float]", "array[int]", bool], str]
+"""Maps starts, ends, the measured flags and whether the loop is open to the value of the column ``steadiness``."""
+
+
+class RequestTimes:
+    """The request times of one stage, in seconds of the wall clock. An open loop counts from the intended start."""
+
+    def __init__(self) -> None:
+        self.starts = array("d")
+        self.ends = array("d")
+        self.measured = array("b")
+        self.turns = False
+        """Whether there are conversations, whose later turns take longer at any load."""
+        self._every = 1
+        self._seen = 0
+
+    def add(self, record: RequestRecord) -> None:
+        """Add one row, measured or not."""
+        if record.started_at is None:
+            return
+        self._seen += 1
+        if self._seen % self._every:
+            return
+        duration_s = record.end_to_end_latency_s
+        if duration_s is None:
+            duration_s = math.inf if record.outcome is Outcome.ABORTED else record.connect_s or 0.0
+        is_open = record.load.is_open
+        self.starts.append(record.started_at - ((record.queue_s or 0.0) if is_open else 0.0))
+        self.ends.append(record.started_at + duration_s)
+        # A closed loop is judged by its latencies, which only successful requests have.
+        self.measured.append(int(bool(record.measured) and (is_open or record.ok)))
+        self.turns = self.turns or (record.turn or 1) > 1
+        if len(self.starts) > MOST_TIMES:
+            self._every *= 2
+            self.starts, self.ends, self.measured = self.starts[1::2], self.ends[1::2], self.measured[1::2]
 
 
 @dataclass
@@ -65,12 +104,7 @@ class _Tally:
     """The sums of the rows of a stage."""
 
     started: int = 0
-    measured: int = 0
-    ok: int = 0
-    failed: int = 0
-    throttled: int = 0
-    aborted: int = 0
-    cancelled: int = 0
+    outcomes: Counter[Outcome] = field(default_factory=Counter)  # of the measured rows
     window_requests: float = 0.0  # sum of the window_share of successful requests, whatever their phase
     window_tokens: float = 0.0
     failed_window_tokens: float = 0.0
@@ -82,13 +116,20 @@ class _Tally:
     first_coalesced: int = 0
     sources: set[str] = field(default_factory=set)
     held: int = 0
-    dropped: int = 0
     resent: int = 0
     client_limited: int = 0
     queue: DurationHistogram = field(default_factory=DurationHistogram)
     times: RequestTimes = field(default_factory=RequestTimes)
     workers: dict[int, _WorkerLoad] = field(default_factory=dict)
     bursts: dict[str, _Bursts] = field(default_factory=dict)  # by model
+
+    @property
+    def measured(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def failed(self) -> int:
+        return sum(count for outcome, count in self.outcomes.items() if outcome.is_failure)
 
     def bursts_of(self, model: str) -> _Bursts:
         """Return the counts of one model, or of all models above the limit."""
@@ -120,14 +161,8 @@ class StageBook:
             tally.failed_window_tokens += record.window_tokens or 0.0
         if not record.measured:
             return
-        tally.measured += 1
+        tally.outcomes[outcome] += 1
         tally.workers.setdefault(record.worker, _WorkerLoad()).add(record)
-        tally.ok += outcome is Outcome.OK
-        tally.aborted += outcome is Outcome.ABORTED
-        tally.cancelled += outcome is Outcome.CANCELLED
-        tally.failed += outcome.is_failure
-        tally.throttled += outcome is Outcome.THROTTLED
-        tally.dropped += outcome is Outcome.DROPPED
         tally.client_limited += record.error_code == CLIENT_LIMIT
         tally.held += bool(record.held_s)
         tally.resent += record.reconnects > 0
@@ -151,7 +186,7 @@ class StageBook:
     def counts(self, stage: int) -> tuple[int, int, int]:
         """Return the numbers of (measured, failed, aborted) rows of a stage so far."""
         tally = self._tallies.get(stage, _Tally())
-        return tally.measured, tally.failed, tally.aborted
+        return tally.measured, tally.failed, tally.outcomes[Outcome.ABORTED]
 
     def rows(self, stage: int) -> int:
         """Return the number of all rows of a stage so far."""
@@ -172,7 +207,7 @@ class StageBook:
     @property
     def measured(self) -> int:
         """Number of measured rows of the run so far, without aborted ones."""
-        return sum(tally.measured - tally.aborted for tally in self._tallies.values())
+        return sum(tally.measured - tally.outcomes[Outcome.ABORTED] for tally in self._tallies.values())
 
     @property
     def started(self) -> int:
@@ -203,16 +238,16 @@ class StageBook:
             rate_per_s=load.rate_per_s,
             concurrency_asked=None if load.is_open else asked,
             requests_held=tally.held,
-            requests_dropped=tally.dropped,
+            requests_dropped=tally.outcomes[Outcome.DROPPED],
             measure_started_at=min((_started_at(part) for part in totals if part.measure_started_at), default=None),
             measure_s=measure_s,
             requests_started=tally.started,
             requests_measured=tally.measured,
-            requests_ok=tally.ok,
+            requests_ok=tally.outcomes[Outcome.OK],
             requests_failed=tally.failed,
-            requests_throttled=tally.throttled,
-            requests_aborted=tally.aborted,
-            requests_cancelled=tally.cancelled,
+            requests_throttled=tally.outcomes[Outcome.THROTTLED],
+            requests_aborted=tally.outcomes[Outcome.ABORTED],
+            requests_cancelled=tally.outcomes[Outcome.CANCELLED],
             requests_resent=tally.resent,
             requests_client_limited=tally.client_limited,
             window_tokens=tally.window_tokens,
@@ -223,7 +258,7 @@ class StageBook:
             coalesced_share=tally.coalesced / tally.chunks if tally.chunks else None,
             first_coalesced_share=tally.first_coalesced / tally.begun if tally.begun else None,
             tokens_per_chunk=tally.tokens / tally.token_chunks if tally.token_chunks else None,
-            stamp_source=_one_of(tally.sources),
+            stamp_source="mixed" if len(tally.sources) > 1 else next(iter(tally.sources), None),
             held_back_share=held_back / long_answers if long_answers else None,
             zero_gap_share=sum(part.zero_gaps for part in bursts) / gaps if gaps else None,
         )
@@ -244,8 +279,9 @@ class StageBook:
             result.started_rate_per_s = started_rate_per_s(totals, sum(worker_load.sent for worker_load in unreported))
         fill_client(result, totals)
         result.health = verdict(result)
-        if self.judge is not None:
-            result.steadiness = tally.times.judged(self.judge, is_open=load.is_open) or None
+        times = tally.times
+        if self.judge is not None and (load.is_open or not times.turns):
+            result.steadiness = self.judge(times.starts, times.ends, times.measured, load.is_open) or None
         return result
 
 
@@ -295,20 +331,6 @@ def started_rate_per_s(totals: Sequence[StageTotals], untold: int = 0) -> float 
     first_s = min((part.told_at + (part.first_sent_s or 0.0) for part in sent), default=0.0)
     last_s = max((part.told_at + (part.last_sent_s or 0.0) for part in sent), default=0.0)
     return (sum(part.sent for part in sent) + untold - 1) / (last_s - first_s) if last_s > first_s else None
-
-
-def _one_of(sources: set[str]) -> str | None:
-    if not sources:
-        return None
-    return sources.pop() if len(sources) == 1 else "mixed"
-
-
-def gap_counts(totals: Sequence[StageTotals]) -> dict[int, int]:
-    """Return the merged gap histograms of the workers."""
-    merged = DurationHistogram()
-    for part in totals:
-        merged.merge(part.gap_counts)
-    return dict(merged.counts)
 
 
 def describe(stage: StageRecord) -> str:

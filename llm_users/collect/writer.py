@@ -9,8 +9,10 @@ import logging
 import platform
 import shlex
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,10 @@ import gevent
 
 from llm_users.collect.conversations import ConversationBook
 from llm_users.collect.files import RunFiles, check_prefix, move_aside
-from llm_users.collect.id_ranges import SeenNumbers
-from llm_users.collect.shards import ShardReader
-from llm_users.collect.stage_stats import StageBook, gap_counts
-from llm_users.collect.worker_accounts import WorkerAccount
+from llm_users.collect.spool import ShardReader
+from llm_users.collect.stage_stats import StageBook
 from llm_users.load.protocol.stage import StageTotals
+from llm_users.quantile import DurationHistogram
 from llm_users.record import COL, RequestRecord, StageLoad, StageRecord
 from llm_users.run_files import MANIFEST_JSON, from_here
 from llm_users.secrets import redact
@@ -36,6 +37,86 @@ _ROWS_PER_YIELD = 200
 _MOST_NOTES = 1000
 
 _PACKAGES = ("locust-llm", "locust", "gevent", "geventhttpclient", "openai", "boto3", "httpx2", "msgspec")
+
+HERE, LEFT, MISSING = "here", "left", "missing"
+
+
+@dataclass
+class WorkerAccount:
+    """One worker in one run."""
+
+    rank: int
+    name: str
+    state: str = HERE
+    """``left``: the worker signed off before the end; ``missing``: it disappeared."""
+    started: int = 0
+    """Started requests according to the last message, or to the counts on this machine."""
+    exact: bool = True
+    """False when ``started`` comes from the last message, after which the worker may have started more."""
+    received: int = 0
+    recovered: int = 0
+    """Number of rows from the spool."""
+    sent: int | None = None
+    shards: list[str] = field(default_factory=list)
+    host: str | None = None
+
+    @property
+    def lost(self) -> int:
+        """Number of requests without a row."""
+        return max(0, self.started - self.received - self.recovered)
+
+    def entry(self, *, shards: bool) -> dict[str, Any]:
+        """Return the entry for the manifest; ``shards``: whether to include the paths of the shards."""
+        entry: dict[str, Any] = {
+            "worker": self.rank,
+            "state": self.state,
+            "started": self.started,
+            "started_is_exact": self.exact,
+            "received": self.received,
+            "recovered": self.recovered,
+            "lost": self.lost,
+        }
+        if shards and self.shards:
+            entry |= {"spool": self.shards, "host": self.host}
+        return entry
+
+
+class SeenNumbers:
+    """A set of whole numbers from 0, stored as ranges.
+
+    The number of ranges depends only on the gaps, which are the numbers that have not arrived yet.
+    """
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []  # exclusive
+        self.count = 0
+
+    def add(self, number: int) -> bool:
+        """Add a number; return False when the set already contains it."""
+        starts, ends = self._starts, self._ends
+        index = bisect_right(starts, number)
+        if index and number < ends[index - 1]:
+            return False
+        self.count += 1
+        joins_left = index > 0 and ends[index - 1] == number
+        joins_right = index < len(starts) and starts[index] == number + 1
+        if joins_left and joins_right:
+            ends[index - 1] = ends.pop(index)
+            del starts[index]
+        elif joins_left:
+            ends[index - 1] = number + 1
+        elif joins_right:
+            starts[index] = number
+        else:
+            starts.insert(index, number)
+            ends.insert(index, number + 1)
+        return True
+
+    @property
+    def ranges(self) -> int:
+        """The number of ranges."""
+        return len(self._starts)
 
 
 class RunWriter:
@@ -136,7 +217,10 @@ class RunWriter:
         self.stages.append(record)
         self._closed[stage] = (record, list(totals), self.book.rows(stage))
         self._files.write_stage(record)
-        self._files.write_gaps(stage, gap_counts(totals))
+        gaps = DurationHistogram()
+        for part in totals:
+            gaps.merge(part.gap_counts)
+        self._files.write_gaps(stage, gaps.counts)
         return record
 
     def add_totals(self, totals: StageTotals) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llm_users.collect.client_health import OK, SATURATED, advice, reasons, verdict
+from llm_users.collect.writer import RunWriter
 from llm_users.outcome import Outcome
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.secrets import redact
-from llm_users.web.run_view import Course
 
 _MOST_NAMES = 32  # of models; of a run with a different name per request, the first names
 _MOST_NOTES = 20
@@ -47,17 +47,21 @@ class Seen:
                 names.add(name)
 
 
-def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list[dict[str, str]]:
-    """Return the banners, the most severe first. ``client`` describes the present state of the workers."""
-    writer = coordinator.writer
+def banners(
+    seen: Seen, client: StageRecord | None, refused: str | None, writer: RunWriter | None, *, processes: int
+) -> list[dict[str, str]]:
+    """Return the banners, the most severe first.
+
+    ``client`` describes the present state of the ``processes`` workers; ``refused`` is the reason why the run was
+    refused.
+    """
     texts: list[tuple[str, str]] = []
-    if coordinator.refused:
-        texts.append(("bad", f"The run was refused: {coordinator.refused}"))
+    if refused:
+        texts.append(("bad", f"The run was refused: {refused}"))
     notes = writer.notes[:_MOST_NOTES] if writer is not None else []
     texts += [(_level(note, notes), note[:1].upper() + note[1:]) for note in notes]
-    processes = max(1, len(coordinator.worker_names))
     if client is not None and (now := verdict(client)) not in (None, OK):
-        text = f"The client is {now} now ({'; '.join(reasons(client)[:3])}): {advice(client, processes)}."
+        text = f"The client is {now} now ({'; '.join(reasons(client)[:3])}): {advice(client, max(1, processes))}."
         texts.append(("bad" if now == SATURATED else "warn", text))
     for stage in writer.stages if writer is not None else ():
         if stage.health in (None, OK):
@@ -66,30 +70,19 @@ def banners(coordinator: Course, seen: Seen, client: StageRecord | None) -> list
         is_saturated = stage.health == SATURATED
         meaning = "the figures partly measure the client itself" if is_saturated else "use its figures with caution"
         texts.append(("bad" if is_saturated else "warn", f"{text}: {meaning}."))
-    if seen.dropped:
-        texts.append(
-            ("warn", f"{seen.dropped} requests exceeded --llm-max-in-flight and were dropped; they count as failed.")
-        )
-    if seen.held:
-        texts.append(
-            ("info", f"{seen.held} requests waited because of --llm-max-in-flight, so they were sent later than the "
-                     "rate requires.")
-        )  # fmt: skip
-    if seen.buffered:
-        texts.append(
-            ("warn", f"{seen.buffered} answers arrived at once although the client requested a stream, so their time "
-                     "to first token is unknown. Something between client and server, often a proxy, buffers answers.")
-        )  # fmt: skip
-    if seen.user_stamps:
-        texts.append(
-            ("warn", f"{seen.user_stamps} of {seen.rows} answers have timestamps of the program, not of the kernel, so "
-                     "their times include the client's own delay.")
-        )  # fmt: skip
-    if seen.tokenizer:
-        texts.append(
-            ("info", f"The local tokenizer counted the output tokens of {seen.tokenizer} answers, because the server "
-                     "did not report their number.")
-        )  # fmt: skip
+    counted = (
+        (seen.dropped, "warn", f"{seen.dropped} requests exceeded --llm-max-in-flight and were dropped; they count as "
+         "failed."),
+        (seen.held, "info", f"{seen.held} requests waited because of --llm-max-in-flight, so they were sent later than "
+         "the rate requires."),
+        (seen.buffered, "warn", f"{seen.buffered} answers arrived at once although the client requested a stream, so "
+         "their time to first token is unknown. Something between client and server, often a proxy, buffers answers."),
+        (seen.user_stamps, "warn", f"{seen.user_stamps} of {seen.rows} answers have timestamps of the program, not of "
+         "the kernel, so their times include the client's own delay."),
+        (seen.tokenizer, "info", f"The local tokenizer counted the output tokens of {seen.tokenizer} answers, because "
+         "the server did not report their number."),
+    )  # fmt: skip
+    texts += [(level, text) for count, level, text in counted if count]
     texts.sort(key=lambda banner: ("bad", "warn", "info").index(banner[0]))
     return [{"level": level, "text": redact(text)} for level, text in texts]
 

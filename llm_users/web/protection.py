@@ -30,7 +30,6 @@ _ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 _OWN_ENDPOINTS = ("llm_",)
 _MOST_REFUSALS_LOGGED = 20
 
-Address = tuple[str, int | None]
 Step = Callable[[], str | None]
 """Runs before a view and can change ``request.form``. Returns the reason for a rejection, or None."""
 
@@ -40,7 +39,7 @@ class Protection:
 
     def __init__(self, web_ui: Any, origins: Iterable[str] = ()) -> None:
         self._web_ui = web_ui
-        self._origins = [address for origin in origins if (address := _origin_address(origin)) is not None]
+        self._origins = [address[1:] for origin in origins if (address := origin_of(origin)) is not None]
         bound_to_loopback = is_loopback(web_ui.host or "")
         self.exposed = not bound_to_loopback and not web_ui.web_login
         """Whether any computer on the network can use the page: no login, and not bound to loopback."""
@@ -77,8 +76,9 @@ class Protection:
     def _check(self) -> Response | None:
         """Return a response with status 403 if the request is rejected, or None."""
         host = request.headers.get("Host", "")
-        address = _host_address(host)
-        if self._checks_host and host and not self._is_known(address):
+        address = origin_of(f"//{host}")
+        name = address[1] if address is not None else ""
+        if self._checks_host and host and not (is_loopback(name) or any(name == other for other, _ in self._origins)):
             return self._refused(
                 f"the host name {host!r} is not one of this machine's loopback names. Use http://127.0.0.1, or allow "
                 "the name with --llm-web-origin"
@@ -89,8 +89,10 @@ class Protection:
         if site is not None:
             allowed = site in ("same-origin", "none")
         elif origin is not None:
-            sender = _origin_address(origin)
-            allowed = sender is not None and (sender in self._origins or _is_same(origin, address))
+            sender = origin_of(origin)
+            # A Host header without a port means the default port of the origin's scheme.
+            own = sender is not None and origin_of(f"{sender[0]}://{host}") == sender
+            allowed = own or (sender is not None and sender[1:] in self._origins)
         else:
             allowed = True  # scripts send neither header; browsers send at least one of them
         if allowed:
@@ -99,11 +101,6 @@ class Protection:
             f"the request comes from another site ({origin or site}). If that site may control this test, allow it "
             "with --llm-web-origin"
         )
-
-    def _is_known(self, address: Address | None) -> bool:
-        if address is None:
-            return False
-        return is_loopback(address[0]) or any(address[0] == name for name, _ in self._origins)
 
     def _refused(self, reason: str) -> Response:
         self._logged += 1
@@ -135,29 +132,6 @@ def origin_of(url: str) -> tuple[str, str, int | None] | None:
     if not parts.hostname:
         return None
     return parts.scheme, parts.hostname.rstrip(".").lower(), port or _DEFAULT_PORTS.get(parts.scheme)
-
-
-def _origin_address(text: str) -> Address | None:
-    origin = origin_of(text)
-    return None if origin is None else origin[1:]
-
-
-def _host_address(host: str) -> Address | None:
-    """Return name and port of a Host header. The port is None if the header has none."""
-    try:
-        parts = urlsplit(f"//{host}")
-        return ((parts.hostname or "").rstrip(".").lower(), parts.port) if parts.hostname else None
-    except ValueError:
-        return None
-
-
-def _is_same(origin: str, address: Address | None) -> bool:
-    """Return whether an Origin header names the host and port of the Host header."""
-    parts = origin_of(origin)
-    if parts is None or address is None:
-        return False
-    scheme, name, port = parts
-    return (name, port) == (address[0], address[1] or _DEFAULT_PORTS.get(scheme))
 
 
 def _without_allowed_origin(response: Response) -> Response:

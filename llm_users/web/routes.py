@@ -1,39 +1,74 @@
-"""The addresses of the LLM tab in Locust's web interface, under its base path and behind its login."""
+"""The addresses of the LLM tab in Locust's web interface, under its base path and behind its login.
+
+The page itself requests its figures (``state.json``).
+"""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import msgspec
-from flask import Response, request
+from flask import Blueprint, Response, abort, request
 
+from llm_users.run_files import REPORT_HTML, SUMMARY_CSV
 from llm_users.web.downloads import Downloads
-from llm_users.web.form import prepare_form
-from llm_users.web.html_section import with_section
-from llm_users.web.run_view import Course
-from llm_users.web.start_form import Starting
-from llm_users.web.state import LiveState, Surroundings
+from llm_users.web.html_section import inject, with_section
+from llm_users.web.start_form import Starting, prepare_form
+from llm_users.web.state import Course, LiveState
+
+TITLE = "LLM"
+KEY = "llm"
+"""The tab's name in addresses: ``?tab=llm``."""
+
+# The package that contains a file. The charts come from the report package, which this module reads as package data.
+_OWN, _CHARTS = "llm_users.web", "llm_reports.charts"
+STYLES = {"uPlot.min.css": _CHARTS, "charts.css": _CHARTS, "live.css": _OWN}
+SCRIPTS = {
+    "uPlot.iife.min.js": _CHARTS,
+    "chart_marks.js": _CHARTS,
+    "chart_paint.js": _CHARTS,
+    "charts.js": _CHARTS,
+    "live_dom.js": _OWN,
+    "live_history.js": _OWN,
+    "live_poll.js": _OWN,
+    "live_charts.js": _OWN,
+    "live_parts.js": _OWN,
+    "live.js": _OWN,
+}
+FILES = {**STYLES, **SCRIPTS, "tab.js": _OWN, "alone.js": _OWN, "alone.css": _OWN}
+"""All files that are served, in the order in which pages load them."""
+
+DOWNLOADS = (
+    ("rows.csv", "Download LLM requests CSV"),
+    ("stages.csv", "Download LLM stages CSV"),
+    (SUMMARY_CSV, "Download LLM percentiles CSV"),
+    (REPORT_HTML, "Download LLM report"),
+)
+"""Additions to Locust's own list of downloads. Without a run, the addresses answer 404 with the reason."""
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
 
 
 class LiveTab:
-    """The objects of the tab in a process: the state of the run, its routes, its downloads."""
+    """The objects of the tab in a process: the state of the run, its routes, its downloads.
+
+    Create it once, at ``init``, before the web interface serves its first request.
+    """
 
     def __init__(
         self, environment: Any, coordinator: Course, objectives: Callable[[str], list[dict[str, Any]]]
     ) -> None:
-        runner = environment.runner
-        around = Surroundings(
-            state=lambda: str(runner.state),
-            host=lambda: environment.host,
-            objectives=objectives,
-        )
-        self.state = LiveState(coordinator, around)
+        self.state = LiveState(coordinator, environment, objectives)
         self.downloads = Downloads(self.state)
         environment.events.reset_stats.add_listener(lambda **_: self.state.forget_samples())
         self._add_routes(environment.web_ui)
-        environment.web_ui.app.after_request(Starting(runner).corrected)
+        environment.web_ui.app.after_request(Starting(environment.runner).corrected)
         self.state.start()
 
     def close(self) -> None:
@@ -42,6 +77,10 @@ class LiveTab:
         self.downloads.close()
 
     def _add_routes(self, web_ui: Any) -> None:
+        """Add the tab, its files, its figures and ``/llm`` to Locust's web interface."""
+        app = web_ui.app
+        blueprint = Blueprint("llm_tab", __name__, url_prefix=app.blueprints["locust"].url_prefix)
+
         def state_json() -> Response:
             since = request.args.get("since", "")
             seq = int(since) if since.isdecimal() and len(since) < 17 else None
@@ -51,31 +90,76 @@ class LiveTab:
             response.headers["Cache-Control"] = "no-store"
             return response
 
-        def download(kind: str) -> Response:
-            return self.downloads.response(kind)
+        def alone() -> Response:
+            response = Response(alone_page(), mimetype="text/html")
+            response.headers["Content-Security-Policy"] = _POLICY
+            return _fresh(response)
 
-        def with_llm_section(response: Response) -> Response:
-            if request.endpoint == "locust.stats_report" and response.status_code == 200:
-                response.set_data(with_section(response.get_data(as_text=True), self.downloads.section()))
+        def asset(name: str) -> Response:
+            if name not in FILES:
+                abort(404)
+            kind = "text/css" if name.endswith(".css") else "text/javascript"
+            return _fresh(Response(_read(FILES[name], name), mimetype=kind))
+
+        def extended(response: Response) -> Response:
+            """Add the tab to Locust's page, and the LLM section to its report."""
+            if response.status_code == 200 and response.mimetype == "text/html":
+                if request.endpoint == "locust.index":
+                    response.set_data(inject(response.get_data(as_text=True), tab_tag()))
+                elif request.endpoint == "locust.stats_report":
+                    response.set_data(with_section(response.get_data(as_text=True), self.downloads.section()))
             return response
 
-        web_ui.app.after_request(with_llm_section)
+        views: dict[str, Callable[..., Response]] = {
+            "/llm": alone,
+            "/llm/assets/<name>": asset,
+            "/llm/state.json": state_json,
+            "/llm/download/<kind>": self.downloads.response,
+        }
+        for rule, view in views.items():
+            blueprint.add_url_rule(rule, view_func=web_ui.auth_required_if_enabled(view))
+        app.register_blueprint(blueprint)
+        app.after_request(extended)
         prepare_form(web_ui)
-
-        base = base_path(web_ui)
-        for rule, view in (("/llm/state.json", state_json), ("/llm/download/<kind>", download)):
-            web_ui.app.add_url_rule(base + rule, f"llm_{view.__name__}", web_ui.auth_required_if_enabled(view))
-
-
-def base_path(web_ui: Any) -> str:
-    """Return ``--web-base-path`` as a prefix of routes: "" or "/path"."""
-    prefix: str | None = web_ui.app.blueprints["locust"].url_prefix
-    return (prefix or "").rstrip("/")
+        _extend(web_ui.template_args, "extended_tabs", [{"title": TITLE, "key": KEY}])
+        downloads = [{"href": f"./llm/download/{kind}", "title": title} for kind, title in DOWNLOADS]
+        _extend(web_ui.template_args, "extended_csv_files", [*downloads, {"href": "./llm", "title": "LLM live view"}])
 
 
-def install(environment: Any, coordinator: Course, objectives: Callable[[str], list[dict[str, Any]]]) -> LiveTab:
-    """Add the LLM tab to the environment's web interface. Call this function before it serves its first page."""
-    tab = LiveTab(environment, coordinator, objectives)
-    if importlib.util.find_spec("llm_users.web.page") is not None:
-        importlib.import_module("llm_users.web.page").install(environment.web_ui)
-    return tab
+def alone_page() -> str:
+    """Return the HTML of the stand-alone page. All addresses in it are relative to Locust's root."""
+    styles = "\n    ".join(f'<link rel="stylesheet" href="llm/assets/{name}" />' for name in [*STYLES, "alone.css"])
+    names = [*SCRIPTS, "alone.js"]
+    scripts = "\n    ".join(f'<script src="llm/assets/{name}"></script>' for name in names)
+    page = _read(_OWN, "alone.html")
+    return page.replace("<!-- styles -->", styles).replace("<!-- scripts -->", scripts)
+
+
+def tab_tag() -> str:
+    """Return the element that loads the tab's content into Locust's page.
+
+    Its addresses are relative, as in Locust's page.
+    """
+    return (
+        f'<script defer src="llm/assets/tab.js" data-title="{TITLE}" data-styles="{" ".join(STYLES)}" '
+        f'data-scripts="{" ".join(SCRIPTS)}"></script>'
+    )
+
+
+@cache
+def _read(package: str, name: str) -> str:
+    return (files(package) / "assets" / name).read_text(encoding="utf-8")
+
+
+def _fresh(response: Response) -> Response:
+    """Make the browser validate the file on each request, so that a new version never runs with old scripts."""
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+def _extend(template_args: dict[str, Any], name: str, more: list[dict[str, str]]) -> None:
+    """Add entries to a list that a locustfile may have created."""
+    template_args[name] = [*(template_args.get(name) or []), *more]

@@ -1,98 +1,209 @@
-"""The running stage in the columns of the finished stages: figures from histograms over the rows so far."""
+"""The stages in the tab: exact figures of finished stages, and figures from histograms while a stage is running.
+
+The module keeps the values of the measured rows as they arrive, by framework and model as the report groups them. A
+finished stage has the figures of ``llm-report`` to the last digit, because the values are rounded as in the rows file.
+"""
 
 from __future__ import annotations
 
 import math
+from array import array
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from llm_users.outcome import Outcome
-from llm_users.quantile import DurationHistogram
-from llm_users.record import COL, RequestRecord, StageLoad
+import gevent
+
+from llm_users.outcome import BUFFERED, Outcome
+from llm_users.quantile import DurationHistogram, quantile
+from llm_users.record import COL, RequestRecord, StageLoad, StageRecord, cell
+
+MOST_VALUES = 1_000_000
+"""Maximum number of values kept per stage, which take 8 to 9 MB: all metrics of 250,000 requests of a closed loop. The
+figures of a stage with more values come from histograms."""
+
+MOST_GROUPS = 200
+"""Maximum number of groups per stage; further models count as one. A locustfile can name one model per request."""
 
 FIGURES = {"median": 0.5, "p25": 0.25, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+_METRICS = ("ttft", "throughput", "tpot", "e2e", "corrected_ttft", "corrected_e2e")
+_RATES = (COL.output_throughput_token_per_s, COL.request_throughput_per_s)
 
 
 class Series:
-    """One metric: exact mean and extremes, and percentiles with the 0.1 % error of the histogram."""
+    """One metric: its values, and a histogram whose percentiles have an error of 0.1 %."""
 
     def __init__(self) -> None:
-        self._histogram = DurationHistogram()
-        self._sum = 0.0
-        self._min, self._max = math.inf, -math.inf
+        self.values = array("d")
+        self.histogram = DurationHistogram()
+        self.sum = 0.0
+        self.min, self.max = math.inf, -math.inf
 
-    def add(self, value: float | None) -> None:
-        if value is None or not math.isfinite(value):
-            return
-        self._histogram.add(value)
-        self._sum += value
-        self._min, self._max = min(self._min, value), max(self._max, value)
+    def add(self, value: float, *, keep: bool = True) -> None:
+        """Add one value; ``keep``: whether exact figures are still possible."""
+        if keep:
+            self.values.append(value)
+        self.histogram.add(value)
+        self.sum += value
+        self.min = min(self.min, value)
+        self.max = max(self.max, value)
 
-    def figures(self) -> dict[str, float | None]:
-        """Return median, mean, min, max and percentiles. All are None without values."""
-        n = self._histogram.total
-        if not n:
-            return dict.fromkeys((*FIGURES, "mean", "min", "max"))
-        quantiles = self._histogram.quantiles(tuple(FIGURES.values()))
-        within = (min(max(value, self._min), self._max) for value in quantiles)  # not beyond the true extremes
+    def exact(self) -> dict[str, float | None]:
+        """Return the figures from the values, as ``llm_reports.metrics.summary`` computes them."""
+        if not self.values:
+            return estimate([])
+        import numpy as np  # usually loaded already: the coordinator determines the steadiness of the stage first
+
+        ordered: Any = np.sort(np.frombuffer(self.values))  # 70 ms for a million values; sorted() takes a second
         return {
-            **dict(zip(FIGURES, within, strict=True)),
-            "mean": self._sum / n,
-            "min": self._min,
-            "max": self._max,
+            **{name: quantile(ordered, q) for name, q in FIGURES.items()},
+            "mean": math.fsum(self.values) / len(self.values),
+            "min": self.min,
+            "max": self.max,
         }
 
 
+def estimate(series: Sequence[Series]) -> dict[str, float | None]:
+    """Return the figures from the histograms of one metric in several groups. All are None without values."""
+    histogram = series[0].histogram if len(series) == 1 else DurationHistogram()
+    if len(series) > 1:
+        for part in series:
+            histogram.merge(part.histogram.counts)
+    if not histogram.total:
+        return dict.fromkeys((*FIGURES, "mean", "min", "max"))
+    low, high = min(part.min for part in series), max(part.max for part in series)
+    quantiles = histogram.quantiles(tuple(FIGURES.values()))
+    within = (min(max(value, low), high) for value in quantiles)  # not beyond the true extremes
+    return {
+        **dict(zip(FIGURES, within, strict=True)),
+        "mean": sum(part.sum for part in series) / histogram.total,
+        "min": low,
+        "max": high,
+    }
+
+
+class _Group:
+    """The measured rows of one load, framework and model."""
+
+    def __init__(self, load: StageLoad, framework: str, model: str) -> None:
+        self.load, self.framework, self.model = load, framework, model
+        self.outcomes: Counter[Outcome] = Counter()
+        self.metrics = {name: Series() for name in _METRICS}
+
+
 class StageSeries:
-    """The sums over the measured rows of one stage."""
+    """The rows of one stage."""
 
     def __init__(self, stage: int, load: StageLoad) -> None:
         self.stage = stage
         self.load = load
-        self.requests = self.ok = self.failed = self.throttled = self.aborted = self.cancelled = 0
-        self._ttft, self._throughput, self._tpot, self._e2e = (Series() for _ in range(4))
-        self._corrected_ttft, self._corrected_e2e = Series(), Series()
+        self.exact = True
+        """Whether the values of all rows are kept."""
+        self._groups: dict[tuple[Any, ...], _Group] = {}
+        self._unmeasured: set[tuple[str, str]] = set()
+        self._kept = 0
+
+    @property
+    def requests(self) -> int:
+        """Return the number of measured rows."""
+        return sum(group.outcomes.total() for group in self._groups.values())
 
     def add(self, record: RequestRecord) -> None:
-        """Add one measured row."""
-        self.requests += 1
+        """Add one row."""
+        if not record.measured:
+            if len(self._unmeasured) < MOST_GROUPS:
+                self._unmeasured.add((record.framework, record.model))
+            return
+        key = record.framework, record.model, record.concurrency, record.rate_per_s
+        group = self._groups.get(key) or self._new_group(record, key)
         outcome = record.outcome
-        self.aborted += outcome is Outcome.ABORTED
-        self.cancelled += outcome is Outcome.CANCELLED
-        self.failed += outcome.is_failure
-        self.throttled += outcome is Outcome.THROTTLED
+        group.outcomes[outcome] += 1
         if outcome is not Outcome.OK:
             return
-        self.ok += 1
-        self._throughput.add(record.request_output_throughput_token_per_s)
-        self._e2e.add(record.end_to_end_latency_s)
-        self._corrected_e2e.add(record.corrected_end_to_end_latency_s)
-        if not record.buffered:
-            self._ttft.add(record.ttft_s)
-            self._tpot.add(record.tpot_s)
-            self._corrected_ttft.add(record.corrected_ttft_s)
+        metrics = group.metrics
+        if (e2e_s := record.end_to_end_latency_s) is not None:
+            e2e_s = as_written(e2e_s)
+            self._add(metrics["e2e"], e2e_s)
+            if record.output_tokens is not None and e2e_s > 0:
+                self._add(metrics["throughput"], record.output_tokens / e2e_s)
+        if (corrected_e2e_s := record.corrected_end_to_end_latency_s) is not None:
+            self._add(metrics["corrected_e2e"], as_written(corrected_e2e_s))
+        if record.error_code == BUFFERED:
+            return
+        if (ttft_s := record.ttft_s) is not None:
+            self._add(metrics["ttft"], as_written(ttft_s))
+        if (tpot_s := record.tpot_s) is not None:
+            self._add(metrics["tpot"], as_written(tpot_s))
+        if (corrected_ttft_s := record.corrected_ttft_s) is not None:
+            self._add(metrics["corrected_ttft"], as_written(corrected_ttft_s))
 
-    def row(self) -> dict[str, Any]:
-        """Return the unfinished stage as the page shows it."""
+    def _add(self, series: Series, value: float) -> None:
+        self._kept += 1
+        if self._kept > MOST_VALUES and self.exact:
+            self.exact = False
+            for group in self._groups.values():
+                for other in group.metrics.values():
+                    other.values = array("d")
+        series.add(value, keep=self.exact)
+
+    def _new_group(self, record: RequestRecord, key: tuple[Any, ...]) -> _Group:
+        if not self._groups:
+            self.load = record.load
+        if len(self._groups) < MOST_GROUPS:
+            group = self._groups[key] = _Group(record.load, record.framework, record.model)
+            return group
+        return self._groups.setdefault((), _Group(self.load, "", "other models"))
+
+    def running_row(self) -> dict[str, Any]:
+        """Return the figures of all rows so far in one row of the page, without the stage's rates."""
+        groups = list(self._groups.values())
+        figures = {name: estimate([group.metrics[name] for group in groups]) for name in _METRICS}
+        outcomes = sum((group.outcomes for group in groups), Counter())
+        return {**self._row(self.load, outcomes, figures), "finished": False, "exact": False}
+
+    def finished_rows(self, record: StageRecord) -> list[dict[str, Any]]:
+        """Return one row of the page per group of the finished stage; ``record`` is its row in the stages file.
+
+        Other greenlets run between two metrics.
+        """
+        groups = list(self._groups.values())
+        without_rows = self._unmeasured - {(group.framework, group.model) for group in groups}
+        if not groups and not without_rows:
+            without_rows = {("", "")}
+        groups += [_Group(record.load, *names) for names in without_rows]
+        rows = []
+        for group in sorted(groups, key=lambda group: (group.load.order, group.framework, group.model)):
+            figures = {}
+            for name, series in group.metrics.items():
+                figures[name] = series.exact() if self.exact else estimate([series])
+                gevent.sleep(0)
+            row = self._row(group.load, group.outcomes, figures)
+            row |= {COL.framework: group.framework, COL.model: group.model, "finished": True, "exact": self.exact}
+            row |= {COL.health: record.health, COL.steadiness: record.steadiness}
+            for name in _RATES if len(groups) == 1 else ():  # of several groups, only the total is known
+                rate = getattr(record, name)
+                row[name] = None if rate is None else as_written(rate)
+            rows.append(row)
+        return rows
+
+    def _row(self, load: StageLoad, outcomes: Counter[Outcome], figures: dict[str, Any]) -> dict[str, Any]:
         return {
-            "stage": self.stage,
-            "concurrency": self.load.users,
-            COL.rate_per_s: self.load.rate_per_s,
-            "finished": False,
-            "exact": False,
-            "health": None,
-            "steadiness": None,
-            "requests": self.requests,
-            "ok": self.ok,
-            "failed": self.failed,
-            "throttled": self.throttled,
-            "aborted": self.aborted,
-            "cancelled": self.cancelled,
-            "ttft": self._ttft.figures(),
-            "throughput": self._throughput.figures(),
-            "tpot": self._tpot.figures(),
-            "e2e": self._e2e.figures(),
-            "corrected_ttft": self._corrected_ttft.figures(),
-            "corrected_e2e": self._corrected_e2e.figures(),
-            COL.output_throughput_token_per_s: None,
-            COL.request_throughput_per_s: None,
+            COL.stage: self.stage,
+            COL.concurrency: load.users,
+            COL.rate_per_s: None if load.rate_per_s is None else as_written(load.rate_per_s),
+            COL.health: None,
+            COL.steadiness: None,
+            "requests": outcomes.total(),
+            "ok": outcomes[Outcome.OK],
+            "failed": sum(count for outcome, count in outcomes.items() if outcome.is_failure),
+            "throttled": outcomes[Outcome.THROTTLED],
+            "aborted": outcomes[Outcome.ABORTED],
+            "cancelled": outcomes[Outcome.CANCELLED],
+            **figures,
+            **dict.fromkeys(_RATES),
         }
+
+
+def as_written(value: float) -> float:
+    """Return the number that a reader of the rows file gets."""
+    return float(cell(value))

@@ -1,7 +1,9 @@
-"""Keeps Locust's page from returning to the start form: the page does so when it reads the state "ready" after a start.
+"""Locust's start form: the options of the extension in it, and the change from the form to the page of a running test.
 
-Locust reports "ready" until it spawns users, and for about two seconds more, because it caches its answer. On a busy
-machine the page reads that answer and shows the form although the test runs. This module does not depend on runs.
+By default, Locust fills the form from the command line each time, so a reload would lose edits. The page returns to the
+form when it reads the state "ready" after a start. Locust reports "ready" until it spawns users, and for about two
+seconds more, because it caches its answer. On a busy machine the page reads that answer and shows the form although the
+test runs. This module does not depend on runs.
 """
 
 from __future__ import annotations
@@ -11,11 +13,51 @@ from typing import Any
 
 import msgspec
 from flask import Response, request
+from werkzeug.datastructures import ImmutableMultiDict
+
+from llm_users.secrets import mask_option
+
+_OURS = "llm_"
 
 _LONGEST_S = 15.0
 """Maximum duration of a start. After this time the module no longer corrects "ready"."""
 
 _READY, _SPAWNING = "ready", "spawning"
+
+
+def prepare_form(web_ui: Any) -> None:
+    """Show the options of the extension in the form in the order of the table, with their current values."""
+    # By default, Jinja sorts the keys of JSON in a page, which would sort the options by name.
+    policies = web_ui.app.jinja_env.policies
+    policies["json.dumps_kwargs"] = {**policies["json.dumps_kwargs"], "sort_keys": False}
+    update = web_ui.update_template_args
+
+    def update_and_keep() -> None:
+        update()
+        parsed = web_ui.environment.parsed_options
+        for name, option in (web_ui.template_args.get("extra_options") or {}).items():
+            if name.startswith(_OURS):
+                option["default_value"] = mask_option(getattr(parsed, name, option.get("default_value")))
+
+    web_ui.update_template_args = update_and_keep
+
+
+def unmasked(form: Any, parsed: Any) -> Any:
+    """Return the form with original values in place of masked ones that the user left unchanged."""
+    changed = {}
+    for name in form:
+        current = getattr(parsed, name, None) if name.startswith(_OURS) else None
+        text = _joined(current)
+        if isinstance(text, str) and form[name] == _joined(mask_option(current)) != text:
+            changed[name] = text
+    if not changed:
+        return form
+    kept = {**form.to_dict(flat=False), **{name: [text] for name, text in changed.items()}}
+    return ImmutableMultiDict([(name, value) for name, values in kept.items() for value in values])
+
+
+def _joined(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 class Starting:

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import gevent
 
+from llm_users.collect.writer import RunWriter
 from llm_users.load.protocol.messages import Live
-from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP
+from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan
+from llm_users.options.table import Options
 from llm_users.record import COL, RequestRecord
-from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
-from llm_users.web.follower import Follower
-from llm_users.web.history import History
-from llm_users.web.run_view import Course
+from llm_users.web.samples import WINDOW_TICKS, History, Rate, SlidingHistogram
 from llm_users.web.stage_series import StageSeries
-from llm_users.web.windows import WINDOW_TICKS, Rate, SlidingHistogram
 from llm_users.web.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -37,46 +34,63 @@ _ORDER = (MEASURE, WARMUP, RAMP, DRAIN)  # the phase of a stage is the first of 
 _STATES = {"ready": "ready", "spawning": "spawning", "running": "running", "cleanup": "stopping"}
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Values that only Locust knows."""
+class Course(Protocol):
+    """A coordinator in the process that writes the rows, with one run after another. ``watch`` receives every row."""
 
-    state: Callable[[], str]
-    host: Callable[[], str | None]
-    objectives: Callable[[str], list[dict[str, Any]]]
-    """Parses ``--llm-slo``."""
+    options: Options
+    writer: RunWriter | None
+    active: bool
+    refused: str | None
+    watch: Callable[[RequestRecord], None] | None
+
+    @property
+    def plan(self) -> StagePlan | None:
+        """Return the present stage of the run, or None between runs."""
+
+    @property
+    def finishing(self) -> bool:
+        """Return whether the run is stopping and requests in flight may end."""
+
+    @property
+    def stages(self) -> int:
+        """Return the number of stages of the run."""
+
+    @property
+    def worker_names(self) -> dict[int, str]:
+        """Return the names of the present workers by rank."""
 
 
 class LiveState:
-    """The current run as a page shows it."""
+    """The current run as a page shows it. ``objectives`` parses ``--llm-slo``."""
 
-    # Attributes of one run; ``_begin`` sets all of them.
-    run: str | None
-    _began_s: float
-    _ticked_s: float
-    _now_s: float | None
-    _over: bool
-    _workers: Workers
-    _times: dict[str, SlidingHistogram]
-    _rates: dict[str, Rate]
-    _done: dict[int, int]
-    _running: dict[int, StageSeries]
-    _finished: dict[int, list[dict[str, Any]]]
-    _closed: int  # number of stages whose end was noticed
-    _offset: int  # size of the rows file at the last tick
-    _offset_before: int  # the earliest offset of the running stage's rows in the rows file
-    _measuring: tuple[int, float] | None  # (stage, since when)
-    _seen: Seen
-
-    def __init__(self, coordinator: Course, surroundings: Surroundings) -> None:
+    def __init__(
+        self, coordinator: Course, environment: Any, objectives: Callable[[str], list[dict[str, Any]]]
+    ) -> None:
         self.coordinator = coordinator
-        self._around = surroundings
-        self.follower = Follower()
+        self._environment = environment
+        self._parse_objectives = objectives
         self._history = History()
         self._failed = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._begin(None)
         coordinator.watch = self.on_record
+
+    def _begin(self, run: str | None) -> None:
+        """Set all attributes that belong to one run."""
+        self.run = run
+        self._began_s = self._ticked_s = time.monotonic()
+        self._now_s: float | None = None
+        self._over = run is None
+        self._history.forget()
+        self._workers = Workers()
+        self._times = {name: SlidingHistogram() for name in _TIMES}
+        self._rates = {name: Rate() for name in _RATES}
+        self._done: dict[int, int] = {}
+        self._running: dict[int, StageSeries] = {}
+        self._finished: dict[int, list[dict[str, Any]]] = {}
+        self._closed = 0  # number of stages whose end was noticed
+        self._measuring: tuple[int, float] | None = None  # (stage, since when)
+        self._seen = Seen()
 
     # Input.
 
@@ -84,7 +98,7 @@ class LiveState:
         """Count a row that was written."""
         self._notice_run()
         self._seen.add(record)
-        if record.measured and record.run_id == self.run:
+        if record.run_id == self.run and record.stage not in self._finished:
             series = self._running.get(record.stage)
             if series is None:
                 series = self._running[record.stage] = StageSeries(record.stage, record.load)
@@ -112,12 +126,10 @@ class LiveState:
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
-        gevent.spawn(self.follower.ask, "load")  # loads pandas before anything is measured
 
     def stop(self) -> None:
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
-        self.follower.stop()
 
     def _run(self) -> None:
         due_s = time.monotonic()
@@ -137,8 +149,7 @@ class LiveState:
         writer = self.coordinator.writer
         if writer is None or self._over:
             return
-        writer.flush()  # so that the file ends with a complete row
-        self._notice_finished()
+        self._over, is_finishing = not self.coordinator.active, self.coordinator.finishing
         now_s = time.monotonic()
         passed_s, self._ticked_s = now_s - self._ticked_s, now_s
         for window in self._times.values():
@@ -146,10 +157,14 @@ class LiveState:
         for rate in self._rates.values():
             rate.tick(passed_s)
         self._workers.tick()
-        self._notice_measuring(now_s)
-        self._over = not self.coordinator.active
+        plan = self.coordinator.plan
+        is_known = self._measuring is not None and plan is not None and self._measuring[0] == plan.stage
+        if plan is not None and not is_known and self._phase(plan.stage) == MEASURE:
+            self._measuring = plan.stage, now_s
         self._now_s = now_s - self._began_s
         self._history.add(self._sample())
+        if not is_finishing:  # the last stage is finished after the last sample
+            self._notice_finished(writer)
 
     def _sample(self) -> dict[str, float | None]:
         plan, rates = self.coordinator.plan, self._rates
@@ -163,8 +178,7 @@ class LiveState:
             "users": plan.load.users if plan else 0,
             COL.rate_per_s: plan.load.rate_per_s if plan else None,
             "lag_p99": self._workers.lag_p99,
-            "cpu_max": self._workers.cpu_max,
-            **self._workers.cpu_sample(self._now_s or 0.0),
+            **self._workers.cpu(),
             "stage": plan.stage if plan else None,
         }
         for name, window in self._times.items():
@@ -175,20 +189,6 @@ class LiveState:
 
     # Runs and stages.
 
-    def _begin(self, run: str | None) -> None:
-        self.run = run
-        self._began_s = self._ticked_s = time.monotonic()
-        self._now_s = None
-        self._over = run is None
-        self._history.forget()
-        self._workers = Workers()
-        self._times = {name: SlidingHistogram() for name in _TIMES}
-        self._rates = {name: Rate() for name in _RATES}
-        self._done, self._running, self._finished = {}, {}, {}
-        self._closed = self._offset = self._offset_before = 0
-        self._measuring = None
-        self._seen = Seen()
-
     def _notice_run(self) -> None:
         writer = self.coordinator.writer
         if writer is None or writer.run_id == self.run:
@@ -197,35 +197,17 @@ class LiveState:
         self._began_s -= max(0.0, time.time() - writer.started_at)
         self._now_s = 0.0
 
-    def _notice_finished(self) -> None:
-        """Request the exact figures, from the files, of stages that ended since the last tick."""
-        writer = self.coordinator.writer
-        assert writer is not None
-        rows, stages = path_of(writer.prefix, REQUESTS_CSV), path_of(writer.prefix, STAGES_CSV)
-        offset = rows.stat().st_size
+    def _notice_finished(self, writer: RunWriter) -> None:
+        """Compute the exact figures of stages that ended since the last tick, and drop their values."""
+        running, finished = self._running, self._finished
         for record in writer.stages[self._closed :]:
-            question = {"rows": str(rows), "stages": str(stages), "stage": record.stage}
-            question |= {"from": self._offset_before, "to": offset}
-            gevent.spawn(self._ask_figures, self.run, record.stage, question)
+            series = running.get(record.stage) or StageSeries(record.stage, record.load)
+            rows = series.finished_rows(record)
+            if finished is not self._finished:
+                return  # another run began while other greenlets ran
+            finished[record.stage] = rows
+            running.pop(record.stage, None)
             self._closed += 1
-            self._offset_before = self._offset  # the file may contain the first rows of the next stage already
-        self._offset = offset
-
-    def _ask_figures(self, run: str | None, stage: int, question: dict[str, Any]) -> None:
-        answer = self.follower.ask("stage", **question)
-        if run != self.run:
-            return
-        if "stages" not in answer and stage in self._running:
-            answer["stages"] = [self._running[stage].row() | {"finished": True}]
-        self._finished[stage] = answer.get("stages", [])
-        self._running.pop(stage, None)
-
-    def _notice_measuring(self, now_s: float) -> None:
-        plan = self.coordinator.plan
-        if plan is None or self._phase(plan.stage) != MEASURE:
-            return
-        if self._measuring is None or self._measuring[0] != plan.stage:
-            self._measuring = plan.stage, now_s
 
     def _phase(self, stage: int) -> str:
         phases = {metrics.phase for metrics in self._workers.in_stage(stage)}
@@ -238,8 +220,9 @@ class LiveState:
     def json(self, run: str | None, since: int | None) -> dict[str, Any]:
         """Return the state for a page that has the samples of ``run`` up to number ``since``."""
         self._notice_run()
+        coordinator = self.coordinator
         reset, samples = self._history.after(since if run == self.run else None)
-        unused = self._workers.cpu_lines.unused
+        slo = coordinator.options.slo or coordinator.options.find
         return {
             "run": self.run,
             "seq": self._history.seq,
@@ -250,12 +233,17 @@ class LiveState:
             "about": self._about(),
             "progress": self._progress(),
             "window_s": WINDOW_TICKS * INTERVAL_S,
-            "samples": {name: values for name, values in samples.items() if name not in unused},
-            "workers": self._workers.rows(self.coordinator.worker_names),
-            "cpu_lines": self._workers.cpu_lines.legend(),
+            "samples": samples,
+            "workers": self._workers.rows(coordinator.worker_names),
             "stages": self._stages(),
-            "objectives": self._objectives(),
-            "banners": self._banners(),
+            "objectives": self._parse_objectives(slo) if slo else [],
+            "banners": banners(
+                self._seen,
+                self._workers.as_stage() if coordinator.active else None,
+                coordinator.refused,
+                coordinator.writer,
+                processes=len(coordinator.worker_names),
+            ),
         }
 
     @property
@@ -266,12 +254,13 @@ class LiveState:
     def _state(self) -> str:
         if self.coordinator.finishing:
             return "stopping"
-        return _STATES.get(self._around.state(), self._around.state())
+        state = str(self._environment.runner.state)
+        return _STATES.get(state, state)
 
     def _about(self) -> dict[str, str]:
         options, seen = self.coordinator.options, self._seen
         about = {
-            "host": self._around.host() or "",
+            "host": self._environment.host or "",
             "model": ", ".join(sorted(seen.models)[:4]) or options.model or "",
             "framework": ", ".join(sorted(seen.frameworks)[:4]) or options.framework or "",
             "api": ", ".join(sorted(seen.apis)[:4]) or options.api or "",
@@ -284,6 +273,14 @@ class LiveState:
             return None
         of = plan.requests
         done = max(self._done.get(plan.stage, 0), writer.book.counts(plan.stage)[0])
+        # The remaining time by the time of the stage and by its requests; the shorter time counts.
+        left = []
+        if self._measuring is not None and self._measuring[0] == plan.stage:
+            passed_s = time.monotonic() - self._measuring[1]
+            if plan.measure_s is not None:
+                left.append(max(0.0, plan.measure_s - passed_s))
+            if of is not None and done:
+                left.append(max(0.0, (of - done) * passed_s / done))
         return {
             "stage": plan.stage,
             "stages": self.coordinator.stages,
@@ -292,23 +289,11 @@ class LiveState:
             "phase": _PHASES[self._phase(plan.stage)],
             "done": done if of is None else min(done, of),
             "of": of,
-            "left_s": self._left_s(plan.stage, plan.measure_s, done, of),
+            "left_s": round(min(left), 1) if left else None,
         }
 
-    def _left_s(self, stage: int, measure_s: float | None, done: int, of: int | None) -> float | None:
-        """Estimate the remaining seconds of the stage by its time and by its requests; the shorter time counts."""
-        left = []
-        if self._measuring is None or self._measuring[0] != stage:
-            return None
-        passed_s = time.monotonic() - self._measuring[1]
-        if measure_s is not None:
-            left.append(max(0.0, measure_s - passed_s))
-        if of is not None and done:
-            left.append(max(0.0, (of - done) * passed_s / done))
-        return round(min(left), 1) if left else None
-
     def _stages(self) -> list[dict[str, Any]]:
-        running = [series.row() for series in self._running.values()]
+        running = [series.running_row() for series in self._running.values() if series.requests]
         for row in running:
             if self._measuring is not None and row["stage"] == self._measuring[0] and not self._over:
                 row[COL.output_throughput_token_per_s] = self._rates["tokens"].per_s
@@ -317,13 +302,3 @@ class LiveState:
         named = ("framework", "model")
         redacted = [row | {name: redact(str(row[name])) for name in named if row.get(name)} for row in rows]
         return sorted(redacted, key=lambda row: int(row["stage"]))
-
-    def _objectives(self) -> Sequence[dict[str, Any]]:
-        options = self.coordinator.options
-        slo = options.slo or options.find
-        return self._around.objectives(slo) if slo else []
-
-    def _banners(self) -> list[dict[str, str]]:
-        coordinator = self.coordinator
-        client = self._workers.as_stage() if coordinator.active else None
-        return banners(coordinator, self._seen, client)

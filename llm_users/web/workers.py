@@ -11,8 +11,7 @@ from llm_users.load.protocol.heartbeat import LiveMetrics
 from llm_users.load.protocol.stage import MEASURE
 from llm_users.quantile import DurationHistogram
 from llm_users.record import StageRecord
-from llm_users.web.cpu_lines import CpuLines
-from llm_users.web.windows import WINDOW_TICKS, SlidingHistogram
+from llm_users.web.samples import WINDOW_TICKS, SlidingHistogram
 
 SILENT_S = 5.0
 """A worker that has sent nothing for this long is omitted: it is lost or too busy."""
@@ -35,7 +34,6 @@ class Workers:
 
     def __init__(self) -> None:
         self._workers: dict[int, _Worker] = {}
-        self.cpu_lines = CpuLines()
 
     def add(self, rank: int, metrics: LiveMetrics) -> None:
         """Add the live metrics of the worker with this rank."""
@@ -67,14 +65,11 @@ class Workers:
         """Return the p99 lag of the worst process."""
         return max((w.lag_p99 for _, w, _ in self._present() if w.lag_p99 is not None), default=None)
 
-    @property
-    def cpu_max(self) -> float | None:
-        """Return the CPU of the busiest process as a share of a core."""
-        return max((metrics.cpu for _, _, metrics in self._present()), default=None)
-
-    def cpu_sample(self, now_s: float) -> dict[str, float | None]:
-        """Return the CPU of each process as columns of a sample."""
-        return self.cpu_lines.sample({rank: metrics.cpu for rank, _, metrics in self._present()}, now_s)
+    def cpu(self) -> dict[str, float | None]:
+        """Return the CPU of the busiest worker and the mean of several workers, as shares of a core."""
+        shares = [metrics.cpu for _, _, metrics in self._present()]
+        mean = sum(shares) / len(shares) if len(shares) > 1 else None
+        return {"cpu_max": max(shares, default=None), "cpu_mean": mean}
 
     def rows(self, names: Mapping[int, str]) -> list[dict[str, Any]]:
         """Return the processes for the page."""
@@ -106,9 +101,6 @@ class Workers:
         shares = [sum(metrics.cpu for metrics in reports) / len(reports) for reports in measuring]
         worst = lags.index(max(lags))
         return StageRecord(client_cpu_share_max=max(shares), lag_p99_s=lags[worst], lag_own_p99_s=lags_own[worst])
-
-    def __len__(self) -> int:
-        return len(self._workers)
 
     def _present(self) -> list[tuple[int, _Worker, LiveMetrics]]:
         limit_s = time.monotonic() - SILENT_S

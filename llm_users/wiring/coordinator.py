@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
@@ -38,13 +39,10 @@ from llm_users.run_files import GATE_XML, RUN_FILES_PATTERN, absolute, default_p
 from llm_users.secrets import mask_named, mask_options, redact, remember_named
 from llm_users.transport import endpoint
 from llm_users.wiring import run_report
-from llm_users.wiring.input_files import check_input_files
 from llm_users.wiring.interrupts import Interrupts
 from llm_users.wiring.load_search import SearchStages
 from llm_users.wiring.repeated_texts import RepeatedTexts
-from llm_users.wiring.run_options import checked, tokenizer_identity
-from llm_users.wiring.steadiness import steadiness_of
-from llm_users.wiring.trace import Replay
+from llm_users.wiring.run_options import Replay, check_input_files, checked, tokenizer_identity
 from llm_users.wiring.worker_views import WorkerViews, end_forked_workers
 
 logger = logging.getLogger(__name__)
@@ -61,6 +59,20 @@ def _refuse(error: Exception, parsed: Any) -> NoReturn:
     print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
     end_forked_workers(parsed)
     sys.exit(REFUSED)
+
+
+def steadiness_of(starts: array[float], ends: array[float], measured: array[int], is_open: bool) -> str:
+    """Return ``steady``, ``unsteady`` or "" (unknown). The first call, after a stage, loads numpy.
+
+    Without a free file descriptor the import fails and the result is "", so that the stage is written in any case.
+    """
+    try:
+        import numpy as np
+
+        from llm_reports.metrics.steadiness import steadiness
+    except (ImportError, OSError):
+        return ""
+    return steadiness(np.array(starts), np.array(ends), np.array(measured), is_open=is_open).state
 
 
 class CoordinatorRole:
@@ -263,11 +275,11 @@ class CoordinatorRole:
         web_ui = self.environment.web_ui
         if web_ui is None or self._tab is not None:
             return
-        from llm_users.web.routes import install
+        from llm_users.web.routes import LiveTab
         from llm_users.wiring.web_start import WebStart
 
         self._web_start = WebStart(self.environment, self._options, install_shape=self._install_shape)
-        self._tab = install(self.environment, self.coordinator, run_report.objectives_of)
+        self._tab = LiveTab(self.environment, self.coordinator, run_report.objectives_of)
         self._register(messages.Live, self._tab.state.on_live)
 
     @property

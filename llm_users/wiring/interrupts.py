@@ -65,18 +65,15 @@ class Interrupts:
             for number in self._numbers:
                 signal.signal(number, self._on_signal)
 
-    def run_is_over(self, *, over: bool = True) -> None:
-        """Set whether the run is over and the report is being written."""
-        self._is_over = over
+    def run_is_over(self) -> None:
+        """Note that the run is over and the report is being written."""
+        self._is_over = True
 
     def _on_signal(self, number: int, _frame: Any) -> None:
-        if self._is_over:
-            self._on_signal_in_report()
-        else:
+        if not self._is_over:
             gevent.get_hub().loop.run_callback_threadsafe(self._act, signal.Signals(number).name)
-
-    def _on_signal_in_report(self) -> None:
-        """Handle the signal without the event loop, which the report may be blocking."""
+            return
+        # Handle the signal without the event loop, which the report may be blocking.
         if self._warned:
             os.write(2, b"stopped before the report was complete; llm-report can create it from the files\n")
             os._exit(NOT_MEASURED)

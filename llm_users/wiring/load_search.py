@@ -52,14 +52,21 @@ class SearchStages:
 
     def __init__(self, options: Options) -> None:
         import llm_reports
+        from llm_reports.slo.objectives import JUDGED_COLUMNS
 
         self._open_loop = bool(options.rate)
         self.unit = "requests/s" if self._open_loop else "users"
         self._objectives = llm_reports.parse_objectives(options.find or "")
         self._most_stages = options.find_stages
-        self._search = LoadSearch(_range_of(options), options.find_stages, self._judge)
+        if options.rate:
+            low, high = options.rate[0], options.rate[1] if len(options.rate) > 1 else options.rate[0] * MOST_TIMES_LOW
+        else:
+            low = float(options.sweep[0] if options.sweep else 1)
+            high = max(low, float(options.most_users))
+        loads = Range(low, high, whole=not options.rate)
+        self._search = LoadSearch(loads, options.find_stages, self._judge)
         self._minimum = minimum_of(options, self._objectives.all)
-        self._columns = _judged_columns()
+        self._columns = JUDGED_COLUMNS
         self._watch = FailureWatch(())
         self._measured = 0  # number of measured rows of the present stage
         self._first_start: float | None = None  # start of the first of these rows; wall clock
@@ -83,7 +90,8 @@ class SearchStages:
             point = self._search.ended(self._load, last.stage)
             counted = Verdict.PASSED if point.passes else Verdict.FAILED
             counts = "" if point.decided else f"; counts as {counted} because of its figures"
-            logger.info("%s: %s%s: %s", self._shown(point.load), point.judgement.verdict, counts, point.judgement.text)
+            verdict, text = point.judgement.verdict, point.judgement.text
+            logger.info("%g %s: %s%s: %s", point.load, self.unit, verdict, counts, text)
         load = self._search.next()
         self._over = load is None
         if load is None:
@@ -158,22 +166,14 @@ class SearchStages:
         stages = f"{search.stages} {'stage' if search.stages == 1 else 'stages'}"
         if best is None and above is None:
             return f"No stage was complete, so there is no result for {self._objectives.text}"
-        if best is None and above is not None:
-            text = f"No load was found that meets {self._objectives.text}: below {above.load:g} {unit} ({stages})"
-        elif above is None and best is not None:
-            top = best.load >= search.where.high
-            text = (
-                f"The highest load that meets {self._objectives.text}: at least {best.load:g} {unit} "
-                f"({'the highest that was allowed' if top else 'nothing higher was tried'}; {stages})"
-            )
-        else:
-            assert best is not None
+        if best is None:
             assert above is not None
-            text = (
-                f"The highest load that meets {self._objectives.text}: {best.load:g} {unit} "
-                f"(between {best.load:g} and {above.load:g}; {stages})"
-            )
-        return text
+            return f"No load was found that meets {self._objectives.text}: below {above.load:g} {unit} ({stages})"
+        found = f"The highest load that meets {self._objectives.text}:"
+        if above is None:
+            why = "the highest that was allowed" if best.load >= search.where.high else "nothing higher was tried"
+            return f"{found} at least {best.load:g} {unit} ({why}; {stages})"
+        return f"{found} {best.load:g} {unit} (between {best.load:g} and {above.load:g}; {stages})"
 
     @property
     def reservations(self) -> list[str]:
@@ -202,9 +202,6 @@ class SearchStages:
         return " ".join([f"{self.conclusion}.", *self.reservations])
 
     # Internal methods.
-
-    def _shown(self, load: float) -> str:
-        return f"{load:g} {self.unit}"
 
     def _judge(self, stages: Sequence[int]) -> Judgement:
         figures = self._figures(stages)
@@ -236,14 +233,6 @@ class SearchStages:
         return level_figures(run, self._load, stages, self._objectives)
 
 
-def _range_of(options: Options) -> Range:
-    if options.rate:
-        low, high = options.rate[0], options.rate[1] if len(options.rate) > 1 else options.rate[0] * MOST_TIMES_LOW
-        return Range(low, high, whole=False)
-    low = options.sweep[0] if options.sweep else 1
-    return Range(float(low), float(max(low, options.most_users)), whole=True)
-
-
 def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]:
     """Return messages about objectives that the requests of one stage cannot decide."""
     from llm_reports.slo.evidence import least_requests
@@ -265,42 +254,33 @@ def minimum_of(options: Options, objectives: Sequence[Objective]) -> Minimum:
     return Minimum(options.stage_requests or 1, seconds)
 
 
-def _judged_columns() -> tuple[str, ...]:
-    from llm_reports.slo.objectives import JUDGED_COLUMNS
-
-    return JUDGED_COLUMNS
-
-
 # The early stop of a stage that has failed.
 
 
 def _allowances(objectives: Sequence[Objective], requests: int | None) -> list[Allowance]:
-    """Return the allowances of a stage. ``requests`` is the total number of its requests, or None if it is unknown."""
+    """Return the allowances of a stage. ``requests`` is the total number of its requests, or None if it is unknown.
+
+    An objective that single requests do not decide (means, checked answers) has none.
+    """
     from llm_reports.slo.objectives import ERRORS, FAILURES_ALLOWED
 
-    allowances = [allowance for objective in objectives if (allowance := _allowance(objective, requests)) is not None]
+    def failures(text: str, share: float) -> Allowance:
+        too_many = None if requests is None else math.floor(requests * share) + 1
+        return Allowance(text, _failed, share, too_many)
+
+    allowances = []
+    for objective in objectives:
+        if objective.name == ERRORS:
+            allowances.append(failures(objective.text, objective.limit))
+        elif objective.q is not None:
+            share = 1 - objective.q if objective.kind.less_is_better else objective.q
+            # With this many values beyond the limit, both values of the quantile's interpolation are beyond it
+            # (quantile.py).
+            sure = None if requests is None else requests - math.floor((requests - 1) * (1 - share))
+            allowances.append(Allowance(objective.text, _Breaks(objective), share, sure))
     if not any(objective.name == ERRORS for objective in objectives):
-        text = f"errors<{FAILURES_ALLOWED:g}"
-        allowances.append(Allowance(text, _failed, FAILURES_ALLOWED, _too_many(FAILURES_ALLOWED, requests)))
+        allowances.append(failures(f"errors<{FAILURES_ALLOWED:g}", FAILURES_ALLOWED))
     return allowances
-
-
-def _allowance(objective: Objective, requests: int | None) -> Allowance | None:
-    """Return the allowance of an objective, or None if single requests do not decide it (means, checked answers)."""
-    from llm_reports.slo.objectives import ERRORS
-
-    if objective.name == ERRORS:
-        return Allowance(objective.text, _failed, objective.limit, _too_many(objective.limit, requests))
-    if objective.q is None:
-        return None
-    share = 1 - objective.q if objective.kind.less_is_better else objective.q
-    # With this many values beyond the limit, both values of the quantile's interpolation are beyond it (quantile.py).
-    sure = None if requests is None else requests - math.floor((requests - 1) * (1 - share))
-    return Allowance(objective.text, _Breaks(objective), share, sure)
-
-
-def _too_many(share: float, requests: int | None) -> int | None:
-    return None if requests is None else math.floor(requests * share) + 1
 
 
 def _failed(record: RequestRecord) -> bool | None:
@@ -324,11 +304,8 @@ class _Breaks:
             return True
         if not record.ok or (self._streamed_only and record.buffered):
             return None
-        value = _tokens_per_s(record) if self._objective.name == "throughput" else getattr(record, self._column)
+        value = getattr(record, self._column)
+        if self._objective.name == "throughput":  # from the request's own figures, as on the report side
+            tokens, duration_s = record.output_tokens, record.end_to_end_latency_s
+            value = tokens / duration_s if tokens is not None and duration_s else None
         return None if value is None else self._objective.broken(value)
-
-
-def _tokens_per_s(record: RequestRecord) -> float | None:
-    """Return the throughput of a request from its own figures, as the report side does."""
-    tokens, duration_s = record.output_tokens, record.end_to_end_latency_s
-    return tokens / duration_s if tokens is not None and duration_s else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass, field
 
 EVERY_S = 5.0
 """How often one line reports the number of further identical errors."""
@@ -18,13 +19,19 @@ MOST_KINDS = 50
 _LOGGERS = ("locust.user.task", "locust.user.users")
 
 
+@dataclass
 class _Kind:
     """A kind of error and its number since the last line in the log."""
 
-    def __init__(self) -> None:
-        self.unreported = 0
-        self.text = ""
-        self.reported_at = time.monotonic()
+    unreported: int = 0
+    text: str = ""
+    reported_at: float = field(default_factory=time.monotonic)
+
+    def report(self) -> str:
+        """Return the line with the count, and begin to count again."""
+        times = "once" if self.unreported == 1 else f"{self.unreported} times"
+        self.unreported, self.reported_at = 0, time.monotonic()
+        return f"the same error again, {times}: {self.text}"
 
 
 class RepeatedErrors(logging.Filter):
@@ -39,40 +46,27 @@ class RepeatedErrors(logging.Filter):
             logging.getLogger(name).addFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = _traceback(record)
-        if text is None:
+        # Locust logs an exception in a task or in ``on_start`` as its message and its traceback.
+        if record.msg != "%s\n%s" or not isinstance(record.args, tuple) or len(record.args) != 2:
             return True
+        text = str(record.args[1])
         key = "\n".join(line for line in text.splitlines() if line.startswith("  File "))
         if key not in self._kinds:
             if len(self._kinds) < MOST_KINDS:
                 self._kinds[key] = _Kind()
                 return True
             key = "other"
-            self._kinds.setdefault(key, _Kind())
-        kind = self._kinds[key]
+        kind = self._kinds.setdefault(key, _Kind())
         kind.unreported += 1
         kind.text = f"{text.rstrip().rpartition(chr(10))[2]} (its traceback is above)"
         if time.monotonic() - kind.reported_at < EVERY_S:
             return False
-        record.msg, record.args = _count(kind), ()
+        record.msg, record.args = kind.report(), ()
         return True
 
     def end(self) -> None:
         """Log the errors at the end of the run that no line has counted yet."""
         for kind in self._kinds.values():
             if kind.unreported:
-                logging.getLogger(__name__).error("%s", _count(kind))
+                logging.getLogger(__name__).error("%s", kind.report())
         self._kinds.clear()
-
-
-def _count(kind: _Kind) -> str:
-    times = "once" if kind.unreported == 1 else f"{kind.unreported} times"
-    kind.unreported, kind.reported_at = 0, time.monotonic()
-    return f"the same error again, {times}: {kind.text}"
-
-
-def _traceback(record: logging.LogRecord) -> str | None:
-    """Return the traceback that Locust logs for an exception in a task or in ``on_start``, or None for another line."""
-    if record.msg != "%s\n%s" or not isinstance(record.args, tuple) or len(record.args) != 2:
-        return None
-    return str(record.args[1])

@@ -1,15 +1,25 @@
-"""Checks the objectives in the options before a run starts, and names the tokenizer for the manifest.
+"""Checks the options of a run and reads the files that they name before anything starts.
 
-Only the report side can parse an expression of objectives, so these checks are not part of the options package.
+Only the report side can parse an expression of objectives, so these checks are not part of the options package. An
+invalid file causes a one-line message and exit code 2. Each worker reads the files again, on its own machine. The only
+process of a local run keeps them in memory.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from llm_users.load.coordinator.stages import StageSpec, trace_stage
+from llm_users.load.worker.prompt_queue import trace_of
+from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.parsers import OptionError
 from llm_users.options.table import Options
-from llm_users.prompts import load_tokenizer
+from llm_users.prompts import HUB, forget_items, forget_scripts, load_tokenizer, read_items, read_scripts
 
 
 def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Options:
@@ -48,3 +58,65 @@ def tokenizer_identity(options: Options) -> dict[str, str]:
     except ValueError as error:
         return {"name": options.tokenizer or "default", "error": str(error)}
     return {"name": tokenizer.name, "digest": tokenizer.digest}
+
+
+def check_input_files(options: Options, *, has_users: bool) -> None:
+    """Read the files that the options name, in a thread. ``Replay`` reads the trace. Raises ``OptionError``.
+
+    A master has no users, so it keeps nothing in memory. It leaves to its workers what only they may have: datasets and
+    tokenizers of the hub, and files that need packages which are not installed on the master.
+    """
+    readers: list[tuple[str, str | Path | None, Callable[[Any], Any]]] = [
+        ("--llm-tokenizer", options.tokenizer, load_tokenizer),
+        ("--llm-prompts", options.prompts, read_items),
+        ("--llm-conversations", options.conversations, read_scripts),
+    ]
+    for flag, name, read in readers:
+        if name is None or not (has_users or _may_be_a_file(flag, name)):
+            continue
+        try:
+            in_thread(partial(read, name))
+        except (OSError, ValueError) as error:
+            if has_users or not isinstance(error.__cause__, ImportError):
+                raise OptionError(f"{flag}: {error}") from None
+    if not has_users:
+        forget_items()
+        forget_scripts()
+
+
+def _may_be_a_file(flag: str, name: str | Path) -> bool:
+    """Return whether the name can refer to a local file."""
+    if flag == "--llm-tokenizer":
+        return Path(name).expanduser().exists()
+    return not str(name).startswith(HUB)
+
+
+logger = logging.getLogger(__name__)
+
+
+class Replay:
+    """The trace of a run, if it has one: its description, its stage, and the times of its entries."""
+
+    def __init__(self) -> None:
+        self.spec: StageSpec | None = None
+        self.about: str | None = None
+        self._source: object = None
+
+    def read(self, options: Options) -> None:
+        """Read the trace in a thread, unless it was read with the same options before. Raises ``OptionError``."""
+        if options.trace is None:
+            self.spec = self.about = self._source = None
+            return
+        try:
+            status = os.stat(os.path.expanduser(options.trace))  # noqa: PTH111, PTH116 - Path raises for odd names
+            source = (options, status.st_mtime_ns)
+            if source == self._source:
+                return
+            trace = in_thread(partial(trace_of, options))
+            assert trace is not None
+        except (OSError, ValueError) as error:
+            raise OptionError(f"--llm-trace: {error}") from None
+        self._source, self.spec, self.about = source, trace_stage(options, trace), trace.describe()
+        logger.info("%s", self.about)
+        for guess in trace.guesses:  # log them before anything is sent; the workers send notes for the tables
+            logger.warning("%s", guess)

@@ -18,58 +18,48 @@ from llm_users.web.html_section import append_to_file
 
 logger = logging.getLogger(__name__)
 
-
 FORMATS = ("md", "csv", "html")
 """The formats in the report folder. For a million rows the page takes about 10 s more than the tables
 (docs/report-html.md)."""
-
 
 MOST_ROWS_TO_PRINT = 300_000
 """With more rows, a run without ``--llm-report`` prints no tables: reading a million rows takes half a minute."""
 
 
 def print_end(prefix: str, options: Options, parsed: Any, writer: RunWriter, decided: Iterable[str]) -> None:
-    """Print the results of a run: the tables, and with ``--llm-report`` also write the report folder first.
+    """Print the results of a run: the tables, and with ``--llm-report`` also write the report folder beside the rows.
 
     Without tables (nothing was started, too many rows, no command line) the function prints only ``decided``: the texts
     of a load search and of the SLO gate. A program that uses Locust as a library has no command line and prints tables
     itself.
     """
-    if writer.book.started and options.report:
-        print_report(prefix, options, getattr(parsed, "llm_prices", None))
-    elif parsed is None or not writer.book.started or not _print_tables(prefix, options, writer):
-        for text in filter(None, decided):
-            print(text)
-
-
-def print_report(prefix: str, options: Options, prices: str | None = None) -> None:
-    """Print the tables and write the report folder beside the rows (``--llm-report``).
-
-    With a price file, both contain the costs.
-    """
-    from llm_reports.report import BAD_OUTPUT
-
-    report = _report(prefix, options, _prices(prices), folder=True)
-    if report is not None and report.exit_code == BAD_OUTPUT:
-        logger.error("--llm-report: %s", report.problem)
-    elif report is not None and report.files:
-        print(f"Report: {prefix}{REPORT_FOLDER}/", file=sys.stderr)
-
-
-def _print_tables(prefix: str, options: Options, writer: RunWriter) -> bool:
-    """Print the tables without files. Return whether they were printed."""
     rows = sum(writer.received.values())
-    if rows > MOST_ROWS_TO_PRINT:
-        print(f"The run has {rows:,} rows. Print its tables with: llm-report {prefix}", file=sys.stderr)
-        return False
-    return _report(prefix, options, None, folder=False) is not None
+    if writer.book.started and options.report:
+        _print_report(prefix, options, getattr(parsed, "llm_prices", None), folder=True)
+        return
+    if parsed is not None and writer.book.started:
+        if rows <= MOST_ROWS_TO_PRINT:
+            if _print_report(prefix, options, None, folder=False):
+                return
+        else:
+            print(f"The run has {rows:,} rows. Print its tables with: llm-report {prefix}", file=sys.stderr)
+    for text in filter(None, decided):
+        print(text)
 
 
-def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
-    """Print the report of a run and, if ``folder`` is set, write its folder. Return ``None`` on an invalid run."""
+def _print_report(prefix: str, options: Options, price_file: str | None, *, folder: bool) -> bool:
+    """Print the tables and, if ``folder`` is set, write the report folder. Return False on an invalid run.
+
+    With a price file, both contain the costs; an invalid price file only removes the costs.
+    """
     import llm_reports
-    from llm_reports.report import text_report
+    from llm_reports.report import BAD_OUTPUT, text_report
 
+    prices = None
+    try:
+        prices = llm_reports.load_prices(price_file) if price_file else None
+    except llm_reports.InputError as error:
+        logger.error("--llm-prices: no costs in the report: %s", error)
     try:
         objectives = llm_reports.parse_objectives(options.slo) if options.slo is not None else None
         questions = llm_reports.Questions(objectives, options.slo_stage, prices)
@@ -81,9 +71,13 @@ def _report(prefix: str, options: Options, prices: Any, *, folder: bool) -> Any:
             report = text_report(prefix, questions=questions)
     except llm_reports.InputError as error:
         logger.error("no report: %s", error)
-        return None
+        return False
     print(report.text)
-    return report
+    if folder and report.exit_code == BAD_OUTPUT:
+        logger.error("--llm-report: %s", report.problem)
+    elif folder and report.files:
+        print(f"Report: {prefix}{REPORT_FOLDER}/", file=sys.stderr)
+    return True
 
 
 def publish_search(prefix: str) -> str:
@@ -106,17 +100,6 @@ def publish_search(prefix: str) -> str:
     except OSError as error:
         logger.error("%s cannot be written: %s", path, error.strerror or error)
     return limit_section([run])
-
-
-def _prices(path: str | None) -> Any:
-    """Return the price file as the report reads it, or None. An invalid file only removes the costs from the report."""
-    import llm_reports
-
-    try:
-        return llm_reports.load_prices(path) if path else None
-    except llm_reports.InputError as error:
-        logger.error("--llm-prices: no costs in the report: %s", error)
-        return None
 
 
 def add_to_html(prefix: str, options: Options, path: str, *, not_before: float) -> None:

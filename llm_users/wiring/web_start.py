@@ -5,6 +5,7 @@ The checks run after Locust has matched the route and checked the login, so a re
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,8 +20,8 @@ from llm_users.options.parsers import OptionError
 from llm_users.options.table import READS_LOCAL, STAGING, Options
 from llm_users.options.targets import Target
 from llm_users.transport import endpoint
-from llm_users.web.form import unmasked
 from llm_users.web.protection import SWARM, UPDATE_USER, Protection, origin_of
+from llm_users.web.start_form import unmasked
 
 _SAFE_WAYS = "add --web-login, or make the page local with --web-host 127.0.0.1"
 
@@ -58,15 +59,13 @@ class WebStart:
         self.withholds_keys = self._protection.exposed and not self._typed_origins() <= self._named
         if "llm_sweep" in request.form:
             staged = any(request.form.get(name) for name in STAGING)
-            if self._is_running() and staged != isinstance(self._environment.shape_class, SweepShape):
+            runner = self._environment.runner
+            # Locust would change a running test instead of starting a new one.
+            is_running = runner.shape_greenlet is not None or runner.state in (STATE_SPAWNING, STATE_RUNNING)
+            if is_running and staged != isinstance(self._environment.shape_class, SweepShape):
                 return "a test is running; stop it before you start one with (or without) a sweep"
             self._install_shape(staged=staged)
         return None
-
-    def _is_running(self) -> bool:
-        """Return whether Locust would change a running test instead of starting a new one."""
-        runner = self._environment.runner
-        return runner.shape_greenlet is not None or runner.state in (STATE_SPAWNING, STATE_RUNNING)
 
     def _check_user(self) -> str | None:
         """Return why a change of a user class is rejected, or None.
@@ -104,15 +103,11 @@ class WebStart:
 
     def _typed_origins(self) -> set[Any]:
         """Return the origins of the endpoints that the posted form names."""
-        urls = [request.form.get("host", ""), *_target_urls(request.form.get("llm_targets", ""))]
+        urls = [request.form.get("host", "")]
+        if targets := request.form.get("llm_targets", ""):
+            with contextlib.suppress(OptionError):  # the start itself reports the error
+                urls += [target.url or "" for target in parsers.targets(targets)]
         return {origin_of(url) for url in urls if url}
-
-
-def _target_urls(text: str) -> list[str]:
-    try:
-        return [target.url for target in parsers.targets(text) if target.url] if text else []
-    except OptionError:
-        return []  # the start itself reports the error
 
 
 def _text(value: Any) -> str:

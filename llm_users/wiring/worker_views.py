@@ -152,12 +152,8 @@ class WorkerViews:
                 node.heartbeat = -1
             else:
                 node.heartbeat = max(node.heartbeat, 1)
-        if others:
-            self._drop(silent)
-
-    def _drop(self, silent: set[str | None]) -> None:
         dispatcher = self._runner._users_dispatcher
-        if isinstance(dispatcher, StageDispatcher):
+        if others and isinstance(dispatcher, StageDispatcher):
             for node in self._runner.clients.all:
                 if node.id in silent and node.state != STATE_MISSING:
                     dispatcher.remove_worker(node)

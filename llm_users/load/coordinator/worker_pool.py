@@ -21,8 +21,7 @@ from llm_users.calibration import capacity
 from llm_users.collect.client_health import OK, complaint
 from llm_users.collect.spool import clear_folder, mark_folder, read_counts
 from llm_users.collect.stage_stats import describe, resending, widening
-from llm_users.collect.worker_accounts import LEFT, MISSING, WorkerAccount
-from llm_users.collect.writer import RunWriter
+from llm_users.collect.writer import LEFT, MISSING, RunWriter, WorkerAccount
 from llm_users.load.coordinator.shares import ArrivalShares, share, split, turns
 from llm_users.load.coordinator.stages import StageSpec
 from llm_users.load.protocol import messages

@@ -100,7 +100,7 @@ window.LLMLive = (() => {
       objectives.textContent = limits.length ? `Objectives: ${limits.map((each) => each.text).join(", ")}.` : "";
       objectives.hidden = !limits.length;
       curves.draw(state.stages || [], choices.curveLog, limits);
-      overTime.draw(history.columns, { ...choices, same: !fresh }, state.stages || [], limits, state.cpu_lines);
+      overTime.draw(history.columns, { ...choices, same: !fresh }, state.stages || [], limits);
       fresh = false;
       root.dataset.run = state.run ?? "";
     }

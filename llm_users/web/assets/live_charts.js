@@ -12,7 +12,7 @@ window.LLMLiveCharts = (() => {
   const P95 = { colour: "p95", dash: [7, 3] };
   const P99 = { colour: "p99", dash: [2, 3] };
 
-  // Each line: column of the history, name in the legend, style. `now` is the line whose value is beside the title.
+  // Each line: column of the history, name in the legend, style.
   const OVER_TIME = [
     {
       id: "ttft", title: "Time to first token", y: "Seconds", text: seconds, metric: "ttft", log: true,
@@ -70,8 +70,11 @@ window.LLMLiveCharts = (() => {
       lines: [{ column: "lag_p99", name: "lag p99", colour: "p99", dash: [] }],
     },
     {
-      id: "cpu", title: "Client: CPU of each process", y: "% of a core", text: share, scale: 100,
-      lines: [], now: "cpu_max",
+      id: "cpu", title: "Client: CPU of the workers", y: "% of a core", text: share, scale: 100,
+      lines: [
+        { column: "cpu_max", name: "maximum", colour: "p99", dash: [] },
+        { column: "cpu_mean", name: "mean", colour: "p50", dash: [7, 3], ifAny: true },
+      ],
     },
   ]; // prettier-ignore
 
@@ -79,24 +82,6 @@ window.LLMLiveCharts = (() => {
     { id: "curve-ttft", metric: "ttft", name: "Time to first token", unit: "s", scale: 1 },
     { id: "curve-tpot", metric: "tpot", name: "Time per output token", unit: "ms", scale: 1000 },
   ];
-
-  // The lines of the CPU chart. The worker of a column changes when there are more processes than lines. Four colors,
-  // solid and then dashed, so that a reader need not distinguish eight lines by color alone or by dashes alone.
-  const CPU_COLOURS = ["p50", "p95", "p99", "tpot"];
-
-  function cpuLines(processes, columns) {
-    const look = (k) => ({ colour: CPU_COLOURS[k % 4], dash: k < 4 ? [] : [7, 3] });
-    const lines = [...processes]
-      .sort((one, other) => one.worker - other.worker)
-      .map(({ column, worker, since_s: since }) => ({
-        column,
-        since,
-        name: processes.length > 1 ? `worker ${worker}` : "CPU",
-        ...look(Number(column.split("_")[1])), // by column, so that a line keeps its color when another process joins
-      }));
-    if (columns.cpu_rest) lines.push({ column: "cpu_rest", name: "busiest of the others", colour: "soft", dash: [2, 3] });
-    return lines;
-  }
 
   function figure(id, title) {
     const now = make("span", { className: "llm-now" });
@@ -115,14 +100,13 @@ window.LLMLiveCharts = (() => {
       return { spec, ...parts, chart: null };
     });
 
-    function draw(columns, shown, stages, objectives, processes = []) {
+    function draw(columns, shown, stages, objectives) {
       const from = shown.last_s ? first(columns.t, columns.t.at(-1) - shown.last_s) : 0;
       const t = columns.t.slice(from);
       const bands = bandsOf(t, (columns.stage || []).slice(from), stages);
       for (const each of drawn) {
-        const spec = each.spec.id === "cpu" ? { ...each.spec, lines: cpuLines(processes, columns) } : each.spec;
-        const options = optionsOf(spec, columns, from, t, shown, bands, objectives);
-        write(each.now, nowOf(spec, columns));
+        const options = optionsOf(each.spec, columns, from, t, shown, bands, objectives);
+        write(each.now, nowOf(each.spec, columns));
         if (each.chart) each.chart.set({ ...options, keepZoom: shown.same });
         else each.chart = xy(each.host, { ...options, onZoom: (zoom) => zoomAll(each, zoom) });
       }
@@ -148,9 +132,8 @@ window.LLMLiveCharts = (() => {
 
   function optionsOf(spec, columns, from, t, shown, bands, objectives) {
     const scale = spec.scale || 1;
-    const series = linesOf(spec, columns).map(({ column, ifAny, since = 0, ...look }) => {
-      const own = (value, i) => some(value) && t[i] >= since;
-      const y = (columns[column] || []).slice(from).map((value, i) => (own(value, i) ? value * scale : null));
+    const series = linesOf(spec, columns).map(({ column, ifAny, ...look }) => {
+      const y = (columns[column] || []).slice(from).map((value) => (some(value) ? value * scale : null));
       while (y.length < t.length) y.push(null);
       const tip = (i) => [spec.text(y[i]), `after ${window.LLMCharts.span(Math.round(t[i]))}`];
       return { kind: "line", ...look, x: t, y, tip };
@@ -176,7 +159,8 @@ window.LLMLiveCharts = (() => {
       .map(({ limit, text }) => ({ y: limit * scale, label: text, right: true }));
   }
 
-  // The target is the users of a closed loop or the rate of an open loop. A chart omits the line without values.
+  // A chart omits a line without values: the target is the users of a closed loop or the rate of an open loop, and a
+  // single worker has no mean.
   const linesOf = (spec, columns) =>
     spec.lines.filter(({ column, ifAny }) => !ifAny || (columns[column] || []).some(some));
 
@@ -196,23 +180,19 @@ window.LLMLiveCharts = (() => {
   }
 
   function nowOf(spec, columns) {
-    const lines = linesOf(spec, columns).filter((line) => !line.hidden);
-    const values = (spec.now ? [spec.now] : lines.map(({ column }) => column)).map((name) => columns[name]?.at(-1));
+    const values = linesOf(spec, columns).map(({ column }) => columns[column]?.at(-1));
     if (!values.some(some)) return "";
-    const words = values.map((value) => spec.text(some(value) ? value * (spec.scale || 1) : null)).join(" / ");
-    return spec.now && lines.length > 1 ? `busiest ${words}` : words;
+    return values.map((value) => spec.text(some(value) ? value * (spec.scale || 1) : null)).join(" / ");
   }
 
   function summary(spec, series, t) {
     if (!t.length) return `${spec.title}: nothing yet.`;
-    const words = series
-      .filter((line) => !line.hidden)
-      .map(({ name, y }) => {
-        const known = y.filter(some);
-        if (!known.length) return `${name} nothing yet`;
-        const [low, high] = [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))];
-        return `${name} now ${spec.text(y.at(-1))}, from ${spec.text(low)} to ${spec.text(high)}`;
-      });
+    const words = series.map(({ name, y }) => {
+      const known = y.filter(some);
+      if (!known.length) return `${name} nothing yet`;
+      const [low, high] = [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))];
+      return `${name} now ${spec.text(y.at(-1))}, from ${spec.text(low)} to ${spec.text(high)}`;
+    });
     return `${spec.title}, over ${window.LLMCharts.span(Math.round(t.at(-1) - t[0]))}: ${words.join("; ")}.`;
   }
 

@@ -201,9 +201,18 @@ window.LLMParts = (() => {
       ...NAMES,
       ...LOADS,
       ...AGGREGATES.map(([title, key]) => ({
-        title, value: (row) => row[metric]?.[key] ?? null, text: fixed(digits),
+        title, value: (row) => row[metric]?.[key] ?? null, text: marked(fixed(digits), key),
       })),
     ]); // prettier-ignore
+  }
+
+  // A percentile of a finished stage with too many values is approximate, because it comes from a histogram.
+  const isApproximate = ({ finished, exact }) => finished && exact === false;
+  const EXACT_AGGREGATES = ["mean", "min", "max"];
+
+  function marked(text, key) {
+    const mark = (row) => isApproximate(row) && !EXACT_AGGREGATES.includes(key);
+    return (value, row) => (some(value) && mark(row) ? `≈ ${text(value)}` : text(value));
   }
 
   function stages() {
@@ -219,10 +228,10 @@ window.LLMParts = (() => {
       { title: "Cancelled", value: (row) => row.cancelled },
       { title: "Output tokens/s", value: (row) => row.output_throughput_token_per_s, text: plain },
       { title: "Requests/s", value: (row) => row.request_throughput_per_s, text: plain },
-      { title: "TTFT median", value: (row) => row.ttft?.median, text: seconds },
-      { title: "TTFT P95", value: (row) => row.ttft?.p95, text: seconds },
-      { title: "TPOT median", value: (row) => row.tpot?.median, text: seconds },
-      { title: "TPOT P95", value: (row) => row.tpot?.p95, text: seconds },
+      { title: "TTFT median", value: (row) => row.ttft?.median, text: marked(seconds, "median") },
+      { title: "TTFT P95", value: (row) => row.ttft?.p95, text: marked(seconds, "p95") },
+      { title: "TPOT median", value: (row) => row.tpot?.median, text: marked(seconds, "median") },
+      { title: "TPOT P95", value: (row) => row.tpot?.p95, text: marked(seconds, "p95") },
       {
         title: "Client",
         help: "Whether the load generator kept up: ok, strained, disturbed or saturated",
@@ -256,7 +265,7 @@ window.LLMParts = (() => {
     const note = make(
       "p",
       { className: "llm-soft" },
-      "Finished stages are computed from every row, as llm-report does; the running stage is an estimate from histograms.",
+      "Finished stages have the figures of llm-report. The running stage, and percentiles with the mark ≈, are estimates from histograms with an error of at most 0.1 %.",
     );
     const corrected = pair(tables[5], tables[6]);
     const both = pair(tables[1], tables[2]);
@@ -273,10 +282,9 @@ window.LLMParts = (() => {
     };
   }
 
-  // A finished stage whose rows could not be read in time shows figures from the histograms.
-  function standingOf({ finished, exact }) {
-    if (!finished) return "running";
-    return exact === false ? "finished, estimated" : "finished";
+  function standingOf(row) {
+    if (!row.finished) return "running";
+    return isApproximate(row) ? "finished, approximate" : "finished";
   }
 
   // ---- workers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_users.web.follower import Follower
+from llm_users.web.downloads import REPORT_PROGRAM, ReportProcess
 from tests.unit.reports.sweep_on_disk import write_sweep
 
 LOCUSTFILE = """
@@ -79,11 +79,8 @@ def test_the_live_page_gets_its_report_beside_a_module_of_the_user(
     write_module(tmp_path, file)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # as Locust does with the folder of the locustfile
-    follower = Follower()
-    try:
-        assert "summary.csv" in str(follower.ask("report", prefix=str(prefix), out=str(tmp_path / "out")))
-    finally:
-        follower.stop()
+    ReportProcess().run(REPORT_PROGRAM, str(prefix), "", "all", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "summary.csv").is_file()
 
 
 def clean_environment() -> dict[str, str]:

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from llm_users.collect.client_figures import FEWEST_LAGS, fill_client
-from llm_users.collect.client_health import DISTURBED, OK, SATURATED, STRAINED, advice, complaint, reasons, verdict
+from llm_users.collect.client_health import (
+    DISTURBED,
+    FEWEST_LAGS,
+    OK,
+    SATURATED,
+    STRAINED,
+    advice,
+    complaint,
+    fill_client,
+    reasons,
+    verdict,
+)
 from llm_users.load.protocol.stage import StageTotals
 from llm_users.load.worker.lag_probe import report_sleep
 from llm_users.quantile import DurationHistogram

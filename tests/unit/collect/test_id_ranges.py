@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from llm_users.collect.id_ranges import SeenNumbers
+from llm_users.collect.writer import SeenNumbers
 
 
 def test_numbers_are_seen_once_in_any_order() -> None:

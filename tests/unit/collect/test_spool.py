@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from llm_users.collect.shards import ShardReader
-from llm_users.collect.spool import Spool, StartCounts, mark_folder, read_counts
+from llm_users.collect.spool import ShardReader, Spool, StartCounts, mark_folder, read_counts
 from llm_users.record import RequestRecord
 from tests.project import ROOT
 

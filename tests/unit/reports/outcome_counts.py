@@ -10,14 +10,13 @@ from typing import Any
 
 import llm_reports
 from llm_reports.charts.timeline import timelines
-from llm_reports.follow import stage as finished_stage
 from llm_reports.llmperf.results import responses, results
 from llm_reports.main import main
 from llm_users.load.protocol.messages import Live
 from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.outcome import Outcome
-from llm_users.record import REQUEST_COLUMNS, RequestRecord, StageLoad
+from llm_users.record import REQUEST_COLUMNS, RequestRecord, StageLoad, StageRecord
 from llm_users.web.stage_series import StageSeries
 
 Counts = dict[str, int]
@@ -58,8 +57,8 @@ def counts_everywhere(prefix: Path, folder: Path) -> dict[str, Counts]:
         "report": {name: getattr(group.counts, name) for name in ("measured", *Outcome)},
         "failures in start order": {"failed": int(group.failures.sum()), "ended": len(group.failures)},
         "gate": _gate(group),
-        "tab, stage that goes on": _row_of_tab(_series(records).row()),
-        "tab, finished stage": _row_of_tab(_finished(prefix)),
+        "tab, stage that goes on": _row_of_tab(_series(records).running_row()),
+        "tab, finished stage": _row_of_tab(_finished(records)),
         "heartbeat": _heartbeat(records),
         "timeline": _timeline(group),
         "LLMPerf": _llmperf(group),
@@ -83,11 +82,9 @@ def _series(records: Sequence[RequestRecord]) -> StageSeries:
     return series
 
 
-def _finished(prefix: Path) -> dict[str, Any]:
-    rows = Path(f"{prefix}_llm_requests.csv")
-    asked = {"rows": rows, "stages": f"{prefix}_llm_stages.csv", "stage": 1, "from": 0, "to": rows.stat().st_size}
-    (row,) = finished_stage(asked)["stages"]
-    return dict(row)
+def _finished(records: Sequence[RequestRecord]) -> dict[str, Any]:
+    (row,) = _series(records).finished_rows(StageRecord(stage=1))
+    return row
 
 
 def _row_of_tab(row: dict[str, Any]) -> Counts:

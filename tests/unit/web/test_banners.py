@@ -16,17 +16,9 @@ class Writer:
         self.stages = list(stages)
 
 
-class Course:
-    refused: str | None = None
-    worker_names: dict[int, str] = {0: "a", 1: "b"}  # noqa: RUF012
-
-    def __init__(self, writer: Writer | None = None) -> None:
-        self.writer = writer
-
-
 def said(writer: Writer | None = None, seen: Seen | None = None, client: StageRecord | None = None) -> Any:
-    course: Any = Course(writer)
-    return [(each["level"], each["text"]) for each in banners(course, seen or Seen(), client)]
+    run: Any = writer
+    return [(each["level"], each["text"]) for each in banners(seen or Seen(), client, None, run, processes=2)]
 
 
 def test_nothing_to_say() -> None:

@@ -39,9 +39,9 @@ def linear(hex_colour: str) -> list[float]:
 def test_lines_of_a_chart_are_told_apart_by_everybody(theme: str) -> None:
     # 2.3 is what an eye just notices of two patches side by side; thin lines need more, and differ in dashes besides.
     blocks = re.findall(r"\{([^}]*--llm-p50[^}]*)\}", (WEB / "live.css").read_text())
-    colours = dict(re.findall(r"--llm-(p50|p95|p99|tpot|paper): (#\w{6})", blocks[theme == "dark"]))
+    colours = dict(re.findall(r"--llm-(p50|p95|p99|paper): (#\w{6})", blocks[theme == "dark"]))
     paper = linear(colours.pop("paper"))
-    assert set(colours) == {"p50", "p95", "p99", "tpot"}
+    assert set(colours) == {"p50", "p95", "p99"}
     for eyes, matrix in SEEN_BY.items():
         seen = {
             name: lab([sum(a * b for a, b in zip(row, linear(code), strict=True)) for row in matrix])

@@ -23,8 +23,7 @@ A_DAY = """hours => {
     document.body.append(host);
     const names = ["ttft_p50", "ttft_p95", "ttft_p99", "gap_p50", "gap_p95", "gap_p99", "tpot_p50", "tpot_p95",
         "tpot_p99", "tokens_per_s", "requests_per_s", "in_flight", "users", "errors_per_s", "throttled_per_s",
-        "lag_p99", "cpu_max", "cpu_rest", ...Array.from({ length: 8 }, (_, k) => `cpu_${k}`)];
-    const lines = Array.from({ length: 8 }, (_, k) => ({ column: `cpu_${k}`, worker: k, since_s: 0 }));
+        "lag_p99", "cpu_max", "cpu_mean"];
     let seq = 0;
     let most = 0;
     window.anHour = () => {
@@ -33,7 +32,7 @@ A_DAY = """hours => {
             for (const name of names) samples[name] = [1 + Math.random()];
             history.take({ run: "day", seq: seq++, reset: false, samples });
             most = Math.max(most, history.length);
-            if (i % 120 === 0) charts.draw(history.columns, { last_s: 0, log: false, same: true }, [], [], lines);
+            if (i % 120 === 0) charts.draw(history.columns, { last_s: 0, log: false, same: true }, [], []);
         }
         const { columns } = history;
         const t = columns.t;

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
-from llm_reports.follow import stage as figures_of
+from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageRecord
+from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from tests.system.browser.tab.conftest import OpenUrl, Web
 from tests.system.browser.tab.test_sweep_in_the_tab import KEYS, cells, ink, summary_of
 from tests.unit.reports.open_loop_on_disk import write_rates
+from tests.unit.web.test_stage_series import finished, read
 
 RATES = (5, 10, 20)
 TABLES = {"ttft": "ttft_s", "e2e": "end_to_end_latency_s", "corrected-ttft": "corrected_ttft_s",
@@ -36,11 +38,8 @@ DRAW = """state => {
 
 
 def state_of(prefix: Path) -> dict[str, Any]:
-    rows = Path(f"{prefix}_llm_requests.csv")
-    stages = []
-    for number in range(1, len(RATES) + 1):
-        asked = {"rows": str(rows), "stages": f"{prefix}_llm_stages.csv", "stage": number}
-        stages += figures_of(asked | {"from": 0, "to": rows.stat().st_size})["stages"]
+    rows = read(path_of(prefix, REQUESTS_CSV), RequestRecord, REQUEST_COLUMNS)
+    stages = finished(rows, read(path_of(prefix, STAGES_CSV), StageRecord, STAGE_COLUMNS))
     seconds = list(range(30))
     samples = {"t": seconds, "stage": [1 + t // 10 for t in seconds], "requests_per_s": [9.0] * 30,
                "in_flight": [4] * 30, "users": [None] * 30, "rate_per_s": [10.0] * 30}  # fmt: skip
@@ -80,3 +79,20 @@ def test_an_open_loop_is_shown_by_its_rate(
     assert "5 requests/s: " in said
     assert all(ink(page, chart) > 3 for chart in ("requests", "flight", "curve-ttft", "curve-tpot"))
     page.screenshot(path=screenshots / "live-open-loop.png", full_page=True)
+
+
+def test_approximate_figures_have_a_mark(start_web: Callable[..., Web], open_url: OpenUrl, tmp_path: Path) -> None:
+    page = open_url(f"{start_web().root}/llm")
+    page.wait_for_selector(".llm-chip[data-state=ready]")
+    state = state_of(write_rates(tmp_path / "open"))
+    state["stages"][0]["exact"] = False  # it had too many values
+    page.evaluate(DRAW, state)
+    texts = page.eval_on_selector_all(
+        "#llm-table-ttft tbody tr",
+        "rows => rows.map(r => [...r.cells].filter(c => !c.hidden).map(c => c.textContent))",
+    )
+    assert [text.startswith("≈ ") for text in texts[0][1:]] == [key not in ("mean", "min", "max") for key in KEYS]
+    assert not any("≈" in text for row in texts[1:] for text in row)
+    overview = page.locator("#llm-table-stages tbody tr")
+    expect(overview.nth(0)).to_contain_text("finished, approximate")
+    expect(overview.nth(1)).not_to_contain_text("approximate")

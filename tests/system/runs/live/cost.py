@@ -87,8 +87,8 @@ def measure(seconds: float) -> dict[str, float]:
     from llm_users.collect.writer import start_writing
     from llm_users.load.coordinator.coordinator import Coordinator
     from llm_users.options.table import Options
-    from llm_users.web import routes
-    from llm_users.web.history import MOST_SAMPLES
+    from llm_users.web.routes import LiveTab
+    from llm_users.web.samples import MOST_SAMPLES
     from llm_users.wiring.run_report import objectives_of
 
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +102,7 @@ def measure(seconds: float) -> dict[str, float]:
         environment.create_local_runner()
         port = free_port()
         web_ui = environment.create_web_ui("127.0.0.1", port, delayed_start=True)
-        tab = routes.install(environment, coordinator, objectives_of)
+        tab = LiveTab(environment, coordinator, objectives_of)
         coordinator.begin(Options(sweep=(PROCESSES * STREAMS,), requests=10**6), users=0, run_s=None)
         assert coordinator.writer is not None
         made = [live_metrics_of(rank, coordinator.writer.run_id) for rank in range(PROCESSES)]
@@ -111,7 +111,7 @@ def measure(seconds: float) -> dict[str, float]:
             tab.state._history.add({"t": 0.12345, **dict.fromkeys(("ttft_p50", "gap_p50", "tpot_p50"), 0.012345)})
         web_ui.start()
         gevent.spawn(report, tab.state, [packed for packed, _ in made])
-        gevent.sleep(12)  # the windows are full, the process that reads rows has loaded its packages
+        gevent.sleep(12)  # the windows are full
         share, sizes = watched(f"http://127.0.0.1:{port}", seconds)
         cpu_s = time.process_time()
         msgspec.json.encode(tab.state.json(None, None))
@@ -179,7 +179,7 @@ def main() -> int:
     else:
         print(f"master, page and JSON and merge: {found['master_share']:.2%} of a core (bound {BOUND:.0%})")
         print(f"each worker, {STREAMS} streams: {found['load_process_share']:.2%} of a core")
-        print(f"a beat {found['beat_bytes']:,.0f} bytes, an answer {found['answer_bytes']:,.0f} bytes")
+        print(f"live metrics {found['live_metrics_bytes']:,.0f} bytes, an answer {found['answer_bytes']:,.0f} bytes")
         print(f"a reload {found['first_answer_bytes']:,.0f} bytes and {found['reload_cpu_s'] * 1000:.1f} ms")
     return int(found["master_share"] >= BOUND)
 

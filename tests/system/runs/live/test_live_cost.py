@@ -22,6 +22,6 @@ def test_page_json_and_merging_stay_below_three_percent_of_a_core() -> None:
     assert done.returncode in (0, 1), done.stderr
     found = json.loads(done.stdout)
     assert found["answers"] >= 4, "the page did ask"
-    assert found["beat_bytes"] < 50_000
+    assert found["live_metrics_bytes"] < 50_000
     assert found["answer_bytes"] < 20_000
     assert found["master_share"] < BOUND

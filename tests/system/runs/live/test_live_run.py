@@ -24,7 +24,7 @@ FIGURES = ("median", "mean", "min", "max", "p25", "p75", "p95", "p99")
 SAMPLES = {
     "t", "ttft_p50", "ttft_p95", "ttft_p99", "gap_p50", "gap_p95", "gap_p99", "tpot_p50", "tpot_p95", "tpot_p99",
     "tokens_per_s", "requests_per_s", "in_flight", "users", "rate_per_s", "errors_per_s", "throttled_per_s", "lag_p99",
-    "cpu_max", "stage",
+    "cpu_max", "cpu_mean", "stage",
 }  # fmt: skip
 
 
@@ -88,12 +88,12 @@ def test_a_sweep_from_the_form_and_another_one(web: Starter, simulator: Simulato
 
 
 def says_how_a_running_stage_stands(state: dict[str, Any], processes: int) -> None:
-    cpu_columns = [f"cpu_{worker}" for worker in range(processes)]
-    assert set(state["samples"]) == {*SAMPLES, *cpu_columns}
-    assert sorted((line["column"], line["worker"]) for line in state["cpu_lines"]) == list(
-        zip(cpu_columns, range(processes), strict=True)
-    )
-    assert all(max(filter(None, state["samples"][column])) > 0 for column in cpu_columns)
+    assert set(state["samples"]) == SAMPLES
+    busiest, means = (state["samples"][name] for name in ("cpu_max", "cpu_mean"))
+    assert max(filter(None, busiest)) > 0
+    both = [(high, mean) for high, mean in zip(busiest, means, strict=True) if mean is not None]
+    assert bool(both) == (processes > 1)
+    assert all(0 < mean <= high for high, mean in both)
     assert state["reset"]
     stage, progress = state["stages"][0], state["progress"]
     assert (stage["stage"], stage["concurrency"], stage["finished"]) == (1, 2, False)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_users.collect.sent_texts import MOST_ENTRIES, digest_of, last_sent, remember_sent
+from llm_users.wiring.repeated_texts import MOST_ENTRIES, digest_of, last_sent, remember_sent
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_what_is_older_than_a_month_is_forgotten(path: Path) -> None:
 
 def test_processes_that_write_at_the_same_time_lose_nothing(path: Path) -> None:
     program = (
-        "import sys; from llm_users.collect.sent_texts import *\n"
+        "import sys; from llm_users.wiring.repeated_texts import *\n"
         "for number in range(15): remember_sent([f'{sys.argv[1]}-{number}'])"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, str(rank)]) for rank in range(4)]

@@ -1,14 +1,24 @@
-"""The samples of a run for the charts: one per second, limited in number, with fewer samples of the older past."""
+"""The samples of a run for the charts: sliding windows over live metrics, and the history of samples.
+
+A sample is taken once per second. The history is limited: it keeps fewer samples of the older past.
+"""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm_users.quantile import DurationHistogram
 from llm_users.record import COL
-from llm_users.web.cpu_lines import COLUMNS, REST
+
+WINDOW_TICKS = 10
+"""Percentiles cover the last ten seconds: long enough for a p95 at a few requests per second."""
+
+RATE_TICKS = 3
+"""Rates are means over three seconds, because the reports of several workers do not arrive at the same time."""
 
 MOST_SAMPLES = 1800
 """Samples of half an hour. When the history is full, its older half keeps every second sample. About 300 kB as JSON."""
@@ -19,8 +29,56 @@ SERIES = (
     "gap_p50", "gap_p95", "gap_p99",
     "tpot_p50", "tpot_p95", "tpot_p99",
     "tokens_per_s", "requests_per_s", "in_flight", "users", COL.rate_per_s, "errors_per_s", "throttled_per_s",
-    "lag_p99", "cpu_max", *COLUMNS, REST, "stage",
+    "lag_p99", "cpu_max", "cpu_mean", "stage",
 )  # fmt: skip
+
+
+class SlidingHistogram:
+    """Durations of the last ticks. Adding and removing cost time per bucket, not per duration."""
+
+    def __init__(self, ticks: int = WINDOW_TICKS) -> None:
+        self._whole = DurationHistogram()
+        self._parts: deque[Mapping[int, int]] = deque()
+        self._ticks = ticks
+        self._new = DurationHistogram()
+
+    def merge(self, counts: Mapping[int, int]) -> None:
+        """Add counts that arrived since the last tick."""
+        self._new.merge(counts)
+
+    def tick(self) -> None:
+        """End the present second."""
+        part, self._new = self._new.counts, DurationHistogram()
+        self._whole.merge(part)
+        self._parts.append(part)
+        if len(self._parts) > self._ticks:
+            self._whole.remove(self._parts.popleft())
+
+    def quantiles(self, qs: Sequence[float]) -> list[float | None]:
+        """Return quantiles in seconds, or None values if nothing arrived in the window."""
+        return [None if math.isnan(value) else value for value in self._whole.quantiles(qs)]
+
+
+class Rate:
+    """The rate of a counter per second."""
+
+    def __init__(self, ticks: int = RATE_TICKS) -> None:
+        self._parts: deque[tuple[float, float]] = deque(maxlen=ticks)
+        self._new = 0.0
+
+    def add(self, amount: float) -> None:
+        self._new += amount
+
+    def tick(self, passed_s: float) -> None:
+        """End the present tick, which lasted ``passed_s`` seconds."""
+        self._parts.append((self._new, passed_s))
+        self._new = 0.0
+
+    @property
+    def per_s(self) -> float:
+        """Return the mean rate of the last ticks."""
+        passed_s = sum(part_s for _, part_s in self._parts)
+        return sum(amount for amount, _ in self._parts) / passed_s if passed_s else 0.0
 
 
 class History:
