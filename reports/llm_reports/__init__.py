@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from llm_reports.export.summary import summary
     from llm_reports.input.loader import load, load_all
     from llm_reports.llmperf.tables import Table, tables
-    from llm_reports.markdown.decisions import gate_text
-    from llm_reports.markdown.report import to_markdown
+    from llm_reports.markdown.report import gate_text, to_markdown
     from llm_reports.metrics.correctness import mismatches
     from llm_reports.metrics.costs import Cost, costs, costs_frame, load_prices
     from llm_reports.metrics.goodput import Choice, StagePoint, highest, knee, points_frame, stage_points, sweeps
@@ -119,7 +118,7 @@ _HOMES = {
     "costs_frame": "metrics.costs",
     "figures": "charts.figures",
     "gate": "slo.gate",
-    "gate_text": "markdown.decisions",
+    "gate_text": "markdown.report",
     "groups": "metrics.groups",
     "highest": "metrics.goodput",
     "junit_xml": "slo.junit",

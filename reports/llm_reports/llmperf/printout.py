@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from llm_reports.content import Content
 from llm_reports.llmperf.results import FIGURES, METRICS, QUANTILES, is_count, results
 from llm_reports.llmperf.tables import NOTHING
-from llm_reports.markdown.report import all_notes, plain
+from llm_reports.markdown.report import all_notes
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group
+from llm_reports.sections.section import plain
 from llm_users.record import COL
 
 FILE_NAME = "llmperf.txt"
