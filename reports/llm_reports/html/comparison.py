@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from llm_reports.charts.figures import Figures, figures
 from llm_reports.compare.comparison import Comparison
-from llm_reports.html.chart_words import ChartWords
 from llm_reports.html.rendering import render_page
 from llm_reports.markdown.report import comparison_text
 from llm_reports.metrics.goodput import stage_points
@@ -44,5 +43,4 @@ def comparison_page(comparison: Comparison, all_figures: Figures) -> str:
         heading=comparison.title,
         navigation=_NAVIGATION,
         comparison=comparison_section(comparison),
-        words=ChartWords(all_figures),
     )

@@ -15,7 +15,6 @@ from pandas import DataFrame, concat, isna
 from llm_reports.charts.figures import figures
 from llm_reports.content import Content
 from llm_reports.export.summary import COLUMNS, summary_lines
-from llm_reports.html.chart_words import ChartWords
 from llm_reports.html.rendering import render_page
 from llm_reports.metrics.goodput import highest, knee
 from llm_reports.metrics.groups import NOT_WELL, Group, loads_of
@@ -51,16 +50,6 @@ _NAVIGATION = {
     "gaps": "Gaps",
     "intervals": "Intervals",
     "figures": "All figures",
-}
-_CLIENT_VERDICTS = {
-    "saturated": "The client was saturated: in some stages the load generator was the limit, and the figures include "
-    "its delay. Add workers or lower the load before you trust these figures.",
-    "disturbed": "The client was disturbed: in some stages other programs or a CPU limit took CPU time from the load "
-    "generator, and the figures include its delay. Repeat these stages on a quieter machine or with dedicated cores.",
-    "strained": "The client was strained in some stages: part of the tail may be the load generator's own delay.",
-    "ok": "The client was healthy: the load generator kept up in every stage, so the figures show the endpoint.",
-    "": "It is unknown whether the client kept up: the input does not contain figures of the load generator, or too "
-    "few because its stages were measured for less than 2 s.",
 }
 _CLIENT = (
     (COL.client_cpu_share_max, "CPU of the busiest process (%)", 100, 0),
@@ -110,7 +99,6 @@ def page(content: Content) -> str:
         heading=f"LLM load test: {', '.join(models[:4]) + more or '-'}",
         navigation=_NAVIGATION,
         content=content,
-        words=ChartWords(page_figures),
         loads=list(_loads(content)),
         reservations=list(_reservations(content)),
         summary=_summary(content),
@@ -183,7 +171,6 @@ def _client(content: Content, labels: Sequence[str]) -> dict[str, object]:
     header = ("Stage", "Client", *(name for _, name, *_ in _CLIENT), "Stamps")
     return {
         "worst": worst,
-        "verdict": _CLIENT_VERDICTS[worst],
         "marked": marked if worst in NOT_WELL else [],
         "grid": Grid(header, list(_client_rows(content.groups, labels))),
     }
@@ -202,7 +189,6 @@ def _client_rows(groups: Sequence[Group], labels: Sequence[str]) -> Iterator[lis
 
 def _errors(content: Content, labels: Sequence[str]) -> dict[str, object]:
     """Return the errors by class, the most frequent first, with their stages and example messages."""
-    header = ("Class", "Requests", "Share (%)", "Where", "Examples")
     frames = []
     total = 0
     for label, group in zip(labels, content.groups, strict=True):
@@ -211,7 +197,7 @@ def _errors(content: Content, labels: Sequence[str]) -> dict[str, object]:
         if len(failed):
             frames.append(failed.assign(_stage=label))
     if not frames:
-        return {"text": "No measured request failed.", "grid": Grid(header, [])}
+        return {"text": "No measured request failed.", "rows": []}
     failed = concat(frames)
     counts = sorted(failed[COL.error_code].value_counts().items(), key=lambda item: (-item[1], str(item[0])))
     rows = [_error_class(str(code), failed[failed[COL.error_code] == code], total) for code, _ in counts[:_MOST_CODES]]
@@ -226,7 +212,7 @@ def _errors(content: Content, labels: Sequence[str]) -> dict[str, object]:
         f"{sum(tally.aborted for tally in all_counts):,} aborted by the end of the stage or the test{cancelled}."
         f"{unlisted}"
     )
-    return {"text": text, "grid": {"header": header, "rows": rows}}
+    return {"text": text, "rows": rows}
 
 
 def _error_class(code: str, rows: DataFrame, total: int) -> list[object]:
@@ -248,20 +234,8 @@ def _cut(message: str) -> str:
     return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ... ({len(message):,} characters)"
 
 
-def _excluded(content: Content, labels: Sequence[str]) -> Grid:
-    """Return the numbers of counted and excluded rows and the reasons."""
-    header = (
-        "Stage",
-        "Rows",
-        "Measured",
-        "Counted",
-        "Throttled",
-        "Failed otherwise",
-        "Aborted",
-        "Cancelled",
-        "Outside the measured phase",
-        "Of these",
-    )
+def _excluded(content: Content, labels: Sequence[str]) -> list[list[str]]:
+    """Return the numbers of counted and excluded rows of every stage and the reasons."""
     rows = []
     for label, group in zip(labels, content.groups, strict=True):
         counts = group.counts
@@ -277,7 +251,7 @@ def _excluded(content: Content, labels: Sequence[str]) -> Grid:
             counts.rows - counts.measured,
         )
         rows.append([label, *map(str, numbers), phases or "-"])
-    return Grid(header, rows)
+    return rows
 
 
 def _facts(run: Run) -> dict[str, object]:

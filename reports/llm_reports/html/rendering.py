@@ -13,8 +13,12 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from llm_reports.charts import curve
 from llm_reports.charts.assets import REPORT_SCRIPTS, REPORT_STYLES, asset
+from llm_reports.charts.downsampling import drawn
 from llm_reports.charts.figures import Figures, as_json
+from llm_reports.html import chart_words
+from llm_reports.metrics.stage_load import SPOKEN, axis_name, load_columns, points_note
 from llm_reports.plots.drawing import Picture, svg
 from llm_reports.sections.section import plain
 
@@ -23,6 +27,13 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 NOTHING = "-"
+_FUNCTIONS = (
+    axis_name, drawn, load_columns, points_note, chart_words.curve_words, chart_words.distribution_words,
+    chart_words.input_rows, chart_words.input_words, chart_words.lower_first, chart_words.model_rows,
+    chart_words.model_words, chart_words.speed_rows, chart_words.timeline_words,
+)  # fmt: skip
+"""What the templates of the charts call."""
+_CONSTANTS = ("LATENCY_NAMES", "SEEN_NOTE", "UNFIT_NOTE", "WORDS_PER_TOKEN")
 _CODE = re.compile(r"`([^`]+)`")
 _STRONG = re.compile(r"\*\*(.+?)\*\*")
 
@@ -66,7 +77,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["inline"] = _inline
+    environment.filters["zip"] = zip
     environment.globals["column_kinds"] = _column_kinds
+    environment.globals |= {function.__name__: function for function in _FUNCTIONS}
+    environment.globals |= {name: getattr(curve, name) for name in _CONSTANTS} | {"SPOKEN": SPOKEN}
     return environment
 
 

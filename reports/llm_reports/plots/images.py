@@ -197,14 +197,12 @@ def distributions_of(all_figures: Figures) -> Iterator[Picture]:
             "Share",
             "Successful measured requests.",
         )
-        borders = [border for border in distribution.log.borders if border]
-        wide = bool(borders) and borders[-1] / borders[0] > 20
         lines = []
         for label, cumulative, (colour, index) in zip(all_figures.labels, distribution.cumulative, looks, strict=True):
             steps = [
                 (x, y)
                 for x, y in zip(cumulative.x, cumulative.y, strict=True)
-                if x is not None and y is not None and (x > 0 or not wide)
+                if x is not None and y is not None and (x > 0 or not distribution.is_wide)
             ]
             start = [(steps[0][0], 0.0)] if steps else []
             (line,) = picture.axes.plot(
@@ -215,7 +213,7 @@ def distributions_of(all_figures: Figures) -> Iterator[Picture]:
                 linestyle=DASHES[index % len(DASHES)],
             )
             lines.append((line, label))
-        if wide:
+        if distribution.is_wide:
             logarithmic_x(picture.axes)
         from_zero(picture.axes)
         legend(picture, lines)
