@@ -12,12 +12,6 @@ from llm_reports.plots.images import comparison_drawings
 from llm_reports.sections.comparison import comparison_section
 
 MD_NAME, PAGE_NAME = "comparison.md", "comparison.html"
-_NAVIGATION = {
-    "comparison": "Comparison",
-    "curve": "Throughput and latency",
-    "distribution": "Distributions",
-    "timeline": "Over time",
-}
 
 
 def comparison_files(comparison: Comparison, plots: str | None = None) -> dict[str, str | bytes]:
@@ -40,7 +34,5 @@ def comparison_page(comparison: Comparison, all_figures: Figures) -> str:
         "comparison.html.j2",
         comparison.title,
         all_figures,
-        heading=comparison.title,
-        navigation=_NAVIGATION,
         comparison=comparison_section(comparison),
     )

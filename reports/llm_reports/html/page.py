@@ -32,25 +32,6 @@ from llm_reports.slo.objectives import Objectives
 from llm_users.record import COL, UNSTEADY, cell
 from llm_users.run_files import REPORT_HTML
 
-_NAVIGATION = {
-    "answer": "Result",
-    "curve": "Throughput and latency",
-    "stages": "Summary",
-    "speeds": "Speed",
-    COL.health: "Client health",
-    "decisions": "Decisions",
-    "tables": "Tables",
-    "distribution": "Distributions",
-    "timeline": "Over time",
-    COL.model: "Latency model",
-    "input": "Input length",
-    "errors": "Errors",
-    "excluded": "Exclusions",
-    "configuration": "Run",
-    "gaps": "Gaps",
-    "intervals": "Intervals",
-    "figures": "All figures",
-}
 _CLIENT = (
     (COL.client_cpu_share_max, "CPU of the busiest process (%)", 100, 0),
     ("others_cpu_share", "CPU of other programs (%)", 100, 0),
@@ -63,18 +44,10 @@ _CLIENT = (
     (COL.first_coalesced_share, "Coalesced first chunks (%)", 100, 2),
 )
 _OPTIONS = {
-    "llm_sweep",
-    "llm_rate",
-    "llm_arrivals",
-    "llm_max_in_flight",
-    "llm_overflow",
-    "llm_requests",
-    "llm_stage_time",
-    "llm_warmup",
-    "llm_input_tokens",
-    "llm_output_tokens",
-    "llm_seed",
-}
+    "llm_sweep", "llm_rate", "llm_arrivals", "llm_max_in_flight", "llm_overflow", "llm_requests", "llm_stage_time",
+    "llm_warmup", "llm_input_tokens", "llm_output_tokens", "llm_seed",
+}  # fmt: skip
+"""The options that shape the load."""
 _EXAMPLES = 3
 _LONGEST = 400  # characters of an example; a message may hold a whole response body
 _MOST_CODES = 100
@@ -97,7 +70,6 @@ def page(content: Content) -> str:
         f"LLM load test: {', '.join(run.name for run in content.runs[:3])}",
         page_figures,
         heading=f"LLM load test: {', '.join(models[:4]) + more or '-'}",
-        navigation=_NAVIGATION,
         content=content,
         loads=list(_loads(content)),
         reservations=list(_reservations(content)),
