@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from llm_reports.charts.assets import colours
 from llm_reports.charts.curve import LATENCY_NAMES, Curve, Limit, drawn_as
-from llm_reports.charts.downsampling import drawn
+from llm_reports.charts.downsampling import Floats, drawn
 from llm_reports.charts.figures import Figures, figures
 from llm_reports.charts.timeline import Scatter
 from llm_reports.content import Content, Questions, content_of
@@ -166,22 +168,15 @@ def _curve(axes: Axes, curve: Curve, k: int, of: tuple[str, str], colour: str) -
     for x, y, point in points:
         # Every other curve has its labels on the left, so that labels of adjacent curves do not overlap.
         aside, anchor = (7, "left") if k % 2 == 0 else (-7, "right")
-        axes.annotate(
-            plain(point.name), (x, y), (aside, 4), textcoords="offset points", ha=anchor, color=INK, weight="bold"
-        )
+        name = plain(point.name)
+        axes.annotate(name, (x, y), (aside, 4), textcoords="offset points", ha=anchor, weight="bold")
     return line
 
 
 def _limit(axes: Axes, limit: Limit, row: int) -> None:
     axes.axvline(limit.limit_s, color=LIMIT, linewidth=1.2, linestyle=(0, (6, 4)))
-    axes.annotate(
-        limit.text,
-        (limit.limit_s, 0),
-        (5, 8 + 12 * row),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        color=LIMIT,
-    )
+    above, place = (limit.limit_s, 0), (5, 8 + 12 * row)
+    axes.annotate(limit.text, above, place, ("data", "axes fraction"), "offset points", color=LIMIT)
 
 
 def distributions_of(all_figures: Figures) -> Iterator[Picture]:
@@ -199,19 +194,12 @@ def distributions_of(all_figures: Figures) -> Iterator[Picture]:
         )
         lines = []
         for label, cumulative, (colour, index) in zip(all_figures.labels, distribution.cumulative, looks, strict=True):
-            steps = [
-                (x, y)
-                for x, y in zip(cumulative.x, cumulative.y, strict=True)
-                if x is not None and y is not None and (x > 0 or not distribution.is_wide)
-            ]
-            start = [(steps[0][0], 0.0)] if steps else []
-            (line,) = picture.axes.plot(
-                [x for x, _ in start + steps],
-                [y for _, y in start + steps],
-                drawstyle="steps-post",
-                color=colour,
-                linestyle=DASHES[index % len(DASHES)],
-            )
+            x, y = _numbers(cumulative.x), _numbers(cumulative.y)
+            if distribution.is_wide:
+                x, y = x[x > 0], y[x > 0]
+            steps = np.append(x[:1], x), np.append(np.zeros_like(x[:1]), y)  # begins at the bottom
+            dash = DASHES[index % len(DASHES)]
+            (line,) = picture.axes.plot(*steps, drawstyle="steps-post", color=colour, linestyle=dash)
             lines.append((line, label))
         if distribution.is_wide:
             logarithmic_x(picture.axes)
@@ -235,19 +223,11 @@ def _timelines(all_figures: Figures) -> Iterator[Picture]:
             if shown >= timeline.total
             else f"{shown:,} of {timeline.total:,} requests are drawn; the counts include all.",
         )
-        lines = [
-            (
-                _points(
-                    picture.axes,
-                    outcome.started_s[::step],
-                    outcome.e2e[::step],
-                    colours()[outcome.key],
-                    _OUTCOME_SHAPES[outcome.key],
-                ),
-                f"{outcome.name} ({outcome.count:,})",
-            )
-            for outcome, step in zip(timeline.outcomes, steps, strict=True)
-        ]
+        lines = []
+        for outcome, step in zip(timeline.outcomes, steps, strict=True):
+            x, y = outcome.started_s[::step], outcome.e2e[::step]
+            line = _points(picture.axes, x, y, colours()[outcome.key], _OUTCOME_SHAPES[outcome.key])
+            lines.append((line, f"{outcome.name} ({outcome.count:,})"))
         from_zero(picture.axes)
         legend(picture, lines)
         yield picture
@@ -255,17 +235,15 @@ def _timelines(all_figures: Figures) -> Iterator[Picture]:
 
 def _points(axes: Axes, x: Sequence[float | None], y: Sequence[float | None], colour: str, shape: str) -> Line2D:
     """Draw points; a point without a height is at the bottom."""
-    known = [(a, 0.0 if b is None else b) for a, b in zip(x, y, strict=True) if a is not None]
-    (line,) = axes.plot(
-        [a for a, _ in known],
-        [b for _, b in known],
-        linestyle="",
-        marker=shape,
-        markersize=3.5,
-        color=colour,
-        clip_on=False,
-    )
+    heights = np.nan_to_num(_numbers(y))
+    looks: dict[str, Any] = {"linestyle": "", "marker": shape, "markersize": 3.5, "color": colour, "clip_on": False}
+    (line,) = axes.plot(_numbers(x), heights, **looks)
     return line
+
+
+def _numbers(values: Sequence[float | None]) -> Floats:
+    """Return values as an array, in which NaN means that a value is missing."""
+    return np.array(values, dtype=np.float64)
 
 
 def _scatters(all_figures: Figures) -> Iterator[Picture]:
@@ -333,19 +311,12 @@ def bar_chart(table: Table) -> Picture:
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(max(len(shown), 4) - 0.5, -0.5)
         for position, row in enumerate(shown):
-            figures_of = row.figures
-            end = figures_of.median
-            if math.isfinite(figures_of.p75 - figures_of.p25):
-                axes.plot([figures_of.p25, figures_of.p75], [position, position], color=INK, linewidth=1.1)
-                end = max(end, figures_of.p75)
-            axes.annotate(
-                rounded(figures_of.median, table.decimals),
-                (end, position),
-                (6, 0),
-                textcoords="offset points",
-                va="center",
-                weight="bold",
-            )
+            median, low, high = row.figures.median, row.figures.p25, row.figures.p75
+            if is_known := math.isfinite(high - low):
+                axes.plot([low, high], [position, position], color=INK, linewidth=1.1)
+            end = (max(median, high) if is_known else median, position)
+            text = rounded(median, table.decimals)
+            axes.annotate(text, end, (6, 0), textcoords="offset points", va="center", weight="bold")
         axes.set_xlim(left=0)
     return picture
 
