@@ -83,8 +83,9 @@ def _print_report(prefix: str, options: Options, price_file: str | None, *, fold
 def publish_search(prefix: str) -> str:
     """Write PREFIX_llm_find.csv (``--llm-find``) and return the text with the result and its table."""
     import llm_reports
-    from llm_reports.markdown.load_search import find_csv, limit_section
+    from llm_reports.markdown.report import search_text
     from llm_reports.metrics.load_search import search_of
+    from llm_reports.sections.load_search import find_csv
 
     try:
         run = llm_reports.load(prefix)
@@ -99,7 +100,7 @@ def publish_search(prefix: str) -> str:
         path.write_text(find_csv(search), encoding="utf-8")
     except OSError as error:
         logger.error("%s cannot be written: %s", path, error.strerror or error)
-    return limit_section([run])
+    return search_text([run])
 
 
 def add_to_html(prefix: str, options: Options, path: str, *, not_before: float) -> None:

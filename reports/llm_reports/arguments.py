@@ -47,7 +47,7 @@ def _report() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plots",
         choices=("svg", "png"),
-        help="also write the figures of the page as image files (png requires the extra plots)",
+        help="also write the figures of the page as image files (requires the extra plots)",
     )
     parser.add_argument(
         "--slo",
@@ -139,8 +139,8 @@ def _add_image_options(parser: argparse.ArgumentParser, files: str) -> None:
     parser.add_argument(
         "--plots",
         choices=("svg", "png"),
-        help="also write the figures as image files, which comparison.md or leaderboard.md show (requires --out; png "
-        "requires the extra plots)",
+        help="also write the figures as image files, which comparison.md or leaderboard.md show (requires --out and "
+        "the extra plots)",
     )
 
 

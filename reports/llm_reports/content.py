@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llm_reports.llmperf.tables import Table, tables_of
-from llm_reports.markdown.summary_table import SummaryLine, summary_lines
 from llm_reports.metrics.goodput import StagePoint, stage_points
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
 from llm_reports.run import Run, named_apart
+from llm_reports.sections.summary_table import SummaryLine, summary_lines
 from llm_reports.slo.gate import ALL_STAGES, Gate, gate
 from llm_reports.slo.objectives import Objectives
 from llm_users.prices import Prices
@@ -50,6 +50,23 @@ class Content:
     objectives: Objectives | None = None
     prices: Prices | None = None
     gate: Gate | None = None
+
+    @cached_property
+    def tables_with_notes(self) -> list[tuple[Table | RateTable, list[str]]]:
+        """The tables, each with its notes; notes of an earlier table are replaced by a reference to the notes above."""
+        shown_notes: set[str] = set()
+        with_notes = []
+        for table in self.tables:
+            fresh = [note for note in table.notes if note not in shown_notes]
+            repeated = [] if len(fresh) == len(table.notes) else ["See the notes above."]
+            shown_notes.update(fresh)
+            with_notes.append((table, [*fresh, *repeated]))
+        return with_notes
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """The notes of all tables, each once."""
+        return list(dict.fromkeys(note for table in self.tables for note in table.notes))
 
     @cached_property
     def summary(self) -> list[SummaryLine]:

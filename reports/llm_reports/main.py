@@ -73,8 +73,9 @@ def _report(options: Namespace) -> int:
 def _compare(options: Namespace) -> int:
     from llm_reports.compare.comparison import compare_runs
     from llm_reports.html.comparison import comparison_files
-    from llm_reports.markdown.comparison import cases, comparison_text, verdict
+    from llm_reports.markdown.report import comparison_text
     from llm_reports.output_folder import write_files
+    from llm_reports.sections.comparison import cases, verdict
     from llm_reports.slo.junit import junit_xml, write_job_summary, write_junit
 
     _check_out(options)

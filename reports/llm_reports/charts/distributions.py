@@ -52,6 +52,12 @@ class Distribution:
     linear: Histogram
     log: Histogram
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether the values span more than a linear axis can show well."""
+        borders = [border for border in self.log.borders if border]
+        return bool(borders) and borders[-1] / borders[0] > 20
+
 
 def distributions(groups: Sequence[Group]) -> list[Distribution]:
     """Return the distribution of each latency that has at least one measured value."""

@@ -9,7 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_reports.charts.curve import CORRECTED, LATENCY_NAMES, Curve, Limit, curves, drawn_as, limits
+from llm_reports.charts.curve import (
+    CORRECTED,
+    FIGURE_NAMES,
+    LATENCY_NAMES,
+    Curve,
+    Limit,
+    Point,
+    curves,
+    drawn_as,
+    figure_name,
+    limits,
+)
 from llm_reports.charts.distributions import Distribution, distributions
 from llm_reports.charts.timeline import Scatter, Timeline, input_scatters, output_scatters, timelines
 from llm_reports.metrics.distinctions import labels
@@ -36,9 +47,19 @@ class Figures:
     limits: list[Limit]
 
     @property
+    def points(self) -> list[Point]:
+        """The points of all curves."""
+        return [point for curve in self.curves for point in curve.points]
+
+    @property
     def loads(self) -> list[StageLoad]:
         """The loads of all points of the curves."""
-        return [point.load for curve in self.curves for point in curve.points]
+        return [point.load for point in self.points]
+
+    @property
+    def figure_names(self) -> dict[str, str]:
+        """The names of the figures of a latency that the curve can show; those of the objectives are included."""
+        return FIGURE_NAMES | {limit.figure: figure_name(limit.figure) for limit in self.limits}
 
     @property
     def latencies(self) -> dict[str, str]:

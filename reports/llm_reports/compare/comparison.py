@@ -2,7 +2,7 @@
 
 The first run is compared with each of the others, or a group of runs with another group (``against``). Stages are
 matched by load (and by model, when all runs have the same models). ``stats.block_resampling`` has the method for single
-runs, ``run_estimates`` the method for several runs per side; p-values are corrected over the whole table.
+runs, ``estimates`` also the method for several runs per side; p-values are corrected over the whole table.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from typing import TypeVar
 from pandas import DataFrame
 
 from llm_reports.llmperf.results import without_content
-from llm_reports.markdown.table_notes import Notes, notes_under
 from llm_reports.metrics.distinctions import distinctions, in_words
 from llm_reports.metrics.groups import LLMPERF_TTFT, OUTPUT_THROUGHPUT, TTFT, Group, Metric, groups
 from llm_reports.metrics.stage_load import LoadColumns, load_columns
 from llm_reports.metrics.summary import Summary
 from llm_reports.run import Run, named_apart
+from llm_reports.sections.table_notes import Notes, notes_under
 from llm_reports.slo.stage_doubts import unfit
 from llm_users.record import StageLoad
 

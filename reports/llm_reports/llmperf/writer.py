@@ -31,11 +31,12 @@ from llm_reports.llmperf.results import (
     results,
 )
 from llm_reports.llmperf.tables import NOTHING
-from llm_reports.markdown.report import all_notes, plain
+from llm_reports.markdown.report import all_notes
 from llm_reports.metrics.correctness import parted
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import HEALTH_KEY, Group
 from llm_reports.metrics.summary import Summary
+from llm_reports.sections.section import plain
 from llm_users.record import COL
 
 CONSOLE_NAME = "llmperf.txt"

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
+from llm_reports.compare.comparison import Comparison
 from llm_reports.content import Content
 from llm_reports.llmperf.tables import Table
-from llm_reports.markdown.correctness import correctness_section
-from llm_reports.markdown.curve import curve_section
-from llm_reports.markdown.decisions import cost_section, gate_text, intervals_section, knee_section, objectives_section
-from llm_reports.markdown.inter_token import gaps_section
-from llm_reports.markdown.load_search import limit_section
-from llm_reports.markdown.summary_table import summary_markdown, summary_text
-from llm_reports.markdown.text import aligned, bullets, escaped, plain
+from llm_reports.markdown.text import aligned, bullets, escaped, section_text, wrapped
 from llm_reports.metrics.distinctions import TEXT_COLUMNS
 from llm_reports.metrics.groups import loads_of
 from llm_reports.metrics.open_loop import RateTable
 from llm_reports.metrics.outcomes import outcome_counts
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
+from llm_reports.sections.comparison import comparison_section, verdict
+from llm_reports.sections.decisions import decision_sections, gate_section, knee_section
+from llm_reports.sections.load_search import search_sections
+from llm_reports.sections.section import Section
+from llm_reports.sections.stage_tables import curve_section, gaps_section, intervals_section
+from llm_reports.sections.summary_table import summary_section, terminal_section
+from llm_reports.slo.gate import Gate
 from llm_users.outcome import Outcome
 from llm_users.record import COL
 from llm_users.run_files import REPORT_MD
 
-__all__ = ["all_notes", "bullets", "decisions", "files", "plain", "tables_and_notes", "to_markdown"]
-
 _NAME_COLUMNS = ("Framework", "Model", *TEXT_COLUMNS)
 
 
-def to_markdown(table: Table | RateTable) -> str:
-    """Return a table with its heading, aligned columns, and its notes as a list below."""
+def to_markdown(table: Table | RateTable, notes: Sequence[str] | None = None) -> str:
+    """Return a table with its heading, aligned columns, and its notes, or the given ones, as a list below."""
     left = {index for index, name in enumerate(table.header) if name in _NAME_COLUMNS}
     parts = [f"## {table.title}"]
-    if isinstance(table, Table) and table.subtitle:
+    if table.subtitle:
         parts.append(table.subtitle)
     parts.append(aligned(table.header, table.cells, left))
-    if table.notes:
-        parts.append(bullets(table.notes))
+    if notes := table.notes if notes is None else notes:
+        parts.append(bullets(notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -46,51 +46,55 @@ def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
 
     ``for_terminal`` formats the summary for 80 columns instead of as a Markdown table.
     """
-    parts = [search_text] if (search_text := limit_section(content.runs)) else []
-    parts.append((summary_text if for_terminal else summary_markdown)(content.summary))
-    parts += [to_markdown(table) for table in _with_notes_once(content.tables)]
-    if decided := decisions(content):
-        parts.append(decided)
-    if content.warnings:
-        parts.append(f"## Warnings\n\n{bullets(content.warnings)}\n")
-    return "\n".join(parts)
+    summary = (terminal_section if for_terminal else summary_section)(content.summary)
+    parts = [
+        search_text(content.runs),
+        section_text(summary),
+        *(to_markdown(table, notes) for table, notes in content.tables_with_notes),
+        decisions(content),
+        f"## Warnings\n\n{bullets(content.warnings)}\n" if content.warnings else "",
+    ]
+    return "\n".join(filter(None, parts))
 
 
 def all_notes(content: Content) -> str:
     """Return the notes of all tables and the warnings as one list, for formats without tables; "" when empty."""
-    notes = dict.fromkeys([*(note for table in content.tables for note in table.notes), *content.warnings])
+    notes = dict.fromkeys([*content.notes, *content.warnings])
     return f"{bullets(notes)}\n" if notes else ""
 
 
 def files(content: Content) -> dict[str, str]:
     """Return the files of this format: name and text."""
     runs = bullets(_described(run) for run in content.runs)
-    parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content)]
     groups = content.groups
     more = (curve_section(content), knee_section(content.points), gaps_section(groups), intervals_section(groups))
-    return {REPORT_MD: "\n".join([*parts, *filter(None, more)])}
+    parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content), _text(more)]
+    return {REPORT_MD: "\n".join(filter(None, parts))}
 
 
 def decisions(content: Content) -> str:
     """Return the sections on correctness, objectives, costs and the SLO gate; "" when none of them applies."""
-    parts = [correct] if (correct := correctness_section(content.groups)) else []
-    if content.objectives is not None:
-        parts.append(objectives_section(content.points, content.objectives.text))
-    if content.prices is not None:
-        parts.append(cost_section(content.points, content.prices))
-    if content.gate is not None:
-        parts.append(gate_text(content.gate))
-    return "\n".join(parts)
+    return _text(decision_sections(content))
 
 
-def _with_notes_once(tables: Iterable[Table | RateTable]) -> Iterator[Table | RateTable]:
-    """Yield the tables, with notes of an earlier table replaced by a reference to the notes above."""
-    shown_notes: set[str] = set()
-    for table in tables:
-        fresh = [note for note in table.notes if note not in shown_notes]
-        repeated = () if len(fresh) == len(table.notes) else ("See the notes above.",)
-        shown_notes.update(fresh)
-        yield dataclasses.replace(table, notes=(*fresh, *repeated))
+def gate_text(gate: Gate) -> str:
+    """Return the verdict of the SLO gate, its judgements, and the reasons for a verdict other than passed."""
+    return section_text(gate_section(gate))
+
+
+def search_text(runs: Iterable[Run]) -> str:
+    """Return the results of the load searches among the runs; "" when there are none."""
+    return _text(search_sections(runs))
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Return the verdict, the table, and explanatory notes."""
+    section = comparison_section(comparison)
+    return section_text(dataclasses.replace(section, parts=[wrapped(verdict(comparison)), *section.parts[1:]]))
+
+
+def _text(sections: Iterable[Section | None]) -> str:
+    return "\n".join(section_text(section) for section in sections if section is not None)
 
 
 def _described(run: Run) -> str:

@@ -1,11 +1,38 @@
-"""Markdown text: aligned tables, wrapped lists, escaping of text from files. This module does not depend on runs."""
+"""Markdown text: sections, aligned tables, wrapped lists, escaping of text from files. It does not depend on runs."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 
+from llm_reports.sections.section import Grid, Section, plain
+
 _WIDTH = 80
+
+
+def section_text(section: Section) -> str:
+    """Return a section with its heading; empty lists of notes are omitted."""
+    parts = [f"## {section.title}"]
+    for part in section.parts:
+        if isinstance(part, str):
+            parts.append(part)
+        elif isinstance(part, Grid):
+            parts.append(aligned(part.header, part.rows, part.left))
+        elif part:
+            parts.append(bullets(part))
+    return "\n\n".join(parts) + "\n"
+
+
+def wrapped(text: str, first: str = "", other: str = "") -> str:
+    """Return a text on lines of at most 80 columns; ``first`` and ``other`` begin its first and its other lines."""
+    return textwrap.fill(
+        plain(text),
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=other,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int]) -> str:
@@ -19,29 +46,14 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: Collecti
 
 def bullets(texts: Iterable[str]) -> str:
     """Return a Markdown list, wrapped for a terminal."""
-    return "\n".join(
-        textwrap.fill(
-            plain(text),
-            _WIDTH,
-            initial_indent="- ",
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for text in texts
-    )
-
-
-def plain(text: str) -> str:
-    """Return text from files on one line, without control characters that a terminal would interpret."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return "\n".join(wrapped(text, "- ", "  ") for text in texts)
 
 
 def escaped(text: str) -> str:
     """Escape the text of a table cell. A cell that consists of code keeps its < and >."""
-    if len(text) > 2 and text[0] == text[-1] == "`" and "`" not in text[1:-1]:
-        return plain(text).replace("|", "\\|")
-    return plain(text).replace("|", "\\|").replace("<", "&lt;")
+    is_code = len(text) > 2 and text[0] == text[-1] == "`" and "`" not in text[1:-1]
+    cell = plain(text).replace("|", "\\|")
+    return cell if is_code else cell.replace("<", "&lt;")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], left: Collection[int]) -> str:

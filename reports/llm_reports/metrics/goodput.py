@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from pandas import DataFrame, Series
 
-from llm_reports.markdown.numbers import shown
 from llm_reports.metrics.groups import CORRECTED_LATENCY, LATENCY, Group
 from llm_reports.metrics.window_rates import window_rows
+from llm_reports.sections.numbers import shown
 from llm_reports.slo.evidence import metric_of
 from llm_reports.slo.gate import judge
 from llm_reports.slo.objectives import ERRORS, Objectives, parse_objectives

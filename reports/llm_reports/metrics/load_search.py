@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_reports.errors import InputError
-from llm_reports.markdown.numbers import shown
 from llm_reports.metrics.groups import groups
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.run import Run
+from llm_reports.sections.numbers import shown
 from llm_reports.slo.evidence import least_requests
 from llm_reports.slo.gate import Judgement, judge
 from llm_reports.slo.objectives import ERRORS, FAILURES_ALLOWED, Objectives, parse_objectives

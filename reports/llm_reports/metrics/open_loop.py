@@ -13,13 +13,13 @@ import numpy as np
 from pandas import DataFrame, concat
 
 from llm_reports.llmperf.tables import NOTHING, Table, rounded, table_of
-from llm_reports.markdown.table_notes import Notes
 from llm_reports.metrics.distinctions import distinctions
 from llm_reports.metrics.groups import CORRECTED_LATENCY, CORRECTED_TTFT, Group, held
 from llm_reports.metrics.outcomes import dropped
 from llm_reports.metrics.summary import ordered
 from llm_reports.metrics.window_rates import window_rows
 from llm_reports.run import Run
+from llm_reports.sections.table_notes import Notes
 from llm_users.distributions import ARRIVAL_GAPS, Distribution, DistributionError
 from llm_users.quantile import quantile
 from llm_users.record import COL, StageLoad
@@ -85,6 +85,7 @@ class RateTable:
     rows: tuple[StageRate, ...]
     notes: tuple[str, ...]
     title: str = "Rate"
+    subtitle: str = ""
     apart: tuple[str, ...] = ()
     """The columns that distinguish rows with the same framework, model and rate."""
 

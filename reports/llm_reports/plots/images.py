@@ -3,52 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from llm_reports.charts.assets import colours
-from llm_reports.charts.curve import LATENCY_NAMES, Limit, drawn_as
-from llm_reports.charts.downsampling import drawn
+from llm_reports.charts.curve import LATENCY_NAMES, Curve, Limit, drawn_as
+from llm_reports.charts.downsampling import Floats, drawn
 from llm_reports.charts.figures import Figures, figures
 from llm_reports.charts.timeline import Scatter
 from llm_reports.content import Content, Questions, content_of
+from llm_reports.llmperf.tables import Row, Table, rounded
 from llm_reports.metrics.latency_model import Line
 from llm_reports.metrics.stage_load import points_note
-from llm_reports.plots.drawing import Axis, Plot, Series, drawing
-from llm_reports.plots.png import png
-from llm_reports.plots.svg import svg
+from llm_reports.plots.drawing import (
+    DASHES,
+    INK,
+    LIMIT,
+    PAPER,
+    SHAPES,
+    Picture,
+    from_zero,
+    image_files,
+    legend,
+    logarithmic_x,
+    sheet,
+    style,
+    svg,
+)
 from llm_reports.run import Run
+from llm_reports.sections.section import plain
 from llm_reports.slo.objectives import parse_objectives
 from llm_users.record import COL
 
-_SHAPES = {
-    "ok": "circle", "unmeasured": "circle", "throttled": "triangle", "failed": "cross", "aborted": "diamond",
-    "cancelled": "diamond",
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+_OUTCOME_SHAPES = {
+    "ok": "o", "unmeasured": "o", "throttled": "^", "failed": "x", "aborted": "D", "cancelled": "D",
 }  # fmt: skip
 _CURVES = (("e2e", "p50"), ("ttft", "p95"))
 _RAMP_STOPS = 6
 _RUN_COLOURS = 8
 _MOST_POINTS = 3000  # per file: a vector image with 12,000 points opens slowly
-
-
-def svg_files(content: Content) -> dict[str, str | bytes]:
-    """Return the files of ``--plots svg``: name and text."""
-    return {name: data for name, (_, data) in image_files(plots(content), "svg").items()}
-
-
-def png_files(content: Content) -> dict[str, str | bytes]:
-    """Return the files of ``--plots png``: name and bytes."""
-    return {name: data for name, (_, data) in image_files(plots(content), "png").items()}
-
-
-def image_files(all_plots: Iterable[Plot], kind: str) -> dict[str, tuple[str, str | bytes]]:
-    """Return plots as svg or png files: title and content by file name."""
-    return {
-        f"plot_{plot.name}.{kind}": (
-            plot.title,
-            png(drawing(plot)) if kind == "png" else svg(drawing(plot), plot.title, plot.note),
-        )
-        for plot in all_plots
-    }
+_MOST_BARS = 24  # maximum number of bars that are distinguishable on one sheet
+_LONGEST_NAME = 44
+BARS_NOTE = "Bars: medians. Lines: from the 25th to the 75th percentile of the requests."
 
 
 class Svg(str):
@@ -64,25 +66,35 @@ def pictures(runs: Sequence[Run], slo: str | None = None, *, count_connect: bool
     """Return the figures of runs by name (``curve_e2e``, ``ttft``, ...), for a notebook; objectives become lines."""
     questions = Questions(parse_objectives(slo) if slo else None)
     content = content_of(runs, count_connect=count_connect, questions=questions)
-    return {plot.name: Svg(svg(drawing(plot), plot.title, plot.note)) for plot in plots(content)}
+    return {picture.name: Svg(svg(picture)) for picture in drawings(content)}
 
 
-def plots(content: Content) -> list[Plot]:
-    """Return the plots of a report; plots without data are omitted."""
+def svg_files(content: Content) -> dict[str, str | bytes]:
+    """Return the files of ``--plots svg``: name and text."""
+    return {name: data for name, (_, data) in image_files(drawings(content), "svg").items()}
+
+
+def png_files(content: Content) -> dict[str, str | bytes]:
+    """Return the files of ``--plots png``: name and bytes."""
+    return {name: data for name, (_, data) in image_files(drawings(content), "png").items()}
+
+
+def drawings(content: Content) -> list[Picture]:
+    """Return the pictures of a report; pictures without data are omitted."""
     report_figures = figures(content.runs, content.groups, content.points, content.objectives)
-    return with_data(
-        [
+    with style():
+        return [
             *curves_of(report_figures),
             *distributions_of(report_figures),
             *_timelines(report_figures),
             *_scatters(report_figures),
         ]
-    )
 
 
-def with_data(all_plots: Iterable[Plot]) -> list[Plot]:
-    """Return the plots that contain data."""
-    return [plot for plot in all_plots if any(value is not None for series in plot.series for value in series.x)]
+def comparison_drawings(all_figures: Figures) -> list[Picture]:
+    """Return the pictures of a comparison: the curves and the distributions of all runs."""
+    with style():
+        return [*curves_of(all_figures), *distributions_of(all_figures)]
 
 
 def ramp(index: int, count: int) -> str:
@@ -112,85 +124,131 @@ def looks_of(all_figures: Figures) -> list[tuple[str, int]]:
     return [by_label.get(label, (run_colour(k), k)) for k, label in enumerate(all_figures.labels)]
 
 
-def curves_of(all_figures: Figures) -> Iterator[Plot]:
+def curves_of(all_figures: Figures) -> Iterator[Picture]:
     """Yield the curve over median latency, over the P95 of TTFT, and over the figures of the objectives, with lines."""
-    one = len(all_figures.curves) == 1
     is_open = any(load.is_open for load in all_figures.loads)
     usual = [(drawn_as(key, is_open=is_open), figure) for key, figure in _CURVES]
     shown: dict[tuple[str, str], list[Limit]] = {pair: [] for pair in usual}
     for limit in all_figures.limits:
         shown.setdefault((limit.metric, limit.figure), []).append(limit)
     for (key, figure), limits in shown.items():
-        series = [
-            Series(
-                curve.name,
-                [_known(point.latency_s[key][figure]) for point in curve.points],
-                [_known(point.throughput_token_per_s) for point in curve.points],
-                "curve",
-                colours()["accent"] if one else run_colour(k),
-                labels=[point.name for point in curve.points],
-                hollow=[point.hollow for point in curve.points],
-            )
-            for k, curve in enumerate(all_figures.curves)
-        ]
-        label = f"{LATENCY_NAMES[key]}, {'median' if figure == 'p50' else figure} (s)"
-        yield Plot(
+        if all(math.isnan(point.latency_s[key][figure]) for curve in all_figures.curves for point in curve.points):
+            continue
+        picture = sheet(
             f"curve_{key}" if (key, figure) in usual else f"curve_{key}_{figure}",
             f"Throughput against {LATENCY_NAMES[key].lower()}",
-            Axis(label, zero=True),
-            Axis("System, output tokens/s", zero=True),
-            series,
+            f"{LATENCY_NAMES[key]}, {'median' if figure == 'p50' else figure} (s)",
+            "System, output tokens/s",
             points_note(all_figures.loads),
-            [(limit.limit_s, limit.text) for limit in limits],
         )
+        one = len(all_figures.curves) == 1
+        lines = [
+            (_curve(picture.axes, curve, k, (key, figure), colours()["accent"] if one else run_colour(k)), curve.name)
+            for k, curve in enumerate(all_figures.curves)
+        ]
+        for row, limit in enumerate(limits):
+            _limit(picture.axes, limit, row)
+        from_zero(picture.axes, x=True)
+        legend(picture, lines)
+        yield picture
 
 
-def distributions_of(all_figures: Figures) -> Iterator[Plot]:
+def _curve(axes: Axes, curve: Curve, k: int, of: tuple[str, str], colour: str) -> Line2D:
+    """Draw one curve: filled and hollow marks, and the name of each point beside it."""
+    key, figure = of
+    points = [
+        (point.latency_s[key][figure], point.throughput_token_per_s, point)
+        for point in curve.points
+        if not math.isnan(point.latency_s[key][figure]) and not math.isnan(point.throughput_token_per_s)
+    ]
+    looks: dict[str, Any] = {"color": colour, "marker": SHAPES[k % len(SHAPES)], "markersize": 7}
+    (line,) = axes.plot([x for x, *_ in points], [y for _, y, _ in points], linestyle=DASHES[k % len(DASHES)], **looks)
+    hollow = [(x, y) for x, y, point in points if point.hollow]
+    axes.plot([x for x, _ in hollow], [y for _, y in hollow], linestyle="", markerfacecolor=PAPER, **looks)
+    for x, y, point in points:
+        # Every other curve has its labels on the left, so that labels of adjacent curves do not overlap.
+        aside, anchor = (7, "left") if k % 2 == 0 else (-7, "right")
+        name = plain(point.name)
+        axes.annotate(name, (x, y), (aside, 4), textcoords="offset points", ha=anchor, weight="bold")
+    return line
+
+
+def _limit(axes: Axes, limit: Limit, row: int) -> None:
+    axes.axvline(limit.limit_s, color=LIMIT, linewidth=1.2, linestyle=(0, (6, 4)))
+    above, place = (limit.limit_s, 0), (5, 8 + 12 * row)
+    axes.annotate(limit.text, above, place, ("data", "axes fraction"), "offset points", color=LIMIT)
+
+
+def distributions_of(all_figures: Figures) -> Iterator[Picture]:
     """Yield the cumulative curves of each latency, one curve per stage."""
     looks = looks_of(all_figures)
     for distribution in all_figures.distributions:
-        borders = [border for border in distribution.log.borders if border]
-        series = [
-            Series(all_figures.labels[k], cumulative.x, cumulative.y, "step", looks[k][0], place=looks[k][1])
-            for k, cumulative in enumerate(distribution.cumulative)
-        ]
-        wide = bool(borders) and borders[-1] / borders[0] > 20
-        yield Plot(
+        if all(x is None for cumulative in distribution.cumulative for x in cumulative.x):
+            continue
+        picture = sheet(
             distribution.key,
             f"{distribution.name}: share of the requests within this time",
-            Axis(f"{distribution.name} ({distribution.unit})", log=wide),
-            Axis("Share", zero=True),
-            series,
+            f"{distribution.name} ({distribution.unit})",
+            "Share",
             "Successful measured requests.",
         )
+        lines = []
+        for label, cumulative, (colour, index) in zip(all_figures.labels, distribution.cumulative, looks, strict=True):
+            x, y = _numbers(cumulative.x), _numbers(cumulative.y)
+            if distribution.is_wide:
+                x, y = x[x > 0], y[x > 0]
+            steps = np.append(x[:1], x), np.append(np.zeros_like(x[:1]), y)  # begins at the bottom
+            dash = DASHES[index % len(DASHES)]
+            (line,) = picture.axes.plot(*steps, drawstyle="steps-post", color=colour, linestyle=dash)
+            lines.append((line, label))
+        if distribution.is_wide:
+            logarithmic_x(picture.axes)
+        from_zero(picture.axes)
+        legend(picture, lines)
+        yield picture
 
 
-def _timelines(all_figures: Figures) -> Iterator[Plot]:
+def _timelines(all_figures: Figures) -> Iterator[Picture]:
     for index, timeline in enumerate(all_figures.timelines):
         points_per_outcome = _MOST_POINTS if timeline.shown <= _MOST_POINTS else _MOST_POINTS // len(timeline.outcomes)
-        series = []
-        for outcome in timeline.outcomes:
-            step = -(-len(outcome.started_s) // points_per_outcome)
-            name = f"{outcome.name} ({outcome.count:,})"
-            shape, colour = _SHAPES[outcome.key], colours()[outcome.key]
-            series.append(Series(name, outcome.started_s[::step], outcome.e2e[::step], "points", colour, shape))
-        shown = sum(len(points.x) for points in series)
+        steps = [-(-len(outcome.started_s) // points_per_outcome) for outcome in timeline.outcomes]
+        shown = sum(len(outcome.started_s[::step]) for outcome, step in zip(timeline.outcomes, steps, strict=True))
         several = len(all_figures.timelines) > 1
-        yield Plot(
+        picture = sheet(
             f"timeline_{index + 1}" if several else "timeline",
             f"Requests over time{f', {timeline.run}' if several else ''}",
-            Axis("Start of the request, seconds since the first one"),
-            Axis("End-to-end latency (s)", zero=True),
-            series,
+            "Start of the request, seconds since the first one",
+            "End-to-end latency (s)",
             ""
             if shown >= timeline.total
             else f"{shown:,} of {timeline.total:,} requests are drawn; the counts include all.",
         )
+        lines = []
+        for outcome, step in zip(timeline.outcomes, steps, strict=True):
+            x, y = outcome.started_s[::step], outcome.e2e[::step]
+            line = _points(picture.axes, x, y, colours()[outcome.key], _OUTCOME_SHAPES[outcome.key])
+            lines.append((line, f"{outcome.name} ({outcome.count:,})"))
+        from_zero(picture.axes)
+        legend(picture, lines)
+        yield picture
 
 
-def _scatters(all_figures: Figures) -> Iterator[Plot]:
+def _points(axes: Axes, x: Sequence[float | None], y: Sequence[float | None], colour: str, shape: str) -> Line2D:
+    """Draw points; a point without a height is at the bottom."""
+    heights = np.nan_to_num(_numbers(y))
+    looks: dict[str, Any] = {"linestyle": "", "marker": shape, "markersize": 3.5, "color": colour, "clip_on": False}
+    (line,) = axes.plot(_numbers(x), heights, **looks)
+    return line
+
+
+def _numbers(values: Sequence[float | None]) -> Floats:
+    """Return values as an array, in which NaN means that a value is missing."""
+    return np.array(values, dtype=np.float64)
+
+
+def _scatters(all_figures: Figures) -> Iterator[Picture]:
     lines = [Line(model.ttft_s - model.tpot_s, model.tpot_s, model.problem) for model in all_figures.models]
-    yield _with_lines(
+    yield from _with_lines(
         all_figures,
         COL.model,
         "Latency against output tokens, with the fitted lines",
@@ -200,7 +258,7 @@ def _scatters(all_figures: Figures) -> Iterator[Plot]:
     )
     axes = ("Input tokens", "Time to first token (s)")
     inputs = [scatter.line for scatter in all_figures.inputs]
-    yield _with_lines(
+    yield from _with_lines(
         all_figures, "input", "Time to first token against input tokens", axes, all_figures.inputs, inputs
     )
 
@@ -211,25 +269,64 @@ def _with_lines(
     title: str,
     axes: tuple[str, str],
     scatters: Sequence[Scatter],
-    lines: Sequence[Line],
-) -> Plot:
+    fits: Sequence[Line],
+) -> Iterator[Picture]:
+    """Yield the scatter plot with the fitted lines, if it has points."""
     limit = max(1, _MOST_POINTS // max(1, len(scatters)))
-    looks = looks_of(all_figures)
-    points, fits = [], []
-    for k, (scatter, line) in enumerate(zip(scatters, lines, strict=True)):
-        step = max(1, -(-len(scatter.x) // limit))
-        colour, style_index = looks[k]
-        points.append(
-            Series(all_figures.labels[k], scatter.x[::step], scatter.y[::step], "points", colour, place=style_index)
-        )
+    steps = [max(1, -(-len(scatter.x) // limit)) for scatter in scatters]
+    shown = sum(len(scatter.x[::step]) for scatter, step in zip(scatters, steps, strict=True))
+    if not shown:
+        return
+    picture = sheet(name, title, *axes, drawn(shown, sum(scatter.total for scatter in scatters)))
+    lines = []
+    for label, scatter, step, fit, (colour, index) in zip(
+        all_figures.labels, scatters, steps, fits, looks_of(all_figures), strict=True
+    ):
+        shape = SHAPES[index % len(SHAPES)]
+        lines.append((_points(picture.axes, scatter.x[::step], scatter.y[::step], colour, shape), label))
         known = [x for x in scatter.x if x is not None]
-        if known and not line.problem:
+        if known and not fit.problem:
             ends = [min(known), max(known)]
-            heights = [line.constant + line.slope * x for x in ends]
-            fits.append(Series(all_figures.labels[k], ends, heights, "line", colour, quiet=True, place=style_index))
-    note = drawn(sum(len(series.x) for series in points), sum(scatter.total for scatter in scatters))
-    return Plot(name, title, Axis(axes[0]), Axis(axes[1], zero=True), [*points, *fits], note)
+            heights = [fit.constant + fit.slope * x for x in ends]
+            picture.axes.plot(ends, heights, color=colour, linestyle=DASHES[index % len(DASHES)])
+    from_zero(picture.axes)
+    legend(picture, lines)
+    yield picture
 
 
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def bar_chart(table: Table) -> Picture:
+    """Return the picture of a leaderboard's table with one bar per endpoint, the first one on top.
+
+    Endpoints without a value are omitted. As in the published leaderboards of LLMPerf's results, a bar is the median.
+    """
+    known = [row for row in table.rows if math.isfinite(row.figures.median)]
+    shown = known[:_MOST_BARS]
+    omitted = f"{len(shown)} of {len(known)} endpoints are drawn. " if len(shown) < len(known) else ""
+    with style():
+        picture = sheet(table.metric, table.title, table.title, "", f"{omitted}{BARS_NOTE}")
+        axes = picture.axes
+        axes.grid(visible=False, axis="y")
+        axes.barh(range(len(shown)), [row.figures.median for row in shown], height=0.7, color=colours()["accent"])
+        axes.set_yticks(range(len(shown)), [_cut(endpoint_name(table, row, with_load=True)) for row in shown])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(max(len(shown), 4) - 0.5, -0.5)
+        for position, row in enumerate(shown):
+            median, low, high = row.figures.median, row.figures.p25, row.figures.p75
+            if is_known := math.isfinite(high - low):
+                axes.plot([low, high], [position, position], color=INK, linewidth=1.1)
+            end = (max(median, high) if is_known else median, position)
+            text = rounded(median, table.decimals)
+            axes.annotate(text, end, (6, 0), textcoords="offset points", va="center", weight="bold")
+        axes.set_xlim(left=0)
+    return picture
+
+
+def endpoint_name(table: Table, row: Row, *, with_load: bool = False) -> str:
+    """Return the name of an endpoint; ``with_load`` adds the load if the rows of the table have different loads."""
+    load = [f"({row.load.tag})"] if with_load and table.load_columns is not None else []
+    return " ".join([row.framework or "-", row.model or "-", *table.apart_words(row), *load])
+
+
+def _cut(name: str) -> str:
+    text = plain(name)
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."

@@ -16,9 +16,9 @@ from pandas import DataFrame
 
 from llm_reports.errors import InputError
 from llm_reports.llmperf.results import duration_s
-from llm_reports.markdown.numbers import lasting, shown
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group
+from llm_reports.sections.numbers import lasting, shown
 from llm_reports.slo.evidence import Evidence, evidence, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.slo.stage_doubts import delay_s, doubt, late

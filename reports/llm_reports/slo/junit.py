@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from llm_reports.markdown.decisions import gate_text
-from llm_reports.markdown.text import plain
+from llm_reports.markdown.text import section_text
 from llm_reports.output_folder import write_file
+from llm_reports.sections.decisions import gate_section
+from llm_reports.sections.section import plain
 from llm_reports.slo.gate import Gate
 from llm_users.verdict import Verdict
 
@@ -66,7 +67,7 @@ def publish_gate(gate: Gate, path: Path | None) -> None:
     """Write a verdict as JUnit XML, and append it to GitHub's job summary if there is one."""
     if path is not None:
         write_junit(path, junit_xml("locust-llm", cases_of(gate)))
-    write_job_summary(gate_text(gate))
+    write_job_summary(section_text(gate_section(gate)))
 
 
 def write_junit(path: Path, text: str) -> None:

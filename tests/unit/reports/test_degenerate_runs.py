@@ -136,7 +136,6 @@ def test_llmperf_files_in_which_all_failed(tmp_path: Path, several: bool, capsys
 
 
 def test_png_files_of_a_run_in_which_all_failed(write_run: Write) -> None:
-    pytest.importorskip("PIL")
     prefix = written(write_run, "all failed", "stages")
     assert main([str(prefix), "--plots", "png"]) == 1
     # No request has a latency, so what is left is the requests over time.

@@ -11,8 +11,9 @@ import pytest
 
 import llm_reports
 from llm_reports.main import main
-from llm_reports.markdown.inter_token import gaps_section
+from llm_reports.markdown.text import section_text
 from llm_reports.metrics import inter_token
+from llm_reports.sections.stage_tables import gaps_section
 from llm_users.record import RequestRecord
 
 Make = Callable[..., RequestRecord]
@@ -98,7 +99,9 @@ def test_one_stage_of_events_names_them_all(write_run: Write, make_record: Make)
     prefix = write_run(rows, gaps_s={1: [0.02], 2: [0.04]})
     made = llm_reports.groups([llm_reports.load(prefix)])
     assert [each.kind for each in inter_token.gaps_of(made)] == ["inter-token", "inter-event"]
-    section = gaps_section(made)
+    gaps = gaps_section(made)
+    assert gaps is not None
+    section = section_text(gaps)
     assert section.startswith("## Inter-event gaps")
     assert re.search(r"concurrency 1 \|\s+1\.00 \|", section)
     assert re.search(r"concurrency 2 \|\s+2\.00 \|", section)
@@ -106,6 +109,6 @@ def test_one_stage_of_events_names_them_all(write_run: Write, make_record: Make)
 
 def test_a_run_without_gaps_has_no_table_of_them(write_run: Write, make_record: Make) -> None:
     prefix = write_run([make_record(i) for i in range(5)])
-    assert gaps_section(llm_reports.groups([llm_reports.load(prefix)])) == ""
+    assert gaps_section(llm_reports.groups([llm_reports.load(prefix)])) is None
     report = llm_reports.report_run(prefix, formats=("html",))
     assert "The input does not contain gaps" in report.files[0].read_text()

@@ -5,7 +5,7 @@
   const data = JSON.parse(document.getElementById("llm-data").textContent);
   const { number, span, xy } = window.LLMCharts;
   const RUN_COLOURS = 8; // the number of run colours in charts.css
-  const MOST_POINTS_IN_WORDS = 12; // as in html/chart_sections.py
+  const MOST_POINTS_IN_WORDS = 12; // as in html/chart_words.py
   const PAPER_PX = 690; // the width of A4 between its margins
   const ranks = data.labels.length;
   const find = (id) => document.getElementById(id);
@@ -76,7 +76,7 @@
     };
   }
 
-  // Returns the caption for the current selection, with the same text as html/chart_sections.py.
+  // Returns the caption for the current selection, with the same text as html/chart_words.py.
   function inWords(metric, quantile) {
     const brief = data.curves.reduce((sum, curve) => sum + curve.points.length, 0) > MOST_POINTS_IN_WORDS;
     const sentences = data.curves.map((curve) => {

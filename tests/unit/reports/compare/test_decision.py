@@ -15,7 +15,7 @@ import llm_reports
 from llm_reports.compare.estimates import newcombe
 from llm_reports.errors import InputError
 from llm_reports.main import main
-from llm_reports.markdown.comparison import comparison_text
+from llm_reports.markdown.report import comparison_text
 from llm_users.record import RequestRecord
 
 Make = Callable[..., RequestRecord]

@@ -9,8 +9,12 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from llm_reports.compare.leaderboard import leaderboard
+from llm_reports.input.loader import load_all
 from llm_reports.main import main
+from llm_reports.plots.images import bar_chart
 from tests.unit.reports.sweep_on_disk import HOSTILE, write_sweep
 
 
@@ -53,23 +57,23 @@ def test_without_images_the_text_refers_to_the_page(runs: list[str], tmp_path: P
 def test_a_bar_for_each_endpoint(runs: list[str], tmp_path: Path) -> None:
     assert main(["leaderboard", *runs, "--concurrency", "4", "--out", str(tmp_path), "--plots", "svg"]) == 0
     text, page = (tmp_path / "leaderboard.md").read_text(), (tmp_path / "leaderboard.html").read_text()
+    charts = {table.metric: bar_chart(table) for table in leaderboard(load_all(runs), concurrency=4)}
     tables = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     for table, metric in zip(tables, ("ttft_s", "request_output_throughput_token_per_s"), strict=True):
         header = [cell.strip() for cell in next(line for line in table.splitlines() if "| Median" in line).split("|")]
         place = header.index("Median")
         medians = [float(line.split("|")[place]) for line in table.splitlines() if line.startswith("| vllm")]
         assert len(medians) == 3
-        picture = ET.fromstring((tmp_path / f"plot_{metric}.svg").read_text())
-        tag = "{http://www.w3.org/2000/svg}"
-        bars = [line for line in picture.iter(f"{tag}polyline") if float(line.get("stroke-width", "0")) > 10]
-        lengths = []
-        for bar in bars:
-            ends = [float(end.split(",")[0]) for end in bar.get("points", "").split()]
-            lengths.append(ends[1] - ends[0])
+        assert ET.fromstring((tmp_path / f"plot_{metric}.svg").read_text()).tag.endswith("svg")
+        axes = charts[metric].axes
         # The bars are as long as the figures of the table say, up to their rounding.
-        assert [length / lengths[0] for length in lengths] == pytest.approx(
-            [median / medians[0] for median in medians], rel=0.06
-        )
+        lengths = [bar.get_width() for bar in axes.patches]
+        assert lengths == pytest.approx(medians, abs=0.006)
+        assert [float(label.get_text()) for label in axes.texts] == medians
+        for middle, bar in zip(axes.lines, axes.patches, strict=True):
+            low, high = middle.get_xdata()
+            assert low < bar.get_width() < high
+        assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first one is on top
         assert f"](plot_{metric}.svg)" in table
     assert HOSTILE not in page
     assert "<script" not in page
@@ -79,11 +83,10 @@ def test_a_bar_for_each_endpoint(runs: list[str], tmp_path: Path) -> None:
 
 
 def test_images_as_png(runs: list[str], tmp_path: Path) -> None:
-    image = pytest.importorskip("PIL.Image", reason="needs the extra plots")
     assert main(["compare", *runs[:2], "--out", str(tmp_path), "--plots", "png"]) == 0
     assert main(["leaderboard", *runs, "--out", str(tmp_path), "--plots", "png"]) == 0
     for name in ("plot_curve_e2e.png", "plot_ttft_s.png"):
-        with image.open(tmp_path / name) as picture:
+        with Image.open(tmp_path / name) as picture:
             assert picture.size == (1920, 1120)
 
 

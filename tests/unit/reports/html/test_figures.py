@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 import random
 import re
+import sys
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from llm_reports.charts.curve import WORDS_PER_TOKEN, Curve, Point
 from llm_reports.charts.downsampling import drawn, evenly, short, thinned
 from llm_reports.charts.figures import figures
 from llm_reports.content import Content, content_of
-from llm_reports.html.chart_sections import input_section
+from llm_reports.html.fragment import fragment_of
+from llm_reports.html.page import page as report_page
 from llm_reports.input.loader import load
+from llm_reports.main import main
 from llm_reports.metrics.latency_model import latency_model, robust_line
-from llm_reports.plots.images import png_files, ramp, svg_files
+from llm_reports.plots import drawing
+from llm_reports.plots.images import drawings, png_files, ramp, svg_files
 from llm_users.quantile import quantile
 from llm_users.record import StageLoad
 from tests.unit.reports.rows_on_disk import record, write_rows
@@ -144,16 +149,90 @@ def test_plots_are_pictures_with_words(content: Content) -> None:
     for text in files.values():
         root = ET.fromstring(text)
         assert root.find("{http://www.w3.org/2000/svg}title") is not None
-        assert len(root) > 20
+        assert len(list(root.iter())) > 20
     assert ">32 (strained, 7 % failed)</text>" in files["plot_curve_e2e.svg"]
     assert len({ramp(k, 6) for k in range(6)}) == 6
 
 
+def test_the_curve_of_a_picture_is_the_curve_of_the_page(content: Content) -> None:
+    curve = figures(content.runs, content.groups, content.points).curves[0]
+    by_name = {picture.name: picture for picture in drawings(content)}
+    for name, key, figure in (("curve_e2e", "e2e", "p50"), ("curve_ttft", "ttft", "p95")):
+        axes = by_name[name].axes
+        line, hollow = axes.lines
+        throughput = [point.throughput_token_per_s for point in curve.points]
+        latency = [point.latency_s[key][figure] for point in curve.points]
+        assert (list(line.get_xdata()), list(line.get_ydata())) == (latency, throughput)
+        assert list(hollow.get_xdata()) == [latency[2]]  # the strained stage is a hollow point
+        assert [text.get_text() for text in axes.texts] == ["2", "8", "32 (strained, 7 % failed)"]
+        assert (axes.get_xlim()[0], axes.get_ylim()[0], axes.get_xscale()) == (0, 0, "linear")
+        assert axes.get_ylabel() == "System, output tokens/s"
+    assert by_name["curve_e2e"].axes.get_xlabel() == "End-to-end latency, median (s)"
+    assert by_name["curve_ttft"].axes.get_xlabel() == "Time to first token, p95 (s)"
+
+
+def test_the_other_pictures_show_the_data_of_the_page(content: Content) -> None:
+    made = figures(content.runs, content.groups, content.points)
+    by_name = {picture.name: picture for picture in drawings(content)}
+    for distribution in made.distributions:
+        axes = by_name[distribution.key].axes
+        borders = [border for border in distribution.log.borders if border]
+        assert axes.get_xscale() == ("log" if borders[-1] / borders[0] > 20 else "linear")
+        for line, cumulative in zip(axes.lines, distribution.cumulative, strict=True):
+            assert list(line.get_ydata()) == [0.0, *cumulative.y]
+            assert list(line.get_xdata())[1:] == cumulative.x
+    (timeline,) = made.timelines
+    axes = by_name["timeline"].axes
+    shown = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert shown == [f"{outcome.name} ({outcome.count:,})" for outcome in timeline.outcomes]
+    for line, outcome in zip(axes.lines, timeline.outcomes, strict=True):
+        assert list(line.get_xdata()) == outcome.started_s
+        assert list(line.get_ydata()) == [latency or 0.0 for latency in outcome.e2e]  # without a latency: at the bottom
+    points, fits = by_name["model"].axes.lines[::2], by_name["model"].axes.lines[1::2]
+    for line, fit, scatter, model in zip(points, fits, made.outputs, made.models, strict=True):
+        assert (list(line.get_xdata()), list(line.get_ydata())) == (scatter.x, scatter.y)
+        (x0, x1), (y0, y1) = fit.get_xdata(), fit.get_ydata()
+        assert (y1 - y0) / (x1 - x0) == pytest.approx(model.tpot_s)
+        assert y0 == pytest.approx(model.ttft_s + model.tpot_s * (x0 - 1))
+
+
+def test_the_ticks_of_a_logarithmic_axis_are_round_numbers() -> None:
+    for high, ticks in ((30.0, ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20"]), (1e6, ["0.1", "1", "10", "100"])):
+        with drawing.style():
+            picture = drawing.sheet("name", "Title", "x", "y")
+            picture.axes.plot([0.1, high], [0, 1])
+            drawing.logarithmic_x(picture.axes)
+            picture.figure.canvas.draw()
+        low, upper = picture.axes.get_xlim()
+        labels = [
+            label.get_text()
+            for label, at in zip(picture.axes.get_xticklabels(), picture.axes.get_xticks(), strict=True)
+            if low <= at <= upper
+        ]
+        assert labels[: len(ticks)] == ticks
+
+
+def test_without_matplotlib_the_command_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_sweep(tmp_path / "run", levels=(1, 4), requests=30)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for kind in ("svg", "png"):
+        assert main([str(prefix), "--plots", kind]) == 2
+        printed = capsys.readouterr()
+        assert 'pip install "locust-llm[plots]"' in printed.err
+        assert "Time to First Token" in printed.out  # the tables are printed all the same
+    assert main(["leaderboard", str(prefix), "--out", str(tmp_path / "board")]) == 0
+    page = (tmp_path / "board" / "leaderboard.html").read_text()
+    for text in (page, fragment_of(prefix)):
+        assert "<img" not in text
+        assert "pip install &#34;locust-llm[plots]&#34;" in text or 'pip install "locust-llm[plots]"' in text
+
+
 def test_plots_as_png(content: Content, tmp_path: Path) -> None:
-    image = pytest.importorskip("PIL.Image", reason="needs the extra plots")
     name, data = next(iter(png_files(content).items()))
     (tmp_path / name).write_bytes(data)
-    with image.open(tmp_path / name) as picture:
+    with Image.open(tmp_path / name) as picture:
         assert picture.size == (1920, 1120)
         assert len(picture.convert("RGB").getcolors(100_000)) > 20
 
@@ -172,7 +251,7 @@ def test_a_slope_that_is_not_told_from_0_is_no_line(tmp_path: Path) -> None:
     ]
     write_rows(tmp_path / "run_llm_requests.csv", rows)
     made = content_of([load(tmp_path / "run")])
-    page = str(input_section(figures(made.runs, made.groups, made.points)))
+    page = report_page(made).partition('id="input"')[2].partition("</section>")[0]
     assert "No slope differs significantly from 0" in page
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", page)
     assert cells[1:3] == ["-", "-"]

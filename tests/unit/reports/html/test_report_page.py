@@ -15,10 +15,12 @@ import pytest
 
 from llm_reports.charts.assets import asset
 from llm_reports.content import content_of
-from llm_reports.html.from_markdown import as_html
+from llm_reports.html.rendering import render
 from llm_reports.input.loader import load, load_all
 from llm_reports.main import main
+from llm_reports.markdown.text import section_text
 from llm_reports.report import report_run, report_runs
+from llm_reports.sections.section import Grid, Section
 from llm_users.run_files import REQUESTS_CSV, path_of
 from tests.unit.reports.sweep_on_disk import HOSTILE, write_sweep
 
@@ -139,13 +141,19 @@ def test_a_foreign_file_and_an_empty_run_have_a_page_too(
 
 
 def test_decisions_are_said_as_in_the_markdown() -> None:
-    page = as_html("## Gate: FAILED\n\n| a | b\\|c |\n| - | -: |\n| `x<1` | **no** |\n\n- it is\n  not met\n- &lt;b>\n")
+    grid = Grid(["a", "b|c"], [["`x<1`", "**no**"]])
+    section = Section("Gate: FAILED", [grid, ["it is\n  not met", "<b>"], "`1<2`"])
+    page = render("fragment.html.j2", content=content_of([]), decisions=[section], images=[], pictures=True)
+    text = section_text(section)
+    assert "## Gate: FAILED" in text
+    assert "b\\|c" in text
     assert "<h3>Gate: FAILED</h3>" in page
     assert "b|c</th>" in page
     assert "<code>x&lt;1</code>" in page
     assert "<strong>no</strong>" in page
     assert "<li>it is not met</li>" in page
     assert "<li>&lt;b&gt;</li>" in page
+    assert "<p><code>1&lt;2</code></p>" in page
 
 
 def test_what_is_vendored_is_what_the_notice_says() -> None:

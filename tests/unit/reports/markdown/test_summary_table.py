@@ -11,6 +11,8 @@ import pytest
 
 import llm_reports
 from llm_reports.content import content_of
+from llm_reports.plots.drawing import HEIGHT
+from llm_reports.plots.images import drawings
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.run_files import STAGES_CSV, path_of
 from tests.unit.reports.open_loop_on_disk import write_rates
@@ -160,12 +162,13 @@ def test_the_verdict_stands_beside_the_name_of_the_stage(tmp_path: Path) -> None
 
 def test_notes_of_many_runs_are_folded_and_curves_are_told_apart(tmp_path: Path) -> None:
     runs = [write_sweep(tmp_path / f"run{i}", levels=(1, 16, 32), requests=30, seed=i) for i in range(6)]
-    report = llm_reports.report_runs(llm_reports.load_all(runs), out=tmp_path / "out", formats=("html", "svg"))
+    report = llm_reports.report_runs(llm_reports.load_all(runs), out=tmp_path / "out", formats=("html",))
     pages = {path.name: path.read_text() for path in report.files}
     tables = pages["report.html"].split('id="tables"')[1].split("</section>")[0]
     assert '<details class="on-paper"><summary>' in tables
-    curve = pages["plot_curve_e2e.svg"]
-    looks = {line.split("stroke=")[1] for line in curve.splitlines() if "polyline" in line and 'width="2"' in line}
-    assert len(looks) >= 6  # every curve has its own colour, and its own dash
-    legend = pages["plot_ttft.svg"]
-    assert 'viewBox="0 0 960 560"' not in legend  # a long legend makes the sheet higher
+    pictures = {picture.name: picture for picture in drawings(content_of(llm_reports.load_all(runs)))}
+    curves = [line for line in pictures["curve_e2e"].axes.lines if line.get_linestyle() != "None"]
+    assert len({line.get_color() for line in curves}) == len(curves) == 6  # every curve has its own colour,
+    assert len({line.get_marker() for line in curves} | {line.get_linestyle() for line in curves}) >= 4  # and look
+    assert pictures["curve_e2e"].figure.get_figheight() == HEIGHT
+    assert pictures["ttft"].figure.get_figheight() > HEIGHT  # a long legend makes the sheet higher

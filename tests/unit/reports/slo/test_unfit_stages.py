@@ -11,10 +11,10 @@ import pytest
 import llm_reports
 from llm_reports.charts.figures import figures
 from llm_reports.content import content_of
-from llm_reports.markdown.table_notes import notes_under
 from llm_reports.metrics.costs import chosen_points
 from llm_reports.metrics.goodput import highest, knee, stage_points, sweeps
 from llm_reports.metrics.groups import LATENCY
+from llm_reports.sections.table_notes import notes_under
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from tests.queue_models import fifo

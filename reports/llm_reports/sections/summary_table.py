@@ -1,8 +1,7 @@
 """The summary: one line per stage with the most important figures. Console, Markdown and HTML share its lines.
 
-``summary_lines`` computes the figures. ``summary_text`` prints them for a terminal of 80 columns: two lines per stage,
-the median above the P95. ``summary_markdown`` and the page show the same figures as one wide row per stage
-(``summary_header``, ``summary_cells``).
+``summary_lines`` computes the figures. ``terminal_section`` lays them out for a terminal of 80 columns: two lines per
+stage, the median above the P95. Markdown and HTML show ``summary_section``, one wide row per stage.
 """
 
 from __future__ import annotations
@@ -12,16 +11,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llm_reports.llmperf.tables import NOTHING, rounded
-from llm_reports.markdown.text import aligned, bullets, plain
 from llm_reports.metrics.distinctions import RUN, TEXT_COLUMNS, distinctions, words_of
 from llm_reports.metrics.goodput import StagePoint
 from llm_reports.metrics.groups import LATENCY, TPOT, TTFT, Group
 from llm_reports.metrics.inter_token import INTER_EVENT, gaps_of
 from llm_reports.metrics.stage_load import load_columns
 from llm_reports.metrics.summary import Summary
+from llm_reports.sections.section import Grid, Section, plain
 from llm_users.record import UNSTEADY
 
 TITLE = "Summary"
+NO_REQUEST = "No request was measured."
+FIRST_FIGURE = "Requests ok"
+"""The first column of the wide table that contains a figure."""
 WIDTH = 80
 _NO_FIGURES = Summary(0)
 _LATENCIES = (("TTFT", "s", 1), ("TPOT", "ms", 1000), ("Gap", "ms", 1000), ("E2E", "s", 1))
@@ -98,25 +100,26 @@ def summary_lines(groups: Sequence[Group], points: Iterable[StagePoint]) -> list
     return lines
 
 
-def summary_header(lines: Sequence[SummaryLine]) -> list[str]:
-    """Return the columns of the wide table, each with its unit."""
-    return [
-        *_names(lines).columns,
-        *load_columns((line.group.load for line in lines), ("Users", "Rate (requests/s)")).header,
-        "Requests ok",
+def summary_section(lines: Sequence[SummaryLine]) -> Section:
+    """Return the summary as a section with one wide row per stage; the first columns name it, the last is the client.
+
+    Each column has its unit.
+    """
+    if not lines:
+        return Section(TITLE, [NO_REQUEST])
+    names = _names(lines)
+    loads = load_columns((line.group.load for line in lines), ("Users", "Rate (requests/s)"))
+    header = [
+        *names.columns,
+        *loads.header,
+        FIRST_FIGURE,
         "Requests failed",
         "Requests/s",
         "System, output tokens/s",
         *(f"{name} {figure} ({unit})" for name, unit, _ in _LATENCIES for figure in ("median", "P95")),
         "Client",
     ]
-
-
-def summary_cells(lines: Sequence[SummaryLine]) -> list[list[str]]:
-    """Return the rows of the wide table as text."""
-    loads = load_columns(line.group.load for line in lines)
-    names = _names(lines)
-    return [
+    rows = [
         [
             *names.cells[index],
             *loads.cells(line.group.load),
@@ -124,11 +127,13 @@ def summary_cells(lines: Sequence[SummaryLine]) -> list[list[str]]:
             str(line.failed),
             rounded(line.requests_per_s),
             rounded(line.tokens_per_s),
-            *(cell for pair in zip(_medians(line), _p95s(line), strict=True) for cell in pair),
+            *(cell for pair in zip(_latencies(line, "median"), _latencies(line, "p95"), strict=True) for cell in pair),
             line.state,
         ]
         for index, line in enumerate(lines)
     ]
+    left = {index for index, name in enumerate(header) if name in (*_NAMES, *TEXT_COLUMNS)} | {len(header) - 1}
+    return Section(TITLE, [Grid(header, rows, left), summary_notes(lines)])
 
 
 def summary_notes(lines: Sequence[SummaryLine]) -> list[str]:
@@ -148,19 +153,10 @@ def summary_notes(lines: Sequence[SummaryLine]) -> list[str]:
     return notes
 
 
-def summary_markdown(lines: Sequence[SummaryLine]) -> str:
-    """Return the summary as a section with one wide row per stage."""
-    if not lines:
-        return f"## {TITLE}\n\nNo request was measured.\n"
-    header = summary_header(lines)
-    left = {index for index, name in enumerate(header) if name in (*_NAMES, *TEXT_COLUMNS)} | {len(header) - 1}
-    return _section(aligned(header, summary_cells(lines), left), summary_notes(lines))
-
-
-def summary_text(lines: Sequence[SummaryLine]) -> str:
+def terminal_section(lines: Sequence[SummaryLine]) -> Section:
     """Return the summary for a terminal: two lines per stage, within 80 columns for all usual figures."""
     if not lines:
-        return f"## {TITLE}\n\nNo request was measured.\n"
+        return Section(TITLE, [NO_REQUEST])
     units = [unit for _, unit, _ in _LATENCIES]
     names = [name for name, _, _ in _LATENCIES]
     upper = ["", "", *_REQUESTS, "system", *names, ""]
@@ -175,9 +171,9 @@ def summary_text(lines: Sequence[SummaryLine]) -> str:
         counts = [str(line.ok), str(line.failed), rounded(line.requests_per_s), rounded(line.tokens_per_s)]
         load = line.group.load.short if line.group.load.is_known else NOTHING
         load = load.removesuffix("/s") if _load_name(lines) == "rate/s" else load
-        rows.append([load, "median", *counts, *_medians(line), plain(line.health) or NOTHING])
-        rows.append(["", "P95", "", "", "", "", *_p95s(line), UNSTEADY if line.unsteady else ""])
-    return _section("\n".join(_laid_out(upper, lower, rows)), summary_notes(lines))
+        rows.append([load, "median", *counts, *_latencies(line, "median"), plain(line.health) or NOTHING])
+        rows.append(["", "P95", "", "", "", "", *_latencies(line, "p95"), UNSTEADY if line.unsteady else ""])
+    return Section(TITLE, ["\n".join(_laid_out(upper, lower, rows)), summary_notes(lines)])
 
 
 _REQUESTS = ("requests", "", "")
@@ -214,16 +210,11 @@ def _line(row: Sequence[str], widths: Sequence[int], between: str) -> str:
     return between.join(padded).rstrip()
 
 
-def _section(table: str, notes: Sequence[str]) -> str:
-    return "\n\n".join([f"## {TITLE}", table, *([bullets(notes)] if notes else [])]) + "\n"
-
-
-def _medians(line: SummaryLine) -> list[str]:
-    return [rounded(summary.median * scale) for summary, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)]
-
-
-def _p95s(line: SummaryLine) -> list[str]:
-    return [rounded(summary.p95 * scale) for summary, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)]
+def _latencies(line: SummaryLine, figure: str) -> list[str]:
+    return [
+        rounded(getattr(summary, figure) * scale)
+        for summary, (_, _, scale) in zip(line.latencies, _LATENCIES, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

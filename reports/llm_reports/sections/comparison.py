@@ -1,17 +1,16 @@
-"""A comparison in Markdown and as the cases of a JUnit file. The verdict comes first, then the table and the notes."""
+"""A comparison as a section and as the cases of a JUnit file. The verdict comes first, then the table and the notes."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llm_reports.compare.comparison import Comparison
 from llm_reports.compare.decision import LEVEL
 from llm_reports.compare.difference import BETTER, UNCLEAR, WORSE, Difference
-from llm_reports.markdown.decisions import number
-from llm_reports.markdown.text import aligned, bullets, plain
 from llm_reports.metrics.stage_load import LoadColumns, load_columns
+from llm_reports.sections.numbers import number, percent
+from llm_reports.sections.section import Grid, Section
 from llm_reports.slo.junit import Case
 from llm_reports.stats.intervals import Interval
 from llm_users.verdict import Verdict
@@ -23,10 +22,9 @@ BLOCKS = (
 )
 _LISTED = 4  # number of lines that the verdict lists; the table contains all lines
 _NARROW = 0.005  # interval width (a share) below which one decimal of a percentage is too coarse
-_WIDTH = 80
 
 
-def comparison_text(comparison: Comparison) -> str:
+def comparison_section(comparison: Comparison) -> Section:
     """Return the verdict, the table, and explanatory notes."""
     columns = load_columns(line.other.load for line in comparison.differences)
     several = len({line.other_names for line in comparison.differences}) > 1
@@ -46,11 +44,10 @@ def comparison_text(comparison: Comparison) -> str:
     names = int(several) + int(models)
     figure = names + len(columns.header)
     rows = [_cells(line, several, models, columns) for line in comparison.differences]
-    table = aligned(header, rows, left={*range(names), figure, figure + 6})
     by_runs = any(line.by_runs for line in comparison.differences)
     notes = [*([] if by_runs else [BLOCKS]), *comparison.notes, *dict.fromkeys(_reasons(comparison))]
-    answer = textwrap.fill(plain(verdict(comparison)), _WIDTH, break_long_words=False, break_on_hyphens=False)
-    return f"## {comparison.title}\n\n{answer}\n\n{table}\n\n{bullets(notes)}\n"
+    table = Grid(header, rows, {*range(names), figure, figure + 6})
+    return Section(comparison.title, [verdict(comparison), table, notes])
 
 
 def verdict(comparison: Comparison) -> str:
@@ -135,7 +132,7 @@ def _p(line: Difference) -> str:
 def _value(line: Difference, value: float) -> str:
     if math.isnan(value):
         return "-"
-    return _percent(value) if line.is_share else f"{number(value)} {line.unit}".rstrip()
+    return percent(value) if line.is_share else f"{number(value)} {line.unit}".rstrip()
 
 
 def _difference(line: Difference) -> str:
@@ -144,7 +141,7 @@ def _difference(line: Difference) -> str:
     if math.isnan(line.difference):
         return "-"
     if line.is_share:
-        return _with_interval(_percent(line.difference), interval, lambda value: f"{100 * value:.1f}", "%")
+        return _with_interval(percent(line.difference), interval, lambda value: f"{100 * value:.1f}", "%")
     text = f"{'+' if line.difference > 0 else ''}{number(line.difference)} {line.unit}".rstrip()
     return _with_interval(text, interval, number, line.unit)
 
@@ -158,18 +155,14 @@ def _change(line: Difference) -> str:
     interval = Interval(line.ratio_interval.low - 1, line.ratio_interval.high - 1)
     digits = 2 if interval.high - interval.low < _NARROW else 1
 
-    def percent(value: float) -> str:
+    def signed(value: float) -> str:
         return f"{100 * value:+.{digits if abs(value) < 1 else 0}f}"
 
-    return _with_interval(f"{percent(line.ratio - 1)} %", interval, percent, "%")
+    return _with_interval(f"{signed(line.ratio - 1)} %", interval, signed, "%")
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _with_interval(text: str, interval: Interval, show: object, unit: str) -> str:
-    if not interval.known or not callable(show):
+def _with_interval(text: str, interval: Interval, show: Callable[[float], str], unit: str) -> str:
+    if not interval.known:
         return text
     return f"{text} ({show(interval.low)} to {show(interval.high)} {unit}".rstrip() + ")"
 

@@ -1,4 +1,4 @@
-"""The load search in Markdown and CSV: its result and a table of all load levels that it tried."""
+"""The load search as a section and as CSV: its result and a table of all load levels that it tried."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import io
 import math
 from collections.abc import Iterable
 
-from llm_reports.markdown.text import aligned, bullets
 from llm_reports.metrics.load_search import LevelFigures, Search, search_of
 from llm_reports.run import Run
+from llm_reports.sections.section import Grid, Section
 from llm_reports.slo.gate import Judgement
 from llm_users.record import COL, cell
 from llm_users.verdict import Verdict
@@ -20,10 +20,10 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def limit_section(runs: Iterable[Run]) -> str:
-    """Return the sections of the load searches among the runs; "" when there are none."""
+def search_sections(runs: Iterable[Run]) -> list[Section]:
+    """Return the sections of the load searches among the runs."""
     searches = [(run.name, search) for run in runs if (search := search_of(run)) is not None]
-    return "\n".join(_text(search, name if len(searches) > 1 else "") for name, search in searches)
+    return [_section(search, name if len(searches) > 1 else "") for name, search in searches]
 
 
 def find_csv(search: Search) -> str:
@@ -46,7 +46,7 @@ def find_csv(search: Search) -> str:
     return text.getvalue()
 
 
-def _text(search: Search, name: str) -> str:
+def _section(search: Search, name: str) -> Section:
     header = [
         search.unit.capitalize(),
         "Stages",
@@ -80,9 +80,9 @@ def _text(search: Search, name: str) -> str:
         for level in search.levels
         if level.fails_too_often or level.unsteady
     )
-    title = f"## The highest load{f' of {name}' if name else ''}"
+    title = f"The highest load{f' of {name}' if name else ''}"
     verdict_column = 3 + len(search.objectives.all)
-    return f"{title}\n\n{search.conclusion}\n\n{aligned(header, rows, {1, verdict_column})}\n\n{bullets(notes)}\n"
+    return Section(title, [search.conclusion, Grid(header, rows, {1, verdict_column}), notes])
 
 
 def _cells(search: Search, level: LevelFigures) -> list[str]:

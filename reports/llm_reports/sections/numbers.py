@@ -1,0 +1,53 @@
+"""Formatting of figures in sentences and tables: three digits and a unit, shares, intervals, approximate durations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from llm_reports.stats.intervals import Interval
+
+NO_ANSWER = "no answer"
+"""The text for an infinite latency: a percentile that falls on a failed request."""
+
+
+def shown(value: float, unit: str) -> str:
+    """Format a figure for a sentence: three digits and its unit; a share in percent."""
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return NO_ANSWER if value > 0 else "?"
+    return f"{value:.3g} {unit}" if unit else f"{100 * value:.3g} %"
+
+
+def lasting(seconds: float) -> str:
+    """Format an approximate duration: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.2g} h"
+
+
+def number(value: float) -> str:
+    """Format a number with three significant digits and without an exponent."""
+    if not math.isfinite(value):
+        return "?" if math.isinf(value) else "-"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def with_decimals(value: float, decimals: int = 0) -> str:
+    """Format a number with the given number of decimals and with separators of thousands; a dash if not finite."""
+    return f"{value:,.{decimals}f}" if math.isfinite(value) else "-"
+
+
+def percent(value: float) -> str:
+    """Format a share in percent."""
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def between(interval: Interval, text: Callable[[float], str] = number) -> str:
+    """Format both ends of an interval; ? for an end that the sample does not determine."""
+    if math.isnan(interval.low):
+        return "-"
+    if interval.low == math.inf:
+        return NO_ANSWER
+    return " to ".join(text(end) if math.isfinite(end) else "?" for end in (interval.low, interval.high))
