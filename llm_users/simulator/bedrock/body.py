@@ -15,8 +15,7 @@ import msgspec
 
 # Also accepts a base URL that ends in /v1, as the OpenAI API uses it.
 _PATH = re.compile(r"(?:/v1)?/model/(.+)/(converse|converse-stream|invoke|invoke-with-response-stream)")
-_PROMPT_FIELDS = ("prompt", "inputText", "message", "messages", "system", "chat_history", "preamble", "input",
-                  "instructions")  # fmt: skip
+_PROMPT_FIELDS = ("prompt", "messages", "system", "input", "instructions")
 
 
 class BadBody(ValueError):
@@ -86,5 +85,5 @@ def _words(value: Any) -> int:
     if isinstance(value, list):
         return sum(map(_words, value))
     if isinstance(value, dict):
-        return sum(_words(value.get(name)) for name in ("content", "text", "message"))
+        return sum(_words(value.get(name)) for name in ("content", "text"))
     return 0

@@ -12,8 +12,8 @@ import time
 from llm_users.simulator import faults, faulty
 from llm_users.simulator.answer import Answer, Reply
 from llm_users.simulator.bedrock.body import BadBody, Target, read_json, read_path, require
-from llm_users.simulator.bedrock.choices import CONVERSE, family_of
 from llm_users.simulator.bedrock.errors import ERRORS, BedrockError, error_of, of_status
+from llm_users.simulator.bedrock.families import CONVERSE, family_of
 from llm_users.simulator.bedrock.wire import EVENT_START, BedrockAnswer, refusal, response_id
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.spec import Spec

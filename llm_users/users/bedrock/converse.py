@@ -15,7 +15,6 @@ from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
 from llm_users.users.bedrock.events import BedrockEvents, json_object, number, raise_exception
-from llm_users.users.token_counts import count
 from llm_users.users.tool_call_history import calls_of, without_calls
 from llm_users.users.tool_calls import arguments_text
 
@@ -176,16 +175,20 @@ class ConverseEvents(BedrockEvents):
                 self.begin_tool(tool.get("toolUseId"), tool.get("name"))
 
 
+_COUNTS = {
+    "input_tokens": "inputTokens",
+    "output_tokens": "outputTokens",
+    "cache_read_tokens": "cacheReadInputTokens",
+    "cache_write_tokens": "cacheWriteInputTokens",
+}
+_CACHE_COUNTS_OF_NOVA = {name: f"{_COUNTS[name]}Count" for name in ("cache_read_tokens", "cache_write_tokens")}
+
+
 def take_metadata(events: BedrockEvents, fields: Mapping[str, Any]) -> None:
     """Store usage, latency, and the latency mode and service tier that were actually used."""
     usage, counts = events.usage, fields.get("usage") or {}
-    usage.keep("input_tokens", count(counts.get("inputTokens")))
-    usage.keep("output_tokens", count(counts.get("outputTokens")))
-    # The names of Converse and of Nova's own format.
-    usage.keep("cache_read_tokens", count(counts.get("cacheReadInputTokens", counts.get("cacheReadInputTokenCount"))))
-    usage.keep(
-        "cache_write_tokens", count(counts.get("cacheWriteInputTokens", counts.get("cacheWriteInputTokenCount")))
-    )
+    usage.keep_counts(_CACHE_COUNTS_OF_NOVA, counts)
+    usage.keep_counts(_COUNTS, counts)
     usage.latency_ms = number((fields.get("metrics") or {}).get("latencyMs"))
     usage.latency_mode = (fields.get("performanceConfig") or {}).get("latency") or usage.latency_mode
     usage.service_tier = (fields.get("serviceTier") or {}).get("type") or usage.service_tier

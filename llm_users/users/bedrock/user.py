@@ -43,7 +43,7 @@ from llm_users.users.response_reader import ResponseStream
 CONVERSE, INVOKE = "bedrock-converse", "bedrock-invoke"
 _OPERATIONS = {CONVERSE: "ConverseStream", INVOKE: "InvokeModelWithResponseStream"}
 
-_PROMPT_FIELDS = ("messages", "prompt", "inputText", "message")
+_PROMPT_FIELDS = ("messages", "prompt")
 
 
 class BedrockUser(LLMUser):
