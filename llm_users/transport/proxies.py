@@ -29,7 +29,7 @@ class Proxy(NamedTuple):
 
     def connect_request(self, origin: Origin) -> bytes:
         """Return the request for a tunnel to this origin."""
-        authority = str(origin).partition("://")[2].encode()
+        authority = origin.authority.encode()
         return b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (authority, authority, self._header())
 
     def absolute(self, origin: Origin, request: bytes) -> bytes:

@@ -18,9 +18,8 @@ from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.cached_request import CachedRequest
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.exchange import Exchange, SdkExchange
+from llm_users.transport.httpx import CachedRequest
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.anthropic.client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
 from llm_users.users.anthropic.events import MessageEvents
