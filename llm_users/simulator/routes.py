@@ -12,15 +12,13 @@ from typing import Any
 
 from msgspec import UNSET
 
-from llm_users.simulator import anthropic_shape, faults, faulty, http_wire, openai_wire
+from llm_users.simulator import faults, http_wire, openai_wire, sse_wire
 from llm_users.simulator.answer import Answer, Reply
-from llm_users.simulator.anthropic_shape import MESSAGES
 from llm_users.simulator.bedrock.routes import BedrockRoutes, is_bedrock
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import OpenAIAnswer
-from llm_users.simulator.responses_shape import RESPONSES
 from llm_users.simulator.spec import Spec
-from llm_users.simulator.sse_wire import SseAnswer, Typed
+from llm_users.simulator.sse_wire import MESSAGES, RESPONSES, SseAnswer, Typed
 
 _MESSAGES = {
     429: "Rate limit reached for requests",
@@ -91,14 +89,8 @@ class Routes:
             self._inject_error(number)
             try:
                 body = openai_wire.read_body(request.body, chat=chat)
-                answer = OpenAIAnswer(
-                    self._spec,
-                    number,
-                    body,
-                    can_chunk=request.can_chunk,
-                    keep_alive=request.keep_alive,
-                    active=1 + self._stats()["active"] if self._spec.wrong_above else 1,
-                )
+                active = 1 + self._stats()["active"] if self._spec.wrong_above else 1
+                answer = OpenAIAnswer(self._spec, number, body, request, active=active)
             except ValueError as error:
                 raise _Refusal(400, str(error)) from None
             if self._spec.check_model and body.model != self._spec.model:
@@ -107,15 +99,11 @@ class Routes:
             if self._spec.usage == "refuse" and body.stream_options is not UNSET:
                 raise _Refusal(400, "Unrecognized request argument supplied: stream_options")
             if self._spec.usage == "refuse422" and body.stream_options is not UNSET:
+                refusal = openai_wire.extra_field_body(body.stream_options or None)
                 headers = {"x-request-id": answer.response_id}
-                data = http_wire.response(
-                    422,
-                    openai_wire.extra_field_body(body.stream_options or None),
-                    headers=headers,
-                    keep_alive=request.keep_alive,
-                )
+                data = http_wire.response(422, refusal, headers=headers, keep_alive=request.keep_alive)
                 return Reply(data, 422, close=not request.keep_alive, failed_id=answer.response_id)
-            return faulty.met(self._spec, answer, openai_wire.EVENT_START)
+            return faults.met(self._spec, answer, openai_wire.EVENT_START)
         except _Refusal as refusal:
             failed_id = openai_wire.response_id(number, chat=chat)
             return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id)
@@ -135,7 +123,7 @@ class Routes:
                 raise _Refusal(400, str(error)) from None
             if self._spec.check_model and answer.model != self._spec.model:
                 raise _Refusal(404, f"model: {answer.model}", "model_not_found")
-            return faulty.met(self._spec, answer, openai_wire.EVENT_START)
+            return faults.met(self._spec, answer, openai_wire.EVENT_START)
         except _Refusal as refusal:
             failed_id = shape.identify(number)
             return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id, claude=shape is MESSAGES)
@@ -152,7 +140,7 @@ class Routes:
             raise _Refusal(401, "Incorrect API key provided.", "invalid_api_key")
 
     def _inject_error(self, number: int) -> None:
-        status = faults.status_error(self._spec, number)
+        status = self._spec.status_error(number)
         if status is not None:
             message = _MESSAGES.get(status, "The server had an error while processing your request")
             raise _Refusal(status, message, "rate_limit_exceeded" if status == 429 else None, injected=True)
@@ -169,7 +157,7 @@ class Routes:
         status = refusal.status
         body, content_type = openai_wire.error_body(self._spec.error_shape, status, str(refusal), refusal.code)
         if claude and self._spec.error_shape == "object":
-            body = openai_wire.json_bytes(anthropic_shape.refusal(status, str(refusal)))
+            body = openai_wire.json_bytes(sse_wire.refusal(status, str(refusal)))
         headers = dict(headers or {})
         if failed_id:
             headers["request-id" if claude else "x-request-id"] = failed_id
