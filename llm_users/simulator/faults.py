@@ -5,6 +5,9 @@ This module depends on bytes and HTTP chunks; the only part of an API that it ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from llm_users.simulator import http_wire
 from llm_users.simulator.answer import Answer
 from llm_users.simulator.spec import Fault, Spec
@@ -27,31 +30,49 @@ def met(spec: Spec, answer: Answer, event_start: bytes) -> Answer:
     fault = spec.fault_of(answer.number)
     if fault is None or not answer.streamed or (fault.after or 0) > answer.tokens:
         return answer
-    kinds = _BEFORE if fault.after is None else _INSIDE
-    return kinds[fault.kind](answer, fault, event_start)
+    make = (_BEFORE_ANSWER if fault.after is None else _IN_ANSWER)[fault.kind]
+    return make(answer, fault, event_start)
 
 
 class _Faulty:
-    """Sends the good answer up to ``tokens``, which subclasses set, then the bytes of ``closing``."""
+    """Sends the good answer up to the fault, then what ``last`` makes of the next bytes of the good answer.
 
-    outcome = "cut"
-    close = True
+    Without ``last``, nothing follows the good answer. Without ``headers``, the answer has no headers.
+    """
 
-    def __init__(self, good: Answer, fault: Fault, event_start: bytes) -> None:
+    more_tokens = 0
+    """The number of pieces after the good answer."""
+
+    def __init__(
+        self,
+        good: Answer,
+        fault: Fault,
+        event_start: bytes,
+        *,
+        outcome: str = "cut",
+        close: bool = True,
+        headers: bool = True,
+        last: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         self.good = good
         self.fault = str(fault)
+        self.outcome = outcome
+        self.close = close
         self.number = good.number
         self.response_id = good.response_id
         self.prompt_tokens = good.prompt_tokens
         self.streamed = True
         self.answered = good.answered
-        self.tokens = self.after = fault.after or 0
+        self.after = fault.after or 0
+        self.tokens = self.after + self.more_tokens
         self._event_start = event_start
+        self._last = last
         self._head = good.opening()
+        self._has_headers = headers
         self._chunked = b"\r\ntransfer-encoding: chunked\r\n" in self._head
 
     def opening(self) -> bytes:
-        return self._head
+        return self._head if self._has_headers else b""
 
     def comment(self) -> bytes:
         return b""
@@ -60,59 +81,24 @@ class _Faulty:
         return (b"", 0) if start >= self.tokens else self.good.piece(start)
 
     def closing(self) -> bytes:
-        return b""
+        return b"" if self._last is None else self._last(self.good.piece(self.after)[0] or self.good.closing())
 
     def _framed(self, data: bytes) -> bytes:
         return http_wire.chunk(data) if self._chunked else data
 
-    def _next(self) -> bytes:
-        """Return the bytes that the good answer would send next."""
-        return self.good.piece(self.after)[0] or self.good.closing()
-
-
-class _Reset(_Faulty):
-    outcome = "reset"
-
-
-class _Stall(_Faulty):
-    outcome = "stalled"
-    close = False
-
-
-class _Half(_Faulty):
-    def closing(self) -> bytes:
-        data = self._next()
-        return data[: len(data) // 2]
-
-
-class _Flip(_Faulty):
-    def closing(self) -> bytes:
-        return self._next().replace(b"{", b"[", 1)
-
-
-class _Garbage(_Faulty):
-    def closing(self) -> bytes:
-        return _NOT_A_CHUNK
-
 
 class _Giant(_Faulty):
-    def __init__(self, good: Answer, fault: Fault, event_start: bytes) -> None:
-        super().__init__(good, fault, event_start)
-        self.tokens = self.after + _GIANT_MIB
-        self._mib = self._framed(_MIB)
+    more_tokens = _GIANT_MIB
 
     def piece(self, start: int) -> tuple[bytes, int]:
         if start < self.after:
             return self.good.piece(start)
-        return (self._framed(self._event_start) if start == self.after else b"") + self._mib, 1
+        return (self._framed(self._event_start) if start == self.after else b"") + self._framed(_MIB), 1
 
 
 class _Endless(_Faulty):
+    more_tokens = _FOREVER
     _repeated = b""
-
-    def __init__(self, good: Answer, fault: Fault, event_start: bytes) -> None:
-        super().__init__(good, fault, event_start)
-        self.tokens = _FOREVER
 
     def piece(self, start: int) -> tuple[bytes, int]:
         if start < max(1, self.after):
@@ -121,30 +107,8 @@ class _Endless(_Faulty):
         return self._repeated, 1
 
 
-class _NoHeaders:
-    """Mixin for faults before the headers: sends no headers."""
-
-    def opening(self) -> bytes:
-        return b""
-
-
-class _ResetBeforeHeaders(_NoHeaders, _Reset):
-    pass
-
-
-class _StallBeforeHeaders(_NoHeaders, _Stall):
-    pass
-
-
-class _NotHttp(_NoHeaders, _Faulty):
-    def closing(self) -> bytes:
-        return _NOT_HTTP
-
-
 class _HeaderBomb(_Faulty):
-    def __init__(self, good: Answer, fault: Fault, event_start: bytes) -> None:
-        super().__init__(good, fault, event_start)
-        self.tokens = _BOMB_WRITES
+    more_tokens = _BOMB_WRITES
 
     def opening(self) -> bytes:
         return b"HTTP/1.1 200 OK\r\n"
@@ -153,20 +117,11 @@ class _HeaderBomb(_Faulty):
         return _BOMB_LINES, 1
 
 
-class _Whole(_Faulty):
-    """Sends the complete good answer; subclasses add a fault to it."""
+class _Slow(_Faulty):
+    """Sends the complete good answer, and its headers byte by byte."""
 
     def __init__(self, good: Answer, fault: Fault, event_start: bytes) -> None:
-        super().__init__(good, fault, event_start)
-        self.outcome, self.close = good.outcome, good.close
-
-    def closing(self) -> bytes:
-        return self.good.closing()
-
-
-class _Slow(_NoHeaders, _Whole):
-    def __init__(self, good: Answer, fault: Fault, event_start: bytes) -> None:
-        super().__init__(good, fault, event_start)
+        super().__init__(good, fault, event_start, outcome=good.outcome, close=good.close, headers=False)
         self._head_tokens = self._head.index(b"\r\n\r\n") + 4
         self.tokens = self._head_tokens + good.tokens
 
@@ -177,12 +132,15 @@ class _Slow(_NoHeaders, _Whole):
             return self._head[start:], 1
         return self.good.piece(start - self._head_tokens)
 
+    def closing(self) -> bytes:
+        return self.good.closing()
 
-class _Unasked(_Whole):
-    """Sends a second response one token gap after the end of the first."""
+
+class _Unasked(_Faulty):
+    """Sends the complete good answer, and a second response one token gap after its end."""
 
     def __init__(self, good: Answer, fault: Fault, event_start: bytes) -> None:
-        super().__init__(good, fault, event_start)
+        super().__init__(good, fault, event_start, outcome=good.outcome, close=good.close)
         self.tokens = good.tokens + 1
 
     def piece(self, start: int) -> tuple[bytes, int]:
@@ -191,24 +149,21 @@ class _Unasked(_Whole):
         data, count = self.good.piece(start)
         return (data + self.good.closing() if start + count >= self.good.tokens else data), count
 
-    def closing(self) -> bytes:
-        return b""
 
-
-_BEFORE: dict[str, type[_Faulty]] = {
-    "reset": _ResetBeforeHeaders,
-    "stall": _StallBeforeHeaders,
-    "garbage": _NotHttp,
+_BEFORE_ANSWER: dict[str, Callable[[Answer, Fault, bytes], _Faulty]] = {
+    "reset": partial(_Faulty, outcome="reset", headers=False),
+    "stall": partial(_Faulty, outcome="stalled", close=False, headers=False),
+    "garbage": partial(_Faulty, headers=False, last=lambda _data: _NOT_HTTP),
     "slow": _Slow,
     "bomb": _HeaderBomb,
     "unasked": _Unasked,
 }
-_INSIDE: dict[str, type[_Faulty]] = {
-    "reset": _Reset,
-    "stall": _Stall,
-    "half": _Half,
-    "flip": _Flip,
-    "garbage": _Garbage,
+_IN_ANSWER: dict[str, Callable[[Answer, Fault, bytes], _Faulty]] = {
+    "reset": partial(_Faulty, outcome="reset"),
+    "stall": partial(_Faulty, outcome="stalled", close=False),
+    "half": partial(_Faulty, last=lambda data: data[: len(data) // 2]),
+    "flip": partial(_Faulty, last=lambda data: data.replace(b"{", b"[", 1)),
+    "garbage": partial(_Faulty, last=lambda _data: _NOT_A_CHUNK),
     "giant": _Giant,
     "endless": _Endless,
 }

@@ -41,6 +41,11 @@ class Message(msgspec.Struct):
     role: str
     content: str | list[Part] | None = None
 
+    @property
+    def text(self) -> str:
+        content = self.content or ""
+        return content if isinstance(content, str) else " ".join(part.text or "" for part in content)
+
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool = False
@@ -62,17 +67,10 @@ class ChatBody(_Body, kw_only=True):
 
     def question(self) -> str:
         """Return the text of the last message."""
-        content = self.messages[-1].content if self.messages else None
-        return content if isinstance(content, str) else " ".join(part.text or "" for part in content or [])
+        return self.messages[-1].text if self.messages else ""
 
     def prompt_tokens(self) -> int:
-        words = 0
-        for message in self.messages:
-            if isinstance(message.content, str):
-                words += len(message.content.split())
-            elif message.content:
-                words += sum(len(part.text.split()) for part in message.content if part.text)
-        return words
+        return sum(len(message.text.split()) for message in self.messages)
 
 
 class TextBody(_Body, kw_only=True):
@@ -86,10 +84,8 @@ class TextBody(_Body, kw_only=True):
     def prompt_tokens(self) -> int:
         if isinstance(self.prompt, str):
             return len(self.prompt.split())
-        tokens = 0
-        for item in self.prompt:
-            tokens += len(item.split()) if isinstance(item, str) else len(item) if isinstance(item, list) else 1
-        return tokens
+        items = (item.split() if isinstance(item, str) else item for item in self.prompt)
+        return sum(len(item) if isinstance(item, list) else 1 for item in items)
 
 
 Body = ChatBody | TextBody

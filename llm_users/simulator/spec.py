@@ -196,9 +196,7 @@ _errors = _pairs(
     lambda status: (int(status),),
 )
 _bedrock_errors = _pairs(
-    r"(\w+)",
-    "needs EXCEPTION:PROBABILITY pairs joined with +, such as throttling:0.1+expired_token:0.05",
-    _exception,
+    r"(\w+)", "needs EXCEPTION:PROBABILITY pairs joined with +, such as throttling:0.1+expired_token:0.05", _exception
 )
 _stream_errors = _pairs(
     r"(\w+)@(\d{1,7})",

@@ -26,17 +26,10 @@ from urllib3.exceptions import ReadTimeoutError as PoolReadTimeout
 
 from llm_users.transport import clock
 from llm_users.transport.connection import origin_of
-from llm_users.transport.errors import (
-    ConnectFailed,
-    ConnectionLost,
-    DeadlineExceeded,
-    ResponseCut,
-    TransportError,
-)
+from llm_users.transport.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, ResponseCut, TransportError
 from llm_users.transport.eventstream import Message
 from llm_users.transport.exchange import LINGER_S, Arrival, Exchange, SdkExchange, request_bytes
 from llm_users.transport.pool import Pool
-from llm_users.transport.proxies import Proxy
 from llm_users.transport.tls import (
     CA_VARIABLES,
     CERT_VARIABLE,
@@ -189,7 +182,12 @@ def network_of(pool: Pool, url: str) -> tuple[dict[str, Any], bool | str | None]
     origin = origin_of(url)
     proxy = pool.proxies.of(origin)
     if proxy is not None:
-        config["proxies"] = {origin.scheme: _with_login(proxy)}
+        proxy_url = str(proxy.origin)
+        if proxy.authorization:  # boto3's form of the URL includes the user name and password
+            login = base64.b64decode(proxy.authorization.partition(b" ")[2]).decode()
+            user, _, password = login.partition(":")
+            proxy_url = proxy_url.replace("://", f"://{quote(user, safe='')}:{quote(password, safe='')}@", 1)
+        config["proxies"] = {origin.scheme: proxy_url}
         if isinstance(verify, str):
             config["proxies_config"] = {"proxy_ca_bundle": verify}
     certificate = _certificate(pool.tls) if origin.scheme == "https" else None
@@ -233,12 +231,3 @@ def _certificate(settings: TlsSettings) -> str | tuple[str, str] | None:
             "without a password, or use --llm-transport fast"
         )
     return (cert, key) if key else cert
-
-
-def _with_login(proxy: Proxy) -> str:
-    """Return the proxy's URL in boto3's form, which includes the user name and password."""
-    if not proxy.authorization:
-        return str(proxy.origin)
-    login = base64.b64decode(proxy.authorization.partition(b" ")[2]).decode()
-    user, _, password = login.partition(":")
-    return str(proxy.origin).replace("://", f"://{quote(user, safe='')}:{quote(password, safe='')}@", 1)

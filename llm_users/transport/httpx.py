@@ -15,13 +15,7 @@ from dataclasses import dataclass
 import httpx2
 
 from llm_users.transport.connection import Origin, origin_of
-from llm_users.transport.errors import (
-    BadResponse,
-    ClientLimitReached,
-    ConnectFailed,
-    DeadlineExceeded,
-    TransportError,
-)
+from llm_users.transport.errors import BadResponse, ClientLimitReached, ConnectFailed, DeadlineExceeded, TransportError
 from llm_users.transport.exchange import (
     CURRENT,
     Exchange,

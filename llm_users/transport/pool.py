@@ -141,8 +141,13 @@ def _cert_advice(error: ssl.SSLCertVerificationError) -> str:
 
 def _describe(error: Exception, proxy: Proxy | None) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    if isinstance(error, ssl.SSLError):
-        advice = _tls_advice(error)
+    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+        advice = (
+            "The server ended the TLS handshake. If it requires a client certificate, set --llm-client-cert or "
+            "SSL_CLIENT_CERT"
+        )
+    elif isinstance(error, ssl.SSLError):
+        advice = "Check that the server uses TLS on this port. Without TLS, the URL begins with http://"
     elif isinstance(error, (FileNotFoundError, _ProxyRefused)):
         advice = ""  # the reason names the setting
     elif proxy is not None:
@@ -152,15 +157,6 @@ def _describe(error: Exception, proxy: Proxy | None) -> str:
     else:
         advice = "Check that the server is running and that the address is correct"
     return f"{reason.rstrip('.')}. {advice}".rstrip()
-
-
-def _tls_advice(error: ssl.SSLError) -> str:
-    if "ALERT" in (error.reason or ""):
-        return (
-            "The server ended the TLS handshake. If it requires a client certificate, set --llm-client-cert or "
-            "SSL_CLIENT_CERT"
-        )
-    return "Check that the server uses TLS on this port. Without TLS, the URL begins with http://"
 
 
 def _connect(origin: Origin, context: Context, proxy: Proxy | None) -> Connection:

@@ -238,9 +238,21 @@ class Nova(Shape):
         return {**usage, "cacheReadInputTokenCount": turn.cached_tokens, "cacheWriteInputTokenCount": 0}
 
     def whole(self, turn: Turn) -> Document:
-        message = {"role": "assistant", "content": content_blocks(turn)}
+        content: list[Document] = []
+        if turn.thought:
+            thought = {"text": turn.thought, "signature": "c2ltdWxhdGVk"}
+            content.append({"reasoningContent": {"reasoningText": thought}})
+        if turn.text:
+            content.append({"text": turn.text})
+        if turn.call:
+            call = {"toolUseId": "tooluse_simulated", "name": "simulated", "input": {"text": turn.call}}
+            content.append({"toolUse": call})
         usage = {**self._usage(turn), "totalTokens": turn.prompt_tokens + turn.tokens}
-        return {"output": {"message": message}, "stopReason": self.finishes[turn.finish], "usage": usage}
+        return {
+            "output": {"message": {"role": "assistant", "content": content}},
+            "stopReason": self.finishes[turn.finish],
+            "usage": usage,
+        }
 
 
 class Converse(Nova):
@@ -267,20 +279,6 @@ class Converse(Nova):
     def whole(self, turn: Turn) -> Document:
         metrics = {"latencyMs": turn.latency_ms}
         return {**super().whole(turn), "usage": self._usage(turn), "metrics": metrics, **turn.used}
-
-
-def content_blocks(turn: Turn) -> list[Document]:
-    """Return the content blocks of an unstreamed answer of Converse or Nova."""
-    blocks: list[Document] = []
-    if turn.thought:
-        thought = {"text": turn.thought, "signature": "c2ltdWxhdGVk"}
-        blocks.append({"reasoningContent": {"reasoningText": thought}})
-    if turn.text:
-        blocks.append({"text": turn.text})
-    if turn.call:
-        call = {"toolUseId": "tooluse_simulated", "name": "simulated", "input": {"text": turn.call}}
-        blocks.append({"toolUse": call})
-    return blocks
 
 
 class MistralText(Plain):

@@ -63,24 +63,18 @@ def read_json(data: bytes) -> dict[str, Any]:
     return body
 
 
-def at_path(body: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path such as `a.b` in nested objects, or None when it does not exist."""
-    value: Any = body
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
-
-
-def require(body: Mapping[str, Any], paths: Sequence[str]) -> None:
-    for path in paths:
-        if at_path(body, path) in (None, "", []):
-            raise BadBody(f"Malformed input request: #: required key [{path}] not found")
+def require(body: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        if body.get(name) in (None, "", []):
+            raise BadBody(f"Malformed input request: #: required key [{name}] not found")
 
 
 def cap(body: Mapping[str, Any], paths: Sequence[str], default: int) -> int:
-    """Return the number of tokens of the answer. Raises BadBody for a cap out of range."""
+    """Return the number of tokens of the answer, from paths such as `a.b`. Raises BadBody for a cap out of range."""
     for path in paths:
-        wanted = at_path(body, path)
+        wanted: Any = body
+        for name in path.split("."):
+            wanted = wanted.get(name) if isinstance(wanted, Mapping) else None
         if wanted is None:
             continue
         if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= 1_000_000:
@@ -117,22 +111,11 @@ _PADDING = tuple(b',"p":"%b"}' % _ALPHABET[: 4 + (i * 23) % 58].encode() for i i
 _CALL_START, _CALL_END = b'{\\"text\\": \\"', b'\\"}'
 
 
-def _event_block(name: str) -> bytes:
-    return encode_headers({":event-type": name, ":content-type": _JSON, ":message-type": "event"})
-
-
-_CHUNK_BLOCK = _event_block("chunk")
 _BLOCKS = {
-    name: _event_block(name)
-    for name in (
-        "messageStart",
-        "contentBlockStart",
-        "contentBlockDelta",
-        "contentBlockStop",
-        "messageStop",
-        "metadata",
-    )
-}
+    name: encode_headers({":event-type": name, ":content-type": _JSON, ":message-type": "event"})
+    for name in ("chunk", "messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop",
+                 "metadata")
+}  # fmt: skip
 
 
 def response_id(number: int) -> str:
@@ -248,10 +231,11 @@ class BedrockAnswer(WireAnswer):
     def closing(self) -> bytes:
         turn = self.turn
         turn.latency_ms = self._since_ms(time.monotonic_ns())
-        turn.thought, turn.text, turn.call = (
-            words(self.number, block.start, block.end - block.start).decode().strip() if block else ""
-            for block in (self._block_of(kind) for kind in ("thought", "text", "tool"))
-        )
+        texts = {
+            block.kind: words(self.number, block.start, block.end - block.start).decode().strip()
+            for block in self._blocks
+        }
+        turn.thought, turn.text, turn.call = (texts.get(kind, "") for kind in ("thought", "text", "tool"))
         if not self.streamed:
             return self._whole()
         if self.outcome == "cut":
@@ -338,7 +322,7 @@ class BedrockAnswer(WireAnswer):
         padding = _PADDING[(self.number * 31 + salt * 17) & 63]
         if self._converse:
             return frame(_BLOCKS[name], document + padding)
-        return frame(_CHUNK_BLOCK, b'{"bytes":"' + b64encode(document) + b'"' + padding)
+        return frame(_BLOCKS["chunk"], b'{"bytes":"' + b64encode(document) + b'"' + padding)
 
     def _metrics(self) -> Document:
         turn = self.turn
@@ -360,9 +344,6 @@ class BedrockAnswer(WireAnswer):
                     "x-amzn-bedrock-invocation-latency": str(turn.latency_ms),
                 }
         return self.whole_response(json_bytes(self._shape.whole(turn)), headers)
-
-    def _block_of(self, kind: str) -> _Block | None:
-        return next((block for block in self._blocks if block.kind == kind), None)
 
 
 def _blocks(kinds: tuple[tuple[str, int], ...]) -> list[_Block]:
