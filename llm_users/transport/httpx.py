@@ -27,8 +27,6 @@ from llm_users.transport.exchange import (
 )
 from llm_users.transport.pool import Pool
 
-__all__ = ["CachedRequest", "GeventTransport", "Head", "send"]
-
 
 class GeventTransport(httpx2.BaseTransport):
     """httpx2 transport over the process's pool. It uses the caller's exchange from ``CURRENT`` or creates one."""

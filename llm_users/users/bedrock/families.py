@@ -13,8 +13,8 @@ from typing import Any
 
 from llm_users.prompts import Prompt
 from llm_users.users.bad_events import failure_from
+from llm_users.users.bedrock.converse import EVENTS, take_event
 from llm_users.users.bedrock.converse import conversation as converse_conversation
-from llm_users.users.bedrock.converse import take_metadata
 from llm_users.users.bedrock.events import BedrockEvents
 from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content
 from llm_users.users.tool_call_history import calls_of, without_calls
@@ -237,15 +237,9 @@ def _nova(events: BedrockEvents, document: Document) -> Output | None:
         if isinstance(reasoning, dict):
             return _output("", reasoning.get("text") or (reasoning.get("reasoningText") or {}).get("text"))
         return _output(delta.get("text"), "")
-    if "messageStop" in document:
-        events.finish_reason = document["messageStop"].get("stopReason") or "unknown"
-        events.stopped = True
-    elif "metadata" in document:
-        take_metadata(events, document["metadata"])
-    elif "contentBlockStart" in document:
-        tool = (document["contentBlockStart"].get("start") or {}).get("toolUse")
-        if isinstance(tool, dict):
-            events.begin_tool(tool.get("toolUseId"), tool.get("name"))
+    kind = next((name for name in EVENTS if name in document), None)
+    if kind is not None:
+        take_event(events, kind, document[kind])
     elif "messageStart" not in document and "contentBlockStop" not in document:
         return None
     return NOTHING
