@@ -10,8 +10,7 @@ from typing import Any
 from llm_users.number_words import duration_text
 from llm_users.options.table import GROUPS, OPTIONS, Option
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, Column
-from llm_users.simulator.fault_kinds import BEFORE_ANSWER, IN_ANSWER
-from llm_users.simulator.spec import Spec
+from llm_users.simulator.spec import FAULTS_BEFORE_ANSWER, FAULTS_IN_ANSWER, Spec
 
 DOCS = Path(__file__).resolve().parent
 _MADE = "<!-- Made by `make docs` from {source}; edit it there. -->"
@@ -88,8 +87,8 @@ def simulator() -> str:
         "one meets silence after 20 tokens. What rows say about it: [faults.md](faults.md).",
         table(
             ["fault", "what happens"],
-            [[f"`{kind}`", meaning] for kind, meaning in BEFORE_ANSWER.items()]
-            + [[f"`{kind}@TOKENS`", f"after so many tokens: {meaning}"] for kind, meaning in IN_ANSWER.items()],
+            [[f"`{kind}`", meaning] for kind, meaning in FAULTS_BEFORE_ANSWER.items()]
+            + [[f"`{kind}@TOKENS`", f"after so many tokens: {meaning}"] for kind, meaning in FAULTS_IN_ANSWER.items()],
         ),
     )
 

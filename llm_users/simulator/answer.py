@@ -1,7 +1,7 @@
 """The interface between a wire format and the engine: a reply that is sent at once, or a token-by-token answer.
 
-The wire formats create replies and answers; the engine times and sends them. Neither side depends on the details of
-the other.
+The wire formats create replies and answers, which share the base class `WireAnswer`; the engine times and sends them.
+Neither side depends on the details of the other.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from llm_users.simulator import http_wire
 from llm_users.simulator.http_wire import Request
+from llm_users.simulator.spec import Spec
 
 
 @dataclass(slots=True)
@@ -50,6 +52,43 @@ class Answer(Protocol):
     def closing(self) -> bytes:
         """Return the bytes to send in the same write as the last chunk."""
         ...
+
+
+class WireAnswer:
+    """The part of an answer that all APIs share: its length, its premature end, and its framing as HTTP chunks."""
+
+    answered = fault = ""
+    comment_line = b":\n\n"
+
+    def __init__(self, spec: Spec, number: int, request: Request, *, tokens: int, streamed: bool) -> None:
+        self.spec = spec
+        self.number = number
+        self.streamed = streamed
+        self.broken = spec.stream_break(number, tokens) if streamed else None
+        self.tokens = tokens if self.broken is None else self.broken.after_tokens
+        self.outcome = "completed" if self.broken is None else self.broken.outcome
+        self.chunked = request.can_chunk and spec.framing == "chunked"
+        self.keep_alive = request.keep_alive
+        is_last = streamed and (not self.chunked or spec.hangup)
+        self.close = self.outcome == "cut" or not self.keep_alive or is_last
+        self.held = b""  # bytes to send together with the next ones
+
+    def comment(self) -> bytes:
+        return self.framed(self.comment_line) if self.streamed and self.comment_line else b""
+
+    def stream_head(self, content_type: str, headers: dict[str, str]) -> bytes:
+        return http_wire.stream_head(content_type, chunked=self.chunked, keep_alive=self.keep_alive, headers=headers)
+
+    def framed(self, data: bytes) -> bytes:
+        """Return the data as one HTTP chunk, if the answer has chunks."""
+        return http_wire.chunk(data) if self.chunked else data
+
+    def ended(self, data: bytes) -> bytes:
+        """Return the last data of a stream with the end of the HTTP body."""
+        return data + http_wire.LAST_CHUNK if self.chunked else data
+
+    def whole_response(self, body: bytes, headers: dict[str, str]) -> bytes:
+        return http_wire.response(200, body, headers=headers, keep_alive=self.keep_alive)
 
 
 class Application(Protocol):

@@ -1,76 +1,169 @@
-"""Chooses the faults of a request from the seed and the request's number, so that they do not depend on timing.
+"""Answers with an injected fault. Each class wraps a good answer and passes on its bytes until the fault begins.
 
-It does not depend on wire formats.
+This module depends on bytes and HTTP chunks; the only part of an API that it needs is the start of an event.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable
+from functools import partial
 
-from llm_users.simulator.spec import Spec
+from llm_users.simulator import http_wire
+from llm_users.simulator.answer import Answer
+from llm_users.simulator.spec import Fault, Spec
 
-_Kind = TypeVar("_Kind")
-
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    """A premature end of a stream. An empty `error` means that the server closes the connection without an error."""
-
-    after_tokens: int
-    error: str
-
-    @property
-    def outcome(self) -> str:
-        return "error" if self.error else "cut"
+_MIB = b"x" * (1 << 20)
+_GIANT_MIB = 64
+_BOMB_LINES = b"".join(b"x-filler-%03d: %s\r\n" % (i, b"y" * 1000) for i in range(64))
+_BOMB_WRITES = 1024  # 64 MiB
+_FOREVER = 1 << 40
+_NOT_HTTP = b"\x16\x03\x00\xff what is this?\r\n\r\n"
+_NOT_A_CHUNK = b"zz what is this?\r\n"
+_UNASKED = http_wire.response(200, b'{"unasked": true}')
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A fault from `fault_kinds` and the number of tokens before it; None: before the headers of the answer."""
+def met(spec: Spec, answer: Answer, event_start: bytes) -> Answer:
+    """Return the answer, wrapped in the fault of its request if there is one.
 
-    kind: str
-    after: int | None
-
-    def __str__(self) -> str:
-        return self.kind if self.after is None else f"{self.kind}@{self.after}"
-
-
-def drawn(choices: Sequence[tuple[_Kind, float]], key: str) -> _Kind | None:
-    """Return one of the choices, which are (value, probability) pairs, or None."""
-    if not choices:
-        return None
-    remaining = random.Random(key).random()
-    for kind, share in choices:
-        remaining -= share
-        if remaining < 0:
-            return kind
-    return None
+    ``event_start`` is the start of an event that never ends, for the fault ``giant``.
+    """
+    fault = spec.fault_of(answer.number)
+    if fault is None or not answer.streamed or (fault.after or 0) > answer.tokens:
+        return answer
+    make = (_BEFORE_ANSWER if fault.after is None else _IN_ANSWER)[fault.kind]
+    return make(answer, fault, event_start)
 
 
-def status_error(spec: Spec, number: int) -> int | None:
-    """Return the status with which to reject this request, or None."""
-    return drawn(spec.error, f"error {spec.seed} {number}")
+class _Faulty:
+    """Sends the good answer up to the fault, then what ``last`` makes of the next bytes of the good answer.
+
+    Without ``last``, nothing follows the good answer. Without ``headers``, the answer has no headers.
+    """
+
+    more_tokens = 0
+    """The number of pieces after the good answer."""
+
+    def __init__(
+        self,
+        good: Answer,
+        fault: Fault,
+        event_start: bytes,
+        *,
+        outcome: str = "cut",
+        close: bool = True,
+        headers: bool = True,
+        last: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        self.good = good
+        self.fault = str(fault)
+        self.outcome = outcome
+        self.close = close
+        self.number = good.number
+        self.response_id = good.response_id
+        self.prompt_tokens = good.prompt_tokens
+        self.streamed = True
+        self.answered = good.answered
+        self.after = fault.after or 0
+        self.tokens = self.after + self.more_tokens
+        self._event_start = event_start
+        self._last = last
+        self._head = good.opening()
+        self._has_headers = headers
+        self._chunked = b"\r\ntransfer-encoding: chunked\r\n" in self._head
+
+    def opening(self) -> bytes:
+        return self._head if self._has_headers else b""
+
+    def comment(self) -> bytes:
+        return b""
+
+    def piece(self, start: int) -> tuple[bytes, int]:
+        return (b"", 0) if start >= self.tokens else self.good.piece(start)
+
+    def closing(self) -> bytes:
+        return b"" if self._last is None else self._last(self.good.piece(self.after)[0] or self.good.closing())
+
+    def _framed(self, data: bytes) -> bytes:
+        return http_wire.chunk(data) if self._chunked else data
 
 
-def bedrock_error(spec: Spec, number: int) -> str | None:
-    """Return the name of the exception with which to reject this request, or None."""
-    return drawn(spec.bedrock_error, f"bedrock_error {spec.seed} {number}")
+class _Giant(_Faulty):
+    more_tokens = _GIANT_MIB
+
+    def piece(self, start: int) -> tuple[bytes, int]:
+        if start < self.after:
+            return self.good.piece(start)
+        return (self._framed(self._event_start) if start == self.after else b"") + self._framed(_MIB), 1
 
 
-def fault(spec: Spec, number: int) -> Fault | None:
-    """Return the fault of the connection or the stream of this request, or None."""
-    choices = [(Fault(kind, after), share) for kind, after, share in spec.fault]
-    return drawn(choices, f"fault {spec.seed} {number}")
+class _Endless(_Faulty):
+    more_tokens = _FOREVER
+    _repeated = b""
+
+    def piece(self, start: int) -> tuple[bytes, int]:
+        if start < max(1, self.after):
+            self._repeated, count = self.good.piece(start)
+            return self._repeated, count
+        return self._repeated, 1
 
 
-def stream_break(spec: Spec, number: int, tokens: int) -> Break | None:
-    """Return where this answer of `tokens` tokens breaks off; None when it does not, or when it ends earlier."""
-    choices: list[tuple[Any, float]] = [((kind, after), share) for kind, after, share in spec.stream_error]
-    error = drawn(choices, f"stream_error {spec.seed} {number}")
-    if error is not None and error[1] <= tokens:
-        return Break(error[1], error[0])
-    after = drawn(spec.cut, f"cut {spec.seed} {number}")
-    return None if after is None or after > tokens else Break(after, "")
+class _HeaderBomb(_Faulty):
+    more_tokens = _BOMB_WRITES
+
+    def opening(self) -> bytes:
+        return b"HTTP/1.1 200 OK\r\n"
+
+    def piece(self, start: int) -> tuple[bytes, int]:  # noqa: ARG002 - always the same
+        return _BOMB_LINES, 1
+
+
+class _Slow(_Faulty):
+    """Sends the complete good answer, and its headers byte by byte."""
+
+    def __init__(self, good: Answer, fault: Fault, event_start: bytes) -> None:
+        super().__init__(good, fault, event_start, outcome=good.outcome, close=good.close, headers=False)
+        self._head_tokens = self._head.index(b"\r\n\r\n") + 4
+        self.tokens = self._head_tokens + good.tokens
+
+    def piece(self, start: int) -> tuple[bytes, int]:
+        if start < self._head_tokens - 1:
+            return self._head[start : start + 1], 1
+        if start == self._head_tokens - 1:
+            return self._head[start:], 1
+        return self.good.piece(start - self._head_tokens)
+
+    def closing(self) -> bytes:
+        return self.good.closing()
+
+
+class _Unasked(_Faulty):
+    """Sends the complete good answer, and a second response one token gap after its end."""
+
+    def __init__(self, good: Answer, fault: Fault, event_start: bytes) -> None:
+        super().__init__(good, fault, event_start, outcome=good.outcome, close=good.close)
+        self.tokens = good.tokens + 1
+
+    def piece(self, start: int) -> tuple[bytes, int]:
+        if start >= self.good.tokens:
+            return _UNASKED, 1
+        data, count = self.good.piece(start)
+        return (data + self.good.closing() if start + count >= self.good.tokens else data), count
+
+
+_BEFORE_ANSWER: dict[str, Callable[[Answer, Fault, bytes], _Faulty]] = {
+    "reset": partial(_Faulty, outcome="reset", headers=False),
+    "stall": partial(_Faulty, outcome="stalled", close=False, headers=False),
+    "garbage": partial(_Faulty, headers=False, last=lambda _data: _NOT_HTTP),
+    "slow": _Slow,
+    "bomb": _HeaderBomb,
+    "unasked": _Unasked,
+}
+_IN_ANSWER: dict[str, Callable[[Answer, Fault, bytes], _Faulty]] = {
+    "reset": partial(_Faulty, outcome="reset"),
+    "stall": partial(_Faulty, outcome="stalled", close=False),
+    "half": partial(_Faulty, last=lambda data: data[: len(data) // 2]),
+    "flip": partial(_Faulty, last=lambda data: data.replace(b"{", b"[", 1)),
+    "garbage": partial(_Faulty, last=lambda _data: _NOT_A_CHUNK),
+    "giant": _Giant,
+    "endless": _Endless,
+}

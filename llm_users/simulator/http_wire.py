@@ -15,6 +15,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _FIXED, _SIZE, _DATA, _TRAILER = range(5)
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _HEX = re.compile(rb"[0-9a-fA-F]{1,8}")
 
 
@@ -167,16 +168,9 @@ def _parse_head(head: str) -> Request:
 
 
 def _head(status: int, headers: dict[str, str]) -> bytes:
-    lines = [f"HTTP/1.1 {status} {_phrase(status)}", "server: llm-simulator"]
+    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, 'Error')}", "server: llm-simulator"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
 
 
 def response(

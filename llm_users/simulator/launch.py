@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from llm_users.simulator.main import SPEC_VARIABLE
@@ -55,7 +54,7 @@ class Simulator:
                 stdin=child_stdin,
                 stdout=child_stdout,
                 stderr=self._stderr,
-                env=_environment(spec),
+                env={**os.environ, **import_path(), SPEC_VARIABLE: str(spec)},
                 start_new_session=True,
             )
         except BaseException:
@@ -88,9 +87,7 @@ class Simulator:
     def __enter__(self) -> Simulator:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.stop()
 
     def _await_ready(self, timeout_s: float) -> tuple[str, int]:
@@ -180,7 +177,3 @@ def import_path() -> dict[str, str]:
     if root.name in ("site-packages", "dist-packages"):
         return {}
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}
-
-
-def _environment(spec: Spec) -> dict[str, str]:
-    return {**os.environ, **import_path(), SPEC_VARIABLE: str(spec)}

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 
-from llm_users.simulator import faults
-from llm_users.simulator.spec import Spec
+from llm_users.simulator.spec import Spec, drawn
 
 _ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -42,7 +41,7 @@ def answer(spec: Spec, number: int, prompt: str, active: int) -> tuple[str, byte
         return "", b""
     overloaded = 1 - spec.wrong_above / active if 0 < spec.wrong_above < active else 0.0
     shares = [("wrong", max(spec.wrong, overloaded)), ("vague", spec.vague)]
-    kind = faults.drawn(shares, f"answer {spec.seed} {number}") or "right"
+    kind = drawn(shares, f"answer {spec.seed} {number}") or "right"
     text = {"right": f"{asked:,}", "wrong": f"{asked + 1:,}", "vague": f"{asked + 1:,}/{asked:,}"}[kind]
     return kind, text.encode()
 

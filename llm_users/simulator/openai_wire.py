@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from llm_users.simulator import faults, http_wire, numerals
+from llm_users.simulator import numerals
+from llm_users.simulator.answer import WireAnswer
 from llm_users.simulator.bedrock.errors import STREAM_ERRORS
+from llm_users.simulator.http_wire import Request
 from llm_users.simulator.spec import Spec
 
 # Shakespeare's first sonnet in plain ASCII. The event templates rely on text without characters that JSON escapes.
@@ -39,6 +41,11 @@ class Message(msgspec.Struct):
     role: str
     content: str | list[Part] | None = None
 
+    @property
+    def text(self) -> str:
+        content = self.content or ""
+        return content if isinstance(content, str) else " ".join(part.text or "" for part in content)
+
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool = False
@@ -60,17 +67,10 @@ class ChatBody(_Body, kw_only=True):
 
     def question(self) -> str:
         """Return the text of the last message."""
-        content = self.messages[-1].content if self.messages else None
-        return content if isinstance(content, str) else " ".join(part.text or "" for part in content or [])
+        return self.messages[-1].text if self.messages else ""
 
     def prompt_tokens(self) -> int:
-        words = 0
-        for message in self.messages:
-            if isinstance(message.content, str):
-                words += len(message.content.split())
-            elif message.content:
-                words += sum(len(part.text.split()) for part in message.content if part.text)
-        return words
+        return sum(len(message.text.split()) for message in self.messages)
 
 
 class TextBody(_Body, kw_only=True):
@@ -84,10 +84,8 @@ class TextBody(_Body, kw_only=True):
     def prompt_tokens(self) -> int:
         if isinstance(self.prompt, str):
             return len(self.prompt.split())
-        tokens = 0
-        for item in self.prompt:
-            tokens += len(item.split()) if isinstance(item, str) else len(item) if isinstance(item, list) else 1
-        return tokens
+        items = (item.split() if isinstance(item, str) else item for item in self.prompt)
+        return sum(len(item) if isinstance(item, list) else 1 for item in items)
 
 
 Body = ChatBody | TextBody
@@ -155,35 +153,21 @@ def words(number: int, start: int, count: int) -> bytes:
     return b"".join(_SPACED[(number * 7 + i) % len(_SPACED)] for i in range(start, start + count))
 
 
-class OpenAIAnswer:
+class OpenAIAnswer(WireAnswer):
     """One answer to a chat or text completion, as a stream of events or as one JSON object."""
 
-    fault = ""
-
-    def __init__(
-        self, spec: Spec, number: int, body: Body, *, can_chunk: bool, keep_alive: bool, active: int = 0
-    ) -> None:
-        self._spec = spec
+    def __init__(self, spec: Spec, number: int, body: Body, request: Request, *, active: int = 0) -> None:
+        tokens = cap(body, spec)
+        super().__init__(spec, number, request, tokens=tokens, streamed=bool(body.stream))
         self._chat = isinstance(body, ChatBody)
-        self.number = number
         self.response_id = response_id(number, chat=self._chat)
         self.prompt_tokens = body.prompt_tokens()
-        self.streamed = bool(body.stream)
-        tokens = cap(body, spec)
-        self._break = faults.stream_break(spec, number, tokens) if self.streamed else None
-        self.tokens = tokens if self._break is None else self._break.after_tokens
-        self.outcome = "completed" if self._break is None else self._break.outcome
-        self._chunked = can_chunk and spec.framing == "chunked"
-        self._keep_alive = keep_alive
-        cut = self.outcome == "cut"
-        self.close = cut or not keep_alive or (self.streamed and (not self._chunked or spec.hangup))
         # With several choices, every choice is shorter than the previous one, and the first one ends the answer.
         self._choices = body.n or 1
         shorter = self.tokens // (2 * self._choices)
         self._lengths = [self.tokens - choice * shorter for choice in range(self._choices)]
-        self._stop_tokens = spec.stop_tokens(self._lengths[-1]) if self._break is None else 0
+        self._stop_tokens = spec.stop_tokens(self._lengths[-1]) if self.broken is None else 0
         self._reasoning = min(spec.reasoning, tokens) if self._chat else 0
-        self._held = b""
         self._is_plain = not (
             self._choices > 1
             or self._stop_tokens
@@ -211,19 +195,11 @@ class OpenAIAnswer:
     def opening(self) -> bytes:
         if not self.streamed:
             return b""
-        head = http_wire.stream_head(
-            STREAM_TYPE,
-            chunked=self._chunked,
-            keep_alive=self._keep_alive,
-            headers={"x-request-id": self.response_id},
-        )
-        if self._spec.buffered:
-            self._held = self._role_event() if self._chat and self._spec.role == "early" else b""
-            return head
-        return head + self._role_event() if self._chat and self._spec.role == "early" else head
-
-    def comment(self) -> bytes:
-        return self._framed(b":\n\n") if self.streamed else b""
+        head = self.stream_head(STREAM_TYPE, {"x-request-id": self.response_id})
+        role = self._role_event() if self._chat and self.spec.role == "early" else b""
+        if self.spec.buffered:
+            self.held, role = role, b""
+        return head + role
 
     def piece(self, start: int) -> tuple[bytes, int]:
         if start >= self.tokens:  # an error before the first token
@@ -231,33 +207,33 @@ class OpenAIAnswer:
         if not self._is_plain:
             return self._general_piece(start)
         end = min(self._reasoning, self.tokens) if start < self._reasoning else self.tokens
-        count = min(self._spec.tokens_per_chunk, end - start)
+        count = min(self.spec.tokens_per_chunk, end - start)
         if not self.streamed:
             return b"", count
         text = self._words(start, count)
         if start in (0, self._reasoning):
             text = text[1:]
         event = (self._thought_start if start < self._reasoning else self._text_start) + text + self._text_end
-        data = b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event
+        data = b"%x\r\n%b\r\n" % (len(event), event) if self.chunked else event
         return (self._role_event() + data if start == 0 and self._role_late else data), count
 
     def _general_piece(self, start: int) -> tuple[bytes, int]:
         """Return a piece with several choices, tokens without a chunk, usage in every event, or a buffering proxy."""
         ends = (min(self._reasoning, self.tokens), self.tokens - self._stop_tokens, self.tokens)
-        count = min(self._spec.tokens_per_chunk, next(end for end in ends if start < end) - start)
+        count = min(self.spec.tokens_per_chunk, next(end for end in ends if start < end) - start)
         if not self.streamed:
             return b"", count
         data = b"".join(self._choice_piece(choice, start, count) for choice in range(self._choices))
         if start == 0 and self._role_late:
             data = self._role_event() + data
-        if self._spec.buffered:
-            self._held += data
+        if self.spec.buffered:
+            self.held += data
             data = b""
         return data, count
 
     def _choice_piece(self, choice: int, start: int, count: int) -> bytes:
         """Return the events of one choice for ``count`` tokens from ``start``; empty when the choice has ended."""
-        spec, length = self._spec, self._lengths[choice]
+        spec, length = self.spec, self._lengths[choice]
         count = min(count, length - start)
         if count <= 0:
             return b""
@@ -278,10 +254,10 @@ class OpenAIAnswer:
     def _choice_event(self, choice: int, delta: bytes, reason: bytes, tokens: int) -> bytes:
         """Return an event of one choice; ``tokens`` is the number of its tokens so far."""
         if reason != b"null":
-            reason = reason % self._spec.finish.encode()
-        usage = b',"usage":' + json_bytes(self._counts(tokens)) if self._spec.usage == "every" else b""
+            reason = reason % self.spec.finish.encode()
+        usage = b',"usage":' + json_bytes(self._counts(tokens)) if self.spec.usage == "every" else b""
         fields = b'"choices":[{"index":%d,%b,"logprobs":null,"finish_reason":%b}]' % (choice, delta, reason)
-        return self._framed(b"data: " + self._base + b"," + fields + usage + b"}\n\n")
+        return self.framed(b"data: " + self._base + b"," + fields + usage + b"}\n\n")
 
     def _words(self, start: int, count: int) -> bytes:
         """Return the text of tokens; the first word of the answer is the requested number, if there is one."""
@@ -292,41 +268,37 @@ class OpenAIAnswer:
     def closing(self) -> bytes:
         if not self.streamed:
             return self._whole()
-        if self._break is not None:
-            return self._error_event(self._break.error)
+        if self.broken is not None:
+            return self._error_event(self.broken.error)
         usage = b',"usage":' + json_bytes(self._usage())
         delta = b'"delta":{},' if self._chat else b'"text":"",'
-        finish = delta + b'"logprobs":null,"finish_reason":"%b"}]' % self._spec.finish.encode()
-        in_finish = usage if self._spec.usage == "finish" else b""
-        if self._spec.usage == "every":
+        finish = delta + b'"logprobs":null,"finish_reason":"%b"}]' % self.spec.finish.encode()
+        in_finish = usage if self.spec.usage == "finish" else b""
+        if self.spec.usage == "every":
             in_finish = b',"usage":' + json_bytes(self._counts(self.tokens))
-        data = self._held + self._framed(self._start + finish + in_finish + b"}\n\n")
+        data = self.held + self.framed(self._start + finish + in_finish + b"}\n\n")
         if self._usage_event:
-            data += self._framed(b"data: " + self._base + b',"choices":[]' + usage + b"}\n\n")
-        if self._spec.done:
-            data += self._framed(b"data: [DONE]\n\n")
-        return data + http_wire.LAST_CHUNK if self._chunked else data
+            data += self.framed(b"data: " + self._base + b',"choices":[]' + usage + b"}\n\n")
+        if self.spec.done:
+            data += self.framed(b"data: [DONE]\n\n")
+        return self.ended(data)
 
     def _error_event(self, error: str) -> bytes:
         if not error:
             return b""
         fields = {"message": STREAM_ERRORS[error], "type": error, "param": None, "code": None}
-        data = self._framed(b"data: " + json_bytes({"error": fields}) + b"\n\n")
-        return data + http_wire.LAST_CHUNK if self._chunked else data
-
-    def _framed(self, event: bytes) -> bytes:
-        return http_wire.chunk(event) if self._chunked else event
+        return self.ended(self.framed(b"data: " + json_bytes({"error": fields}) + b"\n\n"))
 
     def _role_event(self) -> bytes:
-        content = b"null" if self._spec.role_content == "null" else b'""'
+        content = b"null" if self.spec.role_content == "null" else b'""'
         delta = b'"delta":{"role":"assistant","content":%b},' % content
-        return self._framed(self._start + delta + b'"logprobs":null,"finish_reason":null}]}\n\n')
+        return self.framed(self._start + delta + b'"logprobs":null,"finish_reason":null}]}\n\n')
 
     def _usage(self) -> dict[str, Any]:
         usage: dict[str, Any] = self._counts(sum(self._lengths))
-        if self._spec.cached:
-            usage["prompt_tokens_details"] = {"cached_tokens": min(self._spec.cached, self.prompt_tokens)}
-        if self._reasoning and self._spec.reasoning_counted:
+        if self.spec.cached:
+            usage["prompt_tokens_details"] = {"cached_tokens": min(self.spec.cached, self.prompt_tokens)}
+        if self._reasoning and self.spec.reasoning_counted:
             thoughts = sum(min(self._reasoning, length) for length in self._lengths)
             usage["completion_tokens_details"] = {"reasoning_tokens": thoughts}
         return usage
@@ -343,18 +315,17 @@ class OpenAIAnswer:
             "model": self._model,
             "choices": [self._whole_choice(choice, length) for choice, length in enumerate(self._lengths)],
         }
-        if self._spec.usage != "off":
+        if self.spec.usage != "off":
             body["usage"] = self._usage()
-        headers = {"x-request-id": self.response_id}
-        return http_wire.response(200, json_bytes(body), headers=headers, keep_alive=self._keep_alive)
+        return self.whole_response(json_bytes(body), {"x-request-id": self.response_id})
 
     def _whole_choice(self, index: int, length: int) -> dict[str, Any]:
         text = self._words(self._reasoning, length - self._stop_tokens - self._reasoning).decode().strip()
-        choice: dict[str, Any] = {"index": index, "logprobs": None, "finish_reason": self._spec.finish}
+        choice: dict[str, Any] = {"index": index, "logprobs": None, "finish_reason": self.spec.finish}
         if not self._chat:
             return {**choice, "text": text}
         choice["message"] = {"role": "assistant", "content": text}
-        if self._reasoning and self._spec.reasoning_shown == "full":
+        if self._reasoning and self.spec.reasoning_shown == "full":
             choice["message"]["reasoning_content"] = words(self.number, 0, self._reasoning).decode().strip()
         return choice
 

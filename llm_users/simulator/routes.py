@@ -8,19 +8,18 @@ from __future__ import annotations
 import hmac
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET
 
-from llm_users.simulator import anthropic_shape, faults, faulty, http_wire, openai_wire
+from llm_users.simulator import faults, http_wire, openai_wire, sse_wire
 from llm_users.simulator.answer import Answer, Reply
-from llm_users.simulator.anthropic_shape import MESSAGES
 from llm_users.simulator.bedrock.routes import BedrockRoutes, is_bedrock
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import OpenAIAnswer
-from llm_users.simulator.responses_shape import RESPONSES
 from llm_users.simulator.spec import Spec
-from llm_users.simulator.sse_wire import SseAnswer, Typed
+from llm_users.simulator.sse_wire import MESSAGES, RESPONSES, SseAnswer, Typed
 
 _MESSAGES = {
     429: "Rate limit reached for requests",
@@ -44,10 +43,10 @@ class Routes:
         self._number = 0
         self._bedrock = BedrockRoutes(spec)
         self._paths: dict[str, tuple[str, Callable[[Request], Reply | Answer]]] = {
-            "/v1/chat/completions": ("POST", lambda request: self._complete(request, chat=True)),
-            "/v1/completions": ("POST", lambda request: self._complete(request, chat=False)),
-            "/v1/responses": ("POST", lambda request: self._complete_typed(request, RESPONSES)),
-            "/v1/messages": ("POST", lambda request: self._complete_typed(request, MESSAGES)),
+            "/v1/chat/completions": ("POST", partial(self._complete, api="chat")),
+            "/v1/completions": ("POST", partial(self._complete, api="completions")),
+            "/v1/responses": ("POST", partial(self._complete, api=RESPONSES)),
+            "/v1/messages": ("POST", partial(self._complete, api=MESSAGES)),
             "/v1/models": ("GET", self._models),
             "/v1/stats": ("GET", lambda request: self._json(request, self._stats())),
             "/health": ("GET", lambda request: self._json(request, {"status": "ok"})),
@@ -83,62 +82,49 @@ class Routes:
         data = http_wire.response(200, openai_wire.json_bytes(value), keep_alive=request.keep_alive)
         return Reply(data, 200, close=not request.keep_alive)
 
-    def _complete(self, request: Request, *, chat: bool) -> Reply | Answer:
+    def _complete(self, request: Request, *, api: str | Typed) -> Reply | Answer:
+        """Serve a completion. ``api`` is chat, completions, or the shape of an API whose events name their type."""
         self._number += 1
         number = self._number
+        answer: Reply | Answer
         try:
             self._check_key(request)
             self._inject_error(number)
-            try:
-                body = openai_wire.read_body(request.body, chat=chat)
-                answer = OpenAIAnswer(
-                    self._spec,
-                    number,
-                    body,
-                    can_chunk=request.can_chunk,
-                    keep_alive=request.keep_alive,
-                    active=1 + self._stats()["active"] if self._spec.wrong_above else 1,
-                )
-            except ValueError as error:
-                raise _Refusal(400, str(error)) from None
-            if self._spec.check_model and body.model != self._spec.model:
-                message = f"The model `{body.model}` does not exist or you do not have access to it."
-                raise _Refusal(404, message, "model_not_found")
-            if self._spec.usage == "refuse" and body.stream_options is not UNSET:
-                raise _Refusal(400, "Unrecognized request argument supplied: stream_options")
-            if self._spec.usage == "refuse422" and body.stream_options is not UNSET:
-                headers = {"x-request-id": answer.response_id}
-                data = http_wire.response(
-                    422,
-                    openai_wire.extra_field_body(body.stream_options or None),
-                    headers=headers,
-                    keep_alive=request.keep_alive,
-                )
-                return Reply(data, 422, close=not request.keep_alive, failed_id=answer.response_id)
-            return faulty.met(self._spec, answer, openai_wire.EVENT_START)
-        except _Refusal as refusal:
-            failed_id = openai_wire.response_id(number, chat=chat)
-            return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id)
+            if isinstance(api, str):
+                answer = self._openai_answer(request, number, chat=api == "chat")
+            else:
+                answer = self._typed_answer(request, number, api)
+        except (_Refusal, ValueError) as error:
+            refusal = error if isinstance(error, _Refusal) else _Refusal(400, str(error))
+            is_chat = api == "chat"
+            failed_id = openai_wire.response_id(number, chat=is_chat) if isinstance(api, str) else api.identify(number)
+            return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id, claude=api is MESSAGES)
+        return answer if isinstance(answer, Reply) else faults.met(self._spec, answer, openai_wire.EVENT_START)
 
-    def _complete_typed(self, request: Request, shape: Typed) -> Reply | Answer:
-        """Serve an API whose events name their type."""
-        self._number += 1
-        number = self._number
-        try:
-            self._check_key(request)
-            self._inject_error(number)
-            if shape is MESSAGES and "anthropic-version" not in request.headers:
-                raise _Refusal(400, "anthropic-version: header is required")
-            try:
-                answer = SseAnswer(self._spec, number, shape, request)
-            except ValueError as error:
-                raise _Refusal(400, str(error)) from None
-            if self._spec.check_model and answer.model != self._spec.model:
-                raise _Refusal(404, f"model: {answer.model}", "model_not_found")
-            return faulty.met(self._spec, answer, openai_wire.EVENT_START)
-        except _Refusal as refusal:
-            failed_id = shape.identify(number)
-            return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id, claude=shape is MESSAGES)
+    def _openai_answer(self, request: Request, number: int, *, chat: bool) -> Reply | OpenAIAnswer:
+        spec = self._spec
+        body = openai_wire.read_body(request.body, chat=chat)
+        active = 1 + self._stats()["active"] if spec.wrong_above else 1
+        answer = OpenAIAnswer(spec, number, body, request, active=active)
+        if spec.check_model and body.model != spec.model:
+            message = f"The model `{body.model}` does not exist or you do not have access to it."
+            raise _Refusal(404, message, "model_not_found")
+        if spec.usage == "refuse" and body.stream_options is not UNSET:
+            raise _Refusal(400, "Unrecognized request argument supplied: stream_options")
+        if spec.usage == "refuse422" and body.stream_options is not UNSET:
+            refusal = openai_wire.extra_field_body(body.stream_options or None)
+            headers = {"x-request-id": answer.response_id}
+            data = http_wire.response(422, refusal, headers=headers, keep_alive=request.keep_alive)
+            return Reply(data, 422, close=not request.keep_alive, failed_id=answer.response_id)
+        return answer
+
+    def _typed_answer(self, request: Request, number: int, shape: Typed) -> SseAnswer:
+        if shape is MESSAGES and "anthropic-version" not in request.headers:
+            raise _Refusal(400, "anthropic-version: header is required")
+        answer = SseAnswer(self._spec, number, shape, request)
+        if self._spec.check_model and answer.model != self._spec.model:
+            raise _Refusal(404, f"model: {answer.model}", "model_not_found")
+        return answer
 
     def _check_key(self, request: Request) -> None:
         if not self._spec.api_key:
@@ -152,7 +138,7 @@ class Routes:
             raise _Refusal(401, "Incorrect API key provided.", "invalid_api_key")
 
     def _inject_error(self, number: int) -> None:
-        status = faults.status_error(self._spec, number)
+        status = self._spec.status_error(number)
         if status is not None:
             message = _MESSAGES.get(status, "The server had an error while processing your request")
             raise _Refusal(status, message, "rate_limit_exceeded" if status == 429 else None, injected=True)
@@ -169,7 +155,7 @@ class Routes:
         status = refusal.status
         body, content_type = openai_wire.error_body(self._spec.error_shape, status, str(refusal), refusal.code)
         if claude and self._spec.error_shape == "object":
-            body = openai_wire.json_bytes(anthropic_shape.refusal(status, str(refusal)))
+            body = openai_wire.json_bytes(sse_wire.refusal(status, str(refusal)))
         headers = dict(headers or {})
         if failed_id:
             headers["request-id" if claude else "x-request-id"] = failed_id

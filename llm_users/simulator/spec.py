@@ -1,23 +1,23 @@
 """The settings of the endpoint: one frozen `Spec`, parsed from text such as ``ttft=200ms,itl=20ms,capacity=8``.
 
-The fields of `Spec` are the only table of keys; the parser, the command line and its help are generated from them. It
-does not depend on sockets or wire formats.
+The fields of `Spec` are the only table of keys; the parser, the command line and its help are generated from them. The
+seed and the number of a request determine its faults, so that they do not depend on timing. The module does not depend
+on sockets or wire formats.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from llm_users.number_words import DurationError, duration_text, parse_duration
-from llm_users.simulator import fault_kinds
 from llm_users.simulator.bedrock.errors import ERRORS, STREAM_ERRORS, error_of
 
 _LONGEST_S = 3600.0
-_SHARE = r"([01]|[01]?\.\d+)"
 
 # Known differences of other servers. An explicit key overrides the preset of `dialect`.
 DIALECTS: dict[str, dict[str, str]] = {
@@ -32,6 +32,66 @@ DIALECTS: dict[str, dict[str, str]] = {
     },
     "transformers": {"role": "early", "usage": "finish", "done": "off", "stop_token": "silent"},
 }
+
+
+# Faults before the first token of an answer, or in addition to the answer.
+FAULTS_BEFORE_ANSWER: dict[str, str] = {
+    "reset": "the connection is reset before the headers",
+    "stall": "the server sends nothing, not even headers",
+    "garbage": "the server sends bytes that are not HTTP",
+    "slow": "each byte of the headers takes as long as a token",
+    "bomb": "the server sends 64 MiB of header lines without an end of the headers",
+    "unasked": "an unsolicited second response follows the answer, one token gap after its end",
+}
+
+# Faults after the given number of tokens of an answer.
+FAULTS_IN_ANSWER: dict[str, str] = {
+    "reset": "the connection is reset",
+    "stall": "the server sends nothing more",
+    "half": "the server sends half an event and closes the connection",
+    "flip": "the server sends an event with a wrong byte",
+    "garbage": "the server sends bytes that are not an HTTP chunk",
+    "giant": "the server sends 64 MiB of a single event",
+    "endless": "the server repeats the same token without end",
+}
+_FAULTS = ", ".join([*FAULTS_BEFORE_ANSWER, *(f"{kind}@TOKENS" for kind in FAULTS_IN_ANSWER)])
+
+_Kind = TypeVar("_Kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """A premature end of a stream. An empty `error` means that the server closes the connection without an error."""
+
+    after_tokens: int
+    error: str
+
+    @property
+    def outcome(self) -> str:
+        return "error" if self.error else "cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault from the tables above and the number of tokens before it; None: before the headers of the answer."""
+
+    kind: str
+    after: int | None
+
+    def __str__(self) -> str:
+        return self.kind if self.after is None else f"{self.kind}@{self.after}"
+
+
+def drawn(choices: Sequence[tuple[_Kind, float]], key: str) -> _Kind | None:
+    """Return one of the choices, which are (value, probability) pairs, or None."""
+    if not choices:
+        return None
+    remaining = random.Random(key).random()
+    for kind, share in choices:
+        remaining -= share
+        if remaining < 0:
+            return kind
+    return None
 
 
 def _duration(text: str) -> float:
@@ -85,79 +145,77 @@ def _name(text: str) -> str:
     return text
 
 
-def _errors(text: str) -> tuple[tuple[int, float], ...]:
-    advice = "needs STATUS:PROBABILITY pairs joined with +, such as 429:0.1+500:0.05"
-    entries: list[tuple[int, float]] = []
-    for part in filter(None, text.split("+")):
-        match = re.fullmatch(rf"([45]\d\d):{_SHARE}", part)
-        if match is None:
-            raise ValueError(advice)
-        entries.append((int(match[1]), float(match[2])))
-    _refuse_more_than_all(share for _, share in entries)
-    return tuple(entries)
+def _pairs(
+    pattern: str, advice: str, values_of: Callable[..., tuple[Any, ...]], *, always: bool = False
+) -> Callable[[str], tuple[Any, ...]]:
+    """Return the parser of values with probabilities, joined with +: tuples that end with the probability.
+
+    ``values_of`` converts the groups of ``pattern``. With ``always``, the probability defaults to 1.
+    """
+    full = re.compile(rf"{pattern}(?::([01]|[01]?\.\d+)){'?' if always else ''}")
+
+    def read(text: str) -> tuple[Any, ...]:
+        entries = []
+        for part in filter(None, text.split("+")):
+            match = full.fullmatch(part)
+            if match is None:
+                raise ValueError(advice)
+            *groups, share = match.groups()
+            entries.append((*values_of(*groups), float(share or 1)))
+        if sum(entry[-1] for entry in entries) > 1 + 1e-9:
+            raise ValueError("has probabilities that add up to more than 1")
+        return tuple(entries)
+
+    return read
 
 
-def _bedrock_errors(text: str) -> tuple[tuple[str, float], ...]:
-    entries: list[tuple[str, float]] = []
-    for part in filter(None, text.split("+")):
-        match = re.fullmatch(rf"(\w+):{_SHARE}", part)
-        try:
-            entries.append((match[1], float(match[2])) if match and error_of(match[1]) else ("", 9.0))
-        except KeyError:
-            raise ValueError(f"has an unknown exception; the exceptions are {', '.join(ERRORS)}") from None
-    if any(not name for name, _ in entries):
-        raise ValueError("needs EXCEPTION:PROBABILITY pairs joined with +, such as throttling:0.1+expired_token:0.05")
-    _refuse_more_than_all(share for _, share in entries)
-    return tuple(entries)
+def _exception(name: str) -> tuple[str]:
+    try:
+        error_of(name)
+    except KeyError:
+        raise ValueError(f"has an unknown exception; the exceptions are {', '.join(ERRORS)}") from None
+    return (name,)
 
 
-def _stream_errors(text: str) -> tuple[tuple[str, int, float], ...]:
-    entries: list[tuple[str, int, float]] = []
-    for part in filter(None, text.split("+")):
-        match = re.fullmatch(rf"(\w+)@(\d{{1,7}})(?::{_SHARE})?", part)
-        if match is None:
-            raise ValueError(
-                "needs EXCEPTION@TOKENS or EXCEPTION@TOKENS:PROBABILITY, such as throttlingException@5:0.1"
-            )
-        if match[1] not in STREAM_ERRORS:
-            raise ValueError(f"has an unknown exception; the exceptions are {', '.join(STREAM_ERRORS)}")
-        entries.append((match[1], int(match[2]), float(match[3] or 1)))
-    _refuse_more_than_all(share for _, _, share in entries)
-    return tuple(entries)
+def _stream_exception(name: str, after: str) -> tuple[str, int]:
+    if name not in STREAM_ERRORS:
+        raise ValueError(f"has an unknown exception; the exceptions are {', '.join(STREAM_ERRORS)}")
+    return name, int(after)
 
 
-def _cuts(text: str) -> tuple[tuple[int, float], ...]:
-    entries: list[tuple[int, float]] = []
-    for part in filter(None, text.split("+")):
-        match = re.fullmatch(rf"(\d{{1,7}})(?::{_SHARE})?", part)
-        if match is None or not int(match[1]):
-            raise ValueError("needs TOKENS or TOKENS:PROBABILITY, from 1 token on, such as 5 or 5:0.1")
-        entries.append((int(match[1]), float(match[2] or 1)))
-    _refuse_more_than_all(share for _, share in entries)
-    return tuple(entries)
+def _fault(kind: str, after: str | None) -> tuple[str, int | None]:
+    if kind not in (FAULTS_BEFORE_ANSWER if after is None else FAULTS_IN_ANSWER):
+        written = kind if after is None else f"{kind}@{after}"
+        raise ValueError(f"has the unknown fault {written!r}; the faults are {_FAULTS}")
+    return kind, None if after is None else int(after)
 
 
-def _faults(text: str) -> tuple[tuple[str, int | None, float], ...]:
-    entries: list[tuple[str, int | None, float]] = []
-    for part in filter(None, text.split("+")):
-        match = re.fullmatch(rf"([a-z]+)(?:@(\d{{1,7}}))?(?::{_SHARE})?", part)
-        if match is None:
-            raise ValueError("needs FAULT:PROBABILITY or FAULT@TOKENS:PROBABILITY, such as reset:0.1+stall@5:0.1")
-        kind, after = match[1], None if match[2] is None else int(match[2])
-        kinds = fault_kinds.BEFORE_ANSWER if after is None else fault_kinds.IN_ANSWER
-        if kind not in kinds:
-            raise ValueError(f"has the unknown fault {part.partition(':')[0]!r}; the faults are {_FAULTS}")
-        entries.append((kind, after, float(match[3] or 1)))
-    _refuse_more_than_all(share for _, _, share in entries)
-    return tuple(entries)
-
-
-_FAULTS = ", ".join([*fault_kinds.BEFORE_ANSWER, *(f"{kind}@TOKENS" for kind in fault_kinds.IN_ANSWER)])
-
-
-def _refuse_more_than_all(shares: Iterable[float]) -> None:
-    if sum(shares) > 1 + 1e-9:
-        raise ValueError("has probabilities that add up to more than 1")
+_errors = _pairs(
+    r"([45]\d\d)",
+    "needs STATUS:PROBABILITY pairs joined with +, such as 429:0.1+500:0.05",
+    lambda status: (int(status),),
+)
+_bedrock_errors = _pairs(
+    r"(\w+)", "needs EXCEPTION:PROBABILITY pairs joined with +, such as throttling:0.1+expired_token:0.05", _exception
+)
+_stream_errors = _pairs(
+    r"(\w+)@(\d{1,7})",
+    "needs EXCEPTION@TOKENS or EXCEPTION@TOKENS:PROBABILITY, such as throttlingException@5:0.1",
+    _stream_exception,
+    always=True,
+)
+_cuts = _pairs(
+    r"(?!0+\b)(\d{1,7})",
+    "needs TOKENS or TOKENS:PROBABILITY, from 1 token on, such as 5 or 5:0.1",
+    lambda after: (int(after),),
+    always=True,
+)
+_faults = _pairs(
+    r"([a-z]+)(?:@(\d{1,7}))?",
+    "needs FAULT:PROBABILITY or FAULT@TOKENS:PROBABILITY, such as reset:0.1+stall@5:0.1",
+    _fault,
+    always=True,
+)
 
 
 def _key(default: Any, name: str, read: Callable[[str], Any], meaning: str) -> Any:
@@ -175,19 +233,13 @@ class Spec:
     ttft_s: float = _key(0.2, "ttft", _duration, "time from the arrival of the request to its first token")
     itl_s: float = _key(0.02, "itl", _duration, "time from one token to the next")
     capacity: float = _key(
-        0.0,
-        "capacity",
-        _number(0, 1e6),
-        "with more than C active answers, multiply every gap by active/C; 0: no limit",
+        0.0, "capacity", _number(0, 1e6), "with more than C active answers, multiply every gap by active/C; 0: no limit"
     )
     jitter: float = _key(0.0, "jitter", _number(0, 3), "sigma of a lognormal factor (mean 1) on ttft and on each gap")
     tokens: int = _key(128, "tokens", _whole(1, 1_000_000), "tokens of an answer when the request has no cap")
     tokens_per_chunk: int = _key(1, "tokens_per_chunk", _whole(1, 10_000), "tokens in one event")
     reasoning: int = _key(
-        0,
-        "reasoning",
-        _whole(0, 1_000_000),
-        "reasoning tokens at the start of an answer, if the API supports them",
+        0, "reasoning", _whole(0, 1_000_000), "reasoning tokens at the start of an answer, if the API supports them"
     )
     reasoning_shown: str = _key(
         "full",
@@ -210,10 +262,7 @@ class Spec:
     )
     wrong: float = _key(0.0, "wrong", _number(0, 1), "fraction of these answers that start with a wrong number")
     wrong_above: float = _key(
-        0.0,
-        "wrong_above",
-        _number(0, 1e6),
-        "with A active answers, A > this N, a fraction 1 - N/A is wrong; 0: never",
+        0.0, "wrong_above", _number(0, 1e6), "with A active answers, A > this N, a fraction 1 - N/A is wrong; 0: never"
     )
     vague: float = _key(0.0, "vague", _number(0, 1), "fraction of these answers that also contain a wrong number")
     finish: str = _key("length", "finish", _one_of("length", "stop"), "finish_reason: length, stop")
@@ -254,10 +303,7 @@ class Spec:
         "send the events of a stream together after the last token, like a buffering proxy: on, off",
     )
     framing: str = _key(
-        "chunked",
-        "framing",
-        _one_of("chunked", "close"),
-        "end of a stream: chunked; close: the end of the connection",
+        "chunked", "framing", _one_of("chunked", "close"), "end of a stream: chunked; close: the end of the connection"
     )
     model: str = _key("simulated", "model", _name, "name of the only model")
     check_model: bool = _key(False, "check_model", _switch, "respond with 404 to another model: on, off")
@@ -290,10 +336,7 @@ class Spec:
         (), "cut", _cuts, "TOKENS:PROBABILITY, close the connection after TOKENS tokens of a stream"
     )
     fault: tuple[tuple[str, int | None, float], ...] = _key(
-        (),
-        "fault",
-        _faults,
-        f"FAULT:PROBABILITY pairs for streams, joined with +, FAULT: {_FAULTS}",
+        (), "fault", _faults, f"FAULT:PROBABILITY pairs for streams, joined with +, FAULT: {_FAULTS}"
     )
     error_shape: str = _key(
         "object",
@@ -310,6 +353,28 @@ class Spec:
     def stop_tokens(self, tokens: int) -> int:
         """Return how many tokens at the end of an answer have no chunk: 1 or 0."""
         return int(self.stop_token == "silent" and self.finish == "stop" and tokens > 1)  # noqa: S105 - not a password
+
+    def status_error(self, number: int) -> int | None:
+        """Return the status with which to reject request ``number``, or None."""
+        return drawn(self.error, f"error {self.seed} {number}")
+
+    def exception(self, number: int) -> str | None:
+        """Return the name of the exception with which Bedrock's paths reject request ``number``, or None."""
+        return drawn(self.bedrock_error, f"bedrock_error {self.seed} {number}")
+
+    def fault_of(self, number: int) -> Fault | None:
+        """Return the fault of the connection or the stream of request ``number``, or None."""
+        choices = [(Fault(kind, after), share) for kind, after, share in self.fault]
+        return drawn(choices, f"fault {self.seed} {number}")
+
+    def stream_break(self, number: int, tokens: int) -> Break | None:
+        """Return where this answer of ``tokens`` tokens breaks off; None when it does not, or when it ends earlier."""
+        choices: list[tuple[Any, float]] = [((kind, after), share) for kind, after, share in self.stream_error]
+        error = drawn(choices, f"stream_error {self.seed} {number}")
+        if error is not None and error[1] <= tokens:
+            return Break(error[1], error[0])
+        after = drawn(self.cut, f"cut {self.seed} {number}")
+        return None if after is None or after > tokens else Break(after, "")
 
     @classmethod
     def parse(cls, text: str) -> Spec:

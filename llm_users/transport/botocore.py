@@ -1,4 +1,4 @@
-"""Send boto3's requests through ``Exchange`` by answering botocore's ``before-send`` event, or time boto3's own path.
+"""Send boto3's requests through ``Exchange`` by answering botocore's ``before-send`` event, or use boto3's own path.
 
 botocore validates the parameters, resolves the endpoint and signs; this module sends the request. It uses botocore's
 interface and does not depend on the API that is called.
@@ -6,11 +6,15 @@ interface and does not depend on the API that is called.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import gevent
 import msgspec
@@ -22,18 +26,18 @@ from urllib3.exceptions import ReadTimeoutError as PoolReadTimeout
 
 from llm_users.transport import clock
 from llm_users.transport.connection import origin_of
-from llm_users.transport.errors import (
-    ConnectFailed,
-    ConnectionLost,
-    DeadlineExceeded,
-    ResponseCut,
-    TransportError,
-)
+from llm_users.transport.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, ResponseCut, TransportError
 from llm_users.transport.eventstream import Message
-from llm_users.transport.exchange import LINGER_S, Arrival, Exchange
-from llm_users.transport.http1 import MAX_ERROR_BYTES, request_bytes
+from llm_users.transport.exchange import LINGER_S, Arrival, Exchange, SdkExchange, request_bytes
 from llm_users.transport.pool import Pool
-from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.tls import (
+    CA_VARIABLES,
+    CERT_VARIABLE,
+    KEY_VARIABLE,
+    PASSWORD_VARIABLE,
+    TlsSettings,
+    tls_context,
+)
 
 
 class Sending:
@@ -99,8 +103,12 @@ def _send(request: AWSPreparedRequest, sending: Sending) -> AWSResponse:
         response = exchange.send(origin, wire)
     except TransportError as error:
         exchange.release()
-        retried = as_botocore(error, request.url)
-        raise retried from (None if retried is error else error)
+        # As botocore's own classes, so that botocore can decide on a retry. It has none for other errors.
+        if isinstance(error, ConnectFailed):
+            raise EndpointConnectionError(endpoint_url=request.url, error=error) from error
+        if isinstance(error, ConnectionLost):
+            raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
+        raise
     except BaseException:
         exchange.release()
         raise
@@ -121,30 +129,10 @@ class _Raw:
         self._exchange = exchange
 
     def stream(self, *_size: Any, **_more: Any) -> Iterator[bytes]:
-        received = 0
-        with contextlib.suppress(TransportError):  # an error with a truncated text is still the same error
-            for arrival in self._exchange.arrivals():
-                for piece in arrival.pieces:
-                    received += len(piece)
-                    yield bytes(piece)
-                if received > MAX_ERROR_BYTES:
-                    break
-        self._exchange.release()
+        return self._exchange.whole_body()
 
     def close(self) -> None:
         self._exchange.release()
-
-
-def as_botocore(error: TransportError, url: str) -> Exception:
-    """Return botocore's equivalent of a transport error, so that botocore can decide on a retry.
-
-    ``DeadlineExceeded`` and other errors without an equivalent are returned unchanged.
-    """
-    if isinstance(error, ConnectFailed):
-        return EndpointConnectionError(endpoint_url=url, error=error)  # type: ignore[no-any-return]
-    if isinstance(error, ConnectionLost):
-        return ConnectionClosedError(endpoint_url=url, error=error)  # type: ignore[no-any-return]
-    return error
 
 
 class BotocoreExchange(SdkExchange):
@@ -179,3 +167,67 @@ def _message(event: dict[str, Any]) -> Message:
     """Return the message that boto3 parsed into this event."""
     name, content = next(iter(event.items()))
     return Message({":message-type": "event", ":event-type": name}, msgspec.json.encode(content))
+
+
+def network_of(pool: Pool, url: str) -> tuple[dict[str, Any], bool | str | None]:
+    """Return the arguments for a client's Config and its ``verify``, to reach this endpoint on boto3's own path.
+
+    The rules for proxies and certificates are those of our transport. By default boto3 uses a proxy for connections to
+    this machine too, and ignores SSL_CERT_FILE and the client certificate from the options.
+    Raises ValueError for settings that boto3 does not support, OSError or ``ConnectFailed`` for settings that are
+    wrong on any path.
+    """
+    config: dict[str, Any] = {"proxies": {}}  # prevents botocore from reading the environment itself
+    verify = False if pool.tls.insecure else _authorities()
+    origin = origin_of(url)
+    proxy = pool.proxies.of(origin)
+    if proxy is not None:
+        proxy_url = str(proxy.origin)
+        if proxy.authorization:  # boto3's form of the URL includes the user name and password
+            login = base64.b64decode(proxy.authorization.partition(b" ")[2]).decode()
+            user, _, password = login.partition(":")
+            proxy_url = proxy_url.replace("://", f"://{quote(user, safe='')}:{quote(password, safe='')}@", 1)
+        config["proxies"] = {origin.scheme: proxy_url}
+        if isinstance(verify, str):
+            config["proxies_config"] = {"proxy_ca_bundle": verify}
+    certificate = _certificate(pool.tls) if origin.scheme == "https" else None
+    if certificate is not None:
+        config["client_cert"] = certificate
+    return config, verify
+
+
+def _authorities() -> str | None:
+    """Return the CA file that the environment names; None to use boto3's own."""
+    for variable in CA_VARIABLES:
+        path = os.environ.get(variable)
+        if path and Path(path).is_dir():
+            raise ValueError(
+                f"{variable} names a folder, but boto3's own path reads certificates only from a file. Name a PEM "
+                "file, or use --llm-transport fast"
+            )
+        if path:
+            return path
+    return None
+
+
+def _certificate(settings: TlsSettings) -> str | tuple[str, str] | None:
+    """Return the path of the client certificate, together with the key's path if the key is in a separate file."""
+    cert, key = settings.client_cert, settings.client_key
+    if cert is None:
+        cert, key = os.environ.get(CERT_VARIABLE), os.environ.get(KEY_VARIABLE)
+    if not cert:
+        return None
+    tls_context(settings)  # raises an error that says what is wrong with the files
+    passwords_asked = []
+
+    def password() -> str:
+        passwords_asked.append(PASSWORD_VARIABLE)
+        return os.environ.get(PASSWORD_VARIABLE, "")
+
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key or None, password)
+    if passwords_asked:
+        raise ValueError(
+            f"the key of the client certificate {cert} has a password, and boto3's own path cannot open it. Use a key "
+            "without a password, or use --llm-transport fast"
+        )
+    return (cert, key) if key else cert

@@ -1,23 +1,34 @@
 """Send one request and read its response on a pooled connection, and record the stamps for all timing columns.
 
-The module handles HTTP, connections and the clock, and does not interpret the body. SDK adapters get the exchange of
-the request that they send from ``CURRENT``, so the caller has the stamps even if the SDK raises an error.
+The module builds HTTP/1.1 requests as bytes, parses responses with the llhttp parser that Locust installs, and does not
+interpret the body. ``Exchange`` uses this project's connections; ``SdkExchange`` has the same interface for a request
+that an SDK sends with its own HTTP stack. SDK adapters get the exchange of the request that they send from ``CURRENT``,
+so the caller has the stamps even if the SDK raises an error.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gevent
+from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
 from llm_users.transport import clock
-from llm_users.transport.connection import Connection, Origin, Read
-from llm_users.transport.errors import ConnectionLost, TransportError, UnaskedBytes
-from llm_users.transport.http1 import ResponseParser
+from llm_users.transport.connection import DEFAULT_PORTS, Connection, Origin, Read
+from llm_users.transport.errors import BadResponse, ConnectionLost, ResponseCut, TransportError, UnaskedBytes
 from llm_users.transport.pool import Pool
+
+MAX_ERROR_BYTES = 1024 * 1024
+"""Limit on the part of an error body that is read, because it is only used for the error message."""
+
+MAX_WHOLE_BYTES = 64 * 1024 * 1024
+"""Limit on a body that is read as a whole, such as a list of models."""
+
+MAX_HEADER_BYTES = 256 * 1024
+"""Limit on the headers of a response. A normal server sends less than a hundredth of it."""
 
 RESEND_WITHIN_S = 0.05
 """A reused connection that was already closed reports this within one round trip, so the request is sent again. A
@@ -26,6 +37,137 @@ time if that is longer."""
 
 LINGER_S = 0.1
 """Maximum time to wait for the end of the body after the last event, so that the connection can be reused."""
+
+_REPLACED = {b"accept-encoding", b"connection", b"content-length", b"transfer-encoding", b"host"}
+
+
+def request_bytes(
+    method: str, target: bytes, origin: Origin, headers: Iterable[tuple[bytes, bytes]], body: bytes
+) -> bytes:
+    """Return the bytes of one request."""
+    head = head_bytes(method, target, origin, headers)
+    return with_body(head, body) if body or method not in ("GET", "HEAD") else head + b"\r\n"
+
+
+def head_bytes(method: str, target: bytes, origin: Origin, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the request line and all headers except Content-Length.
+
+    The request refuses compression, because a compressed stream hides the arrival times of its tokens. Raises
+    ValueError for a header value with a line break.
+    """
+    host = next((value for name, value in headers if name.lower() == b"host"), None)
+    if not host:
+        host = origin.authority.encode()
+        if origin.port == DEFAULT_PORTS.get(origin.scheme):
+            host = host.rpartition(b":")[0]
+    lines = [method.encode() + b" " + target + b" HTTP/1.1", b"Host: " + host]
+    kept = [(name, value) for name, value in headers if name.lower() not in _REPLACED]
+    for name, value in kept:
+        if b"\n" in value or b"\r" in value:
+            raise ValueError(f"the value of the header {name.decode('latin-1')} contains a line break")
+    lines += [name + b": " + value for name, value in kept]
+    lines += [b"Accept-Encoding: identity", b"Connection: keep-alive", b""]
+    return b"\r\n".join(lines)
+
+
+def with_body(head: bytes, body: bytes) -> bytes:
+    """Return the bytes of a request with this head and body."""
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+class ResponseParser(HTTPResponseParser):
+    """Parse one response. ``feed`` appends pieces of the body to ``body``; the caller empties it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.status = 0
+        self.headers_complete = False
+        self.complete = False
+        self.body: list[bytearray] = []
+        self.reason = ""
+        # llhttp calls this by name; a bound method of a list avoids a Python frame per piece of body.
+        self._on_body = self.body.append
+        self._name = ""
+        self._value: str | None = None
+        self._header_bytes = 0
+        self._surplus = False  # data arrived after this response
+
+    def feed_or_refuse(self, data: bytes) -> None:
+        """Call ``feed`` and convert its errors to ``ResponseCut`` or ``BadResponse``.
+
+        ``data`` is empty at the end of the connection.
+        """
+        try:
+            self.feed(data)
+        except HTTPParseError as error:
+            if self.is_over():
+                self._surplus = True
+                return
+            if not data:
+                raise ResponseCut("the connection was closed before the response was complete") from None
+            text = error.args[0] if error.args else error  # without llhttp's number
+            raise BadResponse(f"the server's response is not HTTP/1.1: {text}") from None
+        if not self.headers_complete:
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                raise BadResponse(f"the response's headers are longer than {MAX_HEADER_BYTES // 1024} KiB")
+
+    @property
+    def reusable(self) -> bool:
+        """True if the connection can carry another request: the response is complete, and no data followed it."""
+        return self.complete and not self._surplus and not self.parser_failed() and self.should_keep_alive()
+
+    def is_over(self) -> bool:
+        """Return True if the last byte of the response has arrived."""
+        return self.complete and self.headers_complete
+
+    def ends_by_itself(self) -> bool:
+        """Return False if the body ends only when the connection closes, so that waiting for its end is useless."""
+        return bool(self.should_keep_alive())
+
+    # Callbacks of the parser. It may deliver names and values in several pieces.
+
+    def _on_message_begin(self) -> None:
+        if self.headers_complete:  # an unexpected second response
+            self._surplus = True
+            self._on_body = self._drop
+        elif self.complete:  # after an interim 1xx response: start over
+            self.headers.clear()
+            self.complete = False
+            self.reason = ""
+            self.status = 0
+
+    def _drop(self, piece: bytearray) -> None:
+        pass
+
+    def _on_status(self, text: str) -> None:
+        if not self._surplus:
+            self.reason += text
+
+    def _on_header_field(self, text: str) -> None:
+        if self._value is not None:
+            self._store()
+        if not self.headers_complete:
+            self._name += text
+
+    def _on_header_value(self, text: str) -> None:
+        self._value = "" if self.headers_complete else (self._value or "") + text  # trailers are ignored
+
+    def _on_headers_complete(self) -> None:
+        if self._name:
+            self._store()
+        if not self._surplus:
+            self.status = int(self.get_code())
+            self.headers_complete = self.status >= 200
+
+    def _on_message_complete(self) -> None:
+        self.complete = True
+
+    def _store(self) -> None:
+        if not self.headers_complete:  # otherwise it is a trailer
+            self.headers.append((self._name.encode("latin-1"), (self._value or "").encode("latin-1")))
+        self._name, self._value = "", None
 
 
 class Arrival(NamedTuple):
@@ -57,7 +199,7 @@ class Exchange:
         self.not_before: Callable[[], None] | None = None
         """Called once before the first byte is sent; it returns when the request is due. None: it is due now."""
         self.head: tuple[Origin, bytes] | None = None
-        """Origin and head of this exchange's only request, set by an SDK's adapter; see ``cached_request``."""
+        """Origin and head of this exchange's only request, set by an SDK's adapter; see ``httpx``."""
         self.outcome: ResponseParser | TransportError | None = None
         """The response or error of a request that was sent with a cached head, for the SDK that handles it next."""
         self.retries = 0  # attempts after the first, if the SDK is configured to retry
@@ -140,14 +282,33 @@ class Exchange:
                 response.feed_or_refuse(read.data)
             except TransportError as error:
                 failure = error
-            if response.body:
-                pieces = response.body[:]
-                response.body.clear()
-            else:
-                pieces = []
+            pieces = response.body[:]
+            response.body.clear()
             yield Arrival(stamp_ns, read.clock_ns, pieces)
             if failure is not None:  # the data before the failure is yielded first
                 raise failure
+
+    def whole_body(self) -> Iterator[bytes]:
+        """Yield a body that is read as a whole, and release the connection.
+
+        An error body ends at ``MAX_ERROR_BYTES`` or where the connection breaks, because an error with a truncated
+        text is still the same error.
+        """
+        is_error = self.response is not None and self.response.status >= 300
+        received = 0
+        try:
+            for arrival in self.arrivals():
+                for piece in arrival.pieces:
+                    received += len(piece)
+                    yield bytes(piece)
+                if is_error and received > MAX_ERROR_BYTES:
+                    break
+                if received > MAX_WHOLE_BYTES:
+                    raise BadResponse(f"the response is longer than {MAX_WHOLE_BYTES >> 20} MiB")
+        except TransportError:
+            if not is_error:
+                raise
+        self.release()
 
     def drain(self) -> None:
         """Read the rest of the body after the last event, for at most ``LINGER_S``, and release the connection."""
@@ -160,20 +321,17 @@ class Exchange:
 
     def release(self) -> None:
         """Return the connection to the pool, or close it if the response is incomplete. You can call this again."""
-        connection, self.connection = self.connection, None
-        if connection is None:
-            return
-        response = self.response
-        finished = response is None and not self.sent_ns  # reserved, but not used
-        if response is not None:
-            finished = response.reusable
-        self.pool.release(connection, reusable=finished)
+        if self.connection is not None:
+            # Without a response, the connection is reusable if it was reserved, but not used.
+            reusable = self.response.reusable if self.response is not None else not self.sent_ns
+            self.pool.release(self.connection, reusable=reusable)
+            self.connection = None
 
     def discard(self) -> None:
         """Close the connection in any case, because further bytes could belong to a different response."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            self.pool.release(connection, reusable=False)
+        if self.connection is not None:
+            self.pool.release(self.connection, reusable=False)
+            self.connection = None
 
     @property
     def body_reads(self) -> int:
@@ -217,15 +375,11 @@ class Exchange:
                 if not response.body:
                     raise
                 self._early_failure = error
-            if response.body:
+            self._head_reads += not response.body
+            if response.body or response.is_over():
                 stamp_ns = read.kernel_ns - self._offset_ns if read.kernel_ns else 0
                 self._early.append(Arrival(stamp_ns, read.clock_ns, response.body[:]))
                 response.body.clear()
-                continue
-            self._head_reads += 1
-            if response.is_over():
-                stamp_ns = read.kernel_ns - self._offset_ns if read.kernel_ns else 0
-                self._early.append(Arrival(stamp_ns, read.clock_ns, []))
         return response
 
     def _is_unasked(self) -> bool:
@@ -248,6 +402,71 @@ def _describe(error: OSError) -> str:
     if "CERTIFICATE_REQUIRED" in message.upper().replace(" ", "_"):  # TLS 1.3 reports this only after the handshake
         return f"{message}. Set a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
     return message
+
+
+class SdkExchange:
+    """One request that the SDK sends with its own HTTP stack (``--llm-transport sdk``), for comparison.
+
+    Set ``body`` to the SDK's raw response. The stamps are the monotonic clock when the SDK returns the bytes. The SDK
+    manages the connections, so reconnects and connect times cannot be observed.
+    """
+
+    connect_started_ns = 0
+    connect_ns = 0
+    reconnects = 0
+
+    def __init__(self) -> None:
+        self.body: Any = None  # httpx2.Response, unread
+        self.sent_ns = 0
+        self.sent_wall_ns = 0
+        self.reads = 0
+        self.received = 0  # bytes of the body
+        self.retries = 0
+        self.not_before: Callable[[], None] | None = None  # as in ``Exchange``
+        self._pieces: Iterator[bytes] = iter(())
+
+    def mark_sent(self) -> None:
+        """Record t0 immediately before the SDK sends the request, which is as close as the SDK allows."""
+        if self.not_before is not None:
+            wait, self.not_before = self.not_before, None
+            wait()
+        self.sent_ns = clock.now_ns()
+        self.sent_wall_ns = self.sent_ns + clock.wall_offset_ns()
+
+    def arrivals(self) -> Iterator[Arrival]:
+        """Yield the body in the pieces that the SDK returns."""
+        import httpx2
+
+        self._pieces = self.body.iter_raw()
+        try:
+            for piece in self._pieces:
+                self.reads += 1
+                self.received += len(piece)
+                yield Arrival(0, clock.now_ns(), [bytearray(piece)])
+        except httpx2.RemoteProtocolError as error:
+            raise ResponseCut(f"the connection was closed before the response was complete: {error}") from error
+        except httpx2.TransportError as error:
+            raise ConnectionLost(f"the connection was lost: {error}") from error
+
+    def drain(self) -> None:
+        """Read to the end of the body after the last event, so that the SDK can reuse its connection."""
+        with contextlib.suppress(Exception), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
+            for _piece in self._pieces:
+                pass
+        self.release()
+
+    @property
+    def body_reads(self) -> int:
+        return self.reads
+
+    def release(self) -> None:
+        if self.body is not None:
+            self.body.close()
+
+    discard = release
+
+    def clock_moved(self) -> bool:
+        return False
 
 
 CURRENT: ContextVar[Exchange | None] = ContextVar(

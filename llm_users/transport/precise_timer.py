@@ -10,6 +10,7 @@ import ctypes
 import heapq
 import itertools
 import os
+import struct
 import sys
 from typing import Any
 
@@ -31,12 +32,7 @@ _BUSY_WAIT_NS = 100_000
 take as long. The read loses no accuracy by waiting, because the kernel stamps the data."""
 
 
-class _Timespec(ctypes.Structure):
-    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
-
-
-class _Itimerspec(ctypes.Structure):
-    _fields_ = (("it_interval", _Timespec), ("it_value", _Timespec))
+_ITIMERSPEC = struct.Struct("@llll")  # interval and time, each in s and ns
 
 
 class PreciseTimer:
@@ -90,8 +86,8 @@ class PreciseTimer:
         if due_ns == self._armed_ns:
             return
         self._armed_ns = due_ns
-        setting = _Itimerspec(_Timespec(0, 0), _Timespec(due_ns // _NS, due_ns % _NS))
-        self._libc.timerfd_settime(self._timer[0], _TFD_TIMER_ABSTIME, ctypes.byref(setting), None)
+        setting = _ITIMERSPEC.pack(0, 0, due_ns // _NS, due_ns % _NS)
+        self._libc.timerfd_settime(self._timer[0], _TFD_TIMER_ABSTIME, setting, None)
 
     def _on_timer(self) -> None:
         assert self._timer is not None

@@ -7,6 +7,7 @@ message.
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ class Proxy(NamedTuple):
 
     def connect_request(self, origin: Origin) -> bytes:
         """Return the request for a tunnel to this origin."""
-        authority = str(origin).partition("://")[2].encode()
+        authority = origin.authority.encode()
         return b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (authority, authority, self._header())
 
     def absolute(self, origin: Origin, request: bytes) -> bytes:
@@ -126,14 +127,12 @@ def _exempts(entry: str, origin: Origin) -> bool:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    try:
+    with contextlib.suppress(ValueError):
         return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return None
+    return None
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
+    with contextlib.suppress(ValueError):
         return ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
+    return None

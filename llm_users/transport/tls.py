@@ -43,30 +43,28 @@ class _NoPassword(ValueError):
 
 @cache
 def tls_context(settings: TlsSettings = _FROM_ENVIRONMENT) -> ssl.SSLContext:
-    """Return the context for the settings and the environment. Raises OSError with the name of an invalid setting."""
-    context = _verifying_context()
+    """Return the context for the settings and the environment. Raises OSError with the name of an invalid setting.
+
+    The context trusts the CAs that the environment names, or else the system's CAs.
+    """
+    variable = next((name for name in CA_VARIABLES if os.environ.get(name)), None)
+    if variable is not None:
+        path = os.environ[variable]
+        _require_path(variable, path)
+        is_folder = Path(path).is_dir()
+        context = ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
+    else:
+        context = ssl.create_default_context()
+        if not context.get_ca_certs() and not os.environ.get("SSL_CERT_DIR"):
+            # A slim container or a python.org build on macOS has no CAs.
+            import certifi
+
+            context.load_verify_locations(cafile=certifi.where())
     if settings.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     _load_client_certificate(context, settings)
     context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _verifying_context() -> ssl.SSLContext:
-    """Return a context that verifies certificates with the system CAs or the CAs that the environment names."""
-    for variable in CA_VARIABLES:
-        path = os.environ.get(variable)
-        if path:
-            _require_path(variable, path)
-            is_folder = Path(path).is_dir()
-            return ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
-    context = ssl.create_default_context()
-    if not context.get_ca_certs() and not os.environ.get("SSL_CERT_DIR"):
-        # A slim container or a python.org build on macOS has no CAs.
-        import certifi
-
-        context.load_verify_locations(cafile=certifi.where())
     return context
 
 

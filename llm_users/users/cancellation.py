@@ -15,8 +15,7 @@ from gevent import get_hub, getcurrent
 from llm_users.outcome import CANCELLED
 from llm_users.prompts.order import stream
 from llm_users.transport.errors import TransportError
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.exchange import Exchange, SdkExchange
 
 _NS = 1_000_000_000
 _EARLIEST_S = 1e-6

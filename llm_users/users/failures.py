@@ -18,8 +18,8 @@ from locust.exception import StopUser
 from llm_users.outcome import ABORTED, CLIENT_LIMIT, OWN_CODES
 from llm_users.record import RequestRecord
 from llm_users.secrets import redact, redact_start
-from llm_users.transport.client_limits import remedy_for
 from llm_users.transport.errors import TransportError
+from llm_users.transport.pool import remedy_for
 from llm_users.transport.sse import EventTooLong
 from llm_users.users.bad_events import MalformedEvent, StreamFailure, failure_from, has_message, words_of_page
 

@@ -27,10 +27,9 @@ from llm_users.outcome import CLIENT_LIMIT
 from llm_users.prompts import Prompt, count_messages, is_text_only
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.cached_request import CachedRequest, Head, send
-from llm_users.transport.cookies import CURRENT_JAR
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.client_rules import CURRENT_JAR
+from llm_users.transport.exchange import Exchange, SdkExchange
+from llm_users.transport.httpx import CachedRequest, Head, send
 from llm_users.users.answer import Answer, AnswerCheck, Ask
 from llm_users.users.bounds import MOST_CHARACTERS, MOST_CHUNKS, AnswerTooLong
 from llm_users.users.buffering import mark_buffered, mark_held_back

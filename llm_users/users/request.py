@@ -17,8 +17,7 @@ from llm_users.outcome import Outcome
 from llm_users.record import RequestRecord
 from llm_users.transport.clock import now_ns
 from llm_users.transport.errors import DeadlineExceeded
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.users.answer import Ask
 from llm_users.users.cancellation import Cancellation, is_chosen
 from llm_users.users.response_reader import Reader, ResponseStream

@@ -13,8 +13,7 @@ import gevent
 from llm_users.record import RequestRecord
 from llm_users.transport import clock
 from llm_users.transport.errors import BadResponse, ConnectionLost, DeadlineExceeded, ResponseCut
-from llm_users.transport.exchange import Arrival, Exchange
-from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.exchange import Arrival, Exchange, SdkExchange
 from llm_users.users.bad_events import StreamFailure, finish_failure, is_heartbeat
 from llm_users.users.bounds import Bounds
 from llm_users.users.chunks import Chunks, time_chunks

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from llm_users.record import RequestRecord
-from llm_users.transport.bodies import NOT_COMPRESSED
-from llm_users.transport.cached_request import Head
+from llm_users.transport.client_rules import NOT_COMPRESSED
 from llm_users.transport.endpoint import UsageSupport
 from llm_users.transport.errors import BadResponse, ResponseCut
+from llm_users.transport.httpx import Head
 from llm_users.transport.sse import SseDecoder, is_html
 from llm_users.users.bad_events import MalformedEvent, error_in, json_or_text, words_of_page
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once

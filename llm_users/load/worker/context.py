@@ -22,7 +22,7 @@ from llm_users.options.table import Options
 from llm_users.prompts import Conversation, Prompt, Tokenizer
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.cached_request import CachedRequest
+from llm_users.transport.httpx import CachedRequest
 from llm_users.transport.idle_queue import IdleQueue
 from llm_users.transport.pool import Pool
 from llm_users.transport.precise_timer import PreciseTimer

@@ -49,17 +49,8 @@ ERRORS: dict[str, BedrockError] = {
     "service_unavailable": BedrockError("ServiceUnavailableException", 503, _RUNTIME),
 }
 
-# A status of the key `error` -> the error with this status.
-BY_STATUS = {
-    400: ERRORS["validation"],
-    403: ERRORS["access_denied"],
-    404: ERRORS["resource_not_found"],
-    408: ERRORS["model_timeout"],
-    424: ERRORS["model_error"],
-    429: ERRORS["throttling"],
-    500: ERRORS["internal_server"],
-    503: ERRORS["service_unavailable"],
-}
+# A status of the key `error` -> the first error with this status.
+BY_STATUS = {error.status: error for error in reversed(ERRORS.values())}
 
 # Name of an exception frame -> its message.
 STREAM_ERRORS: dict[str, str] = {

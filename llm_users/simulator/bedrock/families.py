@@ -1,4 +1,4 @@
-"""The JSON documents of each model family for Invoke: the documents of its stream, and its unstreamed answer.
+"""The JSON documents of each model family: those of its stream, its unstreamed answer, and the family of a request.
 
 A `Shape` returns documents; it does not depend on frames or on the schedule. The field names and the order of events
 come from AWS's pages on the inference parameters of each model.
@@ -40,6 +40,10 @@ class Turn:
     def fresh_tokens(self) -> int:
         """The input tokens without cached tokens, which AWS counts separately."""
         return self.prompt_tokens - self.cached_tokens
+
+
+RUNNING_COUNT = 1234567890
+"""Placeholder in a delta document for the number of tokens so far."""
 
 
 class Shape:
@@ -197,27 +201,6 @@ class Llama(Shape):
         return self._generation(turn.text, turn.prompt_tokens, turn.tokens, self.finishes[turn.finish])
 
 
-class Titan(Shape):
-    name, caps, needs = "titan", ("textGenerationConfig.maxTokenCount",), ("inputText",)
-    finishes: ClassVar = {"length": "LENGTH", "stop": "FINISH"}
-
-    def _output(self, text: str, counts: tuple[int, int] | None, reason: str | None) -> Document:
-        input_tokens, output_tokens = counts or (None, None)
-        fields = {"outputText": text, "index": 0, "totalOutputTextTokenCount": output_tokens}
-        return {**fields, "completionReason": reason, "inputTextTokenCount": input_tokens}
-
-    def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
-        return self._output(text, None, None)
-
-    def tail(self, turn: Turn) -> list[Document]:
-        return [self._output("", (turn.prompt_tokens, turn.tokens), self.finishes[turn.finish])]
-
-    def whole(self, turn: Turn) -> Document:
-        reason = self.finishes[turn.finish]
-        result = {"tokenCount": turn.tokens, "outputText": turn.text, "completionReason": reason}
-        return {"inputTextTokenCount": turn.prompt_tokens, "results": [result]}
-
-
 class Nova(Shape):
     """Converse's documents, one per chunk, with the event name as the key."""
 
@@ -255,9 +238,21 @@ class Nova(Shape):
         return {**usage, "cacheReadInputTokenCount": turn.cached_tokens, "cacheWriteInputTokenCount": 0}
 
     def whole(self, turn: Turn) -> Document:
-        message = {"role": "assistant", "content": content_blocks(turn)}
+        content: list[Document] = []
+        if turn.thought:
+            thought = {"text": turn.thought, "signature": "c2ltdWxhdGVk"}
+            content.append({"reasoningContent": {"reasoningText": thought}})
+        if turn.text:
+            content.append({"text": turn.text})
+        if turn.call:
+            call = {"toolUseId": "tooluse_simulated", "name": "simulated", "input": {"text": turn.call}}
+            content.append({"toolUse": call})
         usage = {**self._usage(turn), "totalTokens": turn.prompt_tokens + turn.tokens}
-        return {"output": {"message": message}, "stopReason": self.finishes[turn.finish], "usage": usage}
+        return {
+            "output": {"message": {"role": "assistant", "content": content}},
+            "stopReason": self.finishes[turn.finish],
+            "usage": usage,
+        }
 
 
 class Converse(Nova):
@@ -286,22 +281,107 @@ class Converse(Nova):
         return {**super().whole(turn), "usage": self._usage(turn), "metrics": metrics, **turn.used}
 
 
-RUNNING_COUNT = 1234567890
-"""Placeholder in a delta document for the number of tokens so far."""
+class MistralText(Plain):
+    name = "mistral-text"
+
+    def part(self, turn: Turn, text: str, reason: str | None) -> Document:
+        return {"outputs": [{"text": text, "stop_reason": reason}]}
 
 
-def content_blocks(turn: Turn) -> list[Document]:
-    """Return the content blocks of an unstreamed answer of Converse or Nova."""
-    blocks: list[Document] = []
-    if turn.thought:
-        thought = {"text": turn.thought, "signature": "c2ltdWxhdGVk"}
-        blocks.append({"reasoningContent": {"reasoningText": thought}})
-    if turn.text:
-        blocks.append({"text": turn.text})
-    if turn.call:
-        call = {"toolUseId": "tooluse_simulated", "name": "simulated", "input": {"text": turn.call}}
-        blocks.append({"toolUse": call})
-    return blocks
+class MistralChat(Plain):
+    name, needs = "mistral-chat", ("messages",)
+
+    def part(self, turn: Turn, text: str, reason: str | None) -> Document:
+        message = {"role": "assistant", "content": text}
+        return {"choices": [{"index": 0, "message": message, "stop_reason": reason}]}
+
+
+class OpenAIShaped(Shape):
+    """OpenAI's chat completions, which gpt-oss, Qwen, Kimi, Writer and most later models use."""
+
+    name, needs = "openai", ("messages",)
+    caps: ClassVar[tuple[str, ...]] = ("max_completion_tokens", "max_tokens")
+    thinks = True
+
+    def _base(self, turn: Turn, what: str) -> Document:
+        base = {"id": f"chatcmpl-{turn.number:08d}", "object": what, "created": turn.created}
+        return {**base, "model": turn.model}
+
+    def _chunk(self, turn: Turn, delta: Document, reason: str | None) -> Document:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return {**self._base(turn, "chat.completion.chunk"), "choices": [choice]}
+
+    def head(self, turn: Turn) -> list[Document]:
+        return [self._chunk(turn, {"role": "assistant", "content": ""}, None)]
+
+    def delta(self, kind: str, index: int, text: str, turn: Turn) -> Document:
+        if kind == "thought" and not _thinks_in_tags(turn):
+            return self._chunk(turn, {"reasoning_content": text}, None)
+        return self._chunk(turn, {"content": f"<reasoning>{text}</reasoning>" if kind == "thought" else text}, None)
+
+    def tail(self, turn: Turn) -> list[Document]:
+        return [self._chunk(turn, {}, self.finishes[turn.finish])]
+
+    def _usage(self, turn: Turn) -> Document:
+        total = turn.prompt_tokens + turn.tokens
+        return {"prompt_tokens": turn.prompt_tokens, "completion_tokens": turn.tokens, "total_tokens": total}
+
+    def whole(self, turn: Turn) -> Document:
+        message = {"role": "assistant", "content": turn.text}
+        if turn.thought and _thinks_in_tags(turn):
+            message["content"] = f"<reasoning>{turn.thought}</reasoning>{turn.text}"
+        elif turn.thought:
+            message["reasoning_content"] = turn.thought
+        choice = {"index": 0, "message": message, "finish_reason": self.finishes[turn.finish]}
+        return {**self._base(turn, "chat.completion"), "choices": [choice], "usage": self._usage(turn)}
+
+
+def _thinks_in_tags(turn: Turn) -> bool:
+    """Return whether the model sends every piece of reasoning as content in tags, as OpenAI's open models do."""
+    return "gpt-oss" in turn.model
+
+
+class Jamba(OpenAIShaped):
+    name, caps, thinks = "jamba", ("max_tokens",), False
+
+    def tail(self, turn: Turn) -> list[Document]:
+        return [{**document, "usage": self._usage(turn)} for document in super().tail(turn)]
+
+
+class DeepSeekText(Plain):
+    name = "deepseek-text"
+
+    def part(self, turn: Turn, text: str, reason: str | None) -> Document:
+        return {"choices": [{"text": text, "stop_reason": reason}]}
+
+
+CONVERSE = Converse()
+_MESSAGES, _OPENAI = AnthropicMessages(), OpenAIShaped()
+# Provider -> the family for bodies with a `prompt`, and the family for all other bodies.
+_BY_PROVIDER: dict[str, tuple[Shape, Shape]] = {
+    "anthropic": (AnthropicText(), _MESSAGES),
+    "meta": (Llama(), Llama()),
+    "mistral": (MistralText(), MistralChat()),
+    "ai21": (Jamba(), Jamba()),
+    "deepseek": (DeepSeekText(), _OPENAI),
+    **dict.fromkeys(
+        ("openai", "qwen", "moonshot", "moonshotai", "writer", "minimax", "nvidia", "zai", "google"), (_OPENAI, _OPENAI)
+    ),
+}
+_NOVA = Nova()
+
+
+def family_of(model: str, body: Mapping[str, Any]) -> Shape | None:
+    """Return the family of an Invoke request, or None when it is unknown.
+
+    The body determines the family of an id without a provider, such as an application inference profile.
+    """
+    provider, rest = provider_of(model)
+    if provider == "amazon":
+        return _NOVA if rest.startswith("nova") else None
+    if provider in _BY_PROVIDER:
+        return _BY_PROVIDER[provider]["prompt" not in body]
+    return _MESSAGES if "anthropic_version" in body else None
 
 
 def provider_of(model: str) -> tuple[str, str]:

@@ -9,12 +9,21 @@ from __future__ import annotations
 import math
 import time
 
-from llm_users.simulator import faults, faulty
+from llm_users.simulator import faults
 from llm_users.simulator.answer import Answer, Reply
-from llm_users.simulator.bedrock.body import BadBody, Target, read_json, read_path, require
-from llm_users.simulator.bedrock.choices import CONVERSE, family_of
 from llm_users.simulator.bedrock.errors import ERRORS, BedrockError, error_of, of_status
-from llm_users.simulator.bedrock.wire import EVENT_START, BedrockAnswer, refusal, response_id
+from llm_users.simulator.bedrock.families import CONVERSE, family_of
+from llm_users.simulator.bedrock.wire import (
+    EVENT_START,
+    BadBody,
+    BedrockAnswer,
+    Target,
+    read_json,
+    read_path,
+    refusal,
+    require,
+    response_id,
+)
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.spec import Spec
 
@@ -58,10 +67,10 @@ class BedrockRoutes:
         return now_s - self._first_use_s.setdefault(key, now_s) > self._spec.expire_credentials
 
     def _injected(self, number: int) -> BedrockError | None:
-        name = faults.bedrock_error(self._spec, number)
+        name = self._spec.exception(number)
         if name is not None:
             return error_of(name)
-        status = faults.status_error(self._spec, number)
+        status = self._spec.status_error(number)
         return None if status is None else of_status(status)
 
     def _answer(self, request: Request, target: Target, number: int) -> Answer:
@@ -75,17 +84,8 @@ class BedrockRoutes:
         problem = shape.complaint(body)
         if problem:
             raise BadBody(problem)
-        answer = BedrockAnswer(
-            self._spec,
-            number,
-            target,
-            shape,
-            body,
-            request.headers,
-            can_chunk=request.can_chunk,
-            keep_alive=request.keep_alive,
-        )
-        return faulty.met(self._spec, answer, EVENT_START)
+        answer = BedrockAnswer(self._spec, number, target, shape, body, request)
+        return faults.met(self._spec, answer, EVENT_START)
 
     def _refused(
         self, error: BedrockError, request: Request, number: int, message: str = "", *, injected: bool = False

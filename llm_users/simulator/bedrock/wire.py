@@ -1,25 +1,101 @@
-"""A Bedrock answer as bytes: the documents of a family in event-stream frames, or one JSON document.
+"""Requests and answers of Bedrock as bytes: parsed bodies, and documents of a family in event-stream frames or as JSON.
 
-It does not depend on sockets or the schedule; it uses the clock only for the latency that it reports.
+The tokens of a prompt are its words, as everywhere in the simulator. The module does not depend on sockets or the
+schedule; it uses the clock only for the latency that it reports.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 from zlib import crc32
 
-from llm_users.simulator import faults, http_wire
-from llm_users.simulator.bedrock.body import Target, cap, prompt_tokens
+import msgspec
+
+from llm_users.simulator import http_wire
+from llm_users.simulator.answer import WireAnswer
 from llm_users.simulator.bedrock.errors import BedrockError, error_fields, stream_error_fields
 from llm_users.simulator.bedrock.families import RUNNING_COUNT, Document, Shape, Turn
+from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import SUMMARY_STEP, json_bytes, words
 from llm_users.simulator.spec import Spec
 from llm_users.transport.eventstream import encode, encode_headers, frame
+
+# Also accepts a base URL that ends in /v1, as the OpenAI API uses it.
+_PATH = re.compile(r"(?:/v1)?/model/(.+)/(converse|converse-stream|invoke|invoke-with-response-stream)")
+_PROMPT_FIELDS = ("prompt", "messages", "system", "input", "instructions")
+
+
+class BadBody(ValueError):
+    """An invalid body; the text is the message of the ValidationException."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The operation and the model of a path. `model` is a decoded ARN or id."""
+
+    model: str
+    converse: bool
+    streamed: bool
+
+
+def read_path(path: str) -> Target | None:
+    """Return the target of the path, or None when the path is not one of the four operations."""
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return None
+    return Target(unquote(match[1]), match[2].startswith("converse"), "stream" in match[2])
+
+
+def read_json(data: bytes) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadBody(f"Malformed input request, please reformat your input and try again: {error}") from None
+    if not isinstance(body, dict):
+        raise BadBody("Malformed input request: #: expected type: JSONObject")
+    return body
+
+
+def require(body: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        if body.get(name) in (None, "", []):
+            raise BadBody(f"Malformed input request: #: required key [{name}] not found")
+
+
+def cap(body: Mapping[str, Any], paths: Sequence[str], default: int) -> int:
+    """Return the number of tokens of the answer, from paths such as `a.b`. Raises BadBody for a cap out of range."""
+    for path in paths:
+        wanted: Any = body
+        for name in path.split("."):
+            wanted = wanted.get(name) if isinstance(wanted, Mapping) else None
+        if wanted is None:
+            continue
+        if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= 1_000_000:
+            raise BadBody(f"Malformed input request: #/{path.replace('.', '/')}: {wanted!r} is not from 1 to 1000000")
+        return wanted
+    return default
+
+
+def prompt_tokens(body: Mapping[str, Any]) -> int:
+    return sum(_words(body.get(name)) for name in _PROMPT_FIELDS)
+
+
+def _words(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value.split())
+    if isinstance(value, list):
+        return sum(map(_words, value))
+    if isinstance(value, dict):
+        return sum(_words(value.get(name)) for name in ("content", "text"))
+    return 0
+
 
 STREAM_TYPE = "application/vnd.amazon.eventstream"
 EVENT_START = (_GIANT := struct.pack(">II", 64 << 20, 64)) + struct.pack(">I", crc32(_GIANT))
@@ -35,22 +111,11 @@ _PADDING = tuple(b',"p":"%b"}' % _ALPHABET[: 4 + (i * 23) % 58].encode() for i i
 _CALL_START, _CALL_END = b'{\\"text\\": \\"', b'\\"}'
 
 
-def _event_block(name: str) -> bytes:
-    return encode_headers({":event-type": name, ":content-type": _JSON, ":message-type": "event"})
-
-
-_CHUNK_BLOCK = _event_block("chunk")
 _BLOCKS = {
-    name: _event_block(name)
-    for name in (
-        "messageStart",
-        "contentBlockStart",
-        "contentBlockDelta",
-        "contentBlockStop",
-        "messageStop",
-        "metadata",
-    )
-}
+    name: encode_headers({":event-type": name, ":content-type": _JSON, ":message-type": "event"})
+    for name in ("chunk", "messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop",
+                 "metadata")
+}  # fmt: skip
 
 
 def response_id(number: int) -> str:
@@ -79,46 +144,28 @@ class _Block:
     end: int
 
 
-class BedrockAnswer:
+class BedrockAnswer(WireAnswer):
     """One answer to any of the four operations; `shape` determines its documents."""
 
-    answered = fault = ""
+    comment_line = b""  # the event-stream protocol has no comments
 
     def __init__(
-        self,
-        spec: Spec,
-        number: int,
-        target: Target,
-        shape: Shape,
-        body: Mapping[str, Any],
-        headers: Mapping[str, str],
-        *,
-        can_chunk: bool,
-        keep_alive: bool,
+        self, spec: Spec, number: int, target: Target, shape: Shape, body: Mapping[str, Any], request: Request
     ) -> None:
         self._begun_ns = time.monotonic_ns()
         self._first_ns = 0
-        self.spec = spec
         self._shape = shape
         self._converse = target.converse
-        self.number = number
+        tokens = cap(body, shape.caps, spec.tokens)
+        super().__init__(spec, number, request, tokens=tokens, streamed=target.streamed)
         self.response_id = self._identify(number)
         self.prompt_tokens = prompt_tokens(body)
-        self.streamed = target.streamed
-        tokens = cap(body, shape.caps, spec.tokens)
-        self._break = faults.stream_break(spec, number, tokens) if self.streamed else None
-        self.tokens = tokens if self._break is None else self._break.after_tokens
-        self.outcome = "completed" if self._break is None else self._break.outcome
-        self.chunked = can_chunk and spec.framing == "chunked"
-        self.keep_alive = keep_alive
-        cut = self.outcome == "cut"
-        self.close = cut or not keep_alive or (self.streamed and (not self.chunked or spec.hangup))
         # The stop token is not part of a block: it is not streamed.
-        shown = self._shown = tokens - (spec.stop_tokens(tokens) if self._break is None else 0)
+        shown = self._shown = tokens - (spec.stop_tokens(tokens) if self.broken is None else 0)
         thoughts = min(spec.reasoning, shown) if shape.thinks else 0
         calls = min(spec.tool, shown - thoughts) if shape.calls else 0
         self._blocks = _blocks((("thought", thoughts), ("text", shown - thoughts - calls), ("tool", calls)))
-        self._used = _service_settings(body, headers, converse=target.converse)
+        self._used = _service_settings(body, request.headers, converse=target.converse)
         self.turn = Turn(
             response_id=self.response_id,
             number=number,
@@ -135,7 +182,6 @@ class BedrockAnswer:
         self._block: _Block | None = None
         self._parts: list[bytes] = []
         self._counted = False
-        self._held = b""  # bytes to send together with the next ones
 
     def opening(self) -> bytes:
         if not self.streamed:
@@ -143,11 +189,8 @@ class BedrockAnswer:
         headers = {"x-amzn-RequestId": self.response_id}
         if not self._converse:
             headers |= {"x-amzn-bedrock-content-type": _JSON, **self._used}
-        head = http_wire.stream_head(STREAM_TYPE, chunked=self.chunked, keep_alive=self.keep_alive, headers=headers)
+        head = self.stream_head(STREAM_TYPE, headers)
         return head + self.head() if self.spec.role == "early" else head
-
-    def comment(self) -> bytes:
-        return b""  # the event-stream protocol has no comments
 
     def piece(self, start: int) -> tuple[bytes, int]:
         if start >= self.tokens:  # an exception before the first token
@@ -169,7 +212,7 @@ class BedrockAnswer:
             self._first_ns = time.monotonic_ns()
         shown = count if block.kind != "thought" else self._shown_thoughts(start, count)
         if not shown:
-            self._held += before
+            self.held += before
             return b"", count
         text = words(self.number, start, shown)
         if start == block.start:
@@ -188,21 +231,22 @@ class BedrockAnswer:
     def closing(self) -> bytes:
         turn = self.turn
         turn.latency_ms = self._since_ms(time.monotonic_ns())
-        turn.thought, turn.text, turn.call = (
-            words(self.number, block.start, block.end - block.start).decode().strip() if block else ""
-            for block in (self._block_of(kind) for kind in ("thought", "text", "tool"))
-        )
+        texts = {
+            block.kind: words(self.number, block.start, block.end - block.start).decode().strip()
+            for block in self._blocks
+        }
+        turn.thought, turn.text, turn.call = (texts.get(kind, "") for kind in ("thought", "text", "tool"))
         if not self.streamed:
             return self._whole()
         if self.outcome == "cut":
             return b""
         data = b""
-        if self._break is not None:
-            data = self._failure(self._break.error)
+        if self.broken is not None:
+            data = self._failure(self.broken.error)
         elif self.spec.done:
             closes = [] if self._block is None else self._shape.closes(self._block.kind, self._block.index)
-            data = self._held + self._documents([*closes, *self._with_metrics(self._shape.tail(turn))])
-        return data + http_wire.LAST_CHUNK if self.chunked else data
+            data = self.held + self._documents([*closes, *self._with_metrics(self._shape.tail(turn))])
+        return self.ended(data)
 
     def _identify(self, number: int) -> str:
         return response_id(number)
@@ -251,10 +295,10 @@ class BedrockAnswer:
 
     def _after_buffering(self, data: bytes) -> bytes:
         """Return the bytes to send now: the held bytes and ``data``, or nothing when the spec simulates a proxy."""
-        if self._held or self.spec.buffered:
-            data, self._held = self._held + data, b""
+        if self.held or self.spec.buffered:
+            data, self.held = self.held + data, b""
         if self.spec.buffered:
-            data, self._held = b"", data
+            data, self.held = b"", data
         return data
 
     def delta_kind(self, block: _Block) -> str:
@@ -278,10 +322,7 @@ class BedrockAnswer:
         padding = _PADDING[(self.number * 31 + salt * 17) & 63]
         if self._converse:
             return frame(_BLOCKS[name], document + padding)
-        return frame(_CHUNK_BLOCK, b'{"bytes":"' + b64encode(document) + b'"' + padding)
-
-    def framed(self, data: bytes) -> bytes:
-        return http_wire.chunk(data) if self.chunked else data
+        return frame(_BLOCKS["chunk"], b'{"bytes":"' + b64encode(document) + b'"' + padding)
 
     def _metrics(self) -> Document:
         turn = self.turn
@@ -302,11 +343,7 @@ class BedrockAnswer:
                     "x-amzn-bedrock-output-token-count": str(turn.tokens),
                     "x-amzn-bedrock-invocation-latency": str(turn.latency_ms),
                 }
-        body = json_bytes(self._shape.whole(turn))
-        return http_wire.response(200, body, headers=headers, keep_alive=self.keep_alive)
-
-    def _block_of(self, kind: str) -> _Block | None:
-        return next((block for block in self._blocks if block.kind == kind), None)
+        return self.whole_response(json_bytes(self._shape.whole(turn)), headers)
 
 
 def _blocks(kinds: tuple[tuple[str, int], ...]) -> list[_Block]:

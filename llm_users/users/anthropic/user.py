@@ -18,13 +18,12 @@ from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.cached_request import CachedRequest
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.exchange import Exchange, SdkExchange
+from llm_users.transport.httpx import CachedRequest
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.anthropic.client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
 from llm_users.users.anthropic.events import MessageEvents
-from llm_users.users.bedrock.anthropic_messages import conversation
+from llm_users.users.bedrock.families import anthropic_conversation
 from llm_users.users.failures import failure_of
 from llm_users.users.llm import LLMUser
 from llm_users.users.response_reader import ResponseStream
@@ -78,7 +77,7 @@ class AnthropicUser(LLMUser):
         return self._ask(lambda: self._message_ask(self._prompt(prompt, messages), system, body), body)
 
     def _message_ask(self, prompt: Prompt, system: Any, extra: dict[str, Any]) -> Ask:
-        turns, instructions = conversation(prompt)
+        turns, instructions = anthropic_conversation(prompt)
         cap = prompt.max_tokens or self._default_cap()  # the API requires a cap
         body: dict[str, Any] = {"model": self._model(), "max_tokens": cap, "messages": turns, "stream": True}
         if system or instructions:

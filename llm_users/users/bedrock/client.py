@@ -21,8 +21,7 @@ from llm_users import secrets
 from llm_users._version import __version__
 from llm_users.load.worker.context import RunContext
 from llm_users.transport import endpoint
-from llm_users.transport.botocore import only_stamp, send_through
-from llm_users.transport.botocore_network import network_of
+from llm_users.transport.botocore import network_of, only_stamp, send_through
 from llm_users.users.bedrock.credentials import BEARER_VARIABLE, HeldCredentials, describe, keep_fresh
 from llm_users.users.openai.client import KEYS_WITHHELD
 

@@ -15,7 +15,6 @@ from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
 from llm_users.users.bedrock.events import BedrockEvents, json_object, number, raise_exception
-from llm_users.users.token_counts import count
 from llm_users.users.tool_call_history import calls_of, without_calls
 from llm_users.users.tool_calls import arguments_text
 
@@ -159,33 +158,42 @@ class ConverseEvents(BedrockEvents):
         if kind is None or message.headers.get(":message-type") != "event":
             raise_exception(message)
             return
-        if kind not in ("contentBlockStart", "messageStop", "metadata"):
+        if kind not in EVENTS:
             return  # messageStart, contentBlockStop, and events that the service may add later
         fields = json_object(message.payload)
         if fields is None:
             raise BadResponse(f"the event {kind} is not a JSON object")
-        if kind == "messageStop":
-            self.stopped = True
-            self.finish_reason = str(fields.get("stopReason") or "unknown")
-        elif kind == "metadata":
-            take_metadata(self, fields)
+        take_event(self, kind, fields)
+        if kind == "metadata":
             self.done = self.stopped
-        else:
-            tool = (fields.get("start") or {}).get("toolUse")
-            if isinstance(tool, dict):
-                self.begin_tool(tool.get("toolUseId"), tool.get("name"))
 
 
-def take_metadata(events: BedrockEvents, fields: Mapping[str, Any]) -> None:
-    """Store usage, latency, and the latency mode and service tier that were actually used."""
-    usage, counts = events.usage, fields.get("usage") or {}
-    usage.keep("input_tokens", count(counts.get("inputTokens")))
-    usage.keep("output_tokens", count(counts.get("outputTokens")))
-    # The names of Converse and of Nova's own format.
-    usage.keep("cache_read_tokens", count(counts.get("cacheReadInputTokens", counts.get("cacheReadInputTokenCount"))))
-    usage.keep(
-        "cache_write_tokens", count(counts.get("cacheWriteInputTokens", counts.get("cacheWriteInputTokenCount")))
-    )
-    usage.latency_ms = number((fields.get("metrics") or {}).get("latencyMs"))
-    usage.latency_mode = (fields.get("performanceConfig") or {}).get("latency") or usage.latency_mode
-    usage.service_tier = (fields.get("serviceTier") or {}).get("type") or usage.service_tier
+EVENTS = ("contentBlockStart", "messageStop", "metadata")
+"""The events that ``take_event`` reads."""
+
+_COUNTS = {
+    "input_tokens": "inputTokens",
+    "output_tokens": "outputTokens",
+    "cache_read_tokens": "cacheReadInputTokens",
+    "cache_write_tokens": "cacheWriteInputTokens",
+}
+_CACHE_COUNTS_OF_NOVA = {name: f"{_COUNTS[name]}Count" for name in ("cache_read_tokens", "cache_write_tokens")}
+
+
+def take_event(events: BedrockEvents, kind: Any, fields: Mapping[str, Any]) -> None:
+    """Store the beginning of a tool call, the finish reason, or the service's counts and settings."""
+    if kind == "contentBlockStart":
+        tool = (fields.get("start") or {}).get("toolUse")
+        if isinstance(tool, dict):
+            events.begin_tool(tool.get("toolUseId"), tool.get("name"))
+    elif kind == "messageStop":
+        events.stopped = True
+        events.finish_reason = str(fields.get("stopReason") or "unknown")
+    else:
+        usage, counts = events.usage, fields.get("usage") or {}
+        usage.keep_counts(_CACHE_COUNTS_OF_NOVA, counts)
+        usage.keep_counts(_COUNTS, counts)
+        usage.latency_ms = number((fields.get("metrics") or {}).get("latencyMs"))
+        # The latency mode and the service tier that were actually used.
+        usage.latency_mode = (fields.get("performanceConfig") or {}).get("latency") or usage.latency_mode
+        usage.service_tier = (fields.get("serviceTier") or {}).get("type") or usage.service_tier

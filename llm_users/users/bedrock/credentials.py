@@ -94,26 +94,23 @@ def keep_fresh(held: HeldCredentials, note: Callable[[str], None]) -> Callable[[
     """Renew the credentials in the background. Return a function that stops the renewal."""
     if held.lifetime_s is None:
         return lambda: None
-    greenlet = gevent.spawn(_keep_fresh, held, note)
+
+    def renew_when_due() -> None:
+        failures = 0
+        while (due_s := held.due_s()) is not None:
+            pause_s = min(_MIN_CHECK_S, (held.lifetime_s or 0) / 4) * 2**failures
+            gevent.sleep(min(max(due_s, pause_s), _MAX_CHECK_S))
+            if due_s > _MAX_CHECK_S:  # the wall clock may change or the machine may sleep: check again
+                continue
+            try:
+                held.renew()
+                failures = 0
+            except Exception as error:
+                failures += 1
+                note(f"AWS credentials could not be renewed ({type(error).__name__}): {secrets.redact(str(error))}")
+
+    greenlet = gevent.spawn(renew_when_due)
     return lambda: greenlet.kill(block=False)
-
-
-def _keep_fresh(held: HeldCredentials, note: Callable[[str], None]) -> None:
-    failures = 0
-    while True:
-        due_s = held.due_s()
-        if due_s is None:
-            return
-        pause_s = min(_MIN_CHECK_S, (held.lifetime_s or 0) / 4) * 2**failures
-        gevent.sleep(min(max(due_s, pause_s), _MAX_CHECK_S))
-        if due_s > _MAX_CHECK_S:  # the wall clock may change or the machine may sleep: check again
-            continue
-        try:
-            held.renew()
-            failures = 0
-        except Exception as error:
-            failures += 1
-            note(f"AWS credentials could not be renewed ({type(error).__name__}): {secrets.redact(str(error))}")
 
 
 def describe(credentials: Any, profile: str | None) -> str:

@@ -39,7 +39,18 @@ def bedrock_failure_of(error: BaseException, endpoint_url: str) -> tuple[str, st
         inner = error.kwargs.get("error")
         if isinstance(inner, TransportError):
             return failure_of(inner, endpoint_url)
-        return _botocore_failure(error, endpoint_url)
+        # botocore's own errors, on its own path or before a request is sent.
+        code, message = failure_of(error, endpoint_url)
+        if isinstance(error, (boto.ConnectTimeoutError, boto.EndpointConnectionError, boto.ProxyConnectionError)):
+            return "connect", f"{message} Check the address, and that the region offers Bedrock."
+        if isinstance(error, boto.SSLError):
+            return "connect", f"{message} If the server uses a private CA, set AWS_CA_BUNDLE to the CA's PEM file."
+        codes = {
+            boto.ReadTimeoutError: "timeout",
+            boto.ResponseStreamingError: "truncated",
+            boto.HTTPClientError: "reset",
+        }
+        return next((name for kind, name in codes.items() if isinstance(error, kind)), code), message
     return failure_of(error, endpoint_url)
 
 
@@ -70,19 +81,3 @@ def _with_advice(failure: StreamFailure, endpoint_url: str, prefix: str = "") ->
     return failure_of(StreamFailure(failure.code[:CODE_CHARACTERS], text), endpoint_url)[1].removeprefix(
         "the server reported an error inside the stream: "
     )
-
-
-def _botocore_failure(error: boto.BotoCoreError, endpoint_url: str) -> tuple[str, str]:
-    """Return code and message of botocore's own errors, on its own path or before a request is sent."""
-    code, message = failure_of(error, endpoint_url)
-    if isinstance(error, (boto.ConnectTimeoutError, boto.EndpointConnectionError, boto.ProxyConnectionError)):
-        return "connect", f"{message} Check the address, and that the region offers Bedrock."
-    if isinstance(error, boto.SSLError):
-        return "connect", f"{message} If the server uses a private CA, set AWS_CA_BUNDLE to the CA's PEM file."
-    if isinstance(error, boto.ReadTimeoutError):
-        return "timeout", message
-    if isinstance(error, boto.ResponseStreamingError):
-        return "truncated", message
-    if isinstance(error, boto.HTTPClientError):
-        return "reset", message
-    return code, message

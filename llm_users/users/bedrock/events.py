@@ -6,7 +6,7 @@ The module does not depend on connections or on Locust. The module of each API i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.failures import excerpt
 from llm_users.users.response_reader import ResponseStream
-from llm_users.users.token_counts import MOST_TOKENS
+from llm_users.users.token_counts import MOST_TOKENS, count
 from llm_users.users.tool_calls import ToolCalls
 
 _MS = 0.001
@@ -50,6 +50,11 @@ class Usage:
         """
         if value or (value is not None and not getattr(self, name)):
             setattr(self, name, value)
+
+    def keep_counts(self, names: Mapping[str, str], fields: Mapping[str, Any]) -> None:
+        """Store token counts. ``names``: our name -> the name in ``fields``."""
+        for name, field in names.items():
+            self.keep(name, count(fields.get(field)))
 
     def fill(self, record: RequestRecord) -> None:
         """Fill the columns of the row."""

@@ -1,22 +1,28 @@
 """The model families of InvokeModel: the request body and the stream reader of each family, one line per family.
 
-A reader takes one JSON document of the stream and returns its output as (answer, reasoning) or (answer, reasoning,
-fragment of a tool call), `NOTHING` for a document without output, or None for an unknown shape.
+The field names of the bodies are from AWS's pages on the inference parameters of each model. A reader takes one JSON
+document of the stream and returns its output as (answer, reasoning) or (answer, reasoning, fragment of a tool call),
+`NOTHING` for a document without output, or None for an unknown shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_users.prompts import Prompt
 from llm_users.users.bad_events import failure_from
-from llm_users.users.bedrock import bodies
-from llm_users.users.bedrock.converse import take_metadata
+from llm_users.users.bedrock.converse import EVENTS, take_event
+from llm_users.users.bedrock.converse import conversation as converse_conversation
 from llm_users.users.bedrock.events import BedrockEvents
-from llm_users.users.openai.reasoning import REASONING_NAMES, reasoning_of, split_content
-from llm_users.users.token_counts import count
+from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content
+from llm_users.users.tool_call_history import calls_of, without_calls
 from llm_users.users.tool_calls import arguments_text
+
+Body = dict[str, Any]
+Builder = Callable[[str, Prompt, int], Body]
+"""(model, prompt, cap on output tokens) -> body."""
 
 Document = dict[str, Any]
 Output = tuple[str, ...]
@@ -29,10 +35,144 @@ class Family:
     """A model family. ``cap`` is the path to the cap on output tokens in the body, ``terminator`` ends the stream."""
 
     name: str
-    body: bodies.Builder
+    body: Builder
     read: Reader
     terminator: str
     cap: tuple[str, ...] = ("max_tokens",)
+
+
+# Request bodies.
+
+
+def turns_of(prompt: Prompt) -> tuple[str, list[tuple[str, str]]]:
+    """Return (system text, [(role, text), ...]) of a prompt, for families that take plain text."""
+    if prompt.messages is None:
+        return "", [("user", prompt.text or "")]
+    turns = [(str(message.get("role", "user")), _text_of(message.get("content"))) for message in prompt.messages]
+    system = "\n\n".join(text for role, text in turns if role in ("system", "developer"))
+    return system, [(role, text) for role, text in turns if role not in ("system", "developer")]
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return str(content or "")
+
+
+def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
+    """Return the messages of a prompt, for families that take a conversation. Given messages are not changed."""
+    if prompt.messages is not None:
+        return prompt.messages
+    return [{"role": "user", "content": prompt.text or ""}]
+
+
+def anthropic_conversation(prompt: Prompt) -> tuple[list[dict[str, Any]], Any]:
+    """Return (messages, system) in Anthropic's shape, from a text or from messages in Anthropic's or OpenAI's shape."""
+    if prompt.messages is None:
+        return [{"role": "user", "content": prompt.text or ""}], None
+    turns: list[dict[str, Any]] = []
+    system: list[dict[str, Any]] = []
+    for message in prompt.messages:
+        content = message.get("content")
+        blocks = content if isinstance(content, str) or content is None else list(map(_anthropic_block, content))
+        if message.get("role") == "tool":
+            result = {"type": "tool_result", "tool_use_id": message.get("tool_call_id"), "content": blocks or ""}
+            turns.append({"role": "user", "content": [result]})
+        elif message.get("tool_calls"):
+            texts = [{"type": "text", "text": blocks}] if isinstance(blocks, str) and blocks else blocks or []
+            uses = [
+                {"type": "tool_use", "id": call.identifier, "name": call.name, "input": call.fields}
+                for call in calls_of(message)
+            ]
+            turns.append({**without_calls(message), "content": [*texts, *uses]})
+        elif message.get("role") not in ("system", "developer"):
+            turns.append({**message, "content": blocks})
+        else:
+            system += [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks or []
+    if len(system) == 1 and set(system[0]) == {"type", "text"}:
+        return turns, system[0]["text"]
+    return turns, system or None
+
+
+def _anthropic_block(part: Any) -> Any:
+    """Convert a content part from OpenAI's shape. Parts in Anthropic's shape are returned unchanged."""
+    if not isinstance(part, dict) or part.get("type") != "image_url":
+        return part
+    image = part.get("image_url")
+    url = str(image.get("url") if isinstance(image, dict) else image)
+    head, _, data = url.partition(";base64,")
+    if not data:
+        return {"type": "image", "source": {"type": "url", "url": url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": head.removeprefix("data:"), "data": data}}
+
+
+def _anthropic_messages_body(_model: str, prompt: Prompt, cap: int) -> Body:
+    turns, system = anthropic_conversation(prompt)
+    body: Body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": cap, "messages": turns}
+    return {**body, "system": system} if system else body
+
+
+def _anthropic_text_body(_model: str, prompt: Prompt, cap: int) -> Body:
+    system, turns = turns_of(prompt)
+    names = {"assistant": "Assistant"}
+    text = system + "".join(f"\n\n{names.get(role, 'Human')}: {content}" for role, content in turns) + "\n\nAssistant:"
+    return {"prompt": text, "max_tokens_to_sample": cap}
+
+
+def _llama_body(model: str, prompt: Prompt, cap: int) -> Body:
+    system, turns = turns_of(prompt)
+    four = "llama4" in model
+    head, end = ("<|header_start|>", "<|eot|>") if four else ("<|start_header_id|>", "<|eot_id|>")
+    close = "<|header_end|>" if four else "<|end_header_id|>"
+    messages = [("system", system), *turns] if system else turns
+    text = "".join(f"{head}{role}{close}\n\n{content}{end}" for role, content in messages)
+    return {"prompt": f"<|begin_of_text|>{text}{head}assistant{close}\n\n", "max_gen_len": cap}
+
+
+def _mistral_text_body(_model: str, prompt: Prompt, cap: int) -> Body:
+    """Return the body with the prompt in the template of the first Mistral models."""
+    system, turns = turns_of(prompt)
+    text, opening = "", f"{system}\n\n" if system else ""
+    for role, content in turns:
+        if role == "assistant":
+            text += f" {content}</s>"
+        else:
+            text += f"<s>[INST] {opening}{content} [/INST]"
+            opening = ""
+    return {"prompt": text, "max_tokens": cap}
+
+
+def _nova_body(_model: str, prompt: Prompt, cap: int) -> Body:
+    turns, system = converse_conversation(prompt)
+    body: Body = {"schemaVersion": "messages-v1", "messages": turns, "inferenceConfig": {"maxTokens": cap}}
+    return {**body, "system": system} if system else body
+
+
+def _deepseek_text_body(_model: str, prompt: Prompt, cap: int) -> Body:
+    system, turns = turns_of(prompt)
+    bar, space = "\uff5c", "\u2581"  # non-ASCII characters of the template
+    names = {"assistant": f"<{bar}Assistant{bar}>"}
+    text = "".join(names.get(role, f"<{bar}User{bar}>") + content for role, content in turns)
+    begin = f"<{bar}begin{space}of{space}sentence{bar}>"
+    return {"prompt": f"{begin}{system}{text}<{bar}Assistant{bar}><think>\n", "max_tokens": cap}
+
+
+def _chat_body(model: str, prompt: Prompt, cap: int) -> Body:
+    """Return the body of OpenAI's chat completions, which most newer models use."""
+    # OpenAI's own open models accept only the newer name.
+    field = "max_completion_tokens" if "openai." in model else "max_tokens"
+    return {"messages": messages_of(prompt), field: cap}
+
+
+# Stream readers.
+
+
+_MESSAGE_COUNTS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_read_tokens": "cache_read_input_tokens",
+    "cache_write_tokens": "cache_creation_input_tokens",
+}
 
 
 def _anthropic_messages(events: BedrockEvents, document: Document) -> Output | None:
@@ -57,10 +197,11 @@ def _anthropic_messages(events: BedrockEvents, document: Document) -> Output | N
         )
     if kind == "message_start":
         message = document.get("message") or {}
-        _message_counts(events, {**(message.get("usage") or {}), "output_tokens": None})  # not the final count
+        # The count of output tokens is not final.
+        events.usage.keep_counts(_MESSAGE_COUNTS, {**(message.get("usage") or {}), "output_tokens": None})
     elif kind == "message_delta":
         events.finish_reason = (document.get("delta") or {}).get("stop_reason") or events.finish_reason
-        _message_counts(events, document.get("usage") or {})
+        events.usage.keep_counts(_MESSAGE_COUNTS, document.get("usage") or {})
     elif kind == "message_stop":
         events.finish_reason = events.finish_reason or "message_stop"
         events.stopped = True
@@ -69,41 +210,21 @@ def _anthropic_messages(events: BedrockEvents, document: Document) -> Output | N
     return NOTHING if isinstance(kind, str) else None
 
 
-_MESSAGE_COUNTS = {
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cache_read_tokens": "cache_read_input_tokens",
-    "cache_write_tokens": "cache_creation_input_tokens",
-}
+def _plain(text_field: str, counts: Mapping[str, str] | None = None) -> Reader:
+    """Return the reader of documents with one field of text, ``stop_reason`` and, if ``counts`` is given, counts."""
+
+    def read(events: BedrockEvents, document: Document) -> Output | None:
+        if text_field not in document:
+            return None
+        if counts:
+            events.usage.keep_counts(counts, document)
+        _finish(events, document.get("stop_reason"))
+        return _output(document[text_field], "")
+
+    return read
 
 
-def _message_counts(events: BedrockEvents, usage: Document) -> None:
-    """Store the running counts. A later event replaces the counts of an earlier one."""
-    for name, field in _MESSAGE_COUNTS.items():
-        events.usage.keep(name, count(usage.get(field)))
-
-
-def _anthropic_text(events: BedrockEvents, document: Document) -> Output | None:
-    if "completion" not in document:
-        return None
-    _finish(events, document.get("stop_reason"))
-    return _output(document["completion"], "")
-
-
-def _llama(events: BedrockEvents, document: Document) -> Output | None:
-    if "generation" not in document:
-        return None
-    _counts(events, document.get("prompt_token_count"), document.get("generation_token_count"))
-    _finish(events, document.get("stop_reason"))
-    return _output(document["generation"], "")
-
-
-def _titan(events: BedrockEvents, document: Document) -> Output | None:
-    if "outputText" not in document:
-        return None
-    _counts(events, document.get("inputTextTokenCount"), document.get("totalOutputTextTokenCount"))
-    _finish(events, document.get("completionReason"))
-    return _output(document["outputText"], "")
+_LLAMA_COUNTS = {"input_tokens": "prompt_token_count", "output_tokens": "generation_token_count"}
 
 
 def _nova(events: BedrockEvents, document: Document) -> Output | None:
@@ -116,15 +237,9 @@ def _nova(events: BedrockEvents, document: Document) -> Output | None:
         if isinstance(reasoning, dict):
             return _output("", reasoning.get("text") or (reasoning.get("reasoningText") or {}).get("text"))
         return _output(delta.get("text"), "")
-    if "messageStop" in document:
-        events.finish_reason = document["messageStop"].get("stopReason") or "unknown"
-        events.stopped = True
-    elif "metadata" in document:
-        take_metadata(events, document["metadata"])
-    elif "contentBlockStart" in document:
-        tool = (document["contentBlockStart"].get("start") or {}).get("toolUse")
-        if isinstance(tool, dict):
-            events.begin_tool(tool.get("toolUseId"), tool.get("name"))
+    kind = next((name for name in EVENTS if name in document), None)
+    if kind is not None:
+        take_event(events, kind, document[kind])
     elif "messageStart" not in document and "contentBlockStop" not in document:
         return None
     return NOTHING
@@ -139,26 +254,7 @@ def _mistral_text(events: BedrockEvents, document: Document) -> Output | None:
     return _output(output.get("text"), "")
 
 
-def _cohere_command(events: BedrockEvents, document: Document) -> Output | None:
-    if "is_finished" not in document:
-        return None
-    if document["is_finished"]:
-        _finish(events, document.get("finish_reason") or "is_finished")
-    return _output(document.get("text"), "")
-
-
-def _cohere_command_r(events: BedrockEvents, document: Document) -> Output | None:
-    kind = document.get("event_type")
-    if kind == "text-generation":
-        return _output(document.get("text"), "")
-    if kind == "tool-calls-generation":
-        for call in document.get("tool_calls") or []:
-            events.begin_tool(None, call.get("name"))
-            events.add_arguments(arguments_text(call.get("parameters") or {}))
-        return ("", "", arguments_text(document["tool_calls"])) if document.get("tool_calls") else NOTHING
-    if kind == "stream-end":
-        _finish(events, document.get("finish_reason") or "stream-end")
-    return NOTHING if isinstance(kind, str) else None
+_CHOICES_COUNTS = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
 
 
 def _choices(events: BedrockEvents, document: Document) -> Output | None:
@@ -167,7 +263,7 @@ def _choices(events: BedrockEvents, document: Document) -> Output | None:
         raise failure_from(document["error"])
     usage = document.get("usage")
     if isinstance(usage, dict):
-        _counts(events, usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        events.usage.keep_counts(_CHOICES_COUNTS, usage)
     choices = document.get("choices")
     if not isinstance(choices, list):
         return NOTHING if usage else None
@@ -177,7 +273,7 @@ def _choices(events: BedrockEvents, document: Document) -> Output | None:
             raise failure_from(choice["error"])
         delta = choice.get("delta") or choice.get("message") or {}
         content = delta.get("content")
-        text, thought = (content, "") if isinstance(content, str) else _split(content)
+        text, (thought, _) = (content, NO_REASONING) if isinstance(content, str) else split_content(content)
         answer += _text(choice.get("text")) + text + _text(delta.get("refusal"))
         reasoning += thought or reasoning_of(map(delta.get, REASONING_NAMES), delta.get("reasoning_details"))[0]
         calls += events.take_calls(delta.get("tool_calls"))
@@ -204,12 +300,6 @@ def _output(answer: Any, reasoning: Any) -> Output:
     return NOTHING
 
 
-def _split(content: Any) -> tuple[str, str]:
-    """Return (answer, reasoning) of content in parts."""
-    answer, reasoning = split_content(content)
-    return answer, reasoning[0]
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
@@ -222,36 +312,24 @@ def _arguments(events: BedrockEvents, piece: Any) -> Output:
     return ("", "", text)
 
 
-def _counts(events: BedrockEvents, input_tokens: Any, output_tokens: Any) -> None:
-    """Store the counts of the family's documents. The last one is kept."""
-    events.usage.keep("input_tokens", count(input_tokens))
-    events.usage.keep("output_tokens", count(output_tokens))
-
-
 def _finish(events: BedrockEvents, reason: Any) -> None:
     if reason:
         events.finish_reason = str(reason)
         events.stopped = True
 
 
-_TITAN_CAP = ("textGenerationConfig", "maxTokenCount")
-_NOVA_CAP = ("inferenceConfig", "maxTokens")
-
 FAMILIES = {
     family.name: family
     for family in (
-        Family("anthropic-messages", bodies.anthropic_messages, _anthropic_messages, "message_stop"),
-        Family("anthropic-text", bodies.anthropic_text, _anthropic_text, "stop_reason", ("max_tokens_to_sample",)),
-        Family("llama", bodies.llama, _llama, "stop_reason", ("max_gen_len",)),
-        Family("titan", bodies.titan, _titan, "completionReason", _TITAN_CAP),
-        Family("nova", bodies.nova, _nova, "messageStop", _NOVA_CAP),
-        Family("mistral-text", bodies.mistral_text, _mistral_text, "stop_reason"),
-        Family("mistral-chat", bodies.chat, _choices, "stop_reason"),
-        Family("cohere-command", bodies.cohere_command, _cohere_command, "is_finished"),
-        Family("cohere-command-r", bodies.cohere_command_r, _cohere_command_r, "stream-end"),
-        Family("jamba", bodies.chat, _choices, "finish_reason"),
-        Family("deepseek-text", bodies.deepseek_text, _choices, "stop_reason"),
-        Family("openai", bodies.chat, _openai, "finish_reason"),
+        Family("anthropic-messages", _anthropic_messages_body, _anthropic_messages, "message_stop"),
+        Family("anthropic-text", _anthropic_text_body, _plain("completion"), "stop_reason", ("max_tokens_to_sample",)),
+        Family("llama", _llama_body, _plain("generation", _LLAMA_COUNTS), "stop_reason", ("max_gen_len",)),
+        Family("nova", _nova_body, _nova, "messageStop", ("inferenceConfig", "maxTokens")),
+        Family("mistral-text", _mistral_text_body, _mistral_text, "stop_reason"),
+        Family("mistral-chat", _chat_body, _choices, "stop_reason"),
+        Family("jamba", _chat_body, _choices, "finish_reason"),
+        Family("deepseek-text", _deepseek_text_body, _choices, "stop_reason"),
+        Family("openai", _chat_body, _openai, "finish_reason"),
     )
 }
 
@@ -259,14 +337,13 @@ FAMILIES = {
 _BY_PROVIDER: dict[str, tuple[tuple[str, str], ...]] = {
     "anthropic": (("claude-v", "anthropic-text"), ("claude-instant", "anthropic-text"), ("", "anthropic-messages")),
     "meta": (("", "llama"),),
-    "amazon": (("titan", "titan"), ("nova", "nova")),
+    "amazon": (("nova", "nova"),),
     "mistral": (
         ("mistral-7b-instruct", "mistral-text"),
         ("mixtral", "mistral-text"),
         ("-2402", "mistral-text"),
         ("", "mistral-chat"),
     ),
-    "cohere": (("command-r", "cohere-command-r"), ("", "cohere-command")),
     "ai21": (("jamba", "jamba"),),
     "deepseek": (("r1", "deepseek-text"), ("", "openai")),
     **dict.fromkeys(

@@ -14,13 +14,27 @@ import msgspec
 from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
-from llm_users.users.bedrock.bodies import messages_of, turns_of
-from llm_users.users.bedrock.events import INTERVENED, BedrockEvents, Usage, number, raise_exception
-from llm_users.users.bedrock.families import FAMILIES, NOTHING, Document, Family, Output, family_of
+from llm_users.users.bedrock.events import INTERVENED, BedrockEvents, number, raise_exception
+from llm_users.users.bedrock.families import (
+    FAMILIES,
+    NOTHING,
+    Document,
+    Family,
+    Output,
+    family_of,
+    messages_of,
+    turns_of,
+)
 from llm_users.users.token_counts import count
 
 _SERVICE = "amazon-bedrock-"  # prefix of the fields that the service adds to the model's documents
 _METRICS, _GUARDRAIL = f"{_SERVICE}invocationMetrics", f"{_SERVICE}guardrailAction"
+_COUNTS = {
+    "input_tokens": "inputTokenCount",
+    "output_tokens": "outputTokenCount",
+    "cache_read_tokens": "cacheReadInputTokenCount",
+    "cache_write_tokens": "cacheWriteInputTokenCount",
+}
 
 # Parameters of the operation, with boto3's names; all other keywords are part of the model's body.
 PARAMETERS = frozenset(
@@ -53,13 +67,13 @@ class InvokeEvents(BedrockEvents):
         self.terminator = family.terminator
         self._family = family
         self._read = family.read
-        self._metrics: Usage | None = None
+        self._has_metrics = False  # the service's metrics have arrived
         self._intervened = False  # a guardrail blocked the prompt or the answer
 
     @property
     def complete(self) -> bool:
         # If the terminator is a field of the last chunk, the service's metrics in that chunk mark the end too.
-        return self.stopped or (self._metrics is not None and self.terminator not in ("message_stop", "messageStop"))
+        return self.stopped or (self._has_metrics and self.terminator not in ("message_stop", "messageStop"))
 
     def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
         if message.headers.get(":event-type") != "chunk":
@@ -108,17 +122,10 @@ class InvokeEvents(BedrockEvents):
         """Store the service's counts, which override the counts of the family."""
         if not isinstance(metrics, dict):
             return
-        usage = self._metrics = self.usage
-        counts = {
-            "input_tokens": count(metrics.get("inputTokenCount")),
-            "output_tokens": count(metrics.get("outputTokenCount")),
-            "cache_read_tokens": count(metrics.get("cacheReadInputTokenCount")),
-            "cache_write_tokens": count(metrics.get("cacheWriteInputTokenCount")),
-            "latency_ms": number(metrics.get("invocationLatency")),
-            "first_byte_ms": number(metrics.get("firstByteLatency")),
-        }
-        for name, value in counts.items():
-            usage.keep(name, value)
+        self._has_metrics = True
+        self.usage.keep_counts(_COUNTS, metrics)
+        self.usage.keep("latency_ms", number(metrics.get("invocationLatency")))
+        self.usage.keep("first_byte_ms", number(metrics.get("firstByteLatency")))
         self.done = self.complete
 
     def _unknown(self, document: Document) -> BadResponse:
@@ -176,7 +183,8 @@ def custom_family(form: Mapping[str, Any]) -> Family:
     template = form["body"]
 
     def body(_model: str, prompt: Prompt, cap: int) -> dict[str, Any]:
-        flat = "\n\n".join(filter(None, [turns_of(prompt)[0], *(content for _role, content in turns_of(prompt)[1])]))
+        system, turns = turns_of(prompt)
+        flat = "\n\n".join(filter(None, [system, *(content for _role, content in turns)]))
         values = {"{prompt}": flat, "{messages}": messages_of(prompt), "{max_tokens}": cap}
         filled: dict[str, Any] = _filled(template, values)
         return filled

@@ -21,8 +21,7 @@ from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.transport.botocore import SENDING, BotocoreExchange, Sending
 from llm_users.transport.connection import origin_of
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.bedrock.client import HOST_VARIABLE, client_of, make_client
 from llm_users.users.bedrock.converse import ConverseEvents, converse_request
@@ -43,7 +42,7 @@ from llm_users.users.response_reader import ResponseStream
 CONVERSE, INVOKE = "bedrock-converse", "bedrock-invoke"
 _OPERATIONS = {CONVERSE: "ConverseStream", INVOKE: "InvokeModelWithResponseStream"}
 
-_PROMPT_FIELDS = ("messages", "prompt", "inputText", "message")
+_PROMPT_FIELDS = ("messages", "prompt")
 
 
 class BedrockUser(LLMUser):

@@ -16,11 +16,9 @@ import openai
 from llm_users import secrets
 from llm_users.load.worker.context import RunContext
 from llm_users.transport import endpoint
-from llm_users.transport.bodies import bound_whole_body
+from llm_users.transport.client_rules import Redirects, UserCookies, bound_whole_body, no_cookies
 from llm_users.transport.connection import origin_of
-from llm_users.transport.cookies import UserCookies, no_cookies
 from llm_users.transport.httpx import GeventTransport
-from llm_users.transport.redirects import Redirects
 from llm_users.transport.tls import tls_context
 
 TokenProvider = Callable[[], str]

@@ -18,10 +18,9 @@ from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.cached_request import CachedRequest, Head
 from llm_users.transport.connection import origin_of
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.sdk import SdkExchange
+from llm_users.transport.exchange import Exchange, SdkExchange
+from llm_users.transport.httpx import CachedRequest, Head
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.llm import LLMUser
 from llm_users.users.openai.client import (

@@ -15,7 +15,7 @@ from llm_reports.input.rows import empty_stages, typed_frame
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.run import Run
 from llm_users.record import REQUEST_COLUMNS
-from llm_users.simulator.pace import Pace
+from llm_users.simulator.engine import Pace
 from llm_users.simulator.spec import Spec
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

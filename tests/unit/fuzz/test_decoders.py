@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llm_users.transport import eventstream, sse
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.eventstream import BadEventStream, EventStreamDecoder, encode
-from llm_users.transport.http1 import MAX_HEADER_BYTES, ResponseParser
+from llm_users.transport.exchange import MAX_HEADER_BYTES, ResponseParser
 from llm_users.transport.sse import EventTooLong, SseDecoder
 from tests.unit.fuzz.budget import fuzzed
 

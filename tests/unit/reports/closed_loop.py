@@ -18,7 +18,7 @@ from pandas import DataFrame, Series
 from llm_reports.input.rows import typed_frame
 from llm_reports.run import Run
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS
-from llm_users.simulator.pace import Pace
+from llm_users.simulator.engine import Pace
 from llm_users.simulator.spec import Spec
 
 FAILING = 0.02

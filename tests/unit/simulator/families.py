@@ -53,14 +53,6 @@ FAMILIES = {
         lambda d: d["generation"],
         lambda d: d["stop_reason"],
     ),
-    "titan": Family(
-        "amazon.titan-text-express-v1",
-        {"inputText": ASKED, "textGenerationConfig": {"maxTokenCount": 4}},
-        lambda d: d["outputText"],
-        lambda d: d["results"][0]["outputText"],
-        lambda d: d["completionReason"],
-        "LENGTH",
-    ),
     "nova": Family(
         "us.amazon.nova-lite-v1:0",
         {"schemaVersion": "messages-v1", "inferenceConfig": {"maxTokens": 4}, **BLOCKS},
@@ -83,22 +75,6 @@ FAMILIES = {
         lambda d: d["choices"][0]["message"]["content"],
         lambda d: d["choices"][0]["message"]["content"],
         _choice("stop_reason"),
-    ),
-    "cohere-command": Family(
-        "cohere.command-text-v14",
-        {"prompt": ASKED, "max_tokens": 4, "stream": True},
-        lambda d: d.get("text"),
-        lambda d: d["generations"][0]["text"],
-        lambda d: d.get("finish_reason"),
-        "MAX_TOKENS",
-    ),
-    "cohere-command-r": Family(
-        "cohere.command-r-plus-v1:0",
-        {"message": ASKED, "max_tokens": 4, "chat_history": []},
-        lambda d: d["text"] if d["event_type"] == "text-generation" else None,
-        lambda d: d["text"],
-        lambda d: d.get("finish_reason"),
-        "MAX_TOKENS",
     ),
     "jamba": Family(
         "ai21.jamba-1-5-large-v1:0",

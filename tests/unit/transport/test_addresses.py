@@ -11,10 +11,10 @@ import gevent
 import httpx2
 import pytest
 
-from llm_users.transport import connect as connect_module
-from llm_users.transport.connect import STAGGER_S, connect
+from llm_users.transport import pool as connect_module
 from llm_users.transport.connection import Connection, Origin, origin_of
 from llm_users.transport.errors import ConnectFailed
+from llm_users.transport.pool import STAGGER_S, connect
 from llm_users.transport.tls import tls_context
 from tests.wire_server import HOLD, Wire
 

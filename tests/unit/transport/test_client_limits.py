@@ -15,7 +15,7 @@ _BEGIN = """
 import gevent.monkey; gevent.monkey.patch_all()
 import os, resource, socket
 from llm_users.transport.connection import Origin
-from llm_users.transport.connect import connect
+from llm_users.transport.pool import connect
 from llm_users.transport.errors import ConnectFailed
 from llm_users.transport.tls import tls_context
 

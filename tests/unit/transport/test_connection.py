@@ -12,10 +12,9 @@ import pytest
 from gevent.monkey import get_original
 
 from llm_users.transport import clock
-from llm_users.transport.connect import connect
 from llm_users.transport.connection import Connection, Origin, TlsConnection
 from llm_users.transport.errors import ConnectFailed
-from llm_users.transport.pool import Pool
+from llm_users.transport.pool import Pool, connect
 from llm_users.transport.tls import CA_VARIABLES, tls_context
 from tests.unit.transport.conftest import Authority
 from tests.wire_server import CLOSE, HOLD, RESET, Port, Wire, pause, send

@@ -9,8 +9,7 @@ import pytest
 
 from llm_users.transport.connection import Origin
 from llm_users.transport.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, ResponseCut
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.http1 import request_bytes
+from llm_users.transport.exchange import Exchange, request_bytes
 from llm_users.transport.pool import Pool
 from tests.stream_bytes import CHUNKED, DONE, LAST_CHUNK, UNTIL_CLOSE, at_once, chunk, head, stream
 from tests.unit.transport.conftest import Authority

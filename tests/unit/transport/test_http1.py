@@ -6,7 +6,7 @@ import pytest
 
 from llm_users.transport.connection import Origin
 from llm_users.transport.errors import BadResponse, ResponseCut
-from llm_users.transport.http1 import ResponseParser, request_bytes
+from llm_users.transport.exchange import ResponseParser, request_bytes
 from tests.stream_bytes import CHUNKED, LAST_CHUNK, LENGTH, UNTIL_CLOSE, chunk, head
 
 HERE = Origin("http", "127.0.0.1", 8000)

@@ -9,12 +9,10 @@ from functools import partial
 
 import pytest
 
-from llm_users.transport.connect import connect
 from llm_users.transport.connection import Origin, TlsConnection
 from llm_users.transport.errors import ConnectFailed
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.http1 import request_bytes
-from llm_users.transport.pool import Pool
+from llm_users.transport.exchange import Exchange, request_bytes
+from llm_users.transport.pool import Pool, connect
 from llm_users.transport.proxies import Proxies, is_loopback
 from llm_users.transport.tls import tls_context
 from tests.forward_proxy import ForwardProxy

@@ -19,12 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from gevent.server import StreamServer
 
-from llm_users.transport.connect import connect
 from llm_users.transport.connection import Origin
 from llm_users.transport.errors import ConnectFailed, ConnectionLost
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.http1 import request_bytes
-from llm_users.transport.pool import Pool
+from llm_users.transport.exchange import Exchange, request_bytes
+from llm_users.transport.pool import Pool, connect
 from llm_users.transport.proxies import Proxies
 from llm_users.transport.tls import TlsSettings, tls_context
 

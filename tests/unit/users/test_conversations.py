@@ -14,9 +14,9 @@ from llm_users import AnthropicUser, ConversationMixin, ConversationUser
 from llm_users.prompts import Prompt
 from llm_users.prompts.conversations import Conversation, Turn
 from llm_users.users.answer import Answer
-from llm_users.users.bedrock.anthropic_messages import conversation as of_anthropic
 from llm_users.users.bedrock.converse import conversation as of_converse
 from llm_users.users.bedrock.families import FAMILIES
+from llm_users.users.bedrock.families import anthropic_conversation as of_anthropic
 from llm_users.users.openai.responses import input_of
 from tests.stream_bytes import CHUNKED, chat_events, chunk, delta, head, reply, stream
 from tests.unit.users.anthropic.messages_api import PLAIN

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from llm_users.transport.http1 import MAX_ERROR_BYTES
+from llm_users.transport.exchange import MAX_ERROR_BYTES
 from tests.stream_bytes import reply
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import Wire

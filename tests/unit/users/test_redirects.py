@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from llm_users import AnthropicUser, OpenAIUser
+from llm_users.transport.client_rules import RedirectRefused, Redirects
 from llm_users.transport.connection import origin_of
-from llm_users.transport.redirects import RedirectRefused, Redirects
 from tests.stream_bytes import chat_events, event, reply, stream
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import Port, Script, Wire, pause

@@ -10,8 +10,7 @@ import pytest
 
 from llm_users.simulator.openai_wire import words
 from llm_users.transport.connection import Origin
-from llm_users.transport.exchange import Exchange
-from llm_users.transport.http1 import request_bytes
+from llm_users.transport.exchange import Exchange, request_bytes
 from llm_users.transport.pool import Pool
 from tests.stream_bytes import chat_events, reply, stream
 from tests.system.crash.endpoints import table
