@@ -13,12 +13,11 @@ from typing import Any, Protocol
 
 from llm_users.distributions import Distribution
 from llm_users.prompts.chat import Message, opened_with
+from llm_users.prompts.draws import draw_cap, length_at, shuffled, stream
 from llm_users.prompts.files import json_entries
 from llm_users.prompts.input_files import stamp_of
 from llm_users.prompts.items import HUMANS, SYSTEM, cap_of, names_of, request_of, role_and_text, shown
-from llm_users.prompts.lengths import draw_cap, length_at
 from llm_users.prompts.openings import Openings
-from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import PromptError, count_characters
 from llm_users.prompts.tokenizer import Tokenizer
 

@@ -19,8 +19,7 @@ from pathlib import Path
 
 from llm_users.prompts.hub import HUB, read_hub
 from llm_users.prompts.input_files import COMPRESSED, ending_of, read_text, stamp_of
-from llm_users.prompts.items import CAPS, LENGTH, SHAPE, Item, item_of
-from llm_users.prompts.parquet import read_parquet
+from llm_users.prompts.items import CAPS, CONTENTS, LENGTH, SHAPE, Item, item_of, without_nulls
 from llm_users.prompts.prompt import PromptError
 
 _JSON_LINES = frozenset({".jsonl", ".json-lines", ".jsonlines", ".ndjson", ".json"})
@@ -120,7 +119,7 @@ def _read_file(file: Path, column: str | None) -> Iterator[Item | None]:
     if ending == ".parquet":
         if file.suffix.lower() in COMPRESSED:
             raise PromptError(f"{what}: Parquet files have internal compression. Decompress the file")
-        return read_parquet(file, column)
+        return _parquet(file, column)
     if ending in _JSON_LINES:
         return (item_of(where, entry, column) for where, entry in json_entries(what, file, SHAPE))
     data = read_text(what, file)
@@ -226,3 +225,35 @@ def _cell(name: str, value: str) -> object:
     """Return the value of a cell: a number in columns with lengths, otherwise the text."""
     digits = value.strip()
     return int(digits) if name in (*CAPS, LENGTH) and digits.isdecimal() and len(digits) <= _MOST_DIGITS else value
+
+
+def _parquet(file: Path, column: str | None) -> Iterator[Item | None]:
+    """Yield the rows of the file; only the columns that describe prompts are read. Raises ``PromptError``."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise PromptError(
+            f"prompts file {str(file)!r}: reading Parquet needs the package pyarrow, which cannot be imported "
+            f"({error}). Install it (pip install 'locust-llm[parquet]'), or save the prompts as JSON lines"
+        ) from error
+    try:
+        with ParquetFile(file) as table:
+            wanted = {column} if column is not None else {*CONTENTS, LENGTH}
+            names = [name for name in table.schema_arrow.names if name in {*wanted, *CAPS}]
+            if not wanted & set(names):
+                existing, expected = ", ".join(table.schema_arrow.names), ", ".join(sorted(wanted))
+                raise PromptError(
+                    f"prompts file {str(file)!r}: its columns are {existing}; expected one of {expected}. Name the "
+                    "column with the prompts: FILE:COLUMN"
+                )
+            number = 0
+            for batch in table.iter_batches(1000, columns=names, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield item_of(f"prompts file {str(file)!r}, row {number}", without_nulls(row), column)
+    except (OSError, ArrowException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PromptError(
+            f"prompts file {str(file)!r} cannot be read as Parquet: {reason}. Check the path, or save it again"
+        ) from error

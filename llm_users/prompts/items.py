@@ -77,6 +77,21 @@ def item_of(where: str, entry: object, column: str | None = None) -> Item | None
     return Item(value, max_tokens=cap) if value.strip() else None
 
 
+def without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a table without null fields in its messages, which have the fields of all messages."""
+    return {name: _without_null_fields(value) if isinstance(value, list) else value for name, value in row.items()}
+
+
+def _without_null_fields(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_null_fields(element) for element in value]
+    if isinstance(value, dict):
+        return {
+            key: _without_null_fields(field) for key, field in value.items() if field is not None or key == "content"
+        }
+    return value
+
+
 def request_of(where: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the request of a line of a batch file with the fields of an entry, and every other entry unchanged.
 

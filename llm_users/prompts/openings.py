@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from llm_users.prompts.draws import shuffled, stream
 from llm_users.prompts.exact import ExactText
-from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import PromptError
-from llm_users.prompts.unique import unique_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class Openings:
     def _make(self, which: int) -> str:
         assert self._prefixes is not None
         assert self._texts is not None
-        unique = unique_line(self._texts.vocabulary, stream(self._text_seed, "prefix", which, "unique"))
+        unique = self._texts.unique_line(stream(self._text_seed, "prefix", which, "unique"))
         lines = self._texts.lines
         heads = (unique, "")  # a prefix of a few tokens is shorter than a unique line
         texts = (self._texts.build(head, self._order(which, lines), self._prefixes.tokens) for head in heads)

@@ -7,17 +7,15 @@ This module does not read prompt files and does not send requests.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from llm_users.distributions import Distribution
+from llm_users.prompts.draws import draw_cap, length_at, shuffled, stream
 from llm_users.prompts.exact import ExactText
-from llm_users.prompts.lengths import draw_cap, length_at
 from llm_users.prompts.openings import Openings
-from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.tokenizer import Tokenizer
-from llm_users.prompts.unique import unique_line
 
 # Attempts with different lines, if no text has the length: a second one was never needed in 23,000 prompts with six
 # tokenizers.
@@ -32,6 +30,7 @@ def sonnets() -> dict[int, tuple[str, ...]]:
     return {int(number): tuple(lines) for number, *lines in poems}
 
 
+@lru_cache(maxsize=1)
 def sonnet_texts(tokenizer: Tokenizer) -> ExactText:
     """Return a builder of texts from the lines of all sonnets."""
     return ExactText(tokenizer, [line for poem in sonnets().values() for line in poem])
@@ -59,7 +58,6 @@ class SonnetSource:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        texts: ExactText,
         input_lengths: Distribution,
         output_lengths: Distribution | None,
         seed: int,
@@ -68,8 +66,8 @@ class SonnetSource:
     ) -> None:
         self._tokenizer, self._seed = tokenizer, seed
         self._input_lengths, self._output_lengths = input_lengths, output_lengths
-        self._texts, self._text_seed, self._openings = texts, text_seed, openings
-        self._first = list(shuffled(stream(text_seed, "first lines"), range(texts.lines)))
+        self._texts, self._text_seed, self._openings = sonnet_texts(tokenizer), text_seed, openings
+        self._first = list(shuffled(stream(text_seed, "first lines"), range(self._texts.lines)))
 
     def prompt(self, index: int) -> Prompt:
         max_tokens = draw_cap(self._output_lengths, self._seed, index)
@@ -81,7 +79,7 @@ class SonnetSource:
         """Return the text of prompt ``index`` with ``tokens`` tokens plus the shared text. Raises ``PromptError``."""
         openings = self._openings.texts(index)
         wanted = tokens + self._openings.tokens
-        unique = openings[0] + unique_line(self._texts.vocabulary, stream(self._text_seed, index, "unique"))
+        unique = openings[0] + self._texts.unique_line(stream(self._text_seed, index, "unique"))
         for head in (unique + instruction(max_tokens), unique, *openings):
             head_tokens = self._texts.count(head)
             for redraw in range(_REDRAWS if head_tokens < wanted else 0):

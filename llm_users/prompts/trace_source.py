@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 
-from llm_users.prompts.exact import ExactText
+from llm_users.prompts.draws import shuffled, stream
 from llm_users.prompts.openings import Openings
-from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import Prompt, PromptError
+from llm_users.prompts.sonnets import sonnet_texts
 from llm_users.prompts.tokenizer import Tokenizer
 from llm_users.prompts.trace import Trace, TraceEntry
 
@@ -34,10 +34,9 @@ class TraceSource:
 
     different: int | None = None
 
-    def __init__(
-        self, tokenizer: Tokenizer, texts: ExactText, trace: Trace, text_seed: str, openings: Openings
-    ) -> None:
-        self._tokenizer, self._texts, self._text_seed, self._openings = tokenizer, texts, text_seed, openings
+    def __init__(self, tokenizer: Tokenizer, trace: Trace, text_seed: str, openings: Openings) -> None:
+        self._tokenizer, self._text_seed, self._openings = tokenizer, text_seed, openings
+        self._texts = sonnet_texts(tokenizer)
         self._count = tokenizer.count
         self._entries = trace.entries
         self._block_tokens = trace.block_tokens
