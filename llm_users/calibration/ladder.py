@@ -9,8 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from llm_users.calibration.measured_run import MeasuredRun
-from llm_users.calibration.other_programs import BUSY_CORES
+from llm_users.calibration.measured_run import BUSY_CORES, MeasuredRun
 from llm_users.calibration.truth import SERVER_LATE_S
 
 FIRST, LAST = 16, 4096
