@@ -12,13 +12,15 @@ from llm_users.record import RequestRecord
 
 
 class Course(Protocol):
-    """A coordinator in the process that writes the rows, with one run after another. ``watch`` receives every row."""
+    """A coordinator in the process that writes the rows, with one run after another."""
 
     options: Options
     writer: RunWriter | None
     active: bool
     refused: str | None
-    watch: Callable[[RequestRecord], None] | None
+
+    def watch_rows(self, listener: Callable[[RequestRecord], None]) -> None:
+        """Pass every row to the listener after it was counted."""
 
     @property
     def plan(self) -> StagePlan | None:

@@ -76,11 +76,11 @@ class LiveState:
         self._failed = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._begin(None)
-        coordinator.watch = self.on_record
+        coordinator.watch_rows(self.on_row)
 
     # Input.
 
-    def on_record(self, record: RequestRecord) -> None:
+    def on_row(self, record: RequestRecord) -> None:
         """Count a row that was written."""
         self._notice_run()
         self._seen.add(record)

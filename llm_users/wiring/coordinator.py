@@ -23,7 +23,7 @@ from locust.runners import MasterRunner
 
 from llm_users.collect.files import check_prefix
 from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
-from llm_users.collect.writer import RunWriter, start_writing
+from llm_users.collect.writer import RowObserver, RunWriter, start_writing
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.coordinator.shape import SweepShape
 from llm_users.load.coordinator.stages import StageSequence, listed_stages
@@ -494,7 +494,7 @@ class CoordinatorRole:
         self.close()
         return True
 
-    def _make_writer(self, run_id: str, options: Options) -> RunWriter:
+    def _make_writer(self, run_id: str, options: Options, observer: RowObserver) -> RunWriter:
         parsed = self.environment.parsed_options
         about = {
             "host": self.environment.host,
@@ -513,7 +513,7 @@ class CoordinatorRole:
             self.coordinator.writer.close()
         self._lock = self._lock or self._hold_unnamed()
         self._lock.claim(self, lambda: self.coordinator.active)
-        writer = start_writing(self.prefix, run_id, about, offsets=options.chunk_times)
+        writer = start_writing(self.prefix, run_id, about, offsets=options.chunk_times, observer=observer)
         writer.book.judge = steadiness_of
         return writer
 

@@ -307,7 +307,7 @@ class WorkerPool:
         withhold_keys: bool = False,
     ) -> None:
         self._send = send
-        self._writer = writer
+        self.writer = writer
         self.workers = WorkerRegistry(writer.run_id)
         self.distributed = clients != [None]
         self.changes = 0
@@ -335,18 +335,17 @@ class WorkerPool:
         self._refused: dict[str, list[int]] = {}  # messages and rows of other runs, by sender
         self.shortfall: list[str] = []
         """Messages about what was requested and not measured."""
-        writer.on_row = self._admit_row
         for client in clients:
             self.take_in(client)
 
     @property
     def run_id(self) -> str:
-        return self._writer.run_id
+        return self.writer.run_id
 
     def take_in(self, client_id: str | None) -> Worker:
         """Add a worker to the run: give it a rank and a part of the prompt sequence, and send RUN."""
         worker = self.workers.add(client_id)
-        self._writer.accounts[worker.rank] = worker.account
+        self.writer.accounts[worker.rank] = worker.account
         self.tell_run(worker)
         return worker
 
@@ -369,8 +368,8 @@ class WorkerPool:
 
     def say(self, text: str) -> None:
         """Write a text to the log and to the manifest's notes, once."""
-        if self._writer.note(text):
-            logger.warning("%s", self._writer.notes[-1])
+        if self.writer.note(text):
+            logger.warning("%s", self.writer.notes[-1])
 
     def say_change(self, text: str) -> None:
         """Note that a worker joined or left."""
@@ -575,7 +574,7 @@ class WorkerPool:
         """Read rows that did not arrive by message from spools on this machine."""
         for worker in list(self.workers):
             if worker.held or worker.lost or worker.account.lost:
-                recovered = self._writer.recover(worker.account)
+                recovered = self.writer.recover(worker.account)
                 if recovered and worker.lost:
                     self.say(f"{recovered} rows of worker {worker.rank} were recovered from its spool")
 
@@ -602,7 +601,7 @@ class WorkerPool:
         """
         if text not in self.shortfall:
             self.shortfall.append(text)
-            self._writer.note(text)
+            self.writer.note(text)
             logger.error("%s", redact(text))
 
     def refuse(self, sender: str, rows: int) -> None:
@@ -613,7 +612,7 @@ class WorkerPool:
         counts[0] += not rows
         counts[1] += rows
 
-    def _admit_row(self, record: RequestRecord) -> None:
+    def admit_row(self, record: RequestRecord) -> None:
         """Check a row before it is counted and written."""
         worker = self.workers.get(record.worker)
         assignment = worker.assignments.get(record.stage) if worker is not None else None
@@ -642,14 +641,14 @@ class WorkerPool:
             logger.warning("%s", complaint(stage, len(self.workers)))
         if stage.requests_resent:
             self.say(resending(stage))
-        for held_back in self._writer.book.holding(stage.stage):
+        for held_back in self.writer.book.holding(stage.stage):
             self.say(held_back)
         if text := capacity.excess(stage, [w.client_id for w in self.workers if w.assignment.admitted], self._capacity):
             self.say(text)
 
     def settle(self, refused: str | None) -> None:
         """Complete the run after all rows have arrived: accounts, manifest, and spools that are no longer needed."""
-        writer = self._writer
+        writer = self.writer
         self._say_beyond()
         for sender, (count, rows) in self._refused.items():
             self.say(
@@ -677,13 +676,13 @@ class WorkerPool:
 
     def release(self, worker: Worker) -> None:
         """Let a worker that has sent its final count delete its spool, if all its rows are on disk."""
-        writer = self._writer
+        writer = self.writer
         if worker.final and not (worker.account.lost or writer.unwritten() or writer.elsewhere()):
             self.tell(worker, messages.Settled(self.run_id))
 
     def release_early(self, worker: Worker) -> None:
         """Do the same before the end of the run, after the rows have been written to disk."""
-        self._writer.flush()
+        self.writer.flush()
         self.release(worker)
 
     def tell_plan(self, worker: Worker, plan: StagePlan) -> None:
@@ -699,9 +698,9 @@ class WorkerPool:
         self.tell(worker, messages.Stage(self.run_id, plan=own))
 
     def _make_folder(self) -> Path | None:
-        folder = path_of(self._writer.prefix, SPOOL_FOLDER).absolute()
+        folder = path_of(self.writer.prefix, SPOOL_FOLDER).absolute()
         try:
-            mark_folder(folder, self._writer.run_id)
+            mark_folder(folder, self.writer.run_id)
         except OSError as error:
             self.say(f"workers keep their spools in their own temporary folders: {folder}: {error.strerror or error}")
             return None

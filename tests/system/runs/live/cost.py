@@ -96,7 +96,7 @@ def measure(seconds: float) -> dict[str, float]:
         coordinator = Coordinator(
             lambda *_: None,
             lambda: [f"worker-{rank}" for rank in range(PROCESSES)],
-            lambda run, _: start_writing(prefix, run, {}, offsets=False),
+            lambda run, _, observer: start_writing(prefix, run, {}, offsets=False, observer=observer),
         )
         environment = Environment(user_classes=[])
         environment.create_local_runner()
@@ -146,7 +146,7 @@ def report(state: Any, live_metrics: list[list[bytes]]) -> None:
                 row = RequestRecord(run_id=state.run, stage=1, measured=1, model="m", api="a", framework="f")
                 row.ttft_s, row.tpot_s, row.end_to_end_latency_s = ttft_s, ttft_s / 20, ttft_s * 10
                 row.request_output_throughput_token_per_s = 50.0
-                state.on_record(row)
+                state.on_row(row)
             gevent.sleep(1 / PROCESSES)
 
 
