@@ -80,7 +80,8 @@ def _refuse_unknown_flags(parser: Any) -> None:
     def whole_names_only(text: str) -> Any:
         flag = text.partition("=")[0].replace("_", "-")
         if flag.startswith(_FLAGS):
-            _refuse(parser, f"option {text.partition('=')[0]}", flag, _flags(parser))
+            flags = {flag for action in parser._actions for flag in action.option_strings if flag.startswith(_FLAGS)}
+            _refuse(parser, f"option {text.partition('=')[0]}", flag, flags)
         return candidates(text)
 
     parser._get_option_tuples = whole_names_only
@@ -95,27 +96,16 @@ def refuse_unknown_variables(parser: Any) -> None:
             _refuse(parser, f"environment variable {name}", name, known)
 
 
-def _flags(parser: Any) -> set[str]:
-    return {flag for action in parser._actions for flag in action.option_strings if flag.startswith(_FLAGS)}
-
-
 def _refuse(parser: Any, what: str, name: str, known: Iterable[str]) -> NoReturn:
-    nearest = _nearest(name, known)
-    hint = f"; did you mean {nearest}?" if nearest is not None else "."
-    parser.error(f"unknown {what}{hint} --help lists all options")
-    raise AssertionError("unreachable")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the most similar known name: one that starts with this name, else one that contains it, else by difflib.
-
-    All names have the same prefix, so the function compares only the rest.
-    """
+    # The hint is the most similar known name: one that starts with this name, else one that contains it, else by
+    # difflib. All names have the same prefix, so only the rest is compared.
     start = len(_FLAGS if name.startswith(_FLAGS) else _VARIABLES)
     word, rests = name[start:], {whole[start:]: whole for whole in sorted(known)}
     longer = [rest for rest in rests if rest.startswith(word)] or [rest for rest in rests if word in rest]
-    rest = next(iter(difflib.get_close_matches(word, longer or rests, 1, 0.0 if longer else 0.6)), None)
-    return None if rest is None else rests[rest]
+    nearest = difflib.get_close_matches(word, longer or rests, 1, 0.0 if longer else 0.6)
+    hint = f"; did you mean {rests[nearest[0]]}?" if nearest else "."
+    parser.error(f"unknown {what}{hint} --help lists all options")
+    raise AssertionError("unreachable")
 
 
 def read_options(parsed: Any) -> Options:

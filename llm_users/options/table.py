@@ -18,11 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from llm_users.distributions import ArrivalGap, Distribution
+from llm_users.distributions import ARRIVAL_GAPS, LENGTHS, THINK_TIMES, TURNS, ArrivalGap, Distribution
 from llm_users.number_words import parse_duration
 from llm_users.options import parsers
-from llm_users.options.parsers import Warmup
-from llm_users.options.targets import Target
+from llm_users.options.parsers import Target, Warmup
 from llm_users.prices import Prices
 from llm_users.prompts import BLOCK_TOKENS, UNITS, Pictures, Prefixes, parse_mix, parse_window
 
@@ -96,18 +95,15 @@ def option(
 ) -> T: ...
 @overload
 def option(
-    group: str, parse: Callable[[str], T], metavar: str, help: str, *, absent: C, reads_local: bool = False
-) -> T | C: ...
-@overload
-def option(
     group: str,
     parse: Callable[[str], T],
     metavar: str,
     help: str,
     *,
+    absent: C = ...,
     alone: str | None = None,
     reads_local: bool = False,
-) -> T | None: ...
+) -> T | C: ...
 def option(
     group: str,
     parse: Callable[[str], Any],
@@ -188,7 +184,7 @@ class Options:
     )
     input_tokens: Distribution = option(
         SEND,
-        parsers.lengths,
+        partial(Distribution.parse, quantity=LENGTHS),
         "MEAN[,SD]|DISTRIBUTION",
         "Prompt length in tokens, normally distributed, or another distribution: lognormal:MEAN,SD, uniform:LOW,HIGH, "
         "fixed:N",
@@ -196,7 +192,7 @@ class Options:
     )
     output_tokens: Distribution = option(
         SEND,
-        parsers.lengths,
+        partial(Distribution.parse, quantity=LENGTHS),
         "MEAN[,SD]|DISTRIBUTION",
         "Maximum number of output tokens, in the forms of --llm-input-tokens",
         default="150,80",
@@ -249,14 +245,14 @@ class Options:
     )
     turns: Distribution = option(
         SEND,
-        parsers.turns,
+        partial(Distribution.parse, quantity=TURNS),
         "MEAN[,SD]|DISTRIBUTION",
         "Number of turns of a generated conversation, in the forms of --llm-input-tokens",
         default="3,1",
     )
     think_time: Distribution = option(
         SEND,
-        parsers.think_time,
+        partial(Distribution.parse, quantity=THINK_TIMES),
         "TIME[,SD]|DISTRIBUTION",
         "Pause before each further turn of a conversation: 1s, exp:2s, 2s,0.5s",
         default="1s",
@@ -313,7 +309,7 @@ class Options:
     )
     arrivals: ArrivalGap = option(
         LOAD,
-        parsers.arrivals,
+        partial(Distribution.parse, quantity=ARRIVAL_GAPS),
         "DISTRIBUTION",
         "Open loop: distribution of the times between requests: constant, poisson or gamma:CV",
         default="poisson",

@@ -25,9 +25,8 @@ from llm_users.collect.files import check_prefix
 from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
 from llm_users.collect.writer import RowObserver, RunWriter, start_writing
 from llm_users.load.coordinator.coordinator import Coordinator
-from llm_users.load.coordinator.shape import SweepShape
+from llm_users.load.coordinator.locust_users import StageDispatcher, SweepShape
 from llm_users.load.coordinator.stages import StageSequence, listed_stages
-from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import CoordinatorInbox, MessageT
 from llm_users.options.command_line import as_given, read_options

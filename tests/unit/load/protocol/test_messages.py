@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.arrivals import ArrivalShare
-from llm_users.load.protocol.heartbeat import LiveMetrics
-from llm_users.load.protocol.messages import CoordinatorInbox, Inbox, Message, WorkerMessage, row_problem
+from llm_users.load.protocol.messages import CoordinatorInbox, Inbox, LiveMetrics, Message, WorkerMessage, row_problem
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.record import RequestRecord, StageLoad
 
