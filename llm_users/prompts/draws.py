@@ -53,6 +53,15 @@ def shuffled(rng: Random, numbers: Iterable[int]) -> Iterator[int]:
         yield remaining.pop()
 
 
+def endless(rng: Random, count: int, first: int | None = None) -> Iterator[int]:
+    """Yield the numbers below ``count`` without end, every number once per pass, ``first`` at the start if given."""
+    if first is not None:
+        yield first
+        yield from shuffled(rng, (number for number in range(count) if number != first))
+    while True:
+        yield from shuffled(rng, range(count))
+
+
 def parse_mix(text: str) -> tuple[Distribution, Distribution]:
     """Parse the lengths of inputs and outputs from ``80:500/100,20:4000/500``. Raises ``PromptError``.
 

@@ -6,12 +6,11 @@ This module does not read prompt files and does not send requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 
 from llm_users.distributions import Distribution
-from llm_users.prompts.draws import draw_cap, length_at, shuffled, stream
+from llm_users.prompts.draws import draw_cap, endless, length_at, shuffled, stream
 from llm_users.prompts.exact import ExactText
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.prompt import Prompt, PromptError
@@ -83,7 +82,9 @@ class SonnetSource:
         for head in (unique + instruction(max_tokens), unique, *openings):
             head_tokens = self._texts.count(head)
             for redraw in range(_REDRAWS if head_tokens < wanted else 0):
-                text = self._texts.build(head, self._order(index, redraw), wanted, head_tokens)
+                first = self._first[(index + redraw) % len(self._first)]
+                order = endless(stream(self._text_seed, index, "lines", redraw), self._texts.lines, first)
+                text = self._texts.build(head, order, wanted, head_tokens)
                 # Chat templates strip a line break at the end, and the server would count fewer tokens.
                 if text is not None and text not in openings and not text.endswith("\n"):
                     return text
@@ -93,12 +94,3 @@ class SonnetSource:
             "(--llm-tokenizer) or length (--llm-input-tokens, --llm-length-mix), or use your own prompts "
             "(--llm-prompts)"
         )
-
-    def _order(self, index: int, redraw: int) -> Iterator[int]:
-        """Yield line numbers without end; every pass uses every line once."""
-        first = self._first[(index + redraw) % len(self._first)]
-        yield first
-        rng = stream(self._text_seed, index, "lines", redraw)
-        yield from shuffled(rng, (line for line in range(len(self._first)) if line != first))
-        while True:
-            yield from shuffled(rng, range(len(self._first)))

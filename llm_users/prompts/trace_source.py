@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 
-from llm_users.prompts.draws import shuffled, stream
+from llm_users.prompts.draws import endless, stream
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.sonnets import sonnet_texts
@@ -140,7 +140,4 @@ class TraceSource:
         return hashlib.blake2b(text, digest_size=6 if self._block_tokens >= _SHORT_BLOCK else 2).hexdigest() + "\n"
 
     def _order(self, name: tuple[object, ...]) -> Iterator[int]:
-        """Yield line numbers without end; every pass uses every line once."""
-        rng = stream(self._text_seed, "trace", *name)
-        while True:
-            yield from shuffled(rng, range(self._texts.lines))
+        return endless(stream(self._text_seed, "trace", *name), self._texts.lines)
