@@ -137,10 +137,6 @@ class Fixed(Distribution):
         super().__init__(quantity, value, written or f"fixed:{quantity.written(value)}")
         quantity.check_whole(value)
 
-    def with_mean(self, mean: float) -> Fixed:
-        """Return the distribution whose draws all equal ``mean``."""
-        return Fixed(self.quantity, mean, str(self))
-
     def draw(self, rng: Random) -> float:  # noqa: ARG002 - does not use randomness
         return self.quantity.rounded(self.mean)
 
@@ -211,10 +207,6 @@ class Exponential(Distribution):
         """Create the distribution. ``written`` is its text, for a quantity whose texts do not contain the mean."""
         super().__init__(quantity, mean, written or f"exp:{quantity.written(mean)}")
 
-    def with_mean(self, mean: float) -> Exponential:
-        """Return the exponential distribution with another mean."""
-        return Exponential(self.quantity, mean, str(self))
-
     def draw(self, rng: Random) -> float:
         return max(self.quantity.least, self.quantity.rounded(-math.log(1.0 - rng.random()) * self.mean))
 
@@ -231,10 +223,6 @@ class Gamma(Distribution):
         self.cv = cv
         self._shape = cv**-2
         self._scale = mean / self._shape
-
-    def with_mean(self, mean: float) -> Gamma:
-        """Return the gamma distribution with the same coefficient of variation and another mean."""
-        return Gamma(self.quantity, mean, self.cv)
 
     def draw(self, rng: Random) -> float:
         return rng.gammavariate(self._shape, self._scale)
@@ -311,5 +299,4 @@ ARRIVAL_GAPS: Quantity[ArrivalGap] = Quantity(
         "gamma": (lambda quantity, cv: Gamma(quantity, 1.0, cv), (1,)),
     },
 )
-"""Gaps in units of their mean. The rate gives the mean: ``with_mean(1 / rate_per_s)`` is the distribution in seconds.
-"""
+"""Gaps in units of their mean. The rate gives the mean in seconds."""

@@ -139,15 +139,14 @@ class MadeConversations:
         return self.turn_counts.mean
 
     def prompt(self, index: int) -> Conversation:
-        count = min(MOST_TURNS, length_at(self.turn_counts, self.seed, index, "turns"))
-        return Conversation(index, str(index), tuple(self._turn(index, number) for number in range(count)))
-
-    def _turn(self, index: int, number: int) -> Turn:
-        turn_index = _turn_index(index, number)
-        cap = draw_cap(self.output_lengths, self.seed, turn_index)
-        make = self.further if number else self.first
-        text = make(turn_index, length_at(self.input_lengths, self.seed, turn_index, "input"), cap)
-        return Turn(({"role": "user", "content": text},), cap)
+        turns = []
+        for number in range(min(MOST_TURNS, length_at(self.turn_counts, self.seed, index, "turns"))):
+            turn_index = _turn_index(index, number)
+            cap = draw_cap(self.output_lengths, self.seed, turn_index)
+            make = self.further if number else self.first
+            text = make(turn_index, length_at(self.input_lengths, self.seed, turn_index, "input"), cap)
+            turns.append(Turn(({"role": "user", "content": text},), cap))
+        return Conversation(index, str(index), tuple(turns))
 
 
 def read_scripts(file: Path) -> tuple[list[Script], int]:

@@ -75,7 +75,8 @@ def _read_items(name: str, _stamp: tuple[int, int] | None) -> DataSet:
         else:
             items.append(item)
     if not items:
-        reason = f": {_all_of(skipped)} empty" if skipped else ""
+        all_of = "its only entry is" if skipped == 1 else f"all of its {skipped} entries are"
+        reason = f": {all_of} empty" if skipped else ""
         raise PromptError(f"prompts file {name!r} has no prompts{reason}. Write one per line; {SHAPE}")
     return DataSet(name, items, skipped)
 
@@ -108,10 +109,6 @@ def texts_digest(name: str) -> str | None:
     if digest is None or (first is not None and first.input_tokens is not None):
         return None
     return f"{digest}:{column}"
-
-
-def _all_of(count: int) -> str:
-    return "its only entry is" if count == 1 else f"all of its {count} entries are"
 
 
 def _read_file(file: Path, column: str | None) -> Iterator[Item | None]:
@@ -156,7 +153,11 @@ def json_entries(what: str, file: Path, shape: str) -> Iterator[tuple[str, objec
     may_have_surrogates = _SURROGATE.search(data) is not None
     for where, entry in _json_list(what, data, shape) if whole else _json_lines(what, data, shape):
         if may_have_surrogates:
-            _check_characters(where, entry)
+            try:
+                json.dumps(entry, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                half = f"\\u{ord(error.object[error.start]):04x}"
+                raise PromptError(f"{where}: {half} is half of a character. Correct it, or remove the entry") from error
         yield where, entry
 
 
@@ -188,14 +189,6 @@ def _not_json(where: str, error: json.JSONDecodeError, shape: str) -> PromptErro
     is_truncated = error.pos >= len(error.doc.rstrip())
     reason = "it is incomplete" if is_truncated else f"{error.msg}, column {error.colno}"
     return PromptError(f"{where}: not JSON ({reason}); {shape}")
-
-
-def _check_characters(where: str, entry: object) -> None:
-    try:
-        json.dumps(entry, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(error.object[error.start]):04x}"
-        raise PromptError(f"{where}: {half} is half of a character. Correct it, or remove the entry") from error
 
 
 def _table(what: str, data: bytes, separator: str, column: str | None) -> Iterator[Item | None]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from llm_users.number_words import LONGEST_DURATION_S, DurationError, parse_duration
 from llm_users.prompts.input_files import opened
@@ -287,18 +287,14 @@ def _json_rows(where: str, file: IO[bytes], block_tokens: int) -> Iterator[_Row]
             ) from error
         blocks = -(-line.input_length // block_tokens)
         if len(line.hash_ids) > max(0, blocks) + 1:
-            raise PromptError(_too_many_hashes(f"{where}, line {number}", line, block_tokens))
+            hashes, tokens = len(line.hash_ids), line.input_length
+            fitting = next((block for block in reversed(_BLOCKS) if -(-tokens // block) == hashes), None)
+            raise PromptError(
+                f"{where}, line {number}: {hashes} hash_ids for {tokens} tokens. A hash represents {block_tokens} "
+                f"tokens, so {blocks} are expected. If the blocks of this trace have another size, set "
+                f"--llm-trace-block-size {fitting or 'TOKENS'}"
+            )
         yield _checked((line.timestamp, line.input_length, line.output_length, line.hash_ids), where, number)
-
-
-def _too_many_hashes(where: str, line: _Line, block_tokens: int) -> str:
-    hashes, tokens = len(line.hash_ids), line.input_length
-    fitting = next((block for block in reversed(_BLOCKS) if -(-tokens // block) == hashes), None)
-    return (
-        f"{where}: {hashes} hash_ids for {tokens} tokens. A hash represents {block_tokens} tokens, so "
-        f"{-(-tokens // block_tokens)} are expected. If the blocks of this trace have another size, set "
-        f"--llm-trace-block-size {fitting or 'TOKENS'}"
-    )
 
 
 def _table_rows(where: str, file: IO[bytes], shape: str) -> Iterator[_Row]:
@@ -323,7 +319,13 @@ def _table_rows(where: str, file: IO[bytes], shape: str) -> Iterator[_Row]:
             try:
                 row = (time_of(cells[at]), _count(cells[into]), _count(cells[out]), ())
             except (ValueError, OverflowError):
-                raise PromptError(_bad_cells(where, number, shape, [cells[at], cells[into], cells[out]])) from None
+                names = _COLUMNS[shape]
+                time_format = "a date such as 2023-11-16 18:15:46.6805900" if shape == AZURE else "a number"
+                texts = (f"{name} {cells[cell][:40]!r}" for name, cell in zip(names, (at, into, out), strict=True))
+                raise PromptError(
+                    f"{where}, line {number}: {', '.join(texts)}. {names[0]} must be {time_format}, the other two "
+                    "whole numbers of tokens; correct the row, or remove it"
+                ) from None
             yield _checked(row, where, number)
     except UnicodeDecodeError as error:
         raise PromptError(f"{where}, near line {number + 1}: not UTF-8. Save it as UTF-8") from error
@@ -352,14 +354,4 @@ def _checked(row: _Row, where: str, number: int) -> _Row:
         f"{where}, line {number}: time {row[0]:g}, input {row[1]} tokens, output {row[2]} tokens are out of range. "
         "Times must be 0 or more (of a clock: seconds or milliseconds since 1970), lengths from 0 to "
         f"{_MOST_TOKENS}; correct the row, or remove it"
-    )
-
-
-def _bad_cells(where: str, number: int, shape: str, cells: list[Any]) -> str:
-    names = _COLUMNS[shape]
-    time_format = "a date such as 2023-11-16 18:15:46.6805900" if shape == AZURE else "a number"
-    values = ", ".join(f"{name} {str(cell)[:40]!r}" for name, cell in zip(names, cells, strict=True))
-    return (
-        f"{where}, line {number}: {values}. {names[0]} must be {time_format}, the other two whole numbers of tokens; "
-        "correct the row, or remove it"
     )

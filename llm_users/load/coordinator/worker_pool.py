@@ -619,17 +619,6 @@ class WorkerPool:
         if assignment is not None:
             assignment.admit(record)
 
-    def _say_beyond(self) -> None:
-        for worker in self.workers:
-            for assignment in worker.assignments.values():
-                if assignment.beyond:
-                    what = "1 request" if assignment.beyond == 1 else f"{assignment.beyond} requests"
-                    whose = "its row has" if assignment.beyond == 1 else "their rows have"
-                    self.say(
-                        f"worker {worker.rank}: {what} of stage {assignment.stage} were started beyond its share "
-                        f"while it was cut off for {worker.silent_s:.0f} s; {whose} measured 0"
-                    )
-
     def tell_of(self, stage: StageRecord) -> None:
         """Log the result of a stage, and whether the client itself was the limit or may have been."""
         logger.info("%s", describe(stage))
@@ -649,7 +638,15 @@ class WorkerPool:
     def settle(self, refused: str | None) -> None:
         """Complete the run after all rows have arrived: accounts, manifest, and spools that are no longer needed."""
         writer = self.writer
-        self._say_beyond()
+        for worker in self.workers:
+            for assignment in worker.assignments.values():
+                if assignment.beyond:
+                    what = "1 request" if assignment.beyond == 1 else f"{assignment.beyond} requests"
+                    whose = "its row has" if assignment.beyond == 1 else "their rows have"
+                    self.say(
+                        f"worker {worker.rank}: {what} of stage {assignment.stage} were started beyond its share "
+                        f"while it was cut off for {worker.silent_s:.0f} s; {whose} measured 0"
+                    )
         for sender, (count, rows) in self._refused.items():
             self.say(
                 f"{count} messages and {rows} rows of another run were rejected (from worker {sender}); that worker "
