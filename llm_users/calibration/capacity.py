@@ -133,8 +133,8 @@ def excess(stage: StageRecord, clients: Sequence[str | None], capacity: Capacity
     elif processes < available:
         advice = f"use --processes {available}, one per core, and workers on other machines"
     return (
-        f"stage {stage.stage}: {load} in {processes} process{'es' if processes > 1 else ''}; this machine was calibrated "
-        f"for {'at least ' if capacity.at_least else ''}{calibrated} (llm-bench calibrate): {advice}"
+        f"stage {stage.stage}: {load} in {processes} process{'es' if processes > 1 else ''}; this machine was "
+        f"calibrated for {'at least ' if capacity.at_least else ''}{calibrated} (llm-bench calibrate): {advice}"
         f"{' to be sure' if capacity.at_least else ''}"
         f"{'; other programs also used its CPU' if stage.health == 'disturbed' else ''}"
     )

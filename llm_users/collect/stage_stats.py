@@ -105,7 +105,7 @@ class StageBook:
 
     def __init__(self, judge: Judge | None = None) -> None:
         self._tallies: dict[int, _Tally] = {}
-        self.judge = judge
+        self._judge = judge
 
     def add(self, record: RequestRecord) -> None:
         """Add one row, measured or not."""
@@ -244,8 +244,8 @@ class StageBook:
             result.started_rate_per_s = started_rate_per_s(totals, sum(worker_load.sent for worker_load in unreported))
         fill_client(result, totals)
         result.health = verdict(result)
-        if self.judge is not None:
-            result.steadiness = tally.times.judged(self.judge, is_open=load.is_open) or None
+        if self._judge is not None:
+            result.steadiness = tally.times.judged(self._judge, is_open=load.is_open) or None
         return result
 
 

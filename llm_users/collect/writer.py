@@ -52,13 +52,20 @@ class RunWriter:
     """Writes the files of one run and keeps its stages, counts and notes."""
 
     def __init__(
-        self, prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool, observer: RowObserver | None = None
+        self,
+        prefix: str,
+        run_id: str,
+        about: dict[str, Any],
+        *,
+        offsets: bool,
+        observer: RowObserver | None = None,
+        book: StageBook | None = None,
     ) -> None:
         self._observer = observer
         self._prefix = prefix
         self.run_id = run_id
         self.started_at = time.time()
-        self.book = StageBook()
+        self.book = book if book is not None else StageBook()
         self._conversations = ConversationBook()
         self.stages: list[StageRecord] = []
         self.received: defaultdict[int, int] = defaultdict(int)
@@ -273,14 +280,14 @@ class RunWriter:
 
 
 def start_writing(
-    prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool, observer: RowObserver | None = None
+    prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool, observer: RowObserver, book: StageBook
 ) -> RunWriter:
     """Create the files of a new run, after renaming the files of an earlier run with this prefix. Raises OSError."""
     check_prefix(prefix)
     aside = move_aside(prefix)
     if aside:
         logger.info("renamed the files of an earlier run with this prefix to %s_*", aside)
-    return RunWriter(prefix, run_id, about, offsets=offsets, observer=observer)
+    return RunWriter(prefix, run_id, about, offsets=offsets, observer=observer, book=book)
 
 
 def _versions() -> dict[str, str]:

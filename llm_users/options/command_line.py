@@ -30,27 +30,24 @@ def add_options(parser: Any) -> None:
         group = parser.add_argument_group(f"LLM: {title}")
         for option in OPTIONS:
             if option.group == title:
-                action = group.add_argument(
-                    option.flag, help=option.help, env_var=option.variable, **_argparse_settings(option)
-                )
+                settings: dict[str, Any] = {"default": option.default, "metavar": option.metavar}
+                if option.switch:
+                    settings = {"action": "store_true", "default": False}
+                elif option.collect is not None:
+                    # Not an empty list: Locust treats an empty list as a list of integers when a user submits its form.
+                    settings |= {"action": "append", "type": _checked(option)}
+                elif option.choices is not None:
+                    # The web form sends the first choice of an option without a default, which must mean "not given".
+                    settings["choices"] = option.choices if option.default else ("", *option.choices)
+                else:
+                    settings["type"] = _checked(option)
+                    if option.alone is not None:
+                        settings |= {"nargs": "?", "const": option.alone}
+                action = group.add_argument(option.flag, help=option.help, env_var=option.variable, **settings)
                 # LocustArgumentParser.add_argument sets these four; a group has the method of argparse.
                 action.include_in_web_ui = True
                 action.is_secret = action.is_required = action.is_multiple = False
     _refuse_unknown_flags(parser)
-
-
-def _argparse_settings(option: Option) -> dict[str, Any]:
-    if option.switch:
-        return {"action": "store_true", "default": False}
-    if option.collect is not None:
-        # Not an empty list: Locust treats an empty list as a list of integers when a user submits its form.
-        return {"action": "append", "default": None, "metavar": option.metavar, "type": _checked(option)}
-    if option.choices is not None:
-        # The web form sends the first choice of an option without a default, so that choice must mean "not given".
-        choices = option.choices if option.default else ("", *option.choices)
-        return {"choices": choices, "default": option.default, "metavar": option.metavar}
-    settings = {"default": option.default, "metavar": option.metavar, "type": _checked(option)}
-    return settings if option.alone is None else {**settings, "nargs": "?", "const": option.alone}
 
 
 def _checked(option: Option) -> Callable[[str], str]:

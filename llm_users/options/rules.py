@@ -79,10 +79,7 @@ def _rules(o: Options) -> Iterator[tuple[bool, str]]:
         o.images is not None and o.api == "completions",
         "--llm-images: legacy completions accept only text; leave out --llm-api completions",
     )
-    yield (
-        o.budget is not None and o.prices is None,
-        "--llm-budget needs prices; give them with --llm-prices FILE",
-    )
+    yield (o.budget is not None and o.prices is None, "--llm-budget needs prices; give them with --llm-prices FILE")
 
 
 def _is_given(options: Options, name: str) -> bool:

@@ -133,12 +133,7 @@ def repeated(
 ) -> C:
     """Declare an option that can be given several times. In files and in the web form, commas separate the values."""
     declared = Option(
-        group=group,
-        help=f"{help}. Repeatable",
-        metavar=metavar,
-        parse=parse,
-        collect=collect,
-        reads_local=reads_local,
+        group=group, help=f"{help}. Repeatable", metavar=metavar, parse=parse, collect=collect, reads_local=reads_local
     )
     declaration: C = _field(declared, collect(()))
     return declaration
@@ -148,13 +143,7 @@ def repeated(
 def choice(group: str, choices: tuple[str, ...], help: str, *, default: str) -> str: ...
 @overload
 def choice(group: str, choices: tuple[str, ...], help: str) -> str | None: ...
-def choice(
-    group: str,
-    choices: tuple[str, ...],
-    help: str,
-    *,
-    default: str | None = None,
-) -> Any:
+def choice(group: str, choices: tuple[str, ...], help: str, *, default: str | None = None) -> Any:
     """Declare an option whose value is one of several words."""
     return _field(Option(group=group, help=help, metavar="|".join(choices), choices=choices, default=default), default)
 
@@ -258,10 +247,7 @@ class Options:
         default="1s",
     )
     cancel: tuple[float, float] | None = option(
-        SEND,
-        parsers.cancel,
-        "FRACTION:TIME",
-        "Cancel this fraction of requests after a delay: 0.1:2s",
+        SEND, parsers.cancel, "FRACTION:TIME", "Cancel this fraction of requests after a delay: 0.1:2s"
     )
     """(fraction of the requests, seconds after the request was sent)."""
     seed: int = option(
@@ -301,11 +287,7 @@ class Options:
         LOAD, parsers.sweep, "LIST", "Concurrency of each stage, for example 1,2,4,8", absent=()
     )
     rate: tuple[float, ...] = option(
-        LOAD,
-        parsers.rates,
-        "LIST",
-        "Open loop: requests per second of each stage, for example 5,10,20",
-        absent=(),
+        LOAD, parsers.rates, "LIST", "Open loop: requests per second of each stage, for example 5,10,20", absent=()
     )
     arrivals: ArrivalGap = option(
         LOAD,

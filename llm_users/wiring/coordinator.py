@@ -23,6 +23,7 @@ from locust.runners import MasterRunner
 
 from llm_users.collect.files import check_prefix
 from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
+from llm_users.collect.stage_stats import StageBook
 from llm_users.collect.writer import RowObserver, RunWriter, start_writing
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.coordinator.locust_users import StageDispatcher, SweepShape
@@ -512,9 +513,8 @@ class CoordinatorRole:
             self.coordinator.writer.close()
         self._lock = self._lock or self._hold_unnamed()
         self._lock.claim(self, lambda: self.coordinator.active)
-        writer = start_writing(self.prefix, run_id, about, offsets=options.chunk_times, observer=observer)
-        writer.book.judge = steadiness_of
-        return writer
+        book = StageBook(steadiness_of)
+        return start_writing(self.prefix, run_id, about, offsets=options.chunk_times, observer=observer, book=book)
 
     def _hold_unnamed(self) -> PrefixLock:
         """Lock the default prefix, which contains the present second, or one with a number if another run has it."""

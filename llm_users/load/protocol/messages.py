@@ -395,11 +395,7 @@ PROTOCOL = _identity()
 
 # Rows. ``RequestRecord`` declares the columns.
 
-_COLUMN_TYPES: dict[type, Any] = {
-    int: Whole,
-    float: Number,
-    str: Annotated[str, Meta(max_length=MOST_CHARACTERS)],
-}
+_COLUMN_TYPES: dict[type, Any] = {int: Whole, float: Number, str: Annotated[str, Meta(max_length=MOST_CHARACTERS)]}
 _COLUMNS = dataclasses.fields(RequestRecord)
 _Row = msgspec.defstruct(
     "_Row",

@@ -84,6 +84,7 @@ def measure(seconds: float) -> dict[str, float]:
     import msgspec
     from locust.env import Environment
 
+    from llm_users.collect.stage_stats import StageBook
     from llm_users.collect.writer import start_writing
     from llm_users.load.coordinator.coordinator import Coordinator
     from llm_users.options.table import Options
@@ -96,7 +97,7 @@ def measure(seconds: float) -> dict[str, float]:
         coordinator = Coordinator(
             lambda *_: None,
             lambda: [f"worker-{rank}" for rank in range(PROCESSES)],
-            lambda run, _, observer: start_writing(prefix, run, {}, offsets=False, observer=observer),
+            lambda run, _, rows: start_writing(prefix, run, {}, offsets=False, observer=rows, book=StageBook()),
         )
         environment = Environment(user_classes=[])
         environment.create_local_runner()
