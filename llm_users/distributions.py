@@ -73,11 +73,7 @@ class Distribution(ABC):
         return f"<{self._written} {self.quantity.plural}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Distribution) and (self._written, self.mean, self.quantity) == (
-            other._written,
-            other.mean,
-            other.quantity,
-        )
+        return isinstance(other, Distribution) and self._written == other._written and self.quantity is other.quantity
 
     def __hash__(self) -> int:
         return hash(self._written)

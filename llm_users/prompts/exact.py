@@ -80,18 +80,16 @@ class ExactText:
                 break
             tried.add(target)
             while draft.ends[-1] < target:
-                self._add_line(draft, next(order))
+                line = next(order)
+                draft.lines.append(line)
+                draft.pieces.append(self._lines[line] + "\n")
+                draft.ends.append(draft.ends[-1] + self._costs[line])
             text = self._cut_at(draft, target)
             count = self._count(text)
             if count == tokens:
                 return text
             target += tokens - count
         return self._search(draft, min(max(target, head_tokens + 1), draft.ends[-1]), tokens)
-
-    def _add_line(self, draft: _Draft, line: int) -> None:
-        draft.lines.append(line)
-        draft.pieces.append(self._lines[line] + "\n")
-        draft.ends.append(draft.ends[-1] + self._costs[line])
 
     def _cut_at(self, draft: _Draft, target: int) -> str:
         """Return the draft, cut at ``target`` tokens by estimate, after a complete word if possible."""

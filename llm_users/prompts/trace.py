@@ -167,7 +167,7 @@ def read_trace(
         )
     entries = [TraceEntry(max(0.0, row[0] - zero_s) / speed, *row[1:]) for row in kept]
     trace = Trace(name, shape, entries, dict(skipped), block_tokens, unit)
-    return replace(trace, guesses=(*_note_guessed_unit(trace, reason), *_note_few_hashes(trace)))
+    return replace(trace, guesses=tuple(_notes_on_guesses(trace, reason)))
 
 
 def _unit_of(where: str, shape: str, rows: list[_Row], given: str | None) -> tuple[str, str | None]:
@@ -210,7 +210,7 @@ def _unit_of(where: str, shape: str, rows: list[_Row], given: str | None) -> tup
     raise PromptError(f"{where}: its times could be {readings}. Set --llm-trace-unit to s or ms")
 
 
-def _note_guessed_unit(trace: Trace, reason: str | None) -> Iterator[str]:
+def _notes_on_guesses(trace: Trace, reason: str | None) -> Iterator[str]:
     if reason is not None:
         other = next(unit for unit in UNITS if unit != trace.unit)
         yield (
@@ -218,10 +218,7 @@ def _note_guessed_unit(trace: Trace, reason: str | None) -> Iterator[str]:
             f"{len(trace.entries)} requests in {trace.duration_s:.6g} s, {trace.rate_per_s:g} per second. "
             f"--llm-trace-unit {trace.unit} confirms this, --llm-trace-unit {other} changes it"
         )
-
-
-def _note_few_hashes(trace: Trace) -> Iterator[str]:
-    """Yield a note when the hashes cover much less than the input, because their blocks are probably larger."""
+    # When the hashes cover much less than the input, their blocks are probably larger.
     hashed = [entry for entry in trace.entries if entry.hash_ids]
     hashes = sum(len(entry.hash_ids) for entry in hashed)
     blocks = sum(-(-entry.input_tokens // trace.block_tokens) for entry in hashed)
