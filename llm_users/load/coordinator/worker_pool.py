@@ -111,11 +111,6 @@ class Worker:
     final: bool = False  # it has sent its final count
 
     @property
-    def silent_s(self) -> float:
-        """Return the length of its last or present silence, in seconds."""
-        return time.monotonic() - self.heard_at if self.lost else self.silence_s
-
-    @property
     def patience_s(self) -> float:
         """Return how long the worker may be silent. A worker without a share may be busy with its start."""
         return LEASE_S + LEASE_MARGIN_S if self.assignment.admitted else _START_S
@@ -138,11 +133,6 @@ class Worker:
     def gave_up(self) -> bool:
         """Return whether the worker could not connect even once in this stage."""
         return self.assignment.totals is not None and self.assignment.totals.given_up is not None
-
-    @property
-    def has_no_users(self) -> bool:
-        """Return whether no user of the worker can continue this stage."""
-        return self.assignment.totals is not None and self.assignment.totals.no_users_reason is not None
 
     def started_measured(self, stage: int) -> int:
         """Return the number of measured requests that the worker has started in the stage, as exactly as possible."""
@@ -487,7 +477,10 @@ class WorkerPool:
         others = [
             other
             for other in self.workers.steady
-            if other.assignment.admitted and other is not worker and not (other.gave_up or other.has_no_users)
+            if other.assignment.admitted
+            and other is not worker
+            and not other.gave_up
+            and not (other.assignment.totals is not None and other.assignment.totals.no_users_reason is not None)
         ]
         if plan.load.is_open:
             return self._hand_over_arrivals(worker, plan, [other.rank for other in others])
@@ -639,13 +632,14 @@ class WorkerPool:
         """Complete the run after all rows have arrived: accounts, manifest, and spools that are no longer needed."""
         writer = self.writer
         for worker in self.workers:
+            silent_s = time.monotonic() - worker.heard_at if worker.lost else worker.silence_s
             for assignment in worker.assignments.values():
                 if assignment.beyond:
                     what = "1 request" if assignment.beyond == 1 else f"{assignment.beyond} requests"
                     whose = "its row has" if assignment.beyond == 1 else "their rows have"
                     self.say(
                         f"worker {worker.rank}: {what} of stage {assignment.stage} were started beyond its share "
-                        f"while it was cut off for {worker.silent_s:.0f} s; {whose} measured 0"
+                        f"while it was cut off for {silent_s:.0f} s; {whose} measured 0"
                     )
         for sender, (count, rows) in self._refused.items():
             self.say(
