@@ -28,8 +28,7 @@ from llm_users.prompts.prompt import Prompt, PromptError, PromptSource
 from llm_users.prompts.sonnets import SonnetSource, sonnet_texts
 from llm_users.prompts.source import GivenSource
 from llm_users.prompts.tokenizer import Tokenizer, load_tokenizer
-from llm_users.prompts.trace import BLOCK_TOKENS, UNITS, Trace, TraceEntry, parse_window, read_trace
-from llm_users.prompts.trace_source import TraceSource
+from llm_users.prompts.trace import BLOCK_TOKENS, UNITS, Trace, TraceEntry, TraceSource, parse_window, read_trace
 
 __all__ = [
     "BLOCK_TOKENS",
