@@ -73,11 +73,7 @@ class Distribution(ABC):
         return f"<{self._written} {self.quantity.plural}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Distribution) and (self._written, self.mean, self.quantity) == (
-            other._written,
-            other.mean,
-            other.quantity,
-        )
+        return isinstance(other, Distribution) and self._written == other._written and self.quantity is other.quantity
 
     def __hash__(self) -> int:
         return hash(self._written)
@@ -136,10 +132,6 @@ class Fixed(Distribution):
         """Create the distribution. ``written`` is its text, for a quantity whose texts do not contain the value."""
         super().__init__(quantity, value, written or f"fixed:{quantity.written(value)}")
         quantity.check_whole(value)
-
-    def with_mean(self, mean: float) -> Fixed:
-        """Return the distribution whose draws all equal ``mean``."""
-        return Fixed(self.quantity, mean, str(self))
 
     def draw(self, rng: Random) -> float:  # noqa: ARG002 - does not use randomness
         return self.quantity.rounded(self.mean)
@@ -211,10 +203,6 @@ class Exponential(Distribution):
         """Create the distribution. ``written`` is its text, for a quantity whose texts do not contain the mean."""
         super().__init__(quantity, mean, written or f"exp:{quantity.written(mean)}")
 
-    def with_mean(self, mean: float) -> Exponential:
-        """Return the exponential distribution with another mean."""
-        return Exponential(self.quantity, mean, str(self))
-
     def draw(self, rng: Random) -> float:
         return max(self.quantity.least, self.quantity.rounded(-math.log(1.0 - rng.random()) * self.mean))
 
@@ -231,10 +219,6 @@ class Gamma(Distribution):
         self.cv = cv
         self._shape = cv**-2
         self._scale = mean / self._shape
-
-    def with_mean(self, mean: float) -> Gamma:
-        """Return the gamma distribution with the same coefficient of variation and another mean."""
-        return Gamma(self.quantity, mean, self.cv)
 
     def draw(self, rng: Random) -> float:
         return rng.gammavariate(self._shape, self._scale)
@@ -311,5 +295,4 @@ ARRIVAL_GAPS: Quantity[ArrivalGap] = Quantity(
         "gamma": (lambda quantity, cv: Gamma(quantity, 1.0, cv), (1,)),
     },
 )
-"""Gaps in units of their mean. The rate gives the mean: ``with_mean(1 / rate_per_s)`` is the distribution in seconds.
-"""
+"""Gaps in units of their mean. The rate gives the mean in seconds."""

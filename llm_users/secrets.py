@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -171,7 +171,7 @@ def redact(text: str) -> str:
         if secret in text:
             text = text.replace(secret, _MARK)
     for shape in _SHAPES:
-        text = shape.sub(_marked if shape.groups else _MARK, text)
+        text = shape.sub(rf"\g<kept>{_MARK}" if shape.groups else _MARK, text)
     return text
 
 
@@ -193,10 +193,6 @@ def _by_length() -> list[str]:
     """Return all known secrets in their spellings, the longest first."""
     spellings = {*_known, *(spelling for secret in _temporary for spelling in _spellings(secret))}
     return sorted(spellings, key=len, reverse=True)
-
-
-def _marked(match: re.Match[str]) -> str:
-    return match["kept"] + _MARK
 
 
 # Logs.
@@ -221,18 +217,12 @@ def redact_record(record: logging.LogRecord) -> logging.LogRecord:
     return record
 
 
-class Redactor(logging.Filter):
-    """A logging filter that redacts all records of a handler."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        redact_record(record)
-        return True
+def _redact_and_keep(record: logging.LogRecord) -> bool:
+    redact_record(record)
+    return True
 
 
-_redactor = Redactor()
-
-
-def redact_logs(_packages: Iterable[str] = ()) -> None:
+def redact_logs() -> None:
     """Redact every log line of this process, including Locust's, the SDKs' and their libraries' lines.
 
     SDKs log headers and answers when debugging is on. The record factory redacts records on creation, so the set of
@@ -248,7 +238,7 @@ def redact_logs(_packages: Iterable[str] = ()) -> None:
         logging.setLogRecordFactory(make_redacted)
     for name in (None, "locust", "locust.stats_logger"):
         for handler in logging.getLogger(name).handlers:
-            handler.addFilter(_redactor)  # a second call has no effect
+            handler.addFilter(_redact_and_keep)  # a second call has no effect
 
 
 # Locust's exceptions page, its exceptions file, and the messages with exceptions from workers.

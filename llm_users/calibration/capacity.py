@@ -111,7 +111,9 @@ def excess(stage: StageRecord, clients: Sequence[str | None], capacity: Capacity
     ``clients`` are the participating workers by Locust's ids (None: this process). The capacity of workers on other
     machines is unknown, so a stage with such workers gets no warning.
     """
-    if capacity is None or not clients or not all(map(_is_here, clients)):
+    # Locust starts a worker's id with its host name.
+    is_here = all(client is None or client.rpartition("_")[0] == socket.gethostname() for client in clients)
+    if capacity is None or not clients or not is_here:
         return None
     processes = len(clients)
     streams = (stage.concurrency_actual or 0.0) if stage.load.is_open else stage.load.concurrency
@@ -124,27 +126,15 @@ def excess(stage: StageRecord, clients: Sequence[str | None], capacity: Capacity
     load = f"{streams:.0f} streams" if by_streams else f"{tokens_per_s:.0f} tokens/s"
     calibrated = f"{capacity.streams}" if by_streams else f"{capacity.tokens_per_s:.0f}"
     calibrated += f" in {capacity.processes} processes" if capacity.processes > 1 else ""
+    available = cores()
+    advice = "also use workers on other machines"
+    if needed <= available:
+        advice = f"use --processes {needed}"
+    elif processes < available:
+        advice = f"use --processes {available}, one per core, and workers on other machines"
     return (
-        f"stage {stage.stage}: {load} in {_counted(processes)}; this machine was calibrated for "
-        f"{'at least ' if capacity.at_least else ''}{calibrated} (llm-bench calibrate): {_advice(needed, processes)}"
+        f"stage {stage.stage}: {load} in {processes} process{'es' if processes > 1 else ''}; this machine was "
+        f"calibrated for {'at least ' if capacity.at_least else ''}{calibrated} (llm-bench calibrate): {advice}"
         f"{' to be sure' if capacity.at_least else ''}"
         f"{'; other programs also used its CPU' if stage.health == 'disturbed' else ''}"
     )
-
-
-def _advice(needed: int, processes: int) -> str:
-    available = cores()
-    if needed <= available:
-        return f"use --processes {needed}"
-    if processes < available:
-        return f"use --processes {available}, one per core, and workers on other machines"
-    return "also use workers on other machines"
-
-
-def _counted(processes: int) -> str:
-    return "1 process" if processes == 1 else f"{processes} processes"
-
-
-def _is_here(client: str | None) -> bool:
-    """Return whether a worker runs on this machine: Locust starts a worker's id with its host name."""
-    return client is None or client.rpartition("_")[0] == socket.gethostname()

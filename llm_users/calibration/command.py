@@ -1,6 +1,6 @@
 """The command ``llm-bench calibrate``: measures how many streams this machine's workers can measure accurately.
 
-It parses the options, runs the ladder, and prints and stores the result.
+It parses the options, runs the ladder, prints a table and the result on 80 columns, and stores the result.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ import platform
 import signal
 import socket
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any
 
-from llm_users.calibration import capacity, text
-from llm_users.calibration.capacity import Capacity
+from llm_users.calibration.capacity import Capacity, cores, store
 from llm_users.calibration.ladder import FIRST, Climb, Rung, climb
-from llm_users.calibration.load import Load, RunError
-from llm_users.calibration.measured_run import measure
+from llm_users.calibration.measured_run import Load, RunError, measure
 from llm_users.calibration.truth import Timing
 from llm_users.number_words import parse_duration
 from llm_users.options import parsers
@@ -32,6 +31,7 @@ from llm_users.simulator.launch import SimulatorError
 FINE, NO_RESULT, INTERRUPTED = 0, 3, 130
 
 _TTFT_S = 0.2
+_ROW = "{:>7}  {:>8}  {:>21}  {:>9}  {:<9}  {}"
 
 _ROUNDS, _LEAST_REQUESTS = 3, 100
 """Rounds of requests per stream, and the minimum number of requests: a p99 needs a hundred values."""
@@ -52,8 +52,6 @@ The result is stored for this user in locust-llm/calibration.json in $XDG_STATE_
 {CALIBRATION_VARIABLE} sets another file. Later runs on this machine warn in the log and below the tables when their
 load exceeds the result. Exit code 3: there is no result, or it cannot be stored."""
 
-T = TypeVar("T")
-
 
 def main(arguments: Sequence[str], locustfile: Path) -> int:
     """Run the command and return the exit code; ``locustfile`` is the file that the workers run."""
@@ -71,8 +69,8 @@ def main(arguments: Sequence[str], locustfile: Path) -> int:
 
     old = signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
-        _print_line(text.header())
-        result = climb(run, options.streams, lambda rung: _print_line(text.line(rung)))
+        print(header(), flush=True)
+        climbed = climb(run, options.streams, lambda rung: print(line(rung), flush=True))
     except OSError as error:
         print(f"llm-bench calibrate: {error}", file=sys.stderr)
         return NO_RESULT
@@ -81,41 +79,31 @@ def main(arguments: Sequence[str], locustfile: Path) -> int:
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, old)
-    _print_line("")
-    best = result.best
+    best = climbed.best
     if best is None or best.outcome is None:
-        _print_line(text.no_result(result))
+        print(f"\n{no_result(climbed)}")
         return NO_RESULT
-    load = Load(best.streams, best.outcome.requests, timing, locustfile, processes=options.processes)
-    return _report(result, _capacity(load, best.outcome.tokens_per_s, options.error, at_least=result.at_least))
-
-
-def _report(climbed: Climb, result: Capacity) -> int:
-    _print_line(text.result(climbed, result))
-    _print_line("")
+    found = Capacity(
+        host=socket.gethostname(),
+        cores=cores(),
+        python=platform.python_version(),
+        version=version("locust-llm"),
+        date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        streams=best.streams,
+        tokens_per_s=round(best.outcome.tokens_per_s, 1),
+        processes=options.processes,
+        at_least=climbed.at_least,
+        gap_s=timing.gap_s,
+        tokens=timing.tokens,
+        error_s=options.error,
+    )
+    print(f"\n{result(climbed, found)}\n", flush=True)
     try:
-        _print_line(f"Stored in {capacity.store(result)}")
+        print(f"Stored in {store(found)}")
     except OSError as error:
         print(f"llm-bench calibrate: the result is not stored: {error}", file=sys.stderr)
         return NO_RESULT
     return FINE
-
-
-def _capacity(load: Load, tokens_per_s: float, error_s: float, *, at_least: bool) -> Capacity:
-    return Capacity(
-        host=socket.gethostname(),
-        cores=capacity.cores(),
-        python=platform.python_version(),
-        version=version("locust-llm"),
-        date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        streams=load.streams,
-        tokens_per_s=round(tokens_per_s, 1),
-        processes=load.processes,
-        at_least=at_least,
-        gap_s=load.timing.gap_s,
-        tokens=load.timing.tokens,
-        error_s=error_s,
-    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,50 +113,28 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--gap",
-        type=_argument_type(partial(parse_duration, least_s=0.001, most_s=10)),
-        default=0.02,
-        metavar="TIME",
-        help="time between two tokens of a stream; default 20ms",
-    )
-    parser.add_argument(
-        "--tokens",
-        type=_argument_type(_tokens),
-        default=64,
-        metavar="N",
-        help="tokens of each answer, at least 2; default 64",
-    )
-    parser.add_argument(
+
+    def add(flag: str, reader: Callable[[str], Any], metavar: str, text: str, default: Any = None) -> None:
+        def read(value: str) -> Any:
+            try:
+                return reader(value)
+            except ValueError as error:
+                raise argparse.ArgumentTypeError(str(error)) from None  # argparse shows only messages of this type
+
+        parser.add_argument(flag, type=read, metavar=metavar, help=text, default=default)
+
+    gap, error = (partial(parse_duration, least_s=least_s, most_s=10) for least_s in (0.001, 1e-9))
+    add("--gap", gap, "TIME", "time between two tokens of a stream; default 20ms", 0.02)
+    add("--tokens", _tokens, "N", "tokens of each answer, at least 2; default 64", 64)
+    add(
         "--streams",
-        type=_argument_type(parsers.sweep),
-        metavar="N,N",
-        help="only these numbers of streams, in ascending order, three requests per stream",
+        parsers.sweep,
+        "N,N",
+        "only these numbers of streams, in ascending order, three requests per stream",
     )
-    parser.add_argument(
-        "--processes", type=_argument_type(parsers.positive), default=1, metavar="N",
-        help="workers that share the streams; default 1",
-    )  # fmt: skip
-    parser.add_argument(
-        "--error",
-        type=_argument_type(partial(parse_duration, least_s=1e-9, most_s=10)),
-        default=0.001,
-        metavar="TIME",
-        help="limit that errors must stay below; default 1ms",
-    )
+    add("--processes", parsers.positive, "N", "workers that share the streams; default 1", 1)
+    add("--error", error, "TIME", "limit that errors must stay below; default 1ms", 0.001)
     return parser
-
-
-def _argument_type(reader: Callable[[str], T]) -> Callable[[str], T]:
-    """Wrap the parser of an option value, so that argparse shows its error message."""
-
-    def read(value: str) -> T:
-        try:
-            return reader(value)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
 
 
 def _tokens(value: str) -> int:
@@ -178,9 +144,84 @@ def _tokens(value: str) -> int:
     return tokens
 
 
-def _print_line(line: str) -> None:
-    print(line, flush=True)
-
-
 def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)  # SystemExit runs the finally blocks that end the runs
+
+
+def header() -> str:
+    """Return the header of the table."""
+    return _ROW.format("streams", "tokens/s", "TTFT error p50/p99 ms", "CPU share", "verdict", "judged")
+
+
+def line(rung: Rung) -> str:
+    """Return the table row of one rung."""
+    run = rung.outcome
+    if run is None:
+        return _ROW.format(rung.streams, *"----", rung.judged)
+    errors = f"{run.ttft_p50_s * 1e3:.2f} / {run.ttft_p99_s * 1e3:.2f}"
+    return _ROW.format(
+        rung.streams, f"{run.tokens_per_s:.0f}", errors, f"{run.cpu_share:.0%}", run.health or "-", rung.judged
+    ).rstrip()
+
+
+def no_result(climb: Climb) -> str:
+    """Return why the calibration has no result."""
+    lowest = min(climb.rungs, key=lambda rung: rung.streams)
+    stopped = climb.stopped_by
+    reason = (
+        "other programs or a CPU limit kept the CPU from the worker"
+        if stopped is not None and stopped.was_disturbed
+        else "the simulated endpoint itself was late"
+        if climb.at_least
+        else f"{lowest.streams} streams were too many ({', '.join(climb.rungs[-1].faults())})"
+    )
+    return _wrapped(f"No result: {reason}. {_disturbed(climb)}Nothing is stored.")
+
+
+def result(climb: Climb, capacity: Capacity) -> str:
+    """Return the capacity, the reason why the ladder ended, and the recommended number of processes."""
+    several = capacity.processes > 1
+    workers = f"{capacity.processes} workers" if several else "One worker"
+    least = "at least " if capacity.at_least else ""
+    found = (
+        f"{workers} of this machine measure{'' if several else 's'} {least}{capacity.streams} streams, "
+        f"{capacity.tokens_per_s:.0f} tokens/s, with errors below {capacity.error_s * 1e3:g} ms "
+        f"(a token every {capacity.gap_s * 1e3:g} ms, {capacity.tokens} per answer)."
+    )
+    rung = climb.stopped_by
+    if rung is None:
+        end = "The ladder ended there; nothing failed."
+    elif rung.outcome is not None and rung.server_was_late:
+        end = (
+            f"At {rung.streams} streams, the simulated endpoint itself was late "
+            f"({rung.outcome.late_p99_s * 1e3:.0f} ms, p99), so that rung is not judged: the endpoint shares "
+            "the machine with the worker."
+        )
+    elif rung.was_disturbed:
+        end = (
+            f"At {rung.streams} streams, other programs or a CPU limit kept the CPU from the worker, "
+            "so that rung is not judged."
+        )
+    else:
+        end = f"{rung.streams} streams were too many: {', '.join(rung.faults())}."
+    lines = [_wrapped(f"{found} {end} {_disturbed(climb)}"), "", "Recommended:"]
+    for factor in (1, 2, 4):
+        streams = capacity.streams * factor
+        needed = capacity.processes_for(streams)
+        processes = min(needed, max(cores(), capacity.processes))
+        rest = f" (all cores); {needed} workers needed: add machines" if processes < needed else ""
+        lines.append(f"{streams:>7} streams  --processes {processes}{rest}")
+    return "\n".join(lines)
+
+
+def _disturbed(climb: Climb) -> str:
+    if not climb.was_disturbed:
+        return ""
+    return (
+        f"Other programs used up to {climb.others_cores:.1f} cores during the calibration. The result may be higher on "
+        "a quiet machine: repeat the calibration there. "
+    )
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 80)

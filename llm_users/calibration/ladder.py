@@ -6,11 +6,10 @@ It chooses the next rung and judges every rung; the caller runs the rungs and pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llm_users.calibration.measured_run import MeasuredRun
-from llm_users.calibration.other_programs import BUSY_CORES
+from llm_users.calibration.measured_run import BUSY_CORES, MeasuredRun
 from llm_users.calibration.truth import SERVER_LATE_S
 
 FIRST, LAST = 16, 4096
@@ -133,7 +132,8 @@ def climb(run: Callable[[int], Rung], listed: Sequence[int] | None, told: Callab
 
     low = 0
     high: int | None = None
-    for streams in sorted(set(listed)) if listed is not None else _doubling():
+    doubled = [FIRST << doublings for doublings in range((LAST // FIRST).bit_length())]
+    for streams in sorted(set(listed)) if listed is not None else doubled:
         if not passes(streams):
             high = streams
             break
@@ -149,10 +149,3 @@ def climb(run: Callable[[int], Rung], listed: Sequence[int] | None, told: Callab
         else:
             high = middle
     return Climb(tuple(rungs))
-
-
-def _doubling() -> Iterator[int]:
-    streams = FIRST
-    while streams <= LAST:
-        yield streams
-        streams *= 2

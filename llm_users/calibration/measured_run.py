@@ -1,19 +1,165 @@
-"""Compares the rows of a run with the server's log: the client's errors, its CPU cost, and the run conditions."""
+"""One run of a load against a server with known timing: the client's errors, its CPU cost, and the run conditions.
+
+A headless Locust process runs one stage and writes its rows, which are compared with the server's log. The run does not
+use the caller's options, environment variables, API keys or configuration files.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import math
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_users.calibration.load import Load, Rows, RunError, run_load
-from llm_users.calibration.other_programs import OtherPrograms
-from llm_users.calibration.truth import Endpoint, Sent, SimulatorEndpoint, Timing, Truth
+import psutil  # comes with Locust
+
+from llm_users.calibration.truth import Endpoint, SimulatorEndpoint, Timing, Truth
+from llm_users.options.table import CALIBRATION_VARIABLE
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
 from llm_users.quantile import quantile
 from llm_users.record import COL
+from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
+from llm_users.simulator.launch import import_path
+
+BUSY_CORES = 0.2
+"""Limit in cores: above it, two processes that need one core each no longer get it."""
+
+_BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
+
+_SPARE_S = 60.0
+
+_REMOVED_PREFIXES = ("LOCUST_", "OPENAI_", "ANTHROPIC_", "AWS_")
+# Requests to Bedrock are signed, as in a real run.
+_AWS_SETTINGS = {
+    "AWS_ACCESS_KEY_ID": "simulator",
+    "AWS_SECRET_ACCESS_KEY": "simulator",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+class RunError(RuntimeError):
+    """The run itself failed, so there is no result to judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The load of a run: one stage with ``streams`` streams, which send their requests one after the other."""
+
+    streams: int
+    requests: int
+    timing: Timing
+    locustfile: Path
+    ramp: str = "0.5s"
+    processes: int = 1
+    options: tuple[str, ...] = ()
+
+    @property
+    def longest_s(self) -> float:
+        """The time limit of a run in seconds; a longer run hangs."""
+        return _SPARE_S + 3 * (2 + self.requests / self.streams) * self.timing.answer_s
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows that the run wrote: its requests and its only stage."""
+
+    requests: list[dict[str, str]]
+    stage: dict[str, str]
+
+
+def run_load(load: Load, url: str, folder: Path) -> Rows:
+    """Run the stage against ``url`` with its files in ``folder``. Raises ``RunError``."""
+    prefix = folder / "run"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_REMOVED_PREFIXES)}
+    environment |= {**_AWS_SETTINGS, **import_path(), CALIBRATION_VARIABLE: str(folder / "none")}
+    # A separate session: Ctrl-C reaches only this process, and one signal ends all processes of the run.
+    with subprocess.Popen(  # noqa: S603
+        _command(load, url, prefix), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            _, error_output = process.communicate(timeout=load.longest_s)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            raise RunError(f"the worker did not end within {load.longest_s:.0f} s") from None
+        except BaseException:
+            _kill(process)
+            raise
+    # 1 is Locust's exit code for failed requests: their rows have the details.
+    if process.returncode not in (0, 1):
+        raise RunError(f"the worker ended with exit code {process.returncode}:\n{error_output[-2000:]}")
+    stages = _read(path_of(prefix, STAGES_CSV))
+    if not stages:
+        raise RunError(f"the worker finished no stage:\n{error_output[-2000:]}")
+    return Rows(_read(path_of(prefix, REQUESTS_CSV)), stages[0])
+
+
+def _command(load: Load, url: str, prefix: Path) -> list[str]:
+    tokens = load.timing.tokens
+    command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
+    command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
+    command += ["--llm-sweep", str(load.streams), "--llm-requests", str(load.requests), "--llm-ramp", load.ramp]
+    command += ["--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
+    command += load.options
+    if load.processes > 1:
+        port = _free_port()
+        command += ["--processes", str(load.processes), "--master-bind-port", port, "--master-port", port]
+    return command
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _free_port() -> str:
+    """Return a free port for the coordinator and the workers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class OtherPrograms:
+    """CPU use of other programs since the creation of the object, in cores.
+
+    It is the machine's busy time minus the CPU time of this process and of its children that have ended, so wait for
+    the children first. Interrupts count as busy: most loopback interrupts run in the time of a process and are also
+    part of its CPU time; the remaining ones count as other programs (a few hundredths of a core at 256 streams).
+    """
+
+    def __init__(self) -> None:
+        self._busy_s, self._ours_s, self._clock_s = _busy_s(), _ours_s(), os.times().elapsed
+
+    def cores(self) -> float:
+        elapsed_s = os.times().elapsed - self._clock_s
+        others_s = (_busy_s() - self._busy_s) - (_ours_s() - self._ours_s)
+        return max(0.0, others_s / elapsed_s) if elapsed_s > 0 else 0.0
+
+
+def _busy_s() -> float:
+    times = psutil.cpu_times()
+    return float(sum(getattr(times, kind, 0.0) for kind in _BUSY))
+
+
+def _ours_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +207,16 @@ def _outcome(load: Load, server: str, rows: Rows, truth: Truth, other_cores: flo
     ]
     if not good:
         raise RunError(f"every request failed, the first with: {measured[0][COL.error_message]}")
-    pairs = [(row, _sent(truth, row[COL.response_id])) for row in good]
-    ttft_errors_s = _ordered(_ttft_error_s(row, sent) for row, sent in pairs)
-    span_errors_s = _ordered(_span_error_s(row, sent) for row, sent in pairs)
+    ttft_errors_s, span_errors_s = [], []  # of the client's times from request to first, and from first to last token
+    for row in good:
+        sent = truth.sent.get(row[COL.response_id])
+        if sent is None:
+            raise RunError(f"the server's log has no answer {row[COL.response_id]!r}, but the worker has its row")
+        ttft_s, span_s = float(row[COL.ttft_s]), float(row[COL.last_token_s]) - float(row[COL.ttft_s])
+        ttft_errors_s.append(abs(ttft_s - (sent.first_ns - sent.received_ns) / 1e9))
+        span_errors_s.append(abs(span_s - (sent.last_ns - sent.first_ns) / 1e9))
+    ttft_errors_s.sort()
+    span_errors_s.sort()
     tokens, stage = str(load.timing.tokens), rows.stage
     latencies_s = [float(row[COL.queue_s]) + float(row[COL.end_to_end_latency_s]) for row in good]
     window_tokens = float(stage[COL.window_tokens])
@@ -85,24 +238,3 @@ def _outcome(load: Load, server: str, rows: Rows, truth: Truth, other_cores: flo
         server_cpu_per_token_s=truth.cpu_per_token_s,
         other_cores=other_cores,
     )
-
-
-def _sent(truth: Truth, response_id: str) -> Sent:
-    try:
-        return truth.sent[response_id]
-    except KeyError:
-        raise RunError(f"the server's log has no answer {response_id!r}, but the worker has its row") from None
-
-
-def _ttft_error_s(row: dict[str, str], sent: Sent) -> float:
-    """Return the absolute difference between the client's TTFT and the server's time from request to first token."""
-    return abs(float(row[COL.ttft_s]) - (sent.first_ns - sent.received_ns) / 1e9)
-
-
-def _span_error_s(row: dict[str, str], sent: Sent) -> float:
-    """Return the absolute difference between the client's and the server's time from first to last token."""
-    return abs(float(row[COL.last_token_s]) - float(row[COL.ttft_s]) - (sent.last_ns - sent.first_ns) / 1e9)
-
-
-def _ordered(values: Iterable[float]) -> list[float]:
-    return sorted(values)

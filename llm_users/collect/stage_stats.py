@@ -146,7 +146,7 @@ class StageBook:
 
     def __init__(self, judge: Judge | None = None) -> None:
         self._tallies: dict[int, _Tally] = {}
-        self.judge = judge
+        self._judge = judge
 
     def add(self, record: RequestRecord) -> None:
         """Add one row, measured or not."""
@@ -280,8 +280,8 @@ class StageBook:
         fill_client(result, totals)
         result.health = verdict(result)
         times = tally.times
-        if self.judge is not None and (load.is_open or not times.turns):
-            result.steadiness = self.judge(times.starts, times.ends, times.measured, load.is_open) or None
+        if self._judge is not None and (load.is_open or not times.turns):
+            result.steadiness = self._judge(times.starts, times.ends, times.measured, load.is_open) or None
         return result
 
 

@@ -11,11 +11,11 @@ import shlex
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 
@@ -119,14 +119,34 @@ class SeenNumbers:
         return len(self._starts)
 
 
+class RowObserver(Protocol):
+    """Observes the rows that a ``RunWriter`` receives, without duplicates."""
+
+    def before_row(self, record: RequestRecord) -> None:
+        """Process a row before it is counted. The method can mark the row as not measured."""
+
+    def after_row(self, record: RequestRecord) -> None:
+        """Process a row after it was counted."""
+
+
 class RunWriter:
     """Writes the files of one run and keeps its stages, counts and notes."""
 
-    def __init__(self, prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        run_id: str,
+        about: dict[str, Any],
+        *,
+        offsets: bool,
+        observer: RowObserver | None = None,
+        book: StageBook | None = None,
+    ) -> None:
+        self._observer = observer
         self._prefix = prefix
         self.run_id = run_id
         self.started_at = time.time()
-        self.book = StageBook()
+        self.book = book if book is not None else StageBook()
         self._conversations = ConversationBook()
         self.stages: list[StageRecord] = []
         self.received: defaultdict[int, int] = defaultdict(int)
@@ -134,9 +154,6 @@ class RunWriter:
         self.repeated = 0
         """Number of rows that arrived twice; the duplicates were dropped."""
         self.notes: list[str] = []
-        self.on_row: Callable[[RequestRecord], None] = lambda _record: None
-        """Called for every row before it is counted; it can mark the row as not measured."""
-        self.on_record: Callable[[RequestRecord], None] = lambda _record: None
         self._models: set[str] = set()
         self._frameworks: set[str] = set()
         self._seen: defaultdict[int, SeenNumbers] = defaultdict(SeenNumbers)
@@ -166,7 +183,8 @@ class RunWriter:
         if number.isdecimal() and not self._seen[record.worker].add(int(number)):
             self.repeated += not recovered
             return False
-        self.on_row(record)
+        if self._observer is not None:
+            self._observer.before_row(record)
         self.received[record.worker] += 1
         account = self.accounts.get(record.worker)
         if account is not None:
@@ -175,7 +193,8 @@ class RunWriter:
         self._models.add(record.model)
         self._frameworks.add(record.framework)
         self.book.add(record)
-        self.on_record(record)
+        if self._observer is not None:
+            self._observer.after_row(record)
         self._files.write_request(record.row())
         conversation = self._conversations.add(record)
         if conversation is not None:
@@ -344,13 +363,15 @@ class RunWriter:
             logger.error("%s", self.notes[-1])
 
 
-def start_writing(prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool) -> RunWriter:
+def start_writing(
+    prefix: str, run_id: str, about: dict[str, Any], *, offsets: bool, observer: RowObserver, book: StageBook
+) -> RunWriter:
     """Create the files of a new run, after renaming the files of an earlier run with this prefix. Raises OSError."""
     check_prefix(prefix)
     aside = move_aside(prefix)
     if aside:
         logger.info("renamed the files of an earlier run with this prefix to %s_*", aside)
-    return RunWriter(prefix, run_id, about, offsets=offsets)
+    return RunWriter(prefix, run_id, about, offsets=offsets, observer=observer, book=book)
 
 
 def _versions() -> dict[str, str]:

@@ -30,27 +30,24 @@ def add_options(parser: Any) -> None:
         group = parser.add_argument_group(f"LLM: {title}")
         for option in OPTIONS:
             if option.group == title:
-                action = group.add_argument(
-                    option.flag, help=option.help, env_var=option.variable, **_argparse_settings(option)
-                )
+                settings: dict[str, Any] = {"default": option.default, "metavar": option.metavar}
+                if option.switch:
+                    settings = {"action": "store_true", "default": False}
+                elif option.collect is not None:
+                    # Not an empty list: Locust treats an empty list as a list of integers when a user submits its form.
+                    settings |= {"action": "append", "type": _checked(option)}
+                elif option.choices is not None:
+                    # The web form sends the first choice of an option without a default, which must mean "not given".
+                    settings["choices"] = option.choices if option.default else ("", *option.choices)
+                else:
+                    settings["type"] = _checked(option)
+                    if option.alone is not None:
+                        settings |= {"nargs": "?", "const": option.alone}
+                action = group.add_argument(option.flag, help=option.help, env_var=option.variable, **settings)
                 # LocustArgumentParser.add_argument sets these four; a group has the method of argparse.
                 action.include_in_web_ui = True
                 action.is_secret = action.is_required = action.is_multiple = False
     _refuse_unknown_flags(parser)
-
-
-def _argparse_settings(option: Option) -> dict[str, Any]:
-    if option.switch:
-        return {"action": "store_true", "default": False}
-    if option.collect is not None:
-        # Not an empty list: Locust treats an empty list as a list of integers when a user submits its form.
-        return {"action": "append", "default": None, "metavar": option.metavar, "type": _checked(option)}
-    if option.choices is not None:
-        # The web form sends the first choice of an option without a default, so that choice must mean "not given".
-        choices = option.choices if option.default else ("", *option.choices)
-        return {"choices": choices, "default": option.default, "metavar": option.metavar}
-    settings = {"default": option.default, "metavar": option.metavar, "type": _checked(option)}
-    return settings if option.alone is None else {**settings, "nargs": "?", "const": option.alone}
 
 
 def _checked(option: Option) -> Callable[[str], str]:
@@ -80,7 +77,8 @@ def _refuse_unknown_flags(parser: Any) -> None:
     def whole_names_only(text: str) -> Any:
         flag = text.partition("=")[0].replace("_", "-")
         if flag.startswith(_FLAGS):
-            _refuse(parser, f"option {text.partition('=')[0]}", flag, _flags(parser))
+            flags = {flag for action in parser._actions for flag in action.option_strings if flag.startswith(_FLAGS)}
+            _refuse(parser, f"option {text.partition('=')[0]}", flag, flags)
         return candidates(text)
 
     parser._get_option_tuples = whole_names_only
@@ -95,27 +93,16 @@ def refuse_unknown_variables(parser: Any) -> None:
             _refuse(parser, f"environment variable {name}", name, known)
 
 
-def _flags(parser: Any) -> set[str]:
-    return {flag for action in parser._actions for flag in action.option_strings if flag.startswith(_FLAGS)}
-
-
 def _refuse(parser: Any, what: str, name: str, known: Iterable[str]) -> NoReturn:
-    nearest = _nearest(name, known)
-    hint = f"; did you mean {nearest}?" if nearest is not None else "."
-    parser.error(f"unknown {what}{hint} --help lists all options")
-    raise AssertionError("unreachable")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the most similar known name: one that starts with this name, else one that contains it, else by difflib.
-
-    All names have the same prefix, so the function compares only the rest.
-    """
+    # The hint is the most similar known name: one that starts with this name, else one that contains it, else by
+    # difflib. All names have the same prefix, so only the rest is compared.
     start = len(_FLAGS if name.startswith(_FLAGS) else _VARIABLES)
     word, rests = name[start:], {whole[start:]: whole for whole in sorted(known)}
     longer = [rest for rest in rests if rest.startswith(word)] or [rest for rest in rests if word in rest]
-    rest = next(iter(difflib.get_close_matches(word, longer or rests, 1, 0.0 if longer else 0.6)), None)
-    return None if rest is None else rests[rest]
+    nearest = difflib.get_close_matches(word, longer or rests, 1, 0.0 if longer else 0.6)
+    hint = f"; did you mean {rests[nearest[0]]}?" if nearest else "."
+    parser.error(f"unknown {what}{hint} --help lists all options")
+    raise AssertionError("unreachable")
 
 
 def read_options(parsed: Any) -> Options:

@@ -6,19 +6,24 @@ Each parser raises a ``ValueError`` (in most cases ``OptionError``) that quotes 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from llm_users.distributions import ARRIVAL_GAPS, LENGTHS, THINK_TIMES, TURNS, ArrivalGap, Distribution
 from llm_users.number_words import DurationError, parse_duration
-from llm_users.options.targets import Target, TargetError, parse_targets
 from llm_users.prices import Prices
 from llm_users.prompts import HUB, parse_hub_name, split_name
 
 _MOST_DIGITS = 15
+_TARGET_FORM = "write MODEL[@URL][=WEIGHT],..., for example small=3,large@https://HOST/v1=1"
+_AT_URL = re.compile(r"(?P<model>.*?)@(?P<url>[a-zA-Z][a-zA-Z0-9+.-]*://.*)")
+_MOST_TARGETS = 100
 _RUN_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HIGHEST_RATE = 1e6
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 8, 1_000_000  # tokens; shorter texts cannot all be different
@@ -35,6 +40,24 @@ class Warmup(NamedTuple):
     time_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model, at ``url`` or else at the endpoint of the user's class. Locust's table shows ``name``."""
+
+    model: str
+    url: str | None = None
+    weight: Fraction = Fraction(1)
+    name: str = ""
+
+
+def _number(text: str) -> float:
+    """Return the number in a text, or NaN, which lies in no range."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def sweep(text: str) -> tuple[int, ...]:
     """Parse the concurrencies of a sweep, for example ``1,2,4,8``."""
     try:
@@ -48,18 +71,10 @@ def sweep(text: str) -> tuple[int, ...]:
 
 def rates(text: str) -> tuple[float, ...]:
     """Parse the requests per second of the stages of an open loop, for example ``5,10,20``."""
-    try:
-        levels = tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        levels = ()
+    levels = tuple(_number(part) for part in text.split(",") if part.strip())
     if not levels or not all(0 < level <= _HIGHEST_RATE for level in levels):
         raise OptionError(f"{text[:80]!r} is not a list of rates in requests/s; write for example 5,10,20")
     return levels
-
-
-def arrivals(text: str) -> ArrivalGap:
-    """Parse the distribution of the gaps between the arrivals of an open loop."""
-    return Distribution.parse(text, ARRIVAL_GAPS)
 
 
 def trace_file(text: str) -> str:
@@ -84,11 +99,7 @@ def block_size(text: str) -> int:
 
 def factor(text: str) -> float:
     """Parse a speed multiplier from 1e-6 to 1e6."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1e-6 <= value <= 1e6:
+    if not 1e-6 <= (value := _number(text)) <= 1e6:
         raise OptionError(f"{text[:40]!r} is not a valid factor; write for example 2 for twice as fast, 0.5 for half")
     return value
 
@@ -121,11 +132,7 @@ def warmup(text: str) -> Warmup:
 
 def ratio(text: str) -> float:
     """Parse a fraction from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
+    if not 0 <= (value := _number(text)) <= 1:
         raise OptionError(f"{text!r} is not a fraction between 0 and 1; write for example 0.5")
     return value
 
@@ -168,21 +175,6 @@ def header_from_environment(text: str) -> tuple[str, str]:
     return name, variable
 
 
-def lengths(text: str) -> Distribution:
-    """Parse the distribution of lengths in tokens."""
-    return Distribution.parse(text, LENGTHS)
-
-
-def turns(text: str) -> Distribution:
-    """Parse the distribution of the number of turns of a conversation."""
-    return Distribution.parse(text, TURNS)
-
-
-def think_time(text: str) -> Distribution:
-    """Parse the distribution of a user's pauses between two turns."""
-    return Distribution.parse(text, THINK_TIMES)
-
-
 def cancel(text: str) -> tuple[float, float]:
     """Parse (fraction, seconds) from ``0.1:2s``."""
     fraction, colon, delay = text.partition(":")
@@ -192,11 +184,72 @@ def cancel(text: str) -> tuple[float, float]:
 
 
 def targets(text: str) -> tuple[Target, ...]:
-    """Parse models with their weights, each optionally with its own endpoint."""
-    try:
-        return parse_targets(text)
-    except TargetError as error:
-        raise OptionError(str(error)) from None
+    """Parse models or endpoints with their weights: ``MODEL[@URL][=WEIGHT],...``."""
+    parsed = [_target(part.strip()) for part in text.split(",")]
+    if len(parsed) > _MOST_TARGETS:
+        raise OptionError(f"{len(parsed)} targets are more than the maximum of {_MOST_TARGETS}")
+    endpoints = Counter((target.model, target.url) for target in parsed)
+    (model, url), count = endpoints.most_common(1)[0]
+    if count > 1:
+        where = f" at {_short_url(url)}" if url else ""
+        raise OptionError(f"{model!r}{where} is listed {count} times; list it once, with the sum of its weights")
+    models = Counter(target.model for target in parsed)
+    return tuple(
+        replace(
+            target,
+            name=f"{target.model} @ {_short_url(target.url) or 'host'}" if models[target.model] > 1 else target.model,
+        )
+        for target in parsed
+    )
+
+
+def _target(text: str) -> Target:
+    if not text:
+        raise OptionError(f"an empty target; {_TARGET_FORM}")
+    rest, weight = _weighed(text)
+    match = _AT_URL.fullmatch(rest)
+    if match is not None:
+        model, url = match["model"].strip(), match["url"].strip().rstrip("/")
+        if urlsplit(url).scheme.lower() not in ("http", "https"):
+            raise OptionError(f"{_quoted(text)}: the URL must start with http:// or https://; {_TARGET_FORM}")
+        if not urlsplit(url).hostname:
+            raise OptionError(f"{_quoted(text)}: the URL has no host; {_TARGET_FORM}")
+        if "@" in urlsplit(url).netloc or "?" in url:  # workers receive options, and pages show them
+            raise OptionError(
+                f"{_quoted(text)}: a target's URL has neither credentials nor a query; keys come from the environment "
+                "(OPENAI_API_KEY, --llm-header-env)"
+            )
+    else:
+        model, url = rest.strip(), None
+        suffix = model.rpartition("@")[2]
+        if "@" in model and (not suffix or re.search(r"[:/]|\.[a-z]", suffix)):  # name@20250101 is a model's name
+            raise OptionError(f"{_quoted(text)}: the text after @ must start with http:// or https://; {_TARGET_FORM}")
+    if not model:
+        raise OptionError(f"{_quoted(text)}: the model name is missing; {_TARGET_FORM}")
+    return Target(model, url, weight)
+
+
+def _weighed(text: str) -> tuple[str, Fraction]:
+    """Return (text without the weight, weight)."""
+    rest, equals, number = text.rpartition("=")
+    if not equals or "?" in rest:  # the equals sign of a query, which the caller rejects
+        return text, Fraction(1)
+    if not re.fullmatch(r"\s*\d{1,9}(\.\d{1,9})?\s*", number) or not Fraction(number.strip()):
+        raise OptionError(f"{_quoted(text)}: {number!r} is not a weight; a weight is a number above 0; {_TARGET_FORM}")
+    return rest, Fraction(number.strip())
+
+
+def _short_url(url: str | None) -> str:
+    """Return the host, port and path of a URL, for a name."""
+    if url is None:
+        return ""
+    parts = urlsplit(url)
+    return f"{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _quoted(text: str) -> str:
+    """Return the text for messages, without credentials."""
+    return repr(re.sub(r"://[^/@]*@", "://", text.partition("?")[0])[:120])
 
 
 def prompts_file(text: str) -> str:
@@ -256,11 +309,7 @@ def load_prices(text: str) -> Prices:
 
 def amount(text: str) -> float:
     """Parse an amount of money above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+    if not 0 < (value := _number(text)) < math.inf:
         raise OptionError(f"{text!r} is not an amount of money above 0; write for example 2.50")
     return value
 

@@ -31,7 +31,21 @@ def check(options: Options) -> None:
 
 def _rules(o: Options) -> Iterator[tuple[bool, str]]:
     """Yield for each rule whether it is broken, and what to do about it."""
-    yield from _rules_of_a_trace(o) if o.trace is not None else _rules_without_a_trace(o)
+    if o.trace is not None:
+        for name, why in _NOT_WITH_A_TRACE.items():
+            yield _is_given(o, name), f"--llm-trace and {option_named(name).flag} exclude each other: {why}"
+        # One request is the default, and the program cannot know whether a user gave it.
+        yield (
+            o.warmup not in (Warmup(), _DEFAULTS.warmup),
+            "--llm-trace and --llm-warmup exclude each other: warm-up requests would be missing from the trace. Start "
+            "it earlier with --llm-trace-window, or warm the server up before the run",
+        )
+    else:
+        yield (
+            any(_is_given(o, name) for name in _ONLY_WITH_A_TRACE),
+            "--llm-trace-speed, --llm-trace-window, --llm-trace-unit and --llm-trace-block-size need a trace; give one "
+            "with --llm-trace",
+        )
     yield (
         o.prompt is not None and o.prompts is not None,
         "--llm-prompt and --llm-prompts exclude each other; give one of them",
@@ -65,29 +79,7 @@ def _rules(o: Options) -> Iterator[tuple[bool, str]]:
         o.images is not None and o.api == "completions",
         "--llm-images: legacy completions accept only text; leave out --llm-api completions",
     )
-    yield (
-        o.budget is not None and o.prices is None,
-        "--llm-budget needs prices; give them with --llm-prices FILE",
-    )
-
-
-def _rules_of_a_trace(o: Options) -> Iterator[tuple[bool, str]]:
-    for name, why in _NOT_WITH_A_TRACE.items():
-        yield _is_given(o, name), f"--llm-trace and {option_named(name).flag} exclude each other: {why}"
-    # One request is the default, and the program cannot know whether a user gave it.
-    yield (
-        o.warmup not in (Warmup(), _DEFAULTS.warmup),
-        "--llm-trace and --llm-warmup exclude each other: warm-up requests would be missing from the trace. Start it "
-        "earlier with --llm-trace-window, or warm the server up before the run",
-    )
-
-
-def _rules_without_a_trace(o: Options) -> Iterator[tuple[bool, str]]:
-    yield (
-        any(_is_given(o, name) for name in _ONLY_WITH_A_TRACE),
-        "--llm-trace-speed, --llm-trace-window, --llm-trace-unit and --llm-trace-block-size need a trace; give one "
-        "with --llm-trace",
-    )
+    yield (o.budget is not None and o.prices is None, "--llm-budget needs prices; give them with --llm-prices FILE")
 
 
 def _is_given(options: Options, name: str) -> bool:

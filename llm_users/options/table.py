@@ -18,22 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from llm_users.distributions import ArrivalGap, Distribution
+from llm_users.distributions import ARRIVAL_GAPS, LENGTHS, THINK_TIMES, TURNS, ArrivalGap, Distribution
 from llm_users.number_words import parse_duration
 from llm_users.options import parsers
-from llm_users.options.parsers import Warmup
-from llm_users.options.targets import Target
+from llm_users.options.parsers import Target, Warmup
 from llm_users.prices import Prices
 from llm_users.prompts import BLOCK_TOKENS, UNITS, Pictures, Prefixes, parse_mix, parse_window
-
-GROUPS = SEND, LOAD, STAGES, JUDGE, CONNECTION, OUTPUT = (
-    "what to send",
-    "how much load",
-    "stages",
-    "stop and judge",
-    "connection",
-    "output",
-)
 
 APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
 DEFAULT_REQUESTS = 100
@@ -90,210 +80,175 @@ class Option:
         return "LOCUST_" + self.dest.upper()
 
 
-@overload
-def option(
-    group: str, parse: Callable[[str], T], metavar: str, help: str, *, default: str, reads_local: bool = False
-) -> T: ...
-@overload
-def option(
-    group: str, parse: Callable[[str], T], metavar: str, help: str, *, absent: C, reads_local: bool = False
-) -> T | C: ...
-@overload
-def option(
-    group: str,
-    parse: Callable[[str], T],
-    metavar: str,
-    help: str,
-    *,
-    alone: str | None = None,
-    reads_local: bool = False,
-) -> T | None: ...
-def option(
-    group: str,
-    parse: Callable[[str], Any],
-    metavar: str,
-    help: str,
-    *,
-    default: str | None = None,
-    absent: Any = None,
-    alone: str | None = None,
-    reads_local: bool = False,
-) -> Any:
-    """Declare an option with a value. Without ``default`` the field is ``absent`` when the option is not given."""
-    declared = Option(
-        group=group, help=help, metavar=metavar, parse=parse, default=default, alone=alone, reads_local=reads_local
-    )
-    return _field(declared, absent if default is None else parse(default))
-
-
-def repeated(
-    group: str,
-    parse: Callable[[str], T],
-    metavar: str,
-    help: str,
-    *,
-    collect: Callable[[Iterable[T]], C],
-    reads_local: bool = False,
-) -> C:
-    """Declare an option that can be given several times. In files and in the web form, commas separate the values."""
-    declared = Option(
-        group=group,
-        help=f"{help}. Repeatable",
-        metavar=metavar,
-        parse=parse,
-        collect=collect,
-        reads_local=reads_local,
-    )
-    declaration: C = _field(declared, collect(()))
-    return declaration
-
-
-@overload
-def choice(group: str, choices: tuple[str, ...], help: str, *, default: str) -> str: ...
-@overload
-def choice(group: str, choices: tuple[str, ...], help: str) -> str | None: ...
-def choice(
-    group: str,
-    choices: tuple[str, ...],
-    help: str,
-    *,
-    default: str | None = None,
-) -> Any:
-    """Declare an option whose value is one of several words."""
-    return _field(Option(group=group, help=help, metavar="|".join(choices), choices=choices, default=default), default)
-
-
-def switch(group: str, help: str) -> bool:
-    """Declare an option without a value."""
-    declaration: bool = _field(Option(group=group, help=help, switch=True), False)
-    return declaration
-
-
 def _field(declared: Option, value: Any) -> Any:
     return field(default_factory=partial(copy, value), metadata={"option": declared})
+
+
+class Group(str):
+    """A group of options, as ``--help`` and the web form show it. The methods declare the options of the group."""
+
+    @overload
+    def option(
+        self, parse: Callable[[str], T], metavar: str, help: str, *, default: str, reads_local: bool = False
+    ) -> T: ...
+    @overload
+    def option(
+        self,
+        parse: Callable[[str], T],
+        metavar: str,
+        help: str,
+        *,
+        absent: C = ...,
+        alone: str | None = None,
+        reads_local: bool = False,
+    ) -> T | C: ...
+    def option(
+        self,
+        parse: Callable[[str], Any],
+        metavar: str,
+        help: str,
+        *,
+        default: str | None = None,
+        absent: Any = None,
+        **settings: Any,
+    ) -> Any:
+        """Declare an option with a value. Without ``default`` the field is ``absent`` when the option is not given."""
+        declared = Option(group=self, help=help, metavar=metavar, parse=parse, default=default, **settings)
+        return _field(declared, absent if default is None else parse(default))
+
+    def repeated(
+        self,
+        parse: Callable[[str], T],
+        metavar: str,
+        help: str,
+        *,
+        collect: Callable[[Iterable[T]], C],
+        reads_local: bool = False,
+    ) -> C:
+        """Declare a repeatable option. In files and in the web form, commas separate the values."""
+        help = f"{help}. Repeatable"
+        declared = Option(group=self, help=help, metavar=metavar, parse=parse, collect=collect, reads_local=reads_local)
+        declaration: C = _field(declared, collect(()))
+        return declaration
+
+    @overload
+    def choice(self, choices: tuple[str, ...], help: str, *, default: str) -> str: ...
+    @overload
+    def choice(self, choices: tuple[str, ...], help: str) -> str | None: ...
+    def choice(self, choices: tuple[str, ...], help: str, *, default: str | None = None) -> Any:
+        """Declare an option whose value is one of several words."""
+        metavar = "|".join(choices)
+        return _field(Option(group=self, help=help, metavar=metavar, choices=choices, default=default), default)
+
+    def switch(self, help: str) -> bool:
+        """Declare an option without a value."""
+        declaration: bool = _field(Option(group=self, help=help, switch=True), False)
+        return declaration
+
+
+GROUPS = SEND, LOAD, STAGES, JUDGE, CONNECTION, OUTPUT = tuple(
+    map(Group, ("what to send", "how much load", "stages", "stop and judge", "connection", "output"))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of one run, with parsed values. ``command_line.read_options`` creates them from Locust's options."""
 
-    model: str | None = option(SEND, str, "NAME", "Model to request. Default: the only model that the server lists")
-    api: str | None = choice(SEND, APIS, "API to call. Default: the API that the locustfile names")
-    targets: tuple[Target, ...] = option(
-        SEND,
+    model: str | None = SEND.option(str, "NAME", "Model to request. Default: the only model that the server lists")
+    api: str | None = SEND.choice(APIS, "API to call. Default: the API that the locustfile names")
+    targets: tuple[Target, ...] = SEND.option(
         parsers.targets,
         "MODEL[@URL][=WEIGHT],...",
         "Several models or endpoints, each with a share of the requests: small=3,large@https://HOST/v1=1",
         absent=(),
     )
-    input_tokens: Distribution = option(
-        SEND,
-        parsers.lengths,
+    input_tokens: Distribution = SEND.option(
+        partial(Distribution.parse, quantity=LENGTHS),
         "MEAN[,SD]|DISTRIBUTION",
         "Prompt length in tokens, normally distributed, or another distribution: lognormal:MEAN,SD, uniform:LOW,HIGH, "
         "fixed:N",
         default="550,150",
     )
-    output_tokens: Distribution = option(
-        SEND,
-        parsers.lengths,
+    output_tokens: Distribution = SEND.option(
+        partial(Distribution.parse, quantity=LENGTHS),
         "MEAN[,SD]|DISTRIBUTION",
         "Maximum number of output tokens, in the forms of --llm-input-tokens",
         default="150,80",
     )
-    length_mix: tuple[Distribution, Distribution] | None = option(
-        SEND,
+    length_mix: tuple[Distribution, Distribution] | None = SEND.option(
         parse_mix,
         "WEIGHT:INPUT/OUTPUT,...",
         "Mix of lengths that replaces --llm-input-tokens and --llm-output-tokens: 80:500/100,20:4000/500",
     )
-    prompt: str | None = option(SEND, str, "TEXT", "One fixed prompt for every request")
-    prompts: str | None = option(
-        SEND,
+    prompt: str | None = SEND.option(str, "TEXT", "One fixed prompt for every request")
+    prompts: str | None = SEND.option(
         parsers.prompts_file,
         "FILE[:COLUMN]",
         "Dataset of prompts: JSONL, CSV, Parquet, text with one prompt per line, or hf:ORG/NAME[:SPLIT]",
         reads_local=True,
     )
-    prompts_order: str = choice(
-        SEND,
-        ("shuffled", "file"),
-        "Order of a dataset: shuffled with the seed, or the order in the file",
-        default="shuffled",
+    prompts_order: str = SEND.choice(
+        ("shuffled", "file"), "Order of a dataset: shuffled with the seed, or the order in the file", default="shuffled"
     )
-    shared_prefix: Prefixes | None = option(
-        SEND,
-        Prefixes.parse,
-        "TOKENSxCOUNT",
-        "Begin each prompt with one of COUNT shared texts, each TOKENS long: 1000x8",
+    shared_prefix: Prefixes | None = SEND.option(
+        Prefixes.parse, "TOKENSxCOUNT", "Begin each prompt with one of COUNT shared texts, each TOKENS long: 1000x8"
     )
-    cache_bust: bool = switch(
-        SEND,
+    cache_bust: bool = SEND.switch(
         "Start every prompt with a different text, including prompts with a shared or given text, so that a prefix "
-        "cache cannot hold any part of it",
+        "cache cannot hold any part of it"
     )
-    images: Pictures | None = option(
-        SEND,
+    images: Pictures | None = SEND.option(
         Pictures.parse,
         "N[xWxH]|[N:]FOLDER",
         "Put images into every prompt: N generated images, or the images of a folder in turn",
         reads_local=True,
     )
-    conversations: Path | None = option(
-        SEND,
+    conversations: Path | None = SEND.option(
         parsers.existing_file,
         "FILE",
         'Conversations for ConversationUser: JSON lines with "turns" or "messages", or the ShareGPT format. Default: '
         "generated conversations",
         reads_local=True,
     )
-    turns: Distribution = option(
-        SEND,
-        parsers.turns,
+    turns: Distribution = SEND.option(
+        partial(Distribution.parse, quantity=TURNS),
         "MEAN[,SD]|DISTRIBUTION",
         "Number of turns of a generated conversation, in the forms of --llm-input-tokens",
         default="3,1",
     )
-    think_time: Distribution = option(
-        SEND,
-        parsers.think_time,
+    think_time: Distribution = SEND.option(
+        partial(Distribution.parse, quantity=THINK_TIMES),
         "TIME[,SD]|DISTRIBUTION",
         "Pause before each further turn of a conversation: 1s, exp:2s, 2s,0.5s",
         default="1s",
     )
-    cancel: tuple[float, float] | None = option(
-        SEND,
-        parsers.cancel,
-        "FRACTION:TIME",
-        "Cancel this fraction of requests after a delay: 0.1:2s",
+    cancel: tuple[float, float] | None = SEND.option(
+        parsers.cancel, "FRACTION:TIME", "Cancel this fraction of requests after a delay: 0.1:2s"
     )
     """(fraction of the requests, seconds after the request was sent)."""
-    seed: int = option(
-        SEND,
+    seed: int = SEND.option(
         parsers.whole,
         "N",
         "Seed of lengths, maximum output lengths and order. The texts of generated prompts also differ from run to run",
         default="11111",
     )
-    repeat_prompts: bool = switch(
-        SEND,
-        "Send the same generated prompts in every run with this seed. The prefix cache of the server may hold them",
+    repeat_prompts: bool = SEND.switch(
+        "Send the same generated prompts in every run with this seed. The prefix cache of the server may hold them"
     )
-    run_key: str | None = option(
-        SEND, parsers.run_key, "TEXT", "Send the generated prompts of the run whose manifest has this run_key"
+    run_key: str | None = SEND.option(
+        parsers.run_key, "TEXT", "Send the generated prompts of the run whose manifest has this run_key"
     )
-    tokenizer: str | None = option(
-        SEND,
+    tokenizer: str | None = SEND.option(
         str,
         "PATH|ID",
         "Tokenizer: a folder, a tokenizer.json file or a hub id. Default: the packaged tokenizer",
         reads_local=True,
     )
-    extra_body: dict[str, Any] = option(
-        SEND, parsers.json_object, "JSON", 'Extra fields of each request, as JSON: {"temperature": 0}', absent={}
+    extra_body: dict[str, Any] = SEND.option(
+        parsers.json_object, "JSON", 'Extra fields of each request, as JSON: {"temperature": 0}', absent={}
     )
-    invoke_format: str | dict[str, Any] | None = option(
-        SEND,
+    invoke_format: str | dict[str, Any] | None = SEND.option(
         parsers.invoke_format,
         "NAME|FILE",
         "Format for Bedrock InvokeModel: the name of a model family, or a JSON file with body and paths. Default: the "
@@ -301,128 +256,108 @@ class Options:
         reads_local=True,
     )
 
-    sweep: tuple[int, ...] = option(
-        LOAD, parsers.sweep, "LIST", "Concurrency of each stage, for example 1,2,4,8", absent=()
+    sweep: tuple[int, ...] = LOAD.option(
+        parsers.sweep, "LIST", "Concurrency of each stage, for example 1,2,4,8", absent=()
     )
-    rate: tuple[float, ...] = option(
-        LOAD,
-        parsers.rates,
-        "LIST",
-        "Open loop: requests per second of each stage, for example 5,10,20",
-        absent=(),
+    rate: tuple[float, ...] = LOAD.option(
+        parsers.rates, "LIST", "Open loop: requests per second of each stage, for example 5,10,20", absent=()
     )
-    arrivals: ArrivalGap = option(
-        LOAD,
-        parsers.arrivals,
+    arrivals: ArrivalGap = LOAD.option(
+        partial(Distribution.parse, quantity=ARRIVAL_GAPS),
         "DISTRIBUTION",
         "Open loop: distribution of the times between requests: constant, poisson or gamma:CV",
         default="poisson",
     )
-    max_in_flight: int | None = option(
-        LOAD, parsers.positive, "N", "Open loop: maximum number of requests in flight, over all workers"
+    max_in_flight: int | None = LOAD.option(
+        parsers.positive, "N", "Open loop: maximum number of requests in flight, over all workers"
     )
-    overflow: str = choice(
-        LOAD,
+    overflow: str = LOAD.choice(
         ("wait", "drop"),
         "Open loop: what happens to a request above --llm-max-in-flight: it waits (latencies from the intended start "
         "include the wait), or it is dropped (its row says so)",
         default="wait",
     )
-    trace: str | None = option(
-        LOAD,
+    trace: str | None = LOAD.option(
         parsers.trace_file,
         "FILE",
         "Open loop: replay recorded traffic from a trace in the Mooncake, BurstGPT, Azure or Vidur format",
         reads_local=True,
     )
-    trace_speed: float = option(LOAD, parsers.factor, "FACTOR", "Trace replay speed multiplier", default="1")
-    trace_window: tuple[float, float] | None = option(
-        LOAD, parse_window, "FROM-TO", "Part of a trace to replay, in the trace's time: 0-600, 10m-20m"
+    trace_speed: float = LOAD.option(parsers.factor, "FACTOR", "Trace replay speed multiplier", default="1")
+    trace_window: tuple[float, float] | None = LOAD.option(
+        parse_window, "FROM-TO", "Part of a trace to replay, in the trace's time: 0-600, 10m-20m"
     )
-    trace_unit: str | None = choice(
-        LOAD, tuple(UNITS), "Unit of the times in a trace. Default: inferred from the times; a note says how"
+    trace_unit: str | None = LOAD.choice(
+        tuple(UNITS), "Unit of the times in a trace. Default: inferred from the times; a note says how"
     )
-    trace_block_size: int = option(
-        LOAD,
+    trace_block_size: int = LOAD.option(
         parsers.block_size,
         "TOKENS",
         "Number of tokens that each entry of hash_ids in a trace stands for",
         default=str(BLOCK_TOKENS),
     )
-    find: str | None = option(
-        LOAD,
+    find: str | None = LOAD.option(
         str,
         "EXPR",
         "Search for the highest load that meets these objectives: ttft_p95<0.5,tpot_p95<0.05. --llm-sweep LOW,HIGH or "
         "--llm-rate LOW,HIGH limits the search. Each stage has at least --llm-requests requests and lasts at least 30 "
         "s, ten times the largest latency limit, or --llm-stage-time",
     )
-    find_stages: int = option(LOAD, parsers.positive, "N", "Maximum number of stages of the search", default="12")
+    find_stages: int = LOAD.option(parsers.positive, "N", "Maximum number of stages of the search", default="12")
 
-    requests: int | None = option(
-        STAGES,
-        parsers.positive,
-        "N",
-        f"Measured requests per stage, over all workers. Default: {DEFAULT_REQUESTS} in a sweep",
+    requests: int | None = STAGES.option(
+        parsers.positive, "N", f"Measured requests per stage, over all workers. Default: {DEFAULT_REQUESTS} in a sweep"
     )
-    stage_time_s: float | None = option(
-        STAGES,
+    stage_time_s: float | None = STAGES.option(
         parse_duration,
         "TIME",
         "Measure each stage for this time, or until --llm-requests are complete, whichever comes first",
     )
-    warmup: Warmup = option(
-        STAGES,
+    warmup: Warmup = STAGES.option(
         parsers.warmup,
         "N|TIME",
         "Warm-up before each stage is measured: N requests per user, or a time (10s); 0 means no warm-up",
         default="1",
     )
-    ramp_s: float | None = option(
-        STAGES,
+    ramp_s: float | None = STAGES.option(
         parse_duration,
         "TIME",
         f"Start the users of a stage evenly over this time. Default: {DEFAULT_RAMP}; without a warm-up 0 (at once)",
     )
 
-    stop_on_errors: float | None = option(
-        JUDGE, parsers.ratio, "FRACTION", "End the sweep when more than this fraction of a stage fails"
+    stop_on_errors: float | None = JUDGE.option(
+        parsers.ratio, "FRACTION", "End the sweep when more than this fraction of a stage fails"
     )
-    slo: str | None = option(
-        JUDGE,
+    slo: str | None = JUDGE.option(
         str,
         "EXPR",
         "Exit with code 3 unless the 95 percent interval of every objective is within its limit: "
         "ttft_p95<0.5,errors<0.01",
     )
-    slo_stage: str = option(
-        JUDGE,
+    slo_stage: str = JUDGE.option(
         parsers.stage_to_judge,
         "all|best|N",
         "Stages that --llm-slo judges: all, the best one, or the one with this number",
         default="all",
     )
-    prices: Prices | None = option(
-        JUDGE,
+    prices: Prices | None = JUDGE.option(
         parsers.load_prices,
         "FILE",
         "File of prices per million tokens, to report the cost of a stage",
         reads_local=True,
     )
-    budget: float | None = option(
-        JUDGE, parsers.amount, "AMOUNT", "End the run before it costs more than this (needs --llm-prices)"
+    budget: float | None = JUDGE.option(
+        parsers.amount, "AMOUNT", "End the run before it costs more than this (needs --llm-prices)"
     )
 
-    timeout_s: float = option(CONNECTION, parse_duration, "TIME", "Deadline of one request", default="600s")
-    transport: str = choice(
-        CONNECTION,
+    timeout_s: float = CONNECTION.option(parse_duration, "TIME", "Deadline of one request", default="600s")
+    transport: str = CONNECTION.choice(
         ("fast", "sdk"),
         "fast: kernel receive timestamps; sdk: the HTTP stack of the SDK, for comparison",
         default="fast",
     )
-    new_connections: bool = switch(CONNECTION, "Open a connection for every request, as LLMPerf does")
-    redirect_to: tuple[str, ...] = repeated(
-        CONNECTION,
+    new_connections: bool = CONNECTION.switch("Open a connection for every request, as LLMPerf does")
+    redirect_to: tuple[str, ...] = CONNECTION.repeated(
         parsers.web_origin,
         "ORIGIN",
         "Another origin to which the endpoint may redirect requests; prompts and keys are sent there too. Default: "
@@ -430,8 +365,7 @@ class Options:
         collect=tuple,
         reads_local=True,
     )
-    header_env: tuple[tuple[str, str], ...] = repeated(
-        CONNECTION,
+    header_env: tuple[tuple[str, str], ...] = CONNECTION.repeated(
         parsers.header_from_environment,
         "NAME=VAR",
         "Extra header whose value comes from an environment variable",
@@ -439,42 +373,36 @@ class Options:
         reads_local=True,
     )
     """(header, environment variable)."""
-    cookies: bool = switch(CONNECTION, "Keep cookies, in a jar for each user. Default: cookies are not sent back")
-    client_cert: str | None = option(
-        CONNECTION,
+    cookies: bool = CONNECTION.switch("Keep cookies, in a jar for each user. Default: cookies are not sent back")
+    client_cert: str | None = CONNECTION.option(
         str,
         "PATH[,KEY]",
         "Client certificate: a PEM file that contains its key, or a PEM file and a key file. Default: SSL_CLIENT_CERT "
         "and SSL_CLIENT_KEY",
         reads_local=True,
     )
-    insecure: bool = switch(CONNECTION, "Do not verify the certificate of the server. Every output says so")
-    proxy_loopback: bool = switch(CONNECTION, "Send requests to this machine through HTTP_PROXY or HTTPS_PROXY too")
-    region: str | None = option(
-        CONNECTION,
-        str,
-        "NAME",
-        "AWS region of Bedrock. Default: AWS_REGION, AWS_DEFAULT_REGION, or the region of the profile",
+    insecure: bool = CONNECTION.switch("Do not verify the certificate of the server. Every output says so")
+    proxy_loopback: bool = CONNECTION.switch("Send requests to this machine through HTTP_PROXY or HTTPS_PROXY too")
+    region: str | None = CONNECTION.option(
+        str, "NAME", "AWS region of Bedrock. Default: AWS_REGION, AWS_DEFAULT_REGION, or the region of the profile"
     )
-    simulator: str | None = option(
-        CONNECTION,
+    simulator: str | None = CONNECTION.option(
         str,
         "SPEC",
         "Start the simulated endpoint beside the run and use it: ttft=200ms,itl=20ms,capacity=8",
         alone=SIMULATOR_DEFAULTS,
     )
-    web_origin: tuple[str, ...] = repeated(
-        CONNECTION,
+    web_origin: tuple[str, ...] = CONNECTION.repeated(
         parsers.web_origin,
         "ORIGIN",
         "Another origin that may control the web interface, such as that of a reverse proxy",
         collect=tuple,
     )
 
-    report: bool = switch(OUTPUT, "Write the report folder at the end: the tables, and a page with figures")
-    chunk_times: bool = switch(OUTPUT, "Also write the arrival time of every chunk")
-    framework: str | None = option(OUTPUT, str, "NAME", "Name of the serving framework in tables and files")
-    metadata: dict[str, str] = repeated(OUTPUT, parsers.pair, "KEY=VALUE", "Note for the files", collect=dict)
+    report: bool = OUTPUT.switch("Write the report folder at the end: the tables, and a page with figures")
+    chunk_times: bool = OUTPUT.switch("Also write the arrival time of every chunk")
+    framework: str | None = OUTPUT.option(str, "NAME", "Name of the serving framework in tables and files")
+    metadata: dict[str, str] = OUTPUT.repeated(parsers.pair, "KEY=VALUE", "Note for the files", collect=dict)
 
     @property
     def open_loop(self) -> bool:

@@ -5,7 +5,6 @@ It does not depend on Locust, gevent or requests. The import is fast: ``load_tok
 
 from __future__ import annotations
 
-from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -19,20 +18,17 @@ from llm_users.prompts.conversations import (
     forget_scripts,
     read_scripts,
 )
-from llm_users.prompts.exact import ExactText
-from llm_users.prompts.files import file_digest, forget_items, read_items, split_name, texts_digest
+from llm_users.prompts.draws import parse_mix, text_seed_of
+from llm_users.prompts.files import DataSet, file_digest, forget_items, read_items, split_name, texts_digest
 from llm_users.prompts.hub import HUB, parse_hub_name
+from llm_users.prompts.images import PicturedSource, Pictures
 from llm_users.prompts.items import Item, skipped_note
-from llm_users.prompts.lengths import parse_mix
 from llm_users.prompts.openings import Openings, Prefixes
-from llm_users.prompts.order import text_seed_of
-from llm_users.prompts.pictures import PicturedSource, Pictures
 from llm_users.prompts.prompt import Prompt, PromptError, PromptSource
 from llm_users.prompts.sonnets import SonnetSource, sonnet_texts
-from llm_users.prompts.source import GivenSource, data_set_notes
+from llm_users.prompts.source import GivenSource
 from llm_users.prompts.tokenizer import Tokenizer, load_tokenizer
-from llm_users.prompts.trace import BLOCK_TOKENS, UNITS, Trace, TraceEntry, parse_window, read_trace
-from llm_users.prompts.trace_source import TraceSource
+from llm_users.prompts.trace import BLOCK_TOKENS, UNITS, Trace, TraceEntry, TraceSource, parse_window, read_trace
 
 __all__ = [
     "BLOCK_TOKENS",
@@ -95,17 +91,41 @@ def make_source(
     if sum(option is not None for option in (text, file, trace)) > 1:
         raise PromptError("set only one of a fixed prompt, a prompts file and a trace")
     text_seed = text_seed_of(seed, run_key)
-    parts = _SourceParts(tokenizer, input_lengths, output_lengths, seed, text_seed, prefixes, cache_bust)
-    if text is not None:
-        source: PromptSource = parts.fixed(text)
-    elif file is not None:
-        source = parts.data_set(fspath(file), in_order)
+    texts = sonnet_texts(tokenizer) if prefixes is not None and tokenizer is not None else None
+    openings = Openings(text_seed, texts, prefixes, cache_bust)
+
+    def sonnets() -> SonnetSource:
+        assert tokenizer is not None
+        return SonnetSource(tokenizer, input_lengths, output_lengths, seed, text_seed, openings)
+
+    source: PromptSource
+    if text is not None or file is not None:
+        if file is not None:
+            data = read_items(fspath(file))
+        elif text is not None and text.strip():
+            data = DataSet("the fixed prompt", [Item(text)])
+        else:
+            raise PromptError("the fixed prompt is empty. Set a text, or omit the prompt to send the sonnets task")
+        only_lengths = any(item.input_tokens is not None for item in data.items)
+        source = GivenSource(
+            data,
+            tokenizer=tokenizer,
+            output_lengths=output_lengths,
+            seed=seed,
+            openings=openings,
+            make=sonnets().text if only_lengths and tokenizer else None,
+            in_order=in_order,
+        )
+        if file is not None and cache_bust is None and any(item.input_tokens is None for item in data.items):
+            source.different = len(data.items)
     elif tokenizer is None:
         raise PromptError("prompts of a given length need a tokenizer; set one, or a fixed prompt or a prompts file")
     elif trace is not None:
-        source = parts.replay(trace)
+        if prefixes is not None:
+            raise PromptError("a trace defines the shared prefixes of its prompts; omit other shared prefixes")
+        source = TraceSource(tokenizer, trace, text_seed, openings)
     else:
-        source = parts.sonnets
+        source = sonnets()
     return source if pictures is None else PicturedSource(source, pictures, seed, text_seed)
 
 
@@ -128,80 +148,14 @@ def make_conversations(
     Raises ``PromptError``.
     """
     text_seed = text_seed_of(seed, run_key, "conversations")
-    parts = _SourceParts(tokenizer, input_lengths, output_lengths, seed, text_seed, prefixes, cache_bust)
+    openings = Openings(text_seed, sonnet_texts(tokenizer) if prefixes is not None else None, prefixes, cache_bust)
     if file is not None:
         scripts, skipped = read_scripts(file)
         total = len(scripts) + skipped
         notes = (skipped_note(str(file), skipped, total, "conversations"),) if skipped else ()
-        openings = parts.openings
         return GivenConversations(scripts, tokenizer, output_lengths, seed, openings, in_order=in_order, notes=notes)
-    later = _SourceParts(tokenizer, input_lengths, output_lengths, seed, text_seed, None, None)
-    return MadeConversations(turn_counts, input_lengths, output_lengths, seed, parts.sonnets.text, later.sonnets.text)
-
-
-class _SourceParts:
-    """The objects that sources share, created once and on demand."""
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer | None,
-        input_lengths: Distribution,
-        output_lengths: Distribution | None,
-        seed: int,
-        text_seed: str,
-        prefixes: Prefixes | None,
-        salt: str | None,
-    ) -> None:
-        self._tokenizer, self._seed = tokenizer, seed
-        self._input_lengths, self._output_lengths = input_lengths, output_lengths
-        self._text_seed, self._salt = text_seed, salt
-        self.openings = Openings(text_seed, self._texts if prefixes is not None and tokenizer else None, prefixes, salt)
-
-    def fixed(self, text: str) -> PromptSource:
-        if not text.strip():
-            raise PromptError("the fixed prompt is empty. Set a text, or omit the prompt to send the sonnets task")
-        return self._given([Item(text)])
-
-    def data_set(self, name: str, in_order: bool) -> PromptSource:
-        data = read_items(name)
-        source = self._given(data.items, in_order=in_order)
-        source.notes = data_set_notes(data)
-        if self._salt is None and any(item.input_tokens is None for item in data.items):
-            source.different = len(data.items)
-        return source
-
-    def replay(self, trace: Trace) -> PromptSource:
-        assert self._tokenizer is not None
-        if self.openings.tokens:
-            raise PromptError("a trace defines the shared prefixes of its prompts; omit other shared prefixes")
-        return TraceSource(self._tokenizer, self._texts, trace, self._text_seed, self.openings)
-
-    @cached_property
-    def sonnets(self) -> SonnetSource:
-        assert self._tokenizer is not None
-        return SonnetSource(
-            self._tokenizer,
-            self._texts,
-            self._input_lengths,
-            self._output_lengths,
-            self._seed,
-            self._text_seed,
-            self.openings,
-        )
-
-    @cached_property
-    def _texts(self) -> ExactText:
-        assert self._tokenizer is not None
-        return sonnet_texts(self._tokenizer)
-
-    def _given(self, items: list[Item], *, in_order: bool = False) -> GivenSource:
-        only_lengths = any(item.input_tokens is not None for item in items)
-        return GivenSource(
-            items,
-            tokenizer=self._tokenizer,
-            output_lengths=self._output_lengths,
-            seed=self._seed,
-            openings=self.openings,
-            make=self.sonnets.text if only_lengths and self._tokenizer else None,
-            in_order=in_order,
-        )
+    first, later = (
+        SonnetSource(tokenizer, input_lengths, output_lengths, seed, text_seed, start).text
+        for start in (openings, Openings(text_seed, None, None, None))
+    )
+    return MadeConversations(turn_counts, input_lengths, output_lengths, seed, first, later)

@@ -5,7 +5,7 @@ It does not depend on the source of messages or on how they are sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llm_users.prompts.tokenizer import Tokenizer
@@ -15,7 +15,16 @@ Message = dict[str, Any]
 
 def count_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> int:
     """Return the tokens of the messages' texts, without the tokens of the chat template; images count as 0."""
-    return sum(tokenizer.count(text) for message in messages for text in _texts(message.get("content")))
+    count = 0
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            count += tokenizer.count(content)
+        elif isinstance(content, list):
+            # Content parts in the format of OpenAI ({"type": "text", "text": ...}) and Bedrock ({"text": ...}).
+            texts = (part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+            count += sum(map(tokenizer.count, texts))
+    return count
 
 
 def is_text_only(messages: Sequence[Message]) -> bool:
@@ -53,13 +62,3 @@ def _is_text(content: object) -> bool:
         kinds = ("text", "input_text", None)  # Bedrock's parts have no type
         return all(isinstance(part, dict) and "text" in part and part.get("type") in kinds for part in content)
     return content is None or isinstance(content, str)
-
-
-def _texts(content: object) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, list):
-        # Content parts in the format of OpenAI ({"type": "text", "text": ...}) and Bedrock ({"text": ...}).
-        for part in content:
-            if isinstance(part, dict) and isinstance(part.get("text"), str):
-                yield part["text"]

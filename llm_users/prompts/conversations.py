@@ -13,12 +13,11 @@ from typing import Any, Protocol
 
 from llm_users.distributions import Distribution
 from llm_users.prompts.chat import Message, opened_with
+from llm_users.prompts.draws import draw_cap, length_at, shuffled, stream
 from llm_users.prompts.files import json_entries
 from llm_users.prompts.input_files import stamp_of
 from llm_users.prompts.items import HUMANS, SYSTEM, cap_of, names_of, request_of, role_and_text, shown
-from llm_users.prompts.lengths import draw_cap, length_at
 from llm_users.prompts.openings import Openings
-from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import PromptError, count_characters
 from llm_users.prompts.tokenizer import Tokenizer
 
@@ -140,15 +139,14 @@ class MadeConversations:
         return self.turn_counts.mean
 
     def prompt(self, index: int) -> Conversation:
-        count = min(MOST_TURNS, length_at(self.turn_counts, self.seed, index, "turns"))
-        return Conversation(index, str(index), tuple(self._turn(index, number) for number in range(count)))
-
-    def _turn(self, index: int, number: int) -> Turn:
-        turn_index = _turn_index(index, number)
-        cap = draw_cap(self.output_lengths, self.seed, turn_index)
-        make = self.further if number else self.first
-        text = make(turn_index, length_at(self.input_lengths, self.seed, turn_index, "input"), cap)
-        return Turn(({"role": "user", "content": text},), cap)
+        turns = []
+        for number in range(min(MOST_TURNS, length_at(self.turn_counts, self.seed, index, "turns"))):
+            turn_index = _turn_index(index, number)
+            cap = draw_cap(self.output_lengths, self.seed, turn_index)
+            make = self.further if number else self.first
+            text = make(turn_index, length_at(self.input_lengths, self.seed, turn_index, "input"), cap)
+            turns.append(Turn(({"role": "user", "content": text},), cap))
+        return Conversation(index, str(index), tuple(turns))
 
 
 def read_scripts(file: Path) -> tuple[list[Script], int]:

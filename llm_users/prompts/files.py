@@ -19,8 +19,7 @@ from pathlib import Path
 
 from llm_users.prompts.hub import HUB, read_hub
 from llm_users.prompts.input_files import COMPRESSED, ending_of, read_text, stamp_of
-from llm_users.prompts.items import CAPS, LENGTH, SHAPE, Item, item_of
-from llm_users.prompts.parquet import read_parquet
+from llm_users.prompts.items import CAPS, CONTENTS, LENGTH, SHAPE, Item, item_of, without_nulls
 from llm_users.prompts.prompt import PromptError
 
 _JSON_LINES = frozenset({".jsonl", ".json-lines", ".jsonlines", ".ndjson", ".json"})
@@ -76,7 +75,8 @@ def _read_items(name: str, _stamp: tuple[int, int] | None) -> DataSet:
         else:
             items.append(item)
     if not items:
-        reason = f": {_all_of(skipped)} empty" if skipped else ""
+        all_of = "its only entry is" if skipped == 1 else f"all of its {skipped} entries are"
+        reason = f": {all_of} empty" if skipped else ""
         raise PromptError(f"prompts file {name!r} has no prompts{reason}. Write one per line; {SHAPE}")
     return DataSet(name, items, skipped)
 
@@ -111,16 +111,12 @@ def texts_digest(name: str) -> str | None:
     return f"{digest}:{column}"
 
 
-def _all_of(count: int) -> str:
-    return "its only entry is" if count == 1 else f"all of its {count} entries are"
-
-
 def _read_file(file: Path, column: str | None) -> Iterator[Item | None]:
     ending, what = ending_of(file), f"prompts file {str(file)!r}"
     if ending == ".parquet":
         if file.suffix.lower() in COMPRESSED:
             raise PromptError(f"{what}: Parquet files have internal compression. Decompress the file")
-        return read_parquet(file, column)
+        return _parquet(file, column)
     if ending in _JSON_LINES:
         return (item_of(where, entry, column) for where, entry in json_entries(what, file, SHAPE))
     data = read_text(what, file)
@@ -157,7 +153,11 @@ def json_entries(what: str, file: Path, shape: str) -> Iterator[tuple[str, objec
     may_have_surrogates = _SURROGATE.search(data) is not None
     for where, entry in _json_list(what, data, shape) if whole else _json_lines(what, data, shape):
         if may_have_surrogates:
-            _check_characters(where, entry)
+            try:
+                json.dumps(entry, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                half = f"\\u{ord(error.object[error.start]):04x}"
+                raise PromptError(f"{where}: {half} is half of a character. Correct it, or remove the entry") from error
         yield where, entry
 
 
@@ -191,14 +191,6 @@ def _not_json(where: str, error: json.JSONDecodeError, shape: str) -> PromptErro
     return PromptError(f"{where}: not JSON ({reason}); {shape}")
 
 
-def _check_characters(where: str, entry: object) -> None:
-    try:
-        json.dumps(entry, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(error.object[error.start]):04x}"
-        raise PromptError(f"{where}: {half} is half of a character. Correct it, or remove the entry") from error
-
-
 def _table(what: str, data: bytes, separator: str, column: str | None) -> Iterator[Item | None]:
     """Yield the items of a table with column names in the first line; a cell can contain line breaks."""
     try:
@@ -226,3 +218,35 @@ def _cell(name: str, value: str) -> object:
     """Return the value of a cell: a number in columns with lengths, otherwise the text."""
     digits = value.strip()
     return int(digits) if name in (*CAPS, LENGTH) and digits.isdecimal() and len(digits) <= _MOST_DIGITS else value
+
+
+def _parquet(file: Path, column: str | None) -> Iterator[Item | None]:
+    """Yield the rows of the file; only the columns that describe prompts are read. Raises ``PromptError``."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise PromptError(
+            f"prompts file {str(file)!r}: reading Parquet needs the package pyarrow, which cannot be imported "
+            f"({error}). Install it (pip install 'locust-llm[parquet]'), or save the prompts as JSON lines"
+        ) from error
+    try:
+        with ParquetFile(file) as table:
+            wanted = {column} if column is not None else {*CONTENTS, LENGTH}
+            names = [name for name in table.schema_arrow.names if name in {*wanted, *CAPS}]
+            if not wanted & set(names):
+                existing, expected = ", ".join(table.schema_arrow.names), ", ".join(sorted(wanted))
+                raise PromptError(
+                    f"prompts file {str(file)!r}: its columns are {existing}; expected one of {expected}. Name the "
+                    "column with the prompts: FILE:COLUMN"
+                )
+            number = 0
+            for batch in table.iter_batches(1000, columns=names, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield item_of(f"prompts file {str(file)!r}, row {number}", without_nulls(row), column)
+    except (OSError, ArrowException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PromptError(
+            f"prompts file {str(file)!r} cannot be read as Parquet: {reason}. Check the path, or save it again"
+        ) from error

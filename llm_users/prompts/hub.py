@@ -1,4 +1,4 @@
-"""Reads datasets of the Hugging Face hub with the optional package ``datasets``."""
+"""The Hugging Face hub: whether it responds, the names of its datasets, and their rows (with ``datasets``)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from llm_users.prompts.items import CAPS, CONTENTS, LENGTH, Item, item_of
-from llm_users.prompts.parquet import without_nulls
-from llm_users.prompts.prompt import PromptError
+from llm_users.prompts.items import CAPS, CONTENTS, LENGTH, Item, item_of, without_nulls
+from llm_users.prompts.prompt import PromptError, first_line
 
 HUB = "hf:"
 # A slice such as train[:1000] contains a colon.
@@ -48,29 +47,25 @@ def read_hub(name: str) -> Iterator[Item | None]:
         ) from error
     try:
         if not Path(path).is_dir():
-            _reach_hub(path)
+            reach_hub(path, "dataset")
         rows = load_dataset(path, config, split=split)
     except Exception as error:  # many types, from the hub, the network and the data
         raise PromptError(
-            f"prompts {name!r}: the dataset could not be loaded ({_first_line(error)}). Check name, split and network "
+            f"prompts {name!r}: the dataset could not be loaded ({first_line(error)}). Check name, split and network "
             "(a gated dataset needs HF_TOKEN; HF_HUB_OFFLINE=1 uses an earlier download), or set a file"
         ) from error
     used = {*CONTENTS, *CAPS, LENGTH, column}
     names = [column_name for column_name in rows.column_names if column_name in used]
     for number, row in enumerate(rows.select_columns(names) if names else rows, start=1):
-        fields: dict[str, Any] = without_nulls(row)
-        yield item_of(f"prompts {name!r}, row {number}", fields, column)
+        yield item_of(f"prompts {name!r}, row {number}", without_nulls(row), column)
 
 
-def _reach_hub(path: str) -> None:
-    """Raise immediately if the hub does not respond; ``datasets`` would retry for minutes."""
-    from huggingface_hub import constants, dataset_info
+def reach_hub(name: str, kind: Literal["dataset", "model"]) -> None:
+    """Raise immediately if the hub does not respond; the libraries would retry for about a minute (seen: 47 s)."""
+    from huggingface_hub import constants, dataset_info, model_info
     from huggingface_hub.errors import HfHubHTTPError
 
     if not constants.HF_HUB_OFFLINE:
-        with suppress(HfHubHTTPError):  # any response is sufficient: datasets reports errors in more detail
-            dataset_info(path, timeout=_REACH_S)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        # Any response is sufficient: the libraries report errors in more detail, and a mirror may not have this page.
+        with suppress(HfHubHTTPError):
+            (dataset_info if kind == "dataset" else model_info)(name, timeout=_REACH_S)

@@ -67,7 +67,9 @@ def item_of(where: str, entry: object, column: str | None = None) -> Item | None
     if field == "conversations" or recorded:
         return _first_turn(where, field, value, cap)
     if field in ("messages", "conversation") or (field == column and isinstance(value, list)):
-        if not _are_messages(value):
+        if not isinstance(value, list) or not all(
+            isinstance(message, dict) and isinstance(message.get("role"), str) for message in value
+        ):
             raise PromptError(f'{where}: "{field}" must be a list of objects with a "role" that is a text; {SHAPE}')
         if field == "conversation":
             value = [{key: turn[key] for key in _OF_A_MESSAGE if turn.get(key) is not None} for turn in value]
@@ -75,6 +77,21 @@ def item_of(where: str, entry: object, column: str | None = None) -> Item | None
     if not isinstance(value, str):
         raise PromptError(f'{where}: "{field}" must be a text, not {shown(value)}; {SHAPE}')
     return Item(value, max_tokens=cap) if value.strip() else None
+
+
+def without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a table without null fields in its messages, which have the fields of all messages."""
+    return {name: _without_null_fields(value) if isinstance(value, list) else value for name, value in row.items()}
+
+
+def _without_null_fields(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_null_fields(element) for element in value]
+    if isinstance(value, dict):
+        return {
+            key: _without_null_fields(field) for key, field in value.items() if field is not None or key == "content"
+        }
+    return value
 
 
 def request_of(where: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -136,34 +153,25 @@ def _of_messages(messages: list[dict[str, Any]], cap: int | None) -> Item | None
     (Moonshot, Qwen) marks as the start of an answer is sent.
     """
     end = len(messages)
-    while end and messages[end - 1]["role"] in _ANSWERS and not _is_beginning(messages[end - 1]):
+    while end and (last := messages[end - 1])["role"] in _ANSWERS:
+        if last.get("prefix") is True or last.get("partial") is True:
+            break
         end -= 1
     sent = messages[:end]
-    if not any(_has_content(message) for message in sent):
+    contents = [message.get("content") for message in sent]
+    has_content = any(content.strip() if isinstance(content, str) else content for content in contents)
+    if not has_content and not any(message.get("tool_calls") for message in sent):
         return None
     if end == len(messages):
         return Item(messages=sent, max_tokens=cap)
     if all(message["role"] in SYSTEM for message in sent):
         return None  # a recorded conversation without a user message
-    answer = _text_of(messages[end].get("content"))
+    answer = messages[end].get("content")
+    if not isinstance(answer, str):
+        parts = answer if isinstance(answer, Sequence) else ()
+        texts = (part.get("text") for part in parts if isinstance(part, Mapping))
+        answer = "".join(text for text in texts if isinstance(text, str))
     return Item(messages=sent, max_tokens=cap, answer=answer or None, answer_is_left_out=True)
-
-
-def _is_beginning(message: Mapping[str, Any]) -> bool:
-    return message.get("prefix") is True or message.get("partial") is True
-
-
-def _has_content(message: Mapping[str, Any]) -> bool:
-    content = message.get("content")
-    return bool(content.strip() if isinstance(content, str) else content) or bool(message.get("tool_calls"))
-
-
-def _text_of(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, Sequence) else ()
-    texts = (part.get("text") for part in parts if isinstance(part, Mapping))
-    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _first_turn(where: str, field: str, turns: object, cap: int | None) -> Item | None:
@@ -196,12 +204,6 @@ def role_and_text(turn: object) -> tuple[str, str] | None:
     if not isinstance(role, str):
         return None
     return role, text.strip() and text if isinstance(text, str) else ""
-
-
-def _are_messages(messages: object) -> bool:
-    return isinstance(messages, list) and all(
-        isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages
-    )
 
 
 def count_of(where: str, entry: Mapping[str, Any], key: str) -> int | None:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from llm_users.prompts.draws import endless, shuffled, stream
 from llm_users.prompts.exact import ExactText
-from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import PromptError
-from llm_users.prompts.unique import unique_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +89,17 @@ class Openings:
     def _make(self, which: int) -> str:
         assert self._prefixes is not None
         assert self._texts is not None
-        unique = unique_line(self._texts.vocabulary, stream(self._text_seed, "prefix", which, "unique"))
+        unique = self._texts.unique_line(stream(self._text_seed, "prefix", which, "unique"))
         lines = self._texts.lines
-        heads = (unique, "")  # a prefix of a few tokens is shorter than a unique line
-        texts = (self._texts.build(head, self._order(which, lines), self._prefixes.tokens) for head in heads)
-        text = next((text for text in texts if text is not None and text != unique), None)
-        if text is None:
+        # Two texts start with different lines if there are enough lines.
+        first = list(shuffled(stream(self._text_seed, "prefixes"), range(lines)))[which % lines]
+        for head in (unique, ""):  # a prefix of a few tokens is shorter than a unique line
+            order = endless(stream(self._text_seed, "prefix", which), lines, first)
+            text = self._texts.build(head, order, self._prefixes.tokens)
+            if text is not None and text != unique:
+                break
+        else:
             raise PromptError(
                 f"no shared text of exactly {self._prefixes.tokens} tokens could be built; choose another length"
             )
         return text
-
-    def _order(self, which: int, lines: int) -> Iterator[int]:
-        """Yield line numbers without end. Two texts start with different lines if there are enough lines."""
-        first = list(shuffled(stream(self._text_seed, "prefixes"), range(lines)))[which % lines]
-        yield first
-        rng = stream(self._text_seed, "prefix", which)
-        yield from shuffled(rng, (line for line in range(lines) if line != first))
-        while True:
-            yield from shuffled(rng, range(lines))

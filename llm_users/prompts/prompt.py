@@ -14,6 +14,11 @@ class PromptError(ValueError):
     """Invalid input for prompts. The message names the problem, its position and the solution."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message without the full stop at its end, for another message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def count_characters(value: Any) -> int:
     """Return the number of characters of all texts in nested lists and mappings, such as a list of messages."""
     if isinstance(value, str):

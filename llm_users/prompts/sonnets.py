@@ -6,18 +6,15 @@ This module does not read prompt files and does not send requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from llm_users.distributions import Distribution
+from llm_users.prompts.draws import draw_cap, endless, length_at, shuffled, stream
 from llm_users.prompts.exact import ExactText
-from llm_users.prompts.lengths import draw_cap, length_at
 from llm_users.prompts.openings import Openings
-from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.tokenizer import Tokenizer
-from llm_users.prompts.unique import unique_line
 
 # Attempts with different lines, if no text has the length: a second one was never needed in 23,000 prompts with six
 # tokenizers.
@@ -32,6 +29,7 @@ def sonnets() -> dict[int, tuple[str, ...]]:
     return {int(number): tuple(lines) for number, *lines in poems}
 
 
+@lru_cache(maxsize=1)
 def sonnet_texts(tokenizer: Tokenizer) -> ExactText:
     """Return a builder of texts from the lines of all sonnets."""
     return ExactText(tokenizer, [line for poem in sonnets().values() for line in poem])
@@ -59,7 +57,6 @@ class SonnetSource:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        texts: ExactText,
         input_lengths: Distribution,
         output_lengths: Distribution | None,
         seed: int,
@@ -68,8 +65,8 @@ class SonnetSource:
     ) -> None:
         self._tokenizer, self._seed = tokenizer, seed
         self._input_lengths, self._output_lengths = input_lengths, output_lengths
-        self._texts, self._text_seed, self._openings = texts, text_seed, openings
-        self._first = list(shuffled(stream(text_seed, "first lines"), range(texts.lines)))
+        self._texts, self._text_seed, self._openings = sonnet_texts(tokenizer), text_seed, openings
+        self._first = list(shuffled(stream(text_seed, "first lines"), range(self._texts.lines)))
 
     def prompt(self, index: int) -> Prompt:
         max_tokens = draw_cap(self._output_lengths, self._seed, index)
@@ -81,11 +78,13 @@ class SonnetSource:
         """Return the text of prompt ``index`` with ``tokens`` tokens plus the shared text. Raises ``PromptError``."""
         openings = self._openings.texts(index)
         wanted = tokens + self._openings.tokens
-        unique = openings[0] + unique_line(self._texts.vocabulary, stream(self._text_seed, index, "unique"))
+        unique = openings[0] + self._texts.unique_line(stream(self._text_seed, index, "unique"))
         for head in (unique + instruction(max_tokens), unique, *openings):
             head_tokens = self._texts.count(head)
             for redraw in range(_REDRAWS if head_tokens < wanted else 0):
-                text = self._texts.build(head, self._order(index, redraw), wanted, head_tokens)
+                first = self._first[(index + redraw) % len(self._first)]
+                order = endless(stream(self._text_seed, index, "lines", redraw), self._texts.lines, first)
+                text = self._texts.build(head, order, wanted, head_tokens)
                 # Chat templates strip a line break at the end, and the server would count fewer tokens.
                 if text is not None and text not in openings and not text.endswith("\n"):
                     return text
@@ -95,12 +94,3 @@ class SonnetSource:
             "(--llm-tokenizer) or length (--llm-input-tokens, --llm-length-mix), or use your own prompts "
             "(--llm-prompts)"
         )
-
-    def _order(self, index: int, redraw: int) -> Iterator[int]:
-        """Yield line numbers without end; every pass uses every line once."""
-        first = self._first[(index + redraw) % len(self._first)]
-        yield first
-        rng = stream(self._text_seed, index, "lines", redraw)
-        yield from shuffled(rng, (line for line in range(len(self._first)) if line != first))
-        while True:
-            yield from shuffled(rng, range(len(self._first)))

@@ -10,11 +10,10 @@ from typing import Any
 
 from llm_users.distributions import Distribution
 from llm_users.prompts.chat import count_messages, is_text_only, opened_with
+from llm_users.prompts.draws import draw_cap, shuffled, stream
 from llm_users.prompts.files import DataSet
 from llm_users.prompts.items import Item, skipped_note
-from llm_users.prompts.lengths import draw_cap
 from llm_users.prompts.openings import Openings
-from llm_users.prompts.order import shuffled, stream
 from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.tokenizer import Tokenizer
 
@@ -26,12 +25,11 @@ class GivenSource:
     generates the text of an item that has only a length: (index, tokens, cap) -> text.
     """
 
-    notes: tuple[str, ...] = ()
     different: int | None = None
 
     def __init__(
         self,
-        items: list[Item],
+        data: DataSet,
         *,
         tokenizer: Tokenizer | None,
         output_lengths: Distribution | None,
@@ -40,35 +38,41 @@ class GivenSource:
         make: Callable[[int, int, int | None], str] | None = None,
         in_order: bool = False,
     ) -> None:
-        numbers = range(len(items))
+        self._items, self._tokenizer, self._output_lengths, self._seed = data.items, tokenizer, output_lengths, seed
+        numbers = range(len(self._items))
         self._order = list(numbers) if in_order else list(shuffled(stream(seed, "entries"), numbers))
-        self._items, self._tokenizer, self._output_lengths, self._seed = items, tokenizer, output_lengths, seed
         self._openings, self._make = openings, make
         # Counted on demand: counting a complete large file would take minutes.
         self._tokens: dict[int, int | None] = {}
         self._answers: dict[int, int] = {}
+        notes, total = [], len(data.items) + data.skipped
+        if data.skipped:
+            notes.append(skipped_note(data.name, data.skipped, total, "prompts"))
+        if answered := sum(item.answer_is_left_out for item in data.items):
+            notes.append(f"{data.name}: {answered} of {total} prompts end with a recorded answer, which is not sent")
+        self.notes: tuple[str, ...] = tuple(notes)
 
     def prompt(self, index: int) -> Prompt:
         number = self._order[index % len(self._order)]
         item = self._items[number]
         cap = self._cap(index, number, item)
         if item.input_tokens is not None:
-            return self._made(index, item.input_tokens, cap)
+            if self._make is None:
+                raise PromptError("entries with only a length need a tokenizer; set one, or use entries with prompts")
+            text = self._make(index, item.input_tokens, cap)
+            return Prompt(index, text, None, item.input_tokens + self._openings.tokens, cap)
         # Copied, so that a locustfile that changes its messages does not change the messages of the next round.
         messages = None if item.messages is None else [dict(message) for message in item.messages]
         if self._openings.are_empty:
-            return Prompt(index, item.text, messages, self._count(number, item), cap)
+            if number not in self._tokens:
+                self._tokens[number] = self._count(item.text, messages)
+            return Prompt(index, item.text, messages, self._tokens[number], cap)
         opening = self._openings.text(index)
         if messages is None:
             text = opening + (item.text or "")
-            return Prompt(index, text, None, self._tokenizer.count(text) if self._tokenizer else None, cap)
+            return Prompt(index, text, None, self._count(text, None), cap)
         messages = opened_with(opening, messages)
-        return Prompt(index, None, messages, self._count_messages(messages), cap)
-
-    def _made(self, index: int, tokens: int, cap: int | None) -> Prompt:
-        if self._make is None:
-            raise PromptError("entries with only a length need a tokenizer; set one, or use entries with prompts")
-        return Prompt(index, self._make(index, tokens, cap), None, tokens + self._openings.tokens, cap)
+        return Prompt(index, None, messages, self._count(None, messages), cap)
 
     def _cap(self, index: int, number: int, item: Item) -> int | None:
         if item.max_tokens is not None or self._tokenizer is None or item.answer is None:
@@ -77,28 +81,9 @@ class GivenSource:
             self._answers[number] = max(1, self._tokenizer.count(item.answer))
         return self._answers[number]
 
-    def _count(self, number: int, item: Item) -> int | None:
-        if self._tokenizer is None:
+    def _count(self, text: str | None, messages: list[dict[str, Any]] | None) -> int | None:
+        if self._tokenizer is None or not is_text_only(messages or ()):
             return None
-        if number not in self._tokens:
-            if item.messages is None:
-                self._tokens[number] = self._tokenizer.count(item.text or "")
-            else:
-                self._tokens[number] = self._count_messages(item.messages)
-        return self._tokens[number]
-
-    def _count_messages(self, messages: list[dict[str, Any]]) -> int | None:
-        if self._tokenizer is None or not is_text_only(messages):
-            return None
+        if messages is None:
+            return self._tokenizer.count(text or "")
         return count_messages(self._tokenizer, messages)
-
-
-def data_set_notes(data: DataSet) -> tuple[str, ...]:
-    """Return notes for the user about a dataset."""
-    notes, total = [], len(data.items) + data.skipped
-    if data.skipped:
-        notes.append(skipped_note(data.name, data.skipped, total, "prompts"))
-    answered = sum(item.answer_is_left_out for item in data.items)
-    if answered:
-        notes.append(f"{data.name}: {answered} of {total} prompts end with a recorded answer, which is not sent")
-    return tuple(notes)

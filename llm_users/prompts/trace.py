@@ -1,23 +1,29 @@
-"""Recorded traffic in the formats of public traces: the times, lengths and shared prefixes of requests.
+"""Recorded traffic in the formats of public traces, and prompts with the lengths and shared prefixes of its requests.
 
-It does not depend on texts or on how a trace is replayed.
+It does not depend on how a trace is replayed.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import itemgetter
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from llm_users.number_words import LONGEST_DURATION_S, DurationError, parse_duration
+from llm_users.prompts.draws import endless, stream
 from llm_users.prompts.input_files import opened
-from llm_users.prompts.prompt import PromptError
+from llm_users.prompts.openings import Openings
+from llm_users.prompts.prompt import Prompt, PromptError
+from llm_users.prompts.sonnets import sonnet_texts
+from llm_users.prompts.tokenizer import Tokenizer
 
 BLOCK_TOKENS = 512
 """Tokens per hash in Mooncake's traces. (Qwen-Bailian's traces: 16; the replay of Dynamo: 64 or 128.)"""
@@ -46,6 +52,12 @@ _COLUMNS = {
 _FORMATS = f"A trace has lines such as {_MOONCAKE_LINE} (Mooncake), or is a table with the columns " + ", or ".join(
     f"{', '.join(columns)} ({_NAMES[shape]})" for shape, columns in _COLUMNS.items()
 )
+
+_TOKENS_KEPT = 8192 * 512  # tokens of cached blocks, about 16 MB of text
+_CONTEXT = "so\n"  # represents the previous line when the cost of a block is counted
+_CORRECTIONS = 3
+_ATTEMPTS = 10  # per block; sufficient for all of 7,000 blocks of 8 to 512 tokens with six tokenizers
+_SHORT_BLOCK = 16
 
 _Row = tuple[float, int, int, tuple[int, ...]]  # time in the file's unit, input, output, hashes
 
@@ -167,7 +179,7 @@ def read_trace(
         )
     entries = [TraceEntry(max(0.0, row[0] - zero_s) / speed, *row[1:]) for row in kept]
     trace = Trace(name, shape, entries, dict(skipped), block_tokens, unit)
-    return replace(trace, guesses=(*_note_guessed_unit(trace, reason), *_note_few_hashes(trace)))
+    return replace(trace, guesses=tuple(_notes_on_guesses(trace, reason)))
 
 
 def _unit_of(where: str, shape: str, rows: list[_Row], given: str | None) -> tuple[str, str | None]:
@@ -210,7 +222,7 @@ def _unit_of(where: str, shape: str, rows: list[_Row], given: str | None) -> tup
     raise PromptError(f"{where}: its times could be {readings}. Set --llm-trace-unit to s or ms")
 
 
-def _note_guessed_unit(trace: Trace, reason: str | None) -> Iterator[str]:
+def _notes_on_guesses(trace: Trace, reason: str | None) -> Iterator[str]:
     if reason is not None:
         other = next(unit for unit in UNITS if unit != trace.unit)
         yield (
@@ -218,10 +230,7 @@ def _note_guessed_unit(trace: Trace, reason: str | None) -> Iterator[str]:
             f"{len(trace.entries)} requests in {trace.duration_s:.6g} s, {trace.rate_per_s:g} per second. "
             f"--llm-trace-unit {trace.unit} confirms this, --llm-trace-unit {other} changes it"
         )
-
-
-def _note_few_hashes(trace: Trace) -> Iterator[str]:
-    """Yield a note when the hashes cover much less than the input, because their blocks are probably larger."""
+    # When the hashes cover much less than the input, their blocks are probably larger.
     hashed = [entry for entry in trace.entries if entry.hash_ids]
     hashes = sum(len(entry.hash_ids) for entry in hashed)
     blocks = sum(-(-entry.input_tokens // trace.block_tokens) for entry in hashed)
@@ -287,18 +296,14 @@ def _json_rows(where: str, file: IO[bytes], block_tokens: int) -> Iterator[_Row]
             ) from error
         blocks = -(-line.input_length // block_tokens)
         if len(line.hash_ids) > max(0, blocks) + 1:
-            raise PromptError(_too_many_hashes(f"{where}, line {number}", line, block_tokens))
+            hashes, tokens = len(line.hash_ids), line.input_length
+            fitting = next((block for block in reversed(_BLOCKS) if -(-tokens // block) == hashes), None)
+            raise PromptError(
+                f"{where}, line {number}: {hashes} hash_ids for {tokens} tokens. A hash represents {block_tokens} "
+                f"tokens, so {blocks} are expected. If the blocks of this trace have another size, set "
+                f"--llm-trace-block-size {fitting or 'TOKENS'}"
+            )
         yield _checked((line.timestamp, line.input_length, line.output_length, line.hash_ids), where, number)
-
-
-def _too_many_hashes(where: str, line: _Line, block_tokens: int) -> str:
-    hashes, tokens = len(line.hash_ids), line.input_length
-    fitting = next((block for block in reversed(_BLOCKS) if -(-tokens // block) == hashes), None)
-    return (
-        f"{where}: {hashes} hash_ids for {tokens} tokens. A hash represents {block_tokens} tokens, so "
-        f"{-(-tokens // block_tokens)} are expected. If the blocks of this trace have another size, set "
-        f"--llm-trace-block-size {fitting or 'TOKENS'}"
-    )
 
 
 def _table_rows(where: str, file: IO[bytes], shape: str) -> Iterator[_Row]:
@@ -323,7 +328,13 @@ def _table_rows(where: str, file: IO[bytes], shape: str) -> Iterator[_Row]:
             try:
                 row = (time_of(cells[at]), _count(cells[into]), _count(cells[out]), ())
             except (ValueError, OverflowError):
-                raise PromptError(_bad_cells(where, number, shape, [cells[at], cells[into], cells[out]])) from None
+                names = _COLUMNS[shape]
+                time_format = "a date such as 2023-11-16 18:15:46.6805900" if shape == AZURE else "a number"
+                texts = (f"{name} {cells[cell][:40]!r}" for name, cell in zip(names, (at, into, out), strict=True))
+                raise PromptError(
+                    f"{where}, line {number}: {', '.join(texts)}. {names[0]} must be {time_format}, the other two "
+                    "whole numbers of tokens; correct the row, or remove it"
+                ) from None
             yield _checked(row, where, number)
     except UnicodeDecodeError as error:
         raise PromptError(f"{where}, near line {number + 1}: not UTF-8. Save it as UTF-8") from error
@@ -355,11 +366,121 @@ def _checked(row: _Row, where: str, number: int) -> _Row:
     )
 
 
-def _bad_cells(where: str, number: int, shape: str, cells: list[Any]) -> str:
-    names = _COLUMNS[shape]
-    time_format = "a date such as 2023-11-16 18:15:46.6805900" if shape == AZURE else "a number"
-    values = ", ".join(f"{name} {str(cell)[:40]!r}" for name, cell in zip(names, cells, strict=True))
-    return (
-        f"{where}, line {number}: {values}. {names[0]} must be {time_format}, the other two whole numbers of tokens; "
-        "correct the row, or remove it"
-    )
+class TraceSource:
+    """Prompt i is entry i: one block of lines per hash, then a part of a block or lines of this entry.
+
+    A block depends only on its hash and on the text seed (built from the seed and the run key). It has the number of
+    tokens of the trace (``block_tokens``) and ends with a line break, so that the text after it does not change its
+    token count. Blocks, and lines of a single entry, start with a few unique digits: different hashes have different
+    texts. The cache-busting head of a prompt is part of its length.
+    """
+
+    different: int | None = None
+
+    def __init__(self, tokenizer: Tokenizer, trace: Trace, text_seed: str, openings: Openings) -> None:
+        self._tokenizer, self._text_seed, self._openings = tokenizer, text_seed, openings
+        self._texts = sonnet_texts(tokenizer)
+        self._count = tokenizer.count
+        self._entries = trace.entries
+        self._block_tokens = trace.block_tokens
+        self._block = lru_cache(max(1, _TOKENS_KEPT // trace.block_tokens))(self._make_block)
+        self.notes: tuple[str, ...] = (*trace.guesses, *([trace.describe()] if trace.skipped else []))
+
+    def prompt(self, index: int) -> Prompt:
+        entry = self._entries[index % len(self._entries)]
+        return Prompt(index, self._text(index, entry), None, entry.input_tokens, entry.output_tokens)
+
+    def _text(self, index: int, entry: TraceEntry) -> str:
+        opening = self._openings.text(index)
+        whole = min(len(entry.hash_ids), (entry.input_tokens - 1) // self._block_tokens)
+        for head in dict.fromkeys((opening, "")):  # a prompt that is too short has no opening
+            for blocks in range(whole, max(-1, whole - 2), -1):
+                text = self._build(head, index, entry, blocks)
+                if text is not None:
+                    return text
+        raise PromptError(
+            f"entry {index} of the trace: no text of exactly {entry.input_tokens} tokens could be built with tokenizer "
+            f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, or choose another "
+            "(--llm-tokenizer)"
+        )
+
+    def _build(self, head: str, index: int, entry: TraceEntry, count: int) -> str | None:
+        """Return ``head``, ``count`` complete blocks (fewer if they are too long), and the rest, or None."""
+        blocks = [self._block(number) for number in entry.hash_ids[:count]]
+        left = entry.input_tokens - sum(cost for _, cost in blocks) - (self._cost(head) if head else 0)
+        while blocks and left < 1:
+            left += blocks.pop()[1]
+        if left < 1:
+            return None
+        head += "".join(text for text, _ in blocks)
+        rest = ("block", entry.hash_ids[len(blocks)]) if len(blocks) < len(entry.hash_ids) else ("entry", index)
+        for mark in (self._mark(rest), ""):  # the rest can be shorter than its mark
+            text = self._end(head, mark, rest, left, entry.input_tokens)
+            if text is not None:
+                return text
+        return None
+
+    def _end(self, head: str, mark: str, rest: tuple[str, int], left: int, tokens: int) -> str | None:
+        """Return ``head`` and lines of ``rest``: ``left`` tokens by estimate, ``tokens`` in total; None if not found.
+
+        The lines are fitted to the last line of ``head`` only, so that a head of 100,000 tokens is counted only once or
+        twice.
+        """
+        before = head[head.rfind("\n", 0, -1) + 1 :]
+        before_tokens = self._count(before) if before else 0
+        for _ in range(_CORRECTIONS):
+            if left < 1:
+                return None
+            built = self._texts.build(before + mark, self._order(rest), before_tokens + left)
+            if built is None or built.endswith("\n"):  # chat templates strip a line break at the end
+                return None
+            if not head:
+                return built
+            text = head + built[len(before) :]
+            count = self._count(text)
+            if count == tokens:
+                return text
+            left += tokens - count
+        return None
+
+    def _make_block(self, number: int) -> tuple[str, int]:
+        """Return the text of a hash and the number of tokens that it adds."""
+        name, target = ("block", number), self._block_tokens - 1
+        best: tuple[str, int] | None = None
+        for attempt in range(_ATTEMPTS):
+            # The first two attempts use the same lines. If one has a token too few and the next one a token too many,
+            # other lines can have the exact length.
+            if attempt > 1:
+                target = self._block_tokens - attempt % 2
+            lines = self._texts.build(self._mark(name), self._order((*name, attempt) if attempt > 1 else name), target)
+            if lines is None:
+                continue
+            block = lines.removesuffix("\n") + "\n"
+            cost = self._cost(block)
+            if best is None or abs(cost - self._block_tokens) < abs(best[1] - self._block_tokens):
+                best = (block, cost)
+            if cost == self._block_tokens:
+                break
+            target += self._block_tokens - cost
+        if best is None:
+            raise PromptError(
+                f"no shared text of {self._block_tokens} tokens could be built with tokenizer "
+                f"{self._tokenizer.name!r}; choose another (--llm-tokenizer)"
+            )
+        return best
+
+    def _cost(self, text: str) -> int:
+        """Return the number of tokens that lines add after other lines."""
+        return self._count(_CONTEXT + text) - self._count(_CONTEXT)
+
+    def _mark(self, name: tuple[str, int]) -> str:
+        """Return a mark of 12 hexadecimal digits; 4 digits for blocks of fewer than 16 tokens.
+
+        12 digits can take 9 tokens. With 12 digits and a million blocks, two marks are equal once in 560 traces, and
+        then the lines still differ.
+        """
+        text = f"{self._text_seed}:{name[0]}:{name[1]}".encode()
+        return hashlib.blake2b(text, digest_size=6 if self._block_tokens >= _SHORT_BLOCK else 2).hexdigest() + "\n"
+
+    def _order(self, name: tuple[object, ...]) -> Iterator[int]:
+        return endless(stream(self._text_seed, "trace", *name), self._texts.lines)

@@ -13,7 +13,7 @@ from typing import Any
 from gevent import get_hub, getcurrent
 
 from llm_users.outcome import CANCELLED
-from llm_users.prompts.order import stream
+from llm_users.prompts.draws import stream
 from llm_users.transport.errors import TransportError
 from llm_users.transport.exchange import Exchange, SdkExchange
 

@@ -16,7 +16,7 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST
 from llm_users.load.worker.context import RunContext
 from llm_users.load.worker.permits import Permit
 from llm_users.prompts import Conversation, Prompt
-from llm_users.prompts.order import stream
+from llm_users.prompts.draws import stream
 from llm_users.record import RequestRecord
 from llm_users.users.answer import Answer
 from llm_users.users.llm import LLMUser

@@ -22,7 +22,7 @@ from llm_users import extension as _extension  # noqa: F401 - registers options 
 from llm_users.load.worker.context import RunContext, run_context_of
 from llm_users.load.worker.open_loop import OpenLoop
 from llm_users.load.worker.permits import Permit, UserState
-from llm_users.options.targets import Target
+from llm_users.options.parsers import Target
 from llm_users.outcome import CLIENT_LIMIT
 from llm_users.prompts import Prompt, count_messages, is_text_only
 from llm_users.record import RequestRecord

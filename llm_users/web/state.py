@@ -35,13 +35,15 @@ _STATES = {"ready": "ready", "spawning": "spawning", "running": "running", "clea
 
 
 class Course(Protocol):
-    """A coordinator in the process that writes the rows, with one run after another. ``watch`` receives every row."""
+    """A coordinator in the process that writes the rows, with one run after another."""
 
     options: Options
     writer: RunWriter | None
     active: bool
     refused: str | None
-    watch: Callable[[RequestRecord], None] | None
+
+    def watch_rows(self, listener: Callable[[RequestRecord], None]) -> None:
+        """Pass every row to the listener after it was counted."""
 
     @property
     def plan(self) -> StagePlan | None:
@@ -73,7 +75,7 @@ class LiveState:
         self._failed = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._begin(None)
-        coordinator.watch = self.on_record
+        coordinator.watch_rows(self.on_row)
 
     def _begin(self, run: str | None) -> None:
         """Set all attributes that belong to one run."""
@@ -94,7 +96,7 @@ class LiveState:
 
     # Input.
 
-    def on_record(self, record: RequestRecord) -> None:
+    def on_row(self, record: RequestRecord) -> None:
         """Count a row that was written."""
         self._notice_run()
         self._seen.add(record)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_users.load.protocol.heartbeat import LiveMetrics
+from llm_users.load.protocol.messages import LiveMetrics
 from llm_users.load.protocol.stage import MEASURE
 from llm_users.quantile import DurationHistogram
 from llm_users.record import StageRecord

@@ -24,11 +24,11 @@ from locust.runners import MasterRunner
 
 from llm_users.collect.files import check_prefix
 from llm_users.collect.prefix_lock import PrefixInUseError, PrefixLock, hold
-from llm_users.collect.writer import RunWriter, start_writing
+from llm_users.collect.stage_stats import StageBook
+from llm_users.collect.writer import RowObserver, RunWriter, start_writing
 from llm_users.load.coordinator.coordinator import Coordinator
-from llm_users.load.coordinator.shape import SweepShape
+from llm_users.load.coordinator.locust_users import StageDispatcher, SweepShape
 from llm_users.load.coordinator.stages import StageSequence, listed_stages
-from llm_users.load.coordinator.user_dispatcher import StageDispatcher
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import CoordinatorInbox, MessageT
 from llm_users.options.command_line import as_given, read_options
@@ -506,7 +506,7 @@ class CoordinatorRole:
         self.close()
         return True
 
-    def _make_writer(self, run_id: str, options: Options) -> RunWriter:
+    def _make_writer(self, run_id: str, options: Options, observer: RowObserver) -> RunWriter:
         parsed = self.environment.parsed_options
         about = {
             "host": self.environment.host,
@@ -525,9 +525,8 @@ class CoordinatorRole:
             self.coordinator.writer.close()
         self._lock = self._lock or self._hold_unnamed()
         self._lock.claim(self, lambda: self.coordinator.active)
-        writer = start_writing(self.prefix, run_id, about, offsets=options.chunk_times)
-        writer.book.judge = steadiness_of
-        return writer
+        book = StageBook(steadiness_of)
+        return start_writing(self.prefix, run_id, about, offsets=options.chunk_times, observer=observer, book=book)
 
     def _hold_unnamed(self) -> PrefixLock:
         """Lock the default prefix, which contains the present second, or one with a number if another run has it."""

@@ -14,11 +14,10 @@ from flask import request
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
 from werkzeug.datastructures import ImmutableMultiDict
 
-from llm_users.load.coordinator.shape import SweepShape
+from llm_users.load.coordinator.locust_users import SweepShape
 from llm_users.options import parsers
-from llm_users.options.parsers import OptionError
+from llm_users.options.parsers import OptionError, Target
 from llm_users.options.table import READS_LOCAL, STAGING, Options
-from llm_users.options.targets import Target
 from llm_users.transport import endpoint
 from llm_users.web.protection import SWARM, UPDATE_USER, Protection, origin_of
 from llm_users.web.start_form import unmasked

@@ -20,7 +20,7 @@ from locust.runners import STATE_MISSING
 
 from llm_users._version import __version__
 from llm_users.load.coordinator.coordinator import Coordinator
-from llm_users.load.coordinator.user_dispatcher import StageDispatcher
+from llm_users.load.coordinator.locust_users import StageDispatcher
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import PROTOCOL
 

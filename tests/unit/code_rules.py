@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from llm_users.load.protocol.messages import MESSAGES
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS
 from tests.unit.source_tree import imports, product_modules, tree_of
 
@@ -28,8 +29,6 @@ NAMES_OF_OTHERS = {"_handlers", "_make"}
 
 # Without ``name``, the name of a metric, which is also an attribute of JUnit's XML and a key of JSON files.
 COLUMNS = {column.name for column in REQUEST_COLUMNS + STAGE_COLUMNS + CONVERSATION_COLUMNS} - {"name"}
-PROTOCOL = "llm_users.load.protocol"
-MESSAGE = re.compile(r"llm_[a-z_]+")
 RUN_FILE = re.compile(r"_llm_[a-z]+(?=\.|$)")
 
 # In these rooms of llm_users a literal such as "output_tokens" is a key of an API or of a message, not a column.
@@ -162,23 +161,9 @@ def _inherited(class_: ast.ClassDef, module: str) -> Iterator[set[str]]:
 
 @cache
 def message_literals() -> Violations:
-    """Names of messages that more than one module of llm_users spells, or one outside of ``load.protocol``.
-
-    The report package receives no messages: there ``llm_arrivals`` is an option.
-    """
-    names = {
-        text
-        for module, path in product_modules().items()
-        if module.startswith(PROTOCOL)
-        for text in _literals(path)
-        if MESSAGE.fullmatch(text)
-    }
-    spelled = _places_of(lambda text: {text} & names, lambda module: module.startswith("llm_users"), fewest=1)
-    return {
-        name: modules
-        for name, modules in spelled.items()
-        if len(modules) > 1 or not all(module.startswith(PROTOCOL) for module in modules)
-    }
+    """Names of messages that a module of llm_users spells. The name of a message is that of its class."""
+    names = {message_type.kind for message_type in MESSAGES}
+    return _places_of(lambda text: {text} & names, lambda module: module.startswith("llm_users"), fewest=1)
 
 
 @cache

@@ -35,7 +35,7 @@ from llm_users.distributions import (
     Uniform,
 )
 from llm_users.load.protocol.arrivals import arrival_times_s
-from llm_users.prompts.lengths import length_at
+from llm_users.prompts.draws import length_at
 
 COUNT = 20_000
 TEXTS = ("550,150", "lognormal:550,400", "uniform:20,1200", "exp:300", "fixed:500")

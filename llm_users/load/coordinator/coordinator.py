@@ -8,6 +8,7 @@ shape only asks it for the number of users.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from uuid import uuid4
@@ -17,7 +18,7 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from llm_users.collect.stage_stats import progress
-from llm_users.collect.writer import RunWriter
+from llm_users.collect.writer import RowObserver, RunWriter
 from llm_users.load.coordinator.budget import Budget
 from llm_users.load.coordinator.stages import FixedStages, StageSequence, StageSpec, listed_stages
 from llm_users.load.coordinator.worker_pool import Worker, WorkerPool, WorkerRegistry, building
@@ -49,21 +50,24 @@ _BUILDING_TOLD_S = 2.0
 """The log does not mention prompts that take less time to build."""
 _BARRIER_MARGIN_S = 15.0
 
+_NO_STAGE = StagePlan(0, StageLoad())
+
 
 class Coordinator:
     """Coordinates one run after another. ``writer`` holds the rows of the current run.
 
     ``send`` sends a message to a worker. ``clients`` returns the connected workers (None: this process).
-    ``make_writer`` creates the files of a run, ``make_stages`` its stages. ``stop_run`` stops Locust's test.
-    ``before_stage`` is called before a stage is announced. ``on_silence`` is called repeatedly with the silent workers
-    and whether other workers are active. ``reserves_quota``: the endpoint reserves tokens of quota.
+    ``make_writer`` creates the files of a run; its last argument observes the rows. ``make_stages`` creates the stages.
+    ``stop_run`` stops Locust's test. ``before_stage`` is called before a stage is announced. ``on_silence`` is called
+    repeatedly with the silent workers and whether other workers are active. ``reserves_quota``: the endpoint reserves
+    tokens of quota.
     """
 
     def __init__(
         self,
         send: Callable[[Message, str | None], None],
         clients: Callable[[], list[str | None]],
-        make_writer: Callable[[str, Options], RunWriter],
+        make_writer: Callable[[str, Options, RowObserver], RunWriter],
         *,
         make_stages: Callable[[Options], StageSequence] = listed_stages,
         stop_run: Callable[[], None] = lambda: None,
@@ -83,37 +87,51 @@ class Coordinator:
         self.writer: RunWriter | None = None
         self.active = False
         self.refused: str | None = None
-        self.watch: Callable[[RequestRecord], None] | None = None  # receives each row for the live page
-        self._budget = Budget(self.options)
         self.ended_by_itself = False
-        self._pool: WorkerPool | None = None
-        self._users_wanted = 0  # from Locust, for the present stage
-        self._users_given: int | None = None  # users of these that send LLM requests; None: not known yet
-        self._earlier: StagePlan | None = None  # a replaced free stage that still has requests in flight
-        self._measured = 0  # measured requests of finished free stages
-        self._gathering_timer: gevent.Greenlet[[], None] | None = None
-        self._spread_again = False  # Locust was asked to spread users again in the present stage
-        self._gathering_restarted = False  # a worker was lost or came back, so Locust moves users
-        self._times_spread_again = 0  # how often too many users were ready for the present stage
-        self._spread = 0  # makes the answers to Locust differ, see _wanted
+        self._row_listeners: list[Callable[[RequestRecord], None]] = []
+        self._notes_for_next: list[str] = []
+        self._over = Event()
+
+        # The run.
+        self._current_pool: WorkerPool | None = None
+        self._budget = Budget(self.options)
+        self._sequence: StageSequence = FixedStages(())
+        self._deadline: float | None = None
+        self._ending: str | None = None
+        self._finals = Event()
+        self._finishing = False
         self._others_said = False
         self._watching: gevent.Greenlet[[], None] | None = None
-        self._plan: StagePlan | None = None
-        self._sequence: StageSequence = FixedStages(())
-        self._spec = StageSpec(StageLoad())
+        self._alone_since: float | None = None  # no worker has answered since this time
+        self._earlier: StagePlan | None = None  # a replaced free stage that still has requests in flight
+        self._measured = 0  # measured requests of finished free stages
         self._last: StageRecord | None = None
+        self._closed_stage = 0
+
+        # The present stage. ``_announce`` sets these values for each stage.
+        self._plan = _NO_STAGE  # between runs
+        self._spec = StageSpec(StageLoad())
+        self._users_wanted = 0  # from Locust
+        self._users_given: int | None = None  # users of these that send LLM requests; None: not known yet
+        self._gathering_timer: gevent.Greenlet[[], None] | None = None
+        self._spread_again = False  # Locust was asked to spread users again
+        self._gathering_restarted = False  # a worker was lost or came back, so Locust moves users
+        self._times_spread_again = 0  # how often too many users were ready
+        self._spread = 0  # makes the answers to Locust differ, see _wanted
         self._admitted = False  # the users of the stage were let through
         self._stage_ended = False  # the stage was ended early
         self._prepared_at = 0.0
-        self._deadline: float | None = None
         self._told_at = 0.0
-        self._ending: str | None = None
-        self._finals = Event()
-        self._over = Event()
-        self._finishing = False
-        self._closed_stage = 0
-        self._alone_since: float | None = None  # no worker has answered since this time
-        self._notes_for_next: list[str] = []
+
+    @property
+    def _pool(self) -> WorkerPool:
+        """Return the worker pool of the present or last run."""
+        assert self._current_pool is not None
+        return self._current_pool
+
+    def watch_rows(self, listener: Callable[[RequestRecord], None]) -> None:
+        """Pass every row of all later runs to the listener after it was counted."""
+        self._row_listeners.append(listener)
 
     # The run.
 
@@ -139,23 +157,22 @@ class Coordinator:
         self._measured = 0
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         try:
-            self.writer = self._make_writer(run_id, options)
+            self.writer = self._make_writer(run_id, options, self)
         except OSError as error:
             self.active, self.refused = False, str(error)
             logger.error("the run is refused: %s", error)
             return
         self.writer.write_manifest(run_key=run_key)
-        self.writer.on_record = self._on_record
         for text in self._notes_for_next:
             self.writer.note(text)
         self._deadline = time.monotonic() + run_s if run_s else None
         rows_at_once = options.budget is not None or options.chunk_times  # these options need each row immediately
-        self._pool = WorkerPool(
+        self._current_pool = WorkerPool(
             self._send,
             self.writer,
             clients,
             run_key,
-            live=self.watch is not None,
+            live=bool(self._row_listeners),
             rows_at_once=rows_at_once,
             withhold_keys=withhold_keys,
         )
@@ -165,28 +182,30 @@ class Coordinator:
 
     def tick(self) -> tuple[int, float] | None:
         """Return the number of users of the current stage and the spawn rate, or None when the sweep is over."""
-        plan = self._plan
-        if plan is None or self._pool is None or not self.active:
+        if not self.active:
             return None
         if self._finishing:  # the code that stops the run ends the shape too
             return self._wanted()
-        self._tell_progress()
-        if self._deadline is not None and time.monotonic() >= self._deadline and self._ending is None:
+        plan, now = self._plan, time.monotonic()
+        if self._admitted and now - self._told_at >= _PROGRESS_S:
+            self._told_at = now
+            logger.info("%s", progress(plan, self.stages, self._pool.writer.book.counts(plan.stage)))
+        if self._deadline is not None and now >= self._deadline and self._ending is None:
             self._ending = "the run time is over"
             self._end_stage()
             self.ended_by_itself = True
             return None
         if self._builds:
-            self._prepared_at = time.monotonic()  # users have GATHER_S from the moment when the prompts are ready
-        if self._gathering and (reason := self._no_users_reason(time.monotonic() - self._prepared_at)):
-            self._end_without_users(plan, reason)
+            self._prepared_at = now  # users have GATHER_S from the moment when the prompts are ready
+        waited_s = now - self._prepared_at
+        if self._gathering and (reason := self._no_users_reason(waited_s)):
+            self._end_without_users(reason)
             return None
-        late = time.monotonic() - self._prepared_at > _SPREAD_AGAIN_S
-        if self._gathering and late and self._pool.changes and not self._spread_again:
+        if self._gathering and waited_s > _SPREAD_AGAIN_S and self._pool.changes and not self._spread_again:
             # Locust's message to a silent worker may be lost, or older than what Locust knows about other workers.
             self._spread_again = True
             self._pool.changes += 1
-        if self._gathering and time.monotonic() - self._prepared_at > GATHER_S and not self._too_many_ready():
+        if self._gathering and waited_s > GATHER_S and not self._too_many_ready():
             self._go_with_ready_users()
         if self._admitted and not self._stage_ended and self._sequence.enough():
             self._end_stage()
@@ -208,7 +227,7 @@ class Coordinator:
 
         Locust spreads users again and replaces ended users only when this answer differs from the last one.
         """
-        if self._gathering and self._pool is not None and self._plan is not None:
+        if self._gathering:
             self._spread = self._plan.stage + self._pool.changes
         return self._users_wanted, max(1, self._users_wanted) + self._spread * 1e-6
 
@@ -217,32 +236,43 @@ class Coordinator:
 
         ``interrupted``: a user or a signal ended the run, so requested but unmeasured stages are missing.
         """
-        if not self.active or self._pool is None:
+        if not self.active:
             return
         if self._finishing:
             self._over.wait()
             return
         self._finishing = True
+        pool, plan = self._pool, self._plan
         cut_short = interrupted and self._has_more_to_measure
         self._over.clear()
         self._finals.clear()
-        self._pool.tell_all(messages.Finish(self._pool.run_id, abort=abort, grace_s=grace_s))
         limit = time.monotonic() + (0 if abort else grace_s) + _BARRIER_MARGIN_S
-        told_at = time.monotonic()
-        while not self.workers.all_final(self._clients()) and time.monotonic() < limit:
-            self._finals.wait(timeout=0.5)
-            self._finals.clear()
+        told_at = -math.inf
+        while True:
             # A worker that received the message before only answers again.
             if time.monotonic() - told_at > _TELL_AGAIN_S:
                 told_at = time.monotonic()
-                self._pool.tell_all(messages.Finish(self._pool.run_id, abort=abort, grace_s=grace_s))
-        self._await_missing_rows(time.monotonic() + _RESEND_S)
+                pool.tell_all(messages.Finish(pool.run_id, abort=abort, grace_s=grace_s))
+            if self.workers.all_final(self._clients()) or time.monotonic() >= limit:
+                break
+            self._finals.wait(timeout=0.5)
+            self._finals.clear()
+        if pool.distributed:
+            self._await_missing_rows(time.monotonic() + _RESEND_S)
         if self._watching is not None:
             self._watching.kill(block=False)
-        if cut_short and self._plan is not None:
-            where = f"in stage {self._plan.stage} of {self.stages}" if not self._plan.free else "early"
-            self._pool.fall_short(f"the run was ended {where}, before everything requested was measured")
-        self._complete()
+        if cut_short:
+            where = f"in stage {plan.stage} of {self.stages}" if not plan.free else "early"
+            pool.fall_short(f"the run was ended {where}, before everything requested was measured")
+        self.workers.settle()
+        self._stop_gathering_timer()
+        self._close_earlier()
+        if self._closed_stage != self._plan.stage and pool.writer.book.started:
+            self._close_stage()
+        else:
+            pool.recover()
+        self._closed_stage, self._plan = 0, _NO_STAGE
+        pool.settle(self.refused)
         self.active = self._finishing = False
         self._over.set()
 
@@ -252,45 +282,55 @@ class Coordinator:
 
         A free stage has more only if it counts requests.
         """
-        plan = self._plan
-        if plan is None or self._ending is not None:
+        if self._ending is not None:
             return False
-        if plan.free:
-            return plan.requests is not None and not self.workers.all_done
-        return plan.stage < self.stages or not self.workers.all_done
+        if self._plan.free:
+            return self._plan.requests is not None and not self.workers.all_done
+        return self._plan.stage < self.stages or not self.workers.all_done
+
+    def _await_missing_rows(self, limit: float) -> None:
+        """Request rows that were lost with a connection from the workers, which have them in their spools."""
+        self._pool.recover()
+        connected = self._clients()
+        incomplete = [
+            worker for worker in self.workers if worker.final and worker.account.lost and worker.client_id in connected
+        ]
+        for worker in incomplete:
+            self._pool.tell(worker, messages.Resend(self._pool.run_id))
+        while any(worker.account.lost for worker in incomplete) and time.monotonic() < limit:
+            self._finals.wait(timeout=0.1)
+            self._finals.clear()
 
     def abort(self) -> None:
         """Cut off the requests that still drain."""
-        if self._finishing and self._pool is not None:
+        if self._finishing:
             self._pool.tell_all(messages.Finish(self._pool.run_id, abort=True, grace_s=0.0))
 
-    # Messages from workers.
+    # Messages from workers. The inbox passes only messages of workers of the active run.
 
     def on_join(self, client_id: str) -> None:
         """Let a worker join a run that has started. It gets a share from the next stage on."""
-        plan, pool = self.plan, self._pool
-        if plan is None or pool is None or self._finishing:
+        if self.plan is None or self._finishing:
             return
         worker = self.workers.find(client_id)
-        if worker is not None:
-            if not worker.told:
-                pool.tell_run(worker)
-            return
-        worker = pool.take_in(client_id)
-        pool.say_change(f"worker {worker.rank} joined in stage {plan.stage}")
-        pool.admit(worker, plan)
+        if worker is None:
+            worker = self._pool.take_in(client_id)
+            self._pool.say_change(f"worker {worker.rank} joined in stage {self._plan.stage}")
+            self._pool.admit(worker, self._plan)
+        elif not worker.told:
+            self._pool.tell_run(worker)
 
     def on_count(self, message: messages.Count) -> None:
         """Process a COUNT: what a worker has started, and its position in the run."""
         worker, pool, plan = self.workers.get(message.worker), self._pool, self._plan
-        if worker is None or pool is None:
+        if worker is None:
             return
         self.workers.take_count(worker, message)
         if worker.lost:
             return  # the message is old; a worker that is back sends BACK first
         self.workers.hear(worker)
         pool.tell(worker, messages.Ack(pool.run_id, number=message.number))
-        if plan is None or worker.final or self._finishing or not pool.distributed:
+        if worker.final or self._finishing or not pool.distributed:
             return
         if message.known_stage == plan.stage and message.waiting is not None:
             self._take_waiting(worker, message.waiting)
@@ -300,68 +340,60 @@ class Coordinator:
 
     def on_back(self, message: messages.Back) -> None:
         """Answer a worker that had no answer for a while and asks what it has left to do."""
-        worker, plan, pool = self.workers.get(message.worker), self._plan, self._pool
-        if worker is None or plan is None or pool is None or worker.final:
+        worker = self.workers.get(message.worker)
+        if worker is None or worker.final:
             return
         if self.workers.hear(worker):
-            pool.say_change(f"worker {worker.rank} was back in stage {plan.stage}")
+            self._pool.say_change(f"worker {worker.rank} was back in stage {self._plan.stage}")
             if self._gathering:  # Locust may have assigned users to it already
                 worker.assignment.expected = True
                 self._restart_gathering()
-        pool.tell_quota(worker, message.number)
+        self._pool.tell_quota(worker, message.number)
 
     def on_ready(self, message: messages.Ready) -> None:
         """Process a READY: how many users of a worker wait at its admission gate."""
-        plan, worker = self._plan, self.workers.get(message.worker)
-        if plan is not None and worker is not None and message.stage == plan.stage:
+        worker = self.workers.get(message.worker)
+        if worker is not None and message.stage == self._plan.stage:
             worker.assignment.all_users_came = message.all_users_came
             worker.assignment.no_users_reason = message.no_users_reason
             self._take_waiting(worker, message.waiting)
 
     def _take_waiting(self, worker: Worker, waiting: int) -> None:
-        plan = self._plan
         worker.assignment.waiting = waiting
         if worker.building is not None:
             worker.building, self._prepared_at = None, time.monotonic()
-        if (
-            plan is not None
-            and plan.free
-            and self._admitted
-            and not worker.assignment.admitted
-            and self._pool is not None
-        ):
-            self._pool.admit_late_worker(worker, plan)
+        if self._plan.free and self._admitted and not worker.assignment.admitted:
+            self._pool.admit_late_worker(worker, self._plan)
         self._go_when_gathered()
 
     def on_preparing(self, message: messages.Preparing) -> None:
         """Log the progress of a worker that builds the prompts of the stage. The worker sends it once per second."""
-        plan, worker = self._plan, self.workers.get(message.worker)
-        if plan is None or worker is None or message.stage != plan.stage or worker.assignment.waiting is not None:
+        worker = self.workers.get(message.worker)
+        if worker is None or message.stage != self._plan.stage or worker.assignment.waiting is not None:
             return
         worker.building = message.built, message.wanted
         now = time.monotonic()
         if now - self._told_at >= _PROGRESS_S:
             self._told_at = now
-            logger.info("stage %d: %s", plan.stage, building(self.workers.present))
+            logger.info("stage %d: %s", self._plan.stage, building(self.workers.present))
 
     def on_spawned(self, target: int, users: int, others: int) -> None:
         """Process the users that Locust has started: ``users`` send LLM requests, ``others`` do not."""
         if self._admitted and users != self._users_given:  # the same number of users, but of other classes
             self._change_free_stage(target)
-        plan = self._plan
-        if plan is None or self._admitted or self._finishing or target != self._users_wanted:
+        if not self.active or self._admitted or self._finishing or target != self._users_wanted:
             return
-        if not plan.load.is_open:
+        if not self._plan.load.is_open:
             asked = max(0, target - others)
-            self._plan = plan = replace(plan, load=StageLoad(asked), concurrency_asked=asked)
-            if others and not self._others_said and self._pool is not None:
+            self._plan = replace(self._plan, load=StageLoad(asked), concurrency_asked=asked)
+            if others and not self._others_said:
                 self._others_said = True
                 self._pool.say(
                     f"{others} of {target} users are of classes that do not send LLM requests, so the concurrency of "
-                    f"stage {plan.stage} is {asked}; other stages exclude such users as well"
+                    f"stage {self._plan.stage} is {asked}; other stages exclude such users as well"
                 )
         self._users_given = users
-        if plan.free:
+        if self._plan.free:
             self._stop_gathering_timer()
             self._gathering_timer = gevent.spawn(self._limit_gathering)
         self._go_when_gathered()
@@ -373,13 +405,13 @@ class Coordinator:
 
     def _change_free_stage(self, users: int) -> None:
         plan = self._plan
-        if plan is None or not plan.free or self._finishing or not self.active:
+        if not plan.free or self._finishing or not self.active:
             return
         self._users_wanted, self._users_given = users, None
         self._stop_gathering_timer()
         if not self._admitted:  # nothing was measured with the earlier number
             self._plan = replace(plan, load=StageLoad(users), concurrency_asked=users)
-        elif self.workers.all_done or self._pool is None:
+        elif self.workers.all_done:
             return
         elif plan.stage >= MOST_FREE_STAGES:
             self._pool.say(
@@ -393,60 +425,53 @@ class Coordinator:
 
     def on_done(self, message: messages.Done) -> None:
         """Process the totals of a worker's part of a stage."""
-        totals = message.totals
+        totals, plan, pool = message.totals, self._plan, self._pool
         worker = self.workers.get(totals.worker)
-        plan = self._plan
         assignment = worker.assignments.get(totals.stage) if worker is not None else None
-        if worker is None or assignment is None or plan is None:
+        if worker is None or assignment is None:
             return
         late = totals.stage <= self._closed_stage and assignment.totals is None
         totals.told_at, assignment.totals = assignment.told_at, totals
         if self._earlier is not None and totals.stage == self._earlier.stage:
             self._close_earlier_if_done()
             return
-        if late and self.writer is not None:  # the worker was cut off when the stage ended
-            self.writer.add_totals(totals)
+        if late:  # the worker was cut off when the stage ended
+            pool.writer.add_totals(totals)
         if totals.stage != plan.stage:
             return
-        if totals.given_up:
-            self._on_given_up(worker, plan, totals.given_up)
-        elif totals.no_users_reason and self._pool is not None:
-            given = self._pool.hand_over(worker, plan)
+        if totals.given_up:  # the worker could not connect even once
+            if all(other.gave_up for other in self.workers.present if other.assignment.admitted):
+                logger.error(
+                    "stage %d ended: its first requests all failed to connect. %s", plan.stage, totals.given_up
+                )
+                self._end_stage()
+            elif not self._stage_ended:
+                given = pool.hand_over(worker, plan)
+                then = f"; the other workers send the {given} requests that it had not started" if given else ""
+                pool.say(f"worker {worker.rank} could not connect in stage {plan.stage} ({totals.given_up}){then}")
+        elif totals.no_users_reason:
+            given = pool.hand_over(worker, plan)
             if given is None:
-                self._pool.give_up(worker, plan)
+                pool.give_up(worker, plan)
             if totals.started or not given:
                 then = f"; {given} requests that it had not started were reassigned to other workers" if given else ""
                 where = f" on worker {worker.rank}" if len(self.workers) > 1 else ""
-                self._pool.say(f"stage {plan.stage} ended early{where}: {totals.no_users_reason}{then}")
+                pool.say(f"stage {plan.stage} ended early{where}: {totals.no_users_reason}{then}")
         self._stop_if_done()
 
     def on_foreign(self, kind: str, client_id: str, run: str, rows: int) -> None:
         """Process a message, or rows, of another run or of a process that does not take part in this run."""
-        pool = self._pool
-        if pool is not None and self.active:
-            pool.refuse(client_id, rows)
+        if self.active and self._current_pool is not None:
+            self._current_pool.refuse(client_id, rows)
         if kind in (messages.Count.kind, messages.Back.kind):
             self._send(messages.Leave(run), client_id)
 
     def rank_in_run(self, client_id: str) -> tuple[str, int] | None:
         """Return the run that a worker takes part in and its rank there, or None if it takes part in no active run."""
-        if self._pool is None or self.writer is None or not self.active:
+        if not self.active or self.writer is None or self._current_pool is None:
             return None
         worker = self.workers.find(client_id if self._pool.distributed else None)
         return None if worker is None else (self.writer.run_id, worker.rank)
-
-    def _on_given_up(self, worker: Worker, plan: StagePlan, why: str) -> None:
-        """Process a worker that could not connect even once. The other workers take over its share.
-
-        The stage ends when no worker could connect.
-        """
-        if all(other.gave_up for other in self.workers.present if other.assignment.admitted):
-            logger.error("stage %d ended: its first requests all failed to connect. %s", plan.stage, why)
-            self._end_stage()
-        elif self._pool is not None and not self._stage_ended:
-            given = self._pool.hand_over(worker, plan)
-            then = f"; the other workers send the {given} requests that it had not started" if given else ""
-            self._pool.say(f"worker {worker.rank} could not connect in stage {plan.stage} ({why}){then}")
 
     def on_rows(self, message: messages.Rows) -> None:
         """Write rows of requests that have ended."""
@@ -455,29 +480,24 @@ class Coordinator:
 
     def on_final(self, message: messages.Final) -> None:
         """Process the last message of a worker, which has sent all its rows."""
-        worker = self.workers.get(message.worker)
+        worker, pool = self.workers.get(message.worker), self._pool
         if worker is not None and not worker.final:
             early = self.active and not self._finishing
             self.workers.leave(worker, message.sent, early=early)
-            if early and self._pool is not None:
+            if early:
                 self._on_gone(worker, "left")
-                self._end_without_workers()
-                gevent.spawn(self._pool.release_early, worker)
+                if all(worker.final for worker in self.workers):  # they will not come back; Locust stops the test
+                    pool.fall_short(f"all workers left in stage {self._plan.stage}, so the run ended there")
+                gevent.spawn(pool.release_early, worker)
         self._finals.set()
-
-    def _end_without_workers(self) -> None:
-        """End the run if all workers have left properly and therefore will not come back. Locust stops the test."""
-        plan, pool = self._plan, self._pool
-        if plan is not None and pool is not None and all(worker.final for worker in self.workers):
-            pool.fall_short(f"all workers left in stage {plan.stage}, so the run ended there")
 
     def on_note(self, message: messages.Note) -> None:
         self.note(message.text)
 
     def note(self, text: str) -> None:
         """Write a text to the log and into the manifest of this run, once."""
-        if self._pool is not None:
-            self._pool.say(text)
+        if self._current_pool is not None:
+            self._current_pool.say(text)
 
     def note_for_next(self, text: str) -> None:
         """Add a text to the manifest of the active run, or of the next run if none is active."""
@@ -493,6 +513,11 @@ class Coordinator:
             gevent.spawn(self._stop_run)
 
     @property
+    def workers(self) -> WorkerRegistry:
+        """Return the workers of the run."""
+        return self._current_pool.workers if self._current_pool is not None else WorkerRegistry()
+
+    @property
     def incomplete(self) -> list[int]:
         """Return the ranks of workers that never sent their final count."""
         return [worker.rank for worker in self.workers if not worker.final]
@@ -503,7 +528,7 @@ class Coordinator:
 
         Its fields about one worker are the values for the last worker.
         """
-        return self._plan if self.active else None
+        return self._plan if self.active and self._plan.stage else None
 
     @property
     def finishing(self) -> bool:
@@ -513,8 +538,7 @@ class Coordinator:
     @property
     def stages(self) -> int:
         """Return the number of stages of the run. Without a sweep, the number so far."""
-        plan = self._plan
-        return plan.stage if plan is not None and plan.free else self._sequence.count
+        return self._plan.stage if self._plan.free else self._sequence.count
 
     @property
     def worker_names(self) -> dict[int, str]:
@@ -524,30 +548,34 @@ class Coordinator:
     @property
     def shortfall(self) -> list[str]:
         """Return messages about what was requested in this run and not measured."""
-        return self._pool.shortfall if self._pool is not None else []
+        return self._current_pool.shortfall if self._current_pool is not None else []
 
-    # The budget.
+    # Rows.
 
-    def _on_record(self, record: RequestRecord) -> None:
+    def before_row(self, record: RequestRecord) -> None:
+        """Mark a row as not measured if its request was reassigned to other workers."""
+        self._pool.admit_row(record)
+
+    def after_row(self, record: RequestRecord) -> None:
         """Process a row: the budget decides whether the run continues, the stage sequence whether the stage does."""
         self._budget.add(record)
         failed = self._sequence.seen(record)
-        if self.watch is not None:
-            self.watch(record)
-        if self._plan is None or self._ending is not None:
+        for listener in self._row_listeners:
+            listener(record)
+        plan = self._plan
+        if not plan.stage or self._ending is not None:
             return
-        if why := self._budget.why_stop(self._plan.max_in_flight or self._plan.users):
+        if why := self._budget.why_stop(plan.max_in_flight or plan.users):
             self._end_for_budget(why)
             self._end_stage()
-        elif failed and self._plan.stage == record.stage != self._closed_stage and not self._stage_ended:
+        elif failed and plan.stage == record.stage != self._closed_stage and not self._stage_ended:
             logger.info("stage %d ends early: %s", record.stage, failed)
             self._end_stage()
 
     def _end_for_budget(self, why: str) -> None:
         self._ending = "the budget"
         logger.error("the run ends: %s", why)
-        if self.writer is not None:
-            self.writer.note(f"the run was ended: {why}")
+        self._pool.writer.note(f"the run was ended: {why}")
 
     # Workers that join and leave.
 
@@ -560,45 +588,48 @@ class Coordinator:
                 self.workers.forget_silence()
             looked_at = now
             plan, pool = self._plan, self._pool
-            if self._finishing or plan is None or pool is None:
+            if self._finishing or not plan.stage:
                 continue
             for worker in self.workers.fell_silent():
                 self._on_gone(worker, "was lost")
             silent = {worker.client_id for worker in self.workers if worker.lost}
             self._on_silence(silent, bool(self.workers.steady))
             for worker in self.workers:
-                if (worker.lost or worker.final) and not worker.done:
-                    self._give_away(worker, plan, pool)
+                if not (worker.lost or worker.final) or worker.done:
+                    continue
+                given = self._hand_over(worker)  # earlier, no worker could take its share
+                if given:
+                    pool.say(
+                        f"{given} requests of stage {plan.stage} that worker {worker.rank} had not started were "
+                        "reassigned to other workers"
+                    )
+                if given is not None:
+                    self._stop_if_done()
             for worker in self.workers.gone_for_good():
                 pool.give_up(worker, plan)
-            self._watch_for_lost_workers(now)
-
-    def _watch_for_lost_workers(self, now: float) -> None:
-        """Wait ``WAIT_S`` for a worker to come back when all are lost, then end the run."""
-        if self.workers.present:
-            self._alone_since = None
-        elif self._alone_since is None:
-            self._alone_since = now
-            logger.warning(
-                "no worker has answered for %g s; the run waits %g s for a worker to come back", LEASE_S, WAIT_S
-            )
-        elif self._alone_for_long and self._ending is None:
-            self._ending = "no worker is left"
-            assert self._pool is not None
-            self._pool.fall_short(f"all workers were lost and none came back within {WAIT_S:g} s, so the run was ended")
-            self.ended_by_itself = True
-            gevent.spawn(self._stop_run)
+            if self.workers.present:
+                self._alone_since = None
+            elif self._alone_since is None:
+                self._alone_since = now
+                logger.warning(
+                    "no worker has answered for %g s; the run waits %g s for a worker to come back", LEASE_S, WAIT_S
+                )
+            elif self._alone_for_long and self._ending is None:
+                self._ending = "no worker is left"
+                pool.fall_short(f"all workers were lost and none came back within {WAIT_S:g} s, so the run was ended")
+                self.ended_by_itself = True
+                gevent.spawn(self._stop_run)
 
     @property
     def _alone_for_long(self) -> bool:
         return self._alone_since is not None and time.monotonic() - self._alone_since > WAIT_S
 
     def _on_gone(self, worker: Worker, how: str) -> None:
-        plan, pool = self._plan, self._pool
-        if plan is None or pool is None:
-            return
-        given = self._hand_over(worker, plan, pool)
-        pool.say_change(f"worker {worker.rank} {how} in stage {plan.stage}{_reassignment_text(given)}")
+        given = self._hand_over(worker)
+        then = f"; {given} requests that it had not started were reassigned to the other workers" if given else ""
+        if given is None:
+            then = "; no other worker can take over the requests that it had not started, so they wait for one"
+        self._pool.say_change(f"worker {worker.rank} {how} in stage {self._plan.stage}{then}")
         if worker.assignment.expected:
             self._restart_gathering()
         self._close_earlier_if_done()
@@ -606,24 +637,32 @@ class Coordinator:
         if self.workers.present:
             self._stop_if_done()
 
-    def _hand_over(self, worker: Worker, plan: StagePlan, pool: WorkerPool) -> int | None:
+    def _hand_over(self, worker: Worker) -> int | None:
         if self._stage_ended:
-            pool.give_up(worker, plan)
+            self._pool.give_up(worker, self._plan)
             return 0
-        return pool.hand_over(worker, plan)
+        return self._pool.hand_over(worker, self._plan)
 
-    def _give_away(self, worker: Worker, plan: StagePlan, pool: WorkerPool) -> None:
-        """Try again to reassign the share of a lost worker, because no worker could take it before."""
-        given = self._hand_over(worker, plan, pool)
-        if given:
-            pool.say(
-                f"{given} requests of stage {plan.stage} that worker {worker.rank} had not started were reassigned to "
-                "other workers"
-            )
-        if given is not None:
-            self._stop_if_done()
+    # The users of a stage come to the admission gates.
 
-    # Internal methods.
+    @property
+    def _gathering(self) -> bool:
+        return bool(self._plan.stage) and self._earlier is None and not self._admitted
+
+    @property
+    def _expected(self) -> list[Worker]:
+        """Return the workers that the announced stage waits for."""
+        return [worker for worker in self.workers.present if worker.assignment.expected]
+
+    @property
+    def _ready(self) -> int:
+        """Return the number of users that wait at the admission gates of the expected workers."""
+        return sum(worker.assignment.waiting or 0 for worker in self._expected)
+
+    @property
+    def _builds(self) -> bool:
+        """Return whether a worker is still building prompts."""
+        return any(worker.building is not None for worker in self.workers.present)
 
     def _no_users_reason(self, waited_s: float) -> str | None:
         """Return why the users of the announced stage will not be ready, or None while some may be or are ready."""
@@ -637,30 +676,18 @@ class Coordinator:
             return f"no user was ready to send a request within {NO_USERS_S:g} s"
         return None
 
-    def _end_without_users(self, plan: StagePlan, why: str) -> None:
+    def _end_without_users(self, why: str) -> None:
         self._ending = "no users"
-        if self._pool is not None:
-            self._pool.fall_short(f"stage {plan.stage} was not measured, and the run ends: {why}")
+        self._pool.fall_short(f"stage {self._plan.stage} was not measured, and the run ends: {why}")
         self.ended_by_itself = True
-
-    @property
-    def _expected(self) -> list[Worker]:
-        """Return the workers that the announced stage waits for."""
-        return [worker for worker in self.workers.present if worker.assignment.expected]
-
-    @property
-    def _builds(self) -> bool:
-        """Return whether a worker is still building prompts."""
-        return any(worker.building is not None for worker in self.workers.present)
 
     def _go_when_gathered(self) -> None:
         """Start the stage when all its users are ready, or when the missing ones have failed or left."""
         plan, workers = self._plan, self._expected
         # All workers must have reported: one that still has users of a larger stage could reach the number alone.
-        if plan is None or not self._gathering or any(worker.assignment.waiting is None for worker in workers):
+        if not self._gathering or any(worker.assignment.waiting is None for worker in workers):
             return
-        ready = sum(worker.assignment.waiting or 0 for worker in workers)
-        given = self._users_given
+        ready, given = self._ready, self._users_given
         if given is None:
             if ready == plan.users and not plan.free:
                 self._go()
@@ -674,7 +701,7 @@ class Coordinator:
             self._say_missing(ready, "the others failed or left before their first request; see the log for the reason")
             self._go()
         elif plan.free and not self._finishing and (reason := self._no_users_reason(0.0)):
-            self._end_without_users(plan, reason)
+            self._end_without_users(reason)
             gevent.spawn(self._stop_run)
 
     def _restart_gathering(self) -> None:
@@ -685,9 +712,8 @@ class Coordinator:
 
     def _too_many_ready(self) -> bool:
         """Return whether to wait until Locust removes users, which it also gave to workers that were silent."""
-        ready = sum(worker.assignment.waiting or 0 for worker in self._expected)
-        waits = ready > (self._users_given or self._users_wanted) and self._times_spread_again < _MOST_SPREADS
-        if waits and self._pool is not None:
+        waits = self._ready > (self._users_given or self._users_wanted) and self._times_spread_again < _MOST_SPREADS
+        if waits:
             self._prepared_at = time.monotonic()
             self._times_spread_again += 1
             self._pool.changes += 1
@@ -704,44 +730,32 @@ class Coordinator:
 
     def _go_with_ready_users(self) -> None:
         """Start the stage without the users that are not ready by now."""
-        if self._plan is None or not self._gathering or self._finishing:
+        if not self._gathering or self._finishing:
             return
-        if ready := sum(worker.assignment.waiting or 0 for worker in self._expected):
+        if ready := self._ready:
             self._say_missing(ready, f"the others were not ready within {GATHER_S:g} s")
             self._go()
             return
-        if self._pool is not None:
-            self._pool.say(
-                f"stage {self._plan.stage}: no user was ready within {GATHER_S:g} s; the stage waits for one"
-            )
+        self._pool.say(f"stage {self._plan.stage}: no user was ready within {GATHER_S:g} s; the stage waits for one")
         if self._plan.free:
             self._gathering_timer = gevent.spawn(self._limit_gathering)
 
     def _say_missing(self, ready: int, why: str) -> None:
-        if self._plan is not None and self._pool is not None:
-            number, asked = self._plan.stage, self._plan.users
-            if ready > asked:
-                text = f"{ready} users were ready instead of {asked}: workers that had been silent kept their users"
-            else:
-                text = f"only {ready} of {asked} users were ready: {why}"
-            self._pool.say(f"stage {number}: {text}; the stage runs with {ready} users")
+        asked = self._plan.users
+        if ready > asked:
+            text = f"{ready} users were ready instead of {asked}: workers that had been silent kept their users"
+        else:
+            text = f"only {ready} of {asked} users were ready: {why}"
+        self._pool.say(f"stage {self._plan.stage}: {text}; the stage runs with {ready} users")
 
     def _stop_gathering_timer(self) -> None:
         timer, self._gathering_timer = self._gathering_timer, None
         if timer is not None and timer is not gevent.getcurrent():
             timer.kill(block=False)
 
-    @property
-    def workers(self) -> WorkerRegistry:
-        """Return the workers of the run."""
-        return self._pool.workers if self._pool is not None else WorkerRegistry()
-
-    @property
-    def _gathering(self) -> bool:
-        return self._plan is not None and self._earlier is None and not self._admitted
+    # A stage begins and ends.
 
     def _announce(self, stage: int, spec: StageSpec, *, free: bool) -> None:
-        assert self._pool is not None
         self._before_stage()
         self._admitted = self._stage_ended = self._spread_again = self._gathering_restarted = False
         self._times_spread_again = 0
@@ -755,79 +769,60 @@ class Coordinator:
 
     def _go(self) -> None:
         plan = self._plan
-        assert plan is not None
-        assert self._pool is not None
         self._stop_gathering_timer()
         self._admitted = True
         if not plan.load.is_open:
-            ready = sum(worker.assignment.waiting or 0 for worker in self._expected)
             requests = plan.requests
             if plan.free and requests is not None:
                 requests = max(0, requests - self._measured)
-            self._plan = plan = replace(plan, load=StageLoad(ready), requests=requests)
-        if plan.free:
-            self._pool.admit_users(plan)
-            return
-        length = self._spec.length_text(plan.requests, plan.measure_s)
-        logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, plan.load.text, length)
-        self._told_at = time.monotonic()
+            self._plan = plan = replace(plan, load=StageLoad(self._ready), requests=requests)
+        if not plan.free:
+            length = self._spec.length_text(plan.requests, plan.measure_s)
+            logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, plan.load.text, length)
+            self._told_at = time.monotonic()
         self._pool.admit_users(plan)
 
     def _stop_if_done(self) -> None:
         """Stop a free run whose requests are done. A sweep notices the end in ``tick``."""
-        if self._plan is not None and self._plan.free and self.workers.all_done and not self._finishing:
+        if self._plan.free and self.workers.all_done and not self._finishing:
             self.ended_by_itself = True
             gevent.spawn(self._stop_run)
 
     def _end_stage(self) -> None:
         self._stage_ended = True
-        if self._plan is not None and self._pool is not None:
-            self._pool.tell_all(messages.End(self._pool.run_id, stage=self._plan.stage))
+        self._pool.tell_all(messages.End(self._pool.run_id, stage=self._plan.stage))
 
     def _close_earlier_if_done(self) -> None:
         """Close the stage before the present free one when all workers have reported it."""
-        if self._earlier is None or any(self._owes(worker, self._earlier.stage) for worker in self.workers):
+        if self._earlier is None:
             return
+        for worker in self.workers:
+            assignment = worker.assignments.get(self._earlier.stage)
+            owes_totals = assignment is not None and assignment.admitted and assignment.totals is None
+            if owes_totals and not (worker.lost or worker.final):
+                return
         self._close_earlier()
         self._go_when_gathered()
 
-    @staticmethod
-    def _owes(worker: Worker, stage: int) -> bool:
-        assignment = worker.assignments.get(stage)
-        return (
-            assignment is not None
-            and assignment.admitted
-            and assignment.totals is None
-            and not (worker.lost or worker.final)
-        )
-
     def _close_earlier(self) -> None:
         plan, self._earlier = self._earlier, None
-        if plan is None or self._pool is None:
-            return
-        self._measured += sum(worker.started_measured(plan.stage) for worker in self.workers)
-        assignments = [worker.assignments[plan.stage] for worker in self.workers if plan.stage in worker.assignments]
-        self._finish_record(plan, [assignment.totals for assignment in assignments if assignment.totals is not None])
+        if plan is not None:
+            self._measured += sum(worker.started_measured(plan.stage) for worker in self.workers)
+            self._finish_record(plan)
 
-    def _finish_record(self, plan: StagePlan, totals: list[StageTotals]) -> StageRecord | None:
-        writer = self.writer
-        if writer is None or self._pool is None:
-            return None
+    def _finish_record(self, plan: StagePlan) -> tuple[StageRecord, list[StageTotals]]:
+        assignments = [worker.assignments[plan.stage] for worker in self.workers if plan.stage in worker.assignments]
+        totals = [assignment.totals for assignment in assignments if assignment.totals is not None]
         self._pool.recover()
-        record = writer.finish_stage(plan.stage, plan.load, totals, asked=plan.concurrency_asked)
+        record = self._pool.writer.finish_stage(plan.stage, plan.load, totals, asked=plan.concurrency_asked)
         self._pool.tell_of(record)
-        return record
+        return record, totals
 
     def _close_stage(self) -> None:
         """Close the stage: all workers have finished it and its rows have arrived."""
-        plan = self._plan
-        if plan is None or self._pool is None:
-            return
+        plan, pool = self._plan, self._pool
         self._closed_stage = plan.stage
-        totals = [worker.assignment.totals for worker in self.workers if worker.assignment.totals is not None]
-        record = self._finish_record(plan, totals)
-        if record is None:
-            return
+        record, totals = self._finish_record(plan)
         self._last = record
         limit = self.options.stop_on_errors
         if limit is not None and record.requests_measured and record.requests_failed / record.requests_measured > limit:
@@ -838,51 +833,8 @@ class Coordinator:
             )  # fmt: skip
         if self._ending is None and not self._finishing:
             why = next((part.no_users_reason for part in totals if part.no_users_reason and part.started), None)
-            self._pool.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals), why=why)
+            pool.check_started(plan, given_up=self._stage_ended or any(part.given_up for part in totals), why=why)
             if why and plan.measure_s is not None and not self._stage_ended:
-                self._pool.fall_short(f"stage {plan.stage} ended before its time: {why}")
+                pool.fall_short(f"stage {plan.stage} ended before its time: {why}")
             if not record.requests_measured and not (plan.free or self._stage_ended):
-                self._pool.fall_short(f"stage {plan.stage}: no request was measured")
-
-    def _complete(self) -> None:
-        writer, plan = self.writer, self._plan
-        if writer is None or self._pool is None:
-            return
-        self.workers.settle()
-        self._stop_gathering_timer()
-        self._close_earlier()
-        if plan is not None and self._closed_stage != plan.stage and writer.book.started:
-            self._close_stage()
-        else:
-            self._pool.recover()
-        self._closed_stage, self._plan = 0, None
-        self._pool.settle(self.refused)
-
-    def _await_missing_rows(self, limit: float) -> None:
-        """Request rows that were lost with a connection from the workers, which have them in their spools."""
-        pool, writer = self._pool, self.writer
-        if pool is None or writer is None or not pool.distributed:
-            return
-        pool.recover()
-        connected = self._clients()
-        incomplete = [
-            worker for worker in self.workers if worker.final and worker.account.lost and worker.client_id in connected
-        ]
-        for worker in incomplete:
-            pool.tell(worker, messages.Resend(pool.run_id))
-        while any(worker.account.lost for worker in incomplete) and time.monotonic() < limit:
-            self._finals.wait(timeout=0.1)
-            self._finals.clear()
-
-    def _tell_progress(self) -> None:
-        plan, writer = self._plan, self.writer
-        if plan is None or writer is None or not self._admitted or time.monotonic() - self._told_at < _PROGRESS_S:
-            return
-        self._told_at = time.monotonic()
-        logger.info("%s", progress(plan, self.stages, writer.book.counts(plan.stage)))
-
-
-def _reassignment_text(given: int | None) -> str:
-    if given is None:
-        return "; no other worker can take over the requests that it had not started, so they wait for one"
-    return f"; {given} requests that it had not started were reassigned to the other workers" if given else ""
+                pool.fall_short(f"stage {plan.stage}: no request was measured")

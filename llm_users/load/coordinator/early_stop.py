@@ -95,23 +95,20 @@ class FailureWatch:
         return failure
 
     def _end_period(self) -> str | None:
-        self._began = self._now
+        self._began, failure = self._now, None
         for allowance, count in zip(self._allowances, self._counts, strict=True):
             count.close(allowance.share)
-        failed = (pair for pair in zip(self._allowances, self._counts, strict=True) if _failed(*pair))
-        for allowance, count in failed:
-            return f"{allowance.text} is missed by {count.broken} of {count.seen} requests in {count.periods} periods"
-        return None
-
-
-def _failed(allowance: Allowance, count: _Count) -> bool:
-    if not count.periods:
-        return False
-    if allowance.sure is not None and count.broken >= allowance.sure and count.bad_periods >= _SURE_PERIODS:
-        return True
-    return improbable(count.broken, count.seen, allowance.share, _REQUEST_CHANCE) and improbable(
-        count.shares, count.periods, allowance.share, _CHANCE
-    )
+            if not count.periods or failure is not None:
+                continue
+            is_sure = allowance.sure is not None and count.broken >= allowance.sure
+            if (is_sure and count.bad_periods >= _SURE_PERIODS) or (
+                improbable(count.broken, count.seen, allowance.share, _REQUEST_CHANCE)
+                and improbable(count.shares, count.periods, allowance.share, _CHANCE)
+            ):
+                failure = (
+                    f"{allowance.text} is missed by {count.broken} of {count.seen} requests in {count.periods} periods"
+                )
+        return failure
 
 
 def improbable(hits: float, n: int, share: float, chance: float) -> bool:

@@ -131,28 +131,24 @@ class LoadSearch:
         """Return the next load, or None if the search is complete or no stage is left."""
         if self.stages >= self._most:
             return None
-        if self.closed:
-            return self._to_repeat()
         best, above = self.best, self.above
+        if self.closed:
+            # Repeat an undecided end of the bracket, the passing end first because it is the result.
+            undecided = [
+                point
+                for point in (best, above)
+                if point is not None
+                and not point.decided
+                and point.judgement.more_helps
+                and len(point.stages) < MOST_REPEATS
+            ]
+            return min(undecided, key=lambda point: len(point.stages)).load if undecided else None
         if best is None:
             return self.where.low
         if above is None:
-            return self._higher(best)
+            step = _NEAR if self._comes_near(best) else _FAR
+            return min(self.where.high, self._rounded(best.load * step, best.load, math.inf))
         return self._between(best, above)
-
-    def _to_repeat(self) -> float | None:
-        """Return an undecided end of the bracket, the passing end first because it is the result, or None."""
-        edges = [point for point in (self.best, self.above) if point is not None]
-        open_ = [
-            point
-            for point in edges
-            if not point.decided and point.judgement.more_helps and len(point.stages) < MOST_REPEATS
-        ]
-        return min(open_, key=lambda point: len(point.stages)).load if open_ else None
-
-    def _higher(self, best: Point) -> float:
-        step = _NEAR if self._comes_near(best) else _FAR
-        return min(self.where.high, self._rounded(best.load * step, best.load, math.inf))
 
     def _comes_near(self, best: Point) -> bool:
         """Return whether the figures, extrapolated from the load before, reach the limit within a long step.
@@ -175,7 +171,11 @@ class LoadSearch:
         the search takes at most one stage more than bisection.
         """
         width = math.log(above.load / best.load)
-        self._keep_count(best.load, above.load, width)
+        if best.load < self._bracket[0] or above.load > self._bracket[1] or not self._close_by:
+            # The bracket does not lie inside the previous one, so a new count of stages starts.
+            self._close_by = self.stages + _halvings(width) + 1
+            self._first_width = width
+        self._bracket = (best.load, above.load)
         half = width / 2
         offset = half
         low, high = best.judgement.margin, above.judgement.margin
@@ -187,13 +187,6 @@ class LoadSearch:
         slack = max(0.0, _tolerance() * 2.0**stages_after - half)
         offset = min(max(offset, half - slack), half + slack)
         return self._rounded(best.load * math.exp(offset), best.load, above.load)
-
-    def _keep_count(self, low: float, high: float, width: float) -> None:
-        """Start a new count of stages if the bracket does not lie inside the previous one."""
-        if low < self._bracket[0] or high > self._bracket[1] or not self._close_by:
-            self._close_by = self.stages + _halvings(width) + 1
-            self._first_width = width
-        self._bracket = (low, high)
 
     def _rounded(self, load: float, low: float, high: float) -> float:
         if not self.where.whole:

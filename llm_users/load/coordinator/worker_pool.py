@@ -110,11 +110,6 @@ class Worker:
     final: bool = False  # it has sent its final count
 
     @property
-    def silent_s(self) -> float:
-        """Return the length of its last or present silence, in seconds."""
-        return time.monotonic() - self.heard_at if self.lost else self.silence_s
-
-    @property
     def patience_s(self) -> float:
         """Return how long the worker may be silent. A worker without a share may be busy with its start."""
         return LEASE_S + LEASE_MARGIN_S if self.assignment.admitted else _START_S
@@ -137,11 +132,6 @@ class Worker:
     def gave_up(self) -> bool:
         """Return whether the worker could not connect even once in this stage."""
         return self.assignment.totals is not None and self.assignment.totals.given_up is not None
-
-    @property
-    def has_no_users(self) -> bool:
-        """Return whether no user of the worker can continue this stage."""
-        return self.assignment.totals is not None and self.assignment.totals.no_users_reason is not None
 
     def started_measured(self, stage: int) -> int:
         """Return the number of measured requests that the worker has started in the stage, as exactly as possible."""
@@ -306,7 +296,7 @@ class WorkerPool:
         withhold_keys: bool = False,
     ) -> None:
         self._send = send
-        self._writer = writer
+        self.writer = writer
         self.workers = WorkerRegistry(writer.run_id)
         self.distributed = clients != [None]
         self.changes = 0
@@ -334,18 +324,17 @@ class WorkerPool:
         self._refused: dict[str, list[int]] = {}  # messages and rows of other runs, by sender
         self.shortfall: list[str] = []
         """Messages about what was requested and not measured."""
-        writer.on_row = self._admit_row
         for client in clients:
             self.take_in(client)
 
     @property
     def run_id(self) -> str:
-        return self._writer.run_id
+        return self.writer.run_id
 
     def take_in(self, client_id: str | None) -> Worker:
         """Add a worker to the run: give it a rank and a part of the prompt sequence, and send RUN."""
         worker = self.workers.add(client_id)
-        self._writer.accounts[worker.rank] = worker.account
+        self.writer.accounts[worker.rank] = worker.account
         self.tell_run(worker)
         return worker
 
@@ -368,8 +357,8 @@ class WorkerPool:
 
     def say(self, text: str) -> None:
         """Write a text to the log and to the manifest's notes, once."""
-        if self._writer.note(text):
-            logger.warning("%s", self._writer.notes[-1])
+        if self.writer.note(text):
+            logger.warning("%s", self.writer.notes[-1])
 
     def say_change(self, text: str) -> None:
         """Note that a worker joined or left."""
@@ -487,7 +476,10 @@ class WorkerPool:
         others = [
             other
             for other in self.workers.steady
-            if other.assignment.admitted and other is not worker and not (other.gave_up or other.has_no_users)
+            if other.assignment.admitted
+            and other is not worker
+            and not other.gave_up
+            and not (other.assignment.totals is not None and other.assignment.totals.no_users_reason is not None)
         ]
         if plan.load.is_open:
             return self._hand_over_arrivals(worker, plan, [other.rank for other in others])
@@ -574,7 +566,7 @@ class WorkerPool:
         """Read rows that did not arrive by message from spools on this machine."""
         for worker in list(self.workers):
             if worker.held or worker.lost or worker.account.lost:
-                recovered = self._writer.recover(worker.account)
+                recovered = self.writer.recover(worker.account)
                 if recovered and worker.lost:
                     self.say(f"{recovered} rows of worker {worker.rank} were recovered from its spool")
 
@@ -601,7 +593,7 @@ class WorkerPool:
         """
         if text not in self.shortfall:
             self.shortfall.append(text)
-            self._writer.note(text)
+            self.writer.note(text)
             logger.error("%s", redact(text))
 
     def refuse(self, sender: str, rows: int) -> None:
@@ -612,23 +604,12 @@ class WorkerPool:
         counts[0] += not rows
         counts[1] += rows
 
-    def _admit_row(self, record: RequestRecord) -> None:
+    def admit_row(self, record: RequestRecord) -> None:
         """Check a row before it is counted and written."""
         worker = self.workers.get(record.worker)
         assignment = worker.assignments.get(record.stage) if worker is not None else None
         if assignment is not None:
             assignment.admit(record)
-
-    def _say_beyond(self) -> None:
-        for worker in self.workers:
-            for assignment in worker.assignments.values():
-                if assignment.beyond:
-                    what = "1 request" if assignment.beyond == 1 else f"{assignment.beyond} requests"
-                    whose = "its row has" if assignment.beyond == 1 else "their rows have"
-                    self.say(
-                        f"worker {worker.rank}: {what} of stage {assignment.stage} were started beyond its share "
-                        f"while it was cut off for {worker.silent_s:.0f} s; {whose} measured 0"
-                    )
 
     def tell_of(self, stage: StageRecord) -> None:
         """Log the result of a stage, and whether the client itself was the limit or may have been."""
@@ -641,15 +622,24 @@ class WorkerPool:
             logger.warning("%s", complaint(stage, len(self.workers)))
         if stage.requests_resent:
             self.say(resending(stage))
-        for held_back in self._writer.book.holding(stage.stage):
+        for held_back in self.writer.book.holding(stage.stage):
             self.say(held_back)
         if text := capacity.excess(stage, [w.client_id for w in self.workers if w.assignment.admitted], self._capacity):
             self.say(text)
 
     def settle(self, refused: str | None) -> None:
         """Complete the run after all rows have arrived: accounts, manifest, and spools that are no longer needed."""
-        writer = self._writer
-        self._say_beyond()
+        writer = self.writer
+        for worker in self.workers:
+            silent_s = time.monotonic() - worker.heard_at if worker.lost else worker.silence_s
+            for assignment in worker.assignments.values():
+                if assignment.beyond:
+                    what = "1 request" if assignment.beyond == 1 else f"{assignment.beyond} requests"
+                    whose = "its row has" if assignment.beyond == 1 else "their rows have"
+                    self.say(
+                        f"worker {worker.rank}: {what} of stage {assignment.stage} were started beyond its share "
+                        f"while it was cut off for {silent_s:.0f} s; {whose} measured 0"
+                    )
         for sender, (count, rows) in self._refused.items():
             self.say(
                 f"{count} messages and {rows} rows of another run were rejected (from worker {sender}); that worker "
@@ -676,13 +666,13 @@ class WorkerPool:
 
     def release(self, worker: Worker) -> None:
         """Let a worker that has sent its final count delete its spool, if all its rows are on disk."""
-        writer = self._writer
+        writer = self.writer
         if worker.final and not (worker.account.lost or writer.unwritten() or writer.elsewhere()):
             self.tell(worker, messages.Settled(self.run_id))
 
     def release_early(self, worker: Worker) -> None:
         """Do the same before the end of the run, after the rows have been written to disk."""
-        self._writer.flush()
+        self.writer.flush()
         self.release(worker)
 
     def tell_plan(self, worker: Worker, plan: StagePlan) -> None:
@@ -698,9 +688,9 @@ class WorkerPool:
         self.tell(worker, messages.Stage(self.run_id, plan=own))
 
     def _make_folder(self) -> Path | None:
-        folder = path_of(self._writer.prefix, SPOOL_FOLDER).absolute()
+        folder = path_of(self.writer.prefix, SPOOL_FOLDER).absolute()
         try:
-            mark_folder(folder, self._writer.run_id)
+            mark_folder(folder, self.writer.run_id)
         except OSError as error:
             self.say(f"workers keep their spools in their own temporary folders: {folder}: {error.strerror or error}")
             return None

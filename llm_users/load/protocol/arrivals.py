@@ -16,10 +16,10 @@ from llm_users.distributions import ArrivalGap
 
 def arrival_times_s(gap: ArrivalGap, rate_per_s: float, seed: str) -> Iterator[float]:
     """Yield arrival times without end, in seconds from the start of a stage. The first one follows the first gap."""
-    gap_s, rng = gap.with_mean(1 / rate_per_s), Random(seed)
+    mean_s, rng = 1 / rate_per_s, Random(seed)
     at_s = 0.0
     while True:
-        at_s += gap_s.draw(rng)
+        at_s += gap.draw(rng) * mean_s
         yield at_s
 
 

@@ -55,8 +55,17 @@ import msgspec
 from msgspec import Meta
 
 from llm_users.load.protocol.arrivals import ArrivalShare
-from llm_users.load.protocol.heartbeat import LiveMetrics
-from llm_users.load.protocol.stage import Number, Seconds, StagePlan, StageTotals, Whole
+from llm_users.load.protocol.stage import (
+    IDLE,
+    MOST_BUCKETS,
+    Bucket,
+    Number,
+    Phase,
+    Seconds,
+    StagePlan,
+    StageTotals,
+    Whole,
+)  # fmt: skip
 from llm_users.record import REQUEST_COLUMNS, RequestRecord
 
 logger = logging.getLogger(__name__)
@@ -101,7 +110,11 @@ class Message(msgspec.Struct, frozen=True):
     """The base class of all messages. Texts are cut to ``TEXT_CHARACTERS``."""
 
     kind: ClassVar[str]
-    """The name of the message on the wire."""
+    """The name of the message on the wire: that of its class, such as ``llm_ready`` for ``Ready``."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        cls.kind = f"llm_{cls.__name__.lower()}"
 
     def __post_init__(self) -> None:
         _cut_texts(self)
@@ -129,7 +142,6 @@ class WorkerMessage(RunMessage, frozen=True):
 class Welcome(Message, frozen=True, kw_only=True):
     """The answer to HELLO."""
 
-    kind: ClassVar[str] = "llm_welcome"
     refused: str | None = None
     """Why the worker cannot take part, or None if it can."""
 
@@ -137,7 +149,6 @@ class Welcome(Message, frozen=True, kw_only=True):
 class Run(RunMessage, frozen=True, kw_only=True):
     """Start of a run."""
 
-    kind: ClassVar[str] = "llm_run"
     run_key: str
     worker: Whole
     """The rank of the worker in this run."""
@@ -160,14 +171,12 @@ class Run(RunMessage, frozen=True, kw_only=True):
 class Stage(RunMessage, frozen=True, kw_only=True):
     """Announcement of a stage."""
 
-    kind: ClassVar[str] = "llm_stage"
     plan: StagePlan
 
 
 class Go(RunMessage, frozen=True, kw_only=True):
     """Start of the announced stage."""
 
-    kind: ClassVar[str] = "llm_go"
     stage: Whole
     quota: Whole | None
     """Measured requests of the worker's share. None: no limit."""
@@ -183,7 +192,6 @@ class Go(RunMessage, frozen=True, kw_only=True):
 class ArrivalsChanged(RunMessage, frozen=True, kw_only=True):
     """The worker's new shares of an open loop's schedule."""
 
-    kind: ClassVar[str] = "llm_arrivals"
     stage: Whole
     parts: _Parts
     max_in_flight: Whole | None
@@ -192,7 +200,6 @@ class ArrivalsChanged(RunMessage, frozen=True, kw_only=True):
 class Quota(RunMessage, frozen=True, kw_only=True):
     """The worker's new share of the stage. With the number of a BACK, the worker may also continue."""
 
-    kind: ClassVar[str] = "llm_quota"
     stage: Whole
     quota: Whole | None
     number: Whole | None
@@ -201,21 +208,18 @@ class Quota(RunMessage, frozen=True, kw_only=True):
 class Ack(RunMessage, frozen=True, kw_only=True):
     """The COUNT with this number has arrived."""
 
-    kind: ClassVar[str] = "llm_ack"
     number: Whole
 
 
 class End(RunMessage, frozen=True, kw_only=True):
     """Start nothing more in the stage."""
 
-    kind: ClassVar[str] = "llm_end"
     stage: Whole
 
 
 class Finish(RunMessage, frozen=True, kw_only=True):
     """End of the run. Requests in flight may end within ``grace_s``, or are cut off immediately (``abort``)."""
 
-    kind: ClassVar[str] = "llm_finish"
     abort: bool
     grace_s: Seconds
 
@@ -223,19 +227,13 @@ class Finish(RunMessage, frozen=True, kw_only=True):
 class Resend(RunMessage, frozen=True):
     """Rows are missing: send the rows in the spool."""
 
-    kind: ClassVar[str] = "llm_resend"
-
 
 class Settled(RunMessage, frozen=True):
     """All rows of this worker are on the coordinator's disk."""
 
-    kind: ClassVar[str] = "llm_settled"
-
 
 class Leave(RunMessage, frozen=True):
     """The coordinator does not know this run of the worker. The worker ends it and reports as ready again."""
-
-    kind: ClassVar[str] = "llm_leave"
 
 
 # From workers to the coordinator.
@@ -244,7 +242,6 @@ class Leave(RunMessage, frozen=True):
 class Hello(Message, frozen=True, kw_only=True):
     """A worker listens. The message is an entry of Locust's report; a master without this package ignores it."""
 
-    kind: ClassVar[str] = "llm_hello"
     version: str
     protocol: str
 
@@ -252,7 +249,6 @@ class Hello(Message, frozen=True, kw_only=True):
 class Preparing(WorkerMessage, frozen=True, kw_only=True):
     """The worker builds prompts for the stage: how many are built, and how many it needs before it is ready."""
 
-    kind: ClassVar[str] = "llm_preparing"
     stage: Whole
     built: Whole
     wanted: Whole
@@ -261,7 +257,6 @@ class Preparing(WorkerMessage, frozen=True, kw_only=True):
 class Ready(WorkerMessage, frozen=True, kw_only=True):
     """The prompts are built, and ``waiting`` users are at the admission gate."""
 
-    kind: ClassVar[str] = "llm_ready"
     stage: Whole
     waiting: Whole
     all_users_came: bool
@@ -273,7 +268,6 @@ class Ready(WorkerMessage, frozen=True, kw_only=True):
 class Rows(WorkerMessage, frozen=True, kw_only=True):
     """Rows of requests that have ended: pairs of ``RequestRecord.row()`` and the arrivals of the chunks in seconds."""
 
-    kind: ClassVar[str] = "llm_rows"
     rows: Annotated[list[Any], Meta(max_length=MOST_ROWS)]
 
     def encoded(self) -> dict[str, Any]:
@@ -284,7 +278,6 @@ class Rows(WorkerMessage, frozen=True, kw_only=True):
 class Count(WorkerMessage, frozen=True, kw_only=True):
     """What the worker has started, where its rows are, and its position in the run. The answer is ACK."""
 
-    kind: ClassVar[str] = "llm_count"
     number: Whole
     stage: Whole
     """The stage of the last request that it started. ``started`` and ``measured`` refer to this stage."""
@@ -313,23 +306,47 @@ class Count(WorkerMessage, frozen=True, kw_only=True):
 class Back(WorkerMessage, frozen=True, kw_only=True):
     """The worker has had no answer for a while and waits for the QUOTA with this number."""
 
-    kind: ClassVar[str] = "llm_back"
     number: Whole
     stage: Whole
     measured: Whole
 
 
-class Live(WorkerMessage, frozen=True, kw_only=True):
-    """What the worker did in the last second."""
+_LiveCount = Annotated[int, Meta(ge=0, le=10**9)]
+_LiveNumber = Annotated[float, Meta(ge=0, le=10**9)]
+_Found = Annotated[int, Meta(gt=0, le=10**9)]
+_StageNumber = Annotated[int, Meta(ge=-1, le=10**6)]
+_Histogram = Annotated[dict[Bucket, _Found], Meta(max_length=MOST_BUCKETS)]
 
-    kind: ClassVar[str] = "llm_live"
+
+class LiveMetrics(msgspec.Struct, frozen=True):
+    """What one worker did since its last live metrics. Histograms are counts of a ``DurationHistogram``."""
+
+    stage: _LiveCount = 0
+    phase: Phase = IDLE
+    measured_s: _LiveNumber | None = None  # time since it began to measure in the stage
+    in_flight: _LiveCount = 0
+    requests: _LiveCount = 0  # requests that ended, including failed and excluding aborted ones
+    failed: _LiveCount = 0
+    throttled: _LiveCount = 0
+    tokens: _LiveNumber = 0.0  # tokens that arrived: chunks times the mean tokens per chunk so far
+    cpu: _LiveNumber = 0.0  # share of a core
+    done: Annotated[dict[_StageNumber, _Found], Meta(max_length=16)] = {}  # measured requests that ended, by stage
+    ttft: _Histogram = {}
+    gap: _Histogram = {}
+    tpot: _Histogram = {}
+    lag: _Histogram = {}
+    lag_own: _Histogram = {}  # without the wait for a CPU; empty: unknown
+
+
+class Live(WorkerMessage, frozen=True, kw_only=True):
+    """What the worker did in the last second, if the run has a web interface."""
+
     metrics: LiveMetrics
 
 
 class Done(WorkerMessage, frozen=True, kw_only=True):
     """End of the worker's part of a stage."""
 
-    kind: ClassVar[str] = "llm_done"
     totals: StageTotals
 
     def __post_init__(self) -> None:
@@ -341,21 +358,18 @@ class Done(WorkerMessage, frozen=True, kw_only=True):
 class Final(WorkerMessage, frozen=True, kw_only=True):
     """End of the run on this worker, which has sent this number of rows."""
 
-    kind: ClassVar[str] = "llm_final"
     sent: Whole
 
 
 class Note(WorkerMessage, frozen=True, kw_only=True):
     """A text for the log and the manifest."""
 
-    kind: ClassVar[str] = "llm_note"
     text: str
 
 
 class Refused(WorkerMessage, frozen=True, kw_only=True):
     """The worker cannot take part in the run."""
 
-    kind: ClassVar[str] = "llm_refused"
     reason: str
 
 
@@ -381,22 +395,15 @@ PROTOCOL = _identity()
 
 # Rows. ``RequestRecord`` declares the columns.
 
-_COLUMN_TYPES: dict[type, Any] = {
-    int: Whole,
-    float: Number,
-    str: Annotated[str, Meta(max_length=MOST_CHARACTERS)],
-}
-
-
-def _type_of(column: dataclasses.Field[Any]) -> Any:
-    type_ = _COLUMN_TYPES[column.metadata["type"]]
-    return type_ | None if column.default is None else type_
-
-
+_COLUMN_TYPES: dict[type, Any] = {int: Whole, float: Number, str: Annotated[str, Meta(max_length=MOST_CHARACTERS)]}
 _COLUMNS = dataclasses.fields(RequestRecord)
 _Row = msgspec.defstruct(
     "_Row",
-    [(column.name, _type_of(column)) for column in _COLUMNS],
+    [
+        (column.name, type_ | None if column.default is None else type_)
+        for column in _COLUMNS
+        for type_ in [_COLUMN_TYPES[column.metadata["type"]]]
+    ],
     array_like=True,
     forbid_unknown_fields=True,
     gc=False,

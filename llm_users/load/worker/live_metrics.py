@@ -14,8 +14,7 @@ from typing import Protocol
 
 import gevent
 
-from llm_users.load.protocol.heartbeat import LiveMetrics
-from llm_users.load.protocol.messages import Live
+from llm_users.load.protocol.messages import Live, LiveMetrics
 from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.outcome import Outcome
 from llm_users.quantile import DurationHistogram

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from llm_users.options.targets import Target
+from llm_users.options.parsers import Target
 
 
 class RoundRobin:

@@ -28,7 +28,6 @@ from llm_users.users.openai.client import KEYS_WITHHELD
 HOST_VARIABLE = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"
 FALLBACK_REGION = "us-east-1"
 
-_LOGGING_PACKAGES = ("botocore", "boto3", "urllib3")
 _LEAST_POOL = 100
 _OPEN_LOOP_POOL = 1000  # an open loop has no number of users
 _PLACEHOLDER = "simulator"
@@ -73,7 +72,7 @@ def make_client(
         only_stamp(client)
         # Its debug log contains whole bodies, and Invoke's are base64, in which secrets cannot be redacted.
         logging.getLogger("botocore.parsers").setLevel(logging.INFO)
-    secrets.redact_logs(_LOGGING_PACKAGES)
+    secrets.redact_logs()
     run_context.note(f"Bedrock: {client.meta.endpoint_url}, region {region}, {about}")
     return client
 

@@ -17,8 +17,7 @@ from scipy import stats
 from llm_users.distributions import ARRIVAL_GAPS, LENGTHS, THINK_TIMES, TURNS, Distribution
 from llm_users.load.protocol.arrivals import arrival_times_s
 from llm_users.prompts import parse_mix
-from llm_users.prompts.lengths import length_at
-from llm_users.prompts.order import stream
+from llm_users.prompts.draws import length_at, stream
 from tests.system.truth.line import TruthLine, within
 
 _SEED = 11111

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_users.calibration import text
+from llm_users.calibration import command
 from llm_users.calibration.capacity import Capacity, cores
 from llm_users.calibration.ladder import Climb, Rung, climb
 from llm_users.calibration.measured_run import MeasuredRun
@@ -62,17 +62,17 @@ def test_a_late_server_ends_the_climb_and_blames_nobody() -> None:
     assert tried(done) == [16, 32, 64, 128, 128]  # finer rungs would find the server's limit, not the client's
     assert (best(done), done.at_least) == (64, True)
     assert done.rungs[-1].judged == "not judged"
-    assert "the simulated endpoint itself was late" in " ".join(text.result(done, found(done)).split())
+    assert "the simulated endpoint itself was late" in " ".join(command.result(done, found(done)).split())
 
 
 def test_a_client_that_did_not_get_the_cpu_ends_the_climb_and_is_not_judged() -> None:
     done = up(lambda n: {"health": "disturbed", "ttft_p99_s": 1.0} if n > 64 else {})
     assert (tried(done), best(done), done.at_least) == ([16, 32, 64, 128, 128], 64, True)
     assert done.rungs[-1].judged == "not judged"
-    said = " ".join(text.result(done, found(done)).split())
+    said = " ".join(command.result(done, found(done)).split())
     assert "At 128 streams, other programs or a CPU limit kept the CPU from the worker" in said
     nothing = up(lambda _: {"health": "disturbed", "ttft_p99_s": 1.0})
-    assert "No result: other programs or a CPU limit kept the CPU" in text.no_result(nothing).replace("\n", " ")
+    assert "No result: other programs or a CPU limit kept the CPU" in command.no_result(nothing).replace("\n", " ")
 
 
 def test_a_server_that_was_late_once_does_not_excuse_the_client_for_good() -> None:
@@ -86,7 +86,7 @@ def test_a_server_that_was_late_once_does_not_excuse_the_client_for_good() -> No
     done = up(late_once)
     assert tried(done) == [16, 32, 64, 128, 128, 91, 108, 108]
     assert (best(done), done.at_least) == (91, False)
-    assert "108 streams were too many: saturated." in text.result(done, found(done))
+    assert "108 streams were too many: saturated." in command.result(done, found(done))
 
 
 def test_listed_rungs_are_the_only_ones() -> None:
@@ -121,24 +121,24 @@ def test_a_run_that_breaks_down_is_a_rung_that_failed() -> None:
     waiting = iter(rungs)
     done = climb(lambda _: next(waiting), (2, 4, 8), lambda _: None)
     assert (done.rungs, best(done), done.at_least) == (tuple(rungs), 2, False)
-    assert text.line(rungs[1]).split() == ["4", "-", "-", "-", "-", "fail:", "the", "run"]
-    assert "4 streams were too many: the run." in text.result(done, found(done))
+    assert command.line(rungs[1]).split() == ["4", "-", "-", "-", "-", "fail:", "the", "run"]
+    assert "4 streams were too many: the run." in command.result(done, found(done))
 
 
 def test_no_rung_passes() -> None:
     done = up(lambda _: {"ttft_p99_s": 1.0})
     assert (tried(done), done.best) == ([16, 16], None)
-    assert "16 streams were too many (TTFT)" in text.no_result(done)
+    assert "16 streams were too many (TTFT)" in command.no_result(done)
 
 
 def test_other_programs_are_told_of() -> None:
-    assert "up to 0.7 cores" in text.no_result(up(lambda _: {"ttft_p99_s": 1.0, "other_cores": 0.7}))
-    assert "cores" not in text.no_result(up(lambda _: {"ttft_p99_s": 1.0, "other_cores": 0.1}))
+    assert "up to 0.7 cores" in command.no_result(up(lambda _: {"ttft_p99_s": 1.0, "other_cores": 0.7}))
+    assert "cores" not in command.no_result(up(lambda _: {"ttft_p99_s": 1.0, "other_cores": 0.1}))
 
 
 def test_every_line_fits_eighty_columns_and_processes_the_cores() -> None:
     done = up(lambda n: {"other_cores": 1.0, "tokens_per_s": 123456.0} | ({"failed": 1} if n > 2000 else {}))
-    said = [text.header(), *map(text.line, done.rungs), *text.result(done, found(done)).splitlines()]
+    said = [command.header(), *map(command.line, done.rungs), *command.result(done, found(done)).splitlines()]
     assert max(map(len, said)) <= 80
     for line in (line for line in said if "--processes" in line):
         assert int(line.split("--processes ")[1].split()[0].rstrip(",")) <= cores()

@@ -10,7 +10,7 @@ from scipy import stats
 
 from llm_users.distributions import LENGTHS, Distribution
 from llm_users.prompts import PromptError, Tokenizer, make_source, parse_mix
-from llm_users.prompts.lengths import draw_cap, length_at
+from llm_users.prompts.draws import draw_cap, length_at
 
 TEXTS = ("550,150", "lognormal:550,400", "uniform:20,1200", "exp:300", "fixed:500")
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from llm_users.distributions import LENGTHS, Distribution
 from llm_users.prompts import Pictures, PromptError, PromptSource, Tokenizer, make_source
-from llm_users.prompts.pictures import tiles
+from llm_users.prompts.images import tiles
 
 
 def source(tokenizer: Tokenizer | None, images: str, seed: int = 1, **more: Any) -> PromptSource:

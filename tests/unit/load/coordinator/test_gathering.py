@@ -29,7 +29,7 @@ class Stage:
         self.coordinator = Coordinator(
             lambda message, to: self.sent.append((message, to)),
             lambda: ["a", "b", "c"],
-            lambda run_id, _options: RunWriter(str(folder / "run"), run_id, {}, offsets=False),
+            lambda run_id, _, rows: RunWriter(str(folder / "run"), run_id, {}, offsets=False, observer=rows),
         )
         self.coordinator.begin(Options(sweep=(9, 9), requests=90), users=9, run_s=None)
         self.coordinator.tick()

@@ -1,11 +1,28 @@
-"""Assigns users to workers as Locust does, except that new users never join a stage during its measurement."""
+"""The two classes of Locust that decide how many users run and on which worker, controlled by the coordinator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from locust import LoadTestShape
 from locust.dispatch import UsersDispatcher
+
+
+class SweepShape(LoadTestShape):
+    """The shape for ``--llm-sweep`` and other staged runs, for any locustfile. The extension installs it.
+
+    Locust asks it once per second for the number of users. The coordinator makes all decisions.
+    """
+
+    abstract = True  # Locust must not use the class only because a locustfile imports it
+
+    def __init__(self, tick: Callable[[], tuple[int, float] | None]) -> None:
+        super().__init__()
+        self._tick = tick
+
+    def tick(self) -> tuple[int, float] | None:
+        return self._tick()
 
 
 class StageDispatcher(UsersDispatcher):

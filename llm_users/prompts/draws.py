@@ -1,12 +1,16 @@
-"""Draws the lengths of prompt i and of its answer from the seed and i, in pairs if a mix defines both."""
+"""Seeded draws that are the same in every process, thread and Python version: random streams, orders and lengths.
+
+The lengths of prompt i and of its answer depend on the seed and i only; they come in pairs if a mix defines both.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Iterator
+from random import Random
 
 from llm_users.distributions import LENGTHS, Distribution, DistributionError, Mixed
-from llm_users.prompts.order import stream
 from llm_users.prompts.prompt import PromptError
 
 _MIX_SHAPE = (
@@ -15,6 +19,47 @@ _MIX_SHAPE = (
 )
 # A comma inside a distribution precedes a single number. A new part starts with its weight and a colon.
 _NEXT_PART = re.compile(r"[,;](?=\s*[\d.]+\s*:)")
+
+
+def stream(seed: int | str, *names: object) -> Random:
+    """Return the random stream for one purpose, for example ``stream(seed, index, "lines")``.
+
+    ``seed`` is the seed of the run, or for texts the text seed, which includes the run key (``text_seed_of``).
+
+    Every purpose has a separate stream, so that a change of the output lengths does not change the texts. A string seed
+    uses SHA-512 instead of ``hash()``, which differs between processes.
+    """
+    return Random(":".join(map(str, (seed, *names))))
+
+
+def text_seed_of(seed: int, run_key: str, purpose: str = "") -> str:
+    """Return the seed of generated texts, which, unlike lengths and order, also depend on the run key.
+
+    Texts for different values of ``purpose`` have nothing in common: prompts and conversations have separate numbers.
+    """
+    return f"{seed}:{run_key}:{purpose}"
+
+
+def shuffled(rng: Random, numbers: Iterable[int]) -> Iterator[int]:
+    """Yield ``numbers`` in random order, drawn one by one.
+
+    It does not use ``Random.shuffle``: only ``random()`` guarantees the same result in all Python versions, and a
+    typical prompt uses a sixth of the available lines.
+    """
+    remaining = list(numbers)
+    while remaining:
+        index = int(rng.random() * len(remaining))
+        remaining[index], remaining[-1] = remaining[-1], remaining[index]
+        yield remaining.pop()
+
+
+def endless(rng: Random, count: int, first: int | None = None) -> Iterator[int]:
+    """Yield the numbers below ``count`` without end, every number once per pass, ``first`` at the start if given."""
+    if first is not None:
+        yield first
+        yield from shuffled(rng, (number for number in range(count) if number != first))
+    while True:
+        yield from shuffled(rng, range(count))
 
 
 def parse_mix(text: str) -> tuple[Distribution, Distribution]:
