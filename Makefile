@@ -53,7 +53,7 @@ bench-bedrock: $(READY)
 	@echo 'Files: $(OUT)-bedrock/'
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # The browser is the system's: Debian's is installed when this runs as root, CHROMIUM=/path names another one.
 test-system: $(READY)

@@ -48,7 +48,7 @@ def test_ci_runs_every_file_of_the_system_tests_once() -> None:
     for arguments in re.findall(r"\bcheck ([^&;\n]+)", script):
         runs.update(apart if '"${quiet[@]}"' in arguments else files_with_tests(arguments) - ignored(arguments, apart))
     assert runs == Counter(files_with_tests("tests/system"))
-    assert script.rstrip().endswith("python -m pytest -p no:cacheprovider")  # and tests/unit, as `make test` does
+    assert script.rstrip().endswith("python -m pytest -p no:cacheprovider --numprocesses 2 --dist worksteal")  # and tests/unit, as `make test` does
 
 
 def files_with_tests(arguments: str) -> set[Path]:
