@@ -16,7 +16,7 @@ from gevent.monkey import get_original
 # Locks on files that exist anyway, so that there is nothing to remove afterwards. flock() is not fair: without the
 # queue, the other process would start its next test before a waiting process gets the exclusive lock.
 _QUEUE = Path(__file__).open("rb")  # noqa: SIM115 - open as long as the process lives
-_MACHINE = Path(__file__).with_name("__init__.py").open("rb")  # noqa: SIM115
+_MACHINE = Path(__file__).with_name("__init__.py").open("rb")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,6 +55,8 @@ class _PolledEvent:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     for plugin in session.config.pluginmanager.get_plugins():
-        if hasattr(plugin, "torun"):  # the plugin of pytest-xdist; its module is sent as source, so it has no class here
+        if hasattr(
+            plugin, "torun"
+        ):  # of pytest-xdist, which sends the plugin's source: there is no class to compare with
             plugin.torun._lock = get_original("threading", "RLock")()
             plugin.torun._has_items_event = _PolledEvent()
