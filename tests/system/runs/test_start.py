@@ -1,4 +1,4 @@
-"""What a run loads: a chat run needs no other SDK, no report before its end, and a master needs no SDK."""
+"""What a run loads: a chat run needs no other SDK, and no process needs the report before the test has ended."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tests.ports import master_ports
 from tests.system.locust_runs import Finished, Locust
+
+NOT_NEEDED = {"boto3", "botocore", "pandas", "transformers"}
 
 LOCUSTFILE = """
 import json, os, sys
@@ -46,14 +48,14 @@ def run(locust: Locust, *arguments: str) -> Finished:
     return done
 
 
-def test_a_chat_run_loads_what_it_needs(locust: Locust) -> None:
+def test_a_chat_run_loads_only_what_it_needs(locust: Locust) -> None:
     run(locust)
     packages = loaded(locust, "LocalRunner")
     assert {"openai", "numpy"} <= packages
-    assert not packages & {"boto3", "botocore", "pandas", "transformers"}
+    assert not packages & NOT_NEEDED
 
 
-def test_a_master_loads_no_sdk(locust: Locust) -> None:
+def test_neither_do_a_master_and_its_workers(locust: Locust) -> None:
     run(locust, "--processes", "1", *master_ports())
-    assert "openai" in loaded(locust, "WorkerRunner")
-    assert not loaded(locust, "MasterRunner") & {"openai", "boto3", "botocore", "pandas", "transformers"}
+    assert not loaded(locust, "MasterRunner") & NOT_NEEDED
+    assert not loaded(locust, "WorkerRunner") & {*NOT_NEEDED, "llm_reports"}

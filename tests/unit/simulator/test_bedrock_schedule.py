@@ -214,21 +214,6 @@ def test_many_streams_at_once(path: str) -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("path", [CONVERSE, INVOKE])
-def test_cpu_per_event(path: str) -> None:
-    with launch("ttft=50ms,itl=10ms") as sim:
-        clients = [Client(sim.port) for _ in range(40)]
-        for client in clients:
-            client.send("POST", path, asked(path, 128))
-        for client in clients:
-            client.read()
-            client.sock.close()
-        totals = sim.stop()
-    print(path.rpartition("/")[2], totals)
-    assert totals["cpu_us_per_token"] < 60
-
-
-@pytest.mark.alone
 def test_the_gaps_are_even(asking: Callable[..., Answer]) -> None:
     stamps_ns = token_stamps(asking(INVOKE, "itl=10ms", 20))
     assert statistics.median(b - a for a, b in pairwise(stamps_ns)) == pytest.approx(10e6, rel=0.2)

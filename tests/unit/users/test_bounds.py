@@ -70,7 +70,6 @@ def test_what_is_no_output_ends_as_well(narrow: Rig, wire: Wire) -> None:
     assert "does not end" in (record.error_message or "")
 
 
-@pytest.mark.alone
 def test_arguments_of_a_tool_call_take_linear_time(rig: Rig, wire: Wire) -> None:
     piece = delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "", "arguments": "0123456789" * 10}}])
     script = [send(head(CHUNKED)), *[send(chunk(piece * 500))] * 100, send(_END)]
