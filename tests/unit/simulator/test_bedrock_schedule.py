@@ -86,6 +86,7 @@ def test_log_schedule_and_arrival_agree(tmp_path: Path, path: str) -> None:
     assert (totals["completed"], totals["tokens"], totals["broken"]) == (2, 41, 0)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("path", [CONVERSE, INVOKE])
 def test_the_start_leaves_before_the_first_token(asking: Callable[..., Answer], path: str) -> None:
     answer = asking(path, "ttft=60ms")
