@@ -144,7 +144,8 @@ def test_only_the_wiring_calls_the_report_side() -> None:
         ("import llm_users.simulator.main", {"locust", "gevent", "pandas", "openai", "transformers"}),
         ("import llm_reports", {"locust", "gevent", "pandas"}),
         ("import llm_reports; llm_reports.load, llm_reports.tables", {"locust", "gevent", "openai"}),
-        ("from llm_users import OpenAIUser", {"pandas", "transformers", "torch"}),
+        ("import llm_reports.metrics.steadiness", {"locust", "gevent", "pandas"}),  # a run calls it after each stage
+        ("from llm_users import OpenAIUser", {"boto3", "botocore", "pandas", "transformers", "torch"}),
     ],
 )
 def test_what_an_import_must_not_load(statement: str, absent: set[str]) -> None:
@@ -172,6 +173,14 @@ def test_the_extension_registers_once_however_often_it_is_imported() -> None:
         "print(before != once, once == handlers())"
     )
     assert counts.split() == ["True", "True"]
+
+
+@pytest.mark.parametrize("name", ["OpenAIUser", "AnthropicUser", "BedrockUser"])
+def test_the_interpreter_is_patched_before_an_sdk_imports_ssl(name: str) -> None:
+    # Otherwise gevent warns of errors, and the import takes twice as long.
+    run_python(
+        f"import warnings\nwarnings.filterwarnings('error', message='Monkey-patching')\nfrom llm_users import {name}"
+    )
 
 
 def test_exported_users_are_abstract() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import re
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from tests.project import ROOT
 
@@ -48,7 +51,33 @@ def test_ci_runs_every_file_of_the_system_tests_once() -> None:
     for arguments in re.findall(r"\bcheck ([^&;\n]+)", script):
         runs.update(apart if '"${quiet[@]}"' in arguments else files_with_tests(arguments) - ignored(arguments, apart))
     assert runs == Counter(files_with_tests("tests/system"))
-    assert script.rstrip().endswith("python -m pytest -p no:cacheprovider")  # and tests/unit, as `make test` does
+
+
+def test_ci_runs_the_unit_tests_at_its_end_as_make_does() -> None:
+    command = re.search(r"^test: .*\n\t@.*/python -m pytest(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert command
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert script.rstrip().endswith(f"\npython -m pytest -p no:cacheprovider{command[1]}")
+
+
+def machine_is_free(kind: int) -> bool:
+    """Whether another process could run a test of this kind now: fcntl.LOCK_SH together with others, LOCK_EX alone."""
+    with (TESTS / "unit" / "__init__.py").open("rb") as file:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_most_tests_run_beside_those_of_other_processes() -> None:
+    assert machine_is_free(fcntl.LOCK_SH)
+    assert not machine_is_free(fcntl.LOCK_EX)
+
+
+@pytest.mark.alone
+def test_a_marked_test_runs_alone() -> None:
+    assert not machine_is_free(fcntl.LOCK_SH)
 
 
 def files_with_tests(arguments: str) -> set[Path]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_reports.metrics.outcomes import aborted, succeeded
 from llm_reports.stats.intervals import student_t
 from llm_users.record import COL, STEADY, UNSTEADY
 
@@ -89,6 +88,9 @@ def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) 
 
 def stage_steadiness(rows: DataFrame, *, is_open: bool) -> Steadiness:
     """Return the steadiness of one stage from its rows with warm-up; unknown for closed loops of conversations."""
+    # Imported here because it loads pandas: a run calls ``steadiness`` after each stage, in its event loop.
+    from llm_reports.metrics.outcomes import aborted, succeeded
+
     codes, measured = rows[COL.error_code], (rows[COL.measured] == 1).to_numpy(dtype=bool, na_value=False)
     started_at, queue_s, connect_s, latency_s = (
         rows[name].to_numpy(dtype=np.float64, na_value=np.nan)

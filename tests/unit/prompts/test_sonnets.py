@@ -242,6 +242,7 @@ def test_a_tokenizer_that_cannot_do_it_is_an_error(impossible: Tokenizer, length
         source(impossible, length).prompt(3)
 
 
+@pytest.mark.alone
 def test_fast_enough_to_build_a_stage_ahead(default_tokenizer: Tokenizer) -> None:
     # 0.9 ms and 46 ms on two busy cores; the bounds leave room for slower machines.
     prompts, long = source(default_tokenizer, 550, 150), source(default_tokenizer, 32000)

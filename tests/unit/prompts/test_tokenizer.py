@@ -216,6 +216,7 @@ finally:
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("through", ["default", "transformers"])
 def test_encoding_does_not_stop_the_other_threads_of_the_process(bare: Path, through: str) -> None:
     # The longest pause of a ticking thread as a share of the encoding: 1 where encoding holds the interpreter lock,

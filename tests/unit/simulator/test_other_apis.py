@@ -195,6 +195,7 @@ def test_an_error_inside_the_stream(connect: Connect, path: str, error: str, cod
     assert path == RESPONSES or last["error"]["type"] == code
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("path", BOTH)
 def test_log_schedule_and_arrival_agree(tmp_path: Path, path: str) -> None:
     log = tmp_path / "log.jsonl"

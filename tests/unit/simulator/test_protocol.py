@@ -106,6 +106,7 @@ def test_usage_refused(connect):
     assert connect("usage=refuse").chat().status == connect("usage=refuse422").chat().status == 200
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("role", ["early", "none", "late", "with-first"])
 def test_role_modes(connect, role):
     answer = connect(f"role={role},ttft=60ms").chat()

@@ -43,6 +43,7 @@ def read_until(connection: Connection, wanted: bytes) -> list[tuple[int, bytes]]
     return reads
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 def test_a_client_that_reads_late_still_stamps_on_time(wire: Wire, own_ca: Authority, tls: bool) -> None:
     port = wire.serve([pause(0.02), send(b"token"), HOLD], tls=own_ca.server if tls else None)

@@ -200,6 +200,7 @@ def test_a_wrong_length_is_not_waited_for() -> None:
         EventStreamDecoder().feed(b"\x00\xff" + data[2:12])
 
 
+@pytest.mark.alone
 def test_the_largest_message_in_small_pieces() -> None:
     data = message(b"", b"x" * (eventstream.MAX_MESSAGE_BYTES - 16))
     begin_s = time.perf_counter()
@@ -274,6 +275,7 @@ _MAKERS = [
 ]
 
 
+@pytest.mark.alone
 def test_one_event_takes_a_few_microseconds() -> None:
     data = encode(EVENT, PAYLOAD)
     feed = EventStreamDecoder().feed

@@ -248,6 +248,7 @@ def test_a_closed_pool_keeps_nothing(wire: Wire) -> None:
     assert port.connections == 2
 
 
+@pytest.mark.alone
 def test_stamps_follow_the_server_s_writes(wire: Wire, pool: Pool) -> None:
     port = wire.serve(stream(PARTS, gap_s=0.01))
     exchange = begun(pool, port)

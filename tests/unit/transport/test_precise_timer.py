@@ -11,6 +11,8 @@ import pytest
 
 from llm_users.transport.precise_timer import PreciseTimer
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def timer() -> Iterator[PreciseTimer]:

@@ -14,13 +14,17 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 from gevent.queue import Queue
-from locust import task
+from locust import runners, task
 from locust.env import Environment
 
 import llm_users
 from llm_users import OpenAIUser, RequestRecord
 from llm_users.extension import wiring_of
 from llm_users.users.answer import Answer
+
+# For a debug message, Locust looks up the sources of all callers of stop(): 0.1 s in a process with thousands of
+# modules, for each of some hundred rigs. It does without them when this fails.
+vars(runners)["inspect"] = None
 
 Job = Callable[[Any], Any]
 

@@ -29,6 +29,7 @@ NS = 1_000_000_000
 NEAR_S = 0.005
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_an_answer_is_timed_as_the_server_sent_it(rig: Rig, wire: Wire, framing: str) -> None:
     port = wire.serve(stream(chat_events("Hel", "lo", " wor", "ld"), framing, gap_s=0.02))
@@ -82,6 +83,7 @@ def test_an_answer_without_output_is_an_error_named_empty(rig: Rig, wire: Wire, 
     assert record.end_to_end_latency_s is not None
 
 
+@pytest.mark.alone
 def test_a_first_token_that_shares_the_read_with_the_headers_is_stamped(rig: Rig, wire: Wire) -> None:
     writes = framed(chat_events("a", "b"))
     script = [pause(0.03), send(b"".join(writes[:3])), pause(0.03), send(b"".join(writes[3:]))]
@@ -112,6 +114,7 @@ def test_an_unchunked_stream_that_came_at_once_is_buffered(rig: Rig, wire: Wire,
     assert record.output_tokens == 3
 
 
+@pytest.mark.alone
 def test_a_large_body_of_announced_length_in_several_reads_is_buffered_too(rig: Rig, wire: Wire) -> None:
     port = wire.serve([pause(0.2), *at_once(chat_events(*["word " * 40] * 1000), "content-length")])
     record = rig.ask(port.url).record
@@ -196,6 +199,7 @@ def test_a_user_may_ask_in_on_start_and_in_several_tasks(make_rig: object, wire:
     assert len(rig.seen.records) == 2
 
 
+@pytest.mark.alone
 def test_the_simulator_s_answers_are_counted_exactly_and_timed(rig: Rig) -> None:
     with launch("ttft=50ms,itl=5ms", max_seconds=30) as simulator:
         for api in ("chat", "complete"):
@@ -211,6 +215,7 @@ def test_the_simulator_s_answers_are_counted_exactly_and_timed(rig: Rig) -> None
     assert reconnected == 0  # the second call came over the first one's connection
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("dialect", ["vllm", "llamacpp", "transformers"])
 def test_every_dialect_of_the_simulator_measures_alike(rig: Rig, dialect: str) -> None:
     with launch(f"ttft=30ms,itl=4ms,dialect={dialect}", max_seconds=30) as simulator:

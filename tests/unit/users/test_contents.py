@@ -86,6 +86,7 @@ def test_without_usage_messages_of_text_are_counted_here(rig: Rig, wire: Wire) -
 # Tools, formats, effort, log probabilities.
 
 
+@pytest.mark.alone
 def test_tools_and_their_choice_are_sent_and_fragments_are_chunks(rig: Rig, wire: Wire) -> None:
     def call(**function: str) -> bytes:
         return delta(tool_calls=[{"index": 0, "id": "call-1", "type": "function", "function": function}])
@@ -155,6 +156,7 @@ def test_a_model_that_wants_max_completion_tokens_gets_it(rig: Rig, wire: Wire) 
 # Several choices.
 
 
+@pytest.mark.alone
 def test_several_choices_are_apart(rig: Rig, wire: Wire) -> None:
     parts = [
         choices(choice(0, role="assistant"), choice(1, role="assistant")),
@@ -234,6 +236,7 @@ def test_an_emoji_in_two_halves_becomes_whole(rig: Rig, wire: Wire, between: str
     assert answer.record.output_tokens
 
 
+@pytest.mark.alone
 def test_a_server_that_finishes_and_holds_the_connection_is_left(rig: Rig, wire: Wire) -> None:
     script = [send(head(CHUNKED)), send(chunk(delta(content="a"))), pause(0.02), send(chunk(delta("stop"))), HOLD]
     port = wire.serve(script)
@@ -245,6 +248,7 @@ def test_a_server_that_finishes_and_holds_the_connection_is_left(rig: Rig, wire:
     assert record.end_to_end_latency_s == pytest.approx((request.sent_ns[-1] - request.received_ns) / 1e9, abs=0.01)
 
 
+@pytest.mark.alone
 def test_usage_after_the_finish_is_waited_for_and_pings_are_not(rig: Rig, wire: Wire) -> None:
     pings = [step for _ in range(8) for step in (pause(0.3), send(chunk(b": ping\n\n")))]
     script = [

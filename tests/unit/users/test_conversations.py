@@ -53,6 +53,7 @@ TALK = Conversation(
 )
 
 
+@pytest.mark.alone
 def test_each_turn_has_the_answers_that_really_came_before_it(rig_with: MakeRig, wire: Wire) -> None:
     rig = rig_with(user_class=Talker, llm_think_time="60ms")
     port = wire.serve(stream(chat_events("al", "pha")), stream(chat_events("beta")), stream(chat_events("gamma")))

@@ -124,6 +124,7 @@ STREAMS: dict[str, list[bytes]] = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("name", STREAMS)
 def test_every_dialect_gives_the_same_answer(rig: Rig, wire: Wire, name: str, framing: str) -> None:
@@ -211,6 +212,7 @@ def test_streams_of_real_servers_replayed(rig: Rig, wire: Wire, framing: str) ->
         assert record.output_tokens_source == "usage"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "reasoning_text", "thinking"])
 def test_reasoning_under_any_name_comes_before_the_answer(rig: Rig, wire: Wire, name: str) -> None:
     parts = [ROLE, delta(**{name: "hm "}), delta(content=None, **{name: "so"}), A, B, *END]

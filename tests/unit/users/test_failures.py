@@ -236,6 +236,7 @@ def test_a_stream_cut_at_any_byte_is_a_success_only_after_its_terminator(rig: Ri
     assert codes[-1] in (None, "buffered")
 
 
+@pytest.mark.alone
 def test_a_reset_in_mid_stream_keeps_what_was_measured(rig: Rig, wire: Wire) -> None:
     script = [
         send(head(CHUNKED) + chunk(delta(content="a"))),
@@ -289,6 +290,7 @@ def test_a_server_that_closes_kept_connections_is_asked_again(rig: Rig, wire: Wi
     assert second.connect_s is not None
 
 
+@pytest.mark.alone
 def test_a_kept_connection_that_dies_under_the_request_is_replaced_once(rig: Rig, wire: Wire) -> None:
     answer = stream(chat_events("a"), gap_s=0.005)
     port = wire.serve(answer, [pause(0.02), RESET], answer)
@@ -364,6 +366,7 @@ def test_the_sdk_s_transport_has_the_same_codes(rig_with: MakeRig, wire: Wire, s
     assert rig.ask(wire.serve(script).url).record.error_code == code
 
 
+@pytest.mark.alone
 def test_the_sdk_s_transport_gives_the_same_answer(rig_with: MakeRig, wire: Wire) -> None:
     port = wire.serve(stream(chat_events("Hel", "lo"), gap_s=0.02))
     rig = rig_with(llm_transport="sdk")

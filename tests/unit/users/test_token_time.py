@@ -15,6 +15,8 @@ from tests.stream_bytes import CHUNKED, DONE, chat_events, delta, event, framed,
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import Port, Script, Step, Wire, pause, send
 
+pytestmark = pytest.mark.alone
+
 NS = 1_000_000_000
 GAP_S = 0.02
 EXACT_S = 0.001  # of a time per token, over at least 2 tokens

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llm_users.users import response_reader
 from tests.stream_bytes import CHUNKED, DONE, chunk, delta, event, framed, head, reply, stream, usage
 from tests.unit.users.anthropic.messages_api import CLOSED, START, STOP, ask, ended, opened, started, text
 from tests.unit.users.anthropic.messages_api import delta as block_delta
@@ -94,6 +95,7 @@ def test_cached_tokens_of_every_server(rig: Rig, wire: Wire, fields: dict[str, A
     )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("total", "output"),
     [(7 + 5 + 40, 45), (7 + 5, 5), (7 + 5 + 40 + 3, 5), (None, 5)],
@@ -109,6 +111,7 @@ def test_reasoning_outside_of_the_output_is_added(rig: Rig, wire: Wire, total: i
         assert record.tpot_s == pytest.approx((times[4] - times[0]) / 4, abs=EXACT_S)
 
 
+@pytest.mark.alone
 def test_streamed_reasoning_outside_of_the_output_is_in_the_divisor(rig: Rig, wire: Wire) -> None:
     """grok-3-mini: 3 chunks of reasoning, 2 of the answer, a stop token: 6 tokens, 3 of which xAI counts as output."""
     more = {"completion_tokens_details": {"reasoning_tokens": 3}, "total_tokens": 13}
@@ -119,6 +122,7 @@ def test_streamed_reasoning_outside_of_the_output_is_in_the_divisor(rig: Rig, wi
     assert record.tpot_s == pytest.approx((times[5] - times[0]) / 5, abs=EXACT_S)
 
 
+@pytest.mark.alone
 def test_a_router_that_counts_no_reasoning_tokens_hides_them(rig: Rig, wire: Wire) -> None:
     """4 words, 104 tokens, ``reasoning_tokens`` 0: what was streamed are 4 tokens in 3 gaps."""
     more = {"completion_tokens_details": {"reasoning_tokens": 0}}
@@ -130,6 +134,7 @@ def test_a_router_that_counts_no_reasoning_tokens_hides_them(rig: Rig, wire: Wir
     assert record.tpot_s == pytest.approx((times[3] - times[0]) / 3, abs=EXACT_S)
 
 
+@pytest.mark.alone
 def test_thinking_of_which_only_a_summary_is_streamed(claude: Rig, wire: Wire) -> None:
     """Claude counts all thinking in output_tokens and streams a summary: TPOT is that of the 4 words of the answer."""
     parts = [
@@ -190,6 +195,7 @@ def counted(where: str, tokens: int) -> bytes:
     return event(whole) + (usage(tokens) if where == "after it" else b"")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("where", ["event", "choice", "after it"])
 def test_usage_in_every_chunk_tells_how_many_tokens_the_first_one_holds(rig: Rig, wire: Wire, where: str) -> None:
     """5 tokens in the first chunk (a draft model), then 1 each: 3 tokens in 3 gaps."""
@@ -199,6 +205,7 @@ def test_usage_in_every_chunk_tells_how_many_tokens_the_first_one_holds(rig: Rig
     assert record.tpot_s == pytest.approx((times[3] - times[0]) / 3, abs=EXACT_S)
 
 
+@pytest.mark.alone
 def test_usage_with_the_finish_of_one_chunk_is_not_that_of_the_chunk(rig: Rig, wire: Wire) -> None:
     """One word and the stop token: 2 tokens, one gap."""
     port = wire.serve(stream([A, choice(finish="stop", more={"usage": counts(2)}), DONE], gap_s=GAP_S))
@@ -278,6 +285,7 @@ FINISHES = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", FINISHES)
 def test_output_after_a_finish_reason_takes_it_back(rig: Rig, wire: Wire, name: str) -> None:
     """3 chunks in all of them; TPOT ends with the last finish event, or the last chunk where that is the same."""
@@ -292,6 +300,7 @@ def test_output_after_a_finish_reason_takes_it_back(rig: Rig, wire: Wire, name: 
     assert record.end_to_end_latency_s == pytest.approx(done_s - times[first] + record.ttft_s, abs=0.01)
 
 
+@pytest.mark.alone
 def test_output_and_usage_may_come_long_after_a_finish_reason(rig: Rig, wire: Wire) -> None:
     """Longer than the silence that ends an answer with usage: none has come yet."""
     writes = framed([A, delta("stop"), B, delta("stop"), usage(3), DONE])
@@ -318,6 +327,7 @@ def held(*parts: bytes) -> Script:
     return [*steps, HOLD]
 
 
+@pytest.mark.alone
 def test_a_silent_server_is_left_a_second_after_usage(rig: Rig, wire: Wire) -> None:
     """The note says where the second goes."""
     rig.notes.clear()
@@ -330,6 +340,7 @@ def test_a_silent_server_is_left_a_second_after_usage(rig: Rig, wire: Wire) -> N
     assert [note for note in rig.notes if note.startswith("silent: ") and "part of the user's cycle" in note]
 
 
+@pytest.mark.alone
 def test_the_deadline_ends_an_answer_that_waits_for_usage_only(rig_with: Callable[..., Rig], wire: Wire) -> None:
     """An answer with its finish reason is complete; one that went on after it is not, and times out."""
     rig = rig_with(llm_timeout="300ms")
@@ -341,15 +352,17 @@ def test_the_deadline_ends_an_answer_that_waits_for_usage_only(rig_with: Callabl
     assert rig.ask(wire.serve(held(A, delta("stop"), B)).url).record.error_code == "timeout"
 
 
-def test_usage_is_waited_for_ten_seconds(rig: Rig, wire: Wire) -> None:
+def test_usage_is_waited_for_ten_seconds(rig: Rig, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert response_reader.USAGE_GRACE_S == 10.0
+    monkeypatch.setattr(response_reader, "USAGE_GRACE_S", 2.0)
     rig.notes.clear()
     port = wire.serve(held(A, B, delta("stop")))
     record = rig.ask(port.url, model="mute").record
     request = port.left_by_client()
     assert (record.error_code, record.chunks, record.output_tokens_source) == (None, 2, "tokenizer")
-    assert (request.client_closed_ns - request.sent_ns[-1]) / NS == pytest.approx(10.0, abs=0.5)
+    assert (request.client_closed_ns - request.sent_ns[-1]) / NS == pytest.approx(2.0, abs=0.5)
     assert record.end_to_end_latency_s == pytest.approx((request.sent_ns[-1] - request.received_ns) / NS, abs=0.02)
-    assert [note for note in rig.notes if note.startswith("mute: ") and "10 s after its last event" in note]
+    assert [note for note in rig.notes if note.startswith("mute: ") and "2 s after its last event" in note]
 
 
 def test_the_only_choice_may_have_any_number(rig: Rig, wire: Wire) -> None:
@@ -394,6 +407,7 @@ REASONING: dict[str, tuple[dict[str, Any], bool]] = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", REASONING)
 def test_reasoning_of_every_shape_comes_before_the_answer(rig: Rig, wire: Wire, name: str) -> None:
     """TTFT is the first reasoning, ttfat_s the first of the answer; TPOT leaves reasoning out if it is a summary."""
@@ -431,6 +445,7 @@ def said(kind: str, **fields: Any) -> bytes:
 ITEM = {"type": "reasoning", "summary": SUMMARY, "encrypted_content": "c2VjcmV0"}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("thought", "summary"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import gevent
 import pytest
 from flask.testing import FlaskClient
-from locust import task
+from locust import argument_parser, task
 from locust.argument_parser import get_parser
 from locust.env import Environment
 from locust.web import WebUI
@@ -63,6 +65,15 @@ class Page:
         if wiring is not None and wiring.coordinating is not None:
             wiring.coordinating.close()
         self.runner.quit()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_description_of_the_options() -> Iterator[None]:
+    """Locust describes the options for its form anew for every page, in a time that grows with their square."""
+    with pytest.MonkeyPatch.context() as patch:
+        described = functools.cache(argument_parser.ui_extra_args_dict)
+        patch.setattr(argument_parser, "ui_extra_args_dict", lambda: copy.deepcopy(described()))
+        yield
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def test_a_stage_has_a_minimum_of_requests_and_of_time(options: dict[str, Any], 
     assert of_rates.requests == max(requests, 40 * seconds)
 
 
+@pytest.mark.alone
 def test_judging_takes_no_time() -> None:
     """Between stages nothing waits long for it: a thousand rows are judged in well under a second."""
     search = SearchStages(Options(find="ttft_p95<0.5,tpot_p95<0.05,errors<0.01", requests=1000))

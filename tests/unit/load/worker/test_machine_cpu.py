@@ -13,6 +13,8 @@ import pytest
 from llm_users.load.worker import machine_cpu
 from llm_users.load.worker.machine_cpu import CpuTimes, cpu_use
 
+pytestmark = pytest.mark.alone
+
 ON_LINUX = pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="the kernel does not count it")
 
 # Two programs on one core: what the second does not get, it waits for. The clock and its own CPU time say how much.

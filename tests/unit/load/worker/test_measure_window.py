@@ -48,6 +48,7 @@ def test_a_request_is_in_flight_from_sending_to_the_end_of_its_answer(
     assert window.in_flight_s == pytest.approx(inside_ns * 1e-9)
 
 
+@pytest.mark.alone
 def test_a_late_client_adds_nothing_to_the_requests_in_flight() -> None:
     """Of 0.3 s per request, 0.1 s is between sending and the end of the answer."""
     done = list[StageTotals]()
@@ -218,6 +219,7 @@ def test_a_ramp_without_a_warm_up_is_not_measured() -> None:
     assert totals.windows[0][0] == pytest.approx(0.3, abs=0.1), "the window opens at the end of the ramp"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("warmups", [0, 1])
 def test_all_users_are_active_in_the_whole_window(warmups: int) -> None:
     ramp_s = 0.2 if warmups else 0.0

@@ -42,6 +42,7 @@ MakeRig = Callable[..., Rig]
 NS = 1_000_000_000
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_an_answer_is_timed_as_the_server_sent_it(claude: Rig, wire: Wire, framing: str) -> None:
     port = wire.serve(stream(PLAIN, framing, gap_s=0.02))
@@ -102,6 +103,7 @@ def test_a_character_in_two_halves_is_whole_again(claude: Rig, wire: Wire) -> No
     assert (answer.record.error_code, answer.text) == (None, "\N{GRINNING FACE}")
 
 
+@pytest.mark.alone
 def test_thinking_comes_before_the_answer_and_a_signature_is_no_output(claude: Rig, wire: Wire) -> None:
     parts = [START, opened("thinking", thinking="", signature=""), delta("thinking_delta", "hm "),
              delta("thinking_delta", "so"), delta("signature_delta", "c2ln"), CLOSED, opened(place=1, text=""),

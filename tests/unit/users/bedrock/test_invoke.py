@@ -63,6 +63,7 @@ def test_every_family(rig_with: MakeRig, simulate: Simulate, name: str, transpor
     assert record.ttft_s >= 0.0195
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["anthropic-messages", "nova", "openai"])
 def test_reasoning(rig_with: MakeRig, tmp_path: Path, name: str) -> None:
     rig, log = rig_with(llm_output_tokens="6,0"), tmp_path / "log.jsonl"

@@ -12,6 +12,8 @@ from tests.unit.users.bedrock.test_invoke import MODELS, Document
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import Wire, pause, send
 
+pytestmark = pytest.mark.alone
+
 # 5 tokens at a distance of 20 ms; the last one is a stop token without a chunk.
 SPEC = "ttft=20ms,itl=20ms,finish=stop,stop_token=silent"
 NEAR_S = 0.002

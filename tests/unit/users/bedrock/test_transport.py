@@ -71,6 +71,7 @@ def test_before_send_is_the_seam(wire: Wire) -> None:
     pool.close()
 
 
+@pytest.mark.alone
 def test_boto3s_own_path_says_the_same(rig_with: MakeRig, wire: Wire) -> None:
     thought, tool = delta(reasoningContent={"text": "hm"}), delta(toolUse={"input": "{}"})
     begin = event("contentBlockStart", {"contentBlockIndex": 2, "start": {"toolUse": {"toolUseId": "t", "name": "f"}}})
@@ -150,6 +151,7 @@ def test_200_users_open_at_most_200_connections(make_rig: MakeRig, wire: Wire, t
     assert len(port.requests()) == 600
 
 
+@pytest.mark.alone
 def test_signing_is_before_the_clock(make_rig: MakeRig, wire: Wire) -> None:
     """A slow signature is queue, not time to first token."""
     port = wire.serve(answer(*converse_events("x")))

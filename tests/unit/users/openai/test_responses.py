@@ -117,6 +117,7 @@ def test_input_is_sent_as_given_and_chat_s_parts_are_renamed(make_rig: MakeRig, 
     ]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_an_answer_is_timed_as_the_server_sent_it(rig: Rig, wire: Wire, framing: str) -> None:
     port = wire.serve(stream(PLAIN, framing, gap_s=0.02))
@@ -176,6 +177,7 @@ def test_a_character_in_two_halves_is_whole_again(rig: Rig, wire: Wire) -> None:
     assert (answer.record.error_code, answer.text) == (None, "\N{GRINNING FACE}")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["reasoning_summary_text", "reasoning_text"])
 def test_reasoning_comes_before_the_answer(rig: Rig, wire: Wire, kind: str) -> None:
     thoughts = [said(f"response.{kind}.delta", delta=piece) for piece in ("hm ", "so")]
