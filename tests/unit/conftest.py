@@ -55,8 +55,8 @@ class _PolledEvent:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     for plugin in session.config.pluginmanager.get_plugins():
-        if hasattr(
-            plugin, "torun"
-        ):  # of pytest-xdist, which sends the plugin's source: there is no class to compare with
+        # A process of pytest-xdist has a plugin with this attribute. The module of the plugin's class is
+        # ``__channelexec__``, because xdist sends its source, so an import cannot find the class.
+        if hasattr(plugin, "torun"):
             plugin.torun._lock = get_original("threading", "RLock")()
             plugin.torun._has_items_event = _PolledEvent()
