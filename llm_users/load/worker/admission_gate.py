@@ -88,8 +88,6 @@ class AdmissionGate:
         self._on_finished = on_finished
         self._control: StartControl = control or Unlimited()
         self.plan = StagePlan(stage=0, load=StageLoad())
-        self.max_in_flight: int | None = None
-        """Requests that this worker may have in flight in an open loop. None: no limit."""
         self.phase: Phase = IDLE
         self._waiting: dict[UserState, None] = {}  # in the order of their arrival
         self._presence = UserPresence()

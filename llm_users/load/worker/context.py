@@ -17,8 +17,12 @@ from gevent.event import Event
 
 from llm_users import secrets
 from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.worker.error_kinds import ErrorKinds
+from llm_users.load.worker.open_loop import OpenLoop
+from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue
 from llm_users.load.worker.round_robin import RoundRobin
 from llm_users.options.table import Options
+from llm_users.options.targets import Target
 from llm_users.prompts import Conversation, Prompt, Tokenizer
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
@@ -38,25 +42,6 @@ class Watch(Protocol):
         """Stop watching: the request is over."""
 
 
-class Arrivals(Protocol):
-    """The arrivals of one worker in a stage (``ArrivalSchedule``): (number, seconds from the stage's origin)."""
-
-    @property
-    def next(self) -> tuple[int, float] | None:
-        """Return the next arrival without removing it, or None when there are no more."""
-
-    def take(self) -> tuple[int, float]:
-        """Return the next arrival and remove it."""
-
-
-def _no_arrivals() -> Arrivals:
-    raise RuntimeError("the stage is not an open loop")
-
-
-def _no_conversations() -> Conversation:
-    raise RuntimeError("no user class of this run holds conversations (set holds_conversations = True in the class)")
-
-
 @dataclass
 class RunContext:
     """The context of one worker in one run."""
@@ -71,8 +56,9 @@ class RunContext:
     """Queue in which an answer that was read waits for an idle event loop before its row is created."""
     pool: Pool
     tokenizer: Tokenizer
-    next_prompt: Callable[[], Prompt]
-    on_record: Callable[[RequestRecord, list[float]], None]
+    prompts: PromptQueue[Prompt]
+    keep: Callable[[RequestRecord, list[float]], None]
+    """Takes the record of a request that is over, and the offsets of its chunks for ``--llm-chunk-times``."""
     note: Callable[[str], None]
     """Adds a text, once, to the manifest and to the notes under the tables."""
     run_key: str = ""
@@ -92,21 +78,17 @@ class RunContext:
     """Wakes requests of an open loop when they are due."""
     client_delay_s: Callable[[int], float] = lambda _since_ns: 0.0
     """Returns the maximum delay of this process's event loop since a moment of the monotonic clock."""
-    arrivals: Callable[[], Arrivals] = _no_arrivals
-    """Returns this process's arrivals in the present stage of an open loop."""
-    prompt_of_arrival: Callable[[int], Prompt] | None = None
-    """Set if each arrival has its own prompt, regardless of the worker and of whether it is sent (a trace)."""
-    open_loop: Any = None
-    """The ``open_loop.OpenLoop`` of the process, after it was created."""
-    error_kinds: Any = None
-    """The ``users.error_kinds.ErrorKinds`` of the process, after a request has failed."""
+    conversations: ConversationQueue | None = None
+    """Set if a user class of the run holds conversations."""
+    open_loop: OpenLoop | None = None
+    """Set if arrivals determine when requests start."""
+    error_kinds: ErrorKinds = field(default_factory=ErrorKinds)
     callers: set[Any] = field(default_factory=set)
     """The greenlets with a request in flight: users, and greenlets that a task has spawned."""
     first_prompt: int = 0
     prompt_step: int = 1
     """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step``-th after it."""
-    next_conversation: Callable[[], Conversation] = _no_conversations
-    targets: RoundRobin | None = None
+    targets: RoundRobin[Target] | None = None
     """Set if the run has several models or endpoints."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """Functions to call when the run is over."""
@@ -145,7 +127,15 @@ class RunContext:
         """Return an id that is unique over all workers of the run."""
         return f"{self.run_id}-{self.worker}-{next(self._request_numbers)}"
 
-    def new_prompt_index(self) -> int:
+    def next_conversation(self) -> Conversation:
+        """Return the next conversation of the run."""
+        if self.conversations is None:
+            raise RuntimeError(
+                "no user class of this run holds conversations (set holds_conversations = True in the class)"
+            )
+        return self.conversations.next()
+
+    def next_prompt_index(self) -> int:
         """Return the next index in a locustfile's own seeded sequence of prompts, unique over all workers."""
         return self.first_prompt + self.prompt_step * int(next(self._prompt_numbers))
 

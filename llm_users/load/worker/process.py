@@ -22,13 +22,15 @@ from gevent.event import Event
 from llm_users import secrets
 from llm_users.collect.spool import StartCounts
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.arrivals import ArrivalSchedule, ArrivalShare
+from llm_users.load.protocol.arrivals import ArrivalShare
 from llm_users.load.protocol.messages import LEASE_S, WorkerMessage
 from llm_users.load.protocol.stage import StageTotals, arrival_times_of
 from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.load.worker.context import RunContext, expect_context, install_context
 from llm_users.load.worker.lag_probe import LagProbe
 from llm_users.load.worker.live_metrics import LiveReporter
+from llm_users.load.worker.open_loop import OpenLoop
+from llm_users.load.worker.permits import Permit
 from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue, TracePrompts, trace_of
 from llm_users.load.worker.round_robin import RoundRobin
 from llm_users.load.worker.stall_guard import MasterLink, NoMaster, StallGuard
@@ -100,11 +102,8 @@ class WorkerProcess:
         self._run: messages.Run | None = None  # the present or the last run
         self._stage = 0  # the last stage that the coordinator announced in this run
         self._run_context: RunContext | None = None
-        self._prompt_queue: PromptQueue[Prompt] | None = None
-        self._conversations: ConversationQueue | None = None
         self._trace_times_s: list[float] | None = None
         self._trace_prompts: TracePrompts | None = None
-        self._schedule = ArrivalSchedule((), ())
         self._quota: int | None = None
         self._built_stage = -1
         self._preparing: gevent.Greenlet[[], None] | None = None
@@ -129,7 +128,7 @@ class WorkerProcess:
             return
         self.cut_short()
         self._run = message
-        self._run_context = self._prompt_queue = self._conversations = self._live = self._preparing = None
+        self._run_context = self._live = self._preparing = None
         self._trace_times_s = self._trace_prompts = None
         self._built_stage = -1
         self._stage = 0
@@ -161,17 +160,15 @@ class WorkerProcess:
             times_s = arrival_times_of(
                 plan, run_context.options.arrivals, run_context.options.seed, self._trace_times_s
             )
-            self._schedule = ArrivalSchedule(times_s, message.parts)
-            self._change_parts(message.parts, message.max_in_flight)
+            assert run_context.open_loop is not None
+            run_context.open_loop.begin_stage(times_s, message.parts, message.max_in_flight)
         self.gate.go(self._quota, origin_ns, message.users)
 
     def on_arrivals(self, message: messages.ArrivalsChanged) -> None:
         """Change this worker's shares of an open loop's schedule: another worker was lost or this one is back."""
-        if message.stage == self.gate.plan.stage:
-            self._change_parts(message.parts, message.max_in_flight)
-            self.gate.reschedule()
-            if self._run_context is not None and self._run_context.open_loop is not None:
-                self._run_context.open_loop.begin_held()
+        loop = self._run_context.open_loop if self._run_context is not None else None
+        if message.stage == self.gate.plan.stage and loop is not None:
+            loop.change_shares(message.parts, message.max_in_flight)
 
     def on_quota(self, message: messages.Quota) -> None:
         """Change the share of the stage, and continue if the message answers a BACK."""
@@ -408,11 +405,12 @@ class WorkerProcess:
 
     def _queues(self) -> list[PromptQueue[Any]]:
         """Return the queues that users take from."""
-        conversations = self._conversations
-        queues: list[PromptQueue[Any]] = [conversations] if conversations is not None else []
-        if self._prompt_queue is not None and (conversations is None or conversations.has_prompts):
-            queues.insert(0, self._prompt_queue)
-        return queues
+        if self._run_context is None:
+            return []
+        prompts, conversations = self._run_context.prompts, self._run_context.conversations
+        if conversations is None:
+            return [prompts]
+        return [prompts, conversations] if conversations.has_prompts else [conversations]
 
     def _make_run_context(self, options: Options) -> None:
         pool = Pool(
@@ -433,7 +431,8 @@ class WorkerProcess:
         secrets.remember_named([options.extra_body, options.metadata])
         tokenizer = in_thread(partial(load_tokenizer, options.tokenizer))
         trace = in_thread(partial(trace_of, options))
-        queue, user_classes = self._make_queues(options, tokenizer, trace)
+        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
+        prompts, conversations = self._make_queues(options, tokenizer, trace, user_classes)
         run = self._run
         timer = PreciseTimer() if options.open_loop else None
         starts = IdleQueue(timer)
@@ -452,8 +451,10 @@ class WorkerProcess:
             endings=IdleQueue(timer, _ONE_MORE_ENDING_PER),
             pool=pool,
             tokenizer=tokenizer,
-            next_prompt=queue.next,
-            on_record=self._keep,
+            prompts=prompts,
+            conversations=conversations,
+            open_loop=self._make_open_loop(user_classes, options) if options.open_loop else None,
+            keep=self._keep,
             note=self._note,
             client_delay_s=self._probe.worst_since_s,
             model=options.targets[0].model if options.targets else options.model,
@@ -461,14 +462,10 @@ class WorkerProcess:
             run_s=_run_s(options, self._environment.parsed_options, trace),
             watch=self._live,
             timer=timer,
-            arrivals=lambda: self._schedule,
-            prompt_of_arrival=self._trace_prompts.of if self._trace_prompts is not None else None,
             first_prompt=run.first_prompt,
             prompt_step=run.prompt_step,
             targets=RoundRobin(options.targets, run.worker) if options.targets else None,
         )
-        if self._conversations is not None:
-            run_context.next_conversation = self._conversations.next
         for user_class in user_classes:
             targets = options.targets if user_class.model is None else ()
             for url in dict.fromkeys(target.url or user_class.host or host for target in targets) or [
@@ -500,10 +497,19 @@ class WorkerProcess:
         if self.gate.plan.free:
             install_context(self._environment, run_context)
 
+    def _make_open_loop(self, user_classes: list[Any], options: Options) -> OpenLoop:
+        def record_unsent(user_class: Any, permit: Permit, code: str, message: str) -> None:
+            user_class.record_unsent(self._environment, self._run_context, permit, code, message)
+
+        drops = options.overflow == "drop"
+        return OpenLoop(
+            self._environment, user_classes, self.gate, record_unsent, drops=drops, trace_prompts=self._trace_prompts
+        )
+
     def _make_queues(
-        self, options: Options, tokenizer: Tokenizer, trace: Trace | None
-    ) -> tuple[PromptQueue[Prompt], list[Any]]:
-        """Create the sources of prompts and conversations. Return the prompt queue and the LLM user classes."""
+        self, options: Options, tokenizer: Tokenizer, trace: Trace | None, user_classes: list[Any]
+    ) -> tuple[PromptQueue[Prompt], ConversationQueue | None]:
+        """Create the queue of prompts, and the queue of conversations if a user class holds them."""
         run = self._run
         assert run is not None
         source = in_thread(
@@ -526,36 +532,33 @@ class WorkerProcess:
         for note in source.notes:
             self._note(note)
         first, step = run.first_prompt, run.prompt_step
-        make_queue = partial(self._make_queue, source)
-        self._prompt_queue = make_queue(first, step)
+
+        def make_queue(first: int, step: int) -> PromptQueue[Prompt]:
+            return PromptQueue(source, first, step, self._note, Prompt.characters)
+
+        prompts = make_queue(first, step)
         if trace is not None:
             self._trace_times_s = [entry.at_s for entry in trace.entries]
             self._trace_prompts = TracePrompts(self._trace_times_s, make_queue)
-            self._trace_prompts.begin(ArrivalShare(first, step), self._prompt_queue)
-        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
-        if any(user_class.holds_conversations for user_class in user_classes):
-            salt = run.run if options.cache_bust else None
-            has_prompts = not all(user_class.holds_conversations for user_class in user_classes)
-            make = partial(
-                ConversationQueue,
-                options,
-                tokenizer,
-                run.run_key,
-                salt,
-                (first, step),
-                self._note,
-                has_prompts=has_prompts,
-            )
-            self._conversations = in_thread(make)
-        return self._prompt_queue, user_classes
-
-    def _make_queue(self, source: Any, first: int, step: int) -> PromptQueue[Prompt]:
-        return PromptQueue(source, first, step, self._note, Prompt.characters)
+            self._trace_prompts.begin(ArrivalShare(first, step), prompts)
+        holders = [user_class for user_class in user_classes if user_class.holds_conversations]
+        if not holders:
+            return prompts, None
+        make_conversations = partial(
+            ConversationQueue,
+            options,
+            tokenizer,
+            run.run_key,
+            run.run if options.cache_bust else None,
+            (first, step),
+            self._note,
+            has_prompts=len(holders) < len(user_classes),
+        )
+        return prompts, in_thread(make_conversations)
 
     def _build_prompts(self) -> None:
         """Build the prompts that the stage needs before it starts (``prompt_queue``)."""
-        plan, conversations, queue = self.gate.plan, self._conversations, self._prompt_queue
-        assert queue is not None
+        plan = self.gate.plan
         self._report_progress()
         least = users = math.ceil(plan.users / plan.workers)
         rate_per_s = plan.load.rate_per_s
@@ -570,29 +573,17 @@ class WorkerProcess:
         else:
             count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.users)
             counted = not plan.timed_warmup_s  # the number of requests in a given time is unknown
-        if conversations is not None:
-            conversations.expect(conversations.conversations_of(count), least=least, counted=counted)
-        if conversations is None or conversations.has_prompts:
-            queue.expect(count, least=least, counted=counted)
+        for queue in reversed(self._queues()):
+            queue.expect(queue.entries_of(count), least=least, counted=counted)
         if self.gate.plan is plan and not self._finished:
             self._built_stage = plan.stage
             self._on_ready(plan.stage, 0)
 
     def _foresee(self, requests: int) -> None:
         """Build prompts for more requests than expected, because this worker's share is larger now."""
-        conversations = self._conversations
-        if conversations is not None:
-            conversations.foresee(conversations.conversations_of(requests))
-        if self._prompt_queue is not None and self._trace_prompts is None and self._prompt_queue in self._queues():
-            self._prompt_queue.foresee(requests)
-
-    def _change_parts(self, parts: list[ArrivalShare], max_in_flight: int | None) -> None:
-        self.gate.max_in_flight = max_in_flight
-        self._schedule.change(parts)
-        if self._trace_prompts is not None and self._trace_times_s is not None:
-            requests = self.gate.plan.requests
-            count = len(self._trace_times_s)
-            self._trace_prompts.change(parts, count if requests is None else min(count, requests))
+        for queue in self._queues():
+            if self._trace_prompts is None or isinstance(queue, ConversationQueue):
+                queue.foresee(queue.entries_of(requests))
 
     def _note_waits(self, stage: int) -> None:
         """Note requests that waited for prompts: their load and their times are not as requested."""

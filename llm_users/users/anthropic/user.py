@@ -6,7 +6,7 @@ events.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -27,8 +27,7 @@ from llm_users.users.anthropic.events import MessageEvents
 from llm_users.users.bedrock.anthropic_messages import conversation
 from llm_users.users.failures import failure_of
 from llm_users.users.llm import LLMUser
-from llm_users.users.response_reader import ResponseStream
-from llm_users.users.sse_answer import SseResponseStream
+from llm_users.users.response_stream import ResponseStream, SseResponseStream
 
 MESSAGES = "anthropic-messages"
 _PATH = "/messages"
@@ -50,6 +49,7 @@ class AnthropicUser(LLMUser):
 
     abstract = True
     framework: ClassVar[str] = "anthropic"
+    apis: ClassVar[Mapping[str, str]] = {"messages": "message"}
     host_variable: ClassVar[str] = HOST_VARIABLE
 
     default_headers: ClassVar[dict[str, str]] = {}
@@ -57,7 +57,7 @@ class AnthropicUser(LLMUser):
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
-        if run_context.options.api not in (None, "messages"):
+        if run_context.options.api not in (None, *cls.apis):
             raise ValueError(f"--llm-api {run_context.options.api} is not an API of Anthropic; use messages")
         cls._client(run_context, host)
 
@@ -75,27 +75,27 @@ class AnthropicUser(LLMUser):
         Without both, the user sends the next prompt of the run. Other keywords are added to the request's body
         (``max_tokens=64``, ``thinking={"type": "enabled", "budget_tokens": 1024}``, ``tools=[...]``).
         """
-        return self._ask(lambda: self._message_ask(self._prompt(prompt, messages), system, body), body)
+        return self.send_request(lambda: self._message_ask(self.prompt_of(prompt, messages), system, body), body)
 
     def _message_ask(self, prompt: Prompt, system: Any, extra: dict[str, Any]) -> Ask:
         turns, instructions = conversation(prompt)
-        cap = prompt.max_tokens or self._default_cap()  # the API requires a cap
-        body: dict[str, Any] = {"model": self._model(), "max_tokens": cap, "messages": turns, "stream": True}
+        cap = prompt.max_tokens or self.default_cap()  # the API requires a cap
+        body: dict[str, Any] = {"model": self.model_of_request(), "max_tokens": cap, "messages": turns, "stream": True}
         if system or instructions:
             body["system"] = system or instructions
-        body |= {**self.run_context.options.extra_body, **extra}
+        body |= self.extra_body(extra)
         return Ask(MESSAGES, str(body["model"]), replace(prompt, max_tokens=body["max_tokens"]), body)
 
     # Sending requests.
 
-    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
+    def open_response(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
         body = msgspec.json.encode(ask.body)
         if isinstance(exchange, Exchange):
             exchange.reserve(client.origin)
         self.run_context.starts.wait()
         cached_requests = self.run_context.cached_requests
-        head = self._send(
+        head = self.send_http(
             exchange,
             None if self.run_context.options.cookies else cached_requests.setdefault((client, _PATH), CachedRequest()),
             lambda: body,
@@ -103,12 +103,12 @@ class AnthropicUser(LLMUser):
         )
         return _MessageStream(head, MessageEvents(), endpoint.usage_of(client.base_url), self.run_context.note)
 
-    def _failure_of(self, error: BaseException) -> tuple[str, str]:
+    def failure_of(self, error: BaseException) -> tuple[str, str]:
         return failure_of(error, versioned(self.host or ""), KEY_VARIABLE)
 
-    def _refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
+    def refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
         if not isinstance(error, openai.APIStatusError):
-            return super()._refusal_of(error)
+            return super().refusal_of(error)
         return error.status_code, error.response.headers.get("request-id") or error.request_id
 
     @classmethod

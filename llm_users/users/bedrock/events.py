@@ -20,7 +20,7 @@ from llm_users.users.bedrock.reasoning_tags import ReasoningTags
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.failures import excerpt
-from llm_users.users.response_reader import ResponseStream
+from llm_users.users.response_stream import ResponseStream
 from llm_users.users.token_counts import MOST_TOKENS
 from llm_users.users.tool_calls import ToolCalls
 

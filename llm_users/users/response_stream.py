@@ -1,13 +1,14 @@
-"""Read an answer from server-sent events, or from one JSON body if the server does not stream.
+"""Response streams: the state of an answer while it arrives, and what its end means. ``users.request`` reads them.
 
-All APIs with server-sent events share this module. It interprets the HTTP headers; the module of the API interprets
-the events.
+``ResponseStream`` is the base class for all wire formats. The rest of the module is for APIs with server-sent events:
+it interprets the HTTP headers, and detects a JSON body or an HTML page instead of a stream. The module of the API
+interprets the events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
 
 from llm_users.record import RequestRecord
 from llm_users.transport.bodies import NOT_COMPRESSED
@@ -15,10 +16,10 @@ from llm_users.transport.cached_request import Head
 from llm_users.transport.endpoint import UsageSupport
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.sse import SseDecoder, is_html
-from llm_users.users.bad_events import MalformedEvent, error_in, json_or_text, words_of_page
+from llm_users.users.bad_events import MalformedEvent, error_in, finish_failure, json_or_text, words_of_page
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
+from llm_users.users.chunks import Chunks
 from llm_users.users.failures import EXCERPT_CHARACTERS, excerpt
-from llm_users.users.response_reader import Events, ResponseStream
 
 _PAGE_BYTES = 4096
 """Enough of an HTML page for its title, and more of a text than a message shows."""
@@ -26,6 +27,93 @@ _PAGE_BYTES = 4096
 _FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":", b"\xef\xbb\xbf")
 
 _WHICH_URL = "check that the base URL is the URL of the API (for OpenAI's it usually ends with /v1)."
+
+
+class Events(Protocol):
+    """The accumulated state of a stream's events. One implementation for each wire format."""
+
+    chunks: Chunks
+    response_id: str | None
+    finish_reason: str | None
+    done: bool
+    """True when nothing more will come, so that reading stops."""
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tool calls of the first choice."""
+
+    @property
+    def complete(self) -> bool:
+        """True if the answer ended with a terminator."""
+
+    @property
+    def empty(self) -> bool:
+        """True without any output."""
+
+
+class Decoder(Protocol):
+    """Converts pieces of a body to the data of events: bytes, or messages with headers."""
+
+    def feed(self, piece: bytearray) -> Sequence[Any]:
+        """Return the events that end in this piece."""
+
+    def finish(self) -> Sequence[Any]:
+        """Return the rest at the end of the body."""
+
+
+class EmptyAnswer(BadResponse):
+    """A complete answer without output."""
+
+    code = "empty"
+
+
+class ResponseStream:
+    """A response that has begun: how to read it, and what its end means. One subclass for each wire format."""
+
+    events: Events
+    decoder: Decoder
+
+    def __init__(self, status: int, request_id: str | None) -> None:
+        self.status = status
+        self.request_id = request_id
+
+    def take(self, data: Any, stamp_ns: int, clock_ns: int) -> None:
+        """Process the data of one event, with the two stamps of the read that completed it."""
+        raise NotImplementedError
+
+    def output_complete(self) -> bool:
+        """Return True if the output is complete, so that only information about it, such as usage, can follow."""
+        return self.events.complete
+
+    def awaits_usage(self) -> bool:
+        """Return True if the request asked for token counts that have not arrived."""
+        return False
+
+    def buffered(
+        self,
+        record: RequestRecord,  # noqa: ARG002 - for subclasses
+        body_reads: int,  # noqa: ARG002
+        client_delay_s: Callable[[], float],  # noqa: ARG002
+    ) -> bool:
+        """Return True if the answer arrived all at once although the request asked for a stream.
+
+        ``client_delay_s()`` is the maximum delay of the event loop since one second before the first chunk.
+        """
+        return False
+
+    def verdict(self) -> Exception | None:
+        """Return what is wrong with an answer that ended without an error, or None."""
+        events = self.events
+        if not events.complete:
+            return ResponseCut("the stream ended without its terminator (finish reason or [DONE])")
+        failure = finish_failure([events.finish_reason, *(end.reason for end in events.chunks.endings.values())])
+        if failure is not None:
+            return failure
+        return EmptyAnswer("the answer ended properly without any output") if events.empty else None
+
+    def count_usage(self, record: RequestRecord) -> None:
+        """Fill the token counts that the server sent."""
+        raise NotImplementedError
 
 
 class SseEvents(Events, Protocol):
