@@ -20,7 +20,7 @@ from llm_users.record import RequestRecord
 from llm_users.users.answer import Answer
 from llm_users.users.llm import LLMUser
 from llm_users.users.openai.user import OpenAIUser
-from llm_users.users.tool_call_history import assistant_turn
+from llm_users.users.tool_calls import assistant_turn
 
 
 @dataclass(slots=True)

@@ -153,7 +153,7 @@ class Request:
     def _read(self, response: ResponseStream) -> None:
         """Process every event of the response stream (the hot path). Raises errors of the transport and of events."""
         exchange, events = self._exchange, response.events
-        feed, take = response.decoder.feed, response.take
+        feed, take = response.decoder.feed, events.take
         seen = events.chunks.stamps_ns
         has_listeners = self._user.environment.events.llm_token._handlers
         bounds = Bounds(events.chunks, self._user.max_answer_chunks, self._user.max_answer_characters)
@@ -172,7 +172,7 @@ class Request:
                     break
                 if (
                     events.finish_reason is not None
-                    and response.output_complete()
+                    and events.output_complete
                     and self._read_tail(response, arrivals, bounds, stamp_ns, clock_ns)
                 ):
                     break
@@ -202,7 +202,7 @@ class Request:
         events = response.events
         last_event = self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
         limit_ns = clock.now_ns() + _grace_ns(response)
-        while response.output_complete():
+        while events.output_complete:
             grace = gevent.Timeout.start_new(max(0.0, (limit_ns - clock.now_ns()) / _NS))
             try:
                 arrival = next(arrivals, None)
@@ -223,7 +223,7 @@ class Request:
             self._end_stamp_ns, self._end_clock_ns = arrival.stamp_ns, arrival.clock_ns
             found = [data for piece in arrival.pieces for data in response.decoder.feed(piece)]
             for data in found:
-                response.take(data, arrival.stamp_ns, arrival.clock_ns)
+                events.take(data, arrival.stamp_ns, arrival.clock_ns)
             if self._exchange.received >= bounds.look_at:
                 bounds.look(self._exchange.received)
             if events.chunks.stamps_ns:
@@ -240,7 +240,7 @@ class Request:
         """Process what the stream ended with: a whole event without its blank line, or a part of one."""
         for data in response.decoder.finish():
             try:
-                response.take(data, self._end_stamp_ns, self._end_clock_ns)
+                response.events.take(data, self._end_stamp_ns, self._end_clock_ns)
             except BadResponse:
                 if not response.events.complete:
                     raise ResponseCut("the stream ended in the middle of an event") from None

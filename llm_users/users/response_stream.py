@@ -7,8 +7,8 @@ interprets the events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from llm_users.record import RequestRecord
 from llm_users.transport.bodies import NOT_COMPRESSED
@@ -20,6 +20,7 @@ from llm_users.users.bad_events import MalformedEvent, error_in, finish_failure,
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.failures import EXCERPT_CHARACTERS, excerpt
+from llm_users.users.tool_calls import ToolCalls
 
 _PAGE_BYTES = 4096
 """Enough of an HTML page for its title, and more of a text than a message shows."""
@@ -29,26 +30,47 @@ _FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":", b"\xef\xbb\xbf")
 _WHICH_URL = "check that the base URL is the URL of the API (for OpenAI's it usually ends with /v1)."
 
 
-class Events(Protocol):
-    """The accumulated state of a stream's events. One implementation for each wire format."""
+class Events:
+    """The accumulated state of a stream's events. One subclass for each wire format."""
 
-    chunks: Chunks
-    response_id: str | None
-    finish_reason: str | None
-    done: bool
-    """True when nothing more will come, so that reading stops."""
+    def __init__(self) -> None:
+        self.chunks = Chunks()
+        self.calls = ToolCalls()  # of the first choice
+        self.response_id: str | None = None
+        self.finish_reason: str | None = None
+        self.done = False  # nothing more will come, so reading stops
+
+    def take(self, data: Any, stamp_ns: int, clock_ns: int) -> None:
+        """Process the data of one event, with the two stamps of the read that completed it.
+
+        Raises ``StreamFailure``, or ``BadResponse`` for an invalid event.
+        """
+        raise NotImplementedError
+
+    def take_whole(self, body: bytes) -> None:
+        """Process a complete JSON answer to a request that asked for a stream. Its chunks have no stamps."""
+        raise NotImplementedError
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
         """The tool calls of the first choice."""
+        return self.calls.assembled()
 
     @property
     def complete(self) -> bool:
         """True if the answer ended with a terminator."""
+        return self.done
+
+    @property
+    def output_complete(self) -> bool:
+        """True if the output is complete, so that only information about it, such as usage, can follow."""
+        return self.complete
 
     @property
     def empty(self) -> bool:
-        """True without any output."""
+        """True without any output: text, reasoning or tool calls."""
+        chunks = self.chunks
+        return not (any(chunks.texts) or chunks.reasoning_at or chunks.text_at or self.calls)
 
 
 class Decoder(Protocol):
@@ -72,75 +94,56 @@ class ResponseStream:
 
     events: Events
     decoder: Decoder
+    terminator: str
+    """A description of the terminator of the stream, for messages."""
 
-    def __init__(self, status: int, request_id: str | None) -> None:
+    def __init__(self, status: int, request_id: str | None, headers: Mapping[str, str]) -> None:
+        """Create a stream. ``headers`` are those of the response, with names in lower case."""
         self.status = status
         self.request_id = request_id
-
-    def take(self, data: Any, stamp_ns: int, clock_ns: int) -> None:
-        """Process the data of one event, with the two stamps of the read that completed it."""
-        raise NotImplementedError
-
-    def output_complete(self) -> bool:
-        """Return True if the output is complete, so that only information about it, such as usage, can follow."""
-        return self.events.complete
+        self._framed = "content-length" in headers
+        self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
 
     def awaits_usage(self) -> bool:
         """Return True if the request asked for token counts that have not arrived."""
         return False
 
-    def buffered(
-        self,
-        record: RequestRecord,  # noqa: ARG002 - for subclasses
-        body_reads: int,  # noqa: ARG002
-        client_delay_s: Callable[[], float],  # noqa: ARG002
-    ) -> bool:
+    def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
         """Return True if the answer arrived all at once although the request asked for a stream.
 
         ``client_delay_s()`` is the maximum delay of the event loop since one second before the first chunk.
         """
-        return False
+        if self._chunked:
+            return chunks_came_at_once(record, self.events.chunks, client_delay_s)
+        return body_came_at_once(record, announced=self._framed, one_read=body_reads <= 1)
 
     def verdict(self) -> Exception | None:
         """Return what is wrong with an answer that ended without an error, or None."""
         events = self.events
         if not events.complete:
-            return ResponseCut("the stream ended without its terminator (finish reason or [DONE])")
+            return ResponseCut(self.why_unfinished())
         failure = finish_failure([events.finish_reason, *(end.reason for end in events.chunks.endings.values())])
         if failure is not None:
             return failure
         return EmptyAnswer("the answer ended properly without any output") if events.empty else None
+
+    def why_unfinished(self) -> str:
+        """Return the reason why an answer that was read to its end is incomplete."""
+        return f"the stream ended without its terminator ({self.terminator})"
 
     def count_usage(self, record: RequestRecord) -> None:
         """Fill the token counts that the server sent."""
         raise NotImplementedError
 
 
-class SseEvents(Events, Protocol):
-    """The accumulated state of an API's events."""
-
-    @property
-    def output_complete(self) -> bool:
-        """True if the output is complete; usage may still follow."""
-
-    def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
-        """Process one event."""
-
-    def take_whole(self, body: bytes) -> None:
-        """Process a complete JSON answer to a request that asked for a stream. Its chunks have no stamps."""
-
-
 class SseResponseStream(ResponseStream):
     """A response stream of server-sent events. Subclasses count its tokens."""
 
-    events: SseEvents
     decoder: _AnswerDecoder
-    terminator: ClassVar[str]
-    """A description of the terminator of the stream, for messages."""
 
-    def __init__(self, head: Head, events: SseEvents, usage: UsageSupport, note: Callable[[str], None]) -> None:
+    def __init__(self, head: Head, events: Events, usage: UsageSupport, note: Callable[[str], None]) -> None:
         headers = head.headers
-        super().__init__(head.status_code, headers.get("x-request-id") or headers.get("request-id"))
+        super().__init__(head.status_code, headers.get("x-request-id") or headers.get("request-id"), headers)
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in NOT_COMPRESSED:
             raise BadResponse(
@@ -148,15 +151,8 @@ class SseResponseStream(ResponseStream):
             )
         self._usage = usage
         self._note = note
-        self._framed = "content-length" in headers
-        self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         self.events = events
         self.decoder = _AnswerDecoder(self._take_document)
-        # Bound here to avoid one call per event.
-        self.take = events.take  # type: ignore[method-assign]
-
-    def output_complete(self) -> bool:
-        return self.events.output_complete
 
     def _take_document(self, body: bytes) -> None:
         """Process a JSON body that was sent instead of a stream, regardless of its headers."""
@@ -165,26 +161,18 @@ class SseResponseStream(ResponseStream):
         except MalformedEvent:
             raise ResponseCut(f"the answer is truncated or invalid JSON: {excerpt(_text(body))}") from None
 
-    def verdict(self) -> Exception | None:
-        return super().verdict() if self.events.complete else ResponseCut(self._unfinished())
-
-    def _unfinished(self) -> str:
-        """Return the reason why an answer that was read to its end is incomplete."""
+    def why_unfinished(self) -> str:
         if self.decoder.is_document:
             shown = excerpt(_text(self.decoder.document))
             return f"the server sent JSON that is not an answer of this API; {_WHICH_URL} It begins: {shown}"
-        reason = f"the stream ended without its terminator ({self.terminator})"
+        reason = super().why_unfinished()
         beginning = self.decoder.beginning
         if self.events.chunks.texts or not beginning.strip() or beginning.lstrip().startswith(_FIELDS):
             return reason
         return f"{reason}; it is not a stream and begins: {excerpt(_text(beginning))}"
 
     def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
-        if self.decoder.is_document:
-            return True
-        if self._chunked:
-            return chunks_came_at_once(record, self.events.chunks, client_delay_s)
-        return body_came_at_once(record, announced=self._framed, one_read=body_reads <= 1)
+        return self.decoder.is_document or super().buffered(record, body_reads, client_delay_s)
 
     def note_missing_usage(self, record: RequestRecord) -> None:
         """Add a note, once per endpoint, if a complete answer has no token counts."""

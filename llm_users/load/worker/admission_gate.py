@@ -11,16 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 from gevent.event import Event
 from msgspec.structs import replace
 
 from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, Phase, StagePlan, StageTotals
-from llm_users.load.worker.permits import Permit, UserState
+from llm_users.load.worker.permits import MOST_FAILED_TASKS, Permit, UserPresence, UserState
 from llm_users.load.worker.stage_measurement import Measurement
-from llm_users.load.worker.user_presence import MOST_FAILED_TASKS, UserPresence
 from llm_users.outcome import CLIENT_LIMIT
 from llm_users.record import StageLoad
 
@@ -45,29 +44,18 @@ class _EarlierStage:
     starts: tuple[int, int]
 
 
-class StartControl(Protocol):
-    """Decides in addition to the stage whether a request may start, and counts started requests."""
+class StartControl:
+    """Decides in addition to the stage whether a request may start, and counts started requests. Here: no limits."""
 
     def may_start(self) -> bool:
         """Return whether a request may start now. If not, the gate waits for ``look_again``."""
+        return True
 
     def on_start(self, stage: int, measured: bool) -> None:
         """Count a request of the stage that starts."""
 
     def start_counters(self) -> tuple[int, int]:
         """Return the starts and forced starts of the process so far."""
-
-
-class Unlimited:
-    """A start control without limits."""
-
-    def may_start(self) -> bool:
-        return True
-
-    def on_start(self, stage: int, measured: bool) -> None:
-        pass
-
-    def start_counters(self) -> tuple[int, int]:
         return 0, 0
 
 
@@ -86,7 +74,7 @@ class AdmissionGate:
     ) -> None:
         self._on_ready = on_ready
         self._on_finished = on_finished
-        self._control: StartControl = control or Unlimited()
+        self._control = control or StartControl()
         self.plan = StagePlan(stage=0, load=StageLoad())
         self.phase: Phase = IDLE
         self._waiting: dict[UserState, None] = {}  # in the order of their arrival

@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.event import Event
@@ -18,6 +18,7 @@ from gevent.event import Event
 from llm_users import secrets
 from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.load.worker.error_kinds import ErrorKinds
+from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.load.worker.open_loop import OpenLoop
 from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue
 from llm_users.load.worker.round_robin import RoundRobin
@@ -30,16 +31,6 @@ from llm_users.transport.cached_request import CachedRequest
 from llm_users.transport.idle_queue import IdleQueue
 from llm_users.transport.pool import Pool
 from llm_users.transport.precise_timer import PreciseTimer
-
-
-class Watch(Protocol):
-    """Receives events of requests in flight (``live_metrics``): two per request, none per chunk."""
-
-    def began(self, key: object, stream: Any, sent_ns: int) -> None:
-        """Start to watch an answer. ``stream`` contains its chunks as they arrive."""
-
-    def ended(self, key: object, record: RequestRecord) -> None:
-        """Stop watching: the request is over."""
 
 
 @dataclass
@@ -72,7 +63,7 @@ class RunContext:
     """The length of the run, if it is known in advance."""
     withhold_keys: bool = False
     """Whether keys and other values of this process's environment must not be sent to the endpoint."""
-    watch: Watch | None = None
+    watch: LiveReporter | None = None
     """Set if a live page shows the run."""
     timer: PreciseTimer | None = None
     """Wakes requests of an open loop when they are due."""
@@ -95,6 +86,12 @@ class RunContext:
     _request_numbers: Any = field(default_factory=itertools.count)
     _user_numbers: Any = field(default_factory=itertools.count)
     _prompt_numbers: Any = field(default_factory=itertools.count)
+
+    def client(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return the process's client with these settings. ``make`` creates it on the first call."""
+        if key not in self.clients:
+            self.clients[key] = make()
+        return self.clients[key]
 
     def secret(self, variable: str) -> str | None:
         """Return a key from the environment and remember it for redaction. None if missing or withheld."""
@@ -176,8 +173,3 @@ def run_context_of(environment: Any) -> RunContext:
             "before the runner is created."
         )
     return run_context
-
-
-def run_context_or_none(environment: Any) -> RunContext | None:
-    """Return the environment's run context, or None if no test has started."""
-    return _run_contexts.get(environment)

@@ -25,7 +25,7 @@ from llm_users.load.protocol import messages
 from llm_users.load.protocol.arrivals import ArrivalShare
 from llm_users.load.protocol.messages import LEASE_S, WorkerMessage
 from llm_users.load.protocol.stage import StageTotals, arrival_times_of
-from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.worker.admission_gate import AdmissionGate, StartControl
 from llm_users.load.worker.context import RunContext, expect_context, install_context
 from llm_users.load.worker.lag_probe import LagProbe
 from llm_users.load.worker.live_metrics import LiveReporter
@@ -33,7 +33,7 @@ from llm_users.load.worker.open_loop import OpenLoop
 from llm_users.load.worker.permits import Permit
 from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue, TracePrompts, trace_of
 from llm_users.load.worker.round_robin import RoundRobin
-from llm_users.load.worker.stall_guard import MasterLink, NoMaster, StallGuard
+from llm_users.load.worker.stall_guard import MasterLink, StallGuard
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import Options
 from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source
@@ -71,7 +71,7 @@ _GC_GENERATIONS = (50_000, 20, 1000)
 """Garbage collections during a run are rare and skip objects that were created before the run (gc.freeze)."""
 
 
-class WorkerProcess:
+class WorkerProcess(StartControl):
     """One worker's part in a run.
 
     ``keep`` takes finished records. ``flush`` sends the kept records and returns the total number of sent records.
@@ -94,7 +94,7 @@ class WorkerProcess:
         self._read_options = read_options
         self._starts: IdleQueue | None = None
         self._starts_before = (0, 0)  # starts and forced starts of earlier runs
-        self._link: MasterLink = link or NoMaster()
+        self._link = link or MasterLink()
         self.stall_guard = StallGuard(self, self._link)
         self.gate = AdmissionGate(self._on_ready, self._on_stage_finished, self)
         self._probe = LagProbe(self._on_lag)
@@ -262,11 +262,9 @@ class WorkerProcess:
     # Calls from the admission gate.
 
     def may_start(self) -> bool:
-        """Return whether the coordinator lets this worker start a request now."""
         return self.stall_guard.may_start()
 
     def on_start(self, stage: int, measured: bool) -> None:
-        """Count a request of the stage that starts."""
         self.stall_guard.count(stage, measured)
 
     def start_counters(self) -> tuple[int, int]:

@@ -117,9 +117,7 @@ class AnthropicUser(LLMUser):
         host = endpoint.clean_url(host)
         headers = run_context.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
-        client: Client | None = run_context.clients.get(key)
-        if client is None:
-            client = run_context.clients[key] = make_client(run_context, host, headers)
+        client: Client = run_context.client(key, lambda: make_client(run_context, host, headers))
         return client
 
     @classmethod

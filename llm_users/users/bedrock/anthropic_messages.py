@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_users.prompts import Prompt
-from llm_users.users.tool_call_history import calls_of, without_calls
+from llm_users.users.tool_calls import calls_of, without_calls
 
 _SYSTEM = ("system", "developer")
 

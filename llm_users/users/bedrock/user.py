@@ -20,12 +20,13 @@ from botocore.session import Session
 
 from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
+from llm_users.transport import endpoint
 from llm_users.transport.botocore import SENDING, BotocoreExchange, Sending
 from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.users.answer import Answer, Ask
-from llm_users.users.bedrock.client import HOST_VARIABLE, client_of, make_client
+from llm_users.users.bedrock.client import HOST_VARIABLE, make_client
 from llm_users.users.bedrock.converse import ConverseEvents, converse_request
 from llm_users.users.bedrock.errors import bedrock_failure_of, refusal_of
 from llm_users.users.bedrock.events import BedrockEvents, BedrockResponseStream
@@ -167,10 +168,8 @@ class BedrockUser(LLMUser):
     @classmethod
     def _family(cls, run_context: RunContext, model: str) -> Family:
         key = ("family", cls.__name__, model)
-        family: Family | None = run_context.clients.get(key)
-        if family is None:
-            chosen = choose_family(model, cls.invoke_format or run_context.options.invoke_format)
-            family = run_context.clients[key] = chosen
+        chosen = cls.invoke_format or run_context.options.invoke_format
+        family: Family = run_context.client(key, lambda: choose_family(model, chosen))
         return family
 
     def _takes(self, api: str, parameter: str) -> bool:
@@ -214,11 +213,13 @@ class BedrockUser(LLMUser):
 
     @classmethod
     def _client(cls, run_context: RunContext, host: str) -> Any:
-        def make(clean_host: str) -> Any:
-            session = cls.botocore_session()
-            return make_client(run_context, clean_host, session, attempts=cls.attempts, retry_mode=cls.retry_mode)
+        host = endpoint.clean_url(host) if host else ""
 
-        return client_of(cls.__name__, run_context, host, make)
+        def make() -> Any:
+            session = cls.botocore_session()
+            return make_client(run_context, host, session, attempts=cls.attempts, retry_mode=cls.retry_mode)
+
+        return run_context.client((cls.__name__, host), make)
 
 
 def _as_tags(metadata: Any) -> dict[str, str]:

@@ -9,7 +9,7 @@ from llm_users.record import RequestRecord
 from llm_users.users.openai.responses_events import ResponseEvents
 from llm_users.users.response_stream import SseResponseStream
 from llm_users.users.token_counts import fill_openai_usage
-from llm_users.users.tool_call_history import calls_of, without_calls
+from llm_users.users.tool_calls import calls_of, without_calls
 
 
 class ResponsesApiStream(SseResponseStream):

@@ -18,9 +18,9 @@ from llm_users.users.bad_events import (
     object_from,
     refuse_error,
 )
-from llm_users.users.chunks import Chunks
 from llm_users.users.openai.reasoning import text_of_reasoning
-from llm_users.users.tool_calls import ToolCalls, arguments_text
+from llm_users.users.response_stream import Events
+from llm_users.users.tool_calls import arguments_text
 
 _T = TypeVar("_T")
 
@@ -59,40 +59,22 @@ class _Event(msgspec.Struct, gc=False):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
-class ResponseEvents:
+class ResponseEvents(Events):
     """Accumulates the data of all events: chunks, tool calls, usage, finish reason and response id."""
 
     def __init__(self) -> None:
-        self.chunks = Chunks()
-        self.response_id: str | None = None
-        self.finish_reason: str | None = None
-        self.done = False  # completed or incomplete: no event follows
+        super().__init__()
         self.usage: dict[str, Any] | None = None
         self._streams_reasoning = False  # the reasoning itself is streamed, not only a summary
-        self._calls = ToolCalls()
         self._call_of_item: dict[int | None, int] = {}  # index of the item in the output -> index of the call
         self._called_builtin_tool = False  # the service called a built-in tool, such as search
 
     @property
-    def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls so far."""
-        return self._calls.assembled()
-
-    @property
-    def complete(self) -> bool:
-        return self.done
-
-    @property
-    def output_complete(self) -> bool:
-        return self.done
-
-    @property
     def empty(self) -> bool:
         """True without any output: text, reasoning, or calls of the user's or built-in tools."""
-        return not (any(self.chunks.texts) or self.chunks.reasoning_at or self._calls or self._called_builtin_tool)
+        return super().empty and not self._called_builtin_tool
 
     def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
-        """Process one event. Raises ``StreamFailure`` or ``MalformedEvent``."""
         event = _event_of(data)
         if event is None:
             return
@@ -105,7 +87,7 @@ class ResponseEvents:
                 self._add_reasoning(text, stamp_ns, clock_ns, is_summary=kind not in _THOUGHTS)
             elif kind in _ARGUMENTS:
                 if event.output_index in self._call_of_item:
-                    self._calls.add(self._call_of_item[event.output_index], text)
+                    self.calls.add(self._call_of_item[event.output_index], text)
                 self.chunks.add_other(stamp_ns, clock_ns, "", text)
         elif type(event.item) is dict:
             self._item(event, stamp_ns, clock_ns)
@@ -144,10 +126,10 @@ class ResponseEvents:
         whole = _call_of(event.item)
         index = self._call_of_item.get(event.output_index)
         if index is None:
-            index = self._call_of_item[event.output_index] = self._calls.begin(whole["id"], whole["function"]["name"])
+            index = self._call_of_item[event.output_index] = self.calls.begin(whole["id"], whole["function"]["name"])
         arguments = whole["function"]["arguments"]
-        if event.type == "response.output_item.done" and arguments and not self._calls.has_arguments(index):
-            self._calls.add(index, arguments)
+        if event.type == "response.output_item.done" and arguments and not self.calls.has_arguments(index):
+            self.calls.add(index, arguments)
             self.chunks.add_other(stamp_ns, clock_ns, "", arguments)
 
     def _note_action(self, item: dict[str, Any]) -> None:
@@ -172,7 +154,6 @@ class ResponseEvents:
             self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
 
     def take_whole(self, body: bytes) -> None:
-        """Process a complete response (JSON) that was not streamed. Its chunks have no stamps."""
         value = object_from(body) or {}
         response = _converted(value, _Response, body)
         if response.status is None and "output" not in value:
@@ -187,7 +168,7 @@ class ResponseEvents:
         if kind in _CALLS:
             call = _call_of(item)
             arguments = call["function"]["arguments"]
-            self._calls.add(self._calls.begin(call["id"], call["function"]["name"]), arguments)
+            self.calls.add(self.calls.begin(call["id"], call["function"]["name"]), arguments)
             self.chunks.text_at[len(texts)] = ""
             texts.append(arguments)
         elif kind == "reasoning":

@@ -219,9 +219,7 @@ class OpenAIUser(LLMUser):
         host = endpoint.clean_url(host)
         headers = run_context.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
-        client: openai.OpenAI | None = run_context.clients.get(key)
-        if client is None:
-            client = run_context.clients[key] = cls._make_client(run_context, host, headers)
+        client: openai.OpenAI = run_context.client(key, lambda: cls._make_client(run_context, host, headers))
         return client
 
     @classmethod

@@ -188,4 +188,4 @@ def test_users_that_are_no_llm_users_are_refused(locust: Locust, tmp_path: Path)
     path.write_text(TWO_CLASSES + "\nfrom locust import User\nclass Other(User):\n    @task\n    def work(self): ...\n")
     run = locust.run("--host", "http://127.0.0.1:9/v1", "--llm-rate", "8", locustfile=str(path))
     assert run.code == 2
-    assert "Other is none" in run.err
+    assert "not Other" in run.err
