@@ -231,11 +231,15 @@ class WorkerProcess(StartControl):
         self._finished = True
         self._stop_building()
         self.gate.close()
-        self._await_drain(grace_s)
+        limit_s = time.monotonic() + grace_s
+        while self.gate.unfinished and not self._cut.is_set() and time.monotonic() < limit_s:
+            self._cut.wait(timeout=_DRAIN_LOOK_S)
         if self._run_context is not None and self._run_context.open_loop is not None:
             self._run_context.open_loop.close()
         if self.gate.unfinished:
-            self._kill_users()
+            callers = self._run_context.callers if self._run_context is not None else ()
+            users = {*self._environment.runner.user_greenlets, *callers} - {getcurrent()}
+            gevent.killall(users, block=True, timeout=10)
         self._environment.stop_timeout = 0.0  # all users have ended; on workers, Locust would still sleep
         self._probe.stop()
         self.stall_guard.stop()
@@ -371,14 +375,10 @@ class WorkerProcess(StartControl):
             self.send(messages.Refused(*self.identity, reason=str(error) or repr(error)))
             return
         if self._spawned_early:
-            self._await_users()
+            runner = self._environment.runner
+            while not self._finished and runner.user_count < runner.target_user_count:  # they waited for the context
+                gevent.sleep(_USERS_LOOK_S)
             self.gate.users_spawned()
-
-    def _await_users(self) -> None:
-        """Wait for the start of the users that waited for the run context."""
-        runner = self._environment.runner
-        while not self._finished and runner.user_count < runner.target_user_count:
-            gevent.sleep(_USERS_LOOK_S)
 
     def _stop_building(self) -> None:
         for greenlet in (self._preparing, self._reporter):
@@ -466,12 +466,11 @@ class WorkerProcess(StartControl):
         )
         for user_class in user_classes:
             targets = options.targets if user_class.model is None else ()
-            for url in dict.fromkeys(target.url or user_class.host or host for target in targets) or [
-                user_class.host or host
-            ]:
+            own_host = user_class.host or host
+            for url in dict.fromkeys(target.url or own_host for target in targets) or [own_host]:
                 user_class.prepare_process(run_context, url)
             if run_context.model is None and user_class.model is None:
-                run_context.model = only_model(user_class, run_context, user_class.host or host)
+                run_context.model = only_model(user_class, run_context, own_host)
         self._run_context = run_context
         self._begin_load(run_context)
 
@@ -632,17 +631,6 @@ class WorkerProcess(StartControl):
         if text not in self._noted:
             self._noted.add(text)
             self.send(messages.Note(*self.identity, text=text))
-
-    def _await_drain(self, grace_s: float) -> None:
-        limit = time.monotonic() + grace_s
-        while self.gate.unfinished and not self._cut.is_set() and time.monotonic() < limit:
-            self._cut.wait(timeout=_DRAIN_LOOK_S)
-
-    def _kill_users(self) -> None:
-        callers = self._run_context.callers if self._run_context is not None else ()
-        users = {*self._environment.runner.user_greenlets, *callers}
-        others = [greenlet for greenlet in users if greenlet is not getcurrent()]
-        gevent.killall(others, block=True, timeout=10)
 
 
 def _run_s(options: Options, parsed: Any, trace: Trace | None) -> float | None:

@@ -1,36 +1,43 @@
 """AnthropicUser: streamed requests to Anthropic's Messages API and compatible servers (vLLM, SGLang, gateways).
 
-Requests use this project's transport. ``anthropic.client`` creates the client, ``anthropic.events`` interprets the
-events.
+Requests use this project's transport; a single request type needs no SDK. Keys come from the environment only, and are
+sent only to the endpoint of the run. ``anthropic.events`` interprets the events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import httpx2
 import msgspec
 import openai
 
+from llm_users._version import __version__
 from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
 from llm_users.transport.cached_request import CachedRequest
+from llm_users.transport.connection import Origin, origin_of
 from llm_users.transport.exchange import Exchange
 from llm_users.transport.sdk import SdkExchange
 from llm_users.users.answer import Answer, Ask
-from llm_users.users.anthropic.client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
 from llm_users.users.anthropic.events import MessageEvents
 from llm_users.users.bedrock.anthropic_messages import conversation
 from llm_users.users.failures import failure_of
 from llm_users.users.llm import LLMUser
+from llm_users.users.openai.client import KEYS_WITHHELD, make_http_client
 from llm_users.users.response_stream import ResponseStream, SseResponseStream
 
 MESSAGES = "anthropic-messages"
 _PATH = "/messages"
+HOST_VARIABLE = "ANTHROPIC_BASE_URL"
+KEY_VARIABLE = "ANTHROPIC_API_KEY"
+_TOKEN_VARIABLE = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the variable's name
+_VERSION = "2023-06-01"
+_KEYED_DOMAIN = ".anthropic.com"
 
 
 class AnthropicUser(LLMUser):
@@ -104,7 +111,7 @@ class AnthropicUser(LLMUser):
         return _MessageStream(head, MessageEvents(), endpoint.usage_of(client.base_url), self.run_context.note)
 
     def failure_of(self, error: BaseException) -> tuple[str, str]:
-        return failure_of(error, versioned(self.host or ""), KEY_VARIABLE)
+        return failure_of(error, _versioned(self.host or ""), KEY_VARIABLE)
 
     def refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
         if not isinstance(error, openai.APIStatusError):
@@ -112,12 +119,12 @@ class AnthropicUser(LLMUser):
         return error.status_code, error.response.headers.get("request-id") or error.request_id
 
     @classmethod
-    def _client(cls, run_context: RunContext, host: str) -> Client:
+    def _client(cls, run_context: RunContext, host: str) -> _Client:
         """Return the process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
         headers = run_context.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
-        client: Client = run_context.client(key, lambda: make_client(run_context, host, headers))
+        client: _Client = run_context.client(key, lambda: _make_client(run_context, host, headers))
         return client
 
     @classmethod
@@ -146,3 +153,65 @@ def _checked(response: httpx2.Response) -> httpx2.Response:
         return response
     response.read()
     raise openai.APIStatusError(f"HTTP {response.status_code}", response=response, body=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """The settings that all requests of a user class to one endpoint share."""
+
+    base_url: str
+    http: httpx2.Client
+    origin: Origin
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> httpx2.Request:
+        """Return a request that ``http`` can send."""
+        return self.http.build_request(method, f"{self.base_url}{path}", content=body)
+
+
+def _versioned(host: str) -> str:
+    """Return the base URL with ``/v1`` at the end, which Anthropic's own base URLs omit."""
+    return host if host.rstrip("/").endswith("/v1") else f"{host.rstrip('/')}/v1"
+
+
+def _make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> _Client:
+    """Return a client for this base URL. Raises ValueError if a key is required but not set."""
+    all_headers = {
+        "accept": "application/json",
+        "content-type": "application/json",
+        "accept-encoding": "identity",
+        "user-agent": f"locust-llm/{__version__}",
+        "anthropic-version": _VERSION,
+        **_credentials(run_context, host, headers),
+        **{name.lower(): value for name, value in headers.items()},
+    }
+    base_url = _versioned(host)
+    http = make_http_client(
+        run_context,
+        base_url,
+        headers=all_headers,
+        params=endpoint.query_of(host),
+        timeout=httpx2.Timeout(run_context.options.timeout_s, connect=run_context.pool.connect_timeout_s),
+    )
+    return _Client(base_url, http, origin_of(str(httpx2.URL(base_url))))
+
+
+def _credentials(run_context: RunContext, host: str, headers: dict[str, str]) -> dict[str, str]:
+    """Return the authentication headers: user info of the URL, a key, or a bearer token."""
+    authorization = endpoint.authorization_of(host)
+    key, token = run_context.secret(KEY_VARIABLE), run_context.secret(_TOKEN_VARIABLE)
+    if authorization:
+        return {"authorization": authorization}
+    if key:
+        return {"x-api-key": key}
+    if token:
+        return {"authorization": f"Bearer {token}"}
+    if {"authorization", "x-api-key"} & {name.lower() for name in headers}:
+        return {}
+    if run_context.withhold_keys:
+        run_context.note(KEYS_WITHHELD)
+        return {}
+    if f".{httpx2.URL(host).host}".endswith(_KEYED_DOMAIN):
+        raise ValueError(f"Anthropic requires a key: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a bearer token")
+    if run_context.options.simulator is None:
+        run_context.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
+    return {}
