@@ -33,7 +33,7 @@ from llm_users.load.worker.open_loop import OpenLoop
 from llm_users.load.worker.permits import Permit
 from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue, TracePrompts, trace_of
 from llm_users.load.worker.round_robin import RoundRobin
-from llm_users.load.worker.stall_guard import MasterLink, StallGuard
+from llm_users.load.worker.stall_guard import GuardedWorker, MasterLink, StallGuard
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import Options
 from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source
@@ -71,7 +71,7 @@ _GC_GENERATIONS = (50_000, 20, 1000)
 """Garbage collections during a run are rare and skip objects that were created before the run (gc.freeze)."""
 
 
-class WorkerProcess(StartControl):
+class WorkerProcess(StartControl, GuardedWorker):
     """One worker's part in a run.
 
     ``keep`` takes finished records. ``flush`` sends the kept records and returns the total number of sent records.
@@ -88,7 +88,7 @@ class WorkerProcess(StartControl):
         link: MasterLink | None = None,
     ) -> None:
         self._environment = environment
-        self._send = send
+        self.send = send
         self._keep = keep
         self._flush = flush
         self._read_options = read_options
@@ -259,11 +259,7 @@ class WorkerProcess(StartControl):
     def _tell_final(self) -> None:
         self.send(messages.Final(*self.identity, sent=self._sent))
 
-    def send(self, message: WorkerMessage) -> None:
-        """Send a message to the coordinator."""
-        self._send(message)
-
-    # Calls from the admission gate.
+    # Calls from the admission gate (``StartControl``).
 
     def may_start(self) -> bool:
         return self.stall_guard.may_start()
@@ -272,19 +268,15 @@ class WorkerProcess(StartControl):
         self.stall_guard.count(stage, measured)
 
     def start_counters(self) -> tuple[int, int]:
-        """Return the starts and forced starts of this process so far, over all runs."""
         passed, forced = self._starts_before
         if self._starts is not None:
             passed, forced = passed + self._starts.passed, forced + self._starts.forced
         return passed, forced
 
-    # Calls from the stall guard.
+    # Calls from the stall guard (``GuardedWorker``).
 
     def count_message(self, number: int, counts: StartCounts) -> messages.Count:
-        """Return a COUNT with the started requests and the worker's position in the run.
-
-        The position lets the coordinator send messages again that were lost.
-        """
+        # The worker's position in the run lets the coordinator send messages again that were lost.
         gate, link = self.gate, self._link
         ready = self._built_stage == self._stage and not gate.admitted
         return messages.Count(
@@ -306,21 +298,17 @@ class WorkerProcess(StartControl):
         )
 
     def back_message(self, number: int, counts: StartCounts) -> messages.Back:
-        """Return a BACK, which asks whether this worker may continue."""
         stage = self.gate.plan.stage
         measured = counts.measured if counts.stage == stage else 0
         return messages.Back(*self.identity, number=number, stage=stage, measured=measured)
 
     def on_lease_ended(self, since_ns: int) -> None:
-        """Interrupt the measurement: nothing may start since this moment."""
         self.gate.interrupt(since_ns)
 
     def on_lease_held(self) -> None:
-        """Let waiting requests start."""
         self.gate.look_again()
 
     def on_pause(self, silent_s: float) -> None:
-        """Note a silence of the coordinator, which answers again now."""
         if self.gate.admitted and not self.gate.over:
             self._note(
                 f"worker {self.identity[1]} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import gevent
@@ -104,14 +105,14 @@ class MasterLink:
 class GuardedWorker(Protocol):
     """The worker's interface for the stall guard."""
 
-    def send(self, message: WorkerMessage) -> None:
-        """Send a message to the coordinator."""
+    send: Callable[[WorkerMessage], None]
+    """Sends a message to the coordinator."""
 
     def count_message(self, number: int, counts: StartCounts) -> Count:
-        """Return the COUNT with this number."""
+        """Return the COUNT with this number: the started requests, and the worker's position in the run."""
 
     def back_message(self, number: int, counts: StartCounts) -> Back:
-        """Return the BACK with this number."""
+        """Return the BACK with this number, which asks whether this worker may continue."""
 
     def on_lease_ended(self, since_ns: int) -> None:
         """Nothing may start since this moment of the monotonic clock."""
