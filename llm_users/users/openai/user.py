@@ -175,19 +175,11 @@ class OpenAIUser(LLMUser):
         except openai.APIStatusError as error:
             if error.status_code not in _REFUSALS or not usage.may_be_refusal(error.response.text):
                 raise
-            return self._post_without_usage(client, ask, exchange, usage, error)
-        usage.accepted()
-        return response
-
-    def _post_without_usage(
-        self,
-        client: openai.OpenAI,
-        ask: Ask,
-        exchange: Exchange | SdkExchange,
-        usage: endpoint.UsageSupport,
-        refusal: openai.APIStatusError,
-    ) -> Head:
-        """Send the request again without the field that the server may have refused."""
+            refusal = error
+        else:
+            usage.accepted()
+            return response
+        # Send the request again without the field that the server may have refused.
         try:
             response = self._post(client, ask, ask.body, exchange)
         except openai.APIStatusError:
