@@ -156,11 +156,11 @@ def trace(folder: Path) -> Trace:
     """Send such a request and record the calls."""
 
     def ask(user: Any) -> Trace:
-        user.chat("hello", max_tokens=8)  # clients and connections exist now
+        user.chat("hello", max_tokens=6)  # clients and connections exist now; so few chunks never count as buffered
         watch = _Watch()
         sys.setprofile(watch)
         try:
-            answer = user.chat("hello", max_tokens=8)
+            answer = user.chat("hello", max_tokens=6)
         finally:
             sys.setprofile(None)
         watch.trace.ttft_s = answer.record.ttft_s
