@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from llm_users.users.bedrock.user import BedrockUser
     from llm_users.users.conversation import ConversationMixin, ConversationUser
     from llm_users.users.llm import LLMUser
-    from llm_users.users.openai.azure import AzureOpenAIUser
-    from llm_users.users.openai.user import OpenAIUser
+    from llm_users.users.openai.user import AzureOpenAIUser, OpenAIUser
 
 __all__ = [
     "Answer",
@@ -43,7 +42,7 @@ _MODULE_OF = {
     "Answer": "llm_users.users.answer",
     "AnswerCheck": "llm_users.users.answer",
     "AnthropicUser": "llm_users.users.anthropic.user",
-    "AzureOpenAIUser": "llm_users.users.openai.azure",
+    "AzureOpenAIUser": "llm_users.users.openai.user",
     "BedrockUser": "llm_users.users.bedrock.user",
     "ConversationMixin": "llm_users.users.conversation",
     "ConversationUser": "llm_users.users.conversation",

@@ -15,8 +15,5 @@ class Bedrock(BedrockUser):
     """Sends one prompt after another with the API that --llm-api names (converse or invoke)."""
 
     @task
-    def ask(self) -> None:
-        if self.run_context.options.api == "invoke":
-            self.invoke()
-        else:
-            self.converse()
+    def next_prompt(self) -> None:
+        self.ask()

@@ -8,6 +8,7 @@ checks answers under the load of that locustfile.
 """
 
 from random import Random
+from typing import Any, ClassVar
 
 from locust import task
 
@@ -21,8 +22,10 @@ QUESTION = "{words}: write this number in digits. Begin your answer with the num
 class Correctness(OpenAIUser):
     """Asks for one number after another. --llm-seed and the run key determine the numbers."""
 
+    default_body: ClassVar[dict[str, Any]] = {"temperature": 0}  # --llm-extra-body can replace it
+
     def make_prompt(self) -> Prompt:
-        index = self.run_context.new_prompt_index()
+        index = self.next_prompt_index()
         return Prompt(index, QUESTION.format(words=in_words(self.number(index)).capitalize()))
 
     def check_answer(self, prompt: Prompt, answer: Answer) -> AnswerCheck:
@@ -30,12 +33,8 @@ class Correctness(OpenAIUser):
         return AnswerCheck(str(number), has_number(answer.text, number), is_only_number(answer.text, number))
 
     def number(self, index: int) -> int:
-        seed = f"{self.run_context.options.seed}:{self.run_context.run_key}:{index}:number"
-        return int(Random(seed).random() * (LARGEST + 1))
+        return int(Random(f"{self.seed}:{index}:number").random() * (LARGEST + 1))
 
     @task
-    def ask(self) -> None:
-        asks = {"completions": self.complete, "responses": self.respond}
-        ask = asks.get(self.run_context.options.api or "", self.chat)
-        # --llm-extra-body takes precedence: some models accept only their default temperature.
-        ask(**{"temperature": 0, **self.run_context.options.extra_body})
+    def next_number(self) -> None:
+        self.ask()

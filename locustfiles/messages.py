@@ -15,5 +15,5 @@ class Messages(AnthropicUser):
     """Sends one prompt after another."""
 
     @task
-    def ask(self) -> None:
-        self.message()
+    def next_prompt(self) -> None:
+        self.ask()

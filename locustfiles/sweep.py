@@ -13,10 +13,5 @@ class SweepUser(OpenAIUser):
     """Sends one prompt after another with the API that --llm-api names (chat, completions or responses)."""
 
     @task
-    def ask(self) -> None:
-        if self.run_context.options.api == "completions":
-            self.complete()
-        elif self.run_context.options.api == "responses":
-            self.respond()
-        else:
-            self.chat()
+    def next_prompt(self) -> None:
+        self.ask()

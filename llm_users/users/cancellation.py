@@ -7,11 +7,13 @@ handle the outcome of the request.
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
 from gevent import get_hub, getcurrent
 
+from llm_users.options.table import Options
 from llm_users.outcome import CANCELLED
 from llm_users.prompts.draws import stream
 from llm_users.transport.errors import TransportError
@@ -69,7 +71,16 @@ class Cancellation:
             self._caller.throw(RequestCancelled(message))
 
 
-def is_chosen(seed: int, worker: int, request_id: str, share: float) -> bool:
-    """Return True if this request is in the ``share`` to cancel. The result depends only on seed, worker and number."""
+def cancellation(
+    options: Options, worker: int, request_id: str, exchange: Exchange | SdkExchange
+) -> AbstractContextManager[None]:
+    """Return the cancellation of this request, which does nothing for requests that ``--llm-cancel`` does not select.
+
+    The selection depends only on the seed, the worker and the number of the request.
+    """
+    if options.cancel is None:
+        return nullcontext()
+    share, after_s = options.cancel
     number = request_id.rpartition("-")[2]
-    return stream(seed, "cancel", worker, number).random() < share
+    chosen = stream(options.seed, "cancel", worker, number).random() < share
+    return Cancellation(exchange, after_s) if chosen else nullcontext()

@@ -1,19 +1,30 @@
-"""Store the chunks of one answer, and compute the timing columns of the row from their stamps.
+"""Store the chunks of one answer, limit their number and size, and compute the columns of the row from their stamps.
 
-A chunk is two stamps and a piece of text. The module does not depend on an API or on the transport.
+A chunk is two stamps and a piece of text. The module does not depend on an API.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TypeVar
 
 from llm_users.quantile import quantile
 from llm_users.record import RequestRecord
+from llm_users.transport.errors import BadResponse
 
 _NS = 1_000_000_000
+
+MOST_CHARACTERS = 16 * 1024 * 1024
+MOST_CHUNKS = 1_000_000
+
+_LOOK_BYTES = 1024 * 1024
+_LEAST_LOOK_BYTES = 4096
+_LEAST_CHUNK_BYTES = 16  # the shortest possible event with output
+
+_MOST_BYTES, _MOST_BYTES_PER_CHUNK = 32 * 1024 * 1024, 16 * 1024
+"""Limits on a body, because data that is not output, such as usage, comments and probabilities, must end too."""
 
 OPENING_CHARACTERS = 1000
 """The length of the text that is kept of an answer that exceeded a limit."""
@@ -237,12 +248,46 @@ def time_chunks(
     return gaps_s
 
 
-def time_tokens(record: RequestRecord) -> None:
-    """Fill the columns that also depend on the number of output tokens."""
-    tokens = record.output_tokens
-    if tokens is None:
-        return
-    if record.end_to_end_latency_s:
-        record.request_output_throughput_token_per_s = tokens / record.end_to_end_latency_s
-    if tokens and record.chunks:
-        record.events_per_token = record.chunks / tokens
+class AnswerTooLong(BadResponse):
+    """The answer was aborted because it exceeded a limit."""
+
+
+class Bounds:
+    """The limits of one answer, because a faulty server must not be able to exhaust memory or time.
+
+    They are checked once per MiB of received bytes, not per chunk.
+    """
+
+    def __init__(self, chunks: Chunks, most_chunks: int, most_characters: int) -> None:
+        self._chunks = chunks
+        self._most_chunks = most_chunks
+        self._most_characters = most_characters
+        self._checked_texts = self._checked_reasoning = self._characters = 0
+        self.look_at = min(_LOOK_BYTES, max(_LEAST_LOOK_BYTES, most_characters, most_chunks * _LEAST_CHUNK_BYTES))
+        """The number of received bytes at which to call ``look`` next."""
+
+    def look(self, received: int) -> None:
+        """Check the limits after ``received`` bytes. Raises ``AnswerTooLong``."""
+        chunks = self._chunks
+        texts, reasoning = chunks.texts, chunks.reasoning_at
+        self._characters += sum(map(len, texts[self._checked_texts :]))
+        self._characters += sum(map(len, islice(reasoning.values(), self._checked_reasoning, None)))
+        count, self._checked_reasoning = len(texts), len(reasoning)
+        self._checked_texts = count
+        if count > self._most_chunks:
+            raise AnswerTooLong(
+                f"the answer has more than {self._most_chunks:,} chunks, the limit for one answer "
+                "(set max_answer_chunks of the user class to change it)"
+            )
+        if self._characters > self._most_characters:
+            raise AnswerTooLong(
+                f"the text of the answer is longer than {self._most_characters:,} characters, the limit for one answer "
+                "(set max_answer_characters of the user class to change it)"
+            )
+        if received > _MOST_BYTES + _MOST_BYTES_PER_CHUNK * count:
+            raise AnswerTooLong(
+                f"the answer does not end: {received >> 20} MiB arrived, with {count} chunks and {self._characters:,} "
+                "characters of output"
+            )
+        remaining = min(self._most_characters - self._characters, (self._most_chunks - count) * _LEAST_CHUNK_BYTES)
+        self.look_at = received + min(_LOOK_BYTES, max(_LEAST_LOOK_BYTES, remaining))

@@ -14,14 +14,13 @@ from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
 from llm_users.load.worker.context import RunContext
-from llm_users.load.worker.permits import Permit
 from llm_users.prompts import Conversation, Prompt
 from llm_users.prompts.draws import stream
 from llm_users.record import RequestRecord
 from llm_users.users.answer import Answer
 from llm_users.users.llm import LLMUser
 from llm_users.users.openai.user import OpenAIUser
-from llm_users.users.tool_call_history import assistant_turn
+from llm_users.users.tool_calls import assistant_turn
 
 
 @dataclass(slots=True)
@@ -35,23 +34,18 @@ class _Progress:
 
 
 class ConversationMixin(LLMUser):
-    """Adds conversations to a user of any API. List it before the class of the API, and override ``ask``.
+    """Adds conversations to a user of any API. List it before the class of the API; turns are sent with ``ask``.
 
     Example::
 
         class Claude(ConversationMixin, AnthropicUser):
-            def ask(self):
-                return self.message()
+            pass
     """
 
     abstract = True
     holds_conversations: ClassVar[bool] = True
 
     _at: _Progress | None = None
-
-    def ask(self) -> Answer:
-        """Make one call of the API without a prompt; its prompt is then the history from ``make_prompt``."""
-        raise NotImplementedError(f"{type(self).__name__}.ask must make one call, for example self.chat()")
 
     @task
     def _converse(self) -> None:
@@ -81,8 +75,8 @@ class ConversationMixin(LLMUser):
                 at.history.append(assistant_turn(answer.text, answer.tool_calls))
         finally:
             self._at, self.follow_up = None, False
-            if self._arrival is not None:
-                self._arrival = None
+            if self.arrival is not None:
+                self.arrival = None
                 self.run_context.gate.depart()
         return answers
 
@@ -101,16 +95,16 @@ class ConversationMixin(LLMUser):
         outer = self._state
         self._state = LOCUST_STATE_WAITING
         began_s = time.monotonic()
-        self.run_context.gate.rest(self._user_state, think_s)
+        self.run_context.gate.rest(self.user_state, think_s)
         self._state = LOCUST_STATE_RUNNING if outer is None else outer
         at.think_s = min(think_s, time.monotonic() - began_s)
 
-    def _aim(self) -> None:
+    def choose_target(self) -> None:
         if not self.follow_up:  # a conversation keeps its target
-            super()._aim()
+            super().choose_target()
 
-    def _identify(self, record: RequestRecord, permit: Permit) -> None:
-        super()._identify(record, permit)
+    def describe(self, record: RequestRecord) -> None:
+        super().describe(record)
         at = self._at
         if at is not None:
             record.conversation_id, record.turn, record.turns = at.conversation.id, at.turn, len(at.conversation.turns)
@@ -135,6 +129,3 @@ class ConversationUser(ConversationMixin, OpenAIUser):
         if run_context.options.api == "completions":
             raise ValueError("--llm-api completions does not support turns; use chat or responses for conversations")
         super().prepare_process(run_context, host)
-
-    def ask(self) -> Answer:
-        return self.respond() if self.run_context.options.api == "responses" else self.chat()

@@ -102,7 +102,8 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
     for cause in causes:
         if isinstance(cause, TransportError):
             return cause.code, str(cause)
-    if limit := next((f"{origin}. {text}" for origin in _origins(error) if (text := remedy_for(origin))), ""):
+    origins = _causes(error, with_contexts=True)
+    if limit := next((f"{origin}. {text}" for origin in origins if (text := remedy_for(origin))), ""):
         return CLIENT_LIMIT, f"this machine could not open a connection to {base_url}: {limit}"
     for cause in causes:
         if isinstance(cause, httpx2.TransportError):
@@ -110,20 +111,15 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
     return type(error).__name__, str(error)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and its chain of causes, because the SDK wraps our transport's errors."""
+def _causes(error: BaseException, *, with_contexts: bool = False) -> Iterator[BaseException]:
+    """Yield the error and its chain of causes, because the SDK wraps our transport's errors.
+
+    ``with_contexts``: also the contexts, because the SDK's HTTP stack sets no cause for system errors.
+    """
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        cause = cause.__cause__
-
-
-def _origins(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error, its causes and their contexts, because the SDK's HTTP stack sets no cause for system errors."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (cause.__context__ if with_contexts else None)
 
 
 def _sdk_code(error: httpx2.TransportError) -> str:

@@ -1,114 +1,498 @@
-"""One request on its way: sent within its deadline, read, and its permit given back, however it ends.
+"""One request, from its admission to its row. ``Request.run`` is the whole way, in the order of time:
 
-The user (``users.llm``) decides what to ask and what an answer means.
+    admission -> connection -> t0 -> chunks -> end -> idle event loop -> times -> tokens -> check -> row -> events
+
+The user (``users.llm``) chooses the prompt and knows how its API sends it, the response stream
+(``users.response_stream``) knows how to read the answer, and ``transport`` provides the bytes and their arrival stamps.
+The row keeps everything that was measured before an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import gevent
+from gevent import GreenletExit
 from locust.exception import StopUser
 
 from llm_users.load.worker.context import RunContext
 from llm_users.load.worker.permits import Permit, UserState
-from llm_users.outcome import Outcome
+from llm_users.outcome import CLIENT_LIMIT, Outcome
+from llm_users.prompts import count_messages, is_text_only
 from llm_users.record import RequestRecord
-from llm_users.transport.clock import now_ns
-from llm_users.transport.errors import DeadlineExceeded
-from llm_users.transport.exchange import Exchange, SdkExchange
-from llm_users.users.answer import Ask
-from llm_users.users.cancellation import Cancellation, is_chosen
-from llm_users.users.response_reader import Reader, ResponseStream
+from llm_users.transport import clock
+from llm_users.transport.errors import BadResponse, ConnectionLost, DeadlineExceeded, ResponseCut
+from llm_users.transport.exchange import Arrival, Exchange, SdkExchange
+from llm_users.users.answer import Answer, Ask
+from llm_users.users.bad_events import StreamFailure, is_heartbeat
+from llm_users.users.buffering import mark_buffered, mark_held_back
+from llm_users.users.cancellation import cancellation
+from llm_users.users.chunks import AnswerTooLong, Bounds, Chunks, time_chunks
+from llm_users.users.failures import RequestFailed, excerpt, redact_fields, shows_no_secret
+from llm_users.users.response_stream import ResponseStream
+from llm_users.users.token_counts import doubt_usage
+from llm_users.users.token_time import time_per_output_token
+
+_NS = 1_000_000_000
+
+FINISH_GRACE_S = 1.0
+"""A silence of this length after the finish reason and usage ends an answer, because some servers keep the connection
+open."""
+
+USAGE_GRACE_S = 10.0
+"""The same if the request asked for usage and it has not arrived. Gateways that count tokens send it seconds later."""
+
+SILENT_NOTE = (
+    "{model}: the server keeps the connection open after its answers, without [DONE] or an end; a request ends "
+    "{seconds:g} s after its last event{why}. end_to_end_latency_s ends at that event, but these seconds are part of "
+    "the user's cycle: fewer requests are sent in the same time"
+)
 
 
-class Call:
-    """One request on its way: what it asked, what came back, how it ended.
+class Request:
+    """One request of a user. ``record`` is filled from top to bottom and becomes its row."""
 
-    ``record`` is filled while the request runs; ``reader`` reads the answer that comes through ``exchange``.
-    """
+    def __init__(self, user: Any, build: Callable[[], Ask]) -> None:
+        """Create a request of this ``LLMUser``. ``build`` makes its body after the admission."""
+        self._user = user
+        self._build = build
+        self._run_context: RunContext = user.run_context
+        self.record = RequestRecord()
+        self._permit: Permit
+        self._exchange: Exchange | SdkExchange
+        self._ask: Ask | None = None
+        self._response: ResponseStream | None = None
+        self._error: BaseException | None = None
+        self._interruption: BaseException | None = None  # ends the user too; raised again after the row is written
+        self._finished = False  # the answer was read to its end
+        self._end_stamp_ns = self._end_clock_ns = 0  # the stamps of the last event
+        self._first_token_fired = False
+        self._tokens_fired = 0
 
-    def __init__(
-        self,
-        run_context: RunContext,
-        user_state: UserState,
-        permit: Permit,
-        record: RequestRecord,
-        exchange: Exchange | SdkExchange,
-        reader: Reader,
-    ) -> None:
-        self._run_context = run_context
-        self._user_state = user_state
-        self.permit = permit
-        self.record = record
-        self.exchange = exchange
-        self.reader = reader
-        self.ask: Ask | None = None
-        self.response: ResponseStream | None = None
-        self.error: BaseException | None = None
-        self.interruption: BaseException | None = None
-        """What ends the user, not only the request: raised again when the row is written."""
-        self.exchange.not_before = self._before_sending
+    def run(self) -> Answer:
+        """Send the request when it is admitted, and return its answer.
 
-    def run(
-        self, make: Callable[[], Ask], open_response: Callable[[Ask, Exchange | SdkExchange], ResponseStream]
-    ) -> None:
-        """Send and read. Never raises: how it ended is in ``error`` and ``interruption``."""
-        run_context = self._run_context
-        timeout_s = run_context.options.timeout_s
-        late = DeadlineExceeded(f"no complete answer within {timeout_s:g} s (--llm-timeout)")
+        Raises ``RequestFailed`` if the user has ``raise_errors``, and what ends the user or its task.
+        """
+        user, run_context, record = self._user, self._run_context, self.record
+        self._permit = user.wait_for_permit()
+        user.choose_target()
+        self._exchange = user.make_exchange()
+        self._exchange.not_before = self._wait_until_due
+        _identify(record, run_context, type(user), self._permit)
+        user.describe(record)
+        caller = gevent.getcurrent()
+        run_context.callers.add(caller)
         try:
-            self.ask = make()
-            with gevent.Timeout(timeout_s, late), self._cancellation():
-                self.response = open_response(self.ask, self.exchange)
-                run_context.gate.reached(self.permit)
+            self._send_and_read()
+            if self._interruption is None:
+                self._wait_for_idle_loop()
+            answer = self._make_row()
+        finally:
+            user.call_ended()
+            run_context.callers.discard(caller)
+            self._return_permit()
+        if self._interruption is not None:
+            raise self._interruption
+        if user.raise_errors and not record.ok:
+            failed = RequestFailed(record.error_code or "", record.error_message or "")
+            raise failed from (self._error if shows_no_secret(self._error) else None)
+        return answer
+
+    # t0, chunks, end.
+
+    def _send_and_read(self) -> None:
+        """Send the request and read its answer within the deadline.
+
+        Does not raise: how the request ended is in ``_error`` and ``_interruption``.
+        """
+        user, run_context, record, exchange = self._user, self._run_context, self.record, self._exchange
+        options = run_context.options
+        late = DeadlineExceeded(f"no complete answer within {options.timeout_s:g} s (--llm-timeout)")
+        try:
+            ask = self._ask = self._build()
+            record.api, record.model = ask.api, ask.model
+            target = user.target
+            table_name = target.name if target is not None and target.model == ask.model else ask.model
+            record.name = user.request_name or table_name
+            record.prompt_index = ask.prompt.index if ask.prompt.index >= 0 else None
+            record.requested_output_tokens = ask.prompt.max_tokens
+            with (
+                gevent.Timeout(options.timeout_s, late),
+                cancellation(options, run_context.worker, record.request_id, exchange),
+            ):
+                response = self._response = user.open_response(ask, exchange)
+                run_context.gate.reached(self._permit)
                 if run_context.watch is not None:
-                    run_context.watch.began(self, self.response.events.chunks, self.reader.sent_ns)
-                self.reader.read(self.response)
+                    run_context.watch.began(self, response.events.chunks, exchange.sent_ns)
+                self._read(response)
         except BaseException as raised:
             if not isinstance(raised, Exception) or isinstance(raised, StopUser):
-                self.interruption = raised
-            if not self.reader.finished:  # an answer that was read to its end has succeeded
-                self.error = raised
-                self.reader.failed()
-                if self.response is not None:
-                    self.exchange.discard()
+                self._interruption = raised
+            if not self._finished:  # an answer that was read to its end has succeeded
+                self._error = raised
+                if exchange.sent_ns:
+                    self._end_clock_ns = clock.now_ns()
+                if self._response is not None:
+                    exchange.discard()
         finally:
-            self.exchange.release()
+            exchange.release()
 
-    def _before_sending(self) -> None:
-        """The first byte is about to go out: wait until it is due."""
+    def _wait_until_due(self) -> None:
+        """Wait until the request is due. The exchange calls this immediately before t0 and the first byte."""
         run_context = self._run_context
-        if isinstance(self.exchange, Exchange):  # else the SDK has yet to connect
-            run_context.gate.reached(self.permit)
+        if isinstance(self._exchange, Exchange):  # otherwise the SDK has not connected yet
+            run_context.gate.reached(self._permit)
         if run_context.timer is not None:
-            run_context.timer.wait_until(self.permit.intended_ns)
+            run_context.timer.wait_until(self._permit.intended_ns)
 
-    def step_aside(self) -> None:
-        """Reading goes before finishing: answers that end at one moment would keep the others' tokens waiting."""
-        read_ns = now_ns()
+    def _read(self, response: ResponseStream) -> None:
+        """Process every event of the response stream (the hot path). Raises errors of the transport and of events."""
+        exchange, events = self._exchange, response.events
+        feed, take = response.decoder.feed, events.take
+        seen = events.chunks.stamps_ns
+        has_listeners = self._user.environment.events.llm_token._handlers
+        bounds = Bounds(events.chunks, self._user.max_answer_chunks, self._user.max_answer_characters)
+        stamp_ns = clock_ns = 0
+        arrivals = exchange.arrivals()
+        try:
+            for stamp_ns, clock_ns, pieces in arrivals:
+                for piece in pieces:
+                    for data in feed(piece):
+                        take(data, stamp_ns, clock_ns)
+                if exchange.received >= bounds.look_at:
+                    bounds.look(exchange.received)
+                if seen and (has_listeners or not self._first_token_fired):
+                    self._fire_tokens(events.chunks)
+                if events.done:
+                    break
+                if (
+                    events.finish_reason is not None
+                    and events.output_complete
+                    and self._read_tail(response, arrivals, bounds, stamp_ns, clock_ns)
+                ):
+                    break
+        except (ConnectionLost, StreamFailure, BadResponse) as error:
+            # An error after [DONE] does not count: if it were not in the same read, it would not even be noticed.
+            if not (events.complete if isinstance(error, ConnectionLost) else events.done):
+                raise
+        if not self._end_clock_ns:
+            self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
+        self._read_rest(response)
+        self._finished = True
+        if seen:
+            self._fire_tokens(events.chunks)
+        if not events.complete:  # the bytes may belong to another response
+            exchange.discard()
+        exchange.drain()
+
+    def _read_tail(
+        self, response: ResponseStream, arrivals: Iterator[Arrival], bounds: Bounds, stamp_ns: int, clock_ns: int
+    ) -> bool:
+        """Read what follows the finish reason, whose stamps are given. Return False if more output follows.
+
+        The answer ends with [DONE] or with the stream. If the server keeps the connection open without sending, the
+        answer ends with its last event, also when the deadline is reached or the user is stopped: only usage can be
+        missing.
+        """
+        events = response.events
+        last_event = self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
+        limit_ns = clock.now_ns() + _grace_ns(response)
+        while events.output_complete:
+            grace = gevent.Timeout.start_new(max(0.0, (limit_ns - clock.now_ns()) / _NS))
+            try:
+                arrival = next(arrivals, None)
+            except (DeadlineExceeded, gevent.Timeout, GreenletExit) as raised:
+                self._end_stamp_ns, self._end_clock_ns = last_event
+                if raised is not grace and not isinstance(raised, DeadlineExceeded):
+                    self._finished = True
+                    raise
+                # These seconds are in no latency, but the user spends them.
+                awaited = response.awaits_usage()
+                seconds, why = (USAGE_GRACE_S, ", in case usage comes late") if awaited else (FINISH_GRACE_S, "")
+                self._run_context.note(SILENT_NOTE.format(model=self.record.model, seconds=seconds, why=why))
+                return True
+            finally:
+                grace.close()
+            if arrival is None:
+                return True
+            self._end_stamp_ns, self._end_clock_ns = arrival.stamp_ns, arrival.clock_ns
+            found = [data for piece in arrival.pieces for data in response.decoder.feed(piece)]
+            for data in found:
+                events.take(data, arrival.stamp_ns, arrival.clock_ns)
+            if self._exchange.received >= bounds.look_at:
+                bounds.look(self._exchange.received)
+            if events.chunks.stamps_ns:
+                self._fire_tokens(events.chunks)
+            if events.done:
+                return True
+            if not all(map(is_heartbeat, found)):
+                last_event = self._end_stamp_ns, self._end_clock_ns
+                limit_ns = clock.now_ns() + _grace_ns(response)
+        self._end_stamp_ns = self._end_clock_ns = 0
+        return False
+
+    def _read_rest(self, response: ResponseStream) -> None:
+        """Process what the stream ended with: a whole event without its blank line, or a part of one."""
+        for data in response.decoder.finish():
+            try:
+                response.events.take(data, self._end_stamp_ns, self._end_clock_ns)
+            except BadResponse:
+                if not response.events.complete:
+                    raise ResponseCut("the stream ended in the middle of an event") from None
+
+    def _fire_tokens(self, chunks: Chunks) -> None:
+        """Fire the public events for new chunks."""
+        hooks = self._user.environment.events
+        request_id = self.record.request_id
+        if not self._first_token_fired:
+            self._first_token_fired = True
+            first_ns = chunks.stamps_ns[0] or chunks.clocks_ns[0]
+            ttft_s = (first_ns - self._exchange.sent_ns) / _NS
+            hooks.llm_first_token.fire(user=self._user, request_id=request_id, ttft_s=ttft_s)
+        if not hooks.llm_token._handlers:
+            return
+        for index in range(self._tokens_fired, len(chunks.stamps_ns)):
+            hooks.llm_token.fire(
+                user=self._user,
+                request_id=request_id,
+                index=index,
+                stamp_ns=chunks.stamps_ns[index] or chunks.clocks_ns[index],
+                piece=chunks.piece(index),
+            )
+        self._tokens_fired = len(chunks.stamps_ns)
+
+    def _wait_for_idle_loop(self) -> None:
+        """Wait before the row is made: answers that end together would delay the reads of other streams."""
+        read_ns = clock.now_ns()
         try:
             self._run_context.endings.wait()
-        except BaseException as raised:  # of a user that is stopped meanwhile: the row comes first
-            self.interruption = raised
-        self._user_state.behind_ns = now_ns() - read_ns
+        except BaseException as raised:  # the user is being stopped: its row is written first
+            self._interruption = raised
+        self._user.user_state.behind_ns = clock.now_ns() - read_ns
 
-    def _cancellation(self) -> AbstractContextManager[None]:
-        """Bounds the request where it is one of those that ``--llm-cancel`` gives up."""
-        run_context = self._run_context
-        if run_context.options.cancel is None:
-            return nullcontext()
-        share, after_s = run_context.options.cancel
-        chosen = is_chosen(run_context.options.seed, run_context.worker, self.record.request_id, share)
-        return Cancellation(self.exchange, after_s) if chosen else nullcontext()
+    # The row.
 
-    def leave(self) -> None:
-        """Give the permit back."""
+    def _make_row(self) -> Answer:
+        """Complete the record, write it, and fire the events."""
+        user, run_context, record, permit = self._user, self._run_context, self.record, self._permit
+        response, note = self._response, run_context.note
+        chunks = response.events.chunks if response is not None else Chunks()
+        too_long = isinstance(self._error, AnswerTooLong)  # its tokens and gaps are not needed, and would take long
+        gaps_s, stamps_ns = self._fill_times(chunks, with_gaps=not too_long)
+        failed = self._fill_outcome()
+
+        # Tokens.
+        text, reasoning = (chunks.opening, "") if too_long else (chunks.answer, chunks.reasoning)
+        if not too_long:
+            is_all_text = not chunks.choice_at and not chunks.text_at
+            self._count_missing_tokens(text + reasoning if is_all_text else chunks.everything)
+            doubt_usage(record, chunks, failed=failed, count=self._count, note=note)
+        if record.output_tokens is not None and record.end_to_end_latency_s:
+            record.request_output_throughput_token_per_s = record.output_tokens / record.end_to_end_latency_s
+        if record.output_tokens and record.chunks:
+            record.events_per_token = record.chunks / record.output_tokens
+
+        # Whether the answer was streamed, and the time per output token.
+        client_delay_s = partial(run_context.client_delay_s, chunks.clocks_ns[0] - _NS if chunks.clocks_ns else 0)
+        body_reads = self._exchange.body_reads
+        if not failed and response is not None and response.buffered(record, body_reads, client_delay_s):
+            mark_buffered(record)
+            gaps_s = []
+        else:
+            record.tpot_s = time_per_output_token(chunks, record, failed=failed, count=self._count, note=note)
+            if not failed:
+                mark_held_back(record, chunks, stamps_ns, client_delay_s)
+
+        # The measurement window, the check, the row and the events.
+        self._fill_window([] if record.buffered or too_long else stamps_ns)
+        redact_fields(record)
+        tool_calls = response.events.tool_calls if response is not None and not too_long else []
+        choices = [text] if too_long else chunks.choices
+        answer = Answer(text, record, reasoning, record.finish_reason, tool_calls, choices)
+        self._check(answer)
+        if permit.measured and record.ok:
+            run_context.gate.add_gap_counts(permit, gaps_s)
+        written_ns = stamps_ns if run_context.options.chunk_times else []
+        offsets_s = [(stamp_ns - self._exchange.sent_ns) / _NS for stamp_ns in written_ns]
+        _publish(user.environment, run_context, answer, offsets_s, user)
+        return answer
+
+    def _fill_times(self, chunks: Chunks, *, with_gaps: bool) -> tuple[list[float], list[int]]:
+        """Fill the columns for times. Return the chunk gaps in seconds and the stamps from which they were computed."""
+        exchange, record = self._exchange, self.record
+        record.reads, record.reconnects = exchange.reads, exchange.reconnects
+        record.retries = exchange.retries
+        if exchange.sent_wall_ns:
+            record.started_at = exchange.sent_wall_ns / _NS
+            record.connect_s = exchange.connect_ns / _NS
+        stamps_ns, source = chunks.trusted_stamps_ns(clock_moved=bool(chunks.stamps_ns) and exchange.clock_moved())
+        gaps_s = time_chunks(record, chunks, stamps_ns, exchange.sent_ns, with_gaps=with_gaps)
+        if stamps_ns:
+            record.stamp_source = source
+        end_ns = self._end_clock_ns
+        if source == "kernel" and self._end_stamp_ns:
+            end_ns = max(self._end_stamp_ns, stamps_ns[-1])
+        if exchange.sent_ns and end_ns:
+            record.end_to_end_latency_s = (end_ns - exchange.sent_ns) / _NS
+        return gaps_s, stamps_ns
+
+    def _fill_outcome(self) -> bool:
+        """Fill the columns for the response, the server's token counts and the error. Return True for an error."""
+        record, response, error = self.record, self._response, self._error
+        if response is not None:
+            error = error or response.verdict()
+            record.http_status = response.status
+            record.response_id = response.events.response_id or response.request_id
+            record.finish_reason = response.events.finish_reason
+            response.count_usage(record)
+        elif error is not None:
+            record.http_status, record.response_id = self._user.refusal_of(error)
+        if error is not None:
+            record.error_code, record.error_message = self._user.failure_of(error)
+            if record.error_code == CLIENT_LIMIT:
+                self._run_context.note(f"requests failed with client_limit: {record.error_message}".rstrip("."))
+        return error is not None
+
+    def _count_missing_tokens(self, text: str) -> None:
+        """Count the tokens locally that the server did not count."""
+        record = self.record
+        if record.output_tokens is None and record.chunks + len(text) > 0:
+            record.output_tokens = self._count(text)
+            record.output_tokens_source = "tokenizer"
+        if record.input_tokens is None and self._ask is not None:
+            prompt = self._ask.prompt
+            record.input_tokens = prompt.input_tokens
+            answered = record.ok or record.chunks > 0  # counting the prompt of a refused request would waste time
+            # Only the server can count content that is not text, such as images.
+            if prompt.input_tokens is None and prompt.text is not None and answered:
+                record.input_tokens = self._count(prompt.text)
+            elif prompt.input_tokens is None and prompt.messages and is_text_only(prompt.messages) and record.ok:
+                count = partial(count_messages, self._run_context.tokenizer)
+                record.input_tokens = self._in_thread(count, prompt.messages)
+            if record.input_tokens is not None:
+                record.input_tokens_source = "tokenizer"
+
+    def _count(self, text: str) -> int:
+        """Return the number of tokens of a text, counted with the local tokenizer."""
+        return self._in_thread(self._run_context.tokenizer.count, text)
+
+    def _in_thread(self, count: Callable[[Any], int], value: Any) -> int:
+        """Count in a thread. Return the result even if the user is killed in the meantime: its row is written first."""
+        try:
+            return int(gevent.get_hub().threadpool.apply(count, (value,)))
+        except GreenletExit as killed:
+            self._interruption = killed
+            return count(value)
+
+    def _fill_window(self, arrivals_ns: list[int]) -> None:
+        """Report the request to its stage, and fill the columns for the window, the queue and the phase at the end."""
+        exchange, record, permit, gate = self._exchange, self.record, self._permit, self._run_context.gate
+        # The queue ends at t0, or if there was none, when the exchange began to connect; 0: it did neither.
+        start_ns, latency_s = exchange.sent_ns or exchange.connect_started_ns, record.end_to_end_latency_s
+        end_ns = start_ns and start_ns + exchange.connect_ns
+        if exchange.sent_ns:
+            end_ns = exchange.sent_ns + round(latency_s * _NS) if latency_s is not None else 0
+        record.count_in_window(gate.account(permit, start_ns, end_ns, arrivals_ns, ok=record.ok))
+        if start_ns:
+            record.queue_s = max(0.0, (start_ns - permit.intended_ns + permit.behind_ns) / _NS)
+        if record.rate_per_s is not None:
+            record.held_s = permit.held_ns / _NS
+            record.correct_for_omission()
+        record.phase_end, record.stage_end = gate.phase, gate.plan.stage
+
+    def _check(self, answer: Answer) -> None:
+        """Call the locustfile's check of the answer. Its exceptions end the task after the row is written."""
+        record = self.record
+        if not record.ok or self._ask is None:
+            return
+        try:
+            check = self._user.check_answer(self._ask.prompt, answer)
+        except BaseException as raised:  # also if the user is stopped in the meantime
+            self._interruption = self._interruption or raised
+            return
+        if check is not None:
+            record.expected_answer, record.answer_excerpt = excerpt(check.expected), excerpt(answer.text)
+            record.answer_match = int(check.match)
+            record.answer_strict_match = None if check.strict_match is None else int(check.strict_match)
+
+    def _return_permit(self) -> None:
         record, run_context = self.record, self._run_context
         if run_context.watch is not None:
             run_context.watch.ended(self, record)
         code = None if record.outcome in (Outcome.OK, Outcome.CANCELLED) else record.error_code
-        run_context.gate.leave(self.permit, self._user_state, code, record.error_message)
+        run_context.gate.leave(self._permit, self._user.user_state, code, record.error_message)
         if run_context.open_loop is not None:
             run_context.open_loop.over()
+
+
+def _grace_ns(response: ResponseStream) -> int:
+    """Return how long a silence may last before it ends an answer whose output is complete."""
+    return int((USAGE_GRACE_S if response.awaits_usage() else FINISH_GRACE_S) * _NS)
+
+
+def record_unsent(
+    environment: Any, run_context: RunContext, user_class: Any, permit: Permit, code: str, message: str
+) -> None:
+    """Write the row of a request of an open loop that was due and was not sent, and fire its events.
+
+    ``user_class`` is the class of the user that would have sent it.
+    """
+    record = RequestRecord()
+    _identify(record, run_context, user_class, permit)
+    record.model = user_class.model or run_context.model or ""
+    record.name = user_class.request_name or record.model or user_class.__name__
+    record.endpoint = user_class.host or environment.host or None
+    if permit.prompt is not None:
+        record.prompt_index, record.requested_output_tokens = permit.prompt.index, permit.prompt.max_tokens
+    record.error_code, record.error_message = code, message
+    record.started_at = time.time() + (permit.intended_ns - time.monotonic_ns()) / _NS
+    record.phase_end, record.stage_end = run_context.gate.phase, run_context.gate.plan.stage
+    _publish(environment, run_context, Answer("", record), [], None)
+    run_context.gate.leave(permit, UserState(), code, message)
+
+
+def _identify(record: RequestRecord, run_context: RunContext, user_class: Any, permit: Permit) -> None:
+    """Fill the columns that say which run, user class and stage a request belongs to."""
+    record.request_id = run_context.new_request_id()
+    record.run_id = run_context.run_id
+    record.worker = run_context.worker
+    record.user_class = user_class.__name__
+    record.framework = run_context.options.framework or user_class.framework
+    record.stage = permit.plan.stage
+    record.phase = permit.phase
+    record.measured = int(permit.measured)
+    load = permit.plan.load
+    record.concurrency, record.rate_per_s = load.concurrency, load.rate_per_s
+
+
+def _publish(environment: Any, run_context: RunContext, answer: Answer, offsets_s: list[float], user: Any) -> None:
+    """Hand over the row, and fire the events of a request that is over. ``user`` is None if it was not sent."""
+    record, events, stats = answer.record, environment.events, environment.stats
+    run_context.keep(record, offsets_s)
+    events.llm_request.fire(user=user, record=record)
+    if record.outcome.is_unfinished:
+        return
+    if record.ok:
+        if record.ttft_s is not None:
+            stats.get(record.name, "TTFT").log(record.ttft_s * 1000, 0)
+        if record.tpot_s is not None:
+            stats.get(record.name, "TPOT").log(record.tpot_s * 1000, 0)
+    exception = None
+    if not record.ok:  # Locust's table has one entry for each kind of error
+        kind = run_context.error_kinds.entry(record.error_code or "", record.error_message or "")
+        exception = RequestFailed(*kind)
+    e2e_s = record.connect_s if record.end_to_end_latency_s is None else record.end_to_end_latency_s
+    events.request.fire(
+        request_type="E2E",
+        name=record.name,
+        response_time=(e2e_s or 0.0) * 1000,
+        response_length=len(answer.text),
+        exception=exception,
+        context={**(user.context() if user is not None else {}), "record": record},
+        start_time=record.started_at,
+        url=record.endpoint or "",
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from llm_users.record import RequestRecord
 from llm_users.users.chunks import Chunks, RunningCount, joined
+from llm_users.users.token_counts import HIDDEN_TIMES, HIDDEN_TOKENS, exceeds
 
 _NS = 1_000_000_000
 
@@ -33,15 +34,6 @@ LATE_FINISH = 2.0
 
 _LATE_FROM_CHUNKS = 3
 """With fewer chunks, the mean gap is not a usable reference."""
-
-_HIDDEN_TIMES, _HIDDEN_TOKENS = 2, 20
-"""Usage above this multiple of the local count, and by more than this many tokens, includes hidden reasoning.
-
-Two vocabularies rarely differ by a factor of 2 on one text; the second limit is for answers of a few tokens."""
-
-_LONG_TOKEN = 4.0
-"""In characters. Few vocabularies have longer tokens on average, so a text with this many per token has no hidden
-reasoning."""
 
 HIDDEN_NOTE = (
     "{model}: usage has more than twice the tokens of the received text, so hidden reasoning is assumed; TPOT uses "
@@ -174,7 +166,7 @@ def _visible_tokens(
     if not hidden:  # servers and routers that do not count reasoning separately may send 0
         return _visible_by_text(chunks, record, count, note)
     summary = chunks.reasoning_is_summary
-    if chunks.reasoning_at and not summary and tokens > _HIDDEN_TIMES * in_chunks + _HIDDEN_TOKENS:
+    if chunks.reasoning_at and not summary and tokens > HIDDEN_TIMES * in_chunks + HIDDEN_TOKENS:
         summary = exceeds(hidden, joined(chunks.reasoning_at.values()), count)
     if chunks.reasoning_at and not summary:
         return _Visible(tokens, 0, stop_tokens=True)
@@ -194,7 +186,7 @@ def _visible_by_text(
     """Return the visible tokens if the server does not report its reasoning tokens, by comparison with the text."""
     tokens = record.output_tokens or 0
     hidden = chunks.reasoning_is_summary
-    if not hidden and tokens > _HIDDEN_TIMES * len(chunks.texts) + _HIDDEN_TOKENS:
+    if not hidden and tokens > HIDDEN_TIMES * len(chunks.texts) + HIDDEN_TOKENS:
         hidden = exceeds(tokens, chunks.everything, count)
     if not hidden:
         return _Visible(tokens, 0, stop_tokens=True)
@@ -202,15 +194,6 @@ def _visible_by_text(
     if chunks.first_answer < 0:
         return None
     return _Visible(count(joined(chunks.texts)), chunks.first_answer, stop_tokens=False)
-
-
-def exceeds(tokens: int, text: str, count: Callable[[str], int]) -> bool:
-    """Return True if ``tokens`` is more than twice the local count of the text, and by more than 20 tokens."""
-    # Words and characters decide most cases without a tokenizer, because each word is at least one token.
-    if len(text) >= _LONG_TOKEN * tokens or tokens <= _HIDDEN_TIMES * len(text.split()):
-        return False
-    local = count(text)
-    return tokens > _HIDDEN_TIMES * local and tokens - local > _HIDDEN_TOKENS
 
 
 def _answer_indices(chunks: Chunks, indices: Sequence[int]) -> list[int]:

@@ -23,6 +23,7 @@ from llm_users.collect.sender import RecordSender
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import PROTOCOL, Inbox, RunMessage, WorkerMessage
 from llm_users.load.worker.process import WorkerProcess
+from llm_users.load.worker.stall_guard import MasterLink
 from llm_users.options import command_line
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord
@@ -159,7 +160,7 @@ class WorkerRole:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class _MasterConnection:
+class _MasterConnection(MasterLink):
     """The parts of a worker process only: a spool, and a master that can be lost."""
 
     def __init__(self, environment: Any, inbox: Inbox, *, watches_parent: bool) -> None:
@@ -246,17 +247,14 @@ class _MasterConnection:
 
     @property
     def held(self) -> int:
-        """Return the number of rows that are only in the spool."""
         return self.sender.held
 
     @property
     def spool_paths(self) -> list[str]:
-        """Return the files of the spool."""
         return self.sender.spool_paths
 
     @property
     def host(self) -> str:
-        """Return the name of this machine."""
         return socket.gethostname()
 
     def on_look(self) -> None:

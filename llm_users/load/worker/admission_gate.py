@@ -11,16 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 from gevent.event import Event
 from msgspec.structs import replace
 
 from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, Phase, StagePlan, StageTotals
-from llm_users.load.worker.permits import Permit, UserState
+from llm_users.load.worker.permits import MOST_FAILED_TASKS, Permit, UserPresence, UserState
 from llm_users.load.worker.stage_measurement import Measurement
-from llm_users.load.worker.user_presence import MOST_FAILED_TASKS, UserPresence
 from llm_users.outcome import CLIENT_LIMIT
 from llm_users.record import StageLoad
 
@@ -45,29 +44,18 @@ class _EarlierStage:
     starts: tuple[int, int]
 
 
-class StartControl(Protocol):
-    """Decides in addition to the stage whether a request may start, and counts started requests."""
+class StartControl:
+    """Decides in addition to the stage whether a request may start, and counts started requests. Here: no limits."""
 
     def may_start(self) -> bool:
         """Return whether a request may start now. If not, the gate waits for ``look_again``."""
+        return True
 
     def on_start(self, stage: int, measured: bool) -> None:
         """Count a request of the stage that starts."""
 
     def start_counters(self) -> tuple[int, int]:
         """Return the starts and forced starts of the process so far."""
-
-
-class Unlimited:
-    """A start control without limits."""
-
-    def may_start(self) -> bool:
-        return True
-
-    def on_start(self, stage: int, measured: bool) -> None:
-        pass
-
-    def start_counters(self) -> tuple[int, int]:
         return 0, 0
 
 
@@ -86,10 +74,8 @@ class AdmissionGate:
     ) -> None:
         self._on_ready = on_ready
         self._on_finished = on_finished
-        self._control: StartControl = control or Unlimited()
+        self._control = control or StartControl()
         self.plan = StagePlan(stage=0, load=StageLoad())
-        self.max_in_flight: int | None = None
-        """Requests that this worker may have in flight in an open loop. None: no limit."""
         self.phase: Phase = IDLE
         self._waiting: dict[UserState, None] = {}  # in the order of their arrival
         self._presence = UserPresence()
@@ -100,7 +86,8 @@ class AdmissionGate:
         self._sequence = 0
         self._unfinished = 0
         self._measurement = Measurement()
-        self._origin_ns = 0
+        self.origin_ns = 0
+        """The origin of the stage's arrivals in an open loop."""
         self._border = Event()
         self._timer: Any = None
         self._begin_stage(self.plan)
@@ -126,7 +113,7 @@ class AdmissionGate:
             self._came = dict.fromkeys(self._waiting)
         self._border.set()
         if plan.free:
-            self._release_all()
+            self.look_again()
         self._report_ready()
 
     def _set_aside(self) -> None:
@@ -136,7 +123,7 @@ class AdmissionGate:
         measurement.totals.users_ended = self._presence.left
         self._measurement = measurement.next()
         self._earlier[stage] = _EarlierStage(
-            measurement, self._unfinished_here, self._quota, self._control.start_counters()
+            measurement, self._unfinished_here, self.quota, self._control.start_counters()
         )
         self._report_if_ended(stage)
 
@@ -151,7 +138,8 @@ class AdmissionGate:
         self._measurement.begin(plan, self._control.start_counters(), time.monotonic_ns())
         self.totals = self._measurement.totals
         self.closed = False
-        self._quota: int | None = 0
+        self.quota: int | None = 0
+        """The number of measured requests in this process's share of the stage; None: no limit."""
         self._ended_early = self._quota_ended = False
         self.admitted = False
         self._measured_started = self._ended = self._failed_to_connect = 0
@@ -171,8 +159,8 @@ class AdmissionGate:
         plan = self.plan
         self.admitted = True
         self._measurement.told(time.monotonic_ns())
-        self._origin_ns = origin_ns or time.monotonic_ns()
-        self._quota = quota
+        self.origin_ns = origin_ns or time.monotonic_ns()
+        self.quota = quota
         users = list(self._came)
         self.totals.users = len(users)
         if plan.free:
@@ -194,10 +182,10 @@ class AdmissionGate:
             offset = plan.worker % plan.workers / plan.workers
             user_state.due_ns = now_ns + int(plan.ramp_s * (index + offset) / len(users) * _NS)
         if plan.timed_warmup_s:
-            self._after(plan.timed_warmup_s + max(0.0, (self._origin_ns - now_ns) / _NS), self._begin_measure)
+            self._after(plan.timed_warmup_s + max(0.0, (self.origin_ns - now_ns) / _NS), self._begin_measure)
         elif self.phase == MEASURE and quota is None:
             self._begin_measure()
-        self._release_all()
+        self.look_again()
         self._finish_if_over()
 
     def change_quota(self, quota: int | None) -> None:
@@ -206,10 +194,11 @@ class AdmissionGate:
         Admits users that waited for the change. If the share is used up or the message is late, the gate reports the
         stage as at its end.
         """
-        if quota is not None and self._quota is not None:
-            self._quota = quota
+        if quota is not None and self.quota is not None:
+            self.quota = quota
             more = self._measured_started < quota
-            if more and not self.closed and (self._quota_ended if self.phase == DRAIN else self._may_reopen):
+            may_reopen = self._quota_ended if self.phase == DRAIN else self.phase == IDLE and not self._ended_early
+            if more and not self.closed and may_reopen:
                 self._reopen()
             elif self.phase == IDLE:
                 self._report()
@@ -219,7 +208,7 @@ class AdmissionGate:
                 self._drain()
         elif quota is None and self.over:
             self._report()
-        self._release_all()
+        self.look_again()
 
     def interrupt(self, since_ns: int) -> None:
         """Close the window at ``since_ns``: this process may start nothing until it gets a new lease."""
@@ -227,7 +216,9 @@ class AdmissionGate:
 
     def look_again(self) -> None:
         """Check again whether waiting requests may start."""
-        self._release_all()
+        for user_state in self._waiting:
+            for released in user_state.releases:
+                released.set()
 
     def users_spawned(self) -> None:
         """Note that Locust has started all users that it was told to run."""
@@ -398,11 +389,6 @@ class AdmissionGate:
             self._measurement.samples.add_lag(lag_s, own_s)
 
     @property
-    def quota(self) -> int | None:
-        """Return the number of measured requests in this process's share of the stage, or None for no limit."""
-        return self._quota
-
-    @property
     def over(self) -> bool:
         """Return whether the stage has begun here and nothing is left to start or in flight."""
         return self.admitted and self.phase == IDLE
@@ -449,15 +435,10 @@ class AdmissionGate:
     def takes_more(self) -> bool:
         """Return whether more requests can start in the stage."""
         if self.phase == MEASURE:
-            return self._quota is None or self._measured_started < self._quota
+            return self.quota is None or self._measured_started < self.quota
         return self.phase == WARMUP
 
     # Calls from the dispatcher of an open loop.
-
-    @property
-    def origin_ns(self) -> int:
-        """Return the origin of the stage's arrivals."""
-        return self._origin_ns
 
     def await_stage(self, user_state: UserState) -> StagePlan:
         """Wait at the gate until a stage begins that can start requests, and return its plan."""
@@ -497,7 +478,8 @@ class AdmissionGate:
 
     def begin(self, permit: Permit) -> None:
         """Count a permit's request as in flight. It is sent at ``intended_ns`` at the earliest."""
-        self._count_in(permit)
+        permit.begun = True
+        self._measurement.window.count(+1, time.monotonic_ns())
 
     def follow(self, first: Permit) -> Permit:
         """Return a permit for a request that follows from one that an arrival has begun.
@@ -513,7 +495,7 @@ class AdmissionGate:
         permit.measurement = self._measurement
         if permit.measured:
             self._measurement.followed()
-        self._count_in(permit)
+        self.begin(permit)
         return permit
 
     def linger(self) -> None:
@@ -573,8 +555,8 @@ class AdmissionGate:
             if not self._warmups_left:
                 self._begin_measure()
             return permit
-        if self._quota is not None:
-            if self._measured_started >= self._quota:
+        if self.quota is not None:
+            if self._measured_started >= self.quota:
                 return None
             self._measured_started += 1
         permit = self._permit(user_state, MEASURE)
@@ -584,7 +566,7 @@ class AdmissionGate:
         if not self._measurement.window.exists:
             self._end_in_time(start_ns)
         self._measurement.started(start_ns, now_ns)
-        if self._quota is not None and self._measured_started == self._quota:
+        if self.quota is not None and self._measured_started == self.quota:
             self._measurement.end(start_ns)
         return permit
 
@@ -626,8 +608,8 @@ class AdmissionGate:
         """Leave the rest of the stage to other workers."""
         self.totals.no_users_reason = why
         self._warmups_left = 0
-        if self._quota is not None:
-            self._quota = self._measured_started
+        if self.quota is not None:
+            self.quota = self._measured_started
         self.end_measure()
 
     def _end_rest(self, user_state: UserState) -> None:
@@ -647,27 +629,19 @@ class AdmissionGate:
         if not self.plan.load.is_open:
             user_state.in_flight += 1
             permit.behind_ns = 0 if due_ns else behind_ns
-            self._count_in(permit)
+            self.begin(permit)
         return permit
-
-    def _count_in(self, permit: Permit) -> None:
-        permit.begun = True
-        self._measurement.window.count(+1, time.monotonic_ns())
-
-    @property
-    def _may_reopen(self) -> bool:
-        return self.phase == IDLE and not self._ended_early
 
     def _begin_measure(self) -> None:
         self.phase = MEASURE
-        if self._quota is None:
+        if self.quota is None:
             now_ns = time.monotonic_ns()
-            start_ns = max(self._origin_ns, now_ns)
+            start_ns = max(self.origin_ns, now_ns)
             self._end_in_time(start_ns)
             self._measurement.open(start_ns, now_ns)
         # Waiting users continue at once: a second ramp would lower the load inside the window.
-        self._release_all()
-        if self._quota == 0:
+        self.look_again()
+        if self.quota == 0:
             self._finish_if_over()
 
     def _end_in_time(self, start_ns: int) -> None:
@@ -679,7 +653,7 @@ class AdmissionGate:
         """Report the stage when nothing more will start and nothing is in flight."""
         if self._unfinished_here or self.phase in (IDLE, RAMP):
             return
-        all_started = self._quota is not None and self._measured_started >= self._quota and not self._warmups_left
+        all_started = self.quota is not None and self._measured_started >= self.quota and not self._warmups_left
         if self.phase != DRAIN and not all_started:
             return
         self._cancel_timer()
@@ -690,9 +664,7 @@ class AdmissionGate:
 
     def _report(self) -> None:
         self.totals.users_ended = self._presence.left
-        self._on_finished(
-            self._measurement.report(self._control.start_counters(), None if self.closed else self._quota)
-        )
+        self._on_finished(self._measurement.report(self._control.start_counters(), None if self.closed else self.quota))
 
     def _reopen(self) -> None:
         """Return to MEASURE for a larger share.
@@ -713,11 +685,6 @@ class AdmissionGate:
     def _report_ready(self) -> None:
         if self.phase == RAMP:
             self._on_ready(self.plan.stage, len(self._came))
-
-    def _release_all(self) -> None:
-        for user_state in self._waiting:
-            for released in user_state.releases:
-                released.set()
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> None:
         self._cancel_timer()

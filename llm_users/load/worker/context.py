@@ -10,14 +10,19 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.event import Event
 
 from llm_users import secrets
 from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.worker.error_kinds import ErrorKinds
+from llm_users.load.worker.live_metrics import LiveReporter
+from llm_users.load.worker.open_loop import OpenLoop
+from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue
 from llm_users.load.worker.round_robin import RoundRobin
+from llm_users.options.parsers import Target
 from llm_users.options.table import Options
 from llm_users.prompts import Conversation, Prompt, Tokenizer
 from llm_users.record import RequestRecord
@@ -26,35 +31,6 @@ from llm_users.transport.httpx import CachedRequest
 from llm_users.transport.idle_queue import IdleQueue
 from llm_users.transport.pool import Pool
 from llm_users.transport.precise_timer import PreciseTimer
-
-
-class Watch(Protocol):
-    """Receives events of requests in flight (``live_metrics``): two per request, none per chunk."""
-
-    def began(self, key: object, stream: Any, sent_ns: int) -> None:
-        """Start to watch an answer. ``stream`` contains its chunks as they arrive."""
-
-    def ended(self, key: object, record: RequestRecord) -> None:
-        """Stop watching: the request is over."""
-
-
-class Arrivals(Protocol):
-    """The arrivals of one worker in a stage (``ArrivalSchedule``): (number, seconds from the stage's origin)."""
-
-    @property
-    def next(self) -> tuple[int, float] | None:
-        """Return the next arrival without removing it, or None when there are no more."""
-
-    def take(self) -> tuple[int, float]:
-        """Return the next arrival and remove it."""
-
-
-def _no_arrivals() -> Arrivals:
-    raise RuntimeError("the stage is not an open loop")
-
-
-def _no_conversations() -> Conversation:
-    raise RuntimeError("no user class of this run holds conversations (set holds_conversations = True in the class)")
 
 
 @dataclass
@@ -71,8 +47,9 @@ class RunContext:
     """Queue in which an answer that was read waits for an idle event loop before its row is created."""
     pool: Pool
     tokenizer: Tokenizer
-    next_prompt: Callable[[], Prompt]
-    on_record: Callable[[RequestRecord, list[float]], None]
+    prompts: PromptQueue[Prompt]
+    keep: Callable[[RequestRecord, list[float]], None]
+    """Takes the record of a request that is over, and the offsets of its chunks for ``--llm-chunk-times``."""
     note: Callable[[str], None]
     """Adds a text, once, to the manifest and to the notes under the tables."""
     run_key: str = ""
@@ -86,33 +63,35 @@ class RunContext:
     """The length of the run, if it is known in advance."""
     withhold_keys: bool = False
     """Whether keys and other values of this process's environment must not be sent to the endpoint."""
-    watch: Watch | None = None
+    watch: LiveReporter | None = None
     """Set if a live page shows the run."""
     timer: PreciseTimer | None = None
     """Wakes requests of an open loop when they are due."""
     client_delay_s: Callable[[int], float] = lambda _since_ns: 0.0
     """Returns the maximum delay of this process's event loop since a moment of the monotonic clock."""
-    arrivals: Callable[[], Arrivals] = _no_arrivals
-    """Returns this process's arrivals in the present stage of an open loop."""
-    prompt_of_arrival: Callable[[int], Prompt] | None = None
-    """Set if each arrival has its own prompt, regardless of the worker and of whether it is sent (a trace)."""
-    open_loop: Any = None
-    """The ``open_loop.OpenLoop`` of the process, after it was created."""
-    error_kinds: Any = None
-    """The ``users.error_kinds.ErrorKinds`` of the process, after a request has failed."""
+    conversations: ConversationQueue | None = None
+    """Set if a user class of the run holds conversations."""
+    open_loop: OpenLoop | None = None
+    """Set if arrivals determine when requests start."""
+    error_kinds: ErrorKinds = field(default_factory=ErrorKinds)
     callers: set[Any] = field(default_factory=set)
     """The greenlets with a request in flight: users, and greenlets that a task has spawned."""
     first_prompt: int = 0
     prompt_step: int = 1
     """This process's part of the prompt sequence: ``first_prompt``, and every ``prompt_step``-th after it."""
-    next_conversation: Callable[[], Conversation] = _no_conversations
-    targets: RoundRobin | None = None
+    targets: RoundRobin[Target] | None = None
     """Set if the run has several models or endpoints."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """Functions to call when the run is over."""
     _request_numbers: Any = field(default_factory=itertools.count)
     _user_numbers: Any = field(default_factory=itertools.count)
     _prompt_numbers: Any = field(default_factory=itertools.count)
+
+    def client(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return the process's client with these settings. ``make`` creates it on the first call."""
+        if key not in self.clients:
+            self.clients[key] = make()
+        return self.clients[key]
 
     def secret(self, variable: str) -> str | None:
         """Return a key from the environment and remember it for redaction. None if missing or withheld."""
@@ -145,7 +124,15 @@ class RunContext:
         """Return an id that is unique over all workers of the run."""
         return f"{self.run_id}-{self.worker}-{next(self._request_numbers)}"
 
-    def new_prompt_index(self) -> int:
+    def next_conversation(self) -> Conversation:
+        """Return the next conversation of the run."""
+        if self.conversations is None:
+            raise RuntimeError(
+                "no user class of this run holds conversations (set holds_conversations = True in the class)"
+            )
+        return self.conversations.next()
+
+    def next_prompt_index(self) -> int:
         """Return the next index in a locustfile's own seeded sequence of prompts, unique over all workers."""
         return self.first_prompt + self.prompt_step * int(next(self._prompt_numbers))
 
@@ -186,8 +173,3 @@ def run_context_of(environment: Any) -> RunContext:
             "before the runner is created."
         )
     return run_context
-
-
-def run_context_or_none(environment: Any) -> RunContext | None:
-    """Return the environment's run context, or None if no test has started."""
-    return _run_contexts.get(environment)

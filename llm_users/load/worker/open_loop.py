@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
 from gevent.pool import Group
 
-from llm_users.load.worker.context import Arrivals, RunContext
+from llm_users.load.protocol.arrivals import ArrivalSchedule, ArrivalShare
+from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.load.worker.permits import Permit, UserState
+from llm_users.load.worker.prompt_queue import TracePrompts
+from llm_users.load.worker.round_robin import RoundRobin
 from llm_users.outcome import ABORTED, OVERFLOW
 
 LEAD_NS = 25_000_000
@@ -31,33 +35,85 @@ class _UserQueue:
 
     def __init__(self, user_class: Any) -> None:
         self.user_class = user_class
-        self.credit = 0.0
+        self.weight = user_class.weight
         self.idle: list[AsyncResult[Permit]] = []
         self.waiting: deque[Permit] = deque()  # permits for users that are starting
 
 
 class OpenLoop:
-    """The open loop of one worker in one run. The first user that needs a request creates it."""
+    """The open loop of one worker in one run."""
 
-    def __init__(self, run_context: RunContext, row_writer: Any) -> None:
-        """Start the dispatcher.
+    def __init__(
+        self,
+        environment: Any,
+        user_classes: Sequence[Any],
+        gate: AdmissionGate,
+        record_unsent: Callable[[Any, Permit, str, str], None],
+        *,
+        drops: bool,
+        trace_prompts: TracePrompts | None = None,
+    ) -> None:
+        """Create the loop. Its dispatcher starts with the first user that takes a permit.
 
-        ``row_writer`` is any user of this worker; it writes the rows of requests that were not sent.
+        ``record_unsent`` writes the row of a request that was not sent: user class, permit, error code and message.
+        ``drops``: requests above the limit in flight are dropped instead of held. ``trace_prompts``: the prompts of the
+        arrivals, if they have their own.
         """
-        self._run_context = run_context
-        self._row_writer = row_writer
-        classes = [c for c in row_writer.environment.user_classes if hasattr(c, "prepare_process")]
-        self._queues = {c: _UserQueue(c) for c in classes or [type(row_writer)]}
+        self._environment = environment
+        self._gate = gate
+        self._record_unsent = record_unsent
+        self._drops = drops
+        self._trace_prompts = trace_prompts
+        self._queues = {user_class: _UserQueue(user_class) for user_class in user_classes}
+        self._turns = RoundRobin(list(self._queues.values()))
+        self._schedule = ArrivalSchedule((), ())
+        self._max_in_flight: int | None = None  # of this worker; None: no limit
         self._group = Group()
         self._user_state = UserState()
         self._begun = 0
         self._held: deque[Permit] = deque()
         self._closed = False
-        self._dispatcher = gevent.spawn(self._dispatch)
+        self._dispatcher: gevent.Greenlet[[], None] | None = None
 
-    def take(self, user: Any) -> Permit:
-        """Wait for a permit. The user must call ``over`` when its request has ended."""
-        queue = self._queues[type(user)]
+    # Messages from the coordinator.
+
+    def begin_stage(self, times_s: Iterable[float], shares: Sequence[ArrivalShare], max_in_flight: int | None) -> None:
+        """Set the arrival times of a stage, this worker's shares of them, and its limit of requests in flight."""
+        self._schedule = ArrivalSchedule(times_s, shares)
+        self._change_shares(shares, max_in_flight)
+
+    def change_shares(self, shares: Sequence[ArrivalShare], max_in_flight: int | None) -> None:
+        """Change this worker's shares: another worker was lost or this one is back."""
+        self._change_shares(shares, max_in_flight)
+        self._gate.reschedule()
+        self._begin_held()
+
+    def close(self) -> None:
+        """End the run: cut off requests in flight, and write rows for requests that were never sent."""
+        self._closed = True
+        if self._dispatcher is not None:
+            self._dispatcher.kill()
+        unsent = [(queue.user_class, permit) for queue in self._queues.values() for permit in queue.waiting]
+        unsent += [(self._turns.next().user_class, permit) for permit in self._held]
+        for queue in self._queues.values():
+            queue.waiting.clear()
+        self._held.clear()
+        for user_class, permit in unsent:
+            self._record_unsent(user_class, permit, ABORTED, "the run ended before this request was sent")
+        self._group.kill(timeout=10)
+
+    # Calls from users.
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether a user has taken a permit or waits for one."""
+        return self._dispatcher is not None
+
+    def take(self, user_class: Any) -> Permit:
+        """Wait for a permit for a user of this class, which must call ``over`` when its request has ended."""
+        if self._dispatcher is None:
+            self._dispatcher = gevent.spawn(self._dispatch)
+        queue = self._queues[user_class]
         if queue.waiting:
             return queue.waiting.popleft()
         result: AsyncResult[Permit] = AsyncResult()
@@ -76,49 +132,35 @@ class OpenLoop:
     def follow(self, first: Permit) -> Permit:
         """Return a permit for a request that follows from one that has begun. The limit in flight does not apply."""
         self._begun += 1
-        return self._run_context.gate.follow(first)
+        return self._gate.follow(first)
 
     def over(self) -> None:
         """Note that a request has ended, and begin a held request."""
         self._begun -= 1
-        self.begin_held()
-
-    def begin_held(self) -> None:
-        """Begin as many held requests as the limit in flight allows. The limit may have changed."""
-        most = self._run_context.gate.max_in_flight
-        while self._held and (most is None or self._begun < most):
-            permit = self._held.popleft()
-            permit.held_ns = max(0, time.monotonic_ns() - permit.intended_ns)
-            self._begin(permit)
-
-    def close(self) -> None:
-        """End the run: cut off requests in flight, and write rows for requests that were never sent."""
-        self._closed = True
-        self._dispatcher.kill()
-        waiting = [permit for queue in self._queues.values() for permit in queue.waiting]
-        for queue in self._queues.values():
-            queue.waiting.clear()
-        for permit in [*waiting, *self._held]:
-            self._row_writer.never_sent(permit, ABORTED, "the run ended before this request was sent")
-        self._held.clear()
-        self._group.kill(timeout=10)
+        self._begin_held()
 
     # Internal methods.
 
+    def _change_shares(self, shares: Sequence[ArrivalShare], max_in_flight: int | None) -> None:
+        self._max_in_flight = max_in_flight
+        self._schedule.change(shares)
+        if self._trace_prompts is not None:
+            self._trace_prompts.change(shares, self._gate.plan.requests)
+
     def _dispatch(self) -> None:
-        gate, scheduled = self._run_context.gate, None
+        gate, scheduled = self._gate, None
         while True:
             plan = gate.await_stage(self._user_state)
-            schedule = self._run_context.arrivals()
+            schedule = self._schedule
             if plan is scheduled:  # a finished stage has got a larger share: skip the arrivals that were missed
                 while (missed_ns := self._due_ns(schedule)) is not None and missed_ns < time.monotonic_ns():
                     schedule.take()
             scheduled = plan
             self._follow(schedule)
 
-    def _follow(self, schedule: Arrivals) -> None:
+    def _follow(self, schedule: ArrivalSchedule) -> None:
         """Start requests when they are due, until the stage takes no more."""
-        gate, run_context = self._run_context.gate, self._run_context
+        gate = self._gate
         while True:
             gate.sleep_until(lambda: self._due_ns(schedule), LEAD_NS)
             if not gate.takes_more:
@@ -131,28 +173,38 @@ class OpenLoop:
             permit = gate.arrive(self._user_state, due_ns)
             if permit is None:
                 return
-            if run_context.prompt_of_arrival is not None:
-                permit.prompt = run_context.prompt_of_arrival(number)
+            if self._trace_prompts is not None:
+                permit.prompt = self._trace_prompts.of(number)
             self._admit(permit)
 
-    def _due_ns(self, schedule: Arrivals) -> int | None:
+    def _due_ns(self, schedule: ArrivalSchedule) -> int | None:
         arrival = schedule.next
-        return None if arrival is None else self._run_context.gate.origin_ns + int(arrival[1] * _NS)
+        return None if arrival is None else self._gate.origin_ns + int(arrival.at_s * _NS)
 
     def _admit(self, permit: Permit) -> None:
-        most = self._run_context.gate.max_in_flight
-        if most is None or self._begun < most:
+        if self._has_room:
             self._begin(permit)
-        elif self._run_context.options.overflow == "drop":
-            text = f"{most} requests were in flight, as many as --llm-max-in-flight allows this worker"
-            self._row_writer.never_sent(permit, OVERFLOW, text)
+        elif self._drops:
+            text = f"{self._max_in_flight} requests were in flight, as many as --llm-max-in-flight allows this worker"
+            self._record_unsent(self._turns.next().user_class, permit, OVERFLOW, text)
         else:
             self._held.append(permit)
 
+    @property
+    def _has_room(self) -> bool:
+        return self._max_in_flight is None or self._begun < self._max_in_flight
+
+    def _begin_held(self) -> None:
+        """Begin as many held requests as the limit in flight allows. The limit may have changed."""
+        while self._held and self._has_room:
+            permit = self._held.popleft()
+            permit.held_ns = max(0, time.monotonic_ns() - permit.intended_ns)
+            self._begin(permit)
+
     def _begin(self, permit: Permit) -> None:
         self._begun += 1
-        self._run_context.gate.begin(permit)
-        self._serve(self._next_queue(), permit)
+        self._gate.begin(permit)
+        self._serve(self._turns.next(), permit)
 
     def _serve(self, queue: _UserQueue, permit: Permit) -> None:
         if queue.idle:
@@ -163,7 +215,7 @@ class OpenLoop:
                 self._start_user(queue)
 
     def _start_user(self, queue: _UserQueue) -> None:
-        user = queue.user_class(self._row_writer.environment)
+        user = queue.user_class(self._environment)
         user.start(self._group).link(lambda _greenlet: self._on_left(queue))
 
     def _on_left(self, queue: _UserQueue) -> None:
@@ -171,18 +223,6 @@ class OpenLoop:
         if self._closed or not queue.waiting:
             return
         permit = queue.waiting.popleft()
-        self._row_writer.never_sent(
-            permit, ABORTED, f"the {queue.user_class.__name__} for this request ended before it sent it"
-        )
+        text = f"the {queue.user_class.__name__} for this request ended before it sent it"
+        self._record_unsent(queue.user_class, permit, ABORTED, text)
         self.over()
-
-    def _next_queue(self) -> _UserQueue:
-        """Choose the class of the next user by the weights of the classes, exactly and evenly mixed."""
-        queues = list(self._queues.values())
-        if len(queues) == 1:
-            return queues[0]
-        for queue in queues:
-            queue.credit += queue.user_class.weight
-        chosen = max(queues, key=lambda queue: queue.credit)
-        chosen.credit -= sum(queue.user_class.weight for queue in queues)
-        return chosen

@@ -22,16 +22,18 @@ from gevent.event import Event
 from llm_users import secrets
 from llm_users.collect.spool import StartCounts
 from llm_users.load.protocol import messages
-from llm_users.load.protocol.arrivals import ArrivalSchedule, ArrivalShare
+from llm_users.load.protocol.arrivals import ArrivalShare
 from llm_users.load.protocol.messages import LEASE_S, WorkerMessage
 from llm_users.load.protocol.stage import StageTotals, arrival_times_of
-from llm_users.load.worker.admission_gate import AdmissionGate
+from llm_users.load.worker.admission_gate import AdmissionGate, StartControl
 from llm_users.load.worker.context import RunContext, expect_context, install_context
 from llm_users.load.worker.lag_probe import LagProbe
 from llm_users.load.worker.live_metrics import LiveReporter
+from llm_users.load.worker.open_loop import OpenLoop
+from llm_users.load.worker.permits import Permit
 from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue, TracePrompts, trace_of
 from llm_users.load.worker.round_robin import RoundRobin
-from llm_users.load.worker.stall_guard import MasterLink, NoMaster, StallGuard
+from llm_users.load.worker.stall_guard import GuardedWorker, MasterLink, StallGuard
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import Options
 from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source
@@ -69,7 +71,7 @@ _GC_GENERATIONS = (50_000, 20, 1000)
 """Garbage collections during a run are rare and skip objects that were created before the run (gc.freeze)."""
 
 
-class WorkerProcess:
+class WorkerProcess(StartControl, GuardedWorker):
     """One worker's part in a run.
 
     ``keep`` takes finished records. ``flush`` sends the kept records and returns the total number of sent records.
@@ -86,13 +88,13 @@ class WorkerProcess:
         link: MasterLink | None = None,
     ) -> None:
         self._environment = environment
-        self._send = send
+        self.send = send
         self._keep = keep
         self._flush = flush
         self._read_options = read_options
         self._starts: IdleQueue | None = None
         self._starts_before = (0, 0)  # starts and forced starts of earlier runs
-        self._link: MasterLink = link or NoMaster()
+        self._link = link or MasterLink()
         self.stall_guard = StallGuard(self, self._link)
         self.gate = AdmissionGate(self._on_ready, self._on_stage_finished, self)
         self._probe = LagProbe(self._on_lag)
@@ -100,11 +102,8 @@ class WorkerProcess:
         self._run: messages.Run | None = None  # the present or the last run
         self._stage = 0  # the last stage that the coordinator announced in this run
         self._run_context: RunContext | None = None
-        self._prompt_queue: PromptQueue[Prompt] | None = None
-        self._conversations: ConversationQueue | None = None
         self._trace_times_s: list[float] | None = None
         self._trace_prompts: TracePrompts | None = None
-        self._schedule = ArrivalSchedule((), ())
         self._quota: int | None = None
         self._built_stage = -1
         self._preparing: gevent.Greenlet[[], None] | None = None
@@ -129,7 +128,7 @@ class WorkerProcess:
             return
         self.cut_short()
         self._run = message
-        self._run_context = self._prompt_queue = self._conversations = self._live = self._preparing = None
+        self._run_context = self._live = self._preparing = None
         self._trace_times_s = self._trace_prompts = None
         self._built_stage = -1
         self._stage = 0
@@ -161,17 +160,15 @@ class WorkerProcess:
             times_s = arrival_times_of(
                 plan, run_context.options.arrivals, run_context.options.seed, self._trace_times_s
             )
-            self._schedule = ArrivalSchedule(times_s, message.parts)
-            self._change_parts(message.parts, message.max_in_flight)
+            assert run_context.open_loop is not None
+            run_context.open_loop.begin_stage(times_s, message.parts, message.max_in_flight)
         self.gate.go(self._quota, origin_ns, message.users)
 
     def on_arrivals(self, message: messages.ArrivalsChanged) -> None:
         """Change this worker's shares of an open loop's schedule: another worker was lost or this one is back."""
-        if message.stage == self.gate.plan.stage:
-            self._change_parts(message.parts, message.max_in_flight)
-            self.gate.reschedule()
-            if self._run_context is not None and self._run_context.open_loop is not None:
-                self._run_context.open_loop.begin_held()
+        loop = self._run_context.open_loop if self._run_context is not None else None
+        if message.stage == self.gate.plan.stage and loop is not None:
+            loop.change_shares(message.parts, message.max_in_flight)
 
     def on_quota(self, message: messages.Quota) -> None:
         """Change the share of the stage, and continue if the message answers a BACK."""
@@ -234,11 +231,15 @@ class WorkerProcess:
         self._finished = True
         self._stop_building()
         self.gate.close()
-        self._await_drain(grace_s)
+        limit_s = time.monotonic() + grace_s
+        while self.gate.unfinished and not self._cut.is_set() and time.monotonic() < limit_s:
+            self._cut.wait(timeout=_DRAIN_LOOK_S)
         if self._run_context is not None and self._run_context.open_loop is not None:
             self._run_context.open_loop.close()
         if self.gate.unfinished:
-            self._kill_users()
+            callers = self._run_context.callers if self._run_context is not None else ()
+            users = {*self._environment.runner.user_greenlets, *callers} - {getcurrent()}
+            gevent.killall(users, block=True, timeout=10)
         self._environment.stop_timeout = 0.0  # all users have ended; on workers, Locust would still sleep
         self._probe.stop()
         self.stall_guard.stop()
@@ -258,34 +259,24 @@ class WorkerProcess:
     def _tell_final(self) -> None:
         self.send(messages.Final(*self.identity, sent=self._sent))
 
-    def send(self, message: WorkerMessage) -> None:
-        """Send a message to the coordinator."""
-        self._send(message)
-
-    # Calls from the admission gate.
+    # Calls from the admission gate (``StartControl``).
 
     def may_start(self) -> bool:
-        """Return whether the coordinator lets this worker start a request now."""
         return self.stall_guard.may_start()
 
     def on_start(self, stage: int, measured: bool) -> None:
-        """Count a request of the stage that starts."""
         self.stall_guard.count(stage, measured)
 
     def start_counters(self) -> tuple[int, int]:
-        """Return the starts and forced starts of this process so far, over all runs."""
         passed, forced = self._starts_before
         if self._starts is not None:
             passed, forced = passed + self._starts.passed, forced + self._starts.forced
         return passed, forced
 
-    # Calls from the stall guard.
+    # Calls from the stall guard (``GuardedWorker``).
 
     def count_message(self, number: int, counts: StartCounts) -> messages.Count:
-        """Return a COUNT with the started requests and the worker's position in the run.
-
-        The position lets the coordinator send messages again that were lost.
-        """
+        # The worker's position in the run lets the coordinator send messages again that were lost.
         gate, link = self.gate, self._link
         ready = self._built_stage == self._stage and not gate.admitted
         return messages.Count(
@@ -307,21 +298,17 @@ class WorkerProcess:
         )
 
     def back_message(self, number: int, counts: StartCounts) -> messages.Back:
-        """Return a BACK, which asks whether this worker may continue."""
         stage = self.gate.plan.stage
         measured = counts.measured if counts.stage == stage else 0
         return messages.Back(*self.identity, number=number, stage=stage, measured=measured)
 
     def on_lease_ended(self, since_ns: int) -> None:
-        """Interrupt the measurement: nothing may start since this moment."""
         self.gate.interrupt(since_ns)
 
     def on_lease_held(self) -> None:
-        """Let waiting requests start."""
         self.gate.look_again()
 
     def on_pause(self, silent_s: float) -> None:
-        """Note a silence of the coordinator, which answers again now."""
         if self.gate.admitted and not self.gate.over:
             self._note(
                 f"worker {self.identity[1]} had no answer from the master for {silent_s:.0f} s in stage {self._stage}, "
@@ -376,14 +363,10 @@ class WorkerProcess:
             self.send(messages.Refused(*self.identity, reason=str(error) or repr(error)))
             return
         if self._spawned_early:
-            self._await_users()
+            runner = self._environment.runner
+            while not self._finished and runner.user_count < runner.target_user_count:  # they waited for the context
+                gevent.sleep(_USERS_LOOK_S)
             self.gate.users_spawned()
-
-    def _await_users(self) -> None:
-        """Wait for the start of the users that waited for the run context."""
-        runner = self._environment.runner
-        while not self._finished and runner.user_count < runner.target_user_count:
-            gevent.sleep(_USERS_LOOK_S)
 
     def _stop_building(self) -> None:
         for greenlet in (self._preparing, self._reporter):
@@ -408,11 +391,12 @@ class WorkerProcess:
 
     def _queues(self) -> list[PromptQueue[Any]]:
         """Return the queues that users take from."""
-        conversations = self._conversations
-        queues: list[PromptQueue[Any]] = [conversations] if conversations is not None else []
-        if self._prompt_queue is not None and (conversations is None or conversations.has_prompts):
-            queues.insert(0, self._prompt_queue)
-        return queues
+        if self._run_context is None:
+            return []
+        prompts, conversations = self._run_context.prompts, self._run_context.conversations
+        if conversations is None:
+            return [prompts]
+        return [prompts, conversations] if conversations.has_prompts else [conversations]
 
     def _make_run_context(self, options: Options) -> None:
         pool = Pool(
@@ -433,7 +417,8 @@ class WorkerProcess:
         secrets.remember_named([options.extra_body, options.metadata])
         tokenizer = in_thread(partial(load_tokenizer, options.tokenizer))
         trace = in_thread(partial(trace_of, options))
-        queue, user_classes = self._make_queues(options, tokenizer, trace)
+        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
+        prompts, conversations = self._make_queues(options, tokenizer, trace, user_classes)
         run = self._run
         timer = PreciseTimer() if options.open_loop else None
         starts = IdleQueue(timer)
@@ -452,8 +437,10 @@ class WorkerProcess:
             endings=IdleQueue(timer, _ONE_MORE_ENDING_PER),
             pool=pool,
             tokenizer=tokenizer,
-            next_prompt=queue.next,
-            on_record=self._keep,
+            prompts=prompts,
+            conversations=conversations,
+            open_loop=self._make_open_loop(user_classes, options) if options.open_loop else None,
+            keep=self._keep,
             note=self._note,
             client_delay_s=self._probe.worst_since_s,
             model=options.targets[0].model if options.targets else options.model,
@@ -461,22 +448,17 @@ class WorkerProcess:
             run_s=_run_s(options, self._environment.parsed_options, trace),
             watch=self._live,
             timer=timer,
-            arrivals=lambda: self._schedule,
-            prompt_of_arrival=self._trace_prompts.of if self._trace_prompts is not None else None,
             first_prompt=run.first_prompt,
             prompt_step=run.prompt_step,
             targets=RoundRobin(options.targets, run.worker) if options.targets else None,
         )
-        if self._conversations is not None:
-            run_context.next_conversation = self._conversations.next
         for user_class in user_classes:
             targets = options.targets if user_class.model is None else ()
-            for url in dict.fromkeys(target.url or user_class.host or host for target in targets) or [
-                user_class.host or host
-            ]:
+            own_host = user_class.host or host
+            for url in dict.fromkeys(target.url or own_host for target in targets) or [own_host]:
                 user_class.prepare_process(run_context, url)
             if run_context.model is None and user_class.model is None:
-                run_context.model = only_model(user_class, run_context, user_class.host or host)
+                run_context.model = only_model(user_class, run_context, own_host)
         self._run_context = run_context
         self._begin_load(run_context)
 
@@ -500,10 +482,19 @@ class WorkerProcess:
         if self.gate.plan.free:
             install_context(self._environment, run_context)
 
+    def _make_open_loop(self, user_classes: list[Any], options: Options) -> OpenLoop:
+        def record_unsent(user_class: Any, permit: Permit, code: str, message: str) -> None:
+            user_class.record_unsent(self._environment, self._run_context, permit, code, message)
+
+        drops = options.overflow == "drop"
+        return OpenLoop(
+            self._environment, user_classes, self.gate, record_unsent, drops=drops, trace_prompts=self._trace_prompts
+        )
+
     def _make_queues(
-        self, options: Options, tokenizer: Tokenizer, trace: Trace | None
-    ) -> tuple[PromptQueue[Prompt], list[Any]]:
-        """Create the sources of prompts and conversations. Return the prompt queue and the LLM user classes."""
+        self, options: Options, tokenizer: Tokenizer, trace: Trace | None, user_classes: list[Any]
+    ) -> tuple[PromptQueue[Prompt], ConversationQueue | None]:
+        """Create the queue of prompts, and the queue of conversations if a user class holds them."""
         run = self._run
         assert run is not None
         source = in_thread(
@@ -526,36 +517,33 @@ class WorkerProcess:
         for note in source.notes:
             self._note(note)
         first, step = run.first_prompt, run.prompt_step
-        make_queue = partial(self._make_queue, source)
-        self._prompt_queue = make_queue(first, step)
+
+        def make_queue(first: int, step: int) -> PromptQueue[Prompt]:
+            return PromptQueue(source, first, step, self._note, Prompt.characters)
+
+        prompts = make_queue(first, step)
         if trace is not None:
             self._trace_times_s = [entry.at_s for entry in trace.entries]
             self._trace_prompts = TracePrompts(self._trace_times_s, make_queue)
-            self._trace_prompts.begin(ArrivalShare(first, step), self._prompt_queue)
-        user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
-        if any(user_class.holds_conversations for user_class in user_classes):
-            salt = run.run if options.cache_bust else None
-            has_prompts = not all(user_class.holds_conversations for user_class in user_classes)
-            make = partial(
-                ConversationQueue,
-                options,
-                tokenizer,
-                run.run_key,
-                salt,
-                (first, step),
-                self._note,
-                has_prompts=has_prompts,
-            )
-            self._conversations = in_thread(make)
-        return self._prompt_queue, user_classes
-
-    def _make_queue(self, source: Any, first: int, step: int) -> PromptQueue[Prompt]:
-        return PromptQueue(source, first, step, self._note, Prompt.characters)
+            self._trace_prompts.begin(ArrivalShare(first, step), prompts)
+        holders = [user_class for user_class in user_classes if user_class.holds_conversations]
+        if not holders:
+            return prompts, None
+        make_conversations = partial(
+            ConversationQueue,
+            options,
+            tokenizer,
+            run.run_key,
+            run.run if options.cache_bust else None,
+            (first, step),
+            self._note,
+            has_prompts=len(holders) < len(user_classes),
+        )
+        return prompts, in_thread(make_conversations)
 
     def _build_prompts(self) -> None:
         """Build the prompts that the stage needs before it starts (``prompt_queue``)."""
-        plan, conversations, queue = self.gate.plan, self._conversations, self._prompt_queue
-        assert queue is not None
+        plan = self.gate.plan
         self._report_progress()
         least = users = math.ceil(plan.users / plan.workers)
         rate_per_s = plan.load.rate_per_s
@@ -570,29 +558,17 @@ class WorkerProcess:
         else:
             count = users * plan.warmup_requests + math.ceil(plan.requests * users / plan.users)
             counted = not plan.timed_warmup_s  # the number of requests in a given time is unknown
-        if conversations is not None:
-            conversations.expect(conversations.conversations_of(count), least=least, counted=counted)
-        if conversations is None or conversations.has_prompts:
-            queue.expect(count, least=least, counted=counted)
+        for queue in reversed(self._queues()):
+            queue.expect(queue.entries_of(count), least=least, counted=counted)
         if self.gate.plan is plan and not self._finished:
             self._built_stage = plan.stage
             self._on_ready(plan.stage, 0)
 
     def _foresee(self, requests: int) -> None:
         """Build prompts for more requests than expected, because this worker's share is larger now."""
-        conversations = self._conversations
-        if conversations is not None:
-            conversations.foresee(conversations.conversations_of(requests))
-        if self._prompt_queue is not None and self._trace_prompts is None and self._prompt_queue in self._queues():
-            self._prompt_queue.foresee(requests)
-
-    def _change_parts(self, parts: list[ArrivalShare], max_in_flight: int | None) -> None:
-        self.gate.max_in_flight = max_in_flight
-        self._schedule.change(parts)
-        if self._trace_prompts is not None and self._trace_times_s is not None:
-            requests = self.gate.plan.requests
-            count = len(self._trace_times_s)
-            self._trace_prompts.change(parts, count if requests is None else min(count, requests))
+        for queue in self._queues():
+            if self._trace_prompts is None or isinstance(queue, ConversationQueue):
+                queue.foresee(queue.entries_of(requests))
 
     def _note_waits(self, stage: int) -> None:
         """Note requests that waited for prompts: their load and their times are not as requested."""
@@ -643,17 +619,6 @@ class WorkerProcess:
         if text not in self._noted:
             self._noted.add(text)
             self.send(messages.Note(*self.identity, text=text))
-
-    def _await_drain(self, grace_s: float) -> None:
-        limit = time.monotonic() + grace_s
-        while self.gate.unfinished and not self._cut.is_set() and time.monotonic() < limit:
-            self._cut.wait(timeout=_DRAIN_LOOK_S)
-
-    def _kill_users(self) -> None:
-        callers = self._run_context.callers if self._run_context is not None else ()
-        users = {*self._environment.runner.user_greenlets, *callers}
-        others = [greenlet for greenlet in users if greenlet is not getcurrent()]
-        gevent.killall(others, block=True, timeout=10)
 
 
 def _run_s(options: Options, parsed: Any, trace: Trace | None) -> float | None:

@@ -124,6 +124,10 @@ class PromptQueue(Generic[EntryT]):
             self._starting = False
         self._build_on()
 
+    def entries_of(self, requests: int) -> int:
+        """Return the average number of prompts (or conversations) in this number of requests."""
+        return requests
+
     def foresee(self, more: int) -> None:
         """Build more prompts for the stage, because this worker has taken over requests of another one."""
         self._foreseen += more
@@ -289,8 +293,7 @@ class ConversationQueue(PromptQueue[Conversation]):
         self._mean_turns = source.mean_turns
         self.has_prompts = has_prompts
 
-    def conversations_of(self, requests: int) -> int:
-        """Return the average number of conversations in this number of requests."""
+    def entries_of(self, requests: int) -> int:
         return math.ceil(requests / max(1.0, self._mean_turns))
 
 
@@ -322,12 +325,16 @@ class TracePrompts:
         """Set the worker's first share and its queue."""
         self._queues = {part: queue}
 
-    def change(self, parts: Iterable[ArrivalShare], requests: int) -> None:
-        """Replace the worker's shares. The prompts of new shares are built in the background."""
+    def change(self, parts: Iterable[ArrivalShare], requests: int | None) -> None:
+        """Replace the worker's shares. The prompts of new shares are built in the background.
+
+        ``requests``: the number of arrivals in the stage, or None if it takes the whole trace.
+        """
+        end = len(self._times_s) if requests is None else min(len(self._times_s), requests)
         for part in parts:
             if part not in self._queues:
                 skipped = max(0, bisect_left(self._times_s, part.from_s) - part.first)
-                numbers = range(part.first, requests, part.step)[math.ceil(skipped / part.step) :]
+                numbers = range(part.first, end, part.step)[math.ceil(skipped / part.step) :]
                 if numbers:
                     self._queues[part] = self._make(numbers[0], part.step)
                     self._queues[part].foresee(len(numbers))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import gevent
@@ -73,24 +74,26 @@ class Lease:
         return True
 
 
-class MasterLink(Protocol):
-    """The parts of a worker that the stall guard needs: a spool, a master that can be lost, maybe a parent process."""
+class MasterLink:
+    """The parts of a worker that the stall guard needs. Here for the only process, without a master and a spool."""
 
-    @property
-    def watches_parent(self) -> bool:
-        """Return whether the process ends with its parent process."""
+    watches_parent = False
+    """Whether the process ends with its parent process."""
 
     @property
     def held(self) -> int:
         """Return the number of rows that are only in the spool."""
+        return 0
 
     @property
     def spool_paths(self) -> list[str]:
         """Return the files of the spool."""
+        return []
 
     @property
     def host(self) -> str:
         """Return the name of this machine."""
+        return ""
 
     def on_look(self) -> None:
         """Called four times per second during a run."""
@@ -99,35 +102,17 @@ class MasterLink(Protocol):
         """The coordinator does not come back, for the given reason. Called once, in a greenlet that may end."""
 
 
-class NoMaster:
-    """The link of the only process, which has no master and no spool."""
-
-    watches_parent = False
-    held = 0
-    host = ""
-
-    @property
-    def spool_paths(self) -> list[str]:
-        return []
-
-    def on_look(self) -> None:
-        pass
-
-    def on_alone(self, why: str) -> None:
-        pass
-
-
 class GuardedWorker(Protocol):
     """The worker's interface for the stall guard."""
 
-    def send(self, message: WorkerMessage) -> None:
-        """Send a message to the coordinator."""
+    send: Callable[[WorkerMessage], None]
+    """Sends a message to the coordinator."""
 
     def count_message(self, number: int, counts: StartCounts) -> Count:
-        """Return the COUNT with this number."""
+        """Return the COUNT with this number: the started requests, and the worker's position in the run."""
 
     def back_message(self, number: int, counts: StartCounts) -> Back:
-        """Return the BACK with this number."""
+        """Return the BACK with this number, which asks whether this worker may continue."""
 
     def on_lease_ended(self, since_ns: int) -> None:
         """Nothing may start since this moment of the monotonic clock."""

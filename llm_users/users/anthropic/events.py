@@ -25,16 +25,7 @@ class MessageEvents(BedrockEvents):
 
     terminator = _CLAUDE.terminator
 
-    @property
-    def complete(self) -> bool:
-        return self.stopped
-
-    @property
-    def output_complete(self) -> bool:
-        return self.stopped
-
     def take(self, data: Any, stamp_ns: int, clock_ns: int) -> None:
-        """Process one event. Raises ``StreamFailure`` or ``MalformedEvent``."""
         document = _document(data)
         if document is None:
             return
@@ -50,7 +41,6 @@ class MessageEvents(BedrockEvents):
         self.done = self.stopped
 
     def take_whole(self, body: bytes) -> None:
-        """Process a complete message (JSON) that was not streamed. Its chunks have no stamps."""
         message = _document(body) or {}
         if message.get("error") or "content" not in message:
             refuse_error(message, whole=True)

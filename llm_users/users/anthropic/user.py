@@ -1,36 +1,42 @@
 """AnthropicUser: streamed requests to Anthropic's Messages API and compatible servers (vLLM, SGLang, gateways).
 
-Requests use this project's transport. ``anthropic.client`` creates the client, ``anthropic.events`` interprets the
-events.
+Requests use this project's transport; a single request type needs no SDK. Keys come from the environment only, and are
+sent only to the endpoint of the run. ``anthropic.events`` interprets the events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import httpx2
 import msgspec
 import openai
 
+from llm_users._version import __version__
 from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
+from llm_users.transport.connection import Origin, origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.transport.httpx import CachedRequest
 from llm_users.users.answer import Answer, Ask
-from llm_users.users.anthropic.client import HOST_VARIABLE, KEY_VARIABLE, Client, make_client, versioned
 from llm_users.users.anthropic.events import MessageEvents
 from llm_users.users.bedrock.families import anthropic_conversation
 from llm_users.users.failures import failure_of
 from llm_users.users.llm import LLMUser
-from llm_users.users.response_reader import ResponseStream
-from llm_users.users.sse_answer import SseResponseStream
+from llm_users.users.openai.client import KEYS_WITHHELD, make_http_client
+from llm_users.users.response_stream import ResponseStream, SseResponseStream
 
 MESSAGES = "anthropic-messages"
 _PATH = "/messages"
+HOST_VARIABLE = "ANTHROPIC_BASE_URL"
+KEY_VARIABLE = "ANTHROPIC_API_KEY"
+_TOKEN_VARIABLE = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the variable's name
+_VERSION = "2023-06-01"
+_KEYED_DOMAIN = ".anthropic.com"
 
 
 class AnthropicUser(LLMUser):
@@ -49,6 +55,7 @@ class AnthropicUser(LLMUser):
 
     abstract = True
     framework: ClassVar[str] = "anthropic"
+    apis: ClassVar[Mapping[str, str]] = {"messages": "message"}
     host_variable: ClassVar[str] = HOST_VARIABLE
 
     default_headers: ClassVar[dict[str, str]] = {}
@@ -56,7 +63,7 @@ class AnthropicUser(LLMUser):
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
-        if run_context.options.api not in (None, "messages"):
+        if run_context.options.api not in (None, *cls.apis):
             raise ValueError(f"--llm-api {run_context.options.api} is not an API of Anthropic; use messages")
         cls._client(run_context, host)
 
@@ -74,27 +81,27 @@ class AnthropicUser(LLMUser):
         Without both, the user sends the next prompt of the run. Other keywords are added to the request's body
         (``max_tokens=64``, ``thinking={"type": "enabled", "budget_tokens": 1024}``, ``tools=[...]``).
         """
-        return self._ask(lambda: self._message_ask(self._prompt(prompt, messages), system, body), body)
+        return self.send_request(lambda: self._message_ask(self.prompt_of(prompt, messages), system, body), body)
 
     def _message_ask(self, prompt: Prompt, system: Any, extra: dict[str, Any]) -> Ask:
         turns, instructions = anthropic_conversation(prompt)
-        cap = prompt.max_tokens or self._default_cap()  # the API requires a cap
-        body: dict[str, Any] = {"model": self._model(), "max_tokens": cap, "messages": turns, "stream": True}
+        cap = prompt.max_tokens or self.default_cap()  # the API requires a cap
+        body: dict[str, Any] = {"model": self.model_of_request(), "max_tokens": cap, "messages": turns, "stream": True}
         if system or instructions:
             body["system"] = system or instructions
-        body |= {**self.run_context.options.extra_body, **extra}
+        body |= self.extra_body(extra)
         return Ask(MESSAGES, str(body["model"]), replace(prompt, max_tokens=body["max_tokens"]), body)
 
     # Sending requests.
 
-    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
+    def open_response(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
         body = msgspec.json.encode(ask.body)
         if isinstance(exchange, Exchange):
             exchange.reserve(client.origin)
         self.run_context.starts.wait()
         cached_requests = self.run_context.cached_requests
-        head = self._send(
+        head = self.send_http(
             exchange,
             None if self.run_context.options.cookies else cached_requests.setdefault((client, _PATH), CachedRequest()),
             lambda: body,
@@ -102,23 +109,21 @@ class AnthropicUser(LLMUser):
         )
         return _MessageStream(head, MessageEvents(), endpoint.usage_of(client.base_url), self.run_context.note)
 
-    def _failure_of(self, error: BaseException) -> tuple[str, str]:
-        return failure_of(error, versioned(self.host or ""), KEY_VARIABLE)
+    def failure_of(self, error: BaseException) -> tuple[str, str]:
+        return failure_of(error, _versioned(self.host or ""), KEY_VARIABLE)
 
-    def _refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
+    def refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
         if not isinstance(error, openai.APIStatusError):
-            return super()._refusal_of(error)
+            return super().refusal_of(error)
         return error.status_code, error.response.headers.get("request-id") or error.request_id
 
     @classmethod
-    def _client(cls, run_context: RunContext, host: str) -> Client:
+    def _client(cls, run_context: RunContext, host: str) -> _Client:
         """Return the process's client for this base URL and these headers."""
         host = endpoint.clean_url(host)
         headers = run_context.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
-        client: Client | None = run_context.clients.get(key)
-        if client is None:
-            client = run_context.clients[key] = make_client(run_context, host, headers)
+        client: _Client = run_context.client(key, lambda: _make_client(run_context, host, headers))
         return client
 
     @classmethod
@@ -147,3 +152,65 @@ def _checked(response: httpx2.Response) -> httpx2.Response:
         return response
     response.read()
     raise openai.APIStatusError(f"HTTP {response.status_code}", response=response, body=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """The settings that all requests of a user class to one endpoint share."""
+
+    base_url: str
+    http: httpx2.Client
+    origin: Origin
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> httpx2.Request:
+        """Return a request that ``http`` can send."""
+        return self.http.build_request(method, f"{self.base_url}{path}", content=body)
+
+
+def _versioned(host: str) -> str:
+    """Return the base URL with ``/v1`` at the end, which Anthropic's own base URLs omit."""
+    return host if host.rstrip("/").endswith("/v1") else f"{host.rstrip('/')}/v1"
+
+
+def _make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> _Client:
+    """Return a client for this base URL. Raises ValueError if a key is required but not set."""
+    all_headers = {
+        "accept": "application/json",
+        "content-type": "application/json",
+        "accept-encoding": "identity",
+        "user-agent": f"locust-llm/{__version__}",
+        "anthropic-version": _VERSION,
+        **_credentials(run_context, host, headers),
+        **{name.lower(): value for name, value in headers.items()},
+    }
+    base_url = _versioned(host)
+    http = make_http_client(
+        run_context,
+        base_url,
+        headers=all_headers,
+        params=endpoint.query_of(host),
+        timeout=httpx2.Timeout(run_context.options.timeout_s, connect=run_context.pool.connect_timeout_s),
+    )
+    return _Client(base_url, http, origin_of(str(httpx2.URL(base_url))))
+
+
+def _credentials(run_context: RunContext, host: str, headers: dict[str, str]) -> dict[str, str]:
+    """Return the authentication headers: user info of the URL, a key, or a bearer token."""
+    authorization = endpoint.authorization_of(host)
+    key, token = run_context.secret(KEY_VARIABLE), run_context.secret(_TOKEN_VARIABLE)
+    if authorization:
+        return {"authorization": authorization}
+    if key:
+        return {"x-api-key": key}
+    if token:
+        return {"authorization": f"Bearer {token}"}
+    if {"authorization", "x-api-key"} & {name.lower() for name in headers}:
+        return {}
+    if run_context.withhold_keys:
+        run_context.note(KEYS_WITHHELD)
+        return {}
+    if f".{httpx2.URL(host).host}".endswith(_KEYED_DOMAIN):
+        raise ValueError(f"Anthropic requires a key: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a bearer token")
+    if run_context.options.simulator is None:
+        run_context.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
+    return {}

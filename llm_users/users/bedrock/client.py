@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,6 @@ from botocore.session import Session
 from llm_users import secrets
 from llm_users._version import __version__
 from llm_users.load.worker.context import RunContext
-from llm_users.transport import endpoint
 from llm_users.transport.botocore import network_of, only_stamp, send_through
 from llm_users.users.bedrock.credentials import BEARER_VARIABLE, HeldCredentials, describe, keep_fresh
 from llm_users.users.openai.client import KEYS_WITHHELD
@@ -162,13 +160,3 @@ class _FixedCredentials:
 
     def load_credentials(self) -> Credentials:
         return self._credentials
-
-
-def client_of(cls_key: Any, run_context: RunContext, host: str, make: Callable[[str], Any]) -> Any:
-    """Return the process's client for this endpoint. ``make`` creates it on the first call."""
-    host = endpoint.clean_url(host) if host else ""
-    key = (cls_key, host)
-    client = run_context.clients.get(key)
-    if client is None:
-        client = run_context.clients[key] = make(host)
-    return client

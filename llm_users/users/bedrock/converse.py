@@ -15,8 +15,7 @@ from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
 from llm_users.users.bedrock.events import BedrockEvents, json_object, number, raise_exception
-from llm_users.users.tool_call_history import calls_of, without_calls
-from llm_users.users.tool_calls import arguments_text
+from llm_users.users.tool_calls import arguments_text, calls_of, without_calls
 
 # Common names of sampling parameters -> Converse's names inside inferenceConfig.
 _INFERENCE = {
@@ -125,10 +124,6 @@ _decode_delta = msgspec.json.Decoder(_DeltaEvent).decode
 
 class ConverseEvents(BedrockEvents):
     """Accumulates the events of ConverseStream."""
-
-    @property
-    def complete(self) -> bool:
-        return self.stopped
 
     def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
         kind = message.headers.get(":event-type")

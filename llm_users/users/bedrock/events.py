@@ -17,12 +17,9 @@ from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.eventstream import BadEventStream, EventStreamDecoder, Message
 from llm_users.users.bad_events import StreamFailure, error_in, json_or_text, words_of_page
 from llm_users.users.bedrock.reasoning_tags import ReasoningTags
-from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
-from llm_users.users.chunks import Chunks
 from llm_users.users.failures import excerpt
-from llm_users.users.response_reader import ResponseStream
+from llm_users.users.response_stream import Events, ResponseStream
 from llm_users.users.token_counts import MOST_TOKENS, count
-from llm_users.users.tool_calls import ToolCalls
 
 _MS = 0.001
 
@@ -73,52 +70,38 @@ class Usage:
         record.service_tier = self.service_tier or record.service_tier
 
 
-class BedrockEvents:
+class BedrockEvents(Events):
     """Accumulates all messages: chunks, tool calls, usage, finish reason and response id."""
 
     terminator = "messageStop"
 
     def __init__(self) -> None:
-        self.chunks = Chunks()
-        self.response_id: str | None = None
-        self.finish_reason: str | None = None
-        self.done = False
+        super().__init__()
         self.stopped = False  # the terminator has arrived
         self.usage = Usage()
-        self._calls = ToolCalls()
         self.tags = ReasoningTags()
 
     @property
-    def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls so far."""
-        return self._calls.assembled()
-
-    @property
     def complete(self) -> bool:
-        """True if the answer ended with its terminator."""
-        raise NotImplementedError
+        return self.stopped
 
     @property
     def empty(self) -> bool:
         """True without any output: text, reasoning or tool calls. An answer blocked by a guardrail is not empty."""
-        return not (self.chunks.texts or self._calls or self.finish_reason == INTERVENED)
-
-    def take(self, message: Message, stamp_ns: int, clock_ns: int) -> None:
-        """Process one message. Raises ``StreamFailure``, or ``BadResponse`` for an invalid message."""
-        raise NotImplementedError
+        return not (self.chunks.texts or self.calls or self.finish_reason == INTERVENED)
 
     def begin_tool(self, identifier: Any, name: Any) -> None:
         """Begin a tool call, whose arguments follow in fragments."""
-        self._calls.begin(identifier, str(name or ""))
+        self.calls.begin(identifier, str(name or ""))
 
     def add_arguments(self, piece: str) -> None:
-        if not self._calls:
+        if not self.calls:
             self.begin_tool(None, "")
-        self._calls.add(len(self._calls) - 1, piece)
+        self.calls.add(len(self.calls) - 1, piece)
 
     def take_calls(self, fragments: Any) -> str:
         """Add fragments of tool calls in OpenAI's shape. Return the text that they add."""
-        return self._calls.take(fragments)
+        return self.calls.take(fragments)
 
     def add_chunk(self, output: tuple[str, ...], stamp_ns: int, clock_ns: int) -> None:
         """Add a chunk: answer, reasoning and, if present, a fragment of a tool call."""
@@ -240,35 +223,25 @@ class BedrockResponseStream(ResponseStream):
     events: BedrockEvents
 
     def __init__(self, events: BedrockEvents, metadata: dict[str, Any], *, parsed: bool) -> None:
-        super().__init__(metadata["HTTPStatusCode"], metadata.get("RequestId"))
         headers = metadata.get("HTTPHeaders", {})
+        super().__init__(metadata["HTTPStatusCode"], metadata.get("RequestId"), headers)
         content_type = headers.get("content-type", "").lower().partition(";")[0].strip()
         is_text = content_type.startswith("text/") or content_type == "application/json"
         if is_text and parsed:
             raise BadResponse(_MISPLACED.format(content_type))
-        self._framed = "content-length" in headers
-        self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         self._parsed = parsed
-        self.events = events
+        self.events, self.terminator = events, events.terminator
         events.usage.latency_mode = headers.get("x-amzn-bedrock-performanceconfig-latency")
         events.usage.service_tier = headers.get("x-amzn-bedrock-service-tier")
         frames = _Frames(events)
         self.decoder = _Parsed() if parsed else _TextOrFrames(content_type, frames) if is_text else frames
-        # Bound here to avoid one call per event.
-        self.take = events.take  # type: ignore[method-assign, assignment]
 
     def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
-        if self._chunked:
-            return chunks_came_at_once(record, self.events.chunks, client_delay_s)
-        return body_came_at_once(record, announced=self._framed, one_read=body_reads <= 1 and not self._parsed)
+        # On boto3's own path, the number of reads of the socket is unknown.
+        return super().buffered(record, 2 if self._parsed else body_reads, client_delay_s)
 
     def awaits_usage(self) -> bool:
         return self.events.usage.output_tokens is None
-
-    def verdict(self) -> Exception | None:
-        if not self.events.complete:
-            return ResponseCut(f"the stream ended without its terminator ({self.events.terminator})")
-        return super().verdict()
 
     def count_usage(self, record: RequestRecord) -> None:
         self.events.usage.fill(record)

@@ -17,8 +17,7 @@ from llm_users.users.bedrock.converse import EVENTS, take_event
 from llm_users.users.bedrock.converse import conversation as converse_conversation
 from llm_users.users.bedrock.events import BedrockEvents
 from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content
-from llm_users.users.tool_call_history import calls_of, without_calls
-from llm_users.users.tool_calls import arguments_text
+from llm_users.users.tool_calls import arguments_text, calls_of, without_calls
 
 Body = dict[str, Any]
 Builder = Callable[[str, Prompt, int], Body]

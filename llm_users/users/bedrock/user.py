@@ -7,7 +7,8 @@ because it takes more than half of the CPU time of an event.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 # Locust patches the interpreter, which must happen before botocore is imported (else RecursionError in ssl).
@@ -19,11 +20,12 @@ from botocore.session import Session
 
 from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
+from llm_users.transport import endpoint
 from llm_users.transport.botocore import SENDING, BotocoreExchange, Sending
 from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.users.answer import Answer, Ask
-from llm_users.users.bedrock.client import HOST_VARIABLE, client_of, make_client
+from llm_users.users.bedrock.client import HOST_VARIABLE, make_client
 from llm_users.users.bedrock.converse import ConverseEvents, converse_request
 from llm_users.users.bedrock.errors import bedrock_failure_of, refusal_of
 from llm_users.users.bedrock.events import BedrockEvents, BedrockResponseStream
@@ -37,7 +39,7 @@ from llm_users.users.bedrock.invoke import (
     invoke_body,
 )
 from llm_users.users.llm import LLMUser
-from llm_users.users.response_reader import ResponseStream
+from llm_users.users.response_stream import ResponseStream
 
 CONVERSE, INVOKE = "bedrock-converse", "bedrock-invoke"
 _OPERATIONS = {CONVERSE: "ConverseStream", INVOKE: "InvokeModelWithResponseStream"}
@@ -61,6 +63,7 @@ class BedrockUser(LLMUser):
 
     abstract = True
     framework: ClassVar[str] = "bedrock"
+    apis: ClassVar[Mapping[str, str]] = {"converse": "converse", "invoke": "invoke"}
     host_variable: ClassVar[str] = HOST_VARIABLE
     reserves_quota: ClassVar[bool] = True
 
@@ -92,7 +95,7 @@ class BedrockUser(LLMUser):
         targets = run_context.options.targets if cls.model is None else ()
         if any(target.url for target in targets):
             raise ValueError("--llm-targets: on Bedrock list only models; set the endpoint with --llm-region or --host")
-        if run_context.options.api not in (None, "converse", "invoke"):
+        if run_context.options.api not in (None, *cls.apis):
             raise ValueError(f"--llm-api {run_context.options.api} is not an API of Bedrock; use converse or invoke")
         if run_context.options.api == "invoke":
             for invoked_model in [target.model for target in targets] or [model]:
@@ -114,7 +117,7 @@ class BedrockUser(LLMUser):
         (``toolConfig``, ``guardrailConfig``, ``performanceConfig``, ``serviceTier``, ...) or sampling parameters
         (``temperature=0``, ``maxTokens=64``).
         """
-        return self._ask(lambda: self._converse_ask(self._prompt(prompt, messages), system, body), body)
+        return self.send_request(lambda: self._converse_ask(self.prompt_of(prompt, messages), system, body), body)
 
     def invoke(self, prompt: str | None = None, **body: Any) -> Answer:
         """Send one request to InvokeModelWithResponseStream, in the format of the model's family; return the answer.
@@ -123,28 +126,27 @@ class BedrockUser(LLMUser):
         run. Keywords are added to the model's body, except the parameters of the operation (``guardrailIdentifier``,
         ``serviceTier``, ...).
         """
-        return self._ask(lambda: self._invoke_ask(prompt, body), body)
+        return self.send_request(lambda: self._invoke_ask(prompt, body), body)
 
     def _converse_ask(self, prompt: Prompt, system: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
-        extra = {**self.run_context.options.extra_body, **body}
-        model = extra.pop("modelId", None) or self._model()
-        cap = prompt.max_tokens or self._default_cap()
-        metadata = self._metadata()
-        request = converse_request(model, prompt, cap, system, metadata, extra)
-        return Ask(CONVERSE, model, _with_cap(prompt, request["inferenceConfig"]["maxTokens"]), request)
+        extra = self.extra_body(body)
+        model = extra.pop("modelId", None) or self.model_of_request()
+        cap = prompt.max_tokens or self.default_cap()
+        request = converse_request(model, prompt, cap, system, self._metadata(), extra)
+        return Ask(CONVERSE, model, replace(prompt, max_tokens=request["inferenceConfig"]["maxTokens"]), request)
 
     def _invoke_ask(self, text: str | None, body: dict[str, Any]) -> Ask:
-        extra = {**self.run_context.options.extra_body, **body}
-        model = extra.pop("modelId", None) or self._model()
+        extra = self.extra_body(body)
+        model = extra.pop("modelId", None) or self.model_of_request()
         prompt_field = next((name for name in _PROMPT_FIELDS if name in extra), None)
         if text is None and prompt_field is not None:
             turns = extra.pop("messages") if prompt_field == "messages" else []
             prompt = Prompt(-1, None, turns, None, None)
         else:
-            prompt = self._prompt(text, None)
+            prompt = self.prompt_of(text, None)
         family = self._family(self.run_context, model)
         parameters = {name: extra.pop(name) for name in PARAMETERS & set(extra)}
-        document = invoke_body(family, model, prompt, prompt.max_tokens or self._default_cap(), extra)
+        document = invoke_body(family, model, prompt, prompt.max_tokens or self.default_cap(), extra)
         metadata = {**self._metadata(), **_as_tags(parameters.pop("requestMetadata", {}))}
         request: dict[str, Any] = {
             "modelId": model,
@@ -154,7 +156,8 @@ class BedrockUser(LLMUser):
         }
         if metadata and self._takes(INVOKE, "requestMetadata"):
             request["requestMetadata"] = json.dumps(metadata)
-        return Ask(INVOKE, model, _with_cap(prompt, cap_of(family, document)), {"family": family, "request": request})
+        prompt = replace(prompt, max_tokens=cap_of(family, document))
+        return Ask(INVOKE, model, prompt, {"family": family, "request": request})
 
     def _metadata(self) -> dict[str, str]:
         """Return the request metadata for the account's invocation log."""
@@ -164,10 +167,8 @@ class BedrockUser(LLMUser):
     @classmethod
     def _family(cls, run_context: RunContext, model: str) -> Family:
         key = ("family", cls.__name__, model)
-        family: Family | None = run_context.clients.get(key)
-        if family is None:
-            chosen = choose_family(model, cls.invoke_format or run_context.options.invoke_format)
-            family = run_context.clients[key] = chosen
+        chosen = cls.invoke_format or run_context.options.invoke_format
+        family: Family = run_context.client(key, lambda: choose_family(model, chosen))
         return family
 
     def _takes(self, api: str, parameter: str) -> bool:
@@ -177,10 +178,10 @@ class BedrockUser(LLMUser):
 
     # Sending requests.
 
-    def _make_exchange(self) -> Exchange | SdkExchange:
+    def make_exchange(self) -> Exchange | SdkExchange:
         return Exchange(self.run_context.pool) if self.run_context.options.transport == "fast" else BotocoreExchange()
 
-    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
+    def open_response(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
         fast = isinstance(exchange, Exchange)
         if isinstance(exchange, Exchange):
@@ -203,26 +204,21 @@ class BedrockUser(LLMUser):
             exchange.body = response[stream]
         return BedrockResponseStream(events, response["ResponseMetadata"], parsed=not fast)
 
-    def _failure_of(self, error: BaseException) -> tuple[str, str]:
+    def failure_of(self, error: BaseException) -> tuple[str, str]:
         return bedrock_failure_of(error, self.host or "")
 
-    def _refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
+    def refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
         return refusal_of(error)
 
     @classmethod
     def _client(cls, run_context: RunContext, host: str) -> Any:
-        def make(clean_host: str) -> Any:
+        host = endpoint.clean_url(host) if host else ""
+
+        def make() -> Any:
             session = cls.botocore_session()
-            return make_client(run_context, clean_host, session, attempts=cls.attempts, retry_mode=cls.retry_mode)
+            return make_client(run_context, host, session, attempts=cls.attempts, retry_mode=cls.retry_mode)
 
-        return client_of(cls.__name__, run_context, host, make)
-
-
-def _with_cap(prompt: Prompt, cap: int | None) -> Prompt:
-    """Return the prompt with the cap that is actually sent."""
-    if cap == prompt.max_tokens:
-        return prompt
-    return Prompt(prompt.index, prompt.text, prompt.messages, prompt.input_tokens, cap)
+        return run_context.client((cls.__name__, host), make)
 
 
 def _as_tags(metadata: Any) -> dict[str, str]:

@@ -20,9 +20,9 @@ from llm_users.users.bad_events import (
     object_from,
     refuse_error,
 )
-from llm_users.users.chunks import Chunks
 from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content
 from llm_users.users.openai.usage import OpenAIUsage
+from llm_users.users.response_stream import Events
 from llm_users.users.tool_calls import ToolCalls
 
 MOST_CHOICES = 1024
@@ -66,22 +66,18 @@ class _Event(msgspec.Struct, gc=False):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
-class OpenAIEvents:
+class OpenAIEvents(Events):
     """Accumulates the data of all events: chunks, tool calls, usage, finish reasons and response id."""
 
     def __init__(self, choices: int = 1) -> None:
         """``choices``: the number of requested choices (``n``)."""
-        self.chunks = Chunks()
+        super().__init__()
         self._expected = choices
         self._first: int | None = None  # the server's index of the first choice
         self._plain: int | None = None  # the same, until a choice has a finish reason
         self._others: dict[int, bool] = {}  # choices after the first -> whether they have finished
         self._just_ended: int | None = None  # the choice with the latest finish reason
-        self._calls = ToolCalls()
         self._other_calls: dict[int, ToolCalls] = {}
-        self.response_id: str | None = None
-        self.finish_reason: str | None = None
-        self.done = False  # [DONE] has arrived
         self._usage = OpenAIUsage()
         self._streams_reasoning = False  # the reasoning itself is streamed, not only a summary
 
@@ -96,11 +92,6 @@ class OpenAIEvents:
         return self._usage.counted
 
     @property
-    def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls of the first choice."""
-        return self._calls.assembled()
-
-    @property
     def complete(self) -> bool:
         """True if the answer ended with a terminator: a finish reason for each choice, or [DONE]."""
         return self.done or (self.finish_reason is not None and all(self._others.values()))
@@ -110,14 +101,7 @@ class OpenAIEvents:
         """True if the output of all choices is complete; usage may still follow."""
         return self.complete and len(self._others) + 1 >= self._expected
 
-    @property
-    def empty(self) -> bool:
-        """True without any output: text, reasoning or tool calls."""
-        chunks = self.chunks
-        return not (any(chunks.texts) or chunks.reasoning_at or chunks.text_at or self._calls)
-
     def take(self, data: bytes, stamp_ns: int, clock_ns: int) -> None:
-        """Process one event. Raises ``StreamFailure`` or ``MalformedEvent``."""
         if data == DONE:
             self.done = True
             return
@@ -268,7 +252,7 @@ class OpenAIEvents:
     def _calls_of(self, index: int) -> ToolCalls:
         """Return the tool calls of a choice."""
         if not index:
-            return self._calls
+            return self.calls
         calls = self._other_calls.get(index)
         if calls is None:
             calls = self._other_calls[index] = ToolCalls()
@@ -329,7 +313,6 @@ class OpenAIEvents:
         )
 
     def take_whole(self, body: bytes) -> None:
-        """Process a complete JSON answer to a request that asked for a stream. Its chunks have no stamps."""
         value = object_from(body) or {}
         if value.get("error") or not value.get("choices"):
             refuse_error(value, whole=True)

@@ -1,4 +1,4 @@
-"""OpenAIUser: streamed chat completions, legacy completions and responses through the openai SDK.
+"""OpenAIUser and AzureOpenAIUser: streamed chat completions, legacy completions and responses through the openai SDK.
 
 The SDK provides keys, base URL, headers, request building and error types. Its typed stream is not used, because it
 takes several times as much CPU time as decoding.
@@ -7,7 +7,7 @@ takes several times as much CPU time as decoding.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -30,15 +30,12 @@ from llm_users.users.openai.client import (
     make_client,
 )
 from llm_users.users.openai.events import OpenAIEvents
-from llm_users.users.openai.responses import ResponsesApiStream, input_of
-from llm_users.users.openai.responses_events import ResponseEvents
-from llm_users.users.response_reader import ResponseStream
-from llm_users.users.sse_answer import SseResponseStream
+from llm_users.users.openai.responses import ResponseEvents, ResponsesApiStream, input_of
+from llm_users.users.response_stream import ResponseStream, SseResponseStream
 from llm_users.users.token_counts import fill_openai_usage
 
 CHAT, COMPLETIONS, RESPONSES = "openai-chat", "openai-completions", "openai-responses"
 _PATHS = {CHAT: "/chat/completions", COMPLETIONS: "/completions", RESPONSES: "/responses"}
-_APIS = ("chat", "completions", "responses")
 
 _ELSEWHERE = "converse and invoke: locustfiles/bedrock.py, messages: locustfiles/messages.py"
 
@@ -61,16 +58,16 @@ class OpenAIUser(LLMUser):
 
     abstract = True
     framework: ClassVar[str] = "openai"
+    apis: ClassVar[Mapping[str, str]] = {"chat": "chat", "completions": "complete", "responses": "respond"}
 
     default_headers: ClassVar[dict[str, str]] = {}
     """Extra headers for all requests of this class."""
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
-        if run_context.options.api not in (None, *_APIS):
-            raise ValueError(
-                f"--llm-api {run_context.options.api} requires another user ({_ELSEWHERE}); here use {', '.join(_APIS)}"
-            )
+        api = run_context.options.api
+        if api not in (None, *cls.apis):
+            raise ValueError(f"--llm-api {api} requires another user ({_ELSEWHERE}); here use {', '.join(cls.apis)}")
         cls._client(run_context, host)
 
     def chat(
@@ -81,11 +78,11 @@ class OpenAIUser(LLMUser):
         ``prompt`` is the user's text. ``messages`` is a whole conversation. Without both, the user sends the next
         prompt of the run. Other keywords are added to the request's body (``temperature=0``, ``max_tokens=64``).
         """
-        return self._ask(lambda: self._chat_ask(prompt, messages, body), body)
+        return self.send_request(lambda: self._chat_ask(prompt, messages, body), body)
 
     def complete(self, prompt: str | None = None, **body: Any) -> Answer:
         """Send one streamed legacy completion and return the answer. Without ``prompt``, send the run's next prompt."""
-        return self._ask(lambda: self._completion_ask(prompt, body), body)
+        return self.send_request(lambda: self._completion_ask(prompt, body), body)
 
     def respond(
         self, prompt: str | None = None, *, input: str | Sequence[dict[str, Any]] | None = None, **body: Any
@@ -96,52 +93,49 @@ class OpenAIUser(LLMUser):
         sent unchanged. Without both, the user sends the next prompt of the run. Other keywords are added to the
         request's body (``instructions="Be short."``, ``max_output_tokens=64``).
         """
-        return self._ask(lambda: self._respond_ask(prompt, input, body), body)
+        return self.send_request(lambda: self._respond_ask(prompt, input, body), body)
 
     def _respond_ask(
         self, text: str | None, content: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]
     ) -> Ask:
         if isinstance(content, str):
             text, content = content, None
-        prompt = self._prompt(text, content)
+        prompt = self.prompt_of(text, content)
         items = prompt.messages if content is not None else input_of(prompt)
-        request: dict[str, Any] = {"model": self._model(), "input": items, "stream": True}
+        request: dict[str, Any] = {"model": self.model_of_request(), "input": items, "stream": True}
         if prompt.max_tokens is not None:
             request["max_output_tokens"] = prompt.max_tokens
-        request |= {**self.run_context.options.extra_body, **body}
+        request |= self.extra_body(body)
         prompt = replace(prompt, max_tokens=request.get("max_output_tokens"))
         return Ask(RESPONSES, str(request["model"]), prompt, request)
 
     def _chat_ask(self, text: str | None, messages: Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
-        prompt = self._prompt(text, messages)
+        prompt = self.prompt_of(text, messages)
         turns = prompt.messages or [{"role": "user", "content": prompt.text}]
         return self._make_ask(CHAT, prompt, {"messages": turns}, body)
 
     def _completion_ask(self, text: str | None, body: dict[str, Any]) -> Ask:
-        prompt = self._prompt(text, None)
+        prompt = self.prompt_of(text, None)
         flat = prompt.text
         if flat is None:
             flat = "\n\n".join(str(turn.get("content", "")) for turn in prompt.messages or [])
         return self._make_ask(COMPLETIONS, prompt, {"prompt": flat}, body)
 
     def _make_ask(self, api: str, prompt: Prompt, content: dict[str, Any], extra: dict[str, Any]) -> Ask:
-        model = self._model()
-        body: dict[str, Any] = {"model": model, **content, "stream": True}
+        body: dict[str, Any] = {"model": self.model_of_request(), **content, "stream": True}
         if prompt.max_tokens is not None:
             body["max_tokens"] = prompt.max_tokens
-        body.update(self.run_context.options.extra_body)
+        extra = self.extra_body(extra)
         body.update(extra)
         cap = body.get("max_tokens") or body.get("max_completion_tokens")
-        if "max_completion_tokens" in body and "max_tokens" not in {**self.run_context.options.extra_body, **extra}:
+        if "max_completion_tokens" in body and "max_tokens" not in extra:
             body.pop("max_tokens", None)
             cap = body["max_completion_tokens"]
-        if cap != prompt.max_tokens:
-            prompt = Prompt(prompt.index, prompt.text, prompt.messages, prompt.input_tokens, cap)
-        return Ask(api, str(body["model"]), prompt, body)
+        return Ask(api, str(body["model"]), replace(prompt, max_tokens=cap), body)
 
     # Sending requests.
 
-    def _open(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
+    def open_response(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
         if isinstance(exchange, Exchange):
             exchange.reserve(origin_of(str(client.base_url)))
@@ -180,19 +174,11 @@ class OpenAIUser(LLMUser):
         except openai.APIStatusError as error:
             if error.status_code not in _REFUSALS or not usage.may_be_refusal(error.response.text):
                 raise
-            return self._post_without_usage(client, ask, exchange, usage, error)
-        usage.accepted()
-        return response
-
-    def _post_without_usage(
-        self,
-        client: openai.OpenAI,
-        ask: Ask,
-        exchange: Exchange | SdkExchange,
-        usage: endpoint.UsageSupport,
-        refusal: openai.APIStatusError,
-    ) -> Head:
-        """Send the request again without the field that the server may have refused."""
+            refusal = error
+        else:
+            usage.accepted()
+            return response
+        # Send the request again without the field that the server may have refused.
         try:
             response = self._post(client, ask, ask.body, exchange)
         except openai.APIStatusError:
@@ -210,7 +196,7 @@ class OpenAIUser(LLMUser):
         # A subclass may sign each request separately (Azure's tokens expire), and cookies differ between users.
         if type(client) is openai.OpenAI and not self.run_context.options.cookies:
             cached = self.run_context.cached_requests.setdefault((client, path), CachedRequest())
-        return self._send(
+        return self.send_http(
             exchange,
             cached,
             lambda: _encoded(body),
@@ -223,9 +209,7 @@ class OpenAIUser(LLMUser):
         host = endpoint.clean_url(host)
         headers = run_context.request_headers(cls.default_headers)
         key = (cls.__name__, host, tuple(sorted(headers.items())))
-        client: openai.OpenAI | None = run_context.clients.get(key)
-        if client is None:
-            client = run_context.clients[key] = cls._make_client(run_context, host, headers)
+        client: openai.OpenAI = run_context.client(key, lambda: cls._make_client(run_context, host, headers))
         return client
 
     @classmethod
@@ -239,6 +223,52 @@ class OpenAIUser(LLMUser):
             deployment = deployment_of(endpoint.clean_url(host))
             return [deployment] if deployment else []
         return [model.id for model in cls._client(run_context, host).models.list()]
+
+
+class AzureOpenAIUser(OpenAIUser):
+    """A user of Azure OpenAI. ``host`` is the resource (``https://NAME.openai.azure.com``), ``model`` a deployment.
+
+    ``OpenAIUser`` supports hosts under Azure's domains too. This class is for other host names and for a custom token
+    provider.
+
+    Example::
+
+        from azure.identity import DefaultAzureCredential, get_bearer_token_provider
+        from locust import task
+        from llm_users import AzureOpenAIUser
+
+        class Chat(AzureOpenAIUser):
+            api_version = "2024-10-21"
+            azure_ad_token_provider = get_bearer_token_provider(
+                DefaultAzureCredential(), "https://cognitiveservices.azure.com/.default"
+            )
+
+            @task
+            def ask(self):
+                self.chat()
+    """
+
+    abstract = True
+    framework: ClassVar[str] = "azure"
+    host_variable: ClassVar[str] = "AZURE_OPENAI_ENDPOINT"
+
+    api_version: ClassVar[str | None] = None
+    """None: use the ``api-version`` in the host's query, or else OPENAI_API_VERSION."""
+
+    azure_ad_token_provider: ClassVar[Callable[[], str] | None] = None
+    """None: use AZURE_OPENAI_AD_TOKEN, AZURE_OPENAI_API_KEY, or azure-identity's default chain if installed."""
+
+    @classmethod
+    def _make_client(cls, run_context: RunContext, host: str, headers: dict[str, str]) -> openai.OpenAI:
+        return make_azure_client(
+            run_context, host, headers, api_version=cls.api_version, token_provider=cls.azure_ad_token_provider
+        )
+
+    @classmethod
+    def listed_models(cls, run_context: RunContext, host: str) -> list[str]:  # noqa: ARG003 - the base class's signature
+        """Return the deployment in the host's path: Azure lists deployable models instead of deployments."""
+        deployment = deployment_of(endpoint.clean_url(host))
+        return [deployment] if deployment else []
 
 
 def _encoded(body: dict[str, Any]) -> bytes | None:

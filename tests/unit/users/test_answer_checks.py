@@ -23,7 +23,7 @@ class Capitals(OpenAIUser):
     check: Any = None
 
     def make_prompt(self) -> Prompt:
-        return Prompt(self.run_context.new_prompt_index(), "What is the capital of France?")
+        return Prompt(self.next_prompt_index(), "What is the capital of France?")
 
     def check_answer(self, prompt: Prompt, answer: Answer) -> AnswerCheck | None:
         found: AnswerCheck | None = type(self).check(prompt, answer) if type(self).check else None

@@ -11,7 +11,7 @@ import pytest
 
 from llm_users import image_part
 from llm_users.prompts import PromptError
-from llm_users.users.response_reader import FINISH_GRACE_S
+from llm_users.users.request import FINISH_GRACE_S
 from tests.stream_bytes import CHUNKED, DONE, LAST_CHUNK, chat_events, chunk, delta, event, head, reply, stream, usage
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import HOLD, Wire, pause, send

@@ -8,11 +8,11 @@ import gevent
 import pytest
 
 from llm_users.load.protocol.stage import StagePlan, StageTotals
-from llm_users.load.worker.admission_gate import AdmissionGate, Unlimited, UserState
+from llm_users.load.worker.admission_gate import AdmissionGate, StartControl, UserState
 from llm_users.record import StageLoad
 
 
-class Control(Unlimited):
+class Control(StartControl):
     allowed = True
 
     def may_start(self) -> bool:

@@ -11,9 +11,8 @@ import pytest
 from llm_users.collect.stage_stats import StageBook, describe, union_s, widening
 from llm_users.load.protocol.stage import MEASURE, WARMUP, StagePlan, StageTotals
 from llm_users.load.worker.admission_gate import AdmissionGate
-from llm_users.load.worker.measure_window import MeasureWindow
 from llm_users.load.worker.permits import Permit, UserState
-from llm_users.load.worker.stage_measurement import Measurement
+from llm_users.load.worker.stage_measurement import Measurement, MeasureWindow
 from llm_users.record import RequestRecord, StageLoad, load_of
 from tests.system.truth.throughput import gate_stage
 

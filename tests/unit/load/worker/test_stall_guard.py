@@ -11,7 +11,7 @@ import pytest
 
 from llm_users.collect.spool import StartCounts
 from llm_users.load.worker import stall_guard
-from llm_users.load.worker.stall_guard import Lease, NoMaster
+from llm_users.load.worker.stall_guard import Lease, MasterLink
 
 
 def test_a_lease_runs_out_and_only_a_later_question_begins_another() -> None:
@@ -39,7 +39,7 @@ def test_a_coordinator_that_answers_late_is_not_gone(monkeypatch: pytest.MonkeyP
     now, left, numbers = [100.0], list[str](), list[int]()
     monkeypatch.setattr(stall_guard, "_now", lambda: now[0])
 
-    class Link(NoMaster):
+    class Link(MasterLink):
         def on_alone(self, why: str) -> None:
             left.append(why)
 
