@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llm_users.users import request
+from llm_users.users import request as request_module
 from tests.stream_bytes import CHUNKED, DONE, chunk, delta, event, framed, head, reply, stream, usage
 from tests.unit.users.anthropic.messages_api import CLOSED, START, STOP, ask, ended, opened, started, text
 from tests.unit.users.anthropic.messages_api import delta as block_delta
@@ -353,8 +353,8 @@ def test_the_deadline_ends_an_answer_that_waits_for_usage_only(rig_with: Callabl
 
 
 def test_usage_is_waited_for_ten_seconds(rig: Rig, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert request.USAGE_GRACE_S == 10.0
-    monkeypatch.setattr(request, "USAGE_GRACE_S", 2.0)
+    assert request_module.USAGE_GRACE_S == 10.0
+    monkeypatch.setattr(request_module, "USAGE_GRACE_S", 2.0)
     rig.notes.clear()
     port = wire.serve(held(A, B, delta("stop")))
     record = rig.ask(port.url, model="mute").record
