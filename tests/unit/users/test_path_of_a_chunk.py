@@ -16,6 +16,6 @@ def test_a_chunk_passes_through_at_most_twelve_files_from_the_socket_to_its_row(
 
     # The trace sees the whole way: the read, the stamps, the framing, the events, the chunks, the record and the row.
     assert made.ttft_s is not None
-    assert {"connection.py", "clock.py", "exchange.py", "http1.py", "sse.py", "events.py", "chunks.py"} <= set(path)
+    assert {"connection.py", "clock.py", "exchange.py", "sse.py", "events.py", "chunks.py"} <= set(path)
     assert {"Request._read", "Request._fill_times", "_publish"} <= set(path["request.py"])
     assert "RunFiles.write_request" in path["files.py"]

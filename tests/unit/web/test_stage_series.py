@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import random
 import tracemalloc
@@ -20,40 +19,14 @@ from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from llm_users.web import stage_series
 from llm_users.web.stage_series import Series, StageSeries
 from tests.unit.reports.open_loop_on_disk import write_rates
-from tests.unit.reports.rows_on_disk import record, write_csv, write_rows
+from tests.unit.reports.rows_on_disk import record
 from tests.unit.reports.sweep_on_disk import write_sweep
+from tests.unit.web.finished_stages import finished, read, write_run
 
 METRICS = {"ttft": TTFT, "throughput": OUTPUT_THROUGHPUT, "tpot": TPOT, "e2e": LATENCY,
            "corrected_ttft": CORRECTED_TTFT, "corrected_e2e": CORRECTED_LATENCY}  # fmt: skip
 FIGURES = ("median", "mean", "min", "max", "p25", "p75", "p95", "p99")
 COUNTS = ("ok", "failed", "throttled", "aborted", "cancelled")
-
-
-def read(path: Path, record_type: Any, columns: Any) -> list[Any]:
-    types = {column.name: column.type for column in columns}
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            record_type(**{name: types[name](value) for name, value in line.items() if value})
-            for line in csv.DictReader(file)
-        ]
-
-
-def write_run(prefix: Path, rows: Sequence[RequestRecord], stages: Sequence[StageRecord]) -> Path:
-    write_rows(path_of(prefix, REQUESTS_CSV), rows)
-    names = [column.name for column in STAGE_COLUMNS]
-    write_csv(path_of(prefix, STAGES_CSV), names, [[getattr(stage, name) for name in names] for stage in stages])
-    return prefix
-
-
-def finished(rows: Sequence[RequestRecord], stages: Sequence[StageRecord]) -> list[dict[str, Any]]:
-    shown = []
-    for stage in stages:
-        series = StageSeries(stage.stage, stage.load)
-        for row in rows:
-            if row.stage == stage.stage:
-                series.add(row)
-        shown += series.finished_rows(stage)
-    return shown
 
 
 def equals_the_report(shown: Sequence[dict[str, Any]], prefix: Path) -> None:

@@ -15,7 +15,7 @@ from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from tests.system.browser.tab.conftest import OpenUrl, Web
 from tests.system.browser.tab.test_sweep_in_the_tab import KEYS, cells, ink, summary_of
 from tests.unit.reports.open_loop_on_disk import write_rates
-from tests.unit.web.test_stage_series import finished, read
+from tests.unit.web.finished_stages import finished, read
 
 RATES = (5, 10, 20)
 TABLES = {"ttft": "ttft_s", "e2e": "end_to_end_latency_s", "corrected-ttft": "corrected_ttft_s",
