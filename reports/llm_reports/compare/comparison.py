@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
-from llm_reports.compare.decision import decides, despite_failures, judged
-from llm_reports.compare.difference import ERROR_RATIO, Difference
+from llm_reports.compare.difference import ERROR_RATIO, Difference, decides, despite_failures, judged
 from llm_reports.compare.estimates import holm
 from llm_reports.compare.figures import lines
 from llm_reports.compare.pairing import at_once

@@ -54,7 +54,7 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
     Raises ``InputError`` when the file cannot be read or is not a file of responses.
     """
     entries = _responses(path)
-    checked = correctness.is_correctness(entries)
+    checked = bool(entries) and all(isinstance(entry.get("metrics"), dict) for entry in entries)
     responses = [correctness.metrics_of(entry, summary) for entry in entries] if checked else entries
     missing = [name for name in _REQUIRED if responses and not any(name in response for response in responses)]
     if missing:

@@ -11,18 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from pandas import DataFrame
 
 from llm_reports.metrics.outcomes import aborted, succeeded
+from llm_reports.run import Run
 from llm_reports.stats.intervals import student_t
 from llm_users.record import COL, STEADY, UNSTEADY
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from llm_reports.run import Run
 
 UNKNOWN = ""
 
