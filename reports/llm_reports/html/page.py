@@ -177,13 +177,13 @@ def _error_class(code: str, rows: DataFrame, total: int) -> list[object]:
     where = ", ".join(f"{stage}: {count}" for stage, count in stages.items())
     messages = rows[COL.error_message].map(lambda message: plain(str(message))).value_counts()
     examples = sorted(messages.items(), key=lambda item: (-item[1], str(item[0])))
-    shown = [(_cut(str(message) or "no message"), count) for message, count in examples[:_EXAMPLES]]
+    shown = []
+    for text, count in examples[:_EXAMPLES]:
+        message = str(text) or "no message"
+        cut = f"{message[:_LONGEST]} ... ({len(message):,} characters)"
+        shown.append((message if len(message) <= _LONGEST else cut, count))
     more = max(0, len(examples) - _EXAMPLES)
     return [code, len(rows), f"{100 * len(rows) / total:.1f}", where, {"shown": shown, "more": more}]
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ... ({len(message):,} characters)"
 
 
 def _excluded(content: Content, labels: Sequence[str]) -> list[list[str]]:

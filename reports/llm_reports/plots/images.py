@@ -137,7 +137,9 @@ def curves_of(all_figures: Figures) -> Iterator[Picture]:
             for k, curve in enumerate(all_figures.curves)
         ]
         for row, limit in enumerate(limits):
-            _limit(picture.axes, limit, row)
+            picture.axes.axvline(limit.limit_s, color=LIMIT, linewidth=1.2, linestyle=(0, (6, 4)))
+            at, offset = (limit.limit_s, 0), (5, 8 + 12 * row)
+            picture.axes.annotate(limit.text, at, offset, ("data", "axes fraction"), "offset points", color=LIMIT)
         from_zero(picture.axes, x=True)
         legend(picture, lines)
         yield picture
@@ -161,12 +163,6 @@ def _curve(axes: Axes, curve: Curve, k: int, of: tuple[str, str], colour: str) -
         name = plain(point.name)
         axes.annotate(name, (x, y), (aside, 4), textcoords="offset points", ha=anchor, weight="bold")
     return line
-
-
-def _limit(axes: Axes, limit: Limit, row: int) -> None:
-    axes.axvline(limit.limit_s, color=LIMIT, linewidth=1.2, linestyle=(0, (6, 4)))
-    above, place = (limit.limit_s, 0), (5, 8 + 12 * row)
-    axes.annotate(limit.text, above, place, ("data", "axes fraction"), "offset points", color=LIMIT)
 
 
 def distributions_of(all_figures: Figures) -> Iterator[Picture]:
@@ -284,7 +280,9 @@ def bar_chart(table: Table) -> Picture:
         axes = picture.axes
         axes.grid(visible=False, axis="y")
         axes.barh(range(len(shown)), [row.figures.median for row in shown], height=0.7, color=colours()["accent"])
-        axes.set_yticks(range(len(shown)), [_cut(endpoint_name(table, row, with_load=True)) for row in shown])
+        names = [plain(endpoint_name(table, row, with_load=True)) for row in shown]
+        short = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..." for name in names]
+        axes.set_yticks(range(len(shown)), short)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(max(len(shown), 4) - 0.5, -0.5)
         for position, row in enumerate(shown):
@@ -302,8 +300,3 @@ def endpoint_name(table: Table, row: Row, *, with_load: bool = False) -> str:
     """Return the name of an endpoint; ``with_load`` adds the load if the rows of the table have different loads."""
     load = [f"({row.load.tag})"] if with_load and table.load_columns is not None else []
     return " ".join([row.framework or "-", row.model or "-", *table.apart_words(row), *load])
-
-
-def _cut(name: str) -> str:
-    text = plain(name)
-    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."
