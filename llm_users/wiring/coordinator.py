@@ -72,7 +72,7 @@ def steadiness_of(starts: array[float], ends: array[float], measured: array[int]
         from llm_reports.metrics.steadiness import steadiness
     except (ImportError, OSError):
         return ""
-    return steadiness(np.array(starts), np.array(ends), np.array(measured), is_open=is_open).state
+    return steadiness(np.array(starts), np.array(ends), np.array(measured), is_open=is_open)
 
 
 class CoordinatorRole:

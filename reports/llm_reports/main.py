@@ -72,7 +72,7 @@ def _report(options: Namespace) -> int:
 
 def _compare(options: Namespace) -> int:
     from llm_reports.compare.comparison import compare_runs
-    from llm_reports.html.comparison import comparison_files
+    from llm_reports.html.command_files import comparison_files
     from llm_reports.markdown.report import comparison_text
     from llm_reports.output_folder import write_files
     from llm_reports.sections.comparison import cases, verdict
@@ -97,7 +97,7 @@ def _compare(options: Namespace) -> int:
 
 def _leaderboard(options: Namespace) -> int:
     from llm_reports.compare.leaderboard import leaderboard
-    from llm_reports.html.leaderboard import leaderboard_files
+    from llm_reports.html.command_files import leaderboard_files
     from llm_reports.markdown.report import to_markdown
     from llm_reports.output_folder import write_files
     from llm_reports.slo.junit import write_job_summary

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llm_reports.content import NO_QUESTIONS, Content, Questions, content_of
@@ -33,8 +34,8 @@ FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
     "summary": summary.json_files,
     "openmetrics": openmetrics.files,
     "parquet": parquet.files,
-    "svg": images.svg_files,
-    "png": images.png_files,
+    "svg": partial(images.files, kind="svg"),
+    "png": partial(images.files, kind="png"),
 }
 DEFAULT_FORMATS = ("md", "csv")
 SOME_FIGURES = 0
@@ -89,8 +90,7 @@ def report_run(
     questions: Questions = NO_QUESTIONS,
 ) -> Report:
     """Write the report of one run to ``out`` or to PREFIX_report; raises ``InputError`` when it cannot be read."""
-    runs = [load(prefix)]
-    return report_runs(runs, out=out, formats=formats, count_connect=count_connect, questions=questions)
+    return report_runs([load(prefix)], out=out, formats=formats, count_connect=count_connect, questions=questions)
 
 
 def text_report(prefix: str | Path, *, questions: Questions = NO_QUESTIONS) -> Report:
@@ -126,6 +126,13 @@ def report_runs(
 def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Path, Content]]) -> Report:
     """Write the parts of a report to folders and return the report."""
     exit_code, problem = _verdict(content)
+    # stdout gets the tables, LLMPerf's console output, or both, depending on the formats.
+    text = tables_and_notes(content, for_terminal=True)
+    if "llmperf" in wanted and "md" in wanted:
+        text = f"{text}\n{print_out(content)}"
+    elif "llmperf" in wanted:
+        parts_of_text = (print_out(content), all_notes(content), decisions(content))
+        text = "\n".join(filter(None, parts_of_text)).rstrip("\n") + "\n"
     files: list[Path] = []
     try:
         for folder, part in parts:
@@ -134,7 +141,7 @@ def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Pat
     except InputError as error:
         exit_code, problem = BAD_OUTPUT, str(error)  # the tables are valid and must still be printed
     return Report(
-        text=_printed(content, wanted),
+        text=text,
         files=tuple(files),
         warnings=content.warnings,
         exit_code=exit_code,
@@ -142,16 +149,6 @@ def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Pat
         gate=content.gate,
         content=content,
     )
-
-
-def _printed(content: Content, wanted: Sequence[str]) -> str:
-    """Return the text for stdout: the tables, LLMPerf's console output, or both, depending on the formats."""
-    if "llmperf" not in wanted:
-        return tables_and_notes(content, for_terminal=True)
-    if "md" in wanted:
-        return f"{tables_and_notes(content, for_terminal=True)}\n{print_out(content)}"
-    parts = (print_out(content), all_notes(content), decisions(content))
-    return "\n".join(filter(None, parts)).rstrip("\n") + "\n"
 
 
 def _verdict(content: Content) -> tuple[int, str]:

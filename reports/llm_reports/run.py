@@ -67,26 +67,19 @@ def named_apart(runs: Sequence[Run]) -> list[Run]:
     ``out/a/run`` and ``out/b/run`` become ``a/run`` and ``b/run``. Runs of the same name in one folder get the names of
     their files.
     """
-    return [
-        run if run.name == name else dataclasses.replace(run, name=name)
-        for run, name in zip(runs, _distinct(runs), strict=True)
-    ]
-
-
-def _distinct(runs: Sequence[Run]) -> list[str]:
     names = [run.name for run in runs]
     folders = [list(run.source.resolve().parent.parts[1:]) for run in runs]
     while same := [index for index, name in enumerate(names) if names.count(name) > 1 and folders[index]]:
         for index in same:
             names[index] = f"{folders[index].pop()}/{names[index]}"
-    if len(set(names)) == len(names):
-        return names
     # One folder contains both, such as ``run.csv`` next to ``run_llm_requests.csv``; or one file was loaded twice.
     named = [
         name if names.count(name) == 1 else f"{run.source.parent.name}/{run.source.name}".lstrip("/")
         for run, name in zip(runs, names, strict=True)
     ]
-    return [
+    counted = [
         name if named.count(name) == 1 else f"{name} ({named[: index + 1].count(name)})"
         for index, name in enumerate(named)
     ]
+    renamed = zip(runs, counted, strict=True)
+    return [run if run.name == name else dataclasses.replace(run, name=name) for run, name in renamed]

@@ -26,7 +26,7 @@ from llm_reports.metrics.groups import (
 from llm_reports.metrics.load_search import search_of
 from llm_reports.metrics.summary import ordered
 from llm_reports.run import Run
-from llm_reports.slo.objectives import FAILURES_ALLOWED, Objective, Objectives
+from llm_reports.slo.objectives import FAILURES_ALLOWED, Objectives
 from llm_reports.slo.stage_doubts import unfit
 from llm_users.quantile import quantile
 from llm_users.record import UNSTEADY, StageLoad
@@ -54,7 +54,7 @@ FIGURE_NAMES = {"p50": "median", "p95": "95th percentile", "p99": "99th percenti
 
 @dataclass(frozen=True)
 class Limit:
-    """An objective drawn as a line on the curve when the curve shows this figure of this latency."""
+    """An objective drawn as a line on the curve when the curve shows this figure (p95, p99.9, mean) of this latency."""
 
     metric: str
     figure: str
@@ -65,7 +65,12 @@ class Limit:
 def limits(objectives: Objectives | None) -> list[Limit]:
     """Return the objectives on a latency that the curve can show."""
     return [
-        Limit(objective.name, figure_of(objective), objective.limit, objective.text)
+        Limit(
+            objective.name,
+            MEAN if objective.q is None else f"p{round(100 * objective.q, 10):g}",
+            objective.limit,
+            objective.text,
+        )
         for objective in (objectives.all if objectives is not None else ())
         if objective.name in LATENCY_NAMES
     ]
@@ -80,11 +85,6 @@ def drawn_as(key: str, *, is_open: bool) -> str:
     """Return the latency to show for TTFT or end-to-end latency; for an open loop, this is the corrected latency."""
     corrected = f"corrected_{key}"
     return corrected if is_open and corrected in CORRECTED else key
-
-
-def figure_of(objective: Objective) -> str:
-    """Return the name of the figure that an objective limits: ``p95``, ``p99.9`` or ``mean``."""
-    return MEAN if objective.q is None else f"p{round(100 * objective.q, 10):g}"
 
 
 def figure_name(figure: str) -> str:
@@ -126,11 +126,6 @@ class Point:
         unit = "requests/s" if self.load.is_open else "parallel requests"
         marked = self.name.replace("/s", "", 1) if self.load.is_open else self.name
         return f"{marked} {unit}"
-
-    @property
-    def concurrency(self) -> int | None:
-        """The number of users of a closed loop."""
-        return self.load.users
 
     def seen(self, key: str, figure: str) -> float:
         """Return TTFT or latency as a user experiences it: in an open loop, from the intended start."""
@@ -198,10 +193,7 @@ def curves(
         points_by_curve.setdefault(key, []).append(point)
         first_groups.setdefault(key, group)
     return [
-        Curve(
-            name,
-            tuple(sorted(points, key=lambda point: (not point.load.is_known, point.load.order))),
-        )
+        Curve(name, tuple(sorted(points, key=lambda point: (not point.load.is_known, point.load.order))))
         for name, points in zip(_names(list(first_groups.values())), points_by_curve.values(), strict=True)
     ]
 

@@ -52,11 +52,11 @@ def short(values: Iterable[float], digits: int = _DIGITS) -> list[float | None]:
     return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in map(float, values)]
 
 
-def drawn(shown: int, total: int, what: str = "requests") -> str:
+def drawn(shown: int, total: int) -> str:
     """Return the caption text about omitted points; "" when all points are drawn."""
     if shown >= total:
         return ""
     return (
-        f"{shown:,} of {total:,} {what} are drawn: the highest and the lowest of every slice, and evenly spaced "
+        f"{shown:,} of {total:,} requests are drawn: the highest and the lowest of every slice, and evenly spaced "
         "others. Counts and tables include all."
     )

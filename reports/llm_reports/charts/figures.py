@@ -71,10 +71,7 @@ class Figures:
 
 
 def figures(
-    runs: Sequence[Run],
-    groups: Sequence[Group],
-    stages: Sequence[StagePoint],
-    objectives: Objectives | None = None,
+    runs: Sequence[Run], groups: Sequence[Group], stages: Sequence[StagePoint], objectives: Objectives | None = None
 ) -> Figures:
     """Return the figures of runs, their groups and the rates of the groups; objectives become lines on the curve."""
     names = [label or "all requests" for label in labels(groups)]
@@ -98,12 +95,8 @@ def as_json(figures: Figures) -> str:
     payload["load_axis"] = axis_name(figures.loads)
     for curve, source in zip(payload["curves"], figures.curves, strict=True):
         for point, source_point in zip(curve["points"], source.points, strict=True):
-            point |= {
-                "name": source_point.name,
-                "load": source_point.load.level,
-                "words": source_point.words,
-                "hollow": source_point.hollow,
-            }
+            point |= {name: getattr(source_point, name) for name in ("name", "words", "hollow")}
+            point["load"] = source_point.load.level
     text = json.dumps(_finite(payload), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for char in "<>&\u2028\u2029":  # so that the text cannot contain </script> or <!--
         text = text.replace(char, f"\\u{ord(char):04x}")

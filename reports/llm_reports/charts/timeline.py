@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pandas import DataFrame, Series
+from pandas import DataFrame
 
 from llm_reports.charts.downsampling import Floats, Places, evenly, short, thinned
 from llm_reports.metrics.groups import INPUT_TOKENS, TTFT, Group
@@ -86,12 +86,6 @@ def output_scatters(groups: Sequence[Group]) -> list[Scatter]:
     return [_scatter(*tokens_and_latency(group), len(groups)) for group in groups]
 
 
-def kinds_of(rows: DataFrame) -> Series:
-    """Return the kind of every row, as a key of ``KINDS``."""
-    kinds = outcomes(rows).astype(object).replace(Outcome.DROPPED.value, Outcome.FAILED.value)
-    return kinds.mask(succeeded(rows[COL.error_code]) & (rows[COL.measured] != 1), UNMEASURED)
-
-
 def _timeline(run: Run, limit: int) -> Timeline:
     rows = run.requests[run.requests[COL.started_at].notna()]
     rows = rows.sort_values([COL.started_at, COL.request_id, COL.end_to_end_latency_s], kind="stable")
@@ -102,16 +96,14 @@ def _timeline(run: Run, limit: int) -> Timeline:
     )
     is_open = bool(np.isfinite(rate).any())
     level = rate if is_open else users
-    kinds = kinds_of(rows).to_numpy()
+    unmeasured = succeeded(rows[COL.error_code]) & (rows[COL.measured] != 1)
+    of_rows = outcomes(rows).astype(object).replace(Outcome.DROPPED.value, Outcome.FAILED.value)
+    kinds = of_rows.mask(unmeasured, UNMEASURED).to_numpy()
     drawn: dict[str, Places] = {}
     for key in reversed(KINDS):  # rare outcomes first; successful requests get the remaining points
         indices = np.flatnonzero(kinds == key)
         remaining = max(limit // 4, limit - sum(map(len, drawn.values())))
-        most = (
-            min(_RARE, remaining)
-            if key not in (Outcome.OK, UNMEASURED)
-            else remaining // (2 if key == UNMEASURED else 1)
-        )
+        most = {Outcome.OK: remaining, UNMEASURED: remaining // 2}.get(key, min(_RARE, remaining))
         heights = np.where(np.isfinite(e2e[indices]), e2e[indices], 0.0)
         drawn[key] = indices[thinned(since_s[indices], heights, most)]
     drawn_points = [

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
-from llm_reports.compare.decision import decides, despite_failures, judged
-from llm_reports.compare.difference import ERROR_RATIO, Difference
+from llm_reports.compare.difference import ERROR_RATIO, Difference, decides, despite_failures, judged
 from llm_reports.compare.estimates import holm
 from llm_reports.compare.figures import lines
 from llm_reports.compare.pairing import at_once
@@ -81,12 +80,8 @@ class Comparison:
                     COL.model: line.other.model,
                     COL.concurrency: line.other.concurrency,
                     COL.rate_per_s: line.other.load.rate_per_s,
-                    "metric": line.metric,
-                    "figure": line.figure,
-                    "unit": line.unit,
-                    "before": line.before,
-                    "after": line.after,
-                    "difference": line.difference,
+                    **{name: getattr(line, name) for name in ("metric", "figure", "unit")},
+                    **{name: getattr(line, name) for name in ("before", "after", "difference")},
                     "difference_ci_low": line.difference_interval.low,
                     "difference_ci_high": line.difference_interval.high,
                     "ratio": line.ratio,

@@ -46,7 +46,7 @@ _TRIMMED = 0.1  # share of the paired changes that is trimmed at each end
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure before and after. ``units`` is the number of time blocks, or runs, of the smaller side.
+    """A figure before and after.
 
     ``change`` is the center of ``ratio_interval`` when that is not after / before: for paired runs, the mean change of
     the prompts.
@@ -57,12 +57,11 @@ class Estimate:
     difference_interval: Interval
     ratio_interval: Interval
     chance: Chance = field(repr=False)
-    units: int
     paired: bool = False
     change: float = math.nan
 
 
-NO_ESTIMATE = Estimate(math.nan, math.nan, UNKNOWN, UNKNOWN, NO_CHANCE, 0)
+NO_ESTIMATE = Estimate(math.nan, math.nan, UNKNOWN, UNKNOWN, NO_CHANCE)
 """The estimate for a stage that cannot be compared."""
 
 
@@ -93,7 +92,7 @@ def quantile_estimate(samples: Pair, q: float, users: int, *, paired: bool = Fal
         sides = blocks.sums([np.where(k, float(side), 0.0) for side, k in enumerate(known)])
         chance = Chance(permutation(sides, wholes, paired=paired).p, chance.shuffles)
     if min(int(k.sum()) for k in known) < values_needed(q):
-        return Estimate(*figures, UNKNOWN, UNKNOWN, chance, min(blocks.numbers), paired)
+        return Estimate(*figures, UNKNOWN, UNKNOWN, chance, paired)
     drawn = drawn_spreads(samples, blocks, of, paired=paired)
     widened = memory(parts, wholes, paired=paired) * hidden_from_intervals(blocks.counts, users)
     return _estimate(figures, drawn, blocks, widened, chance, paired)
@@ -133,7 +132,6 @@ def paired_estimate(samples: Pair, users: int) -> Estimate:
         Interval(before * (ratio.low - 1), before * (ratio.high - 1)),
         ratio,
         permutation((none, signed), (count, count), paired=True, hidden=hidden_from_p(blocks.counts, users)),
-        k,
         True,
         math.exp(change),
     )
@@ -153,7 +151,7 @@ def share_estimate(hits: Pair, counted: Pair, users: int) -> Estimate:
     effective = [float(whole.sum()) / excess for whole in wholes]
     interval = newcombe((shares[0], shares[1]), (effective[0], effective[1]))
     chance = permutation(parts, wholes, hidden=hidden_from_p(blocks.counts, users))
-    return Estimate(shares[0], shares[1], interval, UNKNOWN, chance, min(blocks.numbers))
+    return Estimate(shares[0], shares[1], interval, UNKNOWN, chance)
 
 
 def rate_estimate(
@@ -201,7 +199,6 @@ def _estimate(
         difference_interval(figures, drawn, blocks, widened=widened, paired=paired),
         difference_interval(figures, drawn, blocks, widened=widened, as_ratio=True, paired=paired),
         chance,
-        min(blocks.numbers),
         paired,
     )
 
@@ -226,25 +223,24 @@ def runs_estimate(
     ``counted``: the figures are shares, and these are the numbers of requests of all runs of each side. The interval of
     a share is never narrower than Newcombe's over all requests, which is also valid when no run has an error.
     """
-    units = min(len(before), len(after))
     values = [*before, *after]
     if not all(math.isfinite(value) for value in values):
         known = [fmean(v for v in side if math.isfinite(v)) if any(map(math.isfinite, side)) else math.nan
                  for side in (before, after)]  # fmt: skip
-        return Estimate(known[0], known[1], UNKNOWN, UNKNOWN, NO_CHANCE, units)
+        return Estimate(known[0], known[1], UNKNOWN, UNKNOWN, NO_CHANCE)
     if counted is not None or min(values) <= 0:
         difference, reach, p = _t(before, after)
         interval = Interval(difference - reach, difference + reach)
         if counted is not None:
             by_counts = newcombe((fmean(before), fmean(after)), (float(counted[0]), float(counted[1])))
             interval = Interval(min(interval.low, by_counts.low), max(interval.high, by_counts.high))
-        return Estimate(fmean(before), fmean(after), interval, UNKNOWN, Chance(p, _NO_SHUFFLES), units)
+        return Estimate(fmean(before), fmean(after), interval, UNKNOWN, Chance(p, _NO_SHUFFLES))
     logs = [[math.log(value) for value in side] for side in (before, after)]
     change, reach, p = _t(logs[0], logs[1])
     ratio = Interval(math.exp(change - reach), math.exp(change + reach))
     middle = math.exp(fmean(logs[0]))
     difference_interval = Interval(middle * (ratio.low - 1), middle * (ratio.high - 1))
-    return Estimate(middle, math.exp(fmean(logs[1])), difference_interval, ratio, Chance(p, _NO_SHUFFLES), units)
+    return Estimate(middle, math.exp(fmean(logs[1])), difference_interval, ratio, Chance(p, _NO_SHUFFLES))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -19,21 +19,10 @@ from llm_reports.metrics.outcomes import dropped
 from llm_users.record import COL
 
 PROMPT_OPTIONS = (
-    "llm_seed",
-    "llm_input_tokens",
-    "llm_output_tokens",
-    "llm_length_mix",
-    "llm_prompt",
-    "llm_prompts",
-    "llm_prompts_order",
-    "llm_shared_prefix",
-    "llm_images",
-    "llm_conversations",
-    "llm_turns",
-    "llm_trace",
-    "llm_trace_window",
-    "llm_trace_unit",
-)
+    "llm_seed", "llm_input_tokens", "llm_output_tokens", "llm_length_mix", "llm_prompt", "llm_prompts",
+    "llm_prompts_order", "llm_shared_prefix", "llm_images", "llm_conversations", "llm_turns", "llm_trace",
+    "llm_trace_window", "llm_trace_unit",
+)  # fmt: skip
 """Options in the manifest that determine the lengths, caps and order of prompts."""
 MOST_APART = 0.02
 """Largest mean difference between the input tokens of paired prompts, as a share of the tokens."""
@@ -68,28 +57,22 @@ def pairing(base: Group, other: Group) -> Pairing:
         return Pairing(None, False, f"only {len(common)} of {fewest} prompts were measured in both runs")
     rows = (first.loc[common], second.loc[common])
     for column, name in ((COL.input_tokens, "input tokens"), (COL.requested_output_tokens, "output caps")):
-        apart = _apart(rows, column)
+        before, after = (frame[column].to_numpy(np.float64, na_value=np.nan) for frame in rows)
+        both = ~(np.isnan(before) | np.isnan(after))
+        total = float(before[both].sum())
+        apart = float(np.abs(before[both] - after[both]).sum()) / total if total else 0.0
         if apart >= MOST_APART:
             return Pairing(None, False, f"the {name} of the same prompts differ by {100 * apart:.1f} % on average")
     return Pairing(rows, len(common) == most, "")
 
 
 def _different_options(base: Group, other: Group) -> str:
-    options = [group.run.options for group in (base, other)]
     without = [group.run.name for group in (base, other) if "llm_seed" not in group.run.options]
     if without:
         return f"the manifest of {' and '.join(without)} does not contain the seed and the lengths of the prompts"
-    first, second = options
-    different = [name for name in PROMPT_OPTIONS if first.get(name) != second.get(name)]
+    different = [name for name in PROMPT_OPTIONS if base.run.options.get(name) != other.run.options.get(name)]
     names = ", ".join("--" + name.replace("_", "-") for name in different)
     return f"the runs differ in {names}" if different else ""
-
-
-def _apart(rows: tuple[DataFrame, DataFrame], column: str) -> float:
-    first, second = (frame[column].to_numpy(np.float64, na_value=np.nan) for frame in rows)
-    known = ~(np.isnan(first) | np.isnan(second))
-    total = float(first[known].sum())
-    return float(np.abs(first[known] - second[known]).sum()) / total if total else 0.0
 
 
 def in_order(rows: DataFrame) -> DataFrame:

@@ -17,7 +17,7 @@ from llm_reports.content import Content
 from llm_reports.export.summary import COLUMNS, summary_lines
 from llm_reports.html.rendering import render_page
 from llm_reports.metrics.goodput import highest, knee
-from llm_reports.metrics.groups import NOT_WELL, Group, loads_of
+from llm_reports.metrics.groups import NOT_WELL, loads_of
 from llm_reports.metrics.load_search import search_of
 from llm_reports.metrics.outcomes import succeeded
 from llm_reports.metrics.stage_load import loads_in_words
@@ -28,7 +28,6 @@ from llm_reports.sections.numbers import with_decimals
 from llm_reports.sections.section import Grid, Section, plain
 from llm_reports.sections.stage_tables import gaps_section, intervals_section
 from llm_reports.sections.summary_table import FIRST_FIGURE, summary_section
-from llm_reports.slo.objectives import Objectives
 from llm_users.record import COL, UNSTEADY, cell
 from llm_users.run_files import REPORT_HTML
 
@@ -60,8 +59,11 @@ def files(content: Content) -> dict[str, str]:
 
 def page(content: Content) -> str:
     """Return the page as text."""
-    page_figures = figures(content.runs, content.groups, content.points, content.objectives or _searched(content))
-    labels = page_figures.labels
+    # Without objectives, the curve shows those of the load searches if they are all the same.
+    searched = {search.objectives for run in content.runs if (search := search_of(run)) is not None}
+    objectives = content.objectives or (searched.pop() if len(searched) == 1 else None)
+    page_figures = figures(content.runs, content.groups, content.points, objectives)
+    labels, bend = page_figures.labels, knee_section(content.points)
     models = sorted({group.model for group in content.groups if group.model})
     more = f" and {len(models) - 4} more" if len(models) > 4 else ""
     all_lines = [[cell(value) for value in line.values()] for line in summary_lines(content.groups)]
@@ -75,25 +77,14 @@ def page(content: Content) -> str:
         reservations=list(_reservations(content)),
         summary=_summary(content),
         client=_client(content, labels),
-        decisions=[*search_sections(content.runs), *decision_sections(content), *_knee(content)],
+        decisions=[*search_sections(content.runs), *decision_sections(content), *([bend] if bend else [])],
         errors=_errors(content, labels),
         excluded=_excluded(content, labels),
-        runs=[{"name": run.name, "facts": _facts(run), "manifest": _manifest(run)} for run in content.runs],
+        runs=[_described(run) for run in content.runs],
         gaps=gaps_section(content.groups),
         intervals=intervals_section(content.groups),
         all_figures=Grid(COLUMNS, all_lines),
     )
-
-
-def _searched(content: Content) -> Objectives | None:
-    """Return the objectives of the load searches among the runs, if they all have the same objectives."""
-    objectives = {search.objectives for run in content.runs if (search := search_of(run)) is not None}
-    return objectives.pop() if len(objectives) == 1 else None
-
-
-def _knee(content: Content) -> list[Section]:
-    section = knee_section(content.points)
-    return [section] if section is not None else []
 
 
 def _loads(content: Content) -> Iterator[str]:
@@ -118,7 +109,7 @@ def _reservations(content: Content) -> Iterator[str]:
         names = [
             f"{line.group.run.name} {line.group.load.words}" if len(content.runs) > 1 else line.group.load.words
             for line in content.summary
-            if line.health == word or (word == UNSTEADY and line.unsteady)
+            if line.group.health == word or (word == UNSTEADY and line.unsteady)
         ]
         if names:
             yield f"{text}: {', '.join(names)}."
@@ -141,22 +132,16 @@ def _client(content: Content, labels: Sequence[str]) -> dict[str, object]:
         worst = ""
     marked = [label for label, group in zip(labels, content.groups, strict=True) if group.health == worst]
     header = ("Stage", "Client", *(name for _, name, *_ in _CLIENT), "Stamps")
-    return {
-        "worst": worst,
-        "marked": marked if worst in NOT_WELL else [],
-        "grid": Grid(header, list(_client_rows(content.groups, labels))),
-    }
-
-
-def _client_rows(groups: Sequence[Group], labels: Sequence[str]) -> Iterator[list[str]]:
-    for group, label in zip(groups, labels, strict=True):
+    rows = []
+    for group, label in zip(content.groups, labels, strict=True):
         stages = group.run.stages
         for _, stage in stages[stages[COL.stage] == group.stage].iterrows() if group.stage is not None else ():
             figures_of_stage = [
                 "-" if isna(stage[key]) else with_decimals(float(stage[key]) * scale, places)
                 for key, _, scale, places in _CLIENT
             ]
-            yield [label, group.health, *figures_of_stage, stage[COL.stamp_source] or "-"]
+            rows.append([label, group.health, *figures_of_stage, stage[COL.stamp_source] or "-"])
+    return {"worst": worst, "marked": marked if worst in NOT_WELL else [], "grid": Grid(header, rows)}
 
 
 def _errors(content: Content, labels: Sequence[str]) -> dict[str, object]:
@@ -192,18 +177,13 @@ def _error_class(code: str, rows: DataFrame, total: int) -> list[object]:
     where = ", ".join(f"{stage}: {count}" for stage, count in stages.items())
     messages = rows[COL.error_message].map(lambda message: plain(str(message))).value_counts()
     examples = sorted(messages.items(), key=lambda item: (-item[1], str(item[0])))
-    shown = [(_cut(str(message) or "no message"), count) for message, count in examples[:_EXAMPLES]]
-    return [
-        code,
-        len(rows),
-        f"{100 * len(rows) / total:.1f}",
-        where,
-        {"shown": shown, "more": max(0, len(examples) - _EXAMPLES)},
-    ]
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ... ({len(message):,} characters)"
+    shown = []
+    for text, count in examples[:_EXAMPLES]:
+        message = str(text) or "no message"
+        cut = f"{message[:_LONGEST]} ... ({len(message):,} characters)"
+        shown.append((message if len(message) <= _LONGEST else cut, count))
+    more = max(0, len(examples) - _EXAMPLES)
+    return [code, len(rows), f"{100 * len(rows) / total:.1f}", where, {"shown": shown, "more": more}]
 
 
 def _excluded(content: Content, labels: Sequence[str]) -> list[list[str]]:
@@ -212,35 +192,26 @@ def _excluded(content: Content, labels: Sequence[str]) -> list[list[str]]:
     for label, group in zip(labels, content.groups, strict=True):
         counts = group.counts
         phases = ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in counts.unmeasured_phases)
-        numbers = (
-            counts.rows,
-            counts.measured,
-            counts.ok,
-            counts.throttled,
-            counts.failed_otherwise,
-            counts.aborted,
-            counts.cancelled,
-            counts.rows - counts.measured,
-        )
+        counted = (counts.measured, counts.ok, counts.throttled, counts.failed_otherwise)
+        numbers = (counts.rows, *counted, counts.aborted, counts.cancelled, counts.rows - counts.measured)
         rows.append([label, *map(str, numbers), phases or "-"])
     return rows
 
 
-def _facts(run: Run) -> dict[str, object]:
-    """Return names and values that describe a run: its rows, and the options that shape the load."""
+def _described(run: Run) -> dict[str, object]:
+    """Return the name, the manifest, and facts about a run: its rows, and the options that shape the load."""
     rows, manifest = run.requests, run.manifest
     names = {
         called: ", ".join(sorted({str(name) for name in rows[column] if name}))
         for column, called in ((COL.framework, COL.framework), (COL.model, COL.model), (COL.api, "API"))
     }
-    options = manifest.get("options")
     shown = {
         name.removeprefix("llm_").replace("_", " "): value
-        for name, value in (options.items() if isinstance(options, dict) else ())
+        for name, value in run.options.items()
         if name in _OPTIONS and value not in (None, "", [])
     }
     tokenizer: Any = manifest.get("tokenizer")
-    return {
+    facts = {
         **names,
         "load": loads_in_words(loads_of(run)),
         "requests": f"{len(rows):,}, {run.measured:,} of them measured",
@@ -251,9 +222,5 @@ def _facts(run: Run) -> dict[str, object]:
         "tokenizer": tokenizer.get("name") if isinstance(tokenizer, dict) else tokenizer,
         "simulated": "yes: the endpoint was this project's simulator" if manifest.get("simulator") else "",
     }
-
-
-def _manifest(run: Run) -> list[str]:
-    if not run.manifest:
-        return []
-    return json.dumps(run.manifest, indent=2, ensure_ascii=False, default=str).splitlines()
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str) if manifest else ""
+    return {"name": run.name, "facts": facts, "manifest": text.splitlines()}

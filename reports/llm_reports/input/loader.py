@@ -10,11 +10,11 @@ from pathlib import Path
 from llm_reports.errors import InputError
 from llm_reports.input.open_file import STDIN, beside, is_json, plain_name, unreadable
 from llm_reports.input.related_files import disagreements, related_files_of
-from llm_reports.input.rows import empty_requests, empty_stages, first_line_is_rows_header, read_requests
+from llm_reports.input.rows import empty_stages, first_line_is_rows_header, read_requests, typed_frame
 from llm_reports.input.shards import elsewhere, with_elsewhere, with_shards
 from llm_reports.llmperf.reader import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
 from llm_reports.run import AT, Run, named_apart
-from llm_users.record import COL
+from llm_users.record import COL, REQUEST_COLUMNS
 from llm_users.run_files import REPORT_FOLDER, REQUESTS_CSV, SHARD_CSV, path_of
 
 
@@ -132,7 +132,7 @@ def load_file(path: Path) -> Run:
     except InputError as error:
         if not elsewhere(manifest):
             raise
-        requests, warnings = empty_requests(), (str(error),)
+        requests, warnings = typed_frame({}, REQUEST_COLUMNS), (str(error),)
     if elsewhere(manifest):
         # Another run may have replaced the rows file while this run wrote it.
         own = requests[COL.run_id].isin(("", str(manifest.get(COL.run_id) or "")))

@@ -120,11 +120,6 @@ def empty_stages() -> DataFrame:
     return typed_frame({}, STAGE_COLUMNS)
 
 
-def empty_requests() -> DataFrame:
-    """Return the rows of a run whose rows file cannot be read: all columns, zero rows."""
-    return typed_frame({}, REQUEST_COLUMNS)
-
-
 def typed_frame(values: Mapping[str, Series], columns: Sequence[Column]) -> DataFrame:
     """Return a frame with all columns in their order and types, followed by any other columns.
 

@@ -7,7 +7,7 @@ LLMPerf's ``--metadata`` would be.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pandas import isna
@@ -65,19 +65,9 @@ def individual_responses(group: Group) -> list[dict[str, Any]]:
         expected_number = {_NUMBER: int(expected) if expected.isdecimal() else expected} if expected else {}
         known = {name: bool(verdict) for name, verdict in verdicts.items() if not isna(verdict)}
         config = {COL.model: model, "prompt": None, "sampling_params": None, "llm_api": api_of(group) or None}
-        entries.append(
-            {
-                "metrics": metrics,
-                "generated_text": answer,
-                "request_config": {**config, "metadata": {**expected_number, **known}},
-            }
-        )
+        request_config = {**config, "metadata": {**expected_number, **known}}
+        entries.append({"metrics": metrics, "generated_text": answer, "request_config": request_config})
     return entries
-
-
-def is_correctness(entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a file of responses comes from LLMPerf's correctness test."""
-    return bool(entries) and all(isinstance(entry.get("metrics"), dict) for entry in entries)
 
 
 def metrics_of(entry: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping[str, Any]:

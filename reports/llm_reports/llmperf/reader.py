@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +38,13 @@ _MOST_NAMED = 10
 _REQUIRED = (COL.error_code, COL.ttft_s, COL.end_to_end_latency_s, "number_output_tokens")
 
 
-@dataclass(frozen=True)
-class Names:
-    """The framework, model and load of a foreign file; "" and ``None`` mean unknown."""
-
-    framework: str
-    model: str
-    load: StageLoad
-
-
 def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the requests of an LLMPerf load test or correctness test, all marked as measured, and warnings.
 
     Raises ``InputError`` when the file cannot be read or is not a file of responses.
     """
     entries = _responses(path)
-    checked = correctness.is_correctness(entries)
+    checked = bool(entries) and all(isinstance(entry.get("metrics"), dict) for entry in entries)
     responses = [correctness.metrics_of(entry, summary) for entry in entries] if checked else entries
     missing = [name for name in _REQUIRED if responses and not any(name in response for response in responses)]
     if missing:
@@ -62,7 +52,7 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
             f"{path}: not a file of LLMPerf's individual responses: all entries lack {', '.join(missing)}. "
             f"Specify the *{RESPONSES_SUFFIX} file, or the PREFIX of a run."
         )
-    names = names_of(path, summary)
+    framework, model, load = names_of(path, summary)
     values: dict[str, Series] = {
         column: Series(
             [_number(path, i, response, llmperf_name) for i, response in enumerate(responses)], dtype="float64"
@@ -73,10 +63,10 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
     values[COL.error_code] = Series([_error_code(response) for response in responses], dtype=object)
     values[COL.error_message] = Series([str(response.get("error_msg") or "") for response in responses], dtype=object)
     values[COL.measured] = Series([1.0] * count)
-    values[COL.framework] = Series([names.framework] * count, dtype=object)
-    values[COL.model] = Series([names.model] * count, dtype=object)
-    values[COL.concurrency] = Series([math.nan if names.load.users is None else names.load.users] * count)
-    values[RATE] = Series([math.nan if names.load.rate_per_s is None else names.load.rate_per_s] * count)
+    values[COL.framework] = Series([framework] * count, dtype=object)
+    values[COL.model] = Series([model] * count, dtype=object)
+    values[COL.concurrency] = Series([math.nan if load.users is None else load.users] * count)
+    values[RATE] = Series([math.nan if load.rate_per_s is None else load.rate_per_s] * count)
     if checked:
         checks = [correctness.checked(entry) for entry in entries]
         for name in (COL.expected_answer, COL.answer_excerpt):
@@ -127,16 +117,16 @@ def read_summary(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     return (summary, ()) if isinstance(summary, dict) else ({}, ())
 
 
-def names_of(path: Path, summary: Mapping[str, Any]) -> Names:
-    """Return framework, model and load from the summary, or from the file name for values missing there."""
+def names_of(path: Path, summary: Mapping[str, Any]) -> tuple[str, str, StageLoad]:
+    """Return framework, model and load from the summary, or from the file name for values missing there.
+
+    "" and an unknown load mean that neither contains the value.
+    """
     framework, model = _names_in_file_name(stem_of(path), str(summary.get(COL.model) or ""))
     users, rate_per_s = summary.get("num_concurrent_requests"), summary.get(RATE)
-    return Names(
-        # An empty name was unknown when the file was written, so the file name does not contain it either.
-        framework=str(summary.get(COL.framework, framework) or ""),
-        model=str(summary.get(COL.model, model) or ""),
-        load=load_of(users if type(users) is int else None, rate_per_s if type(rate_per_s) in (int, float) else None),
-    )
+    load = load_of(users if type(users) is int else None, rate_per_s if type(rate_per_s) in (int, float) else None)
+    # An empty name was unknown when the file was written, so the file name does not contain it either.
+    return str(summary.get(COL.framework, framework) or ""), str(summary.get(COL.model, model) or ""), load
 
 
 def stem_of(path: Path) -> str:

@@ -84,7 +84,18 @@ class Table:
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
         """The printed cells: names and rounded numbers without units; ``-`` where there is no value."""
-        return tuple(self._cells_of(row) for row in self.rows)
+        loads = self.load_columns
+        return tuple(
+            (
+                row.framework or NOTHING,
+                row.model or NOTHING,
+                *row.apart,
+                *(loads.cells(row.load) if loads else ()),
+                *(rounded(figure, self.decimals) for figure in _figures_of(row.figures)),
+                *self._failures(f"{100 * row.failed_share:.1f} %"),
+            )
+            for row in self.rows
+        )
 
     def apart_words(self, row: Row) -> list[str]:
         """Return the words that distinguish a row, for use in a sentence."""
@@ -92,18 +103,12 @@ class Table:
 
     def frame(self) -> DataFrame:
         """Return the table with unrounded numbers, for a notebook."""
-        return DataFrame([self._values_of(row) for row in self.rows], columns=list(self.header))
-
-    def _cells_of(self, row: Row) -> tuple[str, ...]:
         loads = self.load_columns
-        names = [row.framework or NOTHING, row.model or NOTHING, *row.apart, *(loads.cells(row.load) if loads else ())]
-        figures = (rounded(figure, self.decimals) for figure in _figures_of(row.figures))
-        return (*names, *figures, *self._failures(f"{100 * row.failed_share:.1f} %"))
-
-    def _values_of(self, row: Row) -> list[object]:
-        loads = self.load_columns
-        names = [row.framework, row.model, *row.apart, *(loads.values(row.load) if loads else ())]
-        return [*names, *_figures_of(row.figures), *self._failures(row.failed_share)]
+        lines = []
+        for row in self.rows:
+            names = [row.framework, row.model, *row.apart, *(loads.values(row.load) if loads else ())]
+            lines.append([*names, *_figures_of(row.figures), *self._failures(row.failed_share)])
+        return DataFrame(lines, columns=list(self.header))
 
     def _failures(self, cell: T) -> tuple[T, ...]:
         return (cell,) if self.shows_failures else ()
@@ -169,9 +174,8 @@ def table_of(
     rows = []
     for index, (group, summary) in enumerate(zip(all_groups, figures, strict=True)):
         apart = tuple(column.cells[index] for column in columns)
-        counts = group.counts
-        load = group.load
-        rows.append(Row(group.framework, group.model, load, summary, counts.failed, counts.ended, unfit(group), apart))
+        names, counts = (group.framework, group.model, group.load), group.counts
+        rows.append(Row(*names, summary, counts.failed, counts.ended, unfit(group), apart))
     notes = (*first_notes, *notes_under(metric, all_groups, figures))
     return Table(title, metric.name, decimals, tuple(rows), notes, apart=tuple(column.name for column in columns))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 
-from llm_reports.sections.section import Grid, Section, plain
+from llm_reports.sections.section import Grid, Section, padded, plain
 
 _WIDTH = 80
 
@@ -41,7 +41,7 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: Collecti
     lines = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     rule = ["-" * width if i in left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    return "\n".join(_line(line, widths, left) for line in [head, rule, *lines])
+    return "\n".join(f"| {' | '.join(padded(line, widths, left))} |" for line in [head, rule, *lines])
 
 
 def bullets(texts: Iterable[str]) -> str:
@@ -54,11 +54,3 @@ def escaped(text: str) -> str:
     is_code = len(text) > 2 and text[0] == text[-1] == "`" and "`" not in text[1:-1]
     cell = plain(text).replace("|", "\\|")
     return cell if is_code else cell.replace("<", "&lt;")
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], left: Collection[int]) -> str:
-    padded = [
-        cell.ljust(width) if i in left else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return f"| {' | '.join(padded)} |"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -58,7 +58,13 @@ def distinctions(groups: Sequence[Group], *, by_load: bool = True) -> list[Disti
     ambiguous = _alike(names)
     if not ambiguous:
         return []
-    columns = list(_conditions(groups, ambiguous))
+    columns = [_lengths(groups, ambiguous, kind) for kind in ("input", "output")]
+    for name, texts in (
+        ("API", [_texts(group, COL.api) for group in groups]),
+        ("Endpoint", [_endpoints(group) for group in groups]),
+    ):
+        columns.append(_column(name, [", ".join(sorted(of_group)) for of_group in texts]))
+    columns = [column for column in columns if _differs(column.keys, ambiguous)]
     ambiguous = _refined(ambiguous, columns)
     if not ambiguous:
         return columns
@@ -97,18 +103,6 @@ def labels(groups: Sequence[Group]) -> list[str]:
                 part.append(value)
     columns = distinctions(groups)
     return [" ".join([*part, *words_of(columns, index)]) for index, part in enumerate(parts)]
-
-
-def _conditions(groups: Sequence[Group], alike: _Classes) -> Iterator[Distinction]:
-    for kind in ("input", "output"):
-        lengths = _lengths(groups, alike, kind)
-        if _differs(lengths.keys, alike):
-            yield lengths
-    apis = [_texts(group, COL.api) for group in groups]
-    for name, texts in (("API", apis), ("Endpoint", [_endpoints(group) for group in groups])):
-        column = _column(name, [", ".join(sorted(of_group)) for of_group in texts])
-        if _differs(column.keys, alike):
-            yield column
 
 
 def _alike(keys: Sequence[Hashable]) -> _Classes:

@@ -97,9 +97,7 @@ def points_frame(points: Sequence[StagePoint]) -> DataFrame:
         [
             {
                 **point.group.identity,
-                "requests_per_s": point.requests_per_s,
-                "tokens_per_s": point.tokens_per_s,
-                "latency_mean_s": point.latency_mean_s,
+                **{name: getattr(point, name) for name in ("requests_per_s", "tokens_per_s", "latency_mean_s")},
                 "attainment": point.attainment,
                 "attainment_ci_low": point.attainment_interval.low,
                 "attainment_ci_high": point.attainment_interval.high,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,19 +56,8 @@ _NEEDED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Steadiness:
-    """The steadiness of a stage. ``state`` is ``steady``, ``unsteady`` or "" (unknown).
-
-    ``reason`` describes in words why a stage is unsteady.
-    """
-
-    state: str
-    reason: str = ""
-
-
-def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) -> Steadiness:
-    """Return the steadiness of one stage, from its requests.
+def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) -> str:
+    """Return the steadiness of one stage, from its requests: ``steady``, ``unsteady`` or "" (unknown).
 
     ``starts``: intended start of each request in seconds of any clock, including warm-up; ``ends``: its end (infinite
     if it did not end); ``measured``: 1 for the requests of the MEASURE window. Shape of each: (requests,). Requests
@@ -78,7 +66,7 @@ def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) 
     known = np.isfinite(starts) & ~np.isnan(ends)
     starts, ends, counted = starts[known], np.maximum(starts, ends)[known], measured[known] > 0
     if int(counted.sum()) < LEAST_REQUESTS:
-        return Steadiness(UNKNOWN)
+        return UNKNOWN
     order = np.argsort(starts[counted], kind="stable")
     own_starts, own_ends = starts[counted][order], ends[counted][order]
     if is_open:
@@ -86,7 +74,7 @@ def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) 
     return _closed_loop(own_starts, own_ends)
 
 
-def stage_steadiness(rows: DataFrame, *, is_open: bool) -> Steadiness:
+def stage_steadiness(rows: DataFrame, *, is_open: bool) -> str:
     """Return the steadiness of one stage from its rows with warm-up; unknown for closed loops of conversations."""
     # Imported here because it loads pandas: a run calls ``steadiness`` after each stage, in its event loop.
     from llm_reports.metrics.outcomes import aborted, succeeded
@@ -101,7 +89,7 @@ def stage_steadiness(rows: DataFrame, *, is_open: bool) -> Steadiness:
     if is_open:
         return steadiness(started_at - np.nan_to_num(queue_s), ends, measured, is_open=True)
     if (rows[COL.turn].to_numpy(dtype=np.float64, na_value=np.nan) > 1).any():
-        return Steadiness(UNKNOWN)
+        return UNKNOWN
     return steadiness(started_at, ends, measured & succeeded(codes).to_numpy(), is_open=False)
 
 
@@ -120,11 +108,11 @@ def steadiness_by_stage(run: Run) -> Mapping[int, str]:
         rows = run.requests[list(_NEEDED)][unknown]
         for stage, stage_rows in rows.groupby(stage_of[unknown], sort=False):
             is_open = bool((stage_rows[COL.rate_per_s] > 0).any())
-            states[int(stage)] = stage_steadiness(stage_rows, is_open=is_open).state
+            states[int(stage)] = stage_steadiness(stage_rows, is_open=is_open)
     return states
 
 
-def _open_loop(starts: Values, ends: Values, own_starts: Values, own_ends: Values) -> Steadiness:
+def _open_loop(starts: Values, ends: Values, own_starts: Values, own_ends: Values) -> str:
     """Return the steadiness of an open loop.
 
     ``starts`` and ``ends`` are of all requests, each sorted; ``own_starts`` and ``own_ends`` are of the measured
@@ -136,20 +124,16 @@ def _open_loop(starts: Values, ends: Values, own_starts: Values, own_ends: Value
     # Until nine of ten of the first requests have ended, the requests in flight grow at any load.
     filled = float(own_starts[0]) + float(np.quantile(latencies[: max(1, third)], _FILLED, method="higher"))
     if not filled < over:
-        if last > _UNFILLED_GROWTH * first:
-            return Steadiness(UNSTEADY, f"latency grew from {_s(first)} to {_s(last)} in a window shorter than it")
-        return Steadiness(UNKNOWN)
+        return UNSTEADY if last > _UNFILLED_GROWTH * first else UNKNOWN
     before, after = _in_flight(starts, ends, filled), _in_flight(starts, ends, over)
     gaps = np.diff(own_starts[own_starts >= filled])
     if len(gaps) < LEAST_REQUESTS / 2:
-        return Steadiness(UNKNOWN)
+        return UNKNOWN
     mean_gap = float(gaps.mean())
     arrivals = float(gaps.var()) / mean_gap**2 if mean_gap > 0 else 1.0
     deviation = math.sqrt(len(gaps) * (1.0 + arrivals))
-    if after - before > _GROWTH_SDS * deviation and last > _LATENCY_GROWTH * first:
-        reason = f"requests in flight grew from {before} to {after} and latency from {_s(first)} to {_s(last)}"
-        return Steadiness(UNSTEADY, reason)
-    return Steadiness(STEADY)
+    grew = after - before > _GROWTH_SDS * deviation and last > _LATENCY_GROWTH * first
+    return UNSTEADY if grew else STEADY
 
 
 def _in_flight(starts: Values, ends: Values, moment: float) -> int:
@@ -157,18 +141,18 @@ def _in_flight(starts: Values, ends: Values, moment: float) -> int:
     return started - int(np.searchsorted(ends, moment, side="right"))
 
 
-def _closed_loop(starts: Values, ends: Values) -> Steadiness:
+def _closed_loop(starts: Values, ends: Values) -> str:
     latencies = ends - starts
     usable = np.isfinite(latencies)
     starts, latencies = starts[usable], latencies[usable]
     if len(latencies) < LEAST_REQUESTS:
-        return Steadiness(UNKNOWN)
+        return UNKNOWN
     span = float(starts[-1] - starts[0])
     mean = float(latencies.mean())
     fewest, most = _BLOCKS
     blocks = min(most, int(span / (_BLOCK_LATENCIES * mean)) if mean > 0 else most, len(latencies) // 5)
     if blocks < fewest:
-        return Steadiness(UNKNOWN)
+        return UNKNOWN
     means = np.array([part.mean() for part in np.array_split(latencies, blocks)])[1:]
     count = len(means)
     position = np.arange(count) - (count - 1) / 2
@@ -177,9 +161,8 @@ def _closed_loop(starts: Values, ends: Values) -> Steadiness:
     error = math.sqrt(float(residuals @ residuals) / (count - 2) / float(position @ position)) * _inflation(residuals)
     growth = slope * (count - 1)
     first, last = float(means.mean()) - growth / 2, float(means.mean()) + growth / 2
-    if slope > student_t(count - 2, _TREND_LEVEL) * error and last > _LATENCY_GROWTH * max(first, 0.0):
-        return Steadiness(UNSTEADY, f"latency grew from {_s(max(first, 0.0))} to {_s(last)} with the same users")
-    return Steadiness(STEADY)
+    grew = slope > student_t(count - 2, _TREND_LEVEL) * error and last > _LATENCY_GROWTH * max(first, 0.0)
+    return UNSTEADY if grew else STEADY
 
 
 def _inflation(residuals: Values) -> float:
@@ -197,7 +180,3 @@ def _mean(values: Values) -> float:
     """Return the mean, without infinite values if there are finite ones."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.inf
-
-
-def _s(seconds: float) -> str:
-    return f"{seconds:.3g} s" if math.isfinite(seconds) else "more than the window"

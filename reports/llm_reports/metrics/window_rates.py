@@ -67,15 +67,11 @@ def window_rows(group: Group) -> WindowRows:
     if estimated:
         if math.isnan(start_s):
             start_s = float(group.measured[COL.started_at].min())
-        shares = shares.fillna(_by_end(rows, start_s, window_s))
+        # Count requests that ended inside the window as 1, others as 0; without times, the measured ones as 1.
+        ends_s = rows[COL.started_at] + rows[COL.end_to_end_latency_s]
+        inside = ((ends_s >= start_s) & (ends_s <= start_s + window_s)).astype("float64")
+        measured = (rows[COL.measured] == 1).fillna(value=False).astype("float64")
+        shares = shares.fillna(inside.where(ends_s.notna(), measured).astype(np.float64))
     tokens = rows[COL.window_tokens].astype("float64")
     tokens = tokens.fillna(shares * rows[COL.output_tokens].astype("float64")).fillna(0.0)
     return WindowRows(rows, shares, tokens, window_s, estimated)
-
-
-def _by_end(rows: DataFrame, start_s: float, window_s: float) -> Series:
-    """Return 1 for requests that ended inside the window, else 0; without times, 1 for the measured requests."""
-    ends_s = rows[COL.started_at] + rows[COL.end_to_end_latency_s]
-    inside = ((ends_s >= start_s) & (ends_s <= start_s + window_s)).astype("float64")
-    measured = (rows[COL.measured] == 1).fillna(value=False).astype("float64")
-    return inside.where(ends_s.notna(), measured).astype(np.float64)

@@ -69,26 +69,16 @@ def pictures(runs: Sequence[Run], slo: str | None = None, *, count_connect: bool
     return {picture.name: Svg(svg(picture)) for picture in drawings(content)}
 
 
-def svg_files(content: Content) -> dict[str, str | bytes]:
-    """Return the files of ``--plots svg``: name and text."""
-    return {name: data for name, (_, data) in image_files(drawings(content), "svg").items()}
-
-
-def png_files(content: Content) -> dict[str, str | bytes]:
-    """Return the files of ``--plots png``: name and bytes."""
-    return {name: data for name, (_, data) in image_files(drawings(content), "png").items()}
+def files(content: Content, kind: str) -> dict[str, str | bytes]:
+    """Return the files of ``--plots svg`` or ``--plots png``: name and content."""
+    return {name: data for name, (_, data) in image_files(drawings(content), kind).items()}
 
 
 def drawings(content: Content) -> list[Picture]:
     """Return the pictures of a report; pictures without data are omitted."""
-    report_figures = figures(content.runs, content.groups, content.points, content.objectives)
+    shown = figures(content.runs, content.groups, content.points, content.objectives)
     with style():
-        return [
-            *curves_of(report_figures),
-            *distributions_of(report_figures),
-            *_timelines(report_figures),
-            *_scatters(report_figures),
-        ]
+        return [*curves_of(shown), *distributions_of(shown), *_timelines(shown), *_scatters(shown)]
 
 
 def comparison_drawings(all_figures: Figures) -> list[Picture]:
@@ -147,7 +137,9 @@ def curves_of(all_figures: Figures) -> Iterator[Picture]:
             for k, curve in enumerate(all_figures.curves)
         ]
         for row, limit in enumerate(limits):
-            _limit(picture.axes, limit, row)
+            picture.axes.axvline(limit.limit_s, color=LIMIT, linewidth=1.2, linestyle=(0, (6, 4)))
+            at, offset = (limit.limit_s, 0), (5, 8 + 12 * row)
+            picture.axes.annotate(limit.text, at, offset, ("data", "axes fraction"), "offset points", color=LIMIT)
         from_zero(picture.axes, x=True)
         legend(picture, lines)
         yield picture
@@ -171,12 +163,6 @@ def _curve(axes: Axes, curve: Curve, k: int, of: tuple[str, str], colour: str) -
         name = plain(point.name)
         axes.annotate(name, (x, y), (aside, 4), textcoords="offset points", ha=anchor, weight="bold")
     return line
-
-
-def _limit(axes: Axes, limit: Limit, row: int) -> None:
-    axes.axvline(limit.limit_s, color=LIMIT, linewidth=1.2, linestyle=(0, (6, 4)))
-    above, place = (limit.limit_s, 0), (5, 8 + 12 * row)
-    axes.annotate(limit.text, above, place, ("data", "axes fraction"), "offset points", color=LIMIT)
 
 
 def distributions_of(all_figures: Figures) -> Iterator[Picture]:
@@ -247,37 +233,24 @@ def _numbers(values: Sequence[float | None]) -> Floats:
 
 
 def _scatters(all_figures: Figures) -> Iterator[Picture]:
-    lines = [Line(model.ttft_s - model.tpot_s, model.tpot_s, model.problem) for model in all_figures.models]
-    yield from _with_lines(
-        all_figures,
-        COL.model,
-        "Latency against output tokens, with the fitted lines",
-        ("Output tokens", "End-to-end latency (s)"),
-        all_figures.outputs,
-        lines,
-    )
-    axes = ("Input tokens", "Time to first token (s)")
-    inputs = [scatter.line for scatter in all_figures.inputs]
-    yield from _with_lines(
-        all_figures, "input", "Time to first token against input tokens", axes, all_figures.inputs, inputs
-    )
+    fits = [Line(model.ttft_s - model.tpot_s, model.tpot_s, model.problem) for model in all_figures.models]
+    texts = ("Latency against output tokens, with the fitted lines", "Output tokens", "End-to-end latency (s)")
+    yield from _with_lines(all_figures, COL.model, texts, all_figures.outputs, fits)
+    fits = [scatter.line for scatter in all_figures.inputs]
+    texts = ("Time to first token against input tokens", "Input tokens", "Time to first token (s)")
+    yield from _with_lines(all_figures, "input", texts, all_figures.inputs, fits)
 
 
 def _with_lines(
-    all_figures: Figures,
-    name: str,
-    title: str,
-    axes: tuple[str, str],
-    scatters: Sequence[Scatter],
-    fits: Sequence[Line],
+    all_figures: Figures, name: str, texts: tuple[str, str, str], scatters: Sequence[Scatter], fits: Sequence[Line]
 ) -> Iterator[Picture]:
-    """Yield the scatter plot with the fitted lines, if it has points."""
+    """Yield the scatter plot with the fitted lines, if it has points. ``texts`` are the title and the axes."""
     limit = max(1, _MOST_POINTS // max(1, len(scatters)))
     steps = [max(1, -(-len(scatter.x) // limit)) for scatter in scatters]
     shown = sum(len(scatter.x[::step]) for scatter, step in zip(scatters, steps, strict=True))
     if not shown:
         return
-    picture = sheet(name, title, *axes, drawn(shown, sum(scatter.total for scatter in scatters)))
+    picture = sheet(name, *texts, drawn(shown, sum(scatter.total for scatter in scatters)))
     lines = []
     for label, scatter, step, fit, (colour, index) in zip(
         all_figures.labels, scatters, steps, fits, looks_of(all_figures), strict=True
@@ -307,7 +280,9 @@ def bar_chart(table: Table) -> Picture:
         axes = picture.axes
         axes.grid(visible=False, axis="y")
         axes.barh(range(len(shown)), [row.figures.median for row in shown], height=0.7, color=colours()["accent"])
-        axes.set_yticks(range(len(shown)), [_cut(endpoint_name(table, row, with_load=True)) for row in shown])
+        names = [plain(endpoint_name(table, row, with_load=True)) for row in shown]
+        short = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..." for name in names]
+        axes.set_yticks(range(len(shown)), short)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(max(len(shown), 4) - 0.5, -0.5)
         for position, row in enumerate(shown):
@@ -325,8 +300,3 @@ def endpoint_name(table: Table, row: Row, *, with_load: bool = False) -> str:
     """Return the name of an endpoint; ``with_load`` adds the load if the rows of the table have different loads."""
     load = [f"({row.load.tag})"] if with_load and table.load_columns is not None else []
     return " ".join([row.framework or "-", row.model or "-", *table.apart_words(row), *load])
-
-
-def _cut(name: str) -> str:
-    text = plain(name)
-    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."

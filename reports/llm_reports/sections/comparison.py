@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from llm_reports.compare.comparison import Comparison
-from llm_reports.compare.decision import LEVEL
-from llm_reports.compare.difference import BETTER, UNCLEAR, WORSE, Difference
-from llm_reports.metrics.stage_load import LoadColumns, load_columns
+from llm_reports.compare.difference import BETTER, LEVEL, UNCLEAR, WORSE, Difference
+from llm_reports.metrics.stage_load import load_columns
 from llm_reports.sections.numbers import number, percent
 from llm_reports.sections.section import Grid, Section
 from llm_reports.slo.junit import Case
@@ -29,24 +28,36 @@ def comparison_section(comparison: Comparison) -> Section:
     columns = load_columns(line.other.load for line in comparison.differences)
     several = len({line.other_names for line in comparison.differences}) > 1
     models = len({(line.other.model) for line in comparison.differences}) > 1
-    header = [
-        *(["Run"] if several else []),
-        *(["Model"] if models else []),
-        *columns.header,
-        "Figure",
-        "Before",
-        "After",
-        "Difference (95 %)",
-        "Change (95 %)",
-        "p",
-        "Verdict",
+    header = [*(["Run"] if several else []), *(["Model"] if models else []), *columns.header, "Figure"]
+    header += ["Before", "After", "Difference (95 %)", "Change (95 %)", "p", "Verdict"]
+    texts = int(several) + int(models)
+    figure = texts + len(columns.header)
+    rows = [
+        [
+            *([line.other_names] if several else []),
+            *([line.other.model or "-"] if models else []),
+            *columns.cells(line.other.load),
+            line.name,
+            _value(line, line.before),
+            _value(line, line.after),
+            _difference(line),
+            "-" if line.is_share else _change(line),
+            _p(line),
+            _verdict(line),
+        ]
+        for line in comparison.differences
     ]
-    names = int(several) + int(models)
-    figure = names + len(columns.header)
-    rows = [_cells(line, several, models, columns) for line in comparison.differences]
     by_runs = any(line.by_runs for line in comparison.differences)
-    notes = [*([] if by_runs else [BLOCKS]), *comparison.notes, *dict.fromkeys(_reasons(comparison))]
-    table = Grid(header, rows, {*range(names), figure, figure + 6})
+    names_by_reason: dict[tuple[str, str], list[str]] = {}
+    for line in comparison.differences:
+        if line.reason:
+            names_by_reason.setdefault((line.other.load.at, line.reason), []).append(line.name)
+    reasons = [
+        f"{', '.join(names) if len(names) <= _LISTED else f'{len(names)} figures'}{at}: {reason}."
+        for (at, reason), names in names_by_reason.items()
+    ]
+    notes = [*([] if by_runs else [BLOCKS]), *comparison.notes, *dict.fromkeys(reasons)]
+    table = Grid(header, rows, {*range(texts), figure, figure + 6})
     return Section(comparison.title, [verdict(comparison), table, notes])
 
 
@@ -82,39 +93,15 @@ def verdict(comparison: Comparison) -> str:
 
 def cases(comparison: Comparison) -> list[Case]:
     """Return one case per line; without a threshold, all cases pass."""
-    return [
-        Case(
-            f"{line.other_names}.{line.other.load.words}",
-            line.name,
-            line.verdict or Verdict.PASSED,
-            _case_reason(line),
-        )
-        for line in comparison.differences
-    ]
-
-
-def _case_reason(line: Difference) -> str:
-    if not line.comparable:
-        return line.reason
-    figures = (
-        f"{_value(line, line.before)} to {_value(line, line.after)}, {_change(line)}, p {_p(line)}: {_verdict(line)}"
-    )
-    return f"{figures}; {line.reason}" if line.reason else figures
-
-
-def _cells(line: Difference, several: bool, models: bool, columns: LoadColumns) -> list[str]:
-    return [
-        *([line.other_names] if several else []),
-        *([line.other.model or "-"] if models else []),
-        *columns.cells(line.other.load),
-        line.name,
-        _value(line, line.before),
-        _value(line, line.after),
-        _difference(line),
-        "-" if line.is_share else _change(line),
-        _p(line),
-        _verdict(line),
-    ]
+    all_cases = []
+    for line in comparison.differences:
+        reason = line.reason
+        if line.comparable:
+            change = f"{_value(line, line.before)} to {_value(line, line.after)}, {_change(line)}"
+            reason = "; ".join(filter(None, [f"{change}, p {_p(line)}: {_verdict(line)}", line.reason]))
+        place = f"{line.other_names}.{line.other.load.words}"
+        all_cases.append(Case(place, line.name, line.verdict or Verdict.PASSED, reason))
+    return all_cases
 
 
 def _verdict(line: Difference) -> str:
@@ -181,15 +168,3 @@ def _needed(lines: Sequence[Difference]) -> str:
     unit = "runs per side" if lines[0].by_runs else "requests per run and stage"
     which = "all of them" if None not in counts else "the figures that more requests can decide"
     return f" About {most:,} {unit} would decide {which}."
-
-
-def _reasons(comparison: Comparison) -> list[str]:
-    """Return each reason once, with the lines that it applies to."""
-    names_by_reason: dict[tuple[str, str], list[str]] = {}
-    for line in comparison.differences:
-        if line.reason:
-            names_by_reason.setdefault((line.other.load.at, line.reason), []).append(line.name)
-    return [
-        f"{', '.join(names) if len(names) <= _LISTED else f'{len(names)} figures'}{at}: {reason}."
-        for (at, reason), names in names_by_reason.items()
-    ]

@@ -16,7 +16,6 @@ from llm_reports.sections.stage_tables import correctness_section
 from llm_reports.slo.gate import Gate, Judgement
 from llm_reports.stats.effective_size import LEAST_EFFECTIVE
 from llm_users.prices import Prices
-from llm_users.record import StageLoad
 from llm_users.verdict import Verdict
 
 _WORDS = {Verdict.PASSED: "passed", Verdict.FAILED: "FAILED", Verdict.UNDECIDED: "UNDECIDED"}
@@ -68,7 +67,9 @@ def knee_section(points: Sequence[StagePoint]) -> Section | None:
     for name, sweep in named_sweeps(points):
         choice = knee(sweep)
         if choice.point is not None:
-            notes.append(f"{choice.name}{name}: {_bold(choice.point.load)}. {_sentence(choice.reasoning)}")
+            load = choice.point.load
+            bold = f"**{load.words}**" if load.is_open else f"concurrency **{load.short}**"
+            notes.append(f"{choice.name}{name}: {bold}. {_sentence(choice.reasoning)}")
     return Section("Knee", [notes]) if notes else None
 
 
@@ -135,26 +136,17 @@ def cost_section(points: Sequence[StagePoint], prices: Prices) -> Section:
 
 def _explained(judgements: Sequence[Judgement]) -> Iterator[str]:
     """Yield explanations of the columns of the gate's table that are not obvious."""
+    by_few = any(one.verdict is not Verdict.UNDECIDED and one.effective < LEAST_EFFECTIVE for one in judgements)
     yield (
         "Effective: the equivalent number of independent requests; concurrent requests wait for each other and are "
         f"not independent. Below {LEAST_EFFECTIVE}, the verdict is undecided"
-        + (", unless all requests are far on one side of the limit." if _decided_by_few(judgements) else ".")
+        + (", unless all requests are far on one side of the limit." if by_few else ".")
     )
     if any(math.isinf(judgement.estimate) for judgement in judgements):
         yield (
             f"{NO_ANSWER.capitalize()}: a failed request counts as infinitely slow, and this percentile falls on a "
             "failed request."
         )
-
-
-def _decided_by_few(judgements: Sequence[Judgement]) -> bool:
-    return any(
-        judgement.verdict is not Verdict.UNDECIDED and judgement.effective < LEAST_EFFECTIVE for judgement in judgements
-    )
-
-
-def _bold(load: StageLoad) -> str:
-    return f"**{load.words}**" if load.is_open else f"concurrency **{load.short}**"
 
 
 def _sentence(parts: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable
 
-from llm_reports.metrics.load_search import LevelFigures, Search, search_of
+from llm_reports.metrics.load_search import Search, search_of
 from llm_reports.run import Run
 from llm_reports.sections.section import Grid, Section
 from llm_reports.slo.gate import Judgement
@@ -47,24 +47,19 @@ def find_csv(search: Search) -> str:
 
 
 def _section(search: Search, name: str) -> Section:
-    header = [
-        search.unit.capitalize(),
-        "Stages",
-        "Requests",
-        *(f"`{objective.text}`" for objective in search.objectives.all),
-        "Verdict",
-        "Tokens/s",
-    ]
+    texts = [objective.text for objective in search.objectives.all]
+    header = [search.unit.capitalize(), "Stages", "Requests", *(f"`{text}`" for text in texts), "Verdict", "Tokens/s"]
+    by_text = [{judgement.objective.text: judgement for judgement in level.judgements} for level in search.levels]
     rows = [
         [
             f"{level.level:g}" + (" *" if level.level == search.found else ""),
             " ".join(map(str, level.stages)),
             str(level.requests),
-            *_cells(search, level),
+            *(_figure(judgements.get(text)) for text in texts),
             search.word(level),
             f"{level.tokens_per_s:.0f}" if math.isfinite(level.tokens_per_s) else "-",
         ]
-        for level in search.levels
+        for level, judgements in zip(search.levels, by_text, strict=True)
     ]
     notes = [
         *search.reservations,
@@ -81,13 +76,7 @@ def _section(search: Search, name: str) -> Section:
         if level.fails_too_often or level.unsteady
     )
     title = f"The highest load{f' of {name}' if name else ''}"
-    verdict_column = 3 + len(search.objectives.all)
-    return Section(title, [search.conclusion, Grid(header, rows, {1, verdict_column}), notes])
-
-
-def _cells(search: Search, level: LevelFigures) -> list[str]:
-    by_text = {judgement.objective.text: judgement for judgement in level.judgements}
-    return [_figure(by_text.get(objective.text)) for objective in search.objectives.all]
+    return Section(title, [search.conclusion, Grid(header, rows, {1, 3 + len(texts)}), notes])
 
 
 def _figure(judgement: Judgement | None) -> str:

@@ -35,6 +35,12 @@ class Section:
     parts: Sequence[str | Grid | list[str]]
 
 
+def padded(cells: Sequence[str], widths: Sequence[int], left: Collection[int]) -> list[str]:
+    """Return cells with the widths of their columns; the columns in ``left`` are aligned left, the others right."""
+    pairs = enumerate(zip(cells, widths, strict=True))
+    return [cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in pairs]
+
+
 def plain(text: str) -> str:
     """Return text from files on one line, without control characters that a terminal would interpret."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from llm_reports.charts.curve import SEEN_NOTE, UNFIT_NOTE, WORDS_PER_TOKEN, curves
 from llm_reports.content import Content
@@ -153,20 +153,15 @@ def correctness_section(groups: Sequence[Group]) -> Section | None:
         "if it is not exactly this number. Shares are of the checked answers; failed requests do not have an answer."
     ]
     parts: list[str | Grid | list[str]] = [Grid(header, rows, {0}), notes]
-    if examples := list(_examples(checked_groups)):
+    examples = []  # of each stage, the earliest by start time
+    for label, group in checked_groups:
+        wrong = group.ok[(group.ok[MATCH] == 0).fillna(value=False).astype(bool)]
+        wrong = wrong.sort_values([COL.started_at, COL.request_id])[: max(1, _EXAMPLES // len(checked_groups))]
+        for expected, answer in zip(wrong[COL.expected_answer], wrong[COL.answer_excerpt], strict=True):
+            examples.append([label, _quoted(str(expected)), _quoted(str(answer))])
+    if examples:
         parts.append(Grid(["Wrong answers", "Expected", "Answered"], examples, {0, 1, 2}))
     return Section("Correctness", parts)
-
-
-def _examples(checked_groups: Sequence[tuple[str, Group]]) -> Iterator[list[str]]:
-    """Yield examples of each stage, the earliest by start time."""
-    per_stage = max(1, _EXAMPLES // len(checked_groups))
-    for label, group in checked_groups:
-        wrong = group.ok[(group.ok[MATCH] == 0).fillna(value=False).astype(bool)].sort_values(
-            [COL.started_at, COL.request_id]
-        )[:per_stage]
-        for expected, answer in zip(wrong[COL.expected_answer], wrong[COL.answer_excerpt], strict=True):
-            yield [label, _quoted(str(expected)), _quoted(str(answer))]
 
 
 def _quoted(text: str) -> str:

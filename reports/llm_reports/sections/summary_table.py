@@ -17,7 +17,7 @@ from llm_reports.metrics.groups import LATENCY, TPOT, TTFT, Group
 from llm_reports.metrics.inter_token import INTER_EVENT, gaps_of
 from llm_reports.metrics.stage_load import load_columns
 from llm_reports.metrics.summary import Summary
-from llm_reports.sections.section import Grid, Section, plain
+from llm_reports.sections.section import Grid, Section, padded, plain
 from llm_users.record import UNSTEADY
 
 TITLE = "Summary"
@@ -25,7 +25,6 @@ NO_REQUEST = "No request was measured."
 FIRST_FIGURE = "Requests ok"
 """The first column of the wide table that contains a figure."""
 WIDTH = 80
-_NO_FIGURES = Summary(0)
 _LATENCIES = (("TTFT", "s", 1), ("TPOT", "ms", 1000), ("Gap", "ms", 1000), ("E2E", "s", 1))
 """Name, unit and factor from seconds, in the order of ``SummaryLine.latencies``."""
 _NAMES = (RUN, "Framework", "Model")
@@ -36,20 +35,14 @@ class SummaryLine:
     """One stage of one run and model. NaN means unknown.
 
     ``requests_per_s`` and ``tokens_per_s`` are the system throughput in the measured window. ``latencies`` are TTFT,
-    TPOT, gap and E2E in seconds. ``steadiness`` is "steady", "unsteady" or "" (unknown). ``unfinished`` requests were
-    aborted or cancelled; they count neither as ok nor as failed.
+    TPOT, gap and E2E in seconds.
     """
 
     group: Group
-    ok: int
-    failed: int
-    unfinished: int
     requests_per_s: float
     tokens_per_s: float
     latencies: tuple[Summary, Summary, Summary, Summary]
     gap_is_of_events: bool
-    health: str
-    steadiness: str
 
     @property
     def names(self) -> tuple[str, str, str]:
@@ -59,12 +52,12 @@ class SummaryLine:
     @property
     def unsteady(self) -> bool:
         """Whether the queue grew through the window, so that the figures depend on the window's length."""
-        return self.steadiness == UNSTEADY
+        return self.group.steadiness == UNSTEADY
 
     @property
     def state(self) -> str:
         """Client health, with the mark of an unsteady stage: ``ok, unsteady``."""
-        return ", ".join([self.health or NOTHING, *([UNSTEADY] if self.unsteady else [])])
+        return ", ".join([self.group.health or NOTHING, *([UNSTEADY] if self.unsteady else [])])
 
 
 def summary_lines(groups: Sequence[Group], points: Iterable[StagePoint]) -> list[SummaryLine]:
@@ -76,25 +69,14 @@ def summary_lines(groups: Sequence[Group], points: Iterable[StagePoint]) -> list
     lines = []
     for group in groups:
         rate, gap = rates.get(group), gaps.get((id(group.run), group.stage))
-        counts = group.counts
-        latencies = (
-            group.summary(TTFT),
-            group.summary(TPOT),
-            gap.figures if gap else _NO_FIGURES,
-            group.summary(LATENCY),
-        )
+        figures = gap.figures if gap else Summary(0)
         lines.append(
             SummaryLine(
                 group=group,
-                ok=counts.ok,
-                failed=counts.failed,
-                unfinished=counts.aborted + counts.cancelled,
                 requests_per_s=rate.requests_per_s if rate else math.nan,
                 tokens_per_s=rate.tokens_per_s if rate else math.nan,
-                latencies=latencies,
+                latencies=(group.summary(TTFT), group.summary(TPOT), figures, group.summary(LATENCY)),
                 gap_is_of_events=gap is not None and gap.kind == INTER_EVENT,
-                health=group.health,
-                steadiness=group.steadiness,
             )
         )
     return lines
@@ -107,10 +89,10 @@ def summary_section(lines: Sequence[SummaryLine]) -> Section:
     """
     if not lines:
         return Section(TITLE, [NO_REQUEST])
-    names = _names(lines)
+    columns, names, _ = _names(lines)
     loads = load_columns((line.group.load for line in lines), ("Users", "Rate (requests/s)"))
     header = [
-        *names.columns,
+        *columns,
         *loads.header,
         FIRST_FIGURE,
         "Requests failed",
@@ -121,16 +103,16 @@ def summary_section(lines: Sequence[SummaryLine]) -> Section:
     ]
     rows = [
         [
-            *names.cells[index],
+            *own,
             *loads.cells(line.group.load),
-            str(line.ok),
-            str(line.failed),
+            str(line.group.counts.ok),
+            str(line.group.counts.failed),
             rounded(line.requests_per_s),
             rounded(line.tokens_per_s),
             *(cell for pair in zip(_latencies(line, "median"), _latencies(line, "p95"), strict=True) for cell in pair),
             line.state,
         ]
-        for index, line in enumerate(lines)
+        for own, line in zip(names, lines, strict=True)
     ]
     left = {index for index, name in enumerate(header) if name in (*_NAMES, *TEXT_COLUMNS)} | {len(header) - 1}
     return Section(TITLE, [Grid(header, rows, left), summary_notes(lines)])
@@ -139,7 +121,7 @@ def summary_section(lines: Sequence[SummaryLine]) -> Section:
 def summary_notes(lines: Sequence[SummaryLine]) -> list[str]:
     """Return the notes that a reader needs to interpret the figures."""
     notes = []
-    if unfinished := sum(line.unfinished for line in lines):
+    if unfinished := sum(line.group.counts.aborted + line.group.counts.cancelled for line in lines):
         notes.append(f"{unfinished} aborted or cancelled requests count neither as ok nor as failed.")
     if any(line.unsteady for line in lines):
         notes.append("unsteady: the queue grew through the window, so the figures depend on the length of the stage.")
@@ -162,16 +144,17 @@ def terminal_section(lines: Sequence[SummaryLine]) -> Section:
     upper = ["", "", *_REQUESTS, "system", *names, ""]
     lower = [_load_name(lines), "", "ok", "fail", "per s", "tokens/s", *units, "client"]
     rows: list[list[str] | str] = []
-    titles = _names(lines).titles
+    *_, titles = _names(lines)
     title = ""
     for line, line_title in zip(lines, map(plain, titles), strict=True):
         if line_title != title:
             rows.append(line_title)
             title = line_title
-        counts = [str(line.ok), str(line.failed), rounded(line.requests_per_s), rounded(line.tokens_per_s)]
+        counts = [str(line.group.counts.ok), str(line.group.counts.failed)]
+        rates = [rounded(line.requests_per_s), rounded(line.tokens_per_s)]
         load = line.group.load.short if line.group.load.is_known else NOTHING
         load = load.removesuffix("/s") if _load_name(lines) == "rate/s" else load
-        rows.append([load, "median", *counts, *_latencies(line, "median"), plain(line.health) or NOTHING])
+        rows.append([load, "median", *counts, *rates, *_latencies(line, "median"), plain(line.group.health) or NOTHING])
         rows.append(["", "P95", "", "", "", "", *_latencies(line, "p95"), UNSTEADY if line.unsteady else ""])
     return Section(TITLE, ["\n".join(_laid_out(upper, lower, rows)), summary_notes(lines)])
 
@@ -196,18 +179,8 @@ def _laid_out(upper: list[str], lower: list[str], rows: Sequence[list[str] | str
             *(word.rjust(width) for word, width in zip(upper[_SPAN.stop :], widths[_SPAN.stop :], strict=True)),
         ]
     )
-    return [
-        first.rstrip(),
-        *(row if isinstance(row, str) else _line(row, widths, between) for row in [lower, *rows]),
-    ]
-
-
-def _line(row: Sequence[str], widths: Sequence[int], between: str) -> str:
-    padded = [
-        cell.ljust(width) if i in _LEFT else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return between.join(padded).rstrip()
+    lines = (row if isinstance(row, str) else between.join(padded(row, widths, _LEFT)) for row in [lower, *rows])
+    return [first.rstrip(), *(line.rstrip() for line in lines)]
 
 
 def _latencies(line: SummaryLine, figure: str) -> list[str]:
@@ -217,21 +190,15 @@ def _latencies(line: SummaryLine, figure: str) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class _Names:
-    """What distinguishes the lines in addition to the load: as columns, and as the title of each line."""
+def _names(lines: Sequence[SummaryLine]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return what distinguishes the lines in addition to the load: as columns, as their cells, and as titles.
 
-    columns: list[str]
-    cells: list[list[str]]
-    titles: list[str]
-
-
-def _names(lines: Sequence[SummaryLine]) -> _Names:
-    """Return run, framework and model where they differ, and other differences of lines with one model and load."""
+    This is the run, framework and model where they differ, and other differences of lines with one model and load.
+    """
     differing = [i for i in range(len(_NAMES)) if len({line.names[i] for line in lines}) > 1]
     names = [[line.names[i] for i in differing] for line in lines]
     columns = [column for column in distinctions([line.group for line in lines]) if column.name != RUN]
-    return _Names(
+    return (
         [*(_NAMES[i] for i in differing), *(column.name for column in columns)],
         [[*own, *(column.cells[index] for column in columns)] for index, own in enumerate(names)],
         [", ".join(filter(None, [" ".join(own), *words_of(columns, index)])) for index, own in enumerate(names)],

@@ -63,8 +63,13 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     if not groups:
         return ("No request was measured.",)
     notes.add("No measured request succeeded, so there are no figures", [_nothing_succeeded(group) for group in groups])
-    notes.add("Throttled requests are excluded", [_throttled(group) for group in groups])
-    notes.add("Failed requests are excluded", [_failed(group) for group in groups])
+    for kind, attribute, codes in (("Throttled", "throttled", "throttles"), ("Failed", "failed_otherwise", "errors")):
+        counted = [(group.counts, getattr(group.counts, attribute)) for group in groups]
+        shares = [
+            f"{_share(count, counts.measured)}, {_codes(getattr(counts, codes))}" if counts.ok and count else ""
+            for counts, count in counted
+        ]
+        notes.add(f"{kind} requests are excluded", shares)
     notes.add(
         "Requests over the limit --llm-max-in-flight were dropped and count as failed",
         [_share(group.counts.dropped, group.counts.measured) for group in groups],
@@ -82,7 +87,10 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
         "frequent among the others",
         [_share(group.counts.cancelled, group.counts.measured) if group.counts.ok else "" for group in groups],
     )
-    notes.add("Requests outside the measured phase are excluded", [_unmeasured(group) for group in groups])
+    notes.add(
+        "Requests outside the measured phase are excluded",
+        [_phases(group) if group.counts.ok else "" for group in groups],
+    )
     for health, text in _HEALTH_NOTES.items():
         notes.mark(text, [group.health == health for group in groups])
     notes.mark(_UNSTEADY_NOTE, [group.steadiness == UNSTEADY for group in groups])
@@ -90,8 +98,9 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
         "The load was below 95 % of the requested load",
         [group.shortfall.text if group.shortfall is not None else "" for group in groups],
     )
-    for text in _RUN_NOTES:
-        notes.add(*_run_notes(text, groups))
+    for words in _RUN_NOTES:
+        matching = [[note for note in group.run.manifest.get("notes", ()) if words in str(note)] for group in groups]
+        notes.add("The run notes", ["; ".join(map(str, of_run)) for of_run in matching])
     _add_sources(notes, metric, groups)
     notes.add(
         "Successful requests without this value are excluded",
@@ -109,12 +118,6 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
         [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
     )
     return tuple(notes.lines)
-
-
-def _run_notes(words: str, groups: Sequence[Group]) -> tuple[str, list[str]]:
-    """Return the arguments of ``Notes.add`` for one kind of note: its heading, and the note of each row's run."""
-    matching = [[note for note in group.run.manifest.get("notes", ()) if words in str(note)] for group in groups]
-    return "The run notes", ["; ".join(map(str, notes)) for notes in matching]
 
 
 class Notes:
@@ -180,7 +183,9 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
             "LLMPerf's own files already include the connection time, so nothing was added",
             [group.run.foreign for group in groups],
         )
-        notes.add("Rows without connect_s count with 0", [_without_connect(group) for group in groups])
+        without = [0 if group.run.foreign else int(group.ok[COL.connect_s].isna().sum()) for group in groups]
+        shares = [_share(count, len(group.ok)) for group, count in zip(groups, without, strict=True)]
+        notes.add("Rows without connect_s count with 0", shares)
 
 
 def _nothing_succeeded(group: Group) -> str:
@@ -188,25 +193,14 @@ def _nothing_succeeded(group: Group) -> str:
     if counts.ok:
         return ""
     if not counts.measured:
-        phases = ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in counts.unmeasured_phases)
-        return f"no request was measured{f', {phases}' if phases else ''}"
-    aborted = f"{counts.aborted} aborted" if counts.aborted else ""
-    cancelled = f"{counts.cancelled} cancelled" if counts.cancelled else ""
-    failed = f"{counts.failed_otherwise} failed with {_codes(counts.errors)}" if counts.failed_otherwise else ""
-    throttled = f"{counts.throttled} throttled with {_codes(counts.throttles)}" if counts.throttled else ""
-    return f"of {counts.measured}: {', '.join(part for part in (throttled, failed, aborted, cancelled) if part)}"
-
-
-def _failed(group: Group) -> str:
-    counts, failed = group.counts, group.counts.failed_otherwise
-    return f"{_share(failed, counts.measured)}, {_codes(counts.errors)}" if counts.ok and failed else ""
-
-
-def _throttled(group: Group) -> str:
-    counts = group.counts
-    if not (counts.ok and counts.throttled):
-        return ""
-    return f"{_share(counts.throttled, counts.measured)}, {_codes(counts.throttles)}"
+        return ", ".join(filter(None, ["no request was measured", _phases(group)]))
+    parts = [
+        f"{counts.throttled} throttled with {_codes(counts.throttles)}" if counts.throttled else "",
+        f"{counts.failed_otherwise} failed with {_codes(counts.errors)}" if counts.failed_otherwise else "",
+        f"{counts.aborted} aborted" if counts.aborted else "",
+        f"{counts.cancelled} cancelled" if counts.cancelled else "",
+    ]
+    return f"of {counts.measured}: {', '.join(filter(None, parts))}"
 
 
 def _codes(errors: Sequence[tuple[str, int]]) -> str:
@@ -214,19 +208,13 @@ def _codes(errors: Sequence[tuple[str, int]]) -> str:
     return shown + (f", {len(errors) - 4} other codes" if len(errors) > 4 else "")
 
 
-def _unmeasured(group: Group) -> str:
-    if not group.counts.ok:
-        return ""
+def _phases(group: Group) -> str:
     return ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in group.counts.unmeasured_phases)
 
 
 def _without_value(metric: Metric, group: Group, summary: Summary) -> str:
     without_stream = _buffered(group) if metric in _FIRST_TOKEN else 0
     return _share(len(group.ok) - without_stream - summary.n, len(group.ok))
-
-
-def _without_connect(group: Group) -> str:
-    return "" if group.run.foreign else _share(int(group.ok[COL.connect_s].isna().sum()), len(group.ok))
 
 
 def _having(rows: DataFrame, column: str, value: str) -> str:

@@ -19,8 +19,7 @@ from pandas import DataFrame, Series
 from scipy import signal, stats
 
 from llm_reports.compare.comparison import compare_runs
-from llm_reports.compare.decision import LEVEL
-from llm_reports.compare.difference import WORSE
+from llm_reports.compare.difference import LEVEL, WORSE
 from llm_reports.compare.estimates import Estimate, paired_estimate, quantile_estimate, runs_estimate, share_estimate
 from llm_reports.input.rows import empty_stages, typed_frame
 from llm_reports.run import Run

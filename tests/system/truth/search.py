@@ -52,7 +52,7 @@ def searched(server: Server, objectives: str, seed: int, low: float = 10.0, high
                 break
         ended = np.sort(ends)[:shown][-1]
         kept = starts <= ended
-        state = steadiness(starts[kept], ends[kept], np.ones(int(kept.sum())), is_open=True).state
+        state = steadiness(starts[kept], ends[kept], np.ones(int(kept.sum())), is_open=True)
         now += float(ends.max()) + 1
         record = StageRecord(stage, 0, now, float(starts[-1]), rate_per_s=rate_per_s, health="ok")
         record.steadiness = state or None

@@ -24,7 +24,7 @@ def unsteady_share(model: Model, runs: int, *, is_open: bool) -> float:
     found = 0
     for seed in range(runs):
         starts, ends = model(np.random.default_rng(seed))
-        found += steadiness(starts, ends, np.ones(len(starts)), is_open=is_open).state == UNSTEADY
+        found += steadiness(starts, ends, np.ones(len(starts)), is_open=is_open) == UNSTEADY
     return found / runs
 
 

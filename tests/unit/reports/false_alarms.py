@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from llm_reports.compare.comparison import compare_runs
-from llm_reports.compare.decision import LEVEL
+from llm_reports.compare.difference import LEVEL
 from llm_reports.stats import block_resampling
 from llm_reports.stats.intervals import ratio_interval
 from llm_users.simulator.spec import Spec

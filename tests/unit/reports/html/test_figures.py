@@ -24,7 +24,7 @@ from llm_reports.input.loader import load
 from llm_reports.main import main
 from llm_reports.metrics.latency_model import latency_model, robust_line
 from llm_reports.plots import drawing
-from llm_reports.plots.images import drawings, png_files, ramp, svg_files
+from llm_reports.plots.images import drawings, files, ramp
 from llm_users.quantile import quantile
 from llm_users.record import StageLoad
 from tests.unit.reports.rows_on_disk import record, write_rows
@@ -129,7 +129,7 @@ def test_the_best_point_is_the_fastest_within_the_budget() -> None:
     curve = Curve("", (point(1, 10, 1.0), point(2, 20, 1.1), point(4, 30, 2.0), point(8, math.nan, 1.0)))
     best = curve.best("e2e", "p50", 1.5)
     assert best is not None
-    assert best.concurrency == 2
+    assert best.load.users == 2
     assert best.words_per_minute == 10 * 60 * WORDS_PER_TOKEN == 450
     assert curve.best("e2e", "p50", 0.5) is None
 
@@ -144,13 +144,13 @@ def test_the_curve_has_the_stages_own_rates(content: Content) -> None:
 
 
 def test_plots_are_pictures_with_words(content: Content) -> None:
-    files = svg_files(content)
-    assert len(files) == 9
-    for text in files.values():
+    svg_files = files(content, "svg")
+    assert len(svg_files) == 9
+    for text in svg_files.values():
         root = ET.fromstring(text)
         assert root.find("{http://www.w3.org/2000/svg}title") is not None
         assert len(list(root.iter())) > 20
-    assert ">32 (strained, 7 % failed)</text>" in files["plot_curve_e2e.svg"]
+    assert ">32 (strained, 7 % failed)</text>" in svg_files["plot_curve_e2e.svg"]
     assert len({ramp(k, 6) for k in range(6)}) == 6
 
 
@@ -230,7 +230,7 @@ def test_without_matplotlib_the_command_says_what_to_install(
 
 
 def test_plots_as_png(content: Content, tmp_path: Path) -> None:
-    name, data = next(iter(png_files(content).items()))
+    name, data = next(iter(files(content, "png").items()))
     (tmp_path / name).write_bytes(data)
     with Image.open(tmp_path / name) as picture:
         assert picture.size == (1920, 1120)

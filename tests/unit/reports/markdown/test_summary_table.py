@@ -95,7 +95,7 @@ def test_an_unsteady_stage_is_marked(write_run: Write, make_record: Make) -> Non
 def test_files_without_steadiness_say_nothing_of_it(write_run: Write, make_record: Make) -> None:
     prefix = write_run([make_record(i) for i in range(20)], stages=[stage(1, 1)])
     (line,) = content_of([llm_reports.load(prefix)]).summary
-    assert (line.steadiness, line.state) == ("", "ok")
+    assert (line.group.steadiness, line.state) == ("", "ok")
 
 
 def test_the_three_forms_say_the_same(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_model_alone_of_two_in_a_stage_has_its_own_line(write_run: Write, make
     rows = [make_record(i, model="ab"[i % 2]) for i in range(20)]
     prefix = write_run(rows, stages=[stage(1, 1)], gaps_s={1: [0.02] * 50})
     lines = content_of([llm_reports.load(prefix)]).summary
-    assert [(line.group.model, line.ok) for line in lines] == [("a", 10), ("b", 10)]
+    assert [(line.group.model, line.group.counts.ok) for line in lines] == [("a", 10), ("b", 10)]
     # Gaps are pooled over a stage, whoever asked.
     assert [round(line.latencies[2].median, 3) for line in lines] == [0.02, 0.02]
 

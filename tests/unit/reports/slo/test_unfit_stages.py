@@ -99,7 +99,7 @@ def test_the_best_point_counts_failed_requests_as_too_slow_and_skips_what_is_unf
     assert curve.points[-1].judged_s["e2e"]["p50"] == float("inf"), "6 of 10 were not answered"
     best = curve.best("e2e", "p50", 2.0)
     assert best is not None
-    assert best.concurrency == 16
+    assert best.load.users == 16
     assert curve.points[-1].name == "32 (60 % failed)"
 
 
