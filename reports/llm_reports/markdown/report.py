@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from llm_reports.compare.comparison import Comparison
 from llm_reports.content import Content
 from llm_reports.llmperf.tables import Table
-from llm_reports.markdown.text import aligned, bullets, escaped, section_text, wrapped
 from llm_reports.metrics.distinctions import TEXT_COLUMNS
 from llm_reports.metrics.groups import loads_of
 from llm_reports.metrics.open_loop import RateTable
@@ -18,7 +17,7 @@ from llm_reports.run import Run
 from llm_reports.sections.comparison import comparison_section, verdict
 from llm_reports.sections.decisions import decision_sections, gate_section, knee_section
 from llm_reports.sections.load_search import search_sections
-from llm_reports.sections.section import Section
+from llm_reports.sections.section import Section, aligned, bullets, escaped, section_text, wrapped
 from llm_reports.sections.stage_tables import curve_section, gaps_section, intervals_section
 from llm_reports.sections.summary_table import summary_section, terminal_section
 from llm_reports.slo.gate import Gate

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from llm_reports.markdown.text import section_text
 from llm_reports.output_folder import write_file
 from llm_reports.sections.decisions import gate_section
-from llm_reports.sections.section import plain
+from llm_reports.sections.section import plain, section_text
 from llm_reports.slo.gate import Gate
 from llm_users.verdict import Verdict
 

@@ -17,4 +17,4 @@ def test_a_value_passes_through_at_most_ten_files_from_its_row_to_its_cell(tmp_p
     # The trace sees the whole way: every class that carries the value, and the files that read, compute and print it.
     assert made.printed.count(CELL) == 1
     assert made.carriers == set(CARRIERS)
-    assert {"rows.py", "groups.py", "summary.py", "tables.py", "text.py", "main.py"} <= path
+    assert {"rows.py", "groups.py", "summary.py", "tables.py", "section.py", "main.py"} <= path

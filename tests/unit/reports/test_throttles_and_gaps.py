@@ -11,8 +11,8 @@ import pytest
 
 import llm_reports
 from llm_reports.main import main
-from llm_reports.markdown.text import section_text
 from llm_reports.metrics import inter_token
+from llm_reports.sections.section import section_text
 from llm_reports.sections.stage_tables import gaps_section
 from llm_users.record import RequestRecord
 

@@ -18,9 +18,8 @@ from llm_reports.content import content_of
 from llm_reports.html.rendering import render
 from llm_reports.input.loader import load, load_all
 from llm_reports.main import main
-from llm_reports.markdown.text import section_text
 from llm_reports.report import report_run, report_runs
-from llm_reports.sections.section import Grid, Section
+from llm_reports.sections.section import Grid, Section, section_text
 from llm_users.run_files import REQUESTS_CSV, path_of
 from tests.unit.reports.sweep_on_disk import HOSTILE, write_sweep
 
