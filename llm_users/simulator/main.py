@@ -82,7 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         log = RequestLog(options.log)
     except OSError as error:
         return _fail(f"cannot write the log: {error}")
-    _warn_if_public(options.host)
+    try:
+        private = ipaddress.ip_address(options.host).is_loopback
+    except ValueError:
+        private = options.host == "localhost"
+    if not private:
+        print(f"llm-simulator: warning: {options.host} can be reached from other machines", file=sys.stderr)
     _raise_descriptor_limit()
     sharpen_timers()
     engine = Engine(listener, spec, partial(Routes, spec), log, make_poller(options.poller))
@@ -116,15 +121,6 @@ def _print_line(line: str) -> None:
         os.write(1, line.encode() + b"\n")
 
 
-def _warn_if_public(host: str) -> None:
-    try:
-        private = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        private = host == "localhost"
-    if not private:
-        print(f"llm-simulator: warning: {host} can be reached from other machines", file=sys.stderr)
-
-
 def _raise_descriptor_limit() -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
@@ -135,18 +131,12 @@ def _raise_descriptor_limit() -> None:
 
 def _stop_on_signals(engine: Engine) -> None:
     # Python retries an interrupted wait, so a signal must make a descriptor readable to end the wait.
-    receiver, sender = socket.socketpair()
-    receiver.setblocking(False)
-    sender.setblocking(False)
-    signal.set_wakeup_fd(sender.fileno())
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: engine.stop())
-
-    def woken() -> None:
-        receiver.recv(64)
-        sender.fileno()  # keeps the sender alive as long as the handler
-
-    engine.watch(receiver.fileno(), woken)
+    engine.watch(receiver, partial(os.read, receiver, 64))
 
 
 def _stop_at_stdin_eof(engine: Engine) -> bool:
@@ -172,26 +162,19 @@ def _stop_with_parent(engine: Engine, pid: int | None) -> Callable[[], bool] | N
     """
     if pid is None:
         return None
-    if hasattr(os, "pidfd_open"):
-        try:
-            engine.watch(os.pidfd_open(pid), engine.stop)
-            return None
-        except ProcessLookupError:
-            engine.stop()
-            return None
-        except OSError:
-            pass  # a kernel or a sandbox without pidfd
 
     def gone() -> bool:
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
         return False
 
-    return gone
+    try:
+        engine.watch(os.pidfd_open(pid), engine.stop)
+    except (AttributeError, OSError):  # the process has ended, or the platform, kernel or sandbox has no pidfd
+        return gone
+    return None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ does not depend on an API.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import ContextVar
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -168,8 +168,15 @@ class _BoundedBody(httpx2.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         max_bytes = MAX_ERROR_BYTES if self._is_error else MAX_WHOLE_BYTES
+        decoded: Iterable[bytes] = self._stream
+        if self._encoding in _ZLIB:
+            decoded = _inflated(self._stream, max_bytes)
+        elif self._encoding not in NOT_COMPRESSED:
+            decoded = [
+                f"the body is not shown: it is compressed ({self._encoding}), which the request refused".encode()
+            ]
         received = 0
-        for data in self._decoded(max_bytes):
+        for data in decoded:
             received += len(data)
             yield data
             if received > max_bytes:
@@ -180,17 +187,9 @@ class _BoundedBody(httpx2.SyncByteStream):
     def close(self) -> None:
         self._stream.close()
 
-    def _decoded(self, max_bytes: int) -> Iterator[bytes]:
-        """Yield the decoded body; decompression yields pieces of at most ``max_bytes`` bytes."""
-        if self._encoding in NOT_COMPRESSED:
-            yield from self._stream
-        elif self._encoding in _ZLIB:
-            yield from _inflated(self._stream, max_bytes)
-        else:
-            yield f"the body is not shown: it is compressed ({self._encoding}), which the request refused".encode()
-
 
 def _inflated(stream: httpx2.SyncByteStream, max_bytes: int) -> Iterator[bytes]:
+    """Yield the decompressed body in pieces of at most ``max_bytes`` bytes."""
     decoder = zlib.decompressobj(_ANY_HEADER)
     begun = False
     for piece in stream:

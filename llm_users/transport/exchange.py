@@ -367,7 +367,13 @@ class Exchange:
             read = self._read(connection)
             if not read.data:
                 raise ConnectionLost("the server closed the connection without a response")
-            if read.kernel_ns and read.kernel_ns < self.sent_wall_ns and connection.used and self._is_unasked():
+            if (
+                read.kernel_ns
+                and read.kernel_ns < self.sent_wall_ns
+                and connection.used
+                and self.reads == self._reads_before + 1  # the first read
+                and not self.clock_moved()
+            ):
                 raise UnaskedBytes("unexpected bytes arrived before the request was sent")
             try:
                 response.feed_or_refuse(read.data)
@@ -381,10 +387,6 @@ class Exchange:
                 self._early.append(Arrival(stamp_ns, read.clock_ns, response.body[:]))
                 response.body.clear()
         return response
-
-    def _is_unasked(self) -> bool:
-        """Return True if a stamp before the request is from the first read and is not caused by a moved clock."""
-        return self.reads == self._reads_before + 1 and not self.clock_moved()
 
     def _read(self, connection: Connection) -> Read:
         try:

@@ -19,7 +19,6 @@ from llm_users.transport.errors import BadResponse, ClientLimitReached, ConnectF
 from llm_users.transport.exchange import (
     CURRENT,
     Exchange,
-    ResponseParser,
     SdkExchange,
     head_bytes,
     request_bytes,
@@ -120,20 +119,17 @@ class CachedRequest:
     def __init__(self) -> None:
         self._cached: tuple[Origin, bytes] | None = None
 
-    @property
-    def known(self) -> bool:
-        return self._cached is not None
-
     def learn(self, exchange: Exchange) -> None:
         """Cache the head of the request that this exchange sent."""
         self._cached = exchange.head
 
-    def send(self, exchange: Exchange, body: bytes) -> Head | None:
-        """Send this body and return the head of the response; None if the SDK has to handle the request.
+    def send(self, exchange: Exchange, encode: Callable[[], bytes | None]) -> Head | None:
+        """Send a request with the cached head and return the head of the response; None if the SDK has to handle it.
 
-        If the request was sent, its response or error is in ``exchange.outcome``, where the SDK's adapter reads it.
+        ``encode`` returns the body as the SDK would write it, or None if only the SDK can encode it. If the request was
+        sent, its response or error is in ``exchange.outcome``, where the SDK's adapter reads it.
         """
-        if self._cached is None:
+        if self._cached is None or (body := encode()) is None:
             return None
         origin, head = self._cached
         try:
@@ -142,7 +138,11 @@ class CachedRequest:
             exchange.outcome = error
             return None
         if 200 <= response.status < 300:
-            return Head(response.status, _lower_case_headers(response))
+            headers: dict[str, str] = {}
+            for raw_name, raw_value in response.headers:
+                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            return Head(response.status, headers)
         if response.status < 400 or response.status in _CREDENTIALS_REFUSED:
             self._cached = None
         exchange.outcome = response
@@ -164,11 +164,9 @@ def send(
         exchange.mark_sent()
         response = exchange.body = ask_sdk()
         return Head(response.status_code, response.headers)
-    if cached is not None and cached.known:
-        body = encode()
-        head = cached.send(exchange, body) if body is not None else None
-        if head is not None:
-            return head
+    head = cached.send(exchange, encode) if cached is not None else None
+    if head is not None:
+        return head
     CURRENT.set(exchange)
     try:
         response = ask_sdk()
@@ -177,11 +175,3 @@ def send(
     if cached is not None:
         cached.learn(exchange)
     return Head(response.status_code, response.headers)
-
-
-def _lower_case_headers(response: ResponseParser) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in response.headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers

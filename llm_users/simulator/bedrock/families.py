@@ -28,7 +28,6 @@ class Turn:
     cached_tokens: int
     tokens: int
     thought_tokens: int
-    tool_tokens: int
     finish: str
     latency_ms: int = 0
     used: Document = field(default_factory=dict)  # latency mode and service tier, if the request has them
@@ -49,7 +48,6 @@ RUNNING_COUNT = 1234567890
 class Shape:
     """A model family. The kinds of output are `thought`, `text` and `tool`; every kind is one block with an index."""
 
-    name: ClassVar[str]
     caps: ClassVar[tuple[str, ...]] = ("max_tokens",)
     needs: ClassVar[tuple[str, ...]] = ("prompt",)
     thinks: ClassVar[bool] = False
@@ -100,7 +98,6 @@ class Plain(Shape):
 
 
 class AnthropicMessages(Shape):
-    name = "anthropic-messages"
     needs: ClassVar[tuple[str, ...]] = ("anthropic_version", "max_tokens", "messages")
     thinks = calls = True
     finishes: ClassVar = {"length": "max_tokens", "stop": "end_turn", "tool": "tool_use"}
@@ -160,7 +157,7 @@ class AnthropicMessages(Shape):
 class AnthropicText(Plain):
     """The format of Claude 2 and Instant, which the first LLMPerf runs on Bedrock used."""
 
-    name, caps, needs = "anthropic-text", ("max_tokens_to_sample",), ("prompt", "max_tokens_to_sample")
+    caps, needs = ("max_tokens_to_sample",), ("prompt", "max_tokens_to_sample")
     finishes: ClassVar = {"length": "max_tokens", "stop": "stop_sequence"}
 
     def complaint(self, body: Mapping[str, Any]) -> str:
@@ -182,7 +179,7 @@ class AnthropicText(Plain):
 
 
 class Llama(Shape):
-    name, caps = "llama", ("max_gen_len",)
+    caps = ("max_gen_len",)
 
     def _generation(self, text: str, prompt: int | None, count: int | None, reason: str | None) -> Document:
         counts = {"prompt_token_count": prompt, "generation_token_count": count}
@@ -204,7 +201,7 @@ class Llama(Shape):
 class Nova(Shape):
     """Converse's documents, one per chunk, with the event name as the key."""
 
-    name, needs = "nova", ("messages",)
+    needs = ("messages",)
     caps: ClassVar[tuple[str, ...]] = ("inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens")
     thinks = calls = True
     finishes: ClassVar = {"length": "max_tokens", "stop": "end_turn", "tool": "tool_use"}
@@ -258,7 +255,7 @@ class Nova(Shape):
 class Converse(Nova):
     """The API that is the same for all families; its metadata differs from Nova's."""
 
-    name, caps = "converse", ("inferenceConfig.maxTokens",)
+    caps = ("inferenceConfig.maxTokens",)
 
     def closes(self, kind: str, index: int) -> list[Document]:
         signature = {"reasoningContent": {"signature": "c2ltdWxhdGVk"}}
@@ -282,14 +279,12 @@ class Converse(Nova):
 
 
 class MistralText(Plain):
-    name = "mistral-text"
-
     def part(self, turn: Turn, text: str, reason: str | None) -> Document:
         return {"outputs": [{"text": text, "stop_reason": reason}]}
 
 
 class MistralChat(Plain):
-    name, needs = "mistral-chat", ("messages",)
+    needs = ("messages",)
 
     def part(self, turn: Turn, text: str, reason: str | None) -> Document:
         message = {"role": "assistant", "content": text}
@@ -299,7 +294,7 @@ class MistralChat(Plain):
 class OpenAIShaped(Shape):
     """OpenAI's chat completions, which gpt-oss, Qwen, Kimi, Writer and most later models use."""
 
-    name, needs = "openai", ("messages",)
+    needs = ("messages",)
     caps: ClassVar[tuple[str, ...]] = ("max_completion_tokens", "max_tokens")
     thinks = True
 
@@ -342,15 +337,13 @@ def _thinks_in_tags(turn: Turn) -> bool:
 
 
 class Jamba(OpenAIShaped):
-    name, caps, thinks = "jamba", ("max_tokens",), False
+    caps, thinks = ("max_tokens",), False
 
     def tail(self, turn: Turn) -> list[Document]:
         return [{**document, "usage": self._usage(turn)} for document in super().tail(turn)]
 
 
 class DeepSeekText(Plain):
-    name = "deepseek-text"
-
     def part(self, turn: Turn, text: str, reason: str | None) -> Document:
         return {"choices": [{"text": text, "stop_reason": reason}]}
 

@@ -47,7 +47,8 @@ class BedrockRoutes:
             return self._refused(_UNKNOWN, request, number)
         if self._spec.expire_credentials and self._expired(request):
             return self._refused(ERRORS["expired_token"], request, number)
-        injected = self._injected(number)
+        name, status = self._spec.exception(number), self._spec.status_error(number)
+        injected = error_of(name) if name else of_status(status) if status else None
         if injected is not None:
             return self._refused(injected, request, number, injected=True)
         try:
@@ -65,13 +66,6 @@ class BedrockRoutes:
             return False
         now_s = time.monotonic()
         return now_s - self._first_use_s.setdefault(key, now_s) > self._spec.expire_credentials
-
-    def _injected(self, number: int) -> BedrockError | None:
-        name = self._spec.exception(number)
-        if name is not None:
-            return error_of(name)
-        status = self._spec.status_error(number)
-        return None if status is None else of_status(status)
 
     def _answer(self, request: Request, target: Target, number: int) -> Answer:
         body = read_json(request.body)

@@ -181,7 +181,7 @@ class OpenAIUser(LLMUser):
             if error.status_code not in _REFUSALS or not usage.may_be_refusal(error.response.text):
                 raise
             return self._post_without_usage(client, ask, exchange, usage, error)
-        usage.accepted()
+        usage.is_accepted = True
         return response
 
     def _post_without_usage(
@@ -196,9 +196,9 @@ class OpenAIUser(LLMUser):
         try:
             response = self._post(client, ask, ask.body, exchange)
         except openai.APIStatusError:
-            usage.not_the_cause()
+            usage.has_other_causes = True
             raise refusal from None
-        usage.refused()
+        usage.asked = False
         self.run_context.note(
             f"{ask.model}: the server refuses stream_options.include_usage; the client counts the output tokens"
         )
