@@ -61,12 +61,6 @@ def read_spec(options: argparse.Namespace) -> Spec:
     return Spec.of_texts({**Spec.parse_texts(text), **given})
 
 
-def listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # A few thousand users can connect at the same moment; the kernel caps the backlog at its own limit.
-    return socket.create_server((host, port), family=family, backlog=8192)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
@@ -74,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = read_spec(options)
     except ValueError as error:
         parser.error(str(error))
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
-        listener = listen(options.host, options.port)
+        # A few thousand users can connect at the same moment; the kernel caps the backlog at its own limit.
+        listener = socket.create_server((options.host, options.port), family=family, backlog=8192)
     except (OSError, OverflowError) as error:
         return _fail(f"cannot listen on {options.host} port {options.port}: {error}")
     try:

@@ -113,7 +113,7 @@ class Responses(Shape):
 
     def whole(self, turn: Turn) -> Document:
         parts = (("thought", turn.thought), ("text", turn.text), ("tool", turn.call))
-        output = [self._item(kind, text, "completed") for kind, text in parts if text]
+        output = turn.shown(*(self._item(kind, text, "completed") for kind, text in parts))
         reason = _REASONS.get(turn.finish)
         details = {"reason": reason} if reason else None
         usage = {

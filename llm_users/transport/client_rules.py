@@ -172,9 +172,8 @@ class _BoundedBody(httpx2.SyncByteStream):
         if self._encoding in _ZLIB:
             decoded = _inflated(self._stream, max_bytes)
         elif self._encoding not in NOT_COMPRESSED:
-            decoded = [
-                f"the body is not shown: it is compressed ({self._encoding}), which the request refused".encode()
-            ]
+            reason = f"the body is not shown: it is compressed ({self._encoding}), which the request refused"
+            decoded = [reason.encode()]
         received = 0
         for data in decoded:
             received += len(data)

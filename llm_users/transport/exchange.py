@@ -392,18 +392,14 @@ class Exchange:
         try:
             read = connection.read()
         except OSError as error:
-            raise ConnectionLost(f"the connection was lost: {_describe(error)}") from error
+            message = error.strerror or str(error)
+            if "CERTIFICATE_REQUIRED" in message.upper().replace(" ", "_"):  # TLS 1.3 reports it after the handshake
+                message += ". Set a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
+            raise ConnectionLost(f"the connection was lost: {message}") from error
         if read.data:
             self.reads += 1
             self.received += len(read.data)
         return read
-
-
-def _describe(error: OSError) -> str:
-    message = error.strerror or str(error)
-    if "CERTIFICATE_REQUIRED" in message.upper().replace(" ", "_"):  # TLS 1.3 reports this only after the handshake
-        return f"{message}. Set a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
-    return message
 
 
 class SdkExchange:
@@ -425,7 +421,7 @@ class SdkExchange:
         self.received = 0  # bytes of the body
         self.retries = 0
         self.not_before: Callable[[], None] | None = None  # as in ``Exchange``
-        self._pieces: Iterator[bytes] = iter(())
+        self._pieces: Iterator[Any] = iter(())  # what remains of the body
 
     def mark_sent(self) -> None:
         """Record t0 immediately before the SDK sends the request, which is as close as the SDK allows."""
@@ -451,7 +447,7 @@ class SdkExchange:
             raise ConnectionLost(f"the connection was lost: {error}") from error
 
     def drain(self) -> None:
-        """Read to the end of the body after the last event, so that the SDK can reuse its connection."""
+        """Read to the end of the body after the last event, so that the SDK can reuse the connection."""
         with contextlib.suppress(Exception), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
             for _piece in self._pieces:
                 pass

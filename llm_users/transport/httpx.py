@@ -46,7 +46,15 @@ class GeventTransport(httpx2.BaseTransport):
             if isinstance(response, TransportError):  # of the request that was sent with a cached head
                 raise response
             if response is None:
-                wire = _wire(exchange, origin, request, body)
+                target, headers = request.url.raw_path, request.headers.raw
+                if request.method == "POST":
+                    head = head_bytes(request.method, target, origin, headers)
+                    # Otherwise it is a redirect, or another attempt.
+                    is_first = exchange.response is None and exchange.head is None
+                    exchange.head = (origin, head) if is_first else None
+                    wire = with_body(head, body)
+                else:
+                    wire = request_bytes(request.method, target, origin, headers, body)
                 response = (exchange.follow if exchange.redirected else exchange.send)(origin, wire)
         except TransportError as error:
             exchange.release()
@@ -63,15 +71,6 @@ class GeventTransport(httpx2.BaseTransport):
 
     def close(self) -> None:
         """Do nothing: the pool belongs to the process and is closed with it."""
-
-
-def _wire(exchange: Exchange, origin: Origin, request: httpx2.Request, body: bytes) -> bytes:
-    if request.method != "POST":
-        return request_bytes(request.method, request.url.raw_path, origin, request.headers.raw, body)
-    head = head_bytes(request.method, request.url.raw_path, origin, request.headers.raw)
-    is_first = exchange.response is None and exchange.head is None  # otherwise a redirect, or another attempt
-    exchange.head = (origin, head) if is_first else None
-    return with_body(head, body)
 
 
 class _Body(httpx2.SyncByteStream):

@@ -65,7 +65,7 @@ class Pool:
         self.connect_timeout_s = connect_timeout_s
         self.keep_alive = keep_alive
         self.tls = tls
-        self.proxies = Proxies.from_environment() if proxies is None else proxies
+        self.proxies = Proxies() if proxies is None else proxies
         self.opened = 0
         self._closed = False
         self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)

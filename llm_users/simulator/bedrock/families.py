@@ -8,12 +8,12 @@ come from AWS's pages on the inference parameters of each model.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 Document = dict[str, Any]
+_SIGNATURE = "c2ltdWxhdGVk"
 
 
 @dataclass(slots=True)
@@ -39,6 +39,11 @@ class Turn:
     def fresh_tokens(self) -> int:
         """The input tokens without cached tokens, which AWS counts separately."""
         return self.prompt_tokens - self.cached_tokens
+
+    def shown(self, thought: Document, text: Document, call: Document) -> list[Document]:
+        """Return those of the three documents whose kind of output the answer has."""
+        pairs = ((self.thought, thought), (self.text, text), (self.call, call))
+        return [document for output, document in pairs if output]
 
 
 RUNNING_COUNT = 1234567890
@@ -131,7 +136,7 @@ class AnthropicMessages(Shape):
         return {"type": "content_block_delta", "index": index, "delta": deltas[kind]}
 
     def closes(self, kind: str, index: int) -> list[Document]:
-        signature = {"type": "signature_delta", "signature": "c2ltdWxhdGVk"}
+        signature = {"type": "signature_delta", "signature": _SIGNATURE}
         signed = [{"type": "content_block_delta", "index": index, "delta": signature}] if kind == "thought" else []
         return [*signed, {"type": "content_block_stop", "index": index}]
 
@@ -141,14 +146,12 @@ class AnthropicMessages(Shape):
         return [{"type": "message_delta", "delta": delta, "usage": usage}, {"type": "message_stop"}]
 
     def whole(self, turn: Turn) -> Document:
-        content: list[Document] = []
-        if turn.thought:
-            content.append({"type": "thinking", "thinking": turn.thought, "signature": "c2ltdWxhdGVk"})
-        if turn.text:
-            content.append({"type": "text", "text": turn.text})
-        if turn.call:
-            call = {"id": "toolu_bdrk_simulated", "name": "simulated", "input": {"text": turn.call}}
-            content.append({"type": "tool_use", **call})
+        call = {"id": "toolu_bdrk_simulated", "name": "simulated", "input": {"text": turn.call}}
+        content = turn.shown(
+            {"type": "thinking", "thinking": turn.thought, "signature": _SIGNATURE},
+            {"type": "text", "text": turn.text},
+            {"type": "tool_use", **call},
+        )
         message = self._message(turn, content, stop_reason=self.finishes[turn.finish])
         message["usage"]["output_tokens"] = turn.tokens
         return message
@@ -235,15 +238,9 @@ class Nova(Shape):
         return {**usage, "cacheReadInputTokenCount": turn.cached_tokens, "cacheWriteInputTokenCount": 0}
 
     def whole(self, turn: Turn) -> Document:
-        content: list[Document] = []
-        if turn.thought:
-            thought = {"text": turn.thought, "signature": "c2ltdWxhdGVk"}
-            content.append({"reasoningContent": {"reasoningText": thought}})
-        if turn.text:
-            content.append({"text": turn.text})
-        if turn.call:
-            call = {"toolUseId": "tooluse_simulated", "name": "simulated", "input": {"text": turn.call}}
-            content.append({"toolUse": call})
+        thought = {"text": turn.thought, "signature": _SIGNATURE}
+        call = {"toolUseId": "tooluse_simulated", "name": "simulated", "input": {"text": turn.call}}
+        content = turn.shown({"reasoningContent": {"reasoningText": thought}}, {"text": turn.text}, {"toolUse": call})
         usage = {**self._usage(turn), "totalTokens": turn.prompt_tokens + turn.tokens}
         return {
             "output": {"message": {"role": "assistant", "content": content}},
@@ -258,7 +255,7 @@ class Converse(Nova):
     caps = ("inferenceConfig.maxTokens",)
 
     def closes(self, kind: str, index: int) -> list[Document]:
-        signature = {"reasoningContent": {"signature": "c2ltdWxhdGVk"}}
+        signature = {"reasoningContent": {"signature": _SIGNATURE}}
         signed = [{"contentBlockDelta": {"delta": signature, "contentBlockIndex": index}}] if kind == "thought" else []
         return [*signed, *super().closes(kind, index)]
 
@@ -380,7 +377,7 @@ def family_of(model: str, body: Mapping[str, Any]) -> Shape | None:
 def provider_of(model: str) -> tuple[str, str]:
     """Return the provider and the rest of a model id or an ARN, without a region prefix."""
     provider, _, rest = model.rpartition("/")[2].partition(".")
-    if re.fullmatch(r"[a-z]{2,6}(-[a-z]+)?", provider) and "." in rest and provider in _REGIONS:
+    if provider in _REGIONS and "." in rest:
         provider, _, rest = rest.partition(".")
     return provider, rest
 

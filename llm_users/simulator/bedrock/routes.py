@@ -17,7 +17,6 @@ from llm_users.simulator.bedrock.wire import (
     EVENT_START,
     BadBody,
     BedrockAnswer,
-    Target,
     read_json,
     read_path,
     refusal,
@@ -52,7 +51,15 @@ class BedrockRoutes:
         if injected is not None:
             return self._refused(injected, request, number, injected=True)
         try:
-            return self._answer(request, target, number)
+            body = read_json(request.body)
+            shape = CONVERSE if target.converse else family_of(target.model, body)
+            if shape is None or (self._spec.check_model and target.model != self._spec.model):
+                raise BadBody("The provided model identifier is invalid.")
+            require(body, shape.needs)
+            if problem := shape.complaint(body):
+                raise BadBody(problem)
+            answer = BedrockAnswer(self._spec, number, target, shape, body, request)
+            return faults.met(self._spec, answer, EVENT_START)
         except BadBody as error:
             return self._refused(ERRORS["validation"], request, number, str(error))
         except RecursionError:
@@ -66,20 +73,6 @@ class BedrockRoutes:
             return False
         now_s = time.monotonic()
         return now_s - self._first_use_s.setdefault(key, now_s) > self._spec.expire_credentials
-
-    def _answer(self, request: Request, target: Target, number: int) -> Answer:
-        body = read_json(request.body)
-        if self._spec.check_model and target.model != self._spec.model:
-            raise BadBody("The provided model identifier is invalid.")
-        shape = CONVERSE if target.converse else family_of(target.model, body)
-        if shape is None:
-            raise BadBody("The provided model identifier is invalid.")
-        require(body, shape.needs)
-        problem = shape.complaint(body)
-        if problem:
-            raise BadBody(problem)
-        answer = BedrockAnswer(self._spec, number, target, shape, body, request)
-        return faults.met(self._spec, answer, EVENT_START)
 
     def _refused(
         self, error: BedrockError, request: Request, number: int, message: str = "", *, injected: bool = False

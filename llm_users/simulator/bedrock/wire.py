@@ -20,7 +20,7 @@ import msgspec
 
 from llm_users.simulator import http_wire
 from llm_users.simulator.answer import WireAnswer
-from llm_users.simulator.bedrock.errors import BedrockError, error_fields, stream_error_fields
+from llm_users.simulator.bedrock.errors import STREAM_ERRORS, BedrockError
 from llm_users.simulator.bedrock.families import RUNNING_COUNT, Document, Shape, Turn
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import SUMMARY_STEP, json_bytes, words
@@ -125,13 +125,10 @@ def response_id(number: int) -> str:
 def refusal(error: BedrockError, number: int, *, message: str, headers: dict[str, str], keep_alive: bool) -> bytes:
     """Return the complete error response."""
     names = {"x-amzn-RequestId": response_id(number), "x-amzn-ErrorType": error.code}
-    body = json_bytes(error_fields(error, message))
-    return http_wire.response(error.status, body, headers={**names, **headers}, keep_alive=keep_alive)
-
-
-def exception_frame(kind: str) -> bytes:
-    headers = {":exception-type": kind, ":content-type": _JSON, ":message-type": "exception"}
-    return encode(headers, json_bytes(stream_error_fields(kind)))
+    fields: Document = {"message": message or error.message}
+    if error.code == "ModelErrorException":
+        fields |= {"originalStatusCode": 500, "resourceName": "simulated"}
+    return http_wire.response(error.status, json_bytes(fields), headers={**names, **headers}, keep_alive=keep_alive)
 
 
 @dataclass(slots=True)
@@ -264,7 +261,11 @@ class BedrockAnswer(WireAnswer):
 
     def _failure(self, error: str) -> bytes:
         """Return the frame that ends the stream with an error."""
-        return self.framed(exception_frame(error))
+        fields: Document = {"message": STREAM_ERRORS[error]}
+        if error == "modelStreamErrorException":
+            fields |= {"originalStatusCode": 500, "originalMessage": "the model's process ended"}
+        headers = {":exception-type": error, ":content-type": _JSON, ":message-type": "exception"}
+        return self.framed(encode(headers, json_bytes(fields)))
 
     def _with_metrics(self, tail: list[Document]) -> list[Document]:
         """Return the last documents with the metrics of the service."""
