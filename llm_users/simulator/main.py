@@ -55,17 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_spec(options: argparse.Namespace) -> Spec:
-    text = options.spec if options.spec is not None else os.environ.get(SPEC_VARIABLE, "")
-    given = {name[4:]: value for name, value in vars(options).items() if name.startswith("key_") and value is not None}
-    return Spec.of_texts({**Spec.parse_texts(text), **given})
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
+    keys = {name[4:]: text for name, text in vars(options).items() if name.startswith("key_") and text is not None}
+    spec_text = options.spec if options.spec is not None else os.environ.get(SPEC_VARIABLE, "")
     try:
-        spec = read_spec(options)
+        spec = Spec.of_texts({**Spec.parse_texts(spec_text), **keys})
     except ValueError as error:
         parser.error(str(error))
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
@@ -137,12 +133,10 @@ def _stop_on_signals(engine: Engine) -> None:
 
 def _stop_at_stdin_eof(engine: Engine) -> bool:
     def readable() -> None:
-        try:
-            ended = not os.read(0, 4096)
-        except OSError:
-            ended = True
-        if ended:
-            engine.stop()
+        with contextlib.suppress(OSError):
+            if os.read(0, 4096):
+                return
+        engine.stop()
 
     try:
         engine.watch(0, readable)

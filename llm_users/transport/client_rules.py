@@ -61,8 +61,11 @@ class Redirects:
         if not response.has_redirect_location:
             return
         request, status = response.request, response.status_code
-        target = _target(request.url, response.headers["location"])
-        if target is None:
+        try:
+            target = request.url.join(response.headers["location"])
+        except httpx2.InvalidURL:
+            target = httpx2.URL()
+        if target.scheme not in DEFAULT_PORTS or not target.host:
             raise RedirectRefused(status, "the server redirects to a target that is not an http:// or https:// URL")
         origin, shown = origin_of(str(target)), _shown_url(target)
         if origin not in self._trusted:
@@ -88,15 +91,6 @@ class Redirects:
                 f"requests are redirected from {_shown_url(request.url)} to {shown}; the times of each request include "
                 "one more round trip. Set the final URL with --host"
             )
-
-
-def _target(url: httpx2.URL, location: str) -> httpx2.URL | None:
-    """Return the URL of a Location header; None if it is invalid."""
-    try:
-        target = url.join(location)
-    except httpx2.InvalidURL:
-        return None
-    return target if target.scheme in DEFAULT_PORTS and target.host else None
 
 
 def _shown_url(url: httpx2.URL) -> str:

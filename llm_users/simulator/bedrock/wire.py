@@ -161,7 +161,12 @@ class BedrockAnswer(WireAnswer):
         shown = self._shown = tokens - (spec.stop_tokens(tokens) if self.broken is None else 0)
         thoughts = min(spec.reasoning, shown) if shape.thinks else 0
         calls = min(spec.tool, shown - thoughts) if shape.calls else 0
-        self._blocks = _blocks((("thought", thoughts), ("text", shown - thoughts - calls), ("tool", calls)))
+        self._blocks: list[_Block] = []
+        start = 0
+        for kind, count in (("thought", thoughts), ("text", shown - thoughts - calls), ("tool", calls)):
+            if count:
+                self._blocks.append(_Block(len(self._blocks), kind, start, start + count))
+                start += count
         # The requested latency mode and service tier: in the body for Converse, in headers for Invoke.
         self._used: Document
         if target.converse:
@@ -339,13 +344,3 @@ class BedrockAnswer(WireAnswer):
                     "x-amzn-bedrock-invocation-latency": str(turn.latency_ms),
                 }
         return self.whole_response(json_bytes(self._shape.whole(turn)), headers)
-
-
-def _blocks(kinds: tuple[tuple[str, int], ...]) -> list[_Block]:
-    blocks: list[_Block] = []
-    start = 0
-    for kind, tokens in kinds:
-        if tokens:
-            blocks.append(_Block(len(blocks), kind, start, start + tokens))
-            start += tokens
-    return blocks
