@@ -17,6 +17,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from llm_users.simulator.answer import Answer, Application, Reply
@@ -58,14 +59,18 @@ class Engine:
         poller: Poller,
     ) -> None:
         listener.setblocking(False)
-        _ask_for_stamps(listener)
+        # Accepted sockets inherit the option for kernel timestamps; the open listener keeps timestamping active in the
+        # kernel. Where it is not supported, the clock at the return of the read is used instead.
+        with contextlib.suppress(OSError):
+            if _HAS_STAMPS:
+                listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._listener = listener
         self._spec = spec
         self._log = log
         self._poller = poller
         self._comments_ns = round(spec.comments * 1e9)
         self._heap: list[tuple[int, int, Job]] = []
-        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._handlers: dict[int, Callable[[int], object]] = {}
         self._connections: dict[int, Connection] = {}
         self._active = 0
         self._accepting = False
@@ -74,7 +79,7 @@ class Engine:
         self._application = make_application(self.stats)
         self._accept_again()
 
-    def watch(self, fd: int, on_ready: Callable[[], None]) -> None:
+    def watch(self, fd: int, on_ready: Callable[[], object]) -> None:
         """Call `on_ready` when descriptor `fd` is readable."""
         self._handlers[fd] = lambda _events: on_ready()
         self._poller.register(fd, READ)
@@ -118,14 +123,11 @@ class Engine:
                     if handler is not None:
                         handler(events)
         finally:
-            self._end()
-
-    def _end(self) -> None:
-        for connection in list(self._connections.values()):
-            self._drop(connection)
-        self._log.flush()
-        self._poller.close()
-        self._listener.close()
+            for connection in list(self._connections.values()):
+                self._drop(connection)
+            self._log.flush()
+            self._poller.close()
+            self._listener.close()
 
     # Sockets
 
@@ -351,18 +353,6 @@ class Engine:
         self._log.write(entry)
 
 
-def _ask_for_stamps(listener: socket.socket) -> None:
-    """Turn on kernel timestamps for received data.
-
-    Accepted sockets inherit the option; the open listener keeps timestamping active in the kernel.
-    """
-    if _HAS_STAMPS:
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        except OSError:
-            return  # not supported here: the clock at the return of the read is used instead
-
-
 class Connection:
     """A client's socket with its buffers.
 
@@ -455,19 +445,17 @@ class Connection:
         self._sock.close()
 
 
+@dataclass(slots=True, eq=False)
 class Job:
     """One answer in progress."""
 
-    __slots__ = ("answer", "comment_ns", "connection", "due_ns", "entry", "pace", "sent_tokens")
-
-    def __init__(self, connection: Connection, answer: Answer, pace: Pace, entry: Entry, due_ns: int) -> None:
-        self.connection: Connection | None = connection
-        self.answer = answer
-        self.pace = pace
-        self.entry = entry
-        self.due_ns = due_ns
-        self.comment_ns = 0
-        self.sent_tokens = 0
+    connection: Connection | None
+    answer: Answer
+    pace: Pace
+    entry: Entry
+    due_ns: int
+    comment_ns: int = 0
+    sent_tokens: int = 0
 
 
 class Pace:

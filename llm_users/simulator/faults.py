@@ -6,7 +6,9 @@ This module depends on bytes and HTTP chunks; the only part of an API that it ne
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
+from typing import ClassVar
 
 from llm_users.simulator import http_wire
 from llm_users.simulator.answer import Answer
@@ -34,45 +36,39 @@ def met(spec: Spec, answer: Answer, event_start: bytes) -> Answer:
     return make(answer, fault, event_start)
 
 
+@dataclass(eq=False)
 class _Faulty:
     """Sends the good answer up to the fault, then what ``last`` makes of the next bytes of the good answer.
 
     Without ``last``, nothing follows the good answer. Without ``headers``, the answer has no headers.
     """
 
-    more_tokens = 0
+    more_tokens: ClassVar[int] = 0
     """The number of pieces after the good answer."""
 
-    def __init__(
-        self,
-        good: Answer,
-        fault: Fault,
-        event_start: bytes,
-        *,
-        outcome: str = "cut",
-        close: bool = True,
-        headers: bool = True,
-        last: Callable[[bytes], bytes] | None = None,
-    ) -> None:
-        self.good = good
-        self.fault = str(fault)
-        self.outcome = outcome
-        self.close = close
-        self.number = good.number
-        self.response_id = good.response_id
-        self.prompt_tokens = good.prompt_tokens
+    good: Answer
+    injected: Fault
+    event_start: bytes
+    _: KW_ONLY
+    outcome: str = "cut"
+    close: bool = True
+    headers: bool = True
+    last: Callable[[bytes], bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.fault = str(self.injected)
+        self.number = self.good.number
+        self.response_id = self.good.response_id
+        self.prompt_tokens = self.good.prompt_tokens
         self.streamed = True
-        self.answered = good.answered
-        self.after = fault.after or 0
+        self.answered = self.good.answered
+        self.after = self.injected.after or 0
         self.tokens = self.after + self.more_tokens
-        self._event_start = event_start
-        self._last = last
-        self._head = good.opening()
-        self._has_headers = headers
+        self._head = self.good.opening()
         self._chunked = b"\r\ntransfer-encoding: chunked\r\n" in self._head
 
     def opening(self) -> bytes:
-        return self._head if self._has_headers else b""
+        return self._head if self.headers else b""
 
     def comment(self) -> bytes:
         return b""
@@ -81,10 +77,7 @@ class _Faulty:
         return (b"", 0) if start >= self.tokens else self.good.piece(start)
 
     def closing(self) -> bytes:
-        return b"" if self._last is None else self._last(self.good.piece(self.after)[0] or self.good.closing())
-
-    def _framed(self, data: bytes) -> bytes:
-        return http_wire.chunk(data) if self._chunked else data
+        return b"" if self.last is None else self.last(self.good.piece(self.after)[0] or self.good.closing())
 
 
 class _Giant(_Faulty):
@@ -93,7 +86,8 @@ class _Giant(_Faulty):
     def piece(self, start: int) -> tuple[bytes, int]:
         if start < self.after:
             return self.good.piece(start)
-        return (self._framed(self._event_start) if start == self.after else b"") + self._framed(_MIB), 1
+        pieces = (self.event_start, _MIB) if start == self.after else (_MIB,)
+        return b"".join(http_wire.chunk(piece) if self._chunked else piece for piece in pieces), 1
 
 
 class _Endless(_Faulty):

@@ -120,9 +120,22 @@ class RequestReader:
             return False
         head = self._take(end).decode("latin-1")
         del self._buffer[:4]
-        request = self._request = _parse_head(head)
-        coding = request.headers.get("transfer-encoding")
-        length = request.headers.get("content-length")
+        first_line, *lines = head.split("\r\n")
+        parts = first_line.split(" ")
+        if len(parts) != 3 or parts[2] not in ("HTTP/1.1", "HTTP/1.0"):
+            raise BadRequest(400, "the request line is not METHOD PATH HTTP/1.1")
+        headers: dict[str, str] = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon or not name or name != name.strip():
+                raise BadRequest(400, "a header line is not NAME: VALUE")
+            name, value = name.lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        is_http_1_1 = parts[2] == "HTTP/1.1"
+        connection_header = headers.get("connection", "").lower()
+        keep_alive = "close" not in connection_header if is_http_1_1 else "keep-alive" in connection_header
+        self._request = Request(parts[0], parts[1].partition("?")[0], headers, keep_alive, is_http_1_1)
+        coding, length = headers.get("transfer-encoding"), headers.get("content-length")
         if coding is not None:
             if coding.lower() != "chunked" or length is not None:
                 raise BadRequest(
@@ -136,7 +149,7 @@ class RequestReader:
             if self._need > MAX_BODY_BYTES:
                 raise BadRequest(413, f"the request body is larger than {MAX_BODY_BYTES} bytes")
             self._state = _FIXED
-        expects = request.headers.get("expect", "").lower() == "100-continue"
+        expects = headers.get("expect", "").lower() == "100-continue"
         self.wants_continue = expects and (coding is not None or len(self._buffer) < self._need)
         return True
 
@@ -147,24 +160,6 @@ class RequestReader:
         self._body.clear()
         self._request, self._state, self.wants_continue = None, _HEAD, False
         return request
-
-
-def _parse_head(head: str) -> Request:
-    lines = head.split("\r\n")
-    parts = lines[0].split(" ")
-    if len(parts) != 3 or parts[2] not in ("HTTP/1.1", "HTTP/1.0"):
-        raise BadRequest(400, "the request line is not METHOD PATH HTTP/1.1")
-    headers: dict[str, str] = {}
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():
-            raise BadRequest(400, "a header line is not NAME: VALUE")
-        name, value = name.lower(), value.strip()
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    is_http_1_1 = parts[2] == "HTTP/1.1"
-    connection_header = headers.get("connection", "").lower()
-    keep_alive = "close" not in connection_header if is_http_1_1 else "keep-alive" in connection_header
-    return Request(parts[0], parts[1].partition("?")[0], headers, keep_alive, is_http_1_1)
 
 
 def _head(status: int, headers: dict[str, str]) -> bytes:

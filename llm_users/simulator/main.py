@@ -55,34 +55,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_spec(options: argparse.Namespace) -> Spec:
-    text = options.spec if options.spec is not None else os.environ.get(SPEC_VARIABLE, "")
-    given = {name[4:]: value for name, value in vars(options).items() if name.startswith("key_") and value is not None}
-    return Spec.of_texts({**Spec.parse_texts(text), **given})
-
-
-def listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # A few thousand users can connect at the same moment; the kernel caps the backlog at its own limit.
-    return socket.create_server((host, port), family=family, backlog=8192)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
+    keys = {name[4:]: text for name, text in vars(options).items() if name.startswith("key_") and text is not None}
+    spec_text = options.spec if options.spec is not None else os.environ.get(SPEC_VARIABLE, "")
     try:
-        spec = read_spec(options)
+        spec = Spec.of_texts({**Spec.parse_texts(spec_text), **keys})
     except ValueError as error:
         parser.error(str(error))
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
-        listener = listen(options.host, options.port)
+        # A few thousand users can connect at the same moment; the kernel caps the backlog at its own limit.
+        listener = socket.create_server((options.host, options.port), family=family, backlog=8192)
     except (OSError, OverflowError) as error:
         return _fail(f"cannot listen on {options.host} port {options.port}: {error}")
     try:
         log = RequestLog(options.log)
     except OSError as error:
         return _fail(f"cannot write the log: {error}")
-    _warn_if_public(options.host)
+    try:
+        private = ipaddress.ip_address(options.host).is_loopback
+    except ValueError:
+        private = options.host == "localhost"
+    if not private:
+        print(f"llm-simulator: warning: {options.host} can be reached from other machines", file=sys.stderr)
     _raise_descriptor_limit()
     sharpen_timers()
     engine = Engine(listener, spec, partial(Routes, spec), log, make_poller(options.poller))
@@ -116,15 +113,6 @@ def _print_line(line: str) -> None:
         os.write(1, line.encode() + b"\n")
 
 
-def _warn_if_public(host: str) -> None:
-    try:
-        private = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        private = host == "localhost"
-    if not private:
-        print(f"llm-simulator: warning: {host} can be reached from other machines", file=sys.stderr)
-
-
 def _raise_descriptor_limit() -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
@@ -135,28 +123,20 @@ def _raise_descriptor_limit() -> None:
 
 def _stop_on_signals(engine: Engine) -> None:
     # Python retries an interrupted wait, so a signal must make a descriptor readable to end the wait.
-    receiver, sender = socket.socketpair()
-    receiver.setblocking(False)
-    sender.setblocking(False)
-    signal.set_wakeup_fd(sender.fileno())
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: engine.stop())
-
-    def woken() -> None:
-        receiver.recv(64)
-        sender.fileno()  # keeps the sender alive as long as the handler
-
-    engine.watch(receiver.fileno(), woken)
+    engine.watch(receiver, partial(os.read, receiver, 64))
 
 
 def _stop_at_stdin_eof(engine: Engine) -> bool:
     def readable() -> None:
-        try:
-            ended = not os.read(0, 4096)
-        except OSError:
-            ended = True
-        if ended:
-            engine.stop()
+        with contextlib.suppress(OSError):
+            if os.read(0, 4096):
+                return
+        engine.stop()
 
     try:
         engine.watch(0, readable)
@@ -172,26 +152,19 @@ def _stop_with_parent(engine: Engine, pid: int | None) -> Callable[[], bool] | N
     """
     if pid is None:
         return None
-    if hasattr(os, "pidfd_open"):
-        try:
-            engine.watch(os.pidfd_open(pid), engine.stop)
-            return None
-        except ProcessLookupError:
-            engine.stop()
-            return None
-        except OSError:
-            pass  # a kernel or a sandbox without pidfd
 
     def gone() -> bool:
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
         return False
 
-    return gone
+    try:
+        engine.watch(os.pidfd_open(pid), engine.stop)
+    except (AttributeError, OSError):  # the process has ended, or the platform, kernel or sandbox has no pidfd
+        return gone
+    return None
 
 
 if __name__ == "__main__":

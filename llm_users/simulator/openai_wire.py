@@ -27,6 +27,7 @@ _SONNET = (
 _SPACED = [b" " + word.encode() for word in _SONNET.split()]
 EVENT_START = b'data: {"x": "'
 MOST_CHOICES = 8
+json_bytes = msgspec.json.encode
 SUMMARY_STEP = 10
 """A summary of the reasoning has one word for this number of reasoning tokens."""
 STREAM_TYPE = "text/event-stream; charset=utf-8"
@@ -117,10 +118,6 @@ def cap(body: Body, spec: Spec) -> int:
     if not 1 <= wanted <= 1_000_000:
         raise ValueError(f"{name} must be from 1 to 1000000, got {wanted}")
     return wanted
-
-
-def json_bytes(value: Any) -> bytes:
-    return msgspec.json.encode(value)
 
 
 def error_body(shape: str, status: int, message: str, code: str | None = None) -> tuple[bytes, str]:
@@ -269,7 +266,11 @@ class OpenAIAnswer(WireAnswer):
         if not self.streamed:
             return self._whole()
         if self.broken is not None:
-            return self._error_event(self.broken.error)
+            error = self.broken.error
+            if not error:
+                return b""
+            fields = {"message": STREAM_ERRORS[error], "type": error, "param": None, "code": None}
+            return self.ended(self.framed(b"data: " + json_bytes({"error": fields}) + b"\n\n"))
         usage = b',"usage":' + json_bytes(self._usage())
         delta = b'"delta":{},' if self._chat else b'"text":"",'
         finish = delta + b'"logprobs":null,"finish_reason":"%b"}]' % self.spec.finish.encode()
@@ -282,12 +283,6 @@ class OpenAIAnswer(WireAnswer):
         if self.spec.done:
             data += self.framed(b"data: [DONE]\n\n")
         return self.ended(data)
-
-    def _error_event(self, error: str) -> bytes:
-        if not error:
-            return b""
-        fields = {"message": STREAM_ERRORS[error], "type": error, "param": None, "code": None}
-        return self.ended(self.framed(b"data: " + json_bytes({"error": fields}) + b"\n\n"))
 
     def _role_event(self) -> bytes:
         content = b"null" if self.spec.role_content == "null" else b'""'

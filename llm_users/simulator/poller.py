@@ -5,6 +5,7 @@ It does not depend on the data that the sockets carry.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import selectors
 from pathlib import Path
@@ -19,8 +20,8 @@ MAX_EVENTS = 16
 class Poller(Protocol):
     """`wait` returns at most a few (fd, READ | WRITE) pairs; the rest come with the next call."""
 
-    def register(self, fd: int, events: int) -> None: ...
-    def modify(self, fd: int, events: int) -> None: ...
+    def register(self, fd: int, events: int) -> object: ...
+    def modify(self, fd: int, events: int) -> object: ...
     def unregister(self, fd: int) -> None: ...
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]: ...
     def close(self) -> None: ...
@@ -37,15 +38,13 @@ class EpollPoller:
         self._epoll = select.epoll()
         self._wait_on = [self._epoll.fileno()]
         self._codes = {READ: select.EPOLLIN, WRITE: select.EPOLLOUT, READ | WRITE: select.EPOLLIN | select.EPOLLOUT}
+        self.unregister, self.close = self._epoll.unregister, self._epoll.close
 
     def register(self, fd: int, events: int) -> None:
         self._epoll.register(fd, self._codes[events])
 
     def modify(self, fd: int, events: int) -> None:
         self._epoll.modify(fd, self._codes[events])
-
-    def unregister(self, fd: int) -> None:
-        self._epoll.unregister(fd)
 
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
         if timeout_s != 0 and not select.select(self._wait_on, (), (), timeout_s)[0]:
@@ -56,9 +55,6 @@ class EpollPoller:
             for fd, code in self._epoll.poll(0, MAX_EVENTS)
         ]
 
-    def close(self) -> None:
-        self._epoll.close()
-
 
 class SelectorsPoller:
     """Uses the default selector of the platform (kqueue on macOS)."""
@@ -66,12 +62,7 @@ class SelectorsPoller:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._pending: list[tuple[int, int]] = []
-
-    def register(self, fd: int, events: int) -> None:
-        self._selector.register(fd, events)
-
-    def modify(self, fd: int, events: int) -> None:
-        self._selector.modify(fd, events)
+        self.register, self.modify, self.close = self._selector.register, self._selector.modify, self._selector.close
 
     def unregister(self, fd: int) -> None:
         self._selector.unregister(fd)
@@ -83,9 +74,6 @@ class SelectorsPoller:
         now, self._pending = self._pending[:MAX_EVENTS], self._pending[MAX_EVENTS:]
         return now
 
-    def close(self) -> None:
-        self._selector.close()
-
 
 def make_poller(kind: str = "auto") -> Poller:
     """Return a poller; `kind` is auto, epoll or selectors."""
@@ -96,7 +84,6 @@ def make_poller(kind: str = "auto") -> Poller:
 
 def sharpen_timers() -> None:
     """Ask Linux to wake this thread within 1 us of its timers; the default is 50 us late."""
-    try:
+    # Elsewhere, or without the permission, wake-ups are slightly later, which the log shows.
+    with contextlib.suppress(OSError):
         Path("/proc/self/timerslack_ns").write_text("1000")
-    except OSError:
-        return  # not Linux, or not permitted: wake-ups are slightly later, which the log shows

@@ -89,7 +89,10 @@ class Routes:
         answer: Reply | Answer
         try:
             self._check_key(request)
-            self._inject_error(number)
+            status = self._spec.status_error(number)
+            if status is not None:
+                message = _MESSAGES.get(status, "The server had an error while processing your request")
+                raise _Refusal(status, message, "rate_limit_exceeded" if status == 429 else None, injected=True)
             if isinstance(api, str):
                 answer = self._openai_answer(request, number, chat=api == "chat")
             else:
@@ -136,12 +139,6 @@ class Routes:
             raise _Refusal(401, "You didn't provide an API key: send it as Authorization: Bearer KEY.")
         if not hmac.compare_digest(key.strip().encode(), self._spec.api_key.encode()):
             raise _Refusal(401, "Incorrect API key provided.", "invalid_api_key")
-
-    def _inject_error(self, number: int) -> None:
-        status = self._spec.status_error(number)
-        if status is not None:
-            message = _MESSAGES.get(status, "The server had an error while processing your request")
-            raise _Refusal(status, message, "rate_limit_exceeded" if status == 429 else None, injected=True)
 
     def _refused(
         self,

@@ -185,7 +185,7 @@ def _stream_exception(name: str, after: str) -> tuple[str, int]:
 
 def _fault(kind: str, after: str | None) -> tuple[str, int | None]:
     if kind not in (FAULTS_BEFORE_ANSWER if after is None else FAULTS_IN_ANSWER):
-        written = kind if after is None else f"{kind}@{after}"
+        written = "@".join(filter(None, (kind, after)))
         raise ValueError(f"has the unknown fault {written!r}; the faults are {_FAULTS}")
     return kind, None if after is None else int(after)
 

@@ -30,7 +30,7 @@ _MESSAGES_ERRORS = {
 class Messages(AnthropicMessages):
     """The documents of Anthropic's Messages API: the same as Claude's on Bedrock, with this API's ids."""
 
-    name, needs = "messages", ("max_tokens", "messages")
+    needs = ("max_tokens", "messages")
     id_header: ClassVar[str] = "request-id"
     numbered: ClassVar[bool] = False
 
@@ -68,7 +68,7 @@ _REASONS = {"length": "max_output_tokens"}
 class Responses(Shape):
     """The documents of the Responses API. Every event has a type and a ``sequence_number``, which `SseAnswer` adds."""
 
-    name, needs = "responses", ("input",)
+    needs = ("input",)
     caps: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
     thinks = calls = True
     summary: ClassVar[str] = "summary"
@@ -113,7 +113,7 @@ class Responses(Shape):
 
     def whole(self, turn: Turn) -> Document:
         parts = (("thought", turn.thought), ("text", turn.text), ("tool", turn.call))
-        output = [self._item(kind, text, "completed") for kind, text in parts if text]
+        output = turn.shown(*(self._item(kind, text, "completed") for kind, text in parts))
         reason = _REASONS.get(turn.finish)
         details = {"reason": reason} if reason else None
         usage = {

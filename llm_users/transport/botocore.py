@@ -7,7 +7,6 @@ interface and does not depend on the API that is called.
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 import ssl
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
-import gevent
 import msgspec
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ResponseStreamingError
@@ -28,7 +26,7 @@ from llm_users.transport import clock
 from llm_users.transport.connection import origin_of
 from llm_users.transport.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, ResponseCut, TransportError
 from llm_users.transport.eventstream import Message
-from llm_users.transport.exchange import LINGER_S, Arrival, Exchange, SdkExchange, request_bytes
+from llm_users.transport.exchange import Arrival, Exchange, SdkExchange, request_bytes
 from llm_users.transport.pool import Pool
 from llm_users.transport.tls import (
     CA_VARIABLES,
@@ -142,8 +140,9 @@ class BotocoreExchange(SdkExchange):
     """
 
     def arrivals(self) -> Iterator[Arrival]:
+        self._pieces = iter(self.body)
         try:
-            for event in self.body:
+            for event in self._pieces:
                 self.reads += 1
                 message = _message(event)
                 self.received += len(message.payload)
@@ -154,13 +153,6 @@ class BotocoreExchange(SdkExchange):
             raise ResponseCut(f"the connection was closed before the response was complete: {error}") from error
         except OSError as error:
             raise ConnectionLost(f"the connection was lost: {error}") from error
-
-    def drain(self) -> None:
-        """Read to the end of the body after the last event, so that the connection returns to boto3's pool."""
-        with contextlib.suppress(Exception), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
-            for _event in self.body:
-                pass
-        self.release()
 
 
 def _message(event: dict[str, Any]) -> Message:

@@ -7,7 +7,7 @@ does not depend on an API.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import ContextVar
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -61,8 +61,11 @@ class Redirects:
         if not response.has_redirect_location:
             return
         request, status = response.request, response.status_code
-        target = _target(request.url, response.headers["location"])
-        if target is None:
+        try:
+            target = request.url.join(response.headers["location"])
+        except httpx2.InvalidURL:
+            target = httpx2.URL()
+        if target.scheme not in DEFAULT_PORTS or not target.host:
             raise RedirectRefused(status, "the server redirects to a target that is not an http:// or https:// URL")
         origin, shown = origin_of(str(target)), _shown_url(target)
         if origin not in self._trusted:
@@ -88,15 +91,6 @@ class Redirects:
                 f"requests are redirected from {_shown_url(request.url)} to {shown}; the times of each request include "
                 "one more round trip. Set the final URL with --host"
             )
-
-
-def _target(url: httpx2.URL, location: str) -> httpx2.URL | None:
-    """Return the URL of a Location header; None if it is invalid."""
-    try:
-        target = url.join(location)
-    except httpx2.InvalidURL:
-        return None
-    return target if target.scheme in DEFAULT_PORTS and target.host else None
 
 
 def _shown_url(url: httpx2.URL) -> str:
@@ -168,8 +162,14 @@ class _BoundedBody(httpx2.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         max_bytes = MAX_ERROR_BYTES if self._is_error else MAX_WHOLE_BYTES
+        decoded: Iterable[bytes] = self._stream
+        if self._encoding in _ZLIB:
+            decoded = _inflated(self._stream, max_bytes)
+        elif self._encoding not in NOT_COMPRESSED:
+            reason = f"the body is not shown: it is compressed ({self._encoding}), which the request refused"
+            decoded = [reason.encode()]
         received = 0
-        for data in self._decoded(max_bytes):
+        for data in decoded:
             received += len(data)
             yield data
             if received > max_bytes:
@@ -180,17 +180,9 @@ class _BoundedBody(httpx2.SyncByteStream):
     def close(self) -> None:
         self._stream.close()
 
-    def _decoded(self, max_bytes: int) -> Iterator[bytes]:
-        """Yield the decoded body; decompression yields pieces of at most ``max_bytes`` bytes."""
-        if self._encoding in NOT_COMPRESSED:
-            yield from self._stream
-        elif self._encoding in _ZLIB:
-            yield from _inflated(self._stream, max_bytes)
-        else:
-            yield f"the body is not shown: it is compressed ({self._encoding}), which the request refused".encode()
-
 
 def _inflated(stream: httpx2.SyncByteStream, max_bytes: int) -> Iterator[bytes]:
+    """Yield the decompressed body in pieces of at most ``max_bytes`` bytes."""
     decoder = zlib.decompressobj(_ANY_HEADER)
     begun = False
     for piece in stream:

@@ -57,27 +57,17 @@ def kernel_stamp_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
 
 def enable_stamps(sock: socket.socket) -> bool:
     """Make the kernel stamp the segments that this socket receives. Return False if the platform cannot."""
+    global _idle_socket
     if not sys.platform.startswith("linux"):
         return False
-    _keep_stamping_enabled()
-    return _request_stamps(sock)
-
-
-def _request_stamps(sock: socket.socket) -> bool:
     try:
+        # The kernel stamps packets only while at least one socket of the machine requests it, and it does not start
+        # immediately: without an idle socket that stays open, the first packets of a run had no stamp (10 of 10
+        # observed).
+        if _idle_socket is None:
+            _idle_socket = get_original("socket", "socket")(socket.AF_INET, socket.SOCK_DGRAM)
+            _idle_socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     except OSError:
         return False
     return True
-
-
-def _keep_stamping_enabled() -> None:
-    """Keep one idle stamped socket open for the lifetime of the process.
-
-    The kernel stamps packets only while at least one socket of the machine requests it, and it does not start
-    immediately: without this socket the first packets of a run had no stamp (10 of 10 observed).
-    """
-    global _idle_socket
-    if _idle_socket is None:
-        _idle_socket = get_original("socket", "socket")(socket.AF_INET, socket.SOCK_DGRAM)
-        _request_stamps(_idle_socket)

@@ -7,19 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from llm_users import secrets
 
-
-@dataclass(frozen=True, slots=True)
-class _UrlSecrets:
-    authorization: str | None
-    query: dict[str, str]
-
-
-_url_secrets: dict[str, _UrlSecrets] = {}
+_url_secrets: dict[str, tuple[str | None, dict[str, str]]] = {}
+"""The Authorization header and the query parameters by clean URL."""
 
 
 def clean_url(url: str) -> str:
@@ -33,7 +26,7 @@ def clean_url(url: str) -> str:
         for name, value in query.items():
             if secrets.is_secret_query(name):
                 secrets.remember(value, temporary=True)
-        _url_secrets[clean] = _UrlSecrets(authorization, query)
+        _url_secrets[clean] = authorization, query
     return clean
 
 
@@ -56,14 +49,12 @@ def check_url(url: str) -> str | None:
 
 def authorization_of(url: str) -> str | None:
     """Return the Authorization header made from the user info of this base URL, if it had any."""
-    url_secrets = _url_secrets.get(url)
-    return url_secrets.authorization if url_secrets else None
+    return _url_secrets.get(url, (None, {}))[0]
 
 
 def query_of(url: str) -> dict[str, object]:
     """Return the query parameters of this base URL."""
-    url_secrets = _url_secrets.get(url)
-    return dict(url_secrets.query) if url_secrets else {}
+    return dict(_url_secrets.get(url, (None, {}))[1])
 
 
 def headers_from_environment(variables: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -91,30 +82,22 @@ class UsageSupport:
 
     def __init__(self) -> None:
         self.asked = True
-        self._is_accepted = False
+        """Requests have the field. Set it to False when the endpoint refuses the field."""
+        self.is_accepted = False
+        self.has_other_causes = False
+        """A request without the field was refused too: later refusals must name the field to count."""
         self._missing_reported = False
-        self._other_causes = False
 
     def may_be_refusal(self, message: str) -> bool:
         """Return True if a response of 400 or 422 may be caused by the field.
 
         That is the case if the message names the field, or if no other cause of refusals is known yet.
         """
-        if self._is_accepted:
+        if self.is_accepted:
             return False
         if not self.asked:  # another user's request was refused while this one was in flight
             return True
-        return "stream_options" in message or "include_usage" in message or not self._other_causes
-
-    def accepted(self) -> None:
-        self._is_accepted = True
-
-    def not_the_cause(self) -> None:
-        """Record that a request without the field was refused too: later refusals must name the field to count."""
-        self._other_causes = True
-
-    def refused(self) -> None:
-        self.asked = False
+        return "stream_options" in message or "include_usage" in message or not self.has_other_causes
 
     def missing(self) -> bool:
         """Return True for the first complete answer without usage although the request asked for it."""

@@ -167,15 +167,6 @@ _blocks: dict[bytes, Mapping[str, HeaderValue]] = {}
 
 
 def _headers(block: bytes) -> Mapping[str, HeaderValue]:
-    headers = MappingProxyType(_parse(block))
-    if len(block) <= _MAX_CACHED_BLOCK_BYTES:
-        if len(_blocks) >= _MAX_CACHED_BLOCKS:
-            _blocks.clear()
-        _blocks[block] = headers
-    return headers
-
-
-def _parse(block: bytes) -> dict[str, HeaderValue]:
     headers: dict[str, HeaderValue] = {}
     at, end = 0, len(block)
     while at < end:
@@ -186,7 +177,11 @@ def _parse(block: bytes) -> dict[str, HeaderValue]:
         if name in headers:
             raise BadEventStream(f"the header {name!r} appears twice")
         headers[name], at = _value(block, name_end, name)
-    return headers
+    if len(block) <= _MAX_CACHED_BLOCK_BYTES:
+        if len(_blocks) >= _MAX_CACHED_BLOCKS:
+            _blocks.clear()
+        _blocks[block] = MappingProxyType(headers)
+    return MappingProxyType(headers)
 
 
 def _value(block: bytes, at: int, name: str) -> tuple[HeaderValue, int]:

@@ -367,7 +367,13 @@ class Exchange:
             read = self._read(connection)
             if not read.data:
                 raise ConnectionLost("the server closed the connection without a response")
-            if read.kernel_ns and read.kernel_ns < self.sent_wall_ns and connection.used and self._is_unasked():
+            if (
+                read.kernel_ns
+                and read.kernel_ns < self.sent_wall_ns
+                and connection.used
+                and self.reads == self._reads_before + 1  # the first read
+                and not self.clock_moved()
+            ):
                 raise UnaskedBytes("unexpected bytes arrived before the request was sent")
             try:
                 response.feed_or_refuse(read.data)
@@ -382,26 +388,18 @@ class Exchange:
                 response.body.clear()
         return response
 
-    def _is_unasked(self) -> bool:
-        """Return True if a stamp before the request is from the first read and is not caused by a moved clock."""
-        return self.reads == self._reads_before + 1 and not self.clock_moved()
-
     def _read(self, connection: Connection) -> Read:
         try:
             read = connection.read()
         except OSError as error:
-            raise ConnectionLost(f"the connection was lost: {_describe(error)}") from error
+            message = error.strerror or str(error)
+            if "CERTIFICATE_REQUIRED" in message.upper().replace(" ", "_"):  # TLS 1.3 reports it after the handshake
+                message += ". Set a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
+            raise ConnectionLost(f"the connection was lost: {message}") from error
         if read.data:
             self.reads += 1
             self.received += len(read.data)
         return read
-
-
-def _describe(error: OSError) -> str:
-    message = error.strerror or str(error)
-    if "CERTIFICATE_REQUIRED" in message.upper().replace(" ", "_"):  # TLS 1.3 reports this only after the handshake
-        return f"{message}. Set a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
-    return message
 
 
 class SdkExchange:
@@ -423,7 +421,7 @@ class SdkExchange:
         self.received = 0  # bytes of the body
         self.retries = 0
         self.not_before: Callable[[], None] | None = None  # as in ``Exchange``
-        self._pieces: Iterator[bytes] = iter(())
+        self._pieces: Iterator[Any] = iter(())  # what remains of the body
 
     def mark_sent(self) -> None:
         """Record t0 immediately before the SDK sends the request, which is as close as the SDK allows."""
@@ -449,7 +447,7 @@ class SdkExchange:
             raise ConnectionLost(f"the connection was lost: {error}") from error
 
     def drain(self) -> None:
-        """Read to the end of the body after the last event, so that the SDK can reuse its connection."""
+        """Read to the end of the body after the last event, so that the SDK can reuse the connection."""
         with contextlib.suppress(Exception), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
             for _piece in self._pieces:
                 pass

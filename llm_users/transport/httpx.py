@@ -19,7 +19,6 @@ from llm_users.transport.errors import BadResponse, ClientLimitReached, ConnectF
 from llm_users.transport.exchange import (
     CURRENT,
     Exchange,
-    ResponseParser,
     SdkExchange,
     head_bytes,
     request_bytes,
@@ -47,7 +46,15 @@ class GeventTransport(httpx2.BaseTransport):
             if isinstance(response, TransportError):  # of the request that was sent with a cached head
                 raise response
             if response is None:
-                wire = _wire(exchange, origin, request, body)
+                target, headers = request.url.raw_path, request.headers.raw
+                if request.method == "POST":
+                    head = head_bytes(request.method, target, origin, headers)
+                    # Otherwise it is a redirect, or another attempt.
+                    is_first = exchange.response is None and exchange.head is None
+                    exchange.head = (origin, head) if is_first else None
+                    wire = with_body(head, body)
+                else:
+                    wire = request_bytes(request.method, target, origin, headers, body)
                 response = (exchange.follow if exchange.redirected else exchange.send)(origin, wire)
         except TransportError as error:
             exchange.release()
@@ -64,15 +71,6 @@ class GeventTransport(httpx2.BaseTransport):
 
     def close(self) -> None:
         """Do nothing: the pool belongs to the process and is closed with it."""
-
-
-def _wire(exchange: Exchange, origin: Origin, request: httpx2.Request, body: bytes) -> bytes:
-    if request.method != "POST":
-        return request_bytes(request.method, request.url.raw_path, origin, request.headers.raw, body)
-    head = head_bytes(request.method, request.url.raw_path, origin, request.headers.raw)
-    is_first = exchange.response is None and exchange.head is None  # otherwise a redirect, or another attempt
-    exchange.head = (origin, head) if is_first else None
-    return with_body(head, body)
 
 
 class _Body(httpx2.SyncByteStream):
@@ -120,20 +118,17 @@ class CachedRequest:
     def __init__(self) -> None:
         self._cached: tuple[Origin, bytes] | None = None
 
-    @property
-    def known(self) -> bool:
-        return self._cached is not None
-
     def learn(self, exchange: Exchange) -> None:
         """Cache the head of the request that this exchange sent."""
         self._cached = exchange.head
 
-    def send(self, exchange: Exchange, body: bytes) -> Head | None:
-        """Send this body and return the head of the response; None if the SDK has to handle the request.
+    def send(self, exchange: Exchange, encode: Callable[[], bytes | None]) -> Head | None:
+        """Send a request with the cached head and return the head of the response; None if the SDK has to handle it.
 
-        If the request was sent, its response or error is in ``exchange.outcome``, where the SDK's adapter reads it.
+        ``encode`` returns the body as the SDK would write it, or None if only the SDK can encode it. If the request was
+        sent, its response or error is in ``exchange.outcome``, where the SDK's adapter reads it.
         """
-        if self._cached is None:
+        if self._cached is None or (body := encode()) is None:
             return None
         origin, head = self._cached
         try:
@@ -142,7 +137,11 @@ class CachedRequest:
             exchange.outcome = error
             return None
         if 200 <= response.status < 300:
-            return Head(response.status, _lower_case_headers(response))
+            headers: dict[str, str] = {}
+            for raw_name, raw_value in response.headers:
+                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            return Head(response.status, headers)
         if response.status < 400 or response.status in _CREDENTIALS_REFUSED:
             self._cached = None
         exchange.outcome = response
@@ -164,11 +163,9 @@ def send(
         exchange.mark_sent()
         response = exchange.body = ask_sdk()
         return Head(response.status_code, response.headers)
-    if cached is not None and cached.known:
-        body = encode()
-        head = cached.send(exchange, body) if body is not None else None
-        if head is not None:
-            return head
+    head = cached.send(exchange, encode) if cached is not None else None
+    if head is not None:
+        return head
     CURRENT.set(exchange)
     try:
         response = ask_sdk()
@@ -177,11 +174,3 @@ def send(
     if cached is not None:
         cached.learn(exchange)
     return Head(response.status_code, response.headers)
-
-
-def _lower_case_headers(response: ResponseParser) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in response.headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers

@@ -65,7 +65,7 @@ class Pool:
         self.connect_timeout_s = connect_timeout_s
         self.keep_alive = keep_alive
         self.tls = tls
-        self.proxies = Proxies.from_environment() if proxies is None else proxies
+        self.proxies = Proxies() if proxies is None else proxies
         self.opened = 0
         self._closed = False
         self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
@@ -117,7 +117,8 @@ def connect(origin: Origin, context: Context, timeout_s: float, proxy: Proxy | N
             return _connect(origin, context, proxy)
     except ssl.SSLCertVerificationError as error:
         raise ConnectFailed(
-            f"cannot verify the certificate of {where}: {error.verify_message.rstrip('.')}. {_cert_advice(error)}"
+            f"cannot verify the certificate of {where}: {error.verify_message.rstrip('.')}. "
+            f"{_CERT_ADVICE.get(error.verify_code, _OTHER_CERT_ADVICE)}"
         ) from error
     except (OSError, UnicodeError) as error:
         if remedy := remedy_for(error):
@@ -128,15 +129,12 @@ def connect(origin: Origin, context: Context, timeout_s: float, proxy: Proxy | N
         raise ConnectFailed(f"cannot connect to {where}: {_describe(error, proxy)}") from error
 
 
-_EXPIRED, _NOT_YET_VALID, _OTHER_HOST, _OTHER_ADDRESS = 10, 9, 62, 64  # OpenSSL's X509_V_ERR_...
-
-
-def _cert_advice(error: ssl.SSLCertVerificationError) -> str:
-    if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
-        return "Renew the certificate on the server, or correct this machine's clock."
-    if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
-        return "Use a host name that the certificate lists."
-    return "If the server uses a private CA, set SSL_CERT_FILE to the CA's PEM file."
+# By OpenSSL's X509_V_ERR_ code: not yet valid and expired; another host name and another address.
+_CERT_ADVICE = {
+    **dict.fromkeys((9, 10), "Renew the certificate on the server, or correct this machine's clock."),
+    **dict.fromkeys((62, 64), "Use a host name that the certificate lists."),
+}
+_OTHER_CERT_ADVICE = "If the server uses a private CA, set SSL_CERT_FILE to the CA's PEM file."
 
 
 def _describe(error: Exception, proxy: Proxy | None) -> str:
@@ -278,7 +276,9 @@ def _open_socket(family: int, kind: int, protocol: int, address: Any) -> socket.
     # The unpatched class, because Connection reads and writes with its own watchers.
     sock: socket.socket = get_original("socket", "socket")(family, kind, protocol)
     try:
-        if _is_reserved(sock.fileno()):
+        # The system assigns the lowest free descriptor, so this one is among the last of the process.
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else -1
+        if 0 <= limit - _RESERVED <= sock.fileno():
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -318,12 +318,6 @@ _REMEDIES = {
 
 _RESERVED = 24
 """File descriptors that connections must not use: the process needs them to write rows and read system counters."""
-
-
-def _is_reserved(descriptor: int) -> bool:
-    """Return True for one of the last descriptors of this process. The system assigns the lowest free descriptor."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else -1
-    return 0 <= limit - _RESERVED <= descriptor
 
 
 class _NoPortLeft(OSError):

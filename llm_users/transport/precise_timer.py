@@ -43,8 +43,13 @@ class PreciseTimer:
         self._order = itertools.count()
         self._switch_to_hub = get_hub().switch
         self._armed_ns = 0
-        self._libc: Any = None
-        self._timer = _timer_of(self)
+        self._timer: tuple[int, Any] | None = None  # the kernel timer and its watcher; None: the platform has none
+        if sys.platform.startswith("linux"):
+            self._libc = ctypes.CDLL(None, use_errno=True)
+            descriptor = self._libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
+            if descriptor >= 0:
+                self._timer = (descriptor, get_hub().loop.io(descriptor, _READ))
+                self._timer[1].start(self._on_timer)
 
     def wait_until(self, due_ns: int) -> None:
         """Return at this time of the monotonic clock, or immediately if it has passed."""
@@ -52,7 +57,8 @@ class PreciseTimer:
         if left_ns <= 0:
             return
         if self._timer is None:
-            _sleep_until(due_ns)
+            while (left_ns := due_ns - now_ns()) > 0:
+                gevent.sleep(left_ns / _NS)
             return
         if left_ns > _LOOP_TIMER_ABOVE_NS:
             gevent.sleep((left_ns - _LOOP_TIMER_ABOVE_NS) / _NS)
@@ -102,21 +108,3 @@ class PreciseTimer:
             heapq.heappop(self._waiting)[2].switch()  # returns when that greenlet waits again
         if self._waiting and self._timer is not None:
             self._arm()
-
-
-def _timer_of(timer: PreciseTimer) -> tuple[int, Any] | None:
-    """Return the kernel timer and its watcher on the loop; None if the platform has no such timer."""
-    if not sys.platform.startswith("linux"):
-        return None
-    timer._libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = timer._libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
-    if descriptor < 0:
-        return None
-    watcher = get_hub().loop.io(descriptor, _READ)
-    watcher.start(timer._on_timer)
-    return descriptor, watcher
-
-
-def _sleep_until(due_ns: int) -> None:
-    while (left_ns := due_ns - now_ns()) > 0:
-        gevent.sleep(left_ns / _NS)

@@ -47,15 +47,11 @@ class Proxy(NamedTuple):
 class Proxies:
     """The proxies from the environment. Lower-case names take precedence over upper-case names, as in curl."""
 
-    def __init__(self, environment: Mapping[str, str], *, loopback: bool = False) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ, *, loopback: bool = False) -> None:
         """``loopback``: also use the proxy for connections to this machine."""
         self._loopback = loopback
         self._urls = {scheme: _setting(environment, f"{scheme}_proxy") for scheme in ("http", "https", "all")}
         self._exempt = [entry for entry in _setting(environment, "no_proxy")[1].replace(" ", ",").split(",") if entry]
-
-    @classmethod
-    def from_environment(cls, *, loopback: bool = False) -> Proxies:
-        return cls(os.environ, loopback=loopback)
 
     def of(self, origin: Origin) -> Proxy | None:
         """Return the proxy for a connection to this origin, if any. Raises ``ConnectFailed`` if its URL is invalid."""
@@ -66,28 +62,23 @@ class Proxies:
             return None
         if any(_exempts(entry, origin) for entry in self._exempt):
             return None
-        return parse_proxy(variable, url)
-
-
-def parse_proxy(variable: str, url: str) -> Proxy:
-    """Parse the proxy URL of a variable. Raises ``ConnectFailed`` if it is invalid."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    try:
-        port = parts.port
-    except ValueError:
-        raise ConnectFailed(f"{variable}: the proxy's port is not a number from 1 to 65535") from None
-    if parts.scheme not in DEFAULT_PORTS:
-        raise ConnectFailed(
-            f"{variable} names a {parts.scheme} proxy; only http:// and https:// proxies are supported. Use one of "
-            "those, or add the endpoint's host to NO_PROXY"
-        )
-    if not parts.hostname:
-        raise ConnectFailed(f"{variable} has no host; write for example http://proxy.example:3128")
-    authorization = b""
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = b"Basic " + base64.b64encode(login.encode())
-    return Proxy(Origin(parts.scheme, parts.hostname, port or DEFAULT_PORTS[parts.scheme]), authorization, variable)
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            port = parts.port
+        except ValueError:
+            raise ConnectFailed(f"{variable}: the proxy's port is not a number from 1 to 65535") from None
+        if parts.scheme not in DEFAULT_PORTS:
+            raise ConnectFailed(
+                f"{variable} names a {parts.scheme} proxy; only http:// and https:// proxies are supported. Use one of "
+                "those, or add the endpoint's host to NO_PROXY"
+            )
+        if not parts.hostname:
+            raise ConnectFailed(f"{variable} has no host; write for example http://proxy.example:3128")
+        authorization = b""
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            authorization = b"Basic " + base64.b64encode(login.encode())
+        return Proxy(Origin(parts.scheme, parts.hostname, port or DEFAULT_PORTS[parts.scheme]), authorization, variable)
 
 
 def is_loopback(host: str) -> bool:

@@ -402,7 +402,7 @@ class WorkerProcess(StartControl, GuardedWorker):
         pool = Pool(
             keep_alive=not options.new_connections,
             tls=TlsSettings.parse(options.client_cert, insecure=options.insecure),
-            proxies=Proxies.from_environment(loopback=options.proxy_loopback),
+            proxies=Proxies(loopback=options.proxy_loopback),
         )
         try:
             self._make_parts(options, pool)

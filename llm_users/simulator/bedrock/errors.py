@@ -74,19 +74,3 @@ def error_of(name: str) -> BedrockError:
 def of_status(status: int) -> BedrockError:
     """Return the error for an HTTP status; an unlisted status gets the validation or the internal server exception."""
     return BY_STATUS.get(status) or BedrockError(BY_STATUS[500 if status >= 500 else 400].code, status, _RUNTIME)
-
-
-def error_fields(error: BedrockError, message: str = "") -> dict[str, object]:
-    """Return the fields of the error response."""
-    fields: dict[str, object] = {"message": message or error.message}
-    if error.code == "ModelErrorException":
-        fields |= {"originalStatusCode": 500, "resourceName": "simulated"}
-    return fields
-
-
-def stream_error_fields(kind: str) -> dict[str, object]:
-    """Return the payload of an exception frame."""
-    fields: dict[str, object] = {"message": STREAM_ERRORS[kind]}
-    if kind == "modelStreamErrorException":
-        fields |= {"originalStatusCode": 500, "originalMessage": "the model's process ended"}
-    return fields

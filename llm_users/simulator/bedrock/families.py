@@ -8,12 +8,12 @@ come from AWS's pages on the inference parameters of each model.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 Document = dict[str, Any]
+_SIGNATURE = "c2ltdWxhdGVk"
 
 
 @dataclass(slots=True)
@@ -28,7 +28,6 @@ class Turn:
     cached_tokens: int
     tokens: int
     thought_tokens: int
-    tool_tokens: int
     finish: str
     latency_ms: int = 0
     used: Document = field(default_factory=dict)  # latency mode and service tier, if the request has them
@@ -41,6 +40,11 @@ class Turn:
         """The input tokens without cached tokens, which AWS counts separately."""
         return self.prompt_tokens - self.cached_tokens
 
+    def shown(self, thought: Document, text: Document, call: Document) -> list[Document]:
+        """Return those of the three documents whose kind of output the answer has."""
+        pairs = ((self.thought, thought), (self.text, text), (self.call, call))
+        return [document for output, document in pairs if output]
+
 
 RUNNING_COUNT = 1234567890
 """Placeholder in a delta document for the number of tokens so far."""
@@ -49,7 +53,6 @@ RUNNING_COUNT = 1234567890
 class Shape:
     """A model family. The kinds of output are `thought`, `text` and `tool`; every kind is one block with an index."""
 
-    name: ClassVar[str]
     caps: ClassVar[tuple[str, ...]] = ("max_tokens",)
     needs: ClassVar[tuple[str, ...]] = ("prompt",)
     thinks: ClassVar[bool] = False
@@ -100,7 +103,6 @@ class Plain(Shape):
 
 
 class AnthropicMessages(Shape):
-    name = "anthropic-messages"
     needs: ClassVar[tuple[str, ...]] = ("anthropic_version", "max_tokens", "messages")
     thinks = calls = True
     finishes: ClassVar = {"length": "max_tokens", "stop": "end_turn", "tool": "tool_use"}
@@ -134,7 +136,7 @@ class AnthropicMessages(Shape):
         return {"type": "content_block_delta", "index": index, "delta": deltas[kind]}
 
     def closes(self, kind: str, index: int) -> list[Document]:
-        signature = {"type": "signature_delta", "signature": "c2ltdWxhdGVk"}
+        signature = {"type": "signature_delta", "signature": _SIGNATURE}
         signed = [{"type": "content_block_delta", "index": index, "delta": signature}] if kind == "thought" else []
         return [*signed, {"type": "content_block_stop", "index": index}]
 
@@ -144,14 +146,12 @@ class AnthropicMessages(Shape):
         return [{"type": "message_delta", "delta": delta, "usage": usage}, {"type": "message_stop"}]
 
     def whole(self, turn: Turn) -> Document:
-        content: list[Document] = []
-        if turn.thought:
-            content.append({"type": "thinking", "thinking": turn.thought, "signature": "c2ltdWxhdGVk"})
-        if turn.text:
-            content.append({"type": "text", "text": turn.text})
-        if turn.call:
-            call = {"id": "toolu_bdrk_simulated", "name": "simulated", "input": {"text": turn.call}}
-            content.append({"type": "tool_use", **call})
+        call = {"id": "toolu_bdrk_simulated", "name": "simulated", "input": {"text": turn.call}}
+        content = turn.shown(
+            {"type": "thinking", "thinking": turn.thought, "signature": _SIGNATURE},
+            {"type": "text", "text": turn.text},
+            {"type": "tool_use", **call},
+        )
         message = self._message(turn, content, stop_reason=self.finishes[turn.finish])
         message["usage"]["output_tokens"] = turn.tokens
         return message
@@ -160,7 +160,7 @@ class AnthropicMessages(Shape):
 class AnthropicText(Plain):
     """The format of Claude 2 and Instant, which the first LLMPerf runs on Bedrock used."""
 
-    name, caps, needs = "anthropic-text", ("max_tokens_to_sample",), ("prompt", "max_tokens_to_sample")
+    caps, needs = ("max_tokens_to_sample",), ("prompt", "max_tokens_to_sample")
     finishes: ClassVar = {"length": "max_tokens", "stop": "stop_sequence"}
 
     def complaint(self, body: Mapping[str, Any]) -> str:
@@ -182,7 +182,7 @@ class AnthropicText(Plain):
 
 
 class Llama(Shape):
-    name, caps = "llama", ("max_gen_len",)
+    caps = ("max_gen_len",)
 
     def _generation(self, text: str, prompt: int | None, count: int | None, reason: str | None) -> Document:
         counts = {"prompt_token_count": prompt, "generation_token_count": count}
@@ -204,7 +204,7 @@ class Llama(Shape):
 class Nova(Shape):
     """Converse's documents, one per chunk, with the event name as the key."""
 
-    name, needs = "nova", ("messages",)
+    needs = ("messages",)
     caps: ClassVar[tuple[str, ...]] = ("inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens")
     thinks = calls = True
     finishes: ClassVar = {"length": "max_tokens", "stop": "end_turn", "tool": "tool_use"}
@@ -238,15 +238,9 @@ class Nova(Shape):
         return {**usage, "cacheReadInputTokenCount": turn.cached_tokens, "cacheWriteInputTokenCount": 0}
 
     def whole(self, turn: Turn) -> Document:
-        content: list[Document] = []
-        if turn.thought:
-            thought = {"text": turn.thought, "signature": "c2ltdWxhdGVk"}
-            content.append({"reasoningContent": {"reasoningText": thought}})
-        if turn.text:
-            content.append({"text": turn.text})
-        if turn.call:
-            call = {"toolUseId": "tooluse_simulated", "name": "simulated", "input": {"text": turn.call}}
-            content.append({"toolUse": call})
+        thought = {"text": turn.thought, "signature": _SIGNATURE}
+        call = {"toolUseId": "tooluse_simulated", "name": "simulated", "input": {"text": turn.call}}
+        content = turn.shown({"reasoningContent": {"reasoningText": thought}}, {"text": turn.text}, {"toolUse": call})
         usage = {**self._usage(turn), "totalTokens": turn.prompt_tokens + turn.tokens}
         return {
             "output": {"message": {"role": "assistant", "content": content}},
@@ -258,10 +252,10 @@ class Nova(Shape):
 class Converse(Nova):
     """The API that is the same for all families; its metadata differs from Nova's."""
 
-    name, caps = "converse", ("inferenceConfig.maxTokens",)
+    caps = ("inferenceConfig.maxTokens",)
 
     def closes(self, kind: str, index: int) -> list[Document]:
-        signature = {"reasoningContent": {"signature": "c2ltdWxhdGVk"}}
+        signature = {"reasoningContent": {"signature": _SIGNATURE}}
         signed = [{"contentBlockDelta": {"delta": signature, "contentBlockIndex": index}}] if kind == "thought" else []
         return [*signed, *super().closes(kind, index)]
 
@@ -282,14 +276,12 @@ class Converse(Nova):
 
 
 class MistralText(Plain):
-    name = "mistral-text"
-
     def part(self, turn: Turn, text: str, reason: str | None) -> Document:
         return {"outputs": [{"text": text, "stop_reason": reason}]}
 
 
 class MistralChat(Plain):
-    name, needs = "mistral-chat", ("messages",)
+    needs = ("messages",)
 
     def part(self, turn: Turn, text: str, reason: str | None) -> Document:
         message = {"role": "assistant", "content": text}
@@ -299,7 +291,7 @@ class MistralChat(Plain):
 class OpenAIShaped(Shape):
     """OpenAI's chat completions, which gpt-oss, Qwen, Kimi, Writer and most later models use."""
 
-    name, needs = "openai", ("messages",)
+    needs = ("messages",)
     caps: ClassVar[tuple[str, ...]] = ("max_completion_tokens", "max_tokens")
     thinks = True
 
@@ -342,15 +334,13 @@ def _thinks_in_tags(turn: Turn) -> bool:
 
 
 class Jamba(OpenAIShaped):
-    name, caps, thinks = "jamba", ("max_tokens",), False
+    caps, thinks = ("max_tokens",), False
 
     def tail(self, turn: Turn) -> list[Document]:
         return [{**document, "usage": self._usage(turn)} for document in super().tail(turn)]
 
 
 class DeepSeekText(Plain):
-    name = "deepseek-text"
-
     def part(self, turn: Turn, text: str, reason: str | None) -> Document:
         return {"choices": [{"text": text, "stop_reason": reason}]}
 
@@ -387,7 +377,7 @@ def family_of(model: str, body: Mapping[str, Any]) -> Shape | None:
 def provider_of(model: str) -> tuple[str, str]:
     """Return the provider and the rest of a model id or an ARN, without a region prefix."""
     provider, _, rest = model.rpartition("/")[2].partition(".")
-    if re.fullmatch(r"[a-z]{2,6}(-[a-z]+)?", provider) and "." in rest and provider in _REGIONS:
+    if provider in _REGIONS and "." in rest:
         provider, _, rest = rest.partition(".")
     return provider, rest
 

@@ -17,7 +17,6 @@ from llm_users.simulator.bedrock.wire import (
     EVENT_START,
     BadBody,
     BedrockAnswer,
-    Target,
     read_json,
     read_path,
     refusal,
@@ -47,11 +46,20 @@ class BedrockRoutes:
             return self._refused(_UNKNOWN, request, number)
         if self._spec.expire_credentials and self._expired(request):
             return self._refused(ERRORS["expired_token"], request, number)
-        injected = self._injected(number)
+        name, status = self._spec.exception(number), self._spec.status_error(number)
+        injected = error_of(name) if name else of_status(status) if status else None
         if injected is not None:
             return self._refused(injected, request, number, injected=True)
         try:
-            return self._answer(request, target, number)
+            body = read_json(request.body)
+            shape = CONVERSE if target.converse else family_of(target.model, body)
+            if shape is None or (self._spec.check_model and target.model != self._spec.model):
+                raise BadBody("The provided model identifier is invalid.")
+            require(body, shape.needs)
+            if problem := shape.complaint(body):
+                raise BadBody(problem)
+            answer = BedrockAnswer(self._spec, number, target, shape, body, request)
+            return faults.met(self._spec, answer, EVENT_START)
         except BadBody as error:
             return self._refused(ERRORS["validation"], request, number, str(error))
         except RecursionError:
@@ -65,27 +73,6 @@ class BedrockRoutes:
             return False
         now_s = time.monotonic()
         return now_s - self._first_use_s.setdefault(key, now_s) > self._spec.expire_credentials
-
-    def _injected(self, number: int) -> BedrockError | None:
-        name = self._spec.exception(number)
-        if name is not None:
-            return error_of(name)
-        status = self._spec.status_error(number)
-        return None if status is None else of_status(status)
-
-    def _answer(self, request: Request, target: Target, number: int) -> Answer:
-        body = read_json(request.body)
-        if self._spec.check_model and target.model != self._spec.model:
-            raise BadBody("The provided model identifier is invalid.")
-        shape = CONVERSE if target.converse else family_of(target.model, body)
-        if shape is None:
-            raise BadBody("The provided model identifier is invalid.")
-        require(body, shape.needs)
-        problem = shape.complaint(body)
-        if problem:
-            raise BadBody(problem)
-        answer = BedrockAnswer(self._spec, number, target, shape, body, request)
-        return faults.met(self._spec, answer, EVENT_START)
 
     def _refused(
         self, error: BedrockError, request: Request, number: int, message: str = "", *, injected: bool = False

@@ -20,7 +20,7 @@ import msgspec
 
 from llm_users.simulator import http_wire
 from llm_users.simulator.answer import WireAnswer
-from llm_users.simulator.bedrock.errors import BedrockError, error_fields, stream_error_fields
+from llm_users.simulator.bedrock.errors import STREAM_ERRORS, BedrockError
 from llm_users.simulator.bedrock.families import RUNNING_COUNT, Document, Shape, Turn
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import SUMMARY_STEP, json_bytes, words
@@ -125,13 +125,10 @@ def response_id(number: int) -> str:
 def refusal(error: BedrockError, number: int, *, message: str, headers: dict[str, str], keep_alive: bool) -> bytes:
     """Return the complete error response."""
     names = {"x-amzn-RequestId": response_id(number), "x-amzn-ErrorType": error.code}
-    body = json_bytes(error_fields(error, message))
-    return http_wire.response(error.status, body, headers={**names, **headers}, keep_alive=keep_alive)
-
-
-def exception_frame(kind: str) -> bytes:
-    headers = {":exception-type": kind, ":content-type": _JSON, ":message-type": "exception"}
-    return encode(headers, json_bytes(stream_error_fields(kind)))
+    fields: Document = {"message": message or error.message}
+    if error.code == "ModelErrorException":
+        fields |= {"originalStatusCode": 500, "resourceName": "simulated"}
+    return http_wire.response(error.status, json_bytes(fields), headers={**names, **headers}, keep_alive=keep_alive)
 
 
 @dataclass(slots=True)
@@ -164,8 +161,20 @@ class BedrockAnswer(WireAnswer):
         shown = self._shown = tokens - (spec.stop_tokens(tokens) if self.broken is None else 0)
         thoughts = min(spec.reasoning, shown) if shape.thinks else 0
         calls = min(spec.tool, shown - thoughts) if shape.calls else 0
-        self._blocks = _blocks((("thought", thoughts), ("text", shown - thoughts - calls), ("tool", calls)))
-        self._used = _service_settings(body, request.headers, converse=target.converse)
+        self._blocks: list[_Block] = []
+        start = 0
+        for kind, count in (("thought", thoughts), ("text", shown - thoughts - calls), ("tool", calls)):
+            if count:
+                self._blocks.append(_Block(len(self._blocks), kind, start, start + count))
+                start += count
+        # The requested latency mode and service tier: in the body for Converse, in headers for Invoke.
+        self._used: Document
+        if target.converse:
+            settings = {name: body.get(name) for name in ("performanceConfig", "serviceTier")}
+            self._used = {name: value for name, value in settings.items() if isinstance(value, dict)}
+        else:
+            names = (_LATENCY_HEADER, _TIER_HEADER)
+            self._used = {name: request.headers[name] for name in names if name in request.headers}
         self.turn = Turn(
             response_id=self.response_id,
             number=number,
@@ -175,7 +184,6 @@ class BedrockAnswer(WireAnswer):
             cached_tokens=min(spec.cached, self.prompt_tokens),
             tokens=tokens,
             thought_tokens=thoughts if spec.reasoning_counted else 0,
-            tool_tokens=calls,
             finish="tool" if calls else spec.finish,
             used=self._used if target.converse else {},
         )
@@ -210,7 +218,9 @@ class BedrockAnswer(WireAnswer):
             return b"", count
         if start == 0:
             self._first_ns = time.monotonic_ns()
-        shown = count if block.kind != "thought" else self._shown_thoughts(start, count)
+        shown = count
+        if block.kind == "thought" and self.spec.reasoning_shown != "full":
+            shown = int(self.spec.reasoning_shown == "summary" and start % SUMMARY_STEP == 0)
         if not shown:
             self.held += before
             return b"", count
@@ -226,7 +236,10 @@ class BedrockAnswer(WireAnswer):
             document += b"%d" % (start + count) + parts[2]
         data = self._event("contentBlockDelta", document, start)
         data = before + (b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
-        return self._after_buffering(data), count
+        data, self.held = self.held + data, b""
+        if self.spec.buffered:  # the spec simulates a proxy that holds the answer
+            data, self.held = b"", data
+        return data, count
 
     def closing(self) -> bytes:
         turn = self.turn
@@ -253,14 +266,23 @@ class BedrockAnswer(WireAnswer):
 
     def _failure(self, error: str) -> bytes:
         """Return the frame that ends the stream with an error."""
-        return self.framed(exception_frame(error))
+        fields: Document = {"message": STREAM_ERRORS[error]}
+        if error == "modelStreamErrorException":
+            fields |= {"originalStatusCode": 500, "originalMessage": "the model's process ended"}
+        headers = {":exception-type": error, ":content-type": _JSON, ":message-type": "exception"}
+        return self.framed(encode(headers, json_bytes(fields)))
 
     def _with_metrics(self, tail: list[Document]) -> list[Document]:
         """Return the last documents with the metrics of the service."""
         if self.spec.usage == "off":
             return [document for document in tail if "metadata" not in document]
         if not self._converse:
-            tail[-1]["amazon-bedrock-invocationMetrics"] = self._metrics()
+            turn = self.turn
+            metrics = {"inputTokenCount": turn.fresh_tokens, "outputTokenCount": turn.tokens}
+            if turn.cached_tokens:
+                metrics |= {"cacheReadInputTokenCount": turn.cached_tokens, "cacheWriteInputTokenCount": 0}
+            metrics |= {"invocationLatency": turn.latency_ms, "firstByteLatency": self._since_ms(self._first_ns)}
+            tail[-1]["amazon-bedrock-invocationMetrics"] = metrics
         return tail
 
     def _since_ms(self, stamp_ns: int) -> int:
@@ -287,20 +309,6 @@ class BedrockAnswer(WireAnswer):
         self._counted = len(self._parts) == 3
         return self._documents([*closes, *shape.opens(block.kind, block.index)])
 
-    def _shown_thoughts(self, start: int, count: int) -> int:
-        """Return how many of these reasoning tokens are streamed."""
-        if self.spec.reasoning_shown == "full":
-            return count
-        return int(self.spec.reasoning_shown == "summary" and start % SUMMARY_STEP == 0)
-
-    def _after_buffering(self, data: bytes) -> bytes:
-        """Return the bytes to send now: the held bytes and ``data``, or nothing when the spec simulates a proxy."""
-        if self.held or self.spec.buffered:
-            data, self.held = self.held + data, b""
-        if self.spec.buffered:
-            data, self.held = b"", data
-        return data
-
     def delta_kind(self, block: _Block) -> str:
         """Return the kind of output that the deltas of a block declare."""
         is_summary = block.kind == "thought" and self.spec.reasoning_shown == "summary"
@@ -324,14 +332,6 @@ class BedrockAnswer(WireAnswer):
             return frame(_BLOCKS[name], document + padding)
         return frame(_BLOCKS["chunk"], b'{"bytes":"' + b64encode(document) + b'"' + padding)
 
-    def _metrics(self) -> Document:
-        turn = self.turn
-        metrics = {"inputTokenCount": turn.fresh_tokens, "outputTokenCount": turn.tokens}
-        if turn.cached_tokens:
-            metrics |= {"cacheReadInputTokenCount": turn.cached_tokens, "cacheWriteInputTokenCount": 0}
-        first_ms = self._since_ms(self._first_ns)
-        return {**metrics, "invocationLatency": turn.latency_ms, "firstByteLatency": first_ms}
-
     def _whole(self) -> bytes:
         turn = self.turn
         headers = {"x-amzn-RequestId": self.response_id}
@@ -344,20 +344,3 @@ class BedrockAnswer(WireAnswer):
                     "x-amzn-bedrock-invocation-latency": str(turn.latency_ms),
                 }
         return self.whole_response(json_bytes(self._shape.whole(turn)), headers)
-
-
-def _blocks(kinds: tuple[tuple[str, int], ...]) -> list[_Block]:
-    blocks: list[_Block] = []
-    start = 0
-    for kind, tokens in kinds:
-        if tokens:
-            blocks.append(_Block(len(blocks), kind, start, start + tokens))
-            start += tokens
-    return blocks
-
-
-def _service_settings(body: Mapping[str, Any], headers: Mapping[str, str], *, converse: bool) -> Document:
-    """Return the requested latency mode and service tier: from the body for Converse, from headers for Invoke."""
-    if converse:
-        return {name: body[name] for name in ("performanceConfig", "serviceTier") if isinstance(body.get(name), dict)}
-    return {name: headers[name] for name in (_LATENCY_HEADER, _TIER_HEADER) if name in headers}

@@ -176,15 +176,15 @@ class OpenAIUser(LLMUser):
                 raise
             refusal = error
         else:
-            usage.accepted()
+            usage.is_accepted = True
             return response
         # Send the request again without the field that the server may have refused.
         try:
             response = self._post(client, ask, ask.body, exchange)
         except openai.APIStatusError:
-            usage.not_the_cause()
+            usage.has_other_causes = True
             raise refusal from None
-        usage.refused()
+        usage.asked = False
         self.run_context.note(
             f"{ask.model}: the server refuses stream_options.include_usage; the client counts the output tokens"
         )
