@@ -87,7 +87,11 @@ def hold(prefix: str) -> PrefixLock:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = _holder(descriptor)
+            try:
+                about = json.loads(os.pread(descriptor, 4096, 0))
+                holder = f"process {about['pid']} on {about['host']} since {about['since']}"
+            except (OSError, ValueError, LookupError, TypeError):
+                holder = "another process"
             os.close(descriptor)
             if error.errno in _HELD:
                 raise PrefixInUseError(
@@ -117,12 +121,3 @@ def _key(prefix: str) -> str:
     """
     folder, name = os.path.split(absolute(prefix))
     return f"{Path(folder).resolve()}/{name}"
-
-
-def _holder(descriptor: int) -> str:
-    """Return the process that the lock file names."""
-    try:
-        about = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {about['pid']} on {about['host']} since {about['since']}"
-    except (OSError, ValueError, LookupError, TypeError):
-        return "another process"

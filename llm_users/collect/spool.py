@@ -17,7 +17,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from llm_users.collect.line_file import LineFile, fallback_folders
 from llm_users.record import REQUEST_COLUMNS, RequestRecord, cell
@@ -130,9 +130,8 @@ class StartCounts:
         try:
             descriptor, name = tempfile.mkstemp(prefix=start_counts_prefix(run_id, worker), dir=_SHARED_MEMORY)
             try:
-                os.write(
-                    descriptor, bytes(_STAGES * _ENTRY.size)
-                )  # allocated now: a sparse file could not be filled later
+                # Allocated now: a sparse file could not be filled later.
+                os.write(descriptor, bytes(_STAGES * _ENTRY.size))
                 self._page = mmap.mmap(descriptor, _STAGES * _ENTRY.size)
                 self.path = Path(name)
             finally:
@@ -180,8 +179,17 @@ class ShardReader:
         """
         with self.path.open("rb") as file:
             file.seek(self._position)
-            lines = _WholeLines(file, self._position)
-            for cells in csv.reader(lines):
+            end = self._position  # of the last complete line
+
+            def complete_lines() -> Iterator[str]:
+                nonlocal end
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    end += len(line)
+                    yield line.decode("utf-8", "replace")
+
+            for cells in csv.reader(complete_lines()):
                 if self._position == 0:
                     if cells != _NAMES:
                         raise ValueError(f"{self.path} does not have the columns of this version")
@@ -189,22 +197,7 @@ class ShardReader:
                     yield record_of(cells)
                 else:
                     return
-                self._position = lines.place
-
-
-class _WholeLines:
-    """Iterates over complete lines as text and keeps the position of the last one."""
-
-    def __init__(self, file: IO[bytes], place: int) -> None:
-        self._file = file
-        self.place = place
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                return
-            self.place += len(line)
-            yield line.decode("utf-8", "replace")
+                self._position = end
 
 
 def record_of(cells: list[str]) -> RequestRecord:

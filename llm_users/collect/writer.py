@@ -323,6 +323,10 @@ class RunWriter:
         accounts = [self.accounts[rank] for rank in sorted(self.accounts)]
         workers = sorted({*self.accounts, *self.received})
         sent = {account.rank: account.sent for account in accounts}
+        # The spools that are kept because they may contain the only copy of some rows.
+        spools = (
+            {a.rank for a in accounts if a.lost or a.sent is None or self.unwritten()} if not self.has_all_rows else ()
+        )
         self._about.update(more)
         self._files.write_manifest(
             {
@@ -333,7 +337,7 @@ class RunWriter:
                     "sent": {str(w): sent.get(w) for w in workers},
                     "received": {str(w): self.received[w] for w in workers},
                 },
-                "workers": {account.name: account.entry(shards=self._needs_spool(account)) for account in accounts},
+                "workers": {account.name: account.entry(shards=account.rank in spools) for account in accounts},
                 **({"rows_elsewhere": [str(path) for path in self.elsewhere()]} if self.elsewhere() else {}),
                 **({"lines_not_written": self._files.unwritten} if self._files.unwritten else {}),
                 COL.stamp_source: sorted({s.stamp_source for s in self.stages if s.stamp_source}),
@@ -353,10 +357,6 @@ class RunWriter:
         self._files.close()
         if before != (self.problem(), len(self.notes)):
             self.write_manifest()
-
-    def _needs_spool(self, account: WorkerAccount) -> bool:
-        """Return whether the spool of a worker is kept because it may contain the only copy of some rows."""
-        return not self.has_all_rows and bool(account.lost or account.sent is None or self.unwritten())
 
     def _on_trouble(self, text: str) -> None:
         if self.note(text):
