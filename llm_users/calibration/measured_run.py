@@ -159,9 +159,20 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
     prefix = folder / "run"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_REMOVED_PREFIXES)}
     environment |= {**_AWS_SETTINGS, **import_path(), CALIBRATION_VARIABLE: str(folder / "none")}
+    tokens = load.timing.tokens
+    command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
+    command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
+    command += ["--llm-sweep", str(load.streams), "--llm-requests", str(load.requests), "--llm-ramp", load.ramp]
+    command += ["--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
+    command += load.options
+    if load.processes > 1:
+        with socket.socket() as probe:  # a free port for the coordinator and the workers
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        command += ["--processes", str(load.processes), "--master-bind-port", port, "--master-port", port]
     # A separate session: Ctrl-C reaches only this process, and one signal ends all processes of the run.
     with subprocess.Popen(  # noqa: S603
-        _command(load, url, prefix), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:
@@ -179,21 +190,6 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
     if not stages:
         raise RunError(f"the worker finished no stage:\n{error_output[-2000:]}")
     return Rows(_read(path_of(prefix, REQUESTS_CSV)), stages[0])
-
-
-def _command(load: Load, url: str, prefix: Path) -> list[str]:
-    tokens = load.timing.tokens
-    command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
-    command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
-    command += ["--llm-sweep", str(load.streams), "--llm-requests", str(load.requests), "--llm-ramp", load.ramp]
-    command += ["--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
-    command += load.options
-    if load.processes > 1:
-        with socket.socket() as probe:  # a free port for the coordinator and the workers
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        command += ["--processes", str(load.processes), "--master-bind-port", port, "--master-port", port]
-    return command
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
