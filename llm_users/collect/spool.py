@@ -55,7 +55,6 @@ class Spool:
     """
 
     def __init__(self, run_id: str, worker: int, folder: str | None, on_trouble: Callable[[str], None]) -> None:
-        self._run_id = run_id
         self._worker = worker
         self._created_folders: list[Path] = []
         self._folders = fallback_folders(FALLBACK_SPOOL_FOLDER)
@@ -68,7 +67,7 @@ class Spool:
         self._file = LineFile(
             spool_folder / shard_name(run_id, worker),
             ",".join(_NAMES) + "\n",
-            elsewhere=self._elsewhere,
+            elsewhere=lambda: self._own_folder() / shard_name(run_id, worker),
             on_trouble=self._on_file_trouble,
         )
         self._csv = csv.writer(self._file, lineterminator="\n")
@@ -97,9 +96,6 @@ class Spool:
             path.unlink(missing_ok=True)
         for folder in self._created_folders:
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _elsewhere(self) -> Path:
-        return self._own_folder() / shard_name(self._run_id, self._worker)
 
     def _own_folder(self) -> Path:
         folder = next(self._folders, None)

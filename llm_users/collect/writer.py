@@ -88,17 +88,15 @@ class SeenNumbers:
     """
 
     def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []  # exclusive
-        self.count = 0
+        self.starts: list[int] = []
+        self.ends: list[int] = []  # exclusive
 
     def add(self, number: int) -> bool:
         """Add a number; return False when the set already contains it."""
-        starts, ends = self._starts, self._ends
+        starts, ends = self.starts, self.ends
         index = bisect_right(starts, number)
         if index and number < ends[index - 1]:
             return False
-        self.count += 1
         joins_left = index > 0 and ends[index - 1] == number
         joins_right = index < len(starts) and starts[index] == number + 1
         if joins_left and joins_right:
@@ -112,11 +110,6 @@ class SeenNumbers:
             starts.insert(index, number)
             ends.insert(index, number + 1)
         return True
-
-    @property
-    def ranges(self) -> int:
-        """The number of ranges."""
-        return len(self._starts)
 
 
 class RowObserver(Protocol):
