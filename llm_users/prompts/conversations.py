@@ -6,7 +6,7 @@ It does not depend on Locust or gevent, or on how a turn is sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,6 @@ class GivenConversations:
     openings: Openings
     in_order: bool = False
     notes: tuple[str, ...] = ()
-    _order: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         numbers = range(len(self.scripts))

@@ -383,16 +383,13 @@ class TraceSource:
 
     def prompt(self, index: int) -> Prompt:
         entry = self._entries[index % len(self._entries)]
-        return Prompt(index, self._text(index, entry), None, entry.input_tokens, entry.output_tokens)
-
-    def _text(self, index: int, entry: TraceEntry) -> str:
         opening = self._openings.text(index)
         whole = min(len(entry.hash_ids), (entry.input_tokens - 1) // self._block_tokens)
         for head in dict.fromkeys((opening, "")):  # a prompt that is too short has no opening
             for blocks in range(whole, max(-1, whole - 2), -1):
                 text = self._build(head, index, entry, blocks)
                 if text is not None:
-                    return text
+                    return Prompt(index, text, None, entry.input_tokens, entry.output_tokens)
         raise PromptError(
             f"entry {index} of the trace: no text of exactly {entry.input_tokens} tokens could be built with tokenizer "
             f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, or choose another "
