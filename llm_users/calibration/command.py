@@ -16,13 +16,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from llm_users.calibration.capacity import Capacity, cores, store
 from llm_users.calibration.ladder import FIRST, Climb, Rung, climb
-from llm_users.calibration.measured_run import Load, RunError, measure
-from llm_users.calibration.truth import Timing
+from llm_users.calibration.measured_run import Load, RunError, Timing, measure
 from llm_users.number_words import parse_duration
 from llm_users.options import parsers
 from llm_users.options.table import CALIBRATION_VARIABLE
@@ -67,7 +65,8 @@ def main(arguments: Sequence[str], locustfile: Path) -> int:
             print(f"llm-bench calibrate: {streams} streams: {error}", file=sys.stderr)
             return Rung(streams, None, options.error)
 
-    old = signal.signal(signal.SIGTERM, _exit_on_signal)
+    # SystemExit runs the finally blocks that end the runs.
+    old = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         print(header(), flush=True)
         climbed = climb(run, options.streams, lambda rung: print(line(rung), flush=True))
@@ -142,10 +141,6 @@ def _tokens(value: str) -> int:
     if tokens < 2:
         raise ValueError("an answer needs at least two tokens: a first and a last one")
     return tokens
-
-
-def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)  # SystemExit runs the finally blocks that end the runs
 
 
 def header() -> str:

@@ -9,8 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llm_users.calibration.measured_run import BUSY_CORES, MeasuredRun
-from llm_users.calibration.truth import SERVER_LATE_S
+from llm_users.calibration.measured_run import BUSY_CORES, SERVER_LATE_S, MeasuredRun
 
 FIRST, LAST = 16, 4096
 """The first and the last number of streams of the default ladder, which doubles them."""

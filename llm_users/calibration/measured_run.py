@@ -1,13 +1,15 @@
 """One run of a load against a server with known timing: the client's errors, its CPU cost, and the run conditions.
 
-A headless Locust process runs one stage and writes its rows, which are compared with the server's log. The run does not
-use the caller's options, environment variables, API keys or configuration files.
+A headless Locust process runs one stage and writes its rows, which are compared with the server's log of when it read
+each request and sent each token. Timestamps are CLOCK_MONOTONIC nanoseconds, which all processes of the machine share.
+The run does not use the caller's options, environment variables, API keys or configuration files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import math
 import os
 import resource
@@ -22,13 +24,17 @@ from pathlib import Path
 
 import psutil  # comes with Locust
 
-from llm_users.calibration.truth import Endpoint, SimulatorEndpoint, Timing, Truth
 from llm_users.options.table import CALIBRATION_VARIABLE
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
 from llm_users.quantile import quantile
 from llm_users.record import COL
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
-from llm_users.simulator.launch import import_path
+from llm_users.simulator.launch import import_path, launch
+
+SIMULATOR = "simulator"
+
+SERVER_LATE_S = 0.005
+"""Limit in seconds for the server's own lateness (p99): above it, a run measures the server, not the client."""
 
 BUSY_CORES = 0.2
 """Limit in cores: above it, two processes that need one core each no longer get it."""
@@ -45,6 +51,77 @@ _AWS_SETTINGS = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The configured timing of the server."""
+
+    ttft_s: float
+    gap_s: float
+    tokens: int
+
+    @property
+    def answer_s(self) -> float:
+        """The time from the arrival of a request to its last token, on schedule."""
+        return self.ttft_s + (self.tokens - 1) * self.gap_s
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """When the server had read a request, and when it sent the first and the last token."""
+
+    received_ns: int
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The server's log of a run: its send times by response id, its own lateness and its CPU cost."""
+
+    sent: dict[str, Sent]
+    late_p99_s: float
+    cpu_per_token_s: float
+
+
+class Endpoint:
+    """A running server. Its ``truth`` is complete after ``stop``."""
+
+    kind: str
+    url: str
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+    def truth(self) -> Truth:
+        raise NotImplementedError
+
+
+class SimulatorEndpoint(Endpoint):
+    """The project's simulator, with its log in ``folder``."""
+
+    kind = SIMULATOR
+
+    def __init__(self, timing: Timing, folder: Path) -> None:
+        self._log = folder / "simulator.jsonl"
+        spec = f"ttft={timing.ttft_s * 1e6:.0f}us,itl={timing.gap_s * 1e6:.0f}us,tokens={timing.tokens}"
+        self._simulator = launch(spec, log=self._log)
+        self.url = self._simulator.url
+
+    def stop(self) -> None:
+        self._simulator.stop()
+
+    def truth(self) -> Truth:
+        totals = self._simulator.stop()
+        with self._log.open(encoding="utf-8") as lines:
+            entries = [json.loads(line) for line in lines]
+        sent = {
+            entry[COL.response_id]: Sent(entry["received_ns"], entry["first_ns"], entry["last_ns"])
+            for entry in entries
+            if entry["first_ns"] is not None
+        }
+        return Truth(sent, totals["late_p99_us"] / 1e6, totals["cpu_us_per_token"] / 1e6)
 
 
 class RunError(RuntimeError):
@@ -82,9 +159,20 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
     prefix = folder / "run"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_REMOVED_PREFIXES)}
     environment |= {**_AWS_SETTINGS, **import_path(), CALIBRATION_VARIABLE: str(folder / "none")}
+    tokens = load.timing.tokens
+    command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
+    command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
+    command += ["--llm-sweep", str(load.streams), "--llm-requests", str(load.requests), "--llm-ramp", load.ramp]
+    command += ["--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
+    command += load.options
+    if load.processes > 1:
+        with socket.socket() as probe:  # a free port for the coordinator and the workers
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        command += ["--processes", str(load.processes), "--master-bind-port", port, "--master-port", port]
     # A separate session: Ctrl-C reaches only this process, and one signal ends all processes of the run.
     with subprocess.Popen(  # noqa: S603
-        _command(load, url, prefix), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:
@@ -104,30 +192,10 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
     return Rows(_read(path_of(prefix, REQUESTS_CSV)), stages[0])
 
 
-def _command(load: Load, url: str, prefix: Path) -> list[str]:
-    tokens = load.timing.tokens
-    command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
-    command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
-    command += ["--llm-sweep", str(load.streams), "--llm-requests", str(load.requests), "--llm-ramp", load.ramp]
-    command += ["--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
-    command += load.options
-    if load.processes > 1:
-        port = _free_port()
-        command += ["--processes", str(load.processes), "--master-bind-port", port, "--master-port", port]
-    return command
-
-
 def _kill(process: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-
-
-def _free_port() -> str:
-    """Return a free port for the coordinator and the workers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def _read(path: Path) -> list[dict[str, str]]:

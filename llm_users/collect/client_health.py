@@ -86,7 +86,13 @@ def verdict(stage: StageRecord) -> str | None:
         return OK if stage.lag_p99_s is not None else None
     if _own_cpu(stage) >= _CPU.strained_from:
         return SATURATED if level == 2 else STRAINED
-    return DISTURBED if _was_disturbed(stage) else STRAINED
+    # A late client was disturbed if it was late because it did not get the CPU.
+    lag_s, own_s = stage.lag_p99_s, stage.lag_own_p99_s
+    if (stage.steal_share or 0.0) >= _STEAL_FROM:
+        return DISTURBED
+    if lag_s is not None and own_s is not None:
+        return DISTURBED if lag_s >= _LAG.strained_from and own_s < lag_s / 2 else STRAINED
+    return DISTURBED if (stage.others_cpu_share or 0.0) >= _OTHERS_FROM else STRAINED
 
 
 def reasons(stage: StageRecord) -> list[str]:
@@ -97,7 +103,16 @@ def reasons(stage: StageRecord) -> list[str]:
         texts.insert(
             0, f"{stage.requests_client_limited} requests found no free file descriptor or port on this machine"
         )
-    return [*_disturbances(stage), *texts] if texts and verdict(stage) == DISTURBED else texts
+    if not texts or verdict(stage) != DISTURBED:
+        return texts
+    causes = []  # what used the CPU instead of the client, if it is known
+    if (stage.steal_share or 0.0) >= _STEAL_FROM:
+        causes.append(f"the hypervisor took {stage.steal_share:.0%} of the CPU")
+    if stage.others_cpu_share is not None and stage.others_cpu_share >= _OTHERS_NAMED_FROM:
+        causes.append(f"other programs used {stage.others_cpu_share:.0%} of the CPU")
+    if stage.lag_p99_s is not None and stage.lag_own_p99_s is not None:
+        causes.append(f"the client waited {stage.lag_p99_s - stage.lag_own_p99_s:.4f} s for a CPU (p99)")
+    return [*causes, *texts]
 
 
 def advice(stage: StageRecord, processes: int) -> str:
@@ -129,29 +144,6 @@ def _own_cpu(stage: StageRecord) -> float:
     if stage.measure_s is not None and stage.measure_s < _SHORTEST_S:
         return 0.0
     return stage.client_cpu_share_max or 0.0
-
-
-def _was_disturbed(stage: StageRecord) -> bool:
-    """Return whether a late client was late because it did not get the CPU."""
-    if (stage.steal_share or 0.0) >= _STEAL_FROM:
-        return True
-    lag_s, own_s = stage.lag_p99_s, stage.lag_own_p99_s
-    if lag_s is not None and own_s is not None:
-        return lag_s >= _LAG.strained_from and own_s < lag_s / 2
-    return (stage.others_cpu_share or 0.0) >= _OTHERS_FROM
-
-
-def _disturbances(stage: StageRecord) -> list[str]:
-    """Return what used the CPU instead of the client, if it is known."""
-    causes = []
-    if (stage.steal_share or 0.0) >= _STEAL_FROM:
-        causes.append(f"the hypervisor took {stage.steal_share:.0%} of the CPU")
-    lag_s, own_s = stage.lag_p99_s, stage.lag_own_p99_s
-    if stage.others_cpu_share is not None and stage.others_cpu_share >= _OTHERS_NAMED_FROM:
-        causes.append(f"other programs used {stage.others_cpu_share:.0%} of the CPU")
-    if lag_s is not None and own_s is not None:
-        causes.append(f"the client waited {lag_s - own_s:.4f} s for a CPU (p99)")
-    return causes
 
 
 def _findings(stage: StageRecord) -> list[tuple[int, str]]:

@@ -7,9 +7,9 @@ number of conversations.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from llm_users.record import ConversationRecord, RequestRecord
+from llm_users.record import COL, ConversationRecord, RequestRecord
 
 MOST_OPEN = 50_000
 """Maximum number of open conversations, about 30 MB; above it, the oldest conversation is written incomplete."""
@@ -41,13 +41,15 @@ class _OpenConversation:
 
     def add(self, record: RequestRecord) -> bool:
         """Add one turn; return True when the conversation is complete."""
-        row, turn = self.row, _turn_of(record)
+        duration_s = record.end_to_end_latency_s if record.end_to_end_latency_s is not None else record.connect_s
+        ended_at = None if record.started_at is None else record.started_at + (duration_s or 0.0)
+        row, turn = self.row, _Turn(record.turn or 0, record.ok, record.started_at, ended_at, record.ttft_s)
         self._turns_added += 1
         row.turns_done += turn.ok
-        row.think_s = _sum(row.think_s, record.think_s)
-        row.input_tokens = _sum(row.input_tokens, record.input_tokens)
-        row.output_tokens = _sum(row.output_tokens, record.output_tokens)
-        row.cached_tokens = _sum(row.cached_tokens, record.cached_tokens)
+        for column in (COL.think_s, COL.input_tokens, COL.output_tokens, COL.cached_tokens):
+            value = getattr(record, column)
+            if value is not None:  # the sum of the known values; None when no value is known
+                setattr(row, column, (getattr(row, column) or 0) + value)
         if not turn.ok:
             row.error_code = record.error_code
         if self._first is None or turn.number < self._first.number:
@@ -92,16 +94,3 @@ class ConversationBook:
         """End the run; return the conversations of which some turns were never sent."""
         incomplete, self._open = self._open, {}
         return [conversation.finish() for conversation in incomplete.values()]
-
-
-def _turn_of(record: RequestRecord) -> _Turn:
-    duration_s = record.end_to_end_latency_s if record.end_to_end_latency_s is not None else record.connect_s
-    ended_at = None if record.started_at is None else record.started_at + (duration_s or 0.0)
-    return _Turn(record.turn or 0, record.ok, record.started_at, ended_at, record.ttft_s)
-
-
-def _sum(total: Any, value: Any) -> Any:
-    """Return the sum of the known values; None when no value is known."""
-    if value is None:
-        return total
-    return value if total is None else total + value

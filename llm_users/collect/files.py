@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llm_users import run_files
 from llm_users.collect.line_file import LineFile, fallback_folders
 from llm_users.quantile import DurationHistogram
 from llm_users.record import (
@@ -28,28 +29,12 @@ from llm_users.record import (
     StageRecord,
     cell,
 )
-from llm_users.run_files import (
-    CONVERSATIONS_CSV,
-    FALLBACK_ROWS_FOLDER,
-    GAPS_CSV,
-    GZIP_SUFFIX,
-    LOCUST_SUFFIXES,
-    MANIFEST_JSON,
-    OFFSETS_CSV,
-    PART_SUFFIX,
-    REQUESTS_CSV,
-    RUN_SUFFIXES,
-    SHARD_CSV,
-    STAGES_CSV,
-    absolute,
-    fallback_name,
-    path_of,
-)
+from llm_users.run_files import absolute, fallback_name, path_of
 
 GAP_COLUMNS = ("stage", "bucket", "lower_s", "upper_s", "count")
 OFFSET_COLUMNS = (COL.request_id, "offsets_s")
 
-_LONGEST_SUFFIX = max((*RUN_SUFFIXES, *LOCUST_SUFFIXES), key=len)
+_LONGEST_SUFFIX = max((*run_files.RUN_SUFFIXES, *run_files.LOCUST_SUFFIXES), key=len)
 
 _PROBE_BYTES = 4096
 """Bytes that must fit on the disk before a run starts: less than the size of its manifest."""
@@ -76,20 +61,23 @@ def check_prefix(prefix: str) -> None:
         ) from error
 
 
-def move_aside(prefix: str, suffixes: Sequence[str] = RUN_SUFFIXES) -> str | None:
+def move_aside(prefix: str, suffixes: Sequence[str] = run_files.RUN_SUFFIXES) -> str | None:
     """Rename the files of an earlier run with this prefix to ``PREFIX.N_...``; return the new prefix, or None.
 
     N is the last number plus one, or the last number if none of these files exists with it: Locust's own files are
     moved before the files of this package. Raises OSError when a file cannot be renamed.
     """
-    present = [
-        suffix + end for suffix in suffixes for end in ("", GZIP_SUFFIX) if _is_movable(path_of(prefix, suffix + end))
-    ]
+    present = []
+    for suffix in (suffix + end for suffix in suffixes for end in ("", run_files.GZIP_SUFFIX)):
+        path = path_of(prefix, suffix)
+        # Locust leaves empty files of rejected runs; pipes and devices are reused.
+        if path.is_dir() or (path.is_file() and path.stat().st_size > 0):
+            present.append(suffix)
     if not present:
         return None
     folder, name = os.path.split(prefix)
-    suffixes_of_runs = "|".join(map(re.escape, (*RUN_SUFFIXES, *LOCUST_SUFFIXES)))
-    pattern = re.compile(rf"{re.escape(name)}\.(\d+)(?:{suffixes_of_runs})(?:{re.escape(GZIP_SUFFIX)})?")
+    suffixes_of_runs = "|".join(map(re.escape, (*run_files.RUN_SUFFIXES, *run_files.LOCUST_SUFFIXES)))
+    pattern = re.compile(rf"{re.escape(name)}\.(\d+)(?:{suffixes_of_runs})(?:{re.escape(run_files.GZIP_SUFFIX)})?")
     with os.scandir(folder or ".") as entries:
         numbers = [int(match[1]) for entry in entries if (match := pattern.fullmatch(entry.name))]
     number = max(numbers, default=1)
@@ -99,11 +87,6 @@ def move_aside(prefix: str, suffixes: Sequence[str] = RUN_SUFFIXES) -> str | Non
     for suffix in present:
         path_of(prefix, suffix).rename(aside + suffix)
     return aside
-
-
-def _is_movable(path: Path) -> bool:
-    """Return whether to move a file: Locust leaves empty files of rejected runs; pipes and devices are reused."""
-    return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
 class FallbackFiles:
@@ -116,13 +99,13 @@ class FallbackFiles:
 
     def __init__(self, run_id: str) -> None:
         self._name = fallback_name(run_id)
-        self._folders = fallback_folders(FALLBACK_ROWS_FOLDER)
+        self._folders = fallback_folders(run_files.FALLBACK_ROWS_FOLDER)
         self._prefixes: list[str] = []
 
     @property
     def shards(self) -> list[Path]:
         """The shards of the folders in use; some may have no rows."""
-        return [path_of(prefix, SHARD_CSV) for prefix in self._prefixes]
+        return [path_of(prefix, run_files.SHARD_CSV) for prefix in self._prefixes]
 
     def prefixes(self) -> Iterator[str]:
         """Yield the prefixes of the fallback folders, created on demand. Raises OSError after the last one."""
@@ -139,7 +122,8 @@ class FallbackFiles:
 
         def following() -> Path:
             try:
-                return path_of(next(prefixes), SHARD_CSV if suffix == REQUESTS_CSV else suffix)
+                prefix = next(prefixes)
+                return path_of(prefix, run_files.SHARD_CSV if suffix == run_files.REQUESTS_CSV else suffix)
             except StopIteration:  # a generator that has raised is exhausted
                 raise OSError(errno.ENOSPC, "no other folder is writable") from None
 
@@ -149,7 +133,7 @@ class FallbackFiles:
         for folder in self._folders:
             prefix = str(folder / self._name)
             try:
-                path_of(prefix, SHARD_CSV).write_text(",".join(c.name for c in REQUEST_COLUMNS) + "\n")
+                path_of(prefix, run_files.SHARD_CSV).write_text(",".join(c.name for c in REQUEST_COLUMNS) + "\n")
             except OSError:
                 shutil.rmtree(folder, ignore_errors=True)
             else:
@@ -177,15 +161,16 @@ class RunFiles:
         """The path of the manifest when it could not be written to its own path."""
         self.manifest_lost = False
         """Whether the last manifest could not be written to any path."""
-        self._requests = self._open(REQUESTS_CSV, [c.name for c in REQUEST_COLUMNS])
+        self._requests = self._open(run_files.REQUESTS_CSV, [c.name for c in REQUEST_COLUMNS])
         self.rows_file = self._files[0]
-        self._stages = self._open(STAGES_CSV, [column.name for column in STAGE_COLUMNS])
-        self._gaps = self._open(GAPS_CSV, GAP_COLUMNS)
-        self._offsets = self._open(OFFSETS_CSV, OFFSET_COLUMNS) if offsets else None
+        self._stages = self._open(run_files.STAGES_CSV, [column.name for column in STAGE_COLUMNS])
+        self._gaps = self._open(run_files.GAPS_CSV, GAP_COLUMNS)
+        self._offsets = self._open(run_files.OFFSETS_CSV, OFFSET_COLUMNS) if offsets else None
         if self._offsets is None:
-            path_of(self.prefix, OFFSETS_CSV).unlink(missing_ok=True)  # from an earlier run with this prefix
+            # From an earlier run with this prefix.
+            path_of(self.prefix, run_files.OFFSETS_CSV).unlink(missing_ok=True)
         self._conversations: Any = None
-        path_of(self.prefix, CONVERSATIONS_CSV).unlink(missing_ok=True)
+        path_of(self.prefix, run_files.CONVERSATIONS_CSV).unlink(missing_ok=True)
         self.flush()
 
     @property
@@ -220,7 +205,7 @@ class RunFiles:
         if self._conversations is None:
             try:
                 names = [column.name for column in CONVERSATION_COLUMNS]
-                self._conversations = self._open(CONVERSATIONS_CSV, names)
+                self._conversations = self._open(run_files.CONVERSATIONS_CSV, names)
             except OSError as error:
                 self._on_trouble(
                     f"the conversations file cannot be written ({error}); the rows file has the data of all turns"
@@ -244,7 +229,7 @@ class RunFiles:
 
         Until the ``last`` manifest is written, ``PREFIX_llm_run.json.part`` reserves space for it.
         """
-        path = path_of(self.prefix, MANIFEST_JSON)
+        path = path_of(self.prefix, run_files.MANIFEST_JSON)
         text = json.dumps(manifest, indent=2, default=str) + "\n"
         if last:
             for file in self._files:
@@ -261,7 +246,7 @@ class RunFiles:
             return
         try:
             for prefix in self._fallback.prefixes():
-                fallback = path_of(prefix, MANIFEST_JSON)
+                fallback = path_of(prefix, run_files.MANIFEST_JSON)
                 with contextlib.suppress(OSError):
                     _replace(fallback, text)
                     self.manifest_place = fallback
@@ -296,7 +281,7 @@ class RunFiles:
 
 
 def _part_of(path: Path) -> Path:
-    return path.with_name(path.name + PART_SUFFIX)
+    return path.with_name(path.name + run_files.PART_SUFFIX)
 
 
 def _replace(path: Path, text: str) -> None:

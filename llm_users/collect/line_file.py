@@ -15,6 +15,7 @@ import os
 import stat
 import tempfile
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -182,16 +183,21 @@ class LineFile:
         self._writing_since = time.monotonic()
         try:
             while self._fd >= 0:
-                batch = self._batch()
+                batch, ends = [], [0]  # the next lines, and where they end in the batch
+                for line in self._waiting:
+                    batch.append(line)
+                    ends.append(ends[-1] + len(line))
+                    if ends[-1] >= _BATCH_BYTES:
+                        break
                 self._writing_since = time.monotonic()
                 path = self._current if self._watches else None
                 done = self._pool.apply(_check_and_write, (self._fd, path, self._size, b"".join(batch)))
                 self._apply_state(done)
-                whole, size = _whole(batch, done.written)
-                for _ in range(min(whole, len(self._waiting))):
+                complete = bisect_right(ends, done.written) - 1  # lines of the batch
+                for _ in range(min(complete, len(self._waiting))):
                     self._bytes -= len(self._waiting.popleft())
-                self._size += size
-                self._lines += whole
+                self._size += ends[complete]
+                self._lines += complete
                 if done.error is not None and not self._continue_elsewhere(done):
                     if not self._retries:
                         self._retries = True
@@ -207,15 +213,6 @@ class LineFile:
     def _retry(self) -> None:
         self._retries = False
         self._write_out()
-
-    def _batch(self) -> list[bytes]:
-        batch, size = [], 0
-        for line in self._waiting:
-            batch.append(line)
-            size += len(line)
-            if size >= _BATCH_BYTES:
-                break
-        return batch
 
     def _apply_state(self, done: _WriteResult) -> None:
         """Apply the state of the file that the thread detected and the repairs that it made."""
@@ -346,8 +343,13 @@ def _check_and_write(descriptor: int, path: Path | None, size: int, data: bytes)
     if state is _State.REPLACED:
         return _WriteResult(state, error=OSError(errno.EEXIST, "another file exists at its path"))
     if state is _State.CUT:
+        lines = kept = position = 0  # ``lines`` complete lines in the first ``kept`` bytes
         try:
-            lines, kept = _complete_lines(descriptor)
+            while piece := os.pread(descriptor, _BATCH_BYTES, position):
+                lines += piece.count(b"\n")
+                if (end := piece.rfind(b"\n")) >= 0:
+                    kept = position + end + 1
+                position += len(piece)
             os.ftruncate(descriptor, kept)
             os.lseek(descriptor, kept, os.SEEK_SET)
         except OSError as error:
@@ -404,17 +406,6 @@ def _copy(source: int, target: int, size: int) -> bool:
     return True
 
 
-def _complete_lines(descriptor: int) -> tuple[int, int]:
-    """Return the number of complete lines of a file and their total length in bytes."""
-    lines = kept = position = 0
-    while piece := os.pread(descriptor, _BATCH_BYTES, position):
-        lines += piece.count(b"\n")
-        if (end := piece.rfind(b"\n")) >= 0:
-            kept = position + end + 1
-        position += len(piece)
-    return lines, kept
-
-
 def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
     """Write all data, or as much as possible; return the number of bytes written and the error, if any."""
     view, done = memoryview(data), 0
@@ -424,13 +415,3 @@ def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
     except OSError as error:
         return done, error
     return done, None
-
-
-def _whole(batch: list[bytes], written: int) -> tuple[int, int]:
-    """Return how many lines of the batch are complete within ``written`` bytes, and their length in bytes."""
-    size = 0
-    for count, line in enumerate(batch):
-        if size + len(line) > written:
-            return count, size
-        size += len(line)
-    return len(batch), size

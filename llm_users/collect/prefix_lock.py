@@ -78,7 +78,9 @@ def hold(prefix: str) -> PrefixLock:
     Raises ``PrefixInUseError`` when another process holds the lock, OSError when the lock file cannot be created. On a
     file system without locks, there is no check.
     """
-    key = _key(prefix)
+    # One name for all spellings: closing a second descriptor of the file would release the lock of the first one.
+    folder, name = os.path.split(absolute(prefix))
+    key = f"{Path(folder).resolve()}/{name}"
     if key in _held and _held[key].is_of_this_process:
         return _held[key]
     path = path_of(key, LOCK_FILE)
@@ -87,7 +89,11 @@ def hold(prefix: str) -> PrefixLock:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = _holder(descriptor)
+            try:
+                about = json.loads(os.pread(descriptor, 4096, 0))
+                holder = f"process {about['pid']} on {about['host']} since {about['since']}"
+            except (OSError, ValueError, LookupError, TypeError):
+                holder = "another process"
             os.close(descriptor)
             if error.errno in _HELD:
                 raise PrefixInUseError(
@@ -108,21 +114,3 @@ def hold(prefix: str) -> PrefixLock:
         os.close(descriptor)  # its holder removed the file between the two calls
     _held[key] = lock
     return lock
-
-
-def _key(prefix: str) -> str:
-    """Return one name for all spellings of a prefix.
-
-    Closing a second descriptor of the file would release the lock of the first one.
-    """
-    folder, name = os.path.split(absolute(prefix))
-    return f"{Path(folder).resolve()}/{name}"
-
-
-def _holder(descriptor: int) -> str:
-    """Return the process that the lock file names."""
-    try:
-        about = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {about['pid']} on {about['host']} since {about['since']}"
-    except (OSError, ValueError, LookupError, TypeError):
-        return "another process"

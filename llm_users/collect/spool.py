@@ -17,7 +17,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from llm_users.collect.line_file import LineFile, fallback_folders
 from llm_users.record import REQUEST_COLUMNS, RequestRecord, cell
@@ -55,7 +55,6 @@ class Spool:
     """
 
     def __init__(self, run_id: str, worker: int, folder: str | None, on_trouble: Callable[[str], None]) -> None:
-        self._run_id = run_id
         self._worker = worker
         self._created_folders: list[Path] = []
         self._folders = fallback_folders(FALLBACK_SPOOL_FOLDER)
@@ -68,7 +67,7 @@ class Spool:
         self._file = LineFile(
             spool_folder / shard_name(run_id, worker),
             ",".join(_NAMES) + "\n",
-            elsewhere=self._elsewhere,
+            elsewhere=lambda: self._own_folder() / shard_name(run_id, worker),
             on_trouble=self._on_file_trouble,
         )
         self._csv = csv.writer(self._file, lineterminator="\n")
@@ -97,9 +96,6 @@ class Spool:
             path.unlink(missing_ok=True)
         for folder in self._created_folders:
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _elsewhere(self) -> Path:
-        return self._own_folder() / shard_name(self._run_id, self._worker)
 
     def _own_folder(self) -> Path:
         folder = next(self._folders, None)
@@ -130,9 +126,8 @@ class StartCounts:
         try:
             descriptor, name = tempfile.mkstemp(prefix=start_counts_prefix(run_id, worker), dir=_SHARED_MEMORY)
             try:
-                os.write(
-                    descriptor, bytes(_STAGES * _ENTRY.size)
-                )  # allocated now: a sparse file could not be filled later
+                # Allocated now: a sparse file could not be filled later.
+                os.write(descriptor, bytes(_STAGES * _ENTRY.size))
                 self._page = mmap.mmap(descriptor, _STAGES * _ENTRY.size)
                 self.path = Path(name)
             finally:
@@ -180,8 +175,17 @@ class ShardReader:
         """
         with self.path.open("rb") as file:
             file.seek(self._position)
-            lines = _WholeLines(file, self._position)
-            for cells in csv.reader(lines):
+            end = self._position  # of the last complete line
+
+            def complete_lines() -> Iterator[str]:
+                nonlocal end
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    end += len(line)
+                    yield line.decode("utf-8", "replace")
+
+            for cells in csv.reader(complete_lines()):
                 if self._position == 0:
                     if cells != _NAMES:
                         raise ValueError(f"{self.path} does not have the columns of this version")
@@ -189,22 +193,7 @@ class ShardReader:
                     yield record_of(cells)
                 else:
                     return
-                self._position = lines.place
-
-
-class _WholeLines:
-    """Iterates over complete lines as text and keeps the position of the last one."""
-
-    def __init__(self, file: IO[bytes], place: int) -> None:
-        self._file = file
-        self.place = place
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                return
-            self.place += len(line)
-            yield line.decode("utf-8", "replace")
+                self._position = end
 
 
 def record_of(cells: list[str]) -> RequestRecord:

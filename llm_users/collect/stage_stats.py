@@ -12,13 +12,7 @@ from llm_users.collect.client_health import fill_client, verdict
 from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.outcome import CLIENT_LIMIT, Outcome
 from llm_users.quantile import DurationHistogram
-from llm_users.record import (
-    HELD_BACK_FROM,
-    UNSTEADY,
-    RequestRecord,
-    StageLoad,
-    StageRecord,
-)
+from llm_users.record import HELD_BACK_FROM, UNSTEADY, RequestRecord, StageLoad, StageRecord
 
 _MOST_MODELS = 32
 """Maximum number of models counted separately; all others count as one. A locustfile can name one per request."""
@@ -131,12 +125,6 @@ class _Tally:
     def failed(self) -> int:
         return sum(count for outcome, count in self.outcomes.items() if outcome.is_failure)
 
-    def bursts_of(self, model: str) -> _Bursts:
-        """Return the counts of one model, or of all models above the limit."""
-        if model not in self.bursts and len(self.bursts) >= _MOST_MODELS:
-            model = ""
-        return self.bursts.setdefault(model, _Bursts())
-
 
 class StageBook:
     """Adds up rows by stage as they arrive, in memory that does not grow with the number of rows.
@@ -170,7 +158,8 @@ class StageBook:
         if late_s is not None:
             tally.queue.add(late_s)
         if outcome is Outcome.OK and not record.buffered and record.chunks >= HELD_BACK_FROM:
-            tally.bursts_of(record.model).add(record)
+            is_counted_alone = record.model in tally.bursts or len(tally.bursts) < _MOST_MODELS
+            tally.bursts.setdefault(record.model if is_counted_alone else "", _Bursts()).add(record)
         # A proxy, not a late client, coalesced the chunks of these answers.
         if not record.buffered and not record.burst_chunks:
             tally.chunks += record.chunks

@@ -88,17 +88,15 @@ class SeenNumbers:
     """
 
     def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []  # exclusive
-        self.count = 0
+        self.starts: list[int] = []
+        self.ends: list[int] = []  # exclusive
 
     def add(self, number: int) -> bool:
         """Add a number; return False when the set already contains it."""
-        starts, ends = self._starts, self._ends
+        starts, ends = self.starts, self.ends
         index = bisect_right(starts, number)
         if index and number < ends[index - 1]:
             return False
-        self.count += 1
         joins_left = index > 0 and ends[index - 1] == number
         joins_right = index < len(starts) and starts[index] == number + 1
         if joins_left and joins_right:
@@ -112,11 +110,6 @@ class SeenNumbers:
             starts.insert(index, number)
             ends.insert(index, number + 1)
         return True
-
-    @property
-    def ranges(self) -> int:
-        """The number of ranges."""
-        return len(self._starts)
 
 
 class RowObserver(Protocol):
@@ -323,6 +316,10 @@ class RunWriter:
         accounts = [self.accounts[rank] for rank in sorted(self.accounts)]
         workers = sorted({*self.accounts, *self.received})
         sent = {account.rank: account.sent for account in accounts}
+        # The spools that are kept because they may contain the only copy of some rows.
+        spools = (
+            {a.rank for a in accounts if a.lost or a.sent is None or self.unwritten()} if not self.has_all_rows else ()
+        )
         self._about.update(more)
         self._files.write_manifest(
             {
@@ -333,7 +330,7 @@ class RunWriter:
                     "sent": {str(w): sent.get(w) for w in workers},
                     "received": {str(w): self.received[w] for w in workers},
                 },
-                "workers": {account.name: account.entry(shards=self._needs_spool(account)) for account in accounts},
+                "workers": {account.name: account.entry(shards=account.rank in spools) for account in accounts},
                 **({"rows_elsewhere": [str(path) for path in self.elsewhere()]} if self.elsewhere() else {}),
                 **({"lines_not_written": self._files.unwritten} if self._files.unwritten else {}),
                 COL.stamp_source: sorted({s.stamp_source for s in self.stages if s.stamp_source}),
@@ -353,10 +350,6 @@ class RunWriter:
         self._files.close()
         if before != (self.problem(), len(self.notes)):
             self.write_manifest()
-
-    def _needs_spool(self, account: WorkerAccount) -> bool:
-        """Return whether the spool of a worker is kept because it may contain the only copy of some rows."""
-        return not self.has_all_rows and bool(account.lost or account.sent is None or self.unwritten())
 
     def _on_trouble(self, text: str) -> None:
         if self.note(text):

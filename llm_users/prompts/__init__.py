@@ -12,7 +12,6 @@ from llm_users.distributions import Distribution
 from llm_users.prompts.chat import count_messages, is_text_only
 from llm_users.prompts.conversations import (
     Conversation,
-    ConversationSource,
     GivenConversations,
     MadeConversations,
     forget_scripts,
@@ -31,36 +30,11 @@ from llm_users.prompts.tokenizer import Tokenizer, load_tokenizer
 from llm_users.prompts.trace import BLOCK_TOKENS, UNITS, Trace, TraceEntry, TraceSource, parse_window, read_trace
 
 __all__ = [
-    "BLOCK_TOKENS",
-    "HUB",
-    "UNITS",
-    "Conversation",
-    "ConversationSource",
-    "Pictures",
-    "Prefixes",
-    "Prompt",
-    "PromptError",
-    "PromptSource",
-    "Tokenizer",
-    "Trace",
-    "TraceEntry",
-    "count_messages",
-    "file_digest",
-    "forget_items",
-    "forget_scripts",
-    "is_text_only",
-    "load_tokenizer",
-    "make_conversations",
-    "make_source",
-    "parse_hub_name",
-    "parse_mix",
-    "parse_window",
-    "read_items",
-    "read_scripts",
-    "read_trace",
-    "split_name",
-    "texts_digest",
-]
+    "BLOCK_TOKENS", "HUB", "UNITS", "Conversation", "Pictures", "Prefixes", "Prompt", "PromptError", "PromptSource",
+    "Tokenizer", "Trace", "TraceEntry", "count_messages", "file_digest", "forget_items", "forget_scripts",
+    "is_text_only", "load_tokenizer", "make_conversations", "make_source", "parse_hub_name", "parse_mix",
+    "parse_window", "read_items", "read_scripts", "read_trace", "split_name", "texts_digest",
+]  # fmt: skip
 
 
 def make_source(
@@ -141,7 +115,7 @@ def make_conversations(
     in_order: bool = False,
     prefixes: Prefixes | None = None,
     cache_bust: str | None = None,
-) -> ConversationSource:
+) -> GivenConversations | MadeConversations:
     """Return the conversations of ``file``, or generated ones: ``turn_counts`` turns of ``input_lengths`` tokens each.
 
     A shared text and a cache-busting head are at the start of a conversation and are not repeated in its later turns.

@@ -41,9 +41,8 @@ def opened_with(text: str, messages: Sequence[Message]) -> list[Message]:
     content = first.get("content")
     if isinstance(content, list):
         first_part = content[0] if content and isinstance(content[0], dict) else {"type": "text"}
-        part = (
-            {"type": "text", "text": text} if "type" in first_part else {"text": text}
-        )  # Bedrock's parts have no type
+        # Bedrock's parts have no type.
+        part = {"type": "text", "text": text} if "type" in first_part else {"text": text}
         return [{**first, "content": [part, *content]}, *others]
     return [{**first, "content": text + (content or "")}, *others]
 

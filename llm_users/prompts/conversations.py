@@ -6,10 +6,10 @@ It does not depend on Locust or gevent, or on how a turn is sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llm_users.distributions import Distribution
 from llm_users.prompts.chat import Message, opened_with
@@ -62,21 +62,6 @@ class Script:
     turns: tuple[Turn, ...]
 
 
-class ConversationSource(Protocol):
-    """A seeded sequence of conversations. ``prompt`` is a pure function of the seed and the index."""
-
-    @property
-    def different(self) -> int | None: ...
-
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-
-    @property
-    def mean_turns(self) -> float: ...
-
-    def prompt(self, index: int) -> Conversation: ...
-
-
 @dataclass
 class GivenConversations:
     """The conversations of a file, in a seeded order or in file order. All are used before one is repeated."""
@@ -88,7 +73,6 @@ class GivenConversations:
     openings: Openings
     in_order: bool = False
     notes: tuple[str, ...] = ()
-    _order: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         numbers = range(len(self.scripts))
@@ -164,13 +148,10 @@ def forget_scripts() -> None:
 
 @lru_cache(maxsize=1)  # so that the check before the run and the run itself read a file only once
 def _read_scripts(file: Path, _stamp: tuple[int, int] | None) -> tuple[list[Script], int]:
-    scripts, skipped, what = [], 0, f"conversations file {str(file)!r}"
-    for where, entry in json_entries(what, file, SHAPE):
-        script = script_of(where, entry)
-        if script.turns:
-            scripts.append(script)
-        else:
-            skipped += 1
+    what = f"conversations file {str(file)!r}"
+    entries = [script_of(where, entry) for where, entry in json_entries(what, file, SHAPE)]
+    scripts = [script for script in entries if script.turns]
+    skipped = len(entries) - len(scripts)
     if not scripts:
         reason = f": none of its {skipped} entries has a user message" if skipped else ""
         raise PromptError(f"{what} has no conversations{reason}. Write one per line; {SHAPE}")
@@ -200,17 +181,13 @@ def script_of(where: str, entry: object) -> Script:
             raise PromptError(f'{where}: in "turns" is {shown(wrong)}, which is not a text; {SHAPE}')
         texts = [text for text in value if text.strip()]
         return Script(name, tuple(Turn(({"role": "user", "content": text},), cap) for text in texts))
-    return Script(name, tuple(_turns_of(where, given[0], value, cap)))
-
-
-def _turns_of(where: str, field_name: str, recorded: list[Any], cap: int | None) -> list[Turn]:
-    """Return the turns of the user messages, with preceding system messages; recorded answers only set the cap."""
+    # The turns are the user messages, with preceding system messages; recorded answers only set the cap.
     turns: list[Turn] = []
     waiting: list[Message] = []
-    for message in recorded:
+    for message in value:
         parsed = role_and_text(message)
         if parsed is None:
-            raise PromptError(f'{where}: in "{field_name}" is {shown(message)}, which is not a message; {SHAPE}')
+            raise PromptError(f'{where}: in "{given[0]}" is {shown(message)}, which is not a message; {SHAPE}')
         role, text = parsed
         content = message.get("content")
         kept: Any = content if isinstance(content, list) and content else text
@@ -221,7 +198,7 @@ def _turns_of(where: str, field_name: str, recorded: list[Any], cap: int | None)
             waiting = []
         elif turns and text and role not in HUMANS and turns[-1].answer is None:
             turns[-1] = replace(turns[-1], answer=text)
-    return turns
+    return Script(name, tuple(turns))
 
 
 def _turn_index(index: int, number: int) -> int:

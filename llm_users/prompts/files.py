@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -64,16 +64,9 @@ def forget_items() -> None:
 
 @lru_cache(maxsize=1)  # so that the check before the run and the run itself read a file only once
 def _read_items(name: str, _stamp: tuple[int, int] | None) -> DataSet:
-    if name.startswith(HUB):
-        entries: Iterable[Item | None] = read_hub(name)
-    else:
-        entries = _read_file(*split_name(name))
-    items, skipped = [], 0
-    for item in entries:
-        if item is None:
-            skipped += 1
-        else:
-            items.append(item)
+    entries = list(read_hub(name) if name.startswith(HUB) else _read_file(*split_name(name)))
+    items = [item for item in entries if item is not None]
+    skipped = len(entries) - len(items)
     if not items:
         all_of = "its only entry is" if skipped == 1 else f"all of its {skipped} entries are"
         reason = f": {all_of} empty" if skipped else ""

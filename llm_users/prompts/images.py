@@ -43,17 +43,15 @@ def image_part(image: str | PathLike[str], *, detail: str | None = None) -> dict
             image_part("cat.png", detail="low"),
         ]}])
     """
-    name = fspath(image)
-    url = name if name.startswith(("http://", "https://", "data:")) else _data_uri_of(Path(name))
+    url = fspath(image)
+    if not url.startswith(("http://", "https://", "data:")):
+        path = Path(url)
+        try:
+            state = path.stat()
+            url = _data_uri(path, state.st_mtime_ns, state.st_size)
+        except OSError as error:
+            raise PromptError(f"image {str(path)!r} cannot be read: {error.strerror}. Check the path") from error
     return {"type": "image_url", "image_url": {"url": url, **({"detail": detail} if detail else {})}}
-
-
-def _data_uri_of(path: Path) -> str:
-    try:
-        state = path.stat()
-        return _data_uri(path, state.st_mtime_ns, state.st_size)
-    except OSError as error:
-        raise PromptError(f"image {str(path)!r} cannot be read: {error.strerror}. Check the path") from error
 
 
 @lru_cache(maxsize=_KEPT)

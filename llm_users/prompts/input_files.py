@@ -10,17 +10,17 @@ import gzip
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from llm_users.prompts.prompt import PromptError
 
 _BOM = b"\xef\xbb\xbf"
 # The first bytes decide, because names can be wrong: gzip (RFC 1952), bzip2 ("BZh"), xz and Zstandard (RFC 8878).
-_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
-_ZIP = b"PK\x03\x04"
+_UNPACKERS: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_ZSTD, _ZIP = b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 COMPRESSED = frozenset({".gz", ".gzip", ".bz2", ".xz"})
 """Extensions that follow the extension of the content."""
 
@@ -66,10 +66,13 @@ def opened(where: str, name: str) -> Iterator[IO[bytes]]:
             head = raw.read(8)
             raw.seek(0)
             _refuse_foreign(where, head)
-            with _unpacked(raw, head) as content:
-                if content is not raw:
-                    _refuse_foreign(where, content.read(8))
-                    content.seek(0)
+            unpack = next((unpack for magic, unpack in _UNPACKERS.items() if head.startswith(magic)), None)
+            if unpack is None:
+                yield raw
+                return
+            with unpack(raw) as content:
+                _refuse_foreign(where, content.read(8))
+                content.seek(0)
                 yield content
     except PromptError:
         raise
@@ -82,16 +85,6 @@ def opened(where: str, name: str) -> Iterator[IO[bytes]]:
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         reason = getattr(error, "strerror", None) or str(error)
         raise PromptError(f"{where} cannot be read: {reason}. Check the path") from error
-
-
-def _unpacked(raw: IO[bytes], head: bytes) -> IO[bytes]:
-    if head.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
-    if head.startswith(_BZIP2):
-        return bz2.BZ2File(raw)
-    if head.startswith(_XZ):
-        return lzma.LZMAFile(raw)
-    return raw
 
 
 def _refuse_foreign(where: str, head: bytes) -> None:

@@ -82,12 +82,8 @@ class Openings:
         if self._prefixes is None:
             return ""
         which = index % self._prefixes.count
-        if which not in self._made:
-            self._made[which] = self._make(which) + "\n\n"
-        return self._made[which]
-
-    def _make(self, which: int) -> str:
-        assert self._prefixes is not None
+        if which in self._made:
+            return self._made[which]
         assert self._texts is not None
         unique = self._texts.unique_line(stream(self._text_seed, "prefix", which, "unique"))
         lines = self._texts.lines
@@ -97,9 +93,8 @@ class Openings:
             order = endless(stream(self._text_seed, "prefix", which), lines, first)
             text = self._texts.build(head, order, self._prefixes.tokens)
             if text is not None and text != unique:
-                break
-        else:
-            raise PromptError(
-                f"no shared text of exactly {self._prefixes.tokens} tokens could be built; choose another length"
-            )
-        return text
+                self._made[which] = text + "\n\n"
+                return self._made[which]
+        raise PromptError(
+            f"no shared text of exactly {self._prefixes.tokens} tokens could be built; choose another length"
+        )

@@ -6,6 +6,7 @@ This module does not read prompt files and does not send requests.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def instruction(output_tokens: int | None) -> str:
     return f"Randomly stream lines from the following text{length}. Don't generate eos tokens:\n\n"
 
 
+@dataclass(eq=False)
 class SonnetSource:
     """Prompt i consists of its opening, a unique line, the instruction and random lines.
 
@@ -51,46 +53,42 @@ class SonnetSource:
     line.
     """
 
+    tokenizer: Tokenizer
+    input_lengths: Distribution
+    output_lengths: Distribution | None
+    seed: int
+    text_seed: str
+    openings: Openings
     notes: tuple[str, ...] = ()
     different: int | None = None
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        input_lengths: Distribution,
-        output_lengths: Distribution | None,
-        seed: int,
-        text_seed: str,
-        openings: Openings,
-    ) -> None:
-        self._tokenizer, self._seed = tokenizer, seed
-        self._input_lengths, self._output_lengths = input_lengths, output_lengths
-        self._texts, self._text_seed, self._openings = sonnet_texts(tokenizer), text_seed, openings
-        self._first = list(shuffled(stream(text_seed, "first lines"), range(self._texts.lines)))
+    def __post_init__(self) -> None:
+        self._texts = sonnet_texts(self.tokenizer)
+        self._first = list(shuffled(stream(self.text_seed, "first lines"), range(self._texts.lines)))
 
     def prompt(self, index: int) -> Prompt:
-        max_tokens = draw_cap(self._output_lengths, self._seed, index)
-        tokens = length_at(self._input_lengths, self._seed, index, "input")
+        max_tokens = draw_cap(self.output_lengths, self.seed, index)
+        tokens = length_at(self.input_lengths, self.seed, index, "input")
         text = self.text(index, tokens, max_tokens)
-        return Prompt(index, text, None, tokens + self._openings.tokens, max_tokens)
+        return Prompt(index, text, None, tokens + self.openings.tokens, max_tokens)
 
     def text(self, index: int, tokens: int, max_tokens: int | None) -> str:
         """Return the text of prompt ``index`` with ``tokens`` tokens plus the shared text. Raises ``PromptError``."""
-        openings = self._openings.texts(index)
-        wanted = tokens + self._openings.tokens
-        unique = openings[0] + self._texts.unique_line(stream(self._text_seed, index, "unique"))
+        openings = self.openings.texts(index)
+        wanted = tokens + self.openings.tokens
+        unique = openings[0] + self._texts.unique_line(stream(self.text_seed, index, "unique"))
         for head in (unique + instruction(max_tokens), unique, *openings):
             head_tokens = self._texts.count(head)
             for redraw in range(_REDRAWS if head_tokens < wanted else 0):
                 first = self._first[(index + redraw) % len(self._first)]
-                order = endless(stream(self._text_seed, index, "lines", redraw), self._texts.lines, first)
+                order = endless(stream(self.text_seed, index, "lines", redraw), self._texts.lines, first)
                 text = self._texts.build(head, order, wanted, head_tokens)
                 # Chat templates strip a line break at the end, and the server would count fewer tokens.
                 if text is not None and text not in openings and not text.endswith("\n"):
                     return text
         raise PromptError(
             f"prompt {index}: no text of exactly {wanted} tokens could be built with tokenizer "
-            f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, choose another tokenizer "
+            f"{self.tokenizer.name!r}. Check that this tokenizer counts ordinary text, choose another tokenizer "
             "(--llm-tokenizer) or length (--llm-input-tokens, --llm-length-mix), or use your own prompts "
             "(--llm-prompts)"
         )

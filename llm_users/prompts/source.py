@@ -6,6 +6,7 @@ It does not depend on files or on how a prompt is sent.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llm_users.distributions import Distribution
@@ -18,6 +19,7 @@ from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.tokenizer import Tokenizer
 
 
+@dataclass(eq=False)
 class GivenSource:
     """The items in a seeded order, or in their original order with ``in_order``. All are used before one is repeated.
 
@@ -25,23 +27,19 @@ class GivenSource:
     generates the text of an item that has only a length: (index, tokens, cap) -> text.
     """
 
+    data: DataSet
+    tokenizer: Tokenizer | None
+    output_lengths: Distribution | None
+    seed: int
+    openings: Openings
+    make: Callable[[int, int, int | None], str] | None = None
+    in_order: bool = False
     different: int | None = None
+    notes: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        data: DataSet,
-        *,
-        tokenizer: Tokenizer | None,
-        output_lengths: Distribution | None,
-        seed: int,
-        openings: Openings,
-        make: Callable[[int, int, int | None], str] | None = None,
-        in_order: bool = False,
-    ) -> None:
-        self._items, self._tokenizer, self._output_lengths, self._seed = data.items, tokenizer, output_lengths, seed
-        numbers = range(len(self._items))
-        self._order = list(numbers) if in_order else list(shuffled(stream(seed, "entries"), numbers))
-        self._openings, self._make = openings, make
+    def __post_init__(self) -> None:
+        data, numbers = self.data, range(len(self.data.items))
+        self._order = list(numbers) if self.in_order else list(shuffled(stream(self.seed, "entries"), numbers))
         # Counted on demand: counting a complete large file would take minutes.
         self._tokens: dict[int, int | None] = {}
         self._answers: dict[int, int] = {}
@@ -50,24 +48,24 @@ class GivenSource:
             notes.append(skipped_note(data.name, data.skipped, total, "prompts"))
         if answered := sum(item.answer_is_left_out for item in data.items):
             notes.append(f"{data.name}: {answered} of {total} prompts end with a recorded answer, which is not sent")
-        self.notes: tuple[str, ...] = tuple(notes)
+        self.notes = tuple(notes)
 
     def prompt(self, index: int) -> Prompt:
         number = self._order[index % len(self._order)]
-        item = self._items[number]
+        item = self.data.items[number]
         cap = self._cap(index, number, item)
         if item.input_tokens is not None:
-            if self._make is None:
+            if self.make is None:
                 raise PromptError("entries with only a length need a tokenizer; set one, or use entries with prompts")
-            text = self._make(index, item.input_tokens, cap)
-            return Prompt(index, text, None, item.input_tokens + self._openings.tokens, cap)
+            text = self.make(index, item.input_tokens, cap)
+            return Prompt(index, text, None, item.input_tokens + self.openings.tokens, cap)
         # Copied, so that a locustfile that changes its messages does not change the messages of the next round.
         messages = None if item.messages is None else [dict(message) for message in item.messages]
-        if self._openings.are_empty:
+        if self.openings.are_empty:
             if number not in self._tokens:
                 self._tokens[number] = self._count(item.text, messages)
             return Prompt(index, item.text, messages, self._tokens[number], cap)
-        opening = self._openings.text(index)
+        opening = self.openings.text(index)
         if messages is None:
             text = opening + (item.text or "")
             return Prompt(index, text, None, self._count(text, None), cap)
@@ -75,15 +73,15 @@ class GivenSource:
         return Prompt(index, None, messages, self._count(None, messages), cap)
 
     def _cap(self, index: int, number: int, item: Item) -> int | None:
-        if item.max_tokens is not None or self._tokenizer is None or item.answer is None:
-            return item.max_tokens or draw_cap(self._output_lengths, self._seed, index)
+        if item.max_tokens is not None or self.tokenizer is None or item.answer is None:
+            return item.max_tokens or draw_cap(self.output_lengths, self.seed, index)
         if number not in self._answers:
-            self._answers[number] = max(1, self._tokenizer.count(item.answer))
+            self._answers[number] = max(1, self.tokenizer.count(item.answer))
         return self._answers[number]
 
     def _count(self, text: str | None, messages: list[dict[str, Any]] | None) -> int | None:
-        if self._tokenizer is None or not is_text_only(messages or ()):
+        if self.tokenizer is None or not is_text_only(messages or ()):
             return None
         if messages is None:
-            return self._tokenizer.count(text or "")
-        return count_messages(self._tokenizer, messages)
+            return self.tokenizer.count(text or "")
+        return count_messages(self.tokenizer, messages)

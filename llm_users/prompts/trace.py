@@ -163,7 +163,8 @@ def read_trace(
     if window is not None:
         low, high = (bisect_left(rows, first_s + edge_s, key=itemgetter(0)) for edge_s in window)
         rows = rows[low:high]
-    skipped = Counter(why for row in rows if (why := _skip_reason(shape, row)))
+    no_output = "failed, no response tokens" if shape == BURSTGPT else "no output tokens"
+    skipped = Counter(no_output if row[2] == 0 else "no input tokens" for row in rows if not (row[1] and row[2]))
     kept = [row for row in rows if row[1] and row[2]] if skipped else rows
     if not kept:
         counts = ", ".join(f"{count} {why}" for why, count in skipped.items())
@@ -239,12 +240,6 @@ def _notes_on_guesses(trace: Trace, reason: str | None) -> Iterator[str]:
             f"trace {trace.name}: its hashes stand for {hashes / blocks:.0%} of the input tokens with blocks of "
             f"{trace.block_tokens} tokens. If its blocks are larger, set their size with --llm-trace-block-size"
         )
-
-
-def _skip_reason(shape: str, row: _Row) -> str | None:
-    if row[2] == 0:
-        return "failed, no response tokens" if shape == BURSTGPT else "no output tokens"
-    return "no input tokens" if row[1] == 0 else None
 
 
 def _shape_of(where: str, file: IO[bytes]) -> str:
@@ -388,16 +383,13 @@ class TraceSource:
 
     def prompt(self, index: int) -> Prompt:
         entry = self._entries[index % len(self._entries)]
-        return Prompt(index, self._text(index, entry), None, entry.input_tokens, entry.output_tokens)
-
-    def _text(self, index: int, entry: TraceEntry) -> str:
         opening = self._openings.text(index)
         whole = min(len(entry.hash_ids), (entry.input_tokens - 1) // self._block_tokens)
         for head in dict.fromkeys((opening, "")):  # a prompt that is too short has no opening
             for blocks in range(whole, max(-1, whole - 2), -1):
                 text = self._build(head, index, entry, blocks)
                 if text is not None:
-                    return text
+                    return Prompt(index, text, None, entry.input_tokens, entry.output_tokens)
         raise PromptError(
             f"entry {index} of the trace: no text of exactly {entry.input_tokens} tokens could be built with tokenizer "
             f"{self._tokenizer.name!r}. Check that this tokenizer counts ordinary text, or choose another "

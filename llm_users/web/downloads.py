@@ -25,15 +25,8 @@ from llm_users.web.state import LiveState
 
 logger = logging.getLogger(__name__)
 
-_LIVE = {
-    "rows.csv": (REQUESTS_CSV, "Rows so far (CSV)"),
-    "stages.csv": (STAGES_CSV, "Stages (CSV)"),
-}
-_FINAL = {
-    SUMMARY_CSV: "Every figure (CSV)",
-    REPORT_MD: "Report (Markdown)",
-    REPORT_HTML: "Report (HTML)",
-}
+_LIVE = {"rows.csv": (REQUESTS_CSV, "Rows so far (CSV)"), "stages.csv": (STAGES_CSV, "Stages (CSV)")}
+_FINAL = {SUMMARY_CSV: "Every figure (CSV)", REPORT_MD: "Report (Markdown)", REPORT_HTML: "Report (HTML)"}
 REPORT_PROGRAM = """
 import pathlib, sys, llm_reports
 prefix, slo, stage, out = sys.argv[1:]

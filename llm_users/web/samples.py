@@ -96,7 +96,9 @@ class History:
     def add(self, sample: Mapping[str, float | None]) -> None:
         """Add the next sample. Missing values and values that are not finite become None."""
         if len(self._samples) >= MOST_SAMPLES:
-            self._thin()
+            half = len(self._samples) // 2
+            self._numbers[:half] = self._numbers[:half:2]
+            self._samples[:half] = self._samples[:half:2]
         self.seq += 1
         self._numbers.append(self.seq)
         self._samples.append(tuple(_short(sample.get(name)) for name in SERIES))
@@ -113,11 +115,6 @@ class History:
         index = bisect_right(self._numbers, seq) if is_held and seq is not None else 0
         columns = zip(*self._samples[index:], strict=True) if index < len(self._samples) else ((),) * len(SERIES)
         return not is_held, {name: list(values) for name, values in zip(SERIES, columns, strict=True)}
-
-    def _thin(self) -> None:
-        half = len(self._samples) // 2
-        self._numbers[:half] = self._numbers[:half:2]
-        self._samples[:half] = self._samples[:half:2]
 
 
 def _short(value: float | None) -> float | None:

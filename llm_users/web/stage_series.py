@@ -115,27 +115,23 @@ class StageSeries:
                 self._unmeasured.add((record.framework, record.model))
             return
         key = record.framework, record.model, record.concurrency, record.rate_per_s
-        group = self._groups.get(key) or self._new_group(record, key)
+        if not self._groups:
+            self.load = record.load
+        if key not in self._groups and len(self._groups) < MOST_GROUPS:
+            self._groups[key] = _Group(record.load, record.framework, record.model)
+        group = self._groups.get(key) or self._groups.setdefault((), _Group(self.load, "", "other models"))
         outcome = record.outcome
         group.outcomes[outcome] += 1
         if outcome is not Outcome.OK:
             return
-        metrics = group.metrics
-        if (e2e_s := record.end_to_end_latency_s) is not None:
-            e2e_s = as_written(e2e_s)
-            self._add(metrics["e2e"], e2e_s)
-            if record.output_tokens is not None and e2e_s > 0:
-                self._add(metrics["throughput"], record.output_tokens / e2e_s)
-        if (corrected_e2e_s := record.corrected_end_to_end_latency_s) is not None:
-            self._add(metrics["corrected_e2e"], as_written(corrected_e2e_s))
-        if record.error_code == BUFFERED:
-            return
-        if (ttft_s := record.ttft_s) is not None:
-            self._add(metrics["ttft"], as_written(ttft_s))
-        if (tpot_s := record.tpot_s) is not None:
-            self._add(metrics["tpot"], as_written(tpot_s))
-        if (corrected_ttft_s := record.corrected_ttft_s) is not None:
-            self._add(metrics["corrected_ttft"], as_written(corrected_ttft_s))
+        times_s = {"e2e": record.end_to_end_latency_s, "corrected_e2e": record.corrected_end_to_end_latency_s}
+        if record.error_code != BUFFERED:
+            times_s |= {"ttft": record.ttft_s, "tpot": record.tpot_s, "corrected_ttft": record.corrected_ttft_s}
+        values = {name: as_written(time_s) for name, time_s in times_s.items() if time_s is not None}
+        if record.output_tokens is not None and values.get("e2e", 0.0) > 0:
+            values["throughput"] = record.output_tokens / values["e2e"]
+        for name, value in values.items():
+            self._add(group.metrics[name], value)
 
     def _add(self, series: Series, value: float) -> None:
         self._kept += 1
@@ -145,14 +141,6 @@ class StageSeries:
                 for other in group.metrics.values():
                     other.values = array("d")
         series.add(value, keep=self.exact)
-
-    def _new_group(self, record: RequestRecord, key: tuple[Any, ...]) -> _Group:
-        if not self._groups:
-            self.load = record.load
-        if len(self._groups) < MOST_GROUPS:
-            group = self._groups[key] = _Group(record.load, record.framework, record.model)
-            return group
-        return self._groups.setdefault((), _Group(self.load, "", "other models"))
 
     def running_row(self) -> dict[str, Any]:
         """Return the figures of all rows so far in one row of the page, without the stage's rates."""

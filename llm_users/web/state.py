@@ -224,12 +224,13 @@ class LiveState:
         self._notice_run()
         coordinator = self.coordinator
         reset, samples = self._history.after(since if run == self.run else None)
+        state = str(self._environment.runner.state)
         slo = coordinator.options.slo or coordinator.options.find
         return {
             "run": self.run,
             "seq": self._history.seq,
             "reset": reset,
-            "state": self._state(),
+            "state": "stopping" if coordinator.finishing else _STATES.get(state, state),
             "now_s": self._now_s,
             "interval_s": INTERVAL_S,
             "about": self._about(),
@@ -252,12 +253,6 @@ class LiveState:
     def finished(self) -> bool:
         """Return whether there is a run and it is over."""
         return self.run is not None and not self.coordinator.active
-
-    def _state(self) -> str:
-        if self.coordinator.finishing:
-            return "stopping"
-        state = str(self._environment.runner.state)
-        return _STATES.get(state, state)
 
     def _about(self) -> dict[str, str]:
         options, seen = self.coordinator.options, self._seen

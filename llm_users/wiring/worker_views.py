@@ -161,7 +161,7 @@ class WorkerViews:
     def _holds(self, client_id: str) -> bool:
         """Return whether a worker has to wait for the next stage, or until it listens."""
         coordinator = self._coordinator
-        return coordinator.active and (coordinator.options.staged or not coordinator.workers.knows(client_id))
+        return coordinator.active and (coordinator.options.staged or coordinator.workers.find(client_id) is None)
 
     def admit(self) -> None:
         """Assign users to workers that had to wait for the next stage."""

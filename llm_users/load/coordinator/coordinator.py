@@ -243,7 +243,10 @@ class Coordinator:
             return
         self._finishing = True
         pool, plan = self._pool, self._plan
-        cut_short = interrupted and self._has_more_to_measure
+        # Whether a stage, or a part of one, is still to be measured. A free stage has more only if it counts requests.
+        is_unfinished = not self.workers.all_done and not (plan.free and plan.requests is None)
+        has_later_stages = not plan.free and plan.stage < self.stages
+        cut_short = interrupted and self._ending is None and (is_unfinished or has_later_stages)
         self._over.clear()
         self._finals.clear()
         limit = time.monotonic() + (0 if abort else grace_s) + _BARRIER_MARGIN_S
@@ -258,7 +261,16 @@ class Coordinator:
             self._finals.wait(timeout=0.5)
             self._finals.clear()
         if pool.distributed:
-            self._await_missing_rows(time.monotonic() + _RESEND_S)
+            # Request rows that were lost with a connection from the workers, which have them in their spools.
+            limit = time.monotonic() + _RESEND_S
+            pool.recover()
+            connected = self._clients()
+            lacking = [w for w in self.workers if w.final and w.account.lost and w.client_id in connected]
+            for worker in lacking:
+                pool.tell(worker, messages.Resend(pool.run_id))
+            while any(worker.account.lost for worker in lacking) and time.monotonic() < limit:
+                self._finals.wait(timeout=0.1)
+                self._finals.clear()
         if self._watching is not None:
             self._watching.kill(block=False)
         if cut_short:
@@ -275,31 +287,6 @@ class Coordinator:
         pool.settle(self.refused)
         self.active = self._finishing = False
         self._over.set()
-
-    @property
-    def _has_more_to_measure(self) -> bool:
-        """Return whether a stage, or a part of one, is still to be measured.
-
-        A free stage has more only if it counts requests.
-        """
-        if self._ending is not None:
-            return False
-        if self._plan.free:
-            return self._plan.requests is not None and not self.workers.all_done
-        return self._plan.stage < self.stages or not self.workers.all_done
-
-    def _await_missing_rows(self, limit: float) -> None:
-        """Request rows that were lost with a connection from the workers, which have them in their spools."""
-        self._pool.recover()
-        connected = self._clients()
-        incomplete = [
-            worker for worker in self.workers if worker.final and worker.account.lost and worker.client_id in connected
-        ]
-        for worker in incomplete:
-            self._pool.tell(worker, messages.Resend(self._pool.run_id))
-        while any(worker.account.lost for worker in incomplete) and time.monotonic() < limit:
-            self._finals.wait(timeout=0.1)
-            self._finals.clear()
 
     def abort(self) -> None:
         """Cut off the requests that still drain."""

@@ -59,14 +59,21 @@ class _Count:
         self.now_seen += 1
         self.now_broken += breaks
 
-    def close(self, share: float) -> None:
-        """End the period."""
+    def close(self, allowance: Allowance) -> bool:
+        """End the period. Return whether the stage has clearly failed."""
         if self.now_seen:
             beyond = self.now_broken / self.now_seen
             self.periods += 1
             self.shares += beyond
-            self.bad_periods += beyond > share
+            self.bad_periods += beyond > allowance.share
         self.now_seen = self.now_broken = 0
+        if not self.periods:
+            return False
+        is_sure = allowance.sure is not None and self.broken >= allowance.sure
+        return (is_sure and self.bad_periods >= _SURE_PERIODS) or (
+            improbable(self.broken, self.seen, allowance.share, _REQUEST_CHANCE)
+            and improbable(self.shares, self.periods, allowance.share, _CHANCE)
+        )
 
 
 class FailureWatch:
@@ -86,28 +93,19 @@ class FailureWatch:
             self._now = max(self._now, record.started_at + duration_s)
         if self._began is None:
             self._began = self._now
-        failure = self._end_period() if self._now - self._began > self._longest_s else None
+        period_ends = self._now - self._began > self._longest_s
+        if period_ends:
+            self._began = self._now
         self._longest_s = max(self._longest_s, duration_s)
+        failure = None
         for allowance, count in zip(self._allowances, self._counts, strict=True):
-            breaks = allowance.breaks(record)
-            if breaks is not None:
-                count.add(breaks)
-        return failure
-
-    def _end_period(self) -> str | None:
-        self._began, failure = self._now, None
-        for allowance, count in zip(self._allowances, self._counts, strict=True):
-            count.close(allowance.share)
-            if not count.periods or failure is not None:
-                continue
-            is_sure = allowance.sure is not None and count.broken >= allowance.sure
-            if (is_sure and count.bad_periods >= _SURE_PERIODS) or (
-                improbable(count.broken, count.seen, allowance.share, _REQUEST_CHANCE)
-                and improbable(count.shares, count.periods, allowance.share, _CHANCE)
-            ):
+            if period_ends and count.close(allowance) and failure is None:
                 failure = (
                     f"{allowance.text} is missed by {count.broken} of {count.seen} requests in {count.periods} periods"
                 )
+            breaks = allowance.breaks(record)
+            if breaks is not None:
+                count.add(breaks)
         return failure
 
 

@@ -186,9 +186,6 @@ class WorkerRegistry:
         """Return the worker with this client id, or None."""
         return next((worker for worker in self if worker.client_id == client_id), None)
 
-    def knows(self, client_id: str) -> bool:
-        return self.find(client_id) is not None
-
     def add(self, client_id: str | None) -> Worker:
         """Add a worker to the run."""
         rank = len(self._workers)
@@ -308,7 +305,15 @@ class WorkerPool:
         self._origin_s = 0.0  # origin of the arrivals, on the monotonic clock
         self._first_workers = len(clients)
         self._capacity = capacity.stored(lambda text: logger.warning("%s", text))
-        self._folder = self._make_folder() if self.distributed else None
+        self._folder: Path | None = None
+        if self.distributed:
+            folder = path_of(writer.prefix, SPOOL_FOLDER).absolute()
+            try:
+                mark_folder(folder, writer.run_id)
+                self._folder = folder
+            except OSError as error:
+                reason = error.strerror or error
+                self.say(f"workers keep their spools in their own temporary folders: {folder}: {reason}")
         self._run_message = partial(
             messages.Run,
             writer.run_id,
@@ -686,12 +691,3 @@ class WorkerPool:
             max_in_flight=None if most is None else max(1, share(most, place, plan.workers)),
         )
         self.tell(worker, messages.Stage(self.run_id, plan=own))
-
-    def _make_folder(self) -> Path | None:
-        folder = path_of(self.writer.prefix, SPOOL_FOLDER).absolute()
-        try:
-            mark_folder(folder, self.writer.run_id)
-        except OSError as error:
-            self.say(f"workers keep their spools in their own temporary folders: {folder}: {error.strerror or error}")
-            return None
-        return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from llm_users.calibration.truth import SIMULATOR
+from llm_users.calibration.measured_run import SIMULATOR
 
 NATIVE = "native"
 

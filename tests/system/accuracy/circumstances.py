@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import trustme
 
-from llm_users.calibration.truth import Endpoint, Timing, Truth
+from llm_users.calibration.measured_run import Endpoint, Timing, Truth
 
 Start = Callable[[Timing, Path], Endpoint]
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llm_users.calibration.truth import Endpoint, Sent, Timing, Truth
+from llm_users.calibration.measured_run import Endpoint, Sent, Timing, Truth
 from tests.ports import free_port
 from tests.system.accuracy.bounds import NATIVE
 

@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llm_users.calibration.measured_run import BUSY_CORES, MeasuredRun
-from llm_users.calibration.truth import SERVER_LATE_S
+from llm_users.calibration.measured_run import BUSY_CORES, SERVER_LATE_S, MeasuredRun
 from tests.system.accuracy.bounds import OK_MEANS_BELOW_S, SATURATED_CPU_SHARE, SATURATED_FROM_S, Bounds
 from tests.system.accuracy.load_run import Plan
 

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from llm_users.calibration import measured_run
-from llm_users.calibration.measured_run import Load, MeasuredRun
-from llm_users.calibration.truth import SimulatorEndpoint, Timing
+from llm_users.calibration.measured_run import Load, MeasuredRun, SimulatorEndpoint, Timing
 from tests.project import ROOT
 from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES
 from tests.system.accuracy.circumstances import Start, TlsEndpoint, busy_programs

@@ -20,8 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from llm_users.calibration.measured_run import MeasuredRun, RunError
-from llm_users.calibration.truth import Timing
+from llm_users.calibration.measured_run import MeasuredRun, RunError, Timing
 from tests.system.accuracy import machine, markdown
 from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES, NATIVE, RESPONSES, SIMULATOR, bounds_of
 from tests.system.accuracy.endpoints import native_binary

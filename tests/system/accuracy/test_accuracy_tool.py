@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_users.calibration.measured_run import MeasuredRun
-from llm_users.calibration.truth import Timing
+from llm_users.calibration.measured_run import MeasuredRun, Timing
 from tests.system.accuracy import markdown
 from tests.system.accuracy.bounds import BOUNDS, CONVERSE, INVOKE, SIMULATOR, bounds_of
 from tests.system.accuracy.judging import Line, wrong_health

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from llm_users.calibration.measured_run import Load, OtherPrograms, Rows, run_load
-from llm_users.calibration.truth import SimulatorEndpoint, Timing, Truth
+from llm_users.calibration.measured_run import Load, OtherPrograms, Rows, SimulatorEndpoint, Timing, Truth, run_load
 from llm_users.collect.client_health import DISTURBED, OK, SATURATED, advice
 from llm_users.quantile import quantile
 from llm_users.record import StageRecord

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_users.collect.files import LOCUST_SUFFIXES, check_prefix, move_aside
+from llm_users.collect.files import check_prefix, move_aside
+from llm_users.run_files import LOCUST_SUFFIXES
 
 
 def test_everything_of_an_earlier_run_is_moved_aside(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ def test_numbers_are_seen_once_in_any_order() -> None:
     for number in numbers:
         assert seen.add(number) == (number not in known)
         known.add(number)
-    assert seen.count == 500
-    assert seen.ranges == 1
+    assert (seen.starts, seen.ends) == ([0], [500])
 
 
 def test_numbers_in_flight_are_all_that_is_kept() -> None:
@@ -23,4 +22,4 @@ def test_numbers_in_flight_are_all_that_is_kept() -> None:
     for number in range(0, 100_000, 2):
         seen.add(number + 1)
         seen.add(number)
-        assert seen.ranges <= 2
+        assert len(seen.starts) <= 2

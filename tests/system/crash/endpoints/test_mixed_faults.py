@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from llm_users.calibration.measured_run import BUSY_CORES, OtherPrograms
-from llm_users.calibration.truth import SERVER_LATE_S
+from llm_users.calibration.measured_run import BUSY_CORES, SERVER_LATE_S, OtherPrograms
 from llm_users.quantile import quantile
 from llm_users.simulator.launch import launch
 from tests.project import ROOT
