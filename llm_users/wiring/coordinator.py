@@ -456,19 +456,13 @@ class CoordinatorRole:
         if self.environment.parsed_options is not None:
             self.environment.parsed_options.host = clean
 
-    def _listen_for_another_interrupt(self) -> Callable[[], None]:
+    def _listen_for_another_interrupt(self) -> Callable[[], object]:
         """Make Ctrl-C cut off requests while they drain. Return a function that restores the old handler."""
         if self._interrupts.installed or threading.current_thread() is not threading.main_thread():
             return lambda: None
-        old = signal.signal(signal.SIGINT, lambda *_: gevent.get_hub().loop.run_callback_threadsafe(self._cut))
-
-        def restore() -> None:
-            signal.signal(signal.SIGINT, old or signal.default_int_handler)
-
-        return restore
-
-    def _cut(self) -> None:
-        gevent.spawn(self.coordinator.abort)
+        loop, abort = gevent.get_hub().loop, self.coordinator.abort
+        old = signal.signal(signal.SIGINT, lambda *_: loop.run_callback_threadsafe(gevent.spawn, abort))
+        return partial(signal.signal, signal.SIGINT, old or signal.default_int_handler)
 
     def _install_shape(self, *, staged: bool) -> None:
         """Install the shape of this package for stages, or restore the locustfile's own shape."""

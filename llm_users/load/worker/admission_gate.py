@@ -601,16 +601,12 @@ class AdmissionGate:
             return
         if not plan.load.is_open and self.phase in (WARMUP, MEASURE) and not self._unfinished:
             why = self._presence.why_no_user_comes(None if plan.free else plan.stage)
-            if why is not None:
-                self._give_up(why)
-
-    def _give_up(self, why: str) -> None:
-        """Leave the rest of the stage to other workers."""
-        self.totals.no_users_reason = why
-        self._warmups_left = 0
-        if self.quota is not None:
-            self.quota = self._measured_started
-        self.end_measure()
+            if why is not None:  # leave the rest of the stage to other workers
+                self.totals.no_users_reason = why
+                self._warmups_left = 0
+                if self.quota is not None:
+                    self.quota = self._measured_started
+                self.end_measure()
 
     def _end_rest(self, user_state: UserState) -> None:
         if user_state.resting:

@@ -178,7 +178,9 @@ class WorkerProcess(StartControl, GuardedWorker):
             quota, before = message.quota, self._quota
             self._quota = quota
             if quota is not None and before is not None and quota > before:
-                self._foresee(quota - before)
+                for queue in self._queues():  # this worker's share is larger now
+                    if self._trace_prompts is None or isinstance(queue, ConversationQueue):
+                        queue.foresee(queue.entries_of(quota - before))
             self.gate.change_quota(quota)
         elif message.stage > self.gate.plan.stage:
             self.gate.end_measure()  # this stage is over, and STAGE of the next one will arrive
@@ -277,7 +279,8 @@ class WorkerProcess(StartControl, GuardedWorker):
 
     def count_message(self, number: int, counts: StartCounts) -> messages.Count:
         # The worker's position in the run lets the coordinator send messages again that were lost.
-        gate, link = self.gate, self._link
+        gate = self.gate
+        held, shards, host = self._link.spool_state()
         ready = self._built_stage == self._stage and not gate.admitted
         return messages.Count(
             *self.identity,
@@ -287,9 +290,9 @@ class WorkerProcess(StartControl, GuardedWorker):
             measured=counts.measured,
             total=counts.total,
             counts=str(counts.path) if counts.path is not None else None,
-            held=link.held,
-            shards=link.spool_paths,
-            host=link.host,
+            held=held,
+            shards=shards,
+            host=host,
             known_stage=self._stage,
             admitted=gate.admitted,
             waiting=gate.users_here if ready else None,
@@ -564,22 +567,6 @@ class WorkerProcess(StartControl, GuardedWorker):
             self._built_stage = plan.stage
             self._on_ready(plan.stage, 0)
 
-    def _foresee(self, requests: int) -> None:
-        """Build prompts for more requests than expected, because this worker's share is larger now."""
-        for queue in self._queues():
-            if self._trace_prompts is None or isinstance(queue, ConversationQueue):
-                queue.foresee(queue.entries_of(requests))
-
-    def _note_waits(self, stage: int) -> None:
-        """Note requests that waited for prompts: their load and their times are not as requested."""
-        waits = [wait_s for queue in self._queues() for wait_s in queue.waits if wait_s > _NOTED_WAIT_S]
-        if waits:
-            self._note(
-                f"stage {stage}, worker {self.identity[1]}: {len(waits)} requests waited for their prompts, "
-                f"{max(waits):.2g} s at most, because this worker could not build them as fast as it sent them; use "
-                "more workers, or shorter prompts"
-            )
-
     def _on_ready(self, _stage: int, _waiting: int) -> None:
         if not self._reporting:
             self._reporting = True
@@ -600,7 +587,13 @@ class WorkerProcess(StartControl, GuardedWorker):
 
     def _on_stage_finished(self, totals: StageTotals) -> None:
         done = messages.Done(*self.identity, totals=copy(totals))
-        self._note_waits(totals.stage)
+        waits = [wait_s for queue in self._queues() for wait_s in queue.waits if wait_s > _NOTED_WAIT_S]
+        if waits:  # the load and the times of these requests are not as requested
+            self._note(
+                f"stage {totals.stage}, worker {self.identity[1]}: {len(waits)} requests waited for their prompts, "
+                f"{max(waits):.2g} s at most, because this worker could not build them as fast as it sent them; use "
+                "more workers, or shorter prompts"
+            )
         # In its own greenlet: the caller is a user, which may be stopped, and rows in the spool may take a while.
         self._telling = [greenlet for greenlet in self._telling if not greenlet.ready()]
         self._telling.append(gevent.spawn(self._tell_stage, done))

@@ -275,7 +275,7 @@ def _choices(events: BedrockEvents, document: Document) -> Output | None:
         text, (thought, _) = (content, NO_REASONING) if isinstance(content, str) else split_content(content)
         answer += _text(choice.get("text")) + text + _text(delta.get("refusal"))
         reasoning += thought or reasoning_of(map(delta.get, REASONING_NAMES), delta.get("reasoning_details"))[0]
-        calls += events.take_calls(delta.get("tool_calls"))
+        calls += events.calls.take(delta.get("tool_calls"))
         _finish(events, choice.get("finish_reason") or choice.get("stop_reason"))
     return (answer, reasoning, calls) if calls else _output(answer, reasoning)
 

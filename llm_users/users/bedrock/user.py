@@ -30,14 +30,7 @@ from llm_users.users.bedrock.converse import ConverseEvents, converse_request
 from llm_users.users.bedrock.errors import bedrock_failure_of, refusal_of
 from llm_users.users.bedrock.events import BedrockEvents, BedrockResponseStream
 from llm_users.users.bedrock.families import Family
-from llm_users.users.bedrock.invoke import (
-    PARAMETERS,
-    InvokeEvents,
-    InvokeFormat,
-    cap_of,
-    choose_family,
-    invoke_body,
-)
+from llm_users.users.bedrock.invoke import PARAMETERS, InvokeEvents, InvokeFormat, cap_of, choose_family, invoke_body
 from llm_users.users.llm import LLMUser
 from llm_users.users.response_stream import ResponseStream
 
@@ -147,7 +140,8 @@ class BedrockUser(LLMUser):
         family = self._family(self.run_context, model)
         parameters = {name: extra.pop(name) for name in PARAMETERS & set(extra)}
         document = invoke_body(family, model, prompt, prompt.max_tokens or self.default_cap(), extra)
-        metadata = {**self._metadata(), **_as_tags(parameters.pop("requestMetadata", {}))}
+        tags = parameters.pop("requestMetadata", {})  # a JSON string, as in Invoke, or an object, as in Converse
+        metadata = {**self._metadata(), **(json.loads(tags) if isinstance(tags, str) else tags)}
         request: dict[str, Any] = {
             "modelId": model,
             "body": msgspec.json.encode(document),
@@ -219,9 +213,3 @@ class BedrockUser(LLMUser):
             return make_client(run_context, host, session, attempts=cls.attempts, retry_mode=cls.retry_mode)
 
         return run_context.client((cls.__name__, host), make)
-
-
-def _as_tags(metadata: Any) -> dict[str, str]:
-    """Return request metadata as a dict, from Invoke's form (a JSON string) or Converse's form (an object)."""
-    tags: dict[str, str] = json.loads(metadata) if isinstance(metadata, str) else dict(metadata)
-    return tags

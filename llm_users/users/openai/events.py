@@ -5,6 +5,7 @@ The input is the data of one event. The module does not depend on the transport 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import msgspec
@@ -77,7 +78,7 @@ class OpenAIEvents(Events):
         self._plain: int | None = None  # the same, until a choice has a finish reason
         self._others: dict[int, bool] = {}  # choices after the first -> whether they have finished
         self._just_ended: int | None = None  # the choice with the latest finish reason
-        self._other_calls: dict[int, ToolCalls] = {}
+        self._other_calls: defaultdict[int, ToolCalls] = defaultdict(ToolCalls)
         self._usage = OpenAIUsage()
         self._streams_reasoning = False  # the reasoning itself is streamed, not only a summary
 
@@ -135,8 +136,11 @@ class OpenAIEvents(Events):
         if delta is None:
             if choice.error:
                 raise failure_from(choice.error)
-            if type(choice.message) is dict:
-                self._other_delta(choice, self._message_delta(choice, index), stamp_ns, clock_ns, index)
+            if type(choice.message) is dict:  # sent instead of ``delta``: a piece, or the whole answer in one event
+                delta = _delta_of(choice.message)
+                if choice.finish_reason and self.chunks.texts and delta.content == self.chunks.text_of(index):
+                    delta = _Delta()  # the last event repeats the text of the pieces
+                self._other_delta(choice, delta, stamp_ns, clock_ns, index)
             elif choice.text:
                 self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
             return
@@ -173,31 +177,19 @@ class OpenAIEvents(Events):
             raise failure_from(choice.error)
         if not answer and choice.text:
             answer = choice.text
+        piece, audible = "", False
         if delta.tool_calls or delta.function_call or delta.audio:
-            self._add_other(delta, answer, reasoning, stamp_ns, clock_ns, index)
-        elif answer or reasoning:
-            self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
-
-    def _add_other(self, delta: _Delta, answer: str, reasoning: str, stamp_ns: int, clock_ns: int, index: int) -> None:
-        """Add a chunk with a fragment of a tool call, or with audio."""
-        calls = self._calls_of(index)
-        piece, audible = calls.take(delta.tool_calls), False
-        if type(delta.function_call) is dict:  # OpenAI's older format: one call without id and index
-            piece += calls.take([{"index": 0, "function": delta.function_call}])
-        if type(delta.audio) is dict:
-            answer += _text_of(delta.audio.get("transcript"))
-            audible = bool(delta.audio.get("data"))
+            calls = self._calls_of(index)
+            piece = calls.take(delta.tool_calls)
+            if type(delta.function_call) is dict:  # OpenAI's older format: one call without id and index
+                piece += calls.take([{"index": 0, "function": delta.function_call}])
+            if type(delta.audio) is dict:
+                answer += _text_of(delta.audio.get("transcript"))
+                audible = bool(delta.audio.get("data"))
         if piece or audible:
             self.chunks.add_other(stamp_ns, clock_ns, answer, piece, reasoning, index)
         elif answer or reasoning:
             self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
-
-    def _message_delta(self, choice: _Choice, index: int) -> _Delta:
-        """Convert a ``message`` that a server sends instead of ``delta``: a piece, or the whole answer in one event."""
-        delta = _delta_of(choice.message)
-        if choice.finish_reason and self.chunks.texts and delta.content == self.chunks.text_of(index):
-            return _Delta()  # the last event repeats the text of the pieces
-        return delta
 
     def _special_choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
         """Process a choice that is not the first one or has finished. Output after a finish reason removes it."""
@@ -207,31 +199,23 @@ class OpenAIEvents(Events):
         index, earlier_chunks = self._index_of(choice.index), len(self.chunks.texts)
         self._choice(choice, stamp_ns, clock_ns, index)
         if index in self.chunks.endings and len(self.chunks.texts) > earlier_chunks:
-            self._go_on(index)
+            self.chunks.go_on(index)
+            if index:
+                self._others[index] = False
+            else:
+                self.finish_reason = None
         reason = choice.finish_reason
         if reason and reason.lower() not in _NO_REASON:
-            self._end(reason, stamp_ns, clock_ns, index)
+            self.chunks.end(reason, stamp_ns, clock_ns, index)
+            self._plain, self._just_ended = None, index
+            if index:
+                self._add_choice(index)
+                self._others[index] = True
+            else:
+                self.finish_reason = reason
         if choice.usage and type(choice.usage) is dict:
             self._usage.take(choice.usage, choice=index)
             self._count_tokens(choice.usage, stamp_ns, clock_ns, index)
-
-    def _end(self, reason: str, stamp_ns: int, clock_ns: int, index: int) -> None:
-        """Record the finish reason of a choice."""
-        self.chunks.end(reason, stamp_ns, clock_ns, index)
-        self._plain, self._just_ended = None, index
-        if index:
-            self._add_choice(index)
-            self._others[index] = True
-        else:
-            self.finish_reason = reason
-
-    def _go_on(self, index: int) -> None:
-        """Remove the finish reason of a choice, because output followed it."""
-        self.chunks.go_on(index)
-        if index:
-            self._others[index] = False
-        else:
-            self.finish_reason = None
 
     def _index_of(self, server_index: int) -> int:
         """Return our index of a choice; the first one has 0. If there is only one, the server may use any index."""
@@ -251,12 +235,7 @@ class OpenAIEvents(Events):
 
     def _calls_of(self, index: int) -> ToolCalls:
         """Return the tool calls of a choice."""
-        if not index:
-            return self.calls
-        calls = self._other_calls.get(index)
-        if calls is None:
-            calls = self._other_calls[index] = ToolCalls()
-        return calls
+        return self._other_calls[index] if index else self.calls
 
     def _take_usage(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
         """Process usage in an event: of all choices, of its only choice, or of the choice that just ended."""
