@@ -231,7 +231,13 @@ class WorkerProcess(StartControl, GuardedWorker):
     def _stop(self, grace_s: float) -> None:
         """Start nothing more. Requests in flight may end within ``grace_s``."""
         self._finished = True
-        self._stop_building()
+        for greenlet in (self._preparing, self._reporter):
+            if greenlet is not None:
+                greenlet.kill(block=False)
+        for queue in self._queues():
+            queue.close()
+        if self._trace_prompts is not None:
+            self._trace_prompts.close()
         self.gate.close()
         limit_s = time.monotonic() + grace_s
         while self.gate.unfinished and not self._cut.is_set() and time.monotonic() < limit_s:
@@ -370,15 +376,6 @@ class WorkerProcess(StartControl, GuardedWorker):
             while not self._finished and runner.user_count < runner.target_user_count:  # they waited for the context
                 gevent.sleep(_USERS_LOOK_S)
             self.gate.users_spawned()
-
-    def _stop_building(self) -> None:
-        for greenlet in (self._preparing, self._reporter):
-            if greenlet is not None:
-                greenlet.kill(block=False)
-        for queue in self._queues():
-            queue.close()
-        if self._trace_prompts is not None:
-            self._trace_prompts.close()
 
     def _report_progress(self) -> None:
         """Send the progress of the stage's prompts immediately and then every second until they are ready."""

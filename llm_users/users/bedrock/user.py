@@ -35,7 +35,6 @@ from llm_users.users.llm import LLMUser
 from llm_users.users.response_stream import ResponseStream
 
 CONVERSE, INVOKE = "bedrock-converse", "bedrock-invoke"
-_OPERATIONS = {CONVERSE: "ConverseStream", INVOKE: "InvokeModelWithResponseStream"}
 
 _PROMPT_FIELDS = ("messages", "prompt")
 
@@ -148,7 +147,9 @@ class BedrockUser(LLMUser):
             "contentType": "application/json",
             **parameters,
         }
-        if metadata and self._takes(INVOKE, "requestMetadata"):
+        model_of_service = self._client(self.run_context, self.host or "").meta.service_model
+        parameters_of_boto3 = model_of_service.operation_model("InvokeModelWithResponseStream").input_shape.members
+        if metadata and "requestMetadata" in parameters_of_boto3:  # older versions of boto3 do not support it
             request["requestMetadata"] = json.dumps(metadata)
         prompt = replace(prompt, max_tokens=cap_of(family, document))
         return Ask(INVOKE, model, prompt, {"family": family, "request": request})
@@ -164,11 +165,6 @@ class BedrockUser(LLMUser):
         chosen = cls.invoke_format or run_context.options.invoke_format
         family: Family = run_context.client(key, lambda: choose_family(model, chosen))
         return family
-
-    def _takes(self, api: str, parameter: str) -> bool:
-        """Return True if the installed boto3 supports this parameter; older versions do not support all."""
-        model = self._client(self.run_context, self.host or "").meta.service_model.operation_model(_OPERATIONS[api])
-        return parameter in model.input_shape.members
 
     # Sending requests.
 

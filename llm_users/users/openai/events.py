@@ -21,7 +21,14 @@ from llm_users.users.bad_events import (
     object_from,
     refuse_error,
 )
-from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content
+from llm_users.users.openai.reasoning import (
+    NO_REASONING,
+    REASONING_NAMES,
+    list_of,
+    reasoning_of,
+    split_content,
+    text_of,
+)
 from llm_users.users.openai.usage import OpenAIUsage
 from llm_users.users.response_stream import Events
 from llm_users.users.tool_calls import ToolCalls
@@ -184,7 +191,7 @@ class OpenAIEvents(Events):
             if type(delta.function_call) is dict:  # OpenAI's older format: one call without id and index
                 piece += calls.take([{"index": 0, "function": delta.function_call}])
             if type(delta.audio) is dict:
-                answer += _text_of(delta.audio.get("transcript"))
+                answer += text_of(delta.audio.get("transcript"))
                 audible = bool(delta.audio.get("data"))
         if piece or audible:
             self.chunks.add_other(stamp_ns, clock_ns, answer, piece, reasoning, index)
@@ -264,7 +271,7 @@ class OpenAIEvents(Events):
     def _lenient_event(self, value: dict[str, Any]) -> _Event:
         """Convert valid JSON of an unexpected shape; fields that cannot be interpreted are ignored."""
         choices = []
-        for raw in _list_of(value.get("choices")):
+        for raw in list_of(value.get("choices")):
             if isinstance(raw, dict):
                 delta, reason = raw.get("delta"), raw.get("finish_reason")
                 error = raw.get("error")
@@ -274,7 +281,7 @@ class OpenAIEvents(Events):
                 choices.append(
                     _Choice(
                         delta=_delta_of(delta) if isinstance(delta, dict) else None,
-                        text=_text_of(raw.get("text")) or None,
+                        text=text_of(raw.get("text")) or None,
                         finish_reason=None if reason is None else str(reason),
                         index=index if type(index := raw.get("index")) is int else 0,
                         message=raw.get("message"),
@@ -299,7 +306,7 @@ class OpenAIEvents(Events):
         self.response_id = None if identifier is None else str(identifier)
         if isinstance(usage, dict):
             self._usage.take(usage)
-        for index, choice in enumerate(_list_of(value.get("choices"))):
+        for index, choice in enumerate(list_of(value.get("choices"))):
             if isinstance(choice, dict):
                 self._whole_choice(index, choice)
 
@@ -307,7 +314,7 @@ class OpenAIEvents(Events):
         message = choice.get("message")
         fields = message if isinstance(message, dict) else {}
         content = fields.get("content")
-        answer, thought = split_content(content) if isinstance(content, list) else (_text_of(content), NO_REASONING)
+        answer, thought = split_content(content) if isinstance(content, list) else (text_of(content), NO_REASONING)
         if not thought[0]:
             thought = reasoning_of(map(fields.get, REASONING_NAMES), fields.get("reasoning_details"))
         reasoning = thought[0]
@@ -317,8 +324,8 @@ class OpenAIEvents(Events):
         if index:
             self.chunks.choice_at[len(texts)] = index
         audio = fields.get("audio")
-        spoken = _text_of(audio.get("transcript")) if isinstance(audio, dict) else ""
-        answer = answer or spoken or _text_of(choice.get("text")) or _text_of(fields.get("refusal"))
+        spoken = text_of(audio.get("transcript")) if isinstance(audio, dict) else ""
+        answer = answer or spoken or text_of(choice.get("text")) or text_of(fields.get("refusal"))
         function = [{"index": 0, "function": fields["function_call"]}] if fields.get("function_call") else []
         calls = self._calls_of(index)
         piece = calls.take(fields.get("tool_calls")) + calls.take(function)
@@ -337,11 +344,3 @@ class OpenAIEvents(Events):
 def _delta_of(fields: dict[str, Any]) -> _Delta:
     """Convert the known fields of a delta, or of a message instead of a delta."""
     return _Delta(**{name: value for name, value in fields.items() if name in _Delta.__struct_fields__})
-
-
-def _list_of(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _text_of(value: Any) -> str:
-    return value if isinstance(value, str) else ""

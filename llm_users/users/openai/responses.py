@@ -17,7 +17,7 @@ from llm_users.users.bad_events import (
     object_from,
     refuse_error,
 )
-from llm_users.users.openai.reasoning import text_of_reasoning
+from llm_users.users.openai.reasoning import list_of, text_of_reasoning
 from llm_users.users.response_stream import Events, SseResponseStream
 from llm_users.users.token_counts import fill_openai_usage
 from llm_users.users.tool_calls import arguments_text, calls_of, without_calls
@@ -160,7 +160,7 @@ class ResponseEvents(Events):
         if response.status is None and "output" not in value:
             refuse_error(value, whole=True)
         self._take_response(f"response.{response.status}", response, None)
-        for item in _list_of(value.get("output")):
+        for item in list_of(value.get("output")):
             if isinstance(item, dict):
                 self._whole_item(item)
 
@@ -204,12 +204,8 @@ def _call_of(item: dict[str, Any]) -> tuple[Any, str, str]:
 
 def _texts(parts: Any) -> str:
     """Return the text of content parts of any type."""
-    texts = [part.get("text") or part.get("refusal") for part in _list_of(parts) if isinstance(part, dict)]
+    texts = [part.get("text") or part.get("refusal") for part in list_of(parts) if isinstance(part, dict)]
     return "".join(text for text in texts if isinstance(text, str))
-
-
-def _list_of(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 class ResponsesApiStream(SseResponseStream):
