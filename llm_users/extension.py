@@ -53,26 +53,14 @@ def _on_parser(parser: Any) -> None:
     for action in parser._actions:
         if action.dest == "csv_prefix":
             action.type = _writable_prefix
-    _check_after_parsing(parser)
-
-
-def _writable_prefix(prefix: str) -> str:
-    try:
-        check_prefix(prefix)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return prefix
-
-
-def _check_after_parsing(parser: Any) -> None:
-    """Reject unknown environment variables and a ``--csv`` prefix in use, and move the files of an earlier run aside.
-
-    Locust has no event between the parsing of its options and the moment when it truncates its own ``--csv`` files.
-    Only after the parsing are the options of all listeners known.
-    """
     parse = parser.parse_args
 
     def parse_args(*args: Any, **kwargs: Any) -> Any:
+        """Reject unknown environment variables and a ``--csv`` prefix in use, and move files of an earlier run aside.
+
+        Locust has no event between the parsing of its options and the moment when it truncates its own ``--csv`` files.
+        Only after the parsing are the options of all listeners known.
+        """
         parsed = parse(*args, **kwargs)
         command_line.refuse_unknown_variables(parser)
         runs = not any(getattr(parsed, name, None) for name in ("worker", "list_commands", "show_task_ratio"))
@@ -87,6 +75,14 @@ def _check_after_parsing(parser: Any) -> None:
         return parsed
 
     parser.parse_args = parse_args
+
+
+def _writable_prefix(prefix: str) -> str:
+    try:
+        check_prefix(prefix)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return prefix
 
 
 def attach(environment: Environment) -> None:

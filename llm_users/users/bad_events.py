@@ -195,8 +195,11 @@ def object_despite(error: Exception, data: bytes) -> dict[str, Any] | None:
     text = data.strip()
     if not text or text.lower() in _KEEP_ALIVES or is_done(text):  # a keep-alive, or a gateway's own terminator
         return None
-    if isinstance(data, BareLine):
-        return _object_of_line(data)
+    if isinstance(data, BareLine):  # a line without a field name, which the grammar ignores
+        if is_html(data):
+            raise StreamFailure("malformed", f"an HTML page: {words_of_page(data.decode('utf-8', 'replace'))}")
+        value = json_or_text(data)
+        return value if isinstance(value, dict) else None
     if text.startswith(b"data:"):  # two layers of a server have both written the field name
         return object_despite(error, text[5:]) if not text[5:].lstrip().startswith(b"{") else object_from(text[5:])
     # An unexpected shape; half of a character whose other half is in another event; NaN and Infinity, which Python's
@@ -206,14 +209,6 @@ def object_despite(error: Exception, data: bytes) -> dict[str, Any] | None:
     if name not in ("", "message") and not text.startswith((b"{", b"[")):  # a named keep-alive event
         return None
     raise not_an_event(data, error) from None
-
-
-def _object_of_line(line: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a line without a field name; None for a line that the grammar ignores."""
-    if is_html(line):
-        raise StreamFailure("malformed", f"an HTML page: {words_of_page(line.decode('utf-8', 'replace'))}")
-    value = json_or_text(line)
-    return value if isinstance(value, dict) else None
 
 
 _TAG = re.compile(r"<(/?\w*+)[^<>]*+>")
@@ -244,10 +239,5 @@ def json_or_text(data: bytes) -> Any:
 
 def not_an_event(data: bytes, error: Exception) -> MalformedEvent:
     """Return the error for data that is not a JSON object. The message has the beginning of the data."""
-    return MalformedEvent(f"an event of the stream is not valid JSON ({error}): {_excerpt(data)!r}")
-
-
-def _excerpt(data: bytes) -> str:
-    """Return the beginning of data for a message, without secrets."""
     text = redact(data[:4096].decode("utf-8", "replace"))  # before cutting, because half of a key is still a secret
-    return text[:80]
+    return MalformedEvent(f"an event of the stream is not valid JSON ({error}): {text[:80]!r}")

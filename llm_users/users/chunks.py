@@ -6,7 +6,7 @@ A chunk is two stamps and a piece of text. The module does not depend on an API.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import TypeVar
 
@@ -41,44 +41,30 @@ class Ending:
     clock_ns: int
 
 
+@dataclass(slots=True)
 class RunningCount:
     """The token counts of one choice, from a server that sends its usage with every chunk."""
 
-    __slots__ = ("clock_ns", "first", "last", "stamp_ns")
-
-    def __init__(self) -> None:
-        self.first: int | None = None  # count with the first chunk or right after it; 0 if there was none
-        self.last = -1  # the highest count
-        self.stamp_ns = self.clock_ns = 0  # the stamps of the first event with the highest count
+    first: int | None = None  # count with the first chunk or right after it; 0 if there was none
+    last: int = -1  # the highest count
+    stamp_ns: int = 0  # the stamps of the first event with the highest count
+    clock_ns: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class Chunks:
     """Content chunks in order of arrival: two stamps and a piece of text each."""
 
-    __slots__ = (
-        "choice_at",
-        "clocks_ns",
-        "endings",
-        "first_answer",
-        "reasoning_at",
-        "reasoning_is_summary",
-        "running_counts",
-        "stamps_ns",
-        "text_at",
-        "texts",
-    )
-
-    def __init__(self) -> None:
-        self.stamps_ns: list[int] = []  # kernel receive stamps on the monotonic clock, 0 where the kernel gave none
-        self.clocks_ns: list[int] = []  # the monotonic clock when the read returned
-        self.texts: list[str] = []  # text that each chunk added to the answer or to its tool calls
-        self.text_at: dict[int, str] = {}  # text without tool calls, by index, of chunks that are not only text
-        self.reasoning_at: dict[int, str] = {}  # text that a chunk added to the reasoning, by its index
-        self.choice_at: dict[int, int] = {}  # choice of a chunk, by its index, unless it is the first choice
-        self.first_answer = -1  # index of the first chunk that is not reasoning
-        self.endings: dict[int, Ending] = {}  # the event with the finish reason, by choice
-        self.running_counts: dict[int, RunningCount] = {}  # by choice, when usage comes with chunks
-        self.reasoning_is_summary = False  # True if the API reports that it streamed only a summary
+    stamps_ns: list[int] = field(default_factory=list)  # the kernel's, on the monotonic clock; 0 where it gave none
+    clocks_ns: list[int] = field(default_factory=list)  # the monotonic clock when the read returned
+    texts: list[str] = field(default_factory=list)  # text that each chunk added to the answer or to its tool calls
+    text_at: dict[int, str] = field(default_factory=dict)  # without tool calls, by index, if a chunk is not only text
+    reasoning_at: dict[int, str] = field(default_factory=dict)  # text that a chunk added to the reasoning, by its index
+    choice_at: dict[int, int] = field(default_factory=dict)  # of a chunk, by its index, unless it is the first choice
+    first_answer: int = -1  # index of the first chunk that is not reasoning
+    endings: dict[int, Ending] = field(default_factory=dict)  # the event with the finish reason, by choice
+    running_counts: dict[int, RunningCount] = field(default_factory=dict)  # by choice, when usage comes with chunks
+    reasoning_is_summary: bool = False  # True if the API reports that it streamed only a summary
 
     def add(self, stamp_ns: int, clock_ns: int, answer: str, reasoning: str, choice: int = 0) -> None:
         """Add one chunk of one choice. At least one of the texts is not empty."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 MOST_CALLS = 1000
 """Limit on the waiting and running calls of one user. Only a task that never waits for its calls exceeds it."""
 
@@ -24,12 +21,6 @@ _IN_ANSWERS = {
     "json": "the text of the answer is answer.text; json.loads(answer.text) if it is JSON",
     "elapsed": "times are in answer.record: ttft_s, end_to_end_latency_s",
 }
-
-
-def check_keywords(keywords: Mapping[str, Any]) -> None:
-    """Raise TypeError for a keyword of Locust's HTTP client, which would otherwise be sent to the server."""
-    if "catch_response" in keywords:
-        raise TypeError(NOT_IN_A_WITH)
 
 
 class TooManyCalls(RuntimeError):

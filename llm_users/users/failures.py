@@ -38,6 +38,13 @@ VALUE_CHARACTERS = 200
 """Limit on other column values that a server sets."""
 
 
+_SDK_CODES = (
+    ((httpx2.ConnectError, httpx2.ConnectTimeout), "connect"),
+    ((httpx2.TimeoutException,), "timeout"),
+    ((httpx2.TransportError,), "reset"),
+)
+
+
 class RequestFailed(Exception):
     """A failed call: the exception for Locust's failures table, which the call raises with ``raise_errors``."""
 
@@ -106,8 +113,9 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
     if limit := next((f"{origin}. {text}" for origin in origins if (text := remedy_for(origin))), ""):
         return CLIENT_LIMIT, f"this machine could not open a connection to {base_url}: {limit}"
     for cause in causes:
-        if isinstance(cause, httpx2.TransportError):
-            return _sdk_code(cause), f"{base_url}: {str(cause) or type(cause).__name__}"
+        if isinstance(cause, httpx2.TransportError):  # an error of the SDK's own HTTP stack
+            code = next(code for kinds, code in _SDK_CODES if isinstance(cause, kinds))
+            return code, f"{base_url}: {str(cause) or type(cause).__name__}"
     return type(error).__name__, str(error)
 
 
@@ -120,15 +128,6 @@ def _causes(error: BaseException, *, with_contexts: bool = False) -> Iterator[Ba
     while cause is not None:
         yield cause
         cause = cause.__cause__ or (cause.__context__ if with_contexts else None)
-
-
-def _sdk_code(error: httpx2.TransportError) -> str:
-    """Return the code for an error of the SDK's own HTTP stack."""
-    if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
-        return "connect"
-    if isinstance(error, httpx2.TimeoutException):
-        return "timeout"
-    return "reset"
 
 
 def _status_message(error: openai.APIStatusError, base_url: str, key_variable: str) -> str:

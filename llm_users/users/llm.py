@@ -28,7 +28,7 @@ from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.transport.httpx import CachedRequest, Head, send
 from llm_users.users.answer import Answer, AnswerCheck, Ask
 from llm_users.users.chunks import MOST_CHARACTERS, MOST_CHUNKS
-from llm_users.users.common_mistakes import MOST_CALLS, TooManyCalls, check_keywords, missing_attribute
+from llm_users.users.common_mistakes import MOST_CALLS, NOT_IN_A_WITH, TooManyCalls, missing_attribute
 from llm_users.users.failures import RequestFailed, failure_of, status_of
 from llm_users.users.request import Request, record_unsent
 from llm_users.users.response_stream import ResponseStream
@@ -160,7 +160,7 @@ class LLMUser(User):
         text = f"{place} raised {type(error).__name__}: {error}"[:400]
         pause_s = self.run_context.gate.task_failed(self.user_state, text)
         if starting:
-            self.on_stop = _nothing  # type: ignore[method-assign] # Locust calls it for users that have started
+            self.on_stop = lambda: None  # type: ignore[method-assign] # Locust calls it for users that have started
             raise StopUser  # otherwise gevent prints another traceback for each user
         loop = self.run_context.open_loop
         if isinstance(error, TooManyCalls) or (
@@ -225,7 +225,8 @@ class LLMUser(User):
 
     def send_request(self, build: Callable[[], Ask], body: Mapping[str, Any]) -> Answer:
         """Send what ``build`` returns when the request is admitted. ``body``: the keywords of the call."""
-        check_keywords(body)
+        if "catch_response" in body:  # a keyword of Locust's HTTP client, which would be sent to the server
+            raise TypeError(NOT_IN_A_WITH)
         return Request(self, build).run()
 
     def prompt_of(self, text: str | None, messages: Sequence[dict[str, Any]] | None) -> Prompt:
@@ -326,10 +327,6 @@ class LLMUser(User):
     def record_unsent(cls, environment: Any, run_context: RunContext, permit: Permit, code: str, message: str) -> None:
         """Write the row of a request of an open loop that a user of this class could not send."""
         record_unsent(environment, run_context, cls, permit, code, message)
-
-
-def _nothing() -> None:
-    """Replace an ``on_stop`` that must not be called."""
 
 
 _locust_sleep = TaskSet._sleep

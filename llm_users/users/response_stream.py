@@ -141,7 +141,10 @@ class SseResponseStream(ResponseStream):
 
     decoder: _AnswerDecoder
 
-    def __init__(self, head: Head, events: Events, usage: UsageSupport, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, head: Head, events: Events, usage: UsageSupport, note: Callable[[str], None], *, usage_asked: bool = False
+    ) -> None:
+        """Create a stream. ``usage_asked``: the request asked for token counts after the finish reason."""
         headers = head.headers
         super().__init__(head.status_code, headers.get("x-request-id") or headers.get("request-id"), headers)
         encoding = headers.get("content-encoding", "").strip().lower()
@@ -149,6 +152,7 @@ class SseResponseStream(ResponseStream):
             raise BadResponse(
                 f"the stream is compressed ({encoding}) although the request refused it; disable compression"
             )
+        self.usage_asked = usage_asked
         self._usage = usage
         self._note = note
         self.events = events
@@ -210,7 +214,11 @@ class _AnswerDecoder(SseDecoder):
         body = self.buffer
         if body.startswith(b"<"):
             if at_end or len(body) > _PAGE_BYTES:
-                raise BadResponse(_page_message(self.document))
+                kind = "HTML" if is_html(self.document) or b"<body" in self.document.lower() else "XML or HTML"
+                raise BadResponse(
+                    f"the server answered with a page of {kind}; check that the base URL is the URL of the API. Its "
+                    f"text: {excerpt(' '.join(words_of_page(_text(self.document)).split()))}"
+                )
             return
         end = body.find(b"\n")
         rest = body[end:][:_PAGE_BYTES].lstrip() if end >= 0 else b""
@@ -224,12 +232,6 @@ class _AnswerDecoder(SseDecoder):
                 "the server sends JSON lines instead of server-sent events, as other APIs such as Ollama's do; "
                 f"{_WHICH_URL} It begins: {excerpt(_text(first))}"
             )
-
-
-def _page_message(page: bytes) -> str:
-    kind = "HTML" if is_html(page) or b"<body" in page.lower() else "XML or HTML"
-    text = excerpt(" ".join(words_of_page(_text(page)).split()))
-    return f"the server answered with a page of {kind}; check that the base URL is the URL of the API. Its text: {text}"
 
 
 def _text(data: bytes) -> str:

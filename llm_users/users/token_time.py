@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 
 from llm_users.record import RequestRecord
-from llm_users.users.chunks import Chunks, RunningCount, joined
+from llm_users.users.chunks import Chunks, joined
 from llm_users.users.token_counts import HIDDEN_TIMES, HIDDEN_TOKENS, exceeds
 
 _NS = 1_000_000_000
@@ -102,7 +103,12 @@ def time_per_output_token(
     stamps_ns = chunks.stamps_ns if kernel else chunks.clocks_ns
     places = chunks.places
     if visible.first:
-        places = {choice: rest for choice, indices in places.items() if (rest := _answer_indices(chunks, indices))}
+        # The chunks of each choice from its first answer chunk on.
+        answers = {
+            choice: list(dropwhile(lambda index: not chunks.texts[index], indices))
+            for choice, indices in places.items()
+        }
+        places = {choice: indices for choice, indices in answers.items() if indices}
     in_chunks = sum(map(len, places.values()))
     # A chunk has at least one token, so with as many chunks as tokens there is no stop token.
     ends = {
@@ -111,7 +117,9 @@ def time_per_output_token(
         if visible.stop_tokens and not failed and in_chunks < visible.tokens
         if choice in places and ending.reason.lower() not in NO_STOP_TOKEN
     }
-    counts = _counts_per_choice(chunks, record, visible)
+    counts = chunks.running_counts
+    if visible.first or sum(running.last for running in counts.values()) != record.output_tokens:
+        counts = {}  # they do not add up to the count of the whole answer
     times_s = []
     for choice, indices in places.items():
         stamps = [stamps_ns[index] for index in indices]
@@ -122,22 +130,15 @@ def time_per_output_token(
         else:
             share = (visible.tokens - len(ends)) * len(indices) / in_chunks + (choice in ends)
             tokens = running.last if running is not None and len(places) > 1 else share
-            time_s = _until_stop(stamps, tokens, ends.get(choice), lambda: note(LATE_NOTE.format(model=record.model)))
+            stop_ns, gaps = ends.get(choice), len(stamps) - 1
+            late_ns = LATE_FINISH * (stamps[-1] - stamps[0]) / gaps if gaps + 1 >= _LATE_FROM_CHUNKS else math.inf
+            if stop_ns is not None and stop_ns - stamps[-1] > late_ns:
+                note(LATE_NOTE.format(model=record.model))
+                tokens, stop_ns = tokens - 1, None
+            time_s = _time_per_token(stamps, tokens, 1, stop_ns)
         if time_s is not None:
             times_s.append(time_s)
     return sum(times_s) / len(times_s) if times_s else None
-
-
-def _until_stop(
-    stamps_ns: Sequence[int], tokens: float, stop_ns: int | None, note_late: Callable[[], None]
-) -> float | None:
-    """Return the time per token of one choice in s, up to its stop token unless that event is late."""
-    last_ns, gaps = stamps_ns[-1], len(stamps_ns) - 1
-    late_ns = LATE_FINISH * (last_ns - stamps_ns[0]) / gaps if gaps + 1 >= _LATE_FROM_CHUNKS else math.inf
-    if stop_ns is not None and stop_ns - last_ns > late_ns:
-        note_late()
-        return _time_per_token(stamps_ns, tokens - 1, 1, None)
-    return _time_per_token(stamps_ns, tokens, 1, stop_ns)
 
 
 def _time_per_token(stamps_ns: Sequence[int], tokens: float, in_first: int, end_ns: int | None) -> float | None:
@@ -146,14 +147,6 @@ def _time_per_token(stamps_ns: Sequence[int], tokens: float, in_first: int, end_
     if tokens <= in_first or span_ns <= 0 or (len(stamps_ns) == 1 and tokens > 2):
         return None
     return span_ns / _NS / (tokens - in_first)
-
-
-def _counts_per_choice(chunks: Chunks, record: RequestRecord, visible: _Visible) -> dict[int, RunningCount]:
-    """Return the running counts by choice if they add up to the count of the whole answer; otherwise {}."""
-    counts = chunks.running_counts
-    if visible.first or sum(count.last for count in counts.values()) != record.output_tokens:
-        return {}
-    return counts
 
 
 def _visible_tokens(
@@ -194,9 +187,3 @@ def _visible_by_text(
     if chunks.first_answer < 0:
         return None
     return _Visible(count(joined(chunks.texts)), chunks.first_answer, stop_tokens=False)
-
-
-def _answer_indices(chunks: Chunks, indices: Sequence[int]) -> list[int]:
-    """Return the chunk indices of a choice from its first answer chunk on."""
-    start = next((position for position, index in enumerate(indices) if chunks.texts[index]), len(indices))
-    return list(indices[start:])

@@ -255,20 +255,17 @@ class CoordinatorRole:
             self._simulator.stop()
         if self._tab is not None:
             self._tab.close()
-        writer = self.coordinator.writer
-        if writer is None or self._reported:
-            self._release()
-            return
-        self._reported = True
-        writer.close()
-        options, html = self.coordinator.options, getattr(self.environment.parsed_options, "html_file", None)
-        if writer.book.started and html:
-            run_report.add_to_html(self.prefix, options, html, not_before=self._created_at)
-        run_report.print_end(
-            self.prefix, options, self.environment.parsed_options, writer, (self._search_text, self._gate_text)
-        )
-        print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
-        self._release()
+        writer, parsed = self.coordinator.writer, self.environment.parsed_options
+        if writer is not None and not self._reported:
+            self._reported = True
+            writer.close()
+            options, html = self.coordinator.options, getattr(parsed, "html_file", None)
+            if writer.book.started and html:
+                run_report.add_to_html(self.prefix, options, html, not_before=self._created_at)
+            run_report.print_end(self.prefix, options, parsed, writer, (self._search_text, self._gate_text))
+            print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
+        if self._lock is not None:
+            self._lock.release()
 
     def show_in_web(self) -> None:
         """Add the LLM tab once a web interface exists. A program that uses Locust as a library may create it later."""
@@ -293,10 +290,6 @@ class CoordinatorRole:
         """Wait while a run is starting: a run that has started in part can neither be stopped nor started."""
         if self._beginning is not None and self._beginning is not gevent.getcurrent():
             self._beginning.join()
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
 
     def _on_spawning_complete(self, **_kwargs: Any) -> None:
         """Tell the coordinator how many of the users that Locust has started send LLM requests."""
@@ -456,19 +449,13 @@ class CoordinatorRole:
         if self.environment.parsed_options is not None:
             self.environment.parsed_options.host = clean
 
-    def _listen_for_another_interrupt(self) -> Callable[[], None]:
+    def _listen_for_another_interrupt(self) -> Callable[[], object]:
         """Make Ctrl-C cut off requests while they drain. Return a function that restores the old handler."""
         if self._interrupts.installed or threading.current_thread() is not threading.main_thread():
             return lambda: None
-        old = signal.signal(signal.SIGINT, lambda *_: gevent.get_hub().loop.run_callback_threadsafe(self._cut))
-
-        def restore() -> None:
-            signal.signal(signal.SIGINT, old or signal.default_int_handler)
-
-        return restore
-
-    def _cut(self) -> None:
-        gevent.spawn(self.coordinator.abort)
+        loop, abort = gevent.get_hub().loop, self.coordinator.abort
+        old = signal.signal(signal.SIGINT, lambda *_: loop.run_callback_threadsafe(gevent.spawn, abort))
+        return partial(signal.signal, signal.SIGINT, old or signal.default_int_handler)
 
     def _install_shape(self, *, staged: bool) -> None:
         """Install the shape of this package for stages, or restore the locustfile's own shape."""

@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_users.load.coordinator.early_stop import Allowance, FailureWatch
-from llm_users.load.coordinator.load_search import (
-    MOST_REPEATS,
-    WITHIN,
-    Judgement,
-    LoadSearch,
-    Range,
-)
+from llm_users.load.coordinator.load_search import MOST_REPEATS, WITHIN, Judgement, LoadSearch, Range
 from llm_users.load.coordinator.stages import Minimum, StageSpec
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageLoad, StageRecord
@@ -65,7 +59,10 @@ class SearchStages:
             high = max(low, float(options.most_users))
         loads = Range(low, high, whole=not options.rate)
         self._search = LoadSearch(loads, options.find_stages, self._judge)
-        self._minimum = minimum_of(options, self._objectives.all)
+        limits = [objective.limit for objective in self._objectives.all if objective.kind.unit == "s"]
+        least_s = max([LEAST_S, *(LEAST_LIMITS * limit_s for limit_s in limits)])
+        seconds = options.stage_time_s if options.stage_time_s is not None else least_s
+        self._minimum = Minimum(options.stage_requests or 1, seconds)
         self._columns = JUDGED_COLUMNS
         self._watch = FailureWatch(())
         self._measured = 0  # number of measured rows of the present stage
@@ -244,14 +241,6 @@ def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]
         for text, least in needed.items()
         if requests is not None and requests < least
     ]
-
-
-def minimum_of(options: Options, objectives: Sequence[Objective]) -> Minimum:
-    """Return the minimum measurement of a stage of the search."""
-    limits = [objective.limit for objective in objectives if objective.kind.unit == "s"]
-    least_s = max([LEAST_S, *(LEAST_LIMITS * limit_s for limit_s in limits)])
-    seconds = options.stage_time_s if options.stage_time_s is not None else least_s
-    return Minimum(options.stage_requests or 1, seconds)
 
 
 # The early stop of a stage that has failed.

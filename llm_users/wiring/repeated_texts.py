@@ -165,15 +165,13 @@ class RepeatedTexts:
         if digest is not None and options.shared_prefix is None:
             return "given", digest
         self._generates = True
-        if digest is not None:  # given texts after a generated prefix
-            return self._generated(("given", digest))
-        trace = (options.trace, str(options.trace_block_size)) if options.trace is not None else ("",)
-        return self._generated(("generated", str(conversations), str(options.output_tokens), *trace))
-
-    def _generated(self, names: tuple[str, ...]) -> tuple[str, ...] | None:
-        options = self._options
         if options.repeated_run_key is None:
             return None
+        if digest is not None:  # given texts after a generated prefix
+            names: tuple[str, ...] = ("given", digest)
+        else:
+            trace = (options.trace, str(options.trace_block_size)) if options.trace is not None else ("",)
+            names = ("generated", str(conversations), str(options.output_tokens), *trace)
         return (*names, options.repeated_run_key, str(options.seed), str(options.shared_prefix))
 
 

@@ -72,7 +72,11 @@ def check_input_files(options: Options, *, has_users: bool) -> None:
         ("--llm-conversations", options.conversations, read_scripts),
     ]
     for flag, name, read in readers:
-        if name is None or not (has_users or _may_be_a_file(flag, name)):
+        if name is None:
+            continue
+        is_tokenizer = read is load_tokenizer
+        may_be_a_file = Path(name).expanduser().exists() if is_tokenizer else not str(name).startswith(HUB)
+        if not (has_users or may_be_a_file):
             continue
         try:
             in_thread(partial(read, name))
@@ -82,13 +86,6 @@ def check_input_files(options: Options, *, has_users: bool) -> None:
     if not has_users:
         forget_items()
         forget_scripts()
-
-
-def _may_be_a_file(flag: str, name: str | Path) -> bool:
-    """Return whether the name can refer to a local file."""
-    if flag == "--llm-tokenizer":
-        return Path(name).expanduser().exists()
-    return not str(name).startswith(HUB)
 
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from flask import request
@@ -16,7 +16,7 @@ from werkzeug.datastructures import ImmutableMultiDict
 
 from llm_users.load.coordinator.locust_users import SweepShape
 from llm_users.options import parsers
-from llm_users.options.parsers import OptionError, Target
+from llm_users.options.parsers import OptionError
 from llm_users.options.table import READS_LOCAL, STAGING, Options
 from llm_users.transport import endpoint
 from llm_users.web.protection import SWARM, UPDATE_USER, Protection, origin_of
@@ -39,8 +39,16 @@ class WebStart:
         self._protection.install()
         self._protection.before(SWARM, self._prepare)
         self._protection.before(UPDATE_USER, self._check_user)
-        self._named = self._named_at_start(options.targets)
-        self._local_values = {name: _text(getattr(parsed, name, None)) for name in READS_LOCAL}
+        # The origins of the endpoints that the command line, the environment and the locustfile name.
+        urls = [environment.host, *(user_class.host for user_class in environment.user_classes)]
+        urls += [os.environ.get(getattr(c, "host_variable", ""), "") for c in environment.user_classes]
+        urls += [target.url for target in options.targets]
+        self._named = {origin_of(url) for url in urls if url}
+        values = {name: getattr(parsed, name, None) for name in READS_LOCAL}
+        self._local_values = {
+            name: ",".join(map(str, value)) if isinstance(value, list) else str(value or "")
+            for name, value in values.items()
+        }
         self.withholds_keys = False
         """Whether the run goes to an endpoint that must not receive keys, because an exposed page named it."""
 
@@ -50,9 +58,11 @@ class WebStart:
         if request.form.get("host"):
             # Locust shows the host and sends it to workers unchanged.
             try:
-                _replace("host", endpoint.clean_url(request.form["host"]))
+                host = endpoint.clean_url(request.form["host"])
             except ValueError as error:
                 return f"the host is not a URL ({error}); write for example https://HOST/v1"
+            fields = {**request.form.to_dict(flat=False), "host": [host]}
+            request.form = ImmutableMultiDict([(key, text) for key, values in fields.items() for text in values])
         if self._protection.exposed and (reason := self._local_value_problem()):
             return reason
         self.withholds_keys = self._protection.exposed and not self._typed_origins() <= self._named
@@ -92,14 +102,6 @@ class WebStart:
                 )
         return None
 
-    def _named_at_start(self, targets: Iterable[Target]) -> set[Any]:
-        """Return the origins of the endpoints that the command line, the environment and the locustfile name."""
-        environment = self._environment
-        urls = [environment.host, *(user_class.host for user_class in environment.user_classes)]
-        urls += [os.environ.get(getattr(c, "host_variable", ""), "") for c in environment.user_classes]
-        urls += [target.url for target in targets]
-        return {origin_of(url) for url in urls if url}
-
     def _typed_origins(self) -> set[Any]:
         """Return the origins of the endpoints that the posted form names."""
         urls = [request.form.get("host", "")]
@@ -107,13 +109,3 @@ class WebStart:
             with contextlib.suppress(OptionError):  # the start itself reports the error
                 urls += [target.url or "" for target in parsers.targets(targets)]
         return {origin_of(url) for url in urls if url}
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value or "")
-
-
-def _replace(name: str, value: str) -> None:
-    """Replace the value of one field in the request's form."""
-    fields = {**request.form.to_dict(flat=False), name: [value]}
-    request.form = ImmutableMultiDict([(key, text) for key, values in fields.items() for text in values])

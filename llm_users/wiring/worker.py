@@ -41,10 +41,6 @@ Flush = Callable[[], int]
 RunMessageT = TypeVar("RunMessageT", bound=RunMessage)
 
 
-def _nowhere(record: RequestRecord, offsets_s: list[float]) -> None:
-    """Stand in until the record sender of a worker replaces this function."""
-
-
 class WorkerRole:
     """Connects a ``WorkerProcess`` to Locust.
 
@@ -55,7 +51,7 @@ class WorkerRole:
     def __init__(
         self,
         environment: Any,
-        keep: Keep = _nowhere,
+        keep: Keep = lambda _record, _offsets_s: None,  # on a worker, the record sender replaces it
         flush: Flush = lambda: 0,
         read_options: Callable[[], Options] | None = None,
     ) -> None:
@@ -245,17 +241,8 @@ class _MasterConnection(MasterLink):
 
     # A master that is gone or that has ended the run of this process.
 
-    @property
-    def held(self) -> int:
-        return self.sender.held
-
-    @property
-    def spool_paths(self) -> list[str]:
-        return self.sender.spool_paths
-
-    @property
-    def host(self) -> str:
-        return socket.gethostname()
+    def spool_state(self) -> tuple[int, list[str], str]:
+        return self.sender.held, self.sender.spool_paths, socket.gethostname()
 
     def on_look(self) -> None:
         """Keep Locust from declaring the master lost: during a run this package decides how long to wait for it."""

@@ -87,11 +87,16 @@ class WorkerViews:
         refused = self._why_refused(hello)
         welcome = messages.Welcome(refused=refused)
         self._runner.send_message(welcome.kind, welcome.encoded(), client_id=client_id)
-        if refused is not None:
-            self._refuse(client_id, refused)
-            return
-        self._listening.add(client_id)
-        self._join(client_id)
+        if refused is None:
+            self._listening.add(client_id)
+            self._join(client_id)
+        elif client_id not in self._refused:
+            self._refused[client_id] = refused
+            text = f"worker {client_id} is refused: {refused}"
+            logger.error("%s", text)
+            self._coordinator.note_for_next(text)
+            if len(self._refused) == 1:
+                gevent.spawn_later(HELLO_S, self._look_for_others)
 
     def _on_connect(self, client_id: str, **_kwargs: Any) -> None:
         """Let a listening worker join when Locust reports it as ready, possibly again after another run."""
@@ -119,17 +124,6 @@ class WorkerViews:
             f"it has locust-llm {has} and the master has {master_has}, whose rows and messages differ. Install the "
             "same version on all machines"
         )
-
-    def _refuse(self, client_id: str, why: str) -> None:
-        """Reject a worker with another version."""
-        if client_id in self._refused:
-            return
-        self._refused[client_id] = why
-        text = f"worker {client_id} is refused: {why}"
-        logger.error("%s", text)
-        self._coordinator.note_for_next(text)
-        if len(self._refused) == 1:
-            gevent.spawn_later(HELLO_S, self._look_for_others)
 
     def _look_for_others(self) -> None:
         """End a headless start that would wait forever for a rejected worker."""

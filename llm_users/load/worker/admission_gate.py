@@ -103,7 +103,14 @@ class AdmissionGate:
         self._cancel_timer()
         follows = plan.free and self.plan.free and plan.stage == self.plan.stage + 1
         if follows and self.phase != IDLE:
-            self._set_aside()
+            # Start nothing more in the present stage. It is reported when its last request has ended.
+            stage, measurement = self.plan.stage, self._measurement
+            measurement.close(time.monotonic_ns())
+            measurement.totals.users_ended = self._presence.left
+            self._measurement = measurement.next()
+            starts = self._control.start_counters()
+            self._earlier[stage] = _EarlierStage(measurement, self._unfinished_here, self.quota, starts)
+            self._report_if_ended(stage)
         elif self.admitted and self.phase not in (IDLE, RAMP):
             self._measurement.close(time.monotonic_ns())
             self._report()
@@ -115,17 +122,6 @@ class AdmissionGate:
         if plan.free:
             self.look_again()
         self._report_ready()
-
-    def _set_aside(self) -> None:
-        """Start nothing more in the present stage. Its totals are reported when its last request has ended."""
-        stage, measurement = self.plan.stage, self._measurement
-        measurement.close(time.monotonic_ns())
-        measurement.totals.users_ended = self._presence.left
-        self._measurement = measurement.next()
-        self._earlier[stage] = _EarlierStage(
-            measurement, self._unfinished_here, self.quota, self._control.start_counters()
-        )
-        self._report_if_ended(stage)
 
     def _report_if_ended(self, stage: int) -> None:
         earlier = self._earlier[stage]
@@ -199,7 +195,11 @@ class AdmissionGate:
             more = self._measured_started < quota
             may_reopen = self._quota_ended if self.phase == DRAIN else self.phase == IDLE and not self._ended_early
             if more and not self.closed and may_reopen:
-                self._reopen()
+                # The window continues with the next start, because users are idle until then.
+                self.phase, self._quota_ended, window = MEASURE, False, self._measurement.window
+                if window.exists:
+                    now_ns = time.monotonic_ns()
+                    self._end_in_time(now_ns - int(window.age_s(now_ns) * _NS))
             elif self.phase == IDLE:
                 self._report()
             elif not more:
@@ -601,16 +601,12 @@ class AdmissionGate:
             return
         if not plan.load.is_open and self.phase in (WARMUP, MEASURE) and not self._unfinished:
             why = self._presence.why_no_user_comes(None if plan.free else plan.stage)
-            if why is not None:
-                self._give_up(why)
-
-    def _give_up(self, why: str) -> None:
-        """Leave the rest of the stage to other workers."""
-        self.totals.no_users_reason = why
-        self._warmups_left = 0
-        if self.quota is not None:
-            self.quota = self._measured_started
-        self.end_measure()
+            if why is not None:  # leave the rest of the stage to other workers
+                self.totals.no_users_reason = why
+                self._warmups_left = 0
+                if self.quota is not None:
+                    self.quota = self._measured_started
+                self.end_measure()
 
     def _end_rest(self, user_state: UserState) -> None:
         if user_state.resting:
@@ -665,17 +661,6 @@ class AdmissionGate:
     def _report(self) -> None:
         self.totals.users_ended = self._presence.left
         self._on_finished(self._measurement.report(self._control.start_counters(), None if self.closed else self.quota))
-
-    def _reopen(self) -> None:
-        """Return to MEASURE for a larger share.
-
-        The window continues with the next start, because users are idle until then.
-        """
-        self.phase = MEASURE
-        self._quota_ended = False
-        if self._measurement.window.exists:
-            now_ns = time.monotonic_ns()
-            self._end_in_time(now_ns - int(self._measurement.window.age_s(now_ns) * _NS))
 
     @property
     def _unfinished_here(self) -> int:

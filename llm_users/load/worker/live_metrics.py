@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from operator import sub
 from typing import Protocol
 
@@ -179,16 +180,14 @@ class LiveReporter:
         self._ttft, self._gap, self._tpot, self._lag, self._lag_own = (DurationHistogram() for _ in range(5))
 
 
+@dataclass(slots=True, eq=False)
 class _Watched:
     """A request in flight, and how many of its chunks are counted."""
 
-    __slots__ = ("last_ns", "seen", "sent_ns", "stream")
-
-    def __init__(self, stream: Stream, sent_ns: int) -> None:
-        self.stream = stream
-        self.sent_ns = sent_ns
-        self.seen = 0
-        self.last_ns: dict[int, int] = {}  # last stamp of each choice, if there are several choices
+    stream: Stream
+    sent_ns: int
+    seen: int = 0
+    last_ns: dict[int, int] = field(default_factory=dict)  # last stamp of each choice, if there are several choices
 
     def may_be_buffered(self) -> bool:
         """Return whether an answer that arrived at once still waits for its row.

@@ -175,20 +175,18 @@ class OpenLoop:
                 return
             if self._trace_prompts is not None:
                 permit.prompt = self._trace_prompts.of(number)
-            self._admit(permit)
+            if self._has_room:
+                self._begin(permit)
+            elif self._drops:
+                limit = self._max_in_flight
+                text = f"{limit} requests were in flight, as many as --llm-max-in-flight allows this worker"
+                self._record_unsent(self._turns.next().user_class, permit, OVERFLOW, text)
+            else:
+                self._held.append(permit)
 
     def _due_ns(self, schedule: ArrivalSchedule) -> int | None:
         arrival = schedule.next
         return None if arrival is None else self._gate.origin_ns + int(arrival.at_s * _NS)
-
-    def _admit(self, permit: Permit) -> None:
-        if self._has_room:
-            self._begin(permit)
-        elif self._drops:
-            text = f"{self._max_in_flight} requests were in flight, as many as --llm-max-in-flight allows this worker"
-            self._record_unsent(self._turns.next().user_class, permit, OVERFLOW, text)
-        else:
-            self._held.append(permit)
 
     @property
     def _has_room(self) -> bool:
@@ -212,11 +210,8 @@ class OpenLoop:
         else:
             queue.waiting.append(permit)
             if not self._closed:
-                self._start_user(queue)
-
-    def _start_user(self, queue: _UserQueue) -> None:
-        user = queue.user_class(self._environment)
-        user.start(self._group).link(lambda _greenlet: self._on_left(queue))
+                user = queue.user_class(self._environment)
+                user.start(self._group).link(lambda _greenlet: self._on_left(queue))
 
     def _on_left(self, queue: _UserQueue) -> None:
         """Write a row for a permit whose user ended before it took the permit (an error in its ``on_start``)."""

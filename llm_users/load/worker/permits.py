@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from gevent.event import Event
@@ -16,51 +17,41 @@ MOST_FAILED_TASKS = 5
 them this takes 3 s."""
 
 
+@dataclass(slots=True, eq=False)
 class Permit:
     """Permission to start one request. ``AdmissionGate.enter`` gives it, ``AdmissionGate.leave`` takes it back."""
 
-    __slots__ = (
-        "arrival", "begun", "behind_ns", "held_ns", "intended_ns", "measured", "measurement", "phase", "plan", "prompt",
-        "sequence",
-    )  # fmt: skip
-
-    def __init__(self, plan: StagePlan, phase: str, intended_ns: int, sequence: int, *, measured: bool) -> None:
-        self.plan = plan
-        self.phase = phase
-        self.measured = measured
-        self.intended_ns = intended_ns
-        self.behind_ns = 0  # how long the user's last answer waited for its row before the user came
-        self.held_ns = 0  # the part of the wait that --llm-max-in-flight caused
-        self.sequence = sequence
-        self.prompt: Any = None  # the arrival's own prompt, if it has one
-        self.measurement: Any = None  # the measurement of the request's stage
-        self.begun = False  # whether it counts among the requests in flight
-        self.arrival = True  # False: in an open loop, a request that follows from the request of an arrival
+    plan: StagePlan
+    phase: str
+    intended_ns: int
+    sequence: int
+    measured: bool = field(kw_only=True)
+    behind_ns: int = 0  # how long the user's last answer waited for its row before the user came
+    held_ns: int = 0  # the part of the wait that --llm-max-in-flight caused
+    prompt: Any = None  # the arrival's own prompt, if it has one
+    measurement: Any = None  # the measurement of the request's stage
+    begun: bool = False  # whether it counts among the requests in flight
+    arrival: bool = True  # False: in an open loop, a request that follows from the request of an arrival
 
 
+@dataclass(slots=True, eq=False)
 class UserState:
     """The state of one user at the gate. A user may have several calls at once, waiting or in flight."""
 
-    __slots__ = (
-        "backoff_s", "behind_ns", "dismissed", "due_ns", "failed_tasks", "gone", "held", "in_flight", "prompt",
-        "releases", "resting", "stage", "task_backoff_s", "warmups_left",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.stage = -1
-        self.warmups_left = 0
-        self.due_ns = 0  # intended start of its next request; 0: as soon as it comes
-        self.behind_ns = 0  # how long its last answer, after its end, waited for an idle event loop
-        self.backoff_s = 0.0
-        self.prompt: Any = None  # the prompt of its present permit
-        self.releases: set[Event] = set()  # one for each call that waits at the gate
-        self.held = 0  # number of calls and pauses of the user at the gate
-        self.in_flight = 0  # requests that have started and not ended
-        self.resting = False  # between two requests, in its own pause
-        self.failed_tasks = 0  # failed tasks since its last call
-        self.task_backoff_s = 0.0
-        self.dismissed = False  # Locust has told it to stop
-        self.gone = False
+    stage: int = -1
+    warmups_left: int = 0
+    due_ns: int = 0  # intended start of its next request; 0: as soon as it comes
+    behind_ns: int = 0  # how long its last answer, after its end, waited for an idle event loop
+    backoff_s: float = 0.0
+    prompt: Any = None  # the prompt of its present permit
+    releases: set[Event] = field(default_factory=set)  # one for each call that waits at the gate
+    held: int = 0  # number of calls and pauses of the user at the gate
+    in_flight: int = 0  # requests that have started and not ended
+    resting: bool = False  # between two requests, in its own pause
+    failed_tasks: int = 0  # failed tasks since its last call
+    task_backoff_s: float = 0.0
+    dismissed: bool = False  # Locust has told it to stop
+    gone: bool = False
 
     def take_prompt(self) -> Any:
         """Return the present permit's own prompt once, or None if it has none."""
@@ -73,12 +64,13 @@ class UserPresence:
 
     def __init__(self) -> None:
         self._users: set[UserState] = set()
-        self._left = 0
+        self.left = 0
+        """The number of users that have ended on their own since the stage was announced."""
         self._failure: str | None = None
 
     def begin_stage(self) -> None:
         """Forget what happened in earlier stages."""
-        self._left, self._failure = 0, None
+        self.left, self._failure = 0, None
         for user_state in self._users:
             user_state.failed_tasks = 0
 
@@ -89,7 +81,7 @@ class UserPresence:
         """Remove a user that has ended. A user that Locust has stopped does not count as missing."""
         if user_state in self._users:
             self._users.discard(user_state)
-            self._left += not user_state.dismissed
+            self.left += not user_state.dismissed
 
     def fail(self, user_state: UserState, what: str) -> None:
         """Count a failed task or ``on_start`` of the user. ``what`` names the task and the exception."""
@@ -97,18 +89,9 @@ class UserPresence:
         self._failure = what
 
     @property
-    def left(self) -> int:
-        """Return the number of users that have ended on their own since the stage was announced."""
-        return self._left
-
-    @property
     def able(self) -> int:
         """Return the number of users that may still send a request."""
         return sum(user_state.failed_tasks < MOST_FAILED_TASKS for user_state in self._users)
-
-    @property
-    def empty(self) -> bool:
-        return not self._users
 
     def why_no_user_comes(self, stage: int | None = None) -> str | None:
         """Return why no user can send the next request (of this stage only), or None while one can.
@@ -122,6 +105,6 @@ class UserPresence:
             return None
         if self._failure is not None:
             return f"no user can send a request: {self._failure}"
-        if self._left:
+        if self.left:
             return "all users have ended (StopUser, or the end of their tasks)"
         return None

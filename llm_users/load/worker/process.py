@@ -178,7 +178,9 @@ class WorkerProcess(StartControl, GuardedWorker):
             quota, before = message.quota, self._quota
             self._quota = quota
             if quota is not None and before is not None and quota > before:
-                self._foresee(quota - before)
+                for queue in self._queues():  # this worker's share is larger now
+                    if self._trace_prompts is None or isinstance(queue, ConversationQueue):
+                        queue.foresee(queue.entries_of(quota - before))
             self.gate.change_quota(quota)
         elif message.stage > self.gate.plan.stage:
             self.gate.end_measure()  # this stage is over, and STAGE of the next one will arrive
@@ -229,7 +231,13 @@ class WorkerProcess(StartControl, GuardedWorker):
     def _stop(self, grace_s: float) -> None:
         """Start nothing more. Requests in flight may end within ``grace_s``."""
         self._finished = True
-        self._stop_building()
+        for greenlet in (self._preparing, self._reporter):
+            if greenlet is not None:
+                greenlet.kill(block=False)
+        for queue in self._queues():
+            queue.close()
+        if self._trace_prompts is not None:
+            self._trace_prompts.close()
         self.gate.close()
         limit_s = time.monotonic() + grace_s
         while self.gate.unfinished and not self._cut.is_set() and time.monotonic() < limit_s:
@@ -277,7 +285,8 @@ class WorkerProcess(StartControl, GuardedWorker):
 
     def count_message(self, number: int, counts: StartCounts) -> messages.Count:
         # The worker's position in the run lets the coordinator send messages again that were lost.
-        gate, link = self.gate, self._link
+        gate = self.gate
+        held, shards, host = self._link.spool_state()
         ready = self._built_stage == self._stage and not gate.admitted
         return messages.Count(
             *self.identity,
@@ -287,9 +296,9 @@ class WorkerProcess(StartControl, GuardedWorker):
             measured=counts.measured,
             total=counts.total,
             counts=str(counts.path) if counts.path is not None else None,
-            held=link.held,
-            shards=link.spool_paths,
-            host=link.host,
+            held=held,
+            shards=shards,
+            host=host,
             known_stage=self._stage,
             admitted=gate.admitted,
             waiting=gate.users_here if ready else None,
@@ -367,15 +376,6 @@ class WorkerProcess(StartControl, GuardedWorker):
             while not self._finished and runner.user_count < runner.target_user_count:  # they waited for the context
                 gevent.sleep(_USERS_LOOK_S)
             self.gate.users_spawned()
-
-    def _stop_building(self) -> None:
-        for greenlet in (self._preparing, self._reporter):
-            if greenlet is not None:
-                greenlet.kill(block=False)
-        for queue in self._queues():
-            queue.close()
-        if self._trace_prompts is not None:
-            self._trace_prompts.close()
 
     def _report_progress(self) -> None:
         """Send the progress of the stage's prompts immediately and then every second until they are ready."""
@@ -564,22 +564,6 @@ class WorkerProcess(StartControl, GuardedWorker):
             self._built_stage = plan.stage
             self._on_ready(plan.stage, 0)
 
-    def _foresee(self, requests: int) -> None:
-        """Build prompts for more requests than expected, because this worker's share is larger now."""
-        for queue in self._queues():
-            if self._trace_prompts is None or isinstance(queue, ConversationQueue):
-                queue.foresee(queue.entries_of(requests))
-
-    def _note_waits(self, stage: int) -> None:
-        """Note requests that waited for prompts: their load and their times are not as requested."""
-        waits = [wait_s for queue in self._queues() for wait_s in queue.waits if wait_s > _NOTED_WAIT_S]
-        if waits:
-            self._note(
-                f"stage {stage}, worker {self.identity[1]}: {len(waits)} requests waited for their prompts, "
-                f"{max(waits):.2g} s at most, because this worker could not build them as fast as it sent them; use "
-                "more workers, or shorter prompts"
-            )
-
     def _on_ready(self, _stage: int, _waiting: int) -> None:
         if not self._reporting:
             self._reporting = True
@@ -600,7 +584,13 @@ class WorkerProcess(StartControl, GuardedWorker):
 
     def _on_stage_finished(self, totals: StageTotals) -> None:
         done = messages.Done(*self.identity, totals=copy(totals))
-        self._note_waits(totals.stage)
+        waits = [wait_s for queue in self._queues() for wait_s in queue.waits if wait_s > _NOTED_WAIT_S]
+        if waits:  # the load and the times of these requests are not as requested
+            self._note(
+                f"stage {totals.stage}, worker {self.identity[1]}: {len(waits)} requests waited for their prompts, "
+                f"{max(waits):.2g} s at most, because this worker could not build them as fast as it sent them; use "
+                "more workers, or shorter prompts"
+            )
         # In its own greenlet: the caller is a user, which may be stopped, and rows in the spool may take a while.
         self._telling = [greenlet for greenlet in self._telling if not greenlet.ready()]
         self._telling.append(gevent.spawn(self._tell_stage, done))

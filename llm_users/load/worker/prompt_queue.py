@@ -96,7 +96,8 @@ class PromptQueue(Generic[EntryT]):
         self._foreseen = 0  # number of prompts that the stage will still take
         self._endless = False  # that number is unknown
         self._waiting = 0
-        self._waits: list[float] = []
+        self.waits: list[float] = []
+        """How long users waited for prompts since the last ``expect``, in seconds, for each user that waited."""
         self._changed = Event()
         self._builder: gevent.Greenlet[[], None] | None = None
         self._error: Exception | None = None
@@ -109,7 +110,7 @@ class PromptQueue(Generic[EntryT]):
         prompts for each of ``least`` users are ready. One prompt for each user is ready in any case. ``counted``: the
         stage takes at most ``count`` prompts. Raises what the source raises. Returns early when the process ends.
         """
-        self._waits.clear()
+        self.waits.clear()
         self._target, self._least = min(count, MOST_AHEAD), min(least, count)
         self._foreseen, self._endless = count, not counted
         self._starting = True
@@ -169,11 +170,6 @@ class PromptQueue(Generic[EntryT]):
             wanted = min(wanted, max(self._least, int(MOST_TOKENS_AHEAD / self._mean_tokens) + 1))
         return min(len(self._ready), wanted), wanted
 
-    @property
-    def waits(self) -> list[float]:
-        """Return how long users waited for prompts since the last ``expect``, in seconds, for each user that waited."""
-        return self._waits
-
     # Internal methods.
 
     def _enough(self, limit_s: float) -> bool:
@@ -195,7 +191,7 @@ class PromptQueue(Generic[EntryT]):
                 self._changed.wait(timeout=1.0)
         finally:
             self._waiting -= 1
-        self._waits.append(time.monotonic() - began_s)
+        self.waits.append(time.monotonic() - began_s)
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None

@@ -199,7 +199,7 @@ class MeasureWindow:
 
     def __init__(self, in_flight: int = 0, resting: int = 0) -> None:
         """Create a window with the present number of requests in flight and of users in a pause."""
-        self._in_flight, self._resting = in_flight, resting
+        self.in_flight, self._resting = in_flight, resting
         self.forget()
 
     def forget(self) -> None:
@@ -216,7 +216,7 @@ class MeasureWindow:
 
     def next(self) -> MeasureWindow:
         """Return the window of the next stage, with the requests that are in flight now."""
-        return MeasureWindow(self._in_flight, self._resting)
+        return MeasureWindow(self.in_flight, self._resting)
 
     def open(self, start_ns: int) -> None:
         """Begin a span."""
@@ -241,7 +241,8 @@ class MeasureWindow:
 
     def age_s(self, now_ns: int) -> float:
         """Return how long ago the window was first opened, in seconds, whether or not it is open now."""
-        return (now_ns - self._first_ns) / _NS
+        first_ns = self._closed[0][0] if self._closed else self._start_ns
+        return (now_ns - first_ns) / _NS
 
     @property
     def spans_ns(self) -> list[tuple[int, int]]:
@@ -252,10 +253,6 @@ class MeasureWindow:
     def length_s(self) -> float:
         """Return the total length of the closed spans, in seconds."""
         return sum(end_ns - start_ns for start_ns, end_ns in self._closed) / _NS
-
-    @property
-    def _first_ns(self) -> int:
-        return self._closed[0][0] if self._closed else self._start_ns
 
     # What lies inside the window as it is known now.
 
@@ -307,10 +304,6 @@ class MeasureWindow:
     # Requests in flight, and users in their own pause.
 
     @property
-    def in_flight(self) -> int:
-        return self._in_flight
-
-    @property
     def in_flight_s(self) -> float:
         """Return the integral of the requests in flight over the window, from sending to the end of the answer.
 
@@ -332,7 +325,7 @@ class MeasureWindow:
     def count(self, change: int, now_ns: int) -> None:
         """Change the number of admitted requests without a row by ``change`` from now on."""
         self._add_up(now_ns)
-        self._in_flight += change
+        self.in_flight += change
 
     def count_resting(self, change: int, now_ns: int) -> None:
         """Change the number of users in their own pause by ``change`` from now on."""
@@ -341,6 +334,6 @@ class MeasureWindow:
 
     def _add_up(self, moment_ns: int) -> None:
         if self._start_ns and moment_ns > self._mark_ns:
-            self._admitted_ns += self._in_flight * (moment_ns - self._mark_ns)
+            self._admitted_ns += self.in_flight * (moment_ns - self._mark_ns)
             self._resting_ns += self._resting * (moment_ns - self._mark_ns)
             self._mark_ns = moment_ns

@@ -80,20 +80,9 @@ class MasterLink:
     watches_parent = False
     """Whether the process ends with its parent process."""
 
-    @property
-    def held(self) -> int:
-        """Return the number of rows that are only in the spool."""
-        return 0
-
-    @property
-    def spool_paths(self) -> list[str]:
-        """Return the files of the spool."""
-        return []
-
-    @property
-    def host(self) -> str:
-        """Return the name of this machine."""
-        return ""
+    def spool_state(self) -> tuple[int, list[str], str]:
+        """Return the number of rows that are only in the spool, its files, and the name of this machine."""
+        return 0, [], ""
 
     def on_look(self) -> None:
         """Called four times per second during a run."""

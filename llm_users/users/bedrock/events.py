@@ -99,10 +99,6 @@ class BedrockEvents(Events):
             self.begin_tool(None, "")
         self.calls.add(len(self.calls) - 1, piece)
 
-    def take_calls(self, fragments: Any) -> str:
-        """Add fragments of tool calls in OpenAI's shape. Return the text that they add."""
-        return self.calls.take(fragments)
-
     def add_chunk(self, output: tuple[str, ...], stamp_ns: int, clock_ns: int) -> None:
         """Add a chunk: answer, reasoning and, if present, a fragment of a tool call."""
         if len(output) == 2:

@@ -16,7 +16,7 @@ from llm_users.users.bad_events import failure_from
 from llm_users.users.bedrock.converse import EVENTS, take_event
 from llm_users.users.bedrock.converse import conversation as converse_conversation
 from llm_users.users.bedrock.events import BedrockEvents
-from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content
+from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content, text_of
 from llm_users.users.tool_calls import arguments_text, calls_of, without_calls
 
 Body = dict[str, Any]
@@ -273,9 +273,9 @@ def _choices(events: BedrockEvents, document: Document) -> Output | None:
         delta = choice.get("delta") or choice.get("message") or {}
         content = delta.get("content")
         text, (thought, _) = (content, NO_REASONING) if isinstance(content, str) else split_content(content)
-        answer += _text(choice.get("text")) + text + _text(delta.get("refusal"))
+        answer += text_of(choice.get("text")) + text + text_of(delta.get("refusal"))
         reasoning += thought or reasoning_of(map(delta.get, REASONING_NAMES), delta.get("reasoning_details"))[0]
-        calls += events.take_calls(delta.get("tool_calls"))
+        calls += events.calls.take(delta.get("tool_calls"))
         _finish(events, choice.get("finish_reason") or choice.get("stop_reason"))
     return (answer, reasoning, calls) if calls else _output(answer, reasoning)
 
@@ -295,12 +295,8 @@ def _openai(events: BedrockEvents, document: Document) -> Output | None:
 
 def _output(answer: Any, reasoning: Any) -> Output:
     if answer or reasoning:
-        return (_text(answer), _text(reasoning))
+        return (text_of(answer), text_of(reasoning))
     return NOTHING
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _arguments(events: BedrockEvents, piece: Any) -> Output:

@@ -94,7 +94,11 @@ class InvokeEvents(BedrockEvents):
         if output:
             self.add_chunk(output, stamp_ns, clock_ns)
         elif output is None and not all(key.startswith(_SERVICE) for key in document):
-            raise self._unknown(document)
+            keys = ", ".join(list(document)[:_SHOWN_KEYS])
+            raise BadResponse(
+                f"a chunk does not match the format {self._family.name!r} (keys: {keys}); "
+                "set the right format with --llm-invoke-format, or describe it in a JSON file"
+            )
         if self._intervened:  # the guardrail ended the answer, whatever the model's own finish reason is
             self.finish_reason = INTERVENED
         if self.finish_reason is not None:
@@ -102,8 +106,12 @@ class InvokeEvents(BedrockEvents):
         if self.usage.output_tokens is not None:  # each of Llama's documents has the running count
             self.chunks.count_tokens(self.usage.output_tokens, stamp_ns, clock_ns)
         metrics = document.get(_METRICS)
-        if metrics is not None:
-            self._take_metrics(metrics)
+        if isinstance(metrics, dict):  # the service's counts override the counts of the family
+            self._has_metrics = True
+            self.usage.keep_counts(_COUNTS, metrics)
+            self.usage.keep("latency_ms", number(metrics.get("invocationLatency")))
+            self.usage.keep("first_byte_ms", number(metrics.get("firstByteLatency")))
+            self.done = self.complete
 
     def _read_after_finish(self, document: Document) -> Output | None:
         """Read a document after a finish reason. If it has output, the finish reason is removed."""
@@ -117,23 +125,6 @@ class InvokeEvents(BedrockEvents):
             else:
                 self.finish_reason, self.stopped = self.finish_reason or reason, True
         return output
-
-    def _take_metrics(self, metrics: Any) -> None:
-        """Store the service's counts, which override the counts of the family."""
-        if not isinstance(metrics, dict):
-            return
-        self._has_metrics = True
-        self.usage.keep_counts(_COUNTS, metrics)
-        self.usage.keep("latency_ms", number(metrics.get("invocationLatency")))
-        self.usage.keep("first_byte_ms", number(metrics.get("firstByteLatency")))
-        self.done = self.complete
-
-    def _unknown(self, document: Document) -> BadResponse:
-        keys = ", ".join(list(document)[:_SHOWN_KEYS])
-        return BadResponse(
-            f"a chunk does not match the format {self._family.name!r} (keys: {keys}); "
-            "set the right format with --llm-invoke-format, or describe it in a JSON file"
-        )
 
 
 def _blocked_text(document: Any) -> Output:

@@ -30,19 +30,11 @@ from llm_users.users.bedrock.converse import ConverseEvents, converse_request
 from llm_users.users.bedrock.errors import bedrock_failure_of, refusal_of
 from llm_users.users.bedrock.events import BedrockEvents, BedrockResponseStream
 from llm_users.users.bedrock.families import Family
-from llm_users.users.bedrock.invoke import (
-    PARAMETERS,
-    InvokeEvents,
-    InvokeFormat,
-    cap_of,
-    choose_family,
-    invoke_body,
-)
+from llm_users.users.bedrock.invoke import PARAMETERS, InvokeEvents, InvokeFormat, cap_of, choose_family, invoke_body
 from llm_users.users.llm import LLMUser
 from llm_users.users.response_stream import ResponseStream
 
 CONVERSE, INVOKE = "bedrock-converse", "bedrock-invoke"
-_OPERATIONS = {CONVERSE: "ConverseStream", INVOKE: "InvokeModelWithResponseStream"}
 
 _PROMPT_FIELDS = ("messages", "prompt")
 
@@ -147,14 +139,17 @@ class BedrockUser(LLMUser):
         family = self._family(self.run_context, model)
         parameters = {name: extra.pop(name) for name in PARAMETERS & set(extra)}
         document = invoke_body(family, model, prompt, prompt.max_tokens or self.default_cap(), extra)
-        metadata = {**self._metadata(), **_as_tags(parameters.pop("requestMetadata", {}))}
+        tags = parameters.pop("requestMetadata", {})  # a JSON string, as in Invoke, or an object, as in Converse
+        metadata = {**self._metadata(), **(json.loads(tags) if isinstance(tags, str) else tags)}
         request: dict[str, Any] = {
             "modelId": model,
             "body": msgspec.json.encode(document),
             "contentType": "application/json",
             **parameters,
         }
-        if metadata and self._takes(INVOKE, "requestMetadata"):
+        model_of_service = self._client(self.run_context, self.host or "").meta.service_model
+        parameters_of_boto3 = model_of_service.operation_model("InvokeModelWithResponseStream").input_shape.members
+        if metadata and "requestMetadata" in parameters_of_boto3:  # older versions of boto3 do not support it
             request["requestMetadata"] = json.dumps(metadata)
         prompt = replace(prompt, max_tokens=cap_of(family, document))
         return Ask(INVOKE, model, prompt, {"family": family, "request": request})
@@ -170,11 +165,6 @@ class BedrockUser(LLMUser):
         chosen = cls.invoke_format or run_context.options.invoke_format
         family: Family = run_context.client(key, lambda: choose_family(model, chosen))
         return family
-
-    def _takes(self, api: str, parameter: str) -> bool:
-        """Return True if the installed boto3 supports this parameter; older versions do not support all."""
-        model = self._client(self.run_context, self.host or "").meta.service_model.operation_model(_OPERATIONS[api])
-        return parameter in model.input_shape.members
 
     # Sending requests.
 
@@ -219,9 +209,3 @@ class BedrockUser(LLMUser):
             return make_client(run_context, host, session, attempts=cls.attempts, retry_mode=cls.retry_mode)
 
         return run_context.client((cls.__name__, host), make)
-
-
-def _as_tags(metadata: Any) -> dict[str, str]:
-    """Return request metadata as a dict, from Invoke's form (a JSON string) or Converse's form (an object)."""
-    tags: dict[str, str] = json.loads(metadata) if isinstance(metadata, str) else dict(metadata)
-    return tags

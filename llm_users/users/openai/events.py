@@ -5,6 +5,7 @@ The input is the data of one event. The module does not depend on the transport 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import msgspec
@@ -20,7 +21,14 @@ from llm_users.users.bad_events import (
     object_from,
     refuse_error,
 )
-from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content
+from llm_users.users.openai.reasoning import (
+    NO_REASONING,
+    REASONING_NAMES,
+    list_of,
+    reasoning_of,
+    split_content,
+    text_of,
+)
 from llm_users.users.openai.usage import OpenAIUsage
 from llm_users.users.response_stream import Events
 from llm_users.users.tool_calls import ToolCalls
@@ -77,7 +85,7 @@ class OpenAIEvents(Events):
         self._plain: int | None = None  # the same, until a choice has a finish reason
         self._others: dict[int, bool] = {}  # choices after the first -> whether they have finished
         self._just_ended: int | None = None  # the choice with the latest finish reason
-        self._other_calls: dict[int, ToolCalls] = {}
+        self._other_calls: defaultdict[int, ToolCalls] = defaultdict(ToolCalls)
         self._usage = OpenAIUsage()
         self._streams_reasoning = False  # the reasoning itself is streamed, not only a summary
 
@@ -135,8 +143,11 @@ class OpenAIEvents(Events):
         if delta is None:
             if choice.error:
                 raise failure_from(choice.error)
-            if type(choice.message) is dict:
-                self._other_delta(choice, self._message_delta(choice, index), stamp_ns, clock_ns, index)
+            if type(choice.message) is dict:  # sent instead of ``delta``: a piece, or the whole answer in one event
+                delta = _delta_of(choice.message)
+                if choice.finish_reason and self.chunks.texts and delta.content == self.chunks.text_of(index):
+                    delta = _Delta()  # the last event repeats the text of the pieces
+                self._other_delta(choice, delta, stamp_ns, clock_ns, index)
             elif choice.text:
                 self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
             return
@@ -173,31 +184,19 @@ class OpenAIEvents(Events):
             raise failure_from(choice.error)
         if not answer and choice.text:
             answer = choice.text
+        piece, audible = "", False
         if delta.tool_calls or delta.function_call or delta.audio:
-            self._add_other(delta, answer, reasoning, stamp_ns, clock_ns, index)
-        elif answer or reasoning:
-            self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
-
-    def _add_other(self, delta: _Delta, answer: str, reasoning: str, stamp_ns: int, clock_ns: int, index: int) -> None:
-        """Add a chunk with a fragment of a tool call, or with audio."""
-        calls = self._calls_of(index)
-        piece, audible = calls.take(delta.tool_calls), False
-        if type(delta.function_call) is dict:  # OpenAI's older format: one call without id and index
-            piece += calls.take([{"index": 0, "function": delta.function_call}])
-        if type(delta.audio) is dict:
-            answer += _text_of(delta.audio.get("transcript"))
-            audible = bool(delta.audio.get("data"))
+            calls = self._calls_of(index)
+            piece = calls.take(delta.tool_calls)
+            if type(delta.function_call) is dict:  # OpenAI's older format: one call without id and index
+                piece += calls.take([{"index": 0, "function": delta.function_call}])
+            if type(delta.audio) is dict:
+                answer += text_of(delta.audio.get("transcript"))
+                audible = bool(delta.audio.get("data"))
         if piece or audible:
             self.chunks.add_other(stamp_ns, clock_ns, answer, piece, reasoning, index)
         elif answer or reasoning:
             self.chunks.add(stamp_ns, clock_ns, answer, reasoning, index)
-
-    def _message_delta(self, choice: _Choice, index: int) -> _Delta:
-        """Convert a ``message`` that a server sends instead of ``delta``: a piece, or the whole answer in one event."""
-        delta = _delta_of(choice.message)
-        if choice.finish_reason and self.chunks.texts and delta.content == self.chunks.text_of(index):
-            return _Delta()  # the last event repeats the text of the pieces
-        return delta
 
     def _special_choice(self, choice: _Choice, stamp_ns: int, clock_ns: int) -> None:
         """Process a choice that is not the first one or has finished. Output after a finish reason removes it."""
@@ -207,31 +206,23 @@ class OpenAIEvents(Events):
         index, earlier_chunks = self._index_of(choice.index), len(self.chunks.texts)
         self._choice(choice, stamp_ns, clock_ns, index)
         if index in self.chunks.endings and len(self.chunks.texts) > earlier_chunks:
-            self._go_on(index)
+            self.chunks.go_on(index)
+            if index:
+                self._others[index] = False
+            else:
+                self.finish_reason = None
         reason = choice.finish_reason
         if reason and reason.lower() not in _NO_REASON:
-            self._end(reason, stamp_ns, clock_ns, index)
+            self.chunks.end(reason, stamp_ns, clock_ns, index)
+            self._plain, self._just_ended = None, index
+            if index:
+                self._add_choice(index)
+                self._others[index] = True
+            else:
+                self.finish_reason = reason
         if choice.usage and type(choice.usage) is dict:
             self._usage.take(choice.usage, choice=index)
             self._count_tokens(choice.usage, stamp_ns, clock_ns, index)
-
-    def _end(self, reason: str, stamp_ns: int, clock_ns: int, index: int) -> None:
-        """Record the finish reason of a choice."""
-        self.chunks.end(reason, stamp_ns, clock_ns, index)
-        self._plain, self._just_ended = None, index
-        if index:
-            self._add_choice(index)
-            self._others[index] = True
-        else:
-            self.finish_reason = reason
-
-    def _go_on(self, index: int) -> None:
-        """Remove the finish reason of a choice, because output followed it."""
-        self.chunks.go_on(index)
-        if index:
-            self._others[index] = False
-        else:
-            self.finish_reason = None
 
     def _index_of(self, server_index: int) -> int:
         """Return our index of a choice; the first one has 0. If there is only one, the server may use any index."""
@@ -251,12 +242,7 @@ class OpenAIEvents(Events):
 
     def _calls_of(self, index: int) -> ToolCalls:
         """Return the tool calls of a choice."""
-        if not index:
-            return self.calls
-        calls = self._other_calls.get(index)
-        if calls is None:
-            calls = self._other_calls[index] = ToolCalls()
-        return calls
+        return self._other_calls[index] if index else self.calls
 
     def _take_usage(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
         """Process usage in an event: of all choices, of its only choice, or of the choice that just ended."""
@@ -285,7 +271,7 @@ class OpenAIEvents(Events):
     def _lenient_event(self, value: dict[str, Any]) -> _Event:
         """Convert valid JSON of an unexpected shape; fields that cannot be interpreted are ignored."""
         choices = []
-        for raw in _list_of(value.get("choices")):
+        for raw in list_of(value.get("choices")):
             if isinstance(raw, dict):
                 delta, reason = raw.get("delta"), raw.get("finish_reason")
                 error = raw.get("error")
@@ -295,7 +281,7 @@ class OpenAIEvents(Events):
                 choices.append(
                     _Choice(
                         delta=_delta_of(delta) if isinstance(delta, dict) else None,
-                        text=_text_of(raw.get("text")) or None,
+                        text=text_of(raw.get("text")) or None,
                         finish_reason=None if reason is None else str(reason),
                         index=index if type(index := raw.get("index")) is int else 0,
                         message=raw.get("message"),
@@ -320,7 +306,7 @@ class OpenAIEvents(Events):
         self.response_id = None if identifier is None else str(identifier)
         if isinstance(usage, dict):
             self._usage.take(usage)
-        for index, choice in enumerate(_list_of(value.get("choices"))):
+        for index, choice in enumerate(list_of(value.get("choices"))):
             if isinstance(choice, dict):
                 self._whole_choice(index, choice)
 
@@ -328,7 +314,7 @@ class OpenAIEvents(Events):
         message = choice.get("message")
         fields = message if isinstance(message, dict) else {}
         content = fields.get("content")
-        answer, thought = split_content(content) if isinstance(content, list) else (_text_of(content), NO_REASONING)
+        answer, thought = split_content(content) if isinstance(content, list) else (text_of(content), NO_REASONING)
         if not thought[0]:
             thought = reasoning_of(map(fields.get, REASONING_NAMES), fields.get("reasoning_details"))
         reasoning = thought[0]
@@ -338,8 +324,8 @@ class OpenAIEvents(Events):
         if index:
             self.chunks.choice_at[len(texts)] = index
         audio = fields.get("audio")
-        spoken = _text_of(audio.get("transcript")) if isinstance(audio, dict) else ""
-        answer = answer or spoken or _text_of(choice.get("text")) or _text_of(fields.get("refusal"))
+        spoken = text_of(audio.get("transcript")) if isinstance(audio, dict) else ""
+        answer = answer or spoken or text_of(choice.get("text")) or text_of(fields.get("refusal"))
         function = [{"index": 0, "function": fields["function_call"]}] if fields.get("function_call") else []
         calls = self._calls_of(index)
         piece = calls.take(fields.get("tool_calls")) + calls.take(function)
@@ -358,11 +344,3 @@ class OpenAIEvents(Events):
 def _delta_of(fields: dict[str, Any]) -> _Delta:
     """Convert the known fields of a delta, or of a message instead of a delta."""
     return _Delta(**{name: value for name, value in fields.items() if name in _Delta.__struct_fields__})
-
-
-def _list_of(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _text_of(value: Any) -> str:
-    return value if isinstance(value, str) else ""

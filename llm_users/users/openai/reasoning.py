@@ -21,6 +21,16 @@ Reasoning = tuple[str, bool]
 NO_REASONING: Reasoning = ("", False)
 
 
+def list_of(value: Any) -> list[Any]:
+    """Return the value if it is a list; otherwise an empty list."""
+    return value if isinstance(value, list) else []
+
+
+def text_of(value: Any) -> str:
+    """Return the value if it is text; otherwise an empty text."""
+    return value if isinstance(value, str) else ""
+
+
 def reasoning_of(values: Iterable[Any], details: Any = None) -> Reasoning:
     """Return the reasoning of a delta or a message: the first value with text, or else the text of the details.
 

@@ -17,7 +17,7 @@ from llm_users.users.bad_events import (
     object_from,
     refuse_error,
 )
-from llm_users.users.openai.reasoning import text_of_reasoning
+from llm_users.users.openai.reasoning import list_of, text_of_reasoning
 from llm_users.users.response_stream import Events, SseResponseStream
 from llm_users.users.token_counts import fill_openai_usage
 from llm_users.users.tool_calls import arguments_text, calls_of, without_calls
@@ -123,11 +123,10 @@ class ResponseEvents(Events):
 
     def _call(self, event: _Event, stamp_ns: int, clock_ns: int) -> None:
         """Process a tool call that begins or is complete. Its last event has arguments that were not streamed."""
-        whole = _call_of(event.item)
+        identifier, name, arguments = _call_of(event.item)
         index = self._call_of_item.get(event.output_index)
         if index is None:
-            index = self._call_of_item[event.output_index] = self.calls.begin(whole["id"], whole["function"]["name"])
-        arguments = whole["function"]["arguments"]
+            index = self._call_of_item[event.output_index] = self.calls.begin(identifier, name)
         if event.type == "response.output_item.done" and arguments and not self.calls.has_arguments(index):
             self.calls.add(index, arguments)
             self.chunks.add_other(stamp_ns, clock_ns, "", arguments)
@@ -149,7 +148,9 @@ class ResponseEvents(Events):
         if kind == "response.completed":
             self.finish_reason, self.done = "completed", True
         elif kind == "response.incomplete":
-            self.finish_reason, self.done = _reason(response.incomplete_details), True
+            details = response.incomplete_details
+            reason = details.get("reason") if isinstance(details, dict) else None
+            self.finish_reason, self.done = str(reason or "incomplete"), True
         if self.finish_reason is not None:
             self.chunks.end(self.finish_reason, stamp_ns, clock_ns)
 
@@ -159,16 +160,15 @@ class ResponseEvents(Events):
         if response.status is None and "output" not in value:
             refuse_error(value, whole=True)
         self._take_response(f"response.{response.status}", response, None)
-        for item in _list_of(value.get("output")):
+        for item in list_of(value.get("output")):
             if isinstance(item, dict):
                 self._whole_item(item)
 
     def _whole_item(self, item: dict[str, Any]) -> None:
         texts, kind = self.chunks.texts, item.get("type")
         if kind in _CALLS:
-            call = _call_of(item)
-            arguments = call["function"]["arguments"]
-            self.calls.add(self.calls.begin(call["id"], call["function"]["name"]), arguments)
+            identifier, name, arguments = _call_of(item)
+            self.calls.add(self.calls.begin(identifier, name), arguments)
             self.chunks.text_at[len(texts)] = ""
             texts.append(arguments)
         elif kind == "reasoning":
@@ -196,26 +196,16 @@ def _converted(value: Any, kind: type[_T], data: bytes) -> _T:
         raise not_an_event(data, error) from None
 
 
-def _call_of(item: dict[str, Any]) -> dict[str, Any]:
-    """Convert an item to a tool call in the shape of ``Answer.tool_calls``."""
-    arguments = item.get("arguments") or item.get("input")
-    function = {"name": str(item.get("name") or ""), "arguments": arguments_text(arguments)}
-    return {"id": item.get("call_id") or item.get("id"), "type": "function", "function": function}
-
-
-def _reason(details: Any) -> str:
-    reason = details.get("reason") if isinstance(details, dict) else None
-    return str(reason) if reason else "incomplete"
+def _call_of(item: dict[str, Any]) -> tuple[Any, str, str]:
+    """Return (id, name, arguments) of an item that calls a tool."""
+    arguments = arguments_text(item.get("arguments") or item.get("input"))
+    return item.get("call_id") or item.get("id"), str(item.get("name") or ""), arguments
 
 
 def _texts(parts: Any) -> str:
     """Return the text of content parts of any type."""
-    texts = [part.get("text") or part.get("refusal") for part in _list_of(parts) if isinstance(part, dict)]
+    texts = [part.get("text") or part.get("refusal") for part in list_of(parts) if isinstance(part, dict)]
     return "".join(text for text in texts if isinstance(text, str))
-
-
-def _list_of(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 class ResponsesApiStream(SseResponseStream):

@@ -23,12 +23,7 @@ from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.transport.httpx import CachedRequest, Head
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.llm import LLMUser
-from llm_users.users.openai.client import (
-    deployment_of,
-    has_deployments,
-    make_azure_client,
-    make_client,
-)
+from llm_users.users.openai.client import deployment_of, has_deployments, make_azure_client, make_client
 from llm_users.users.openai.events import OpenAIEvents
 from llm_users.users.openai.responses import ResponseEvents, ResponsesApiStream, input_of
 from llm_users.users.response_stream import ResponseStream, SseResponseStream
@@ -292,20 +287,8 @@ class _CompletionStream(SseResponseStream):
     events: OpenAIEvents
     terminator = "finish reason or [DONE]"
 
-    def __init__(
-        self,
-        head: Head,
-        events: OpenAIEvents,
-        usage: endpoint.UsageSupport,
-        note: Callable[[str], None],
-        *,
-        usage_asked: bool,
-    ) -> None:
-        super().__init__(head, events, usage, note)
-        self._usage_asked = usage_asked
-
     def awaits_usage(self) -> bool:
-        return self._usage_asked and not self.events.counted
+        return self.usage_asked and not self.events.counted
 
     def count_usage(self, record: RequestRecord) -> None:
         usage = self.events.usage
