@@ -1,8 +1,13 @@
-"""Writes options.md, columns.md and simulator.md from the tables in the code; a test compares them."""
+"""Writes options.md, columns.md and simulator.md from the tables in the code, and the modules in CONTRIBUTING.md.
+
+A test compares them.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,8 @@ from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMN
 from llm_users.simulator.spec import FAULTS_BEFORE_ANSWER, FAULTS_IN_ANSWER, Spec
 
 DOCS = Path(__file__).resolve().parent
+_MODULES = "<!-- Begin of the list by `make docs`. -->", "<!-- End of the list. -->"
+_PACKAGES = "llm_users", "reports/llm_reports"
 _MADE = "<!-- Made by `make docs` from {source}; edit it there. -->"
 
 
@@ -107,7 +114,31 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 def pages() -> dict[str, str]:
     """Content by file name."""
-    return {"options.md": options(), "columns.md": columns(), "simulator.md": simulator()}
+    return {
+        "options.md": options(),
+        "columns.md": columns(),
+        "simulator.md": simulator(),
+        "../CONTRIBUTING.md": contributing(),
+    }
+
+
+def contributing() -> str:
+    """CONTRIBUTING.md with the first sentence of every module's docstring, by folder."""
+    page = (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    parts = []
+    folders = sorted({path.parent for root in _PACKAGES for path in (DOCS.parent / root).rglob("*.py")})
+    for folder in folders:
+        modules = [path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")]
+        if modules:
+            lines = [f"- `{path.name}`: {_first_sentence(path)}" for path in modules]
+            parts += [f"**{folder.relative_to(DOCS.parent)}/**", "\n".join(lines)]
+    before, after = (page.index(mark) for mark in _MODULES)
+    return f"{page[:before]}{_MODULES[0]}\n\n" + "\n\n".join(parts) + f"\n\n{page[after:]}"
+
+
+def _first_sentence(path: Path) -> str:
+    text = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
+    return re.split(r"(?<=[a-z)`\"0-9]{2})\.(?= |$)|:$", text)[0].replace("``", "`")
 
 
 def _page(title: str, source: str, *parts: str) -> str:
