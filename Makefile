@@ -55,7 +55,8 @@ bench-bedrock: $(READY)
 	@echo 'Files: $(OUT)-bedrock/'
 
 test: $(READY)
-	@$(COMPILED) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	@$(COMPILED) $(BIN)/python -m pytest -m alone
+	@$(COMPILED) $(BIN)/python -m pytest -m "not alone" --numprocesses 2 --dist worksteal
 
 # The browser is the system's: Debian's is installed when this runs as root, CHROMIUM=/path names another one.
 test-system: $(READY)

@@ -1,34 +1,9 @@
-"""Lets two processes run the tests (`make test`), and the tests that are marked ``alone`` one at a time.
-
-A test that judges milliseconds or its own share of the machine needs the machine for itself: while it runs, no other
-process of this checkout runs a test of this folder.
-"""
+"""Lets two processes of pytest-xdist run the tests (`make test`)."""
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from gevent.monkey import get_original
-
-# Locks on files that exist anyway, so that there is nothing to remove afterwards. flock() is not fair: without the
-# queue, the other process would start its next test before a waiting process gets the exclusive lock.
-_QUEUE = Path(__file__).open("rb")  # noqa: SIM115 - open as long as the process lives
-_MACHINE = Path(__file__).with_name("__init__.py").open("rb")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Hold the machine during a test and its fixtures: alone or together with other processes."""
-    fcntl.flock(_QUEUE, fcntl.LOCK_EX)
-    fcntl.flock(_MACHINE, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
-    fcntl.flock(_QUEUE, fcntl.LOCK_UN)
-    try:
-        return (yield)
-    finally:
-        fcntl.flock(_MACHINE, fcntl.LOCK_UN)
 
 
 class _PolledEvent:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ast
-import fcntl
 import re
 from collections import Counter
 from pathlib import Path
-
-import pytest
 
 from tests.project import ROOT
 
@@ -54,30 +51,12 @@ def test_ci_runs_every_file_of_the_system_tests_once() -> None:
 
 
 def test_ci_runs_the_unit_tests_at_its_end_as_make_does() -> None:
-    command = re.search(r"^test: .*\n\t@.*/python -m pytest(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert command
+    rule = re.search(r"^test: .*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rule
+    arguments = re.findall(r"/python -m pytest(.*)\n", rule[1])
+    assert [re.findall(r'-m ("?)([a-z ]+)\1', words)[0][1] for words in arguments] == ["alone", "not alone"]
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert script.rstrip().endswith(f"\npython -m pytest -p no:cacheprovider{command[1]}")
-
-
-def machine_is_free(kind: int) -> bool:
-    """Whether another process could run a test of this kind now: fcntl.LOCK_SH together with others, LOCK_EX alone."""
-    with (TESTS / "unit" / "__init__.py").open("rb") as file:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
-def test_most_tests_run_beside_those_of_other_processes() -> None:
-    assert machine_is_free(fcntl.LOCK_SH)
-    assert not machine_is_free(fcntl.LOCK_EX)
-
-
-@pytest.mark.alone
-def test_a_marked_test_runs_alone() -> None:
-    assert not machine_is_free(fcntl.LOCK_SH)
+    assert script.rstrip().endswith("".join(f"\npython -m pytest -p no:cacheprovider{words}" for words in arguments))
 
 
 def files_with_tests(arguments: str) -> set[Path]:

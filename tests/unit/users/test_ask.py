@@ -93,5 +93,5 @@ def test_indexes_of_own_prompts_are_not_repeated(make_rig: MakeRig, wire: Wire) 
             return Prompt(self.next_prompt_index(), "hello")
 
     port = wire.serve(stream(chat_events("a")))
-    rig = make_rig(user_class=Own, users=2)
+    rig = make_rig(user_class=Own)
     assert [rig.ask(port.url, None).record.prompt_index for _ in range(3)] == [0, 1, 2]
