@@ -95,7 +95,7 @@ def simulator() -> str:
         table(
             ["fault", "what happens"],
             [[f"`{kind}`", meaning] for kind, meaning in FAULTS_BEFORE_ANSWER.items()]
-            + [[f"`{kind}@TOKENS`", f"after so many tokens: {meaning}"] for kind, meaning in FAULTS_IN_ANSWER.items()],
+            + [[f"`{kind}@TOKENS`", f"after TOKENS tokens: {meaning}"] for kind, meaning in FAULTS_IN_ANSWER.items()],
         ),
     )
 
