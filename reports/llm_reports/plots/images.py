@@ -153,7 +153,8 @@ def _curve(axes: Axes, curve: Curve, k: int, of: tuple[str, str], colour: str) -
         for point in curve.points
         if not math.isnan(point.latency_s[key][figure]) and not math.isnan(point.throughput_token_per_s)
     ]
-    looks: dict[str, Any] = {"color": colour, "marker": SHAPES[k % len(SHAPES)], "markersize": 7}
+    # Without clipping, the mark of a point at the end of an axis is complete.
+    looks: dict[str, Any] = {"color": colour, "marker": SHAPES[k % len(SHAPES)], "markersize": 7, "clip_on": False}
     (line,) = axes.plot([x for x, *_ in points], [y for _, y, _ in points], linestyle=DASHES[k % len(DASHES)], **looks)
     hollow = [(x, y) for x, y, point in points if point.hollow]
     axes.plot([x for x, _ in hollow], [y for _, y in hollow], linestyle="", markerfacecolor=PAPER, **looks)

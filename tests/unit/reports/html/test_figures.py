@@ -164,6 +164,7 @@ def test_the_curve_of_a_picture_is_the_curve_of_the_page(content: Content) -> No
         latency = [point.latency_s[key][figure] for point in curve.points]
         assert (list(line.get_xdata()), list(line.get_ydata())) == (latency, throughput)
         assert list(hollow.get_xdata()) == [latency[2]]  # the strained stage is a hollow point
+        assert not line.get_clip_on()  # the mark of a point at the end of an axis is complete
         assert [text.get_text() for text in axes.texts] == ["2", "8", "32 (strained, 7 % failed)"]
         assert (axes.get_xlim()[0], axes.get_ylim()[0], axes.get_xscale()) == (0, 0, "linear")
         assert axes.get_ylabel() == "System, output tokens/s"
