@@ -125,7 +125,7 @@ class SimulatorEndpoint(Endpoint):
 
 
 class RunError(RuntimeError):
-    """The run itself failed, so there is no result to judge."""
+    """The run failed and has no result."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 The figures come from the workers' totals. The verdict has reasons and advice:
 
-- ``ok``: there is no sign of a late client.
+- ``ok``: the figures do not show a late client.
 - ``strained``: the client was sometimes late, and it was the cause itself.
 - ``disturbed``: the client was late because it did not get the CPU: other programs used it, the hypervisor gave it to
   another guest, or a CPU limit of the container throttled the client.

@@ -18,7 +18,8 @@ _CHANCE = 1e-4
 another test."""
 
 _REQUEST_CHANCE = 1e-6
-"""Maximum probability of so many independent requests beyond the limit. A stage with few of them continues."""
+"""Maximum probability that this number of independent requests exceeds the limit. A stage with few such requests
+continues."""
 
 _SURE_PERIODS = 3
 """Minimum number of periods with too many requests beyond the limit before a count that decides the figure ends the

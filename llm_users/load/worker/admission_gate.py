@@ -484,7 +484,7 @@ class AdmissionGate:
     def follow(self, first: Permit) -> Permit:
         """Return a permit for a request that follows from one that an arrival has begun.
 
-        It is due now and is no arrival.
+        The request is due now and does not count as an arrival.
         """
         self._unfinished += 1
         self.totals.started += 1

@@ -32,7 +32,7 @@ class Measurement:
         self.begin(StagePlan(stage=0, load=StageLoad()), (0, 0), 0)
 
     def next(self) -> Measurement:
-        """Return the measurement of the next stage. This one still counts requests of its own stage that end."""
+        """Return the measurement of the next stage. The present one continues to count requests of its stage."""
         return Measurement(self.window.next())
 
     def begin(self, plan: StagePlan, starts: tuple[int, int], now_ns: int) -> None:
