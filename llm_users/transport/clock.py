@@ -27,6 +27,7 @@ OFFSET_TOLERANCE_NS = 1_000_000
 ``user`` stamps."""
 
 _TIMESPEC = struct.Struct("@qq")  # struct timespec of a 64-bit kernel
+_TIMESPEC_BYTES, _unpack = _TIMESPEC.size, _TIMESPEC.unpack_from
 _idle_socket: socket.socket | None = None
 
 
@@ -49,9 +50,9 @@ def wall_offset_ns() -> int:
 def kernel_stamp_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
     """Return the wall-clock receive stamp in ``recvmsg``'s ancillary data, in ns; 0 if there is none."""
     for _level, kind, data in ancillary:
-        if kind == SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
-            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
-            return int(seconds) * 1_000_000_000 + int(nanoseconds)
+        if kind == SO_TIMESTAMPNS and len(data) >= _TIMESPEC_BYTES:
+            seconds, nanoseconds = _unpack(data)
+            return seconds * 1_000_000_000 + nanoseconds  # type: ignore[no-any-return]
     return 0
 
 

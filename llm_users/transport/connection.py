@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import gevent
 from gevent import get_hub, getcurrent
 
-from llm_users.transport import clock
+from llm_users.transport.clock import ANCILLARY_BYTES, enable_stamps, kernel_stamp_ns, now_ns
 
 READ_BYTES = 65536
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -110,7 +110,7 @@ class PlainConnection(Connection):
     """Unencrypted bytes over a connected socket."""
 
     def __init__(self, sock: socket.socket, origin: Origin) -> None:
-        super().__init__(origin, stamped=clock.enable_stamps(sock))
+        super().__init__(origin, stamped=enable_stamps(sock))
         self._sock = sock
         self._recvmsg = sock.recvmsg
         self._send = sock.send
@@ -123,10 +123,10 @@ class PlainConnection(Connection):
         while True:
             self._wait(self._readable)
             try:
-                data, ancillary, _flags, _address = self._recvmsg(READ_BYTES, clock.ANCILLARY_BYTES)
+                data, ancillary, _flags, _address = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
             except (BlockingIOError, InterruptedError):
                 continue
-            return Read(clock.kernel_stamp_ns(ancillary), clock.now_ns(), data)
+            return Read(kernel_stamp_ns(ancillary), now_ns(), data)
 
     def start_reading(self, take: Take, fail: Fail) -> None:
         self._take, self._fail = take, fail
@@ -138,17 +138,17 @@ class PlainConnection(Connection):
     def _on_readable(self) -> None:
         """Read once. This is the hot path: the event loop calls it for every token."""
         try:
-            data, ancillary, _flags, _address = self._recvmsg(READ_BYTES, clock.ANCILLARY_BYTES)
+            data, ancillary, _flags, _address = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
+            clock_ns = now_ns()
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._readable.stop()
             self._fail(error)
             return
-        clock_ns = clock.now_ns()
         if not data:
             self._readable.stop()  # otherwise the loop would report the end of the stream again and again
-        self._take(clock.kernel_stamp_ns(ancillary), clock_ns, data)
+        self._take(kernel_stamp_ns(ancillary) if ancillary else 0, clock_ns, data)
 
     def send(self, data: bytes) -> None:
         view = memoryview(data)
