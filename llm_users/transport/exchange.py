@@ -13,8 +13,9 @@ the stamps even if the SDK raises an error.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from itertools import chain, pairwise, repeat
 from typing import Any, NamedTuple
 
 import gevent
@@ -209,6 +210,15 @@ class Arrivals(NamedTuple):
 
     pieces: list[Any]
     reads: list[tuple[int, int, int]]
+
+    def stamps_ns(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the two stamps of each piece."""
+        stamps_ns, clocks_ns, ends = zip(*self.reads, strict=True)
+        if ends != tuple(range(1, len(ends) + 1)):  # otherwise, each read contained one piece
+            counts = [end - start for start, end in pairwise((0, *ends))]
+            stamps_ns = tuple(chain.from_iterable(map(repeat, stamps_ns, counts)))
+            clocks_ns = tuple(chain.from_iterable(map(repeat, clocks_ns, counts)))
+        return stamps_ns, clocks_ns
 
     def each(self) -> Iterator[tuple[int, int, list[Any]]]:
         """Yield the two stamps and the pieces of each read."""

@@ -78,6 +78,14 @@ class Chunks:
         self.clocks_ns.append(clock_ns)
         self.texts.append(answer)
 
+    def add_texts(self, stamps_ns: Sequence[int], clocks_ns: Sequence[int], texts: list[str]) -> None:
+        """Add chunks of the first choice that are only text. No text is empty."""
+        if texts and self.first_answer < 0:
+            self.first_answer = len(self.texts)
+        self.stamps_ns += stamps_ns
+        self.clocks_ns += clocks_ns
+        self.texts += texts
+
     def add_other(
         self, stamp_ns: int, clock_ns: int, text: str, other: str, reasoning: str = "", choice: int = 0
     ) -> None:

@@ -46,6 +46,9 @@ open."""
 USAGE_GRACE_S = 10.0
 """The same if the request asked for usage and it has not arrived. Gateways that count tokens send it seconds later."""
 
+_MANY_PIECES = 4
+"""From this number of pieces on, the faster way to process texts pays off."""
+
 SILENT_NOTE = (
     "{model}: the server keeps the connection open after its answers, without [DONE] or an end; a request ends "
     "{seconds:g} s after its last event{why}. end_to_end_latency_s ends at that event, but these seconds are part of "
@@ -209,9 +212,12 @@ class Request:
         """
         events, exchange, bounds = response.events, self._exchange, self._bounds
         feed, take = response.decoder.feed, events.take
-        pieces, start, stamp_ns, clock_ns = arrivals.pieces, 0, *self._last_read
+        pieces, stamp_ns, clock_ns = arrivals.pieces, *self._last_read
+        start = response.take_texts(arrivals) if len(pieces) >= _MANY_PIECES and not self._tail_until_ns else 0
         try:
             for stamp_ns, clock_ns, end in arrivals.reads:
+                if end < start:
+                    continue
                 if self._tail_until_ns:
                     self._process_tail(response, pieces[start:end], stamp_ns, clock_ns)
                 else:

@@ -14,6 +14,7 @@ from llm_users.record import RequestRecord
 from llm_users.transport.client_rules import NOT_COMPRESSED
 from llm_users.transport.endpoint import UsageSupport
 from llm_users.transport.errors import BadResponse, ResponseCut
+from llm_users.transport.exchange import Arrivals
 from llm_users.transport.httpx import Head
 from llm_users.transport.sse import SseDecoder, is_html
 from llm_users.users.bad_events import DONE, MalformedEvent, error_in, finish_failure, json_or_text, words_of_page
@@ -46,6 +47,13 @@ class Events:
         Raises ``StreamFailure``, or ``BadResponse`` for an invalid event.
         """
         raise NotImplementedError
+
+    def take_texts(self, events: list[bytes], stamps_ns: Sequence[int], clocks_ns: Sequence[int]) -> int:  # noqa: ARG002
+        """Process the first events, as long as each one is only a piece of text. Return their number.
+
+        The result is that of ``take``, in less time. ``events`` is changed.
+        """
+        return 0
 
     def take_whole(self, body: bytes) -> None:
         """Process a complete JSON answer to a request that asked for a stream. Its chunks have no stamps."""
@@ -106,6 +114,10 @@ class ResponseStream:
         self._framed = "content-length" in headers
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
 
+    def take_texts(self, arrivals: Arrivals) -> int:  # noqa: ARG002 - for subclasses
+        """Process the first pieces, as long as each one is an event with only a piece of text. Return their number."""
+        return 0
+
     def awaits_usage(self) -> bool:
         """Return True if the request asked for token counts that have not arrived."""
         return False
@@ -160,6 +172,10 @@ class SseResponseStream(ResponseStream):
         self._note = note
         self.events = events
         self.decoder = _AnswerDecoder(self._take_document)
+
+    def take_texts(self, arrivals: Arrivals) -> int:
+        events = self.decoder.whole_events(arrivals.pieces)
+        return self.events.take_texts(events, *arrivals.stamps_ns()) if events else 0
 
     def _take_document(self, body: bytes) -> None:
         """Process a JSON body that was sent instead of a stream, regardless of its headers."""

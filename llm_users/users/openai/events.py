@@ -6,6 +6,7 @@ The input is the data of one event. The module does not depend on the transport 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -71,7 +72,8 @@ class _Event(msgspec.Struct, gc=False):
     x_groq: Any = None
 
 
-_decode_event = msgspec.json.Decoder(_Event).decode
+_decoder = msgspec.json.Decoder(_Event)
+_decode_event, _decode_lines = _decoder.decode, _decoder.decode_lines
 
 
 class OpenAIEvents(Events):
@@ -138,6 +140,28 @@ class OpenAIEvents(Events):
         if event.usage or event.x_groq is not None:
             self._take_usage(event, stamp_ns, clock_ns)
 
+    def take_texts(self, events: list[bytes], stamps_ns: Sequence[int], clocks_ns: Sequence[int]) -> int:
+        while events and not events[-1].startswith(b"{"):  # [DONE]
+            events.pop()
+        try:
+            decoded = _decode_lines(b"\n".join(events)) if self._plain is not None else []
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return 0
+        texts: list[str] = []
+        if len(decoded) == len(events):  # otherwise, a JSON value has several lines
+            for event in decoded:
+                choices = event.choices
+                if event.error or event.usage or event.x_groq is not None or not choices or len(choices) > 1:
+                    break
+                choice = choices[0]
+                is_plain = choice.index == self._plain and not choice.finish_reason and choice.usage is None
+                if not is_plain or choice.delta is None or (text := _only_text(choice.delta)) is None:
+                    break
+                texts.append(text)
+                self.response_id = self.response_id or event.id
+        self.chunks.add_texts(stamps_ns[: len(texts)], clocks_ns[: len(texts)], texts)
+        return len(texts)
+
     def _choice(self, choice: _Choice, stamp_ns: int, clock_ns: int, index: int) -> None:
         delta = choice.delta
         if delta is None:
@@ -151,16 +175,9 @@ class OpenAIEvents(Events):
             elif choice.text:
                 self.chunks.add(stamp_ns, clock_ns, choice.text, "", index)
             return
-        content = delta.content
-        if (
-            type(content) is str
-            and content
-            and delta.tool_calls is None
-            and delta.reasoning_content is None
-            and delta.reasoning is None
-            and not delta.reasoning_details
-        ):
-            self.chunks.add(stamp_ns, clock_ns, content, "", index)
+        text = _only_text(delta)
+        if text is not None:
+            self.chunks.add(stamp_ns, clock_ns, text, "", index)
         else:
             self._other_delta(choice, delta, stamp_ns, clock_ns, index)
 
@@ -339,6 +356,21 @@ class OpenAIEvents(Events):
             self._others[index] = bool(reason)
             return
         self.finish_reason = str(reason) if reason else self.finish_reason
+
+
+def _only_text(delta: _Delta) -> str | None:
+    """Return the text of a delta that is only a piece of text; None for any other delta."""
+    content = delta.content
+    if (
+        type(content) is str
+        and content
+        and delta.tool_calls is None
+        and delta.reasoning_content is None
+        and delta.reasoning is None
+        and not delta.reasoning_details
+    ):
+        return content
+    return None
 
 
 def _delta_of(fields: dict[str, Any]) -> _Delta:
