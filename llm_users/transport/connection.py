@@ -6,6 +6,7 @@ ones.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import ssl
@@ -230,8 +231,8 @@ class TlsConnection(Connection):
             self._carrier.stop_reading()
             self._fail(error)
             return
-        if self._outgoing.pending:  # the answer to a key update, which may have to wait for the socket
-            gevent.spawn(self._flush)
+        if self._outgoing.pending:  # the answer to a key update, or an alert; it may have to wait for the socket
+            gevent.spawn(self._try_flush)
         if data is not None:
             if not data:
                 self._carrier.stop_reading()
@@ -263,6 +264,10 @@ class TlsConnection(Connection):
     def _flush(self) -> None:
         if self._outgoing.pending:
             self._carrier.send(self._outgoing.read())
+
+    def _try_flush(self) -> None:
+        with contextlib.suppress(OSError):  # the next read reports a broken connection
+            self._flush()
 
     def _decrypted(self) -> bytes | None:
         """Return all plain text available now; b"" at the end of the stream; None while a record is incomplete."""

@@ -26,7 +26,7 @@ def test_tokens_count_when_they_arrive_each_once() -> None:
     sent: list[Live] = []
     reporter, stream = reporting(sent), Chunks()
     t0 = time.monotonic_ns()
-    reporter.began("a", stream, t0)
+    reporter.began("a", stream, t0, lambda: None)
     for place in range(5):
         stream.add(t0 + (place + 1) * _NS // 10, 1, "x", "")
     reporter._look()
@@ -36,7 +36,7 @@ def test_tokens_count_when_they_arrive_each_once() -> None:
     reporter.ended("a", record)
     reporter._report()
     second = Chunks()
-    reporter.began("b", second, t0)
+    reporter.began("b", second, t0, lambda: None)
     second.add(t0 + _NS, 1, "x", "")
     reporter._look()
     reporter._report()
@@ -54,7 +54,7 @@ def test_tokens_count_when_they_arrive_each_once() -> None:
 def test_the_clock_stands_in_where_the_kernel_gave_no_stamp() -> None:
     sent: list[Live] = []
     reporter, stream = reporting(sent), Chunks()
-    reporter.began("a", stream, _NS)
+    reporter.began("a", stream, _NS, lambda: None)
     for second in (3, 5):
         stream.add(0, second * _NS, "x", "")
     reporter._look()
@@ -66,7 +66,7 @@ def test_the_clock_stands_in_where_the_kernel_gave_no_stamp() -> None:
 def test_gaps_are_of_one_choice() -> None:
     sent: list[Live] = []
     reporter, stream = reporting(sent), Chunks()
-    reporter.began("a", stream, _NS)
+    reporter.began("a", stream, _NS, lambda: None)
     for tenth in range(20):
         stream.add(2 * _NS + tenth * _NS // 10, 1, "x", "", choice=tenth % 2)
         if tenth == 9:
@@ -82,7 +82,7 @@ def test_an_aborted_request_is_no_request_that_ended_and_a_buffered_one_has_no_t
     sent: list[Live] = []
     reporter, stream = reporting(sent), Chunks()
     stream.add(2 * _NS, 1, "x", "")
-    reporter.began("a", stream, _NS)
+    reporter.began("a", stream, _NS, lambda: None)
     reporter.ended("a", RequestRecord(error_code="buffered", chunks=1, output_tokens=9))
     reporter.ended("b", RequestRecord(error_code="aborted", chunks=1, output_tokens=9))
     reporter.ended("c", RequestRecord(error_code="429", http_status=429))
@@ -99,7 +99,7 @@ def test_an_answer_that_came_at_once_is_timed_when_its_row_says_that_it_was_a_st
     for stream, ago_ns in zip(streams, (0, 0, _NS), strict=True):
         for _ in range(9):
             stream.add(now_ns - ago_ns, now_ns - ago_ns, "x", "")
-        reporter.began(id(stream), stream, now_ns - 3 * _NS)
+        reporter.began(id(stream), stream, now_ns - 3 * _NS, lambda: None)
     reporter._look()  # the third one came a second ago: its row is not to be waited for
     reporter.ended(id(streams[0]), RequestRecord(error_code="buffered", chunks=9, output_tokens=9))
     reporter.ended(id(streams[1]), RequestRecord(chunks=9, output_tokens=9))
