@@ -57,7 +57,7 @@ class ExactText:
 
     def count(self, text: str) -> int:
         """Return the number of tokens of a text."""
-        return self._count(text)
+        return self._count(text) if text else 0
 
     def unique_line(self, rng: Random) -> str:
         """Return ``UNIQUE_WORDS`` words of the lines, drawn with ``rng``, and a line break."""
@@ -75,7 +75,7 @@ class ExactText:
             head_tokens = self.count(head)
         if head_tokens >= tokens:
             return head if head and head_tokens == tokens else None
-        draft = _Draft(head, head_tokens)
+        draft = _Draft(self._pieces, head, head_tokens)
         target, tried = tokens, {0}
         for _ in range(_CORRECTIONS):
             # The upper bound stops a tokenizer whose count does not grow with the text.
@@ -85,7 +85,6 @@ class ExactText:
             while draft.ends[-1] < target:
                 lines = next(order)
                 draft.lines += lines
-                draft.pieces += map(self._pieces.__getitem__, lines)
                 draft.ends += accumulate(map(self._costs.__getitem__, lines), initial=draft.ends.pop())
             text = self._cut_at(draft, target)
             count = self._count(text)
@@ -158,14 +157,17 @@ class ExactText:
 
 
 class _Draft:
-    """Complete lines after a head. ``ends[i]`` is the estimated count before line i, ``ends[-1]`` the total."""
+    """Complete lines after a head. ``ends[i]`` is the estimated count before line i, ``ends[-1]`` the total.
 
-    def __init__(self, head: str, head_tokens: int) -> None:
+    ``pieces`` are the texts that ``lines`` refers to.
+    """
+
+    def __init__(self, pieces: Sequence[str], head: str, head_tokens: int) -> None:
+        self.pieces = pieces
         self.head = head
         self.lines: list[int] = []
-        self.pieces: list[str] = []
         self.ends: list[int] = [head_tokens]
 
     def text(self, at: int, cut: str) -> str:
         """Return the text with the lines before ``at``, and ``cut`` instead of line ``at``."""
-        return self.head + "".join(self.pieces[:at]) + cut
+        return self.head + "".join(map(self.pieces.__getitem__, self.lines[:at])) + cut

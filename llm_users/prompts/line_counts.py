@@ -7,12 +7,14 @@ checks this for its tokenizer and its lines. If it holds, a text of 128,000 toke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import repeat
 
 from llm_users.prompts.tokenizer import Tokenizer
 
 CONTEXT = "so\n"
 """Represents the previous line when the tokens of a line are counted."""
+
+_FEWEST_LINES = 6  # a shorter text is encoded completely
 
 
 class LineCounts:
@@ -40,23 +42,25 @@ class LineCounts:
     def count(self, text: str) -> int:
         """Return the number of tokens of a text.
 
-        The text is divided where a known line follows another one. Only the parts with other lines, the first part and
-        the last part are encoded, each together with the known lines at its ends.
+        Only the first line, the last line and unknown lines are encoded, each together with the known line before it
+        and the known line after it. So every joint of two lines is either encoded, or a joint of two known lines.
         """
         lines = text.split("\n")
-        cost_of = self._known.get
-        costs = [cost_of(line, 0) for line in lines]
-        costs[-1] = 0  # it does not end with a line break
-        total = begin = 0
-        for end, (cost, next_cost) in enumerate(pairwise(costs), 1):
-            if cost and next_cost:
-                total += cost if begin == end - 1 > 0 else self._count_part(lines[begin:end], begin, "\n")
-                begin = end
-        return total + self._count_part(lines[begin:], begin, "")
+        if len(lines) < _FEWEST_LINES or not self._known:
+            return self._count(text)
+        costs = list(map(self._known.get, lines, repeat(0)))
+        costs[0] = costs[-1] = 0  # many tokenizers add a mark at the start, and no line break follows the last line
+        total, begin, unknown, last = sum(costs), 0, 0, len(lines) - 1
+        while unknown < last:
+            following = costs.index(0, unknown + 1)
+            if following - unknown > 2:  # otherwise both are in one part, with a known line between them or without
+                total += self._added(lines, costs, begin, unknown + 2)
+                begin = following - 1
+            unknown = following
+        return total + self._added(lines, costs, begin, last + 1)
 
-    def _count_part(self, lines: Sequence[str], begin: int, end: str) -> int:
-        """Return the number of tokens of lines that start with line ``begin`` of a text."""
-        part = "\n".join(lines) + end
-        if not begin:  # many tokenizers add a mark at the start of a text
-            return self._count(part) if part else 0
-        return self._count(CONTEXT + part) - self._before
+    def _added(self, lines: list[str], costs: list[int], begin: int, end: int) -> int:
+        """Return the tokens of lines ``begin`` to ``end`` - 1 of a text, less the costs of the known lines of these."""
+        part = "\n".join(lines[begin:end]) + ("\n" if end < len(lines) else "")
+        tokens = self._count(part) if begin == 0 else self._count(CONTEXT + part) - self._before
+        return tokens - sum(costs[begin:end])
