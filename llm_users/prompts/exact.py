@@ -113,15 +113,15 @@ class ExactText:
     def _search(self, draft: _Draft, target: int, tokens: int) -> str | None:
         """Try every cut of the three lines around ``target``, also with fillers, the nearest estimates first."""
         at = bisect_left(draft.ends, target) - 1
-        candidates: list[tuple[int, int, str]] = []
+        candidates: list[tuple[int, str, str]] = []
         for line in range(max(0, at - 1), min(at + 2, len(draft.lines))):
             cuts = self._all_cuts(draft, line)
             cuts += [word + filler for word in self._word_cuts(draft, line)[1:] for filler in _FILLERS]
-            start = self._at_start(draft, line)
+            before, start = draft.text(line, ""), self._at_start(draft, line)
             for cost, cut in self._costed(cuts, start):
-                candidates.append((abs(draft.ends[line] + cost - target), line, cut))
+                candidates.append((abs(draft.ends[line] + cost - target), before, cut))
         candidates.sort(key=lambda candidate: candidate[0])
-        texts = (draft.text(line, cut) for _, line, cut in candidates)
+        texts = (before + cut for _, before, cut in candidates)
         return next((text for text in texts if self._count(text) == tokens), None)
 
     def _cuts_of(self, draft: _Draft, at: int, *, words_only: bool = False) -> dict[int, str]:

@@ -35,7 +35,8 @@ class LineCounts:
         starts = {line.partition(" ")[0]: number for number, line in enumerate(lines)}
         numbers = [number for end in ends.values() for start in starts.values() for number in (end, start)]
         expected = [*before, *(token for number in numbers for token in encoded[number][len(before) :])]
-        self.independent = tokenizer.encode(CONTEXT + "".join(f"{lines[number]}\n" for number in numbers)) == expected
+        text = CONTEXT + "".join(f"{lines[number]}\n" for number in numbers)
+        self.independent = min(self.costs) > 0 and tokenizer.encode(text) == expected
         """Whether the tokens of a line do not depend on the lines around it."""
         self._known = dict(zip(lines, self.costs, strict=True)) if self.independent else {}
 
