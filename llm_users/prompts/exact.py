@@ -65,7 +65,9 @@ class ExactText:
         words = self._vocabulary
         return " ".join(words[int(rng.random() * len(words))] for _ in range(UNIQUE_WORDS)) + "\n"
 
-    def build(self, head: str, order: Iterator[Sequence[int]], tokens: int, head_tokens: int | None = None) -> str | None:
+    def build(
+        self, head: str, order: Iterator[Sequence[int]], tokens: int, head_tokens: int | None = None
+    ) -> str | None:
         """Return ``head`` and lines in ``order`` (endless passes) with exactly ``tokens`` tokens, or None.
 
         ``head`` is never cut: the result is None when it is too long, or when no text of this length was found.

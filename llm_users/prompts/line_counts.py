@@ -18,7 +18,7 @@ _FEWEST_LINES = 6  # a shorter text is encoded completely
 
 
 class LineCounts:
-    """Counts tokens with ``tokenizer``. The result is always the same as that of the tokenizer.
+    """Counts tokens with ``tokenizer``, with the same result as ``tokenizer.count``.
 
     ``lines`` must start with a letter and must not contain a line break. ``costs`` are their numbers of tokens after
     ``CONTEXT``, including the line break at the end.
@@ -30,7 +30,7 @@ class LineCounts:
         self._before = len(before)
         encoded = [tokenizer.encode(f"{CONTEXT}{line}\n") for line in lines]
         self.costs = [len(tokens) - len(before) for tokens in encoded]
-        # The joints between two lines: every kind of end with every first word.
+        # All kinds of joints between two lines: every last character, with one letter for all, before every first word.
         ends = {line[-1].isalnum() or line[-1]: number for number, line in enumerate(lines)}
         starts = {line.partition(" ")[0]: number for number, line in enumerate(lines)}
         numbers = [number for end in ends.values() for start in starts.values() for number in (end, start)]

@@ -3,7 +3,7 @@
     python -m tests.system.accuracy.prompt_building
 
 The first table shows one thread that builds prompts. The second table shows a gevent loop that takes prompts from the
-queue at a fixed rate while the queue builds them, and how late the loop's timers are meanwhile. The third table shows
+queue at a fixed rate while the queue builds them, and how late a timer of the loop is meanwhile. The third table shows
 the time for which encoding the body of a request blocks the loop, and the CPU time of a thread that counts the tokens
 of an answer. Use a quiet machine. ``PATH/.venv/bin/python prompt_building.py`` measures another checkout.
 """
@@ -11,6 +11,7 @@ of an answer. Use a quiet machine. ``PATH/.venv/bin/python prompt_building.py`` 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -20,14 +21,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import gevent
-import msgspec
 
 from llm_users.distributions import LENGTHS, Distribution
 from llm_users.load.worker.prompt_queue import PromptQueue
 from llm_users.prompts import Prompt, PromptSource, Tokenizer, load_tokenizer, make_source
+from llm_users.transport.clock import now_ns
+from llm_users.transport.precise_timer import PreciseTimer
 
-LENGTH_CASES = ("100", "550,150", "8000", "32000", "128000")
-TAKEN_PER_S = {"none": 2000.0, "550,150": 2000.0, "8000": 100.0, "128000": 8.0}
+LENGTHS_TO_BUILD = ("100", "550,150", "8000", "32000", "128000")
+TAKEN_PER_S = (("550,150", 2000.0), ("8000", 800.0), ("128000", 80.0))
 """Prompts per second that the loop takes from the queue, by their length."""
 
 SWITCH_S = 0.0005
@@ -35,8 +37,7 @@ SWITCH_S = 0.0005
 
 _FIRST = 300  # prompts before the measurement, which fill the caches of the source
 _FIRST_TOKENS = 300_000
-_MEASURED_S = 1.0
-_PROBE_S = 0.001
+_PROBE_NS = 1_000_000
 
 
 class TimedTokenizer:
@@ -93,7 +94,7 @@ def source_of(tokenizer: Tokenizer, lengths: str) -> PromptSource:
     )
 
 
-def measure_building(tokenizer: Tokenizer, lengths: str, seconds: float = _MEASURED_S) -> Cost:
+def measure_building(tokenizer: Tokenizer, lengths: str, seconds: float) -> Cost:
     """Build prompts in this thread for some time, and return their cost."""
     timed = TimedTokenizer(tokenizer)
     source = source_of(timed, lengths)
@@ -117,54 +118,54 @@ def measure_building(tokenizer: Tokenizer, lengths: str, seconds: float = _MEASU
     return Cost(first_ms, cpu_s * 1e3, locked_s * 1e3, max(times_s) * 1e3, statistics.fmean(kilobytes))
 
 
-def measure_loop(tokenizer: Tokenizer, lengths: str, rate_per_s: float, seconds: float = 3.0) -> Loop:
-    """Take prompts from the queue at a fixed rate, and return how late a timer of the loop is meanwhile."""
-    switch_s = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_S)
-    lates_s: list[float] = []
+def measure_loop(source: PromptSource | None, rate_per_s: float, seconds: float) -> Loop:
+    """Take prompts from a queue at a fixed rate, and return how late a timer of the loop is meanwhile.
+
+    Without a source, the loop wakes up at the same rate and takes nothing.
+    """
+    queue = None if source is None else PromptQueue(source, 0, 1, print, Prompt.characters)
+    if queue is not None:
+        queue.expect(1)  # a stage of a given time: the queue builds more whenever few prompts are ready
+    timer = PreciseTimer()  # the loop's own timers are rounded to milliseconds
+    late_ns: list[int] = []
     taken = 0
 
     def probe() -> None:
         while True:
-            due_s = time.monotonic() + _PROBE_S
-            gevent.sleep(_PROBE_S)
-            lates_s.append(time.monotonic() - due_s)
+            due_ns = now_ns() + _PROBE_NS
+            timer.wait_until(due_ns)
+            late_ns.append(now_ns() - due_ns)
 
-    def take(queue: PromptQueue[Prompt]) -> None:
+    def take() -> None:
         nonlocal taken
-        began_s = time.monotonic()
+        due_ns = now_ns()
         while True:
-            due = (time.monotonic() - began_s) * rate_per_s
-            while taken < due:
+            due_ns += round(1e9 / rate_per_s)
+            timer.wait_until(due_ns)
+            if queue is not None:
                 queue.next()
-                taken += 1
-            gevent.sleep(1 / rate_per_s)
+            taken += 1
 
-    greenlets = []
-    try:
-        if rate_per_s:
-            queue = PromptQueue(source_of(tokenizer, lengths), 0, 1, print, Prompt.characters)
-            queue.expect(2 * round(rate_per_s))
-            greenlets.append(gevent.spawn(take, queue))
-            while taken < 2.5 * rate_per_s:  # the ready prompts are taken, so that from here on every one is built
-                gevent.sleep(0.01)
-            taken_before = taken
-        else:
-            taken_before = 0
-        greenlets.append(gevent.spawn(probe))
-        began_s, cpu_s = time.monotonic(), time.process_time()
-        gevent.sleep(seconds)
-        wall_s, cpu_s = time.monotonic() - began_s, time.process_time() - cpu_s
-    finally:
-        gevent.killall(greenlets)
-        sys.setswitchinterval(switch_s)
-    percentiles = statistics.quantiles(lates_s, n=100)
-    return Loop(
-        (taken - taken_before) / wall_s, cpu_s / wall_s, percentiles[49] * 1e3, percentiles[98] * 1e3, max(lates_s) * 1e3
-    )
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()  # as a worker does
+    taker = gevent.spawn(take)
+    gevent.sleep(min(1.0, seconds))  # so that the caches of the source are filled
+    prober = gevent.spawn(probe)
+    taken_before, began_s, cpu_s = taken, time.monotonic(), time.process_time()
+    gevent.sleep(seconds)
+    wall_s, cpu_s = time.monotonic() - began_s, time.process_time() - cpu_s
+    taken_per_s = (taken - taken_before) / wall_s
+    gevent.killall([taker, prober])
+    timer.close()
+    sys.setswitchinterval(switch_s)
+    gc.unfreeze()
+    percentiles = statistics.quantiles(late_ns, n=100)
+    return Loop(taken_per_s, cpu_s / wall_s, percentiles[49] / 1e6, percentiles[98] / 1e6, max(late_ns) / 1e6)
 
 
-def mean_ms(call: Callable[[], object], seconds: float = 0.2) -> float:
+def mean_ms(call: Callable[[], object], seconds: float) -> float:
     """Return the mean CPU time of a call in milliseconds."""
     began_s, calls = time.thread_time(), 0
     while time.thread_time() - began_s < seconds:
@@ -179,12 +180,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Measure the cost of building, taking and encoding prompts of an exact length.",
     )
     parser.add_argument("--tokenizer", metavar="NAME", help="as --llm-tokenizer (default: the packaged tokenizer)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of each measurement (default: 3)")
     options = parser.parse_args(argv)
-    tokenizer = load_tokenizer(options.tokenizer)
+    tokenizer, seconds = load_tokenizer(options.tokenizer), options.seconds
     print("One thread that builds prompts; 'locked' is the CPU time with the interpreter lock:")
-    print(f"{'tokens':>10} {'prompts/s':>10} {'CPU ms':>8} {'locked ms':>10} {'longest':>8} {'first':>8} {'kB each':>8}")
-    for lengths in LENGTH_CASES:
-        cost = measure_building(tokenizer, lengths)
+    print(
+        f"{'tokens':>10} {'prompts/s':>10} {'CPU ms':>8} {'locked ms':>10} {'longest':>8} {'first':>8} {'kB each':>8}"
+    )
+    for lengths in LENGTHS_TO_BUILD:
+        cost = measure_building(tokenizer, lengths, seconds)
         print(
             f"{lengths:>10} {1000 / cost.cpu_ms:10.0f} {cost.cpu_ms:8.3f} {cost.locked_ms:10.3f} "
             f"{cost.longest_ms:8.2f} {cost.first_ms:8.2f} {cost.kilobytes:8.1f}",
@@ -192,22 +196,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     print("\nA loop that takes prompts while the queue builds them; delays of a timer of 1 ms in ms:")
     print(f"{'tokens':>10} {'asked/s':>10} {'taken/s':>8} {'CPU share':>10} {'p50':>8} {'p99':>8} {'longest':>8}")
-    for lengths, rate_per_s in TAKEN_PER_S.items():
-        loop = measure_loop(tokenizer, lengths, rate_per_s)
-        print(
-            f"{lengths:>10} {rate_per_s:10.0f} {loop.taken_per_s:8.0f} {loop.cpu_share:10.1%} "
-            f"{loop.p50_ms:8.2f} {loop.p99_ms:8.2f} {loop.longest_ms:8.2f}",
-            flush=True,
-        )
-    print("\nMean ms for one text: encoding the body of a request, and counting the tokens of an answer:")
-    print(f"{'tokens':>10} {'json':>10} {'msgspec':>8} {'count':>10}")
-    for lengths in LENGTH_CASES:
-        text = source_of(tokenizer, lengths).prompt(0).text
+    for lengths, rate_per_s in TAKEN_PER_S:
+        sources = {"none": None, lengths: source_of(tokenizer, lengths)}
+        for name, source in sources.items():
+            loop = measure_loop(source, rate_per_s, seconds)
+            print(
+                f"{name:>10} {rate_per_s:10.0f} {loop.taken_per_s:8.0f} {loop.cpu_share:10.1%} "
+                f"{loop.p50_ms:8.2f} {loop.p99_ms:8.2f} {loop.longest_ms:8.2f}",
+                flush=True,
+            )
+    print("\nMean CPU ms for one text: encoding the body of a request, and counting the tokens of an answer:")
+    print(f"{'tokens':>10} {'json':>10} {'count':>10}")
+    for lengths in LENGTHS_TO_BUILD:
+        text = source_of(tokenizer, lengths).prompt(0).text or ""
         body = {"model": "m", "messages": [{"role": "user", "content": text}], "stream": True, "max_tokens": 150}
-        as_json = mean_ms(lambda body=body: json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
-        as_msgspec = mean_ms(lambda body=body: msgspec.json.encode(body))
-        count_ms = mean_ms(lambda text=text: tokenizer.count(text))
-        print(f"{lengths:>10} {as_json:10.4f} {as_msgspec:8.4f} {count_ms:10.3f}", flush=True)
+        encode_ms = mean_ms(lambda body=body: json.dumps(body, ensure_ascii=False).encode(), seconds / 10)
+        count_ms = mean_ms(lambda text=text: tokenizer.count(text), seconds / 10)
+        print(f"{lengths:>10} {encode_ms:10.4f} {count_ms:10.3f}", flush=True)
     return 0
 
 

@@ -17,7 +17,7 @@ from llm_users.prompts.tokenizer import BackendTokenizer
 from tests.unit.prompts.tokenizers import POEMS
 
 LINES = [line for poem in sonnets().values() for line in poem]
-OTHERS = ["", "", "An unknown line", "Wisdom shame heart eyes", "0a1b2c3d4e5f", "  two spaces ", *instruction(9).split("\n")]
+OTHERS = ["", "", "An unknown line", "Wisdom shame eyes", "0a1b2c3d4e5f", "  two spaces ", *instruction(9).split("\n")]
 
 
 class Recorder:

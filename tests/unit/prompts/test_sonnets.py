@@ -245,7 +245,7 @@ def test_a_tokenizer_that_cannot_do_it_is_an_error(impossible: Tokenizer, length
 @pytest.mark.alone
 @pytest.mark.parametrize(("lengths", "count", "most_ms"), [("550,150", 300, 1.5), ("128000,0", 5, 120.0)])
 def test_the_cpu_time_of_a_prompt(default_tokenizer: Tokenizer, lengths: str, count: int, most_ms: float) -> None:
-    # 0.3 ms and 5 ms; three times the bounds of 0.5 ms and 40 ms. Counting the complete text takes 160 ms for the latter.
+    # 0.3 ms and 5 ms; three times the bounds of 0.5 ms and 40 ms. Counting 128,000 tokens takes 160 ms.
     mean, sd = map(float, lengths.split(","))
     prompts = source(default_tokenizer, mean, sd)
     prompts.prompt(0)
