@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from random import Random
 
+from llm_users.prompts.line_counts import CONTEXT, LineCounts
 from llm_users.prompts.tokenizer import Tokenizer
 
 UNIQUE_WORDS = 6
@@ -24,7 +26,6 @@ _CORRECTIONS = 8
 # Appended to a line, or to a word of it, when no cut has the required number of tokens. In most vocabularies, every
 # filler is one token.
 _FILLERS = (".", ",", "!", " a", " I", "a", "1", "..", ". .", " a a")
-_CONTEXT = "so\n"  # represents the previous line when the cost of a line is estimated
 
 
 class ExactText:
@@ -32,18 +33,20 @@ class ExactText:
 
     A text is a cut of the original wording and never decoded from token ids: with some tokenizers, decoding loses line
     breaks or case, and the result can encode to another number of tokens. Instead, the length is estimated from the
-    costs of the single lines, the complete text is counted, and the estimate is corrected by the difference. With a
-    tokenizer that splits at line breaks, the estimate is exact and one count verifies it.
+    costs of the single lines, the text is counted, and the estimate is corrected by the difference. With a tokenizer
+    that splits at line breaks, the estimate is nearly always exact, and the count encodes only the start and the end of
+    the text.
     """
 
     def __init__(self, tokenizer: Tokenizer, lines: Sequence[str]) -> None:
-        self._count = tokenizer.count
+        counts = LineCounts(tokenizer, lines)
+        self._count = counts.count
         self._lines = lines
+        self._pieces = [f"{line}\n" for line in lines]
         words = {word.lower() for line in lines for word in re.findall(r"[A-Za-z]+", line)}
         self._vocabulary = sorted(word for word in words if len(word) >= _SHORTEST)
-        before = self._count(_CONTEXT)
         # At least 1, so that drawing lines ends even with a tokenizer that encodes every text as one token.
-        self._costs = [max(1, self._count(_CONTEXT + line + "\n") - before) for line in lines]
+        self._costs = [max(1, cost) for cost in counts.costs]
         # Filled on demand; two threads may compute the same entry, with equal results.
         self._cuts: dict[tuple[int, bool, bool], dict[int, str]] = {}
 
@@ -62,8 +65,10 @@ class ExactText:
         words = self._vocabulary
         return " ".join(words[int(rng.random() * len(words))] for _ in range(UNIQUE_WORDS)) + "\n"
 
-    def build(self, head: str, order: Iterator[int], tokens: int, head_tokens: int | None = None) -> str | None:
-        """Return ``head`` and lines in ``order`` (endless) with exactly ``tokens`` tokens, or None.
+    def build(
+        self, head: str, order: Iterator[Sequence[int]], tokens: int, head_tokens: int | None = None
+    ) -> str | None:
+        """Return ``head`` and lines in ``order`` (endless passes) with exactly ``tokens`` tokens, or None.
 
         ``head`` is never cut: the result is None when it is too long, or when no text of this length was found.
         ``head_tokens`` is its number of tokens, if known.
@@ -72,7 +77,7 @@ class ExactText:
             head_tokens = self.count(head)
         if head_tokens >= tokens:
             return head if head and head_tokens == tokens else None
-        draft = _Draft(head, head_tokens)
+        draft = _Draft(self._pieces, head, head_tokens)
         target, tried = tokens, {0}
         for _ in range(_CORRECTIONS):
             # The upper bound stops a tokenizer whose count does not grow with the text.
@@ -80,10 +85,9 @@ class ExactText:
                 break
             tried.add(target)
             while draft.ends[-1] < target:
-                line = next(order)
-                draft.lines.append(line)
-                draft.pieces.append(self._lines[line] + "\n")
-                draft.ends.append(draft.ends[-1] + self._costs[line])
+                lines = next(order)
+                draft.lines += lines
+                draft.ends += accumulate(map(self._costs.__getitem__, lines), initial=draft.ends.pop())
             text = self._cut_at(draft, target)
             count = self._count(text)
             if count == tokens:
@@ -111,15 +115,15 @@ class ExactText:
     def _search(self, draft: _Draft, target: int, tokens: int) -> str | None:
         """Try every cut of the three lines around ``target``, also with fillers, the nearest estimates first."""
         at = bisect_left(draft.ends, target) - 1
-        candidates: list[tuple[int, int, str]] = []
+        candidates: list[tuple[int, str, str]] = []
         for line in range(max(0, at - 1), min(at + 2, len(draft.lines))):
             cuts = self._all_cuts(draft, line)
             cuts += [word + filler for word in self._word_cuts(draft, line)[1:] for filler in _FILLERS]
-            start = self._at_start(draft, line)
+            before, start = draft.text(line, ""), self._at_start(draft, line)
             for cost, cut in self._costed(cuts, start):
-                candidates.append((abs(draft.ends[line] + cost - target), line, cut))
+                candidates.append((abs(draft.ends[line] + cost - target), before, cut))
         candidates.sort(key=lambda candidate: candidate[0])
-        texts = (draft.text(line, cut) for _, line, cut in candidates)
+        texts = (before + cut for _, before, cut in candidates)
         return next((text for text in texts if self._count(text) == tokens), None)
 
     def _cuts_of(self, draft: _Draft, at: int, *, words_only: bool = False) -> dict[int, str]:
@@ -133,7 +137,7 @@ class ExactText:
         return self._cuts[key]
 
     def _costed(self, cuts: list[str], start: bool) -> list[tuple[int, str]]:
-        context = "" if start else _CONTEXT
+        context = "" if start else CONTEXT
         before = self._count(context) if context else 0
         return [(self._count(context + cut) - before, cut) for cut in cuts]
 
@@ -155,14 +159,17 @@ class ExactText:
 
 
 class _Draft:
-    """Complete lines after a head. ``ends[i]`` is the estimated count before line i, ``ends[-1]`` the total."""
+    """Complete lines after a head. ``ends[i]`` is the estimated count before line i, ``ends[-1]`` the total.
 
-    def __init__(self, head: str, head_tokens: int) -> None:
+    ``pieces`` are the texts that ``lines`` refers to.
+    """
+
+    def __init__(self, pieces: Sequence[str], head: str, head_tokens: int) -> None:
+        self.pieces = pieces
         self.head = head
         self.lines: list[int] = []
-        self.pieces: list[str] = []
         self.ends: list[int] = [head_tokens]
 
     def text(self, at: int, cut: str) -> str:
         """Return the text with the lines before ``at``, and ``cut`` instead of line ``at``."""
-        return self.head + "".join(self.pieces[:at]) + cut
+        return self.head + "".join(map(self.pieces.__getitem__, self.lines[:at])) + cut

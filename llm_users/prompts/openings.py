@@ -9,7 +9,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from llm_users.prompts.draws import endless, shuffled, stream
+from llm_users.prompts.draws import passes, shuffled, stream
 from llm_users.prompts.exact import ExactText
 from llm_users.prompts.prompt import PromptError
 
@@ -90,7 +90,7 @@ class Openings:
         # Two texts start with different lines if there are enough lines.
         first = list(shuffled(stream(self._text_seed, "prefixes"), range(lines)))[which % lines]
         for head in (unique, ""):  # a prefix of a few tokens is shorter than a unique line
-            order = endless(stream(self._text_seed, "prefix", which), lines, first)
+            order = passes(stream(self._text_seed, "prefix", which), lines, first)
             text = self._texts.build(head, order, self._prefixes.tokens)
             if text is not None and text != unique:
                 self._made[which] = text + "\n\n"

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from llm_users.distributions import Distribution
-from llm_users.prompts.draws import draw_cap, endless, length_at, shuffled, stream
+from llm_users.prompts.draws import draw_cap, length_at, passes, shuffled, stream
 from llm_users.prompts.exact import ExactText
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.prompt import Prompt, PromptError
@@ -81,7 +81,7 @@ class SonnetSource:
             head_tokens = self._texts.count(head)
             for redraw in range(_REDRAWS if head_tokens < wanted else 0):
                 first = self._first[(index + redraw) % len(self._first)]
-                order = endless(stream(self.text_seed, index, "lines", redraw), self._texts.lines, first)
+                order = passes(stream(self.text_seed, index, "lines", redraw), self._texts.lines, first)
                 text = self._texts.build(head, order, wanted, head_tokens)
                 # Chat templates strip a line break at the end, and the server would count fewer tokens.
                 if text is not None and text not in openings and not text.endswith("\n"):

@@ -18,8 +18,9 @@ from operator import itemgetter
 from typing import IO, NamedTuple
 
 from llm_users.number_words import LONGEST_DURATION_S, DurationError, parse_duration
-from llm_users.prompts.draws import endless, stream
+from llm_users.prompts.draws import passes, stream
 from llm_users.prompts.input_files import opened
+from llm_users.prompts.line_counts import CONTEXT
 from llm_users.prompts.openings import Openings
 from llm_users.prompts.prompt import Prompt, PromptError
 from llm_users.prompts.sonnets import sonnet_texts
@@ -54,7 +55,6 @@ _FORMATS = f"A trace has lines such as {_MOONCAKE_LINE} (Mooncake), or is a tabl
 )
 
 _TOKENS_KEPT = 8192 * 512  # tokens of cached blocks, about 16 MB of text
-_CONTEXT = "so\n"  # represents the previous line when the cost of a block is counted
 _CORRECTIONS = 3
 _ATTEMPTS = 10  # per block; sufficient for all of 7,000 blocks of 8 to 512 tokens with six tokenizers
 _SHORT_BLOCK = 16
@@ -375,7 +375,7 @@ class TraceSource:
     def __init__(self, tokenizer: Tokenizer, trace: Trace, text_seed: str, openings: Openings) -> None:
         self._tokenizer, self._text_seed, self._openings = tokenizer, text_seed, openings
         self._texts = sonnet_texts(tokenizer)
-        self._count = tokenizer.count
+        self._count = self._texts.count
         self._entries = trace.entries
         self._block_tokens = trace.block_tokens
         self._block = lru_cache(max(1, _TOKENS_KEPT // trace.block_tokens))(self._make_block)
@@ -463,7 +463,7 @@ class TraceSource:
 
     def _cost(self, text: str) -> int:
         """Return the number of tokens that lines add after other lines."""
-        return self._count(_CONTEXT + text) - self._count(_CONTEXT)
+        return self._count(CONTEXT + text) - self._count(CONTEXT)
 
     def _mark(self, name: tuple[str, int]) -> str:
         """Return a mark of 12 hexadecimal digits; 4 digits for blocks of fewer than 16 tokens.
@@ -474,5 +474,5 @@ class TraceSource:
         text = f"{self._text_seed}:{name[0]}:{name[1]}".encode()
         return hashlib.blake2b(text, digest_size=6 if self._block_tokens >= _SHORT_BLOCK else 2).hexdigest() + "\n"
 
-    def _order(self, name: tuple[object, ...]) -> Iterator[int]:
-        return endless(stream(self._text_seed, "trace", *name), self._texts.lines)
+    def _order(self, name: tuple[object, ...]) -> Iterator[list[int]]:
+        return passes(stream(self._text_seed, "trace", *name), self._texts.lines)
