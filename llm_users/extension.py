@@ -7,6 +7,7 @@ implement the two sides.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,6 +26,7 @@ from llm_users.run_files import LOCUST_SUFFIXES
 from llm_users.transport import endpoint
 from llm_users.wiring.coordinator import CoordinatorRole
 from llm_users.wiring.locust_csv import tolerate_full_disk
+from llm_users.wiring.preload import import_sdks, load_before_fork, load_for_users
 from llm_users.wiring.repeated_errors import RepeatedErrors
 from llm_users.wiring.tagged_tasks import drop_classes_without_tasks
 from llm_users.wiring.worker import WorkerRole
@@ -63,6 +65,8 @@ def _on_parser(parser: Any) -> None:
         """
         parsed = parse(*args, **kwargs)
         command_line.refuse_unknown_variables(parser)
+        if getattr(parsed, "processes", None):
+            load_before_fork(parsed)
         runs = not any(getattr(parsed, name, None) for name in ("worker", "list_commands", "show_task_ratio"))
         if runs and getattr(parsed, "csv_prefix", None):
             try:
@@ -155,6 +159,11 @@ class Wiring:
                 if role
                 else WorkerRole(environment)
             )
+        if self.coordinating is None:  # the options of a worker arrive with its first run
+            import_sdks(environment.user_classes)
+        elif self.loading is not None:
+            tokenizer = getattr(environment.parsed_options, "llm_tokenizer", None)
+            load_for_users(environment.user_classes, tokenizer=tokenizer)
         # Locust's --run-time begins now. gevent would count it from the loop's last iteration, which may be several
         # seconds ago because of the imports.
         gevent.get_hub().loop.update_now()
@@ -191,6 +200,7 @@ class Wiring:
             self.coordinating.close()
         elif self.loading is not None:
             self.loading.close()
+        gc.freeze()  # the process ends now: without this, the interpreter looks for garbage for 0.25 s
 
 
 register(locust.events)
