@@ -7,11 +7,12 @@ The tokenizer loads in a thread while the SDKs are imported, because its library
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gevent
-from locust import User
+from locust import User, argument_parser
 
 from llm_users.prompts import load_tokenizer
 
@@ -36,6 +37,8 @@ def load_before_fork(parsed: Any) -> None:
         load_for_users(_declared(User), tokenizer=None)
     else:
         import_sdks(_declared(User))
+    argument_parser.default_args_dict()  # kept for the workers (``locust_delays``)
+    gc.freeze()  # Locust collects garbage now, and nothing above is garbage
 
 
 def _declared(base: Any) -> Iterator[Any]:
