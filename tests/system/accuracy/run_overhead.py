@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,9 +63,9 @@ class Overhead:
 
 
 Run = Callable[[str, list[str], Path], int]
-"""Runs a command of a checkout in a folder and returns its exit code."""
+"""Runs a command of a checkout, or of bare Locust, in a folder and returns its exit code."""
 
-PRODUCT, BARE = "", "bare Locust"
+BARE = "bare Locust"
 
 _BARE_RUN_S = 3  # long enough to start 1,000 users
 _BARE_LOCUSTFILE = """
@@ -95,19 +95,22 @@ def note_last(environment, **_kwargs):
 """
 
 
-def measure(folders: list[str], run: Run, working: Path, repeats: int) -> dict[tuple[Case, str], Overhead]:
-    """Run every case with every checkout and with bare Locust, in turn. The first round is not counted."""
-    overheads = {(case, name): Overhead() for case in CASES for name in [*folders, BARE]}
+def measure(
+    cases: Sequence[Case], names: Sequence[str], run: Run, working: Path, repeats: int
+) -> dict[tuple[Case, str], Overhead]:
+    """Run every case with every checkout and, if ``names`` has it, with bare Locust, in turn.
+
+    The first round is not counted, because it compiles the modules.
+    """
+    overheads = {(case, name): Overhead() for case in cases for name in names}
     with launch(ENDPOINT) as endpoint:
         for repeat in range(repeats + 1):
             for (case, name), overhead in overheads.items():
                 folder = working / f"{case.name} {name} {repeat}"
                 folder.mkdir()
+                command = _bare_command(case, endpoint.url, folder) if name == BARE else _command(case, endpoint.url)
                 began_at = time.time()
-                if name == BARE:
-                    code = run(folders[-1], _bare_command(case, endpoint.url, folder), folder)
-                else:
-                    code = run(name, _command(case, endpoint.url), folder)
+                code = run(name, command, folder)
                 ended_at = time.time()
                 if repeat and code == 0:
                     first_at, last_at = (_load_of_bare if name == BARE else _load)(folder)

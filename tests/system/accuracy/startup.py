@@ -73,9 +73,9 @@ class Checkouts:
         return list(self._folders)
 
     def run(self, name: str, words: list[str], working: Path) -> int:
-        """Run a command of a checkout and return its exit code."""
+        """Run a command of a checkout (bare Locust: of this one) and return its exit code."""
         return subprocess.run(
-            [self._folders[name] / words[0], *words[1:]],
+            [self._folders.get(name, self._folders[THIS]) / words[0], *words[1:]],
             cwd=working,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -104,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for command in commands:
             print(f"{command:34}" + "".join(times[command, name].cells() for name in folders))
         if options.only != "commands":
-            overheads = run_overhead.measure(checkouts.names, checkouts.run, working, min(options.repeats, 3))
+            overheads = run_overhead.measure(
+                CASES, [*checkouts.names, BARE], checkouts.run, working, min(options.repeats, 3)
+            )
             print_runs(
                 overheads, checkouts.names, {name: statistics.median(times[name, THIS].wall_s) for name in IMPORTS}
             )

@@ -1,11 +1,19 @@
-"""What a run loads: a chat run needs no other SDK, and no process needs the report before the test has ended."""
+"""What a run loads, and how long its start and its end take.
+
+A chat run needs no other SDK, a master needs none, and no process needs the report before the test has ended.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+from llm_users.record import COL
 from tests.ports import master_ports
+from tests.system.accuracy.run_overhead import CASES, REFERENCE_S, measure
+from tests.system.accuracy.startup import IMPORTS, SDK, THIS, Checkouts
+from tests.system.accuracy.startup import measure as measure_commands
 from tests.system.locust_runs import Finished, Locust
 
 NOT_NEEDED = {"boto3", "botocore", "pandas", "transformers"}
@@ -55,7 +63,46 @@ def test_a_chat_run_loads_only_what_it_needs(locust: Locust) -> None:
     assert not packages & NOT_NEEDED
 
 
-def test_neither_do_a_master_and_its_workers(locust: Locust) -> None:
+def test_forked_workers_load_only_what_they_need(locust: Locust) -> None:
     run(locust, "--processes", "1", *master_ports())
+    assert {"openai", "tokenizers"} <= loaded(locust, "MasterRunner")  # before the fork, for all workers
     assert not loaded(locust, "MasterRunner") & NOT_NEEDED
     assert not loaded(locust, "WorkerRunner") & {*NOT_NEEDED, "llm_reports"}
+
+
+def test_a_master_loads_neither_sdk_nor_tokenizer(locust: Locust) -> None:
+    bind, bind_port, connect, port = master_ports()
+    path = locust.folder / "chat.py"
+    path.write_text(LOCUSTFILE)
+    worker = locust.start("--worker", connect, port, locustfile=str(path), prefix="worker", csv=False)
+    run(locust, "--master", bind, bind_port, "--expect-workers", "1")
+    assert worker.finish().code == 0
+    assert not loaded(locust, "MasterRunner") & {*NOT_NEEDED, "openai", "tokenizers"}
+    assert {"openai", "tokenizers"} <= loaded(locust, "WorkerRunner")
+
+
+def test_a_stage_begins_when_the_one_before_has_ended(locust: Locust) -> None:
+    """Locust asks a shape once per second, and each of these stages takes a tenth of that."""
+    stages = ("--llm-sweep", "1,2,3,4", "--llm-requests", "4", "--llm-warmup", "0")
+    rows = locust.run(*stages, "--llm-simulator", "ttft=5ms,itl=1ms").rows()
+    gaps_s = []
+    for stage in (2, 3, 4):
+        ends = [
+            float(row[COL.started_at]) + float(row[COL.end_to_end_latency_s])
+            for row in rows
+            if int(row[COL.stage]) == stage - 1
+        ]
+        gaps_s.append(min(float(row[COL.started_at]) for row in rows if int(row[COL.stage]) == stage) - max(ends))
+    assert sorted(gaps_s)[1] < 0.5, gaps_s
+
+
+def test_start_and_end_take_at_most_twice_their_bounds(tmp_path: Path) -> None:
+    """The bounds are for a quiet machine: `python -m tests.system.accuracy.startup` measures them."""
+    (working := tmp_path / "runs").mkdir()
+    checkouts = Checkouts({THIS: Path(sys.executable).parent}, tmp_path / "compiled")
+    cases = [case for case in CASES if case.users < 100]
+    overheads = measure(cases, [THIS], checkouts.run, working, repeats=1)
+    import_s = measure_commands(checkouts, {SDK: IMPORTS[SDK]}, working, repeats=1)[SDK, THIS].wall_s[0]
+    factor = 2 * max(1.0, import_s / REFERENCE_S[SDK])
+    for case in cases:
+        assert overheads[case, THIS].sum_s < factor * case.bound_s, case.name
