@@ -6,14 +6,11 @@ A chat run needs no other SDK, a master needs none, and no process needs the rep
 from __future__ import annotations
 
 import json
-import sys
+from datetime import datetime
 from pathlib import Path
 
 from llm_users.record import COL
 from tests.ports import master_ports
-from tests.system.accuracy.run_overhead import CASES, REFERENCE_S, measure
-from tests.system.accuracy.startup import IMPORTS, SDK, THIS, Checkouts
-from tests.system.accuracy.startup import measure as measure_commands
 from tests.system.locust_runs import Finished, Locust
 
 NOT_NEEDED = {"boto3", "botocore", "pandas", "transformers"}
@@ -96,13 +93,21 @@ def test_a_stage_begins_when_the_one_before_has_ended(locust: Locust) -> None:
     assert sorted(gaps_s)[1] < 0.5, gaps_s
 
 
-def test_start_and_end_take_at_most_twice_their_bounds(tmp_path: Path) -> None:
-    """The bounds are for a quiet machine: `python -m tests.system.accuracy.startup` measures them."""
-    (working := tmp_path / "runs").mkdir()
-    checkouts = Checkouts({THIS: Path(sys.executable).parent}, tmp_path / "compiled")
-    cases = [case for case in CASES if case.users < 100]
-    overheads = measure(cases, [THIS], checkouts.run, working, repeats=1)
-    import_s = measure_commands(checkouts, {SDK: IMPORTS[SDK]}, working, repeats=1)[SDK, THIS].wall_s[0]
-    factor = 2 * max(1.0, import_s / REFERENCE_S[SDK])
-    for case in cases:
-        assert overheads[case, THIS].sum_s < factor * case.bound_s, case.name
+def test_forked_workers_and_their_master_do_not_wait_for_each_other(locust: Locust) -> None:
+    """Locust looks for its workers once per second, and sleeps for half a second whenever its master is told to quit."""
+    said = run(locust, "--processes", "2", *master_ports()).err
+    assert seconds_between(said, "reported as ready. 2 workers connected", "Shape test starting") < 0.5
+    assert seconds_between(said, "The last worker quit", "Shape test completed") < 0.5
+    assert seconds_between(said, "Shape test completed", "Shutting down") < 0.5
+
+
+def seconds_between(log: str, first: str, then: str) -> float:
+    """The time from one line of the log to the last line with another text."""
+    lines = [line for line in log.splitlines() if line.startswith("[")]
+    began = next(line for line in lines if first in line)
+    ended = [line for line in lines if then in line][-1]
+    return (time_of(ended) - time_of(began)).total_seconds()
+
+
+def time_of(line: str) -> datetime:
+    return datetime.strptime(line[1:24], "%Y-%m-%d %H:%M:%S,%f")
