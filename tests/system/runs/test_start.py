@@ -94,7 +94,7 @@ def test_a_stage_begins_when_the_one_before_has_ended(locust: Locust) -> None:
 
 
 def test_forked_workers_and_their_master_do_not_wait_for_each_other(locust: Locust) -> None:
-    """Locust looks for its workers once per second, and sleeps for half a second whenever its master is told to quit."""
+    """Locust looks for its workers once per second, and sleeps for 0.5 s whenever its master is told to quit."""
     said = run(locust, "--processes", "2", *master_ports()).err
     assert seconds_between(said, "reported as ready. 2 workers connected", "Shape test starting") < 0.5
     assert seconds_between(said, "The last worker quit", "Shape test completed") < 0.5
