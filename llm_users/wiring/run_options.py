@@ -19,7 +19,15 @@ from llm_users.load.worker.prompt_queue import trace_of
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.parsers import OptionError
 from llm_users.options.table import Options
-from llm_users.prompts import HUB, forget_items, forget_scripts, load_tokenizer, read_items, read_scripts
+from llm_users.prompts import (
+    HUB,
+    forget_items,
+    forget_scripts,
+    load_tokenizer,
+    packaged_identity,
+    read_items,
+    read_scripts,
+)
 
 
 def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Options:
@@ -52,12 +60,16 @@ def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Opt
 
 
 def tokenizer_identity(options: Options) -> dict[str, str]:
-    """Return the name and digest of the tokenizer for the manifest."""
+    """Return the name and digest of the tokenizer for the manifest. A master does not load the packaged default."""
     try:
-        tokenizer = load_tokenizer(options.tokenizer)
+        if options.tokenizer is None:
+            name, digest = packaged_identity()
+        else:
+            tokenizer = load_tokenizer(options.tokenizer)
+            name, digest = tokenizer.name, tokenizer.digest
     except ValueError as error:
         return {"name": options.tokenizer or "default", "error": str(error)}
-    return {"name": tokenizer.name, "digest": tokenizer.digest}
+    return {"name": name, "digest": digest}
 
 
 def check_input_files(options: Options, *, has_users: bool) -> None:

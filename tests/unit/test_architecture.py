@@ -145,7 +145,10 @@ def test_only_the_wiring_calls_the_report_side() -> None:
         ("import llm_reports", {"locust", "gevent", "pandas"}),
         ("import llm_reports; llm_reports.load, llm_reports.tables", {"locust", "gevent", "openai"}),
         ("import llm_reports.metrics.steadiness", {"locust", "gevent", "pandas"}),  # a run calls it after each stage
-        ("from llm_users import OpenAIUser", {"boto3", "botocore", "pandas", "transformers", "torch"}),
+        # A master imports the user classes too, and sends no requests.
+        ("from llm_users import OpenAIUser", {"openai", "boto3", "botocore", "pandas", "transformers", "torch"}),
+        ("from llm_users import AnthropicUser", {"openai", "boto3", "botocore", "pandas", "transformers"}),
+        ("from llm_users import BedrockUser", {"openai", "pandas", "transformers"}),
     ],
 )
 def test_what_an_import_must_not_load(statement: str, absent: set[str]) -> None:

@@ -2,7 +2,7 @@
 
 It is a state machine that reacts to what really runs: announce a stage, wait until its users have reached the admission
 gates, let them start, collect the reports of the workers, continue (``load.protocol.stage`` has the diagram). Locust's
-shape only asks it for the number of users.
+shape only asks it for the number of users, when ``await_change`` returns.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Coordinator:
         self._row_listeners: list[Callable[[RequestRecord], None]] = []
         self._notes_for_next: list[str] = []
         self._over = Event()
+        self._change = Event()
 
         # The run.
         self._current_pool: WorkerPool | None = None
@@ -221,6 +222,11 @@ class Coordinator:
                 return None
             self._announce(plan.stage + 1, spec, free=False)
         return self._wanted()
+
+    def await_change(self, timeout_s: float) -> None:
+        """Wait until ``tick`` may return something else because the requests of the stage are done."""
+        self._change.wait(timeout_s)
+        self._change.clear()
 
     def _wanted(self) -> tuple[int, float]:
         """Return the number of users, and a spawn rate that starts them all at once.
@@ -770,8 +776,11 @@ class Coordinator:
         self._pool.admit_users(plan)
 
     def _stop_if_done(self) -> None:
-        """Stop a free run whose requests are done. A sweep notices the end in ``tick``."""
-        if self._plan.free and self.workers.all_done and not self._finishing:
+        """Stop a free run whose requests are done. In a sweep, ``tick`` ends the stage."""
+        if not self.workers.all_done:
+            return
+        self._change.set()
+        if self._plan.free and not self._finishing:
             self.ended_by_itself = True
             gevent.spawn(self._stop_run)
 

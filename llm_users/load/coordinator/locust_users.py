@@ -5,24 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gevent import GreenletExit
 from locust import LoadTestShape
 from locust.dispatch import UsersDispatcher
+from locust.runners import STATE_INIT, STATE_RUNNING, STATE_SPAWNING
+
+_TICK_S = 1.0
 
 
 class SweepShape(LoadTestShape):
     """The shape for ``--llm-sweep`` and other staged runs, for any locustfile. The extension installs it.
 
-    Locust asks it once per second for the number of users. The coordinator makes all decisions.
+    The coordinator makes all decisions. ``tick`` returns the users and the spawn rate of the current stage, or None at
+    the end. ``await_change`` waits until ``tick`` may return something else.
     """
 
     abstract = True  # Locust must not use the class only because a locustfile imports it
 
-    def __init__(self, tick: Callable[[], tuple[int, float] | None]) -> None:
+    def __init__(
+        self, runner: Any, tick: Callable[[], tuple[int, float] | None], await_change: Callable[[float], None]
+    ) -> None:
         super().__init__()
+        self.runner = self._runner = runner
         self._tick = tick
+        self._await_change = await_change
 
     def tick(self) -> tuple[int, float] | None:
-        return self._tick()
+        """Start the users of all stages, and return None after the last stage.
+
+        Locust would ask once per second, so each stage and the run would end up to a second late.
+        """
+        started: tuple[int, float] | None = None
+        while self._runner.state in (STATE_INIT, STATE_SPAWNING, STATE_RUNNING):
+            target = self._tick()
+            if target is None:
+                return None
+            if target != started:
+                self._runner.start(*target)
+                started = target
+            self._await_change(_TICK_S)
+        raise GreenletExit  # the test is being stopped, and Locust ends the greenlet of the shape
 
 
 class StageDispatcher(UsersDispatcher):

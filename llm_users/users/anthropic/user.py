@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import httpx2
 import msgspec
-import openai
 
 from llm_users._version import __version__
 from llm_users.load.worker.context import RunContext
@@ -25,7 +24,7 @@ from llm_users.transport.httpx import CachedRequest
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.anthropic.events import MessageEvents
 from llm_users.users.bedrock.families import anthropic_conversation
-from llm_users.users.failures import failure_of
+from llm_users.users.failures import error_response_of, failure_of
 from llm_users.users.llm import LLMUser
 from llm_users.users.openai.client import KEYS_WITHHELD, make_http_client
 from llm_users.users.response_stream import ResponseStream, SseResponseStream
@@ -113,9 +112,10 @@ class AnthropicUser(LLMUser):
         return failure_of(error, _versioned(self.host or ""), KEY_VARIABLE)
 
     def refusal_of(self, error: BaseException) -> tuple[int | None, str | None]:
-        if not isinstance(error, openai.APIStatusError):
+        response = error_response_of(error)
+        if response is None:
             return super().refusal_of(error)
-        return error.status_code, error.response.headers.get("request-id") or error.request_id
+        return response.status_code, response.headers.get("request-id") or response.headers.get("x-request-id")
 
     @classmethod
     def _client(cls, run_context: RunContext, host: str) -> _Client:
@@ -147,11 +147,11 @@ class _MessageStream(SseResponseStream):
 
 
 def _checked(response: httpx2.Response) -> httpx2.Response:
-    """Return the response. Raise an error response as ``openai.APIStatusError``, like the openai SDK."""
+    """Return the response. Raise an error response as ``httpx2.HTTPStatusError``."""
     if response.status_code < 300:
         return response
     response.read()
-    raise openai.APIStatusError(f"HTTP {response.status_code}", response=response, body=None)
+    raise httpx2.HTTPStatusError(f"HTTP {response.status_code}", request=response.request, response=response)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
-
-import httpx2
-import openai
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
@@ -22,12 +19,16 @@ from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.transport.httpx import CachedRequest, Head
 from llm_users.users.answer import Answer, Ask
+from llm_users.users.failures import error_response_of
 from llm_users.users.llm import LLMUser
-from llm_users.users.openai.client import deployment_of, has_deployments, make_azure_client, make_client
+from llm_users.users.openai.client import deployment_of, has_deployments, make_azure_client, make_client, raw_stream
 from llm_users.users.openai.events import OpenAIEvents
 from llm_users.users.openai.responses import ResponseEvents, ResponsesApiStream, input_of
 from llm_users.users.response_stream import ResponseStream, SseResponseStream
 from llm_users.users.token_counts import fill_openai_usage
+
+if TYPE_CHECKING:
+    import openai
 
 CHAT, COMPLETIONS, RESPONSES = "openai-chat", "openai-completions", "openai-responses"
 _PATHS = {CHAT: "/chat/completions", COMPLETIONS: "/completions", RESPONSES: "/responses"}
@@ -57,6 +58,10 @@ class OpenAIUser(LLMUser):
 
     default_headers: ClassVar[dict[str, str]] = {}
     """Extra headers for all requests of this class."""
+
+    @classmethod
+    def import_sdk(cls) -> None:
+        raw_stream()
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
@@ -143,8 +148,9 @@ class OpenAIUser(LLMUser):
         ask = replace(ask, body=cap.renamed(ask.body))
         try:
             response = self._post_with_usage(client, ask, exchange, usage)
-        except openai.APIStatusError as error:
-            if error.status_code not in _REFUSALS or not cap.is_refused(ask.body, error.response.text):
+        except Exception as error:
+            refusal = _refusal_of(error)
+            if refusal is None or not cap.is_refused(ask.body, refusal):
                 raise
             cap.name = cap.NEW
             self.run_context.note(
@@ -166,8 +172,9 @@ class OpenAIUser(LLMUser):
         body = {**ask.body, "stream_options": {"include_usage": True}}
         try:
             response = self._post(client, ask, body, exchange)
-        except openai.APIStatusError as error:
-            if error.status_code not in _REFUSALS or not usage.may_be_refusal(error.response.text):
+        except Exception as error:
+            text = _refusal_of(error)
+            if text is None or not usage.may_be_refusal(text):
                 raise
             refusal = error
         else:
@@ -176,7 +183,9 @@ class OpenAIUser(LLMUser):
         # Send the request again without the field that the server may have refused.
         try:
             response = self._post(client, ask, ask.body, exchange)
-        except openai.APIStatusError:
+        except Exception as error:
+            if error_response_of(error) is None:
+                raise
             usage.has_other_causes = True
             raise refusal from None
         usage.asked = False
@@ -186,6 +195,8 @@ class OpenAIUser(LLMUser):
         return response
 
     def _post(self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
+        import openai
+
         path = _PATHS[ask.api]
         cached = None
         # A subclass may sign each request separately (Azure's tokens expire), and cookies differ between users.
@@ -195,7 +206,7 @@ class OpenAIUser(LLMUser):
             exchange,
             cached,
             lambda: _encoded(body),
-            lambda: client.post(path, cast_to=object, body=body, stream=True, stream_cls=_RawStream).response,
+            lambda: client.post(path, cast_to=object, body=body, stream=True, stream_cls=raw_stream()).response,
         )
 
     @classmethod
@@ -217,7 +228,9 @@ class OpenAIUser(LLMUser):
         if has_deployments(endpoint.clean_url(host)):  # Azure lists deployable models instead of deployments
             deployment = deployment_of(endpoint.clean_url(host))
             return [deployment] if deployment else []
-        return [model.id for model in cls._client(run_context, host).models.list()]
+        # Not `models.list`, whose import takes 0.05 s.
+        body: Any = cls._client(run_context, host).get("/models", cast_to=object)
+        return [str(model["id"]) for model in body["data"]]
 
 
 class AzureOpenAIUser(OpenAIUser):
@@ -274,11 +287,10 @@ def _encoded(body: dict[str, Any]) -> bytes | None:
         return None
 
 
-class _RawStream(openai.Stream[object]):
-    """A replacement for the SDK's stream class that only passes the response on, without decoding it."""
-
-    def __init__(self, *, cast_to: Any, response: httpx2.Response, client: Any, options: Any = None) -> None:  # noqa: ARG002
-        self.response = response
+def _refusal_of(error: Exception) -> str | None:
+    """Return the text of the response if the server refused a field of the request; None for other errors."""
+    response = error_response_of(error)
+    return response.text if response is not None and response.status_code in _REFUSALS else None
 
 
 class _CompletionStream(SseResponseStream):

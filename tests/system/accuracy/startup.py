@@ -1,11 +1,13 @@
-"""Measure what a start costs: medians of CPU and wall time of short commands, on request against another checkout.
+"""Measure what a start costs: short commands, and whole runs without their load, also against another checkout.
 
     python -m tests.system.accuracy.startup                   # this checkout
+    python -m tests.system.accuracy.startup --only runs       # only the whole runs
     python -m tests.system.accuracy.startup --against PATH    # both, in turn; PATH has an environment in PATH/.venv
 
 CPU time is user and system time of the command and of the processes that it starts, such as the simulator. The last
-lines print how much of the run is the import of Locust and of the openai SDK. The first start of each command is not
-counted, because it compiles the modules. Use a quiet machine.
+lines print how long the imports of Locust and of the openai SDK take on this machine: compare the runs with the bounds
+scaled by that time. The first start of each command is not counted, because it compiles the modules. Use a quiet
+machine.
 """
 
 from __future__ import annotations
@@ -22,8 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.system.accuracy import run_overhead
+from tests.system.accuracy.run_overhead import BARE, CASES, REFERENCE_S, Overhead
+
 RUN = "a run of 2 requests"
-LOCUST, SDK = "import locust", "import locust, openai"
+THIS, OTHER = "this checkout", "the other"
+LOCUST, SDK = REFERENCE_S
 
 COMMANDS: dict[str, list[str]] = {
     "llm-bench --help": ["llm-bench", "--help"],
@@ -35,9 +41,9 @@ COMMANDS: dict[str, list[str]] = {
         "llm-bench", "--headless", "--only-summary", "--llm-simulator", "ttft=5ms,itl=1ms", "--llm-sweep", "1",
         "--llm-requests", "2", "--llm-warmup", "0", "--csv", "run",
     ],
-    LOCUST: ["python", "-c", LOCUST],
-    SDK: ["python", "-c", SDK],
 }  # fmt: skip
+# As `llm-bench` imports them, without garbage collection. The end of the interpreter is not a part of the import.
+IMPORTS = {name: ["python", "-c", f"import gc, os; gc.disable(); {name}; os._exit(0)"] for name in REFERENCE_S}
 
 
 @dataclass
@@ -53,67 +59,118 @@ class Times:
         return f"{statistics.median(self.cpu_s):8.3f}{statistics.median(self.wall_s):9.3f}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.system.accuracy.startup", description="Measure the CPU and wall time of a start."
-    )
-    parser.add_argument("--against", type=Path, metavar="PATH", help="another checkout to compare with")
-    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="starts of each command (default: 7)")
-    options = parser.parse_args(argv)
-    folders = {"this checkout": Path(sys.executable).parent}
-    if options.against is not None:
-        folders = {"the other": options.against.resolve() / ".venv" / "bin", **folders}
-        if not (folders["the other"] / "python").exists():
-            print(f"--against: {folders['the other']} has no Python interpreter", file=sys.stderr)
-            return 2
-    times = measure(folders, options.repeats)
-    print(f"{'':34}" + "".join(f"{name:>17}" for name in folders))
-    print(f"{'median, seconds':34}" + f"{'CPU':>8}{'wall':>9}" * len(folders))
-    for command in COMMANDS:
-        print(f"{command:34}" + "".join(times[command, name].cells() for name in folders))
-    if not times[RUN, "this checkout"].cpu_s:
-        print(f"{RUN}: the command failed", file=sys.stderr)
-        return 1
-    run, locust, both = (statistics.median(times[name, "this checkout"].cpu_s) for name in (RUN, LOCUST, SDK))
-    print(f"Of the CPU time of {RUN} in this checkout, the import of Locust is {locust / run:.0%}")
-    print(f"and the import of the openai SDK is {(both - locust) / run:.0%}.")
-    return 0
+class Checkouts:
+    """The folders with the commands of the checkouts, and the folder in which compiled modules are kept."""
 
+    def __init__(self, folders: dict[str, Path], compiled: Path) -> None:
+        self._folders = folders
+        # As in any installation, but outside of the checkouts.
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("LOCUST_", "PYTHON"))}
+        self._environment["PYTHONPYCACHEPREFIX"] = str(compiled)
 
-def measure(folders: dict[str, Path], repeats: int) -> dict[tuple[str, str], Times]:
-    """Start every command in every checkout, in turn, so that a change of the machine's speed affects all alike."""
-    times = {(command, name): Times() for command in COMMANDS for name in folders}
-    with tempfile.TemporaryDirectory(prefix="startup-") as compiled:
-        for repeat in range(repeats + 1):
-            for command, words in COMMANDS.items():
-                for name in folders if repeat % 2 else reversed(folders):
-                    cpu_s, wall_s = start(folders[name], words, Path(compiled))
-                    if repeat and cpu_s is not None:
-                        times[command, name].cpu_s.append(cpu_s)
-                        times[command, name].wall_s.append(wall_s)
-    return times
+    @property
+    def names(self) -> list[str]:
+        return list(self._folders)
 
-
-def start(folder: Path, words: list[str], compiled: Path) -> tuple[float | None, float]:
-    """Run a command of an environment. Return CPU and wall time in seconds; the CPU time is None if it fails."""
-    # Compiled modules are kept, as in any installation, but outside of the checkouts.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "PYTHON"))}
-    environment["PYTHONPYCACHEPREFIX"] = str(compiled)
-    with tempfile.TemporaryDirectory(prefix="startup-") as working:
-        before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        done = subprocess.run(
-            [folder / words[0], *words[1:]],
+    def run(self, name: str, words: list[str], working: Path) -> int:
+        """Run a command of a checkout (bare Locust: of this one) and return its exit code."""
+        return subprocess.run(
+            [self._folders.get(name, self._folders[THIS]) / words[0], *words[1:]],
             cwd=working,
-            env=environment,
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=120,
             check=False,
+        ).returncode
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    folders = {THIS: Path(sys.executable).parent}
+    if options.against is not None:
+        folders = {OTHER: options.against.resolve() / ".venv" / "bin", **folders}
+        if not (folders[OTHER] / "python").exists():
+            print(f"--against: {folders[OTHER]} has no Python interpreter", file=sys.stderr)
+            return 2
+    with tempfile.TemporaryDirectory(prefix="startup-") as folder:
+        (working := Path(folder, "runs")).mkdir()
+        checkouts = Checkouts(folders, Path(folder, "compiled"))
+        commands = {**(COMMANDS if options.only != "runs" else {}), **IMPORTS}
+        times = measure(checkouts, commands, working, options.repeats)
+        print(f"{'':34}" + "".join(f"{name:>17}" for name in folders))
+        print(f"{'median, seconds':34}" + f"{'CPU':>8}{'wall':>9}" * len(folders))
+        for command in commands:
+            print(f"{command:34}" + "".join(times[command, name].cells() for name in folders))
+        if options.only != "commands":
+            overheads = run_overhead.measure(
+                CASES, [*checkouts.names, BARE], checkouts.run, working, min(options.repeats, 3)
+            )
+            print_runs(
+                overheads, checkouts.names, {name: statistics.median(times[name, THIS].wall_s) for name in IMPORTS}
+            )
+    if RUN in commands and not times[RUN, THIS].cpu_s:
+        print(f"{RUN}: the command failed", file=sys.stderr)
+        return 1
+    return 0
+
+
+def print_runs(
+    overheads: dict[tuple[run_overhead.Case, str], Overhead], names: list[str], imports_s: dict[str, float]
+) -> None:
+    """Print the overheads of all runs, their bounds, and the bounds for the present speed of this machine."""
+    factor = imports_s[SDK] / REFERENCE_S[SDK]
+    columns = [*names, BARE]
+    print(f"\n{'wall time minus load':38}" + "".join(f"{name:>22}" for name in columns))
+    print(f"{'median, seconds':38}" + f"{'start':>8}{'end':>7}{'sum':>7}" * len(columns) + f"{'bound':>8}{'here':>7}")
+    for case in CASES:
+        cells = "".join(overheads[case, name].cells() for name in columns)
+        print(f"{case.name:38}{cells}{case.bound_s:8.2f}{case.bound_s * factor:7.2f}")
+    locust_s, both_s = imports_s[LOCUST], imports_s[SDK]
+    print(f"The import of Locust takes {locust_s:.2f} s on this machine, and {both_s:.2f} s with the openai SDK.")
+    print(
+        f"The bounds are for {REFERENCE_S[LOCUST]:.2f} and {REFERENCE_S[SDK]:.2f} s. "
+        f"The column `here` shows the bounds times {factor:.2f}."
+    )
+    run = overheads[CASES[0], THIS]
+    if run.start_s:
+        print(
+            f"Of the overhead of {CASES[0].name}, the import of Locust is {locust_s / run.sum_s:.0%} and the import of "
+            f"the openai SDK is {(both_s - locust_s) / run.sum_s:.0%}."
         )
-        wall_s, after = time.monotonic() - began_s, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return (cpu_s if done.returncode == 0 else None), wall_s
+
+
+def measure(
+    checkouts: Checkouts, commands: dict[str, list[str]], working: Path, repeats: int
+) -> dict[tuple[str, str], Times]:
+    """Start every command in every checkout, in turn, so that a change of the machine's speed affects all alike."""
+    names = checkouts.names
+    times = {(command, name): Times() for command in commands for name in names}
+    for repeat in range(repeats + 1):
+        for command, words in commands.items():
+            for name in names if repeat % 2 else reversed(names):
+                with tempfile.TemporaryDirectory(dir=working) as folder:
+                    before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+                    code = checkouts.run(name, words, Path(folder))
+                    wall_s, after = time.monotonic() - began_s, resource.getrusage(resource.RUSAGE_CHILDREN)
+                if repeat and code == 0:
+                    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                    times[command, name].cpu_s.append(cpu_s)
+                    times[command, name].wall_s.append(wall_s)
+    return times
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.system.accuracy.startup", description="Measure the CPU and wall time of a start."
+    )
+    parser.add_argument("--against", type=Path, metavar="PATH", help="another checkout to compare with")
+    parser.add_argument("--only", choices=("commands", "runs"), help="only the short commands, or only the whole runs")
+    parser.add_argument(
+        "--repeats", type=int, default=7, metavar="N", help="starts of each command (default: 7); at most 3 runs"
+    )
+    return parser
 
 
 if __name__ == "__main__":
