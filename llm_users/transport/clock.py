@@ -26,6 +26,9 @@ OFFSET_TOLERANCE_NS = 1_000_000
 """If the offset between wall clock and monotonic clock changes by more than this during a request, its rows get
 ``user`` stamps."""
 
+Ancillary = list[tuple[int, int, bytes]]
+"""The control messages of one read, as ``recvmsg`` returns them."""
+
 _TIMESPEC = struct.Struct("@qq")  # struct timespec of a 64-bit kernel
 _TIMESPEC_BYTES, _unpack = _TIMESPEC.size, _TIMESPEC.unpack_from
 _idle_socket: socket.socket | None = None
@@ -47,7 +50,7 @@ def wall_offset_ns() -> int:
     return best_offset
 
 
-def kernel_stamp_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+def kernel_stamp_ns(ancillary: Ancillary) -> int:
     """Return the wall-clock receive stamp in ``recvmsg``'s ancillary data, in ns; 0 if there is none."""
     for _level, kind, data in ancillary:
         if kind == SO_TIMESTAMPNS and len(data) >= _TIMESPEC_BYTES:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import gevent
 from gevent import get_hub, getcurrent
 
-from llm_users.transport.clock import ANCILLARY_BYTES, enable_stamps, kernel_stamp_ns, now_ns
+from llm_users.transport.clock import ANCILLARY_BYTES, Ancillary, enable_stamps, kernel_stamp_ns, now_ns
 
 READ_BYTES = 65536
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -58,8 +58,9 @@ class Read(NamedTuple):
     data: bytes
 
 
-Take = Callable[[int, int, bytes], None]
-"""Called in the event loop with the fields of each ``Read``. It must not block."""
+Take = Callable[[Ancillary, int, bytes], None]
+"""Called in the event loop for each read: the kernel's stamp as ``recvmsg`` returns it (see ``kernel_stamp_ns``), the
+monotonic clock at return, and the bytes; no bytes mean the end of the stream. It must not block."""
 
 Fail = Callable[[OSError], None]
 """Called in the event loop if the connection is broken. No other call follows."""
@@ -149,7 +150,7 @@ class PlainConnection(Connection):
             return
         if not data:
             self._readable.stop()  # otherwise the loop would report the end of the stream again and again
-        self._take(kernel_stamp_ns(ancillary) if ancillary else 0, clock_ns, data)
+        self._take(ancillary, clock_ns, data)
 
     def send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -223,7 +224,7 @@ class TlsConnection(Connection):
     def stop_reading(self) -> None:
         self._carrier.stop_reading()
 
-    def _on_encrypted(self, kernel_ns: int, clock_ns: int, encrypted: bytes) -> None:
+    def _on_encrypted(self, ancillary: Ancillary, clock_ns: int, encrypted: bytes) -> None:
         self._add_encrypted(encrypted)
         try:
             data = self._decrypted()
@@ -236,7 +237,7 @@ class TlsConnection(Connection):
         if data is not None:
             if not data:
                 self._carrier.stop_reading()
-            self._take(kernel_ns, clock_ns, data)
+            self._take(ancillary, clock_ns, data)
 
     def send(self, data: bytes) -> None:
         view = memoryview(data)

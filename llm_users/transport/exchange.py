@@ -259,7 +259,7 @@ class Exchange:
         """Why the body ended too early; None if it did not."""
         self._offset_ns = 0
         self._reads: list[tuple[int, int, int]] = []  # as in ``Arrivals``, with the pieces in ``response.body``
-        self._unparsed: list[tuple[int, int, bytes]] = []  # reads of the body that are not parsed
+        self._unparsed: list[tuple[clock.Ancillary, int, bytes]] = []  # reads of the body that are not parsed
         self._given = 0  # received bytes when the reader was last given what had arrived
         self._reader: Any = None  # the greenlet that waits
         self._wakes_reader = True  # at each read
@@ -469,15 +469,15 @@ class Exchange:
 
     # In the event loop.
 
-    def _on_read(self, kernel_ns: int, clock_ns: int, data: bytes) -> None:
+    def _on_read(self, ancillary: clock.Ancillary, clock_ns: int, data: bytes) -> None:
         """Keep one read of the body (the hot path), or process one read of the headers."""
         response = self.response
         assert response is not None
         self.received += len(data)
         if not response.headers_complete:
-            self._on_head(response, kernel_ns, clock_ns, data)
+            self._on_head(response, clock.kernel_stamp_ns(ancillary), clock_ns, data)
             return
-        self._unparsed.append((kernel_ns, clock_ns, data))
+        self._unparsed.append((ancillary, clock_ns, data))
         if (
             not self._parses_late
             or not data
@@ -512,7 +512,7 @@ class Exchange:
     def _parse(self, response: ResponseParser) -> None:
         """Parse the reads of the body that are not parsed yet."""
         feed, body, reads, offset_ns = response.feed_or_refuse, response.body, self._reads, self._offset_ns
-        for kernel_ns, clock_ns, data in self._unparsed:
+        for ancillary, clock_ns, data in self._unparsed:
             if data:
                 self.reads += 1
             is_surplus = response.complete
@@ -521,6 +521,7 @@ class Exchange:
             except TransportError as error:
                 self.failure = error
             if not is_surplus:
+                kernel_ns = clock.kernel_stamp_ns(ancillary)
                 reads.append((kernel_ns - offset_ns if kernel_ns else 0, clock_ns, len(body)))
             if self.failure is not None:
                 break
