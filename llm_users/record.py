@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
@@ -237,7 +238,7 @@ class RequestRecord:
 
     def row(self) -> list[Any]:
         """Return the values in the order of ``REQUEST_COLUMNS``: the packed form for messages between processes."""
-        return [getattr(self, name) for name in _REQUEST_NAMES]
+        return list(_request_values(self))
 
     @classmethod
     def from_row(cls, values: Iterable[Any]) -> RequestRecord:
@@ -475,7 +476,7 @@ class ColumnNames:
 
 
 COL = ColumnNames(REQUEST_COLUMNS + STAGE_COLUMNS + CONVERSATION_COLUMNS)
-_REQUEST_NAMES = tuple(column.name for column in REQUEST_COLUMNS)
+_request_values = attrgetter(*(column.name for column in REQUEST_COLUMNS))
 
 # A spreadsheet treats a cell that starts with one of these as a formula; text from a server must never become one.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

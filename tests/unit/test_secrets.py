@@ -20,6 +20,7 @@ from llm_users.transport import endpoint
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(secrets, "_known", set())
     monkeypatch.setattr(secrets, "_temporary", {})
+    monkeypatch.setattr(secrets, "_longest_first", None)
     factory = logging.getLogRecordFactory()
     yield
     logging.setLogRecordFactory(factory)
