@@ -222,7 +222,6 @@ def time_chunks(
 
     In a thread, the function does not delay the event loop: it has no step that keeps the interpreter for 2 ms.
     """
-    record.chunks = len(stamps_ns)
     if not stamps_ns:
         return []
     record.ttft_s = (stamps_ns[0] - sent_ns) / _NS

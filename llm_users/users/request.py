@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -409,6 +410,7 @@ class Request:
             record.started_at = exchange.sent_wall_ns / _NS
             record.connect_s = exchange.connect_ns / _NS
         stamps_ns, source = chunks.trusted_stamps_ns(clock_moved=bool(chunks.stamps_ns) and exchange.clock_moved())
+        record.chunks = len(stamps_ns)
         gaps_ns = self._apply(time_chunks, record, chunks, stamps_ns, exchange.sent_ns, with_gaps)
         if stamps_ns:
             record.stamp_source = source
@@ -465,18 +467,21 @@ class Request:
         if len(gaps_ns) <= _MOST_IN_LOOP:
             histogram.add_ns(gaps_ns)
         else:
-            histogram.merge(self._in_thread(counts_of, gaps_ns))
+            histogram.merge(self._apply(counts_of, gaps_ns))
 
     def _apply(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that processes each chunk: in a thread if they are many, so that the loop goes on."""
         if self.record.chunks <= _MOST_IN_LOOP:
             return function(*arguments)
-        return self._in_thread(function, *arguments)
+        return self._in_thread(function, *arguments, turns=self._run_context.long_answers)
 
-    def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+    def _in_thread(
+        self, function: Callable[..., T], *arguments: Any, turns: AbstractContextManager[Any] | None = None
+    ) -> T:
         """Call in a thread. Return the result even if the user is killed in the meantime: its row is written first."""
         try:
-            result: T = gevent.get_hub().threadpool.apply(function, arguments)
+            with turns or nullcontext():
+                result: T = gevent.get_hub().threadpool.apply(function, arguments)
         except GreenletExit as killed:
             self._interruption = killed
             result = function(*arguments)

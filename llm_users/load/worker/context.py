@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.event import Event
+from gevent.lock import Semaphore
 
 from llm_users import secrets
 from llm_users.load.worker.admission_gate import AdmissionGate
@@ -75,6 +76,8 @@ class RunContext:
     open_loop: OpenLoop | None = None
     """Set if arrivals determine when requests start."""
     error_kinds: ErrorKinds = field(default_factory=ErrorKinds)
+    long_answers: Semaphore = field(default_factory=Semaphore)
+    """Lets one thread at a time compute the row of a long answer: several would keep the interpreter from the loop."""
     callers: set[Any] = field(default_factory=set)
     """The greenlets with a request in flight: users, and greenlets that a task has spawned."""
     first_prompt: int = 0
