@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
@@ -46,13 +46,11 @@ def quantile(ordered: Ordered, q: float) -> float:
     return low_value + (high_value - low_value) * (position - low)
 
 
-def in_runs(values: list[T], overlap: int = 0) -> Iterator[list[T]]:
-    """Yield the values in runs of 10,000. Each run begins with the last ``overlap`` values of the run before it."""
+def in_runs(values: list[T], overlap: int = 0) -> Iterable[list[T]]:
+    """Return the values in runs of 10,000. Each run begins with the last ``overlap`` values of the run before it."""
     if len(values) <= _RUN + overlap:
-        yield values
-        return
-    for start in range(0, len(values) - overlap, _RUN):
-        yield values[start : start + _RUN + overlap]
+        return (values,)
+    return (values[start : start + _RUN + overlap] for start in range(0, len(values) - overlap, _RUN))
 
 
 class SortedRuns:

@@ -183,11 +183,11 @@ class Chunks:
     @property
     def coalesced(self) -> int:
         """The number of chunks that arrived in the same read as an earlier chunk of the same choice."""
-        return sum(
-            sum(map(eq, run, islice(run, 1, None)))
-            for clocks in self.by_choice(self.clocks_ns)
-            for run in in_runs(clocks, overlap=1)
-        )
+        count = 0
+        for clocks in self.by_choice(self.clocks_ns):
+            for run in in_runs(clocks, overlap=1):
+                count += sum(map(eq, run, islice(run, 1, None)))
+        return count
 
     @property
     def first_coalesced(self) -> int:
