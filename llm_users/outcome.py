@@ -41,6 +41,8 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     """The client cancelled the request on purpose."""
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and every row is counted by its outcome
+
     @property
     def is_failure(self) -> bool:
         """Return whether the request counts as failed. Throttled and dropped requests count as failed."""

@@ -10,9 +10,24 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
+from typing import Protocol, TypeVar
+
+_RUN = 10_000
+"""The number of values that one call of a built-in function processes at once. It takes less than 2 ms, in which no
+other thread can run."""
+
+T = TypeVar("T")
 
 
-def quantile(ordered: Sequence[float], q: float) -> float:
+class Ordered(Protocol):
+    """Values in ascending order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rank: int, /) -> float: ...
+
+
+def quantile(ordered: Ordered, q: float) -> float:
     """Return the q-quantile (0 <= q <= 1) of values in ascending order, or NaN if there are none.
 
     Values can be infinite, for example the latency of a request that never got its answer.
@@ -29,6 +44,46 @@ def quantile(ordered: Sequence[float], q: float) -> float:
     if high_value == low_value:  # also for two infinite values, whose difference is NaN
         return low_value
     return low_value + (high_value - low_value) * (position - low)
+
+
+def in_runs(values: list[T], overlap: int = 0) -> Iterable[list[T]]:
+    """Return the values in runs of 10,000. Each run begins with the last ``overlap`` values of the run before it."""
+    if len(values) <= _RUN + overlap:
+        return (values,)
+    return (values[start : start + _RUN + overlap] for start in range(0, len(values) - overlap, _RUN))
+
+
+class SortedRuns:
+    """Whole numbers as if they were sorted, without a sort of all of them, which would block other threads."""
+
+    def __init__(self, values: list[int]) -> None:
+        self._runs = [sorted(run) for run in in_runs(values)]
+        self._count = len(values)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, rank: int) -> int:
+        """Return the value at a rank from 0, found by bisection of its value; -1 is the highest rank."""
+        if len(self._runs) == 1:
+            return self._runs[0][rank]
+        if rank < 0:
+            rank += self._count
+        low, high = min(run[0] for run in self._runs), max(run[-1] for run in self._runs)
+        while low < high:
+            middle = (low + high) // 2
+            if sum(bisect_right(run, middle) for run in self._runs) > rank:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+def counts_of(durations_ns: Iterable[int]) -> Mapping[int, int]:
+    """Return the counts of a ``DurationHistogram`` of these durations. The function can run in any thread."""
+    histogram = DurationHistogram()
+    histogram.add_ns(durations_ns)
+    return histogram.counts
 
 
 class DurationHistogram:

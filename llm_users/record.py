@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
@@ -237,7 +238,7 @@ class RequestRecord:
 
     def row(self) -> list[Any]:
         """Return the values in the order of ``REQUEST_COLUMNS``: the packed form for messages between processes."""
-        return [getattr(self, name) for name in _REQUEST_NAMES]
+        return list(_request_values(self))
 
     @classmethod
     def from_row(cls, values: Iterable[Any]) -> RequestRecord:
@@ -475,10 +476,27 @@ class ColumnNames:
 
 
 COL = ColumnNames(REQUEST_COLUMNS + STAGE_COLUMNS + CONVERSATION_COLUMNS)
-_REQUEST_NAMES = tuple(column.name for column in REQUEST_COLUMNS)
+_request_values = attrgetter(*(column.name for column in REQUEST_COLUMNS))
 
 # A spreadsheet treats a cell that starts with one of these as a formula; text from a server must never become one.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_UNSAFE_STARTS = "".join(_FORMULA_STARTS) + "'"
+
+
+def cells(values: Iterable[Any]) -> list[Any]:
+    """Return values as cells for ``csv.writer``, which writes ``None`` as an empty cell; see ``cell``."""
+    return [
+        _number(value)
+        if (kind := type(value)) is float
+        else cell(value)
+        if kind is str and (value[:1] in _UNSAFE_STARTS or "\r" in value)
+        else value
+        for value in values
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:.9g}" if -1e6 < value < 1e6 else f"{value:.6f}"
 
 
 def cell(value: Any) -> Any:
@@ -486,7 +504,7 @@ def cell(value: Any) -> Any:
     if value is None:
         return ""
     if type(value) is float:
-        return format(value, ".9g") if abs(value) < 1e6 else format(value, ".6f")
+        return _number(value)
     if type(value) is str:
         if "\r" in value:  # the csv module does not quote it and reads it as the end of a line
             value = value.replace("\r", " ")

@@ -35,6 +35,10 @@ _known: set[str] = set()
 _temporary: dict[str, None] = {}
 """Secrets from web requests or options, the oldest first. Their number is limited so that redaction stays fast."""
 
+_longest_first: tuple[str, ...] | None = ()
+"""All known secrets in their spellings, the longest first, because a secret can be part of another one; None: they have
+changed since they were sorted."""
+
 _MOST_TEMPORARY = 64
 _NAMED_SHORTEST = 8  # shorter values of named fields are masked only where the field is shown
 
@@ -51,6 +55,9 @@ _SHAPES = (
 """Keys of providers, AWS ids and JSON web tokens, authorization headers, user info and secrets in URLs. The time of
 each pattern is proportional to the length of the text, for any text."""
 
+_SIGN_OF_A_SHAPE = re.compile(r"[kifw][-_]|(?:AK|AS)IA|dapi|eyJ|(?i:bearer|basic)\s|://|[?&]")
+"""Matches in every text in which one of the shapes matches. One search takes a fifth of the time of all shapes."""
+
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 """Control characters from a server would control the terminal that shows them, and CSV readers stop at a NUL."""
 
@@ -63,8 +70,10 @@ def remember(secret: str | None, *, temporary: bool = False) -> None:
 
     Only the latest 64 ``temporary`` secrets are kept, because anyone who can post a form can add one.
     """
+    global _longest_first
     if not secret or len(secret) < _SHORTEST or secret.lower() in _PLACEHOLDERS:
         return
+    _longest_first = None
     if not temporary:
         _known.update(_spellings(secret))
     elif secret not in _known:
@@ -167,11 +176,12 @@ def _is_named_secret(name: str, words: frozenset[str]) -> bool:
 
 def redact(text: str) -> str:
     """Return the text without known secrets and without texts that look like a key."""
-    for secret in _by_length():  # a secret can be part of another one
+    for secret in _by_length():
         if secret in text:
             text = text.replace(secret, _MARK)
-    for shape in _SHAPES:
-        text = shape.sub(rf"\g<kept>{_MARK}" if shape.groups else _MARK, text)
+    if _SIGN_OF_A_SHAPE.search(text):
+        for shape in _SHAPES:
+            text = shape.sub(rf"\g<kept>{_MARK}" if shape.groups else _MARK, text)
     return text
 
 
@@ -181,18 +191,26 @@ def redact_start(text: str, most: int) -> str:
     The function examines only the beginning of a long text, with a margin. It does not show the margin, because the cut
     may have shortened a secret there so that it no longer looks like one.
     """
-    margin = max([_LONGEST_SHAPE, *map(len, _by_length()[:1])])
-    whole = most + _START_CHARACTERS + margin
-    shown = redact(text) if len(text) <= whole else redact(text[:whole])[:-margin]
-    shown = shown.encode("utf-8", "replace").decode()  # JSON can contain half of a surrogate pair
-    shown = " ".join(_CONTROLS.sub(" ", shown).split())
+    if len(text) <= _START_CHARACTERS:
+        shown = redact(text)
+    else:
+        margin = max([_LONGEST_SHAPE, *map(len, _by_length()[:1])])
+        whole = most + _START_CHARACTERS + margin
+        shown = redact(text) if len(text) <= whole else redact(text[:whole])[:-margin]
+    if not (shown.isascii() and shown.isprintable()):
+        shown = shown.encode("utf-8", "replace").decode()  # JSON can contain half of a surrogate pair
+        shown = _CONTROLS.sub(" ", shown)
+    shown = " ".join(shown.split())
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
-def _by_length() -> list[str]:
+def _by_length() -> tuple[str, ...]:
     """Return all known secrets in their spellings, the longest first."""
-    spellings = {*_known, *(spelling for secret in _temporary for spelling in _spellings(secret))}
-    return sorted(spellings, key=len, reverse=True)
+    global _longest_first
+    if _longest_first is None:
+        spellings = {*_known, *(spelling for secret in _temporary for spelling in _spellings(secret))}
+        _longest_first = tuple(sorted(spellings, key=len, reverse=True))
+    return _longest_first
 
 
 # Logs.

@@ -28,6 +28,7 @@ from llm_users.record import (
     ConversationRecord,
     StageRecord,
     cell,
+    cells,
 )
 from llm_users.run_files import absolute, fallback_name, path_of
 
@@ -190,7 +191,7 @@ class RunFiles:
 
     def write_request(self, row: Iterable[Any]) -> None:
         """Write one packed request record."""
-        self._requests.writerow([cell(value) for value in row])
+        self._requests.writerow(cells(row))
 
     def write_stage(self, record: StageRecord) -> None:
         self._stages.writerow([cell(getattr(record, column.name)) for column in STAGE_COLUMNS])

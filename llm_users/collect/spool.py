@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_users.collect.line_file import LineFile, fallback_folders
-from llm_users.record import REQUEST_COLUMNS, RequestRecord, cell
+from llm_users.record import REQUEST_COLUMNS, RequestRecord, cell, cells
 from llm_users.run_files import FALLBACK_SPOOL_FOLDER, mark_name, shard_name, start_counts_prefix
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - mkstemp creates the files
@@ -76,7 +76,7 @@ class Spool:
     def add(self, row: Iterable[Any]) -> None:
         """Add one packed record."""
         self.rows += 1
-        self._csv.writerow([cell(value) for value in row])
+        self._csv.writerow(cells(row))
 
     def flush(self) -> bool:
         """Wait until the rows are in the file; return False after a timeout."""

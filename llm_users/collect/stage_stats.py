@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -50,7 +50,7 @@ class RequestTimes:
         duration_s = record.end_to_end_latency_s
         if duration_s is None:
             duration_s = math.inf if record.outcome is Outcome.ABORTED else record.connect_s or 0.0
-        is_open = record.load.is_open
+        is_open = (record.rate_per_s or 0.0) > 0
         self.starts.append(record.started_at - ((record.queue_s or 0.0) if is_open else 0.0))
         self.ends.append(record.started_at + duration_s)
         # A closed loop is judged by its latencies, which only successful requests have.
@@ -114,8 +114,8 @@ class _Tally:
     client_limited: int = 0
     queue: DurationHistogram = field(default_factory=DurationHistogram)
     times: RequestTimes = field(default_factory=RequestTimes)
-    workers: dict[int, _WorkerLoad] = field(default_factory=dict)
-    bursts: dict[str, _Bursts] = field(default_factory=dict)  # by model
+    workers: defaultdict[int, _WorkerLoad] = field(default_factory=lambda: defaultdict(_WorkerLoad))
+    bursts: defaultdict[str, _Bursts] = field(default_factory=lambda: defaultdict(_Bursts))  # by model
 
     @property
     def measured(self) -> int:
@@ -134,11 +134,14 @@ class StageBook:
 
     def __init__(self, judge: Judge | None = None) -> None:
         self._tallies: dict[int, _Tally] = {}
+        self._nothing = _Tally()  # of a stage without rows
         self._judge = judge
 
     def add(self, record: RequestRecord) -> None:
         """Add one row, measured or not."""
-        tally = self._tallies.setdefault(record.stage, _Tally())
+        tally = self._tallies.get(record.stage)
+        if tally is None:
+            tally = self._tallies[record.stage] = _Tally()
         tally.started += 1
         tally.times.add(record)
         outcome = record.outcome
@@ -150,7 +153,7 @@ class StageBook:
         if not record.measured:
             return
         tally.outcomes[outcome] += 1
-        tally.workers.setdefault(record.worker, _WorkerLoad()).add(record)
+        tally.workers[record.worker].add(record)
         tally.client_limited += record.error_code == CLIENT_LIMIT
         tally.held += bool(record.held_s)
         tally.resent += record.reconnects > 0
@@ -159,7 +162,7 @@ class StageBook:
             tally.queue.add(late_s)
         if outcome is Outcome.OK and not record.buffered and record.chunks >= HELD_BACK_FROM:
             is_counted_alone = record.model in tally.bursts or len(tally.bursts) < _MOST_MODELS
-            tally.bursts.setdefault(record.model if is_counted_alone else "", _Bursts()).add(record)
+            tally.bursts[record.model if is_counted_alone else ""].add(record)
         # A proxy, not a late client, coalesced the chunks of these answers.
         if not record.buffered and not record.burst_chunks:
             tally.chunks += record.chunks
@@ -172,18 +175,21 @@ class StageBook:
         if record.stamp_source:
             tally.sources.add(record.stamp_source)
 
+    def _tally_of(self, stage: int) -> _Tally:
+        return self._tallies.get(stage, self._nothing)
+
     def counts(self, stage: int) -> tuple[int, int, int]:
         """Return the numbers of (measured, failed, aborted) rows of a stage so far."""
-        tally = self._tallies.get(stage, _Tally())
+        tally = self._tally_of(stage)
         return tally.measured, tally.failed, tally.outcomes[Outcome.ABORTED]
 
     def rows(self, stage: int) -> int:
         """Return the number of all rows of a stage so far."""
-        return self._tallies.get(stage, _Tally()).started
+        return self._tally_of(stage).started
 
     def holding(self, stage: int) -> list[str]:
         """Return one note for every model of a stage whose answers a gateway held back."""
-        bursts = self._tallies.get(stage, _Tally()).bursts
+        bursts = self._tally_of(stage).bursts
         return [
             f"stage {stage}: a gateway holds the stream back: {part.held_back} of {part.answers} answers of "
             f"{model or 'the model'} arrived in bursts of about {part.burst_chunks / part.held_back:.0f} chunks, and "
@@ -212,7 +218,7 @@ class StageBook:
         windows, so a worker that joined or left counts for the time of its participation. A killed worker has not
         reported its totals: its rows determine the load that it sent.
         """
-        tally = self._tallies.get(stage, _Tally())
+        tally = self._tally_of(stage)
         reported = {part.worker for part in totals}
         unreported = [worker_load for worker, worker_load in tally.workers.items() if worker not in reported]
         bursts = list(tally.bursts.values())

@@ -6,7 +6,7 @@ It does not depend on the source of prompts, on tokenizers or on how a prompt is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 
@@ -39,6 +39,10 @@ class Prompt:
     messages: list[dict[str, Any]] | None = None
     input_tokens: int | None = None  # tokens without chat template and special tokens; None when unknown
     max_tokens: int | None = None  # the output cap to send; None: no cap
+
+    def capped(self, max_tokens: int | None) -> Prompt:
+        """Return the prompt with this output cap."""
+        return self if max_tokens == self.max_tokens else replace(self, max_tokens=max_tokens)
 
     def characters(self) -> int:
         """Return the approximate number of characters; images count with the characters of their encoding."""

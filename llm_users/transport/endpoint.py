@@ -6,6 +6,7 @@ Credentials in a base URL stay in the memory of this module; messages, files and
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -126,18 +127,18 @@ class CapName:
         return {self.NEW if key == self.OLD else key: value for key, value in body.items()}
 
 
-_usage: dict[str, UsageSupport] = {}
-_caps: dict[tuple[str, str], CapName] = {}
+_usage: defaultdict[str, UsageSupport] = defaultdict(UsageSupport)
+_caps: defaultdict[tuple[str, str], CapName] = defaultdict(CapName)
 
 
 def usage_of(base_url: str) -> UsageSupport:
     """Return this process's state of usage support for an endpoint."""
-    return _usage.setdefault(base_url, UsageSupport())
+    return _usage[base_url]
 
 
 def cap_of(base_url: str, model: str) -> CapName:
     """Return this process's state of the cap's field name for a model at an endpoint."""
-    return _caps.setdefault((base_url, model), CapName())
+    return _caps[base_url, model]
 
 
 def forget() -> None:

@@ -94,10 +94,13 @@ def body_came_at_once(record: RequestRecord, *, announced: bool, one_read: bool)
     return one_read or (announced and record.last_token_s - record.ttft_s < _ANNOUNCED_SHARE * record.ttft_s)
 
 
-def mark_held_back(
-    record: RequestRecord, chunks: Chunks, stamps_ns: Sequence[int], client_delay_s: Callable[[], float]
-) -> None:
-    """Set ``burst_chunks`` of a streamed answer that was held back; otherwise it stays 0.
+def may_be_held_back(record: RequestRecord) -> bool:
+    """Return False for a normal answer: it is short, or most of its chunks arrived one by one."""
+    return record.chunks >= HELD_BACK_FROM and record.gap_p50_s is not None and record.gap_p50_s < _FASTEST_CHUNK_S
+
+
+def mark_held_back(record: RequestRecord, chunks: Chunks, stamps_ns: Sequence[int], client_delay_s: float) -> None:
+    """Set ``burst_chunks`` of a streamed answer that ``may_be_held_back`` if it was; otherwise it stays 0.
 
     A burst is a run of chunks without a pause of 10 ms. It is large if it has at least 12 chunks at less than 0.3 ms
     per chunk: no model generates chunks this fast, so they were generated earlier and held back. The answer was held
@@ -107,15 +110,13 @@ def mark_held_back(
       first and the last token was not observed); or
     - at least two bursts are large and have at least three quarters of the chunks, not counting the remainder in the
       last burst; the first burst is large or the mean pause is 0.5 s or more; and the mean pause is at least 50 ms and
-      at least four times the delay of the client itself, from the lag of its event loop (``client_delay_s()``) or from
+      at least four times the delay of the client itself, from the lag of its event loop (``client_delay_s``) or from
       the kernel's stamps. The reasons: prefill sends a server's first token alone, so speculative decoding never
       begins with a large burst, and none of its steps takes 0.5 s. A client that collects chunks is late by the whole
       pause, or by half of it if a read waits for two iterations of the loop.
 
     ``stamps_ns``: the arrival stamps from which the times of the row are computed.
     """
-    if record.chunks < HELD_BACK_FROM or record.gap_p50_s is None or record.gap_p50_s >= _FASTEST_CHUNK_S:
-        return  # most chunks arrived one by one: a normal answer
     places = max(chunks.places.values(), key=len)
     if len(places) < HELD_BACK_FROM:
         return
@@ -123,7 +124,7 @@ def mark_held_back(
     large = [burst for burst in bursts if burst.is_large]
     if not large:
         return
-    delay_s = max(client_delay_s(), *(_read_late_s(chunks, burst.first) for burst in large))
+    delay_s = max(client_delay_s, *(_read_late_s(chunks, burst.first) for burst in large))
     if len(bursts) == 1:
         span_s = bursts[0].span_s
         held_back = record.ttft_s is not None and span_s < _WHOLE_SHARE * record.ttft_s

@@ -5,12 +5,13 @@ A chunk is two stamps and a piece of text. The module does not depend on an API.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice
+from operator import eq, sub
 from typing import TypeVar
 
-from llm_users.quantile import quantile
+from llm_users.quantile import SortedRuns, in_runs, quantile
 from llm_users.record import RequestRecord
 from llm_users.transport.errors import BadResponse
 
@@ -168,20 +169,20 @@ class Chunks:
         """The complete output: reasoning, answers and tool calls of all choices."""
         return joined([*self.reasoning_at.values(), *self.texts])
 
-    def by_choice(self, values: Sequence[T]) -> list[list[T]]:
+    def by_choice(self, values: list[T]) -> list[list[T]]:
         """Group values, one per chunk, by choice. The first choice is always included."""
         if not self.choice_at:
-            return [list(values)]
+            return [values]
         grouped: dict[int, list[T]] = {choice: [] for choice in (0, *sorted(set(self.choice_at.values())))}
         for index, value in enumerate(values):
             grouped[self.choice_at.get(index, 0)].append(value)
         return list(grouped.values())
 
     @property
-    def places(self) -> dict[int, list[int]]:
+    def places(self) -> Mapping[int, Sequence[int]]:
         """The chunk indices of each choice that has chunks."""
         if not self.choice_at:
-            return {0: list(range(len(self.texts)))}
+            return {0: range(len(self.texts))}
         indices: dict[int, list[int]] = {}
         for index in range(len(self.texts)):
             indices.setdefault(self.choice_at.get(index, 0), []).append(index)
@@ -190,7 +191,11 @@ class Chunks:
     @property
     def coalesced(self) -> int:
         """The number of chunks that arrived in the same read as an earlier chunk of the same choice."""
-        return sum(earlier == later for clocks in self.by_choice(self.clocks_ns) for earlier, later in pairwise(clocks))
+        count = 0
+        for clocks in self.by_choice(self.clocks_ns):
+            for run in in_runs(clocks, overlap=1):
+                count += sum(map(eq, run, islice(run, 1, None)))
+        return count
 
     @property
     def first_coalesced(self) -> int:
@@ -219,10 +224,12 @@ def joined(texts: Iterable[str]) -> str:
 
 
 def time_chunks(
-    record: RequestRecord, chunks: Chunks, stamps_ns: list[int], sent_ns: int, *, with_gaps: bool = True
-) -> list[float]:
-    """Fill the columns that depend on the arrival stamps. Return the chunk gaps in seconds."""
-    record.chunks = len(stamps_ns)
+    record: RequestRecord, chunks: Chunks, stamps_ns: list[int], sent_ns: int, with_gaps: bool = True
+) -> list[int]:
+    """Fill the columns that depend on the arrival stamps. Return the chunk gaps in ns.
+
+    In a thread, the function does not delay the event loop: it has no step that keeps the interpreter for 2 ms.
+    """
     if not stamps_ns:
         return []
     record.ttft_s = (stamps_ns[0] - sent_ns) / _NS
@@ -232,14 +239,17 @@ def time_chunks(
     if not with_gaps:
         return []
     record.coalesced, record.first_coalesced = chunks.coalesced, chunks.first_coalesced
-    gaps_s = [(late - early) / _NS for stamps in chunks.by_choice(stamps_ns) for early, late in pairwise(stamps)]
-    if gaps_s:
-        ordered = sorted(gaps_s)
-        record.gap_p50_s = quantile(ordered, 0.50)
-        record.gap_p95_s = quantile(ordered, 0.95)
-        record.gap_p99_s = quantile(ordered, 0.99)
-        record.gap_max_s = ordered[-1]
-    return gaps_s
+    gaps_ns: list[int] = []
+    for stamps in chunks.by_choice(stamps_ns):
+        for run in in_runs(stamps, overlap=1):
+            gaps_ns += map(sub, islice(run, 1, None), run)
+    if gaps_ns:
+        ordered = SortedRuns(gaps_ns)
+        record.gap_p50_s = quantile(ordered, 0.50) / _NS
+        record.gap_p95_s = quantile(ordered, 0.95) / _NS
+        record.gap_p99_s = quantile(ordered, 0.99) / _NS
+        record.gap_max_s = ordered[-1] / _NS
+    return gaps_ns
 
 
 class AnswerTooLong(BadResponse):

@@ -46,6 +46,8 @@ reasoning."""
 
 def count(value: Any) -> int | None:
     """Return the value as a token count (some servers send 12.0); None if it is not a count."""
+    if value is None:
+        return None
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS:
         return int(value)
     return None
@@ -78,7 +80,12 @@ def fill_openai_usage(record: RequestRecord, usage: dict[str, Any], asked: str, 
 
 def _highest(*values: Any) -> int | None:
     """Return the highest count among the values; None if none is a count."""
-    return max((tokens for value in values if (tokens := count(value)) is not None), default=None)
+    highest = None
+    for value in values:
+        tokens = count(value)
+        if tokens is not None and (highest is None or tokens > highest):
+            highest = tokens
+    return highest
 
 
 def _inside(usage: dict[str, Any], group: str, name: str) -> Any:

@@ -6,10 +6,9 @@ or on Locust.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import dropwhile
+from typing import NamedTuple
 
 from llm_users.record import RequestRecord
 from llm_users.users.chunks import Chunks, joined
@@ -50,13 +49,26 @@ LATE_NOTE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Visible:
+class _Visible(NamedTuple):
     """The tokens that TPOT covers: their number, their first chunk, and whether they include stop tokens."""
 
     tokens: int
     first: int  # index of the chunk where they begin
     stop_tokens: bool
+
+
+class _Span(NamedTuple):
+    """The stamps of the first and the last chunk of one choice, and the number of its chunks."""
+
+    first_ns: int
+    last_ns: int
+    chunks: int
+
+    def is_late(self, finish_ns: int) -> bool:
+        """Return whether a finish event is too late to be the stop token."""
+        if self.chunks < _LATE_FROM_CHUNKS:
+            return False
+        return finish_ns - self.last_ns > LATE_FINISH * (self.last_ns - self.first_ns) / (self.chunks - 1)
 
 
 def time_per_output_token(
@@ -101,7 +113,7 @@ def time_per_output_token(
         return None
     kernel = record.stamp_source == "kernel" and all(ending.stamp_ns for ending in chunks.endings.values())
     stamps_ns = chunks.stamps_ns if kernel else chunks.clocks_ns
-    places = chunks.places
+    places: Mapping[int, Sequence[int]] = chunks.places
     if visible.first:
         # The chunks of each choice from its first answer chunk on.
         answers = {
@@ -122,29 +134,28 @@ def time_per_output_token(
         counts = {}  # they do not add up to the count of the whole answer
     times_s = []
     for choice, indices in places.items():
-        stamps = [stamps_ns[index] for index in indices]
+        span = _Span(stamps_ns[indices[0]], stamps_ns[indices[-1]], len(indices))
         running = counts.get(choice)
         if running is not None and running.first:
             counted_ns = running.stamp_ns if kernel else running.clock_ns
-            time_s = _time_per_token(stamps, running.last, running.first, counted_ns or None)
+            time_s = _time_per_token(span, running.last, running.first, counted_ns or None)
         else:
             share = (visible.tokens - len(ends)) * len(indices) / in_chunks + (choice in ends)
             tokens = running.last if running is not None and len(places) > 1 else share
-            stop_ns, gaps = ends.get(choice), len(stamps) - 1
-            late_ns = LATE_FINISH * (stamps[-1] - stamps[0]) / gaps if gaps + 1 >= _LATE_FROM_CHUNKS else math.inf
-            if stop_ns is not None and stop_ns - stamps[-1] > late_ns:
+            stop_ns = ends.get(choice)
+            if stop_ns is not None and span.is_late(stop_ns):
                 note(LATE_NOTE.format(model=record.model))
                 tokens, stop_ns = tokens - 1, None
-            time_s = _time_per_token(stamps, tokens, 1, stop_ns)
+            time_s = _time_per_token(span, tokens, 1, stop_ns)
         if time_s is not None:
             times_s.append(time_s)
     return sum(times_s) / len(times_s) if times_s else None
 
 
-def _time_per_token(stamps_ns: Sequence[int], tokens: float, in_first: int, end_ns: int | None) -> float | None:
+def _time_per_token(span: _Span, tokens: float, in_first: int, end_ns: int | None) -> float | None:
     """Return (tL - c1) / (N - n1) in seconds. If ``end_ns`` is None, tL is the last chunk."""
-    span_ns = max(stamps_ns[-1], end_ns or 0) - stamps_ns[0]
-    if tokens <= in_first or span_ns <= 0 or (len(stamps_ns) == 1 and tokens > 2):
+    span_ns = max(span.last_ns, end_ns or 0) - span.first_ns
+    if tokens <= in_first or span_ns <= 0 or (span.chunks == 1 and tokens > 2):
         return None
     return span_ns / _NS / (tokens - in_first)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_users.quantile import DurationHistogram, quantile
+from llm_users.quantile import DurationHistogram, SortedRuns, in_runs, quantile
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=50), st.floats(0, 1))
@@ -88,3 +89,23 @@ def test_histogram_quantiles_interpolate_as_the_percentile_function_does(values_
     histogram.add_ns(values_ns)
     read = sorted(histogram.value_s(histogram.bucket(value_ns / 1e9)) for value_ns in values_ns)
     assert histogram.quantiles(qs) == pytest.approx([quantile(read, q) for q in qs], rel=0.0021)
+
+
+@pytest.mark.parametrize("count", [1, 9_999, 10_000, 10_001, 35_000])
+def test_order_statistics_of_sorted_runs_are_those_of_one_sort(count: int) -> None:
+    rng = random.Random(count)
+    values = [round(rng.expovariate(1e-7)) if rng.random() < 0.8 else rng.randrange(3) for _ in range(count)]
+    runs, ordered = SortedRuns(values), sorted(values)
+    assert len(runs) == count
+    for rank in {0, 1 % count, count // 2, count - 1, -1}:
+        assert runs[rank] == ordered[rank]
+    assert [quantile(runs, q) for q in (0.0, 0.5, 0.95, 0.99, 1.0)] == [
+        quantile(ordered, q) for q in (0.0, 0.5, 0.95, 0.99, 1.0)
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10_001, 10_002, 20_001, 35_000])
+def test_runs_with_an_overlap_contain_each_pair_of_neighbours_once(count: int) -> None:
+    values = list(range(count))
+    assert [pair for run in in_runs(values, overlap=1) for pair in pairwise(run)] == list(pairwise(values))
+    assert [value for run in in_runs(values) for value in run] == values

@@ -8,9 +8,11 @@ import io
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_users.collect.files import RunFiles, check_prefix, move_aside
-from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageLoad, StageRecord, cell
+from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageLoad, StageRecord, cell, cells
 
 
 def test_a_record_survives_packing() -> None:
@@ -91,3 +93,16 @@ def test_the_load_of_a_stage_is_its_users_or_its_rate() -> None:
     assert (StageLoad(8).concurrency, StageLoad(rate_per_s=5.0).concurrency, StageLoad().concurrency) == (8, 0, 0)
     loads = [StageLoad(rate_per_s=0.5), StageLoad(16), StageLoad(2), StageLoad()]
     assert sorted(loads, key=lambda load: load.order) == [StageLoad(), StageLoad(2), StageLoad(16), loads[0]]
+
+
+@given(
+    st.lists(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text("'=+-@\t\ra 1,", max_size=4)),
+        max_size=8,
+    )
+)
+def test_a_row_of_cells_is_written_like_its_single_cells(values: list[object]) -> None:
+    rows = [io.StringIO(), io.StringIO()]
+    csv.writer(rows[0]).writerow(cells(values))
+    csv.writer(rows[1]).writerow([cell(value) for value in values])
+    assert rows[0].getvalue() == rows[1].getvalue()

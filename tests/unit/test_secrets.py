@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_users import secrets
 from llm_users.transport import endpoint
@@ -20,6 +22,7 @@ from llm_users.transport import endpoint
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(secrets, "_known", set())
     monkeypatch.setattr(secrets, "_temporary", {})
+    monkeypatch.setattr(secrets, "_longest_first", None)
     factory = logging.getLogRecordFactory()
     yield
     logging.setLogRecordFactory(factory)
@@ -35,6 +38,23 @@ def test_what_looks_like_a_key_goes(text: str) -> None:
     shown = secrets.redact(f'{{"said": "{text}", "b": 1}}')
     assert "[redacted]" in shown
     assert json.loads(shown)["b"] == 1  # the text around it stays whole
+
+
+@given(st.lists(st.sampled_from(
+    ["sk", "pk-", "rk_", "gsk", "xai-", "nvapi", "hf_", "fw-", "-", "_", "AKIA", "ASIA", "A1B2C3D4E5F6", "dapi",
+     "0123456789abcdef", "eyJ", "hbGciOiJI", ".", "Bearer", "BASIC", "ba\u017fic", " ", "x9=", "http://", "a:b@", "?",
+     "&", "key=", "api-token=", "SIG=", "v1"]), max_size=12).map("".join))  # fmt: skip
+def test_the_check_before_the_shapes_misses_none(text: str) -> None:
+    if not secrets._SIGN_OF_A_SHAPE.search(text):
+        assert not any(shape.search(text) for shape in secrets._SHAPES)
+
+
+def test_a_secret_that_is_remembered_later_goes_too() -> None:
+    assert secrets.redact("the word is tomorrow-9") == "the word is tomorrow-9"
+    secrets.remember("tomorrow-9")
+    assert secrets.redact("the word is tomorrow-9") == "the word is [redacted]"
+    secrets.remember("yesterday-8", temporary=True)
+    assert secrets.redact("yesterday-8") == "[redacted]"
 
 
 @pytest.mark.parametrize(

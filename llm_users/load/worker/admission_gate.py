@@ -21,6 +21,7 @@ from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, Ph
 from llm_users.load.worker.permits import MOST_FAILED_TASKS, Permit, UserPresence, UserState
 from llm_users.load.worker.stage_measurement import Measurement
 from llm_users.outcome import CLIENT_LIMIT
+from llm_users.quantile import DurationHistogram
 from llm_users.record import StageLoad
 
 _NS = 1_000_000_000
@@ -379,9 +380,10 @@ class AdmissionGate:
             self._measurement.window.add_call(start_ns, end_ns)
         return measurement.account(permit, start_ns, end_ns, stamps_ns, ok=ok)
 
-    def add_gap_counts(self, permit: Permit, gaps_s: list[float]) -> None:
-        """Add a measured request's chunk gaps to its stage's histogram."""
-        (permit.measurement or self._measurement).samples.add_gaps(gaps_s)
+    def gaps_of_stage(self, permit: Permit) -> DurationHistogram:
+        """Return the histogram of the chunk gaps of a request's stage."""
+        measurement: Measurement = permit.measurement or self._measurement
+        return measurement.samples.gaps
 
     def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
         """Add the delay of a short sleep's wake-up, and the process's own part of it (from the lag probe)."""
@@ -665,6 +667,8 @@ class AdmissionGate:
     @property
     def _unfinished_here(self) -> int:
         """Return the number of requests of the present stage that have not ended."""
+        if not self._earlier:
+            return self._unfinished
         return self._unfinished - sum(earlier.unfinished for earlier in self._earlier.values())
 
     def _report_ready(self) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.event import Event
+from gevent.lock import Semaphore
 
 from llm_users import secrets
 from llm_users.load.worker.admission_gate import AdmissionGate
@@ -57,7 +59,7 @@ class RunContext:
     model: str | None = None
     clients: dict[Any, Any] = field(default_factory=dict)
     """SDK clients by their settings: one per process, because an ``OpenAI()`` costs 67 ms."""
-    cached_requests: dict[Any, CachedRequest] = field(default_factory=dict)
+    cached_requests: defaultdict[Any, CachedRequest] = field(default_factory=lambda: defaultdict(CachedRequest))
     """The common parts of each client's requests, by client and path."""
     run_s: float | None = None
     """The length of the run, if it is known in advance."""
@@ -74,6 +76,8 @@ class RunContext:
     open_loop: OpenLoop | None = None
     """Set if arrivals determine when requests start."""
     error_kinds: ErrorKinds = field(default_factory=ErrorKinds)
+    long_answers: Semaphore = field(default_factory=Semaphore)
+    """Lets one thread at a time compute the row of a long answer: several would keep the interpreter from the loop."""
     callers: set[Any] = field(default_factory=set)
     """The greenlets with a request in flight: users, and greenlets that a task has spawned."""
     first_prompt: int = 0
@@ -92,6 +96,23 @@ class RunContext:
         if key not in self.clients:
             self.clients[key] = make()
         return self.clients[key]
+
+    def client_of_class(
+        self, user_class: type, host: str, own_headers: Mapping[str, str], make: Callable[[str, dict[str, str]], Any]
+    ) -> Any:
+        """Return the process's client of a user class with these headers for a base URL.
+
+        ``make`` creates it on the first call, from the clean URL and all headers.
+        """
+        # Variables of --llm-header-env can change, so their values are read for each request.
+        known = None if self.options.header_env else (user_class, host, *own_headers.items())
+        if known is not None and (client := self.clients.get(known)) is not None:
+            return client
+        url, headers = endpoint.clean_url(host), self.request_headers(own_headers)
+        client = self.client((user_class.__name__, url, tuple(sorted(headers.items()))), lambda: make(url, headers))
+        if known is not None:
+            self.clients[known] = client
+        return client
 
     def secret(self, variable: str) -> str | None:
         """Return a key from the environment and remember it for redaction. None if missing or withheld."""

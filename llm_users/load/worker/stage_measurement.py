@@ -8,6 +8,7 @@ not depend on phases, quotas or users.
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import chain
 
@@ -139,7 +140,9 @@ class StageSampler:
 
     def __init__(self, starts: tuple[int, int]) -> None:
         """Create empty samples. ``starts``: starts and forced starts of the process before the stage."""
-        self._lag, self._lag_own, self._gaps = DurationHistogram(), DurationHistogram(), DurationHistogram()
+        self._lag, self._lag_own = DurationHistogram(), DurationHistogram()
+        self.gaps = DurationHistogram()
+        """The chunk gaps of the measured requests that succeeded."""
         self._starts_before, self._forced_before = starts
         self._cpu_mark_s = 0.0
         self._machine_mark: machine_cpu.CpuTimes | None = None
@@ -170,19 +173,13 @@ class StageSampler:
         if own_s is not None:
             self._lag_own.add(own_s)
 
-    def add_gaps(self, gaps_s: list[float]) -> None:
-        """Add the chunk gaps of a request."""
-        add = self._gaps.add
-        for gap_s in gaps_s:
-            add(gap_s)
-
     def fill(self, totals: StageTotals, starts: tuple[int, int]) -> None:
         """Write the samples into the totals. ``starts``: the counters of the process now."""
         totals.starts = starts[0] - self._starts_before
         totals.forced = starts[1] - self._forced_before
         totals.lag_counts = dict(self._lag.counts)
         totals.lag_own_counts = dict(self._lag_own.counts)
-        totals.gap_counts = dict(self._gaps.counts)
+        totals.gap_counts = dict(self.gaps.counts)
 
 
 def _mixed(before: float | None, latest: float, weight: float) -> float:
@@ -265,8 +262,11 @@ class MeasureWindow:
             return 0
         if self._start_ns and self._start_ns < moments_ns[0]:
             return len(moments_ns)
-        spans = list(self._spans_until(moments_ns[-1]))
-        return sum(any(start_ns < moment_ns <= end_ns for start_ns, end_ns in spans) for moment_ns in moments_ns)
+        inside = after = 0
+        for start_ns, end_ns in self._spans_until(moments_ns[-1]):
+            before, after = max(after, bisect_right(moments_ns, start_ns)), bisect_right(moments_ns, end_ns)
+            inside += max(0, after - before)
+        return inside
 
     def share_of(self, stamps_ns: Sequence[int], end_ns: int) -> float | None:
         """Return the fraction of an answer that arrived inside: of its chunks, or without chunks, all of it at its end.

@@ -7,7 +7,8 @@ sent only to the endpoint of the run. ``anthropic.events`` interprets the events
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import httpx2
@@ -20,7 +21,6 @@ from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
 from llm_users.transport.connection import Origin, origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
-from llm_users.transport.httpx import CachedRequest
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.anthropic.events import MessageEvents
 from llm_users.users.bedrock.families import anthropic_conversation
@@ -89,7 +89,7 @@ class AnthropicUser(LLMUser):
         if system or instructions:
             body["system"] = system or instructions
         body |= self.extra_body(extra)
-        return Ask(MESSAGES, str(body["model"]), replace(prompt, max_tokens=body["max_tokens"]), body)
+        return Ask(MESSAGES, str(body["model"]), prompt.capped(body["max_tokens"]), body)
 
     # Sending requests.
 
@@ -99,10 +99,9 @@ class AnthropicUser(LLMUser):
         if isinstance(exchange, Exchange):
             exchange.reserve(client.origin)
         self.run_context.starts.wait()
-        cached_requests = self.run_context.cached_requests
         head = self.send_http(
             exchange,
-            None if self.run_context.options.cookies else cached_requests.setdefault((client, _PATH), CachedRequest()),
+            None if self.run_context.options.cookies else self.run_context.cached_requests[client, _PATH],
             lambda: body,
             lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
         )
@@ -120,10 +119,9 @@ class AnthropicUser(LLMUser):
     @classmethod
     def _client(cls, run_context: RunContext, host: str) -> _Client:
         """Return the process's client for this base URL and these headers."""
-        host = endpoint.clean_url(host)
-        headers = run_context.request_headers(cls.default_headers)
-        key = (cls.__name__, host, tuple(sorted(headers.items())))
-        client: _Client = run_context.client(key, lambda: _make_client(run_context, host, headers))
+        client: _Client = run_context.client_of_class(
+            cls, host, cls.default_headers, partial(_make_client, run_context)
+        )
         return client
 
     @classmethod
@@ -154,7 +152,7 @@ def _checked(response: httpx2.Response) -> httpx2.Response:
     raise httpx2.HTTPStatusError(f"HTTP {response.status_code}", request=response.request, response=response)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Client:
     """The settings that all requests of a user class to one endpoint share."""
 

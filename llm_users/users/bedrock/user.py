@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 # Locust patches the interpreter, which must happen before botocore is imported (else RecursionError in ssl).
@@ -125,7 +124,7 @@ class BedrockUser(LLMUser):
         model = extra.pop("modelId", None) or self.model_of_request()
         cap = prompt.max_tokens or self.default_cap()
         request = converse_request(model, prompt, cap, system, self._metadata(), extra)
-        return Ask(CONVERSE, model, replace(prompt, max_tokens=request["inferenceConfig"]["maxTokens"]), request)
+        return Ask(CONVERSE, model, prompt.capped(request["inferenceConfig"]["maxTokens"]), request)
 
     def _invoke_ask(self, text: str | None, body: dict[str, Any]) -> Ask:
         extra = self.extra_body(body)
@@ -151,7 +150,7 @@ class BedrockUser(LLMUser):
         parameters_of_boto3 = model_of_service.operation_model("InvokeModelWithResponseStream").input_shape.members
         if metadata and "requestMetadata" in parameters_of_boto3:  # older versions of boto3 do not support it
             request["requestMetadata"] = json.dumps(metadata)
-        prompt = replace(prompt, max_tokens=cap_of(family, document))
+        prompt = prompt.capped(cap_of(family, document))
         return Ask(INVOKE, model, prompt, {"family": family, "request": request})
 
     def _metadata(self) -> dict[str, str]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.connection import origin_of
+from llm_users.transport.connection import Origin, origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
-from llm_users.transport.httpx import CachedRequest, Head
+from llm_users.transport.httpx import Head
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.failures import error_response_of
 from llm_users.users.llm import LLMUser
@@ -106,8 +106,7 @@ class OpenAIUser(LLMUser):
         if prompt.max_tokens is not None:
             request["max_output_tokens"] = prompt.max_tokens
         request |= self.extra_body(body)
-        prompt = replace(prompt, max_tokens=request.get("max_output_tokens"))
-        return Ask(RESPONSES, str(request["model"]), prompt, request)
+        return Ask(RESPONSES, str(request["model"]), prompt.capped(request.get("max_output_tokens")), request)
 
     def _chat_ask(self, text: str | None, messages: Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
         prompt = self.prompt_of(text, messages)
@@ -131,21 +130,23 @@ class OpenAIUser(LLMUser):
         if "max_completion_tokens" in body and "max_tokens" not in extra:
             body.pop("max_tokens", None)
             cap = body["max_completion_tokens"]
-        return Ask(api, str(body["model"]), replace(prompt, max_tokens=cap), body)
+        return Ask(api, str(body["model"]), prompt.capped(cap), body)
 
     # Sending requests.
 
     def open_response(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
         client = self._client(self.run_context, self.host or "")
         if isinstance(exchange, Exchange):
-            exchange.reserve(origin_of(str(client.base_url)))
+            exchange.reserve(client.origin)
         self.run_context.starts.wait()
-        usage = endpoint.usage_of(str(client.base_url))
+        usage = endpoint.usage_of(client.base_url)
         if ask.api == RESPONSES:
             response = self._post(client, ask, ask.body, exchange)
             return ResponsesApiStream(response, ResponseEvents(), usage, self.run_context.note)
-        cap = endpoint.cap_of(str(client.base_url), ask.model)
-        ask = replace(ask, body=cap.renamed(ask.body))
+        cap = endpoint.cap_of(client.base_url, ask.model)
+        body = cap.renamed(ask.body)
+        if body is not ask.body:
+            ask = replace(ask, body=body)
         try:
             response = self._post_with_usage(client, ask, exchange, usage)
         except Exception as error:
@@ -164,7 +165,7 @@ class OpenAIUser(LLMUser):
         return _CompletionStream(response, events, usage, self.run_context.note, usage_asked=asked)
 
     def _post_with_usage(
-        self, client: openai.OpenAI, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
+        self, client: _Client, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
     ) -> Head:
         """Send the request with ``include_usage``, unless the server is known to refuse it."""
         if not usage.asked or "stream_options" in ask.body:
@@ -194,28 +195,31 @@ class OpenAIUser(LLMUser):
         )
         return response
 
-    def _post(self, client: openai.OpenAI, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
+    def _post(self, client: _Client, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
         import openai
 
-        path = _PATHS[ask.api]
+        path, sdk = _PATHS[ask.api], client.sdk
         cached = None
         # A subclass may sign each request separately (Azure's tokens expire), and cookies differ between users.
-        if type(client) is openai.OpenAI and not self.run_context.options.cookies:
-            cached = self.run_context.cached_requests.setdefault((client, path), CachedRequest())
+        if type(sdk) is openai.OpenAI and not self.run_context.options.cookies:
+            cached = self.run_context.cached_requests[client, path]
         return self.send_http(
             exchange,
             cached,
             lambda: _encoded(body),
-            lambda: client.post(path, cast_to=object, body=body, stream=True, stream_cls=raw_stream()).response,
+            lambda: sdk.post(path, cast_to=object, body=body, stream=True, stream_cls=raw_stream()).response,
         )
 
     @classmethod
-    def _client(cls, run_context: RunContext, host: str) -> openai.OpenAI:
+    def _client(cls, run_context: RunContext, host: str) -> _Client:
         """Return the process's client for this base URL and these headers."""
-        host = endpoint.clean_url(host)
-        headers = run_context.request_headers(cls.default_headers)
-        key = (cls.__name__, host, tuple(sorted(headers.items())))
-        client: openai.OpenAI = run_context.client(key, lambda: cls._make_client(run_context, host, headers))
+
+        def make(url: str, headers: dict[str, str]) -> _Client:
+            sdk = cls._make_client(run_context, url, headers)
+            base_url = str(sdk.base_url)
+            return _Client(sdk, base_url, origin_of(base_url))
+
+        client: _Client = run_context.client_of_class(cls, host, cls.default_headers, make)
         return client
 
     @classmethod
@@ -229,7 +233,7 @@ class OpenAIUser(LLMUser):
             deployment = deployment_of(endpoint.clean_url(host))
             return [deployment] if deployment else []
         # Not `models.list`, whose import takes 0.05 s.
-        body: Any = cls._client(run_context, host).get("/models", cast_to=object)
+        body: Any = cls._client(run_context, host).sdk.get("/models", cast_to=object)
         return [str(model["id"]) for model in body["data"]]
 
 
@@ -277,6 +281,15 @@ class AzureOpenAIUser(OpenAIUser):
         """Return the deployment in the host's path: Azure lists deployable models instead of deployments."""
         deployment = deployment_of(endpoint.clean_url(host))
         return [deployment] if deployment else []
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Client:
+    """The SDK's client for one endpoint. Its base URL takes 10 µs to convert to text, so the text is kept."""
+
+    sdk: openai.OpenAI
+    base_url: str
+    origin: Origin
 
 
 def _encoded(body: dict[str, Any]) -> bytes | None:

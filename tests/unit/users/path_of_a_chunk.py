@@ -13,6 +13,7 @@ object, for example to detect buffering, is not on the path.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import tempfile
@@ -148,7 +149,8 @@ class _Watch:
 
 def _arguments(frame: FrameType) -> list[Any]:
     code = frame.f_code
-    return [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]]
+    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
+    return [frame.f_locals.get(name) for name in code.co_varnames[:count]]
 
 
 def _above(frame: FrameType) -> Iterator[FrameType]:
