@@ -177,7 +177,7 @@ class Process:
 
 def _is_socket(path: str) -> bool:
     try:
-        return os.readlink(path).startswith("socket:")
+        return str(Path(path).readlink()).startswith("socket:")
     except OSError:
         return False
 
@@ -249,7 +249,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
     print_figures(one, many, ramp_s)
     misses = missed_bounds(one, many)
-    print(f"bounds (TTFT error p99 {TTFT_P99_S * 1e3:g} ms, {KB_PER_USER:g} kB per user): {', '.join(misses) or 'kept'}")
+    bounds = f"TTFT error p99 {TTFT_P99_S * 1e3:g} ms, {KB_PER_USER:g} kB per user"
+    print(f"bounds        {', '.join(misses) or 'kept'} ({bounds})")
     return 1 if misses else 0
 
 
@@ -289,8 +290,8 @@ def print_figures(one: Held, many: Held, ramp_s: float) -> None:
             f"{name:13} {figure(many.memory) / 1024:.0f} MiB, one user {figure(one.memory) / 1024:.0f} MiB: "
             f"{kb_per_user(one, many, figure):.1f} kB per user"
         )
-    print(f"stop          {many.closed_s:.1f} s until all connections are closed, {many.ended_s:.1f} s to the exit", end="")
-    print(f" (one user: {one.ended_s:.1f} s); rows: {dict(many.interrupted)}")
+    print(f"stop          {many.closed_s:.1f} s until all connections are closed, ", end="")
+    print(f"{many.ended_s:.1f} s to the exit (one user: {one.ended_s:.1f} s); rows: {dict(many.interrupted)}")
 
 
 if __name__ == "__main__":
