@@ -22,11 +22,10 @@ from botocore.exceptions import ReadTimeoutError as BotoReadTimeout
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import ReadTimeoutError as PoolReadTimeout
 
-from llm_users.transport import clock
 from llm_users.transport.connection import origin_of
 from llm_users.transport.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, ResponseCut, TransportError
 from llm_users.transport.eventstream import Message
-from llm_users.transport.exchange import Arrival, Exchange, SdkExchange, request_bytes
+from llm_users.transport.exchange import Exchange, SdkExchange, request_bytes
 from llm_users.transport.pool import Pool
 from llm_users.transport.tls import (
     CA_VARIABLES,
@@ -139,14 +138,12 @@ class BotocoreExchange(SdkExchange):
     Events are converted back to messages, so that the same reader serves both paths.
     """
 
-    def arrivals(self) -> Iterator[Arrival]:
-        self._pieces = iter(self.body)
+    def pieces(self) -> Iterator[Any]:
         try:
-            for event in self._pieces:
-                self.reads += 1
+            for event in self.body:
                 message = _message(event)
                 self.received += len(message.payload)
-                yield Arrival(0, clock.now_ns(), cast("list[bytearray]", [message]))
+                yield message
         except (PoolReadTimeout, BotoReadTimeout) as error:
             raise DeadlineExceeded(f"no data arrived within the read timeout: {error}") from error
         except (ProtocolError, ResponseStreamingError, HTTPError) as error:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import gevent
 from gevent import get_hub, getcurrent
 
 from llm_users.transport import clock
@@ -56,8 +57,19 @@ class Read(NamedTuple):
     data: bytes
 
 
+Take = Callable[[int, int, bytes], None]
+"""Called in the event loop with the fields of each ``Read``. It must not block."""
+
+Fail = Callable[[OSError], None]
+"""Called in the event loop if the connection is broken. No other call follows."""
+
+
 class Connection(ABC):
-    """A connection that sends requests and reads responses. Only one greenlet at a time can use it."""
+    """A connection that sends requests and reads responses. Only one greenlet at a time can use it.
+
+    There are two ways to read: ``read`` waits for one read, and ``start_reading`` makes the event loop read until
+    ``stop_reading``, which needs no switch to a greenlet per read.
+    """
 
     dress: Callable[[bytes], bytes] | None = None
     """Converts a request before it is sent on this connection; None if it is sent unchanged."""
@@ -72,6 +84,14 @@ class Connection(ABC):
     @abstractmethod
     def read(self) -> Read:
         """Wait until data arrives and read it once. Raises OSError if the connection is broken."""
+
+    @abstractmethod
+    def start_reading(self, take: Take, fail: Fail) -> None:
+        """Call ``take`` in the event loop whenever data arrives, and at the end of the stream."""
+
+    @abstractmethod
+    def stop_reading(self) -> None:
+        """Stop what ``start_reading`` started. You can call this more than once."""
 
     @abstractmethod
     def send(self, data: bytes) -> None:
@@ -107,6 +127,28 @@ class PlainConnection(Connection):
             except (BlockingIOError, InterruptedError):
                 continue
             return Read(clock.kernel_stamp_ns(ancillary), clock.now_ns(), data)
+
+    def start_reading(self, take: Take, fail: Fail) -> None:
+        self._take, self._fail = take, fail
+        self._readable.start(self._on_readable)
+
+    def stop_reading(self) -> None:
+        self._readable.stop()
+
+    def _on_readable(self) -> None:
+        """Read once. This is the hot path: the event loop calls it for every token."""
+        try:
+            data, ancillary, _flags, _address = self._recvmsg(READ_BYTES, clock.ANCILLARY_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._readable.stop()
+            self._fail(error)
+            return
+        clock_ns = clock.now_ns()
+        if not data:
+            self._readable.stop()  # otherwise the loop would report the end of the stream again and again
+        self._take(clock.kernel_stamp_ns(ancillary), clock_ns, data)
 
     def send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -173,6 +215,28 @@ class TlsConnection(Connection):
                 continue
             return Read(arrival.kernel_ns, arrival.clock_ns, data)
 
+    def start_reading(self, take: Take, fail: Fail) -> None:
+        self._take, self._fail = take, fail
+        self._carrier.start_reading(self._on_encrypted, fail)
+
+    def stop_reading(self) -> None:
+        self._carrier.stop_reading()
+
+    def _on_encrypted(self, kernel_ns: int, clock_ns: int, encrypted: bytes) -> None:
+        self._add_encrypted(encrypted)
+        try:
+            data = self._decrypted()
+        except OSError as error:  # ssl.SSLError too
+            self._carrier.stop_reading()
+            self._fail(error)
+            return
+        if self._outgoing.pending:  # the answer to a key update, which may have to wait for the socket
+            gevent.spawn(self._flush)
+        if data is not None:
+            if not data:
+                self._carrier.stop_reading()
+            self._take(kernel_ns, clock_ns, data)
+
     def send(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
@@ -187,11 +251,14 @@ class TlsConnection(Connection):
 
     def _feed(self) -> Read:
         arrival = self._carrier.read()
-        if arrival.data:
-            self._incoming.write(arrival.data)
+        self._add_encrypted(arrival.data)
+        return arrival
+
+    def _add_encrypted(self, data: bytes) -> None:
+        if data:
+            self._incoming.write(data)
         else:
             self._incoming.write_eof()
-        return arrival
 
     def _flush(self) -> None:
         if self._outgoing.pending:

@@ -1,9 +1,12 @@
 """Send one request and read its response on a pooled connection, and record the stamps for all timing columns.
 
 The module builds HTTP/1.1 requests as bytes, parses responses with the llhttp parser that Locust installs, and does not
-interpret the body. ``Exchange`` uses this project's connections; ``SdkExchange`` has the same interface for a request
-that an SDK sends with its own HTTP stack. SDK adapters get the exchange of the request that they send from ``CURRENT``,
-so the caller has the stamps even if the SDK raises an error.
+interpret the body. The event loop reads and parses the response as it arrives; the greenlet of the request is
+resumed only when there is something for it to do, because a switch per token would cost a fifth of its CPU time.
+
+``Exchange`` uses this project's connections; ``SdkExchange`` has the same interface for a request that an SDK sends
+with its own HTTP stack. SDK adapters get the exchange of the request that they send from ``CURRENT``, so the caller has
+the stamps even if the SDK raises an error.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import gevent
+from gevent import get_hub, getcurrent
 from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
 from llm_users.transport import clock
-from llm_users.transport.connection import DEFAULT_PORTS, Connection, Origin, Read
+from llm_users.transport.connection import DEFAULT_PORTS, Connection, Origin
 from llm_users.transport.errors import BadResponse, ConnectionLost, ResponseCut, TransportError, UnaskedBytes
 from llm_users.transport.pool import Pool
 
@@ -37,6 +41,16 @@ time if that is longer."""
 
 LINGER_S = 0.1
 """Maximum time to wait for the end of the body after the last event, so that the connection can be reused."""
+
+LATE_S = 1.0
+"""Maximum time for which a body that arrives is not given to its reader. The grace periods after a finish reason are
+not shorter, so that they can be measured from its arrival."""
+
+LATE_BYTES = 128 * 1024
+"""Maximum number of bytes that are not given to the reader. It decodes them in about a millisecond."""
+
+_MOST_HELD_BYTES = 2 * LATE_BYTES
+"""Limit on the bytes that are held for a reader that is busy; then the connection is not read until it continues."""
 
 _REPLACED = {b"accept-encoding", b"connection", b"content-length", b"transfer-encoding", b"host"}
 
@@ -76,7 +90,7 @@ def with_body(head: bytes, body: bytes) -> bytes:
 
 
 class ResponseParser(HTTPResponseParser):
-    """Parse one response. ``feed`` appends pieces of the body to ``body``; the caller empties it."""
+    """Parse one response. ``feed`` appends pieces of the body to ``body``; ``take_body`` empties it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,6 +126,13 @@ class ResponseParser(HTTPResponseParser):
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
                 raise BadResponse(f"the response's headers are longer than {MAX_HEADER_BYTES // 1024} KiB")
+
+    def take_body(self) -> list[bytearray]:
+        """Return the pieces of the body since the last call."""
+        body, self.body = self.body, []
+        if not self._surplus:
+            self._on_body = self.body.append
+        return body
 
     @property
     def reusable(self) -> bool:
@@ -170,16 +191,22 @@ class ResponseParser(HTTPResponseParser):
         self._name, self._value = "", None
 
 
-class Arrival(NamedTuple):
-    """Body bytes from one read of the socket, in pieces as HTTP's framing splits them.
+class Arrivals(NamedTuple):
+    """A part of a body, as it arrived: its pieces as HTTP's framing splits them, and the reads that contained them.
 
-    ``stamp_ns`` is the kernel's receive stamp on the monotonic clock (0 if the kernel gave none), ``clock_ns`` is the
-    monotonic clock when the read returned.
+    A read is its two stamps and the number of pieces up to its end: the kernel's receive stamp on the monotonic clock
+    (0 if the kernel gave none), and the monotonic clock when the read returned.
     """
 
-    stamp_ns: int
-    clock_ns: int
-    pieces: list[bytearray]
+    pieces: list[Any]
+    reads: list[tuple[int, int, int]]
+
+    def each(self) -> Iterator[tuple[int, int, list[Any]]]:
+        """Yield the two stamps and the pieces of each read."""
+        start = 0
+        for stamp_ns, clock_ns, end in self.reads:
+            yield stamp_ns, clock_ns, self.pieces[start:end]
+            start = end
 
 
 class Exchange:
@@ -205,9 +232,20 @@ class Exchange:
         self.retries = 0  # attempts after the first, if the SDK is configured to retry
         self._reads_before = 0  # reads of earlier attempts
         self._head_reads = 0  # reads of this attempt that contained only headers
+        self.process_at = LATE_BYTES
+        """The number of received bytes at which the reader is resumed."""
+        self.terminator: bytes | None = None
+        """Bytes that mark the last event of the body. After them, the reader is resumed within ``LINGER_S``."""
+        self.failure: TransportError | None = None
+        """Why the body ended too early; None if it did not."""
         self._offset_ns = 0
-        self._early: list[Arrival] = []  # body data that arrived together with the headers
-        self._early_failure: TransportError | None = None
+        self._reads: list[tuple[int, int, int]] = []  # as in ``Arrivals``, with the pieces in ``response.body``
+        self._given = 0  # received bytes when the reader was last given what had arrived
+        self._reader: Any = None  # the greenlet that waits
+        self._wakes_reader = True  # at each read
+        self._is_paused = False
+        self._timer: Any = None
+        self._switch_to_hub = get_hub().switch
 
     def reserve(self, origin: Origin, *, fresh: bool = False) -> None:
         """Acquire a connection before the request is built, so that neither step is part of the measured times."""
@@ -260,33 +298,60 @@ class Exchange:
         """True if the response to the last request is a redirect."""
         return self.response is not None and 300 <= self.response.status < 400
 
-    def arrivals(self) -> Iterator[Arrival]:
+    @property
+    def is_over(self) -> bool:
+        """True if nothing more arrives: the response is complete, or it has failed."""
+        return self.failure is not None or (self.response is not None and self.response.is_over())
+
+    def wait(self, *, each_read: bool = True, timeout_s: float | None = None) -> bool:
+        """Wait until there is something to process, or the body is over. Return False after ``timeout_s``.
+
+        ``each_read``: resume the caller at each read. Otherwise it is resumed when ``process_at`` bytes have been
+        received, ``LATE_S`` after the first read, ``LINGER_S`` after the terminator, or at the end of the body.
+        """
+        if self._reads or self.is_over:
+            return True
+        assert self.connection is not None
+        if self._is_paused:
+            self._is_paused = False
+            self.connection.start_reading(self._on_read, self._on_error)
+        self._wakes_reader = each_read
+        self._stop_timer()
+        if timeout_s is not None:
+            self._start_timer(timeout_s)
+        self._reader = getcurrent()
+        try:
+            self._switch_to_hub()
+        finally:
+            self._reader = None
+            self._stop_timer()
+        return bool(self._reads) or self.is_over
+
+    def take(self) -> Arrivals:
+        """Return what has arrived since the last call."""
+        response = self.response
+        assert response is not None
+        arrivals = Arrivals(response.take_body(), self._reads)
+        self._reads = []
+        self._given = self.received
+        self.process_at = self.received + LATE_BYTES
+        return arrivals
+
+    def resume_reader(self) -> None:
+        """Resume the reader soon if anything has arrived that it was not given."""
+        if self._reader is not None and self._reads:
+            get_hub().loop.run_callback(self._wake)
+
+    def arrivals(self) -> Iterator[Arrivals]:
         """Yield the body as it arrives. Raises a ``TransportError`` if it ends too early or is invalid.
 
         The connection is not released: only the caller, which interprets the body, can decide whether it is reusable.
         """
-        response = self.response
-        assert response is not None
-        yield from self._early
-        self._early.clear()
-        if self._early_failure is not None:
-            raise self._early_failure
-        connection = self.connection
-        while not response.complete:
-            assert connection is not None
-            read = self._read(connection)
-            kernel_ns = read.kernel_ns
-            stamp_ns = kernel_ns - self._offset_ns if kernel_ns else 0
-            failure: TransportError | None = None
-            try:
-                response.feed_or_refuse(read.data)
-            except TransportError as error:
-                failure = error
-            pieces = response.body[:]
-            response.body.clear()
-            yield Arrival(stamp_ns, read.clock_ns, pieces)
-            if failure is not None:  # the data before the failure is yielded first
-                raise failure
+        while self._reads or not self.is_over:
+            self.wait()
+            yield self.take()
+        if self.failure is not None:
+            raise self.failure
 
     def whole_body(self) -> Iterator[bytes]:
         """Yield a body that is read as a whole, and release the connection.
@@ -297,8 +362,8 @@ class Exchange:
         is_error = self.response is not None and self.response.status >= 300
         received = 0
         try:
-            for arrival in self.arrivals():
-                for piece in arrival.pieces:
+            for arrivals in self.arrivals():
+                for piece in arrivals.pieces:
                     received += len(piece)
                     yield bytes(piece)
                 if is_error and received > MAX_ERROR_BYTES:
@@ -313,10 +378,11 @@ class Exchange:
     def drain(self) -> None:
         """Read the rest of the body after the last event, for at most ``LINGER_S``, and release the connection."""
         response = self.response
-        if self.connection is not None and response is not None and not response.complete and response.ends_by_itself():
-            with contextlib.suppress(TransportError), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
-                for _arrival in self.arrivals():
-                    pass
+        if self.connection is not None and response is not None and response.ends_by_itself():
+            end_ns = clock.now_ns() + int(LINGER_S * 1e9)
+            while not self.is_over and (left_ns := end_ns - clock.now_ns()) > 0:
+                self.wait(each_read=False, timeout_s=left_ns / 1e9)
+                self.take()
         self.release()
 
     def release(self) -> None:
@@ -324,14 +390,19 @@ class Exchange:
         if self.connection is not None:
             # Without a response, the connection is reusable if it was reserved, but not used.
             reusable = self.response.reusable if self.response is not None else not self.sent_ns
-            self.pool.release(self.connection, reusable=reusable)
-            self.connection = None
+            self._end_use(reusable=reusable)
 
     def discard(self) -> None:
         """Close the connection in any case, because further bytes could belong to a different response."""
         if self.connection is not None:
-            self.pool.release(self.connection, reusable=False)
-            self.connection = None
+            self._end_use(reusable=False)
+
+    def _end_use(self, *, reusable: bool) -> None:
+        assert self.connection is not None
+        self._stop_timer()
+        self.connection.stop_reading()
+        self.pool.release(self.connection, reusable=reusable)
+        self.connection = None
 
     @property
     def body_reads(self) -> int:
@@ -345,9 +416,7 @@ class Exchange:
     def _send(self, request: bytes) -> ResponseParser:
         connection = self.connection
         assert connection is not None
-        self._reads_before, self._head_reads = self.reads, 0
-        self._early.clear()
-        self._early_failure = None
+        self._begin_attempt()
         if connection.dress is not None:
             request = connection.dress(request)
         if self.not_before is not None:
@@ -363,43 +432,96 @@ class Exchange:
             raise ConnectionLost(
                 f"the connection was lost while the request was sent: {error.strerror or error}"
             ) from error
-        while not response.headers_complete:
-            read = self._read(connection)
-            if not read.data:
-                raise ConnectionLost("the server closed the connection without a response")
-            if (
-                read.kernel_ns
-                and read.kernel_ns < self.sent_wall_ns
-                and connection.used
-                and self.reads == self._reads_before + 1  # the first read
-                and not self.clock_moved()
-            ):
-                raise UnaskedBytes("unexpected bytes arrived before the request was sent")
-            try:
-                response.feed_or_refuse(read.data)
-            except TransportError as error:
-                if not response.body:
-                    raise
-                self._early_failure = error
-            self._head_reads += not response.body
-            if response.body or response.is_over():
-                stamp_ns = read.kernel_ns - self._offset_ns if read.kernel_ns else 0
-                self._early.append(Arrival(stamp_ns, read.clock_ns, response.body[:]))
-                response.body.clear()
+        connection.start_reading(self._on_read, self._on_error)
+        while not (response.headers_complete or self.is_over):
+            self.wait()
+        if self.failure is not None and not (response.headers_complete and self._reads):
+            raise self.failure
         return response
 
-    def _read(self, connection: Connection) -> Read:
-        try:
-            read = connection.read()
-        except OSError as error:
-            message = error.strerror or str(error)
-            if "CERTIFICATE_REQUIRED" in message.upper().replace(" ", "_"):  # TLS 1.3 reports it after the handshake
-                message += ". Set a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
-            raise ConnectionLost(f"the connection was lost: {message}") from error
-        if read.data:
+    def _begin_attempt(self) -> None:
+        self._reads_before, self._head_reads = self.reads, 0
+        self._reads = []
+        self._given = self.received
+        self.failure = None
+
+    # In the event loop.
+
+    def _on_read(self, kernel_ns: int, clock_ns: int, data: bytes) -> None:
+        """Process one read (the hot path)."""
+        response = self.response
+        assert response is not None
+        if data:
             self.reads += 1
-            self.received += len(read.data)
-        return read
+            self.received += len(data)
+        is_head = not response.headers_complete
+        if is_head and not self._is_wanted(kernel_ns, data):
+            return
+        try:
+            response.feed_or_refuse(data)
+        except TransportError as error:
+            self.failure = error
+        if is_head and not response.body and not response.is_over():
+            self._head_reads += 1
+        else:
+            self._reads.append((kernel_ns - self._offset_ns if kernel_ns else 0, clock_ns, len(response.body)))
+        if (response.complete and response.headers_complete) or self.failure is not None:
+            self._stop()
+        elif self._reader is None:
+            if self.received - self._given > _MOST_HELD_BYTES:
+                assert self.connection is not None
+                self.connection.stop_reading()
+                self._is_paused = True
+        elif self._wakes_reader or self.received >= self.process_at:
+            self._wake()
+        elif self.terminator is not None and self.terminator in data:
+            self._start_timer(LINGER_S)
+        elif self._timer is None:
+            self._start_timer(LATE_S)
+
+    def _is_wanted(self, kernel_ns: int, data: bytes) -> bool:
+        """Return False if the connection ends before the response begins, or data arrived before the request."""
+        connection = self.connection
+        assert connection is not None
+        is_first = self.reads == self._reads_before + 1
+        if not data:
+            self.failure = ConnectionLost("the server closed the connection without a response")
+        elif kernel_ns and kernel_ns < self.sent_wall_ns and connection.used and is_first and not self.clock_moved():
+            self.failure = UnaskedBytes("unexpected bytes arrived before the request was sent")
+        else:
+            return True
+        self._stop()
+        return False
+
+    def _on_error(self, error: OSError) -> None:
+        message = error.strerror or str(error)
+        if "CERTIFICATE_REQUIRED" in message.upper().replace(" ", "_"):  # TLS 1.3 reports it after the handshake
+            message += ". Set a client certificate with --llm-client-cert or SSL_CLIENT_CERT"
+        self.failure = ConnectionLost(f"the connection was lost: {message}")
+        self.failure.__cause__ = error
+        self._stop()
+
+    def _stop(self) -> None:
+        """Stop reading, because nothing more arrives."""
+        assert self.connection is not None
+        self.connection.stop_reading()
+        self._wake()
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.switch()
+
+    def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = get_hub().loop.timer(seconds)
+        self._timer.start(self._wake)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
 
 
 class SdkExchange:
@@ -421,7 +543,12 @@ class SdkExchange:
         self.received = 0  # bytes of the body
         self.retries = 0
         self.not_before: Callable[[], None] | None = None  # as in ``Exchange``
-        self._pieces: Iterator[Any] = iter(())  # what remains of the body
+        self.process_at = 0
+        self.terminator: bytes | None = None
+        self.failure: TransportError | None = None
+        self.is_over = False
+        self._pieces: Iterator[Any] | None = None  # what remains of the body
+        self._arrivals = Arrivals([], [])
 
     def mark_sent(self) -> None:
         """Record t0 immediately before the SDK sends the request, which is as close as the SDK allows."""
@@ -431,16 +558,39 @@ class SdkExchange:
         self.sent_ns = clock.now_ns()
         self.sent_wall_ns = self.sent_ns + clock.wall_offset_ns()
 
-    def arrivals(self) -> Iterator[Arrival]:
+    def wait(self, *, each_read: bool = True, timeout_s: float | None = None) -> bool:  # noqa: ARG002
+        """Wait for one piece of the body, as in ``Exchange``. The SDK reads it in the greenlet of the caller."""
+        if self._arrivals.reads or self.is_over:
+            return True
+        if self._pieces is None:
+            self._pieces = self.pieces()
+        with gevent.Timeout(timeout_s, False):  # type: ignore[arg-type]
+            try:
+                piece = next(self._pieces)
+            except StopIteration:
+                self.is_over = True
+            except TransportError as error:
+                self.failure, self.is_over = error, True
+            else:
+                self.reads += 1
+                self._arrivals = Arrivals([piece], [(0, clock.now_ns(), 1)])
+        return self.is_over or bool(self._arrivals.reads)
+
+    def take(self) -> Arrivals:
+        arrivals, self._arrivals = self._arrivals, Arrivals([], [])
+        return arrivals
+
+    def resume_reader(self) -> None:
+        """Do nothing: the reader is resumed at each piece."""
+
+    def pieces(self) -> Iterator[Any]:
         """Yield the body in the pieces that the SDK returns."""
         import httpx2
 
-        self._pieces = self.body.iter_raw()
         try:
-            for piece in self._pieces:
-                self.reads += 1
+            for piece in self.body.iter_raw():
                 self.received += len(piece)
-                yield Arrival(0, clock.now_ns(), [bytearray(piece)])
+                yield bytearray(piece)
         except httpx2.RemoteProtocolError as error:
             raise ResponseCut(f"the connection was closed before the response was complete: {error}") from error
         except httpx2.TransportError as error:
@@ -449,7 +599,7 @@ class SdkExchange:
     def drain(self) -> None:
         """Read to the end of the body after the last event, so that the SDK can reuse the connection."""
         with contextlib.suppress(Exception), gevent.Timeout(LINGER_S, False):  # type: ignore[arg-type]
-            for _piece in self._pieces:
+            for _piece in self._pieces or ():
                 pass
         self.release()
 

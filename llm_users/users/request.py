@@ -1,6 +1,7 @@
 """One request, from its admission to its row. ``Request.run`` is the whole way, in the order of time:
 
-    admission -> connection -> t0 -> chunks -> end -> idle event loop -> times -> tokens -> check -> row -> events
+    admission -> connection -> t0 -> chunks -> end -> idle event loop -> last chunks -> times -> tokens -> check -> row
+    -> events
 
 The user (``users.llm``) chooses the prompt and knows how its API sends it, the response stream
 (``users.response_stream``) knows how to read the answer, and ``transport`` provides the bytes and their arrival stamps.
@@ -10,7 +11,7 @@ The row keeps everything that was measured before an error.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from llm_users.prompts import count_messages, is_text_only
 from llm_users.record import RequestRecord
 from llm_users.transport import clock
 from llm_users.transport.errors import BadResponse, ConnectionLost, DeadlineExceeded, ResponseCut
-from llm_users.transport.exchange import Arrival, Exchange, SdkExchange
+from llm_users.transport.exchange import Arrivals, Exchange, SdkExchange
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.bad_events import StreamFailure, is_heartbeat
 from llm_users.users.buffering import mark_buffered, mark_held_back
@@ -67,8 +68,13 @@ class Request:
         self._response: ResponseStream | None = None
         self._error: BaseException | None = None
         self._interruption: BaseException | None = None  # ends the user too; raised again after the row is written
+        self._bounds: Bounds
         self._finished = False  # the answer was read to its end
-        self._end_stamp_ns = self._end_clock_ns = 0  # the stamps of the last event
+        self._reads_on = True  # False after the event that ends the answer, or an error
+        self._last_read = 0, 0  # stamps
+        self._last_event = 0, 0  # stamps of the last event after the finish reason
+        self._tail_until_ns = 0  # how long more events can follow the finish reason; 0: there was none
+        self._end_stamp_ns = self._end_clock_ns = 0  # the stamps of the end
         self._first_token_fired = False
         self._tokens_fired = 0
 
@@ -90,6 +96,7 @@ class Request:
             self._send_and_read()
             if self._interruption is None:
                 self._wait_for_idle_loop()
+            self._process_rest()
             answer = self._make_row()
         finally:
             user.call_ended()
@@ -127,19 +134,21 @@ class Request:
                 response = self._response = user.open_response(ask, exchange)
                 run_context.gate.reached(self._permit)
                 if run_context.watch is not None:
-                    run_context.watch.began(self, response.events.chunks, exchange.sent_ns)
+                    run_context.watch.began(self, response.events.chunks, exchange.sent_ns, exchange.resume_reader)
                 self._read(response)
         except BaseException as raised:
-            if not isinstance(raised, Exception) or isinstance(raised, StopUser):
-                self._interruption = raised
-            if not self._finished:  # an answer that was read to its end has succeeded
-                self._error = raised
-                if exchange.sent_ns:
-                    self._end_clock_ns = clock.now_ns()
-                if self._response is not None:
-                    exchange.discard()
-        finally:
-            exchange.release()
+            self._fail(raised)
+
+    def _fail(self, raised: BaseException) -> None:
+        if not isinstance(raised, Exception) or isinstance(raised, StopUser):
+            self._interruption = raised
+        if self._finished:  # an answer that was read to its end has succeeded
+            return
+        self._error = raised
+        if self._exchange.sent_ns and not self._end_clock_ns:
+            self._end_clock_ns = clock.now_ns()
+        if self._response is not None:
+            self._exchange.discard()
 
     def _wait_until_due(self) -> None:
         """Wait until the request is due. The exchange calls this immediately before t0 and the first byte."""
@@ -150,99 +159,161 @@ class Request:
             run_context.timer.wait_until(self._permit.intended_ns)
 
     def _read(self, response: ResponseStream) -> None:
-        """Process every event of the response stream (the hot path). Raises errors of the transport and of events."""
-        exchange, events = self._exchange, response.events
+        """Read the answer until nothing more arrives, or until the event that ends it.
+
+        The event loop collects what arrives. It is processed at once up to the first token and after the finish reason,
+        otherwise from time to time, and after the end only when the loop is idle (``_process_rest``).
+        Raises errors of the transport and of events.
+        """
+        exchange, user = self._exchange, self._user
+        self._bounds = Bounds(response.events.chunks, user.max_answer_chunks, user.max_answer_characters)
+        exchange.process_at = min(exchange.process_at, self._bounds.look_at)
+        exchange.terminator = response.last_event
+        has_listeners = bool(user.environment.events.llm_token._handlers)
+        while self._reads_on:
+            timeout_s = max(0.0, (self._tail_until_ns - clock.now_ns()) / _NS) if self._tail_until_ns else None
+            each_read = has_listeners or not self._first_token_fired or timeout_s is not None
+            try:
+                if not exchange.wait(each_read=each_read, timeout_s=timeout_s):
+                    self._end_in_silence(response)
+            except DeadlineExceeded:
+                if timeout_s is None:
+                    raise
+                self._end_in_silence(response)
+            except GreenletExit:
+                if timeout_s is not None:
+                    self._end_with_last_event()
+                    self._finished = True
+                raise
+            if exchange.is_over or not self._reads_on:
+                return
+            self._process(response, exchange.take())
+
+    def _end_with_last_event(self) -> None:
+        """End an answer that has a finish reason: only usage can be missing."""
+        self._reads_on = False
+        self._end_stamp_ns, self._end_clock_ns = self._last_event
+
+    def _end_in_silence(self, response: ResponseStream) -> None:
+        """End an answer with its last event, because the server sends nothing more and keeps the connection open."""
+        self._end_with_last_event()
+        # These seconds are in no latency, but the user spends them.
+        awaited = response.awaits_usage()
+        seconds, why = (USAGE_GRACE_S, ", in case usage comes late") if awaited else (FINISH_GRACE_S, "")
+        self._run_context.note(SILENT_NOTE.format(model=self.record.model, seconds=seconds, why=why))
+
+    def _process(self, response: ResponseStream, arrivals: Arrivals) -> None:
+        """Process the events in what has arrived (the hot path), up to the event that ends the answer.
+
+        Raises ``StreamFailure``, or ``BadResponse`` for invalid or unlimited data.
+        """
+        events, exchange, bounds = response.events, self._exchange, self._bounds
         feed, take = response.decoder.feed, events.take
-        seen = events.chunks.stamps_ns
-        has_listeners = self._user.environment.events.llm_token._handlers
-        bounds = Bounds(events.chunks, self._user.max_answer_chunks, self._user.max_answer_characters)
-        stamp_ns = clock_ns = 0
-        arrivals = exchange.arrivals()
+        pieces, start, stamp_ns, clock_ns = arrivals.pieces, 0, *self._last_read
         try:
-            for stamp_ns, clock_ns, pieces in arrivals:
-                for piece in pieces:
-                    for data in feed(piece):
-                        take(data, stamp_ns, clock_ns)
-                if exchange.received >= bounds.look_at:
-                    bounds.look(exchange.received)
-                if seen and (has_listeners or not self._first_token_fired):
-                    self._fire_tokens(events.chunks)
+            for stamp_ns, clock_ns, end in arrivals.reads:
+                if self._tail_until_ns:
+                    self._process_tail(response, pieces[start:end], stamp_ns, clock_ns)
+                else:
+                    for piece in pieces[start:end]:
+                        for data in feed(piece):
+                            take(data, stamp_ns, clock_ns)
+                    if events.finish_reason is not None and events.output_complete:
+                        self._begin_tail(response, stamp_ns, clock_ns)
+                start = end
                 if events.done:
+                    self._reads_on = False
+                    self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
                     break
-                if (
-                    events.finish_reason is not None
-                    and events.output_complete
-                    and self._read_tail(response, arrivals, bounds, stamp_ns, clock_ns)
-                ):
-                    break
+            if exchange.received >= bounds.look_at:
+                bounds.look(exchange.received)
+        except BaseException:
+            self._reads_on = False
+            self._end_clock_ns = clock_ns
+            raise
+        self._last_read = stamp_ns, clock_ns
+        exchange.process_at = min(exchange.process_at, bounds.look_at)
+        if events.chunks.stamps_ns:
+            self._fire_tokens(events.chunks)
+
+    def _begin_tail(self, response: ResponseStream, stamp_ns: int, clock_ns: int) -> None:
+        """Note an event after which the output is complete.
+
+        The answer ends with [DONE] or with the stream. If the server keeps the connection open without sending, the
+        answer ends with its last event, also when the deadline is reached or the user is stopped.
+        """
+        self._last_event = stamp_ns, clock_ns
+        self._tail_until_ns = clock_ns + _grace_ns(response)
+
+    def _process_tail(self, response: ResponseStream, pieces: list[Any], stamp_ns: int, clock_ns: int) -> None:
+        """Process one read after the finish reason. Output in it removes the finish reason."""
+        events = response.events
+        found = [data for piece in pieces for data in response.decoder.feed(piece)]
+        for data in found:
+            events.take(data, stamp_ns, clock_ns)
+        if not events.output_complete:
+            self._tail_until_ns = 0
+        elif not all(map(is_heartbeat, found)):
+            self._begin_tail(response, stamp_ns, clock_ns)
+
+    def _process_rest(self) -> None:
+        """Process what has arrived since the last time, and the end of the body; then release the connection.
+
+        Does not raise: how the request ended is in ``_error`` and ``_interruption``.
+        """
+        response, exchange = self._response, self._exchange
+        try:
+            if response is not None and self._error is None:
+                self._process_end(response)
+                self._finished = True
+                if response.events.chunks.stamps_ns:
+                    self._fire_tokens(response.events.chunks)
+                if not response.events.complete:  # the bytes may belong to another response
+                    exchange.discard()
+                if self._interruption is None:
+                    exchange.drain()
+            elif response is not None and self._reads_on:
+                self._process_before_error(response)
+        except BaseException as raised:
+            self._fail(raised)
+        finally:
+            exchange.release()
+
+    def _process_end(self, response: ResponseStream) -> None:
+        """Process the last events, a whole event without its blank line or a part of one, and the failure."""
+        events, exchange = response.events, self._exchange
+        try:
+            if self._reads_on:
+                self._process(response, exchange.take())
+            if self._reads_on and exchange.failure is not None:
+                raise exchange.failure
         except (ConnectionLost, StreamFailure, BadResponse) as error:
             # An error after [DONE] does not count: if it were not in the same read, it would not even be noticed.
             if not (events.complete if isinstance(error, ConnectionLost) else events.done):
                 raise
         if not self._end_clock_ns:
-            self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
-        self._read_rest(response)
-        self._finished = True
-        if seen:
-            self._fire_tokens(events.chunks)
-        if not events.complete:  # the bytes may belong to another response
-            exchange.discard()
-        exchange.drain()
-
-    def _read_tail(
-        self, response: ResponseStream, arrivals: Iterator[Arrival], bounds: Bounds, stamp_ns: int, clock_ns: int
-    ) -> bool:
-        """Read what follows the finish reason, whose stamps are given. Return False if more output follows.
-
-        The answer ends with [DONE] or with the stream. If the server keeps the connection open without sending, the
-        answer ends with its last event, also when the deadline is reached or the user is stopped: only usage can be
-        missing.
-        """
-        events = response.events
-        last_event = self._end_stamp_ns, self._end_clock_ns = stamp_ns, clock_ns
-        limit_ns = clock.now_ns() + _grace_ns(response)
-        while events.output_complete:
-            grace = gevent.Timeout.start_new(max(0.0, (limit_ns - clock.now_ns()) / _NS))
-            try:
-                arrival = next(arrivals, None)
-            except (DeadlineExceeded, gevent.Timeout, GreenletExit) as raised:
-                self._end_stamp_ns, self._end_clock_ns = last_event
-                if raised is not grace and not isinstance(raised, DeadlineExceeded):
-                    self._finished = True
-                    raise
-                # These seconds are in no latency, but the user spends them.
-                awaited = response.awaits_usage()
-                seconds, why = (USAGE_GRACE_S, ", in case usage comes late") if awaited else (FINISH_GRACE_S, "")
-                self._run_context.note(SILENT_NOTE.format(model=self.record.model, seconds=seconds, why=why))
-                return True
-            finally:
-                grace.close()
-            if arrival is None:
-                return True
-            self._end_stamp_ns, self._end_clock_ns = arrival.stamp_ns, arrival.clock_ns
-            found = [data for piece in arrival.pieces for data in response.decoder.feed(piece)]
-            for data in found:
-                events.take(data, arrival.stamp_ns, arrival.clock_ns)
-            if self._exchange.received >= bounds.look_at:
-                bounds.look(self._exchange.received)
-            if events.chunks.stamps_ns:
-                self._fire_tokens(events.chunks)
-            if events.done:
-                return True
-            if not all(map(is_heartbeat, found)):
-                last_event = self._end_stamp_ns, self._end_clock_ns
-                limit_ns = clock.now_ns() + _grace_ns(response)
-        self._end_stamp_ns = self._end_clock_ns = 0
-        return False
-
-    def _read_rest(self, response: ResponseStream) -> None:
-        """Process what the stream ended with: a whole event without its blank line, or a part of one."""
+            self._end_stamp_ns, self._end_clock_ns = self._last_read
         for data in response.decoder.finish():
             try:
-                response.events.take(data, self._end_stamp_ns, self._end_clock_ns)
+                events.take(data, self._end_stamp_ns, self._end_clock_ns)
             except BadResponse:
-                if not response.events.complete:
+                if not events.complete:
                     raise ResponseCut("the stream ended in the middle of an event") from None
+
+    def _process_before_error(self, response: ResponseStream) -> None:
+        """Process what had arrived before the deadline, the cancellation or the end of the user.
+
+        If it contains the end of the answer, the answer has succeeded. Raises an error that it contains.
+        """
+        error, end_clock_ns, self._end_clock_ns = self._error, self._end_clock_ns, 0
+        self._process(response, self._exchange.take())
+        if not self._reads_on:
+            self._error, self._finished = None, True
+        elif self._tail_until_ns and isinstance(error, (DeadlineExceeded, GreenletExit)):
+            self._error, self._finished = None, True
+            self._end_with_last_event()
+        else:
+            self._end_clock_ns = end_clock_ns
 
     def _fire_tokens(self, chunks: Chunks) -> None:
         """Fire the public events for new chunks."""

@@ -16,7 +16,7 @@ from llm_users.transport.endpoint import UsageSupport
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.httpx import Head
 from llm_users.transport.sse import SseDecoder, is_html
-from llm_users.users.bad_events import MalformedEvent, error_in, finish_failure, json_or_text, words_of_page
+from llm_users.users.bad_events import DONE, MalformedEvent, error_in, finish_failure, json_or_text, words_of_page
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.failures import EXCERPT_CHARACTERS, excerpt
@@ -96,6 +96,8 @@ class ResponseStream:
     decoder: Decoder
     terminator: str
     """A description of the terminator of the stream, for messages."""
+    last_event: bytes | None = None
+    """Bytes of the last event that do not occur in other events; None if there are none."""
 
     def __init__(self, status: int, request_id: str | None, headers: Mapping[str, str]) -> None:
         """Create a stream. ``headers`` are those of the response, with names in lower case."""
@@ -140,6 +142,7 @@ class SseResponseStream(ResponseStream):
     """A response stream of server-sent events. Subclasses count its tokens."""
 
     decoder: _AnswerDecoder
+    last_event = DONE
 
     def __init__(
         self, head: Head, events: Events, usage: UsageSupport, note: Callable[[str], None], *, usage_asked: bool = False

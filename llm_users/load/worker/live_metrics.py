@@ -28,6 +28,9 @@ _SLICE_S = 0.0005
 
 _PAUSE_S = 0.002
 
+_UPDATES = 20
+"""The number of streams that decode what has arrived in the last second, before a pause."""
+
 _NS = 1_000_000_000
 
 _BUFFERED_CHUNKS, _AT_ONCE_NS = 8, 5_000_000
@@ -61,9 +64,9 @@ class LiveReporter:
 
     # Calls from the users of the process, once per request.
 
-    def began(self, key: object, stream: Stream, sent_ns: int) -> None:
-        """Start to watch an answer. ``sent_ns`` is its t0."""
-        self._streams[key] = _Watched(stream, sent_ns)
+    def began(self, key: object, stream: Stream, sent_ns: int, update: Callable[[], None]) -> None:
+        """Start to watch an answer. ``sent_ns`` is its t0, and ``update()`` updates its chunks soon."""
+        self._streams[key] = _Watched(stream, sent_ns, update)
 
     def ended(self, key: object, record: RequestRecord) -> None:
         """Count a request that is over, with any outcome. Its record is complete."""
@@ -115,6 +118,11 @@ class LiveReporter:
 
     def _look(self) -> None:
         """Count the new chunks of every stream, in slices."""
+        for number, watched in enumerate(list(self._streams.values()), 1):
+            watched.update()
+            if number % _UPDATES == 0:
+                gevent.sleep(_PAUSE_S)
+        gevent.sleep(_PAUSE_S)
         limit_s = time.perf_counter() + _SLICE_S
         for watched in list(self._streams.values()):
             if not watched.may_be_buffered():
@@ -186,6 +194,7 @@ class _Watched:
 
     stream: Stream
     sent_ns: int
+    update: Callable[[], None]
     seen: int = 0
     last_ns: dict[int, int] = field(default_factory=dict)  # last stamp of each choice, if there are several choices
 

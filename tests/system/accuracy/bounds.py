@@ -1,4 +1,4 @@
-"""What the accuracy of a row may be at worst, on a quiet machine with two cores."""
+"""The bounds of the rows of the accuracy table, for a quiet machine with two cores."""
 
 from __future__ import annotations
 
@@ -9,55 +9,74 @@ from llm_users.calibration.measured_run import SIMULATOR
 NATIVE = "native"
 
 CHAT, CONVERSE, INVOKE = "chat", "converse", "invoke"
-"""What is asked: OpenAI's chat completions, ConverseStream, and Invoke with Anthropic's messages."""
+"""The API of a row: OpenAI's chat completions, and Bedrock's ConverseStream and Invoke (with Anthropic's messages)."""
 RESPONSES, MESSAGES = "responses", "messages"
-"""OpenAI's responses and Anthropic's own messages, which are asked on demand and held to chat's bounds."""
+"""OpenAI's responses and Anthropic's own messages. They are measured on request, with the bounds of chat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Upper bounds of errors and cost, lower bound of the rate. None: not judged."""
+    """Upper bounds of errors and cost, the lower bound of the rate, and the allowed health. None: not judged."""
 
     ttft_p50_s: float
     ttft_p99_s: float
     span_p99_s: float | None
-    cpu_per_token_s: float | None
     rate: float
-    servers: tuple[str, ...]
+    cpu_per_token_s: float | None = None
+    cpu_ratio: float | None = None
+    """CPU per token divided by that of the row's reference: the control, or the product on plain chat."""
+    health: tuple[str, ...] | None = None
 
 
-BOUNDS = {
-    1: Bounds(0.5e-3, 1e-3, 0.5e-3, None, 0.99, (SIMULATOR,)),
-    32: Bounds(0.3e-3, 1e-3, 0.3e-3, 100e-6, 0.99, (SIMULATOR,)),
-    256: Bounds(0.3e-3, 1e-3, 0.5e-3, 50e-6, 0.97, (SIMULATOR, NATIVE)),
-    # The simulator shares two cores with the client and cannot keep its own schedule here.
-    512: Bounds(0.5e-3, 5e-3, 2e-3, 42e-6, 0.95, (NATIVE,)),
+# CPU per token is an absolute figure here, because the simulator uses the core that the control would need.
+SIMULATOR_BOUNDS = {
+    1: Bounds(0.5e-3, 1e-3, 0.5e-3, 0.99),
+    32: Bounds(0.3e-3, 1e-3, 0.3e-3, 0.99, cpu_per_token_s=100e-6),
+    256: Bounds(0.3e-3, 1e-3, 0.5e-3, 0.97, cpu_per_token_s=50e-6),
 }
 
-
-# The same for Bedrock, except for the cost: an event has CRCs, headers and more JSON, and boto3 builds each request,
-# which few streams with short answers feel most.
-BEDROCK_BOUNDS = {
-    1: BOUNDS[1],
-    32: replace(BOUNDS[32], cpu_per_token_s=None),
-    256: replace(BOUNDS[256], cpu_per_token_s=60e-6, servers=(SIMULATOR,)),
+# An event of Bedrock has checksums, headers and more JSON. With few streams, a large part of the cost is that of boto3,
+# which builds each request.
+SIMULATOR_BEDROCK_BOUNDS = {
+    1: SIMULATOR_BOUNDS[1],
+    32: replace(SIMULATOR_BOUNDS[32], cpu_per_token_s=None),
+    256: replace(SIMULATOR_BOUNDS[256], cpu_per_token_s=60e-6),
 }
 
-# Two workers, gap 50 ms, 64 tokens.
-BOUNDS_OF_TWO_PROCESSES = {1000: Bounds(0.5e-3, 10e-3, None, 60e-6, 0.95, (NATIVE,))}
+_OK = ("ok",)
+
+# From 1,000 streams on the gap is 50 ms.
+NATIVE_BOUNDS = {
+    256: Bounds(0.1e-3, 0.3e-3, 0.5e-3, 0.99, cpu_ratio=0.90, health=_OK),
+    512: Bounds(0.1e-3, 0.5e-3, 2e-3, 0.98, cpu_ratio=0.95, health=_OK),
+    1000: Bounds(0.1e-3, 0.5e-3, None, 0.98, health=_OK),
+    1500: Bounds(0.2e-3, 2e-3, None, 0.97, health=("ok", "strained")),
+}
+NATIVE_TLS_BOUNDS = {256: Bounds(0.2e-3, 0.5e-3, None, 0.99, cpu_ratio=1.2, health=_OK)}
+NATIVE_CONVERSE_BOUNDS = {256: Bounds(0.1e-3, 0.5e-3, None, 0.99, cpu_ratio=1.15, health=_OK)}
+# Two workers and the server share two cores, so the workers wait for a core now and then.
+NATIVE_BOUNDS_OF_TWO_PROCESSES = {1000: Bounds(0.5e-3, 10e-3, None, 0.95, cpu_per_token_s=60e-6)}
 
 OK_MEANS_BELOW_S = 2e-3
-"""Where the client calls itself ok, the p99 of the TTFT error is below this."""
+"""If the client's health is ok, the p99 of the TTFT error is below this."""
 
 SATURATED_FROM_S = 10e-3
-"""Where the p99 of the TTFT error is above this, a client that uses its core calls itself saturated."""
+"""If the p99 of the TTFT error is above this and the client uses its core, its health is saturated."""
 
 SATURATED_CPU_SHARE = 0.8
-"""A client that uses less of its core than this never calls itself saturated."""
+"""The health of a client that uses less of its core than this is never saturated."""
 
 
-def bounds_of(streams: int, server: str, processes: int = 1, api: str = CHAT) -> Bounds | None:
-    """The bounds of a row; None when there are none for this number of streams on this server."""
-    of_one = BEDROCK_BOUNDS if api in (CONVERSE, INVOKE) else BOUNDS
-    bounds = (of_one if processes == 1 else BOUNDS_OF_TWO_PROCESSES).get(streams)
-    return bounds if bounds is not None and server in bounds.servers else None
+def bounds_of(streams: int, server: str, processes: int = 1, api: str = CHAT, *, is_tls: bool = False) -> Bounds | None:
+    """Return the bounds of a row, or None if it has none."""
+    table: dict[int, Bounds] = {}
+    if server == SIMULATOR:
+        if processes == 1 and not is_tls:
+            table = SIMULATOR_BEDROCK_BOUNDS if api in (CONVERSE, INVOKE) else SIMULATOR_BOUNDS
+    elif processes == 2:
+        table = NATIVE_BOUNDS_OF_TWO_PROCESSES if api == CHAT and not is_tls else {}
+    elif processes == 1 and api == CHAT:
+        table = NATIVE_TLS_BOUNDS if is_tls else NATIVE_BOUNDS
+    elif processes == 1 and api == CONVERSE and not is_tls:
+        table = NATIVE_CONVERSE_BOUNDS
+    return table.get(streams)

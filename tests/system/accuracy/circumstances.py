@@ -1,24 +1,27 @@
-"""What a run has around it: TLS before the server, and programs that use all cores."""
+"""The conditions of a run besides its load: TLS in front of the server, and programs that use all cores."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import trustme
 
-from llm_users.calibration.measured_run import Endpoint, Timing, Truth
+from llm_users.calibration.measured_run import Endpoint, Sent, Timing, Truth
 
 Start = Callable[[Timing, Path], Endpoint]
 
 
 class TlsEndpoint(Endpoint):
-    """Another endpoint behind a TLS proxy. What the proxy delays is part of the client's error."""
+    """Another endpoint behind a TLS proxy. The send times are those of the proxy, so its delay is not an error."""
 
     def __init__(self, start: Start, timing: Timing, folder: Path) -> None:
         pem = folder / "proxy.pem"
@@ -26,27 +29,48 @@ class TlsEndpoint(Endpoint):
         self._behind = start(timing, folder)
         self.kind = f"{self._behind.kind}, TLS"
         address = urlsplit(self._behind.url)
-        command: list[str | Path] = [sys.executable, Path(__file__).with_name("tls_proxy.py"), str(address.port), pem]
+        self._log = folder / "proxy.jsonl"
+        program = Path(__file__).with_name("tls_proxy.py")
+        command: list[str | Path] = [sys.executable, program, str(address.port), pem, self._log]
         self._proxy = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._proxy.stdout is not None
         self.url = f"https://127.0.0.1:{int(self._proxy.stdout.readline())}{address.path}"
 
     def stop(self) -> None:
-        self._proxy.kill()
-        self._proxy.communicate()
+        if self._proxy.returncode is None:
+            self._proxy.terminate()
+            self._proxy.communicate()
         self._behind.stop()
 
     def truth(self) -> Truth:
-        return self._behind.truth()
+        self.stop()
+        truth = self._behind.truth()
+        with self._log.open() as lines:
+            entries = [json.loads(line) for line in lines]
+        sent = {
+            response_id: _sent_by_proxy(truth.sent[response_id], entry["received_ns"], entry["sent_ns"])
+            for entry in entries
+            for response_id in entry["ids"]
+            if response_id in truth.sent
+        }
+        return replace(truth, sent=sent)
+
+
+def _sent_by_proxy(sent: Sent, received_ns: int, sent_ns: list[int]) -> Sent:
+    """Return when the proxy had read the request, and when it sent the first and the last token.
+
+    The first token is in the first read that the proxy forwarded after the server had sent it.
+    """
+    return Sent(received_ns, sent_ns[bisect_left(sent_ns, sent.first_ns)], sent_ns[-1])
 
 
 @contextlib.contextmanager
 def busy_programs() -> Iterator[None]:
-    """As many Python loops as the machine has cores, each on a core of its own where the system allows it."""
+    """Run as many Python loops as the machine has cores, each on its own core if the system allows that."""
     loop = (
         "import os, sys\nif hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile 1: 0"
     )
-    # Sessions of their own, like programs that somebody else started: Linux may share the CPU among sessions.
+    # Each has its own session, like programs that another user started: Linux may share the CPU among sessions.
     loops = [
         subprocess.Popen([sys.executable, "-c", loop, str(core)], start_new_session=True)
         for core in range(os.cpu_count() or 1)

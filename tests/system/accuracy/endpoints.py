@@ -1,7 +1,7 @@
-"""A native server whose timing is known, given by path.
+"""A native server with known timing, given by its path.
 
-Like the simulator it keeps a log of when each request was read and when its tokens left, in CLOCK_MONOTONIC
-nanoseconds. It knows nothing of the client.
+Like the simulator, it logs when it read each request and when it sent the first and last token, in nanoseconds of
+CLOCK_MONOTONIC. It does not depend on the client.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _READY_S = 10.0
 
 
 class NativeEndpoint(Endpoint):
-    """A binary that takes --port, --ttft-ms, --itl-ms, --tokens and --log, and prints its totals on SIGTERM."""
+    """A binary with the options --port, --ttft-ms, --itl-ms, --tokens and --log that prints its totals on SIGTERM."""
 
     kind = NATIVE
 
     def __init__(self, binary: Path, timing: Timing, folder: Path) -> None:
         self._log = folder / "native.csv"
-        self._said = ""
+        self._output = ""
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/v1"
         command: list[str | Path] = [binary.resolve(), "--port", str(port), "--log", self._log]
@@ -49,19 +49,21 @@ class NativeEndpoint(Endpoint):
             return
         self._process.terminate()
         try:
-            self._said, _ = self._process.communicate(timeout=_READY_S)
+            self._output, _ = self._process.communicate(timeout=_READY_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._said, _ = self._process.communicate()
+            self._output, _ = self._process.communicate()
 
     def truth(self) -> Truth:
         self.stop()
-        totals: dict[str, Any] = json.loads(self._said)
+        totals: dict[str, Any] = json.loads(self._output)
         with self._log.open(newline="") as file:
-            sent = {
-                f"chatcmpl-{row['req_id']}": Sent(int(row["t_recv_ns"]), int(row["t_first_ns"]), int(row["t_last_ns"]))
-                for row in csv.DictReader(file)
-            }
+            sent = {}
+            for row in csv.DictReader(file):
+                moments = Sent(int(row["t_recv_ns"]), int(row["t_first_ns"]), int(row["t_last_ns"]))
+                # The id of a chat completion, and the request id of Bedrock (x-amzn-RequestId).
+                sent[f"chatcmpl-{row['req_id']}"] = moments
+                sent[f"00000000-0000-0000-0000-{int(row['req_id']):012}"] = moments
         return Truth(sent, totals["late_us_p99_le"] / 1e6, totals["cpu_s"] / max(1, totals["tokens"]))
 
     def _await_ready(self, port: int) -> None:
@@ -76,7 +78,7 @@ class NativeEndpoint(Endpoint):
 
 
 def native_binary(path: Path, folder: Path) -> Path:
-    """The server itself; a ``.c`` file is compiled into ``folder`` first."""
+    """Return the binary. A ``.c`` file is compiled into ``folder`` first."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no native server at {path}; give its binary or its .c file")
     if path.suffix != ".c":

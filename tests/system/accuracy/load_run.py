@@ -1,4 +1,4 @@
-"""One line's load: what is asked of which server."""
+"""One run for the table: the load that a plan describes, against a new server."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from llm_users.calibration.measured_run import Load, MeasuredRun, SimulatorEndpo
 from tests.project import ROOT
 from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES
 from tests.system.accuracy.circumstances import Start, TlsEndpoint, busy_programs
+from tests.system.accuracy.control_run import ControlPlan, ControlRun, measure_control
 from tests.system.accuracy.endpoints import NativeEndpoint
 
 _CLAUDE = "anthropic.claude-3-haiku-20240307-v1:0"
@@ -20,7 +21,7 @@ _LOCUSTFILES = {CONVERSE: "bedrock.py", INVOKE: "bedrock.py", MESSAGES: "message
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One line of the table."""
+    """The load of a run of the product."""
 
     streams: int
     requests: int
@@ -29,11 +30,11 @@ class Plan:
     processes: int = 1
     api: str = CHAT
     sdk: bool = False
-    """On boto3's own path, for comparison: never judged."""
+    """Use boto3's own path, for comparison. Such a run is never judged."""
     busy: bool = False
-    """Beside programs that use all cores: only the verdict on the client is judged."""
+    """Run beside programs that use all cores. Only the client's health is judged."""
     tls: bool = False
-    """Through a TLS proxy: only the verdict on the client is judged."""
+    """Connect through a TLS proxy."""
 
     @property
     def load(self) -> Load:
@@ -45,7 +46,16 @@ class Plan:
 
 
 def measure(plan: Plan, native: Path | None) -> MeasuredRun:
-    """Run the load once, on the native server when its binary is given, and hold its rows against the server's log."""
-    start: Start = SimulatorEndpoint if native is None else partial(NativeEndpoint, native)
+    """Run the product once on a new server, the native one if its binary is given. Raises ``RunError``."""
+    start = _server(native)
     with busy_programs() if plan.busy else contextlib.nullcontext():
         return measured_run.measure(plan.load, partial(TlsEndpoint, start) if plan.tls else start)
+
+
+def measure_any(plan: Plan | ControlPlan, native: Path | None) -> MeasuredRun | ControlRun:
+    """Run the product or the control once on a new server. Raises ``RunError``."""
+    return measure(plan, native) if isinstance(plan, Plan) else measure_control(plan, _server(native))
+
+
+def _server(native: Path | None) -> Start:
+    return SimulatorEndpoint if native is None else partial(NativeEndpoint, native)

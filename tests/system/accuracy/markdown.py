@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES, RESPONSES
 from tests.system.accuracy.judging import Line
+from tests.system.accuracy.load_run import Plan
 
 _APIS = {
     CHAT: "OpenAI chat",
@@ -15,7 +16,7 @@ _APIS = {
     INVOKE: "Invoke (Anthropic)",
 }
 _HEADER = (
-    "asked",
+    "API",
     "streams",
     "on",
     "ramp",
@@ -23,8 +24,10 @@ _HEADER = (
     "TTFT error p50 / p99",
     "error of (last - first) p99",
     "CPU per token (event)",
+    "CPU of the reference",
+    "CPU ratio",
     "rate / ideal",
-    "client",
+    "health",
     "stamps",
     "server late p99",
     "others' CPU",
@@ -33,24 +36,31 @@ _HEADER = (
 
 
 def header() -> list[str]:
+    """Return the two lines before the first row."""
     return [_row(_HEADER), _row(["---"] * len(_HEADER))]
 
 
 def line(of: Line) -> str:
-    """One line; a bound stands in brackets behind its figure."""
+    """Return one line; a bound is in brackets after its figure."""
     bounds, first = of.bounds, of.outcomes[0]
     runs = f" x {len(of.outcomes)}" if len(of.outcomes) > 1 else ""
     ttft = f"{_ms(of.median(lambda o: o.ttft_p50_s))} / {_ms(of.median(lambda o: o.ttft_p99_s))} ms"
     span = f"{_ms(of.median(lambda o: o.span_p99_s))} ms"
     cpu = f"{of.median(lambda o: o.cpu_per_token_s) * 1e6:.1f} µs"
+    reference_s, ratio = of.reference_cpu_per_token_s, of.cpu_ratio
+    reference_cell = f"{reference_s * 1e6:.1f} µs" if reference_s is not None else "-"
+    ratio_cell = f"{ratio:.2f}" if ratio is not None else "-"
     rate = f"{of.median(lambda o: o.rate):.4f}"
+    health = _distinct(outcome.health for outcome in of.outcomes)
     if bounds is not None:
         ttft += f" (≤ {bounds.ttft_p50_s * 1e3:g} / {bounds.ttft_p99_s * 1e3:g})"
         span += f" (≤ {bounds.span_p99_s * 1e3:g})" if bounds.span_p99_s is not None else ""
-        cpu += f" (≤ {bounds.cpu_per_token_s * 1e6:g})" if bounds.cpu_per_token_s is not None else " (-)"
+        cpu += f" (≤ {bounds.cpu_per_token_s * 1e6:g})" if bounds.cpu_per_token_s is not None else ""
+        ratio_cell += f" (≤ {bounds.cpu_ratio:g})" if bounds.cpu_ratio is not None else ""
         rate += f" (≥ {bounds.rate:g})"
+        health += f" ({' or '.join(bounds.health)})" if bounds.health is not None else ""
     cells = [
-        _APIS[of.plan.api] + (", boto3's own path" if of.plan.sdk else ""),
+        api_of(of.plan),
         f"{of.plan.streams}{_processes(of)}",
         first.server,
         of.plan.ramp,
@@ -58,14 +68,21 @@ def line(of: Line) -> str:
         ttft,
         span,
         cpu,
+        reference_cell,
+        ratio_cell,
         rate,
-        _distinct(outcome.health for outcome in of.outcomes),
+        health,
         _distinct(outcome.stamp_source for outcome in of.outcomes),
         f"{_ms(of.median(lambda o: o.late_p99_s))} ms",
         f"{of.median(lambda o: o.other_cores):.2f} cores",
         of.verdict,
     ]
     return _row(cells)
+
+
+def api_of(plan: Plan) -> str:
+    """Return the name of the API, with boto3's own path if that is used."""
+    return _APIS[plan.api] + (", boto3's own path" if plan.sdk else "")
 
 
 def _processes(of: Line) -> str:

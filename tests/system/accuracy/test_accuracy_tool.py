@@ -9,7 +9,7 @@ import pytest
 
 from llm_users.calibration.measured_run import MeasuredRun, Timing
 from tests.system.accuracy import markdown
-from tests.system.accuracy.bounds import BOUNDS, CONVERSE, INVOKE, SIMULATOR, bounds_of
+from tests.system.accuracy.bounds import CONVERSE, INVOKE, SIMULATOR, SIMULATOR_BOUNDS, bounds_of
 from tests.system.accuracy.judging import Line, wrong_health
 from tests.system.accuracy.load_run import Plan, measure
 from tests.system.accuracy.main import main
@@ -35,14 +35,14 @@ def test_the_table_shows_figures_bounds_and_verdict(outcome: MeasuredRun) -> Non
         outcome, ttft_p50_s=1e-4, ttft_p99_s=2e-4, span_p99_s=1e-4, cpu_per_token_s=4e-5, rate=1.0,
         late_p99_s=1e-3, other_cores=0.0,
     )  # fmt: skip
-    text = markdown.line(Line(PLAN, (good,), BOUNDS[256]))
+    text = markdown.line(Line(PLAN, (good,), SIMULATOR_BOUNDS[256]))
     assert "| 0.10 / 0.20 ms (≤ 0.3 / 1) |" in text
     assert text.endswith("| pass |")
     assert text.count("|") == markdown.header()[0].count("|")
     worse = [dataclasses.replace(good, ttft_p99_s=1.5e-3), dataclasses.replace(good, rate=0.5)]
-    assert Line(PLAN, (worse[0],), BOUNDS[256]).verdict == "MISS: TTFT p99"
-    assert Line(PLAN, (worse[1],), BOUNDS[256]).verdict == "MISS: rate"
-    assert Line(PLAN, (worse[0], good, good), BOUNDS[256]).verdict == "pass"  # medians
+    assert Line(PLAN, (worse[0],), SIMULATOR_BOUNDS[256]).verdict == "MISS: TTFT p99"
+    assert Line(PLAN, (worse[1],), SIMULATOR_BOUNDS[256]).verdict == "MISS: rate"
+    assert Line(PLAN, (worse[0], good, good), SIMULATOR_BOUNDS[256]).verdict == "pass"  # medians
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_table_shows_figures_bounds_and_verdict(outcome: MeasuredRun) -> Non
 )
 def test_a_spoilt_run_is_not_judged(outcome: MeasuredRun, circumstance: dict[str, float], verdict: str) -> None:
     quiet = dataclasses.replace(outcome, late_p99_s=1e-3, other_cores=0.0, ttft_p99_s=1.0)
-    line = Line(PLAN, (dataclasses.replace(quiet, **circumstance),), BOUNDS[256])  # type: ignore[arg-type]
+    line = Line(PLAN, (dataclasses.replace(quiet, **circumstance),), SIMULATOR_BOUNDS[256])  # type: ignore[arg-type]
     assert line.verdict == verdict
     assert not line.missed
 
@@ -89,7 +89,7 @@ def test_the_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: p
     small = ["--streams", "2", "--requests", "2", "--tokens", "4", "--ramps", "0", "--tries", "1"]
     assert main(small) == 0
     printed = capsys.readouterr().out
-    assert "| asked | streams | on | ramp |" in printed
+    assert "| API | streams | on | ramp |" in printed
     for asked in ("OpenAI chat", "ConverseStream", "Invoke (Anthropic)"):
         assert f"\n| {asked} | 2 | simulator | 0 | 2 |" in printed
 
@@ -105,9 +105,7 @@ def test_boto3s_own_path_is_measured_and_never_judged(outcome: MeasuredRun) -> N
 
 
 def test_the_bounds_of_bedrock() -> None:
-    assert bounds_of(256, SIMULATOR, api=CONVERSE) == dataclasses.replace(
-        BOUNDS[256], cpu_per_token_s=60e-6, servers=(SIMULATOR,)
-    )
+    assert bounds_of(256, SIMULATOR, api=CONVERSE) == dataclasses.replace(SIMULATOR_BOUNDS[256], cpu_per_token_s=60e-6)
     bounds = bounds_of(32, SIMULATOR, api=INVOKE)
     assert bounds is not None
     assert bounds.cpu_per_token_s is None

@@ -110,7 +110,8 @@ def sent(pool: Pool, port: Port, body: bytes = b"{}") -> tuple[Exchange, list[by
     exchange.send(origin, request_bytes("POST", b"/v1/x?y=1", origin, [(b"X-A", b"1")], body))
     arrivals = list(exchange.arrivals())
     exchange.release()
-    return exchange, [bytes(p) for a in arrivals for p in a.pieces], [a.stamp_ns for a in arrivals if a.pieces]
+    pieces = [bytes(piece) for part in arrivals for piece in part.pieces]
+    return exchange, pieces, [stamp_ns for part in arrivals for stamp_ns, _clock_ns, found in part.each() if found]
 
 
 ANSWER = [send(head(CHUNKED)), pause(0.02), send(chunk(b"one")), pause(0.02), send(chunk(b"two")), send(b"0\r\n\r\n")]

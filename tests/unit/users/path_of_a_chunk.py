@@ -1,8 +1,8 @@
 """The way of one chunk from the socket to the row of its request: `python -m tests.unit.users.path_of_a_chunk`.
 
 The tool sends one streamed chat request to the simulated endpoint, over real sockets, and follows the first chunk of
-the answer. It watches every call of a function of the product in the greenlet of the user, from the read of the socket
-that brings the chunk to the end of ``RunFiles.write_request``, which writes the row.
+the answer. It watches every call of a function of the product in the event loop and in the greenlet of the user, from
+the read of the socket that brings the chunk to the end of ``RunFiles.write_request``, which writes the row.
 
 A file is on the path of the chunk if one of its functions passes the chunk on: the function returns or yields an object
 that contains the chunk; or an argument contains the chunk at its end and did not contain it at its beginning; or it
@@ -33,7 +33,7 @@ CARRIERS = {
     "_CompletionStream": ("events",),
     "Answer": ("record",),
     "Chunks": ("clocks_ns",),
-    "Exchange": ("_early",),
+    "Exchange": ("_reads",),
     "OpenAIEvents": ("chunks",),
     "RequestRecord": ("ttft_s",),
     "ResponseParser": ("body",),
@@ -91,7 +91,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.trace = Trace()
-        self._greenlet = gevent.getcurrent()
+        self._greenlets = (gevent.get_hub(), gevent.getcurrent())
         self._by_frame: dict[FrameType, Call] = {}
         self._stamps_ns: tuple[int, ...] = ()
         self._text = b""
@@ -100,26 +100,32 @@ class _Watch:
 
     def __call__(self, frame: FrameType, event: str, value: Any) -> None:
         path = Path(frame.f_code.co_filename)
-        if self._is_over or gevent.getcurrent() is not self._greenlet or not path.is_relative_to(_PRODUCT):
+        if self._is_over or gevent.getcurrent() not in self._greenlets or not path.is_relative_to(_PRODUCT):
             return
         if event == "call" and frame not in self._by_frame:
             full = [self._has(argument) for argument in _arguments(frame)]
             empty = [place for place, contains in enumerate(full) if not contains]
             caller = next((self._by_frame[above] for above in _above(frame) if above in self._by_frame), None)
             name = frame.f_code.co_qualname
-            self._by_frame[frame] = Call(str(path.relative_to(ROOT)), name, caller, empty, any(full))
-            self.trace.calls.append(self._by_frame[frame])
+            call = self._by_frame[frame] = Call(str(path.relative_to(ROOT)), name, caller, empty, any(full))
+            self.trace.calls.append(call)
+            if name == "Exchange._on_read" and not self._stamps_ns:
+                self._begin(call, *_arguments(frame)[1:])
         elif event == "return" and (call := self._by_frame.get(frame)) is not None:
             self._end(call, _arguments(frame), value)
+
+    def _begin(self, call: Call, kernel_ns: int, clock_ns: int, data: bytes) -> None:
+        """Begin with the read that contains text of the answer."""
+        if content := _CONTENT.search(data):
+            self._stamps_ns, self._text = (kernel_ns, clock_ns), content[0]
+            call.passes = True
+            for earlier in self.trace.calls:
+                earlier.passes |= earlier is call.caller or earlier.returned in self._stamps_ns
 
     def _end(self, call: Call, arguments: list[Any], value: Any) -> None:
         if not self._stamps_ns:
             call.returned = value if type(value) is int else 0
-            if call.function == "PlainConnection.read" and (content := _CONTENT.search(value.data)):
-                self._stamps_ns, self._text = (value.kernel_ns, value.clock_ns), content[0]
-                for earlier in self.trace.calls:
-                    earlier.passes = earlier.returned in self._stamps_ns
-        if self._stamps_ns:
+        else:
             self._is_over = call.function == "RunFiles.write_request"
             call.passes |= self._is_over or self._has(value) or any(self._has(arguments[place]) for place in call.empty)
 
@@ -152,17 +158,24 @@ def _above(frame: FrameType) -> Iterator[FrameType]:
         above = above.f_back
 
 
+def _set_profile(profile: _Watch | None) -> None:
+    """Set the profile function of this greenlet and of the event loop."""
+    gevent.get_hub().loop.run_callback(sys.setprofile, profile)
+    gevent.sleep(0)
+    sys.setprofile(profile)
+
+
 def trace(folder: Path) -> Trace:
     """Send such a request and record the calls."""
 
     def ask(user: Any) -> Trace:
         user.chat("hello", max_tokens=6)  # clients and connections exist now; so few chunks never count as buffered
         watch = _Watch()
-        sys.setprofile(watch)
+        _set_profile(watch)
         try:
             answer = user.chat("hello", max_tokens=6)
         finally:
-            sys.setprofile(None)
+            _set_profile(None)
         watch.trace.ttft_s = answer.record.ttft_s
         return watch.trace
 

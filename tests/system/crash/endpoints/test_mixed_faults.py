@@ -19,7 +19,7 @@ from llm_users.calibration.measured_run import BUSY_CORES, SERVER_LATE_S, OtherP
 from llm_users.quantile import quantile
 from llm_users.simulator.launch import launch
 from tests.project import ROOT
-from tests.system.accuracy.bounds import BOUNDS, CHAT
+from tests.system.accuracy.bounds import CHAT, SIMULATOR_BOUNDS
 from tests.system.crash.endpoints import table
 from tests.system.crash.endpoints.memory import peak_mib
 
@@ -153,7 +153,7 @@ def judged(outcome: Outcome) -> str:
     told = f"TTFT error p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms, last - first p99 {span * 1e3:.2f} ms"
     if outcome.why_unjudged:
         return f"{told} (not judged: {outcome.why_unjudged})"
-    bounds = BOUNDS[256]
+    bounds = SIMULATOR_BOUNDS[256]
     assert p50 <= bounds.ttft_p50_s, told
     assert p99 <= bounds.ttft_p99_s, told
     assert span <= bounds.span_p99_s, told
