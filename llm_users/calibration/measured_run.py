@@ -148,7 +148,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows that the run wrote: its requests and its only stage."""
+    """The rows of one stage: its requests, and the row of the stage itself."""
 
     requests: list[dict[str, str]]
     stage: dict[str, str]
@@ -157,8 +157,6 @@ class Rows:
 def run_load(load: Load, url: str, folder: Path) -> Rows:
     """Run the stage against ``url`` with its files in ``folder``. Raises ``RunError``."""
     prefix = folder / "run"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_REMOVED_PREFIXES)}
-    environment |= {**_AWS_SETTINGS, **import_path(), CALIBRATION_VARIABLE: str(folder / "none")}
     tokens = load.timing.tokens
     command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
     command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
@@ -172,7 +170,7 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
         command += ["--processes", str(load.processes), "--master-bind-port", port, "--master-port", port]
     # A separate session: Ctrl-C reaches only this process, and one signal ends all processes of the run.
     with subprocess.Popen(  # noqa: S603
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        command, cwd=folder, env=run_environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:
@@ -186,10 +184,25 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
     # 1 is Locust's exit code for failed requests: their rows have the details.
     if process.returncode not in (0, 1):
         raise RunError(f"the worker ended with exit code {process.returncode}:\n{error_output[-2000:]}")
+    rows = read_rows(prefix)
+    if rows is None:
+        raise RunError(f"the worker finished no stage:\n{error_output[-2000:]}")
+    return rows
+
+
+def run_environment(folder: Path) -> dict[str, str]:
+    """Return the environment variables of a run, without the caller's options, keys and configuration files."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_REMOVED_PREFIXES)}
+    return environment | {**_AWS_SETTINGS, **import_path(), CALIBRATION_VARIABLE: str(folder / "none")}
+
+
+def read_rows(prefix: Path) -> Rows | None:
+    """Return the first stage in the files of a run and its requests, or None if the run finished no stage."""
     stages = _read(path_of(prefix, STAGES_CSV))
     if not stages:
-        raise RunError(f"the worker finished no stage:\n{error_output[-2000:]}")
-    return Rows(_read(path_of(prefix, REQUESTS_CSV)), stages[0])
+        return None
+    requests = [row for row in _read(path_of(prefix, REQUESTS_CSV)) if row["stage"] == stages[0]["stage"]]
+    return Rows(requests, stages[0])
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -263,10 +276,11 @@ def measure(load: Load, start: Callable[[Timing, Path], Endpoint] = SimulatorEnd
             truth = endpoint.truth()
         finally:
             endpoint.stop()
-        return _outcome(load, endpoint.kind, rows, truth, other_cores.cores())
+        return compare(load, endpoint.kind, rows, truth, other_cores.cores())
 
 
-def _outcome(load: Load, server: str, rows: Rows, truth: Truth, other_cores: float) -> MeasuredRun:
+def compare(load: Load, server: str, rows: Rows, truth: Truth, other_cores: float) -> MeasuredRun:
+    """Compare the measured rows of a run with the server's log. Raises ``RunError`` if rows are missing."""
     measured = [row for row in rows.requests if row["measured"] == "1"]
     if len(measured) != load.requests:
         raise RunError(f"the run has {len(measured)} measured rows instead of {load.requests}")

@@ -73,10 +73,12 @@ class Connection(ABC):
     ``stop_reading``, which needs no switch to a greenlet per read.
     """
 
-    dress: Callable[[bytes], bytes] | None = None
-    """Converts a request before it is sent on this connection; None if it is sent unchanged."""
+    # Slots, because a process can have 10,000 connections: without them, each takes 0.8 kB more.
+    __slots__ = ("connect_ns", "dress", "origin", "stamped", "used")
 
     def __init__(self, origin: Origin, *, stamped: bool) -> None:
+        self.dress: Callable[[bytes], bytes] | None = None
+        """Converts a request before it is sent on this connection; None if it is sent unchanged."""
         self.origin = origin
         self.stamped = stamped
         self.used = False  # has carried an earlier request
@@ -110,6 +112,8 @@ class Connection(ABC):
 
 class PlainConnection(Connection):
     """Unencrypted bytes over a connected socket."""
+
+    __slots__ = ("_fail", "_readable", "_recvmsg", "_send", "_sock", "_switch_to_hub", "_take", "_writable")
 
     def __init__(self, sock: socket.socket, origin: Origin) -> None:
         super().__init__(origin, stamped=enable_stamps(sock))
@@ -187,6 +191,8 @@ class PlainConnection(Connection):
 
 class TlsConnection(Connection):
     """TLS over another connection, which may use TLS itself. Call ``handshake`` first."""
+
+    __slots__ = ("_carrier", "_fail", "_incoming", "_outgoing", "_take", "_tls")
 
     def __init__(self, carrier: Connection, origin: Origin, context: ssl.SSLContext) -> None:
         super().__init__(origin, stamped=carrier.stamped)

@@ -141,6 +141,7 @@ class CachedRequest:
             for raw_name, raw_value in response.headers:
                 name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
                 headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            response.headers.clear()  # they are not needed again, and the answer may take minutes
             return Head(response.status, headers)
         if response.status < 400 or response.status in _CREDENTIALS_REFUSED:
             self._cached = None

@@ -304,7 +304,10 @@ def _open_socket(family: int, kind: int, protocol: int, address: Any) -> socket.
 
 # Limits of this machine: file descriptors, local ports and memory. They do not depend on the endpoint.
 
-_DESCRIPTORS = "Raise the limit on open files before the start (ulimit -n 65536), or use more workers or fewer users."
+_DESCRIPTORS = (
+    "Raise the hard limit on open files before the start (as root: ulimit -n 65536; for a container: --ulimit "
+    "nofile=65536), or use more workers or fewer users."
+)
 _PORTS = (
     "Widen net.ipv4.ip_local_port_range, remove --llm-new-connections so that connections are reused, or send the load "
     "from more machines or addresses."

@@ -21,6 +21,7 @@ from llm_users.transport.exchange import Exchange, SdkExchange
 
 _NS = 1_000_000_000
 _EARLIEST_S = 1e-6
+_NO_CANCELLATION = nullcontext()
 
 
 class RequestCancelled(TransportError):
@@ -79,8 +80,8 @@ def cancellation(
     The selection depends only on the seed, the worker and the number of the request.
     """
     if options.cancel is None:
-        return nullcontext()
+        return _NO_CANCELLATION
     share, after_s = options.cancel
     number = request_id.rpartition("-")[2]
     chosen = stream(options.seed, "cancel", worker, number).random() < share
-    return Cancellation(exchange, after_s) if chosen else nullcontext()
+    return Cancellation(exchange, after_s) if chosen else _NO_CANCELLATION

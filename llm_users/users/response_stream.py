@@ -171,18 +171,11 @@ class SseResponseStream(ResponseStream):
         self._usage = usage
         self._note = note
         self.events = events
-        self.decoder = _AnswerDecoder(self._take_document)
+        self.decoder = _AnswerDecoder(events)
 
     def take_texts(self, arrivals: Arrivals) -> int:
         events = self.decoder.whole_events(arrivals.pieces)
         return self.events.take_texts(events, *arrivals.stamps_ns()) if events else 0
-
-    def _take_document(self, body: bytes) -> None:
-        """Process a JSON body that was sent instead of a stream, regardless of its headers."""
-        try:
-            self.events.take_whole(body)
-        except MalformedEvent:
-            raise ResponseCut(f"the answer is truncated or invalid JSON: {excerpt(_text(body))}") from None
 
     def why_unfinished(self) -> str:
         if self.decoder.is_document:
@@ -209,10 +202,10 @@ class _AnswerDecoder(SseDecoder):
     The content type is not reliable: servers send streams as JSON or HTML, and JSON as a stream.
     """
 
-    def __init__(self, take_document: Callable[[bytes], None]) -> None:
+    def __init__(self, events: Events) -> None:
         super().__init__()
         self.beginning = b""
-        self._take_document = take_document
+        self._events = events
         self._is_checked = False
 
     def finish(self) -> list[bytes]:
@@ -220,6 +213,13 @@ class _AnswerDecoder(SseDecoder):
             self._check(at_end=True)
             self._take_document(self.document)
         return super().finish()
+
+    def _take_document(self, body: bytes) -> None:
+        """Process a JSON body that was sent instead of a stream, regardless of its headers."""
+        try:
+            self._events.take_whole(body)
+        except MalformedEvent:
+            raise ResponseCut(f"the answer is truncated or invalid JSON: {excerpt(_text(body))}") from None
 
     def _feed_lines(self, piece: bytes) -> list[bytes]:
         self.beginning = self.beginning or piece[:EXCERPT_CHARACTERS]

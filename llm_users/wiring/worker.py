@@ -22,6 +22,7 @@ from llm_users._version import __version__
 from llm_users.collect.sender import RecordSender
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import PROTOCOL, Inbox, RunMessage, WorkerMessage
+from llm_users.load.worker import open_files
 from llm_users.load.worker.process import WorkerProcess
 from llm_users.load.worker.stall_guard import MasterLink
 from llm_users.options import command_line
@@ -55,6 +56,10 @@ class WorkerRole:
         flush: Flush = lambda: 0,
         read_options: Callable[[], Options] | None = None,
     ) -> None:
+        open_files.raise_limit()
+        if "GEVENT_TRACK_GREENLET_TREE" not in os.environ:
+            # gevent records where each greenlet was started, which takes 0.7 kB for each user.
+            gevent.config.track_greenlet_tree = False
         self._environment = environment
         self._runner = runner = environment.runner
         self._inbox = Inbox()

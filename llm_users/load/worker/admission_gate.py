@@ -514,7 +514,7 @@ class AdmissionGate:
     def _park(self, user_state: UserState) -> None:
         """Wait until something has changed, and then until the user's own start time."""
         released = Event()
-        user_state.releases.add(released)
+        user_state.releases.append(released)
         self._come(user_state)
         self._start_waiting(user_state)
         try:
@@ -523,7 +523,7 @@ class AdmissionGate:
             if wait_ns > 0:
                 gevent.sleep(wait_ns / _NS)
         finally:
-            user_state.releases.discard(released)
+            user_state.releases.remove(released)
             self._stop_waiting(user_state)
 
     def _start_waiting(self, user_state: UserState) -> None:

@@ -44,7 +44,7 @@ class UserState:
     behind_ns: int = 0  # how long its last answer, after its end, waited for an idle event loop
     backoff_s: float = 0.0
     prompt: Any = None  # the prompt of its present permit
-    releases: set[Event] = field(default_factory=set)  # one for each call that waits at the gate
+    releases: list[Event] = field(default_factory=list)  # one for each call that waits at the gate
     held: int = 0  # number of calls and pauses of the user at the gate
     in_flight: int = 0  # requests that have started and not ended
     resting: bool = False  # between two requests, in its own pause

@@ -19,7 +19,7 @@ from tests.wire_server import CLOSE, Wire
 FEW_DESCRIPTORS = """
 import os, resource
 most = {most}
-resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, {hard}))
 from llm_users.locustfiles.sweep import *
 """
 HANDSHAKE_S = 0.3
@@ -47,7 +47,7 @@ def test_connecting_is_not_the_clients_lateness(locust: Locust, tmp_path: Path) 
 
 def test_too_few_descriptors_are_the_load_machines_limit(locust: Locust) -> None:
     locustfile = locust.folder / "few.py"
-    locustfile.write_text(FEW_DESCRIPTORS.format(most=64))
+    locustfile.write_text(FEW_DESCRIPTORS.format(most=64, hard="most"))
     with launch("ttft=300ms,itl=5ms", max_seconds=120) as simulator:
         done = locust.run("--host", simulator.url, "--llm-sweep", "60", "--llm-requests", "180",
                           locustfile=str(locustfile))  # fmt: skip
@@ -66,10 +66,19 @@ def test_too_few_descriptors_are_the_load_machines_limit(locust: Locust) -> None
     assert done.code == 1
 
 
+def test_the_soft_limit_of_open_files_is_raised_to_the_hard_limit(locust: Locust) -> None:
+    locustfile = locust.folder / "low.py"
+    locustfile.write_text(FEW_DESCRIPTORS.format(most=64, hard=300))  # Locust raises it to 10,000 or not at all
+    with launch("ttft=300ms,itl=5ms", max_seconds=60) as simulator:
+        done = locust.run("--host", simulator.url, "--llm-sweep", "150", "--llm-requests", "150", "--llm-warmup", "0",
+                          "--llm-ramp", "0", locustfile=str(locustfile))  # fmt: skip
+    assert Counter(row["error_code"] for row in done.rows()) == {"": 150}, done.err
+
+
 def test_a_worker_that_cannot_connect_leaves_its_share_to_the_others(locust: Locust, simulator: Simulator) -> None:
     lame = locust.folder / "lame.py"
     # As many as are open now, and those that are kept for other purposes: none is left for connections.
-    lame.write_text(FEW_DESCRIPTORS.format(most="len(os.listdir('/proc/self/fd')) + 24"))
+    lame.write_text(FEW_DESCRIPTORS.format(most="len(os.listdir('/proc/self/fd')) + 24", hard="most"))
     port = str(free_port())
     master = locust.start("--host", simulator.url, "--llm-model", "m", "--llm-sweep", "40", "--llm-requests", "200",
                           "--llm-warmup", "0", "--master", "--expect-workers", "2",
@@ -91,7 +100,7 @@ def test_a_worker_that_cannot_connect_leaves_its_share_to_the_others(locust: Loc
 @pytest.mark.slow
 def test_a_stage_whose_first_requests_fail_goes_on_when_others_have_a_connection(locust: Locust) -> None:
     locustfile = locust.folder / "few.py"
-    locustfile.write_text(FEW_DESCRIPTORS.format(most=56))
+    locustfile.write_text(FEW_DESCRIPTORS.format(most=56, hard="most"))
     with launch("ttft=1s,itl=5ms", max_seconds=120) as simulator:  # 20 have failed long before one has succeeded
         done = locust.run("--host", simulator.url, "--llm-sweep", "60", "--llm-requests", "120", "--llm-warmup", "0",
                           locustfile=str(locustfile))  # fmt: skip
