@@ -54,7 +54,8 @@ class Line:
         """Why the line cannot be judged, or None. Health beside busy programs is always judged."""
         if self.plan.busy:
             return None
-        return next((reason for run in (*self.outcomes, *self.references) if (reason := spoilt(run))), None)
+        judged = self.references if self.bounds is not None and self.bounds.cpu_ratio is not None else ()
+        return next((reason for run in (*self.outcomes, *judged) if (reason := spoilt(run))), None)
 
     @property
     def verdict(self) -> str:

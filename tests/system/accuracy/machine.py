@@ -1,4 +1,4 @@
-"""The machine under the measurement."""
+"""Describe the machine on which the table is measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PACKAGES = ("locust-llm", "locust", "gevent", "geventhttpclient", "openai", "bo
 
 
 def description() -> list[str]:
-    """Lines about hardware and versions."""
+    """Return lines about the hardware and the versions of the packages."""
     versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return [
         f"{_cpu_model()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",

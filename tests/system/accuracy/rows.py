@@ -26,7 +26,10 @@ BEDROCK = (CONVERSE, INVOKE)
 _REQUESTS = {1: 6, 32: 256, 256: 1024, 512: 1536, 1000: 3000, 1500: 3000}
 
 _SIMULATOR_CONTROL_STREAMS = 256
-"""The simulator keeps its schedule beside the control up to this number of streams."""
+"""The simulator keeps its schedule beside the control with this number of streams; with fewer the start dominates."""
+
+_MOST_CONTROL_STREAMS = 1000
+"""With more streams the control is at the limit of its core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Row:
 
     plan: Plan
     reference: Plan | ControlPlan | None = None
-    """What the CPU per token is compared with: the control, or the product on plain chat."""
+    """What the CPU per token is compared with: the control, which is one process, or the product on plain chat."""
 
 
 def requests_of(streams: int, ramp: str = RAMP) -> int:
@@ -50,7 +53,7 @@ def timing_of(streams: int) -> Timing:
 
 
 def native_plans() -> list[Plan]:
-    """Return the loads for the native server besides those of plain chat with up to 512 streams."""
+    """Return the loads for the native server, except those of plain chat with up to 512 streams."""
     many = [
         Plan(streams, requests_of(streams), RAMP, TIMING_OF_MANY, processes)
         for streams, processes in ((1000, 1), (1500, 1), (1000, 2))
@@ -70,7 +73,7 @@ def with_references(plans: Sequence[Plan], *, on_simulator: bool) -> list[Row]:
 
 
 def _reference(plan: Plan, *, on_simulator: bool) -> Plan | ControlPlan | None:
-    if plan.ramp != RAMP or plan.processes > 1 or plan.busy or plan.sdk:
+    if plan.ramp != RAMP or plan.busy or plan.sdk or plan.streams > _MOST_CONTROL_STREAMS:
         return None
     if on_simulator and (plan.streams != _SIMULATOR_CONTROL_STREAMS or plan.tls):
         return None

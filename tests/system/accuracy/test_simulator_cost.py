@@ -1,4 +1,4 @@
-"""The CPU time that the simulated endpoints take per token, so that a client beside them is the limit and not they."""
+"""The simulated endpoints take little CPU time per token, so that the client beside them is the limit."""
 
 from __future__ import annotations
 
