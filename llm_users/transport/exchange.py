@@ -232,8 +232,8 @@ class Exchange:
     """One request and its stamps. All ``_ns`` values are on the monotonic clock; 0 means "did not happen"."""
 
     __slots__ = (
-        "_given", "_head_reads", "_is_paused", "_offset_ns", "_reader", "_reads", "_reads_before", "_switch_to_hub",
-        "_timer", "_wakes_reader", "connect_ns", "connect_started_ns", "connection", "failure", "head", "not_before",
+        "_given", "_head_reads", "_is_paused", "_offset_ns", "_parses_late", "_reader", "_reads", "_reads_before",
+        "_switch_to_hub", "_timer", "_unparsed", "_wakes_reader", "connect_ns", "connect_started_ns", "connection", "failure", "head", "not_before",
         "outcome", "pool", "process_at", "reads", "received", "reconnects", "response", "retries", "sent_ns",
         "sent_wall_ns", "terminator",
     )  # fmt: skip
