@@ -233,9 +233,9 @@ class Exchange:
 
     __slots__ = (
         "_given", "_head_reads", "_is_paused", "_offset_ns", "_parses_late", "_reader", "_reads", "_reads_before",
-        "_switch_to_hub", "_timer", "_unparsed", "_wakes_reader", "connect_ns", "connect_started_ns", "connection", "failure", "head", "not_before",
-        "outcome", "pool", "process_at", "reads", "received", "reconnects", "response", "retries", "sent_ns",
-        "sent_wall_ns", "terminator",
+        "_switch_to_hub", "_timer", "_unparsed", "_wakes_reader", "connect_ns", "connect_started_ns", "connection",
+        "failure", "head", "not_before", "outcome", "pool", "process_at", "reads", "received", "reconnects",
+        "response", "retries", "sent_ns", "sent_wall_ns", "terminator",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
