@@ -23,7 +23,7 @@ from gevent import get_hub, getcurrent
 from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
 from llm_users.transport import clock
-from llm_users.transport.connection import DEFAULT_PORTS, Connection, Origin
+from llm_users.transport.connection import DEFAULT_PORTS, EMPTY_LINE, Connection, Origin
 from llm_users.transport.errors import BadResponse, ConnectionLost, ResponseCut, TransportError, UnaskedBytes
 from llm_users.transport.pool import Pool
 
@@ -50,9 +50,6 @@ not shorter, so that they can be measured from its arrival."""
 
 LATE_BYTES = 128 * 1024
 """Maximum number of bytes that are not given to the reader. It decodes them in about a millisecond."""
-
-_END_OF_CHUNKED = b"\r\n\r\n"
-"""The last bytes of a body with chunked framing: the last chunk and the trailers end with an empty line."""
 
 _MOST_HELD_BYTES = 2 * LATE_BYTES
 """Limit on the bytes that are held for a reader that is busy; then the connection is not read until it continues."""
@@ -260,7 +257,7 @@ class Exchange:
         self._head_reads = 0  # reads of this attempt that contained only headers
         self.process_at = LATE_BYTES
         """The number of received bytes at which the reader is resumed."""
-        self.terminator: bytes | None = None
+        self.terminator = EMPTY_LINE
         """Bytes that mark the last event of the body. After them, the reader is resumed within ``LINGER_S``."""
         self.failure: TransportError | None = None
         """Why the body ended too early; None if it did not."""
@@ -430,6 +427,7 @@ class Exchange:
         assert self.connection is not None
         self._stop_timer()
         self.connection.stop_reading()
+        self.connection.held = None
         self.pool.release(self.connection, reusable=reusable)
         self.connection = None
 
@@ -480,25 +478,28 @@ class Exchange:
         """Keep one read of the body (the hot path), or process one read of the headers."""
         response = self.response
         assert response is not None
-        self.received += len(data)
         if not response.headers_complete:
+            self.received += len(data)
             self._on_head(response, clock.kernel_stamp_ns(ancillary), clock_ns, data)
             return
         self._unparsed.append((ancillary, clock_ns, data))
         if (
-            not self._parses_late
-            or not data
-            or data.endswith(_END_OF_CHUNKED)
+            self._reader is None
             or self._wakes_reader
-            or self.received >= self.process_at
-            or self._reader is None
+            or not self._parses_late
+            or not data
+            or data.endswith(EMPTY_LINE)  # so does the end of a body with chunked framing
+            or self.received + sum(len(data) for _ancillary, _clock_ns, data in self._unparsed) >= self.process_at
         ):
             self._parse(response)
             self._react()
-        elif self.terminator is not None and self.terminator in data:
+        elif self.terminator in data:
             self._start_timer(LINGER_S)
         elif self._timer is None:
             self._start_timer(LATE_S)
+            connection = self.connection
+            assert connection is not None
+            connection.held, connection.rare = self._unparsed, self.terminator
 
     def _on_head(self, response: ResponseParser, kernel_ns: int, clock_ns: int, data: bytes) -> None:
         if data:
@@ -519,9 +520,13 @@ class Exchange:
     def _parse(self, response: ResponseParser) -> None:
         """Parse the reads of the body that are not parsed yet."""
         feed, body, reads, offset_ns = response.feed_or_refuse, response.body, self._reads, self._offset_ns
-        for ancillary, clock_ns, data in self._unparsed:
+        unparsed, self._unparsed = self._unparsed, []
+        if self.connection is not None:
+            self.connection.held = None
+        for ancillary, clock_ns, data in unparsed:
             if data:
                 self.reads += 1
+                self.received += len(data)
             is_surplus = response.complete
             try:
                 feed(data)
@@ -532,7 +537,6 @@ class Exchange:
                 reads.append((kernel_ns - offset_ns if kernel_ns else 0, clock_ns, len(body)))
             if self.failure is not None:
                 break
-        self._unparsed = []
 
     def _react(self) -> None:
         """Resume the reader, or stop reading."""
@@ -612,7 +616,7 @@ class SdkExchange:
         self.retries = 0
         self.not_before: Callable[[], None] | None = None  # as in ``Exchange``
         self.process_at = 0
-        self.terminator: bytes | None = None
+        self.terminator = b""
         self.failure: TransportError | None = None
         self.is_over = False
         self._pieces: Iterator[Any] | None = None  # what remains of the body

@@ -184,7 +184,8 @@ class Request:
         exchange, user = self._exchange, self._user
         self._bounds = Bounds(response.events.chunks, user.max_answer_chunks, user.max_answer_characters)
         exchange.process_at = min(exchange.process_at, self._bounds.look_at)
-        exchange.terminator = response.last_event
+        if response.last_event is not None:
+            exchange.terminator = response.last_event
         has_listeners = bool(user.environment.events.llm_token._handlers)
         while self._reads_on:
             timeout_s = max(0.0, (self._tail_until_ns - clock.now_ns()) / _NS) if self._tail_until_ns else None

@@ -60,9 +60,10 @@ class LagProbe:
 
     def _run(self) -> None:
         wait = CpuWait()
+        now_waited_s = wait.seconds()
         try:
             while True:
-                waited_s = wait.seconds()
+                waited_s = now_waited_s
                 self._due_ns = now_ns() + _PERIOD_NS
                 gevent.sleep(PERIOD_S)
                 woke_ns = now_ns()
