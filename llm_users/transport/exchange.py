@@ -527,15 +527,15 @@ class Exchange:
             if data:
                 self.reads += 1
                 self.received += len(data)
-            is_surplus = response.complete
+            is_surplus, failure = response.complete, None
             try:
                 feed(data)
             except TransportError as error:
-                self.failure = error
+                failure = self.failure = error
             if not is_surplus:
                 kernel_ns = clock.kernel_stamp_ns(ancillary)
                 reads.append((kernel_ns - offset_ns if kernel_ns else 0, clock_ns, len(body)))
-            if self.failure is not None:
+            if failure is not None:
                 break
 
     def _react(self) -> None:

@@ -110,10 +110,21 @@ def test_what_arrived_before_a_failure_is_given_first(
     wire: Wire, pool: Pool, end: list[object], error: type[Exception]
 ) -> None:
     exchange = begun(
-        pool, wire.serve([send(head(CHUNKED) + chunk(b"a")), pause(0.05), send(chunk(b"b")), pause(0.05), end])
+        pool,
+        wire.serve(
+            [
+                send(head(CHUNKED) + chunk(b"a")),
+                pause(0.05),
+                send(chunk(b"b")),
+                pause(0.05),
+                send(chunk(b"c")),
+                pause(0.05),
+                end,
+            ]
+        ),
     )
     parts = list(parts_of(exchange))
-    assert body_of(parts) == b"ab"
+    assert body_of(parts) == b"abc"
     assert isinstance(exchange.failure, error)
     exchange.release()
 
