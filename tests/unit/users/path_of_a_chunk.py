@@ -26,6 +26,7 @@ from typing import Any
 import gevent
 
 from llm_users.simulator.launch import launch
+from llm_users.transport.clock import Ancillary, kernel_stamp_ns
 from tests.project import ROOT
 from tests.unit.users.rig import Rig, at
 
@@ -34,7 +35,7 @@ CARRIERS = {
     "_CompletionStream": ("events",),
     "Answer": ("record",),
     "Chunks": ("clocks_ns",),
-    "Exchange": ("_reads",),
+    "Exchange": ("_reads", "_unparsed"),
     "OpenAIEvents": ("chunks",),
     "RequestRecord": ("ttft_s",),
     "ResponseParser": ("body",),
@@ -115,10 +116,10 @@ class _Watch:
         elif event == "return" and (call := self._by_frame.get(frame)) is not None:
             self._end(call, _arguments(frame), value)
 
-    def _begin(self, call: Call, kernel_ns: int, clock_ns: int, data: bytes) -> None:
+    def _begin(self, call: Call, ancillary: Ancillary, clock_ns: int, data: bytes) -> None:
         """Begin with the read that contains text of the answer."""
         if content := _CONTENT.search(data):
-            self._stamps_ns, self._text = (kernel_ns, clock_ns), content[0]
+            self._stamps_ns, self._text = (kernel_stamp_ns(ancillary), clock_ns), content[0]
             call.passes = True
             for earlier in self.trace.calls:
                 earlier.passes |= earlier is call.caller or earlier.returned in self._stamps_ns
