@@ -49,7 +49,8 @@ class IdleQueue:
         entry = (now_ns() + MAX_WAIT_NS, getcurrent())
         if not self._waiting:
             self._idle.start(self._on_idle)
-            self._timer.start(self._on_timer)
+            if not self._timer.active:
+                self._timer.start(self._on_timer)
         self._waiting.append(entry)
         try:
             idle = bool(self._switch_to_hub())
@@ -68,6 +69,9 @@ class IdleQueue:
             self._wake_next(idle=True)
 
     def _on_timer(self) -> None:
+        if not self._waiting:
+            self._timer.stop()
+            return
         count = 1 + (len(self._waiting) // self._one_more_per if self._one_more_per else 0)
         for _ in range(count):
             if not self._waiting or self._waiting[0][0] > now_ns():
@@ -82,5 +86,4 @@ class IdleQueue:
 
     def _stop_when_empty(self) -> None:
         if not self._waiting:
-            self._idle.stop()
-            self._timer.stop()
+            self._idle.stop()  # the timer stops itself, because starting and stopping it costs more than its call

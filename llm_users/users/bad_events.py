@@ -136,8 +136,14 @@ def _is_success(value: Any) -> bool:
     return not isinstance(value, list) and not isinstance(value, bool) and str(value or "").strip().lower() in _SUCCESS
 
 
+_MAY_BE_ERROR = re.compile(rb'rror|"detail"|base_resp|"message"|"msg"|\\u', re.IGNORECASE)
+"""Finds the names that ``error_in`` looks for. Most events with usage have none, and need not be decoded again."""
+
+
 def refuse_error(event: bytes | dict[str, Any], *, whole: bool = False) -> None:
     """Raise ``StreamFailure`` if an event without output is an error. ``whole``: see ``error_in``."""
+    if isinstance(event, bytes) and not _MAY_BE_ERROR.search(event):
+        return
     value = object_from(event) if isinstance(event, bytes) else event
     failure = error_in(value, whole=whole) if value else None
     if failure is not None:
