@@ -41,6 +41,7 @@ class IdleQueue:
         self._waiting: deque[tuple[int, Any]] = deque()  # (deadline on the monotonic clock, greenlet)
         self._idle = loop.idle()
         self._timer = loop.timer(_FORCE_CHECK_S, _FORCE_CHECK_S)
+        self._timer_runs = False
         self.passed = 0
         self.forced = 0
 
@@ -49,7 +50,8 @@ class IdleQueue:
         entry = (now_ns() + MAX_WAIT_NS, getcurrent())
         if not self._waiting:
             self._idle.start(self._on_idle)
-            if not self._timer.active:
+            if not self._timer_runs:
+                self._timer_runs = True
                 self._timer.start(self._on_timer)
         self._waiting.append(entry)
         try:
@@ -71,6 +73,7 @@ class IdleQueue:
     def _on_timer(self) -> None:
         if not self._waiting:
             self._timer.stop()
+            self._timer_runs = False
             return
         count = 1 + (len(self._waiting) // self._one_more_per if self._one_more_per else 0)
         for _ in range(count):
