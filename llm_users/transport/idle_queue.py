@@ -20,6 +20,10 @@ MAX_WAIT_NS = 20_000_000
 
 _FORCE_CHECK_S = 0.002
 
+_MOST_FORCED_NS = 1_000_000
+"""A check resumes no further greenlet after this time. The part of a long answer that one greenlet processes takes up
+to 2 ms."""
+
 _CLEAR_NS = 500_000
 """The time to build a request or make a row, plus a margin. No greenlet continues this shortly before a timer."""
 
@@ -76,8 +80,9 @@ class IdleQueue:
             self._timer_runs = False
             return
         count = 1 + (len(self._waiting) // self._one_more_per if self._one_more_per else 0)
+        limit_ns = now_ns() + _MOST_FORCED_NS
         for _ in range(count):
-            if not self._waiting or self._waiting[0][0] > now_ns():
+            if not self._waiting or self._waiting[0][0] > now_ns() or now_ns() > limit_ns:
                 return
             self._wake_next(idle=False)
 

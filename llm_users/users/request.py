@@ -202,6 +202,8 @@ class Request:
                     self._end_with_last_event()
                     self._finished = True
                 raise
+            if not (each_read or exchange.is_over):
+                self._run_context.endings.wait()  # otherwise, many answers are processed in one iteration of the loop
             if exchange.is_over or not self._reads_on:
                 return
             self._process(response, exchange.take())

@@ -46,7 +46,7 @@ class RunContext:
     gate: AdmissionGate
     starts: IdleQueue
     endings: IdleQueue
-    """Queue in which an answer that was read waits for an idle event loop before its row is created."""
+    """Queue in which a request waits for an idle event loop before it decodes what has arrived, or creates its row."""
     pool: Pool
     tokenizer: Tokenizer
     prompts: PromptQueue[Prompt]
