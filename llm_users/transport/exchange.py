@@ -484,15 +484,21 @@ class Exchange:
             return
         self._unparsed.append((ancillary, clock_ns, data))
         if (
-            self._reader is None
-            or self._wakes_reader
+            self._wakes_reader
             or not self._parses_late
             or not data
             or data.endswith(EMPTY_LINE)  # so does the end of a body with chunked framing
-            or self.received + sum(len(data) for _ancillary, _clock_ns, data in self._unparsed) >= self.process_at
         ):
             self._parse(response)
             self._react()
+            return
+        received = self.received + sum(len(data) for _ancillary, _clock_ns, data in self._unparsed)
+        # While the reader waits for its turn, nothing is parsed: a second of many streams would be parsed at once here.
+        if received - self._given > _MOST_HELD_BYTES and self._reader is None:
+            self._parse(response)
+            self._react()
+        elif received >= self.process_at and self._reader is not None:
+            self._wake()
         elif self.terminator in data:
             self._start_timer(LINGER_S)
         elif self._timer is None:

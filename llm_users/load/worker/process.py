@@ -67,8 +67,9 @@ _SWITCH_S = 0.0005
 prompts of 128,000 tokens are built, this makes 99 % of the loop's delays less than 1.3 ms instead of 4.3 ms
 (``tests.system.accuracy.prompt_building``)."""
 
-_GC_GENERATIONS = (50_000, 20, 1000)
-"""Garbage collections during a run are rare and skip objects that were created before the run (gc.freeze)."""
+_GC_GENERATIONS = (5_000, 200, 1000)
+"""Garbage collections during a run skip objects that were created before the run (gc.freeze). Each one processes few
+objects: 50,000, of reads that are not decoded yet, would block the event loop for 10 ms or more."""
 
 
 class WorkerProcess(StartControl, GuardedWorker):

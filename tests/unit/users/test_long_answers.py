@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import gevent
 import pytest
 
+from llm_users.load.worker.machine_cpu import CpuWait
 from llm_users.quantile import quantile
 from llm_users.record import RequestRecord
 from llm_users.simulator.launch import Simulator, launch
@@ -68,3 +69,29 @@ def test_the_event_loop_goes_on_while_the_row_of_100_000_tokens_is_made(
     assert answer.record.output_tokens == answer.record.chunks == TOKENS
     print(f"longest pause: {max(pauses_s) * 1e3:.1f} ms")
     assert max(pauses_s) < 0.010
+
+
+@pytest.mark.alone
+def test_the_event_loop_goes_on_while_8_answers_of_10_000_tokens_arrive_and_end_together(
+    make_rig: Callable[..., Rig],
+) -> None:
+    pauses_s: list[float] = []
+
+    def tick() -> None:
+        wait = CpuWait()
+        while True:
+            due_s, waited_s = time.monotonic() + 0.001, wait.seconds() or 0.0
+            gevent.sleep(0.001)
+            pauses_s.append(time.monotonic() - due_s - ((wait.seconds() or 0.0) - waited_s))
+
+    with launch("ttft=20ms,itl=200us,tokens=10000") as server:
+        rig = make_rig(users=8)
+        rig.call(at(server.url, lambda user: user.chat("hi", max_tokens=10)))  # the first request of a process
+        results = [rig.send(at(server.url, lambda user: user.chat("hi", max_tokens=10_000))) for _ in range(8)]
+        ticker = gevent.spawn(tick)
+        answers = [result.get(timeout=60) for result in results]
+        gevent.sleep(0.05)  # the memory of the chunks is released
+        ticker.kill()
+    assert [answer.record.chunks for answer in answers] == [10_000] * 8
+    print(f"longest pause: {max(pauses_s) * 1e3:.1f} ms")
+    assert max(pauses_s) < 0.015  # 20 ms or more if parts of several answers are decoded in one iteration of the loop
