@@ -122,7 +122,7 @@ class Connection(ABC):
 class PlainConnection(Connection):
     """Unencrypted bytes over a connected socket."""
 
-    __slots__ = ("_fail", "_readable", "_recvmsg", "_send", "_sock", "_switch_to_hub", "_take", "_writable")
+    __slots__ = ("_fail", "_readable", "_recvmsg", "_send", "_sock", "_switch_to_hub", "_take")
 
     def __init__(self, sock: socket.socket, origin: Origin) -> None:
         super().__init__(origin, stamped=enable_stamps(sock))
@@ -132,7 +132,6 @@ class PlainConnection(Connection):
         hub = get_hub()
         self._switch_to_hub: Callable[[], Any] = hub.switch
         self._readable = hub.loop.io(sock.fileno(), _READ)
-        self._writable = hub.loop.io(sock.fileno(), _WRITE)
 
     def read(self) -> Read:
         while True:
@@ -181,7 +180,11 @@ class PlainConnection(Connection):
             try:
                 view = view[self._send(view) :]
             except (BlockingIOError, InterruptedError):
-                self._wait(self._writable)
+                writable = get_hub().loop.io(self._sock.fileno(), _WRITE)
+                try:
+                    self._wait(writable)
+                finally:
+                    writable.close()
 
     def is_idle(self) -> bool:
         try:
@@ -194,9 +197,7 @@ class PlainConnection(Connection):
 
     def close(self) -> None:
         self._readable.stop()
-        self._writable.stop()
         self._readable.close()
-        self._writable.close()
         self._sock.close()
 
     def _wait(self, watcher: Any) -> None:
