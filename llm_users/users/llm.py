@@ -353,7 +353,7 @@ class _TaskQueue(list[Any]):
         self.insert(0, task)
 
 
-def _init_task_set(task_set: TaskSet, parent: Any) -> None:
+def _init_task_set(task_set: TaskSet, parent: User) -> None:
     """Initialize a TaskSet. Those of LLM users get a small queue, because a process can have 10,000 users."""
     _locust_init(task_set, parent)
     if isinstance(task_set.user, LLMUser):
