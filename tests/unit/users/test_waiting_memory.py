@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -14,6 +15,7 @@ from tests.stream_bytes import CHUNKED, head
 from tests.unit.users.rig import Rig, at
 from tests.wire_server import HOLD, Wire, send
 
+MakeRig = Callable[..., Rig]
 TEXT = "a prompt of this test only"
 
 
@@ -23,16 +25,16 @@ def _objects(*kinds: type) -> list[Any]:
 
 
 @pytest.mark.parametrize("answer", [b"", head(CHUNKED)], ids=["request", "headers"])
-def test_a_waiting_request_keeps_no_chunks(rig: Rig, wire: Wire, answer: bytes) -> None:
+def test_a_waiting_request_keeps_no_chunks(make_rig: MakeRig, wire: Wire, answer: bytes) -> None:
     earlier = set(map(id, _objects(Chunks)))
     port = wire.serve([send(answer), HOLD])
-    _wait_for_the_server(rig, port)
+    _wait_for_the_server(make_rig(), port)
     assert [chunks for chunks in _objects(Chunks) if id(chunks) not in earlier] == []
 
 
-def test_a_request_whose_headers_arrived_keeps_no_body(rig: Rig, wire: Wire) -> None:
+def test_a_request_whose_headers_arrived_keeps_no_body(make_rig: MakeRig, wire: Wire) -> None:
     port = wire.serve([send(head(CHUNKED)), HOLD])
-    _wait_for_the_server(rig, port)
+    _wait_for_the_server(make_rig(), port)
     bodies = [value for value in _objects(dict) if {"messages", "stream"} <= value.keys()]
     assert [body for body in bodies if TEXT in str(body["messages"])] == []
 
