@@ -372,5 +372,5 @@ def _spend_wait_time(task_set: TaskSet, seconds: float) -> None:
         _locust_sleep(task_set, seconds)
 
 
-TaskSet.__init__ = _init_task_set  # type: ignore[method-assign]
+TaskSet.__init__ = _init_task_set  # type: ignore[assignment, method-assign]
 TaskSet._sleep = _spend_wait_time  # type: ignore[method-assign]
