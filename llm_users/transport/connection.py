@@ -68,6 +68,10 @@ Fail = Callable[[OSError], None]
 """Called in the event loop if the connection is broken. No other call follows."""
 
 
+def _ignore(*_arguments: Any) -> None:
+    """Take no read and no error, while a connection is not read."""
+
+
 class Connection(ABC):
     """A connection that sends requests and reads responses. Only one greenlet at a time can use it.
 
@@ -148,6 +152,7 @@ class PlainConnection(Connection):
 
     def stop_reading(self) -> None:
         self._readable.stop()
+        self._take = self._fail = _ignore  # an idle connection does not keep its last request in memory
 
     def _on_readable(self) -> None:
         """Read once. This is the hot path: the event loop calls it for every token."""
@@ -249,6 +254,7 @@ class TlsConnection(Connection):
 
     def stop_reading(self) -> None:
         self._carrier.stop_reading()
+        self._take = self._fail = _ignore
 
     def _on_encrypted(self, ancillary: Ancillary, clock_ns: int, encrypted: bytes) -> None:
         self._add_encrypted(encrypted)
