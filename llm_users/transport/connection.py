@@ -68,6 +68,10 @@ Fail = Callable[[OSError], None]
 """Called in the event loop if the connection is broken. No other call follows."""
 
 
+def _ignore(*_arguments: Any) -> None:
+    """Take no read and no error, while a connection is not read."""
+
+
 class Connection(ABC):
     """A connection that sends requests and reads responses. Only one greenlet at a time can use it.
 
@@ -122,7 +126,7 @@ class Connection(ABC):
 class PlainConnection(Connection):
     """Unencrypted bytes over a connected socket."""
 
-    __slots__ = ("_fail", "_readable", "_recvmsg", "_send", "_sock", "_switch_to_hub", "_take", "_writable")
+    __slots__ = ("_fail", "_readable", "_recvmsg", "_send", "_sock", "_switch_to_hub", "_take")
 
     def __init__(self, sock: socket.socket, origin: Origin) -> None:
         super().__init__(origin, stamped=enable_stamps(sock))
@@ -132,7 +136,6 @@ class PlainConnection(Connection):
         hub = get_hub()
         self._switch_to_hub: Callable[[], Any] = hub.switch
         self._readable = hub.loop.io(sock.fileno(), _READ)
-        self._writable = hub.loop.io(sock.fileno(), _WRITE)
 
     def read(self) -> Read:
         while True:
@@ -149,6 +152,7 @@ class PlainConnection(Connection):
 
     def stop_reading(self) -> None:
         self._readable.stop()
+        self._take = self._fail = _ignore  # an idle connection does not keep its last request in memory
 
     def _on_readable(self) -> None:
         """Read once. This is the hot path: the event loop calls it for every token."""
@@ -181,7 +185,11 @@ class PlainConnection(Connection):
             try:
                 view = view[self._send(view) :]
             except (BlockingIOError, InterruptedError):
-                self._wait(self._writable)
+                writable = get_hub().loop.io(self._sock.fileno(), _WRITE)
+                try:
+                    self._wait(writable)
+                finally:
+                    writable.close()
 
     def is_idle(self) -> bool:
         try:
@@ -194,9 +202,7 @@ class PlainConnection(Connection):
 
     def close(self) -> None:
         self._readable.stop()
-        self._writable.stop()
         self._readable.close()
-        self._writable.close()
         self._sock.close()
 
     def _wait(self, watcher: Any) -> None:
@@ -248,6 +254,7 @@ class TlsConnection(Connection):
 
     def stop_reading(self) -> None:
         self._carrier.stop_reading()
+        self._take = self._fail = _ignore
 
     def _on_encrypted(self, ancillary: Ancillary, clock_ns: int, encrypted: bytes) -> None:
         self._add_encrypted(encrypted)

@@ -233,7 +233,9 @@ class LLMUser(User):
         """Send what ``build`` returns when the request is admitted. ``body``: the keywords of the call."""
         if "catch_response" in body:  # a keyword of Locust's HTTP client, which would be sent to the server
             raise TypeError(NOT_IN_A_WITH)
-        return Request(self, build).run()
+        request = Request(self, build)
+        del build  # the request forgets it too, because what it refers to is not needed while the answer is awaited
+        return request.run()
 
     def prompt_of(self, text: str | None, messages: Sequence[dict[str, Any]] | None) -> Prompt:
         """Return a prompt of this text or these messages; without both, the one from ``make_prompt``."""
@@ -336,7 +338,26 @@ class LLMUser(User):
         record_unsent(environment, run_context, cls, permit, code, message)
 
 
-_locust_sleep = TaskSet._sleep
+_locust_sleep, _locust_init = TaskSet._sleep, TaskSet.__init__
+
+
+class _TaskQueue(list[Any]):
+    """The queue of a TaskSet, which has one task at most times. A ``deque`` has room for 64 and takes 0.7 kB."""
+
+    __slots__ = ()
+
+    def popleft(self) -> Any:
+        return self.pop(0)
+
+    def appendleft(self, task: Any) -> None:
+        self.insert(0, task)
+
+
+def _init_task_set(task_set: TaskSet, parent: User) -> None:
+    """Initialize a TaskSet. Those of LLM users get a small queue, because a process can have 10,000 users."""
+    _locust_init(task_set, parent)
+    if isinstance(task_set.user, LLMUser):
+        task_set._task_queue = _TaskQueue()  # type: ignore[assignment]
 
 
 def _spend_wait_time(task_set: TaskSet, seconds: float) -> None:
@@ -351,4 +372,5 @@ def _spend_wait_time(task_set: TaskSet, seconds: float) -> None:
         _locust_sleep(task_set, seconds)
 
 
+TaskSet.__init__ = _init_task_set  # type: ignore[assignment, method-assign]
 TaskSet._sleep = _spend_wait_time  # type: ignore[method-assign]

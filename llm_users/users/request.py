@@ -23,7 +23,7 @@ from locust.exception import StopUser
 from llm_users.load.worker.context import RunContext
 from llm_users.load.worker.permits import Permit, UserState
 from llm_users.outcome import CLIENT_LIMIT, Outcome
-from llm_users.prompts import count_messages, is_text_only
+from llm_users.prompts import Prompt, count_messages, is_text_only
 from llm_users.quantile import counts_of
 from llm_users.record import RequestRecord
 from llm_users.transport import clock
@@ -34,6 +34,7 @@ from llm_users.users.bad_events import StreamFailure, is_heartbeat
 from llm_users.users.buffering import mark_buffered, mark_held_back, may_be_held_back
 from llm_users.users.cancellation import cancellation
 from llm_users.users.chunks import AnswerTooLong, Bounds, Chunks, time_chunks
+from llm_users.users.deadline import Deadline
 from llm_users.users.failures import RequestFailed, excerpt, redact_fields, shows_no_secret
 from llm_users.users.response_stream import ResponseStream
 from llm_users.users.token_counts import doubt_usage
@@ -67,24 +68,24 @@ class Request:
 
     # Slots, because a process can have 10,000 requests that wait: without them, each takes 0.7 kB more.
     __slots__ = (
-        "_ask", "_bounds", "_build", "_end_clock_ns", "_end_stamp_ns", "_error", "_exchange", "_finished",
-        "_first_token_fired", "_interruption", "_last_event", "_last_read", "_permit", "_reads_on", "_response",
-        "_run_context", "_tail_until_ns", "_tokens_fired", "_user", "record",
+        "_bounds", "_build", "_end_clock_ns", "_end_stamp_ns", "_error", "_exchange", "_finished",
+        "_first_token_fired", "_interruption", "_last_event", "_last_read", "_permit", "_prompt", "_reads_on",
+        "_response", "_run_context", "_tail_until_ns", "_tokens_fired", "_user", "record",
     )  # fmt: skip
 
     def __init__(self, user: Any, build: Callable[[], Ask]) -> None:
         """Create a request of this ``LLMUser``. ``build`` makes its body after the admission."""
         self._user = user
-        self._build = build
+        self._build: Callable[[], Ask] | None = build
         self._run_context: RunContext = user.run_context
         self.record = RequestRecord()
         self._permit: Permit
         self._exchange: Exchange | SdkExchange
-        self._ask: Ask | None = None
+        self._prompt: Prompt | None = None
         self._response: ResponseStream | None = None
         self._error: BaseException | None = None
         self._interruption: BaseException | None = None  # ends the user too; raised again after the row is written
-        self._bounds: Bounds
+        self._bounds: Bounds | None = None
         self._finished = False  # the answer was read to its end
         self._reads_on = True  # False after the event that ends the answer, or an error
         self._last_read = 0, 0  # stamps
@@ -134,26 +135,33 @@ class Request:
         """
         user, run_context, record, exchange = self._user, self._run_context, self.record, self._exchange
         options = run_context.options
-        late = DeadlineExceeded(f"no complete answer within {options.timeout_s:g} s (--llm-timeout)")
         try:
-            ask = self._ask = self._build()
-            record.api, record.model = ask.api, ask.model
-            target = user.target
-            table_name = target.name if target is not None and target.model == ask.model else ask.model
-            record.name = user.request_name or table_name
-            record.prompt_index = ask.prompt.index if ask.prompt.index >= 0 else None
-            record.requested_output_tokens = ask.prompt.max_tokens
+            ask = self._build_ask()
             with (
-                gevent.Timeout(options.timeout_s, late),
+                Deadline(options.timeout_s),
                 cancellation(options, run_context.worker, record.request_id, exchange),
             ):
                 response = self._response = user.open_response(ask, exchange)
+                del ask  # its body is not needed while the answer is awaited
                 run_context.gate.reached(self._permit)
                 if run_context.watch is not None:
                     run_context.watch.began(self, response.events.chunks, exchange.sent_ns, exchange.resume_reader)
                 self._read(response)
         except BaseException as raised:
             self._fail(raised)
+
+    def _build_ask(self) -> Ask:
+        """Build the request, and fill the columns that describe it."""
+        assert self._build is not None
+        user, record, ask = self._user, self.record, self._build()
+        self._build, self._prompt = None, ask.prompt
+        record.api, record.model = ask.api, ask.model
+        target = user.target
+        table_name = target.name if target is not None and target.model == ask.model else ask.model
+        record.name = user.request_name or table_name
+        record.prompt_index = ask.prompt.index if ask.prompt.index >= 0 else None
+        record.requested_output_tokens = ask.prompt.max_tokens
+        return ask
 
     def _fail(self, raised: BaseException) -> None:
         if not isinstance(raised, Exception) or isinstance(raised, StopUser):
@@ -182,8 +190,6 @@ class Request:
         Raises errors of the transport and of events.
         """
         exchange, user = self._exchange, self._user
-        self._bounds = Bounds(response.events.chunks, user.max_answer_chunks, user.max_answer_characters)
-        exchange.process_at = min(exchange.process_at, self._bounds.look_at)
         if response.last_event is not None:
             exchange.terminator = response.last_event
         has_listeners = bool(user.environment.events.llm_token._handlers)
@@ -226,7 +232,9 @@ class Request:
 
         Raises ``StreamFailure``, or ``BadResponse`` for invalid or unlimited data.
         """
-        events, exchange, bounds = response.events, self._exchange, self._bounds
+        events, exchange, bounds, user = response.events, self._exchange, self._bounds, self._user
+        if bounds is None:
+            bounds = self._bounds = Bounds(events.chunks, user.max_answer_chunks, user.max_answer_characters)
         feed, take = response.decoder.feed, events.take
         pieces, stamp_ns, clock_ns = arrivals.pieces, *self._last_read
         start = response.take_texts(arrivals) if len(pieces) >= _MANY_PIECES and not self._tail_until_ns else 0
@@ -459,8 +467,8 @@ class Request:
         if record.output_tokens is None and record.chunks + len(text) > 0:
             record.output_tokens = self._count(text)
             record.output_tokens_source = "tokenizer"
-        if record.input_tokens is None and self._ask is not None:
-            prompt = self._ask.prompt
+        prompt = self._prompt
+        if record.input_tokens is None and prompt is not None:
             record.input_tokens = prompt.input_tokens
             answered = record.ok or record.chunks > 0  # counting the prompt of a refused request would waste time
             # Only the server can count content that is not text, such as images.
@@ -521,10 +529,10 @@ class Request:
     def _check(self, answer: Answer) -> None:
         """Call the locustfile's check of the answer. Its exceptions end the task after the row is written."""
         record = self.record
-        if self._ask is None:
+        if self._prompt is None:
             return
         try:
-            check = self._user.check_answer(self._ask.prompt, answer)
+            check = self._user.check_answer(self._prompt, answer)
         except BaseException as raised:  # also if the user is stopped in the meantime
             self._interruption = self._interruption or raised
             return

@@ -157,9 +157,19 @@ class SseResponseStream(ResponseStream):
     last_event = DONE
 
     def __init__(
-        self, head: Head, events: Events, usage: UsageSupport, note: Callable[[str], None], *, usage_asked: bool = False
+        self,
+        head: Head,
+        make_events: Callable[[], Events],
+        usage: UsageSupport,
+        note: Callable[[str], None],
+        *,
+        usage_asked: bool = False,
     ) -> None:
-        """Create a stream. ``usage_asked``: the request asked for token counts after the finish reason."""
+        """Create a stream.
+
+        ``make_events`` creates its ``events``. ``usage_asked``: the request asked for token counts after the finish
+        reason.
+        """
         headers = head.headers
         super().__init__(head.status_code, headers.get("x-request-id") or headers.get("request-id"), headers)
         encoding = headers.get("content-encoding", "").strip().lower()
@@ -170,8 +180,17 @@ class SseResponseStream(ResponseStream):
         self.usage_asked = usage_asked
         self._usage = usage
         self._note = note
-        self.events = events
-        self.decoder = _AnswerDecoder(events)
+        self._make_events = make_events
+
+    def __getattr__(self, name: str) -> Any:
+        # These two take 2 kB, and a process can have 10,000 requests that wait for their first token.
+        if name == "events":
+            self.events = self._make_events()
+            return self.events
+        if name == "decoder":
+            self.decoder = _AnswerDecoder(self.events)
+            return self.decoder
+        raise AttributeError(name)
 
     def take_texts(self, arrivals: Arrivals) -> int:
         events = self.decoder.whole_events(arrivals.pieces)

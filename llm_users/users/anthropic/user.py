@@ -105,7 +105,7 @@ class AnthropicUser(LLMUser):
             lambda: body,
             lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
         )
-        return _MessageStream(head, MessageEvents(), endpoint.usage_of(client.base_url), self.run_context.note)
+        return _MessageStream(head, MessageEvents, endpoint.usage_of(client.base_url), self.run_context.note)
 
     def failure_of(self, error: BaseException) -> tuple[str, str]:
         return failure_of(error, _versioned(self.host or ""), KEY_VARIABLE)

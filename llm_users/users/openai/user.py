@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_users.load.worker.context import RunContext
@@ -78,11 +79,11 @@ class OpenAIUser(LLMUser):
         ``prompt`` is the user's text. ``messages`` is a whole conversation. Without both, the user sends the next
         prompt of the run. Other keywords are added to the request's body (``temperature=0``, ``max_tokens=64``).
         """
-        return self.send_request(lambda: self._chat_ask(prompt, messages, body), body)
+        return self.send_request(partial(self._chat_ask, prompt, messages, body), body)
 
     def complete(self, prompt: str | None = None, **body: Any) -> Answer:
         """Send one streamed legacy completion and return the answer. Without ``prompt``, send the run's next prompt."""
-        return self.send_request(lambda: self._completion_ask(prompt, body), body)
+        return self.send_request(partial(self._completion_ask, prompt, body), body)
 
     def respond(
         self, prompt: str | None = None, *, input: str | Sequence[dict[str, Any]] | None = None, **body: Any
@@ -93,7 +94,7 @@ class OpenAIUser(LLMUser):
         sent unchanged. Without both, the user sends the next prompt of the run. Other keywords are added to the
         request's body (``instructions="Be short."``, ``max_output_tokens=64``).
         """
-        return self.send_request(lambda: self._respond_ask(prompt, input, body), body)
+        return self.send_request(partial(self._respond_ask, prompt, input, body), body)
 
     def _respond_ask(
         self, text: str | None, content: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]
@@ -142,7 +143,7 @@ class OpenAIUser(LLMUser):
         usage = endpoint.usage_of(client.base_url)
         if ask.api == RESPONSES:
             response = self._post(client, ask, ask.body, exchange)
-            return ResponsesApiStream(response, ResponseEvents(), usage, self.run_context.note)
+            return ResponsesApiStream(response, ResponseEvents, usage, self.run_context.note)
         cap = endpoint.cap_of(client.base_url, ask.model)
         body = cap.renamed(ask.body)
         if body is not ask.body:
@@ -159,10 +160,10 @@ class OpenAIUser(LLMUser):
             )
             response = self._post_with_usage(client, replace(ask, body=cap.renamed(ask.body)), exchange, usage)
         choices = ask.body.get("n")
-        events = OpenAIEvents(choices if type(choices) is int else 1)
+        make_events = partial(OpenAIEvents, choices) if type(choices) is int else OpenAIEvents
         options = ask.body.get("stream_options")
         asked = bool(options.get("include_usage")) if isinstance(options, dict) else usage.asked
-        return _CompletionStream(response, events, usage, self.run_context.note, usage_asked=asked)
+        return _CompletionStream(response, make_events, usage, self.run_context.note, usage_asked=asked)
 
     def _post_with_usage(
         self, client: _Client, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
