@@ -21,7 +21,7 @@ Start = Callable[[Timing, Path], Endpoint]
 
 
 class TlsEndpoint(Endpoint):
-    """Another endpoint behind a TLS proxy. The send times are those of the proxy, so its delay is not an error."""
+    """A TLS proxy in front of another endpoint. It logs the send times, so its delay does not count as an error."""
 
     def __init__(self, start: Start, timing: Timing, folder: Path) -> None:
         pem = folder / "proxy.pem"

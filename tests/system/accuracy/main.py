@@ -54,7 +54,7 @@ process inside MEASURE / tokens that arrived inside MEASURE. The reference of Op
 client with uvloop and orjson, with its CPU and tokens in the same window; the reference of the other rows is this
 client on OpenAI chat with as many streams, without TLS. CPU ratio = median over the rounds of CPU per token / CPU per
 token of the reference. Rate / ideal = (TTFT + (tokens - 1) gaps) / mean(queue_s + end_to_end_latency_s). Every token
-comes in an event of its own. Bounds are in brackets; a ramp of 0 starts all users at one instant and has none."""
+comes in a separate event. Bounds are in brackets. A ramp of 0 starts all users at one instant and is not judged."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

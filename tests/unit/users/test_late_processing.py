@@ -70,7 +70,7 @@ def test_an_error_ends_a_stream_that_goes_on(rig: Rig, wire: Wire) -> None:
 
 
 def test_the_stamps_of_a_read_with_several_events_are_theirs(rig: Rig, wire: Wire) -> None:
-    """Two events in one read share its stamp; the gaps around it are those of the reads."""
+    """Two events in one read share its stamp. The other gaps are the times between the reads."""
     pairs = [b"".join(TEXTS[number : number + 2]) for number in (0, 2, 4)]
     script = [send(head(CHUNKED))]
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""The row of a long answer: its figures are those of the plain way, and the event loop goes on while it is made."""
+"""The row of a long answer: it equals the row of the direct computation, and the event loop runs while it is made."""
 
 from __future__ import annotations
 
