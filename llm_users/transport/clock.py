@@ -29,6 +29,9 @@ OFFSET_TOLERANCE_NS = 1_000_000
 Ancillary = list[tuple[int, int, bytes]]
 """The control messages of one read, as ``recvmsg`` returns them."""
 
+Stamp = bytes
+"""The kernel's stamp of one read, a ``struct timespec`` of the wall clock; empty if there is none."""
+
 _TIMESPEC = struct.Struct("@qq")  # struct timespec of a 64-bit kernel
 _TIMESPEC_BYTES, _unpack = _TIMESPEC.size, _TIMESPEC.unpack_from
 _idle_socket: socket.socket | None = None
@@ -56,13 +59,29 @@ def wall_offset_ns() -> int:
     return best_offset
 
 
-def kernel_stamp_ns(ancillary: Ancillary) -> int:
-    """Return the wall-clock receive stamp in ``recvmsg``'s ancillary data, in ns; 0 if there is none."""
-    for _level, kind, data in ancillary:
-        if kind == SO_TIMESTAMPNS and len(data) >= _TIMESPEC_BYTES:
-            seconds, nanoseconds = _unpack(data)
-            return seconds * 1_000_000_000 + nanoseconds  # type: ignore[no-any-return]
-    return 0
+def stamp_of(ancillary: Ancillary) -> Stamp:
+    """Return the stamp in the control messages of a read."""
+    # ``enable_stamps`` enables no other kind of control message.
+    return ancillary[0][2] if ancillary else b""
+
+
+def kernel_ns(stamp: Stamp) -> int:
+    """Return the time of a stamp on the wall clock, in ns; 0 if there is none."""
+    if len(stamp) < _TIMESPEC_BYTES:
+        return 0
+    seconds, nanoseconds = _unpack(stamp)
+    return seconds * 1_000_000_000 + nanoseconds  # type: ignore[no-any-return]
+
+
+def monotonic_ns(stamps: list[Stamp], offset_ns: int) -> list[int]:
+    """Return the times of stamps on the monotonic clock, in ns; 0 for a stamp that is missing.
+
+    ``offset_ns`` is the wall clock minus the monotonic clock.
+    """
+    together = b"".join(stamps)
+    if len(together) == len(stamps) * _TIMESPEC_BYTES and b"" not in stamps:
+        return [seconds * 1_000_000_000 + ns - offset_ns for seconds, ns in _TIMESPEC.iter_unpack(together)]
+    return [time_ns - offset_ns if (time_ns := kernel_ns(stamp)) else 0 for stamp in stamps]
 
 
 def enable_stamps(sock: socket.socket) -> bool:

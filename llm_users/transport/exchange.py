@@ -13,6 +13,7 @@ the stamps even if the SDK raises an error.
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from itertools import chain, pairwise, repeat
@@ -53,6 +54,12 @@ LATE_BYTES = 128 * 1024
 
 _MOST_HELD_BYTES = 2 * LATE_BYTES
 """Limit on the bytes that are held for a reader that is busy; then the connection is not read until it continues."""
+
+MOST_CHUNK_BYTES = 4096
+"""Chunks of this size and more are left to the parser: with large pieces of data, its calls do not matter."""
+
+_CHUNK_SIZES = {line: size for size in range(1, MOST_CHUNK_BYTES) for line in (b"%x" % size, b"%X" % size)}
+"""The lines that announce a chunk, without leading zeros and extensions. The last chunk (0) is not among them."""
 
 _REPLACED = {b"accept-encoding", b"connection", b"content-length", b"transfer-encoding", b"host"}
 
@@ -100,7 +107,7 @@ class ResponseParser(HTTPResponseParser):
         self.status = 0
         self.headers_complete = False
         self.complete = False
-        self.body: list[bytearray] = []
+        self.body: list[bytes | bytearray] = []
         self.reason = ""
         # llhttp calls this by name; a bound method of a list avoids a Python frame per piece of body.
         self._on_body = self.body.append
@@ -129,7 +136,7 @@ class ResponseParser(HTTPResponseParser):
             if self._header_bytes > MAX_HEADER_BYTES:
                 raise BadResponse(f"the response's headers are longer than {MAX_HEADER_BYTES // 1024} KiB")
 
-    def take_body(self) -> list[bytearray]:
+    def take_body(self) -> list[bytes | bytearray]:
         """Return the pieces of the body since the last call."""
         body, self.body = self.body, []
         if not self._surplus:
@@ -166,7 +173,7 @@ class ResponseParser(HTTPResponseParser):
             self.reason = ""
             self.status = 0
 
-    def _drop(self, piece: bytearray) -> None:
+    def _drop(self, piece: bytes | bytearray) -> None:
         pass
 
     def _on_status(self, text: str) -> None:
@@ -198,41 +205,76 @@ class ResponseParser(HTTPResponseParser):
         self._name, self._value = "", None
 
 
-class Arrivals(NamedTuple):
-    """A part of a body, as it arrived: its pieces as HTTP's framing splits them, and the reads that contained them.
+def whole_chunks(reads: Sequence[bytes]) -> list[bytes]:
+    """Return the content of the first reads, as long as each one is exactly one chunk of chunked framing.
 
-    A read is its two stamps and the number of pieces up to its end: the kernel's receive stamp on the monotonic clock
-    (0 if the kernel gave none), and the monotonic clock when the read returned.
+    Servers stream tokens in such reads, and one pass over many of them takes a tenth of the time of the parser's calls.
+    All other reads are left to the parser. The first read must begin where a chunk begins.
     """
+    parts = b"".join(reads).split(b"\r\n")
+    sizes, contents = parts[::2], parts[1::2]
+    count = 0
+    # A content with a line break shifts the parts after it, so that it and they do not match.
+    for read, size, content in zip(reads, sizes, contents, strict=False):
+        length = len(content)
+        if _CHUNK_SIZES.get(size) != length or len(read) != length + len(size) + 4:
+            break
+        count += 1
+    return contents[:count]
 
-    pieces: list[Any]
-    reads: list[tuple[int, int, int]]
 
-    def stamps_ns(self) -> tuple[Sequence[int], Sequence[int]]:
+def is_whole(read: bytes) -> bool:
+    """Return True if a read consists of chunks, none of them the last one, and ends where the next chunk begins.
+
+    It must begin where a chunk begins.
+    """
+    start = 0
+    while start < len(read):
+        end = read.find(b"\r\n", start, start + 8)
+        size = _CHUNK_SIZES.get(read[start:end]) if end > 0 else None
+        if size is None or read[end + 2 + size : end + 4 + size] != b"\r\n":
+            return False
+        start = end + 4 + size
+    return True
+
+
+class Arrivals(NamedTuple):
+    """A part of a body, as it arrived: its pieces as HTTP's framing splits them, and the reads that contained them."""
+
+    pieces: Sequence[bytes | bytearray]
+    stamps_ns: Sequence[int]
+    """For each read, the kernel's receive stamp on the monotonic clock; 0 if the kernel gave none."""
+    clocks_ns: Sequence[int]
+    """For each read, the monotonic clock when it returned."""
+    ends: Sequence[int]
+    """For each read, the number of pieces up to its end."""
+
+    def reads(self, start: int = 0) -> Iterator[tuple[int, int, int]]:
+        """Yield the two stamps and the end of each read. Omit reads that end before piece ``start``."""
+        first = bisect_left(self.ends, start)
+        yield from zip(self.stamps_ns[first:], self.clocks_ns[first:], self.ends[first:], strict=True)
+
+    def stamps_of_pieces(self) -> tuple[Sequence[int], Sequence[int]]:
         """Return the two stamps of each piece."""
-        stamps_ns, clocks_ns, ends = zip(*self.reads, strict=True)
-        if ends != tuple(range(1, len(ends) + 1)):  # otherwise, each read contained one piece
+        stamps_ns, clocks_ns, ends = self.stamps_ns, self.clocks_ns, self.ends
+        if ends[-1] != len(ends) or ends != list(range(1, len(ends) + 1)):  # a read did not contain one piece
             counts = [end - start for start, end in pairwise((0, *ends))]
-            stamps_ns = tuple(chain.from_iterable(map(repeat, stamps_ns, counts)))
-            clocks_ns = tuple(chain.from_iterable(map(repeat, clocks_ns, counts)))
+            stamps_ns = list(chain.from_iterable(map(repeat, stamps_ns, counts)))
+            clocks_ns = list(chain.from_iterable(map(repeat, clocks_ns, counts)))
         return stamps_ns, clocks_ns
 
-    def each(self) -> Iterator[tuple[int, int, list[Any]]]:
-        """Yield the two stamps and the pieces of each read."""
-        start = 0
-        for stamp_ns, clock_ns, end in self.reads:
-            yield stamp_ns, clock_ns, self.pieces[start:end]
-            start = end
+
+_NOTHING = Arrivals((), (), (), ())
 
 
 class Exchange:
     """One request and its stamps. All ``_ns`` values are on the monotonic clock; 0 means "did not happen"."""
 
     __slots__ = (
-        "_given", "_head_reads", "_is_paused", "_offset_ns", "_parses_late", "_reader", "_reads", "_reads_before",
-        "_switch_to_hub", "_timer", "_unparsed", "_wakes_reader", "connect_ns", "connect_started_ns", "connection",
-        "failure", "head", "not_before", "outcome", "pool", "process_at", "reads", "received", "reconnects",
-        "response", "retries", "sent_ns", "sent_wall_ns", "terminator",
+        "_at_chunk", "_clocks_ns", "_ends", "_given", "_head_reads", "_is_paused", "_offset_ns", "_parses_late",
+        "_reader", "_reads_before", "_stamps_ns", "_switch_to_hub", "_timer", "_unparsed", "_wakes_reader",
+        "connect_ns", "connect_started_ns", "connection", "failure", "head", "not_before", "outcome", "pool",
+        "process_at", "reads", "received", "reconnects", "response", "retries", "sent_ns", "sent_wall_ns", "terminator",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -262,12 +304,16 @@ class Exchange:
         self.failure: TransportError | None = None
         """Why the body ended too early; None if it did not."""
         self._offset_ns = 0
-        self._reads: list[tuple[int, int, int]] = []  # as in ``Arrivals``, with the pieces in ``response.body``
-        self._unparsed: list[tuple[clock.Ancillary, int, bytes]] = []  # reads of the body that are not parsed
+        # As in ``Arrivals``, with the pieces in ``response.body``.
+        self._stamps_ns: list[int] = []
+        self._clocks_ns: list[int] = []
+        self._ends: list[int] = []
+        self._unparsed: list[Any] = []  # reads of the body that are not parsed, as in ``Connection.held``
         self._given = 0  # received bytes when the reader was last given what had arrived
         self._reader: Any = None  # the greenlet that waits
         self._wakes_reader = True  # at each read
         self._parses_late = False  # the last read of the body can be recognized without the parser
+        self._at_chunk = False  # the next read of the body begins where a chunk begins
         self._is_paused = False
         self._timer: Any = None
         self._switch_to_hub = get_hub().switch
@@ -334,7 +380,7 @@ class Exchange:
         ``each_read``: resume the caller at each read. Otherwise it is resumed when ``process_at`` bytes have been
         received, ``LATE_S`` after the first read, ``LINGER_S`` after the terminator, or at the end of the body.
         """
-        if self._reads or self._unparsed or self.is_over:
+        if self._ends or self._unparsed or self.is_over:
             return True
         assert self.connection is not None
         if self._is_paused:
@@ -350,22 +396,22 @@ class Exchange:
         finally:
             self._reader = None
             self._stop_timer()
-        return bool(self._reads or self._unparsed) or self.is_over
+        return bool(self._ends or self._unparsed) or self.is_over
 
     def take(self) -> Arrivals:
         """Return what has arrived since the last call."""
         response = self.response
         assert response is not None
         self._parse(response)
-        arrivals = Arrivals(response.take_body(), self._reads)
-        self._reads = []
+        arrivals = Arrivals(response.take_body(), self._stamps_ns, self._clocks_ns, self._ends)
+        self._stamps_ns, self._clocks_ns, self._ends = [], [], []
         self._given = self.received
         self.process_at = self.received + LATE_BYTES
         return arrivals
 
     def resume_reader(self) -> None:
         """Resume the reader soon if anything has arrived that it was not given."""
-        if self._reader is not None and (self._reads or self._unparsed):
+        if self._reader is not None and (self._ends or self._unparsed):
             get_hub().loop.run_callback(self._wake)
 
     def arrivals(self) -> Iterator[Arrivals]:
@@ -373,7 +419,7 @@ class Exchange:
 
         The connection is not released: only the caller, which interprets the body, can decide whether it is reusable.
         """
-        while self._reads or self._unparsed or not self.is_over:
+        while self._ends or self._unparsed or not self.is_over:
             self.wait()
             yield self.take()
         if self.failure is not None:
@@ -462,27 +508,27 @@ class Exchange:
         connection.start_reading(self._on_read, self._on_error)
         while not (response.headers_complete or self.is_over):
             self.wait()
-        if self.failure is not None and not (response.headers_complete and self._reads):
+        if self.failure is not None and not (response.headers_complete and self._ends):
             raise self.failure
         return response
 
     def _begin_attempt(self) -> None:
         self._reads_before, self._head_reads = self.reads, 0
-        self._reads, self._unparsed = [], []
+        self._stamps_ns, self._clocks_ns, self._ends, self._unparsed = [], [], [], []
         self._given = self.received
         self.failure = None
 
     # In the event loop.
 
-    def _on_read(self, ancillary: clock.Ancillary, clock_ns: int, data: bytes) -> None:
+    def _on_read(self, stamp: clock.Stamp, clock_ns: int, data: bytes) -> None:
         """Keep one read of the body (the hot path), or process one read of the headers."""
         response = self.response
         assert response is not None
         if not response.headers_complete:
             self.received += len(data)
-            self._on_head(response, clock.kernel_stamp_ns(ancillary), clock_ns, data)
+            self._on_head(response, clock.kernel_ns(stamp), clock_ns, data)
             return
-        self._unparsed.append((ancillary, clock_ns, data))
+        self._unparsed += stamp, clock_ns, data
         if (
             self._wakes_reader
             or not self._parses_late
@@ -492,7 +538,7 @@ class Exchange:
             self._parse(response)
             self._react()
             return
-        received = self.received + sum(len(data) for _ancillary, _clock_ns, data in self._unparsed)
+        received = self.received + sum(map(len, self._unparsed[2::3]))
         # While the reader waits for its turn, nothing is parsed: a second of many streams would be parsed at once here.
         if received - self._given > _MOST_HELD_BYTES and self._reader is None:
             self._parse(response)
@@ -517,32 +563,51 @@ class Exchange:
         except TransportError as error:
             self.failure = error
         if response.body or response.is_over():
-            self._reads.append((kernel_ns - self._offset_ns if kernel_ns else 0, clock_ns, len(response.body)))
+            self._keep_read(kernel_ns - self._offset_ns if kernel_ns else 0, clock_ns, len(response.body))
         else:
             self._head_reads += 1
         self._parses_late = response.headers_complete and response.is_chunked
+        _head, empty_line, rest = data.partition(EMPTY_LINE)
+        self._at_chunk = self._parses_late and bool(empty_line) and is_whole(rest)
         self._react()
+
+    def _keep_read(self, stamp_ns: int, clock_ns: int, end: int) -> None:
+        self._stamps_ns.append(stamp_ns)
+        self._clocks_ns.append(clock_ns)
+        self._ends.append(end)
 
     def _parse(self, response: ResponseParser) -> None:
         """Parse the reads of the body that are not parsed yet."""
-        feed, body, reads, offset_ns = response.feed_or_refuse, response.body, self._reads, self._offset_ns
         unparsed, self._unparsed = self._unparsed, []
         if self.connection is not None:
             self.connection.held = None
-        for ancillary, clock_ns, data in unparsed:
+        stamps, clocks_ns, reads = unparsed[::3], unparsed[1::3], unparsed[2::3]
+        stamps_ns = clock.monotonic_ns(stamps, self._offset_ns)
+        count, body = 0, response.body
+        if self._at_chunk:
+            # The parser does not see these reads: it waits for a chunk before and after them.
+            chunks = whole_chunks(reads)
+            count, end = len(chunks), len(body) + 1
+            body += chunks
+            self._stamps_ns += stamps_ns[:count]
+            self._clocks_ns += clocks_ns[:count]
+            self._ends += range(end, end + count)
+            self.reads += count
+            self.received += sum(map(len, reads[:count]))
+        for stamp_ns, clock_ns, data in zip(stamps_ns[count:], clocks_ns[count:], reads[count:], strict=True):
             if data:
                 self.reads += 1
                 self.received += len(data)
             is_surplus, failure = response.complete, None
             try:
-                feed(data)
+                response.feed_or_refuse(data)
             except TransportError as error:
                 failure = self.failure = error
             if not is_surplus:
-                kernel_ns = clock.kernel_stamp_ns(ancillary)
-                reads.append((kernel_ns - offset_ns if kernel_ns else 0, clock_ns, len(body)))
+                self._keep_read(stamp_ns, clock_ns, len(body))
             if failure is not None:
                 break
+            self._at_chunk = self._at_chunk and is_whole(data)
 
     def _react(self) -> None:
         """Resume the reader, or stop reading."""
@@ -626,7 +691,7 @@ class SdkExchange:
         self.failure: TransportError | None = None
         self.is_over = False
         self._pieces: Iterator[Any] | None = None  # what remains of the body
-        self._arrivals = Arrivals([], [])
+        self._arrivals = _NOTHING
 
     def mark_sent(self) -> None:
         """Record t0 immediately before the SDK sends the request, which is as close as the SDK allows."""
@@ -638,7 +703,7 @@ class SdkExchange:
 
     def wait(self, *, each_read: bool = True, timeout_s: float | None = None) -> bool:  # noqa: ARG002
         """Wait for one piece of the body, as in ``Exchange``. The SDK reads it in the greenlet of the caller."""
-        if self._arrivals.reads or self.is_over:
+        if self._arrivals.ends or self.is_over:
             return True
         if self._pieces is None:
             self._pieces = self.pieces()
@@ -651,11 +716,11 @@ class SdkExchange:
                 self.failure, self.is_over = error, True
             else:
                 self.reads += 1
-                self._arrivals = Arrivals([piece], [(0, clock.now_ns(), 1)])
-        return self.is_over or bool(self._arrivals.reads)
+                self._arrivals = Arrivals([piece], [0], [clock.now_ns()], [1])
+        return self.is_over or bool(self._arrivals.ends)
 
     def take(self) -> Arrivals:
-        arrivals, self._arrivals = self._arrivals, Arrivals([], [])
+        arrivals, self._arrivals = self._arrivals, _NOTHING
         return arrivals
 
     def resume_reader(self) -> None:

@@ -11,7 +11,7 @@ The row keeps everything that was measured before an error.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -239,9 +239,7 @@ class Request:
         pieces, stamp_ns, clock_ns = arrivals.pieces, *self._last_read
         start = response.take_texts(arrivals) if len(pieces) >= _MANY_PIECES and not self._tail_until_ns else 0
         try:
-            for stamp_ns, clock_ns, end in arrivals.reads:
-                if end < start:
-                    continue
+            for stamp_ns, clock_ns, end in arrivals.reads(start):
                 if self._tail_until_ns:
                     self._process_tail(response, pieces[start:end], stamp_ns, clock_ns)
                 else:
@@ -275,7 +273,7 @@ class Request:
         self._last_event = stamp_ns, clock_ns
         self._tail_until_ns = clock_ns + _grace_ns(response)
 
-    def _process_tail(self, response: ResponseStream, pieces: list[Any], stamp_ns: int, clock_ns: int) -> None:
+    def _process_tail(self, response: ResponseStream, pieces: Sequence[Any], stamp_ns: int, clock_ns: int) -> None:
         """Process one read after the finish reason. Output in it removes the finish reason."""
         events = response.events
         found = [data for piece in pieces for data in response.decoder.feed(piece)]

@@ -84,7 +84,7 @@ class Events:
 class Decoder(Protocol):
     """Converts pieces of a body to the data of events: bytes, or messages with headers."""
 
-    def feed(self, piece: bytearray) -> Sequence[Any]:
+    def feed(self, piece: bytes | bytearray) -> Sequence[Any]:
         """Return the events that end in this piece."""
 
     def finish(self) -> Sequence[Any]:
@@ -194,7 +194,7 @@ class SseResponseStream(ResponseStream):
 
     def take_texts(self, arrivals: Arrivals) -> int:
         events = self.decoder.whole_events(arrivals.pieces)
-        return self.events.take_texts(events, *arrivals.stamps_ns()) if events else 0
+        return self.events.take_texts(events, *arrivals.stamps_of_pieces()) if events else 0
 
     def why_unfinished(self) -> str:
         if self.decoder.is_document:

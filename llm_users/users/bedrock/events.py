@@ -174,7 +174,7 @@ class _TextOrFrames:
         self._text = bytearray()
         self._is_text = False
 
-    def feed(self, piece: bytearray) -> list[Message]:
+    def feed(self, piece: bytes | bytearray) -> list[Message]:
         self._is_text = self._is_text or bytes(piece[:64]).lstrip().startswith(_TEXT_STARTS)
         if not self._is_text:
             return self._frames.feed(piece)

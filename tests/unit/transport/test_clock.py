@@ -23,11 +23,19 @@ def test_the_offset_leads_from_one_clock_to_the_other() -> None:
     assert abs(clock.wall_offset_ns() - offset_ns) < 1_000_000
 
 
-def test_a_stamp_is_found_among_other_messages() -> None:
-    stamp = (socket.SOL_SOCKET, clock.SO_TIMESTAMPNS, struct.pack("@qq", 12, 34))
-    assert clock.kernel_stamp_ns([(1, 2, b"other"), stamp]) == 12_000_000_034
-    assert clock.kernel_stamp_ns([]) == 0
-    assert clock.kernel_stamp_ns([(socket.SOL_SOCKET, clock.SO_TIMESTAMPNS, b"short")]) == 0
+def test_the_stamp_of_a_read_is_its_timespec() -> None:
+    stamp = clock.stamp_of([(socket.SOL_SOCKET, clock.SO_TIMESTAMPNS, struct.pack("@qq", 12, 34))])
+    assert clock.kernel_ns(stamp) == 12_000_000_034
+    assert clock.kernel_ns(clock.stamp_of([])) == 0
+    assert clock.kernel_ns(b"short") == 0
+
+
+def test_many_stamps_are_converted_like_single_ones() -> None:
+    first, second = struct.pack("@qq", 12, 34), struct.pack("@qq", 13, 5)
+    assert clock.monotonic_ns([first, second], 1_000) == [11_999_999_034, 12_999_999_005]
+    assert clock.monotonic_ns([first, b"", second], 1_000) == [11_999_999_034, 0, 12_999_999_005]
+    assert clock.monotonic_ns([first, b"", second + first], 1_000)[:2] == [11_999_999_034, 0]
+    assert clock.monotonic_ns([], 1_000) == []
 
 
 @pytest.mark.parametrize(("moved_ns", "moved"), [(0, False), (500_000, False), (5_000_000, True), (-(10**12), True)])

@@ -38,7 +38,7 @@ def test_a_short_body_resumes_the_reader_once_and_keeps_the_stamps(
     port = wire.serve(stream(TEN, framing, gap_s=0.02), tls=own_ca.server if tls else None)
     exchange = begun(pool, port)
     parts = list(parts_of(exchange))
-    reads = [read for part in parts for read in part.reads if read[2]]
+    reads = [read for part in parts for read in part.reads() if read[2]]
     assert (body_of(parts), len(parts)) == (b"".join(TEN), 1)
     sent_ns = port.requests()[0].sent_ns[1:11]
     errors_ns = [stamp_ns - moment for (stamp_ns, _clock_ns, _end), moment in zip(reads, sent_ns, strict=False)]

@@ -26,7 +26,7 @@ from typing import Any
 import gevent
 
 from llm_users.simulator.launch import launch
-from llm_users.transport.clock import Ancillary, kernel_stamp_ns
+from llm_users.transport.clock import Stamp, kernel_ns
 from tests.project import ROOT
 from tests.unit.users.rig import Rig, at
 
@@ -35,7 +35,7 @@ CARRIERS = {
     "_CompletionStream": ("events",),
     "Answer": ("record",),
     "Chunks": ("clocks_ns",),
-    "Exchange": ("_reads", "_unparsed"),
+    "Exchange": ("_stamps_ns", "_clocks_ns", "_unparsed"),
     "OpenAIEvents": ("chunks",),
     "RequestRecord": ("ttft_s",),
     "ResponseParser": ("body",),
@@ -96,7 +96,7 @@ class _Watch:
         self._greenlets = (gevent.get_hub(), gevent.getcurrent())
         self._by_frame: dict[FrameType, Call] = {}
         self._stamps_ns: tuple[int, ...] = ()
-        self._text = b""
+        self._stamp = self._text = b""
         self._ttft_s: float | None = None
         self._is_over = False
 
@@ -112,14 +112,16 @@ class _Watch:
             call = self._by_frame[frame] = Call(str(path.relative_to(ROOT)), name, caller, empty, any(full))
             self.trace.calls.append(call)
             if name == "Exchange._on_read" and not self._stamps_ns:
-                self._begin(call, *_arguments(frame)[1:])
+                self._begin(call, *_arguments(frame))
         elif event == "return" and (call := self._by_frame.get(frame)) is not None:
             self._end(call, _arguments(frame), value)
 
-    def _begin(self, call: Call, ancillary: Ancillary, clock_ns: int, data: bytes) -> None:
+    def _begin(self, call: Call, exchange: Any, stamp: Stamp, clock_ns: int, data: bytes) -> None:
         """Begin with the read that contains text of the answer."""
         if content := _CONTENT.search(data):
-            self._stamps_ns, self._text = (kernel_stamp_ns(ancillary), clock_ns), content[0]
+            offset_ns = exchange.sent_wall_ns - exchange.sent_ns
+            self._stamps_ns = kernel_ns(stamp), kernel_ns(stamp) - offset_ns, clock_ns
+            self._stamp, self._text = stamp, content[0]
             call.passes = True
             for earlier in self.trace.calls:
                 earlier.passes |= earlier is call.caller or earlier.returned in self._stamps_ns
@@ -140,7 +142,7 @@ class _Watch:
         if isinstance(value, float):
             return value == self._ttft_s
         if isinstance(value, bytes | bytearray):
-            return self._text in value
+            return self._text in value or value == self._stamp
         if isinstance(value, list | tuple):
             return any(map(self._has, value))
         if type(value).__name__ == "RequestRecord":

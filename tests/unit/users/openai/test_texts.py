@@ -47,7 +47,7 @@ EVENTS = st.lists(st.one_of(TEXTS.map(lambda text: delta(content=text)), UNUSUAL
 def read_by_read(arrivals: Arrivals, decoder: SseDecoder, events: OpenAIEvents, first: int = 0) -> None:
     """Process pieces with ``take``, as ``Request._process`` does, from this piece on."""
     start = 0
-    for stamp_ns, clock_ns, end in arrivals.reads:
+    for stamp_ns, clock_ns, end in arrivals.reads():
         for piece in arrivals.pieces[max(start, first) : end]:
             for data in decoder.feed(piece):
                 events.take(data, stamp_ns, clock_ns)
@@ -59,7 +59,7 @@ def outcome(parts: list[Arrivals], *, together: bool) -> tuple[Any, ...]:
     try:
         for arrivals in parts:
             found = decoder.whole_events(arrivals.pieces) if together else []
-            first = events.take_texts(found, *arrivals.stamps_ns()) if found else 0
+            first = events.take_texts(found, *arrivals.stamps_of_pieces()) if found else 0
             read_by_read(arrivals, decoder, events, first)
     except Exception as error:
         failure = type(error), str(error)
@@ -86,7 +86,9 @@ def test_together_is_as_one_by_one(events: list[bytes], data: st.DataObject) -> 
         ends = sorted({*data.draw(st.lists(st.integers(1, len(part)), max_size=40)), len(part)})
         if data.draw(st.booleans()):
             ends = list(range(1, len(part) + 1))
-        parts.append(Arrivals(part, [(moment := moment + 1, moment + 1000, end) for end in ends]))
+        stamps_ns = list(range(moment, moment + len(ends)))
+        moment += len(ends)
+        parts.append(Arrivals(part, stamps_ns, [stamp_ns + 1000 for stamp_ns in stamps_ns], ends))
     assert outcome(parts, together=True) == outcome(parts, together=False)
 
 
@@ -94,18 +96,19 @@ def test_a_plain_part_is_decoded_together() -> None:
     """Otherwise, the test above would compare a way with itself."""
     pieces = [bytearray(delta(content=str(number))) for number in range(50)]
     decoder, events = SseDecoder(), OpenAIEvents()
-    read_by_read(Arrivals(pieces[:1], [(1, 1, 1)]), decoder, events)
-    rest = Arrivals([*pieces[1:], bytearray(delta("stop")), bytearray(DONE)], [(n, n, n) for n in range(1, 52)])
+    read_by_read(Arrivals(pieces[:1], [1], [1], [1]), decoder, events)
+    numbers = list(range(1, 52))
+    rest = Arrivals([*pieces[1:], bytearray(delta("stop")), bytearray(DONE)], numbers, numbers, numbers)
     found = decoder.whole_events(rest.pieces)
     assert [json.loads(text)["choices"][0]["delta"] for text in found[:49]] == [
         {"content": str(n)} for n in range(1, 50)
     ]
-    assert events.take_texts(found, *rest.stamps_ns()) == 49
+    assert events.take_texts(found, *rest.stamps_of_pieces()) == 49
     assert events.chunks.texts == [str(number) for number in range(50)]
 
 
 def test_a_failure_is_the_same() -> None:
     pieces = [bytearray(delta(content="a")), bytearray(event({"error": {"message": "no", "code": "bad"}}))]
-    arrivals = Arrivals(pieces, [(1, 1, 1), (2, 2, 2)])
+    arrivals = Arrivals(pieces, [1, 2], [1, 2], [1, 2])
     kind, text = outcome([arrivals], together=True)[-1]
     assert (kind, text) == (StreamFailure, "no")
