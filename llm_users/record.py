@@ -22,6 +22,10 @@ bursts."""
 STEADY, UNSTEADY = "steady", "unsteady"
 """Values of the stage column ``steadiness``. An empty cell means unknown."""
 
+STEADINESS_REQUESTS = 50
+"""With fewer measured requests, the steadiness of a stage is unknown: a queue at 0.8 of its capacity can double by
+chance in this number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -34,7 +34,7 @@ from llm_users.load.protocol.messages import CoordinatorInbox, MessageT
 from llm_users.options.command_line import as_given, read_options
 from llm_users.options.parsers import OptionError
 from llm_users.options.table import SIMULATOR_DEFAULTS, Options
-from llm_users.record import RequestRecord
+from llm_users.record import STEADINESS_REQUESTS, RequestRecord
 from llm_users.run_files import GATE_XML, RUN_FILES_PATTERN, absolute, default_prefix, from_here, path_of
 from llm_users.secrets import mask_named, mask_options, redact, remember_named
 from llm_users.transport import endpoint
@@ -62,10 +62,12 @@ def _refuse(error: Exception, parsed: Any) -> NoReturn:
 
 
 def steadiness_of(starts: array[float], ends: array[float], measured: array[int], is_open: bool) -> str:
-    """Return ``steady``, ``unsteady`` or "" (unknown). The first call, after a stage, loads numpy.
+    """Return ``steady``, ``unsteady`` or "" (unknown). The first call after a stage with enough requests loads numpy.
 
     Without a free file descriptor the import fails and the result is "", so that the stage is written in any case.
     """
+    if sum(measured) < STEADINESS_REQUESTS:
+        return ""
     try:
         import numpy as np
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_reports.stats.intervals import student_t
-from llm_users.record import COL, STEADY, UNSTEADY
+from llm_users.record import COL, STEADINESS_REQUESTS, STEADY, UNSTEADY
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from llm_reports.run import Run
 
 UNKNOWN = ""
-
-LEAST_REQUESTS = 50
-"""With fewer requests, steadiness is unknown: a queue at 0.8 of its capacity can double by chance in this number."""
 
 _GROWTH_SDS = 1.1
 """Growth of the requests in flight above which a queue grows, in standard deviations of the difference of two counts.
@@ -65,7 +62,7 @@ def steadiness(starts: Values, ends: Values, measured: Flags, *, is_open: bool) 
     """
     known = np.isfinite(starts) & ~np.isnan(ends)
     starts, ends, counted = starts[known], np.maximum(starts, ends)[known], measured[known] > 0
-    if int(counted.sum()) < LEAST_REQUESTS:
+    if int(counted.sum()) < STEADINESS_REQUESTS:
         return UNKNOWN
     order = np.argsort(starts[counted], kind="stable")
     own_starts, own_ends = starts[counted][order], ends[counted][order]
@@ -127,7 +124,7 @@ def _open_loop(starts: Values, ends: Values, own_starts: Values, own_ends: Value
         return UNSTEADY if last > _UNFILLED_GROWTH * first else UNKNOWN
     before, after = _in_flight(starts, ends, filled), _in_flight(starts, ends, over)
     gaps = np.diff(own_starts[own_starts >= filled])
-    if len(gaps) < LEAST_REQUESTS / 2:
+    if len(gaps) < STEADINESS_REQUESTS / 2:
         return UNKNOWN
     mean_gap = float(gaps.mean())
     arrivals = float(gaps.var()) / mean_gap**2 if mean_gap > 0 else 1.0
@@ -145,7 +142,7 @@ def _closed_loop(starts: Values, ends: Values) -> str:
     latencies = ends - starts
     usable = np.isfinite(latencies)
     starts, latencies = starts[usable], latencies[usable]
-    if len(latencies) < LEAST_REQUESTS:
+    if len(latencies) < STEADINESS_REQUESTS:
         return UNKNOWN
     span = float(starts[-1] - starts[0])
     mean = float(latencies.mean())
