@@ -16,8 +16,8 @@ from importlib.metadata import Distribution
 from pathlib import Path
 
 from tests.project import ROOT
-from tests.system.deploy.built_packages import build_sdist, build_wheel
 from tests.requirement_graph import distributions, required_by
+from tests.system.deploy.built_packages import build_sdist, build_wheel
 
 OF_THE_ENVIRONMENT = {"pip", "setuptools"}
 """The distributions that venv itself installs: setuptools up to Python 3.11."""
