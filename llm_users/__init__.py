@@ -6,9 +6,17 @@ so you can use ``llm_users.record`` where you do not want Locust, which patches 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from llm_users._version import __version__ as __version__
+
+if sys.platform == "win32":
+    raise ImportError(
+        "locust-llm runs on Linux and macOS, not on Windows: it reads sockets with recvmsg, locks files with fcntl and "
+        "starts workers with fork, and Windows has none of them. Use the Windows Subsystem for Linux (WSL 2) or a "
+        "container"
+    )
 
 if TYPE_CHECKING:
     from llm_users.extension import attach

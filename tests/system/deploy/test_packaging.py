@@ -10,42 +10,20 @@ import sys
 import tarfile
 import venv
 import zipfile
+from email import message_from_bytes
+from email.message import Message
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from markdown_it import MarkdownIt
 
 import llm_users
-from tests.project import ROOT
+from tests.project import PROJECT, ROOT
+from tests.system.deploy.built_packages import NOT_PACKAGED
 
-LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", "out", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")
-# Without the network: setuptools is there already.
-BUILD = "import sys, setuptools.build_meta as backend; print(backend.build_{kind}(sys.argv[1]))"
-
-
-def build(kind: str, source: Path, into: Path) -> Path:
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD.format(kind=kind), str(into)],
-        cwd=source, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return into / done.stdout.splitlines()[-1]
-
-
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sdist")
-    tree = folder / "tree"
-    shutil.copytree(ROOT, tree, ignore=LEFT_BEHIND)
-    return build("sdist", tree, folder)
-
-
-@pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made from the sdist, which so has to carry everything."""
-    folder = tmp_path_factory.mktemp("wheel")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
-    return build("wheel", folder / sdist.name.removesuffix(".tar.gz"), folder)
+REPOSITORY = PROJECT["urls"]["Repository"]
 
 
 def shipped_files() -> set[str]:
@@ -66,38 +44,84 @@ def test_the_wheel_carries_everything_and_nothing_else(wheel: Path) -> None:
     assert {"llm_users/locustfiles/sweep.py", "llm_users/locustfiles/chat.py"} <= names
 
 
-def test_the_wheel_says_what_it_is(wheel: Path) -> None:
-    archive = zipfile.ZipFile(wheel)
+def metadata_of(wheel: Path) -> Message:
     info = f"locust_llm-{llm_users.__version__}.dist-info"
-    metadata = archive.read(f"{info}/METADATA").decode()
-    assert "\nName: locust-llm\n" in metadata
-    assert "\nLicense-Expression: MIT\n" in metadata
-    assert "\nRequires-Python: >=3.11\n" in metadata
-    assert "# locust-llm" in metadata
-    licences = {name.removeprefix(f"{info}/licenses/") for name in archive.namelist() if "/licenses/" in name}
+    return message_from_bytes(zipfile.ZipFile(wheel).read(f"{info}/METADATA"))
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    metadata = metadata_of(wheel)
+    assert metadata["Name"] == "locust-llm"
+    assert metadata["Author"] == "locust-llm contributors"
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    urls = dict(text.split(", ", 1) for text in metadata.get_all("Project-URL", []))
+    assert urls["Repository"] == REPOSITORY
+    assert all(url.startswith(REPOSITORY) for url in urls.values())
+    licences = {name.partition("/licenses/")[2] for name in zipfile.ZipFile(wheel).namelist() if "/licenses/" in name}
     assert licences == {"LICENSE", "reports/llm_reports/charts/assets/uPlot.LICENSE.txt"}
 
 
-def test_the_sdist_carries_the_project(sdist: Path) -> None:
+def test_the_description_on_pypi_links_to_the_files_of_the_version(wheel: Path) -> None:
+    description = str(metadata_of(wheel).get_payload())
+    links = links_of(description)
+    of_this_version = re.compile(rf"{re.escape(REPOSITORY)}/(blob|raw)/v{re.escape(llm_users.__version__)}/([^#]+)")
+    files = [match for link in links if (match := of_this_version.match(link))]
+    assert len(files) >= len({link for link in links_of((ROOT / "README.md").read_text()) if "://" not in link}) > 0
+    assert all((ROOT / match[2]).is_file() for match in files)
+    assert all(match[1] == ("raw" if match[2].endswith(".png") else "blob") for match in files)
+    assert not [link for link in links if not urlsplit(link).scheme]
+
+
+def test_every_kind_of_relative_link_becomes_absolute_and_code_stays(tmp_path: Path) -> None:
+    code = '```python\nevents["a"](docs/b.md)\n```\n'
+    (tmp_path / "llm_users").mkdir()
+    for name in ("setup.py", "pyproject.toml", "llm_users/_version.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "README.md").write_text(
+        "[![picture](docs/a.png)](docs/a.md) [`code`](./LICENSE) `[x](y.md)` [part](#usage) [mail](mailto:a@b.org)\n"
+        '<picture><source srcset="docs/dark.png"><img src="docs/light.png"></picture> [out](https://locust.io)\n'
+        f"[named][n]\n\n{code}\n[n]: docs/n.md#part\n"
+    )
+    script = "import runpy, setuptools; setuptools.setup = lambda **given: print(given['long_description'], end='')\n"
+    script += "runpy.run_path('setup.py')"
+    text = output(Path(sys.executable), "-c", script, cwd=tmp_path)
+    page, raw = (f"{REPOSITORY}/{view}/v{llm_users.__version__}/" for view in ("blob", "raw"))
+    assert links_of(text) == [
+        f"{page}docs/a.md", f"{raw}docs/a.png", f"{page}LICENSE", f"{page}README.md#usage", "mailto:a@b.org",
+        f"{raw}docs/dark.png", f"{raw}docs/light.png", "https://locust.io", f"{page}docs/n.md#part",
+    ]  # fmt: skip
+    assert code in text
+    assert "`[x](y.md)`" in text
+
+
+class LinksOfHtml(HTMLParser):
+    """The targets of links and pictures, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value for name, value in attrs if name in ("href", "src", "srcset") and value]
+
+
+def links_of(markdown: str) -> list[str]:
+    parser = LinksOfHtml()
+    parser.feed(MarkdownIt("commonmark").render(markdown))
+    return parser.links
+
+
+def test_the_sdist_carries_every_file_of_the_repository(sdist: Path) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is not a checkout: git does not list the files")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     with tarfile.open(sdist) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {
-        "LICENSE",
-        "README.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "Makefile",
-        "constraints.txt",
-        "pyproject.toml",
-    }
-    wanted |= {
-        "locustfiles/sweep.py",
-        "docs/columns.md",
-        "tests/system/deploy/test_packaging.py",
-        "llm_users/py.typed",
-        ".ci/run",
-    }
-    assert wanted <= names
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    assert {path for path in listed.stdout.splitlines() if (ROOT / path).is_file()} - names == set()
+    made = {name for name in names if name in {"PKG-INFO", "setup.cfg"} or ".egg-info/" in name}
+    assert not [name for name in names - made if not (ROOT / name).is_file()]
     assert not [name for name in names if "__pycache__" in name or name.startswith(("out/", ".venv/", ".git/"))]
 
 
@@ -113,7 +137,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh checkout with its own virtual environment, as ``make`` sets it up; the packages are borrowed, too."""
     folder = tmp_path_factory.mktemp("checkout") / "tree"
-    shutil.copytree(ROOT, folder, ignore=LEFT_BEHIND)
+    shutil.copytree(ROOT, folder, ignore=NOT_PACKAGED)
     environment = folder / ".venv"
     install(environment, "--no-build-isolation", "--editable", str(folder))
     command = environment / "bin" / "locust"
