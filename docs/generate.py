@@ -91,7 +91,7 @@ def simulator() -> str:
         table(["key", "meaning", "default"], rows),
         "## Faults",
         "`fault=reset:0.01+stall@20:0.01`: one streamed request in a hundred is reset before its headers, another\n"
-        "one meets silence after 20 tokens. What rows say about it: [faults.md](faults.md).",
+        "one meets silence after 20 tokens. What rows say about it: [error-codes.md](error-codes.md).",
         table(
             ["fault", "what happens"],
             [[f"`{kind}`", meaning] for kind, meaning in FAULTS_BEFORE_ANSWER.items()]

@@ -74,7 +74,10 @@ A_RUN = "out/run"
 # or ask this machine are run all the same.
 ONLY_PARSED = {
     "make": "each is a job of minutes, or the test suite itself; targets and variables are looked up",
-    "docs/reports.md": "shows gates that fail, and needs runs of hundreds of requests; tests/unit runs them",
+    **dict.fromkeys(
+        ("docs/slo.md", "docs/compare.md", "docs/costs.md"),
+        "decide on runs of hundreds of requests; tests/unit runs such gates and comparisons",
+    ),
 }
 
 ENVIRONMENT = {
