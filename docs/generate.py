@@ -94,8 +94,8 @@ def simulator() -> str:
         table(["key", "meaning", "default"], rows),
         "## Faults",
         "With `fault=reset:0.01+stall@20:0.01`, the endpoint resets 1 % of the streamed requests before the headers\n"
-        "and stops sending after 20 tokens in another 1 %. [Error codes](error-codes.md) lists what the rows contain. To\n"
-        "see how your dashboard or gate shows errors:",
+        "and stops sending after 20 tokens in another 1 %. [Error codes](error-codes.md) lists what the rows contain.\n"
+        "To see how your dashboard or gate shows errors:",
         _FAULTS_COMMAND,
         table(
             ["fault", "what happens"],
