@@ -12,7 +12,8 @@ The figures come from the workers' totals. The verdict has reasons and advice:
 
 The limits are calibrated against endpoints with known send times (docs/client-health.md). The verdict has three
 guarantees: with ``ok``, the 99th percentile of the TTFT error is below 2 ms; below 80 % of a core, the verdict is
-``saturated`` only when descriptors or ports ran out; when the process waited for a CPU, the advice is about the machine.
+``saturated`` only when descriptors or ports ran out; when the process waited for a CPU, the advice is about the
+machine.
 """
 
 from __future__ import annotations
