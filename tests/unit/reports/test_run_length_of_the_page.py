@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import re
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import pytest
 import llm_reports
 from llm_reports.slo.evidence import least_requests
 from llm_reports.stats.intervals import requests_needed_below, requests_to_tell
+from llm_users.record import RequestRecord
 from tests.project import ROOT
-from tests.unit.reports.compare.test_decision import rows
 from tests.unit.reports.rows_on_disk import record, write_rows
 
 PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
@@ -24,6 +26,17 @@ def table(first_column: str, columns: int) -> list[list[str]]:
         if lines[0][0] == first_column and len(lines[0]) == columns:
             return lines[2:]
     raise AssertionError(first_column)
+
+
+def rows(seed: int, requests: int, spread: float) -> list[RequestRecord]:
+    """A closed loop of four users; each latency has this spread of its own."""
+    dice, at, made = random.Random(seed), 1.7e9, []
+    for index in range(requests):
+        ttft_s, rest_s = (scale * math.exp(dice.gauss(0, spread)) for scale in (0.2, 1.0))
+        times = {"ttft_s": ttft_s, "tpot_s": rest_s / 49, "end_to_end_latency_s": ttft_s + rest_s}
+        made.append(record(index, concurrency=4, started_at=at, **times))
+        at += (ttft_s + rest_s) / 4
+    return made
 
 
 def number(cell: str) -> float:
@@ -62,10 +75,7 @@ def test_two_equal_runs_with_that_number_of_requests_pass(
         runs = []
         for side in (0, 1):
             prefix = tmp_path / f"run{pair}{side}"
-            write_rows(
-                tmp_path / f"{prefix.name}_llm_requests.csv",
-                rows(record, 100 + 2 * pair + side, n=requests, spread=spread),
-            )
+            write_rows(tmp_path / f"{prefix.name}_llm_requests.csv", rows(100 + 2 * pair + side, requests, spread))
             runs.append(llm_reports.load(prefix))
         passed += llm_reports.compare_runs(runs, threshold=threshold).passed
     assert passed >= 9
