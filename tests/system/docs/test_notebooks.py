@@ -18,7 +18,7 @@ from tests.documented import ENVIRONMENT, FAST, PAGES
 PAGE = PAGES["docs/notebooks.md"]
 CELLS = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 # Like a notebook: all cells share their names, and the value of a last expression is shown.
-NOTEBOOK = '''
+NOTEBOOK = """
 import ast, json, sys
 names, shown = {"__name__": "__main__"}, []
 for cell in json.load(sys.stdin):
@@ -28,7 +28,7 @@ for cell in json.load(sys.stdin):
     value = eval(compile(ast.Expression(last.value), "cell", "eval"), names) if last else None
     shown.append([type(value).__name__, str(value), hasattr(value, "_repr_svg_") or hasattr(value, "_repr_html_")])
 print("\\nSHOWN " + json.dumps([shown, [name for name in ("locust", "gevent") if name in sys.modules]]))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
