@@ -181,7 +181,7 @@ def locustfiles() -> list[tuple[str, str]]:
 def prepare(folder: Path, run: Path, simulator: str) -> Site:
     """A folder to run commands in; ``run`` is the folder with a finished run."""
     shutil.copytree(run, folder)
-    for name in ("locustfiles", "deploy"):
+    for name in ("locustfiles", "deploy", "examples"):
         (folder / name).symlink_to(ROOT / name)
     return Site(folder, simulator)
 

@@ -52,7 +52,7 @@ def test_the_index_links_each_page_in_exactly_one_group() -> None:
     assert groups[::2] == ["Start", "How-to", "Reference", "Internals"]
     linked = re.findall(r"\]\(([^)#]+)\)", "".join(groups[1::2]))
     pages = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")} - {"README.md"}
-    assert sorted(linked) == sorted({*pages, "../README.md", "../CONTRIBUTING.md"})
+    assert sorted(linked) == sorted({*pages, "../README.md", "../CONTRIBUTING.md", "../examples/README.md"})
 
 
 def test_no_page_is_long() -> None:

@@ -97,6 +97,8 @@ def test_the_sdist_carries_the_project(sdist: Path) -> None:
         "llm_users/py.typed",
         ".ci/run",
     }
+    wanted |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").rglob("*") if path.is_file()}
+    assert "examples/images/square.png" in wanted
     assert wanted <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(("out/", ".venv/", ".git/"))]
 

@@ -60,7 +60,7 @@ def test_commands_parse(tmp_path: Path) -> None:
     folder = tmp_path / "commands"
     site = Site(folder, "")
     folder.mkdir()
-    for name in ("locustfiles", "deploy"):
+    for name in ("locustfiles", "deploy", "examples"):
         (folder / name).symlink_to(ROOT / name)
     parsed = [command for command in COMMANDS if command.program in LOCUST and "calibrate" not in command.words]
     given = [shlex.join(parse_arguments(command, site)) for command in parsed]
