@@ -1,6 +1,6 @@
-"""The documentation says what the code does: generated pages are current, links lead somewhere, options exist.
+"""The documentation matches the code: generated pages are current, links are valid, options exist.
 
-That what it shows works is shown by ``tests/system/docs`` (``make test-system SUITE=docs``), which runs it.
+``tests/system/docs`` (``make test-system SUITE=docs``) runs the commands and locustfiles of the pages.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SERVERS = ("OpenAI", "Azure", "OpenRouter", "Together", "Groq", "Fireworks", "Da
 def test_generated_pages_are_current() -> None:
     pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
     for name, text in pages.items():
-        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"docs/{name} is old: run `make docs`"
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"docs/{name} is outdated: run `make docs`"
 
 
-def test_every_option_that_is_written_about_exists() -> None:
+def test_every_option_in_the_pages_exists() -> None:
     known = {option.flag for option in OPTIONS}
     for page, text in PAGES.items():
         # LLMPerf has an --llm-api too, and a trailing dash is a family of options.
@@ -62,19 +62,19 @@ def test_no_page_is_long() -> None:
             assert text.count("\n") <= 200, f"{page}: split it by task"
 
 
-def test_make_targets_that_are_written_about_exist() -> None:
+def test_make_targets_in_the_pages_exist() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = {name for text in PAGES.values() for name in re.findall(r"`make ([a-z][a-z-]*)", text)}
     assert named <= targets
 
 
-def test_locustfiles_that_are_written_about_exist() -> None:
+def test_locustfiles_in_the_pages_exist() -> None:
     named = {name for text in PAGES.values() for name in re.findall(r"\blocustfiles/\w+\.py", text)}
     assert named
     assert all((ROOT / name).is_file() for name in named)
 
 
-def test_the_limits_of_the_client_are_those_of_the_code() -> None:
+def test_the_limits_of_client_health_equal_those_in_the_code() -> None:
     page = PAGES["docs/client-health.md"]
     for limit in _LIMITS + _COALESCED:
         row = re.search(rf"^\| `{limit.name}` \| ([\d.]+)(?: s)? \| ([\d.]+)(?: s)? \|$", page, flags=re.MULTILINE)
@@ -84,14 +84,14 @@ def test_the_limits_of_the_client_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command.program == "make"], ids=str)
-def test_a_make_command_names_what_the_makefile_has(command: Command) -> None:
+def test_a_make_command_has_a_target_and_variables_of_the_makefile(command: Command) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for word in command.words[1:]:
         name, is_variable, _ = word.partition("=")
         assert f"$({name})" in makefile if is_variable else re.search(rf"^{name}:", makefile, flags=re.MULTILINE)
 
 
-def test_every_server_has_its_recipe() -> None:
+def test_every_server_has_a_command() -> None:
     parts = re.split(r"^### (\S+).*$", PAGES["docs/recipes.md"], flags=re.MULTILINE)
     assert tuple(parts[1::2]) == SERVERS
     assert all("```sh" in part for part in parts[2::2])
