@@ -54,17 +54,8 @@ SHORT = ("--llm-requests", "4", "--llm-input-tokens", "30,5", "--llm-output-toke
          "--only-summary")  # fmt: skip
 # The same for `llm-bench calibrate`, which would climb for minutes and is not judged here.
 SMALL_LADDER = ("--streams", "2", "--tokens", "4", "--error", "10s")
-# Content of files that a command names and that are the reader's own, by option.
-FILES = {
-    "--llm-prompts": '{"prompt": "Name a river."}\n',
-    "--llm-conversations": '{"turns": ["Name a river.", "How long is it?"]}\n',
-    "--llm-trace": '{"timestamp": 0, "input_length": 600, "output_length": 4, "hash_ids": [1, 2]}\n',
-    "--llm-prices": '{"models": {"claude-3-haiku": {"input": 0.25, "output": 1.25}}}',
-}
 BEDROCK = "locustfiles/bedrock.py"
 """Models are left as they are where this runs: their ids say what to ask for."""
-# The same where a column of a table is named behind the file.
-TABLE = "question\nName a river.\n"
 # Files that locustfiles of the pages read.
 PICTURES = {"cat.png": b"\x89PNG\r\n\x1a\n"}
 A_RUN = "out/run"
@@ -74,7 +65,10 @@ A_RUN = "out/run"
 # or ask this machine are run all the same.
 ONLY_PARSED = {
     "make": "each is a job of minutes, or the test suite itself; targets and variables are looked up",
-    "docs/reports.md": "shows gates that fail, and needs runs of hundreds of requests; tests/unit runs them",
+    **dict.fromkeys(
+        ("docs/slo.md", "docs/compare.md", "docs/costs.md"),
+        "decide on runs of hundreds of requests; tests/unit runs such gates and comparisons",
+    ),
 }
 
 ENVIRONMENT = {
@@ -207,12 +201,6 @@ def header_variables(command: Command) -> list[str]:
     return [word.partition("=")[2] for before, word in _pairs(command.words) if before == "--llm-header-env"]
 
 
-def parse_arguments(command: Command, site: Site) -> list[str]:
-    """A Locust command's arguments for its parser alone; files that are the reader's own exist."""
-    _write_files(command, site)
-    return list(command.words[1:])
-
-
 def _run(command: Command, site: Site) -> Outcome:
     if command.program == "llm-report":
         inputs = [A_RUN if _is_missing(word, before, site) else word for before, word in _pairs(command.words)]
@@ -231,7 +219,6 @@ def _run(command: Command, site: Site) -> Outcome:
 
 
 def _shortened(command: Command, site: Site) -> list[str]:
-    _write_files(command, site)
     given = [word.partition("=")[0] for word in command.words]
     stand_ins = [[option, value.format(simulator=site.simulator)] for option, value in STAND_INS.items()
                  if option in given and not (option == "--llm-model" and BEDROCK in given)]  # fmt: skip
@@ -312,15 +299,6 @@ def _leading_variables(words: list[str]) -> tuple[tuple[tuple[str, str], ...], l
     assignments = list(itertools.takewhile(re.compile(r"[A-Z][A-Z0-9_]*=").match, words))
     pairs = [word.partition("=") for word in assignments]
     return tuple((name, value) for name, _, value in pairs), words[len(assignments) :]
-
-
-def _write_files(command: Command, site: Site) -> None:
-    for option, word in _pairs(command.words):
-        file, column, _ = word.partition(".csv:")
-        path = site.folder / (f"{file}.csv" if column else word)
-        if option in FILES and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(TABLE if column else FILES[option])
 
 
 def _certificates(command: Command, site: Site) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import runpy
+from itertools import pairwise
 
 import pytest
 
@@ -31,17 +32,35 @@ def test_every_option_that_is_written_about_exists() -> None:
         assert set(re.findall(r"--llm-[a-z-]*[a-z]", text)) <= known, page
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_lead_to_files_and_headings_that_exist() -> None:
+    anchors = {(ROOT / page).resolve(): _anchors(text) for page, text in PAGES.items()}
     for page, text in PAGES.items():
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+        for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
+            path = ((ROOT / page).parent / target if target else ROOT / page).resolve()
+            assert path.exists(), f"{page} links to {target}"
+            assert not anchor or anchor in anchors[path], f"{page} links to #{anchor} of {path.name}"
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = PAGES["docs/README.md"]
-    for page in PAGES:
-        name = page.removeprefix("docs/")
-        assert name in {page, "README.md"} or f"]({name})" in index, f"docs/README.md does not link {name}"
+def _anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of the headings of a page."""
+    without_blocks = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", without_blocks, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_links_each_page_in_exactly_one_group() -> None:
+    groups = re.split(r"^## (.+)$", PAGES["docs/README.md"], flags=re.MULTILINE)[1:]
+    assert groups[::2] == ["Start", "How-to", "Reference", "Internals"]
+    linked = re.findall(r"\]\(([^)#]+)\)", "".join(groups[1::2]))
+    pages = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")} - {"README.md"}
+    assert sorted(linked) == sorted({*pages, "../README.md", "../CONTRIBUTING.md", "../examples/README.md"})
+
+
+def test_no_page_is_long() -> None:
+    generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
+    for page, text in PAGES.items():
+        if page.startswith("docs/") and page.removeprefix("docs/") not in generated:
+            assert text.count("\n") <= 200, f"{page}: split it by task"
 
 
 def test_make_targets_that_are_written_about_exist() -> None:
@@ -56,8 +75,23 @@ def test_locustfiles_that_are_written_about_exist() -> None:
     assert all((ROOT / name).is_file() for name in named)
 
 
+FILE_OPTIONS = ("--llm-prompts", "--llm-conversations", "--llm-trace", "--llm-prices", "--prices", "--config",
+                "--llm-invoke-format")  # fmt: skip
+
+
+def test_every_file_that_a_command_reads_is_in_the_repository() -> None:
+    read = {
+        word.partition(".csv:")[0] + (".csv" if ".csv:" in word else "")
+        for command in commands()
+        for before, word in pairwise(command.words)
+        if before in FILE_OPTIONS
+    }
+    assert "examples/prompts.jsonl" in read
+    assert not [name for name in read if not name.startswith("hf:") and not (ROOT / name).is_file()]
+
+
 def test_the_limits_of_the_client_are_those_of_the_code() -> None:
-    page = PAGES["docs/accuracy.md"]
+    page = PAGES["docs/client-health.md"]
     for limit in _LIMITS + _COALESCED:
         row = re.search(rf"^\| `{limit.name}` \| ([\d.]+)(?: s)? \| ([\d.]+)(?: s)? \|$", page, flags=re.MULTILINE)
         assert row, limit.name
