@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import runpy
+from itertools import pairwise
 
 import pytest
 
@@ -72,6 +73,21 @@ def test_locustfiles_in_the_pages_exist() -> None:
     named = {name for text in PAGES.values() for name in re.findall(r"\blocustfiles/\w+\.py", text)}
     assert named
     assert all((ROOT / name).is_file() for name in named)
+
+
+FILE_OPTIONS = ("--llm-prompts", "--llm-conversations", "--llm-trace", "--llm-prices", "--prices", "--config",
+                "--llm-invoke-format")  # fmt: skip
+
+
+def test_every_file_that_a_command_reads_is_in_the_repository() -> None:
+    read = {
+        word.partition(".csv:")[0] + (".csv" if ".csv:" in word else "")
+        for command in commands()
+        for before, word in pairwise(command.words)
+        if before in FILE_OPTIONS
+    }
+    assert "examples/prompts.jsonl" in read
+    assert not [name for name in read if not name.startswith("hf:") and not (ROOT / name).is_file()]
 
 
 def test_the_limits_of_client_health_equal_those_in_the_code() -> None:
